@@ -374,6 +374,55 @@ describe("model", () => {
     })
   }
 
+  it("computes what its formulas say, written out for a stream of width 1", () => {
+    const shape: ReferenceConfig = {
+      ...config,
+      vocabSize: 2,
+      hiddenSize: 1,
+      numHiddenLayers: 1,
+      numAttentionHeads: 1,
+      numKeyValueHeads: 1,
+      headDim: 2,
+      general: 1,
+      pool: 1,
+      block: 1,
+      rmsNormEps: 1
+    }
+    const params: Tensors = {
+      embed: f64(0.5, -2),
+      "layers.0.norm1": f64(1.5),
+      "layers.0.qkv": f64(...[0.3, 0.7], ...[-0.9, 0.4], ...[1.1, -0.6]),
+      "layers.0.o": f64(0.8, -0.5),
+      "layers.0.norm2": f64(0.7),
+      "layers.0.gateUp": f64(/* general */ 1.2, -0.4, /* pool */ 0.9, 2.1),
+      "layers.0.down": f64(0.6, -1.3),
+      norm: f64(1.1),
+      head: f64(0.2, -0.35)
+    }
+    const norm = (x: number, weight: number) => weight * x / Math.sqrt(x * x + 1)
+    const silu = (x: number) => x / (1 + Math.exp(-x))
+    const [n0, n1] = [norm(0.5, 1.5), norm(-2, 1.5)]
+    const turn = ([a, b]: readonly [number, number]) =>
+      [a * Math.cos(1) - b * Math.sin(1), b * Math.cos(1) + a * Math.sin(1)] as const
+    const q = turn([0.3 * n1, 0.7 * n1])
+    const k = turn([-0.9 * n1, 0.4 * n1])
+    const toFirst = Math.exp((q[0] * -0.9 * n0 + q[1] * 0.4 * n0) / Math.sqrt(2))
+    const toSelf = Math.exp((q[0] * k[0] + q[1] * k[1]) / Math.sqrt(2))
+    const seen = (toFirst * n0 + toSelf * n1) / (toFirst + toSelf)
+    const logits = [[0.5, n0], [-2, seen]].flatMap(([x, value]) => {
+      const middle = x + 0.8 * 1.1 * value - 0.5 * -0.6 * value
+      const n = norm(middle, 0.7)
+      const general = 0.9 * silu(1.2 * n) * -0.4 * n
+      const sink = 0.25 * silu(0.9 * n) * 2.1 * n
+      const y = norm(middle + 0.6 * general - 1.3 * sink, 1.1)
+      return [0.2 * y, -0.35 * y]
+    })
+    const result = forward(shape, params, pack([[2]], u32(0, 1)), f64(0.9, 0.25), u32(0, 0))
+    expectClose(result.logits, logits, { rtol: 1e-13, name: "logits" })
+    const loss = Math.log(Math.exp(logits[0]) + Math.exp(logits[1])) - logits[1]
+    expectClose([result.loss], [loss], { rtol: 1e-13, name: "loss" })
+  })
+
   it("has the mean over scored targets as its loss, and none where nothing is scored", () => {
     const params = parametersOf(config)
     const result = forward(config, params, batch, coef, segment)
@@ -482,7 +531,7 @@ describe("trainStep", () => {
     expect(decayed).toHaveLength(2 + 4 * config.numHiddenLayers)
   })
 
-  it("moves an idle sink by decay alone, and a norm not by decay", () => {
+  it("moves parameters without a gradient by decay alone, and norms not at all", () => {
     const state = initialState(parametersOf(config))
     const silent = { ...batch, targets: batch.targets.map(() => IGNORE) }
     const next = trainStep(config, state, silent, coef, segment, options).state
@@ -499,6 +548,22 @@ describe("trainStep", () => {
     expect(gradNorm).toBeGreaterThan(0.1)
     const clipped = globalNorm(Object.values(next.m)) / (1 - options.beta1)
     expectClose([clipped], [0.01], { rtol: 1e-5, name: "clipped norm" })
+  })
+
+  it("takes its second step as AdamW's second", () => {
+    const first = trainStep(config, initialState(parametersOf(config)), batch, coef, segment, options).state
+    const gradients = backward(config, first.params, batch, coef, segment)
+    const second = trainStep(config, first, batch, coef, segment, options)
+    expect(second.gradNorm).toBe(globalNorm(Object.values(gradients)))
+    const gradScale = clipScale(second.gradNorm, 1)
+    for (const [name, p] of Object.entries(first.params)) {
+      const weightDecay = /norm/.test(name) ? 0 : 0.1
+      const settings = { ...options, weightDecay, step: 2, gradScale }
+      const want = adamw(p, gradients[name], first.m[name], first.v[name], settings)
+      expect(second.state.params[name], name).toEqual(want.p)
+      expect(second.state.m[name], name).toEqual(want.m)
+      expect(second.state.v[name], name).toEqual(want.v)
+    }
   })
 
   it("learns the batch by heart, and its arguments stay as they were", () => {

@@ -446,7 +446,7 @@ export const crossEntropy = (
   const dlogits = (scale: number): Float64Array => {
     const d = new Float64Array(N * V)
     targets.forEach((target, n) => {
-      if (target === IGNORE) return
+      // The probabilities of an ignored row were never filled in, and no class equals IGNORE: its row stays 0.
       for (let c = 0; c < V; c++) d[n * V + c] = scale * (probability[n * V + c] - (c === target ? 1 : 0))
     })
     return d
