@@ -1,0 +1,64 @@
+// Cross entropy of a chunk of tokens, one invocation a token.
+//   loss[t] = logsumexp(logits[t, :]) - logits[t, target]        0 where the target is IGNORE
+//   rank[t] = logits greater than the target's, or equal at a lower index: 0 means greedy decoding says this token
+// With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[LOSS_SCALE]; padded columns become 0.
+struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
+@group(0) @binding(0) var<storage, read> targets: array<u32>;
+@group(0) @binding(1) var<storage, read> hyper: array<f32>;
+@group(0) @binding(2) var<storage, read_write> logits: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> loss: array<f32>;
+@group(0) @binding(4) var<storage, read_write> rank: array<u32>;
+@group(0) @binding(5) var<uniform> p: Params;
+
+override WX: u32 = 4;
+const IGNORE = 0xffffffffu;
+const LOSS_SCALE = 8;
+
+@compute @workgroup_size(WX)
+fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let row = id.x + id.y * groups.x * WX;
+  if (row >= p.rows) { return; }
+  let t = p.first + row;
+  let target_token = targets[t];
+  let at = row * p.ld4;
+  if (target_token == IGNORE) {
+    loss[t] = 0.0;
+    rank[t] = 0u;
+    if (p.train == 1u) { for (var i = 0u; i < p.ld4; i++) { logits[at + i] = vec4f(); } }
+    return;
+  }
+  let whole = p.vocab / 4u;
+  let rest = p.vocab % 4u;
+  let low = vec4f(-3.4e38);
+  let tail = vec4<bool>(rest > 0u, rest > 1u, rest > 2u, false);
+  let aim = logits[at + target_token / 4u][target_token % 4u];
+
+  var top = low;
+  var above = vec4u();
+  for (var i = 0u; i < p.ld4; i++) {
+    var v = logits[at + i];
+    if (i >= whole) { v = select(low, v, tail & vec4<bool>(i == whole)); }
+    top = max(top, v);
+    let index = vec4u(i * 4u) + vec4u(0u, 1u, 2u, 3u);
+    let first = vec4<bool>(index.x < target_token, index.y < target_token, index.z < target_token, index.w < target_token);
+    above += select(vec4u(), vec4u(1u), (v > vec4f(aim)) | ((v == vec4f(aim)) & first));
+  }
+  let m = max(max(top.x, top.y), max(top.z, top.w));
+  var sum4 = vec4f();
+  for (var i = 0u; i < p.ld4; i++) {
+    let e = exp(logits[at + i] - m);
+    if (i < whole) { sum4 += e; } else if (i == whole) { sum4 += select(vec4f(), e, tail); }
+  }
+  let sum = sum4.x + sum4.y + sum4.z + sum4.w;
+  loss[t] = m + log(sum) - aim;
+  rank[t] = above.x + above.y + above.z + above.w;
+  if (p.train == 0u) { return; }
+
+  let scale = hyper[LOSS_SCALE];
+  for (var i = 0u; i < p.ld4; i++) {
+    var g = exp(logits[at + i] - m) * (scale / sum);
+    if (i >= whole) { g = select(vec4f(), g, tail & vec4<bool>(i == whole)); }
+    if (i == target_token / 4u) { g[target_token % 4u] -= scale; }
+    logits[at + i] = g;
+  }
+}

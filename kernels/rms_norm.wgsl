@@ -1,0 +1,59 @@
+// forward:     y = x * rstd * w,   rstd = 1 / sqrt(mean(x^2) + eps)           one invocation a row; writes y and rstd
+// backward_x:  dx += rstd * (dy * w - x * rstd^2 * mean(dy * w * x))          adds to the residual stream's gradient
+// backward_w:  partial[b, :] = sum over the rows of block b of dy * x * rstd  summed in order by reduce.wgsl
+struct Params { rows: u32, n4: u32, eps: f32, block: u32 }
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> w: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> rstd_out: array<f32>;
+@group(0) @binding(4) var<uniform> p: Params;
+
+override WX: u32 = 16;
+
+@compute @workgroup_size(WX)
+fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let row = id.x + id.y * groups.x * WX;
+  if (row >= p.rows) { return; }
+  let at = row * p.n4;
+  var sum = vec4f();
+  for (var i = 0u; i < p.n4; i++) { sum += x[at + i] * x[at + i]; }
+  let mean = (sum.x + sum.y + sum.z + sum.w) / f32(p.n4 * 4u);
+  let rstd = 1.0 / sqrt(mean + p.eps);
+  for (var i = 0u; i < p.n4; i++) { y[at + i] = x[at + i] * rstd * w[i]; }
+  rstd_out[row] = rstd;
+}
+
+@group(0) @binding(2) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(3) var<storage, read> rstd_in: array<f32>;
+@group(0) @binding(4) var<storage, read_write> dx: array<vec4f>;
+@group(0) @binding(5) var<uniform> q: Params;
+
+@compute @workgroup_size(WX)
+fn backward_x(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let row = id.x + id.y * groups.x * WX;
+  if (row >= q.rows) { return; }
+  let at = row * q.n4;
+  let rstd = rstd_in[row];
+  var sum = vec4f();
+  for (var i = 0u; i < q.n4; i++) { sum += dy[at + i] * w[i] * x[at + i]; }
+  let scale = (sum.x + sum.y + sum.z + sum.w) / f32(q.n4 * 4u) * rstd * rstd;
+  for (var i = 0u; i < q.n4; i++) { dx[at + i] += rstd * (dy[at + i] * w[i] - x[at + i] * scale); }
+}
+
+@group(0) @binding(1) var<storage, read> dy_w: array<vec4f>;
+@group(0) @binding(2) var<storage, read> rstd_w: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partial: array<vec4f>;
+
+@compute @workgroup_size(WX)
+fn backward_w(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let i = id.x + id.y * groups.x * WX;
+  let blocks = (p.rows + p.block - 1u) / p.block;
+  if (i >= blocks * p.n4) { return; }
+  let c = i % p.n4;
+  let first = (i / p.n4) * p.block;
+  var sum = vec4f();
+  for (var row = first; row < min(first + p.block, p.rows); row++) {
+    sum += dy_w[row * p.n4 + c] * x[row * p.n4 + c] * rstd_w[row];
+  }
+  partial[i] = sum;
+}
