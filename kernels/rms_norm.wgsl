@@ -1,7 +1,7 @@
 // forward:     y = x * rstd * w,   rstd = 1 / sqrt(mean(x^2) + eps)           one invocation a row; writes y and rstd
-// backward_x:  dx += rstd * (dy * w - x * rstd^2 * mean(dy * w * x))          adds to the residual stream's gradient
+// backward_x:  dx = rstd * (dy * w - x * rstd^2 * mean(dy * w * x))           with add = 1 added to the residual stream's
 // backward_w:  partial[b, :] = sum over the rows of block b of dy * x * rstd  summed in order by reduce.wgsl
-struct Params { rows: u32, n4: u32, eps: f32, block: u32 }
+struct Params { rows: u32, n4: u32, eps: f32, block: u32, add: u32 }
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
@@ -37,7 +37,10 @@ fn backward_x(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
   var sum = vec4f();
   for (var i = 0u; i < q.n4; i++) { sum += dy[at + i] * w[i] * x[at + i]; }
   let scale = (sum.x + sum.y + sum.z + sum.w) / f32(q.n4 * 4u) * rstd * rstd;
-  for (var i = 0u; i < q.n4; i++) { dx[at + i] += rstd * (dy[at + i] * w[i] - x[at + i] * scale); }
+  for (var i = 0u; i < q.n4; i++) {
+    let g = rstd * (dy[at + i] * w[i] - x[at + i] * scale);
+    if (q.add == 1u) { dx[at + i] += g; } else { dx[at + i] = g; }
+  }
 }
 
 @group(0) @binding(1) var<storage, read> dy_w: array<vec4f>;

@@ -1,0 +1,630 @@
+/**
+ * The Model: parameters and Programs of a Llama-style decoder with sinks on one Device.
+ *
+ * `recordPass` writes a whole pass (forward, and backward when training) as a Program, with no GPU in sight; the service
+ * gives it memory, feeds it batches and reads what it computed.
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { type Batch, IGNORE } from "./Batch.ts"
+import { CheckpointError, DataError, type DeviceError, type KernelError } from "./Errors.ts"
+import { Device, type Prepared } from "./gpu/Device.ts"
+import * as Program from "./gpu/Program.ts"
+import * as Tensor from "./gpu/Tensor.ts"
+import { normals } from "./Init.ts"
+import type { ModelConfig } from "./ModelConfig.ts"
+import * as Ops from "./Ops.ts"
+import type { HostTensor } from "./Safetensors.ts"
+import * as Segments from "./Segments.ts"
+import * as Sink from "./Sink.ts"
+
+/** A step's scalars on the device; the kernels index them by these places. */
+export const HYPER = {
+  learningRate: 0,
+  beta1: 1,
+  beta2: 2,
+  eps: 3,
+  weightDecay: 4,
+  correction1: 5,
+  correction2: 6,
+  gradClip: 7,
+  lossScale: 8,
+  slot: 9
+} as const
+
+export interface Parameters {
+  readonly embed: Ops.Parameter
+  readonly layers: ReadonlyArray<{
+    readonly norm1: Ops.Parameter
+    readonly qkv: Ops.Parameter
+    readonly o: Ops.Parameter
+    readonly norm2: Ops.Parameter
+    readonly gateUp: Ops.Parameter
+    readonly down: Ops.Parameter
+  }>
+  readonly norm: Ops.Parameter
+  readonly head: Ops.Parameter
+}
+
+const parameter = (name: string, shape: ReadonlyArray<number>, sinkRow0?: number): Ops.Parameter => ({
+  name,
+  value: Tensor.make(name, shape),
+  gradient: Tensor.make(`${name}.gradient`, shape),
+  decay: shape.length === 2,
+  sinkRow0
+})
+
+/** Handles of all parameters. Internal layout: fused qkv and gateUp, neuron-major down (see Ops.mlp). */
+export const parametersOf = (c: ModelConfig): Parameters => {
+  const d = c.hiddenSize
+  const attention = c.numAttentionHeads * c.headSize
+  const sinks = (row: number) => (c.pool === 0 ? undefined : row)
+  const embed = parameter("embed", [c.vocabSize, d])
+  return {
+    embed,
+    layers: Array.from({ length: c.numHiddenLayers }, (_, i) => ({
+      norm1: parameter(`layers.${i}.norm1`, [d]),
+      qkv: parameter(`layers.${i}.qkv`, [attention + 2 * c.kvHeads * c.headSize, d]),
+      o: parameter(`layers.${i}.o`, [d, attention]),
+      norm2: parameter(`layers.${i}.norm2`, [d]),
+      gateUp: parameter(`layers.${i}.gateUp`, [2 * c.intermediateSize, d], sinks(2 * c.general)),
+      down: parameter(`layers.${i}.down`, [c.intermediateSize, d], sinks(c.general))
+    })),
+    norm: parameter("norm", [d]),
+    head: c.tieWordEmbeddings ? embed : parameter("head", [c.vocabSize, d])
+  }
+}
+
+/** Every parameter once, in a fixed order. */
+export const listParameters = (p: Parameters): ReadonlyArray<Ops.Parameter> => [
+  ...new Set([
+    p.embed,
+    ...p.layers.flatMap((l) => [l.norm1, l.qkv, l.o, l.norm2, l.gateUp, l.down]),
+    p.norm,
+    p.head
+  ])
+]
+
+/** The shape of a pass. */
+export interface PassShape {
+  readonly rows: number
+  readonly seqLen: number
+  /** Segments (documents and ids) a batch may hold at most. Default: a document a row. */
+  readonly maxSegments?: number
+  /** Compute only the sinks that are on (`gathered`) or the whole pool, masked. Default: gathered where possible. */
+  readonly compute?: "gathered" | "masked"
+  /** `train` also records the backward pass; `logits` also writes all logits. */
+  readonly output: "train" | "loss" | "logits"
+  /** Most bytes of logits that exist at once. Default 64 MiB. */
+  readonly logitsBytes?: number
+}
+
+const PASS_STATE = ["tokens", "targets", "positions", "documentStart", "segment", "start", "order"] as const
+
+/** The tensors that carry a batch in and its results out. */
+export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.Tensor> {
+  readonly coef: Tensor.Tensor
+  readonly rope: Tensor.Tensor
+  readonly loss: Tensor.Tensor
+  readonly rank: Tensor.Tensor
+  readonly logits: Tensor.Tensor | undefined
+  readonly gather: Ops.GatherInputs | undefined
+}
+
+export interface Pass {
+  readonly shape: PassShape
+  readonly gathered: boolean
+  readonly maxSegments: number
+  readonly tensors: PassTensors
+  readonly program: Program.Program
+}
+
+/** Whether the gathered kernels can compute a config's sinks at all. */
+export const canGather = (c: ModelConfig, seqLen: number): boolean =>
+  c.sinks !== undefined && c.sinks.assignment === "permutation" && c.sinks.block % 8 === 0 &&
+  seqLen % Segments.SEGMENT_TILE === 0
+
+/** Record one pass of the decoder. Pure: needs no adapter, and its tensors own no memory yet. */
+export const recordPass = (c: ModelConfig, parameters: Parameters, hyper: Tensor.Tensor, shape: PassShape): Pass => {
+  const { rows, seqLen } = shape
+  if (seqLen > c.maxPositionEmbeddings) {
+    throw new DataError({
+      detail: `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
+    })
+  }
+  if (shape.compute === "gathered" && !canGather(c, seqLen)) {
+    throw new DataError({
+      detail: "gathered sinks need assignment \"permutation\", a block that is a multiple of 8 and rows whose length is " +
+        `a multiple of ${Segments.SEGMENT_TILE}`
+    })
+  }
+  const gathered = shape.compute === undefined ? canGather(c, seqLen) : shape.compute === "gathered"
+  const n = rows * seqLen
+  const maxSegments = Math.min(n, shape.maxSegments ?? rows)
+  const sinks = c.sinks
+  const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
+  const slots = gathered ? sinks!.activeUnits : 0
+  const maxTouched = gathered ? Math.min(sinks!.units, maxSegments * slots) : 0
+  const ldLogits = Math.ceil(c.vocabSize / 4) * 4
+  const tensors: PassTensors = {
+    tokens: u32("tokens", n),
+    targets: u32("targets", n),
+    positions: u32("positions", n),
+    documentStart: u32("documentStart", n),
+    segment: u32("segment", n),
+    start: u32("start", c.vocabSize + 1),
+    order: u32("order", n),
+    coef: Tensor.make("coef", [maxSegments, 1 + (gathered ? slots : (sinks?.units ?? 0))]),
+    rope: Tensor.make("rope", [seqLen, c.headSize / 2, 2]),
+    loss: Tensor.make("loss", [n]),
+    rank: u32("rank", n),
+    logits: shape.output === "logits" ? Tensor.make("logits", [n, ldLogits]) : undefined,
+    gather: gathered
+      ? {
+        activeUnits: u32("activeUnits", maxSegments, slots),
+        segmentCount: u32("segmentCount", 1),
+        segmentOfTile: u32("segmentOfTile", Math.ceil(n / Segments.SEGMENT_TILE)),
+        segmentRange: u32("segmentRange", maxSegments, 2),
+        touchedCount: u32("touchedCount", 1),
+        units: u32("units", maxTouched),
+        unitStart: u32("unitStart", maxTouched + 1),
+        uses: u32("uses", maxSegments * slots, 2)
+      }
+      : undefined
+  }
+  const mlpShape: Ops.MlpShape = {
+    general: c.general,
+    pool: c.pool,
+    block: sinks?.block ?? 1,
+    gathered: gathered ? { active: sinks!.active, maxSegments, inputs: tensors.gather! } : undefined
+  }
+  const attentionShape = { heads: c.numAttentionHeads, kvHeads: c.kvHeads, headSize: c.headSize }
+
+  const p = Program.record(`${shape.output} ${rows}x${seqLen}${gathered ? "" : " masked"}`)
+  const embedding = Ops.embedding(p, parameters.embed, n, tensors)
+  let x = embedding.y
+  const blocks = parameters.layers.map((layer, i) => {
+    p.scope(`layers.${i}`)
+    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps)
+    const qkv = Ops.linear(p, norm1.y, layer.qkv, n)
+    const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
+    const o = Ops.linear(p, attention.y, layer.o, n, x)
+    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps)
+    const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors)
+    x = mlp.y
+    return { norm1, qkv, attention, o, norm2, mlp }
+  })
+  p.scope("")
+  const norm = Ops.rmsNorm(p, x, parameters.norm, n, c.rmsNormEps)
+  if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
+  const dnorm = Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
+    train: shape.output === "train",
+    ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
+  })
+  if (dnorm !== undefined) {
+    // the gradient of the residual stream, updated in place from the last block to the first
+    const dx = p.scratch("dx", [n, c.hiddenSize])
+    norm.backward(dnorm, dx, false)
+    for (let i = blocks.length - 1; i >= 0; i--) {
+      p.scope(`layers.${i}`)
+      const block = blocks[i]!
+      block.norm2.backward(block.mlp.backward(dx), dx, true)
+      block.norm1.backward(block.qkv.backward(block.attention.backward(block.o.backward(dx))), dx, true)
+    }
+    p.scope("")
+    embedding.backward(dx)
+  }
+  return { shape, gathered, maxSegments, tensors, program: p.finish() }
+}
+
+/** cos and sin of every position and pair, [seqLen, half, 2]; computed in float64. */
+const ropeTable = (seqLen: number, headSize: number, theta: number): Float32Array => {
+  const half = headSize / 2
+  const table = new Float32Array(seqLen * half * 2)
+  for (let t = 0; t < seqLen; t++) {
+    for (let i = 0; i < half; i++) {
+      const angle = t * theta ** ((-2 * i) / headSize)
+      table[(t * half + i) * 2] = Math.cos(angle)
+      table[(t * half + i) * 2 + 1] = Math.sin(angle)
+    }
+  }
+  return table
+}
+
+/** What loading a batch into a compiled pass found. */
+export interface Loaded {
+  /** Targets that are scored. */
+  readonly scored: number
+  /** Units of the pool that the batch lights, [units]; undefined where no sink is gathered. */
+  readonly touched: Uint32Array | undefined
+}
+
+/** A pass with memory and pipelines. */
+export interface CompiledPass extends Pass {
+  readonly prepared: Prepared
+  /** Copy a batch in; ordered with submits. Throws DataError for a batch that does not fit the pass. */
+  readonly load: (batch: Batch, mode: Sink.SinkMode) => Loaded
+}
+
+/** Per-token results, flattened like the batch. */
+export interface Scores {
+  /** Negative log-likelihood in nats, f32 [tokens]; 0 where nothing is scored. */
+  readonly loss: Float32Array
+  /** How many tokens the model finds likelier than the true one; 0: greedy decoding says it. u32 [tokens]. */
+  readonly rank: Uint32Array
+}
+
+type ModelError = DeviceError | KernelError | DataError
+
+export interface ModelService {
+  readonly config: ModelConfig
+  readonly parameters: ReadonlyArray<Ops.Parameter>
+  /** The step's scalars, places as in HYPER. */
+  readonly hyper: Tensor.Tensor
+  /** Record, allocate and compile a pass; it lives until the scope closes. */
+  readonly compile: (shape: PassShape) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
+  /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
+  readonly evaluate: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Scores, ModelError>
+  /** Logits of every token of a batch, f32 [tokens, vocabSize]. */
+  readonly logits: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Float32Array, ModelError>
+  /** Greedy continuation of a prompt by `maxNewTokens`, with the sinks of `id` in a mode. */
+  readonly generate: (
+    prompt: Uint32Array,
+    options: { readonly maxNewTokens: number; readonly id: bigint; readonly mode: Sink.SinkMode }
+  ) => Effect.Effect<Uint32Array, ModelError>
+  /** All parameters on the host, in Hugging Face's names and layout. */
+  readonly exportTensors: Effect.Effect<Record<string, HostTensor>, DeviceError>
+  /** Replace all parameters; fails with Mismatch when a name or shape differs, before anything is changed. */
+  readonly importTensors: (tensors: Readonly<Record<string, HostTensor>>) => Effect.Effect<void, CheckpointError>
+}
+
+export interface ModelOptions {
+  /** Seed of the initial weights. Default 0. Arms with the same seed start alike wherever their shapes agree. */
+  readonly seed?: number
+  /** Force every pass to gather or to mask. Default: gather where possible. */
+  readonly compute?: "gathered" | "masked"
+}
+
+/** Initial weights of one parameter, in the internal layout. */
+export const initialValue = (c: ModelConfig, p: Ops.Parameter, seed: number): Float32Array => {
+  const size = Tensor.size(p.value)
+  if (p.value.shape.length === 1) return new Float32Array(size).fill(1)
+  const d = c.hiddenSize
+  const kind = p.name.split(".").at(-1)!
+  const residual = kind === "o" || kind === "down" ? 1 / Math.sqrt(2 * c.numHiddenLayers) : 1
+  const fanIn = kind === "down" ? c.intermediateSize : p.value.shape[1]!
+  const std = (c.initializerRange ?? (kind === "embed" ? 0.05 : 1 / Math.sqrt(fanIn))) * residual
+  const value = new Float32Array(size)
+  // general and sink neurons draw from streams of their own, so that the general ones start alike with and without sinks
+  const split = p.sinkRow0 === undefined ? size : p.sinkRow0 * d
+  normals(value.subarray(0, split), `${seed} ${p.name}`, std)
+  if (split < size) normals(value.subarray(split), `${seed} ${p.name} sinks`, std)
+  return value
+}
+
+const rowsOf = (data: Float32Array, from: number, to: number, width: number): Float32Array =>
+  data.slice(from * width, to * width)
+
+const concat = (...parts: ReadonlyArray<Float32Array>): Float32Array => {
+  const out = new Float32Array(parts.reduce((n, part) => n + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    out.set(part, at)
+    at += part.length
+  }
+  return out
+}
+
+const transpose = (data: Float32Array, rows: number, columns: number): Float32Array => {
+  const out = new Float32Array(data.length)
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = data[r * columns + c]!
+  return out
+}
+
+/** One internal parameter as Hugging Face's tensors, or the same for its moments (`suffix`). */
+export const toHuggingFace = (
+  c: ModelConfig,
+  name: string,
+  data: Float32Array
+): ReadonlyArray<readonly [string, HostTensor]> => {
+  const d = c.hiddenSize
+  const [, index, kind] = /^layers\.(\d+)\.(.+)$/.exec(name) ?? [undefined, undefined, name]
+  const at = `model.layers.${index}`
+  const { general, intermediateSize: width, pool } = c
+  switch (kind) {
+    case "embed":
+      return [["model.embed_tokens.weight", { shape: [c.vocabSize, d], data }]]
+    case "head":
+      return [["lm_head.weight", { shape: [c.vocabSize, d], data }]]
+    case "norm":
+      return [["model.norm.weight", { shape: [d], data }]]
+    case "norm1":
+      return [[`${at}.input_layernorm.weight`, { shape: [d], data }]]
+    case "norm2":
+      return [[`${at}.post_attention_layernorm.weight`, { shape: [d], data }]]
+    case "o":
+      return [[`${at}.self_attn.o_proj.weight`, { shape: [d, c.numAttentionHeads * c.headSize], data }]]
+    case "qkv": {
+      const q = c.numAttentionHeads * c.headSize
+      const kv = c.kvHeads * c.headSize
+      return [
+        [`${at}.self_attn.q_proj.weight`, { shape: [q, d], data: rowsOf(data, 0, q, d) }],
+        [`${at}.self_attn.k_proj.weight`, { shape: [kv, d], data: rowsOf(data, q, q + kv, d) }],
+        [`${at}.self_attn.v_proj.weight`, { shape: [kv, d], data: rowsOf(data, q + kv, q + 2 * kv, d) }]
+      ]
+    }
+    case "gateUp": {
+      const gate = concat(rowsOf(data, 0, general, d), rowsOf(data, 2 * general, 2 * general + pool, d))
+      const up = concat(rowsOf(data, general, 2 * general, d), rowsOf(data, 2 * general + pool, 2 * width, d))
+      return [
+        [`${at}.mlp.gate_proj.weight`, { shape: [width, d], data: gate }],
+        [`${at}.mlp.up_proj.weight`, { shape: [width, d], data: up }]
+      ]
+    }
+    case "down":
+      return [[`${at}.mlp.down_proj.weight`, { shape: [d, width], data: transpose(data, width, d) }]]
+    default:
+      throw new Error(`no Hugging Face name for parameter ${name}`)
+  }
+}
+
+/** The inverse: one internal parameter out of Hugging Face's tensors. */
+export const fromHuggingFace = (
+  c: ModelConfig,
+  name: string,
+  tensors: Readonly<Record<string, HostTensor>>,
+  path = "checkpoint"
+): Float32Array => {
+  const size = (shape: ReadonlyArray<number>) => shape.reduce((a, b) => a * b, 1)
+  const empty = new Float32Array(Tensor.size(
+    listParameters(parametersOf(c)).find((p) => p.name === name)!.value
+  ))
+  const parts = toHuggingFace(c, name, empty).map(([hfName, want]) => {
+    const got = tensors[hfName]
+    if (got === undefined) {
+      throw new CheckpointError({ reason: "Mismatch", path, detail: `tensor ${hfName} is missing` })
+    }
+    if (got.shape.join() !== want.shape.join() || got.data.length !== size(want.shape)) {
+      throw new CheckpointError({
+        reason: "Mismatch",
+        path,
+        detail: `tensor ${hfName} is [${got.shape.join(", ")}], the model's config asks for [${want.shape.join(", ")}]`
+      })
+    }
+    return got.data as Float32Array
+  })
+  const { general, intermediateSize: width } = c
+  const d = c.hiddenSize
+  if (name.endsWith(".gateUp")) {
+    const [gate, up] = parts as [Float32Array, Float32Array]
+    return concat(
+      rowsOf(gate, 0, general, d),
+      rowsOf(up, 0, general, d),
+      rowsOf(gate, general, width, d),
+      rowsOf(up, general, width, d)
+    )
+  }
+  if (name.endsWith(".down")) return transpose(parts[0]!, d, width)
+  return parts.length === 1 ? parts[0]! : concat(...parts)
+}
+
+/** config.json: Hugging Face's LlamaForCausalLM, with what is ours in a `memsinks` block. */
+export const huggingFaceConfig = (c: ModelConfig): Record<string, unknown> => ({
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_act: "silu",
+  attention_bias: false,
+  mlp_bias: false,
+  vocab_size: c.vocabSize,
+  hidden_size: c.hiddenSize,
+  intermediate_size: c.intermediateSize,
+  num_hidden_layers: c.numHiddenLayers,
+  num_attention_heads: c.numAttentionHeads,
+  num_key_value_heads: c.kvHeads,
+  head_dim: c.headSize,
+  max_position_embeddings: c.maxPositionEmbeddings,
+  rms_norm_eps: c.rmsNormEps,
+  rope_theta: c.ropeTheta,
+  tie_word_embeddings: c.tieWordEmbeddings,
+  torch_dtype: "float32",
+  memsinks: { general: c.general, sinks: c.sinks === undefined ? null : { ...c.sinks } }
+})
+
+/** Memory that a config's parameters take on a device, with gradients and AdamW's moments when training. */
+export const stateTensors = (c: ModelConfig): ReadonlyArray<Tensor.Tensor> =>
+  listParameters(parametersOf(c)).map((p) => p.value)
+
+const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
+  ModelService,
+  DeviceError,
+  Device | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const scope = yield* Effect.scope
+    const handles = parametersOf(config)
+    const parameters = listParameters(handles)
+    const hyper = Tensor.make("hyper", [16])
+    yield* device.allocate([hyper, ...parameters.map((p) => p.value)])
+    for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
+
+    const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
+      const compute = shape.compute ?? (options.compute === "masked" ? "masked" : undefined)
+      const pass = yield* Effect.try({
+        try: () => recordPass(config, handles, hyper, { ...shape, ...(compute === undefined ? {} : { compute }) }),
+        catch: (error) => {
+          if (error instanceof DataError) return error
+          throw error
+        }
+      })
+      const { gather, logits, ...rest } = pass.tensors
+      yield* device.allocate([
+        ...Object.values(rest),
+        ...Object.values(gather ?? {}),
+        ...(logits === undefined ? [] : [logits])
+      ])
+      device.write(rest.rope, ropeTable(shape.seqLen, config.headSize, config.ropeTheta))
+      const prepared = yield* device.prepare(pass.program)
+
+      const load: CompiledPass["load"] = (batch, mode) => {
+        if (batch.rows !== shape.rows || batch.seqLen !== shape.seqLen) {
+          throw new DataError({
+            detail: `a batch of ${batch.rows} rows of ${batch.seqLen} tokens was given to a pass compiled for ` +
+              `${shape.rows} of ${shape.seqLen}`
+          })
+        }
+        const segments = Segments.segmentsOf(batch)
+        if (segments.ids.length > pass.maxSegments) {
+          throw new DataError({
+            detail: `the batch holds ${segments.ids.length} documents, the pass was compiled for ${pass.maxSegments}: ` +
+              "raise maxSegments or pack fewer documents into a row"
+          })
+        }
+        const sorted = Segments.positionsByToken(batch.tokens, config.vocabSize)
+        device.write(rest.tokens, batch.tokens)
+        device.write(rest.targets, batch.targets)
+        device.write(rest.positions, batch.positions)
+        device.write(rest.documentStart, batch.documentStart)
+        device.write(rest.segment, segments.segment)
+        device.write(rest.start, sorted.start)
+        device.write(rest.order, sorted.order)
+        let touched: Uint32Array | undefined
+        if (gather !== undefined) {
+          const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments)
+          touched = g.touched
+          device.write(rest.coef, g.coef)
+          device.write(gather.activeUnits, g.activeUnits)
+          device.write(gather.segmentCount, Uint32Array.of(segments.ids.length))
+          device.write(gather.segmentOfTile, g.segmentOfTile)
+          device.write(gather.segmentRange, segments.range)
+          device.write(gather.touchedCount, Uint32Array.of(g.units.length))
+          device.write(gather.units, g.units)
+          device.write(gather.unitStart, g.unitStart)
+          device.write(gather.uses, g.uses)
+        } else {
+          device.write(
+            rest.coef,
+            Segments.maskedCoefficients(config.sinks, config.general, mode, segments, pass.maxSegments)
+          )
+        }
+        let scored = 0
+        for (const target of batch.targets) if (target !== IGNORE) scored++
+        return { scored, touched }
+      }
+      return { ...pass, prepared, load }
+    })
+
+    const cache = new Map<string, CompiledPass>()
+    const compiled = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") => {
+      const compute = Sink.isSparse(mode) ? undefined : "masked" as const
+      let documents = Segments.segmentsOf(batch).ids.length
+      documents = documents <= batch.rows ? batch.rows : 2 ** Math.ceil(Math.log2(documents))
+      const key = [batch.rows, batch.seqLen, documents, compute, output].join()
+      const hit = cache.get(key)
+      if (hit !== undefined) return Effect.succeed(hit)
+      return compile({
+        rows: batch.rows,
+        seqLen: batch.seqLen,
+        maxSegments: documents,
+        output,
+        ...(compute === undefined ? {} : { compute })
+      }).pipe(
+        Scope.extend(scope),
+        Effect.tap((pass) => Effect.sync(() => cache.set(key, pass)))
+      )
+    }
+
+    const runPass = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") =>
+      Effect.gen(function*() {
+        const pass = yield* compiled(batch, mode, output)
+        yield* Effect.try({
+          try: () => {
+            pass.load(batch, mode)
+            device.submit(pass.prepared)
+          },
+          catch: (error) => error as DeviceError | DataError
+        })
+        return pass
+      })
+
+    const evaluate: ModelService["evaluate"] = Effect.fnUntraced(function*(batch, mode) {
+      const pass = yield* runPass(batch, mode, "loss")
+      const [loss, rank] = yield* Effect.all([device.read(pass.tensors.loss), device.read(pass.tensors.rank)])
+      return { loss: loss as Float32Array, rank: rank as Uint32Array }
+    })
+
+    const logits: ModelService["logits"] = Effect.fnUntraced(function*(batch, mode) {
+      const pass = yield* runPass(batch, mode, "logits")
+      const data = (yield* device.read(pass.tensors.logits!)) as Float32Array
+      const ld = pass.tensors.logits!.shape[1]!
+      if (ld === config.vocabSize) return data
+      const out = new Float32Array(batch.tokens.length * config.vocabSize)
+      for (let t = 0; t < batch.tokens.length; t++) {
+        out.set(data.subarray(t * ld, t * ld + config.vocabSize), t * config.vocabSize)
+      }
+      return out
+    })
+
+    const generate: ModelService["generate"] = Effect.fnUntraced(function*(prompt, { id, maxNewTokens, mode }) {
+      if (prompt.length === 0) return yield* new DataError({ detail: "generation needs a prompt of at least one token" })
+      const total = prompt.length + maxNewTokens
+      const seqLen = Math.ceil(total / Segments.SEGMENT_TILE) * Segments.SEGMENT_TILE
+      const tokens = new Uint32Array(seqLen)
+      tokens.set(prompt)
+      const batch: Batch = {
+        rows: 1,
+        seqLen,
+        tokens,
+        targets: new Uint32Array(seqLen).fill(IGNORE),
+        positions: Uint32Array.from({ length: seqLen }, (_, t) => t),
+        documentStart: new Uint32Array(seqLen),
+        ids: new BigUint64Array(seqLen).fill(BigInt.asUintN(64, id))
+      }
+      for (let t = prompt.length; t < total; t++) {
+        const all = yield* logits(batch, mode)
+        const last = all.subarray((t - 1) * config.vocabSize, t * config.vocabSize)
+        let best = 0
+        for (let v = 1; v < last.length; v++) if (last[v]! > last[best]!) best = v
+        tokens[t] = best
+      }
+      return tokens.slice(0, total)
+    })
+
+    return {
+      config,
+      parameters,
+      hyper,
+      compile,
+      evaluate,
+      logits,
+      generate,
+      exportTensors: Effect.gen(function*() {
+        const out: Record<string, HostTensor> = {}
+        for (const p of parameters) {
+          const data = (yield* device.read(p.value)) as Float32Array
+          for (const [name, tensor] of toHuggingFace(config, p.name, data)) out[name] = tensor
+        }
+        return out
+      }),
+      importTensors: (tensors) =>
+        Effect.try({
+          try: () => {
+            const values = parameters.map((p) => fromHuggingFace(config, p.name, tensors))
+            parameters.forEach((p, i) => device.write(p.value, values[i]!))
+          },
+          catch: (error) => {
+            if (error instanceof CheckpointError) return error
+            throw error
+          }
+        })
+    }
+  })
+
+export class Model extends Context.Tag("memsinks/Model")<Model, ModelService>() {
+  /** A freshly initialised model on the Device; it lives until the scope closes. */
+  static readonly make = make
+  static readonly layer = (config: ModelConfig, options?: ModelOptions): Layer.Layer<Model, DeviceError, Device> =>
+    Layer.scoped(Model, make(config, options))
+}

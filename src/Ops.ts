@@ -1,0 +1,732 @@
+/**
+ * The ops of a decoder. Each records its forward pass into a Program now and returns what records its backward pass, so
+ * autodiff is a list of closures walked backwards: no tracer, no graph. Shapes are static. Gradients of parameters are
+ * always added to (they are cleared once a step), gradients of activations are written.
+ */
+import * as Kernel from "./gpu/Kernel.ts"
+import type { Recorder } from "./gpu/Program.ts"
+import * as Tensor from "./gpu/Tensor.ts"
+
+/** Invocations a workgroup: one subgroup of a software adapter, where more only adds overhead. */
+const ROW = 16
+const TILE = { WX: 4, WY: 1 }
+
+export const kernels = {
+  matmulNN: Kernel.make({
+    file: "matmul",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", segmentOf: "read", c: "write" },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: TILE
+  }),
+  matmulTN: Kernel.make({
+    file: "matmul",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", segmentOf: "read", c: "write" },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: TILE
+  }),
+  transpose: Kernel.make({
+    file: "transpose",
+    entry: "forward",
+    bindings: { x: "read", y: "write" },
+    params: { rows: "u32", cols: "u32", in0: "u32", ldi: "u32", out0: "u32", ldo4: "u32" },
+    constants: { WX: ROW }
+  }),
+  packRows: Kernel.make({
+    file: "sink_pack",
+    entry: "rows",
+    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
+    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    constants: { WX: ROW }
+  }),
+  packTransposed: Kernel.make({
+    file: "sink_pack",
+    entry: "transposed",
+    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
+    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    constants: { WX: ROW }
+  }),
+  sinkGradient: Kernel.make({
+    file: "sink_gradient",
+    entry: "backward",
+    bindings: {
+      dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+      segmentRange: "read", dw: "write"
+    },
+    params: {
+      touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+      row0: "u32", halfRows: "u32"
+    },
+    constants: TILE
+  }),
+  embedding: Kernel.make({
+    file: "embedding",
+    entry: "forward",
+    bindings: { tokens: "read", table: "read", y: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  embeddingBackward: Kernel.make({
+    file: "embedding",
+    entry: "backward",
+    bindings: { start: "read", order: "read", dy: "read", dtable: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNorm: Kernel.make({
+    file: "rms_norm",
+    entry: "forward",
+    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNormBackwardX: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_x",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNormBackwardW: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_w",
+    bindings: { x: "read", dy: "read", rstd: "read", partial: "write" },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  rope: (sign: 1 | -1) =>
+    Kernel.make({
+      file: "rope",
+      entry: "forward",
+      bindings: { positions: "read", table: "read", x: "write" },
+      params: { rows: "u32", heads: "u32", half: "u32", ld: "u32" },
+      constants: { WX: ROW, SIGN: sign }
+    }),
+  attention: (headSize: number) =>
+    Kernel.make({
+      file: "attention",
+      entry: "forward",
+      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
+      constants: { WX: 4, HEAD4: headSize / 4 }
+    }),
+  attentionDelta: (headSize: number) =>
+    Kernel.make({
+      file: "attention",
+      entry: "delta",
+      bindings: { out: "read", dout: "read", delta: "write" },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
+      constants: { WX: 4, HEAD4: headSize / 4 }
+    }),
+  attentionBackward: (part: "q" | "kv", headSize: number) =>
+    Kernel.make({
+      file: "attention",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
+      constants: { WX: 4, HEAD4: headSize / 4 }
+    }),
+  swiglu: (block: number) =>
+    Kernel.make({
+      file: "swiglu",
+      entry: "forward",
+      bindings: { gu: "read", coef: "read", segment: "read", h: "write" },
+      params: { rows: "u32", general4: "u32", sink4: "u32", coefStride: "u32" },
+      constants: { WX: ROW, BLOCK: block }
+    }),
+  swigluBackward: (block: number) =>
+    Kernel.make({
+      file: "swiglu",
+      entry: "backward",
+      bindings: { gu: "read", coef: "read", segment: "read", dh: "read", dgu: "write" },
+      params: { rows: "u32", general4: "u32", sink4: "u32", coefStride: "u32" },
+      constants: { WX: ROW, BLOCK: block }
+    }),
+  crossEntropy: Kernel.make({
+    file: "cross_entropy",
+    entry: "forward",
+    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: 4 }
+  }),
+  sum: Kernel.make({
+    file: "reduce",
+    entry: "sum",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    constants: { WX: ROW }
+  }),
+  sumOfSquares: Kernel.make({
+    file: "reduce",
+    entry: "sum_of_squares",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    constants: { WX: ROW }
+  }),
+  columns: Kernel.make({
+    file: "reduce",
+    entry: "columns",
+    bindings: { x: "read", y: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    constants: { WX: ROW }
+  }),
+  finish: Kernel.make({
+    file: "reduce",
+    entry: "finish",
+    bindings: { partial: "read", hyper: "read", stats: "write", history: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" }
+  }),
+  adamw: Kernel.make({
+    file: "adamw",
+    entry: "update",
+    bindings: {
+      hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write"
+    },
+    params: { n4: "u32", decay: "u32", lazy: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32" },
+    constants: { WX: ROW }
+  })
+} as const
+
+/** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
+export interface Parameter {
+  readonly name: string
+  readonly value: Tensor.Tensor
+  readonly gradient: Tensor.Tensor
+  readonly decay: boolean
+  /** Rows from here on belong to sinks, in halves of `pool` rows; undefined where there are none. */
+  readonly sinkRow0: number | undefined
+}
+
+/** Records the backward pass of one op. */
+export type Backward = () => void
+
+const vec4 = (n: number, what: string): number => {
+  if (n % 4 !== 0) throw new RangeError(`${what} must be a multiple of 4, got ${n}`)
+  return n / 4
+}
+
+/** A matrix inside a tensor: where it begins and how far apart its rows are, in elements. */
+export interface View {
+  readonly tensor: Tensor.Tensor
+  readonly at?: number
+  readonly ld: number
+}
+
+/** Which segment a tile of 8 rows belongs to, and how far apart two segments' matrices are, in elements. */
+export interface PerSegment {
+  readonly segmentOfTile: Tensor.Tensor
+  readonly stride: number
+}
+
+/** c[m,n] (=, += or residual +) a[m,k] b[k,n]; b per segment when asked. */
+export const matmulNN = (
+  p: Recorder,
+  x: {
+    readonly a: View
+    readonly b: View
+    readonly c: View
+    readonly m: number
+    readonly n: number
+    readonly k: number
+    readonly mode?: "store" | "add" | { readonly residual: Tensor.Tensor; readonly ld: number }
+    readonly perSegment?: PerSegment | undefined
+  }
+): void => {
+  const mode = x.mode ?? "store"
+  const residual = typeof mode === "object" ? mode : undefined
+  p.dispatch(
+    kernels.matmulNN,
+    {
+      a: x.a.tensor,
+      b: x.b.tensor,
+      residual: residual?.residual ?? x.b.tensor,
+      segmentOf: x.perSegment?.segmentOfTile ?? x.b.tensor,
+      c: x.c.tensor
+    },
+    {
+      m: x.m,
+      n4: vec4(x.n, "n"),
+      k: x.k,
+      mode: mode === "store" ? 0 : mode === "add" ? 1 : 2,
+      a0: x.a.at ?? 0,
+      lda: x.a.ld,
+      b0: vec4(x.b.at ?? 0, "offset of b"),
+      ldb4: vec4(x.b.ld, "leading dimension of b"),
+      c0: vec4(x.c.at ?? 0, "offset of c"),
+      ldc4: vec4(x.c.ld, "leading dimension of c"),
+      ldr4: vec4(residual?.ld ?? 0, "leading dimension of the residual"),
+      segmentStride4: vec4(x.perSegment?.stride ?? 0, "segment stride")
+    },
+    [Math.ceil(x.n / 8), Math.ceil(x.m / 8)]
+  )
+}
+
+/** c[m,n] += sum over k rows of a[k,m] b[k,n]. */
+export const matmulTN = (
+  p: Recorder,
+  x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number; readonly k: number }
+): void =>
+  p.dispatch(
+    kernels.matmulTN,
+    { a: x.a.tensor, b: x.b.tensor, residual: x.b.tensor, segmentOf: x.b.tensor, c: x.c.tensor },
+    {
+      m: x.m,
+      n4: vec4(x.n, "n"),
+      k: x.k,
+      mode: 1,
+      a0: vec4(x.a.at ?? 0, "offset of a"),
+      lda: vec4(x.a.ld, "leading dimension of a"),
+      b0: vec4(x.b.at ?? 0, "offset of b"),
+      ldb4: vec4(x.b.ld, "leading dimension of b"),
+      c0: vec4(x.c.at ?? 0, "offset of c"),
+      ldc4: vec4(x.c.ld, "leading dimension of c"),
+      ldr4: 0,
+      segmentStride4: 0
+    },
+    [Math.ceil(x.n / 8), Math.ceil(x.m / 8)]
+  )
+
+/** Columns padded to whole groups of four. */
+const padded = (n: number): number => Math.ceil(n / 4) * 4
+
+/** Rows [row0, row0 + rows) of a matrix [*, cols], transposed into scratch [cols, padded(rows)]. */
+const transposed = (p: Recorder, name: string, w: Tensor.Tensor, rows: number, cols: number, row0 = 0): View => {
+  const ld = padded(rows)
+  const tensor = p.scratch(name, [cols, ld])
+  p.dispatch(
+    kernels.transpose,
+    { x: w, y: tensor },
+    { rows, cols, in0: row0 * cols, ldi: cols, out0: 0, ldo4: ld / 4 },
+    (ld / 4) * cols
+  )
+  return { tensor, ld }
+}
+
+/**
+ * y = x w^T, w [out, in] as Hugging Face stores it; with `residual`, y = residual + x w^T.
+ * The backward closure takes dy, adds to the weight's gradient and returns dx.
+ */
+export const linear = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  w: Parameter,
+  tokens: number,
+  residual?: Tensor.Tensor
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const [out, input] = w.value.shape as [number, number]
+  const y = p.scratch(`${w.name}.y`, [tokens, out])
+  matmulNN(p, {
+    a: { tensor: x, ld: input },
+    b: transposed(p, `${w.name}.transposed`, w.value, out, input),
+    c: { tensor: y, ld: out },
+    m: tokens,
+    n: out,
+    k: input,
+    mode: residual === undefined ? "store" : { residual, ld: out }
+  })
+  return {
+    y,
+    backward: (dy) => {
+      const dx = p.scratch(`${w.name}.dx`, [tokens, input])
+      matmulNN(p, {
+        a: { tensor: dy, ld: out },
+        b: { tensor: w.value, ld: input },
+        c: { tensor: dx, ld: input },
+        m: tokens,
+        n: input,
+        k: out
+      })
+      matmulTN(p, {
+        a: { tensor: dy, ld: out },
+        b: { tensor: x, ld: input },
+        c: { tensor: w.gradient, ld: input },
+        m: out,
+        n: input,
+        k: tokens
+      })
+      return dx
+    }
+  }
+}
+
+/** Rows a block of the norm weight's gradient sums; fixed, so that the order of sums is. */
+const NORM_BLOCK = 32
+
+/** The backward closure takes dy and writes (or adds to) dx. */
+export const rmsNorm = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  w: Parameter,
+  tokens: number,
+  eps: number
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => void } => {
+  const d = w.value.shape[0]!
+  const y = p.scratch(`${w.name}.y`, [tokens, d])
+  const rstd = p.scratch(`${w.name}.rstd`, [tokens])
+  const params = { rows: tokens, n4: vec4(d, w.name), eps, block: NORM_BLOCK, add: 0 }
+  p.dispatch(kernels.rmsNorm, { x, w: w.value, y, rstd }, params, tokens)
+  return {
+    y,
+    backward: (dy, dx, add) => {
+      const blocks = Math.ceil(tokens / NORM_BLOCK)
+      const partial = p.scratch(`${w.name}.partial`, [blocks, d])
+      p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
+      p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0, extra: 0 }, d / 4)
+      p.dispatch(kernels.rmsNormBackwardX, { x, w: w.value, dy, rstd, dx }, { ...params, add: add ? 1 : 0 }, tokens)
+    }
+  }
+}
+
+export const embedding = (
+  p: Recorder,
+  table: Parameter,
+  tokens: number,
+  inputs: { readonly tokens: Tensor.Tensor; readonly start: Tensor.Tensor; readonly order: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => void } => {
+  const [vocab, d] = table.value.shape as [number, number]
+  const y = p.scratch("embedding", [tokens, d])
+  p.dispatch(kernels.embedding, { tokens: inputs.tokens, table: table.value, y }, { rows: tokens, n4: d / 4 }, tokens * (d / 4))
+  return {
+    y,
+    backward: (dy) =>
+      p.dispatch(
+        kernels.embeddingBackward,
+        { start: inputs.start, order: inputs.order, dy, dtable: table.gradient },
+        { rows: vocab, n4: d / 4 },
+        vocab * (d / 4)
+      )
+  }
+}
+
+/** Rotates the query and key heads of qkv in place, attends, and returns [tokens, heads * headSize]. */
+export const attention = (
+  p: Recorder,
+  qkv: Tensor.Tensor,
+  tokens: number,
+  shape: { readonly heads: number; readonly kvHeads: number; readonly headSize: number },
+  inputs: { readonly positions: Tensor.Tensor; readonly documentStart: Tensor.Tensor; readonly rope: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { headSize, heads, kvHeads } = shape
+  const ld = (heads + 2 * kvHeads) * headSize
+  const chunks = Math.ceil(headSize / 32)
+  const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize) }
+  const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
+    p.dispatch(
+      kernels.rope(sign),
+      { positions: inputs.positions, table: inputs.rope, x },
+      { rows: tokens, heads: heads + kvHeads, half: headSize / 2, ld },
+      tokens * (heads + kvHeads) * (headSize / 2)
+    )
+  turn(qkv, 1)
+  const y = p.scratch("attention", [tokens, heads * headSize])
+  const lse = p.scratch("lse", [tokens, heads])
+  p.dispatch(
+    kernels.attention(headSize),
+    { qkv, documentStart: inputs.documentStart, out: y, lse },
+    params,
+    tokens * heads * chunks
+  )
+  return {
+    y,
+    backward: (dout) => {
+      const delta = p.scratch("delta", [tokens, heads])
+      const dqkv = p.scratch("dqkv", [tokens, ld])
+      p.dispatch(kernels.attentionDelta(headSize), { out: y, dout, delta }, params, tokens * heads)
+      const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
+      p.dispatch(kernels.attentionBackward("q", headSize), tensors, params, tokens * heads * chunks)
+      p.dispatch(kernels.attentionBackward("kv", headSize), tensors, params, tokens * kvHeads * chunks)
+      turn(dqkv, -1)
+      return dqkv
+    }
+  }
+}
+
+/** What the gathered path reads about the batch's sinks. */
+export interface GatherInputs {
+  readonly activeUnits: Tensor.Tensor
+  readonly segmentCount: Tensor.Tensor
+  readonly segmentOfTile: Tensor.Tensor
+  readonly segmentRange: Tensor.Tensor
+  readonly touchedCount: Tensor.Tensor
+  readonly units: Tensor.Tensor
+  readonly unitStart: Tensor.Tensor
+  readonly uses: Tensor.Tensor
+}
+
+export interface MlpShape {
+  readonly general: number
+  readonly pool: number
+  /** Sink neurons in the block that a unit stands for; 1 without sinks. */
+  readonly block: number
+  /** Gathered: only an id's own sinks are computed, `active` of them. Undefined: the whole pool is computed and masked. */
+  readonly gathered: { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs } | undefined
+}
+
+/**
+ * The gated MLP with sinks; returns residual + mlp(x). gateUp is [2 * (general + pool), d] with rows gate of the general
+ * neurons | up of the general | gate of the pool | up of the pool; down is neuron-major, [general + pool, d].
+ */
+export const mlp = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  residual: Tensor.Tensor,
+  weights: { readonly gateUp: Parameter; readonly down: Parameter },
+  tokens: number,
+  shape: MlpShape,
+  inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { block, gathered, general, pool } = shape
+  const { down, gateUp } = weights
+  const d = down.value.shape[1]!
+  const sink = gathered === undefined ? pool : gathered.active
+  const width = general + sink
+  // neurons that plain matmuls cover: all of them when masked, the general ones when the sinks are gathered
+  const plain = gathered === undefined ? width : general
+
+  /** An id's sinks of one weight, packed per segment: as rows [halves * active, d] or transposed. */
+  const pack = (w: Parameter, halves: 1 | 2, row0: number, form: "rows" | "transposed"): { view: View; per: PerSegment } => {
+    const g = gathered!
+    const columns = halves * g.active
+    const tensor = p.scratch(`${w.name}.packed`, form === "rows" ? [g.maxSegments, columns, d] : [g.maxSegments, d, columns])
+    p.dispatch(
+      form === "rows" ? kernels.packRows : kernels.packTransposed,
+      { w: w.value, activeUnits: g.inputs.activeUnits, segmentCount: g.inputs.segmentCount, out: tensor },
+      { segments: g.maxSegments, slots: g.active / block, block, halves, row0, halfRows: pool, n: d },
+      (g.maxSegments * columns * d) / 4
+    )
+    return {
+      view: { tensor, ld: form === "rows" ? d : columns },
+      per: { segmentOfTile: g.inputs.segmentOfTile, stride: columns * d }
+    }
+  }
+  const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number, b: Tensor.Tensor) => {
+    const g = gathered!
+    const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
+    p.dispatch(
+      kernels.sinkGradient,
+      {
+        dy,
+        x: b,
+        touchedCount: g.inputs.touchedCount,
+        units: g.inputs.units,
+        unitStart: g.inputs.unitStart,
+        uses: g.inputs.uses,
+        segmentRange: g.inputs.segmentRange,
+        dw: w.gradient
+      },
+      {
+        touched, n4: d / 4, block, halves, a0: a0 / 4, lda4: ld / 4, active4: g.active / 4, ldb4: d / 4, row0,
+        halfRows: pool
+      },
+      [Math.ceil(d / 8), touched * halves * (block / 8)]
+    )
+  }
+
+  const gu = p.scratch("gate_up", [tokens, 2 * width])
+  matmulNN(p, {
+    a: { tensor: x, ld: d },
+    b: transposed(p, `${gateUp.name}.transposed`, gateUp.value, 2 * plain, d),
+    c: { tensor: gu, ld: 2 * width },
+    m: tokens,
+    n: 2 * plain,
+    k: d
+  })
+  if (gathered !== undefined) {
+    const packed = pack(gateUp, 2, 2 * general, "transposed")
+    matmulNN(p, {
+      a: { tensor: x, ld: d },
+      b: packed.view,
+      c: { tensor: gu, at: 2 * general, ld: 2 * width },
+      m: tokens,
+      n: 2 * sink,
+      k: d,
+      perSegment: packed.per
+    })
+  }
+  const h = p.scratch("hidden", [tokens, width])
+  const coefStride = 1 + sink / block
+  const swiglu = { rows: tokens, general4: general / 4, sink4: sink / 4, coefStride }
+  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h }, swiglu, (tokens * width) / 4)
+  const y = p.scratch("mlp", [tokens, d])
+  matmulNN(p, {
+    a: { tensor: h, ld: width },
+    b: { tensor: down.value, ld: d },
+    c: { tensor: y, ld: d },
+    m: tokens,
+    n: d,
+    k: plain,
+    mode: { residual, ld: d }
+  })
+  if (gathered !== undefined) {
+    const packed = pack(down, 1, general, "rows")
+    matmulNN(p, {
+      a: { tensor: h, at: general, ld: width },
+      b: packed.view,
+      c: { tensor: y, ld: d },
+      m: tokens,
+      n: d,
+      k: sink,
+      mode: "add",
+      perSegment: packed.per
+    })
+  }
+  return {
+    y,
+    backward: (dy) => {
+      const dh = p.scratch("dhidden", [tokens, width])
+      matmulNN(p, {
+        a: { tensor: dy, ld: d },
+        b: transposed(p, `${down.name}.transposed`, down.value, plain, d),
+        c: { tensor: dh, ld: width },
+        m: tokens,
+        n: plain,
+        k: d
+      })
+      matmulTN(p, {
+        a: { tensor: h, ld: width },
+        b: { tensor: dy, ld: d },
+        c: { tensor: down.gradient, ld: d },
+        m: plain,
+        n: d,
+        k: tokens
+      })
+      if (gathered !== undefined) {
+        const packed = pack(down, 1, general, "transposed")
+        matmulNN(p, {
+          a: { tensor: dy, ld: d },
+          b: packed.view,
+          c: { tensor: dh, at: general, ld: width },
+          m: tokens,
+          n: sink,
+          k: d,
+          perSegment: packed.per
+        })
+        sinkGradient(down, 1, general, h, general, width, dy)
+      }
+      const dgu = p.scratch("dgate_up", [tokens, 2 * width])
+      p.dispatch(
+        kernels.swigluBackward(block),
+        { gu, coef: inputs.coef, segment: inputs.segment, dh, dgu },
+        swiglu,
+        (tokens * width) / 4
+      )
+      const dx = p.scratch("mlp.dx", [tokens, d])
+      matmulNN(p, {
+        a: { tensor: dgu, ld: 2 * width },
+        b: { tensor: gateUp.value, ld: d },
+        c: { tensor: dx, ld: d },
+        m: tokens,
+        n: d,
+        k: 2 * plain
+      })
+      matmulTN(p, {
+        a: { tensor: dgu, ld: 2 * width },
+        b: { tensor: x, ld: d },
+        c: { tensor: gateUp.gradient, ld: d },
+        m: 2 * plain,
+        n: d,
+        k: tokens
+      })
+      if (gathered !== undefined) {
+        const packed = pack(gateUp, 2, 2 * general, "rows")
+        matmulNN(p, {
+          a: { tensor: dgu, at: 2 * general, ld: 2 * width },
+          b: packed.view,
+          c: { tensor: dx, ld: d },
+          m: tokens,
+          n: d,
+          k: 2 * sink,
+          mode: "add",
+          perSegment: packed.per
+        })
+        sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
+      }
+      return dx
+    }
+  }
+}
+
+/** Logits of one chunk stay below this many bytes. */
+const LOGITS_BYTES = 64 * 2 ** 20
+
+/**
+ * Head and cross entropy, a chunk of tokens at a time so that the logits of all tokens never exist at once. Writes loss and
+ * rank per token. With `train`, adds the head's gradient and returns the gradient of x; the loss is scaled by
+ * hyper[LOSS_SCALE].
+ */
+export const headLoss = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  head: Parameter,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    readonly hyper: Tensor.Tensor
+    readonly loss: Tensor.Tensor
+    readonly rank: Tensor.Tensor
+  },
+  options: { readonly train: boolean; readonly chunkBytes?: number }
+): Tensor.Tensor | undefined => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = padded(vocab)
+  const chunk = Math.max(8, Math.min(tokens, Math.floor((options.chunkBytes ?? LOGITS_BYTES) / (ld * 4) / 8) * 8))
+  const weight = transposed(p, "head.transposed", head.value, vocab, d)
+  const dx = options.train ? p.scratch("head.dx", [tokens, d]) : undefined
+  for (let first = 0; first < tokens; first += chunk) {
+    const rows = Math.min(chunk, tokens - first)
+    const logits = p.scratch("logits", [rows, ld])
+    matmulNN(p, {
+      a: { tensor: x, at: first * d, ld: d },
+      b: weight,
+      c: { tensor: logits, ld },
+      m: rows,
+      n: ld,
+      k: d
+    })
+    p.dispatch(
+      kernels.crossEntropy,
+      { targets: io.targets, hyper: io.hyper, logits, loss: io.loss, rank: io.rank },
+      { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 },
+      rows
+    )
+    if (dx === undefined) continue
+    matmulNN(p, {
+      a: { tensor: logits, ld },
+      b: { tensor: head.value, ld: d },
+      c: { tensor: dx, at: first * d, ld: d },
+      m: rows,
+      n: d,
+      k: vocab
+    })
+    matmulTN(p, {
+      a: { tensor: logits, ld },
+      b: { tensor: x, at: first * d, ld: d },
+      c: { tensor: head.gradient, ld: d },
+      m: vocab,
+      n: d,
+      k: rows
+    })
+  }
+  return dx
+}
+
+/** Logits of all tokens, [tokens, padded vocabulary]: for generation and comparison, where few tokens are asked for. */
+export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, tokens: number, logits: Tensor.Tensor): void => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = logits.shape[1]!
+  matmulNN(p, {
+    a: { tensor: x, ld: d },
+    b: transposed(p, "head.transposed", head.value, vocab, d),
+    c: { tensor: logits, ld },
+    m: tokens,
+    n: ld,
+    k: d
+  })
+}

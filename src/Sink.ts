@@ -1,0 +1,234 @@
+/**
+ * Memorization sinks: which sink neurons an id lights. Pure; the papers in one file.
+ *
+ * In every MLP the first `general` hidden neurons are always on; the `pool` of sink neurons behind them is shared out by
+ * id: an id always lights the same few, in every layer the same ones (MemSinks, ICML 2025, section 4 and appendix I; NULLs,
+ * 2026, keys them by source). A sink that an id does not light is multiplied by 0 in the forward pass and gets no gradient.
+ *
+ * What we changed: an id owns *exactly* `active` sinks, the beginning of a permutation of the pool keyed by 64 bits of id,
+ * so no id draws none and no id is degenerate; by default in blocks of 16 neurons, so the kernels gather whole tiles and
+ * compute only what is on. The papers' Bernoulli masks and the reference code's hash remain for checkpoints made elsewhere.
+ */
+import * as Schema from "effect/Schema"
+
+const count = Schema.Int.pipe(Schema.positive())
+
+/** How sinks are shared out. */
+export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
+  /** Sink neurons in every MLP. */
+  pool: count.annotations({ description: "sink neurons in every MLP" }),
+  /** Sink neurons an id lights; exactly for `permutation`, on average for the others. */
+  active: count.annotations({ description: "sink neurons that an id lights" }),
+  /** Neurons tied together: they are on or off as one. 16 lets the kernels gather tiles. Default 16. */
+  block: Schema.optionalWith(count, { default: () => 16 }),
+  /** `permutation` (default): exactly `active`. `bernoulli`: each unit with probability active/pool. `reference`: SeqTD's hash. */
+  assignment: Schema.optionalWith(Schema.Literal("permutation", "bernoulli", "reference"), {
+    default: () => "permutation" as const
+  }),
+  /** Key of the permutation: two models with other seeds share out sinks independently. Default 0. */
+  seed: Schema.optionalWith(Schema.Int, { default: () => 0 }),
+  /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
+  referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const })
+}) {
+  /** Units: blocks of neurons that are on or off together. */
+  get units(): number {
+    return this.pool / this.block
+  }
+  /** Units that an id lights. */
+  get activeUnits(): number {
+    return this.active / this.block
+  }
+  /** Share of the pool an id lights (`p_mem` of the reference). */
+  get probability(): number {
+    return this.active / this.pool
+  }
+  /** What is wrong with the combination of fields, or undefined. */
+  get problem(): string | undefined {
+    if (this.pool % this.block !== 0) return `sinks.pool ${this.pool} must be a multiple of sinks.block ${this.block}`
+    if (this.pool % 4 !== 0) return `sinks.pool ${this.pool} must be a multiple of 4`
+    if (this.active > this.pool) return `sinks.active ${this.active} must be at most sinks.pool ${this.pool}`
+    if (this.assignment === "permutation" && this.active % this.block !== 0) {
+      return `sinks.active ${this.active} must be a multiple of sinks.block ${this.block}`
+    }
+    if (this.assignment === "reference" && this.block !== 1) return `sinks.block must be 1 with the reference assignment`
+    return undefined
+  }
+}
+
+/**
+ * Which sinks are on in a pass.
+ * - `own`: those of each token's id, as in training.
+ * - `off`: none. `rescale` multiplies the general neurons: `none` (default, x1), `count` (as many neurons as in training:
+ *   (general + active) / general), `reference` ((p_gen + p_mem) / p_gen of the reference code, which takes p_mem for a
+ *   fraction of the layer).
+ * - `all`: every sink at its expected value, active / pool.
+ * - `only`: those of the listed ids, for every token.
+ * - `placebo`: for every id those of another, random id; as many as its own, and never trained with it.
+ *
+ * `except` switches off every sink that one of the listed ids lights, whatever the mode: deletion of those ids.
+ */
+export type SinkMode =
+  | { readonly mode: "own"; readonly except?: ReadonlyArray<bigint> }
+  | { readonly mode: "off"; readonly rescale?: "none" | "count" | "reference" }
+  | { readonly mode: "all"; readonly except?: ReadonlyArray<bigint> }
+  | { readonly mode: "only"; readonly ids: ReadonlyArray<bigint>; readonly except?: ReadonlyArray<bigint> }
+  | { readonly mode: "placebo"; readonly seed?: number }
+
+export const own: SinkMode = { mode: "own" }
+export const off: SinkMode = { mode: "off" }
+export const all: SinkMode = { mode: "all" }
+export const placebo: SinkMode = { mode: "placebo" }
+
+/** A bijection of 32 bits in which every input bit moves about half of the output bits (two rounds of multiply-xorshift). */
+const mix = (x: number): number => {
+  x ^= x >>> 16
+  x = Math.imul(x, 0x7feb352d)
+  x ^= x >>> 15
+  x = Math.imul(x, 0x846ca68b)
+  return (x ^ (x >>> 16)) >>> 0
+}
+
+/** A stream of 32-bit words keyed by all 64 bits of an id, a seed and a purpose. */
+const words = (id: bigint, seed: number, purpose: number): () => number => {
+  const low = Number(id & 0xffffffffn)
+  const high = Number((id >> 32n) & 0xffffffffn)
+  const a = mix(low ^ mix(high ^ mix(seed ^ mix(purpose))))
+  const b = mix(high + Math.imul(0x9e3779b9, mix(low ^ mix(Math.imul(seed, 0x85ebca6b) ^ ~purpose))))
+  let counter = 0
+  return () => {
+    counter++
+    return mix(mix(a + Math.imul(counter, 0x9e3779b9)) ^ mix(b + Math.imul(counter, 0xc2b2ae35)))
+  }
+}
+
+/** The id whose sinks stand in for `id`'s in the placebo: random, but always the same for the same id and seed. */
+export const placeboId = (id: bigint, seed = 0): bigint => {
+  const next = words(id, seed, 0x706c6163)
+  // the top bit keeps it out of the small numbers that people number sequences with
+  return (BigInt(next() | 0x80000000) << 32n) & 0xffffffff00000000n | BigInt(next())
+}
+
+/** The first `k` of a permutation of 0 .. n-1 keyed by the id (Fisher-Yates, of which only the drawn places are kept). */
+const permutation = (n: number, k: number, next: () => number): Uint32Array => {
+  const moved = new Map<number, number>()
+  const drawn = new Uint32Array(k)
+  for (let i = 0; i < k; i++) {
+    const j = i + Math.floor((next() / 2 ** 32) * (n - i))
+    drawn[i] = moved.get(j) ?? j
+    moved.set(j, moved.get(i) ?? i)
+  }
+  return drawn.sort()
+}
+
+const M = 4294967291n
+const factors: Array<bigint> = []
+let power = 1n
+
+/** The multiplier of sink j in the reference: (1588635695^j in wrapping int64) mod M, floored. */
+const factor = (j: number): bigint => {
+  while (factors.length <= j) {
+    factors.push(((BigInt.asIntN(64, power) % M) + M) % M)
+    power = BigInt.asIntN(64, power * 1588635695n)
+  }
+  return factors[j]!
+}
+
+/**
+ * The reference code's mask, bit for bit: sink j is on iff f32(f32(s * 2^16 * c_j mod M) / f32(M)) < f32(p), where
+ * products wrap at 64 bits and s * 2^16 wraps at the id's own width. Its defects come with it: id 0 lights every sink, at
+ * 32 bits only the low 16 bits of an id count, and ids s and 2s share half of their sinks.
+ */
+export const referenceMask = (id: bigint, pool: number, p: number, idBits: 32 | 64): Uint8Array => {
+  const shifted = BigInt.asIntN(64, BigInt.asIntN(idBits, BigInt.asIntN(idBits, id) * 65536n))
+  const threshold = Math.fround(p)
+  const mask = new Uint8Array(pool)
+  for (let j = 0; j < pool; j++) {
+    const product = BigInt.asIntN(64, shifted * factor(j))
+    const residue = Number(((product % M) + M) % M)
+    mask[j] = Math.fround(Math.fround(residue) / Math.fround(Number(M))) < threshold ? 1 : 0
+  }
+  return mask
+}
+
+/** The units that an id lights, in rising order. The same in every layer, process and runtime. */
+export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => {
+  const key = BigInt.asUintN(64, id)
+  switch (config.assignment) {
+    case "permutation":
+      return permutation(config.units, config.activeUnits, words(key, config.seed, 1))
+    case "bernoulli": {
+      const next = words(key, config.seed, 2)
+      return Uint32Array.from({ length: config.units }, (_, unit) => unit).filter(() =>
+        next() / 2 ** 32 < config.probability
+      )
+    }
+    case "reference": {
+      const mask = referenceMask(key, config.pool, config.probability, config.referenceIdBits)
+      return Uint32Array.from(mask.keys()).filter((j) => mask[j] === 1)
+    }
+  }
+}
+
+/** What multiplies the general neurons in a mode. */
+export const generalScale = (config: SinkConfig, general: number, mode: SinkMode): number => {
+  if (mode.mode !== "off" || mode.rescale === undefined || mode.rescale === "none") return 1
+  if (mode.rescale === "count") return (general + config.active) / general
+  const pGen = general / (general + config.pool)
+  return (pGen + config.probability) / pGen
+}
+
+/** Whether a mode lights no more than an id's own number of units, so that the gathered kernels can compute it. */
+export const isSparse = (mode: SinkMode): boolean => mode.mode === "own" || mode.mode === "off" || mode.mode === "placebo"
+
+const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
+  const set = new Set<number>()
+  if ("except" in mode) for (const id of mode.except ?? []) for (const unit of unitsOf(config, id)) set.add(unit)
+  return set
+}
+
+/**
+ * The coefficient of every unit for one id: [1 + units] f32; column 0 multiplies the general neurons. Feeds the masked
+ * path, which can express every mode and assignment.
+ */
+export const coefficients = (config: SinkConfig, general: number, mode: SinkMode, id: bigint): Float32Array => {
+  const coef = new Float32Array(1 + config.units)
+  coef[0] = generalScale(config, general, mode)
+  const light = (units: Iterable<number>, value: number) => {
+    for (const unit of units) coef[1 + unit] = value
+  }
+  switch (mode.mode) {
+    case "own":
+      light(unitsOf(config, id), 1)
+      break
+    case "placebo":
+      light(unitsOf(config, placeboId(id, mode.seed)), 1)
+      break
+    case "all":
+      coef.fill(config.probability, 1)
+      break
+    case "only":
+      for (const one of mode.ids) light(unitsOf(config, one), 1)
+      break
+    case "off":
+      break
+  }
+  light(excluded(config, mode), 0)
+  return coef
+}
+
+/** The same for the gathered path: an id's units and their coefficients [1 + activeUnits]. Only for `isSparse` modes. */
+export const gathered = (
+  config: SinkConfig,
+  general: number,
+  mode: SinkMode,
+  id: bigint
+): { readonly units: Uint32Array; readonly coef: Float32Array } => {
+  const units = unitsOf(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
+  const out = excluded(config, mode)
+  const coef = new Float32Array(1 + units.length)
+  coef[0] = generalScale(config, general, mode)
+  units.forEach((unit, slot) => {
+    coef[1 + slot] = mode.mode === "off" || out.has(unit) ? 0 : 1
+  })
+  return { units, coef }
+}

@@ -1,0 +1,412 @@
+/**
+ * The Device: one GPU in a scope. It allocates, compiles, submits, reads back and notices loss; it is the interpreter of
+ * Programs and, with the runtime entry points, the only place that names GPU* types.
+ */
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { DeviceError, KernelError } from "../Errors.ts"
+import type { OpenGpu } from "./Adapter.ts"
+import * as Kernel from "./Kernel.ts"
+import * as Program from "./Program.ts"
+import * as Tensor from "./Tensor.ts"
+
+/** A Program bound to one Device, ready to be submitted any number of times. */
+export interface Prepared {
+  readonly program: Program.Program
+  /** Bytes of the scratch buffers that its lifetime plan asks for. */
+  readonly scratchBytes: number
+}
+
+export interface Limits {
+  readonly maxBufferSize: number
+  readonly maxStorageBufferBindingSize: number
+  readonly maxStorageBuffersPerShaderStage: number
+  readonly maxComputeInvocationsPerWorkgroup: number
+}
+
+/** How many GPU objects the Device has made and how many bytes it holds: what tests and `plan` look at. */
+export interface Counters {
+  buffers: number
+  bindGroups: number
+  pipelines: number
+  submits: number
+  bytes: number
+}
+
+export interface DeviceService {
+  /** The adapter's name, for people. */
+  readonly name: string
+  readonly kind: OpenGpu["kind"]
+  readonly reason: string
+  readonly limits: Limits
+  readonly features: ReadonlySet<string>
+  readonly counters: Readonly<Counters>
+  /** Give state tensors zeroed memory until the scope closes. Fails with a table when one exceeds the adapter's limits. */
+  readonly allocate: (tensors: ReadonlyArray<Tensor.Tensor>) => Effect.Effect<void, DeviceError, Scope.Scope>
+  /** Make everything a Program needs: scratch buffers, pipelines (compiled concurrently), bind groups. */
+  readonly prepare: (
+    program: Program.Program
+  ) => Effect.Effect<Prepared, DeviceError | KernelError, Scope.Scope>
+  /** Replay Programs in order in one command buffer. Synchronous and hot: throws DeviceError if the device is lost. */
+  readonly submit: (...prepared: ReadonlyArray<Prepared>) => void
+  /** Copy host data into a state tensor, ordered with submits. */
+  readonly write: (tensor: Tensor.Tensor, data: Float32Array | Uint32Array, elementOffset?: number) => void
+  /** Copy a state tensor to the host, after everything submitted before. */
+  readonly read: (tensor: Tensor.Tensor) => Effect.Effect<Float32Array | Uint32Array, DeviceError>
+  /** Wait until everything submitted has run. */
+  readonly idle: Effect.Effect<void, DeviceError>
+  /** Fails when the device is lost; never succeeds. */
+  readonly lost: Effect.Effect<never, DeviceError>
+  /** Lose the device as a driver reset would. Tests of recovery use it. */
+  readonly lose: Effect.Effect<void>
+}
+
+interface PreparedInside extends Prepared {
+  readonly clears: ReadonlyArray<GPUBuffer>
+  readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
+}
+
+const megabytes = (bytes: number): string =>
+  bytes < 2 ** 20 ? `${(bytes / 2 ** 10).toFixed(1)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+/** A table of what does not fit, for the person who must choose a smaller model. */
+export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number): string => {
+  const rows = tensors.map((tensor) => [Tensor.show(tensor), megabytes(Tensor.byteLength(tensor)), megabytes(limit)])
+  rows.unshift(["tensor", "size", "limit"])
+  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()).join("\n")
+}
+
+const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { adapter } = open
+    const wanted = ["shader-f16", "subgroups", "timestamp-query"].filter((name) => adapter.features.has(name))
+    const device = yield* Effect.acquireRelease(
+      Effect.tryPromise({
+        try: () =>
+          adapter.requestDevice({
+            requiredFeatures: wanted as Array<GPUFeatureName>,
+            requiredLimits: {
+              maxBufferSize: adapter.limits.maxBufferSize,
+              maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+              maxStorageBuffersPerShaderStage: adapter.limits.maxStorageBuffersPerShaderStage,
+              maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup
+            }
+          }),
+        catch: (cause) =>
+          new DeviceError({ reason: "NoAdapter", detail: `${open.name} gave no device: ${String(cause)}`, cause })
+      }),
+      (device) => Effect.sync(() => device.destroy())
+    )
+    // the object that create() returned must outlive the device: dropped early, the process crashes
+    yield* Effect.addFinalizer(() => Effect.sync(() => void open.gpu))
+
+    const lostDeferred = yield* Deferred.make<never, DeviceError>()
+    let failure: DeviceError | undefined
+    void device.lost.then((info) => {
+      failure = new DeviceError({ reason: "Lost", detail: `the GPU was lost: ${info.message || info.reason}` })
+      Effect.runFork(Deferred.fail(lostDeferred, failure))
+    })
+    let uncaptured: string | undefined
+    device.addEventListener("uncapturederror", (event) => {
+      uncaptured ??= (event as GPUUncapturedErrorEvent).error.message
+      event.preventDefault()
+    })
+    const check = (): void => {
+      if (failure !== undefined) throw failure
+      if (uncaptured !== undefined) throw new DeviceError({ reason: "Validation", detail: uncaptured })
+    }
+
+    const counters: Counters = { buffers: 0, bindGroups: 0, pipelines: 0, submits: 0, bytes: 0 }
+    const limit = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize)
+    const buffers = new Map<Tensor.Tensor, GPUBuffer>()
+    const STORAGE = 0x80 | 0x04 | 0x08 // STORAGE | COPY_SRC | COPY_DST
+    const UNIFORM = 0x40 | 0x08
+    const STAGING = 0x01 | 0x08 // MAP_READ | COPY_DST
+
+    const createBuffer = (size: number, usage: number, label: string): GPUBuffer => {
+      counters.buffers++
+      counters.bytes += size
+      return device.createBuffer({ size, usage, label })
+    }
+    const destroy = (buffer: GPUBuffer): void => {
+      counters.buffers--
+      counters.bytes -= buffer.size
+      buffer.destroy()
+    }
+
+    /** Run GPU object creation inside error scopes, so that a failure is an error here and not a surprise later. */
+    const guarded = <A>(what: string, create: () => A | Promise<A>): Effect.Effect<A, DeviceError | KernelError> =>
+      Effect.tryPromise({
+        try: async () => {
+          check()
+          device.pushErrorScope("out-of-memory")
+          device.pushErrorScope("validation")
+          let value: A | undefined
+          let thrown: unknown
+          try {
+            value = await create()
+          } catch (cause) {
+            thrown = cause
+          }
+          const validation = await device.popErrorScope()
+          const memory = await device.popErrorScope()
+          if (thrown !== undefined) throw thrown
+          if (memory !== null) {
+            throw new DeviceError({
+              reason: "OutOfMemory",
+              detail: `${what} does not fit ${open.name}: ${memory.message}. ` +
+                `${megabytes(counters.bytes)} were in use. Lower batchSize, seqLen or the model's widths.`
+            })
+          }
+          if (validation !== null) {
+            throw new DeviceError({ reason: "Validation", detail: `${what}: ${validation.message}` })
+          }
+          return value as A
+        },
+        catch: (cause) =>
+          cause instanceof DeviceError || cause instanceof KernelError
+            ? cause
+            : new DeviceError({ reason: "Validation", detail: `${what}: ${String(cause)}`, cause })
+      })
+
+    const refuseTooLarge = (tensors: ReadonlyArray<Tensor.Tensor>): Effect.Effect<void, DeviceError> => {
+      const large = tensors.filter((tensor) => Tensor.byteLength(tensor) > limit)
+      return large.length === 0 ? Effect.void : Effect.fail(
+        new DeviceError({
+          reason: "Limit",
+          detail: `the model does not fit ${open.name}, whose buffers hold ${megabytes(limit)} at most:\n` +
+            `${limitTable(large, limit)}\nChoose smaller widths, a smaller batch, or an adapter with a higher limit`
+        })
+      )
+    }
+
+    const allocate: DeviceService["allocate"] = Effect.fnUntraced(function*(tensors) {
+      yield* refuseTooLarge(tensors)
+      const fresh = tensors.filter((tensor) => !buffers.has(tensor))
+      yield* Effect.acquireRelease(
+        guarded(`allocating ${fresh.length} tensors`, () => {
+          for (const tensor of fresh) {
+            buffers.set(tensor, createBuffer(Tensor.byteLength(tensor), STORAGE, tensor.name))
+          }
+        }).pipe(Effect.mapError((error) => error as DeviceError)),
+        () =>
+          Effect.sync(() => {
+            for (const tensor of fresh) {
+              destroy(buffers.get(tensor)!)
+              buffers.delete(tensor)
+            }
+          })
+      )
+    })
+
+    const bufferOf = (tensor: Tensor.Tensor): GPUBuffer => {
+      const buffer = buffers.get(tensor)
+      if (buffer === undefined) throw new Error(`${Tensor.show(tensor)} was never allocated on this device`)
+      return buffer
+    }
+
+    interface Pipeline {
+      readonly pipeline: GPUComputePipeline
+      readonly layout: GPUBindGroupLayout
+    }
+    const modules = new Map<string, GPUShaderModule>()
+    const pipelines = new Map<string, Promise<Pipeline>>()
+
+    const compile = async (kernel: Kernel.Kernel): Promise<Pipeline> => {
+      const code = Kernel.source(kernel)
+      let module = modules.get(kernel.file)
+      if (module === undefined) {
+        module = device.createShaderModule({ code, label: kernel.file })
+        modules.set(kernel.file, module)
+      }
+      const entries: Array<GPUBindGroupLayoutEntry> = kernel.bindings.map(([, access], binding) => ({
+        binding,
+        visibility: 4,
+        buffer: { type: access === "read" ? "read-only-storage" as const : "storage" as const }
+      }))
+      if (kernel.params.length > 0) {
+        entries.push({ binding: entries.length, visibility: 4, buffer: { type: "uniform" } })
+      }
+      const layout = device.createBindGroupLayout({ entries })
+      try {
+        counters.pipelines++
+        const pipeline = await device.createComputePipelineAsync({
+          label: Kernel.key(kernel),
+          layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+          compute: { module, entryPoint: kernel.entry, constants: { ...kernel.constants } }
+        })
+        return { pipeline, layout }
+      } catch (cause) {
+        const info = await module.getCompilationInfo()
+        const lines = info.messages.map((m) => `${kernel.file}.wgsl:${m.lineNum}:${m.linePos} ${m.type}: ${m.message}`)
+        throw new KernelError({
+          kernel: Kernel.key(kernel),
+          detail: lines.length > 0 ? lines.join("\n") : String((cause as Error).message ?? cause),
+          source: code
+        })
+      }
+    }
+    const pipelineOf = (kernel: Kernel.Kernel): Promise<Pipeline> => {
+      const name = Kernel.key(kernel)
+      let pipeline = pipelines.get(name)
+      if (pipeline === undefined) {
+        pipeline = compile(kernel)
+        pipelines.set(name, pipeline)
+      }
+      return pipeline
+    }
+
+    const prepare: DeviceService["prepare"] = Effect.fnUntraced(function*(program) {
+      const plan = Program.plan(program)
+      yield* refuseTooLarge([...plan.slotOf.keys(), ...Program.stateTensors(program)])
+      const owned: Array<GPUBuffer> = []
+      const acquire = guarded(`preparing ${program.name}`, async (): Promise<PreparedInside> => {
+        const slots = plan.slots.map((bytes, i) => createBuffer(bytes, STORAGE, `${program.name} scratch ${i}`))
+        owned.push(...slots)
+        const alignment = device.limits.minUniformBufferOffsetAlignment
+        const offsets: Array<number> = []
+        let end = 0
+        for (const dispatch of program.dispatches) {
+          offsets.push(end)
+          end += Math.ceil(dispatch.params.byteLength / alignment) * alignment
+        }
+        const host = new Uint8Array(Math.max(16, end))
+        program.dispatches.forEach((dispatch, i) => host.set(new Uint8Array(dispatch.params), offsets[i]!))
+        const uniforms = createBuffer(host.byteLength, UNIFORM, `${program.name} parameters`)
+        owned.push(uniforms)
+        device.queue.writeBuffer(uniforms, 0, host)
+        const compiled = await Promise.all(program.dispatches.map((dispatch) => pipelineOf(dispatch.kernel)))
+        const commands = program.dispatches.map((dispatch, i) => {
+          const { layout, pipeline } = compiled[i]!
+          const entries: Array<GPUBindGroupEntry> = dispatch.tensors.map((tensor, binding) => ({
+            binding,
+            resource: {
+              buffer: tensor.kind === "scratch" ? slots[plan.slotOf.get(tensor)!]! : bufferOf(tensor),
+              size: Tensor.byteLength(tensor)
+            }
+          }))
+          if (dispatch.params.byteLength > 0) {
+            entries.push({
+              binding: entries.length,
+              resource: { buffer: uniforms, offset: offsets[i]!, size: dispatch.params.byteLength }
+            })
+          }
+          counters.bindGroups++
+          return [pipeline, device.createBindGroup({ layout, entries }), ...dispatch.workgroups] as const
+        })
+        return {
+          program,
+          scratchBytes: plan.slots.reduce((a, b) => a + b, 0),
+          clears: program.clears.map(bufferOf),
+          commands
+        }
+      })
+      return yield* Effect.acquireRelease(acquire, (prepared) =>
+        Effect.sync(() => {
+          owned.forEach(destroy)
+          counters.bindGroups -= prepared.commands.length
+        }))
+    })
+
+    const submit: DeviceService["submit"] = (...list) => {
+      check()
+      const encoder = device.createCommandEncoder()
+      let pass: GPUComputePassEncoder | undefined
+      for (const prepared of list as ReadonlyArray<PreparedInside>) {
+        if (prepared.clears.length > 0) {
+          pass?.end()
+          pass = undefined
+          for (const buffer of prepared.clears) encoder.clearBuffer(buffer)
+        }
+        if (prepared.commands.length === 0) continue
+        pass ??= encoder.beginComputePass()
+        for (const [pipeline, group, x, y, z] of prepared.commands) {
+          pass.setPipeline(pipeline)
+          pass.setBindGroup(0, group)
+          pass.dispatchWorkgroups(x, y, z)
+        }
+      }
+      pass?.end()
+      device.queue.submit([encoder.finish()])
+      counters.submits++
+    }
+
+    // staging buffers are kept by size: reading a loss every few steps must not create one each time
+    const staging = new Map<number, Array<GPUBuffer>>()
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const list of staging.values()) list.forEach(destroy)
+      })
+    )
+    const read: DeviceService["read"] = (tensor) =>
+      Effect.uninterruptible(Effect.tryPromise({
+        try: async () => {
+          check()
+          const bytes = Tensor.byteLength(tensor)
+          const buffer = staging.get(bytes)?.pop() ?? createBuffer(bytes, STAGING, "staging")
+          const encoder = device.createCommandEncoder()
+          encoder.copyBufferToBuffer(bufferOf(tensor), 0, buffer, 0, bytes)
+          device.queue.submit([encoder.finish()])
+          try {
+            await buffer.mapAsync(1)
+            const copy = buffer.getMappedRange().slice(0, Tensor.size(tensor) * 4)
+            buffer.unmap()
+            staging.set(bytes, [...(staging.get(bytes) ?? []), buffer])
+            check()
+            return tensor.type === "f32" ? new Float32Array(copy) : new Uint32Array(copy)
+          } catch (cause) {
+            // mapAsync rejects as soon as the device is lost, sometimes before device.lost resolves
+            await new Promise((resolve) => setTimeout(resolve, 0))
+            check()
+            throw cause
+          }
+        },
+        catch: (cause) =>
+          cause instanceof DeviceError
+            ? cause
+            : new DeviceError({ reason: "Lost", detail: `reading ${Tensor.show(tensor)}: ${String(cause)}`, cause })
+      }))
+
+    return {
+      name: open.name,
+      kind: open.kind,
+      reason: open.reason,
+      limits: {
+        maxBufferSize: device.limits.maxBufferSize,
+        maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
+        maxStorageBuffersPerShaderStage: device.limits.maxStorageBuffersPerShaderStage,
+        maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup
+      },
+      features: new Set(wanted),
+      counters,
+      allocate,
+      prepare,
+      submit,
+      write: (tensor, data, elementOffset = 0) => {
+        if (elementOffset + data.length > Tensor.size(tensor)) {
+          throw new RangeError(`${Tensor.show(tensor)}: writing ${data.length} elements at ${elementOffset} overruns it`)
+        }
+        device.queue.writeBuffer(bufferOf(tensor), elementOffset * 4, data as Float32Array<ArrayBuffer>)
+      },
+      read,
+      idle: Effect.tryPromise({
+        try: async () => {
+          check()
+          await device.queue.onSubmittedWorkDone()
+          check()
+        },
+        catch: (cause) =>
+          cause instanceof DeviceError ? cause : new DeviceError({ reason: "Lost", detail: String(cause), cause })
+      }),
+      lost: Deferred.await(lostDeferred),
+      lose: Effect.sync(() => device.destroy())
+    }
+  })
+
+export class Device extends Context.Tag("memsinks/Device")<Device, DeviceService>() {
+  /** A Device on an opened adapter; it lives until the scope closes. `NodeDevice.layer` and `DenoDevice.layer` call it. */
+  static readonly make = make
+}

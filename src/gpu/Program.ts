@@ -1,0 +1,136 @@
+/**
+ * A Program is plain data: dispatches and tensors, recorded once while a model is built. The Device prepares it (buffers,
+ * pipelines, bind groups) and replays it in one plain loop; a step creates no GPU object. Nothing here touches a GPU, so
+ * recording, memory plan and dispatch order are tested with no adapter at all.
+ */
+import * as Kernel from "./Kernel.ts"
+import * as Tensor from "./Tensor.ts"
+
+export interface Dispatch {
+  readonly label: string
+  readonly kernel: Kernel.Kernel
+  /** In binding order. */
+  readonly tensors: ReadonlyArray<Tensor.Tensor>
+  readonly params: ArrayBuffer
+  readonly workgroups: readonly [number, number, number]
+}
+
+export interface Program {
+  readonly name: string
+  /** Zeroed before the first dispatch. */
+  readonly clears: ReadonlyArray<Tensor.Tensor>
+  readonly dispatches: ReadonlyArray<Dispatch>
+}
+
+/** How many invocations a dispatch needs: along one dimension, folded into two by the Recorder, or as a 2-D grid. */
+export type Grid = number | readonly [x: number, y: number]
+
+/** WebGPU's limit on workgroups a dimension. */
+const MAX_GROUPS = 65535
+
+export interface Recorder {
+  readonly dispatch: <B extends string, P extends string>(
+    kernel: Kernel.Kernel<B, P>,
+    tensors: Readonly<Record<B, Tensor.Tensor>>,
+    params: Readonly<Record<P, number>>,
+    grid: Grid
+  ) => void
+  /** Zero a tensor before the Program's first dispatch. */
+  readonly clear: (tensor: Tensor.Tensor) => void
+  /** A tensor that lives only inside this Program. */
+  readonly scratch: (name: string, shape: ReadonlyArray<number>, type?: Tensor.ElementType) => Tensor.Tensor
+  /** A prefix for the labels of what follows. */
+  readonly scope: (label: string) => void
+  readonly finish: () => Program
+}
+
+const workgroupsOf = (kernel: Kernel.Kernel, grid: Grid): readonly [number, number, number] => {
+  const wx = kernel.constants["WX"] ?? 1
+  const wy = kernel.constants["WY"] ?? 1
+  if (typeof grid === "number") {
+    const groups = Math.ceil(grid / wx)
+    const x = Math.min(groups, MAX_GROUPS)
+    return [x, Math.ceil(groups / x), 1]
+  }
+  const [x, y] = [Math.ceil(grid[0] / wx), Math.ceil(grid[1] / wy)]
+  if (x > MAX_GROUPS || y > MAX_GROUPS) {
+    throw new RangeError(`kernel ${Kernel.key(kernel)}: a grid of ${x} x ${y} workgroups exceeds ${MAX_GROUPS}`)
+  }
+  return [x, y, 1]
+}
+
+export const record = (name: string): Recorder => {
+  const dispatches: Array<Dispatch> = []
+  const clears: Array<Tensor.Tensor> = []
+  let prefix = ""
+  return {
+    dispatch: (kernel, tensors, params, grid) => {
+      const list = kernel.bindings.map(([binding]) => tensors[binding])
+      const written = kernel.bindings.flatMap(([, access], i) => (access === "write" ? [list[i]!] : []))
+      for (const tensor of written) {
+        if (list.filter((other) => other === tensor).length > 1) {
+          throw new Error(`kernel ${Kernel.key(kernel)}: ${Tensor.show(tensor)} is bound twice, once for writing`)
+        }
+      }
+      dispatches.push({
+        label: `${prefix}${kernel.file}.${kernel.entry}`,
+        kernel,
+        tensors: list,
+        params: Kernel.encodeParams(kernel, params),
+        workgroups: workgroupsOf(kernel, grid)
+      })
+    },
+    clear: (tensor) => {
+      clears.push(tensor)
+    },
+    scratch: (label, shape, type) => Tensor.make(`${prefix}${label}`, shape, { type: type ?? "f32", kind: "scratch" }),
+    scope: (label) => {
+      prefix = label === "" ? "" : `${label}.`
+    },
+    finish: () => ({ name, clears, dispatches })
+  }
+}
+
+/** Which buffer each scratch tensor of a Program uses, and how large those buffers are. */
+export interface Plan {
+  readonly slots: ReadonlyArray<number>
+  readonly slotOf: ReadonlyMap<Tensor.Tensor, number>
+}
+
+/**
+ * The lifetime plan: a scratch tensor holds a buffer from its first to its last use; afterwards the buffer serves the next
+ * one that needs as much. Best fit; a buffer grows rather than a second one being made when none is large enough.
+ */
+export const plan = (program: Program): Plan => {
+  const last = new Map<Tensor.Tensor, number>()
+  program.dispatches.forEach((dispatch, i) => {
+    for (const tensor of dispatch.tensors) if (tensor.kind === "scratch") last.set(tensor, i)
+  })
+  const slots: Array<number> = []
+  const free: Array<number> = []
+  const slotOf = new Map<Tensor.Tensor, number>()
+  program.dispatches.forEach((dispatch, i) => {
+    for (const tensor of dispatch.tensors) {
+      if (tensor.kind !== "scratch" || slotOf.has(tensor)) continue
+      const need = Tensor.byteLength(tensor)
+      const fits = free.filter((slot) => slots[slot]! >= need).sort((a, b) => slots[a]! - slots[b]!)
+      const slot = fits[0] ?? free.sort((a, b) => slots[b]! - slots[a]!)[0] ?? slots.push(0) - 1
+      const at = free.indexOf(slot)
+      if (at >= 0) free.splice(at, 1)
+      slots[slot] = Math.max(slots[slot]!, need)
+      slotOf.set(tensor, slot)
+    }
+    for (const tensor of new Set(dispatch.tensors)) {
+      if (last.get(tensor) === i) free.push(slotOf.get(tensor)!)
+    }
+  })
+  return { slots, slotOf }
+}
+
+/** Every state tensor a Program touches, each once. */
+export const stateTensors = (program: Program): ReadonlyArray<Tensor.Tensor> => [
+  ...new Set([
+    ...program.clears,
+    ...program.dispatches.flatMap((dispatch) => dispatch.tensors.filter((tensor) => tensor.kind === "state"))
+  ])
+]
