@@ -56,16 +56,19 @@ export interface OpenGpu {
  */
 export type LoadLibrary = (file: string) => string | undefined
 
-/** How to get an adapter, or a faster one. `doctor` prints it, and so does the error when there is none. */
+/** How to get a faster adapter. `doctor` prints it, and so does the error when there is none. */
 export const adapterAdvice: ReadonlyArray<string> = [
   "NVIDIA in a container: start it with NVIDIA_DRIVER_CAPABILITIES=all (or with graphics in the list) and install " +
   "libvulkan1; compute alone brings no Vulkan driver.",
   "Debian 12: apt-get install -t bookworm-backports mesa-vulkan-drivers libvulkan1 (add the bookworm-backports " +
   "suite first; the Mesa 22.3 of Debian 12 itself is too old for Dawn).",
-  "Ubuntu 24.04 and Debian 13: apt-get install mesa-vulkan-drivers libvulkan1.",
+  "Ubuntu 24.04 and Debian 13: apt-get install mesa-vulkan-drivers libvulkan1."
+]
+
+/** How to get an adapter at all where nothing can be installed into the system. */
+export const lastResortAdvice =
   "Without root, on Linux x64: npm install @sparticuz/chromium@147 (it holds SwiftShader, a slow but complete " +
   "software Vulkan)."
-]
 
 const isSoftwareName = (name: string): boolean => /llvmpipe|lavapipe|swiftshader|softpipe|basic render/i.test(name)
 
@@ -182,15 +185,22 @@ const openNamed = async (create: Create, options: AdapterOptions, name: string):
 
 const importCreate = async (): Promise<Create> => (await import("webgpu")).create
 
+type Loader = { readonly from: "system" | "swiftshader"; readonly problem?: string }
+
+// Once lent, SwiftShader's loader answers to the same name as the system's would.
+let lentLoader: Loader | undefined
+
 /** Make sure that a libvulkan.so.1 is loaded: the system's, else SwiftShader's. Returns where from. */
-const ensureLoader = (load: LoadLibrary): { readonly from: "system" | "swiftshader"; readonly problem?: string } => {
+const ensureLoader = (load: LoadLibrary): Loader => {
+  if (lentLoader !== undefined) return lentLoader
   if (process.platform !== "linux" || load("libvulkan.so.1") === undefined) return { from: "system" }
   try {
     const problem = load(unpackSwiftShader().loader)
-    return problem === undefined ? { from: "swiftshader" } : { from: "swiftshader", problem }
+    if (problem !== undefined) return { from: "swiftshader", problem }
   } catch (error) {
     return { from: "swiftshader", problem: line(error) }
   }
+  return lentLoader = { from: "swiftshader" }
 }
 
 const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenGpu> => {
@@ -288,7 +298,7 @@ export const noAdapter = (mode: string, tried: ReadonlyArray<Attempt>): DeviceEr
       `no GPU adapter for "${mode}". Tried:`,
       ...tried.map(({ outcome, source }) => `  - ${source}: ${outcome}`),
       "What to do:",
-      ...adapterAdvice.map((advice) => `  - ${advice}`),
+      ...[...adapterAdvice, lastResortAdvice].map((advice) => `  - ${advice}`),
       ...(mode === "auto" ? [] : ["  - Ask for adapter \"auto\" (or unset MEMSINKS_ADAPTER) to take any there is."])
     ].join("\n")
   })
