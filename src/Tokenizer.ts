@@ -101,7 +101,7 @@ interface TokenizerJson {
   readonly pre_tokenizer?: { readonly type?: string; readonly add_prefix_space?: boolean; readonly use_regex?: boolean }
 }
 
-/** Whether a tokenizer splits with the rule of GPT-2 and does nothing else to the text, so that words are independent. */
+/** Whether a tokenizer splits with GPT-2's rule and does nothing else to the text: then words are independent. */
 const splitsIntoWords = (json: TokenizerJson): boolean =>
   json.pre_tokenizer?.type === "ByteLevel" &&
   json.pre_tokenizer.add_prefix_space === false &&

@@ -1,0 +1,68 @@
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { describe, expect, it } from "vitest"
+import { decodeConfig, nearest } from "../src/Config.ts"
+
+class Inner extends Schema.Class<Inner>("Inner")({
+  blockSize: Schema.optionalWith(Schema.Int.pipe(Schema.positive()), { default: () => 16 })
+}) {}
+
+class Outer extends Schema.Class<Outer>("Outer")(
+  Schema.Struct({
+    steps: Schema.Int,
+    learningRate: Schema.optionalWith(Schema.Number.pipe(Schema.positive()), { default: () => 0.1 }),
+    mode: Schema.optionalWith(Schema.Literal("dense", "lazy"), { default: () => "dense" as const }),
+    inner: Schema.optional(Inner)
+  }).pipe(Schema.filter((c) => c.steps < 100 || "steps must be below 100"))
+) {}
+
+const problems = (input: unknown): ReadonlyArray<string> => {
+  const error = Effect.runSync(Effect.flip(decodeConfig(Outer, input)))
+  expect(error._tag).toBe("DataError")
+  return error.message.split("\n").slice(1).map((line) => line.trim())
+}
+
+describe("decodeConfig", () => {
+  it("fills in defaults and takes an instance as well as plain data", () => {
+    const decoded = Effect.runSync(decodeConfig(Outer, { steps: 3, inner: {} }))
+    expect(decoded).toEqual(new Outer({ steps: 3, inner: new Inner({}) }))
+    expect(decoded.inner?.blockSize).toBe(16)
+    expect(Effect.runSync(decodeConfig(Outer, decoded))).toEqual(decoded)
+  })
+
+  it("tells every problem at once, a line each, and counts them", () => {
+    const input = { learningRate: -1, mode: "lasy", stebs: 2, inner: { blocksize: 3, blockSize: 1.5 } }
+    expect([...problems(input)].sort()).toEqual([
+      "inner.blockSize: expected an integer, got 1.5",
+      "inner.blocksize: is not a known key. Did you mean blockSize?",
+      "learningRate: expected a positive number, got -1",
+      `mode: expected "dense" or "lazy", got "lasy"`,
+      "stebs: is not a known key. Did you mean steps?",
+      "steps: is missing"
+    ])
+    expect(Effect.runSync(Effect.flip(decodeConfig(Outer, input))).message).toContain("6 problems")
+  })
+
+  it("lists the known keys when none is close", () => {
+    expect(problems({ steps: 1, zzz: 1 })).toEqual([
+      "zzz: is not a known key; known: steps, learningRate, mode, inner"
+    ])
+  })
+
+  it("passes on what a check over several fields says", () => {
+    expect(problems({ steps: 100 })).toEqual(["steps must be below 100"])
+  })
+
+  it("explains what is no object at all", () => {
+    expect(problems(7).join()).toMatch(/got 7/)
+  })
+})
+
+describe("nearest", () => {
+  it("finds a word a few edits away, whatever its case, and none that is far", () => {
+    expect(nearest("seqlen", ["batchSize", "seqLen"])).toBe("seqLen")
+    expect(nearest("repeatedSequence", ["repeats", "repeatedSequences"])).toBe("repeatedSequences")
+    expect(nearest("tokeniser", ["tokenizer"])).toBe("tokenizer")
+    expect(nearest("abc", ["xyz"])).toBeUndefined()
+  })
+})
