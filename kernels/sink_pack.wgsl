@@ -1,7 +1,7 @@
 // Gathers the weights of the sinks that each segment lights, into one dense matrix per segment, so that the plain matmul
 // kernel multiplies them.
 //
-// Neuron c of a segment's packed matrix (c < halves * active; gate neurons, then up neurons) is the row
+// Neuron c of a segment's packed matrix (c < halves * lit; gate neurons, then up neurons) is the row
 //   row0 + half * half_rows + active_units[segment, slot] * block + (c % block)      of w [*, n]
 // rows:        packed[segment, c, :] = w[row, :]
 // transposed:  packed[segment, :, c] = w[row, :]
@@ -16,10 +16,10 @@ struct Params { segments: u32, slots: u32, block: u32, halves: u32, row0: u32, h
 override WX: u32 = 16;
 
 fn row_of(segment: u32, c: u32) -> u32 {
-  let active = p.slots * p.block;
-  let inside = c % active;
+  let width = p.slots * p.block;
+  let inside = c % width;
   let unit = active_units[segment * p.slots + inside / p.block];
-  return p.row0 + (c / active) * p.half_rows + unit * p.block + inside % p.block;
+  return p.row0 + (c / width) * p.half_rows + unit * p.block + inside % p.block;
 }
 
 @compute @workgroup_size(WX)

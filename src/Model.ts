@@ -518,8 +518,9 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
 
     const cache = new Map<string, CompiledPass>()
     const compiled = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") => {
-      const compute = Sink.isSparse(mode) ? undefined : "masked" as const
-      let documents = Segments.segmentsOf(batch).ids.length
+      const segments = Segments.segmentsOf(batch)
+      const compute = Sink.isSparse(mode) && Segments.isAligned(segments) ? undefined : "masked" as const
+      let documents = segments.ids.length
       documents = documents <= batch.rows ? batch.rows : 2 ** Math.ceil(Math.log2(documents))
       const key = [batch.rows, batch.seqLen, documents, compute, output].join()
       const hit = cache.get(key)

@@ -9,7 +9,7 @@ import * as Tensor from "./gpu/Tensor.ts"
 
 /** Invocations a workgroup: one subgroup of a software adapter, where more only adds overhead. */
 const ROW = 16
-const TILE = { WX: 4, WY: 1 }
+const TILE = { WX: 8, WY: 1 }
 
 export const kernels = {
   matmulNN: Kernel.make({
@@ -109,29 +109,27 @@ export const kernels = {
       params: { rows: "u32", heads: "u32", half: "u32", ld: "u32" },
       constants: { WX: ROW, SIGN: sign }
     }),
-  attention: (headSize: number) =>
-    Kernel.make({
+  attention: Kernel.make({
       file: "attention",
       entry: "forward",
       bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
-      constants: { WX: 4, HEAD4: headSize / 4 }
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
     }),
-  attentionDelta: (headSize: number) =>
-    Kernel.make({
+  attentionDelta: Kernel.make({
       file: "attention",
       entry: "delta",
       bindings: { out: "read", dout: "read", delta: "write" },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
-      constants: { WX: 4, HEAD4: headSize / 4 }
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
     }),
-  attentionBackward: (part: "q" | "kv", headSize: number) =>
+  attentionBackward: (part: "q" | "kv") =>
     Kernel.make({
       file: "attention",
       entry: `backward_${part}`,
       bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32" },
-      constants: { WX: 4, HEAD4: headSize / 4 }
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
     }),
   swiglu: (block: number) =>
     Kernel.make({
@@ -416,7 +414,7 @@ export const attention = (
   const { headSize, heads, kvHeads } = shape
   const ld = (heads + 2 * kvHeads) * headSize
   const chunks = Math.ceil(headSize / 32)
-  const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize) }
+  const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
   const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
     p.dispatch(
       kernels.rope(sign),
@@ -428,7 +426,7 @@ export const attention = (
   const y = p.scratch("attention", [tokens, heads * headSize])
   const lse = p.scratch("lse", [tokens, heads])
   p.dispatch(
-    kernels.attention(headSize),
+    kernels.attention,
     { qkv, documentStart: inputs.documentStart, out: y, lse },
     params,
     tokens * heads * chunks
@@ -438,10 +436,10 @@ export const attention = (
     backward: (dout) => {
       const delta = p.scratch("delta", [tokens, heads])
       const dqkv = p.scratch("dqkv", [tokens, ld])
-      p.dispatch(kernels.attentionDelta(headSize), { out: y, dout, delta }, params, tokens * heads)
+      p.dispatch(kernels.attentionDelta, { out: y, dout, delta }, params, tokens * heads)
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
-      p.dispatch(kernels.attentionBackward("q", headSize), tensors, params, tokens * heads * chunks)
-      p.dispatch(kernels.attentionBackward("kv", headSize), tensors, params, tokens * kvHeads * chunks)
+      p.dispatch(kernels.attentionBackward("q"), tensors, params, tokens * heads * chunks)
+      p.dispatch(kernels.attentionBackward("kv"), tensors, params, tokens * kvHeads * chunks)
       turn(dqkv, -1)
       return dqkv
     }

@@ -36,6 +36,10 @@ export const segmentsOf = (batch: Batch): Segments => {
   return { segment, range: Uint32Array.from(range), ids }
 }
 
+/** Whether every segment starts where a tile does, as the gathered path needs. */
+export const isAligned = (segments: Segments): boolean =>
+  segments.ids.every((_, s) => segments.range[2 * s]! % SEGMENT_TILE === 0)
+
 /** Positions sorted by token: those of token v are order[start[v] .. start[v+1]], rising. [n] and [vocab + 1]. */
 export const positionsByToken = (
   tokens: Uint32Array,

@@ -1,0 +1,269 @@
+/**
+ * The safetensors format: an 8-byte little-endian length, a JSON header that names every tensor with its dtype, shape
+ * and byte span, then the numbers. Every host with WebGPU is little-endian, so typed arrays are written as they lie in
+ * memory: NaN payloads and -0 survive, and nothing is copied on the way out.
+ */
+import type { PlatformError } from "@effect/platform/Error"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import { CheckpointError } from "./Errors.ts"
+
+/** A tensor in host memory, row-major: `data.length` is the product of `shape`; an empty shape is a scalar. */
+export interface HostTensor {
+  readonly shape: ReadonlyArray<number>
+  readonly data: Float32Array | Uint32Array
+}
+
+/** A file as the pieces to write one after the other. Tensor pieces are views of the caller's memory, not copies. */
+export interface Encoded {
+  readonly byteLength: number
+  readonly chunks: ReadonlyArray<Uint8Array>
+}
+
+interface Entry {
+  readonly name: string
+  readonly dtype: string
+  readonly shape: ReadonlyArray<number>
+  /** Byte span inside the data section. */
+  readonly begin: number
+  readonly end: number
+}
+
+const bytesPerElement: ReadonlyMap<string, number> = new Map([["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["U8", 1]])
+
+/** The bound that other readers of the format hold as well: no real header comes near it. */
+const maxHeaderBytes = 100_000_000
+
+const metadata = "__metadata__"
+
+/** How much is read and hashed at once: under the 2 GiB limit of one system call, and small enough to stay in cache. */
+const readBytes = 4 << 20
+
+/**
+ * Encodes Float32Array as F32 and Uint32Array as U32, sorted by name, so that equal tensors give equal bytes. The data
+ * starts at a multiple of 8 bytes. Fails with `CheckpointError` Write when a shape does not match its data.
+ */
+export const encode = (
+  tensors: Readonly<Record<string, HostTensor>>,
+  path = "model.safetensors"
+): Either.Either<Encoded, CheckpointError> => {
+  const fields = [`"${metadata}":{"format":"pt"}`]
+  const chunks: Array<Uint8Array> = []
+  let offset = 0
+  for (const name of Object.keys(tensors).sort()) {
+    const { data, shape } = tensors[name]
+    if (name === metadata || !shape.every(isSize) || elements(shape) !== data.length) {
+      const detail = name === metadata
+        ? `a tensor cannot be called ${metadata}: the format keeps this name for itself`
+        : `tensor ${JSON.stringify(name)}: shape [${shape.join(", ")}] does not describe its ${data.length} numbers`
+      return Either.left(new CheckpointError({ reason: "Write", path, detail }))
+    }
+    const end = offset + data.byteLength
+    const dtype = data instanceof Float32Array ? "F32" : "U32"
+    fields.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [offset, end] })}`)
+    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
+    offset = end
+  }
+  const json = new TextEncoder().encode(`{${fields.join(",")}}`)
+  const headerBytes = Math.ceil(json.length / 8) * 8
+  const header = new Uint8Array(8 + headerBytes).fill(0x20)
+  new DataView(header.buffer).setBigUint64(0, BigInt(headerBytes), true)
+  header.set(json, 8)
+  return Either.right({ byteLength: header.length + offset, chunks: [header, ...chunks] })
+}
+
+/**
+ * Decodes a whole file into tensors that own their memory. F32 and U32 come back bit for bit; F16, BF16 and U8 are
+ * widened to Float32Array. Anything the header does not account for, to the byte, is `CheckpointError` Corrupt.
+ */
+export const decode = (
+  bytes: Uint8Array,
+  path = "model.safetensors"
+): Either.Either<Readonly<Record<string, HostTensor>>, CheckpointError> =>
+  Either.map(
+    checked(path, () => {
+      const start = 8 + headerLength(bytes.subarray(0, 8), bytes.length)
+      return { start, entries: parseHeader(bytes.subarray(8, start), bytes.length - start) }
+    }),
+    ({ entries, start }) =>
+      // The copy aligns the numbers, which may start anywhere in `bytes`.
+      toRecord(entries, (entry) => new Uint8Array(bytes.subarray(start + entry.begin, start + entry.end)))
+  )
+
+/**
+ * Reads a safetensors file of any size, tensor by tensor, with the checks and conversions of `decode`. `onBytes` sees
+ * every byte once, in file order. Fails with `CheckpointError`: Missing when there is no such file, else Corrupt.
+ */
+export const read = (
+  path: string,
+  onBytes: (bytes: Uint8Array) => void = () => {}
+): Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, FileSystem.FileSystem> =>
+  Effect.scoped(Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const file = yield* Effect.mapError(fs.open(path), unreadable(path))
+    const { size, type } = yield* Effect.mapError(file.stat, unreadable(path))
+    if (type !== "File") return yield* corrupt(path, "is not a file")
+    const fileBytes = Number(size)
+
+    const next = Effect.fnUntraced(function*(length: number) {
+      const bytes = new Uint8Array(length)
+      for (let at = 0; at < length;) {
+        const piece = bytes.subarray(at, Math.min(at + readBytes, length))
+        const got = Number(yield* Effect.mapError(file.read(piece), unreadable(path)))
+        if (got === 0) return yield* corrupt(path, "became shorter while it was read")
+        onBytes(piece.subarray(0, got))
+        at += got
+      }
+      return bytes
+    })
+
+    const prefix = yield* next(Math.min(8, fileBytes))
+    const headerBytes = yield* checked(path, () => headerLength(prefix, fileBytes))
+    const header = yield* next(headerBytes)
+    const entries = yield* checked(path, () => parseHeader(header, fileBytes - 8 - headerBytes))
+    const data = new Map<Entry, Uint8Array<ArrayBuffer>>()
+    for (const entry of entries) data.set(entry, yield* next(entry.end - entry.begin))
+    return toRecord(entries, (entry) => data.get(entry)!)
+  }))
+
+const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
+
+const checked = <A>(path: string, f: () => A): Either.Either<A, CheckpointError> =>
+  Either.try({ try: f, catch: (cause) => corrupt(path, cause instanceof Error ? cause.message : String(cause)) })
+
+/** Turns a failed read into the error of a checkpoint: Missing if there is nothing at `path`, else Corrupt. */
+export const unreadable = (path: string) => (cause: PlatformError): CheckpointError =>
+  cause._tag === "SystemError" && cause.reason === "NotFound"
+    ? new CheckpointError({ reason: "Missing", path, detail: "there is no such file", cause })
+    : new CheckpointError({ reason: "Corrupt", path, detail: `cannot be read: ${cause.message}`, cause })
+
+const fail = (detail: string): never => {
+  throw new Error(detail)
+}
+
+const elements = (shape: ReadonlyArray<number>): number => shape.reduce((product, n) => product * n, 1)
+
+const isSize = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0 && !Object.is(n, -0)
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
+  if (fileBytes < 8) fail(`holds ${fileBytes} bytes: too short for a safetensors file`)
+  const length = new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true)
+  if (length > BigInt(Math.min(maxHeaderBytes, fileBytes - 8))) {
+    fail(`states a header of ${length} bytes in a file of ${fileBytes}: not a safetensors file, or a truncated one`)
+  }
+  return Number(length)
+}
+
+/** The tensors of a header in the order of their data, which they cover without gap or overlap. Throws what is wrong. */
+const parseHeader = (header: Uint8Array, dataBytes: number): ReadonlyArray<Entry> => {
+  const text = parsed("text", () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(header))
+  const json = parsed("JSON", () => JSON.parse(text) as unknown)
+  if (!isObject(json)) return fail("the header is not a JSON object")
+  refuseDuplicates(text)
+  const entries: Array<Entry> = []
+  for (const [name, field] of Object.entries(json)) {
+    if (name !== metadata) entries.push(parseEntry(name, field))
+    else if (!isObject(field)) fail(`${metadata} is not a JSON object`)
+  }
+  entries.sort((a, b) => a.begin - b.begin || a.end - b.end)
+  let covered = 0
+  for (const { begin, end, name } of entries) {
+    if (begin !== covered) {
+      fail(`tensor ${JSON.stringify(name)} starts at byte ${begin} of the data, where byte ${covered} comes next`)
+    }
+    covered = end
+  }
+  if (covered !== dataBytes) fail(`the header describes ${covered} bytes of data, the file holds ${dataBytes}`)
+  return entries
+}
+
+const parsed = <A>(what: string, f: () => A): A => {
+  try {
+    return f()
+  } catch (cause) {
+    return fail(`the header is not ${what}: ${(cause as Error).message}`)
+  }
+}
+
+const parseEntry = (name: string, field: unknown): Entry => {
+  const tensor = `tensor ${JSON.stringify(name)}`
+  if (!isObject(field)) return fail(`${tensor} is not described by a JSON object`)
+  const { data_offsets: offsets, dtype, shape } = field
+  const size = bytesPerElement.get(dtype as string)
+  if (size === undefined) {
+    return fail(`${tensor} has dtype ${JSON.stringify(dtype)}; ${[...bytesPerElement.keys()].join(", ")} can be read`)
+  }
+  if (!Array.isArray(shape) || !shape.every(isSize)) return fail(`${tensor}: the shape is not a list of sizes`)
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
+    return fail(`${tensor}: data_offsets is not a [begin, end] pair`)
+  }
+  const [begin, end] = offsets as [number, number]
+  if (elements(shape) * size !== end - begin) {
+    return fail(`${tensor}: ${dtype} of shape [${shape.join(", ")}] takes ${elements(shape) * size} bytes, not ${end - begin}`)
+  }
+  return { name, dtype: dtype as string, shape, begin, end }
+}
+
+/** JSON.parse keeps the last of two equal keys and says nothing, so the keys are read once more from the text. */
+const refuseDuplicates = (text: string): void => {
+  const seen = new Set<string>()
+  let depth = 0
+  let previous = ""
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}:]/g)) {
+    if (token === "{" || token === "[") depth++
+    else if (token === "}" || token === "]") depth--
+    else if (token === ":" && depth === 1) {
+      const name = JSON.parse(previous) as string
+      if (seen.has(name)) fail(`tensor ${previous} is described twice`)
+      seen.add(name)
+    }
+    previous = token
+  }
+}
+
+/** `bytesOf` gives each tensor's bytes in an ArrayBuffer of their own. */
+const toRecord = (
+  entries: ReadonlyArray<Entry>,
+  bytesOf: (entry: Entry) => Uint8Array<ArrayBuffer>
+): Readonly<Record<string, HostTensor>> =>
+  // Unlike assignment, fromEntries gives a tensor called __proto__ an entry of its own.
+  Object.fromEntries(entries.map((entry) => {
+    const { buffer } = bytesOf(entry)
+    return [entry.name, { shape: entry.shape, data: numbers(entry.dtype, buffer) }]
+  }))
+
+const numbers = (dtype: string, buffer: ArrayBuffer): Float32Array | Uint32Array => {
+  switch (dtype) {
+    case "U32":
+      return new Uint32Array(buffer)
+    case "F16":
+      return fromHalf(new Uint16Array(buffer))
+    case "BF16":
+      return new Float32Array(Uint32Array.from(new Uint16Array(buffer), (half) => half << 16).buffer)
+    case "U8":
+      return Float32Array.from(new Uint8Array(buffer))
+    default:
+      return new Float32Array(buffer)
+  }
+}
+
+const fromHalf = (halves: Uint16Array): Float32Array => {
+  const values = new Float32Array(halves.length)
+  const bits = new Uint32Array(values.buffer)
+  for (let i = 0; i < halves.length; i++) {
+    const sign = (halves[i] & 0x8000) << 16
+    const exponent = (halves[i] >> 10) & 0x1f
+    const mantissa = halves[i] & 0x3ff
+    if (exponent === 0) {
+      values[i] = mantissa * 2 ** -24 // zero and subnormals, all of them normal in f32
+      bits[i] |= sign
+    } else {
+      bits[i] = sign | (exponent === 31 ? 0xff : exponent + 112) << 23 | mantissa << 13
+    }
+  }
+  return values
+}
