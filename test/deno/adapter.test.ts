@@ -1,0 +1,50 @@
+/** On Deno: an adapter through npm webgpu (Dawn), one through Deno's own WebGPU, and a kernel on each. */
+import * as Effect from "effect/Effect"
+import assert from "node:assert/strict"
+import process from "node:process"
+import * as DenoDevice from "../../src/deno.ts"
+import { doctor, formatDoctor } from "../../src/doctor.ts"
+import { Device } from "../../src/gpu/Device.ts"
+
+declare const Deno: { readonly test: (name: string, body: () => Promise<void>) => void }
+
+const examine = (options: DenoDevice.DenoOptions) =>
+  Effect.runPromise(Effect.scoped(Effect.flatMap(DenoDevice.openGpu(options), (open) => doctor(open))))
+
+Deno.test("Deno's own WebGPU computes right numbers", async () => {
+  // first, since it looks for drivers once in a process
+  const report = await examine({ gpu: navigator.gpu })
+  assert.equal(report.kernel.detail, "16 sums of 64 squares are exact")
+  assert.equal(report.adapter.backend, "wgpu")
+  assert.equal(report.subgroupSize, null)
+})
+
+Deno.test("npm webgpu computes right numbers", async () => {
+  const report = await examine({})
+  assert.equal(report.kernel.detail, "16 sums of 64 squares are exact")
+  assert.equal(report.adapter.backend, "dawn")
+  assert.ok(report.subgroupSize !== null && report.subgroupSize.min > 0)
+  assert.match(formatDoctor(report), /^runtime +Deno /m)
+})
+
+Deno.test("npm webgpu opens SwiftShader, and the environment is left as it was", async () => {
+  const before = process.env["VK_DRIVER_FILES"]
+  const report = await examine({ adapter: "swiftshader" })
+  assert.equal(process.env["VK_DRIVER_FILES"], before)
+  assert.match(report.adapter.name, /SwiftShader/)
+  assert.ok(report.kernel.correct, report.kernel.detail)
+  assert.equal(report.tried.at(-1)?.source, "SwiftShader")
+})
+
+Deno.test("the layer gives a Device", async () => {
+  const name = await Effect.runPromise(Device.pipe(
+    Effect.map((device) => device.name),
+    Effect.provide(DenoDevice.layer({ adapter: "swiftshader" }))
+  ))
+  assert.match(name, /SwiftShader/)
+})
+
+Deno.test("an adapter that does not exist is refused with what was tried", async () => {
+  await assert.rejects(examine({ adapter: "no such card" }), /no such card[^]*Tried:[^]*SwiftShader/)
+  await assert.rejects(examine({ adapter: "no such card", gpu: navigator.gpu }), /the runtime's own WebGPU: offers/)
+})
