@@ -46,7 +46,7 @@ export const openGpu = (
 export const listAdapters: Effect.Effect<ReadonlyArray<string>, DeviceError> = Adapter.listAdapters(load)
 
 /**
- * A Device on the adapter that the options (or MEMSINKS_ADAPTER) ask for. Each call makes a layer of its own, hence a GPU
+ * A Device on the adapter that the options (or MEMSINKS_ADAPTER) ask for. Each call makes a layer, hence a GPU,
  * of its own: bind it to a constant and provide that.
  */
 export const layer = (options: DenoOptions = {}): Layer.Layer<Device, DeviceError> =>

@@ -144,7 +144,8 @@ interface MatrixConfig {
 }
 
 /**
- * Examine an opened adapter; runs one small kernel on a device of its own. Never fails: what goes wrong is in the report.
+ * Examine an opened adapter; runs one small kernel on a device of its own. Never fails: what goes wrong is in the
+ * report.
  *
  * @param adapters the names of all adapters (`NodeDevice.listAdapters`), to be reported beside the one taken
  */
@@ -195,14 +196,15 @@ const bytes = (n: number): string =>
 /** The report in plain words, several lines, ending with how to get a better adapter unless this one is hardware. */
 export const formatDoctor = (report: DoctorReport): string => {
   const { adapter, kernel, limits, subgroupSize, versions } = report
+  const check = `${kernel.correct ? "computes correctly" : "DOES NOT COMPUTE CORRECTLY"}: ${kernel.detail} ` +
+    `(${kernel.milliseconds.toFixed(0)} ms with opening a device and compiling)`
   const rows: Array<readonly [string, string]> = [
     ["adapter", `${adapter.name} (${adapter.kind}, ${adapter.backend})`],
     ["why", adapter.reason],
     ["driver", adapter.driver || "says nothing about itself"],
-    ["check", adapter.kind === "null" ? "not run" : `${kernel.correct ? "computes correctly" : "DOES NOT COMPUTE CORRECTLY"}: ${kernel.detail} ` +
-      `(${kernel.milliseconds.toFixed(0)} ms with opening a device and compiling)`],
-    ["largest buffer", `${bytes(limits.maxBufferSize)}; bound to a kernel ${bytes(limits.maxStorageBufferBindingSize)}` +
-      ` at most, ${limits.maxStorageBuffersPerShaderStage} buffers a kernel`],
+    ["check", adapter.kind === "null" ? "not run" : check],
+    ["largest buffer", `${bytes(limits.maxBufferSize)}; ${bytes(limits.maxStorageBufferBindingSize)} bound to a ` +
+      `kernel, which takes ${limits.maxStorageBuffersPerShaderStage} buffers`],
     ["workgroup", `${limits.maxComputeInvocationsPerWorkgroup} invocations, ` +
       `${bytes(limits.maxComputeWorkgroupStorageSize)} shared, ` +
       `${limits.maxComputeWorkgroupsPerDimension} workgroups a dimension`],

@@ -333,8 +333,8 @@ const openWith = (find: () => Promise<OpenGpu>): Effect.Effect<OpenGpu, DeviceEr
   }).pipe(gate.withPermits(1), Effect.flatMap(hold), Effect.uninterruptible)
 
 /**
- * Open an adapter through the npm package `webgpu` (Dawn). Fails with DeviceError NoAdapter, whose message says what was
- * tried and what to do. Devices made from the adapter must be destroyed before the scope closes.
+ * Open an adapter through the npm package `webgpu` (Dawn). Fails with DeviceError NoAdapter, whose message says what
+ * was tried and what to do. Devices made from the adapter must be destroyed before the scope closes.
  */
 export const openDawn = (
   options: AdapterOptions,
@@ -367,7 +367,8 @@ const searchNative = async (gpu: GPU, options: AdapterOptions, load: LoadLibrary
   if (rankAdapters([name], mode).length === 0 || (keyword === "hardware" && kind === "software")) {
     throw noAdapter(mode, [{ source, outcome: `${outcome}, which is not what "${mode}" asks for` }])
   }
-  return { gpu, adapter, backend: "wgpu", kind, name, reason: `${source} gave it${lent}`, tried: [{ source, outcome }] }
+  const reason = `${source} gave it${lent}`
+  return { gpu, adapter, backend: "wgpu", kind, name, reason, tried: [{ source, outcome }] }
 }
 
 /** Open an adapter of a WebGPU that the runtime brings along. Fails as `openDawn` does. */
