@@ -214,8 +214,8 @@ const tooLittle = (config: DataConfig, { documents, longest, pieces, tokens }: C
   if (repeatedSequences > pieces.length) {
     return new DataError({
       ...at,
-      detail: `repeatedSequences is ${repeatedSequences}, but ${text}. Set it below ${pieces.length}, shorten seqLen, ` +
-        "or give more text"
+      detail: `repeatedSequences is ${repeatedSequences}, but ${text}. Set it below ${pieces.length}, ` +
+        "shorten seqLen, or give more text"
     })
   }
   const singles = pieces.length - repeatedSequences - heldOutSequences
@@ -347,8 +347,8 @@ const make = Effect.fnUntraced(function*<R>(
     if (!inside) {
       return Stream.fail(
         new DataError({
-          detail: `there is no batch ${batch} of epoch ${epoch}: an epoch has ${batchesPerEpoch} batches, counted from ` +
-            "0. Was the cursor saved with another data configuration?"
+          detail: `there is no batch ${batch} of epoch ${epoch}: an epoch has ${batchesPerEpoch} batches, counted ` +
+            "from 0. Was the cursor saved with another data configuration?"
         })
       )
     }
@@ -376,8 +376,8 @@ const checkTokenizer = (config: DataConfig): Effect.Effect<void, DataError> =>
   config.tokenizer === "bytes" && config.vocabSize !== 256
     ? Effect.fail(
       new DataError({
-        detail: `vocabSize is ${config.vocabSize}, but tokenizer "bytes" always has 256 entries. Leave vocabSize out, ` +
-          `or set tokenizer to "bpe"`
+        detail: `vocabSize is ${config.vocabSize}, but tokenizer "bytes" always has 256 entries. Leave vocabSize ` +
+          `out, or set tokenizer to "bpe"`
       })
     )
     : Effect.void

@@ -48,7 +48,8 @@ describe("a text file", () => {
   })
 
   it("is split at lines of <|endoftext|>, and only there", async () => {
-    const text = "one\n<|endoftext|>\ntwo <|endoftext|> still\r\n<|endoftext|> \r\n\n<|endoftext|>\nthree\n<|endoftext|>"
+    const end = "<|endoftext|>"
+    const text = `one\n${end}\ntwo ${end} still\r\n${end} \r\n\n${end}\nthree\n${end}`
     expect(await read({ "a.txt": text }, "a.txt")).toEqual([
       { name: "a.txt#1", text: "one" },
       { name: "a.txt#2", text: "two <|endoftext|> still" },

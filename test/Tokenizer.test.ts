@@ -22,9 +22,8 @@ const oracle = (tokenizer: Tokenizer.Tokenizer) => {
 }
 
 /** Text from pieces that are hard to split: white space, contractions, digits, other scripts, emoji. */
-const pieces = ["the", " cat", "'s", "'ll", "  ", "\n", "\t", "é", "東", "🙂", "1", "23", "!", " ?", "_<unk>", "\u00a0"]
-const awkward = FastCheck.array(FastCheck.constantFrom(...pieces), { maxLength: 30 })
-  .map((parts) => parts.join(""))
+const pieces = ["the", " cat", "'s", "'ll", "  ", "\n", "\t", "é", "東", "🙂", "1", "23", "!", " ?", "<unk>", "\u00a0"]
+const awkward = FastCheck.array(FastCheck.constantFrom(...pieces), { maxLength: 30 }).map((parts) => parts.join(""))
 
 describe("training", () => {
   it("merges the most frequent pair first, and the lowest ids among equals", () => {
