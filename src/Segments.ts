@@ -134,3 +134,10 @@ export const gather = (
   for (let i = 0; i < segmentOfTile.length; i++) segmentOfTile[i] = segments.segment[i * SEGMENT_TILE]!
   return { coef, activeUnits, segmentOfTile, units, unitStart, uses, touched }
 }
+
+/** 1 for every unit of the pool that a batch's ids light, [units]. */
+export const litUnits = (config: Sink.SinkConfig, segments: Segments): Uint32Array => {
+  const touched = new Uint32Array(config.units)
+  for (const id of segments.ids) for (const unit of Sink.unitsOf(config, id)) touched[unit] = 1
+  return touched
+}

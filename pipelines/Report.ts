@@ -1,0 +1,102 @@
+/**
+ * What the pretraining pipeline found: the type its renderers and the command line share. Losses are nats a token.
+ */
+
+/** Loss on the repeated sequences, by arm and sink mode. */
+export interface RepeatedLosses {
+  /** The standard model: no sinks. */
+  readonly standard: number
+  /** The sink model with each sequence's own sinks on, as in training. */
+  readonly own: number
+  /** All sinks off. */
+  readonly off: number
+  /** As many sinks on, but those of a random other id. */
+  readonly placebo: number
+  /** All sinks at their expected value. */
+  readonly all: number
+}
+
+/** Loss on sequences that were never trained on. */
+export interface HeldOutLosses {
+  readonly standard: number
+  /** A standard model whose MLP is as wide as what the sink model has on for one token. */
+  readonly standardActiveWidth?: number
+  /** A standard model that saw every repeated sequence once. */
+  readonly deduplicated?: number
+  readonly off: number
+  readonly all: number
+}
+
+/** The memorization gap, held-out minus repeated loss (MemSinks, section 5.2). */
+export interface Gaps {
+  readonly standard: number
+  readonly own: number
+  readonly off: number
+  readonly placebo: number
+  readonly all: number
+}
+
+export interface CurvePoint {
+  readonly step: number
+  readonly tokens: number
+  readonly loss: number
+}
+
+/** One line of the report's plots: a training loss, or an evaluated loss such as `repeated.off`. */
+export interface Curve {
+  readonly arm: string
+  readonly name: string
+  readonly points: ReadonlyArray<CurvePoint>
+}
+
+/** A repeated passage continued greedily from its first tokens. */
+export interface Continuation {
+  readonly prompt: string
+  readonly truth: string
+  readonly standard: string
+  readonly own: string
+  readonly off: string
+}
+
+export interface SeedResult {
+  readonly seed: number
+  /** 1 - gap(off) / gap(standard). */
+  readonly gapClosed: number
+  readonly repeated: RepeatedLosses
+  readonly heldOut: HeldOutLosses
+  readonly gaps: Gaps
+  /** Share of repeated sequences whose rest is produced verbatim, greedily, from its first tokens. */
+  readonly extraction: { readonly standard: number; readonly own: number; readonly off: number }
+  readonly continuation: Continuation
+  readonly curves: ReadonlyArray<Curve>
+  readonly seconds: number
+  /** Training throughput over all arms. */
+  readonly tokensPerSecond: number
+}
+
+export interface Arm {
+  readonly name: string
+  readonly parameters: number
+  readonly activeParameters: number
+  readonly steps: number
+  readonly tokens: number
+}
+
+export interface PretrainReport {
+  /** Means over the seeds. */
+  readonly gapClosed: number
+  readonly repeated: RepeatedLosses
+  readonly heldOut: HeldOutLosses
+  readonly gaps: Gaps
+  readonly extraction: SeedResult["extraction"]
+  readonly seconds: number
+  readonly tokensPerSecond: number
+  readonly adapter: string
+  readonly seeds: ReadonlyArray<number>
+  readonly arms: ReadonlyArray<Arm>
+  readonly perSeed: ReadonlyArray<SeedResult>
+  /** Everything that was configured, so that the run can be repeated. */
+  readonly config: unknown
+  /** What ran it: memsinks, runtime, webgpu. */
+  readonly versions: Readonly<Record<string, string>>
+}

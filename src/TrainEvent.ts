@@ -1,0 +1,77 @@
+/**
+ * What a training run tells: encoded, one line each, they are the run's record of truth (metrics.jsonl).
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+
+/** The run is ready: parameters are initialised or loaded, kernels are compiled. */
+export class Started extends Schema.TaggedClass<Started>()("Started", {
+  /** Steps already taken, more than 0 when the run was resumed. */
+  step: Schema.Number,
+  steps: Schema.Number,
+  parameters: Schema.Number,
+  /** Parameters that one token is multiplied with. */
+  activeParameters: Schema.Number,
+  tokensPerStep: Schema.Number,
+  adapter: Schema.String
+}) {}
+
+/** A window of steps has run; its losses were read back while later steps were running. */
+export class Stepped extends Schema.TaggedClass<Stepped>()("Stepped", {
+  step: Schema.Number,
+  steps: Schema.Number,
+  /** Mean training loss over the window, nats a token. */
+  loss: Schema.Number,
+  /** Gradient norm of the last step, before clipping. */
+  gradNorm: Schema.Number,
+  learningRate: Schema.Number,
+  /** Tokens trained on since the run's first step. */
+  tokens: Schema.Number,
+  tokensPerSecond: Schema.Number
+}) {}
+
+/** Mean losses in nats a token, by split and sink mode: `repeated.own`, `repeated.off`, `heldOut.off`. */
+export class Evaluated extends Schema.TaggedClass<Evaluated>()("Evaluated", {
+  step: Schema.Number,
+  losses: Schema.Record({ key: Schema.String, value: Schema.Number })
+}) {}
+
+export class Saved extends Schema.TaggedClass<Saved>()("Saved", { step: Schema.Number, path: Schema.String }) {}
+
+export class Finished extends Schema.TaggedClass<Finished>()("Finished", {
+  step: Schema.Number,
+  /** Time spent training in this process, without evaluation and saving. */
+  seconds: Schema.Number,
+  tokensPerSecond: Schema.Number
+}) {}
+
+export type TrainEvent = Started | Stepped | Evaluated | Saved | Finished
+export const TrainEvent = Schema.Union(Started, Stepped, Evaluated, Saved, Finished)
+
+const encode = Schema.encodeSync(TrainEvent)
+
+/** One line of metrics.jsonl. */
+export const toJsonLine = (event: TrainEvent): string => `${JSON.stringify(encode(event))}\n`
+
+/** One line for people. */
+export const format = (event: TrainEvent): string => {
+  switch (event._tag) {
+    case "Started":
+      return `training ${event.parameters.toLocaleString("en")} parameters ` +
+        `(${event.activeParameters.toLocaleString("en")} active a token) on ${event.adapter}, ` +
+        `${event.step > 0 ? `from step ${event.step} of` : ""}${event.step > 0 ? "" : "for"} ${event.steps} steps`
+    case "Stepped":
+      return `step ${event.step}/${event.steps}  loss ${event.loss.toFixed(3)}  norm ${event.gradNorm.toFixed(2)}  ` +
+        `lr ${event.learningRate.toExponential(1)}  ${Math.round(event.tokensPerSecond)} tokens/s`
+    case "Evaluated":
+      return `step ${event.step}  ` +
+        Object.entries(event.losses).map(([name, loss]) => `${name} ${loss.toFixed(3)}`).join("  ")
+    case "Saved":
+      return `saved ${event.path}`
+    case "Finished":
+      return `finished ${event.step} steps in ${event.seconds.toFixed(1)} s, ${Math.round(event.tokensPerSecond)} tokens/s`
+  }
+}
+
+/** Log an event in plain words: `Stream.tap(TrainEvent.log)`. */
+export const log = (event: TrainEvent): Effect.Effect<void> => Effect.logInfo(format(event))

@@ -1,0 +1,423 @@
+/**
+ * The Trainer: pretraining as a Stream of events. A step is plain TypeScript over prepared Programs, uninterruptible and
+ * without a single new GPU object; between steps interruption is welcome and saves what was learned.
+ */
+import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type Batch, IGNORE } from "./Batch.ts"
+import { Checkpoints } from "./Checkpoints.ts"
+import { type Cursor, DataStream, type Row, batchOf } from "./DataStream.ts"
+import { CheckpointError, type DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
+import { Device } from "./gpu/Device.ts"
+import * as Tensor from "./gpu/Tensor.ts"
+import { fromHuggingFace, HYPER, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
+import * as Optimizer from "./Optimizer.ts"
+import type { HostTensor } from "./Safetensors.ts"
+import * as Segments from "./Segments.ts"
+import * as Sink from "./Sink.ts"
+import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
+
+const natural = Schema.Int.pipe(Schema.nonNegative())
+const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
+  Schema.optionalWith(schema, { default: () => value })
+
+/** How long and how to train. */
+export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
+  /** Optimizer steps. Default: one epoch of the data stream. */
+  steps: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  /** Batches whose gradients make one step. Default 1. */
+  gradientAccumulation: withDefault(Schema.Int.pipe(Schema.positive()), 1),
+  optimizer: Schema.optionalWith(Optimizer.OptimizerConfig, { default: () => new Optimizer.OptimizerConfig() }),
+  /** Steps whose losses are read back together. Default 10. */
+  logEvery: withDefault(Schema.Int.pipe(Schema.positive()), 10),
+  /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
+  evalEvery: withDefault(natural, 0),
+  /** Sequences of a split that an evaluation during training scores at most. Default 64. */
+  evalSequences: withDefault(Schema.Int.pipe(Schema.positive()), 64),
+  /** Save every n steps; 0: only at the end and on interruption. Default 0. */
+  saveEvery: withDefault(natural, 0)
+}) {}
+
+export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
+
+/** Mean loss and greedy accuracy of a set of sequences. */
+export interface SplitScore {
+  /** Mean negative log-likelihood in nats a scored token. */
+  readonly loss: number
+  /** Share of scored tokens that greedy decoding predicts. */
+  readonly accuracy: number
+  /** Mean loss of each sequence, in the order given. */
+  readonly sequences: ReadonlyArray<number>
+  /** Share of sequences whose tokens after the first `promptTokens` are all predicted greedily: verbatim extraction. */
+  readonly extractionRate: number
+}
+
+export interface TrainerService {
+  readonly config: TrainConfig
+  /** Steps of the whole run. */
+  readonly steps: number
+  /** Steps taken so far. */
+  readonly step: Effect.Effect<number>
+  /** Score sequences with the sinks in a mode. */
+  readonly evaluate: (
+    rows: ReadonlyArray<Row>,
+    mode: Sink.SinkMode,
+    options?: { readonly promptTokens?: number }
+  ) => Effect.Effect<SplitScore, TrainError>
+  /** Train from where the run stands to its end. Losses come a window late, so that the loop never waits for them. */
+  readonly run: Stream.Stream<TrainEvent, TrainError>
+  /** Save now; returns where. */
+  readonly save: Effect.Effect<string, TrainError>
+}
+
+const EVAL_ROWS = 16
+
+/** Fields of a saved run that a resumed one may change. */
+const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery"])
+
+const trainerState = Schema.Struct({
+  step: Schema.Number,
+  cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
+  steps: Schema.Number,
+  config: Schema.Unknown
+})
+
+const make = (config: TrainConfig): Effect.Effect<
+  TrainerService,
+  TrainError,
+  Device | Model | DataStream | Checkpoints | Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const model = yield* Model
+    const data = yield* DataStream
+    const checkpoints = yield* Checkpoints
+
+    const accumulation = config.gradientAccumulation
+    const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
+    const optimizer = Optimizer.record(config.optimizer, model.config, model.parameters, model.hyper, config.logEvery)
+    yield* device.allocate(optimizer.tensors)
+    const pass = yield* model.compile({
+      rows: data.batchSize,
+      seqLen: data.seqLen,
+      maxSegments: data.maxSegments,
+      output: "train"
+    })
+    const [begin, accumulate, update] = yield* Effect.all([
+      device.prepare(optimizer.begin),
+      device.prepare(optimizer.accumulate(pass.tensors.loss)),
+      device.prepare(optimizer.update)
+    ])
+
+    let step = 0
+    let cursor: Cursor = { epoch: 0, batch: 0 }
+    let lastSaved: { readonly step: number; readonly path: string } | undefined
+
+    const { beta1, beta2, eps, gradClip, sinks: sinkUpdates, weightDecay } = config.optimizer
+    const hyper = new Float32Array(Tensor.size(model.hyper))
+    const trainStep = (batches: ReadonlyArray<Batch>): void => {
+      let scored = 0
+      for (const batch of batches) for (const target of batch.targets) if (target !== IGNORE) scored++
+      hyper[HYPER.learningRate] = Optimizer.learningRateAt(config.optimizer, step, steps)
+      hyper[HYPER.beta1] = beta1
+      hyper[HYPER.beta2] = beta2
+      hyper[HYPER.eps] = eps
+      hyper[HYPER.weightDecay] = weightDecay
+      hyper[HYPER.correction1] = 1 / (1 - beta1 ** (step + 1))
+      hyper[HYPER.correction2] = 1 / (1 - beta2 ** (step + 1))
+      hyper[HYPER.gradClip] = gradClip
+      hyper[HYPER.lossScale] = 1 / Math.max(1, scored)
+      hyper[HYPER.slot] = step % config.logEvery
+      device.write(model.hyper, hyper)
+      const touched = new Uint32Array(Tensor.size(optimizer.touched))
+      batches.forEach((batch, i) => {
+        const loaded = pass.load(batch, Sink.own)
+        if (sinkUpdates === "lazy" && model.config.sinks !== undefined) {
+          const lit = loaded.touched ?? Segments.litUnits(model.config.sinks, Segments.segmentsOf(batch))
+          lit.forEach((on, unit) => {
+            touched[unit]! |= on
+          })
+        }
+        const last = i === batches.length - 1
+        if (last) device.write(optimizer.touched, touched)
+        device.submit(...(i === 0 ? [begin] : []), pass.prepared, accumulate, ...(last ? [update] : []))
+      })
+      step++
+    }
+
+    const readMoments = Effect.gen(function*() {
+      const out: Record<string, HostTensor> = {}
+      for (const { m, parameter, v } of optimizer.moments) {
+        for (const [suffix, tensor] of [["exp_avg", m], ["exp_avg_sq", v]] as const) {
+          const values = (yield* device.read(tensor)) as Float32Array
+          for (const [name, host] of toHuggingFace(model.config, parameter.name, values)) out[`${name}.${suffix}`] = host
+        }
+      }
+      return out
+    })
+
+    const encodedConfig = Schema.encodeSync(TrainConfig)(config)
+    const save: Effect.Effect<string, TrainError> = Effect.gen(function*() {
+      const at = step
+      // a run that has diverged must not replace the last good checkpoint
+      const stats = (yield* device.read(optimizer.stats)) as Float32Array
+      if (at > 0 && !(Number.isFinite(stats[0]!) && Number.isFinite(stats[1]!))) return yield* diverged(at, stats[0]!)
+      const path = yield* checkpoints.save({
+        step: at,
+        config: huggingFaceConfig(model.config),
+        model: yield* model.exportTensors,
+        optimizer: yield* readMoments,
+        trainerState: { step: at, cursor, steps, config: encodedConfig },
+        tokenizer: data.tokenizer.toJSON()
+      })
+      lastSaved = { step: at, path }
+      return path
+    })
+
+    const diverged = (at: number, loss: number) =>
+      new Diverged({ step: at, loss, ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }) })
+
+    const existing = yield* checkpoints.list
+    if (existing.length > 0) {
+      const snapshot = yield* checkpoints.load("latest")
+      const path = existing.find((saved) => saved.step === snapshot.step)?.path ?? checkpoints.location
+      const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+      const state = yield* Schema.decodeUnknown(trainerState)(snapshot.trainerState).pipe(
+        Effect.mapError((error) => mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
+      )
+      const differing = differences(
+        { config: huggingFaceConfig(model.config), training: { ...encodedConfig, steps } },
+        { config: snapshot.config, training: { ...(state.config as object), steps: state.steps } }
+      ).filter((line) => !FREE.has(line.split(" ")[0]!.split(".").at(-1)!))
+      if (differing.length > 0) {
+        return yield* mismatch(
+          `the run was started with another configuration:\n  ${differing.join("\n  ")}\n` +
+            "Resume with the same one, or start in another folder"
+        )
+      }
+      if (snapshot.tokenizer !== undefined && snapshot.tokenizer !== data.tokenizer.toJSON()) {
+        return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
+      }
+      yield* model.importTensors(snapshot.model)
+      yield* Effect.try({
+        try: () => {
+          for (const [suffix, key] of [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const) {
+            const named = Object.fromEntries(
+              Object.entries(snapshot.optimizer)
+                .filter(([name]) => name.endsWith(`.${suffix}`))
+                .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
+            )
+            for (const moments of optimizer.moments) {
+              device.write(moments[key], fromHuggingFace(model.config, moments.parameter.name, named, path))
+            }
+          }
+        },
+        catch: (error) => error as CheckpointError
+      })
+      step = state.step
+      cursor = state.cursor
+      lastSaved = { step, path }
+    }
+
+    const evaluate: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
+      const prompt = options?.promptTokens ?? 0
+      const sequences: Array<number> = []
+      let total = 0
+      let scored = 0
+      let hits = 0
+      let extracted = 0
+      for (let first = 0; first < rows.length; first += EVAL_ROWS) {
+        const chunk = rows.slice(first, first + EVAL_ROWS)
+        // the last chunk is filled up, so that one compiled pass serves all
+        const full = [...chunk, ...Array.from({ length: EVAL_ROWS - chunk.length }, () => chunk[0]!)]
+        const batch = batchOf(full, data.seqLen)
+        const scores = yield* model.evaluate(batch, mode)
+        for (let r = 0; r < chunk.length; r++) {
+          let sum = 0
+          let count = 0
+          let verbatim = true
+          for (let t = r * data.seqLen; t < (r + 1) * data.seqLen; t++) {
+            if (batch.targets[t] === IGNORE) continue
+            sum += scores.loss[t]!
+            count++
+            if (scores.rank[t] === 0) hits++
+            else if (t - r * data.seqLen + 1 >= prompt) verbatim = false
+          }
+          total += sum
+          scored += count
+          if (verbatim) extracted++
+          sequences.push(sum / Math.max(1, count))
+        }
+      }
+      return {
+        loss: total / Math.max(1, scored),
+        accuracy: hits / Math.max(1, scored),
+        sequences,
+        extractionRate: extracted / Math.max(1, rows.length)
+      }
+    })
+
+    const evaluateSplits = Effect.gen(function*() {
+      const losses: Record<string, number> = {}
+      const modes: ReadonlyArray<readonly [string, Sink.SinkMode]> = model.config.sinks === undefined
+        ? [["own", Sink.own]]
+        : [["own", Sink.own], ["off", Sink.off]]
+      for (const split of ["repeated", "heldOut"] as const) {
+        const rows = data.split(split).slice(0, config.evalSequences)
+        if (rows.length === 0) continue
+        for (const [name, mode] of modes) losses[`${split}.${name}`] = (yield* evaluate(rows, mode)).loss
+      }
+      return new Evaluated({ step, losses })
+    })
+
+    const run: TrainerService["run"] = Stream.unwrapScoped(Effect.gen(function*() {
+      yield* Effect.addFinalizer((exit) =>
+        // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
+        (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) && step > 0 && lastSaved?.step !== step
+          ? save.pipe(
+            Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`))
+          )
+          : Effect.void
+      )
+      const scope = yield* Effect.scope
+      const pull = yield* Stream.toPull(Stream.rechunk(data.batches(cursor), 1))
+      const tokensPerStep = data.batchSize * data.seqLen * accumulation
+      let seconds = 0
+      let stepsHere = 0
+      let windowStart = performance.now()
+      let windowSteps = 0
+      let pending: Fiber.Fiber<Stepped, TrainError> | undefined
+
+      const closeWindow = Effect.gen(function*() {
+        const count = windowSteps
+        const last = step
+        const elapsed = (performance.now() - windowStart) / 1000
+        seconds += elapsed
+        windowSteps = 0
+        windowStart = performance.now()
+        const reading = device.read(optimizer.history).pipe(
+          Effect.flatMap((history) => {
+            let sum = 0
+            for (let s = last - count; s < last; s++) {
+              const slot = (s % config.logEvery) * 4
+              const [loss, norm] = [history[slot]!, history[slot + 1]!]
+              if (!Number.isFinite(loss) || !Number.isFinite(norm)) return diverged(s + 1, loss)
+              sum += loss
+            }
+            const slot = ((last - 1) % config.logEvery) * 4
+            return Effect.succeed(
+              new Stepped({
+                step: last,
+                steps,
+                loss: sum / count,
+                gradNorm: history[slot + 1]!,
+                learningRate: history[slot + 2]!,
+                tokens: last * tokensPerStep,
+                tokensPerSecond: (stepsHere * tokensPerStep) / Math.max(1e-9, seconds)
+              })
+            )
+          })
+        )
+        const previous = pending
+        pending = yield* Effect.forkIn(reading, scope)
+        return previous === undefined ? [] : [yield* Fiber.join(previous)]
+      })
+      const drain = Effect.gen(function*() {
+        const events: Array<TrainEvent> = windowSteps > 0 ? [...(yield* closeWindow)] : []
+        if (pending !== undefined) {
+          events.push(yield* Fiber.join(pending))
+          pending = undefined
+        }
+        return events
+      })
+
+      /** One step, and whatever is due after it. Ends the stream after the last. */
+      const next: Effect.Effect<Chunk.Chunk<TrainEvent>, Option.Option<TrainError>> = Effect.gen(function*() {
+        if (step >= steps) return yield* Effect.fail(Option.none())
+        const batches: Array<Batch> = []
+        let after = cursor
+        for (let i = 0; i < accumulation; i++) {
+          const [item] = Chunk.toReadonlyArray(yield* pull)
+          batches.push(item!.batch)
+          after = item!.cursor
+        }
+        yield* Effect.try({
+          try: () => {
+            trainStep(batches)
+            cursor = after
+          },
+          catch: (error) => Option.some(error as TrainError)
+        })
+        stepsHere++
+        windowSteps++
+        const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
+        const events: Array<TrainEvent> = []
+        const work = Effect.gen(function*() {
+          if (step % config.logEvery === 0) events.push(...(yield* closeWindow))
+          if (due(config.evalEvery)) {
+            events.push(...(yield* drain), yield* evaluateSplits)
+            windowStart = performance.now()
+          }
+          if (due(config.saveEvery) || step === steps) {
+            events.push(...(yield* drain))
+            events.push(new Saved({ step, path: yield* save }))
+            windowStart = performance.now()
+          }
+          if (step === steps) {
+            events.push(new Finished({
+              step,
+              seconds,
+              tokensPerSecond: (stepsHere * tokensPerStep) / Math.max(1e-9, seconds)
+            }))
+          }
+        })
+        yield* Effect.mapError(work, Option.some)
+        // the device works on its own thread, but interruption and progress need a turn of this one
+        if (events.length > 0 || stepsHere % 4 === 0) yield* Effect.yieldNow()
+        return Chunk.fromIterable(events)
+      })
+
+      const started = new Started({
+        step,
+        steps,
+        parameters: model.config.numParameters,
+        activeParameters: model.config.numActiveParameters,
+        tokensPerStep,
+        adapter: device.name
+      })
+      return Stream.concat(Stream.make(started), Stream.repeatEffectChunkOption(next)).pipe(
+        Stream.interruptWhen(device.lost)
+      ) as Stream.Stream<TrainEvent, TrainError>
+    }))
+
+    return { config, steps, step: Effect.sync(() => step), evaluate, run, save }
+  })
+
+/** Leaves that differ between two JSON values, `name wanted, was`. */
+const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
+  const isObject = (value: unknown): value is Record<string, unknown> =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+  if (isObject(wanted) && isObject(was)) {
+    const keys = new Set([...Object.keys(wanted), ...Object.keys(was)])
+    return [...keys].flatMap((key) => differences(wanted[key], was[key], name === "" ? key : `${name}.${key}`))
+  }
+  return JSON.stringify(wanted) === JSON.stringify(was)
+    ? []
+    : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
+}
+
+export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerService>() {
+  static readonly make = make
+  /** A trainer of the Model on the DataStream. Goes on from the latest of Checkpoints when there is one. */
+  static readonly layer = (
+    config: TrainConfig = new TrainConfig()
+  ): Layer.Layer<Trainer, TrainError, Device | Model | DataStream | Checkpoints> => Layer.scoped(Trainer, make(config))
+}
