@@ -323,7 +323,8 @@ const plan = (documents: ReadonlyArray<Corpus.Document>, config: DataConfig, use
     distinctIds: new Set(exposures.map(({ id }) => id)).size,
     repeatsPerId: repeats
   }
-  return { splits, batchesPerEpoch, batchAt, report }
+  const maxSegments = batchSize * packs.reduce((most, members) => Math.max(most, members.length), 1)
+  return { splits, batchesPerEpoch, maxSegments, batchAt, report }
 }
 
 const make = Effect.fnUntraced(function*<R>(
@@ -332,7 +333,7 @@ const make = Effect.fnUntraced(function*<R>(
   tokenizerFor: TokenizerFor<R>
 ) {
   const used = yield* prepare(documents, config, tokenizerFor)
-  const { batchAt, batchesPerEpoch, report, splits } = plan(documents, config, used)
+  const { batchAt, batchesPerEpoch, maxSegments, report, splits } = plan(documents, config, used)
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
       detail: `there is nothing to train on: arm "${config.arm}" with repeatedSequences ` +
@@ -365,6 +366,7 @@ const make = Effect.fnUntraced(function*<R>(
     batchSize: config.batchSize,
     seqLen: config.seqLen,
     batchesPerEpoch,
+    maxSegments,
     batches,
     split: (name) => splits[name],
     report
@@ -442,6 +444,8 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
    * rows of padding (targets `IGNORE`, the id of the row before), so that no exposure is dropped.
    */
   readonly batchesPerEpoch: number
+  /** Sequences that a batch may hold at most: `batchSize` unless rows are packed. */
+  readonly maxSegments: number
   /**
    * The batches from a cursor on, `batchSize` rows each, epoch after epoch without end. The cursor that comes with a
    * batch is where to resume after it. Fails with a `DataError` when the cursor lies outside an epoch.
