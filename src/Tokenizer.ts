@@ -305,12 +305,9 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
     if (pair === undefined) break
     const left = vocabulary[Math.floor(pair / PAIR)]
     const right = vocabulary[pair % PAIR]
-    const token = left + right
-    // Two merges can spell the same token ("a" + "aa", "aa" + "a"): it has one entry all the same.
-    const id = idOf.get(token) ?? vocabulary.push(token) - 1
-    idOf.set(token, id)
     merges.push([left, right])
-    pairs.merge(pair, id)
+    // Always a new entry: what lies between two token boundaries has merged as it would alone, so only in one way.
+    pairs.merge(pair, vocabulary.push(left + right) - 1)
     if (merges.length % 256 === 0) onProgress?.(vocabulary.length)
   }
   return yield* fromJSON(tokenizerJson(vocabulary, merges, restricted ? UNKNOWN : null))

@@ -63,6 +63,7 @@ describe("nearest", () => {
     expect(nearest("seqlen", ["batchSize", "seqLen"])).toBe("seqLen")
     expect(nearest("repeatedSequence", ["repeats", "repeatedSequences"])).toBe("repeatedSequences")
     expect(nearest("tokeniser", ["tokenizer"])).toBe("tokenizer")
+    expect(nearest("stebz", ["steps"])).toBe("steps")
     expect(nearest("abc", ["xyz"])).toBeUndefined()
   })
 })
