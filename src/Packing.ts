@@ -64,7 +64,7 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
 export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch =>
   packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1)
 
-/** Which sequences (indices into their lengths) share a row: from left to right, a new row when the next does not fit. */
+/** Indices of the sequences that share a row: from left to right, a new row when the next does not fit. */
 export const pack = (
   lengths: ReadonlyArray<number>,
   seqLen: number,
