@@ -30,7 +30,7 @@ interface Entry {
   readonly end: number
 }
 
-const bytesPerElement: ReadonlyMap<string, number> = new Map([["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["U8", 1]])
+const elementBytes: ReadonlyMap<string, number> = new Map([["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["U8", 1]])
 
 /** The bound that other readers of the format hold as well: no real header comes near it. */
 const maxHeaderBytes = 100_000_000
@@ -158,7 +158,7 @@ const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
   return Number(length)
 }
 
-/** The tensors of a header in the order of their data, which they cover without gap or overlap. Throws what is wrong. */
+/** The tensors of a header, in the order of their data, which they cover without gap or overlap; throws otherwise. */
 const parseHeader = (header: Uint8Array, dataBytes: number): ReadonlyArray<Entry> => {
   const text = parsed("text", () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(header))
   const json = parsed("JSON", () => JSON.parse(text) as unknown)
@@ -193,9 +193,9 @@ const parseEntry = (name: string, field: unknown): Entry => {
   const tensor = `tensor ${JSON.stringify(name)}`
   if (!isObject(field)) return fail(`${tensor} is not described by a JSON object`)
   const { data_offsets: offsets, dtype, shape } = field
-  const size = bytesPerElement.get(dtype as string)
+  const size = elementBytes.get(dtype as string)
   if (size === undefined) {
-    return fail(`${tensor} has dtype ${JSON.stringify(dtype)}; ${[...bytesPerElement.keys()].join(", ")} can be read`)
+    return fail(`${tensor} has dtype ${JSON.stringify(dtype)}; ${[...elementBytes.keys()].join(", ")} can be read`)
   }
   if (!Array.isArray(shape) || !shape.every(isSize)) return fail(`${tensor}: the shape is not a list of sizes`)
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
@@ -203,7 +203,8 @@ const parseEntry = (name: string, field: unknown): Entry => {
   }
   const [begin, end] = offsets as [number, number]
   if (elements(shape) * size !== end - begin) {
-    return fail(`${tensor}: ${dtype} of shape [${shape.join(", ")}] takes ${elements(shape) * size} bytes, not ${end - begin}`)
+    const needed = elements(shape) * size
+    return fail(`${tensor}: ${dtype} of shape [${shape.join(", ")}] takes ${needed} bytes, not ${end - begin}`)
   }
   return { name, dtype: dtype as string, shape, begin, end }
 }
