@@ -118,7 +118,7 @@ const encodeJson = (path: string, value: unknown): Either.Either<Safetensors.Enc
       new CheckpointError({
         reason: "Write",
         path,
-        detail: `cannot be written as JSON: ${(cause as Error).message}. Store a finite number, a string or null instead`
+        detail: `cannot be written as JSON: ${(cause as Error).message}. Use a finite number, a string or null instead`
       })
   })
 
@@ -191,6 +191,7 @@ const makeMemory = (): Context.Tag.Service<typeof Checkpoints> => {
   const saved = new Map<number, ReadonlyMap<string, Uint8Array>>()
   let latest: number | undefined
   const path = (step: number) => `memory/${folderName(step)}`
+  const list = () => [...saved.keys()].sort((a, b) => a - b).map((step): Saved => ({ step, path: path(step) }))
   return {
     location: "memory",
     save: Effect.fnUntraced(function*(snapshot) {
@@ -202,7 +203,7 @@ const makeMemory = (): Context.Tag.Service<typeof Checkpoints> => {
     load: Effect.fnUntraced(function*(which) {
       const step = which === "latest" ? latest : which
       const files = step === undefined ? undefined : saved.get(step)
-      if (step === undefined || files === undefined) return yield* absent("memory", which, listOf(saved.keys(), path))
+      if (step === undefined || files === undefined) return yield* absent("memory", which, list())
       const at = (file: string) => `${path(step)}/${file}`
       const tokenizer = files.get(tokenizerFile)
       return {
@@ -214,7 +215,7 @@ const makeMemory = (): Context.Tag.Service<typeof Checkpoints> => {
         tokenizer: tokenizer && (yield* decodeText(at(tokenizerFile), tokenizer))
       }
     }),
-    list: Effect.sync(() => listOf(saved.keys(), path))
+    list: Effect.sync(list)
   }
 }
 
@@ -228,12 +229,10 @@ const concat = ({ byteLength, chunks }: Safetensors.Encoded): Uint8Array => {
   return bytes
 }
 
-const listOf = (steps: Iterable<number>, path: (step: number) => string): ReadonlyArray<Saved> =>
-  [...steps].sort((a, b) => a - b).map((step) => ({ step, path: path(step) }))
-
 const absent = (location: string, which: "latest" | number, there: ReadonlyArray<Saved>): CheckpointError => {
   if (there.length === 0) return missing(location, "holds no checkpoint yet: start the run without resuming")
-  return missing(location, `holds no checkpoint of step ${which}; it holds ${there.map((saved) => saved.step).join(", ")}`)
+  const steps = there.map((saved) => saved.step).join(", ")
+  return missing(location, `holds no checkpoint of step ${which}; it holds ${steps}`)
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -248,7 +247,7 @@ const unwritten = (path: string) => (cause: PlatformError): CheckpointError =>
     cause
   })
 
-/** How much is written and hashed at once: the hash of a piece is computed while the piece is on its way to the disk. */
+/** How much is written and hashed at once: a piece is hashed while it is on its way to the disk. */
 const writeBytes = 8 << 20
 
 const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSystemOptions) {
@@ -312,15 +311,14 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
     for (const name of names) {
       if (name.startsWith(".tmp-")) yield* remove(at(name))
       if (!name.endsWith(".old") || !folderPattern.test(name)) continue
-      const replaced = name.slice(0, -".old".length)
+      const replaced = withoutOld(name)
       yield* names.includes(replaced) ? remove(at(name)) : fs.rename(at(name), at(replaced))
     }
   }).pipe(Effect.mapError(unwritten(location)))
 
   /** After going back to an earlier step, the checkpoints of the abandoned steps are the oldest. */
   const prune = Effect.fnUntraced(function*(step: number) {
-    const there = yield* list(location)
-    const newestFirst = [...there].reverse()
+    const newestFirst = (yield* listFolder(location)).reverse()
     const ranked = [...newestFirst.filter((c) => c.step <= step), ...newestFirst.filter((c) => c.step > step)]
     for (const { path } of ranked.slice(keepLast)) yield* remove(path)
   })
@@ -354,26 +352,126 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
     return target
   })
 
-  const list = yield* lister
-  const load = yield* loader
+  const context = yield* Effect.context<FileSystem.FileSystem | Path.Path>()
   const oneAtATime = yield* Effect.makeSemaphore(1)
   return Checkpoints.of({
     location,
-    save: (snapshot) => oneAtATime.withPermits(1)(save(snapshot)),
-    load: (which) => load(location, which),
-    list: list(location)
+    save: (snapshot) => oneAtATime.withPermits(1)(Effect.provide(save(snapshot), context)),
+    load: (which) => Effect.provide(loadFrom(location, which), context),
+    list: Effect.provide(listFolder(location), context)
   })
 })
 
-/** Lists the checkpoints of a run's folder. One that was moved aside counts while nothing has taken its name. */
-const lister = Effect.gen(function*() {
+/** The checkpoints in a run's folder. One that was moved aside counts while nothing has taken its name. */
+const listFolder = Effect.fnUntraced(function*(location: string) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
-  return (location: string): Effect.Effect<ReadonlyArray<Saved>, CheckpointError> =>
-    Effect.map(Effect.mapError(fs.readDirectory(location), Safetensors.unreadable(location)), (names) =>
-      names
-        .filter((name) => folderPattern.test(name) && !names.includes(name.replace(/\.old$/, "")) ||
-          folderPattern.test(name) && !name.endsWith(".old"))
-        .map((name) => ({ step: Number(folderPattern.exec(name)![1]), path: paths.join(location, name) }))
-        .sort((a, b) => a.step - b.step))
+  const names = yield* Effect.mapError(fs.readDirectory(location), Safetensors.unreadable(location))
+  const saved: Array<Saved> = []
+  for (const name of names) {
+    const match = folderPattern.exec(name)
+    if (match === null || (name.endsWith(".old") && names.includes(withoutOld(name)))) continue
+    saved.push({ step: Number(match[1]), path: paths.join(location, name) })
+  }
+  return saved.sort((a, b) => a.step - b.step)
+})
+
+const withoutOld = (name: string) => name.replace(/\.old$/, "")
+
+const loadFrom = Effect.fnUntraced(function*(location: string, which: "latest" | number) {
+  const paths = yield* Path.Path
+  const there = yield* listFolder(location)
+  const chosen = which === "latest"
+    ? yield* latestOf(location, there)
+    : there.find((saved) => saved.step === which)
+  if (chosen === undefined) return yield* absent(location, which, there)
+  const earlier = there.findLast((saved) => saved.step < chosen.step)
+  return yield* Effect.mapError(readFolder(chosen.path), withAdvice(
+    earlier === undefined
+      ? "There is no earlier checkpoint: start again in another folder"
+      : `Go on from the one before it, ${paths.basename(earlier.path)}: write this name into ` +
+        `${paths.join(location, "latest")}, or load step ${earlier.step}`
+  ))
+})
+
+/** What `latest` names; without that file (a crash during the very first save) the newest there is. */
+const latestOf = Effect.fnUntraced(function*(location: string, there: ReadonlyArray<Saved>) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const pointer = paths.join(location, "latest")
+  const newest = there.at(-1)
+  if (!(yield* Effect.mapError(fs.exists(pointer), Safetensors.unreadable(pointer)))) return newest
+  const name = (yield* Effect.mapError(fs.readFileString(pointer), Safetensors.unreadable(pointer))).trim()
+  const named = there.find((saved) => withoutOld(paths.basename(saved.path)) === name)
+  if (named !== undefined || newest === undefined) return named
+  const advice = `write the folder to resume from into it, ${paths.basename(newest.path)} being the newest`
+  return yield* folderPattern.test(name)
+    ? missing(pointer, `names ${name}, which is not there: ${advice}`)
+    : corrupt(pointer, `does not name a checkpoint: ${advice}`)
+})
+
+/**
+ * Loads one checkpoint from its folder, or the latest from the folder of a run, and verifies every byte of it. Writes
+ * nothing, so the run may still be training. Fails with `CheckpointError`: Missing, Corrupt, or Mismatch.
+ */
+export const loadFolder = (
+  path: string
+): Effect.Effect<Snapshot, CheckpointError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const paths = yield* Path.Path
+    const folder = paths.resolve(path)
+    if (yield* Effect.mapError(fs.exists(paths.join(folder, "latest")), Safetensors.unreadable(folder))) {
+      return yield* loadFrom(folder, "latest")
+    }
+    return yield* Effect.mapError(readFolder(folder), withAdvice("Load another checkpoint of the run"))
+  })
+
+const withAdvice = (advice: string) => ({ cause, detail, path, reason }: CheckpointError) =>
+  new CheckpointError({ reason, path, detail: `${detail}. ${advice}`, cause })
+
+const readFolder = Effect.fnUntraced(function*(folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const at = (file: string) => paths.join(folder, file)
+  const readFile = (file: string) => Effect.mapError(fs.readFile(at(file)), Safetensors.unreadable(at(file)))
+
+  const manifest = yield* decodeManifest(at(manifestFile), yield* readFile(manifestFile))
+  const named = folderPattern.exec(paths.basename(folder))
+  if (named !== null && Number(named[1]) !== manifest.step) {
+    return yield* corrupt(folder, `holds the checkpoint of step ${manifest.step}: the folder was renamed or swapped`)
+  }
+
+  /** Runs `read`, which shows every byte of the file to `see`, and compares them with the manifest. */
+  const verified = Effect.fnUntraced(function*<A, R>(
+    file: string,
+    read: (see: (bytes: Uint8Array) => void) => Effect.Effect<A, CheckpointError, R>
+  ) {
+    const saved: Digest | undefined = manifest.files[file]
+    if (saved === undefined) return yield* corrupt(at(manifestFile), `does not list ${file}`)
+    const { size } = yield* Effect.mapError(fs.stat(at(file)), Safetensors.unreadable(at(file)))
+    if (Number(size) !== saved.bytes) {
+      return yield* corrupt(at(file), `holds ${size} bytes where ${saved.bytes} were saved`)
+    }
+    const hash = createHash("sha256")
+    const value = yield* read((bytes) => hash.update(bytes))
+    if (hash.digest("hex") !== saved.sha256) {
+      return yield* corrupt(at(file), "is not as it was saved: its sha256 is not the one in manifest.json")
+    }
+    return value
+  })
+  const bytes = (file: string) => verified(file, (see) => Effect.tap(readFile(file), (data) => see(data)))
+  const json = (file: string) => Effect.flatMap(bytes(file), (data) => decodeJson(at(file), data))
+  const tensors = (file: string) => verified(file, (see) => Safetensors.read(at(file), see))
+
+  return {
+    step: manifest.step,
+    config: yield* json(configFile),
+    model: yield* tensors(modelFile),
+    optimizer: yield* tensors(optimizerFile),
+    trainerState: yield* json(stateFile),
+    tokenizer: tokenizerFile in manifest.files
+      ? yield* Effect.flatMap(bytes(tokenizerFile), (data) => decodeText(at(tokenizerFile), data))
+      : undefined
+  }
 })

@@ -38,7 +38,9 @@ const tensor: FastCheck.Arbitrary<HostTensor> = FastCheck.array(FastCheck.nat(3)
 
 const size = (shape: ReadonlyArray<number>) => shape.reduce((a, b) => a * b, 1)
 
-const name = FastCheck.oneof(FastCheck.fullUnicodeString(), FastCheck.constantFrom("__proto__", "10", "9", "", "\"\\{:"))
+const oddNames = FastCheck.constantFrom("__proto__", "10", "9", "", "\"\\{:")
+
+const name = FastCheck.oneof(FastCheck.fullUnicodeString(), oddNames)
 
 const tensors: FastCheck.Arbitrary<Tensors> = FastCheck.array(FastCheck.tuple(name, tensor), { maxLength: 6 })
   .map((entries) => Object.fromEntries(entries.filter(([name]) => name !== "__metadata__")))
@@ -98,7 +100,7 @@ describe("Safetensors", () => {
   })
 
   it.each<[string, Tensors, RegExp]>([
-    ["a shape that does not fit", { w: { shape: [2, 3], data: new Float32Array(5) } }, /tensor "w": shape \[2, 3\].* 5 num/],
+    ["a shape that does not fit", { w: { shape: [2, 3], data: new Float32Array(5) } }, /"w": shape \[2, 3\].* 5 num/],
     ["a negative shape", { w: { shape: [-1, -2], data: new Float32Array(2) } }, /tensor "w": shape \[-1, -2\]/],
     ["the reserved name", { __metadata__: { shape: [0], data: new Float32Array(0) } }, /__metadata__/]
   ])("refuses to write %s", (_, tensors, message) => {
@@ -109,7 +111,8 @@ describe("Safetensors", () => {
 
   it("widens every F16 there is to the f32 of the same value", () => {
     const halves = Uint16Array.from({ length: 65536 }, (_, i) => i)
-    const file = fileOf("{\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],\"data_offsets\":[0,131072]}}", new Uint8Array(halves.buffer))
+    const header = "{\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],\"data_offsets\":[0,131072]}}"
+    const file = fileOf(header, new Uint8Array(halves.buffer))
     const { data, shape } = Either.getOrThrow(Safetensors.decode(file)).h
     expect(shape).toEqual([256, 256])
     expect(data).toBeInstanceOf(Float32Array)
@@ -160,7 +163,7 @@ describe("Safetensors", () => {
     ["a negative offset", fileOf(`{"a":${f32("[1]", "[-4,0]")}}`, 4), /data_offsets is not/],
     ["a span that is not the shape's", fileOf(`{"a":${f32("[2]", "[0,4]")}}`, 4), /takes 8 bytes, not 4/],
     ["a shape beyond all numbers", fileOf(`{"a":${f32("[1e9,1e9,1e9]", "[0,4]")}}`, 4), /takes 4e\+27 bytes, not 4/],
-    ["an overlap", fileOf(`{"a":${f32("[2]", "[0,8]")},"b":${f32("[2]", "[4,12]")}}`, 12), /"b" starts at byte 4.* byte 8/],
+    ["an overlap", fileOf(`{"a":${f32("[2]", "[0,8]")},"b":${f32("[2]", "[4,12]")}}`, 12), /"b" starts.* 4 .* byte 8/],
     ["a gap", fileOf(`{"a":${f32("[1]", "[0,4]")},"b":${f32("[1]", "[8,12]")}}`, 12), /"b" starts at byte 8.* byte 4/],
     ["a gap at the start", fileOf(`{"a":${f32("[1]", "[4,8]")}}`, 8), /"a" starts at byte 4.* byte 0/],
     ["data cut short", fileOf(`{"a":${f32("[2]", "[0,8]")}}`, 7), /describes 8 bytes of data, the file holds 7/],
