@@ -24,12 +24,14 @@ export interface HeldOutLosses {
   /** A standard model that saw every repeated sequence once. */
   readonly deduplicated?: number
   readonly off: number
+  readonly placebo: number
   readonly all: number
 }
 
 /** The memorization gap, held-out minus repeated loss (MemSinks, section 5.2). */
 export interface Gaps {
   readonly standard: number
+  /** Against the held-out loss with random sinks on: a sequence that was never trained has no sinks of its own. */
   readonly own: number
   readonly off: number
   readonly placebo: number

@@ -234,10 +234,11 @@ const make = (config: TrainConfig): Effect.Effect<
       let scored = 0
       let hits = 0
       let extracted = 0
-      for (let first = 0; first < rows.length; first += EVAL_ROWS) {
-        const chunk = rows.slice(first, first + EVAL_ROWS)
+      const size = Math.min(EVAL_ROWS, rows.length)
+      for (let first = 0; first < rows.length; first += size) {
+        const chunk = rows.slice(first, first + size)
         // the last chunk is filled up, so that one compiled pass serves all
-        const full = [...chunk, ...Array.from({ length: EVAL_ROWS - chunk.length }, () => chunk[0]!)]
+        const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
         const batch = batchOf(full, data.seqLen)
         const scores = yield* model.evaluate(batch, mode)
         for (let r = 0; r < chunk.length; r++) {
@@ -290,19 +291,24 @@ const make = (config: TrainConfig): Effect.Effect<
       const scope = yield* Effect.scope
       const pull = yield* Stream.toPull(Stream.rechunk(data.batches(cursor), 1))
       const tokensPerStep = data.batchSize * data.seqLen * accumulation
-      let seconds = 0
-      let stepsHere = 0
-      let windowStart = performance.now()
+      const first = step
       let windowSteps = 0
+      // training time without evaluation and saving; a step counts when its losses have arrived
+      let seconds = 0
+      let since = performance.now()
+      const clock = () => {
+        const now = performance.now()
+        seconds += (now - since) / 1000
+        since = now
+      }
+      const pause = (effect: Effect.Effect<TrainEvent, TrainError>) =>
+        Effect.tap(effect, () => Effect.sync(() => void (since = performance.now())))
       let pending: Fiber.Fiber<Stepped, TrainError> | undefined
 
       const closeWindow = Effect.gen(function*() {
         const count = windowSteps
         const last = step
-        const elapsed = (performance.now() - windowStart) / 1000
-        seconds += elapsed
         windowSteps = 0
-        windowStart = performance.now()
         const reading = device.read(optimizer.history).pipe(
           Effect.flatMap((history) => {
             let sum = 0
@@ -312,6 +318,7 @@ const make = (config: TrainConfig): Effect.Effect<
               if (!Number.isFinite(loss) || !Number.isFinite(norm)) return diverged(s + 1, loss)
               sum += loss
             }
+            clock()
             const slot = ((last - 1) % config.logEvery) * 4
             return Effect.succeed(
               new Stepped({
@@ -321,7 +328,7 @@ const make = (config: TrainConfig): Effect.Effect<
                 gradNorm: history[slot + 1]!,
                 learningRate: history[slot + 2]!,
                 tokens: last * tokensPerStep,
-                tokensPerSecond: (stepsHere * tokensPerStep) / Math.max(1e-9, seconds)
+                tokensPerSecond: ((last - first) * tokensPerStep) / Math.max(1e-9, seconds)
               })
             )
           })
@@ -356,32 +363,29 @@ const make = (config: TrainConfig): Effect.Effect<
           },
           catch: (error) => Option.some(error as TrainError)
         })
-        stepsHere++
         windowSteps++
         const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
         const events: Array<TrainEvent> = []
         const work = Effect.gen(function*() {
           if (step % config.logEvery === 0) events.push(...(yield* closeWindow))
           if (due(config.evalEvery)) {
-            events.push(...(yield* drain), yield* evaluateSplits)
-            windowStart = performance.now()
+            events.push(...(yield* drain), yield* pause(evaluateSplits))
           }
           if (due(config.saveEvery) || step === steps) {
             events.push(...(yield* drain))
-            events.push(new Saved({ step, path: yield* save }))
-            windowStart = performance.now()
+            events.push(yield* pause(Effect.map(save, (path) => new Saved({ step, path }))))
           }
           if (step === steps) {
             events.push(new Finished({
               step,
               seconds,
-              tokensPerSecond: (stepsHere * tokensPerStep) / Math.max(1e-9, seconds)
+              tokensPerSecond: ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
             }))
           }
         })
         yield* Effect.mapError(work, Option.some)
         // the device works on its own thread, but interruption and progress need a turn of this one
-        if (events.length > 0 || stepsHere % 4 === 0) yield* Effect.yieldNow()
+        yield* Effect.yieldNow()
         return Chunk.fromIterable(events)
       })
 

@@ -12,24 +12,9 @@ import { type SinkMode, SinkConfig } from "../src/Sink.ts"
 import { expectClose } from "./reference/compare.ts"
 import * as Reference from "./reference/model.ts"
 import { makeRandom } from "./reference/random.ts"
-import { batchOfDocuments } from "./support.ts"
+import { batchOfDocuments, referenceConfig } from "./support.ts"
 
 const device = NodeDevice.layer()
-
-const referenceConfig = (c: ModelConfig): Reference.ReferenceConfig => ({
-  vocabSize: c.vocabSize,
-  hiddenSize: c.hiddenSize,
-  numHiddenLayers: c.numHiddenLayers,
-  numAttentionHeads: c.numAttentionHeads,
-  numKeyValueHeads: c.kvHeads,
-  headDim: c.headSize,
-  general: c.general,
-  pool: c.pool,
-  block: c.sinks?.block ?? 1,
-  rmsNormEps: c.rmsNormEps,
-  ropeTheta: c.ropeTheta,
-  tieWordEmbeddings: c.tieWordEmbeddings
-})
 
 const cases: ReadonlyArray<{
   readonly name: string

@@ -1,0 +1,482 @@
+/**
+ * Pretraining with sequence-ID sinks: trains a standard model and a sink model on the same data with the same seed, then
+ * measures what switching the sinks off removes, beside the placebo and the baselines (MemSinks, sections 4 and 5).
+ *
+ * Arms share everything but what their name says: the data, its order, the token budget, the seed, and the initial weights
+ * wherever shapes agree. They run one after the other on one device; a lost device is rebuilt and the arm goes on from its
+ * last checkpoint. An arm that is finished is never trained twice: a resumed run reads its result from the run's folder.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { Checkpoints } from "../src/Checkpoints.ts"
+import { DataConfig, DataStream } from "../src/DataStream.ts"
+import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
+import { Device } from "../src/gpu/Device.ts"
+import { Model } from "../src/Model.ts"
+import { ModelConfig } from "../src/ModelConfig.ts"
+import { OptimizerConfig } from "../src/Optimizer.ts"
+import * as Sink from "../src/Sink.ts"
+import * as TrainEvent from "../src/TrainEvent.ts"
+import { TrainConfig, Trainer } from "../src/Trainer.ts"
+import type { Arm, Continuation, Curve, PretrainReport, RepeatedLosses, SeedResult } from "./Report.ts"
+
+const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
+  Schema.optionalWith(schema, { default: value })
+
+const positive = Schema.Int.pipe(Schema.positive())
+
+/** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
+export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
+  data: withDefault(DataConfig, () => new DataConfig({ repeatedSequences: 8, heldOutSequences: 128 })),
+  /** The sink model. The standard model is the same without its pool. The vocabulary follows the tokenizer. */
+  model: withDefault(ModelConfig, () => demoModel),
+  training: withDefault(TrainConfig, () =>
+    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 6e-3 }), evalSequences: 16 })),
+  /** Also train a standard model as wide as what the sink model has on for one token. Default false. */
+  activeWidthBaseline: withDefault(Schema.Boolean, () => false),
+  /** Also train a standard model that sees every repeated sequence once. Default false. */
+  deduplicatedBaseline: withDefault(Schema.Boolean, () => false),
+  /** Evaluations along training, for the curves. Default 8. */
+  evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 8),
+  /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
+  promptTokens: withDefault(positive, () => 16),
+  /** How many seeds to run; the first is `data.seed`. Default 1. */
+  seeds: withDefault(positive, () => 1)
+}) {}
+
+/** Two layers of width 48 with 144 general neurons and 2,048 sinks, of which a sequence lights 32. */
+const demoModel = new ModelConfig({
+  vocabSize: 256,
+  hiddenSize: 48,
+  numHiddenLayers: 2,
+  numAttentionHeads: 2,
+  intermediateSize: 144 + 2048,
+  sinks: new Sink.SinkConfig({ pool: 2048, active: 32 })
+})
+
+export type PretrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
+
+/** What the pipeline tells while it runs. */
+export type PretrainEvent =
+  | { readonly _tag: "Stage"; readonly message: string }
+  | {
+    readonly _tag: "Training"
+    readonly arm: string
+    readonly seed: number
+    /** Which of all trainings of the run this is, from 0, and how many there are. */
+    readonly index: number
+    readonly count: number
+    readonly event: TrainEvent.TrainEvent
+  }
+
+export interface PretrainOptions {
+  /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
+  readonly device: Layer.Layer<Device, DeviceError>
+  /** Where checkpoints, metrics and the report go. Default: nowhere, checkpoints stay in memory. */
+  readonly outDir?: string
+  /** Go on in a folder that already holds this run. Default false: such a folder is refused. */
+  readonly resume?: boolean
+  readonly cacheDirectory?: string
+  readonly onEvent?: (event: PretrainEvent) => Effect.Effect<void>
+  /** What to record as having run it. */
+  readonly versions?: Readonly<Record<string, string>>
+}
+
+/** What one trained arm gives to the report; JSON, kept beside its checkpoints. */
+interface ArmResult {
+  readonly arm: Arm
+  readonly adapter: string
+  readonly curves: ReadonlyArray<Curve>
+  /** Mean loss by sink mode; a standard model has only `own`. */
+  readonly repeated: Readonly<Record<string, number>>
+  readonly heldOut: Readonly<Record<string, number>>
+  readonly extraction: Readonly<Record<string, number>>
+  readonly continuation: { readonly prompt: string; readonly truth: string; readonly texts: Readonly<Record<string, string>> }
+  readonly seconds: number
+  readonly tokens: number
+}
+
+interface ArmPlan {
+  readonly name: string
+  readonly model: ModelConfig
+  readonly data: DataConfig
+}
+
+/** The sink model's config with the pool taken out and `width` neurons left. */
+const withoutSinks = (c: ModelConfig, width: number): ModelConfig => {
+  const { sinks: _, ...rest } = c
+  return new ModelConfig({ ...rest, intermediateSize: width })
+}
+
+/** The arms of one seed, in the order they run. */
+const armsOf = (config: PretrainConfig, vocabSize: number, seed: number): ReadonlyArray<ArmPlan> => {
+  const model = new ModelConfig({ ...config.model, vocabSize })
+  const data = new DataConfig({ ...config.data, seed })
+  return [
+    { name: "standard", model: withoutSinks(model, model.general), data },
+    { name: "sinks", model, data },
+    ...(config.activeWidthBaseline
+      ? [{ name: "standardActiveWidth", model: withoutSinks(model, model.activeSize), data }]
+      : []),
+    ...(config.deduplicatedBaseline
+      ? [{
+        name: "deduplicated",
+        model: withoutSinks(model, model.general),
+        data: new DataConfig({ ...data, arm: "deduplicated" })
+      }]
+      : [])
+  ]
+}
+
+const trainArm = (
+  plan: ArmPlan,
+  config: PretrainConfig,
+  seed: number,
+  onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>,
+  stage: (message: string) => Effect.Effect<void>
+): Effect.Effect<ArmResult, PretrainError, Device | DataStream | Checkpoints> =>
+  Effect.gen(function*() {
+    const data = yield* DataStream
+    const steps = config.training.steps ??
+      Math.max(1, Math.floor(data.batchesPerEpoch / config.training.gradientAccumulation))
+    const training = new TrainConfig({
+      ...config.training,
+      steps,
+      evalEvery: config.evaluations === 0 ? 0 : Math.max(1, Math.floor(steps / config.evaluations))
+    })
+    return yield* Effect.gen(function*() {
+      const trainer = yield* Trainer
+      const model = yield* Model
+      const device = yield* Device
+      const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
+      const curves = new Map<string, Array<{ step: number; tokens: number; loss: number }>>()
+      const addPoint = (name: string, step: number, loss: number) => {
+        const points = curves.get(name) ?? []
+        points.push({ step, tokens: step * tokensPerStep, loss })
+        curves.set(name, points)
+      }
+      let seconds = 0
+      yield* trainer.run.pipe(
+        Stream.tap((event) => {
+          if (event._tag === "Stepped") addPoint("train", event.step, event.loss)
+          if (event._tag === "Evaluated") {
+            for (const [name, loss] of Object.entries(event.losses)) addPoint(name, event.step, loss)
+          }
+          if (event._tag === "Finished") seconds = event.seconds
+          return onEvent(event)
+        }),
+        Stream.runDrain
+      )
+
+      yield* stage(`measuring ${plan.name}`)
+      const repeatedRows = data.split("repeated")
+      const heldOutRows = data.split("heldOut")
+      const modes: ReadonlyArray<readonly [string, Sink.SinkMode]> = plan.model.sinks === undefined
+        ? [["own", Sink.own]]
+        : [["own", Sink.own], ["off", Sink.off], ["placebo", Sink.placebo], ["all", Sink.all]]
+      const repeated: Record<string, number> = {}
+      const heldOut: Record<string, number> = {}
+      const extraction: Record<string, number> = {}
+      const texts: Record<string, string> = {}
+      const perSequence: Record<string, ReadonlyArray<number>> = {}
+      for (const [name, mode] of modes) {
+        const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
+        repeated[name] = score.loss
+        extraction[name] = score.extractionRate
+        perSequence[name] = score.sequences
+        // held-out sequences have ids that no step has trained: for them own sinks are a placebo
+        if (plan.model.sinks === undefined || name !== "own") heldOut[name] = (yield* trainer.evaluate(heldOutRows, mode)).loss
+      }
+      const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
+      if (shown !== undefined) {
+        const prompt = shown.tokens.slice(0, Math.min(config.promptTokens, shown.tokens.length - 1))
+        for (const [name, mode] of modes) {
+          if (name !== "own" && name !== "off") continue
+          const all = yield* model.generate(prompt, {
+            maxNewTokens: shown.tokens.length - 1 - prompt.length,
+            id: shown.id,
+            mode
+          })
+          texts[name] = data.tokenizer.decode(all.subarray(prompt.length))
+        }
+      }
+      const text = (from: number, to: number) =>
+        shown === undefined ? "" : data.tokenizer.decode(shown.tokens.subarray(from, to))
+      const promptEnd = shown === undefined ? 0 : Math.min(config.promptTokens, shown.tokens.length - 1)
+      return {
+        arm: {
+          name: plan.name,
+          parameters: plan.model.numParameters,
+          activeParameters: plan.model.numActiveParameters,
+          steps,
+          tokens: steps * tokensPerStep
+        },
+        adapter: device.name,
+        curves: [...curves].map(([name, points]) => ({ arm: plan.name, name, points })),
+        repeated,
+        heldOut,
+        extraction,
+        continuation: {
+          prompt: text(0, promptEnd),
+          truth: text(promptEnd, (shown?.tokens.length ?? 1) - 1),
+          texts
+        },
+        seconds,
+        tokens: steps * tokensPerStep
+      }
+    }).pipe(Effect.provide(
+      Trainer.layer(training).pipe(Layer.provideMerge(Model.layer(plan.model, { seed })))
+    ))
+  })
+
+/** The repeated sequence to show: the one whose document's name sorts last, which is the most recent address. */
+const shownSequence = (data: DataStream["Type"], count: number): number => {
+  const rows = data.split("repeated")
+  let best = 0
+  for (let i = 1; i < count; i++) if (rows[i]!.document > rows[best]!.document) best = i
+  return best
+}
+
+const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, seconds: number): SeedResult => {
+  const standard = results.get("standard")!
+  const sinks = results.get("sinks")!
+  const repeated: RepeatedLosses = {
+    standard: standard.repeated["own"]!,
+    own: sinks.repeated["own"]!,
+    off: sinks.repeated["off"]!,
+    placebo: sinks.repeated["placebo"]!,
+    all: sinks.repeated["all"]!
+  }
+  const activeWidth = results.get("standardActiveWidth")?.heldOut["own"]
+  const deduplicated = results.get("deduplicated")?.heldOut["own"]
+  const heldOut = {
+    standard: standard.heldOut["own"]!,
+    ...(activeWidth === undefined ? {} : { standardActiveWidth: activeWidth }),
+    ...(deduplicated === undefined ? {} : { deduplicated }),
+    off: sinks.heldOut["off"]!,
+    placebo: sinks.heldOut["placebo"]!,
+    all: sinks.heldOut["all"]!
+  }
+  const gaps = {
+    standard: heldOut.standard - repeated.standard,
+    // own sinks mean nothing for a sequence that was never trained: its held-out loss is that of sinks at random
+    own: heldOut.placebo - repeated.own,
+    off: heldOut.off - repeated.off,
+    placebo: heldOut.placebo - repeated.placebo,
+    all: heldOut.all - repeated.all
+  }
+  const continuation: Continuation = {
+    prompt: sinks.continuation.prompt,
+    truth: sinks.continuation.truth,
+    standard: standard.continuation.texts["own"] ?? "",
+    own: sinks.continuation.texts["own"] ?? "",
+    off: sinks.continuation.texts["off"] ?? ""
+  }
+  const all = [...results.values()]
+  return {
+    seed,
+    gapClosed: 1 - gaps.off / gaps.standard,
+    repeated,
+    heldOut,
+    gaps,
+    extraction: {
+      standard: standard.extraction["own"]!,
+      own: sinks.extraction["own"]!,
+      off: sinks.extraction["off"]!
+    },
+    continuation,
+    curves: all.flatMap((result) => result.curves),
+    seconds,
+    tokensPerSecond: all.reduce((n, r) => n + r.tokens, 0) / Math.max(1e-9, all.reduce((n, r) => n + r.seconds, 0))
+  }
+}
+
+/** Field by field, the mean of equal records of numbers. */
+const meanOf = <T extends object>(records: ReadonlyArray<T>): T =>
+  Object.fromEntries(
+    Object.keys(records[0]!).map((key) => [
+      key,
+      records.reduce((sum, record) => sum + (record as Record<string, number>)[key]!, 0) / records.length
+    ])
+  ) as T
+
+/**
+ * Run all arms of all seeds and report. Interruptible at any moment; with an `outDir` and `resume` a later call goes on
+ * from there. Fails with the first arm's error; what was trained before it stays in the folder.
+ */
+export const run = (
+  config: PretrainConfig,
+  options: PretrainOptions
+): Effect.Effect<PretrainReport, PretrainError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const onEvent = options.onEvent ?? (() => Effect.void)
+    const stage = (message: string) => onEvent({ _tag: "Stage", message })
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const began = performance.now()
+    if (config.data.repeatedSequences === 0) {
+      return yield* Effect.fail(problem("data.repeatedSequences must be at least 1: without repeats nothing is memorized"))
+    }
+    if (config.model.sinks === undefined) {
+      return yield* Effect.fail(problem("model.sinks is missing: this pipeline compares a sink model with a standard one"))
+    }
+    const outDir = options.outDir
+    if (outDir !== undefined) yield* claimFolder(outDir, config, options.resume ?? false)
+
+    const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
+    const count = seeds.length * armsOf(config, config.model.vocabSize, 0).length
+    const finished = new Map<string, ArmResult>()
+    const stores = new Map<string, Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path>>()
+    const folderOf = (seed: number, arm: string) =>
+      outDir === undefined ? undefined : path.join(outDir, `seed-${seed}`, arm)
+
+    /** All that is not finished yet, on one device. Called again on a fresh one when that is lost. */
+    const attempt = Effect.gen(function*() {
+      const device = yield* Device
+      yield* stage(`training on ${device.name}: ${device.reason}`)
+      let index = 0
+      for (const seed of seeds) {
+        const streams = new Map<string, Layer.Layer<DataStream, DataError, FileSystem.FileSystem>>()
+        yield* Effect.gen(function*() {
+          for (const planned of armsOf(config, config.model.vocabSize, seed)) {
+            const position = index++
+            const key = `${seed}/${planned.name}`
+            if (finished.has(key)) continue
+            const folder = folderOf(seed, planned.name)
+            const known = folder === undefined ? undefined : yield* readResult(path.join(folder, "result.json"))
+            if (known !== undefined) {
+              finished.set(key, known)
+              continue
+            }
+            const dataKey = planned.data.arm
+            const streamLayer = streams.get(dataKey) ?? DataStream.layer(
+              Schema.encodeSync(DataConfig)(planned.data),
+              options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
+            )
+            streams.set(dataKey, streamLayer)
+            const store = stores.get(key) ?? (folder === undefined
+              // built once and kept, so that it outlives a lost device
+              ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
+              : Checkpoints.layerFileSystem(folder, { resume: true }))
+            stores.set(key, store)
+            const result = yield* Effect.gen(function*() {
+              const data = yield* DataStream
+              const plan = armsOf(config, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
+              const metrics = folder === undefined ? undefined : path.join(folder, "metrics.jsonl")
+              return yield* trainArm(plan, config, seed, (event) =>
+                Effect.zipRight(
+                  metrics === undefined
+                    ? Effect.void
+                    : fs.writeFileString(metrics, TrainEvent.toJsonLine(event), { flag: "a" }).pipe(
+                      // a metrics file that cannot be written must not end hours of training
+                      Effect.catchAll((error) => Effect.logWarning(`${metrics}: ${error.message}`))
+                    ),
+                  onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event })
+                ), stage)
+            }).pipe(Effect.provide(Layer.merge(streamLayer, store)))
+            if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
+            finished.set(key, result)
+          }
+        })
+      }
+    }).pipe(Effect.provide(options.device))
+
+    yield* attempt.pipe(
+      Effect.tapError((error) =>
+        isLost(error) ? stage(`${error.message}; going on from the last checkpoint on a fresh device`) : Effect.void
+      ),
+      Effect.retry({ while: isLost, times: 3 })
+    )
+
+    const perSeed = seeds.map((seed) => {
+      const results = new Map(
+        [...finished].filter(([key]) => key.startsWith(`${seed}/`)).map(([key, r]) => [key.split("/")[1]!, r] as const)
+      )
+      return seedResult(seed, results, [...results.values()].reduce((n, r) => n + r.seconds, 0))
+    })
+    const first = [...finished.values()]
+    const report: PretrainReport = {
+      gapClosed: perSeed.reduce((n, s) => n + s.gapClosed, 0) / perSeed.length,
+      repeated: meanOf(perSeed.map((s) => s.repeated)),
+      heldOut: meanOf(perSeed.map((s) => s.heldOut)),
+      gaps: meanOf(perSeed.map((s) => s.gaps)),
+      extraction: meanOf(perSeed.map((s) => s.extraction)),
+      seconds: (performance.now() - began) / 1000,
+      tokensPerSecond: first.reduce((n, r) => n + r.tokens, 0) / Math.max(1e-9, first.reduce((n, r) => n + r.seconds, 0)),
+      adapter: first[0]!.adapter,
+      seeds,
+      arms: [...new Map(first.map((r) => [r.arm.name, r.arm])).values()],
+      perSeed,
+      config: Schema.encodeSync(PretrainConfig)(config),
+      versions: options.versions ?? {}
+    }
+    if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), report)
+    return report
+  })
+
+const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", path: "config", detail })
+
+const isLost = (error: PretrainError): boolean => error._tag === "DeviceError" && error.reason === "Lost"
+
+const writeJson = (file: string, value: unknown) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const temporary = `${file}.${Math.trunc(performance.now() * 1000)}.tmp`
+    yield* fs.writeFileString(temporary, `${JSON.stringify(value, undefined, 2)}\n`)
+    yield* fs.rename(temporary, file)
+  }).pipe(
+    Effect.mapError((error) =>
+      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` })
+    )
+  )
+
+/** A finished arm's result, or undefined where there is none that can be read. */
+const readResult = (file: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    return JSON.parse(yield* fs.readFileString(file)) as ArmResult
+  }).pipe(Effect.catchAll(() => Effect.succeed(undefined)), Effect.catchAllDefect(() => Effect.succeed(undefined)))
+
+/** Take a run's folder: a fresh one, or with `resume` one that holds this very run. */
+const claimFolder = (outDir: string, config: PretrainConfig, resume: boolean) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const file = path.join(outDir, "run.json")
+    const encoded = Schema.encodeSync(PretrainConfig)(config)
+    const unwritable = (error: { readonly message: string }) =>
+      new CheckpointError({
+        reason: "Write",
+        path: outDir,
+        detail: `cannot be written: ${error.message}. Choose another folder with --out-dir`
+      })
+    yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
+    const entries = yield* Effect.mapError(fs.readDirectory(outDir), unwritable)
+    if (entries.length > 0 && !resume) {
+      return yield* new CheckpointError({
+        reason: "Mismatch",
+        path: outDir,
+        detail: "is not empty: pass --resume to go on with the run it holds, or choose another --out-dir"
+      })
+    }
+    if (entries.includes("run.json")) {
+      const text = yield* Effect.mapError(fs.readFileString(file), unwritable)
+      const before = yield* Effect.try({
+        try: () => JSON.parse(text) as { readonly config?: unknown },
+        catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+      })
+      if (JSON.stringify(before.config) !== JSON.stringify(encoded)) {
+        return yield* new CheckpointError({
+          reason: "Mismatch",
+          path: file,
+          detail: "the folder holds a run with another configuration: resume with the same one, or choose another --out-dir"
+        })
+      }
+      return
+    }
+    yield* writeJson(file, { kind: "pretrain", config: encoded })
+  })
