@@ -1,0 +1,364 @@
+import * as FastCheck from "effect/FastCheck"
+import { readFileSync } from "node:fs"
+import { describe, expect, it } from "vitest"
+import { toId } from "../src/Batch.ts"
+import * as Sink from "../src/Sink.ts"
+import { SinkConfig } from "../src/Sink.ts"
+
+interface GoldenCase {
+  readonly dtype: "int64" | "int32"
+  readonly seqId: number
+  readonly sinks: number
+  readonly p: number
+  readonly active: number
+  readonly maskHex: string
+}
+
+const golden = JSON.parse(readFileSync(new URL("fixtures/seqtd-masks.json", import.meta.url), "utf8")) as {
+  readonly cases: ReadonlyArray<GoldenCase>
+}
+
+/** The wide pool of single neurons in which most statistics are taken: 4 of 64 are shared by chance. */
+const wide = new SinkConfig({ pool: 1024, active: 64, block: 1 })
+/** The default of the `tiny` preset: 2 blocks of 128. */
+const tiny = new SinkConfig({ pool: 2048, active: 32 })
+
+/** 64 well-spread bits from a counter, by other arithmetic than the module's. */
+const spreadId = (i: number): bigint => BigInt.asUintN(64, BigInt(i + 1) * 0x9e3779b97f4a7c15n + 0x1234567n)
+
+/** How many standard errors a mean may be off: by chance alone once in 16,000 times. */
+const ERRORS = 4
+
+/** The value that a chi-square variable of `df` degrees stays below, `z` standard normal deviations up (Wilson-Hilferty). */
+const chiSquareQuantile = (df: number, z: number): number => df * (1 - 2 / (9 * df) + z * Math.sqrt(2 / (9 * df))) ** 3
+
+const expectChiSquare = (value: number, df: number): void => {
+  expect(value).toBeGreaterThan(chiSquareQuantile(df, -ERRORS))
+  expect(value).toBeLessThan(chiSquareQuantile(df, ERRORS))
+}
+
+const overlap = (a: Uint32Array, b: Uint32Array): number => {
+  const set = new Set(a)
+  return b.reduce((n, unit) => n + (set.has(unit) ? 1 : 0), 0)
+}
+
+/** Overlaps of pairs of k of n units must have the mean (and variance, where they are many) of independent draws. */
+const expectIndependent = (
+  config: SinkConfig,
+  pairs: ReadonlyArray<readonly [Uint32Array, Uint32Array]>
+): void => {
+  const [n, k] = [config.units, config.activeUnits]
+  const overlaps = pairs.map(([a, b]) => overlap(a, b))
+  const mean = overlaps.reduce((a, b) => a + b, 0) / overlaps.length
+  const want = (k * k) / n
+  const variance = (want * (1 - k / n) * (n - k)) / (n - 1)
+  expect(Math.abs(mean - want)).toBeLessThan(ERRORS * Math.sqrt(variance / overlaps.length))
+  // the same units twice, or nearly, never happens by chance where k is not tiny
+  if (k >= 16) expect(Math.max(...overlaps)).toBeLessThan(want + 8 * Math.sqrt(variance))
+}
+
+const range = (n: number): ReadonlyArray<number> => Array.from({ length: n }, (_, i) => i)
+
+describe("the reference hash", () => {
+  it("matches all 86 golden masks bit for bit, at both widths of id", () => {
+    expect(golden.cases.map((c) => c.dtype).sort().join()).toBe([...Array(43).fill("int32"), ...Array(43).fill("int64")].join())
+    for (const c of golden.cases) {
+      const mask = Sink.referenceMask(BigInt(c.seqId), c.sinks, c.p, c.dtype === "int32" ? 32 : 64)
+      const bytes = Buffer.alloc(Math.ceil(c.sinks / 8))
+      mask.forEach((on, j) => {
+        bytes[j >> 3]! |= on << (j & 7)
+      })
+      const name = `${c.dtype} id ${c.seqId}, ${c.sinks} sinks, p ${c.p}`
+      expect(`${name}: ${bytes.toString("hex")}`).toBe(`${name}: ${c.maskHex}`)
+      expect(mask.reduce((a, b) => a + b, 0)).toBe(c.active)
+    }
+  })
+
+  it("is what a config with the reference assignment lights, whatever the type of an id", () => {
+    for (const referenceIdBits of [32, 64] as const) {
+      const config = new SinkConfig({ pool: 2460, active: 738, block: 1, assignment: "reference", referenceIdBits })
+      expect(config.probability).toBe(0.3)
+      for (const id of [1n, 49275n, 6456965n, -3n]) {
+        const mask = Sink.referenceMask(id, 2460, 0.3, referenceIdBits)
+        expect([...Sink.unitsOf(config, id)]).toEqual(range(2460).filter((j) => mask[j] === 1))
+        expect([...Sink.unitsOf(config, BigInt.asUintN(64, id))]).toEqual([...Sink.unitsOf(config, id)])
+      }
+    }
+  })
+
+  it("keeps its known defects", () => {
+    // id 0 lights every sink
+    for (const bits of [32, 64] as const) expect(Sink.referenceMask(0n, 512, 0.013, bits)).toEqual(new Uint8Array(512).fill(1))
+    // at 32 bits, ids 65,536 apart are one; at 64 bits they are not
+    for (const id of [1n, 77n, 49275n]) {
+      expect(Sink.referenceMask(id + 65536n, 512, 0.3, 32)).toEqual(Sink.referenceMask(id, 512, 0.3, 32))
+      expect(Sink.referenceMask(id + 65536n, 512, 0.3, 64)).not.toEqual(Sink.referenceMask(id, 512, 0.3, 64))
+    }
+    // ids s and 2s share half of their sinks, where independent masks would share p = 0.3 of them
+    const once = Sink.referenceMask(12345n, 4096, 0.3, 64)
+    const twice = Sink.referenceMask(24690n, 4096, 0.3, 64)
+    const shared = once.filter((on, j) => on + twice[j]! === 2).length / once.filter((on) => on === 1).length
+    expect(Math.abs(shared - 0.5)).toBeLessThan(ERRORS * Math.sqrt(0.25 / (4096 * 0.3)))
+  })
+})
+
+describe("the permutation", () => {
+  it("lights exactly k distinct units for any id, pool, share and seed", () => {
+    const ids = FastCheck.oneof(
+      FastCheck.bigInt({ min: -(2n ** 63n), max: 2n ** 64n - 1n }),
+      FastCheck.constantFrom(0n, 1n, -1n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n)
+    )
+    const configs = FastCheck.tuple(FastCheck.integer({ min: 1, max: 60 }), FastCheck.nat(), FastCheck.integer()).map(
+      ([units, k, seed]) => new SinkConfig({ pool: units * 4, active: (1 + (k % units)) * 4, block: 4, seed })
+    )
+    FastCheck.assert(
+      FastCheck.property(configs, ids, (config, id) => {
+        const units = Sink.unitsOf(config, id)
+        expect(new Set(units).size).toBe(config.activeUnits)
+        expect(units.length).toBe(config.activeUnits)
+        expect([...units]).toEqual([...units].sort((a, b) => a - b))
+        expect(units.every((unit) => unit < config.units)).toBe(true)
+        expect([...Sink.unitsOf(config, BigInt.asUintN(64, id))]).toEqual([...units])
+      }),
+      { numRuns: 500, seed: 1 }
+    )
+  })
+
+  it("lights the whole pool when all of it is active", () => {
+    const config = new SinkConfig({ pool: 512, active: 512 })
+    for (const id of [0n, -1n, 2n ** 53n, 2n ** 64n - 1n]) expect([...Sink.unitsOf(config, id)]).toEqual(range(32))
+  })
+
+  it("gives the same units in every process and runtime", () => {
+    const pinned = JSON.parse(readFileSync(new URL("fixtures/permutation.json", import.meta.url), "utf8")) as ReadonlyArray<
+      { readonly id: string; readonly seed: number; readonly units: ReadonlyArray<number> }
+    >
+    expect(pinned.length).toBe(12)
+    for (const { id, seed, units } of pinned) {
+      const config = new SinkConfig({ pool: 4096, active: 64, block: 16, seed })
+      expect([id, ...Sink.unitsOf(config, BigInt(id))]).toEqual([id, ...units])
+    }
+  })
+
+  it.each([["consecutive ids", (i: number) => BigInt(i)], ["spread ids", spreadId]] as const)(
+    "lights every unit equally often over 20,000 %s",
+    (_, idOf) => {
+      const ids = 20_000
+      const counts = new Float64Array(wide.units)
+      for (const i of range(ids)) for (const unit of Sink.unitsOf(wide, idOf(i))) counts[unit]!++
+      const p = wide.activeUnits / wide.units
+      // counts of draws without replacement: their covariance has n - 1 equal eigenvalues N p (1 - p) n / (n - 1)
+      const n = wide.units
+      const statistic = counts.reduce((sum, c) => sum + (c - ids * p) ** 2, 0) / ((ids * p * (1 - p) * n) / (n - 1))
+      expectChiSquare(statistic, n - 1)
+    }
+  )
+
+  const relations: ReadonlyArray<readonly [string, (id: bigint) => bigint]> = [
+    ["s and s + 1", (id) => id + 1n],
+    ["s and 2s", (id) => 2n * id],
+    ["s and 3s", (id) => 3n * id],
+    ["s and -s", (id) => -id],
+    ["s and s + 65,536", (id) => id + 65536n],
+    ["s and s + 2^32", (id) => id + 2n ** 32n],
+    ["s and s * 2^32", (id) => id << 32n]
+  ]
+  it.each(relations)("lets ids %s share what independent draws share", (_, other) => {
+    for (const [config, ids] of [[wide, 3000], [tiny, 20_000]] as const) {
+      expectIndependent(
+        config,
+        range(ids).map((i) => [Sink.unitsOf(config, BigInt(i + 1)), Sink.unitsOf(config, other(BigInt(i + 1)))])
+      )
+    }
+  })
+
+  it("changes as if drawn anew when any one of the 64 bits of an id flips", () => {
+    for (const bit of range(64)) {
+      const flip = 1n << BigInt(bit)
+      expectIndependent(wide, range(200).map((i) => [Sink.unitsOf(wide, BigInt(i)), Sink.unitsOf(wide, BigInt(i) ^ flip)]))
+    }
+  })
+
+  it("has no degenerate id: special ids share with others what any two ids share", () => {
+    const special = [0n, 1n, -1n, 2n ** 31n, 2n ** 32n, 2n ** 32n - 1n, 2n ** 53n, 2n ** 63n, 0xffffffff00000000n]
+    for (const id of special) {
+      const units = Sink.unitsOf(wide, id)
+      expectIndependent(wide, range(2000).map((i) => [units, Sink.unitsOf(wide, BigInt(i + 2))]))
+    }
+  })
+
+  it("shares out sinks independently under another seed", () => {
+    for (const [a, b] of [[0, 1], [0, -1], [1, 2], [7, 7 + 2 ** 16]] as const) {
+      const [one, two] = [a, b].map((seed) => new SinkConfig({ pool: 1024, active: 64, block: 1, seed })) as [SinkConfig, SinkConfig]
+      const ids = range(2000).map(BigInt)
+      expectIndependent(one, ids.map((id) => [Sink.unitsOf(one, id), Sink.unitsOf(two, id)]))
+      // nor are the masks of one seed those of the other under a shifted id
+      expectIndependent(one, ids.map((id) => [Sink.unitsOf(one, id + BigInt(b - a)), Sink.unitsOf(two, id)]))
+    }
+  })
+})
+
+describe("Bernoulli masks", () => {
+  const config = new SinkConfig({ pool: 1024, active: 64, block: 1, assignment: "bernoulli" })
+
+  it("light each unit with probability active / pool, and as many a sequence as independent coins", () => {
+    const ids = 20_000
+    const [n, p] = [config.units, config.probability]
+    const counts = new Float64Array(n)
+    let squares = 0
+    for (const i of range(ids)) {
+      const units = Sink.unitsOf(config, BigInt(i))
+      for (const unit of units) counts[unit]!++
+      squares += (units.length - n * p) ** 2
+    }
+    expectChiSquare(counts.reduce((sum, c) => sum + (c - ids * p) ** 2, 0) / (ids * p * (1 - p)), n)
+    // the number of lit units has the binomial variance n p (1 - p); a variance itself varies by sqrt(2 / ids)
+    expect(Math.abs(squares / ids / (n * p * (1 - p)) - 1)).toBeLessThan(ERRORS * Math.sqrt(2 / ids))
+  })
+
+  it("are drawn for whole blocks when neurons are tied", () => {
+    const tied = new SinkConfig({ pool: 1024, active: 40, block: 16, assignment: "bernoulli" })
+    expect(tied.units).toBe(64)
+    const ids = 5000
+    let lit = 0
+    for (const i of range(ids)) {
+      const units = Sink.unitsOf(tied, spreadId(i))
+      expect(units.every((unit) => unit < 64)).toBe(true)
+      lit += units.length
+    }
+    const p = 40 / 1024
+    expect(Math.abs(lit / (ids * 64) - p)).toBeLessThan(ERRORS * Math.sqrt((p * (1 - p)) / (ids * 64)))
+  })
+})
+
+describe("blocks", () => {
+  it("tie neurons: 16 by default, so 32 of 2,048 neurons are 2 of 128 units", () => {
+    expect(tiny.block).toBe(16)
+    expect([tiny.units, tiny.activeUnits, tiny.probability]).toEqual([128, 2, 1 / 64])
+    expect(Sink.unitsOf(tiny, 5n).length).toBe(2)
+    expect(Sink.coefficients(tiny, 192, Sink.own, 5n).length).toBe(1 + 128)
+  })
+})
+
+describe("modes", () => {
+  const config = new SinkConfig({ pool: 256, active: 64, block: 16 })
+  const general = 192
+  const id = 42n
+  const mine = Sink.unitsOf(config, id)
+  const lit = (mode: Sink.SinkMode, of = id) => {
+    const coef = Sink.coefficients(config, general, mode, of)
+    expect(coef.length).toBe(17)
+    return { general: coef[0], sinks: [...coef.subarray(1)] }
+  }
+  const ones = (units: Iterable<number>) => {
+    const set = new Set(units)
+    return range(16).map((unit) => (set.has(unit) ? 1 : 0))
+  }
+
+  it("own lights an id's sinks and leaves the general neurons alone", () => {
+    expect(mine.length).toBe(4)
+    expect(lit(Sink.own)).toEqual({ general: 1, sinks: ones(mine) })
+  })
+
+  it("off lights none and, by default, rescales nothing", () => {
+    expect(lit(Sink.off)).toEqual({ general: 1, sinks: ones([]) })
+    expect(lit({ mode: "off", rescale: "none" })).toEqual({ general: 1, sinks: ones([]) })
+  })
+
+  it("off rescales the general neurons by count or as the reference code does", () => {
+    // 192 general, 64 of 256 active: (192 + 64) / 192, and ((192/448) + 1/4) / (192/448) = 19/12
+    expect(lit({ mode: "off", rescale: "count" })).toEqual({ general: Math.fround(4 / 3), sinks: ones([]) })
+    expect(lit({ mode: "off", rescale: "reference" })).toEqual({ general: Math.fround(19 / 12), sinks: ones([]) })
+    // the settings of the papers: 70 % general, of the rest 30 % on; and the released NULLs model
+    const paper = new SinkConfig({ pool: 300, active: 90, block: 1 })
+    expect(Sink.generalScale(paper, 700, { mode: "off", rescale: "count" })).toBeCloseTo(790 / 700, 12)
+    expect(Sink.generalScale(paper, 700, { mode: "off", rescale: "reference" })).toBeCloseTo(1 / 0.7, 12)
+    const nulls = new SinkConfig({ pool: 7692, active: 100, block: 1 })
+    expect(Sink.generalScale(nulls, 500, { mode: "off", rescale: "count" })).toBeCloseTo(1.2, 12)
+    expect(Sink.generalScale(nulls, 500, { mode: "off", rescale: "reference" })).toBeCloseTo(1.213, 4)
+  })
+
+  it("all lights every sink at its expected value", () => {
+    expect(lit(Sink.all)).toEqual({ general: 1, sinks: Array(16).fill(0.25) })
+  })
+
+  it("only lights the sinks of the listed ids, whatever the token's own id", () => {
+    const union = new Set([...Sink.unitsOf(config, 7n), ...Sink.unitsOf(config, 8n)])
+    expect(union.size).toBeGreaterThan(4)
+    expect(lit({ mode: "only", ids: [7n, 8n] })).toEqual({ general: 1, sinks: ones(union) })
+    expect(lit({ mode: "only", ids: [7n, 8n] }, 9n)).toEqual(lit({ mode: "only", ids: [7n, 8n] }))
+    expect(lit({ mode: "only", ids: [] })).toEqual({ general: 1, sinks: ones([]) })
+  })
+
+  it("except switches off every sink of the listed ids in any mode, shared ones too", () => {
+    // an id that shares some of 42's sinks, but not all
+    const other = range(100).map((i) => BigInt(i + 43)).find((one) => overlap(mine, Sink.unitsOf(config, one)) === 2)!
+    const theirs = new Set(Sink.unitsOf(config, other))
+    const left = [...mine].filter((unit) => !theirs.has(unit))
+    expect(left.length).toBe(2)
+    expect(lit({ mode: "own", except: [other] }).sinks).toEqual(ones(left))
+    expect(lit({ mode: "own", except: [id] }).sinks).toEqual(ones([]))
+    expect(lit({ mode: "own", except: [] })).toEqual(lit(Sink.own))
+    expect(lit({ mode: "all", except: [other] }).sinks).toEqual(ones(theirs).map((on) => (on === 1 ? 0 : 0.25)))
+    expect(lit({ mode: "only", ids: [id], except: [other] }).sinks).toEqual(ones(left))
+  })
+
+  it("placebo lights as many sinks as an id's own, always the same, and independent of its own", () => {
+    const stand = lit(Sink.placebo)
+    expect(stand.general).toBe(1)
+    expect(stand.sinks.filter((x) => x === 1).length).toBe(4)
+    expect(stand.sinks.filter((x) => x === 0).length).toBe(12)
+    expect(lit(Sink.placebo)).toEqual(stand)
+    expect(lit({ mode: "placebo", seed: 0 })).toEqual(stand)
+    const unitsOf = (of: bigint, seed: number) => Sink.unitsOf(wide, Sink.placeboId(of, seed))
+    const ids = range(3000).map(BigInt)
+    expectIndependent(wide, ids.map((of) => [Sink.unitsOf(wide, of), unitsOf(of, 0)]))
+    expectIndependent(wide, ids.map((of) => [unitsOf(of, 0), unitsOf(of, 1)]))
+    expectIndependent(wide, ids.map((of) => [unitsOf(of, 0), unitsOf(of + 1n, 0)]))
+  })
+
+  it("placebo stands in with ids outside the numbers people use, a different one for every id", () => {
+    const stands = range(5000).map((i) => Sink.placeboId(BigInt(i)))
+    expect(new Set(stands).size).toBe(5000)
+    for (const stand of stands) expect(stand >= 2n ** 63n && stand < 2n ** 64n).toBe(true)
+    expect(Sink.placeboId(-1n)).toBe(Sink.placeboId(2n ** 64n - 1n))
+  })
+
+  it("gathers exactly what the coefficients say, in every mode that may be gathered", () => {
+    const modes: ReadonlyArray<Sink.SinkMode> = [
+      Sink.own,
+      { mode: "own", except: [1n, 43n] },
+      { mode: "own", except: [42n] },
+      Sink.off,
+      { mode: "off", rescale: "count" },
+      { mode: "off", rescale: "reference" },
+      Sink.placebo,
+      { mode: "placebo", seed: 9 }
+    ]
+    for (const mode of modes) {
+      expect(Sink.isSparse(mode)).toBe(true)
+      for (const of of [0n, 1n, 42n, 43n, -7n, 2n ** 63n]) {
+        const { coef, units } = Sink.gathered(config, general, mode, of)
+        expect([units.length, coef.length]).toEqual([4, 5])
+        const dense = new Float32Array(17)
+        dense[0] = coef[0]!
+        units.forEach((unit, slot) => {
+          dense[1 + unit] = coef[1 + slot]!
+        })
+        expect([...dense]).toEqual([...Sink.coefficients(config, general, mode, of)])
+      }
+    }
+    const dense: ReadonlyArray<Sink.SinkMode> = [Sink.all, { mode: "only", ids: [1n] }]
+    for (const mode of dense) expect(Sink.isSparse(mode)).toBe(false)
+  })
+})
+
+describe("ids", () => {
+  it("are 64 bits: negative numbers wrap, 0 is an id like any other, fractions are refused", () => {
+    expect(toId(-1)).toBe(2n ** 64n - 1n)
+    expect(toId(2n ** 64n)).toBe(0n)
+    expect(toId(0)).toBe(0n)
+    expect(() => toId(2 ** 53)).toThrow("safe integer")
+    expect(() => toId(0.5)).toThrow("safe integer")
+  })
+})
