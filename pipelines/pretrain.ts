@@ -31,11 +31,11 @@ const positive = Schema.Int.pipe(Schema.positive())
 
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
 export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
-  data: withDefault(DataConfig, () => new DataConfig({ repeatedSequences: 8, heldOutSequences: 128 })),
+  data: withDefault(DataConfig, () => new DataConfig({ repeatedSequences: 8, repeats: 80, heldOutSequences: 128 })),
   /** The sink model. The standard model is the same without its pool. The vocabulary follows the tokenizer. */
   model: withDefault(ModelConfig, () => demoModel),
   training: withDefault(TrainConfig, () =>
-    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 6e-3 }), evalSequences: 16 })),
+    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 8e-3 }), evalSequences: 16 })),
   /** Also train a standard model as wide as what the sink model has on for one token. Default false. */
   activeWidthBaseline: withDefault(Schema.Boolean, () => false),
   /** Also train a standard model that sees every repeated sequence once. Default false. */
@@ -48,14 +48,14 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   seeds: withDefault(positive, () => 1)
 }) {}
 
-/** Two layers of width 48 with 144 general neurons and 2,048 sinks, of which a sequence lights 32. */
+/** Two layers of width 32 with 96 general neurons and 4,096 sinks, of which a sequence lights 32. */
 const demoModel = new ModelConfig({
   vocabSize: 256,
-  hiddenSize: 48,
+  hiddenSize: 32,
   numHiddenLayers: 2,
   numAttentionHeads: 2,
-  intermediateSize: 144 + 2048,
-  sinks: new Sink.SinkConfig({ pool: 2048, active: 32 })
+  intermediateSize: 96 + 4096,
+  sinks: new Sink.SinkConfig({ pool: 4096, active: 32 })
 })
 
 export type PretrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
