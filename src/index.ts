@@ -1,0 +1,31 @@
+/**
+ * memsinks: pretraining of Llama-style language models with memorization sinks, on WebGPU.
+ *
+ * Services, configurations and errors are classes of their own; pure modules are namespaces. The Device comes from
+ * `memsinks/node` or `memsinks/deno`, whole experiments from `memsinks/pipelines/*`.
+ */
+export { type Batch, IGNORE, toId } from "./Batch.ts"
+export { Checkpoints, type FileSystemOptions, type HostTensor, loadFolder, type Saved, type Snapshot } from "./Checkpoints.ts"
+export { decodeConfig } from "./Config.ts"
+export { DataConfig, type DataConfigInput } from "./DataConfig.ts"
+export { batchOf, type Cursor, type DataReport, DataStream, type Row, type Split } from "./DataStream.ts"
+export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
+export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
+export * as Kernel from "./gpu/Kernel.ts"
+export * as Program from "./gpu/Program.ts"
+export * as Tensor from "./gpu/Tensor.ts"
+export {
+  type CompiledPass,
+  Model,
+  type ModelOptions,
+  type ModelService,
+  type PassShape,
+  type Scores
+} from "./Model.ts"
+export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
+export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
+export * as Sink from "./Sink.ts"
+export { SinkConfig, type SinkMode } from "./Sink.ts"
+export * as Tokenizer from "./Tokenizer.ts"
+export { type SplitScore, TrainConfig, type TrainError, Trainer, type TrainerService } from "./Trainer.ts"
+export * as TrainEvent from "./TrainEvent.ts"

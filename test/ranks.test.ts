@@ -1,0 +1,153 @@
+/** Who may import whom, held by reading the sources. A file that no rank names fails here: give it one. */
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { dirname, join, relative, resolve } from "node:path"
+import { fileURLToPath } from "node:url"
+import ts from "typescript"
+import { describe, expect, it } from "vitest"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. */
+const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
+  [
+    "pure modules",
+    new RegExp(
+      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Random|Safetensors|Segments|Sink|Tokenizer|" +
+        "TrainEvent)\\.ts$"
+    )
+  ],
+  ["gpu/", /^src\/gpu\/[A-Za-z]+\.ts$/],
+  ["Ops", /^src\/Ops\.ts$/],
+  ["Optimizer", /^src\/Optimizer\.ts$/],
+  ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
+  ["Trainer", /^src\/Trainer\.ts$/],
+  ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
+  ["pipelines", /^pipelines\/.+\.ts$/],
+  ["cli", /^src\/cli(\/.+)?\.ts$/]
+]
+
+/** Files of one rank that never import each other. */
+const siblings = ["src/Model.ts", "src/DataStream.ts", "src/Checkpoints.ts"]
+
+/** Only these name GPU* types; all else sees tensors, kernels and programs. */
+const gpuTyped = /^src\/(gpu\/(Device|Adapter|SoftwareVulkan)|node|deno|doctor)\.ts$/
+
+const barrels = ["effect", "@effect/platform", "@effect/platform-node", "@effect/cli"]
+
+interface Source {
+  readonly path: string
+  /** As written, type-only and dynamic ones too. */
+  readonly specifiers: ReadonlyArray<string>
+  /** Relative ones, from the root of the repository. */
+  readonly imports: ReadonlyArray<string>
+  /** Names of types of WebGPU that the code, comments aside, mentions. */
+  readonly gpuTypes: ReadonlyArray<string>
+}
+
+const read = (path: string): Source => {
+  const text = readFileSync(join(root, path), "utf8")
+  const specifiers = ts.preProcessFile(text, true, true).importedFiles.map((file) => file.fileName)
+  const gpuTypes = new Set<string>()
+  const visit = (node: ts.Node): void => {
+    if (ts.isIdentifier(node) && /^GPU([A-Z]|$)/.test(node.text)) gpuTypes.add(node.text)
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile(path, text, ts.ScriptTarget.ES2022))
+  return {
+    path,
+    specifiers,
+    imports: specifiers.filter((s) => s.startsWith(".")).map((s) => relative(root, resolve(root, dirname(path), s))),
+    gpuTypes: [...gpuTypes]
+  }
+}
+
+const filesIn = (folder: string): ReadonlyArray<Source> =>
+  readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .sort()
+    .map((file) => read(join(folder, file)))
+
+const rankOf = (path: string): number => ranks.findIndex(([, files]) => files.test(path))
+
+const shipped = [...filesIn("src"), ...filesIn("pipelines")]
+const reference = filesIn("test/reference")
+
+const violations = (
+  files: ReadonlyArray<Source>,
+  forbidden: (file: Source, imported: string) => boolean
+): ReadonlyArray<string> =>
+  files.flatMap((file) => file.imports.filter((one) => forbidden(file, one)).map((one) => `${file.path} -> ${one}`))
+
+describe("imports", () => {
+  it("are found at all, from files and to files that have one rank each", () => {
+    for (const path of ["src/Trainer.ts", "src/gpu/Device.ts", "pipelines/pretrain.ts"]) {
+      expect(shipped.map((file) => file.path)).toContain(path)
+    }
+    expect(shipped.find((file) => file.path === "src/Trainer.ts")!.imports).toContain("src/Model.ts")
+    expect(shipped.filter((file) => ranks.filter(([, files]) => files.test(file.path)).length !== 1).map((f) => f.path)).toEqual([])
+  })
+
+  it("name relative files with their extension .ts, as Deno and tsx need", () => {
+    for (const file of [...shipped, ...reference]) {
+      expect(file.imports.filter((one) => !one.endsWith(".ts") || !existsSync(join(root, one))).map((one) => `${file.path} -> ${one}`))
+        .toEqual([])
+    }
+  })
+
+  it("go down or stay in their rank, never up", () => {
+    expect(violations(shipped, (file, one) => rankOf(one) > rankOf(file.path) || rankOf(one) < 0)).toEqual([])
+  })
+
+  it("keep Model, DataStream and Checkpoints apart", () => {
+    expect(violations(shipped, (file, one) => siblings.includes(file.path) && siblings.includes(one))).toEqual([])
+  })
+
+  it("keep the data stream and the checkpoints, and all they import, away from gpu/", () => {
+    const reachable = (path: string, seen: Set<string>): Set<string> => {
+      if (!seen.has(path)) {
+        seen.add(path)
+        for (const one of shipped.find((file) => file.path === path)!.imports) reachable(one, seen)
+      }
+      return seen
+    }
+    for (const path of ["src/DataStream.ts", "src/Checkpoints.ts"]) {
+      expect([...reachable(path, new Set())].filter((one) => one.startsWith("src/gpu/"))).toEqual([])
+    }
+  })
+
+  it("form no cycle", () => {
+    const done = new Set<string>()
+    const cycles: Array<string> = []
+    const walk = (path: string, above: ReadonlyArray<string>): void => {
+      if (above.includes(path)) cycles.push([...above.slice(above.indexOf(path)), path].join(" -> "))
+      else if (!done.has(path)) {
+        for (const one of shipped.find((file) => file.path === path)?.imports ?? []) walk(one, [...above, path])
+        done.add(path)
+      }
+    }
+    for (const file of shipped) walk(file.path, [])
+    expect(cycles).toEqual([])
+  })
+
+  it("let the float64 reference see nothing of src but pure modules", () => {
+    expect(reference.length).toBeGreaterThan(2)
+    expect(violations(reference, (_, one) => !one.startsWith("test/reference/") && rankOf(one) !== 0)).toEqual([])
+  })
+
+  it("take modules of effect one by one, never a whole package", () => {
+    const tests = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" })
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => read(join("test", file)))
+    for (const file of [...shipped, ...tests]) {
+      expect(file.specifiers.filter((one) => barrels.includes(one)).map((one) => `${file.path} -> ${one}`)).toEqual([])
+    }
+  })
+})
+
+describe("GPU types", () => {
+  it("are named only by the device, how it is found, and the runtime entry points", () => {
+    expect(shipped.find((file) => file.path === "src/gpu/Device.ts")!.gpuTypes).toContain("GPUBuffer")
+    expect(shipped.filter((file) => file.gpuTypes.length > 0 && !gpuTyped.test(file.path)).map((file) => [file.path, ...file.gpuTypes]))
+      .toEqual([])
+  })
+})
