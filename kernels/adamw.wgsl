@@ -1,4 +1,4 @@
-// AdamW (decoupled weight decay), one invocation 4 elements:
+// AdamW (decoupled weight decay), 4 elements at a time:
 //   g' = g * clip;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
 //   w -= lr * (m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + decay * w)
 // clip is stats[CLIP], made on the device from the gradient's norm (reduce.wgsl), so the host never waits for it.
@@ -20,17 +20,27 @@ const CLIP = 2;
 
 @compute @workgroup_size(WX)
 fn update(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let i = id.x + id.y * groups.x * WX;
-  if (i >= p.n4) { return; }
-  if (p.lazy == 1u) {
-    let row = i / p.row4;
-    if (row >= p.sink_row0 && touched[((row - p.sink_row0) % p.pool) / p.block] == 0u) { return; }
-  }
-  let gradient = g[i] * stats[CLIP];
-  let m1 = hyper[1] * m[i] + (1.0 - hyper[1]) * gradient;
-  let v1 = hyper[2] * v[i] + (1.0 - hyper[2]) * gradient * gradient;
-  m[i] = m1;
-  v[i] = v1;
+  // the scalars are read once for several elements: on software adapters they cost as much as an element each
+  let lr = hyper[0];
+  let beta1 = hyper[1];
+  let beta2 = hyper[2];
+  let eps = hyper[3];
   let decay = select(0.0, hyper[4], p.decay == 1u);
-  w[i] -= hyper[0] * (m1 * hyper[5] / (sqrt(v1 * hyper[6]) + hyper[3]) + decay * w[i]);
+  let correction1 = hyper[5];
+  let correction2 = hyper[6];
+  let clip = stats[CLIP];
+  let stride = groups.x * groups.y * WX;
+  for (var i = id.x + id.y * groups.x * WX; i < p.n4; i += stride) {
+    if (p.lazy == 1u) {
+      let row = i / p.row4;
+      if (row >= p.sink_row0 && touched[((row - p.sink_row0) % p.pool) / p.block] == 0u) { continue; }
+    }
+    let gradient = g[i] * clip;
+    let m1 = beta1 * m[i] + (1.0 - beta1) * gradient;
+    let v1 = beta2 * v[i] + (1.0 - beta2) * gradient * gradient;
+    let w1 = w[i];
+    m[i] = m1;
+    v[i] = v1;
+    w[i] = w1 - lr * (m1 * correction1 / (sqrt(v1 * correction2) + eps) + decay * w1);
+  }
 }

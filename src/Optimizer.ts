@@ -68,6 +68,9 @@ export interface Moments {
   readonly v: Tensor.Tensor
 }
 
+/** Groups of 4 elements that one invocation of the update walks. */
+const ELEMENTS = 8
+
 /** Lanes that sum a loss or a gradient: fixed, so that the order of sums is. */
 const LANES = 64
 
@@ -140,7 +143,7 @@ export const record = (
         pool: Math.max(1, model.pool),
         block: model.sinks?.block ?? 1
       },
-      n4
+      Math.ceil(n4 / ELEMENTS)
     )
   }
   return {
