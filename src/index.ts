@@ -1,3 +1,4 @@
+/// <reference types="@webgpu/types" preserve="true" />
 /**
  * memsinks: pretraining of Llama-style language models with memorization sinks, on WebGPU.
  *
