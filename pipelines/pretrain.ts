@@ -48,14 +48,14 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   seeds: withDefault(positive, () => 1)
 }) {}
 
-/** Two layers of width 32 with 96 general neurons and 4,096 sinks, of which a sequence lights 32. */
+/** Two layers of width 32 with 96 general neurons and 2,048 sinks, of which a sequence lights 32. */
 const demoModel = new ModelConfig({
   vocabSize: 256,
   hiddenSize: 32,
   numHiddenLayers: 2,
   numAttentionHeads: 2,
-  intermediateSize: 96 + 4096,
-  sinks: new Sink.SinkConfig({ pool: 4096, active: 32 })
+  intermediateSize: 96 + 2048,
+  sinks: new Sink.SinkConfig({ pool: 2048, active: 32 })
 })
 
 export type PretrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
