@@ -1,0 +1,193 @@
+/**
+ * Every kernel on the adapter, against the float64 reference. The cases are data (test/kernels/); each run draws new
+ * numbers. A failure prints the seed: MEMSINKS_TEST_SEED=<seed> draws the same ones again.
+ */
+import { layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import process from "node:process"
+import { describe, expect, it } from "vitest"
+import { Device } from "../src/gpu/Device.ts"
+import * as Program from "../src/gpu/Program.ts"
+import * as Tensor from "../src/gpu/Tensor.ts"
+import * as NodeDevice from "../src/node.ts"
+import { allKernels } from "./kernels/all.ts"
+import * as Attention from "./kernels/attention.ts"
+import type { Built, Case, Expected } from "./kernels/case.ts"
+import * as CrossEntropy from "./kernels/cross_entropy.ts"
+import * as Embedding from "./kernels/embedding.ts"
+import * as Matmul from "./kernels/matmul.ts"
+import * as Norm from "./kernels/norm.ts"
+import * as OptimizerCases from "./kernels/optimizer.ts"
+import * as Rope from "./kernels/rope.ts"
+import * as Sinks from "./kernels/sinks.ts"
+import * as Swiglu from "./kernels/swiglu.ts"
+import { expectClose } from "./reference/compare.ts"
+import { makeRandom } from "./reference/random.ts"
+
+const device = NodeDevice.layer()
+
+const cases: ReadonlyArray<Case> = [
+  ...Matmul.cases,
+  ...Sinks.cases,
+  ...Embedding.cases,
+  ...Norm.cases,
+  ...Rope.cases,
+  ...Attention.cases,
+  ...Swiglu.cases,
+  ...CrossEntropy.cases,
+  ...OptimizerCases.cases
+]
+
+const seed = Number(process.env["MEMSINKS_TEST_SEED"] ?? Date.now() % 2 ** 31)
+
+/** A case's own numbers do not depend on which others run. */
+const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul(hash, 31) + c.charCodeAt(0) | 0, seed)
+
+/** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
+const unfolded = new Set(["matmul", "sink_gradient", "reduce"])
+
+/** The same dispatches with one-dimensional grids folded into two, as long ones are, and a few invocations too many. */
+const fold = (program: Program.Program): Program.Program => ({
+  ...program,
+  name: `${program.name} folded`,
+  dispatches: program.dispatches.map((dispatch) => {
+    if (unfolded.has(dispatch.kernel.file)) return dispatch
+    return { ...dispatch, workgroups: [2, Math.ceil(dispatch.workgroups[0] / 2) + 1, 1] as const }
+  })
+})
+
+type Host = Float32Array | Uint32Array
+
+const bits = (array: Host): Uint32Array => new Uint32Array(array.buffer, array.byteOffset, array.length)
+
+const expectSameBits = (got: Host, want: Host, what: string, where: (i: number) => boolean = () => true): void => {
+  const [a, b] = [bits(got), bits(want)]
+  const hex = (x: number): string => `0x${x.toString(16).padStart(8, "0")}`
+  for (let i = 0; i < b.length; i++) {
+    if (a[i] !== b[i] && where(i)) {
+      throw new Error(`${what}: [${i}] holds ${hex(a[i]!)} (${got[i]}), expected the bits ${hex(b[i]!)} (${want[i]})`)
+    }
+  }
+}
+
+const expectRun = (name: string, got: Host, initial: Host, { atol, exactZeros, rtol, want }: Expected, runs = 1): void => {
+  expectSameBits(got, initial, `${name} was written where it must not be`, (i) => Number.isNaN(want[i]))
+  const indices = [...want.keys()].filter((i) => !Number.isNaN(want[i]))
+  // after several runs of a kernel that adds, what it added several times
+  const wanted = indices.map((i) => (runs === 1 ? want[i]! : initial[i]! + runs * (want[i]! - initial[i]!)))
+  try {
+    expectClose(indices.map((i) => got[i]!), wanted, { name, atol: atol * runs, rtol })
+  } catch (error) {
+    const message = (error as Error).message
+    throw new Error(message.replace(/worst at \[(\d+)\]/, (_, at) => `worst at [${indices[Number(at)]}]`))
+  }
+  const wrong = indices.find((i) => exactZeros?.(i) === true && got[i] !== 0)
+  if (wrong !== undefined) throw new Error(`${name}: [${wrong}] is ${got[wrong]}, expected exactly 0`)
+}
+
+const record = (c: Case, built: Built) => {
+  const tensors = Object.fromEntries(
+    Object.entries(built.tensors).map(([name, data]) => [
+      name,
+      Tensor.make(name, [data.length], { type: data instanceof Float32Array ? "f32" : "u32" })
+    ])
+  )
+  const p = Program.record(c.name)
+  built.record(p, tensors)
+  return { tensors, program: p.finish() }
+}
+
+layer(device)("kernels against the float64 reference", (it) => {
+  it.effect("run on an adapter that computes", () =>
+    Effect.gen(function*() {
+      const dev = yield* Device
+      expect(["hardware", "software"]).toContain(dev.kind)
+      console.log(`kernels run on ${dev.name}, seed ${seed}`)
+    }))
+
+  for (const c of cases) {
+    it.scoped(c.name, () =>
+      Effect.gen(function*() {
+        const dev = yield* Device
+        const built = c.build(makeRandom(seedOf(c.name)))
+        const { program, tensors } = record(c, built)
+        const outputs = Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>
+        yield* dev.allocate(Object.values(tensors))
+        const prepared = yield* dev.prepare(program)
+        const folded = yield* dev.prepare(fold(program))
+        const reset = (): void => {
+          for (const [name, data] of Object.entries(built.tensors)) dev.write(tensors[name]!, data)
+        }
+        const results = Effect.forEach(outputs, ([name]) => dev.read(tensors[name]!))
+
+        reset()
+        dev.submit(prepared)
+        const first = yield* results
+        outputs.forEach(([name, output], i) => expectRun(name, first[i]!, built.tensors[name]!, output))
+
+        dev.submit(prepared)
+        const twice = yield* results
+        outputs.forEach(([name, output], i) => {
+          if (output.kind === "writes") expectSameBits(twice[i]!, first[i]!, `${name}, written over itself`)
+          if (output.kind === "adds") expectRun(`${name}, added twice`, twice[i]!, built.tensors[name]!, output, 2)
+        })
+
+        reset()
+        dev.submit(prepared)
+        const again = yield* results
+        outputs.forEach(([name], i) => expectSameBits(again[i]!, first[i]!, `${name}, from the same state again`))
+
+        reset()
+        dev.submit(folded)
+        const wide = yield* results
+        outputs.forEach(([name], i) => expectSameBits(wide[i]!, first[i]!, `${name}, grid folded into two dimensions`))
+      }).pipe(Effect.catchAllDefect((defect) => {
+        const error = defect as Error
+        error.message = `${error.message}\n(MEMSINKS_TEST_SEED=${seed} draws the same numbers)`
+        return Effect.die(error)
+      })))
+  }
+})
+
+describe("case tables", () => {
+  const programs = cases.map((c) => {
+    const built = c.build(makeRandom(1))
+    return { c, built, program: record(c, built).program }
+  })
+
+  it("cover every kernel", () => {
+    const covered = new Set(programs.flatMap(({ program }) => program.dispatches.map((d) => `${d.kernel.file}.${d.kernel.entry}`)))
+    expect([...covered].sort()).toEqual([...new Set(allKernels.map((k) => `${k.file}.${k.entry}`))].sort())
+  })
+
+  it("have every kernel run in more than one workgroup", () => {
+    const several = new Set(
+      programs.flatMap(({ program }) =>
+        program.dispatches.filter((d) => d.workgroups[0] * d.workgroups[1] > 1).map((d) => `${d.kernel.file}.${d.kernel.entry}`)
+      )
+    )
+    // `finish` is one invocation by design
+    expect(allKernels.map((k) => `${k.file}.${k.entry}`).filter((name) => !several.has(name))).toEqual(["reduce.finish"])
+  })
+
+  it("expect something of every tensor that is written, and start accumulators from numbers other than 0", () => {
+    for (const { built, c, program } of programs) {
+      const written = program.dispatches.flatMap((d) =>
+        d.kernel.bindings.flatMap(([, access], i) => (access === "write" ? [d.tensors[i]!.name] : []))
+      )
+      expect(Object.keys(built.outputs).sort(), c.name).toEqual([...new Set(written)].sort())
+      for (const [name, output] of Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>) {
+        const initial = built.tensors[name]!
+        expect(output.want.length, `${c.name}: ${name}`).toBe(initial.length)
+        if (output.kind !== "adds") continue
+        const starts = [...output.want.keys()].filter((i) => !Number.isNaN(output.want[i])).map((i) => initial[i]!)
+        expect(starts.every((x) => Number.isFinite(x) && x !== 0), `${c.name}: ${name}`).toBe(true)
+      }
+    }
+  })
+
+  it("have names and costs of their own", () => {
+    expect(new Set(cases.map((c) => c.name)).size).toBe(cases.length)
+    expect(cases.filter((c) => !(c.flops >= 0 && c.bytes >= 0))).toEqual([])
+  })
+})

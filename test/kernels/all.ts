@@ -1,0 +1,14 @@
+/** Every kernel of Ops.kernels, those that take an argument once for each value the tests use. */
+import type { Kernel } from "../../src/gpu/Kernel.ts"
+import * as Ops from "../../src/Ops.ts"
+
+const { attentionBackward, rope, swiglu, swigluBackward, ...plain } = Ops.kernels
+
+export const allKernels: ReadonlyArray<Kernel> = [
+  ...Object.values(plain),
+  rope(1),
+  rope(-1),
+  attentionBackward("q"),
+  attentionBackward("kv"),
+  ...[1, 8, 16].flatMap((block) => [swiglu(block), swigluBackward(block)])
+]

@@ -1,0 +1,171 @@
+/** attention.wgsl: forward, delta, backward_q, backward_kv. */
+import * as Ops from "../../src/Ops.ts"
+import type { Random } from "../reference/random.ts"
+import * as Reference from "../reference/ops.ts"
+import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
+
+export interface AttentionShape {
+  /** Lengths of the documents, which stand one after another. */
+  readonly documents: ReadonlyArray<number>
+  readonly heads: number
+  readonly kvHeads: number
+  readonly headSize: number
+  /** Standard deviation of queries and keys: scores grow with its square. Default 1. */
+  readonly std?: number
+}
+
+const rowsOf = (s: AttentionShape): number => s.documents.reduce((a, b) => a + b, 0)
+
+const show = (s: AttentionShape): string =>
+  `documents ${s.documents.join(" ")}, ${s.heads}/${s.kvHeads} heads of ${s.headSize}` +
+  (s.std === undefined ? "" : `, std ${s.std}`)
+
+/** Pairs of a query and a key that it sees, over all heads. */
+const pairs = (s: AttentionShape): number => s.heads * s.documents.reduce((sum, n) => sum + (n * (n + 1)) / 2, 0)
+
+const flops = (s: AttentionShape, products: number): number => 2 * products * pairs(s) * s.headSize
+
+const inputs = (random: Random, s: AttentionShape) => {
+  const { headSize, heads, kvHeads, std = 1 } = s
+  const rows = rowsOf(s)
+  const documentStart = Uint32Array.from(
+    s.documents.flatMap((length, i) =>
+      new Array<number>(length).fill(s.documents.slice(0, i).reduce((a, b) => a + b, 0))
+    )
+  )
+  const ld = (heads + 2 * kvHeads) * headSize
+  const q = normals(random, rows * heads * headSize, std)
+  const k = normals(random, rows * kvHeads * headSize, std)
+  const v = normals(random, rows * kvHeads * headSize)
+  const dout = normals(random, rows * heads * headSize)
+  const { lse, out } = Reference.attention(q, k, v, documentStart, heads, kvHeads, headSize)
+  const lse32 = Float32Array.from(lse)
+  const gradients = Reference.attentionBackward(dout, q, k, v, lse, documentStart, heads, kvHeads, headSize)
+  const delta = Float64Array.from({ length: rows * heads }, (_, i) => {
+    let sum = 0
+    for (let d = 0; d < headSize; d++) sum += out[i * headSize + d]! * dout[i * headSize + d]!
+    return sum
+  })
+  /** Where a part of qkv, or of its gradient, stands. */
+  const part = (head: number, count: number): Frame => ({
+    rows,
+    cols: count * headSize,
+    at: head * headSize,
+    ld,
+    after: 8 - head * headSize
+  })
+  const frames = { q: part(0, heads), k: part(heads, kvHeads), v: part(heads + kvHeads, kvHeads) }
+  /** The parts in one array: cells that a part writes replace NaN. */
+  const merge = (...arrays: ReadonlyArray<Float64Array>): Float64Array =>
+    arrays[0]!.map((_, i) => arrays.map((array) => array[i]!).find((x) => !Number.isNaN(x)) ?? NaN)
+  const qkv = Float32Array.from(merge(placeWant(q, frames.q), placeWant(k, frames.k), placeWant(v, frames.v)))
+  return {
+    rows,
+    frames,
+    merge,
+    documentStart: placeU32(documentStart, { rows: 1, cols: rows, after: 2 }),
+    qkv,
+    dout,
+    out,
+    lse,
+    lse32,
+    delta,
+    gradients,
+    empty: place([], { rows, cols: ld, after: 8 }),
+    params: { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 },
+    chunks: Math.ceil(headSize / 32),
+    // rounding of a score is rounding of its exponent: relative to the result it grows with the scores
+    tolerance: { kind: "writes", atol: 64 * EPS * (4 + std ** 2 * Math.sqrt(headSize)), rtol: 64 * EPS * std ** 2 } as const
+  }
+}
+
+export const forward = (s: AttentionShape): Case =>
+  makeCase(
+    `attention forward: ${show(s)}`,
+    { flops: flops(s, 2), bytes: 8 * rowsOf(s) * (s.heads + s.kvHeads) * s.headSize },
+    (random) => {
+      const x = inputs(random, s)
+      const outFrame: Frame = { rows: x.rows, cols: s.heads * s.headSize, after: 12 }
+      const lseFrame: Frame = { rows: x.rows, cols: s.heads, after: 5 }
+      return {
+        tensors: {
+          qkv: x.qkv,
+          documentStart: x.documentStart,
+          out: place([], outFrame),
+          lse: place([], lseFrame)
+        },
+        outputs: {
+          out: { want: placeWant(x.out, outFrame), ...x.tolerance },
+          lse: { want: placeWant(x.lse, lseFrame), ...x.tolerance }
+        },
+        record: (p, t) => p.dispatch(Ops.kernels.attention, t, x.params, x.rows * s.heads * x.chunks)
+      }
+    }
+  )
+
+export const delta = (s: AttentionShape): Case =>
+  makeCase(
+    `attention delta: ${show(s)}`,
+    { flops: 2 * rowsOf(s) * s.heads * s.headSize, bytes: 8 * rowsOf(s) * s.heads * s.headSize },
+    (random) => {
+      const x = inputs(random, s)
+      const frame: Frame = { rows: x.rows, cols: s.heads, after: 6 }
+      return {
+        tensors: { out: Float32Array.from(x.out), dout: x.dout, delta: place([], frame) },
+        outputs: { delta: { want: placeWant(x.delta, frame), ...x.tolerance } },
+        record: (p, t) => p.dispatch(Ops.kernels.attentionDelta, t, x.params, x.rows * s.heads)
+      }
+    }
+  )
+
+/** `q` writes the queries' part of dqkv and leaves the rest alone, `kv` the other way round; `both` is the whole. */
+export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
+  makeCase(
+    `attention backward ${which}: ${show(s)}`,
+    {
+      flops: flops(s, which === "q" ? 3 : which === "kv" ? 4 : 7),
+      bytes: 8 * rowsOf(s) * (s.heads + s.kvHeads) * s.headSize
+    },
+    (random) => {
+      const x = inputs(random, s)
+      const q = placeWant(x.gradients.dq, x.frames.q)
+      const k = placeWant(x.gradients.dk, x.frames.k)
+      const v = placeWant(x.gradients.dv, x.frames.v)
+      const want = which === "q" ? q : which === "kv" ? x.merge(k, v) : x.merge(q, k, v)
+      const size = Math.max(1, ...want.map((g) => (Number.isNaN(g) ? 0 : Math.abs(g))))
+      return {
+        tensors: {
+          qkv: x.qkv,
+          documentStart: x.documentStart,
+          dout: x.dout,
+          lse: x.lse32,
+          delta: Float32Array.from(x.delta),
+          dqkv: x.empty
+        },
+        outputs: { dqkv: { want, ...x.tolerance, atol: x.tolerance.atol * size } },
+        record: (p, t) => {
+          if (which !== "kv") {
+            p.dispatch(Ops.kernels.attentionBackward("q"), t, x.params, x.rows * s.heads * x.chunks)
+          }
+          if (which !== "q") {
+            p.dispatch(Ops.kernels.attentionBackward("kv"), t, x.params, x.rows * s.kvHeads * x.chunks)
+          }
+        }
+      }
+    }
+  )
+
+const shapes: ReadonlyArray<AttentionShape> = [
+  { documents: [1], heads: 1, kvHeads: 1, headSize: 4 },
+  { documents: [1, 10, 2, 18], heads: 4, kvHeads: 2, headSize: 12 },
+  { documents: [31, 1, 33], heads: 3, kvHeads: 1, headSize: 40 },
+  { documents: [7, 8], heads: 6, kvHeads: 2, headSize: 32, std: 2 }
+]
+
+export const cases: ReadonlyArray<Case> = [
+  ...shapes.map(forward),
+  ...shapes.map(delta),
+  backward("q", shapes[1]!),
+  backward("kv", shapes[1]!),
+  ...shapes.map((s) => backward("both", s))
+]

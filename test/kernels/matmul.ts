@@ -1,0 +1,189 @@
+/** matmul.wgsl (nn, tn) and transpose.wgsl. */
+import * as Ops from "../../src/Ops.ts"
+import * as Reference from "../reference/ops.ts"
+import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
+
+interface Place {
+  /** Where the matrix begins. */
+  readonly at?: number
+  /** How much longer than its width its leading dimension is. */
+  readonly gap?: number
+}
+
+const frame = (rows: number, cols: number, { at = 0, gap = 0 }: Place = {}, after = 0): Frame => ({
+  rows,
+  cols,
+  at,
+  ld: cols + gap,
+  after
+})
+
+const show = (x: Place | undefined): string => (x === undefined ? "" : ` +${x.at ?? 0}/${x.gap ?? 0}`)
+
+export interface NnShape {
+  readonly m: number
+  readonly n: number
+  readonly k: number
+  readonly mode?: "store" | "add" | "residual"
+  readonly a?: Place
+  readonly b?: Place
+  readonly c?: Place
+  /** B differs by segment: the segment of each tile of 8 rows, and cells between two segments' matrices. */
+  readonly segmentOfTile?: ReadonlyArray<number>
+  readonly segmentGap?: number
+}
+
+export const nn = (s: NnShape): Case => {
+  const { k, m, mode = "store", n, segmentGap = 0, segmentOfTile } = s
+  const per = segmentOfTile === undefined ? "" : `, B per segment [${segmentOfTile}]`
+  return makeCase(
+    `matmul nn ${m}x${n}x${k} ${mode}${show(s.a)}${show(s.b)}${show(s.c)}${per}`,
+    { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + m * n) },
+    (random) => {
+      const segments = segmentOfTile === undefined ? 1 : Math.max(...segmentOfTile) + 1
+      const aFrame = frame(m, k, s.a, 3)
+      const bFrame = frame(k, n, s.b)
+      const cFrame = frame(m, n, s.c, 9 * (n + (s.c?.gap ?? 0)))
+      const residualFrame = frame(m, n, { gap: 8 })
+      const stride = k * bFrame.ld! + segmentGap
+      const a = normals(random, m * k)
+      const bs = Array.from({ length: segments }, () => normals(random, k * n))
+      const before = normals(random, m * n)
+      const product = Reference.matmul(a, bs[0]!, k)
+      for (let row = 0; row < m; row++) {
+        const own = bs[segmentOfTile?.[Math.floor(row / 8)] ?? 0]!
+        product.set(Reference.matmul(a.subarray(row * k, (row + 1) * k), own, k), row * n)
+      }
+      const b = place([], { rows: 1, cols: bFrame.at! + segments * stride })
+      bs.forEach((values, i) => {
+        for (let at = 0; at < values.length; at++) {
+          b[bFrame.at! + i * stride + Math.floor(at / n) * bFrame.ld! + (at % n)] = values[at]!
+        }
+      })
+      return {
+        tensors: {
+          a: place(a, aFrame),
+          b,
+          c: place(mode === "add" ? before : [], cFrame),
+          residual: place(before, residualFrame),
+          segmentOfTile: placeU32(segmentOfTile ?? [], { rows: 1, cols: Math.ceil(m / 8) })
+        },
+        outputs: {
+          c: {
+            want: placeWant(mode === "store" ? product : plus(product, before), cFrame),
+            kind: mode === "add" ? "adds" : "writes",
+            // products of two normal numbers: their sum, and so its rounding, grows with sqrt(k)
+            atol: 16 * EPS * (k + 4),
+            rtol: 4 * EPS
+          }
+        },
+        record: (p, t) =>
+          Ops.matmulNN(p, {
+            a: { tensor: t.a, at: aFrame.at!, ld: aFrame.ld! },
+            b: { tensor: t.b, at: bFrame.at!, ld: bFrame.ld! },
+            c: { tensor: t.c, at: cFrame.at!, ld: cFrame.ld! },
+            m,
+            n,
+            k,
+            mode: mode === "residual" ? { residual: t.residual, ld: residualFrame.ld! } : mode,
+            perSegment: segmentOfTile === undefined ? undefined : { segmentOfTile: t.segmentOfTile, stride }
+          })
+      }
+    }
+  )
+}
+
+export interface TnShape {
+  readonly m: number
+  readonly n: number
+  readonly k: number
+  readonly a?: Place
+  readonly b?: Place
+  readonly c?: Place
+}
+
+/** The leading dimension of a is rounded up to a multiple of 4, as the kernel asks. */
+export const tn = (s: TnShape): Case => {
+  const { k, m, n } = s
+  return makeCase(
+    `matmul tn ${m}x${n}x${k}${show(s.a)}${show(s.b)}${show(s.c)}`,
+    { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + 2 * m * n) },
+    (random) => {
+      const aFrame = frame(k, m, { at: s.a?.at ?? 0, gap: (s.a?.gap ?? 0) + ((4 - (m % 4)) % 4) })
+      const bFrame = frame(k, n, s.b)
+      const cFrame = frame(m, n, s.c, 9 * (n + (s.c?.gap ?? 0)))
+      const a = normals(random, k * m)
+      const b = normals(random, k * n)
+      const before = normals(random, m * n)
+      // db of y = a b is a^T dy
+      const product = Reference.matmulBackward(b, a, new Float64Array(m * n), m).db
+      return {
+        tensors: { a: place(a, aFrame), b: place(b, bFrame), c: place(before, cFrame) },
+        outputs: {
+          c: { want: placeWant(plus(product, before), cFrame), kind: "adds", atol: 16 * EPS * (k + 4), rtol: 4 * EPS }
+        },
+        record: (p, t) =>
+          Ops.matmulTN(p, {
+            a: { tensor: t.a, at: aFrame.at!, ld: aFrame.ld! },
+            b: { tensor: t.b, at: bFrame.at!, ld: bFrame.ld! },
+            c: { tensor: t.c, at: cFrame.at!, ld: cFrame.ld! },
+            m,
+            n,
+            k
+          })
+      }
+    }
+  )
+}
+
+export interface TransposeShape {
+  readonly rows: number
+  readonly cols: number
+  /** Offset and gap of the input. */
+  readonly x?: Place
+  /** Groups of 4 columns of the output beyond those that hold the input's rows: they become 0. */
+  readonly extraGroups?: number
+  /** Groups of 4 before the output. */
+  readonly out0?: number
+}
+
+export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: TransposeShape): Case =>
+  makeCase(
+    `transpose ${rows}x${cols}${show(x)} out ${out0}+${extraGroups}`,
+    { flops: 0, bytes: 8 * rows * cols },
+    (random) => {
+      const ldo4 = Math.ceil(rows / 4) + extraGroups
+      const input = frame(rows, cols, x, 5)
+      const output: Frame = { rows: cols, cols: 4 * ldo4, at: 4 * out0, after: 12 }
+      const values = normals(random, rows * cols)
+      const want = new Float64Array(cols * 4 * ldo4)
+      for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) want[c * 4 * ldo4 + r] = values[r * cols + c]!
+      return {
+        tensors: { x: place(values, input), y: place([], output) },
+        outputs: { y: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
+        record: (p, t) =>
+          p.dispatch(
+            Ops.kernels.transpose,
+            { x: t.x, y: t.y },
+            { rows, cols, in0: input.at!, ldi: input.ld!, out0, ldo4 },
+            ldo4 * cols
+          )
+      }
+    }
+  )
+
+export const cases: ReadonlyArray<Case> = [
+  nn({ m: 1, n: 4, k: 1 }),
+  nn({ m: 31, n: 12, k: 31, a: { at: 5, gap: 3 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
+  nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 } }),
+  nn({ m: 9, n: 20, k: 65, mode: "residual", c: { at: 8, gap: 4 } }),
+  nn({ m: 37, n: 28, k: 7, segmentOfTile: [2, 0, 0, 3, 1], segmentGap: 12, b: { at: 4, gap: 4 }, c: { at: 16, gap: 12 } }),
+  nn({ m: 24, n: 72, k: 12, mode: "add", segmentOfTile: [1, 0, 1], a: { at: 7, gap: 9 } }),
+  tn({ m: 1, n: 4, k: 1 }),
+  tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
+  tn({ m: 65, n: 132, k: 33 }),
+  transpose({ rows: 1, cols: 1 }),
+  transpose({ rows: 31, cols: 65, x: { at: 7, gap: 2 }, extraGroups: 2, out0: 3 }),
+  transpose({ rows: 65, cols: 31 }),
+  transpose({ rows: 64, cols: 12 })
+]

@@ -1,0 +1,206 @@
+/** sink_pack.wgsl (rows, transposed) and sink_gradient.wgsl: the gathered path's kernels. */
+import * as Ops from "../../src/Ops.ts"
+import type { Random } from "../reference/random.ts"
+import { type Case, EPS, makeCase, normals, place, placeU32, placeWant, plus, poison } from "./case.ts"
+
+/** `count` distinct units in no particular order. */
+const drawUnits = (random: Random, count: number, units: number): Array<number> => {
+  const drawn = random.sample(count, units)
+  for (let i = drawn.length - 1; i > 0; i--) {
+    const j = random.int(i + 1)
+    ;[drawn[i], drawn[j]] = [drawn[j]!, drawn[i]!]
+  }
+  return drawn
+}
+
+export interface PackShape {
+  /** Segments that the batch holds, and that the packed matrices have room for. */
+  readonly count: number
+  readonly segments: number
+  readonly slots: number
+  readonly block: number
+  readonly halves: 1 | 2
+  readonly row0: number
+  readonly units: number
+  readonly n: number
+}
+
+export const pack = (form: "rows" | "transposed", s: PackShape): Case => {
+  const { block, count, halves, n, row0, segments, slots, units } = s
+  const width = halves * slots * block
+  const pool = units * block
+  return makeCase(
+    `sink_pack ${form}: ${count} of ${segments} segments, ${halves} x ${slots} units of ${block}, width ${n}`,
+    { flops: 0, bytes: 8 * count * width * n },
+    (random) => {
+      const w = normals(random, (row0 + halves * pool) * n)
+      const active = Array.from({ length: count }, () => drawUnits(random, slots, units))
+      const want = new Float64Array(count * width * n)
+      active.forEach((list, segment) => {
+        for (let half = 0; half < halves; half++) {
+          list.forEach((unit, slot) => {
+            for (let r = 0; r < block; r++) {
+              const c = (half * slots + slot) * block + r
+              for (let d = 0; d < n; d++) {
+                const at = form === "rows" ? c * n + d : d * width + c
+                want[segment * width * n + at] = w[(row0 + half * pool + unit * block + r) * n + d]!
+              }
+            }
+          })
+        }
+      })
+      // segments beyond the batch's stay as they are, and so do 8 cells behind the last
+      const output = { rows: 1, cols: segments * width * n, after: 8 }
+      return {
+        tensors: {
+          w,
+          activeUnits: placeU32(active.flat(), { rows: 1, cols: segments * slots }),
+          segmentCount: Uint32Array.of(count),
+          out: place([], output)
+        },
+        outputs: { out: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
+        record: (p, t) =>
+          p.dispatch(
+            form === "rows" ? Ops.kernels.packRows : Ops.kernels.packTransposed,
+            t,
+            { segments, slots, block, halves, row0, halfRows: pool, n },
+            (segments * width * n) / 4
+          )
+      }
+    }
+  )
+}
+
+export interface GradientShape {
+  /** Tokens of each segment, and whose units it lights: equal letters light the same ones. */
+  readonly segments: ReadonlyArray<readonly [tokens: number, id: string]>
+  readonly slots: number
+  readonly block: number
+  readonly halves: 1 | 2
+  readonly row0: number
+  readonly units: number
+  readonly n: number
+  /** Columns of dy before the sinks' and behind them. */
+  readonly a0: number
+  readonly after: number
+}
+
+export const gradient = (s: GradientShape): Case => {
+  const { a0, after, block, halves, n, row0, segments, slots, units } = s
+  const tokens = segments.reduce((sum, [length]) => sum + length, 0)
+  const active = slots * block
+  const pool = units * block
+  return makeCase(
+    `sink_gradient: segments ${segments.map(([length, id]) => `${length}${id}`).join(" ")}, ${halves} x ${slots} of ` +
+      `${units} units of ${block}, width ${n}`,
+    { flops: 2 * tokens * halves * active * n, bytes: 4 * tokens * (halves * active + n) },
+    (random) => {
+      const unitsOf = new Map(
+        [...new Set(segments.map(([, id]) => id))].map((id) => [id, drawUnits(random, slots, units)])
+      )
+      const dyFrame = { rows: tokens, cols: halves * active, at: a0, ld: a0 + halves * active + after }
+      const dy = normals(random, tokens * halves * active)
+      const x = normals(random, tokens * n)
+      const sum = new Float64Array((row0 + halves * pool) * n)
+      const range: Array<number> = []
+      const usesOf = new Map<number, Array<readonly [segment: number, slot: number]>>()
+      let first = 0
+      segments.forEach(([length, id], segment) => {
+        range.push(first, length)
+        unitsOf.get(id)!.forEach((unit, slot) => {
+          usesOf.set(unit, [...(usesOf.get(unit) ?? []), [segment, slot]])
+          for (let t = first; t < first + length; t++) {
+            for (let half = 0; half < halves; half++) {
+              for (let r = 0; r < block; r++) {
+                const g = dy[t * halves * active + half * active + slot * block + r]!
+                const row = row0 + half * pool + unit * block + r
+                for (let d = 0; d < n; d++) sum[row * n + d] += g * x[t * n + d]!
+              }
+            }
+          }
+        })
+        first += length
+      })
+      const lit = [...usesOf.keys()].sort((a, b) => a - b)
+      const starts = [0]
+      for (const unit of lit) starts.push(starts.at(-1)! + usesOf.get(unit)!.length)
+      // rows of units that no segment lights keep their bits
+      const before = normals(random, sum.length)
+      const want = new Float64Array(sum.length).fill(NaN)
+      const dw = poison(sum.length)
+      for (const unit of lit) {
+        for (let half = 0; half < halves; half++) {
+          const from = (row0 + half * pool + unit * block) * n
+          const to = from + block * n
+          dw.set(before.subarray(from, to), from)
+          want.set(plus(sum.subarray(from, to), before.subarray(from, to)), from)
+        }
+      }
+      const touched = Math.min(units, segments.length * slots)
+      return {
+        tensors: {
+          dy: place(dy, dyFrame),
+          x,
+          touchedCount: Uint32Array.of(lit.length),
+          units: placeU32(lit, { rows: 1, cols: touched }),
+          unitStart: placeU32(starts, { rows: 1, cols: touched + 1 }),
+          uses: placeU32(lit.flatMap((unit) => usesOf.get(unit)!.flat()), { rows: 1, cols: 2 * segments.length * slots }),
+          segmentRange: placeU32(range, { rows: 1, cols: range.length, after: 2 }),
+          dw
+        },
+        outputs: { dw: { want, kind: "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
+        record: (p, t) =>
+          p.dispatch(
+            Ops.kernels.sinkGradient,
+            t,
+            {
+              touched,
+              n4: n / 4,
+              block,
+              halves,
+              a0: a0 / 4,
+              lda4: dyFrame.ld / 4,
+              active4: active / 4,
+              ldb4: n / 4,
+              row0,
+              halfRows: pool
+            },
+            [Math.ceil(n / 8), touched * halves * (block / 8)]
+          )
+      }
+    }
+  )
+}
+
+export const cases: ReadonlyArray<Case> = [
+  pack("rows", { count: 3, segments: 5, slots: 2, block: 8, halves: 2, row0: 12, units: 5, n: 12 }),
+  pack("rows", { count: 1, segments: 1, slots: 1, block: 16, halves: 1, row0: 0, units: 1, n: 4 }),
+  pack("rows", { count: 0, segments: 2, slots: 1, block: 8, halves: 1, row0: 4, units: 2, n: 8 }),
+  pack("transposed", { count: 3, segments: 4, slots: 3, block: 8, halves: 2, row0: 20, units: 7, n: 31 * 4 }),
+  pack("transposed", { count: 2, segments: 2, slots: 2, block: 16, halves: 1, row0: 5, units: 4, n: 12 }),
+  gradient({
+    segments: [[8, "a"], [3, "b"], [1, "a"], [19, "c"]],
+    slots: 3,
+    block: 8,
+    halves: 2,
+    row0: 24,
+    units: 5,
+    n: 68,
+    a0: 12,
+    after: 8
+  }),
+  gradient({ segments: [[1, "a"]], slots: 1, block: 16, halves: 1, row0: 3, units: 6, n: 4, a0: 0, after: 0 }),
+  gradient({
+    segments: [[31, "a"], [65, "b"]],
+    slots: 2,
+    block: 16,
+    halves: 2,
+    row0: 10,
+    units: 9,
+    n: 36,
+    a0: 8,
+    after: 4
+  }),
+  // every unit of the pool is lit, by every segment
+  gradient({ segments: [[5, "a"], [4, "b"]], slots: 3, block: 8, halves: 1, row0: 0, units: 3, n: 12, a0: 4, after: 0 })
+]
