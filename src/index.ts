@@ -6,7 +6,14 @@
  * `memsinks/node` or `memsinks/deno`, whole experiments from `memsinks/pipelines/*`.
  */
 export { type Batch, IGNORE, toId } from "./Batch.ts"
-export { Checkpoints, type FileSystemOptions, type HostTensor, loadFolder, type Saved, type Snapshot } from "./Checkpoints.ts"
+export {
+  Checkpoints,
+  type FileSystemOptions,
+  type HostTensor,
+  loadFolder,
+  type Saved,
+  type Snapshot
+} from "./Checkpoints.ts"
 export { decodeConfig } from "./Config.ts"
 export { DataConfig, type DataConfigInput } from "./DataConfig.ts"
 export { batchOf, type Cursor, type DataReport, DataStream, type Row, type Split } from "./DataStream.ts"
@@ -15,14 +22,7 @@ export { type Counters, Device, type DeviceService, type Limits, type Prepared }
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
-export {
-  type CompiledPass,
-  Model,
-  type ModelOptions,
-  type ModelService,
-  type PassShape,
-  type Scores
-} from "./Model.ts"
+export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
 export * as Sink from "./Sink.ts"

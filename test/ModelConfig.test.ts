@@ -8,7 +8,10 @@ import { SinkConfig } from "../src/Sink.ts"
 const base = { vocabSize: 61, hiddenSize: 32, numHiddenLayers: 2, numAttentionHeads: 4, intermediateSize: 104 }
 
 const problems = (input: unknown): ReadonlyArray<string> =>
-  Effect.runSync(Effect.flip(decodeConfig(ModelConfig, input))).message.split("\n").slice(1).map((line) => line.trim())
+  Effect.runSync(Effect.flip(decodeConfig(ModelConfig, input)))
+    .message.split("\n")
+    .slice(1)
+    .map((line) => line.trim())
 
 describe("presets", () => {
   it("have the parameter counts of the published models", () => {
@@ -24,7 +27,9 @@ describe("presets", () => {
     expect(presets.tiny.numActiveParameters).toBe(256 * 64 + 64 + 2 * (4 * 64 * 64 + 3 * 224 * 64 + 2 * 64))
     const attention = 960 * 128 * (2 * 15 + 2 * 5)
     expect(presets["nulls-1b"].numParameters).toBe(2 * 49152 * 960 + 960 + 32 * (attention + 3 * 8192 * 960 + 2 * 960))
-    expect(presets["nulls-1b"].numActiveParameters).toBe(2 * 49152 * 960 + 960 + 32 * (attention + 3 * 600 * 960 + 2 * 960))
+    expect(presets["nulls-1b"].numActiveParameters).toBe(
+      2 * 49152 * 960 + 960 + 32 * (attention + 3 * 600 * 960 + 2 * 960)
+    )
     expect(presets["smol-135m"].numActiveParameters).toBe(134_515_008)
   })
 
@@ -47,7 +52,9 @@ describe("presets", () => {
 describe("derived numbers", () => {
   it("default to one key head a head and to heads that fill the width", () => {
     const config = new ModelConfig(base)
-    expect([config.kvHeads, config.headSize, config.general, config.pool, config.activeSize]).toEqual([4, 8, 104, 0, 104])
+    expect([config.kvHeads, config.headSize, config.general, config.pool, config.activeSize]).toEqual([
+      4, 8, 104, 0, 104
+    ])
   })
 
   it("take the head size as given, independent of the width", () => {

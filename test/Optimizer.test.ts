@@ -50,7 +50,10 @@ describe("linear", () => {
 
 describe("constant", () => {
   it("stays at the peak, whatever the minimum", () => {
-    expectRates(rates({ schedule: "constant", warmupSteps: 2, minLearningRateRatio: 0.3 }, 10, [2, 5, 9, 10]), [1, 1, 1, 1])
+    expectRates(
+      rates({ schedule: "constant", warmupSteps: 2, minLearningRateRatio: 0.3 }, 10, [2, 5, 9, 10]),
+      [1, 1, 1, 1]
+    )
   })
 })
 
@@ -67,7 +70,11 @@ describe("any schedule", () => {
   it("is positive and at most the peak in runs of a few steps", () => {
     for (const schedule of ["cosine", "linear", "constant", "wsd"] as const) {
       for (const steps of [1, 2, 3, 5, 21]) {
-        for (const rate of rates({ schedule }, steps, Array.from({ length: steps }, (_, i) => i))) {
+        for (const rate of rates(
+          { schedule },
+          steps,
+          Array.from({ length: steps }, (_, i) => i)
+        )) {
           expect(rate).toBeGreaterThan(0)
           expect(rate).toBeLessThan(1 + 1e-12)
         }
@@ -83,7 +90,13 @@ describe("any schedule", () => {
 
 describe("OptimizerConfig", () => {
   it("refuses rates, shares and decays that make no sense", () => {
-    for (const bad of [{ learningRate: 0 }, { minLearningRateRatio: 1.1 }, { warmupSteps: -1 }, { beta2: 2 }, { weightDecay: -1 }]) {
+    for (const bad of [
+      { learningRate: 0 },
+      { minLearningRateRatio: 1.1 },
+      { warmupSteps: -1 },
+      { beta2: 2 },
+      { weightDecay: -1 }
+    ]) {
       expect(() => new OptimizerConfig(bad)).toThrow()
     }
   })

@@ -29,7 +29,7 @@ const spreadId = (i: number): bigint => BigInt.asUintN(64, BigInt(i + 1) * 0x9e3
 /** How many standard errors a mean may be off: by chance alone once in 16,000 times. */
 const ERRORS = 4
 
-/** The value that a chi-square variable of `df` degrees stays below, `z` standard normal deviations up (Wilson-Hilferty). */
+/** What a chi-square variable of `df` degrees stays below, `z` normal standard deviations up (Wilson-Hilferty). */
 const chiSquareQuantile = (df: number, z: number): number => df * (1 - 2 / (9 * df) + z * Math.sqrt(2 / (9 * df))) ** 3
 
 const expectChiSquare = (value: number, df: number): void => {
@@ -43,10 +43,7 @@ const overlap = (a: Uint32Array, b: Uint32Array): number => {
 }
 
 /** Overlaps of pairs of k of n units must have the mean (and variance, where they are many) of independent draws. */
-const expectIndependent = (
-  config: SinkConfig,
-  pairs: ReadonlyArray<readonly [Uint32Array, Uint32Array]>
-): void => {
+const expectIndependent = (config: SinkConfig, pairs: ReadonlyArray<readonly [Uint32Array, Uint32Array]>): void => {
   const [n, k] = [config.units, config.activeUnits]
   const overlaps = pairs.map(([a, b]) => overlap(a, b))
   const mean = overlaps.reduce((a, b) => a + b, 0) / overlaps.length
@@ -61,7 +58,12 @@ const range = (n: number): ReadonlyArray<number> => Array.from({ length: n }, (_
 
 describe("the reference hash", () => {
   it("matches all 86 golden masks bit for bit, at both widths of id", () => {
-    expect(golden.cases.map((c) => c.dtype).sort().join()).toBe([...Array(43).fill("int32"), ...Array(43).fill("int64")].join())
+    expect(
+      golden.cases
+        .map((c) => c.dtype)
+        .sort()
+        .join()
+    ).toBe([...Array(43).fill("int32"), ...Array(43).fill("int64")].join())
     for (const c of golden.cases) {
       const mask = Sink.referenceMask(BigInt(c.seqId), c.sinks, c.p, c.dtype === "int32" ? 32 : 64)
       const bytes = Buffer.alloc(Math.ceil(c.sinks / 8))
@@ -88,7 +90,8 @@ describe("the reference hash", () => {
 
   it("keeps its known defects", () => {
     // id 0 lights every sink
-    for (const bits of [32, 64] as const) expect(Sink.referenceMask(0n, 512, 0.013, bits)).toEqual(new Uint8Array(512).fill(1))
+    for (const bits of [32, 64] as const)
+      expect(Sink.referenceMask(0n, 512, 0.013, bits)).toEqual(new Uint8Array(512).fill(1))
     // at 32 bits, ids 65,536 apart are one; at 64 bits they are not
     for (const id of [1n, 77n, 49275n]) {
       expect(Sink.referenceMask(id + 65536n, 512, 0.3, 32)).toEqual(Sink.referenceMask(id, 512, 0.3, 32))
@@ -130,9 +133,9 @@ describe("the permutation", () => {
   })
 
   it("gives the same units in every process and runtime", () => {
-    const pinned = JSON.parse(readFileSync(new URL("fixtures/permutation.json", import.meta.url), "utf8")) as ReadonlyArray<
-      { readonly id: string; readonly seed: number; readonly units: ReadonlyArray<number> }
-    >
+    const pinned = JSON.parse(
+      readFileSync(new URL("fixtures/permutation.json", import.meta.url), "utf8")
+    ) as ReadonlyArray<{ readonly id: string; readonly seed: number; readonly units: ReadonlyArray<number> }>
     expect(pinned.length).toBe(12)
     for (const { id, seed, units } of pinned) {
       const config = new SinkConfig({ pool: 4096, active: 64, block: 16, seed })
@@ -140,19 +143,19 @@ describe("the permutation", () => {
     }
   })
 
-  it.each([["consecutive ids", (i: number) => BigInt(i)], ["spread ids", spreadId]] as const)(
-    "lights every unit equally often over 20,000 %s",
-    (_, idOf) => {
-      const ids = 20_000
-      const counts = new Float64Array(wide.units)
-      for (const i of range(ids)) for (const unit of Sink.unitsOf(wide, idOf(i))) counts[unit]!++
-      const p = wide.activeUnits / wide.units
-      // counts of draws without replacement: their covariance has n - 1 equal eigenvalues N p (1 - p) n / (n - 1)
-      const n = wide.units
-      const statistic = counts.reduce((sum, c) => sum + (c - ids * p) ** 2, 0) / ((ids * p * (1 - p) * n) / (n - 1))
-      expectChiSquare(statistic, n - 1)
-    }
-  )
+  it.each([
+    ["consecutive ids", (i: number) => BigInt(i)],
+    ["spread ids", spreadId]
+  ] as const)("lights every unit equally often over 20,000 %s", (_, idOf) => {
+    const ids = 20_000
+    const counts = new Float64Array(wide.units)
+    for (const i of range(ids)) for (const unit of Sink.unitsOf(wide, idOf(i))) counts[unit]!++
+    const p = wide.activeUnits / wide.units
+    // counts of draws without replacement: their covariance has n - 1 equal eigenvalues N p (1 - p) n / (n - 1)
+    const n = wide.units
+    const statistic = counts.reduce((sum, c) => sum + (c - ids * p) ** 2, 0) / ((ids * p * (1 - p) * n) / (n - 1))
+    expectChiSquare(statistic, n - 1)
+  })
 
   const relations: ReadonlyArray<readonly [string, (id: bigint) => bigint]> = [
     ["s and s + 1", (id) => id + 1n],
@@ -164,7 +167,10 @@ describe("the permutation", () => {
     ["s and s * 2^32", (id) => id << 32n]
   ]
   it.each(relations)("lets ids %s share what independent draws share", (_, other) => {
-    for (const [config, ids] of [[wide, 3000], [tiny, 20_000]] as const) {
+    for (const [config, ids] of [
+      [wide, 3000],
+      [tiny, 20_000]
+    ] as const) {
       expectIndependent(
         config,
         range(ids).map((i) => [Sink.unitsOf(config, BigInt(i + 1)), Sink.unitsOf(config, other(BigInt(i + 1)))])
@@ -175,7 +181,10 @@ describe("the permutation", () => {
   it("changes as if drawn anew when any one of the 64 bits of an id flips", () => {
     for (const bit of range(64)) {
       const flip = 1n << BigInt(bit)
-      expectIndependent(wide, range(200).map((i) => [Sink.unitsOf(wide, BigInt(i)), Sink.unitsOf(wide, BigInt(i) ^ flip)]))
+      expectIndependent(
+        wide,
+        range(200).map((i) => [Sink.unitsOf(wide, BigInt(i)), Sink.unitsOf(wide, BigInt(i) ^ flip)])
+      )
     }
   })
 
@@ -183,17 +192,34 @@ describe("the permutation", () => {
     const special = [0n, 1n, -1n, 2n ** 31n, 2n ** 32n, 2n ** 32n - 1n, 2n ** 53n, 2n ** 63n, 0xffffffff00000000n]
     for (const id of special) {
       const units = Sink.unitsOf(wide, id)
-      expectIndependent(wide, range(2000).map((i) => [units, Sink.unitsOf(wide, BigInt(i + 2))]))
+      expectIndependent(
+        wide,
+        range(2000).map((i) => [units, Sink.unitsOf(wide, BigInt(i + 2))])
+      )
     }
   })
 
   it("shares out sinks independently under another seed", () => {
-    for (const [a, b] of [[0, 1], [0, -1], [1, 2], [7, 7 + 2 ** 16]] as const) {
-      const [one, two] = [a, b].map((seed) => new SinkConfig({ pool: 1024, active: 64, block: 1, seed })) as [SinkConfig, SinkConfig]
+    for (const [a, b] of [
+      [0, 1],
+      [0, -1],
+      [1, 2],
+      [7, 7 + 2 ** 16]
+    ] as const) {
+      const [one, two] = [a, b].map((seed) => new SinkConfig({ pool: 1024, active: 64, block: 1, seed })) as [
+        SinkConfig,
+        SinkConfig
+      ]
       const ids = range(2000).map(BigInt)
-      expectIndependent(one, ids.map((id) => [Sink.unitsOf(one, id), Sink.unitsOf(two, id)]))
+      expectIndependent(
+        one,
+        ids.map((id) => [Sink.unitsOf(one, id), Sink.unitsOf(two, id)])
+      )
       // nor are the masks of one seed those of the other under a shifted id
-      expectIndependent(one, ids.map((id) => [Sink.unitsOf(one, id + BigInt(b - a)), Sink.unitsOf(two, id)]))
+      expectIndependent(
+        one,
+        ids.map((id) => [Sink.unitsOf(one, id + BigInt(b - a)), Sink.unitsOf(two, id)])
+      )
     }
   })
 })
@@ -292,7 +318,9 @@ describe("modes", () => {
 
   it("except switches off every sink of the listed ids in any mode, shared ones too", () => {
     // an id that shares some of 42's sinks, but not all
-    const other = range(100).map((i) => BigInt(i + 43)).find((one) => overlap(mine, Sink.unitsOf(config, one)) === 2)!
+    const other = range(100)
+      .map((i) => BigInt(i + 43))
+      .find((one) => overlap(mine, Sink.unitsOf(config, one)) === 2)!
     const theirs = new Set(Sink.unitsOf(config, other))
     const left = [...mine].filter((unit) => !theirs.has(unit))
     expect(left.length).toBe(2)
@@ -312,9 +340,18 @@ describe("modes", () => {
     expect(lit({ mode: "placebo", seed: 0 })).toEqual(stand)
     const unitsOf = (of: bigint, seed: number) => Sink.unitsOf(wide, Sink.placeboId(of, seed))
     const ids = range(3000).map(BigInt)
-    expectIndependent(wide, ids.map((of) => [Sink.unitsOf(wide, of), unitsOf(of, 0)]))
-    expectIndependent(wide, ids.map((of) => [unitsOf(of, 0), unitsOf(of, 1)]))
-    expectIndependent(wide, ids.map((of) => [unitsOf(of, 0), unitsOf(of + 1n, 0)]))
+    expectIndependent(
+      wide,
+      ids.map((of) => [Sink.unitsOf(wide, of), unitsOf(of, 0)])
+    )
+    expectIndependent(
+      wide,
+      ids.map((of) => [unitsOf(of, 0), unitsOf(of, 1)])
+    )
+    expectIndependent(
+      wide,
+      ids.map((of) => [unitsOf(of, 0), unitsOf(of + 1n, 0)])
+    )
   })
 
   it("placebo stands in with ids outside the numbers people use, a different one for every id", () => {

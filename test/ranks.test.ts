@@ -12,8 +12,8 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Random|Safetensors|Segments|Sink|Tokenizer|" +
-        "TrainEvent)\\.ts$"
+      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Random|Safetensors|Segments|Sink|" +
+        "Tokenizer|TrainEvent)\\.ts$"
     )
   ],
   ["gpu/", /^src\/gpu\/[A-Za-z]+\.ts$/],
@@ -84,13 +84,18 @@ describe("imports", () => {
       expect(shipped.map((file) => file.path)).toContain(path)
     }
     expect(shipped.find((file) => file.path === "src/Trainer.ts")!.imports).toContain("src/Model.ts")
-    expect(shipped.filter((file) => ranks.filter(([, files]) => files.test(file.path)).length !== 1).map((f) => f.path)).toEqual([])
+    expect(
+      shipped.filter((file) => ranks.filter(([, files]) => files.test(file.path)).length !== 1).map((f) => f.path)
+    ).toEqual([])
   })
 
   it("name relative files with their extension .ts, as Deno and tsx need", () => {
     for (const file of [...shipped, ...reference]) {
-      expect(file.imports.filter((one) => !one.endsWith(".ts") || !existsSync(join(root, one))).map((one) => `${file.path} -> ${one}`))
-        .toEqual([])
+      expect(
+        file.imports
+          .filter((one) => !one.endsWith(".ts") || !existsSync(join(root, one)))
+          .map((one) => `${file.path} -> ${one}`)
+      ).toEqual([])
     }
   })
 
@@ -147,7 +152,10 @@ describe("imports", () => {
 describe("GPU types", () => {
   it("are named only by the device, how it is found, and the runtime entry points", () => {
     expect(shipped.find((file) => file.path === "src/gpu/Device.ts")!.gpuTypes).toContain("GPUBuffer")
-    expect(shipped.filter((file) => file.gpuTypes.length > 0 && !gpuTyped.test(file.path)).map((file) => [file.path, ...file.gpuTypes]))
-      .toEqual([])
+    expect(
+      shipped
+        .filter((file) => file.gpuTypes.length > 0 && !gpuTyped.test(file.path))
+        .map((file) => [file.path, ...file.gpuTypes])
+    ).toEqual([])
   })
 })
