@@ -242,7 +242,7 @@ const unwritten = (path: string) => (cause: PlatformError): CheckpointError =>
   new CheckpointError({
     reason: "Write",
     path,
-    detail: `cannot be written: ${cause.message}. Look at the free disk space and the permissions; ` +
+    detail: `cannot be written: ${Safetensors.because(cause)}. Look at the free disk space and the permissions; ` +
       "the checkpoints saved before are intact",
     cause
   })
@@ -267,7 +267,8 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
       new CheckpointError({
         reason: "Write",
         path: location,
-        detail: `is not a folder that can be written to: ${cause.message}. Choose another folder or its permissions`,
+        detail: `is not a folder that can be written to: ${Safetensors.because(cause)}. ` +
+          "Choose another folder, or change its permissions",
         cause
       })
   )
@@ -418,13 +419,11 @@ export const loadFolder = (
   path: string
 ): Effect.Effect<Snapshot, CheckpointError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const paths = yield* Path.Path
-    const folder = paths.resolve(path)
-    if (yield* Effect.mapError(fs.exists(paths.join(folder, "latest")), Safetensors.unreadable(folder))) {
-      return yield* loadFrom(folder, "latest")
-    }
-    return yield* Effect.mapError(readFolder(folder), withAdvice("Load another checkpoint of the run"))
+    const folder = (yield* Path.Path).resolve(path)
+    const inside = yield* Effect.orElseSucceed(listFolder(folder), () => [])
+    if (inside.length > 0) return yield* loadFrom(folder, "latest")
+    const advice = "Give the folder of a run, or one of the step- folders in it that is whole"
+    return yield* Effect.mapError(readFolder(folder), withAdvice(advice))
   })
 
 const withAdvice = (advice: string) => ({ cause, detail, path, reason }: CheckpointError) =>

@@ -102,9 +102,7 @@ export const read = (
   Effect.scoped(Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const file = yield* Effect.mapError(fs.open(path), unreadable(path))
-    const { size, type } = yield* Effect.mapError(file.stat, unreadable(path))
-    if (type !== "File") return yield* corrupt(path, "is not a file")
-    const fileBytes = Number(size)
+    const fileBytes = Number((yield* Effect.mapError(file.stat, unreadable(path))).size)
 
     const next = Effect.fnUntraced(function*(length: number) {
       const bytes = new Uint8Array(length)
@@ -136,7 +134,10 @@ const checked = <A>(path: string, f: () => A): Either.Either<A, CheckpointError>
 export const unreadable = (path: string) => (cause: PlatformError): CheckpointError =>
   cause._tag === "SystemError" && cause.reason === "NotFound"
     ? new CheckpointError({ reason: "Missing", path, detail: "there is no such file", cause })
-    : new CheckpointError({ reason: "Corrupt", path, detail: `cannot be read: ${cause.message}`, cause })
+    : new CheckpointError({ reason: "Corrupt", path, detail: `cannot be read: ${because(cause)}`, cause })
+
+/** The operating system's own words, where there are any. */
+export const because = (cause: PlatformError): string => cause.description ?? cause.message
 
 const fail = (detail: string): never => {
   throw new Error(detail)

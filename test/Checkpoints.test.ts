@@ -32,7 +32,7 @@ const snapshot = (step: number, variant = 0): Snapshot => ({
     "model.norm.weight.steps": { shape: [2], data: new Uint32Array([step, 0xffffffff]) }
   },
   trainerState: { step, cursor: { epoch: 1, row: step * 4 }, rng: "18446744073709551615", bestLoss: null },
-  tokenizer: step % 2 === 0 ? "{\"model\":\"\ufeffé😀\"}\n" : undefined
+  tokenizer: step % 2 === 0 ? "\ufeff{\"model\":\"é😀\"}\n" : undefined
 })
 
 /** What a checkpoint with a tokenizer holds beside its manifest. */
@@ -382,6 +382,9 @@ describe("a damaged checkpoint", () => {
           const place = kind === "swapped" && name === "manifest.json" ? path : file
           expect({ kind, reason: error.reason, path: error.path }).toEqual({ kind, reason, path: place })
           expect(error.message).toContain("step-00000010: write this name into")
+          if (["truncated", "emptied", "longer"].includes(kind) && name !== "manifest.json") {
+            expect(error.message).toMatch(/holds \d+ bytes where \d+ were saved/)
+          }
           yield* fs.writeFile(file, bytes)
         }
         expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
@@ -417,7 +420,7 @@ describe("a damaged checkpoint", () => {
       expect((yield* Effect.flip(resumed(folder, load(10))))).toMatchObject({ reason: "Mismatch" })
     })))
 
-  it.effect("a `latest` that names nothing says what to write there; without one the newest is taken", onDisk((folder) =>
+  it.effect("a `latest` that names nothing says so; without one the newest is taken", onDisk((folder) =>
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       yield* twoSaved(folder)
@@ -581,6 +584,20 @@ describe("a save that is cut short", () => {
         })), 60_000)
     }
   }
+
+  it.effect("twice in a row still leaves the checkpoint it was to replace", onDisk((folder) =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* resumed(folder, save(snapshot(10)))
+      yield* fs.rename(path, `${path}.old`) // where the first save stopped
+      for (let at = 1; at < 5; at++) {
+        const dying = failing(fs, { at, dead: true, log: [] })
+        yield* Effect.flip(Effect.provideService(resumed(folder, save(snapshot(20))), FileSystem.FileSystem, dying))
+        expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
+        expect(yield* resumed(folder, steps)).toEqual([10])
+      }
+      expect((yield* files(folder)).filter((name) => name.startsWith("step"))).toEqual(["step-00000010"])
+    })))
 
   it.effect("by a full disk gives its space back", onDisk((folder) =>
     Effect.gen(function*() {

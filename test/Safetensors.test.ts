@@ -146,6 +146,7 @@ describe("Safetensors", () => {
     ["a header longer than any", fileOf("{}", 0, Number.MAX_SAFE_INTEGER), /header of 9007199254740991 bytes/],
     ["bytes that are not UTF-8", fileOf("{}\xff".slice(0, 2), new Uint8Array([0xff]), 3), /not text/],
     ["a header that is not JSON", fileOf("{\"a\":"), /not JSON/],
+    ["a byte order mark", fileOf("\ufeff{}"), /not JSON/],
     ["no header", fileOf(""), /not JSON/],
     ["a header that is not an object", fileOf("[]"), /not a JSON object/],
     ["a null header", fileOf("null"), /not a JSON object/],
