@@ -328,6 +328,8 @@ describe("a run's folder", () => {
       expect(plain(yield* loadFolder(`${folder}/`))).toEqual(plain(snapshot(20)))
       expect(plain(yield* loadFolder(`${old}/`))).toEqual(plain(snapshot(10)))
       expect(yield* files(folder)).toEqual(before)
+      yield* fs.remove(`${folder}/latest`)
+      expect((yield* loadFolder(folder)).step).toBe(20)
       yield* fs.copy(old, `${folder}/best`)
       expect((yield* loadFolder(`${folder}/best`)).step).toBe(10)
       expect(yield* Effect.flip(loadFolder(`${folder}/worst`))).toMatchObject({ reason: "Missing" })
