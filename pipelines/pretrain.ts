@@ -8,6 +8,7 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -340,8 +341,8 @@ export const run = (
       yield* stage(`training on ${device.name}: ${device.reason}`)
       let index = 0
       for (const seed of seeds) {
-        const streams = new Map<string, Layer.Layer<DataStream, DataError, FileSystem.FileSystem>>()
-        yield* Effect.gen(function*() {
+        const streams = new Map<string, Context.Context<DataStream>>()
+        yield* Effect.scoped(Effect.gen(function*() {
           for (const planned of armsOf(config, config.model.vocabSize, seed)) {
             const position = index++
             const key = `${seed}/${planned.name}`
@@ -353,11 +354,11 @@ export const run = (
               continue
             }
             const dataKey = planned.data.arm
-            const streamLayer = streams.get(dataKey) ?? DataStream.layer(
+            const stream = streams.get(dataKey) ?? (yield* Layer.build(DataStream.layer(
               Schema.encodeSync(DataConfig)(planned.data),
               options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
-            )
-            streams.set(dataKey, streamLayer)
+            )))
+            streams.set(dataKey, stream)
             const store = stores.get(key) ?? (folder === undefined
               // built once and kept, so that it outlives a lost device
               ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
@@ -377,11 +378,11 @@ export const run = (
                     ),
                   onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event })
                 ), stage)
-            }).pipe(Effect.provide(Layer.merge(streamLayer, store)))
+            }).pipe(Effect.provide(store), Effect.provide(stream))
             if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
             finished.set(key, result)
           }
-        })
+        }))
       }
     }).pipe(Effect.provide(options.device))
 
