@@ -137,6 +137,7 @@ const trainArm = (
   plan: ArmPlan,
   config: PretrainConfig,
   seed: number,
+  metrics: Metrics,
   onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>,
   stage: (message: string) => Effect.Effect<void>
 ): Effect.Effect<ArmResult, PretrainError, Device | DataStream | Checkpoints> =>
@@ -161,15 +162,25 @@ const trainArm = (
         curves.set(name, points)
       }
       let seconds = 0
+      const note = (event: TrainEvent.TrainEvent) => {
+        if (event._tag === "Stepped") addPoint("train", event.step, event.loss)
+        if (event._tag === "Evaluated") {
+          for (const [name, loss] of Object.entries(event.losses)) addPoint(name, event.step, loss)
+        }
+        if (event._tag === "Finished") seconds = event.seconds
+      }
+      /** Events that come together are kept together, before anyone who listens can be interrupted. */
+      const keep = (events: Iterable<TrainEvent.TrainEvent>) =>
+        Effect.uninterruptible(Effect.forEach(events, (event) =>
+          Effect.gen(function*() {
+            // a resumed arm's curves begin where the arm did; what ran after its checkpoint runs again
+            if (event._tag === "Started") (yield* metrics.rewind(event.step)).forEach(note)
+            note(event)
+            yield* metrics.append(event)
+          }), { discard: true }))
       yield* trainer.run.pipe(
-        Stream.tap((event) => {
-          if (event._tag === "Stepped") addPoint("train", event.step, event.loss)
-          if (event._tag === "Evaluated") {
-            for (const [name, loss] of Object.entries(event.losses)) addPoint(name, event.step, loss)
-          }
-          if (event._tag === "Finished") seconds = event.seconds
-          return onEvent(event)
-        }),
+        Stream.chunks,
+        Stream.tap((events) => Effect.zipRight(keep(events), Effect.forEach(events, onEvent, { discard: true }))),
         Stream.runDrain
       )
 
@@ -233,6 +244,40 @@ const trainArm = (
       Trainer.layer(training).pipe(Layer.provideMerge(Model.layer(plan.model, { seed })))
     ))
   })
+
+/** An arm's events, kept beside its checkpoints. */
+interface Metrics {
+  /** Forget what came after a step, and return what came before. */
+  readonly rewind: (step: number) => Effect.Effect<ReadonlyArray<TrainEvent.TrainEvent>>
+  readonly append: (event: TrainEvent.TrainEvent) => Effect.Effect<void>
+}
+
+const upTo = (events: ReadonlyArray<TrainEvent.TrainEvent>, step: number) =>
+  step === 0 ? [] : events.filter((event) => event.step <= step && event._tag !== "Finished")
+
+const metricsInMemory = (): Metrics => {
+  let events: Array<TrainEvent.TrainEvent> = []
+  return {
+    rewind: (step) => Effect.sync(() => (events = upTo(events, step))),
+    append: (event) => Effect.sync(() => void events.push(event))
+  }
+}
+
+/** One encoded event a line. A file that cannot be read or written must not end hours of training: it is logged. */
+const metricsFile = (fs: FileSystem.FileSystem, file: string): Metrics => {
+  const warn = (error: { readonly message: string }) => Effect.logWarning(`${file}: ${error.message}`)
+  return {
+    rewind: (step) =>
+      Effect.gen(function*() {
+        const text = (yield* fs.exists(file)) ? yield* fs.readFileString(file) : ""
+        const before = upTo(text.split("\n").flatMap(TrainEvent.fromJsonLine), step)
+        yield* fs.writeFileString(file, before.map(TrainEvent.toJsonLine).join(""))
+        return before
+      }).pipe(Effect.catchAll((error) => Effect.as(warn(error), []))),
+    append: (event) =>
+      Effect.catchAll(fs.writeFileString(file, TrainEvent.toJsonLine(event), { flag: "a" }), warn)
+  }
+}
 
 /** The repeated sequence to show: the one whose document's name sorts last, which is the most recent address. */
 const shownSequence = (data: DataStream["Type"], count: number): number => {
@@ -331,6 +376,7 @@ export const run = (
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const count = seeds.length * armsOf(config, config.model.vocabSize, 0).length
     const finished = new Map<string, ArmResult>()
+    const metricsOf = new Map<string, Metrics>()
     const stores = new Map<string, Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path>>()
     const folderOf = (seed: number, arm: string) =>
       outDir === undefined ? undefined : path.join(outDir, `seed-${seed}`, arm)
@@ -367,17 +413,11 @@ export const run = (
             const result = yield* Effect.gen(function*() {
               const data = yield* DataStream
               const plan = armsOf(config, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
-              const metrics = folder === undefined ? undefined : path.join(folder, "metrics.jsonl")
-              return yield* trainArm(plan, config, seed, (event) =>
-                Effect.zipRight(
-                  metrics === undefined
-                    ? Effect.void
-                    : fs.writeFileString(metrics, TrainEvent.toJsonLine(event), { flag: "a" }).pipe(
-                      // a metrics file that cannot be written must not end hours of training
-                      Effect.catchAll((error) => Effect.logWarning(`${metrics}: ${error.message}`))
-                    ),
-                  onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event })
-                ), stage)
+              const metrics = metricsOf.get(key) ??
+                (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl")))
+              metricsOf.set(key, metrics)
+              return yield* trainArm(plan, config, seed, metrics, (event) =>
+                onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage)
             }).pipe(Effect.provide(store), Effect.provide(stream))
             if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
             finished.set(key, result)

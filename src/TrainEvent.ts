@@ -2,6 +2,7 @@
  * What a training run tells: encoded, one line each, they are the run's record of truth (metrics.jsonl).
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 
 /** The run is ready: parameters are initialised or loaded, kernels are compiled. */
@@ -52,6 +53,11 @@ const encode = Schema.encodeSync(TrainEvent)
 
 /** One line of metrics.jsonl. */
 export const toJsonLine = (event: TrainEvent): string => `${JSON.stringify(encode(event))}\n`
+
+const decode = Schema.decodeUnknownOption(Schema.parseJson(TrainEvent))
+
+/** The event of a line of metrics.jsonl; none where the line is not one, as when a process died while writing it. */
+export const fromJsonLine = (line: string): ReadonlyArray<TrainEvent> => Option.toArray(decode(line))
 
 /** One line for people. */
 export const format = (event: TrainEvent): string => {
