@@ -185,20 +185,25 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
 
     const allocate: DeviceService["allocate"] = Effect.fnUntraced(function*(tensors) {
       yield* refuseTooLarge(tensors)
-      const fresh = tensors.filter((tensor) => !buffers.has(tensor))
+      const fresh = [...new Set(tensors)].filter((tensor) => !buffers.has(tensor))
+      const free = Effect.sync(() => {
+        for (const tensor of fresh) {
+          const buffer = buffers.get(tensor)
+          if (buffer !== undefined) destroy(buffer)
+          buffers.delete(tensor)
+        }
+      })
       yield* Effect.acquireRelease(
         guarded(`allocating ${fresh.length} tensors`, () => {
           for (const tensor of fresh) {
             buffers.set(tensor, createBuffer(Tensor.byteLength(tensor), STORAGE, tensor.name))
           }
-        }).pipe(Effect.mapError((error) => error as DeviceError)),
-        () =>
-          Effect.sync(() => {
-            for (const tensor of fresh) {
-              destroy(buffers.get(tensor)!)
-              buffers.delete(tensor)
-            }
-          })
+        }).pipe(
+          Effect.mapError((error) => error as DeviceError),
+          // what did not fit as a whole must not be held in part
+          Effect.onError(() => free)
+        ),
+        () => free
       )
     })
 
@@ -294,7 +299,6 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
               resource: { buffer: uniforms, offset: offsets[i]!, size: dispatch.params.byteLength }
             })
           }
-          counters.bindGroups++
           return [pipeline, device.createBindGroup({ layout, entries }), ...dispatch.workgroups] as const
         })
         return {
@@ -303,7 +307,10 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           clears: program.clears.map(bufferOf),
           commands
         }
-      })
+      }).pipe(
+        Effect.tap((prepared) => Effect.sync(() => void (counters.bindGroups += prepared.commands.length))),
+        Effect.onError(() => Effect.sync(() => owned.forEach(destroy)))
+      )
       return yield* Effect.acquireRelease(acquire, (prepared) =>
         Effect.sync(() => {
           owned.forEach(destroy)
