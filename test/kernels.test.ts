@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import process from "node:process"
 import { describe, expect, it } from "vitest"
 import { Device } from "../src/gpu/Device.ts"
+import * as Kernel from "../src/gpu/Kernel.ts"
 import * as Program from "../src/gpu/Program.ts"
 import * as Tensor from "../src/gpu/Tensor.ts"
 import * as NodeDevice from "../src/node.ts"
@@ -103,6 +104,16 @@ layer(device)("kernels against the float64 reference", (it) => {
       const dev = yield* Device
       expect(["hardware", "software"]).toContain(dev.kind)
       console.log(`kernels run on ${dev.name}, seed ${seed}`)
+    }))
+
+  it.scoped("compile, all at once", () =>
+    Effect.gen(function*() {
+      const dev = yield* Device
+      const recorded = cases.map((c) => record(c, c.build(makeRandom(seed))))
+      yield* dev.allocate(recorded.flatMap(({ tensors }) => Object.values(tensors)))
+      const dispatches = recorded.flatMap(({ program }) => program.dispatches)
+      yield* dev.prepare({ name: "every kernel", clears: [], dispatches })
+      expect(dev.counters.pipelines).toBe(new Set(dispatches.map((d) => Kernel.key(d.kernel))).size)
     }))
 
   for (const c of cases) {
