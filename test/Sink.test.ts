@@ -76,6 +76,18 @@ describe("the reference hash", () => {
     }
   })
 
+  it("compares shares rounded to f32, as the reference code does", () => {
+    const [M, factor] = [4294967291n, 1588635695n]
+    for (const id of [1n, 7n, 200n]) {
+      const residue = Number((id * 65536n * factor) % M)
+      // p is a little above the share of sink 1, but the same number in f32
+      const p = (residue + 0.25) / Number(M)
+      expect(residue / Number(M)).toBeLessThan(p)
+      expect(Sink.referenceMask(id, 2, p, 64)[1]).toBe(0)
+      expect(Sink.referenceMask(id, 2, p * (1 + 2 ** -22), 64)[1]).toBe(1)
+    }
+  })
+
   it("is what a config with the reference assignment lights, whatever the type of an id", () => {
     for (const referenceIdBits of [32, 64] as const) {
       const config = new SinkConfig({ pool: 2460, active: 738, block: 1, assignment: "reference", referenceIdBits })
@@ -199,6 +211,11 @@ describe("the permutation", () => {
     }
   })
 
+  it("is keyed by all 64 bits: 300,000 ids draw 300,000 different sets, where 32 bits would make ten coincide", () => {
+    const config = new SinkConfig({ pool: 1024, active: 16, block: 1 })
+    expect(new Set(range(300_000).map((i) => Sink.unitsOf(config, spreadId(i)).join())).size).toBe(300_000)
+  })
+
   it("shares out sinks independently under another seed", () => {
     for (const [a, b] of [
       [0, 1],
@@ -228,7 +245,7 @@ describe("Bernoulli masks", () => {
   const config = new SinkConfig({ pool: 1024, active: 64, block: 1, assignment: "bernoulli" })
 
   it("light each unit with probability active / pool, and as many a sequence as independent coins", () => {
-    const ids = 20_000
+    const ids = 5000
     const [n, p] = [config.units, config.probability]
     const counts = new Float64Array(n)
     let squares = 0
@@ -238,6 +255,8 @@ describe("Bernoulli masks", () => {
       squares += (units.length - n * p) ** 2
     }
     expectChiSquare(counts.reduce((sum, c) => sum + (c - ids * p) ** 2, 0) / (ids * p * (1 - p)), n)
+    const total = counts.reduce((a, b) => a + b, 0)
+    expect(Math.abs(total - ids * n * p)).toBeLessThan(ERRORS * Math.sqrt(ids * n * p * (1 - p)))
     // the number of lit units has the binomial variance n p (1 - p); a variance itself varies by sqrt(2 / ids)
     expect(Math.abs(squares / ids / (n * p * (1 - p)) - 1)).toBeLessThan(ERRORS * Math.sqrt(2 / ids))
   })

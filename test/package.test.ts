@@ -38,7 +38,7 @@ beforeAll(async () => {
       cwd: folder
     }
   )
-})
+}, 240_000)
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 

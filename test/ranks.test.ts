@@ -23,7 +23,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Trainer", /^src\/Trainer\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
-  ["cli", /^src\/cli(\/.+)?\.ts$/]
+  ["cli, and how it shows what happens", /^src\/(cli(\/.+)?|Progress|Terminal)\.ts$/]
 ]
 
 /** Files of one rank that never import each other. */
