@@ -195,7 +195,8 @@ describe("recorded passes", () => {
 
   for (const [name, config, shape] of models) {
     for (const output of ["train", "loss", "logits"] as const) {
-      const { program } = Model.recordPass(config, Model.parametersOf(config), Tensor.make("hyper", [16]), { ...shape, output })
+      const parameters = Model.parametersOf(config)
+      const { program } = Model.recordPass(config, parameters, Tensor.make("hyper", [16]), { ...shape, output })
 
       it(`${name}, ${output}: no two scratch tensors that live at once share memory`, () => {
         const { slotOf, slots } = Program.plan(program)
@@ -250,8 +251,11 @@ describe("recorded passes", () => {
 
   it("record the same program every time", () => {
     const once = () =>
-      Model.recordPass(tiny, Model.parametersOf(tiny), Tensor.make("hyper", [16]), { rows: 2, seqLen: 16, output: "train" })
-        .program
+      Model.recordPass(tiny, Model.parametersOf(tiny), Tensor.make("hyper", [16]), {
+        rows: 2,
+        seqLen: 16,
+        output: "train"
+      }).program
     const show = (program: Program.Program) =>
       program.dispatches.map((d) =>
         [d.label, d.workgroups.join(), d.tensors.map(Tensor.show).join(), new Uint8Array(d.params).join()].join(" ")

@@ -71,7 +71,8 @@ const expectSameBits = (got: Host, want: Host, what: string, where: (i: number) 
   }
 }
 
-const expectRun = (name: string, got: Host, initial: Host, { atol, exactZeros, rtol, want }: Expected, runs = 1): void => {
+const expectRun = (name: string, got: Host, initial: Host, expected: Expected, runs = 1): void => {
+  const { atol, exactZeros, rtol, want } = expected
   expectSameBits(got, initial, `${name} was written where it must not be`, (i) => Number.isNaN(want[i]))
   const indices = [...want.keys()].filter((i) => !Number.isNaN(want[i]))
   // after several runs of a kernel that adds, what it added several times
@@ -160,6 +161,8 @@ layer(device)("kernels against the float64 reference", (it) => {
   }
 })
 
+const nameOf = ({ entry, file }: Kernel.Kernel): string => `${file}.${entry}`
+
 describe("case tables", () => {
   const programs = cases.map((c) => {
     const built = c.build(makeRandom(1))
@@ -167,18 +170,18 @@ describe("case tables", () => {
   })
 
   it("cover every kernel", () => {
-    const covered = new Set(programs.flatMap(({ program }) => program.dispatches.map((d) => `${d.kernel.file}.${d.kernel.entry}`)))
-    expect([...covered].sort()).toEqual([...new Set(allKernels.map((k) => `${k.file}.${k.entry}`))].sort())
+    const covered = new Set(programs.flatMap(({ program }) => program.dispatches.map((d) => nameOf(d.kernel))))
+    expect([...covered].sort()).toEqual([...new Set(allKernels.map(nameOf))].sort())
   })
 
   it("have every kernel run in more than one workgroup", () => {
     const several = new Set(
       programs.flatMap(({ program }) =>
-        program.dispatches.filter((d) => d.workgroups[0] * d.workgroups[1] > 1).map((d) => `${d.kernel.file}.${d.kernel.entry}`)
+        program.dispatches.filter((d) => d.workgroups[0] * d.workgroups[1] > 1).map((d) => nameOf(d.kernel))
       )
     )
     // `finish` is one invocation by design
-    expect(allKernels.map((k) => `${k.file}.${k.entry}`).filter((name) => !several.has(name))).toEqual(["reduce.finish"])
+    expect(allKernels.map(nameOf).filter((name) => !several.has(name))).toEqual(["reduce.finish"])
   })
 
   it("expect something of every tensor that is written, and start accumulators from numbers other than 0", () => {

@@ -27,7 +27,7 @@ const nullDevice = NodeDevice.layer({ adapter: "null" })
 const parse = (text: string) => {
   const code = text.replace(/\/\/.*$/gm, "")
   const variables = [
-    ...code.matchAll(/@group\(0\)\s*@binding\((\d+)\)\s*var<(storage,\s*read|storage,\s*read_write|uniform)>\s*(\w+)\s*:\s*([^;]+);/g)
+    ...code.matchAll(/@group\(0\)\s*@binding\((\d+)\)\s*var<([\w, ]+)>\s*(\w+)\s*:\s*([^;]+);/g)
   ].map(([, binding, space, name, type]) => ({
     binding: Number(binding),
     space: space!.replace(/\s/g, ""),
@@ -62,7 +62,8 @@ const parse = (text: string) => {
     seen.add(name)
     const body = functions.get(name)!
     const own = new Set([...body.matchAll(/\b(?:let|var|const)\s+(\w+)/g)].map(([, local]) => local!))
-    const all = new Set([...body.matchAll(/(?<!\.)\b[A-Za-z_]\w*/g)].map(([word]) => word).filter((word) => !own.has(word)))
+    const words = [...body.matchAll(/(?<!\.)\b[A-Za-z_]\w*/g)].map(([word]) => word)
+    const all = new Set(words.filter((word) => !own.has(word)))
     for (const word of [...all]) {
       if (functions.has(word)) for (const other of mentions(word, seen)) all.add(other)
     }
@@ -73,10 +74,10 @@ const parse = (text: string) => {
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
-/** WGSL tells apart variables that share a binding number: `w4` is `w` read in groups of four, `out_in` is `out` read. */
+/** In WGSL, variables that share a binding number are told apart: `w4` is `w` in groups of four, `out_in` is read. */
 const bare = (name: string): string => name.replace(/(_in|_out|_w|4)$/, "")
 
-/** The one place where a table calls a binding something else: the partial sums are `x`, what all of reduce.wgsl reads. */
+/** The one binding that a table calls something else: the partial sums are `x`, as all that reduce.wgsl reads. */
 const renamed = new Map([["reduce.finish partial", "x"]])
 
 /** Bindings that a table lists and the entry point does not use: matmul's two entry points share one table. */
@@ -162,11 +163,13 @@ const demand = (programs: ReadonlyArray<Program.Program>) => {
   return { state, largest: Math.max(...sizes), bytes: sizes.reduce((a, b) => a + b, 0) }
 }
 
+const { "nulls-1b": nulls, "smol-1.7b": large, "smol-135m": small, "smol-360m": middle, tiny } = presets
+
 const withSinks = (c: ModelConfig, pool: number, active: number): ModelConfig =>
   new ModelConfig({ ...c, intermediateSize: c.intermediateSize + pool, sinks: new SinkConfig({ pool, active }) })
 
 const nullsGathered = new ModelConfig({
-  ...presets["nulls-1b"],
+  ...nulls,
   intermediateSize: 512 + 7680,
   sinks: new SinkConfig({ pool: 7680, active: 96, block: 16 })
 })
@@ -185,14 +188,32 @@ const models: ReadonlyArray<{
   readonly whole: Outcome
   readonly oneLayer: Outcome
 }> = [
-  { name: "tiny", config: presets.tiny, gathered: true, whole: "runs", oneLayer: "runs" },
-  { name: "smol-135m", config: presets["smol-135m"], gathered: false, whole: "OutOfMemory", oneLayer: "runs" },
-  { name: "smol-360m", config: presets["smol-360m"], gathered: false, whole: "Limit", oneLayer: "runs" },
-  { name: "smol-1.7b", config: presets["smol-1.7b"], gathered: false, whole: "Limit", oneLayer: "OutOfMemory" },
-  { name: "nulls-1b", config: presets["nulls-1b"], gathered: false, whole: "Limit", oneLayer: "runs" },
-  { name: "smol-135m with sinks", config: withSinks(presets["smol-135m"], 2048, 64), gathered: true, whole: "OutOfMemory", oneLayer: "runs" },
-  { name: "smol-360m with sinks", config: withSinks(presets["smol-360m"], 4096, 128), gathered: true, whole: "Limit", oneLayer: "runs" },
-  { name: "smol-1.7b with sinks", config: withSinks(presets["smol-1.7b"], 4096, 256), gathered: true, whole: "Limit", oneLayer: "Limit" },
+  { name: "tiny", config: tiny, gathered: true, whole: "runs", oneLayer: "runs" },
+  { name: "smol-135m", config: small, gathered: false, whole: "OutOfMemory", oneLayer: "runs" },
+  { name: "smol-360m", config: middle, gathered: false, whole: "Limit", oneLayer: "runs" },
+  { name: "smol-1.7b", config: large, gathered: false, whole: "Limit", oneLayer: "OutOfMemory" },
+  { name: "nulls-1b", config: nulls, gathered: false, whole: "Limit", oneLayer: "runs" },
+  {
+    name: "smol-135m with sinks",
+    config: withSinks(small, 2048, 64),
+    gathered: true,
+    whole: "OutOfMemory",
+    oneLayer: "runs"
+  },
+  {
+    name: "smol-360m with sinks",
+    config: withSinks(middle, 4096, 128),
+    gathered: true,
+    whole: "Limit",
+    oneLayer: "runs"
+  },
+  {
+    name: "smol-1.7b with sinks",
+    config: withSinks(large, 4096, 256),
+    gathered: true,
+    whole: "Limit",
+    oneLayer: "Limit"
+  },
   { name: "nulls-1b gathered", config: nullsGathered, gathered: true, whole: "Limit", oneLayer: "runs" }
 ]
 
@@ -209,7 +230,7 @@ const run = (device: DeviceService, programs: ReadonlyArray<Program.Program>) =>
       device.submit(...prepared)
       device.submit(...prepared)
       yield* device.idle
-      expect(device.counters.bindGroups).toBe(programs.reduce((sum, program) => sum + program.dispatches.length, 0))
+      expect(device.counters.bindGroups).toBe(bindGroups + programs.flatMap((program) => program.dispatches).length)
       expect(device.counters.bytes).toBeGreaterThanOrEqual(bytes)
       return "runs" as Outcome
     })).pipe(Effect.catchTag("DeviceError", (error) => Effect.succeed(error.reason as Outcome)))
@@ -237,7 +258,10 @@ layer(nullDevice)("on the null backend", (it) => {
       const device = yield* Device
       const before = { ...device.counters }
       const { program, tensors } = distinctKernels([{ ...Ops.kernels.sum, constants: { NOSUCH: 1 } }])
-      const error = yield* Effect.scoped(Effect.zipRight(device.allocate(tensors), device.prepare(program))).pipe(Effect.flip)
+      const error = yield* Effect.zipRight(device.allocate(tensors), device.prepare(program)).pipe(
+        Effect.scoped,
+        Effect.flip
+      )
       expect(error).toBeInstanceOf(KernelError)
       expect(error.message).toMatch(/kernel reduce\.sum\(NOSUCH=1\): .*NOSUCH/s)
       expect(device.counters).toEqual({ ...before, pipelines: before.pipelines + 1 })
@@ -316,7 +340,8 @@ layer(nullDevice)("on the null backend", (it) => {
       // scratch is refused in the same way, before any memory is taken
       const p = Program.record("large scratch")
       const logits = p.scratch("logits", [64, 2 ** 20])
-      p.dispatch(Ops.kernels.transpose, { x: small, y: logits }, { rows: 1, cols: 1, in0: 0, ldi: 1, out0: 0, ldo4: 1 }, 1)
+      const one = { rows: 1, cols: 1, in0: 0, ldi: 1, out0: 0, ldo4: 1 }
+      p.dispatch(Ops.kernels.transpose, { x: small, y: logits }, one, 1)
       const refused = yield* device.prepare(p.finish()).pipe(Effect.flip)
       expect(refused.message).toMatch(/logits f32\[64, 1048576\] +256\.0 MiB +128\.0 MiB/)
       expect(device.counters).toEqual(before)

@@ -75,7 +75,11 @@ const inputs = (random: Random, s: AttentionShape) => {
     params: { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 },
     chunks: Math.ceil(headSize / 32),
     // rounding of a score is rounding of its exponent: relative to the result it grows with the scores
-    tolerance: { kind: "writes", atol: 64 * EPS * (4 + std ** 2 * Math.sqrt(headSize)), rtol: 64 * EPS * std ** 2 } as const
+    tolerance: {
+      kind: "writes",
+      atol: 64 * EPS * (4 + std ** 2 * Math.sqrt(headSize)),
+      rtol: 64 * EPS * std ** 2
+    } as const
   }
 }
 

@@ -15,8 +15,9 @@ export interface Expected {
   /** For every element of the tensor its value; NaN where the kernel must leave the initial bits alone. */
   readonly want: Float64Array
   /**
-   * `writes`: running again changes nothing. `adds`: every element that is wanted began with a known number, and running
-   * again adds the same once more. `updates`: the tensor is also read (in place), so that a second run is another story.
+   * `writes`: running again changes nothing. `adds`: every element that is wanted began with a known number, and
+   * running again adds the same once more. `updates`: the tensor is also read (in place), so a second run is another
+   * story.
    */
   readonly kind: "writes" | "adds" | "updates"
   readonly atol: number
@@ -53,12 +54,13 @@ export const makeCase = <const K extends string>(
 const SENTINEL = 0x7fc0beef
 
 /** f32 cells that must be neither read nor written. */
-export const poison = (length: number): Float32Array => new Float32Array(new Uint32Array(length).fill(SENTINEL).buffer)
+export const poison = (length: number): Float32Array =>
+  new Float32Array(new Uint32Array(length).fill(SENTINEL).buffer)
 
 /** u32 cells that must be neither read nor written: as an index they point outside every buffer. */
 export const poisonU32 = (length: number): Uint32Array => new Uint32Array(length).fill(SENTINEL)
 
-/** A matrix of rows x cols inside a longer array: its first element at `at`, rows `ld` apart, `after` cells behind it. */
+/** A matrix inside a longer array: its first element stands at `at`, rows are `ld` apart, `after` cells follow it. */
 export interface Frame {
   readonly rows: number
   readonly cols: number

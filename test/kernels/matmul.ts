@@ -177,7 +177,15 @@ export const cases: ReadonlyArray<Case> = [
   nn({ m: 31, n: 12, k: 31, a: { at: 5, gap: 3 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 } }),
   nn({ m: 9, n: 20, k: 65, mode: "residual", c: { at: 8, gap: 4 } }),
-  nn({ m: 37, n: 28, k: 7, segmentOfTile: [2, 0, 0, 3, 1], segmentGap: 12, b: { at: 4, gap: 4 }, c: { at: 16, gap: 12 } }),
+  nn({
+    m: 37,
+    n: 28,
+    k: 7,
+    segmentOfTile: [2, 0, 0, 3, 1],
+    segmentGap: 12,
+    b: { at: 4, gap: 4 },
+    c: { at: 16, gap: 12 }
+  }),
   nn({ m: 24, n: 72, k: 12, mode: "add", segmentOfTile: [1, 0, 1], a: { at: 7, gap: 9 } }),
   tn({ m: 1, n: 4, k: 1 }),
   tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),

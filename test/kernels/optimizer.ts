@@ -151,7 +151,12 @@ export const finish = (s: {
         outputs: {
           stats: { want: placeWant([loss, norm, clip], { rows: 1, cols: 3, after: 1 }), ...tolerance },
           history: {
-            want: placeWant([loss, norm, learningRate, 0], { rows: 1, cols: 4, at: 4 * s.slot, after: 4 * (4 - s.slot) }),
+            want: placeWant([loss, norm, learningRate, 0], {
+              rows: 1,
+              cols: 4,
+              at: 4 * s.slot,
+              after: 4 * (4 - s.slot)
+            }),
             ...tolerance
           }
         },

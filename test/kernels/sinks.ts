@@ -144,7 +144,10 @@ export const gradient = (s: GradientShape): Case => {
           touchedCount: Uint32Array.of(lit.length),
           units: placeU32(lit, { rows: 1, cols: touched }),
           unitStart: placeU32(starts, { rows: 1, cols: touched + 1 }),
-          uses: placeU32(lit.flatMap((unit) => usesOf.get(unit)!.flat()), { rows: 1, cols: 2 * segments.length * slots }),
+          uses: placeU32(lit.flatMap((unit) => usesOf.get(unit)!.flat()), {
+            rows: 1,
+            cols: 2 * segments.length * slots
+          }),
           segmentRange: placeU32(range, { rows: 1, cols: range.length, after: 2 }),
           dw
         },

@@ -46,7 +46,7 @@ const inputs = (random: Random, s: SwigluShape) => {
   }
 }
 
-/** The error of exp grows with its argument: gates are normal with a deviation of 2, or far out, where only atol counts. */
+/** The error of exp grows with its argument; far out, results are so small that only atol counts. */
 const tolerance = { kind: "writes", atol: 1e-6, rtol: 256 * EPS } as const
 
 export const forward = (s: SwigluShape): Case =>
