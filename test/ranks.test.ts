@@ -12,8 +12,8 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Random|Safetensors|Segments|Sink|" +
-        "Tokenizer|TrainEvent)\\.ts$"
+      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Progress|Random|Safetensors|Segments|" +
+        "Sink|Terminal|Tokenizer|TrainEvent)\\.ts$"
     )
   ],
   ["gpu/", /^src\/gpu\/[A-Za-z]+\.ts$/],

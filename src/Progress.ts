@@ -1,0 +1,118 @@
+/**
+ * Progress for people, on stderr: one line that is rewritten on a terminal, a line every two seconds elsewhere.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type Environment, isInteractive, type Output, truncate } from "./Terminal.ts"
+import { format, type Stepped, type TrainEvent } from "./TrainEvent.ts"
+
+/** What a pipeline tells while it runs. */
+export type ProgressEvent =
+  | { readonly _tag: "Stage"; readonly message: string }
+  | {
+    readonly _tag: "Training"
+    readonly arm: string
+    readonly seed: number
+    /** Which of all trainings of the run this is, from 0, and how many there are. */
+    readonly index: number
+    readonly count: number
+    readonly event: TrainEvent
+  }
+
+export interface ProgressOptions {
+  readonly output: Output
+  readonly env: Environment
+  /** Show nothing but `log` lines. Default false. */
+  readonly quiet?: boolean
+  /** Milliseconds. Default: the monotonic clock. */
+  readonly now?: () => number
+}
+
+export interface Progress {
+  readonly event: (event: ProgressEvent) => Effect.Effect<void>
+  /** A line that stays, above the rewritten one; shown even when quiet. */
+  readonly log: (line: string) => Effect.Effect<void>
+}
+
+/** Least time between two lines of training, ms: rewritten ones and plain ones. */
+const interval = { interactive: 60, plain: 2000 }
+
+/** `0:04`, `1:20`, `2:05:00`. */
+export const clock = (seconds: number): string => {
+  const s = Math.max(0, Math.round(seconds))
+  const two = (n: number) => String(n).padStart(2, "0")
+  const [hours, minutes] = [Math.floor(s / 3600), Math.floor(s / 60) % 60]
+  return `${hours === 0 ? minutes : `${hours}:${two(minutes)}`}:${two(s % 60)}`
+}
+
+/** As much as fits a line: a bar goes first, then the speed. */
+const line = (width: number, done: number, parts: ReadonlyArray<string>, speed: string, left: string): string => {
+  const rest = (withSpeed: boolean) => [...parts, ...(withSpeed ? [speed] : []), ...(left === "" ? [] : [left])].join("  ")
+  const cells = Math.min(24, width - rest(true).length - 3)
+  if (cells < 6) return truncate(rest(rest(true).length <= width), width)
+  const full = Math.round(cells * done)
+  return `[${"=".repeat(full)}${"-".repeat(cells - full)}] ${rest(true)}`
+}
+
+const make = ({ env, now = () => performance.now(), output, quiet = false }: ProgressOptions) => {
+  const interactive = isInteractive(output, env)
+  let drawn = false
+  let lastShown = -Infinity
+  /** When the first training of this process began, and how much of the whole run was done by then. */
+  let began: { readonly time: number; readonly done: number } | undefined
+
+  const clear = () => {
+    if (drawn) output.write("\r\u001b[K")
+    drawn = false
+  }
+  const print = (line: string) => {
+    clear()
+    output.write(`${line}\n`)
+  }
+  const stepped = (arm: string, index: number, count: number, event: Stepped) => {
+    const time = now()
+    if (time - lastShown < (interactive ? interval.interactive : interval.plain)) return
+    lastShown = time
+    const done = (index + event.step / event.steps) / count
+    // trainings differ in cost and are followed by measurements, so this is an estimate; it counts measuring done so far
+    const left = began === undefined || done <= began.done
+      ? ""
+      : `${clock((time - began.time) / 1000 * (1 - done) / (done - began.done))} left`
+    const parts = [
+      `${String(Math.floor(100 * done)).padStart(3)} %`,
+      `${arm} ${index + 1}/${count}`,
+      `step ${event.step}/${event.steps}`,
+      `loss ${event.loss.toFixed(3)}`
+    ]
+    const speed = `${Math.round(event.tokensPerSecond).toLocaleString("en")} tokens/s`
+    if (!interactive) return print([...parts, speed, left].join("  ").trimEnd())
+    clear()
+    output.write(line((output.columns ?? 80) - 1, done, parts, speed, left))
+    drawn = true
+  }
+  const show = (event: ProgressEvent) => {
+    if (event._tag === "Stage") return print(event.message)
+    const { arm, count, event: training, index, seed } = event
+    const name = `${arm} ${index + 1}/${count} (seed ${seed})`
+    switch (training._tag) {
+      case "Started":
+        began ??= { time: now(), done: (index + training.step / training.steps) / count }
+        return print(`${name}: ${format(training)}`)
+      case "Stepped":
+        return stepped(arm, index, count, training)
+      case "Finished":
+        return print(`${name}: ${format(training)}`)
+    }
+  }
+  return { show: quiet ? () => {} : show, print, clear }
+}
+
+/** Progress until the scope closes, which leaves the terminal with no half-written line. */
+export const scoped = (options: ProgressOptions): Effect.Effect<Progress, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(Effect.sync(() => make(options)), (it) => Effect.sync(it.clear)),
+    (it) => ({
+      event: (event) => Effect.sync(() => it.show(event)),
+      log: (line) => Effect.sync(() => it.print(line))
+    })
+  )

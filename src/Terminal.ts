@@ -1,0 +1,74 @@
+/**
+ * What a terminal shows: whether to colour, whether a line can be rewritten, and text cut and wrapped to its width.
+ */
+
+/** Where lines go: `process.stdout`, `process.stderr`, or a test's own. */
+export interface Output {
+  readonly isTTY?: boolean
+  readonly columns?: number
+  write(text: string): unknown
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+const isSet = (value: string | undefined): boolean => value !== undefined && value !== ""
+
+/** FORCE_COLOR (0 or false: never) beats NO_COLOR, which beats what the output is. */
+export const hasColor = (output: Output, env: Environment): boolean => {
+  const force = env["FORCE_COLOR"]
+  if (force !== undefined) return force !== "0" && force !== "false"
+  return !isSet(env["NO_COLOR"]) && output.isTTY === true && env["TERM"] !== "dumb"
+}
+
+/** A line may be rewritten: a terminal in front of somebody, not the log of a CI job. */
+export const isInteractive = (output: Output, env: Environment): boolean =>
+  output.isTTY === true && env["TERM"] !== "dumb" && !isSet(env["CI"])
+
+const codes = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39], mark: [43, 49] } as const
+
+export type Style = keyof typeof codes
+
+/** Wraps text in the escapes of a style, or leaves it as it is. */
+export type Paint = (style: Style, text: string) => string
+
+export const painter = (color: boolean): Paint => (style, text) => {
+  const [on, off] = codes[style]
+  return color && text !== "" ? `\u001b[${on}m${text}\u001b[${off}m` : text
+}
+
+/** Text without escapes. */
+export const stripAnsi = (text: string): string => text.replace(/\u001b\[[0-9;?]*[A-Za-z]/g, "")
+
+/** Cut to `width` characters. */
+export const truncate = (text: string, width: number): string =>
+  text.length <= width ? text : `${text.slice(0, Math.max(0, width - 3))}...`.slice(0, width)
+
+/** A piece of text and how it looks. */
+export type Span = readonly [text: string, style?: Style]
+
+/** Wrap spans at spaces to lines of at most `width` characters; longer words are cut. White space counts as one space. */
+export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): ReadonlyArray<string> => {
+  const characters = spans.flatMap(([text, style]) =>
+    Array.from(text.replace(/[\s\u0000-\u001f\u007f]+/g, " "), (character) => [character, style] as const))
+  const lines: Array<string> = []
+  let from = 0
+  while (from < characters.length) {
+    let to = Math.min(from + width, characters.length)
+    if (to < characters.length) {
+      let space = to
+      while (space > from && characters[space][0] !== " ") space--
+      if (space > from) to = space
+    }
+    let line = ""
+    for (let i = from; i < to;) {
+      const style = characters[i][1]
+      let run = ""
+      while (i < to && characters[i][1] === style) run += characters[i++][0]
+      line += style === undefined ? run : paint(style, run)
+    }
+    lines.push(line)
+    from = to
+    if (from < characters.length && characters[from][0] === " ") from++
+  }
+  return lines
+}
