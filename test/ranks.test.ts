@@ -20,7 +20,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer", /^src\/Optimizer\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
-  ["Trainer", /^src\/Trainer\.ts$/],
+  ["Trainer, MemoryPlan", /^src\/(Trainer|MemoryPlan)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
   ["cli, and how it shows what happens", /^src\/(cli(\/.+)?|Progress|Terminal)\.ts$/]
