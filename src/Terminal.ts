@@ -24,7 +24,8 @@ export const hasColor = (output: Output, env: Environment): boolean => {
 export const isInteractive = (output: Output, env: Environment): boolean =>
   output.isTTY === true && env["TERM"] !== "dumb" && !isSet(env["CI"])
 
-const codes = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39], mark: [43, 49] } as const
+/** What switches a style on and off; `mark` is black on yellow, to be read on any ground. */
+const codes = { bold: ["1", "22"], dim: ["2", "22"], red: ["31", "39"], mark: ["30;43", "39;49"] } as const
 
 export type Style = keyof typeof codes
 

@@ -1,0 +1,86 @@
+/**
+ * The pretraining report for people and programs: a table for the terminal, Markdown, one self-contained HTML file, JSON.
+ */
+import { painter, wrap } from "../src/Terminal.ts"
+import * as Tables from "./render/tables.ts"
+import type { PretrainReport } from "./Report.ts"
+
+export { toHtml } from "./render/html.ts"
+
+/** The whole report as one JSON object on one line. */
+export const toJson = (report: PretrainReport): string => JSON.stringify(report)
+
+const columns = ({ head, rows }: Tables.Table): ReadonlyArray<string> => {
+  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i].length)))
+  return [head, ...rows].map((row) =>
+    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ").trimEnd())
+}
+
+export interface TerminalOptions {
+  readonly color: boolean
+  /** Characters a line of prose may have. Default 100. */
+  readonly width?: number
+}
+
+/** The report for a terminal: the verdict, the table, the baselines, and the passage continued three times. */
+export const toTerminal = (report: PretrainReport, { color, width = 100 }: TerminalOptions): string => {
+  const paint = painter(color)
+  const prose = (text: string) => wrap([[text]], width, paint)
+  const table = (it: Tables.Table) => {
+    const [head, ...rows] = columns(it)
+    return [paint("bold", head), ...rows]
+  }
+  const lines = [...table(Tables.losses(report)), ""]
+  lines.push(...prose(Tables.verdict(report)).map((line) => paint("bold", line)), "")
+  lines.push(...table(Tables.baselines(report)), "")
+  const seeds = Tables.seeds(report)
+  if (seeds.rows.length > 0) lines.push(...table(seeds), "")
+  lines.push(...prose(
+    `A repeated passage, continued greedily${report.perSeed.length > 1 ? ` (seed ${report.perSeed[0].seed})` : ""}; ` +
+      `${color ? "highlighted" : "in brackets"}: verbatim from the training text.`
+  ))
+  const { prompt } = report.perSeed[0].continuation
+  for (const { name, note, pieces } of Tables.continuations(report)) {
+    lines.push("", `${paint("bold", name)}: ${note}`)
+    lines.push(...wrap(Tables.spans(prompt, pieces, color), width - 2, paint).map((line) => `  ${line}`))
+  }
+  lines.push("", ...table(Tables.arms(report)), "")
+  lines.push(...[...prose(Tables.legend), ...prose(Tables.footing(report))].map((line) => paint("dim", line)))
+  return lines.join("\n")
+}
+
+const cell = (text: string): string => text.replace(/[\\|*_`<>[\]]/g, "\\$&").replace(/\s+/g, " ")
+
+const markdownTable = ({ head, rows }: Tables.Table): string =>
+  [head, head.map((_, i) => i === 0 ? "---" : "---:"), ...rows]
+    .map((row, i) => `| ${(i === 1 ? row : row.map(cell)).join(" | ")} |`)
+    .join("\n")
+
+/** The report as GitHub-flavoured Markdown, verbatim memorization in bold. */
+export const toMarkdown = (report: PretrainReport): string => {
+  const seeds = Tables.seeds(report)
+  const { continuation } = report.perSeed[0]
+  const quote = (pieces: ReturnType<typeof Tables.verbatim>) =>
+    pieces.map(({ known, text }) => {
+      // emphasis must touch its text: spaces go outside
+      const [, before, inner, after] = /^(\s*)([\s\S]*?)(\s*)$/.exec(text)!
+      return known && inner !== "" ? `${before && " "}**${cell(inner)}**${after && " "}` : cell(text)
+    }).join("")
+  return [
+    "# Pretraining with memorization sinks",
+    Tables.verdict(report),
+    markdownTable(Tables.losses(report)),
+    Tables.legend,
+    markdownTable(Tables.baselines(report)),
+    ...(seeds.rows.length > 0 ? [markdownTable(seeds)] : []),
+    "## A repeated passage, continued",
+    `Seed ${report.perSeed[0].seed}; bold: verbatim from the training text.`,
+    `Prompt: ${cell(continuation.prompt)}`,
+    `Training text: ${cell(continuation.truth)}`,
+    ...Tables.continuations(report).map(({ name, note, pieces }) => `- ${name} (${note}): ${quote(pieces)}`),
+    "## The run",
+    markdownTable(Tables.arms(report)),
+    Tables.footing(report),
+    `\`\`\`json\n${JSON.stringify(report.config, undefined, 2)}\n\`\`\``
+  ].join("\n\n") + "\n"
+}

@@ -1,0 +1,130 @@
+/**
+ * Learning curves as SVG, drawn by vega without a browser. Text takes the colour of the page; lines are of mid lightness,
+ * so that both can be read on light and dark ground.
+ */
+import type { TopLevelSpec } from "vega-lite"
+import type { PretrainReport } from "../Report.ts"
+
+/** Told apart by the colour-blind too. */
+const colors = ["#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f"]
+
+const svg = async (spec: TopLevelSpec): Promise<string> => {
+  // heavy, and only needed when a report is written
+  const [vega, lite] = await Promise.all([import("vega"), import("vega-lite")])
+  const view = new vega.View(vega.parse(lite.compile(spec).spec), { renderer: "none" })
+  try {
+    return await view.toSVG()
+  } finally {
+    view.finalize()
+  }
+}
+
+interface Point {
+  readonly tokens: number
+  readonly loss: number
+  /** What a line's colour means. */
+  readonly series: string
+  /** What a line's dashes mean. */
+  readonly text: string
+  readonly seed: number
+}
+
+const lines = (
+  points: ReadonlyArray<Point>,
+  series: ReadonlyArray<string>,
+  texts: ReadonlyArray<string>,
+  opacity: number
+): Promise<string> =>
+  svg({
+    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
+    width: 560,
+    height: 300,
+    background: "transparent",
+    padding: 5,
+    data: { values: points as Array<Point> },
+    mark: { type: "line", strokeWidth: 2, opacity, point: texts.length > 1 ? { size: 22, opacity } : false },
+    encoding: {
+      x: { field: "tokens", type: "quantitative", title: "tokens trained on", axis: { tickCount: 6, format: "~s" } },
+      y: { field: "loss", type: "quantitative", title: "loss, nats a token", scale: { zero: false } },
+      color: {
+        field: "series",
+        type: "nominal",
+        title: null,
+        scale: { domain: [...series], range: colors }
+      },
+      ...(texts.length < 2 ? {} : {
+        strokeDash: {
+          field: "text",
+          type: "nominal" as const,
+          title: null,
+          scale: { domain: [...texts], range: [[1, 0], [5, 4]] }
+        }
+      }),
+      detail: { field: "seed", type: "nominal" }
+    },
+    config: {
+      font: "system-ui, sans-serif",
+      view: { stroke: null },
+      axis: {
+        labelColor: "currentColor",
+        titleColor: "currentColor",
+        domainColor: "#8888",
+        tickColor: "#8888",
+        gridColor: "#8884",
+        labelFontSize: 12,
+        titleFontSize: 12,
+        titleFontWeight: "normal"
+      },
+      legend: {
+        labelColor: "currentColor",
+        labelFontSize: 12,
+        orient: "top",
+        symbolType: "stroke",
+        symbolSize: 300,
+        symbolStrokeWidth: 2
+      }
+    }
+  })
+
+const pointsOf = (
+  report: PretrainReport,
+  pick: (arm: string, name: string) => Pick<Point, "series" | "text"> | undefined
+): ReadonlyArray<Point> =>
+  report.perSeed.flatMap(({ curves, seed }) =>
+    curves.flatMap(({ arm, name, points }) => {
+      const labels = pick(arm, name)
+      return labels === undefined ? [] : points.map(({ loss, tokens }) => ({ ...labels, loss, tokens, seed }))
+    })
+  )
+
+const unique = (values: ReadonlyArray<string>): ReadonlyArray<string> => [...new Set(values)]
+
+export interface Chart {
+  readonly title: string
+  readonly svg: string
+}
+
+/** Training losses of all arms, and losses of repeated and held-out text along training. Charts with no data are left out. */
+export const charts = async (report: PretrainReport): Promise<ReadonlyArray<Chart>> => {
+  const opacity = report.perSeed.length > 1 ? 0.75 : 1
+  const training = pointsOf(report, (arm, name) => name === "train" ? { series: arm, text: "training" } : undefined)
+  const modes = ["standard", "own sinks", "sinks off"]
+  const texts = ["repeated", "held out"]
+  const evaluated = pointsOf(report, (arm, name) => {
+    const [split, mode] = name.split(".")
+    const text = split === "repeated" ? texts[0] : split === "heldOut" ? texts[1] : undefined
+    const series = arm === "standard" ? modes[0] : arm !== "sinks" ? undefined : mode === "own" ? modes[1] : modes[2]
+    return text === undefined || series === undefined ? undefined : { series, text }
+  })
+  const drawn: Array<Chart> = []
+  if (training.length > 0) {
+    drawn.push({
+      title: "Training loss",
+      svg: await lines(training, unique(training.map((p) => p.series)), ["training"], opacity)
+    })
+  }
+  if (evaluated.length > 0) {
+    drawn.push({ title: "Repeated and held-out text along training", svg: await lines(evaluated, modes, texts, opacity) })
+  }
+  return drawn
+}

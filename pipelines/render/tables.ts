@@ -1,0 +1,197 @@
+/**
+ * What every rendering of a pretraining report shows: its tables and sentences as plain values.
+ */
+import type { Span } from "../../src/Terminal.ts"
+import type { PretrainReport, SeedResult } from "../Report.ts"
+
+export interface Table {
+  /** The first head is empty or names the rows. */
+  readonly head: ReadonlyArray<string>
+  readonly rows: ReadonlyArray<ReadonlyArray<string>>
+}
+
+const mean = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0) / values.length
+
+/** Standard deviation over seeds, of the sample. */
+const deviation = (values: ReadonlyArray<number>): number => {
+  const center = mean(values)
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - center) ** 2, 0) / (values.length - 1))
+}
+
+/** A number of every seed as its mean, with the standard deviation when there are several. */
+const over = (
+  report: PretrainReport,
+  pick: (seed: SeedResult) => number | undefined,
+  format: (value: number) => string = (value) => value.toFixed(3)
+): string => {
+  const values = report.perSeed.map(pick).filter((value) => value !== undefined)
+  if (values.length === 0) return "-"
+  return values.length === 1 ? format(values[0]) : `${format(mean(values))} ± ${format(deviation(values))}`
+}
+
+const percent = (value: number): string => `${(100 * value).toFixed(1)} %`
+
+export const count = (value: number): string => Math.round(value).toLocaleString("en")
+
+/** Losses, gaps and verbatim continuations, by sink mode. */
+export const losses = (report: PretrainReport): Table => {
+  const n = (pick: (seed: SeedResult) => number | undefined) => over(report, pick)
+  const p = (pick: (seed: SeedResult) => number | undefined) => over(report, pick, percent)
+  return {
+    head: ["loss, nats a token", "standard", "own sinks", "sinks off", "placebo", "all at expected"],
+    rows: [
+      [
+        "repeated",
+        n((s) => s.repeated.standard),
+        n((s) => s.repeated.own),
+        n((s) => s.repeated.off),
+        n((s) => s.repeated.placebo),
+        n((s) => s.repeated.all)
+      ],
+      [
+        "held out",
+        n((s) => s.heldOut.standard),
+        "-",
+        n((s) => s.heldOut.off),
+        n((s) => s.heldOut.placebo),
+        n((s) => s.heldOut.all)
+      ],
+      [
+        "gap",
+        n((s) => s.gaps.standard),
+        n((s) => s.gaps.own),
+        n((s) => s.gaps.off),
+        n((s) => s.gaps.placebo),
+        n((s) => s.gaps.all)
+      ],
+      [
+        "continued verbatim",
+        p((s) => s.extraction.standard),
+        p((s) => s.extraction.own),
+        p((s) => s.extraction.off),
+        "-",
+        "-"
+      ]
+    ]
+  }
+}
+
+/** What the columns of `losses` mean. */
+export const legend =
+  "gap: held-out minus repeated loss. own sinks: as in training; a sequence never trained on has none of its own, so its " +
+  "gap is taken to the held-out loss of the placebo. placebo: as many sinks on, of another sequence. all at expected: " +
+  "every sink on, scaled to how often it is lit. continued verbatim: repeated sequences that greedy decoding completes " +
+  "to the letter."
+
+/** Held-out losses of the sink model with its sinks off, and of every baseline there is. */
+export const baselines = (report: PretrainReport): Table => {
+  const rows: ReadonlyArray<readonly [string, (seed: SeedResult) => number | undefined]> = [
+    ["sink model, sinks off", (s) => s.heldOut.off],
+    ["standard", (s) => s.heldOut.standard],
+    ["standard, as wide as what is on for a token", (s) => s.heldOut.standardActiveWidth],
+    ["standard, repeated sequences seen once", (s) => s.heldOut.deduplicated]
+  ]
+  return {
+    head: ["held-out loss, nats a token", ""],
+    rows: rows
+      .filter(([, pick]) => report.perSeed.some((seed) => pick(seed) !== undefined))
+      .map(([name, pick]) => [name, over(report, pick)])
+  }
+}
+
+export const arms = (report: PretrainReport): Table => ({
+  head: ["model", "parameters", "active a token", "steps", "tokens"],
+  rows: report.arms.map((arm) => [
+    arm.name,
+    count(arm.parameters),
+    count(arm.activeParameters),
+    count(arm.steps),
+    count(arm.tokens)
+  ])
+})
+
+/** One row a seed; no rows when there is only one, whose numbers are in `losses` already. */
+export const seeds = (report: PretrainReport): Table => ({
+  head: ["seed", "gap closed", "gap standard", "own sinks", "sinks off", "placebo", "all at expected", "seconds"],
+  rows: report.perSeed.length < 2 ? [] : report.perSeed.map((s) => [
+    String(s.seed),
+    percent(s.gapClosed),
+    ...[s.gaps.standard, s.gaps.own, s.gaps.off, s.gaps.placebo, s.gaps.all].map((gap) => gap.toFixed(3)),
+    s.seconds.toFixed(1)
+  ])
+})
+
+/** What came out, in a sentence or two. */
+export const verdict = (report: PretrainReport): string => {
+  const { gaps } = report
+  const gap = `(${gaps.standard.toFixed(3)} nats a token)`
+  if (!(gaps.standard > 0)) {
+    return `The standard model has no memorization gap ${gap}: there is nothing to remove. Train longer, or repeat more.`
+  }
+  const closed = over(report, (s) => s.gapClosed, percent)
+  const of = report.perSeed.length === 1 ? "" : ` (mean ± standard deviation over ${report.perSeed.length} seeds)`
+  const difference = report.heldOut.off - report.heldOut.standard
+  const price = Math.abs(difference) < 0.0005
+    ? "at the same held-out loss as the standard model"
+    : `at a held-out loss ${Math.abs(difference).toFixed(3)} ${difference > 0 ? "above" : "below"} the standard model's`
+  return report.gapClosed > 0
+    ? `Switching the sinks off closes ${closed}${of} of the standard model's memorization gap ${gap}, ${price}.`
+    : `Switching the sinks off does not close the standard model's memorization gap ${gap}: ${closed}${of} of it, ${price}.`
+}
+
+/** Where and how fast it ran. */
+export const footing = (report: PretrainReport): string =>
+  `${report.adapter}, ${report.seeds.length === 1 ? "seed" : "seeds"} ${report.seeds.join(", ")}, ` +
+  `${report.seconds.toFixed(1)} s, ${count(report.tokensPerSecond)} tokens/s; ` +
+  Object.entries(report.versions).map(([name, version]) => `${name} ${version}`).join(", ")
+
+/** Shorter runs coincide by chance. */
+const verbatimLength = 12
+
+/** A continuation cut into pieces that stand in the training text verbatim and pieces that do not. */
+export const verbatim = (text: string, truth: string): ReadonlyArray<{ readonly text: string; readonly known: boolean }> => {
+  const pieces: Array<{ text: string; known: boolean }> = []
+  const add = (piece: string, known: boolean) => {
+    const last = pieces.at(-1)
+    if (last !== undefined && last.known === known && !known) last.text += piece
+    else pieces.push({ text: piece, known })
+  }
+  for (let at = 0; at < text.length;) {
+    let length = 0
+    while (at + length < text.length && truth.includes(text.slice(at, at + length + 1))) length++
+    const known = length >= Math.min(verbatimLength, Math.max(1, truth.length))
+    const step = known ? length : 1
+    add(text.slice(at, at + step), known)
+    at += step
+  }
+  return pieces
+}
+
+/** How the first seed's passage goes on, by model. */
+export const continuations = (report: PretrainReport) => {
+  const { continuation } = report.perSeed[0]
+  const share = (text: string) => {
+    const known = verbatim(text, continuation.truth).reduce((sum, piece) => sum + (piece.known ? piece.text.length : 0), 0)
+    return text.length === 0 ? 0 : known / text.length
+  }
+  const rows = [
+    ["standard model", continuation.standard],
+    ["sink model, own sinks on", continuation.own],
+    ["sink model, sinks off", continuation.off]
+  ] as const
+  return rows.map(([name, text]) => ({
+    name,
+    pieces: verbatim(text, continuation.truth),
+    note: `${Math.round(100 * share(text))} % verbatim`
+  }))
+}
+
+/** A continuation as spans of a terminal. Without colour, brackets stand for the highlight. */
+export const spans = (
+  prompt: string,
+  pieces: ReturnType<typeof verbatim>,
+  color: boolean
+): ReadonlyArray<Span> => [
+  [prompt, "dim"],
+  ...pieces.map(({ known, text }): Span => known ? [color ? text : `[${text}]`, "mark"] : [text])
+]
