@@ -22,7 +22,7 @@ const filesIn = (path: string): ReadonlyArray<string> => readdirSync(path, { rec
 const kernels = readdirSync(join(root, "kernels"))
   .filter((file) => file.endsWith(".wgsl"))
   .sort()
-const pipelines = readdirSync(join(root, "pipelines"))
+const pipelines = filesIn(join(root, "pipelines"))
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -3))
   .sort()
@@ -167,6 +167,27 @@ export const config = PretrainConfig
 // @ts-expect-error
 DenoDevice.layer({ gpu: "none" })
 `
+
+interface Locked {
+  readonly resolved?: string
+  readonly optionalDependencies?: Readonly<Record<string, string>>
+}
+
+describe("the lock file", () => {
+  const lock = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")) as {
+    readonly packages: Readonly<Record<string, Locked>>
+  }
+
+  it("has the binaries of every platform, without which npm ci refuses it, and names no registry", () => {
+    const names = new Set(Object.keys(lock.packages).map((path) => path.replace(/^.*node_modules\//, "")))
+    const wanted = Object.entries(lock.packages).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).map((name) => [path, name] as const)
+    )
+    expect(wanted.length).toBeGreaterThan(20)
+    expect(wanted.filter(([, name]) => !names.has(name))).toEqual([])
+    expect(Object.values(lock.packages).filter((one) => one.resolved !== undefined)).toEqual([])
+  })
+})
 
 describe("the package", () => {
   it("holds what runs, its types and the kernels, and nothing else of the repository", () => {

@@ -23,7 +23,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Trainer, MemoryPlan", /^src\/(Trainer|MemoryPlan)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
-  ["cli, and how it shows what happens", /^src\/(cli(\/.+)?|Progress|Terminal)\.ts$/]
+  ["cli", /^src\/cli(\/.+)?\.ts$/]
 ]
 
 /** Files of one rank that never import each other. */
