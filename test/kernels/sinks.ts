@@ -137,18 +137,19 @@ export const gradient = (s: GradientShape): Case => {
         }
       }
       const touched = Math.min(units, segments.length * slots)
+      // behind the lit units: one that is not lit, used once by the first segment; a kernel that reads on adds to its rows
+      const dark = Array.from({ length: units }, (_, unit) => unit).find((unit) => !usesOf.has(unit)) ?? 0
+      const room = segments.length * slots
+      const uses = [...lit.flatMap((unit) => usesOf.get(unit)!), ...new Array<readonly [number, number]>(room).fill([0, 0])]
       return {
         tensors: {
           dy: place(dy, dyFrame),
           x,
           touchedCount: Uint32Array.of(lit.length),
-          units: placeU32(lit, { rows: 1, cols: touched }),
-          unitStart: placeU32(starts, { rows: 1, cols: touched + 1 }),
-          uses: placeU32(lit.flatMap((unit) => usesOf.get(unit)!.flat()), {
-            rows: 1,
-            cols: 2 * segments.length * slots
-          }),
-          segmentRange: placeU32(range, { rows: 1, cols: range.length, after: 2 }),
+          units: Uint32Array.from({ length: touched }, (_, u) => lit[u] ?? dark),
+          unitStart: Uint32Array.from({ length: touched + 1 }, (_, u) => starts[u] ?? u - lit.length + starts.at(-1)!),
+          uses: Uint32Array.from(uses.flat()),
+          segmentRange: Uint32Array.from(range),
           dw
         },
         outputs: { dw: { want, kind: "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
@@ -194,7 +195,8 @@ export const cases: ReadonlyArray<Case> = [
   }),
   gradient({ segments: [[1, "a"]], slots: 1, block: 16, halves: 1, row0: 3, units: 6, n: 4, a0: 0, after: 0 }),
   gradient({
-    segments: [[31, "a"], [65, "b"]],
+    // room for six units, of which four are lit at most
+    segments: [[31, "a"], [65, "b"], [2, "a"]],
     slots: 2,
     block: 16,
     halves: 2,
