@@ -32,6 +32,8 @@ export interface Progress {
   readonly event: (event: ProgressEvent) => Effect.Effect<void>
   /** A line that stays, above the rewritten one; shown even when quiet. */
   readonly log: (line: string) => Effect.Effect<void>
+  /** Takes the rewritten line away, before something else is written to the terminal. */
+  readonly clear: Effect.Effect<void>
 }
 
 /** Least time between two lines of training, ms: rewritten ones and plain ones. */
@@ -113,6 +115,7 @@ export const scoped = (options: ProgressOptions): Effect.Effect<Progress, never,
     Effect.acquireRelease(Effect.sync(() => make(options)), (it) => Effect.sync(it.clear)),
     (it) => ({
       event: (event) => Effect.sync(() => it.show(event)),
-      log: (line) => Effect.sync(() => it.print(line))
+      log: (line) => Effect.sync(() => it.print(line)),
+      clear: Effect.sync(it.clear)
     })
   )

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+/**
+ * memsinks on the command line: the table of contents. stdout is data, stderr is progress and what went wrong.
+ * Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted (SIGINT, SIGTERM).
+ */
+import * as Args from "@effect/cli/Args"
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Effect from "effect/Effect"
+import process from "node:process"
+import * as Edge from "./cli/Edge.ts"
+import { presets } from "./ModelConfig.ts"
+
+const adapter = Options.text("adapter").pipe(
+  Options.withPseudoName("name"),
+  Options.withDescription("auto, hardware, software, swiftshader, null, or part of an adapter's name"),
+  Options.optional
+)
+const json = Options.boolean("json").pipe(
+  Options.withDescription("Print one JSON object and nothing else on stdout")
+)
+
+const pretrain = Command.make("pretrain", {
+  data: Options.text("data").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union addresses)"),
+    Options.optional
+  ),
+  preset: Options.choice("preset", Object.keys(presets) as Array<keyof typeof presets>).pipe(
+    Options.withDescription("Shape of the model"),
+    Options.optional
+  ),
+  config: Options.text("config").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("Configuration in YAML or JSON; options and key=value go over it"),
+    Options.optional
+  ),
+  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
+  seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
+  outDir: Options.text("out-dir").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Where checkpoints, metrics and the report go (default: runs/pretrain-<time>)"),
+    Options.optional
+  ),
+  resume: Options.boolean("resume").pipe(
+    Options.withDescription("Go on with the run in --out-dir, or with the latest one in runs/")
+  ),
+  adapter,
+  json,
+  quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
+  overrides: Args.text({ name: "key=value" }).pipe(
+    Args.withDescription("A field of the configuration, e.g. training.optimizer.learningRate=1e-3"),
+    Args.repeated
+  )
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/pretrain.ts")), (it) => it.pretrain(options))).pipe(
+  Command.withDescription("Train a standard model and one with memorization sinks; measure what switching them off removes")
+)
+
+const doctor = Command.make(
+  "doctor",
+  { adapter, json },
+  (options) => Effect.flatMap(Effect.promise(() => import("./cli/doctor.ts")), (it) => it.doctor(options))
+).pipe(
+  Command.withDescription("Tell which GPU would be used, what it can do, and whether it computes correctly")
+)
+
+const memsinks = Command.make("memsinks").pipe(
+  Command.withDescription("Language models that can forget by design"),
+  Command.withSubcommands([pretrain, doctor])
+)
+
+const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))
+
+NodeRuntime.runMain(Effect.provide(main, NodeContext.layer), {
+  disableErrorReporting: true,
+  disablePrettyLogger: true,
+  teardown: Edge.teardown
+})

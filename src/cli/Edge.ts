@@ -1,0 +1,111 @@
+/**
+ * Where the program meets the shell: what is printed where, errors in one message, exit codes, which runtime it is.
+ */
+import * as HelpDoc from "@effect/cli/HelpDoc"
+import * as ValidationError from "@effect/cli/ValidationError"
+import type { Teardown } from "@effect/platform/Runtime"
+import * as Cause from "effect/Cause"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import { readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import process from "node:process"
+import { hasColor, painter, stripAnsi } from "../Terminal.ts"
+import { tidy } from "./help.ts"
+
+/** The command was not used as it should be: exit code 2. */
+export interface Usage {
+  readonly _tag: "Usage"
+  readonly message: string
+}
+export const usage = (error: { readonly message: string }): Usage => ({ _tag: "Usage", message: error.message })
+
+const versionIn = (file: string | URL): string | undefined => {
+  try {
+    return (JSON.parse(readFileSync(file, "utf8")) as { readonly version: string }).version
+  } catch {
+    return undefined
+  }
+}
+
+/** Of this package, which lies one folder further up when it is built. */
+export const version: string = versionIn(new URL("../../package.json", import.meta.url)) ??
+  versionIn(new URL("../../../package.json", import.meta.url)) ?? "unknown"
+
+/** What runs this program. */
+export const versions = (): Readonly<Record<string, string>> => ({
+  memsinks: version,
+  runtime: process.versions["deno"] === undefined ? `Node ${process.versions.node}` : `Deno ${process.versions["deno"]}`,
+  webgpu: versionIn(createRequire(import.meta.url).resolve("webgpu/package.json")) ?? "unknown"
+})
+
+/** The device of the runtime we are on. */
+export const runtime = Effect.promise((): Promise<typeof import("../node.ts")> =>
+  "Deno" in globalThis ? import("../deno.ts") : import("../node.ts"))
+
+/** Data on stdout. */
+export const print = (text: string): Effect.Effect<void> => Effect.sync(() => void process.stdout.write(`${text}\n`))
+
+const complain = (text: string) => Effect.sync(() => void process.stderr.write(`${text}\n`))
+
+/** One line of a log, for people. */
+export const logLine = (options: Logger.Logger.Options<unknown>): string => {
+  const parts = Array.isArray(options.message) ? options.message : [options.message]
+  return `${options.logLevel.label.toLowerCase()}: ${parts.map(String).join(" ")}`
+}
+
+/** Logs go to stderr; the default ones go to stdout. */
+export const logger = Logger.make((options) => void process.stderr.write(`${logLine(options)}\n`))
+
+const isUsage = (error: unknown): boolean =>
+  ValidationError.isValidationError(error) || (error as Partial<Usage> | undefined)?._tag === "Usage"
+
+/** What a failure or a bug says to people; nothing for an interruption. */
+const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
+  const failure = Option.getOrUndefined(Cause.failureOption(cause))
+  if (ValidationError.isValidationError(failure)) {
+    const text = stripAnsi(HelpDoc.toAnsiText(failure.error)).replace(/\s+/g, " ").trim()
+    return `${text}\nSee memsinks --help, memsinks pretrain --help, memsinks doctor --help.`
+  }
+  if (failure !== undefined) return (failure as { readonly message: string }).message
+  const defect = Option.getOrUndefined(Cause.dieOption(cause))
+  if (defect === undefined) return undefined
+  const stack = defect instanceof Error ? (defect.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : []
+  const text = defect instanceof Error ? defect.message : String(defect)
+  return [text, ...stack.slice(0, 5), "This is a bug in memsinks: please report it with the lines above."].join("\n")
+}
+
+/**
+ * Runs the command line: help tidied, logs on stderr, every failure told once, as one message.
+ */
+export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
+  Console.consoleWith((console) =>
+    command.pipe(
+      Effect.withConsole({
+        ...console,
+        log: (...parts) => print(tidy(parts.join(" "))),
+        // wrong usage is told below, with everything else that went wrong
+        error: () => Effect.void
+      })
+    )
+  ).pipe(
+    Effect.tapErrorCause((cause) => {
+      const message = messageOf(cause)
+      return message === undefined ? Effect.void : complain(`${painter(hasColor(process.stderr, process.env))("red", "error:")} ${message}`)
+    }),
+    Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+  )
+
+/** The exit code of what became of the command. */
+export const teardown: Teardown = (exit, onExit) => {
+  if (Exit.isSuccess(exit)) return onExit(0)
+  const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
+  if (failure !== undefined) return onExit(isUsage(failure) ? 2 : 1)
+  onExit(Cause.isInterruptedOnly(exit.cause) ? 130 : 1)
+}
+
+// whoever read our output may leave before the end (`memsinks pretrain | head`): training goes on and saves
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})

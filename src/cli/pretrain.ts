@@ -1,0 +1,171 @@
+/** `memsinks pretrain`: configuration from its sources, progress, the run, and its report in every form. */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import process from "node:process"
+import * as Pretrain from "../../pipelines/pretrain.ts"
+import * as Render from "../../pipelines/render.ts"
+import { decodeConfig, nearest } from "../Config.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
+import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
+import * as Progress from "../Progress.ts"
+import { hasColor } from "../Terminal.ts"
+import * as Config from "./config.ts"
+import * as Edge from "./Edge.ts"
+
+export interface PretrainOptions {
+  readonly data: Option.Option<string>
+  readonly preset: Option.Option<Preset>
+  readonly config: Option.Option<string>
+  readonly seeds: Option.Option<number>
+  readonly seed: Option.Option<number>
+  readonly outDir: Option.Option<string>
+  readonly resume: boolean
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly overrides: ReadonlyArray<string>
+}
+
+const runs = "runs"
+
+/** The folder of the run: the one asked for, a fresh one, or the latest when one is to be resumed. */
+const folderOf = (options: PretrainOptions) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    if (Option.isSome(options.outDir)) return options.outDir.value
+    if (!options.resume) return path.join(runs, `pretrain-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`)
+    const names = yield* Effect.orElseSucceed(fs.readDirectory(runs), () => [])
+    const latest = names.filter((name) => name.startsWith("pretrain-")).sort().at(-1)
+    if (latest !== undefined) return path.join(runs, latest)
+    return yield* new CheckpointError({
+      reason: "Missing",
+      path: runs,
+      detail: "there is no run to resume: name its folder with --out-dir, or leave --resume out"
+    })
+  })
+
+/** The configuration of the run that a folder holds. */
+const savedConfig = (folder: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const file = path.join(folder, "run.json")
+    const missing = new CheckpointError({
+      reason: "Missing",
+      path: folder,
+      detail: "holds no run to resume: leave --resume out to start one there"
+    })
+    const text = yield* Effect.mapError(fs.readFileString(file), () => missing)
+    return yield* Effect.try({
+      try: () => (JSON.parse(text) as { readonly config: Config.Tree }).config,
+      catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+    })
+  })
+
+/** What looks like an option among the key=value arguments: @effect/cli hands on what it does not know. */
+const unknownOption = (options: PretrainOptions): Effect.Effect<void, DataError> => {
+  const given = options.overrides.find((text) => text.startsWith("-"))?.split("=", 1)[0]
+  if (given === undefined) return Effect.void
+  const known = Object.keys(options).filter((key) => key !== "overrides").map((key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
+  const meant = nearest(given, known)
+  return Effect.fail(
+    new DataError({
+      detail: known.includes(given)
+        ? `the option ${given} needs a value`
+        : `there is no option ${given}${meant === undefined ? "; see memsinks pretrain --help" : `. Did you mean ${meant}?`}`
+    })
+  )
+}
+
+const configOf = (options: PretrainOptions, folder: string) =>
+  Effect.gen(function*() {
+    const base = options.resume
+      ? yield* savedConfig(folder)
+      : Schema.encodeSync(Pretrain.PretrainConfig)(new Pretrain.PretrainConfig({}))
+    const decoded = Effect.gen(function*() {
+      // a preset is a whole shape: it replaces the default one
+      const preset = Option.match(options.preset, {
+        onNone: () => ({}),
+        onSome: (name) => ({ model: Schema.encodeSync(ModelConfig)(presets[name]) })
+      })
+      const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
+      const flags = {
+        ...Option.match(options.seeds, { onNone: () => ({}), onSome: (seeds) => ({ seeds }) }),
+        data: {
+          ...Option.match(options.data, { onNone: () => ({}), onSome: (data) => ({ data }) }),
+          ...Option.match(options.seed, { onNone: () => ({}), onSome: (seed) => ({ seed }) })
+        }
+      }
+      yield* unknownOption(options)
+      const overrides = yield* Effect.forEach(options.overrides, Config.override)
+      return yield* decodeConfig(
+        Pretrain.PretrainConfig,
+        [file, flags, ...overrides].reduce<unknown>(Config.merge, { ...base, ...preset })
+      )
+    })
+    return yield* Effect.mapError(decoded, Edge.usage)
+  })
+
+const writeReports = (report: Parameters<typeof Render.toHtml>[0], folder: string) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const write = (name: string, text: string) =>
+      Effect.mapError(fs.writeFileString(path.join(folder, name), text), (error) =>
+        new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${error.message}` }))
+    yield* write("report.md", Render.toMarkdown(report))
+    yield* write("report.html", yield* Effect.promise(() => Render.toHtml(report)))
+    return path.join(folder, "report.html")
+  })
+
+/** Tells at once that a signal was heard: the step that runs is finished and saved first. */
+const tellSignals = (progress: Progress.Progress) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const tell = () => Effect.runSync(progress.log("stopping after this step, and saving; once more to stop at once"))
+      for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, tell)
+      return tell
+    }),
+    (tell) =>
+      Effect.sync(() => {
+        for (const signal of ["SIGINT", "SIGTERM"] as const) process.removeListener(signal, tell)
+      })
+  )
+
+/** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
+export const pretrain = (options: PretrainOptions) =>
+  Effect.gen(function*() {
+    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, quiet: options.quiet })
+    const say = (message: string) => progress.event({ _tag: "Stage", message })
+    yield* tellSignals(progress)
+    const folder = yield* folderOf(options)
+    const config = yield* configOf(options, folder)
+    yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
+
+    const device = yield* Edge.runtime
+    const report = yield* Pretrain.run(config, {
+      device: device.layer(Option.match(options.adapter, { onNone: () => ({}), onSome: (adapter) => ({ adapter }) })),
+      outDir: folder,
+      resume: options.resume,
+      onEvent: progress.event,
+      versions: Edge.versions()
+    }).pipe(
+      Effect.provide(Logger.replace(Edge.logger, Logger.make((line) => Effect.runSync(progress.log(Edge.logLine(line)))))),
+      Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks pretrain --resume --out-dir ${folder}`))
+    )
+    yield* progress.clear
+    yield* Edge.print(
+      options.json
+        ? Render.toJson(report)
+        : Render.toTerminal(report, {
+          color: hasColor(process.stdout, process.env),
+          width: Math.min(100, process.stdout.columns ?? 100)
+        })
+    )
+    yield* say(`\nreport, curves and checkpoints: ${yield* writeReports(report, folder)}`)
+  }).pipe(Effect.scoped)
