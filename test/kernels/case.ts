@@ -46,16 +46,30 @@ export interface Case {
 /** A quiet NaN that no arithmetic makes: a cell that still holds it was never written. */
 const SENTINEL = 0x7fc0beef
 
-/** Where a kernel computes in place, NaN + 1 may keep the NaN's very bits: a finite number shows that it was touched. */
-const FINITE_SENTINEL = 1.2345
+/**
+ * Where a kernel computes in place, NaN + x may keep the NaN's very bits. -0 loses its sign to any number that is added,
+ * 0 included, and 1.2345 its value to any factor.
+ */
+const FINITE_SENTINELS = [-0, 1.2345] as const
 
-const finite = ({ outputs, ...built }: Built): Built => {
+/** Cells behind every f32 input that must not be read either. */
+const BEHIND = 64
+
+const guard = ({ outputs, ...built }: Built): Built => {
   const tensors = { ...built.tensors }
-  for (const [name, output] of Object.entries(outputs)) {
-    const data = tensors[name]!
-    if (output!.kind === "writes" || !(data instanceof Float32Array)) continue
-    const bits = new Uint32Array(data.buffer)
-    tensors[name] = data.map((x, i) => (bits[i] === SENTINEL && Number.isNaN(output!.want[i]) ? FINITE_SENTINEL : x))
+  for (const [name, data] of Object.entries(tensors)) {
+    if (!(data instanceof Float32Array)) continue
+    const output = outputs[name]
+    if (output === undefined) {
+      const longer = poison(data.length + BEHIND)
+      longer.set(data)
+      tensors[name] = longer
+    } else if (output.kind !== "writes") {
+      const bits = new Uint32Array(data.buffer)
+      tensors[name] = data.map((x, i) =>
+        bits[i] === SENTINEL && Number.isNaN(output.want[i]) ? FINITE_SENTINELS[i % 2]! : x
+      )
+    }
   }
   return { ...built, outputs, tensors }
 }
@@ -65,7 +79,7 @@ export const makeCase = <const K extends string>(
   name: string,
   cost: { readonly flops: number; readonly bytes: number },
   build: (random: Random) => Built<K>
-): Case => ({ name, ...cost, build: (random) => finite(build(random) as unknown as Built) })
+): Case => ({ name, ...cost, build: (random) => guard(build(random) as unknown as Built) })
 
 /** f32 cells that must be neither read nor written. */
 export const poison = (length: number): Float32Array =>

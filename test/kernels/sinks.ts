@@ -137,10 +137,11 @@ export const gradient = (s: GradientShape): Case => {
         }
       }
       const touched = Math.min(units, segments.length * slots)
-      // behind the lit units: one that is not lit, used once by the first segment; a kernel that reads on adds to its rows
+      // behind the lit units one that is not, used by the first segment: a kernel that reads on adds to its rows
       const dark = Array.from({ length: units }, (_, unit) => unit).find((unit) => !usesOf.has(unit)) ?? 0
       const room = segments.length * slots
-      const uses = [...lit.flatMap((unit) => usesOf.get(unit)!), ...new Array<readonly [number, number]>(room).fill([0, 0])]
+      const none = new Array<readonly [number, number]>(room).fill([0, 0])
+      const uses = [...lit.flatMap((unit) => usesOf.get(unit)!), ...none]
       return {
         tensors: {
           dy: place(dy, dyFrame),
