@@ -32,11 +32,17 @@ const positive = Schema.Int.pipe(Schema.positive())
 
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
 export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
-  data: withDefault(DataConfig, () => new DataConfig({ repeatedSequences: 8, repeats: 80, heldOutSequences: 128 })),
+  data: withDefault(DataConfig, () => new DataConfig({
+      batchSize: 8,
+      repeatedSequences: 8,
+      repeats: 80,
+      singleSequences: 1536,
+      heldOutSequences: 128
+    })),
   /** The sink model. The standard model is the same without its pool. The vocabulary follows the tokenizer. */
   model: withDefault(ModelConfig, () => demoModel),
   training: withDefault(TrainConfig, () =>
-    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 8e-3 }), evalSequences: 16 })),
+    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 1e-2 }), evalSequences: 16 })),
   /** Also train a standard model as wide as what the sink model has on for one token. Default false. */
   activeWidthBaseline: withDefault(Schema.Boolean, () => false),
   /** Also train a standard model that sees every repeated sequence once. Default false. */

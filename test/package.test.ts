@@ -13,9 +13,12 @@ const installed = join(folder, "node_modules/memsinks")
 
 const run = promisify(execFile)
 
+// the driver that is itself part of what npm installs, and needs no time to warm up
+const env = { ...process.env, MEMSINKS_ADAPTER: "swiftshader" }
+
 /** Runs a command in the user's folder; what it writes to standard error is part of the failure. */
 const inFolder = async (command: string, ...args: ReadonlyArray<string>): Promise<string> =>
-  (await run(command, args, { cwd: folder, timeout: 100_000 })).stdout
+  (await run(command, args, { cwd: folder, timeout: 110_000, env })).stdout
 
 const filesIn = (path: string): ReadonlyArray<string> => readdirSync(path, { recursive: true, encoding: "utf8" })
 
@@ -260,7 +263,7 @@ describe("the package", () => {
     )
   })
 
-  it.runIf(existsSync(join(root, "src/cli.ts")))("has a command that explains itself", async () => {
+  it("has a command that explains itself", async () => {
     expect(await inFolder("npx", "--no-install", "memsinks", "--help")).toContain("pretrain")
   })
 })
