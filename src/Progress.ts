@@ -89,7 +89,7 @@ const make = ({ env, now = () => performance.now(), output, quiet = false }: Pro
     const speed = `${Math.round(event.tokensPerSecond).toLocaleString("en")} tokens/s`
     if (!interactive) return print([...parts, speed, left].join("  ").trimEnd())
     clear()
-    output.write(line((output.columns ?? 80) - 1, done, parts, speed, left))
+    output.write(line((output.columns || 80) - 1, done, parts, speed, left))
     drawn = true
   }
   const show = (event: ProgressEvent) => {

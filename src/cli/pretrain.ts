@@ -164,7 +164,7 @@ export const pretrain = (options: PretrainOptions) =>
         ? Render.toJson(report)
         : Render.toTerminal(report, {
           color: hasColor(process.stdout, process.env),
-          width: Math.min(100, process.stdout.columns ?? 100)
+          width: Math.min(100, process.stdout.columns || 100)
         })
     )
     yield* say(`\nreport, curves and checkpoints: ${yield* writeReports(report, folder)}`)

@@ -1,0 +1,269 @@
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import { spawn } from "node:child_process"
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, describe, expect, it, vi } from "vitest"
+import type { PretrainReport } from "../pipelines/Report.ts"
+import { merge, override, readConfig } from "../src/cli/config.ts"
+import * as Edge from "../src/cli/Edge.ts"
+import { DataError } from "../src/Errors.ts"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), "memsinks-cli-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+interface Result {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** The command line in a process of its own, in pipes; `watch` sees stderr grow and may send signals. */
+const memsinks = (
+  args: ReadonlyArray<string>,
+  { env = {}, watch = () => {} }: {
+    readonly env?: Record<string, string>
+    readonly watch?: (stderr: string, kill: (signal: NodeJS.Signals) => void) => void
+  } = {}
+): Promise<Result> => {
+  const { CI, FORCE_COLOR, NO_COLOR, ...inherited } = process.env
+  const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", ...args], {
+    cwd: root,
+    env: { ...inherited, ...env },
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let [stdout, stderr] = ["", ""]
+  child.stdout.on("data", (data) => void (stdout += data))
+  child.stderr.on("data", (data) => {
+    stderr += data
+    watch(stderr, (signal) => child.kill(signal))
+  })
+  return new Promise((resolve, reject) => {
+    child.on("error", reject)
+    child.on("close", (code) => resolve({ code, stdout, stderr }))
+  })
+}
+
+/** Small enough for seconds. */
+const small = [
+  "data.tokenizer=bytes",
+  "data.seqLen=32",
+  "data.repeatedSequences=2",
+  "data.repeats=4",
+  "data.singleSequences=8",
+  "data.heldOutSequences=2",
+  "model.hiddenSize=16",
+  "model.numHiddenLayers=1",
+  "model.numAttentionHeads=1",
+  "model.intermediateSize=64",
+  "model.sinks.pool=32",
+  "model.sinks.active=16"
+]
+
+/** A text to train on, so that no test needs the optional corpus. */
+const text = join(folder, "text.txt")
+writeFileSync(
+  text,
+  Array.from({ length: 200 }, (_, i) => `Line ${i} of a text that says ${i * i} things, ${i % 7} of them twice.\n`).join("")
+)
+
+describe("help", () => {
+  it.each([
+    ["help", ["--help"]],
+    ["help-pretrain", ["pretrain", "--help"]],
+    ["help-doctor", ["doctor", "--help"]]
+  ])("%s is plain text on stdout", async (name, args) => {
+    // even where colours are forced: help has none
+    const { code, stderr, stdout } = await memsinks(args, { env: { FORCE_COLOR: "1" } })
+    expect([code, stderr]).toEqual([0, ""])
+    expect(stdout).not.toContain("\u001b")
+    // the version changes with every release
+    await expect(stdout.replace(/^memsinks \d.*$/m, "memsinks <version>")).toMatchFileSnapshot(`fixtures/${name}.txt`)
+  })
+})
+
+describe("wrong usage", () => {
+  const file = join(folder, "config.yaml")
+  writeFileSync(file, "training:\n  optimiser:\n    learningRate: 1.0e-3\n")
+  it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
+    ["an unknown option", ["pretrain", "--outdir", "x"], /^error: there is no option --outdir\. Did you mean --out-dir\?\n$/],
+    ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
+    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'doctor'\nSee memsinks --help, .*\n$/],
+    ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. training\.steps=100, got "steps"\n$/],
+    ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
+    [
+      "an unknown key, with the known one",
+      ["pretrain", "training.optimizer.learningrate=1"],
+      /^error: the configuration has a problem:\n {2}training\.optimizer\.learningrate: is not a known key\. Did you mean learningRate\?\n$/
+    ],
+    [
+      "an unknown key in a file",
+      ["pretrain", "--config", file],
+      /^error: the configuration has a problem:\n {2}training\.optimiser: is not a known key\. Did you mean optimizer\?\n$/
+    ]
+  ])("names %s once and exits with 2", async (_, args, message) => {
+    const { code, stderr, stdout } = await memsinks(args)
+    expect(stderr).toMatch(message)
+    expect([code, stdout]).toEqual([2, ""])
+  })
+})
+
+describe("failures", () => {
+  it("of data exit with 1 and one message, red where colour is wanted", async () => {
+    const missing = join(folder, "missing.txt")
+    const { code, stderr, stdout } = await memsinks(
+      ["pretrain", "--data", missing, "--out-dir", join(folder, "missing"), "-q"],
+      { env: { FORCE_COLOR: "1" } }
+    )
+    expect([code, stdout]).toEqual([1, ""])
+    const errors = stderr.split("\n").filter((line) => line.includes("error"))
+    expect(errors).toHaveLength(1)
+    expect(errors[0]).toMatch(new RegExp(`^\u001b\\[31merror:\u001b\\[39m ${missing}: there is no such file`))
+    expect(stderr).not.toMatch(/^\s+at /m)
+  })
+
+  it("to resume where there is nothing exit with 1", async () => {
+    const { code, stderr } = await memsinks(["pretrain", "--resume", "--out-dir", folder])
+    expect(stderr).toMatch(/^error: .*holds no run to resume: leave --resume out to start one there.*\n$/)
+    expect(code).toBe(1)
+  })
+})
+
+describe("a run", () => {
+  it("prints one JSON object, takes its configuration from file, options and arguments, leaves a report", async () => {
+    const config = join(folder, "run.yaml")
+    writeFileSync(config, "training: { steps: 4, logEvery: 2 }\ndata: { seed: 5, batchSize: 1 }\nevaluations: 1\n")
+    const outDir = join(folder, "json")
+    const { code, stderr, stdout } = await memsinks([
+      "pretrain",
+      ...small,
+      "training.logEvery=3",
+      "--json",
+      "--seeds",
+      "2",
+      "--seed",
+      "7",
+      "--config",
+      config,
+      "--data",
+      text,
+      "--out-dir",
+      outDir
+    ])
+    expect(code, stderr).toBe(0)
+    expect(stdout.endsWith("}\n") && stdout.split("\n").length === 2).toBe(true)
+    const report = JSON.parse(stdout) as PretrainReport
+    expect(report.seeds).toEqual([7, 8])
+    expect(report.config).toMatchObject({
+      seeds: 2,
+      // options go over the file, arguments over both, and what nobody names keeps its default
+      data: { seed: 7, data: text, batchSize: 1, seqLen: 32 },
+      training: { steps: 4, logEvery: 3, gradientAccumulation: 1 }
+    })
+    expect(report.versions["memsinks"]).toMatch(/^\d+\.\d+\.\d+/)
+    expect(stderr).toContain(`results go to ${outDir}`)
+    expect(stderr).toContain("sinks 4/4 (seed 8): finished 4 steps")
+    expect(stderr).not.toMatch(/[\r\u001b]/)
+    expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(report)
+    expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| repeated |")
+    expect(readFileSync(join(outDir, "report.html"), "utf8")).toContain("<svg")
+  })
+
+  it("says nothing on stderr but warnings of the driver when quiet", async () => {
+    const outDir = join(folder, "quiet")
+    const { code, stderr, stdout } = await memsinks(
+      ["pretrain", ...small, "training.steps=2", "-q", "--data", text, "--out-dir", outDir]
+    )
+    expect([code, stderr.replace(/^Warning: .*\n/gm, "")]).toEqual([0, ""])
+    expect(stdout).toMatch(/^loss, nats a token +standard +own sinks +sinks off +placebo/)
+    expect(stdout).not.toContain("\u001b")
+  })
+
+  it.each(["SIGINT", "SIGTERM"] as const)("that gets %s saves, tells how to go on and exits with 130", async (signal) => {
+    const outDir = join(folder, signal)
+    let sent = false
+    const args = ["pretrain", ...small, "training.steps=1000000", "evaluations=0", "--data", text, "--out-dir", outDir]
+    const { code, stderr, stdout } = await memsinks(args, {
+      watch: (soFar, kill) => {
+        if (sent || !soFar.includes("step 10/1000000")) return
+        sent = true
+        kill(signal)
+      }
+    })
+    expect(code, stderr).toBe(130)
+    expect(stdout).toBe("")
+    expect(stderr).toContain(`interrupted; go on with: memsinks pretrain --resume --out-dir ${outDir}\n`)
+    expect(stderr).not.toContain("error")
+    expect(existsSync(join(outDir, "seed-1", "standard", "latest"))).toBe(true)
+  })
+})
+
+describe("the edge", () => {
+  const codeOf = (cause: Cause.Cause<unknown>) => {
+    let code: number | undefined
+    Edge.teardown(Exit.failCause(cause), (it) => void (code = it))
+    return code
+  }
+
+  it("turns what became of a command into an exit code", () => {
+    const interrupted = Cause.interrupt(FiberId.none)
+    expect(codeOf(Cause.fail(new DataError({ detail: "x" })))).toBe(1)
+    expect(codeOf(Cause.fail(Edge.usage({ message: "x" })))).toBe(2)
+    expect(codeOf(Cause.die("x"))).toBe(1)
+    expect(codeOf(interrupted)).toBe(130)
+    // saving failed on the way out: that must not look like a plain interruption
+    expect(codeOf(Cause.sequential(interrupted, Cause.die("x")))).toBe(1)
+  })
+
+  it("shows a bug with a short stack and asks to report it", async () => {
+    let told = ""
+    const write = vi.spyOn(process.stderr, "write").mockImplementation((chunk) => {
+      told += String(chunk)
+      return true
+    })
+    try {
+      await Effect.runPromiseExit(Edge.run(Effect.die(new Error("boom"))))
+    } finally {
+      write.mockRestore()
+    }
+    expect(told).toMatch(/error:.* boom\n( +at .*\n){1,5}This is a bug in memsinks: please report it/)
+  })
+})
+
+describe("configuration sources", () => {
+  it("are merged field by field, whole where one of the two is no struct", () => {
+    expect(merge({ a: { b: 1, c: 2 }, d: [1, 2] }, { a: { c: 3, e: 4 }, d: [5] })).toEqual({ a: { b: 1, c: 3, e: 4 }, d: [5] })
+    expect(merge({ a: 1 }, { a: { b: 2 } })).toEqual({ a: { b: 2 } })
+    // a key that names no field must stay one, to be refused with the others
+    expect(Object.keys(merge({}, JSON.parse("{\"__proto__\": 1}")) as object)).toEqual(["__proto__"])
+  })
+
+  it("take key=value with dotted keys and YAML values", () => {
+    const value = (text: string) => Effect.runSync(override(text))
+    expect(value("training.optimizer.learningRate=1e-3")).toEqual({ training: { optimizer: { learningRate: 0.001 } } })
+    expect(value("data.data=a/b=c.txt")).toEqual({ data: { data: "a/b=c.txt" } })
+    expect(value("activeWidthBaseline=true")).toEqual({ activeWidthBaseline: true })
+    for (const wrong of ["seeds", "=1", "a..b=1", "seeds=[1"]) {
+      expect(Exit.isFailure(Effect.runSyncExit(override(wrong)))).toBe(true)
+    }
+  })
+
+  it("may be files of YAML or JSON, and nothing else", async () => {
+    const read = (content: string) => {
+      const file = join(folder, "source")
+      writeFileSync(file, content)
+      return Effect.runPromise(readConfig(file).pipe(Effect.provide(NodeFileSystem.layer), Effect.either))
+    }
+    expect(await read("{\"seeds\": 2}")).toMatchObject({ _tag: "Right", right: { seeds: 2 } })
+    expect(await read("seeds: 2\n")).toMatchObject({ _tag: "Right", right: { seeds: 2 } })
+    expect(await read("")).toMatchObject({ _tag: "Right", right: {} })
+    expect(await read("just words")).toMatchObject({ _tag: "Left", left: { message: expect.stringContaining("must hold fields") } })
+    expect(await read("a: [")).toMatchObject({ _tag: "Left", left: { message: expect.stringContaining("is neither YAML nor JSON") } })
+  })
+})
