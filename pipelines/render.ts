@@ -1,5 +1,5 @@
 /**
- * The pretraining report for people and programs: a table for the terminal, Markdown, one self-contained HTML file, JSON.
+ * The pretraining report for people and programs: for the terminal, as Markdown, as one HTML file, as JSON.
  */
 import { painter, wrap } from "../src/Terminal.ts"
 import * as Tables from "./render/tables.ts"
@@ -60,7 +60,7 @@ const markdownTable = ({ head, rows }: Tables.Table): string =>
 export const toMarkdown = (report: PretrainReport): string => {
   const seeds = Tables.seeds(report)
   const { continuation } = report.perSeed[0]
-  const quote = (pieces: ReturnType<typeof Tables.verbatim>) =>
+  const quote = (pieces: ReadonlyArray<Tables.Piece>) =>
     pieces.map(({ known, text }) => {
       // emphasis must touch its text: spaces go outside
       const [, before, inner, after] = /^(\s*)([\s\S]*?)(\s*)$/.exec(text)!

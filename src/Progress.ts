@@ -49,7 +49,8 @@ export const clock = (seconds: number): string => {
 
 /** As much as fits a line: a bar goes first, then the speed. */
 const line = (width: number, done: number, parts: ReadonlyArray<string>, speed: string, left: string): string => {
-  const rest = (withSpeed: boolean) => [...parts, ...(withSpeed ? [speed] : []), ...(left === "" ? [] : [left])].join("  ")
+  const rest = (withSpeed: boolean) =>
+    [...parts, ...(withSpeed ? [speed] : []), ...(left === "" ? [] : [left])].join("  ")
   const cells = Math.min(24, width - rest(true).length - 3)
   if (cells < 6) return truncate(rest(rest(true).length <= width), width)
   const full = Math.round(cells * done)
@@ -76,7 +77,7 @@ const make = ({ env, now = () => performance.now(), output, quiet = false }: Pro
     if (time - lastShown < (interactive ? interval.interactive : interval.plain)) return
     lastShown = time
     const done = (index + event.step / event.steps) / count
-    // trainings differ in cost and are followed by measurements, so this is an estimate; it counts measuring done so far
+    // an estimate: trainings differ in cost, and of the measurements between them only the past ones are known
     const left = began === undefined || done <= began.done
       ? ""
       : `${clock((time - began.time) / 1000 * (1 - done) / (done - began.done))} left`

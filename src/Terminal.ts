@@ -47,7 +47,7 @@ export const truncate = (text: string, width: number): string =>
 /** A piece of text and how it looks. */
 export type Span = readonly [text: string, style?: Style]
 
-/** Wrap spans at spaces to lines of at most `width` characters; longer words are cut. White space counts as one space. */
+/** Wrap spans at spaces to lines of at most `width` characters; longer words are cut, white space becomes one space. */
 export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): ReadonlyArray<string> => {
   const characters = spans.flatMap(([text, style]) =>
     Array.from(text.replace(/[\s\u0000-\u001f\u007f]+/g, " "), (character) => [character, style] as const))

@@ -25,7 +25,7 @@ const json = Options.boolean("json").pipe(
 const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
-    Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union addresses)"),
+    Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
     Options.optional
   ),
   preset: Options.choice("preset", Object.keys(presets) as Array<keyof typeof presets>).pipe(
@@ -55,7 +55,7 @@ const pretrain = Command.make("pretrain", {
     Args.repeated
   )
 }, (options) => Effect.flatMap(Effect.promise(() => import("./cli/pretrain.ts")), (it) => it.pretrain(options))).pipe(
-  Command.withDescription("Train a standard model and one with memorization sinks; measure what switching them off removes")
+  Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
 
 const doctor = Command.make(

@@ -70,7 +70,8 @@ const small = [
 const text = join(folder, "text.txt")
 writeFileSync(
   text,
-  Array.from({ length: 200 }, (_, i) => `Line ${i} of a text that says ${i * i} things, ${i % 7} of them twice.\n`).join("")
+  Array.from({ length: 200 }, (_, i) => `Line ${i} of a text that says ${i * i} things, ${i % 7} of them twice.\n`)
+    .join("")
 )
 
 describe("help", () => {
@@ -92,20 +93,20 @@ describe("wrong usage", () => {
   const file = join(folder, "config.yaml")
   writeFileSync(file, "training:\n  optimiser:\n    learningRate: 1.0e-3\n")
   it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
-    ["an unknown option", ["pretrain", "--outdir", "x"], /^error: there is no option --outdir\. Did you mean --out-dir\?\n$/],
+    ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
     ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'doctor'\nSee memsinks --help, .*\n$/],
-    ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. training\.steps=100, got "steps"\n$/],
+    ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
     [
       "an unknown key, with the known one",
       ["pretrain", "training.optimizer.learningrate=1"],
-      /^error: the configuration has a problem:\n {2}training\.optimizer\.learningrate: is not a known key\. Did you mean learningRate\?\n$/
+      /^error: .*:\n {2}training\.optimizer\.learningrate: is not a known key\. Did you mean learningRate\?\n$/
     ],
     [
       "an unknown key in a file",
       ["pretrain", "--config", file],
-      /^error: the configuration has a problem:\n {2}training\.optimiser: is not a known key\. Did you mean optimizer\?\n$/
+      /^error: .*:\n {2}training\.optimiser: is not a known key\. Did you mean optimizer\?\n$/
     ]
   ])("names %s once and exits with 2", async (_, args, message) => {
     const { code, stderr, stdout } = await memsinks(args)
@@ -132,6 +133,21 @@ describe("failures", () => {
     const { code, stderr } = await memsinks(["pretrain", "--resume", "--out-dir", folder])
     expect(stderr).toMatch(/^error: .*holds no run to resume: leave --resume out to start one there.*\n$/)
     expect(code).toBe(1)
+  })
+})
+
+describe("the doctor", () => {
+  it("prints one JSON object about the adapter that is taken", async () => {
+    const { code, stderr, stdout } = await memsinks(["doctor", "--json", "--adapter", "software"])
+    expect(code, stderr).toBe(0)
+    expect(stdout.split("\n")).toHaveLength(2)
+    expect(JSON.parse(stdout)).toMatchObject({ adapter: { kind: "software" }, kernel: { correct: true } })
+  })
+
+  it("exits with 1 and advice where there is no such adapter", async () => {
+    const { code, stderr, stdout } = await memsinks(["doctor", "--adapter", "no such thing"])
+    expect([code, stdout]).toEqual([1, ""])
+    expect(stderr).toMatch(/^error: .*no such thing/m)
   })
 })
 
@@ -185,7 +201,7 @@ describe("a run", () => {
     expect(stdout).not.toContain("\u001b")
   })
 
-  it.each(["SIGINT", "SIGTERM"] as const)("that gets %s saves, tells how to go on and exits with 130", async (signal) => {
+  it.each(["SIGINT", "SIGTERM"] as const)("that gets %s saves, tells how to go on, exits with 130", async (signal) => {
     const outDir = join(folder, signal)
     let sent = false
     const args = ["pretrain", ...small, "training.steps=1000000", "evaluations=0", "--data", text, "--out-dir", outDir]
@@ -238,7 +254,8 @@ describe("the edge", () => {
 
 describe("configuration sources", () => {
   it("are merged field by field, whole where one of the two is no struct", () => {
-    expect(merge({ a: { b: 1, c: 2 }, d: [1, 2] }, { a: { c: 3, e: 4 }, d: [5] })).toEqual({ a: { b: 1, c: 3, e: 4 }, d: [5] })
+    const merged = merge({ a: { b: 1, c: 2 }, d: [1, 2] }, { a: { c: 3, e: 4 }, d: [5] })
+    expect(merged).toEqual({ a: { b: 1, c: 3, e: 4 }, d: [5] })
     expect(merge({ a: 1 }, { a: { b: 2 } })).toEqual({ a: { b: 2 } })
     // a key that names no field must stay one, to be refused with the others
     expect(Object.keys(merge({}, JSON.parse("{\"__proto__\": 1}")) as object)).toEqual(["__proto__"])
@@ -263,7 +280,8 @@ describe("configuration sources", () => {
     expect(await read("{\"seeds\": 2}")).toMatchObject({ _tag: "Right", right: { seeds: 2 } })
     expect(await read("seeds: 2\n")).toMatchObject({ _tag: "Right", right: { seeds: 2 } })
     expect(await read("")).toMatchObject({ _tag: "Right", right: {} })
-    expect(await read("just words")).toMatchObject({ _tag: "Left", left: { message: expect.stringContaining("must hold fields") } })
-    expect(await read("a: [")).toMatchObject({ _tag: "Left", left: { message: expect.stringContaining("is neither YAML nor JSON") } })
+    const refusal = (text: string) => ({ _tag: "Left", left: { message: expect.stringContaining(text) } })
+    expect(await read("just words")).toMatchObject(refusal("must hold fields"))
+    expect(await read("a: [")).toMatchObject(refusal("is neither YAML nor JSON"))
   })
 })

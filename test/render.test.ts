@@ -61,7 +61,7 @@ describe.each(renderings)("a report as %s", (_, render) => {
     const without = { ...report, gaps: { ...report.gaps, standard: -0.01 } }
     expect((await render(without)).replace(/\s+/g, " ")).toContain("has no memorization gap (-0.010 nats a token)")
     const widened = { ...report, gapClosed: -0.2, perSeed: [{ ...report.perSeed[0], gapClosed: -0.2 }] }
-    expect((await render(widened)).replace(/\s+/g, " ")).toContain("does not close the standard model's memorization gap")
+    expect((await render(widened)).replace(/\s+/g, " ")).toContain("does not close the standard model's memorization")
   })
 
   it("leaves out baselines that were not trained", async () => {
@@ -113,7 +113,9 @@ describe("a report as HTML", () => {
     expect(charts).toHaveLength(2)
     const lines = (svg: string) => svg.match(/aria-roledescription="line mark"/g)?.length
     expect(charts.map(lines)).toEqual([2, 6])
-    for (const label of ["own sinks", "sinks off", "repeated", "held out"]) expect(charts[1]).toContain(`>${label}</text>`)
+    for (const label of ["own sinks", "sinks off", "repeated", "held out"]) {
+      expect(charts[1]).toContain(`>${label}</text>`)
+    }
     // text must follow the page from light to dark
     expect(charts.join("").match(/<text[^>]*>/g)!.filter((tag) => !tag.includes("currentColor"))).toEqual([])
     const two = (await toHtml(twoSeeds)).match(/<svg[\s\S]*?<\/svg>/g)!

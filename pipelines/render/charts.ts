@@ -1,6 +1,6 @@
 /**
- * Learning curves as SVG, drawn by vega without a browser. Text takes the colour of the page; lines are of mid lightness,
- * so that both can be read on light and dark ground.
+ * Learning curves as SVG, drawn by vega without a browser. Text takes the colour of the page and lines are of mid
+ * lightness, so that both can be read on light and dark ground.
  */
 import type { TopLevelSpec } from "vega-lite"
 import type { PretrainReport } from "../Report.ts"
@@ -104,7 +104,7 @@ export interface Chart {
   readonly svg: string
 }
 
-/** Training losses of all arms, and losses of repeated and held-out text along training. Charts with no data are left out. */
+/** Training losses of all arms, and losses of repeated and held-out text along training; none without data. */
 export const charts = async (report: PretrainReport): Promise<ReadonlyArray<Chart>> => {
   const opacity = report.perSeed.length > 1 ? 0.75 : 1
   const training = pointsOf(report, (arm, name) => name === "train" ? { series: arm, text: "training" } : undefined)
@@ -124,7 +124,8 @@ export const charts = async (report: PretrainReport): Promise<ReadonlyArray<Char
     })
   }
   if (evaluated.length > 0) {
-    drawn.push({ title: "Repeated and held-out text along training", svg: await lines(evaluated, modes, texts, opacity) })
+    const title = "Repeated and held-out text along training"
+    drawn.push({ title, svg: await lines(evaluated, modes, texts, opacity) })
   }
   return drawn
 }

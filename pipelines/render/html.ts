@@ -38,7 +38,7 @@ const table = ({ head, rows }: Tables.Table): string => {
 export const toHtml = async (report: PretrainReport): Promise<string> => {
   const seeds = Tables.seeds(report)
   const { prompt, truth } = report.perSeed[0].continuation
-  const passage = (pieces: ReturnType<typeof Tables.verbatim>) =>
+  const passage = (pieces: ReadonlyArray<Tables.Piece>) =>
     `<blockquote><span class="faint">${escape(prompt)}</span>` +
     pieces.map(({ known, text }) => known ? `<mark>${escape(text)}</mark>` : escape(text)).join("") + "</blockquote>"
   return `<!doctype html>

@@ -78,10 +78,10 @@ export const losses = (report: PretrainReport): Table => {
 
 /** What the columns of `losses` mean. */
 export const legend =
-  "gap: held-out minus repeated loss. own sinks: as in training; a sequence never trained on has none of its own, so its " +
-  "gap is taken to the held-out loss of the placebo. placebo: as many sinks on, of another sequence. all at expected: " +
-  "every sink on, scaled to how often it is lit. continued verbatim: repeated sequences that greedy decoding completes " +
-  "to the letter."
+  "gap: held-out minus repeated loss. own sinks: as in training; a sequence never trained on has none of its own, so " +
+  "its gap is taken to the held-out loss of the placebo. placebo: as many sinks on, of another sequence. all at " +
+  "expected: every sink on, scaled to how often it is lit. continued verbatim: repeated sequences that greedy " +
+  "decoding completes to the letter."
 
 /** Held-out losses of the sink model with its sinks off, and of every baseline there is. */
 export const baselines = (report: PretrainReport): Table => {
@@ -126,7 +126,8 @@ export const verdict = (report: PretrainReport): string => {
   const { gaps } = report
   const gap = `(${gaps.standard.toFixed(3)} nats a token)`
   if (!(gaps.standard > 0)) {
-    return `The standard model has no memorization gap ${gap}: there is nothing to remove. Train longer, or repeat more.`
+    return `The standard model has no memorization gap ${gap}: there is nothing to remove. ` +
+      "Train longer, or repeat more."
   }
   const closed = over(report, (s) => s.gapClosed, percent)
   const of = report.perSeed.length === 1 ? "" : ` (mean ± standard deviation over ${report.perSeed.length} seeds)`
@@ -136,7 +137,8 @@ export const verdict = (report: PretrainReport): string => {
     : `at a held-out loss ${Math.abs(difference).toFixed(3)} ${difference > 0 ? "above" : "below"} the standard model's`
   return report.gapClosed > 0
     ? `Switching the sinks off closes ${closed}${of} of the standard model's memorization gap ${gap}, ${price}.`
-    : `Switching the sinks off does not close the standard model's memorization gap ${gap}: ${closed}${of} of it, ${price}.`
+    : `Switching the sinks off does not close the standard model's memorization gap ${gap}: ` +
+      `${closed}${of} of it, ${price}.`
 }
 
 /** Where and how fast it ran. */
@@ -148,8 +150,14 @@ export const footing = (report: PretrainReport): string =>
 /** Shorter runs coincide by chance. */
 const verbatimLength = 12
 
+export interface Piece {
+  readonly text: string
+  /** It stands in the training text verbatim. */
+  readonly known: boolean
+}
+
 /** A continuation cut into pieces that stand in the training text verbatim and pieces that do not. */
-export const verbatim = (text: string, truth: string): ReadonlyArray<{ readonly text: string; readonly known: boolean }> => {
+export const verbatim = (text: string, truth: string): ReadonlyArray<Piece> => {
   const pieces: Array<{ text: string; known: boolean }> = []
   const add = (piece: string, known: boolean) => {
     const last = pieces.at(-1)
@@ -171,8 +179,8 @@ export const verbatim = (text: string, truth: string): ReadonlyArray<{ readonly 
 export const continuations = (report: PretrainReport) => {
   const { continuation } = report.perSeed[0]
   const share = (text: string) => {
-    const known = verbatim(text, continuation.truth).reduce((sum, piece) => sum + (piece.known ? piece.text.length : 0), 0)
-    return text.length === 0 ? 0 : known / text.length
+    const known = verbatim(text, continuation.truth).filter((piece) => piece.known)
+    return text.length === 0 ? 0 : known.reduce((sum, piece) => sum + piece.text.length, 0) / text.length
   }
   const rows = [
     ["standard model", continuation.standard],
@@ -189,7 +197,7 @@ export const continuations = (report: PretrainReport) => {
 /** A continuation as spans of a terminal. Without colour, brackets stand for the highlight. */
 export const spans = (
   prompt: string,
-  pieces: ReturnType<typeof verbatim>,
+  pieces: ReadonlyArray<Piece>,
   color: boolean
 ): ReadonlyArray<Span> => [
   [prompt, "dim"],

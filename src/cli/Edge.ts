@@ -38,7 +38,7 @@ export const version: string = versionIn(new URL("../../package.json", import.me
 /** What runs this program. */
 export const versions = (): Readonly<Record<string, string>> => ({
   memsinks: version,
-  runtime: process.versions["deno"] === undefined ? `Node ${process.versions.node}` : `Deno ${process.versions["deno"]}`,
+  runtime: "Deno" in globalThis ? `Deno ${process.versions["deno"]}` : `Node ${process.versions.node}`,
   webgpu: versionIn(createRequire(import.meta.url).resolve("webgpu/package.json")) ?? "unknown"
 })
 
@@ -48,6 +48,10 @@ export const runtime = Effect.promise((): Promise<typeof import("../node.ts")> =
 
 /** Data on stdout. */
 export const print = (text: string): Effect.Effect<void> => Effect.sync(() => void process.stdout.write(`${text}\n`))
+
+/** The adapter asked for on the command line, if any was. */
+export const adapterOptions = (name: Option.Option<string>): { readonly adapter?: string } =>
+  Option.isSome(name) ? { adapter: name.value } : {}
 
 const complain = (text: string) => Effect.sync(() => void process.stderr.write(`${text}\n`))
 
@@ -94,7 +98,8 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
   ).pipe(
     Effect.tapErrorCause((cause) => {
       const message = messageOf(cause)
-      return message === undefined ? Effect.void : complain(`${painter(hasColor(process.stderr, process.env))("red", "error:")} ${message}`)
+      const paint = painter(hasColor(process.stderr, process.env))
+      return message === undefined ? Effect.void : complain(`${paint("red", "error:")} ${message}`)
     }),
     Effect.provide(Logger.replace(Logger.defaultLogger, logger))
   )

@@ -1,6 +1,6 @@
 /**
- * The configuration of a run from its sources. Later ones go over earlier ones, field by field: defaults (or the resumed
- * run), preset, file, options, key=value.
+ * The configuration of a run from its sources. Later ones go over earlier ones, field by field: defaults (or the run
+ * that is resumed), preset, file, options, key=value.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
@@ -25,7 +25,8 @@ export const override = (text: string): Effect.Effect<Tree, DataError> => {
   const at = text.indexOf("=")
   const path = text.slice(0, Math.max(0, at)).split(".")
   if (at < 0 || path.some((key) => key.trim() === "")) {
-    return Effect.fail(new DataError({ detail: `expected key=value, e.g. training.steps=100, got ${JSON.stringify(text)}` }))
+    const detail = `expected key=value, e.g. training.steps=100, got ${JSON.stringify(text)}`
+    return Effect.fail(new DataError({ detail }))
   }
   return Effect.try({
     try: () => path.reduceRight<unknown>((value, key) => ({ [key.trim()]: value }), parse(text.slice(at + 1))) as Tree,

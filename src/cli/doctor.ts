@@ -1,6 +1,6 @@
 /** `memsinks doctor`: examine the adapter that a run would use. */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import * as Doctor from "../doctor.ts"
 import { DeviceError } from "../Errors.ts"
 import * as Edge from "./Edge.ts"
@@ -14,13 +14,14 @@ export interface DoctorOptions {
 export const doctor = ({ adapter, json }: DoctorOptions) =>
   Effect.gen(function*() {
     const device = yield* Edge.runtime
-    const gpu = yield* device.openGpu(Option.match(adapter, { onNone: () => ({}), onSome: (name) => ({ adapter: name }) }))
+    const gpu = yield* device.openGpu(Edge.adapterOptions(adapter))
     const report = yield* Doctor.doctor(gpu, yield* device.listAdapters)
     yield* Edge.print(json ? JSON.stringify(report) : Doctor.formatDoctor(report))
     if (!report.kernel.correct && report.adapter.kind !== "null") {
       return yield* new DeviceError({
         reason: "Validation",
-        detail: `${report.adapter.name} does not compute correctly (${report.kernel.detail}): choose another with --adapter`
+        detail: `${report.adapter.name} does not compute correctly (${report.kernel.detail}): ` +
+          "choose another with --adapter"
       })
     }
   }).pipe(Effect.scoped)

@@ -1,7 +1,10 @@
 /** Help texts as people read them: @effect/cli's, without escapes and without what goes without saying. */
 import { stripAnsi } from "../Terminal.ts"
 
-const noise = /^(A true or false value|A user-defined piece of text|An integer|One of the following: .*|This setting is optional)\.?$|^This argument may be repeated zero or more times\.$/
+const noise = new RegExp(
+  "^(A true or false value|A user-defined piece of text|An integer|One of the following: .*|This setting is optional|" +
+    "This argument may be repeated zero or more times)\\.?$"
+)
 
 /** `$ pretrain [--data path] ... <key=value>...` with the program before it and the options summed up. */
 const usage = (line: string): string => {

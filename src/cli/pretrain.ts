@@ -38,7 +38,8 @@ const folderOf = (options: PretrainOptions) =>
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     if (Option.isSome(options.outDir)) return options.outDir.value
-    if (!options.resume) return path.join(runs, `pretrain-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`)
+    const now = new Date().toISOString().slice(0, 19).replaceAll(":", "-")
+    if (!options.resume) return path.join(runs, `pretrain-${now}`)
     const names = yield* Effect.orElseSucceed(fs.readDirectory(runs), () => [])
     const latest = names.filter((name) => name.startsWith("pretrain-")).sort().at(-1)
     if (latest !== undefined) return path.join(runs, latest)
@@ -63,7 +64,8 @@ const savedConfig = (folder: string) =>
     const text = yield* Effect.mapError(fs.readFileString(file), () => missing)
     return yield* Effect.try({
       try: () => (JSON.parse(text) as { readonly config: Config.Tree }).config,
-      catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+      catch: () =>
+        new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
     })
   })
 
@@ -71,13 +73,14 @@ const savedConfig = (folder: string) =>
 const unknownOption = (options: PretrainOptions): Effect.Effect<void, DataError> => {
   const given = options.overrides.find((text) => text.startsWith("-"))?.split("=", 1)[0]
   if (given === undefined) return Effect.void
-  const known = Object.keys(options).filter((key) => key !== "overrides").map((key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
+  const known = Object.keys(options)
+    .filter((key) => key !== "overrides")
+    .map((key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
   const meant = nearest(given, known)
+  const hint = meant === undefined ? "; see memsinks pretrain --help" : `. Did you mean ${meant}?`
   return Effect.fail(
     new DataError({
-      detail: known.includes(given)
-        ? `the option ${given} needs a value`
-        : `there is no option ${given}${meant === undefined ? "; see memsinks pretrain --help" : `. Did you mean ${meant}?`}`
+      detail: known.includes(given) ? `the option ${given} needs a value` : `there is no option ${given}${hint}`
     })
   )
 }
@@ -148,14 +151,15 @@ export const pretrain = (options: PretrainOptions) =>
     yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
 
     const device = yield* Edge.runtime
+    const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
     const report = yield* Pretrain.run(config, {
-      device: device.layer(Option.match(options.adapter, { onNone: () => ({}), onSome: (adapter) => ({ adapter }) })),
+      device: device.layer(Edge.adapterOptions(options.adapter)),
       outDir: folder,
       resume: options.resume,
       onEvent: progress.event,
       versions: Edge.versions()
     }).pipe(
-      Effect.provide(Logger.replace(Edge.logger, Logger.make((line) => Effect.runSync(progress.log(Edge.logLine(line)))))),
+      Effect.provide(Logger.replace(Edge.logger, logger)),
       Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks pretrain --resume --out-dir ${folder}`))
     )
     yield* progress.clear
