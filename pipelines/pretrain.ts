@@ -47,8 +47,8 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   activeWidthBaseline: withDefault(Schema.Boolean, () => false),
   /** Also train a standard model that sees every repeated sequence once. Default false. */
   deduplicatedBaseline: withDefault(Schema.Boolean, () => false),
-  /** Evaluations along training, for the curves. Default 8. */
-  evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 8),
+  /** Evaluations along training, for the curves. Default 6. */
+  evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 6),
   /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
   promptTokens: withDefault(positive, () => 16),
   /** How many seeds to run; the first is `data.seed`. Default 1. */
