@@ -30,6 +30,7 @@ mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sourc
     $1 == "URIs:" { uri = $2 }
     $1 == "Suites:" { for (i = 2; i <= NF; i++) if ($i == "bookworm") { print uri; exit } }
   ')
+[ -n "$mirror" ] || say "found no source of Debian packages to take it from; the tests will use SwiftShader"
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
 added=
@@ -37,7 +38,7 @@ if ! grep -rqs '^[^#]*bookworm-backports' /etc/apt/sources.list /etc/apt/sources
   added=/etc/apt/sources.list.d/bookworm-backports.sources
   cat >"$added" <<SOURCE
 Types: deb
-URIs: ${mirror:-http://deb.debian.org/debian}
+URIs: $mirror
 Suites: bookworm-backports
 Components: main
 Signed-By: $keys
