@@ -13,9 +13,12 @@
 struct Params { rows: u32, heads: u32, kv_heads: u32, scale: f32, head4: u32 }
 override WX: u32 = 4;
 
-@group(0) @binding(0) var<storage, read> qkv: array<vec4f>;
+// the type of activations and of their gradients
+alias T = f32;
+alias T4 = vec4f;
+@group(0) @binding(0) var<storage, read> qkv: array<T4>;
 @group(0) @binding(1) var<storage, read> document_start: array<u32>;
-@group(0) @binding(2) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> out: array<T4>;
 @group(0) @binding(3) var<storage, read_write> lse_out: array<f32>;
 @group(0) @binding(4) var<uniform> p: Params;
 
@@ -24,9 +27,9 @@ const LOW = -1e30;
 fn scores(q: u32, k0: u32, k1: u32, head4: u32) -> vec2f {
   var s0 = vec4f(); var s1 = vec4f();
   for (var d = 0u; d < head4; d++) {
-    let x = qkv[q + d];
-    s0 += x * qkv[k0 + d];
-    s1 += x * qkv[k1 + d];
+    let x = vec4f(qkv[q + d]);
+    s0 += x * vec4f(qkv[k0 + d]);
+    s1 += x * vec4f(qkv[k1 + d]);
   }
   return vec2f(s0.x + s0.y + s0.z + s0.w, s1.x + s1.y + s1.z + s1.w);
 }
@@ -58,29 +61,29 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
     sum = sum * alpha + (w.x + w.y);
     let v0 = k0 + to_v;
     let v1 = k1 + to_v;
-    o0 = o0 * alpha + w.x * qkv[v0 + 0u] + w.y * qkv[v1 + 0u];
-    o1 = o1 * alpha + w.x * qkv[v0 + 1u] + w.y * qkv[v1 + 1u];
-    o2 = o2 * alpha + w.x * qkv[v0 + 2u] + w.y * qkv[v1 + 2u];
-    o3 = o3 * alpha + w.x * qkv[v0 + 3u] + w.y * qkv[v1 + 3u];
-    o4 = o4 * alpha + w.x * qkv[v0 + 4u] + w.y * qkv[v1 + 4u];
-    o5 = o5 * alpha + w.x * qkv[v0 + 5u] + w.y * qkv[v1 + 5u];
-    o6 = o6 * alpha + w.x * qkv[v0 + 6u] + w.y * qkv[v1 + 6u];
-    o7 = o7 * alpha + w.x * qkv[v0 + 7u] + w.y * qkv[v1 + 7u];
+    o0 = o0 * alpha + w.x * vec4f(qkv[v0 + 0u]) + w.y * vec4f(qkv[v1 + 0u]);
+    o1 = o1 * alpha + w.x * vec4f(qkv[v0 + 1u]) + w.y * vec4f(qkv[v1 + 1u]);
+    o2 = o2 * alpha + w.x * vec4f(qkv[v0 + 2u]) + w.y * vec4f(qkv[v1 + 2u]);
+    o3 = o3 * alpha + w.x * vec4f(qkv[v0 + 3u]) + w.y * vec4f(qkv[v1 + 3u]);
+    o4 = o4 * alpha + w.x * vec4f(qkv[v0 + 4u]) + w.y * vec4f(qkv[v1 + 4u]);
+    o5 = o5 * alpha + w.x * vec4f(qkv[v0 + 5u]) + w.y * vec4f(qkv[v1 + 5u]);
+    o6 = o6 * alpha + w.x * vec4f(qkv[v0 + 6u]) + w.y * vec4f(qkv[v1 + 6u]);
+    o7 = o7 * alpha + w.x * vec4f(qkv[v0 + 7u]) + w.y * vec4f(qkv[v1 + 7u]);
   }
   let at = (t * p.heads + h) * head4 + own;
-  if (own + 0u < head4) { out[at + 0u] = o0 / sum; }
-  if (own + 1u < head4) { out[at + 1u] = o1 / sum; }
-  if (own + 2u < head4) { out[at + 2u] = o2 / sum; }
-  if (own + 3u < head4) { out[at + 3u] = o3 / sum; }
-  if (own + 4u < head4) { out[at + 4u] = o4 / sum; }
-  if (own + 5u < head4) { out[at + 5u] = o5 / sum; }
-  if (own + 6u < head4) { out[at + 6u] = o6 / sum; }
-  if (own + 7u < head4) { out[at + 7u] = o7 / sum; }
+  if (own + 0u < head4) { out[at + 0u] = T4(o0 / sum); }
+  if (own + 1u < head4) { out[at + 1u] = T4(o1 / sum); }
+  if (own + 2u < head4) { out[at + 2u] = T4(o2 / sum); }
+  if (own + 3u < head4) { out[at + 3u] = T4(o3 / sum); }
+  if (own + 4u < head4) { out[at + 4u] = T4(o4 / sum); }
+  if (own + 5u < head4) { out[at + 5u] = T4(o5 / sum); }
+  if (own + 6u < head4) { out[at + 6u] = T4(o6 / sum); }
+  if (own + 7u < head4) { out[at + 7u] = T4(o7 / sum); }
   if (own == 0u) { lse_out[t * p.heads + h] = m + log(sum); }
 }
 
-@group(0) @binding(0) var<storage, read> out_in: array<vec4f>;
-@group(0) @binding(1) var<storage, read> dout_in: array<vec4f>;
+@group(0) @binding(0) var<storage, read> out_in: array<T4>;
+@group(0) @binding(1) var<storage, read> dout_in: array<T4>;
 @group(0) @binding(2) var<storage, read_write> delta_out: array<f32>;
 @group(0) @binding(3) var<uniform> pd: Params;
 
@@ -90,25 +93,25 @@ fn delta(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) grou
   let i = id.x + id.y * groups.x * WX;
   if (i >= pd.rows * pd.heads) { return; }
   var sum = vec4f();
-  for (var d = 0u; d < head4; d++) { sum += out_in[i * head4 + d] * dout_in[i * head4 + d]; }
+  for (var d = 0u; d < head4; d++) { sum += vec4f(out_in[i * head4 + d]) * vec4f(dout_in[i * head4 + d]); }
   delta_out[i] = sum.x + sum.y + sum.z + sum.w;
 }
 
-@group(0) @binding(2) var<storage, read> dout: array<vec4f>;
+@group(0) @binding(2) var<storage, read> dout: array<T4>;
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
 @group(0) @binding(4) var<storage, read> delta_in: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dqkv: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> dqkv: array<T4>;
 @group(0) @binding(6) var<uniform> pb: Params;
 
 fn score(a: u32, b: u32, head4: u32) -> f32 {
   var s = vec4f();
-  for (var d = 0u; d < head4; d++) { s += qkv[a + d] * qkv[b + d]; }
+  for (var d = 0u; d < head4; d++) { s += vec4f(qkv[a + d]) * vec4f(qkv[b + d]); }
   return s.x + s.y + s.z + s.w;
 }
 
 fn dout_value(a: u32, b: u32, head4: u32) -> f32 {
   var s = vec4f();
-  for (var d = 0u; d < head4; d++) { s += dout[a + d] * qkv[b + d]; }
+  for (var d = 0u; d < head4; d++) { s += vec4f(dout[a + d]) * vec4f(qkv[b + d]); }
   return s.x + s.y + s.z + s.w;
 }
 
@@ -131,23 +134,23 @@ fn backward_q(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
     let k0 = k_at + j * ld;
     let w = exp(score(at, k0, head4) * pb.scale - lse[row]);
     let ds = w * (dout_value(row * head4, k0 + to_v, head4) - delta_in[row]) * pb.scale;
-    g0 += ds * qkv[k0 + own + 0u];
-    g1 += ds * qkv[k0 + own + 1u];
-    g2 += ds * qkv[k0 + own + 2u];
-    g3 += ds * qkv[k0 + own + 3u];
-    g4 += ds * qkv[k0 + own + 4u];
-    g5 += ds * qkv[k0 + own + 5u];
-    g6 += ds * qkv[k0 + own + 6u];
-    g7 += ds * qkv[k0 + own + 7u];
+    g0 += ds * vec4f(qkv[k0 + own + 0u]);
+    g1 += ds * vec4f(qkv[k0 + own + 1u]);
+    g2 += ds * vec4f(qkv[k0 + own + 2u]);
+    g3 += ds * vec4f(qkv[k0 + own + 3u]);
+    g4 += ds * vec4f(qkv[k0 + own + 4u]);
+    g5 += ds * vec4f(qkv[k0 + own + 5u]);
+    g6 += ds * vec4f(qkv[k0 + own + 6u]);
+    g7 += ds * vec4f(qkv[k0 + own + 7u]);
   }
-  if (own + 0u < head4) { dqkv[at + own + 0u] = g0; }
-  if (own + 1u < head4) { dqkv[at + own + 1u] = g1; }
-  if (own + 2u < head4) { dqkv[at + own + 2u] = g2; }
-  if (own + 3u < head4) { dqkv[at + own + 3u] = g3; }
-  if (own + 4u < head4) { dqkv[at + own + 4u] = g4; }
-  if (own + 5u < head4) { dqkv[at + own + 5u] = g5; }
-  if (own + 6u < head4) { dqkv[at + own + 6u] = g6; }
-  if (own + 7u < head4) { dqkv[at + own + 7u] = g7; }
+  if (own + 0u < head4) { dqkv[at + own + 0u] = T4(g0); }
+  if (own + 1u < head4) { dqkv[at + own + 1u] = T4(g1); }
+  if (own + 2u < head4) { dqkv[at + own + 2u] = T4(g2); }
+  if (own + 3u < head4) { dqkv[at + own + 3u] = T4(g3); }
+  if (own + 4u < head4) { dqkv[at + own + 4u] = T4(g4); }
+  if (own + 5u < head4) { dqkv[at + own + 5u] = T4(g5); }
+  if (own + 6u < head4) { dqkv[at + own + 6u] = T4(g6); }
+  if (own + 7u < head4) { dqkv[at + own + 7u] = T4(g7); }
 }
 
 @compute @workgroup_size(WX)
@@ -174,54 +177,54 @@ fn backward_kv(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups
       let d0 = row * head4;
       let w = exp(score(k_at, q0, head4) * pb.scale - lse[row]);
       let ds = w * (dout_value(d0, v_at, head4) - delta_in[row]) * pb.scale;
-      gv0 += w * dout[d0 + own + 0u];
-      gk0 += ds * qkv[q0 + own + 0u];
-      gv1 += w * dout[d0 + own + 1u];
-      gk1 += ds * qkv[q0 + own + 1u];
-      gv2 += w * dout[d0 + own + 2u];
-      gk2 += ds * qkv[q0 + own + 2u];
-      gv3 += w * dout[d0 + own + 3u];
-      gk3 += ds * qkv[q0 + own + 3u];
-      gv4 += w * dout[d0 + own + 4u];
-      gk4 += ds * qkv[q0 + own + 4u];
-      gv5 += w * dout[d0 + own + 5u];
-      gk5 += ds * qkv[q0 + own + 5u];
-      gv6 += w * dout[d0 + own + 6u];
-      gk6 += ds * qkv[q0 + own + 6u];
-      gv7 += w * dout[d0 + own + 7u];
-      gk7 += ds * qkv[q0 + own + 7u];
+      gv0 += w * vec4f(dout[d0 + own + 0u]);
+      gk0 += ds * vec4f(qkv[q0 + own + 0u]);
+      gv1 += w * vec4f(dout[d0 + own + 1u]);
+      gk1 += ds * vec4f(qkv[q0 + own + 1u]);
+      gv2 += w * vec4f(dout[d0 + own + 2u]);
+      gk2 += ds * vec4f(qkv[q0 + own + 2u]);
+      gv3 += w * vec4f(dout[d0 + own + 3u]);
+      gk3 += ds * vec4f(qkv[q0 + own + 3u]);
+      gv4 += w * vec4f(dout[d0 + own + 4u]);
+      gk4 += ds * vec4f(qkv[q0 + own + 4u]);
+      gv5 += w * vec4f(dout[d0 + own + 5u]);
+      gk5 += ds * vec4f(qkv[q0 + own + 5u]);
+      gv6 += w * vec4f(dout[d0 + own + 6u]);
+      gk6 += ds * vec4f(qkv[q0 + own + 6u]);
+      gv7 += w * vec4f(dout[d0 + own + 7u]);
+      gk7 += ds * vec4f(qkv[q0 + own + 7u]);
     }
   }
   if (own + 0u < head4) {
-    dqkv[k_at + own + 0u] = gk0;
-    dqkv[v_at + own + 0u] = gv0;
+    dqkv[k_at + own + 0u] = T4(gk0);
+    dqkv[v_at + own + 0u] = T4(gv0);
   }
   if (own + 1u < head4) {
-    dqkv[k_at + own + 1u] = gk1;
-    dqkv[v_at + own + 1u] = gv1;
+    dqkv[k_at + own + 1u] = T4(gk1);
+    dqkv[v_at + own + 1u] = T4(gv1);
   }
   if (own + 2u < head4) {
-    dqkv[k_at + own + 2u] = gk2;
-    dqkv[v_at + own + 2u] = gv2;
+    dqkv[k_at + own + 2u] = T4(gk2);
+    dqkv[v_at + own + 2u] = T4(gv2);
   }
   if (own + 3u < head4) {
-    dqkv[k_at + own + 3u] = gk3;
-    dqkv[v_at + own + 3u] = gv3;
+    dqkv[k_at + own + 3u] = T4(gk3);
+    dqkv[v_at + own + 3u] = T4(gv3);
   }
   if (own + 4u < head4) {
-    dqkv[k_at + own + 4u] = gk4;
-    dqkv[v_at + own + 4u] = gv4;
+    dqkv[k_at + own + 4u] = T4(gk4);
+    dqkv[v_at + own + 4u] = T4(gv4);
   }
   if (own + 5u < head4) {
-    dqkv[k_at + own + 5u] = gk5;
-    dqkv[v_at + own + 5u] = gv5;
+    dqkv[k_at + own + 5u] = T4(gk5);
+    dqkv[v_at + own + 5u] = T4(gv5);
   }
   if (own + 6u < head4) {
-    dqkv[k_at + own + 6u] = gk6;
-    dqkv[v_at + own + 6u] = gv6;
+    dqkv[k_at + own + 6u] = T4(gk6);
+    dqkv[v_at + own + 6u] = T4(gv6);
   }
   if (own + 7u < head4) {
-    dqkv[k_at + own + 7u] = gk7;
-    dqkv[v_at + own + 7u] = gv7;
+    dqkv[k_at + own + 7u] = T4(gk7);
+    dqkv[v_at + own + 7u] = T4(gv7);
   }
 }

@@ -3,9 +3,11 @@
 //   rank[t] = logits greater than the target's, or equal at a lower index: 0 means greedy decoding says this token
 // With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[LOSS_SCALE]; padded columns become 0.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
+alias X = f32;
+alias X4 = vec4f;
 @group(0) @binding(0) var<storage, read> targets: array<u32>;
 @group(0) @binding(1) var<storage, read> hyper: array<f32>;
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> logits: array<X4>;
 @group(0) @binding(3) var<storage, read_write> loss: array<f32>;
 @group(0) @binding(4) var<storage, read_write> rank: array<u32>;
 @group(0) @binding(5) var<uniform> p: Params;
@@ -24,19 +26,19 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   if (target_token == IGNORE) {
     loss[t] = 0.0;
     rank[t] = 0u;
-    if (p.train == 1u) { for (var i = 0u; i < p.ld4; i++) { logits[at + i] = vec4f(); } }
+    if (p.train == 1u) { for (var i = 0u; i < p.ld4; i++) { logits[at + i] = X4(); } }
     return;
   }
   let whole = p.vocab / 4u;
   let rest = p.vocab % 4u;
   let low = vec4f(-3.4e38);
   let tail = vec4<bool>(rest > 0u, rest > 1u, rest > 2u, false);
-  let aim = logits[at + target_token / 4u][target_token % 4u];
+  let aim = f32(logits[at + target_token / 4u][target_token % 4u]);
 
   var top = low;
   var above = vec4u();
   for (var i = 0u; i < p.ld4; i++) {
-    var v = logits[at + i];
+    var v = vec4f(logits[at + i]);
     if (i >= whole) { v = select(low, v, tail & vec4<bool>(i == whole)); }
     top = max(top, v);
     let index = vec4u(i * 4u) + vec4u(0u, 1u, 2u, 3u);
@@ -46,7 +48,7 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   let m = max(max(top.x, top.y), max(top.z, top.w));
   var sum4 = vec4f();
   for (var i = 0u; i < p.ld4; i++) {
-    let e = exp(logits[at + i] - m);
+    let e = exp(vec4f(logits[at + i]) - m);
     if (i < whole) { sum4 += e; } else if (i == whole) { sum4 += select(vec4f(), e, tail); }
   }
   let sum = sum4.x + sum4.y + sum4.z + sum4.w;
@@ -56,9 +58,9 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
 
   let scale = hyper[LOSS_SCALE];
   for (var i = 0u; i < p.ld4; i++) {
-    var g = exp(logits[at + i] - m) * (scale / sum);
+    var g = exp(vec4f(logits[at + i]) - m) * (scale / sum);
     if (i >= whole) { g = select(vec4f(), g, tail & vec4<bool>(i == whole)); }
     if (i == target_token / 4u) { g[target_token % 4u] -= scale; }
-    logits[at + i] = g;
+    logits[at + i] = X4(g);
   }
 }

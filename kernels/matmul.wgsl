@@ -14,12 +14,19 @@ struct Params {
   c0: u32, ldc4: u32,
   ldr4: u32, segment_stride4: u32,
 }
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(0) var<storage, read> a4: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
+// element types of the three matrices; sums are f32 whatever they are
+alias A = f32;
+alias A4 = vec4f;
+alias B = f32;
+alias B4 = vec4f;
+alias C = f32;
+alias C4 = vec4f;
+@group(0) @binding(0) var<storage, read> a: array<A>;
+@group(0) @binding(0) var<storage, read> a4: array<A4>;
+@group(0) @binding(1) var<storage, read> b: array<B4>;
 @group(0) @binding(2) var<storage, read> residual: array<vec4f>;
 @group(0) @binding(3) var<storage, read> segment_of: array<u32>;
-@group(0) @binding(4) var<storage, read_write> c: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> c: array<C4>;
 @group(0) @binding(5) var<uniform> p: Params;
 
 override WX: u32 = 4;
@@ -30,15 +37,15 @@ fn store(row: u32, col: u32, v0: vec4f, v1: vec4f) {
   let at = p.c0 + row * p.ldc4 + col;
   let two = col + 1u < p.n4;
   if (p.mode == 0u) {
-    c[at] = v0;
-    if (two) { c[at + 1u] = v1; }
+    c[at] = C4(v0);
+    if (two) { c[at + 1u] = C4(v1); }
   } else if (p.mode == 1u) {
-    c[at] += v0;
-    if (two) { c[at + 1u] += v1; }
+    c[at] = C4(vec4f(c[at]) + v0);
+    if (two) { c[at + 1u] = C4(vec4f(c[at + 1u]) + v1); }
   } else {
     let r = row * p.ldr4 + col;
-    c[at] = residual[r] + v0;
-    if (two) { c[at + 1u] = residual[r + 1u] + v1; }
+    c[at] = C4(residual[r] + v0);
+    if (two) { c[at + 1u] = C4(residual[r + 1u] + v1); }
   }
 }
 
@@ -67,17 +74,17 @@ fn nn(@builtin(global_invocation_id) id: vec3u) {
   var c60 = vec4f(); var c61 = vec4f();
   var c70 = vec4f(); var c71 = vec4f();
   for (var k = 0u; k < p.k; k++) {
-    let b0 = b[at];
-    let b1 = b[at + 1u];
+    let b0 = vec4f(b[at]);
+    let b1 = vec4f(b[at + 1u]);
     at += p.ldb4;
-    let x0 = a[a0 + k]; c00 += x0 * b0; c01 += x0 * b1;
-    let x1 = a[a1 + k]; c10 += x1 * b0; c11 += x1 * b1;
-    let x2 = a[a2 + k]; c20 += x2 * b0; c21 += x2 * b1;
-    let x3 = a[a3 + k]; c30 += x3 * b0; c31 += x3 * b1;
-    let x4 = a[a4 + k]; c40 += x4 * b0; c41 += x4 * b1;
-    let x5 = a[a5 + k]; c50 += x5 * b0; c51 += x5 * b1;
-    let x6 = a[a6 + k]; c60 += x6 * b0; c61 += x6 * b1;
-    let x7 = a[a7 + k]; c70 += x7 * b0; c71 += x7 * b1;
+    let x0 = f32(a[a0 + k]); c00 += x0 * b0; c01 += x0 * b1;
+    let x1 = f32(a[a1 + k]); c10 += x1 * b0; c11 += x1 * b1;
+    let x2 = f32(a[a2 + k]); c20 += x2 * b0; c21 += x2 * b1;
+    let x3 = f32(a[a3 + k]); c30 += x3 * b0; c31 += x3 * b1;
+    let x4 = f32(a[a4 + k]); c40 += x4 * b0; c41 += x4 * b1;
+    let x5 = f32(a[a5 + k]); c50 += x5 * b0; c51 += x5 * b1;
+    let x6 = f32(a[a6 + k]); c60 += x6 * b0; c61 += x6 * b1;
+    let x7 = f32(a[a7 + k]); c70 += x7 * b0; c71 += x7 * b1;
   }
   store(row + 0u, col, c00, c01);
   store(row + 1u, col, c10, c11);
@@ -92,8 +99,8 @@ fn nn(@builtin(global_invocation_id) id: vec3u) {
 fn add(row: u32, col: u32, v0: vec4f, v1: vec4f) {
   if (row >= p.m) { return; }
   let at = p.c0 + row * p.ldc4 + col;
-  c[at] += v0;
-  if (col + 1u < p.n4) { c[at + 1u] += v1; }
+  c[at] = C4(vec4f(c[at]) + v0);
+  if (col + 1u < p.n4) { c[at + 1u] = C4(vec4f(c[at + 1u]) + v1); }
 }
 
 @compute @workgroup_size(WX, WY)
@@ -113,10 +120,10 @@ fn tn(@builtin(global_invocation_id) id: vec3u) {
   var c60 = vec4f(); var c61 = vec4f();
   var c70 = vec4f(); var c71 = vec4f();
   for (var k = 0u; k < p.k; k++) {
-    let x = a4[a_at];
-    let y = a4[a_at + 1u];
-    let b0 = b[b_at];
-    let b1 = b[b_at + 1u];
+    let x = vec4f(a4[a_at]);
+    let y = vec4f(a4[a_at + 1u]);
+    let b0 = vec4f(b[b_at]);
+    let b1 = vec4f(b[b_at + 1u]);
     a_at += p.lda;
     b_at += p.ldb4;
     c00 += x.x * b0; c01 += x.x * b1;

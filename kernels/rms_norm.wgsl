@@ -2,9 +2,12 @@
 // backward_x:  dx = rstd * (dy * w - x * rstd^2 * mean(dy * w * x))           with add = 1 added to the residual stream's
 // backward_w:  partial[b, :] = sum over the rows of block b of dy * x * rstd  summed in order by reduce.wgsl
 struct Params { rows: u32, n4: u32, eps: f32, block: u32, add: u32 }
+// the type of y and dy; the residual stream and its gradient are f32
+alias Y = f32;
+alias Y4 = vec4f;
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> w: array<vec4f>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<Y4>;
 @group(0) @binding(3) var<storage, read_write> rstd_out: array<f32>;
 @group(0) @binding(4) var<uniform> p: Params;
 
@@ -19,11 +22,11 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   for (var i = 0u; i < p.n4; i++) { sum += x[at + i] * x[at + i]; }
   let mean = (sum.x + sum.y + sum.z + sum.w) / f32(p.n4 * 4u);
   let rstd = 1.0 / sqrt(mean + p.eps);
-  for (var i = 0u; i < p.n4; i++) { y[at + i] = x[at + i] * rstd * w[i]; }
+  for (var i = 0u; i < p.n4; i++) { y[at + i] = Y4(x[at + i] * rstd * w[i]); }
   rstd_out[row] = rstd;
 }
 
-@group(0) @binding(2) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(2) var<storage, read> dy: array<Y4>;
 @group(0) @binding(3) var<storage, read> rstd_in: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4f>;
 @group(0) @binding(5) var<uniform> q: Params;
@@ -35,15 +38,15 @@ fn backward_x(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
   let at = row * q.n4;
   let rstd = rstd_in[row];
   var sum = vec4f();
-  for (var i = 0u; i < q.n4; i++) { sum += dy[at + i] * w[i] * x[at + i]; }
+  for (var i = 0u; i < q.n4; i++) { sum += vec4f(dy[at + i]) * w[i] * x[at + i]; }
   let scale = (sum.x + sum.y + sum.z + sum.w) / f32(q.n4 * 4u) * rstd * rstd;
   for (var i = 0u; i < q.n4; i++) {
-    let g = rstd * (dy[at + i] * w[i] - x[at + i] * scale);
+    let g = rstd * (vec4f(dy[at + i]) * w[i] - x[at + i] * scale);
     if (q.add == 1u) { dx[at + i] += g; } else { dx[at + i] = g; }
   }
 }
 
-@group(0) @binding(1) var<storage, read> dy_w: array<vec4f>;
+@group(0) @binding(1) var<storage, read> dy_w: array<Y4>;
 @group(0) @binding(2) var<storage, read> rstd_w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4f>;
 
@@ -56,7 +59,7 @@ fn backward_w(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
   let first = (i / p.n4) * p.block;
   var sum = vec4f();
   for (var row = first; row < min(first + p.block, p.rows); row++) {
-    sum += dy_w[row * p.n4 + c] * x[row * p.n4 + c] * rstd_w[row];
+    sum += vec4f(dy_w[row * p.n4 + c]) * x[row * p.n4 + c] * rstd_w[row];
   }
   partial[i] = sum;
 }

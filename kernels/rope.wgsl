@@ -2,9 +2,11 @@
 // turned by angle[position, i]. SIGN = 1 forward, -1 backward (the inverse rotation). cos and sin come from a table
 // computed in float64, because adapters differ in how they reduce large angles. One invocation a pair.
 struct Params { rows: u32, heads: u32, half: u32, ld: u32 }
+alias X = f32;
+alias X4 = vec4f;
 @group(0) @binding(0) var<storage, read> positions: array<u32>;
 @group(0) @binding(1) var<storage, read> table: array<vec2f>;
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<X>;
 @group(0) @binding(3) var<uniform> p: Params;
 
 override WX: u32 = 16;
@@ -22,8 +24,8 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   let turn = table[positions[row] * p.half + i];
   let c = turn.x;
   let s = turn.y * SIGN;
-  let a = x[at];
-  let b = x[at + p.half];
-  x[at] = a * c - b * s;
-  x[at + p.half] = b * c + a * s;
+  let a = f32(x[at]);
+  let b = f32(x[at + p.half]);
+  x[at] = X(a * c - b * s);
+  x[at + p.half] = X(b * c + a * s);
 }

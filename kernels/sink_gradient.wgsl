@@ -12,8 +12,10 @@ struct Params {
   ldb4: u32,
   row0: u32, half_rows: u32,
 }
-@group(0) @binding(0) var<storage, read> dy: array<vec4f>;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+alias T = f32;
+alias T4 = vec4f;
+@group(0) @binding(0) var<storage, read> dy: array<T4>;
+@group(0) @binding(1) var<storage, read> x: array<T4>;
 @group(0) @binding(2) var<storage, read> touched_count: array<u32>;
 @group(0) @binding(3) var<storage, read> units: array<u32>;
 @group(0) @binding(4) var<storage, read> unit_start: array<u32>;
@@ -53,10 +55,10 @@ fn backward(@builtin(global_invocation_id) id: vec3u) {
     var a_at = p.a0 + range.x * p.lda4 + half * p.active4 + (use_of.y * p.block + part * 8u) / 4u;
     var b_at = range.x * p.ldb4 + col;
     for (var t = 0u; t < range.y; t++) {
-      let x_ = dy[a_at];
-      let y_ = dy[a_at + 1u];
-      let b0 = x[b_at];
-      let b1 = x[b_at + 1u];
+      let x_ = vec4f(dy[a_at]);
+      let y_ = vec4f(dy[a_at + 1u]);
+      let b0 = vec4f(x[b_at]);
+      let b1 = vec4f(x[b_at + 1u]);
       a_at += p.lda4;
       b_at += p.ldb4;
     c00 += x_.x * b0; c01 += x_.x * b1;

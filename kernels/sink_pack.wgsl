@@ -6,11 +6,13 @@
 // rows:        packed[segment, c, :] = w[row, :]
 // transposed:  packed[segment, :, c] = w[row, :]
 struct Params { segments: u32, slots: u32, block: u32, halves: u32, row0: u32, half_rows: u32, n: u32 }
+alias Y = f32;
+alias Y4 = vec4f;
 @group(0) @binding(0) var<storage, read> w: array<f32>;
 @group(0) @binding(0) var<storage, read> w4: array<vec4f>;
 @group(0) @binding(1) var<storage, read> active_units: array<u32>;
 @group(0) @binding(2) var<storage, read> segment_count: array<u32>;
-@group(0) @binding(3) var<storage, read_write> out: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> out: array<Y4>;
 @group(0) @binding(4) var<uniform> p: Params;
 
 override WX: u32 = 16;
@@ -30,7 +32,7 @@ fn rows(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let segment = i / (n4 * width);
   if (segment >= min(p.segments, segment_count[0])) { return; }
   let c = (i / n4) % width;
-  out[i] = w4[row_of(segment, c) * n4 + i % n4];
+  out[i] = Y4(w4[row_of(segment, c) * n4 + i % n4]);
 }
 
 @compute @workgroup_size(WX)
@@ -41,10 +43,10 @@ fn transposed(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
   if (segment >= min(p.segments, segment_count[0])) { return; }
   let d = (i / width4) % p.n;
   let c = (i % width4) * 4u;
-  out[i] = vec4f(
+  out[i] = Y4(vec4f(
     w[row_of(segment, c) * p.n + d],
     w[row_of(segment, c + 1u) * p.n + d],
     w[row_of(segment, c + 2u) * p.n + d],
     w[row_of(segment, c + 3u) * p.n + d],
-  );
+  ));
 }

@@ -6,10 +6,12 @@
 // A coefficient of 0 switches a sink off, in forward and so exactly in backward; at 1 it is on (training: 0 or 1).
 // One invocation 4 neurons of one token.
 struct Params { rows: u32, general4: u32, sink4: u32, coef_stride: u32 }
-@group(0) @binding(0) var<storage, read> gu: array<vec4f>;
+alias T = f32;
+alias T4 = vec4f;
+@group(0) @binding(0) var<storage, read> gu: array<T4>;
 @group(0) @binding(1) var<storage, read> coef: array<f32>;
 @group(0) @binding(2) var<storage, read> segment: array<u32>;
-@group(0) @binding(3) var<storage, read_write> h: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> h: array<T4>;
 @group(0) @binding(4) var<uniform> p: Params;
 
 override WX: u32 = 16;
@@ -33,13 +35,13 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   var at = t * width * 2u + j;
   var up = at + p.general4;
   if (j >= p.general4) { at += p.general4; up = at + p.sink4; }
-  let g = gu[at];
+  let g = vec4f(gu[at]);
   let c = coefficient(segment[t] * p.coef_stride, p.general4, j);
-  h[i] = c * g / (1.0 + exp(-g)) * gu[up];
+  h[i] = T4(c * g / (1.0 + exp(-g)) * vec4f(gu[up]));
 }
 
-@group(0) @binding(3) var<storage, read> dh: array<vec4f>;
-@group(0) @binding(4) var<storage, read_write> dgu: array<vec4f>;
+@group(0) @binding(3) var<storage, read> dh: array<T4>;
+@group(0) @binding(4) var<storage, read_write> dgu: array<T4>;
 @group(0) @binding(5) var<uniform> q: Params;
 
 @compute @workgroup_size(WX)
@@ -52,9 +54,9 @@ fn backward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) g
   var at = t * width * 2u + j;
   var up = at + q.general4;
   if (j >= q.general4) { at += q.general4; up = at + q.sink4; }
-  let g = gu[at];
-  let d = coefficient(segment[t] * q.coef_stride, q.general4, j) * dh[i];
+  let g = vec4f(gu[at]);
+  let d = coefficient(segment[t] * q.coef_stride, q.general4, j) * vec4f(dh[i]);
   let sigmoid = 1.0 / (1.0 + exp(-g));
-  dgu[up] = d * g * sigmoid;
-  dgu[at] = d * gu[up] * sigmoid * (1.0 + g * (1.0 - sigmoid));
+  dgu[up] = T4(d * g * sigmoid);
+  dgu[at] = T4(d * vec4f(gu[up]) * sigmoid * (1.0 + g * (1.0 - sigmoid)));
 }

@@ -5,6 +5,7 @@ import * as Schema from "effect/Schema"
 import * as Program from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
+import { kernels } from "./Kernels.ts"
 import * as Ops from "./Ops.ts"
 
 const positive = Schema.Number.pipe(Schema.positive())
@@ -116,14 +117,14 @@ export const record = (
   const p = Program.record("update")
   parameters.forEach((parameter, i) =>
     p.dispatch(
-      Ops.kernels.sumOfSquares,
+      kernels.sumOfSquares,
       { x: parameter.gradient, partial },
       { n: Tensor.byteLength(parameter.gradient) / 16, lanes: LANES, first: LANES * (1 + i), extra: 0 },
       LANES
     )
   )
   p.dispatch(
-    Ops.kernels.finish,
+    kernels.finish,
     { partial, hyper, stats, history },
     { n: Tensor.size(partial), lanes: 0, first: LANES, extra: 0 },
     1
@@ -132,7 +133,7 @@ export const record = (
     const n4 = Tensor.size(parameter.value) / 4
     const lazy = config.sinks === "lazy" && parameter.sinkRow0 !== undefined
     p.dispatch(
-      Ops.kernels.adamw,
+      kernels.adamw,
       { hyper, stats, touched, g: parameter.gradient, w: parameter.value, m, v },
       {
         n4,
@@ -155,7 +156,7 @@ export const record = (
     begin: begin.finish(),
     accumulate: (loss) => {
       const q = Program.record("accumulate loss")
-      q.dispatch(Ops.kernels.sum, { x: loss, partial }, { n: Tensor.size(loss), lanes: LANES, first: 0, extra: 0 }, LANES)
+      q.dispatch(kernels.sum, { x: loss, partial }, { n: Tensor.size(loss), lanes: LANES, first: 0, extra: 0 }, LANES)
       return q.finish()
     },
     update: p.finish()

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import process from "node:process"
 import { describe, expect, it } from "vitest"
 import { Device } from "../src/gpu/Device.ts"
+import * as Float16 from "../src/gpu/Float16.ts"
 import * as Kernel from "../src/gpu/Kernel.ts"
 import * as Program from "../src/gpu/Program.ts"
 import * as Tensor from "../src/gpu/Tensor.ts"
@@ -87,24 +88,63 @@ const expectRun = (name: string, got: Host, initial: Host, expected: Expected, r
   if (wrong !== undefined) throw new Error(`${name}: [${wrong}] is ${got[wrong]}, expected exactly 0`)
 }
 
-const record = (c: Case, built: Built) => {
-  const tensors = Object.fromEntries(
+const tensorsOf = (built: Built, f16: ReadonlySet<string>) =>
+  Object.fromEntries(
     Object.entries(built.tensors).map(([name, data]) => [
       name,
-      Tensor.make(name, [data.length], { type: data instanceof Float32Array ? "f32" : "u32" })
+      Tensor.make(name, [data.length], {
+        type: data instanceof Float32Array ? f16.has(name) ? "f16" : "f32" : "u32"
+      })
     ])
   )
+
+const record = (c: Case, built: Built, f16: ReadonlySet<string> = new Set()) => {
+  const tensors = tensorsOf(built, f16)
   const p = Program.record(c.name)
   built.record(p, tensors)
   return { tensors, program: p.finish() }
 }
+
+/** Tensors of a case whose kernels take them as f16. */
+const f16Tensors = (c: Case, built: Built): ReadonlySet<string> => {
+  const { program } = record(c, built)
+  return new Set(program.dispatches.flatMap(({ kernel, tensors }) => {
+    const typed = Object.values(kernel.types).flat()
+    return tensors.filter((tensor, i) => tensor.type === "f32" && typed.includes(kernel.bindings[i]![0])).map((t) => t.name)
+  }))
+}
+
+const largest = (values: ArrayLike<number>): number =>
+  Array.from(values).reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most), 0)
+
+/** The case with half-precision tensors: the same numbers rounded, and tolerances that allow for rounding the results. */
+const halved = (built: Built, f16: ReadonlySet<string>): Built => ({
+  ...built,
+  tensors: Object.fromEntries(
+    Object.entries(built.tensors).map(([name, data]) => [name, f16.has(name) ? Float16.decode(Float16.encode(data)) : data])
+  ),
+  outputs: Object.fromEntries(
+    Object.entries(built.outputs).map(([name, output]) => [
+      name,
+      f16.has(name)
+        ? {
+          ...output!,
+          rtol: output!.rtol + 2 ** -10,
+          // in place, what stood there is rounded once more
+          atol: output!.atol + (output!.kind === "writes" ? 2 ** -22 : 2 ** -10 * largest(built.tensors[name]!))
+        }
+        : output!
+    ])
+  )
+})
 
 layer(device)("kernels against the float64 reference", (it) => {
   it.effect("run on an adapter that computes", () =>
     Effect.gen(function*() {
       const dev = yield* Device
       expect(["hardware", "software"]).toContain(dev.kind)
-      console.log(`kernels run on ${dev.name}, seed ${seed}`)
+      const f16 = dev.features.has("shader-f16") ? "" : ", not in f16, which it lacks"
+      console.log(`kernels run on ${dev.name}, seed ${seed}${f16}`)
     }))
 
   it.scoped("compile, all at once", () =>
@@ -117,12 +157,21 @@ layer(device)("kernels against the float64 reference", (it) => {
       expect(dev.counters.pipelines).toBe(new Set(dispatches.map((d) => Kernel.key(d.kernel))).size)
     }))
 
-  for (const c of cases) {
-    it.scoped(c.name, () =>
+  const runs = cases.flatMap((c) => {
+    const f16 = f16Tensors(c, c.build(makeRandom(1)))
+    return [{ c, f16: new Set<string>() }, ...(f16.size > 0 ? [{ c, f16 }] : [])]
+  })
+
+  for (const { c, f16 } of runs) {
+    it.scoped(f16.size === 0 ? c.name : `${c.name}, f16`, () =>
       Effect.gen(function*() {
         const dev = yield* Device
-        const built = c.build(makeRandom(seedOf(c.name)))
-        const { program, tensors } = record(c, built)
+        // what an adapter without f16 cannot run, the null backend still compiles (null.test.ts)
+        if (f16.size > 0 && !dev.features.has("shader-f16")) return
+        const built = f16.size === 0
+          ? c.build(makeRandom(seedOf(c.name)))
+          : halved(c.build(makeRandom(seedOf(c.name), true)), f16)
+        const { program, tensors } = record(c, built, f16)
         const outputs = Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>
         yield* dev.allocate(Object.values(tensors))
         const prepared = yield* dev.prepare(program)

@@ -11,7 +11,7 @@ import * as Tensor from "../src/gpu/Tensor.ts"
 import * as Model from "../src/Model.ts"
 import { ModelConfig, presets } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
-import * as Ops from "../src/Ops.ts"
+import { kernels } from "../src/Kernels.ts"
 import * as Optimizer from "../src/Optimizer.ts"
 import { own, SinkConfig } from "../src/Sink.ts"
 import { allKernels } from "./kernels/all.ts"
@@ -242,22 +242,49 @@ const run = (device: DeviceService, programs: ReadonlyArray<Program.Program>) =>
   })
 
 layer(nullDevice)("on the null backend", (it) => {
-  it.scoped("every kernel compiles", () =>
+  it.scoped("every kernel compiles, for f32 and for every type it can be compiled for", () =>
     Effect.gen(function*() {
       const device = yield* Device
-      const { program, tensors } = distinctKernels(allKernels)
-      expect(program.dispatches).toHaveLength(allKernels.length)
+      const typed = allKernels.filter((kernel) => Object.keys(kernel.types).length > 0)
+      const kernels = [
+        ...allKernels,
+        ...typed.map((kernel) => Kernel.specialize(kernel, () => "f16")),
+        ...typed.flatMap((kernel) =>
+          Object.keys(kernel.types).length === 1
+            ? []
+            : Object.values(kernel.types).map((half) => Kernel.specialize(kernel, (b) => (half.includes(b) ? "f16" : "f32")))
+        )
+      ]
+      const { program, tensors } = distinctKernels(kernels)
+      expect(program.dispatches).toHaveLength(kernels.length)
       yield* device.allocate(tensors)
       device.submit(yield* device.prepare(program))
       yield* device.idle
-      expect(device.counters.pipelines).toBe(allKernels.length)
+      expect(device.counters.pipelines).toBe(kernels.length)
     }))
+
+  it("types of the tables are aliases of the files, and only of the bindings they name", () => {
+    for (const kernel of allKernels) {
+      const { mentions, variables } = parse(Kernel.source(kernel))
+      const words = mentions(kernel.entry)
+      for (const variable of variables.filter(({ name }) => words.has(name))) {
+        const element = /^array<(\w+)>$/.exec(variable.type)?.[1]
+        const alias = Object.keys(kernel.types).find((name) => element === name || element === `${name}4`)
+        const binding = kernel.bindings[variable.binding]?.[0]
+        const expected = Object.entries(kernel.types).find(([, bindings]) => bindings.includes(binding!))?.[0]
+        expect(alias, `${Kernel.key(kernel)} ${variable.name}`).toBe(expected)
+      }
+      for (const alias of Object.keys(kernel.types)) {
+        expect(Kernel.source({ ...kernel, f16: [alias] })).toContain(`alias ${alias}4 = vec4h;`)
+      }
+    }
+  })
 
   it.scoped("a kernel that does not compile fails with its name and frees what was made", () =>
     Effect.gen(function*() {
       const device = yield* Device
       const before = { ...device.counters }
-      const { program, tensors } = distinctKernels([{ ...Ops.kernels.sum, constants: { NOSUCH: 1 } }])
+      const { program, tensors } = distinctKernels([{ ...kernels.sum, constants: { NOSUCH: 1 } }])
       const error = yield* Effect.zipRight(device.allocate(tensors), device.prepare(program)).pipe(
         Effect.scoped,
         Effect.flip
@@ -341,7 +368,7 @@ layer(nullDevice)("on the null backend", (it) => {
       const p = Program.record("large scratch")
       const logits = p.scratch("logits", [64, 2 ** 20])
       const one = { rows: 1, cols: 1, in0: 0, ldi: 1, out0: 0, ldo4: 1 }
-      p.dispatch(Ops.kernels.transpose, { x: small, y: logits }, one, 1)
+      p.dispatch(kernels.transpose, { x: small, y: logits }, one, 1)
       const refused = yield* device.prepare(p.finish()).pipe(Effect.flip)
       expect(refused.message).toMatch(/logits f32\[64, 1048576\] +256\.0 MiB +128\.0 MiB/)
       expect(device.counters).toEqual(before)
@@ -380,7 +407,7 @@ layer(nullDevice)("on the null backend", (it) => {
     Effect.gen(function*() {
       const device = yield* Device
       const before = { ...device.counters }
-      const { program } = distinctKernels([Ops.kernels.sum])
+      const { program } = distinctKernels([kernels.sum])
       const error = yield* device.prepare(program).pipe(Effect.flip)
       expect(error.message).toMatch(/preparing all kernels.*x f32\[4\] was never allocated/)
       expect(device.counters).toEqual(before)
@@ -416,7 +443,7 @@ describe("a device of its own on the null backend", () => {
     await Effect.runPromise(
       Effect.gen(function*() {
         const device = yield* Device
-        const { program, tensors } = distinctKernels([Ops.kernels.sum])
+        const { program, tensors } = distinctKernels([kernels.sum])
         yield* device.allocate(tensors)
         const prepared = yield* device.prepare(program)
         device.submit(prepared)

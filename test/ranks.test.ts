@@ -16,7 +16,8 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
         "Sink|Terminal|Tokenizer|TrainEvent)\\.ts$"
     )
   ],
-  ["gpu/", /^src\/gpu\/[A-Za-z]+\.ts$/],
+  ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
+  ["Kernels", /^src\/Kernels\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer", /^src\/Optimizer\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],

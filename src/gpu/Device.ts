@@ -8,8 +8,10 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { DeviceError, KernelError } from "../Errors.ts"
 import type { OpenGpu } from "./Adapter.ts"
+import * as Float16 from "./Float16.ts"
 import * as Kernel from "./Kernel.ts"
 import * as Program from "./Program.ts"
+import type { Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
 
 /** A Program bound to one Device, ready to be submitted any number of times. */
@@ -42,6 +44,8 @@ export interface DeviceService {
   readonly reason: string
   readonly limits: Limits
   readonly features: ReadonlySet<string>
+  /** Which kernels run best here; Programs for this device are recorded for it. */
+  readonly target: Target
   readonly counters: Readonly<Counters>
   /** Give state tensors zeroed memory until the scope closes. Fails with a table when one exceeds the adapter's limits. */
   readonly allocate: (tensors: ReadonlyArray<Tensor.Tensor>) => Effect.Effect<void, DeviceError, Scope.Scope>
@@ -79,10 +83,21 @@ export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number)
   return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()).join("\n")
 }
 
+/** The family that an adapter's kind and features suggest. */
+const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
+  const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number; subgroupMaxSize?: number }
+  const subgroupSize = features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize ?? 0 : 0
+  const family = open.kind !== "hardware"
+    ? subgroupSize > 0 ? "software" : "plain"
+    : features.includes("chromium-experimental-subgroup-matrix") && features.includes("shader-f16") ? "tensor" : "gpu"
+  return { family, subgroupSize }
+}
+
 const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Scope> =>
   Effect.gen(function*() {
     const { adapter } = open
-    const wanted = ["shader-f16", "subgroups", "timestamp-query"].filter((name) => adapter.features.has(name))
+    const wanted = ["shader-f16", "subgroups", "timestamp-query", "chromium-experimental-subgroup-matrix"]
+      .filter((name) => adapter.features.has(name))
     const device = yield* Effect.acquireRelease(
       Effect.tryPromise({
         try: () =>
@@ -222,10 +237,11 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
 
     const compile = async (kernel: Kernel.Kernel): Promise<Pipeline> => {
       const code = Kernel.source(kernel)
-      let module = modules.get(kernel.file)
+      const name = Kernel.moduleKey(kernel)
+      let module = modules.get(name)
       if (module === undefined) {
-        module = device.createShaderModule({ code, label: kernel.file })
-        modules.set(kernel.file, module)
+        module = device.createShaderModule({ code, label: name })
+        modules.set(name, module)
       }
       const entries: Array<GPUBindGroupLayoutEntry> = kernel.bindings.map(([, access], binding) => ({
         binding,
@@ -359,10 +375,12 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           device.queue.submit([encoder.finish()])
           try {
             await buffer.mapAsync(1)
-            const copy = buffer.getMappedRange().slice(0, Tensor.size(tensor) * 4)
+            const width = tensor.type === "f16" ? 2 : 4
+            const copy = buffer.getMappedRange().slice(0, Tensor.size(tensor) * width)
             buffer.unmap()
             staging.set(bytes, [...(staging.get(bytes) ?? []), buffer])
             check()
+            if (tensor.type === "f16") return Float16.decode(new Uint16Array(copy))
             return tensor.type === "f32" ? new Float32Array(copy) : new Uint32Array(copy)
           } catch (cause) {
             // mapAsync rejects as soon as the device is lost, sometimes before device.lost resolves
@@ -388,6 +406,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup
       },
       features: new Set(wanted),
+      target: targetOf(open, wanted),
       counters,
       allocate,
       prepare,
@@ -396,7 +415,12 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         if (elementOffset + data.length > Tensor.size(tensor)) {
           throw new RangeError(`${Tensor.show(tensor)}: writing ${data.length} elements at ${elementOffset} overruns it`)
         }
-        device.queue.writeBuffer(bufferOf(tensor), elementOffset * 4, data as Float32Array<ArrayBuffer>)
+        if (tensor.type === "f16") {
+          if (elementOffset % 2 !== 0) throw new RangeError(`${Tensor.show(tensor)}: f16 is written from even offsets on`)
+          device.queue.writeBuffer(bufferOf(tensor), elementOffset * 2, Float16.encode(data))
+        } else {
+          device.queue.writeBuffer(bufferOf(tensor), elementOffset * 4, data as Float32Array<ArrayBuffer>)
+        }
       },
       read,
       idle: Effect.tryPromise({

@@ -17,6 +17,10 @@ export interface Kernel<B extends string = string, P extends string = string> {
   readonly params: ReadonlyArray<readonly [name: P, type: ParamType]>
   /** Override constants, `WX` among them. */
   readonly constants: Readonly<Record<string, number>>
+  /** Aliases of WGSL types (`alias A = f32;`, with `alias A4 = vec4f;`) and the bindings whose tensors decide them. */
+  readonly types: Readonly<Record<string, ReadonlyArray<B>>>
+  /** The aliases that are f16; the others are f32, as the file says. */
+  readonly f16: ReadonlyArray<string>
 }
 
 export const make = <const B extends string, const P extends string = never>(kernel: {
@@ -25,23 +29,43 @@ export const make = <const B extends string, const P extends string = never>(ker
   readonly bindings: Readonly<Record<B, Access>>
   readonly params?: Readonly<Record<P, ParamType>>
   readonly constants?: Readonly<Record<string, number>>
+  readonly types?: Readonly<Record<string, ReadonlyArray<NoInfer<B>>>>
 }): Kernel<B, P> => ({
   file: kernel.file,
   entry: kernel.entry,
   bindings: Object.entries(kernel.bindings) as Array<[B, Access]>,
   params: Object.entries(kernel.params ?? {}) as Array<[P, ParamType]>,
-  constants: kernel.constants ?? {}
+  constants: kernel.constants ?? {},
+  types: kernel.types ?? {},
+  f16: []
 })
+
+/** The kernel for the element types of what is bound to it. */
+export const specialize = <B extends string, P extends string>(
+  kernel: Kernel<B, P>,
+  typeOf: (binding: B) => string
+): Kernel<B, P> => {
+  const f16 = Object.entries(kernel.types).filter(([alias, bindings]) => {
+    const types = [...new Set(bindings.map(typeOf))]
+    if (types.length > 1) throw new Error(`kernel ${key(kernel)}: ${bindings.join(", ")} must be of one type (${alias})`)
+    return types[0] === "f16"
+  })
+  return f16.length === 0 ? kernel : { ...kernel, f16: f16.map(([alias]) => alias) }
+}
 
 /** What distinguishes one compiled pipeline from another. */
 export const key = (kernel: Kernel): string => {
   const constants = Object.entries(kernel.constants).sort(([a], [b]) => (a < b ? -1 : 1))
-  return `${kernel.file}.${kernel.entry}(${constants.map(([name, value]) => `${name}=${value}`).join(",")})`
+  const parts = [...constants.map(([name, value]) => `${name}=${value}`), ...kernel.f16.map((alias) => `${alias}=f16`)]
+  return `${kernel.file}.${kernel.entry}(${parts.join(",")})`
 }
+
+/** What distinguishes one shader module from another: entry points of a file share theirs. */
+export const moduleKey = (kernel: Kernel): string => [kernel.file, ...kernel.f16].join(" ")
 
 const sources = new Map<string, string>()
 
-/** The text of a kernel file; `dist/` mirrors the repository, so the path holds in both. */
+/** The text of a kernel's file, its types in place; `dist/` mirrors the repository, so the path holds in both. */
 export const source = (kernel: Kernel): string => {
   let text = sources.get(kernel.file)
   if (text === undefined) {
@@ -52,7 +76,15 @@ export const source = (kernel: Kernel): string => {
     }
     sources.set(kernel.file, text)
   }
-  return text
+  return kernel.f16.reduce((code, alias) => {
+    const typed = code
+      .replace(new RegExp(`^alias ${alias} = f32;$`, "m"), `alias ${alias} = f16;`)
+      .replace(new RegExp(`^alias ${alias}4 = vec4f;$`, "m"), `alias ${alias}4 = vec4h;`)
+    if (typed === code) {
+      throw new KernelError({ kernel: key(kernel), detail: `has no alias ${alias} of f32 to replace`, source: code })
+    }
+    return typed
+  }, kernel.f16.length === 0 ? text : `enable f16;\n${text}`)
 }
 
 /** The uniform's bytes for given values, checked by name. */

@@ -4,6 +4,7 @@
  * recording, memory plan and dispatch order are tested with no adapter at all.
  */
 import * as Kernel from "./Kernel.ts"
+import { type Target, portable } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
 
 export interface Dispatch {
@@ -29,6 +30,8 @@ export type Grid = number | readonly [x: number, y: number]
 const MAX_GROUPS = 65535
 
 export interface Recorder {
+  /** The adapter that the Program is for, which decides between kernels that compute the same. */
+  readonly target: Target
   readonly dispatch: <B extends string, P extends string>(
     kernel: Kernel.Kernel<B, P>,
     tensors: Readonly<Record<B, Tensor.Tensor>>,
@@ -59,12 +62,15 @@ const workgroupsOf = (kernel: Kernel.Kernel, grid: Grid): readonly [number, numb
   return [x, y, 1]
 }
 
-export const record = (name: string): Recorder => {
+/** Records a Program for a target; by default with kernels that run on any adapter. */
+export const record = (name: string, target: Target = portable): Recorder => {
   const dispatches: Array<Dispatch> = []
   const clears: Array<Tensor.Tensor> = []
   let prefix = ""
   return {
-    dispatch: (kernel, tensors, params, grid) => {
+    target,
+    dispatch: (untyped, tensors, params, grid) => {
+      const kernel = Kernel.specialize(untyped, (binding) => tensors[binding].type)
       const list = kernel.bindings.map(([binding]) => tensors[binding])
       const written = kernel.bindings.flatMap(([, access], i) => (access === "write" ? [list[i]!] : []))
       for (const tensor of written) {

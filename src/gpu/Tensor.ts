@@ -3,7 +3,8 @@
  * it to a GPUBuffer, so the same handle can be recorded in a Program where no GPU exists.
  */
 
-export type ElementType = "f32" | "u32"
+/** `f16` is a storage type: the host sees Float32Array either way, and kernels compute in f32. */
+export type ElementType = "f32" | "u32" | "f16"
 
 export interface Tensor {
   readonly name: string
@@ -30,7 +31,8 @@ export const make = (
 /** Number of elements. */
 export const size = (tensor: Tensor): number => tensor.shape.reduce((a, b) => a * b, 1)
 
-/** Bytes of its buffer: 4 an element, at least 16 so that a vec4 binding is always legal. */
-export const byteLength = (tensor: Tensor): number => Math.max(16, Math.ceil(size(tensor) / 4) * 16)
+/** Bytes of its buffer: whole groups of four elements, at least 16 so that a vec4 binding is always legal. */
+export const byteLength = (tensor: Tensor): number =>
+  Math.max(16, Math.ceil(size(tensor) / 4) * (tensor.type === "f16" ? 8 : 16))
 
 export const show = (tensor: Tensor): string => `${tensor.name} ${tensor.type}[${tensor.shape.join(", ")}]`

@@ -1,8 +1,8 @@
-/** Every kernel of Ops.kernels, those that take an argument once for each value the tests use. */
+/** Every kernel of kernels, those that take an argument once for each value the tests use. */
 import type { Kernel } from "../../src/gpu/Kernel.ts"
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 
-const { attentionBackward, rope, swiglu, swigluBackward, ...plain } = Ops.kernels
+const { attentionBackward, rope, swiglu, swigluBackward, ...plain } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),

@@ -1,5 +1,5 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -102,7 +102,7 @@ export const forward = (s: AttentionShape): Case =>
           out: { want: placeWant(x.out, outFrame), ...x.tolerance },
           lse: { want: placeWant(x.lse, lseFrame), ...x.tolerance }
         },
-        record: (p, t) => p.dispatch(Ops.kernels.attention, t, x.params, x.rows * s.heads * x.chunks)
+        record: (p, t) => p.dispatch(kernels.attention, t, x.params, x.rows * s.heads * x.chunks)
       }
     }
   )
@@ -114,10 +114,16 @@ export const delta = (s: AttentionShape): Case =>
     (random) => {
       const x = inputs(random, s)
       const frame: Frame = { rows: x.rows, cols: s.heads, after: 6 }
+      const out = normals(random, x.out.length)
+      const want = Float64Array.from({ length: x.rows * s.heads }, (_, i) => {
+        let sum = 0
+        for (let d = i * s.headSize; d < (i + 1) * s.headSize; d++) sum += out[d]! * x.dout[d]!
+        return sum
+      })
       return {
-        tensors: { out: Float32Array.from(x.out), dout: x.dout, delta: place([], frame) },
-        outputs: { delta: { want: placeWant(x.delta, frame), ...x.tolerance } },
-        record: (p, t) => p.dispatch(Ops.kernels.attentionDelta, t, x.params, x.rows * s.heads)
+        tensors: { out, dout: x.dout, delta: place([], frame) },
+        outputs: { delta: { want: placeWant(want, frame), ...x.tolerance } },
+        record: (p, t) => p.dispatch(kernels.attentionDelta, t, x.params, x.rows * s.heads)
       }
     }
   )
@@ -149,10 +155,10 @@ export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
         outputs: { dqkv: { want, ...x.tolerance, atol: x.tolerance.atol * size } },
         record: (p, t) => {
           if (which !== "kv") {
-            p.dispatch(Ops.kernels.attentionBackward("q"), t, x.params, x.rows * s.heads * x.chunks)
+            p.dispatch(kernels.attentionBackward("q"), t, x.params, x.rows * s.heads * x.chunks)
           }
           if (which !== "q") {
-            p.dispatch(Ops.kernels.attentionBackward("kv"), t, x.params, x.rows * s.kvHeads * x.chunks)
+            p.dispatch(kernels.attentionBackward("kv"), t, x.params, x.rows * s.kvHeads * x.chunks)
           }
         }
       }

@@ -1,7 +1,7 @@
 /** cross_entropy.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
 import { HYPER } from "../../src/Model.ts"
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
@@ -82,7 +82,7 @@ export const forward = (s: CrossEntropyShape): Case => {
           }
         },
         record: (p, t) =>
-          p.dispatch(Ops.kernels.crossEntropy, t, { rows, vocab, ld4, first, train: train ? 1 : 0 }, rows)
+          p.dispatch(kernels.crossEntropy, t, { rows, vocab, ld4, first, train: train ? 1 : 0 }, rows)
       }
     }
   )

@@ -1,5 +1,5 @@
 /** embedding.wgsl: forward, backward. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import * as Segments from "../../src/Segments.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
@@ -22,7 +22,7 @@ export const forward = ({ below, d, rows, vocab }: EmbeddingShape): Case =>
       outputs: {
         y: { want: placeWant(Reference.embedding(tokens, table, d), output), kind: "writes", atol: 0, rtol: 0 }
       },
-      record: (p, t) => p.dispatch(Ops.kernels.embedding, t, { rows, n4: d / 4 }, (rows * d) / 4)
+      record: (p, t) => p.dispatch(kernels.embedding, t, { rows, n4: d / 4 }, (rows * d) / 4)
     }
   })
 
@@ -53,7 +53,7 @@ export const backward = ({ below, d, rows, vocab }: EmbeddingShape): Case =>
           dtable
         },
         outputs: { dtable: { want, kind: "adds", atol: 16 * EPS * (rows + 4), rtol: 4 * EPS } },
-        record: (p, t) => p.dispatch(Ops.kernels.embeddingBackward, t, { rows: vocab, n4: d / 4 }, (vocab * d) / 4)
+        record: (p, t) => p.dispatch(kernels.embeddingBackward, t, { rows: vocab, n4: d / 4 }, (vocab * d) / 4)
       }
     }
   )

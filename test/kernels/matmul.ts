@@ -1,4 +1,5 @@
-/** matmul.wgsl (nn, tn) and transpose.wgsl. */
+/** matmul.wgsl (nn, tn), transpose.wgsl and cast.wgsl. */
+import { kernels } from "../../src/Kernels.ts"
 import * as Ops from "../../src/Ops.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
@@ -163,7 +164,7 @@ export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: Transpos
         outputs: { y: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
         record: (p, t) =>
           p.dispatch(
-            Ops.kernels.transpose,
+            kernels.transpose,
             { x: t.x, y: t.y },
             { rows, cols, in0: input.at!, ldi: input.ld!, out0, ldo4 },
             ldo4 * cols
@@ -172,7 +173,20 @@ export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: Transpos
     }
   )
 
+export const cast = (n: number, first: number): Case =>
+  makeCase(`cast ${n} from ${first}`, { flops: 0, bytes: 8 * n }, (random) => {
+    const values = normals(random, n)
+    const output: Frame = { rows: 1, cols: n, after: 8 }
+    return {
+      tensors: { x: place(values, { rows: 1, cols: n, at: first }), y: place([], output) },
+      outputs: { y: { want: placeWant(values, output), kind: "writes", atol: 0, rtol: 0 } },
+      record: (p, t) => p.dispatch(kernels.cast, { x: t.x, y: t.y }, { n4: n / 4, x0: first / 4 }, n / 4)
+    }
+  })
+
 export const cases: ReadonlyArray<Case> = [
+  cast(4, 0),
+  cast(300, 12),
   nn({ m: 1, n: 4, k: 1 }),
   nn({ m: 31, n: 12, k: 31, a: { at: 5, gap: 3 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 } }),

@@ -1,5 +1,5 @@
 /** rms_norm.wgsl: forward, backward_x, and backward_w with reduce.wgsl's columns. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus } from "./case.ts"
@@ -39,7 +39,7 @@ export const forward = (s: NormShape): Case =>
         rstd: { want: placeWant(rstd, perRow), ...tolerance }
       },
       record: (p, t) =>
-        p.dispatch(Ops.kernels.rmsNorm, t, { rows, n4: d / 4, eps, block: 32, add: 0 }, rows)
+        p.dispatch(kernels.rmsNorm, t, { rows, n4: d / 4, eps, block: 32, add: 0 }, rows)
     }
   })
 
@@ -65,7 +65,7 @@ export const backwardX = (s: NormShape, add: boolean): Case =>
           }
         },
         record: (p, t) =>
-          p.dispatch(Ops.kernels.rmsNormBackwardX, t, { rows, n4: d / 4, eps, block: 32, add: add ? 1 : 0 }, rows)
+          p.dispatch(kernels.rmsNormBackwardX, t, { rows, n4: d / 4, eps, block: 32, add: add ? 1 : 0 }, rows)
       }
     }
   )
@@ -103,13 +103,13 @@ export const backwardW = (s: NormShape): Case => {
         },
         record: (p, t) => {
           p.dispatch(
-            Ops.kernels.rmsNormBackwardW,
+            kernels.rmsNormBackwardW,
             { x: t.x, dy: t.dy, rstd: t.rstd, partial: t.partial },
             { rows, n4: d / 4, eps, block, add: 0 },
             blocks * (d / 4)
           )
           p.dispatch(
-            Ops.kernels.columns,
+            kernels.columns,
             { x: t.partial, y: t.dw },
             { n: blocks, lanes: d / 4, first: 0, extra: 0 },
             d / 4

@@ -1,6 +1,6 @@
 /** adamw.wgsl, and reduce.wgsl's sum, sum_of_squares and finish. */
 import { HYPER } from "../../src/Model.ts"
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
 
@@ -70,7 +70,7 @@ export const adamw = (s: AdamWShape): Case => {
         },
         record: (p, t) =>
           p.dispatch(
-            Ops.kernels.adamw,
+            kernels.adamw,
             t,
             {
               n4: n / 4,
@@ -115,7 +115,7 @@ export const partials = (
             rtol: 8 * EPS
           }
         },
-        record: (p, t) => p.dispatch(Ops.kernels[of], t, { n, lanes, first, extra: 0 }, lanes)
+        record: (p, t) => p.dispatch(kernels[of], t, { n, lanes, first, extra: 0 }, lanes)
       }
     }
   )
@@ -161,7 +161,7 @@ export const finish = (s: {
           }
         },
         record: (p, t) =>
-          p.dispatch(Ops.kernels.finish, t, { n: s.losses + s.squares, lanes: 0, first: s.losses, extra: 0 }, 1)
+          p.dispatch(kernels.finish, t, { n: s.losses + s.squares, lanes: 0, first: s.losses, extra: 0 }, 1)
       }
     }
   )

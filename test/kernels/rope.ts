@@ -1,5 +1,5 @@
 /** rope.wgsl, both signs. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -48,7 +48,7 @@ export const turn = (sign: 1 | -1, s: RopeShape): Case =>
         outputs: { x: { want: placeWant(rotate(x, positions, theta, s.heads, s.headSize), frame), ...tolerance } },
         record: (p, t) =>
           p.dispatch(
-            Ops.kernels.rope(sign),
+            kernels.rope(sign),
             t,
             { rows: s.rows, heads: s.heads, half, ld: frame.ld },
             s.rows * s.heads * half
@@ -69,7 +69,7 @@ export const thereAndBack = (s: RopeShape): Case =>
         record: (p, t) => {
           for (const sign of [1, -1] as const) {
             p.dispatch(
-              Ops.kernels.rope(sign),
+              kernels.rope(sign),
               t,
               { rows: s.rows, heads: s.heads, half, ld: frame.ld },
               s.rows * s.heads * half

@@ -1,5 +1,5 @@
 /** sink_pack.wgsl (rows, transposed) and sink_gradient.wgsl: the gathered path's kernels. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, makeCase, normals, place, placeU32, placeWant, plus, poison } from "./case.ts"
 
@@ -61,7 +61,7 @@ export const pack = (form: "rows" | "transposed", s: PackShape): Case => {
         outputs: { out: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
         record: (p, t) =>
           p.dispatch(
-            form === "rows" ? Ops.kernels.packRows : Ops.kernels.packTransposed,
+            form === "rows" ? kernels.packRows : kernels.packTransposed,
             t,
             { segments, slots, block, halves, row0, halfRows: pool, n },
             (segments * width * n) / 4
@@ -156,7 +156,7 @@ export const gradient = (s: GradientShape): Case => {
         outputs: { dw: { want, kind: "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
         record: (p, t) =>
           p.dispatch(
-            Ops.kernels.sinkGradient,
+            kernels.sinkGradient,
             t,
             {
               touched,

@@ -1,5 +1,5 @@
 /** swiglu.wgsl: forward, backward, with the sinks' coefficients. */
-import * as Ops from "../../src/Ops.ts"
+import { kernels } from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -61,7 +61,7 @@ export const forward = (s: SwigluShape): Case =>
         tensors: { ...tensors, h: place([], frame) },
         // what a coefficient switches off is off
         outputs: { h: { want, ...tolerance, exactZeros: (i: number) => want[i] === 0 } },
-        record: (p, t) => p.dispatch(Ops.kernels.swiglu(s.block), t, params, (s.rows * width) / 4)
+        record: (p, t) => p.dispatch(kernels.swiglu(s.block), t, params, (s.rows * width) / 4)
       }
     }
   )
@@ -78,7 +78,7 @@ export const backward = (s: SwigluShape): Case =>
       return {
         tensors: { ...tensors, dh, dgu: place([], frame) },
         outputs: { dgu: { want, ...tolerance, atol: 1e-5, exactZeros: (i: number) => want[i] === 0 } },
-        record: (p, t) => p.dispatch(Ops.kernels.swigluBackward(s.block), t, params, (s.rows * width) / 4)
+        record: (p, t) => p.dispatch(kernels.swigluBackward(s.block), t, params, (s.rows * width) / 4)
       }
     }
   )

@@ -18,8 +18,17 @@ export interface Random {
   readonly sample: (count: number, length: number) => Array<number>
 }
 
-/** A generator that hashes a counter: good enough for tests, and the same everywhere. */
-export const makeRandom = (seed: number): Random => {
+/** To 8 bits of mantissa, which every half-precision number of ordinary size has room for. */
+const coarse = (x: number): number => {
+  const step = 2 ** (Math.floor(Math.log2(Math.abs(x) || 1)) - 7)
+  return Math.abs(x) < 2 ** -7 ? Math.round(x * 2 ** 14) / 2 ** 14 : Math.round(x / step) * step
+}
+
+/**
+ * A generator that hashes a counter: good enough for tests, and the same everywhere. With `half`, normal and uniform
+ * numbers are ones that half precision holds exactly.
+ */
+export const makeRandom = (seed: number, half = false): Random => {
   let counter = Math.imul(seed, 0x9e3779b1) >>> 0
   const word = (): number => {
     counter = (counter + 0x9e3779b9) >>> 0
@@ -37,8 +46,9 @@ export const makeRandom = (seed: number): Random => {
     uniform,
     normal,
     int,
-    normals: (length, std) => Float64Array.from({ length }, () => normal(std)),
-    uniforms: (length, low, high) => Float64Array.from({ length }, () => uniform(low, high)),
+    normals: (length, std) => Float64Array.from({ length }, () => (half ? coarse(normal(std)) : normal(std))),
+    uniforms: (length, low, high) =>
+      Float64Array.from({ length }, () => (half ? coarse(uniform(low, high)) : uniform(low, high))),
     ints: (length, bound) => Uint32Array.from({ length }, () => int(bound)),
     sample: (count, length) => {
       const chosen = new Set<number>()

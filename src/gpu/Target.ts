@@ -1,0 +1,22 @@
+/**
+ * What a Program is recorded for: adapters differ in which kernels they run fastest, and in which they run at all.
+ */
+
+/**
+ * - `plain`: WGSL without extensions, a workgroup without barriers. Runs everywhere.
+ * - `software`: the same for CPU adapters that have subgroups, whose lanes share what they load.
+ * - `gpu`: tiles in workgroup memory, rows shared by the lanes of a workgroup.
+ * - `tensor`: `gpu`, with matrix units (f16 in, f32 accumulated) where both factors are f16.
+ */
+export type Family = "plain" | "software" | "gpu" | "tensor"
+
+export const families: ReadonlyArray<Family> = ["plain", "software", "gpu", "tensor"]
+
+export interface Target {
+  readonly family: Family
+  /** Lanes of a subgroup, where all subgroups have as many; else 0. */
+  readonly subgroupSize: number
+}
+
+/** What runs on any adapter. */
+export const portable: Target = { family: "plain", subgroupSize: 0 }
