@@ -5,8 +5,9 @@
 // An invocation owns 8 x 8 elements of C in named registers and walks k alone: no workgroup memory, no barrier, and no
 // array, because software adapters keep an array that is indexed in a loop in memory (measured: 8 times slower).
 //
-// nn's B may differ by segment of tokens: the 8 rows of tile i use B shifted by segment_of[i] * p.segment_stride4, which
-// is how sink weights, gathered and packed per segment, are multiplied. A tile never straddles two segments.
+// nn's B may differ by segment of tokens, which is how sink weights, gathered and packed per segment, are multiplied: the
+// i-th row of workgroups then takes the rows tiles[i].x .. tiles[i].y of A (8 at most, of one segment; none in the list's
+// padding) and B shifted by tiles[i].z * p.segment_stride4. With a stride of 0 tiles are not read: every 8 rows are one.
 struct Params {
   m: u32, n4: u32, k: u32, mode: u32,
   a0: u32, lda: u32,
@@ -25,15 +26,15 @@ alias C4 = vec4f;
 @group(0) @binding(0) var<storage, read> a4: array<A4>;
 @group(0) @binding(1) var<storage, read> b: array<B4>;
 @group(0) @binding(2) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(3) var<storage, read> segment_of: array<u32>;
+@group(0) @binding(3) var<storage, read> tiles: array<vec4u>;
 @group(0) @binding(4) var<storage, read_write> c: array<C4>;
 @group(0) @binding(5) var<uniform> p: Params;
 
 override WX: u32 = 4;
 override WY: u32 = 1;
 
-fn store(row: u32, col: u32, v0: vec4f, v1: vec4f) {
-  if (row >= p.m) { return; }
+fn store(row: u32, end: u32, col: u32, v0: vec4f, v1: vec4f) {
+  if (row >= end) { return; }
   let at = p.c0 + row * p.ldc4 + col;
   let two = col + 1u < p.n4;
   if (p.mode == 0u) {
@@ -52,11 +53,17 @@ fn store(row: u32, col: u32, v0: vec4f, v1: vec4f) {
 @compute @workgroup_size(WX, WY)
 fn nn(@builtin(global_invocation_id) id: vec3u) {
   let col = id.x * 2u;
-  let row = id.y * 8u;
-  if (col >= p.n4 || row >= p.m) { return; }
-  let last = p.m - 1u;
+  var row = id.y * 8u;
+  var end = p.m;
   var at = p.b0 + col;
-  if (p.segment_stride4 != 0u) { at += segment_of[id.y] * p.segment_stride4; }
+  if (p.segment_stride4 != 0u) {
+    let tile = tiles[id.y];
+    row = tile.x;
+    end = tile.y;
+    at += tile.z * p.segment_stride4;
+  }
+  if (col >= p.n4 || row >= end) { return; }
+  let last = end - 1u;
   let a0 = p.a0 + min(row + 0u, last) * p.lda;
   let a1 = p.a0 + min(row + 1u, last) * p.lda;
   let a2 = p.a0 + min(row + 2u, last) * p.lda;
@@ -86,14 +93,14 @@ fn nn(@builtin(global_invocation_id) id: vec3u) {
     let x6 = f32(a[a6 + k]); c60 += x6 * b0; c61 += x6 * b1;
     let x7 = f32(a[a7 + k]); c70 += x7 * b0; c71 += x7 * b1;
   }
-  store(row + 0u, col, c00, c01);
-  store(row + 1u, col, c10, c11);
-  store(row + 2u, col, c20, c21);
-  store(row + 3u, col, c30, c31);
-  store(row + 4u, col, c40, c41);
-  store(row + 5u, col, c50, c51);
-  store(row + 6u, col, c60, c61);
-  store(row + 7u, col, c70, c71);
+  store(row + 0u, end, col, c00, c01);
+  store(row + 1u, end, col, c10, c11);
+  store(row + 2u, end, col, c20, c21);
+  store(row + 3u, end, col, c30, c31);
+  store(row + 4u, end, col, c40, c41);
+  store(row + 5u, end, col, c50, c51);
+  store(row + 6u, end, col, c60, c61);
+  store(row + 7u, end, col, c70, c71);
 }
 
 fn add(row: u32, col: u32, v0: vec4f, v1: vec4f) {

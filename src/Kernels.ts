@@ -3,6 +3,9 @@
  * element types it can be compiled for. `Ops.ts` composes them; nothing else knows a kernel by name.
  */
 import * as Kernel from "./gpu/Kernel.ts"
+import type { Grid } from "./gpu/Program.ts"
+import type { Target } from "./gpu/Target.ts"
+import type { ElementType } from "./gpu/Tensor.ts"
 
 /** Invocations a workgroup: one subgroup of a software adapter, where more only adds overhead. */
 const ROW = 16
@@ -12,7 +15,7 @@ export const kernels = {
   matmulNN: Kernel.make({
     file: "matmul",
     entry: "nn",
-    bindings: { a: "read", b: "read", residual: "read", segmentOf: "read", c: "write" },
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
     types: { A: ["a"], B: ["b"], C: ["c"] },
     params: {
       m: "u32", n4: "u32", k: "u32", mode: "u32",
@@ -23,7 +26,7 @@ export const kernels = {
   matmulTN: Kernel.make({
     file: "matmul",
     entry: "tn",
-    bindings: { a: "read", b: "read", residual: "read", segmentOf: "read", c: "write" },
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
     types: { A: ["a"], B: ["b"], C: ["c"] },
     params: {
       m: "u32", n4: "u32", k: "u32", mode: "u32",
@@ -212,3 +215,78 @@ export const kernels = {
     constants: { WX: ROW }
   })
 } as const
+
+// ---------------------------------------------------------------------------------------------------------------
+// Which of several kernels that compute the same a target gets, and how many invocations it takes.
+
+/** A kernel of an op with several, and its grid. */
+export interface Choice<K extends Kernel.Kernel, Size extends ReadonlyArray<unknown>> {
+  readonly kernel: K
+  readonly grid: (...size: Size) => Grid
+}
+
+/** Rows of one tile of matmulNN, which must not straddle two segments (Segments.tilesOf). */
+export const tileRows = (_target: Target): number => 8
+
+/** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
+export const matmulNN = (
+  target: Target,
+  _types: { readonly a: ElementType; readonly b: ElementType }
+): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => ({
+  kernel: kernels.matmulNN,
+  grid: (m, n, tiles) => [Math.ceil(n / 8), tiles ?? Math.ceil(m / tileRows(target))]
+})
+
+/** c[m, n] += a^T b. */
+export const matmulTN = (
+  _target: Target,
+  _types: { readonly a: ElementType; readonly b: ElementType }
+): Choice<typeof kernels.matmulTN, [m: number, n: number]> => ({
+  kernel: kernels.matmulTN,
+  grid: (m, n) => [Math.ceil(n / 8), Math.ceil(m / 8)]
+})
+
+/** The gradient of `rows` sink neurons (of all touched units, in blocks) of width n. */
+export const sinkGradient = (_target: Target): Choice<typeof kernels.sinkGradient, [rows: number, n: number]> => ({
+  kernel: kernels.sinkGradient,
+  grid: (rows, n) => [Math.ceil(n / 8), rows / 8]
+})
+
+/** A row of a matrix, or a token's logits. */
+export const rmsNorm = (_target: Target): Choice<typeof kernels.rmsNorm, [rows: number]> => ({
+  kernel: kernels.rmsNorm,
+  grid: (rows) => rows
+})
+
+export const rmsNormBackwardX = (_target: Target): Choice<typeof kernels.rmsNormBackwardX, [rows: number]> => ({
+  kernel: kernels.rmsNormBackwardX,
+  grid: (rows) => rows
+})
+
+export const crossEntropy = (_target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> => ({
+  kernel: kernels.crossEntropy,
+  grid: (rows) => rows
+})
+
+/** Queries (or, for the gradient of keys and values, keys) of some heads; head size in elements. */
+type AttentionSize = [tokens: number, heads: number, headSize: number]
+
+const chunked = (tokens: number, heads: number, headSize: number): number => tokens * heads * Math.ceil(headSize / 32)
+
+export const attention = (_target: Target): Choice<typeof kernels.attention, AttentionSize> => ({
+  kernel: kernels.attention,
+  grid: chunked
+})
+
+export const attentionDelta = (_target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
+  kernel: kernels.attentionDelta,
+  grid: (tokens, heads) => tokens * heads
+})
+
+export const attentionBackward = (
+  _target: Target,
+  part: "q" | "kv"
+): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> => ({
+  kernel: kernels.attentionBackward(part),
+  grid: chunked
+})

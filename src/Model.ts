@@ -13,7 +13,9 @@ import { CheckpointError, DataError, type DeviceError, type KernelError } from "
 import { Device, type Prepared } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
+import { portable, type Target } from "./gpu/Target.ts"
 import { normals } from "./Init.ts"
+import * as Kernels from "./Kernels.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import type { HostTensor } from "./Safetensors.ts"
@@ -122,25 +124,27 @@ export interface Pass {
 }
 
 /** Whether the gathered kernels can compute a config's sinks at all. */
-export const canGather = (c: ModelConfig, seqLen: number): boolean =>
-  c.sinks !== undefined && c.sinks.assignment === "permutation" && c.sinks.block % 8 === 0 &&
-  seqLen % Segments.SEGMENT_TILE === 0
+export const canGather = (c: ModelConfig): boolean =>
+  c.sinks !== undefined && c.sinks.assignment === "permutation" && c.sinks.block % 8 === 0
 
 /** Record one pass of the decoder. Pure: needs no adapter, and its tensors own no memory yet. */
-export const recordPass = (c: ModelConfig, parameters: Parameters, hyper: Tensor.Tensor, shape: PassShape): Pass => {
+export const recordPass = (
+  c: ModelConfig,
+  parameters: Parameters,
+  hyper: Tensor.Tensor,
+  shape: PassShape,
+  target: Target = portable
+): Pass => {
   const { rows, seqLen } = shape
   if (seqLen > c.maxPositionEmbeddings) {
     throw new DataError({
       detail: `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
     })
   }
-  if (shape.compute === "gathered" && !canGather(c, seqLen)) {
-    throw new DataError({
-      detail: "gathered sinks need assignment \"permutation\", a block that is a multiple of 8 and rows whose length is " +
-        `a multiple of ${Segments.SEGMENT_TILE}`
-    })
+  if (shape.compute === "gathered" && !canGather(c)) {
+    throw new DataError({ detail: "gathered sinks need assignment \"permutation\" and a block that is a multiple of 8" })
   }
-  const gathered = shape.compute === undefined ? canGather(c, seqLen) : shape.compute === "gathered"
+  const gathered = shape.compute === undefined ? canGather(c) : shape.compute === "gathered"
   const n = rows * seqLen
   const maxSegments = Math.min(n, shape.maxSegments ?? rows)
   const sinks = c.sinks
@@ -165,7 +169,7 @@ export const recordPass = (c: ModelConfig, parameters: Parameters, hyper: Tensor
       ? {
         activeUnits: u32("activeUnits", maxSegments, slots),
         segmentCount: u32("segmentCount", 1),
-        segmentOfTile: u32("segmentOfTile", Math.ceil(n / Segments.SEGMENT_TILE)),
+        tiles: u32("tiles", Segments.maxTiles(n, maxSegments, Kernels.tileRows(target)), 4),
         segmentRange: u32("segmentRange", maxSegments, 2),
         touchedCount: u32("touchedCount", 1),
         units: u32("units", maxTouched),
@@ -182,7 +186,7 @@ export const recordPass = (c: ModelConfig, parameters: Parameters, hyper: Tensor
   }
   const attentionShape = { heads: c.numAttentionHeads, kvHeads: c.kvHeads, headSize: c.headSize }
 
-  const p = Program.record(`${shape.output} ${rows}x${seqLen}${gathered ? "" : " masked"}`)
+  const p = Program.record(`${shape.output} ${rows}x${seqLen}${gathered ? "" : " masked"}`, target)
   const embedding = Ops.embedding(p, parameters.embed, n, tensors)
   let x = embedding.y
   const blocks = parameters.layers.map((layer, i) => {
@@ -453,7 +457,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
       const compute = shape.compute ?? (options.compute === "masked" ? "masked" : undefined)
       const pass = yield* Effect.try({
-        try: () => recordPass(config, handles, hyper, { ...shape, ...(compute === undefined ? {} : { compute }) }),
+        try: () => recordPass(config, handles, hyper, { ...shape, ...(compute === undefined ? {} : { compute }) }, device.target),
         catch: (error) => {
           if (error instanceof DataError) return error
           throw error
@@ -497,7 +501,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
           device.write(rest.coef, g.coef)
           device.write(gather.activeUnits, g.activeUnits)
           device.write(gather.segmentCount, Uint32Array.of(segments.ids.length))
-          device.write(gather.segmentOfTile, g.segmentOfTile)
+          device.write(gather.tiles, Segments.tilesOf(segments, Kernels.tileRows(device.target), gather.tiles.shape[0]!))
           device.write(gather.segmentRange, segments.range)
           device.write(gather.touchedCount, Uint32Array.of(g.units.length))
           device.write(gather.units, g.units)
@@ -519,7 +523,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const cache = new Map<string, CompiledPass>()
     const compiled = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") => {
       const segments = Segments.segmentsOf(batch)
-      const compute = Sink.isSparse(mode) && Segments.isAligned(segments) ? undefined : "masked" as const
+      const compute = Sink.isSparse(mode) ? undefined : "masked" as const
       let documents = segments.ids.length
       documents = documents <= batch.rows ? batch.rows : 2 ** Math.ceil(Math.log2(documents))
       const key = [batch.rows, batch.seqLen, documents, compute, output].join()
@@ -571,7 +575,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const generate: ModelService["generate"] = Effect.fnUntraced(function*(prompt, { id, maxNewTokens, mode }) {
       if (prompt.length === 0) return yield* new DataError({ detail: "generation needs a prompt of at least one token" })
       const total = prompt.length + maxNewTokens
-      const seqLen = Math.ceil(total / Segments.SEGMENT_TILE) * Segments.SEGMENT_TILE
+      const seqLen = total
       const tokens = new Uint32Array(seqLen)
       tokens.set(prompt)
       const batch: Batch = {

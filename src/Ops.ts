@@ -5,6 +5,7 @@
  */
 import type { Recorder } from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
+import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
 
 /** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
@@ -32,9 +33,10 @@ export interface View {
   readonly ld: number
 }
 
-/** Which segment a tile of 8 rows belongs to, and how far apart two segments' matrices are, in elements. */
+/** The tiles of rows that share a matrix (Segments.tilesOf), and how far apart two segments' matrices are, in elements. */
 export interface PerSegment {
-  readonly segmentOfTile: Tensor.Tensor
+  readonly tiles: Tensor.Tensor
+  readonly count: number
   readonly stride: number
 }
 
@@ -54,13 +56,14 @@ export const matmulNN = (
 ): void => {
   const mode = x.mode ?? "store"
   const residual = typeof mode === "object" ? mode : undefined
+  const { grid, kernel } = Kernels.matmulNN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
   p.dispatch(
-    kernels.matmulNN,
+    kernel,
     {
       a: x.a.tensor,
       b: x.b.tensor,
       residual: residual?.residual ?? x.b.tensor,
-      segmentOf: x.perSegment?.segmentOfTile ?? x.b.tensor,
+      tiles: x.perSegment?.tiles ?? x.b.tensor,
       c: x.c.tensor
     },
     {
@@ -77,7 +80,7 @@ export const matmulNN = (
       ldr4: vec4(residual?.ld ?? 0, "leading dimension of the residual"),
       segmentStride4: vec4(x.perSegment?.stride ?? 0, "segment stride")
     },
-    [Math.ceil(x.n / 8), Math.ceil(x.m / 8)]
+    grid(x.m, x.n, x.perSegment?.count)
   )
 }
 
@@ -85,10 +88,11 @@ export const matmulNN = (
 export const matmulTN = (
   p: Recorder,
   x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number; readonly k: number }
-): void =>
+): void => {
+  const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
   p.dispatch(
-    kernels.matmulTN,
-    { a: x.a.tensor, b: x.b.tensor, residual: x.b.tensor, segmentOf: x.b.tensor, c: x.c.tensor },
+    kernel,
+    { a: x.a.tensor, b: x.b.tensor, residual: x.b.tensor, tiles: x.b.tensor, c: x.c.tensor },
     {
       m: x.m,
       n4: vec4(x.n, "n"),
@@ -103,8 +107,9 @@ export const matmulTN = (
       ldr4: 0,
       segmentStride4: 0
     },
-    [Math.ceil(x.n / 8), Math.ceil(x.m / 8)]
+    grid(x.m, x.n)
   )
+}
 
 /** Columns padded to whole groups of four. */
 const padded = (n: number): number => Math.ceil(n / 4) * 4
@@ -184,7 +189,8 @@ export const rmsNorm = (
   const y = p.scratch(`${w.name}.y`, [tokens, d])
   const rstd = p.scratch(`${w.name}.rstd`, [tokens])
   const params = { rows: tokens, n4: vec4(d, w.name), eps, block: NORM_BLOCK, add: 0 }
-  p.dispatch(kernels.rmsNorm, { x, w: w.value, y, rstd }, params, tokens)
+  const forward = Kernels.rmsNorm(p.target)
+  p.dispatch(forward.kernel, { x, w: w.value, y, rstd }, params, forward.grid(tokens))
   return {
     y,
     backward: (dy, dx, add) => {
@@ -192,7 +198,13 @@ export const rmsNorm = (
       const partial = p.scratch(`${w.name}.partial`, [blocks, d])
       p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
       p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0, extra: 0 }, d / 4)
-      p.dispatch(kernels.rmsNormBackwardX, { x, w: w.value, dy, rstd, dx }, { ...params, add: add ? 1 : 0 }, tokens)
+      const backward = Kernels.rmsNormBackwardX(p.target)
+      p.dispatch(
+        backward.kernel,
+        { x, w: w.value, dy, rstd, dx },
+        { ...params, add: add ? 1 : 0 },
+        backward.grid(tokens)
+      )
     }
   }
 }
@@ -228,7 +240,6 @@ export const attention = (
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
   const { headSize, heads, kvHeads } = shape
   const ld = (heads + 2 * kvHeads) * headSize
-  const chunks = Math.ceil(headSize / 32)
   const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
   const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
     p.dispatch(
@@ -240,21 +251,25 @@ export const attention = (
   turn(qkv, 1)
   const y = p.scratch("attention", [tokens, heads * headSize])
   const lse = p.scratch("lse", [tokens, heads])
+  const forward = Kernels.attention(p.target)
   p.dispatch(
-    kernels.attention,
+    forward.kernel,
     { qkv, documentStart: inputs.documentStart, out: y, lse },
     params,
-    tokens * heads * chunks
+    forward.grid(tokens, heads, headSize)
   )
   return {
     y,
     backward: (dout) => {
       const delta = p.scratch("delta", [tokens, heads])
       const dqkv = p.scratch("dqkv", [tokens, ld])
-      p.dispatch(kernels.attentionDelta, { out: y, dout, delta }, params, tokens * heads)
+      const products = Kernels.attentionDelta(p.target)
+      p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
-      p.dispatch(kernels.attentionBackward("q"), tensors, params, tokens * heads * chunks)
-      p.dispatch(kernels.attentionBackward("kv"), tensors, params, tokens * kvHeads * chunks)
+      const ofQueries = Kernels.attentionBackward(p.target, "q")
+      p.dispatch(ofQueries.kernel, tensors, params, ofQueries.grid(tokens, heads, headSize))
+      const ofKeys = Kernels.attentionBackward(p.target, "kv")
+      p.dispatch(ofKeys.kernel, tensors, params, ofKeys.grid(tokens, kvHeads, headSize))
       turn(dqkv, -1)
       return dqkv
     }
@@ -265,7 +280,8 @@ export const attention = (
 export interface GatherInputs {
   readonly activeUnits: Tensor.Tensor
   readonly segmentCount: Tensor.Tensor
-  readonly segmentOfTile: Tensor.Tensor
+  /** Tiles of rows, each of one segment, [maxTiles, 4]: see Segments.tilesOf. */
+  readonly tiles: Tensor.Tensor
   readonly segmentRange: Tensor.Tensor
   readonly touchedCount: Tensor.Tensor
   readonly units: Tensor.Tensor
@@ -316,14 +332,15 @@ export const mlp = (
     )
     return {
       view: { tensor, ld: form === "rows" ? d : columns },
-      per: { segmentOfTile: g.inputs.segmentOfTile, stride: columns * d }
+      per: { tiles: g.inputs.tiles, count: g.inputs.tiles.shape[0]!, stride: columns * d }
     }
   }
   const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number, b: Tensor.Tensor) => {
     const g = gathered!
     const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
+    const { grid, kernel } = Kernels.sinkGradient(p.target)
     p.dispatch(
-      kernels.sinkGradient,
+      kernel,
       {
         dy,
         x: b,
@@ -338,7 +355,7 @@ export const mlp = (
         touched, n4: d / 4, block, halves, a0: a0 / 4, lda4: ld / 4, active4: g.active / 4, ldb4: d / 4, row0,
         halfRows: pool
       },
-      [Math.ceil(d / 8), touched * halves * (block / 8)]
+      grid(touched * halves * block, d)
     )
   }
 
@@ -491,6 +508,7 @@ export const headLoss = (
   const ld = padded(vocab)
   const chunk = Math.max(8, Math.min(tokens, Math.floor((options.chunkBytes ?? LOGITS_BYTES) / (ld * 4) / 8) * 8))
   const weight = transposed(p, "head.transposed", head.value, vocab, d)
+  const entropy = Kernels.crossEntropy(p.target)
   const dx = options.train ? p.scratch("head.dx", [tokens, d]) : undefined
   for (let first = 0; first < tokens; first += chunk) {
     const rows = Math.min(chunk, tokens - first)
@@ -504,10 +522,10 @@ export const headLoss = (
       k: d
     })
     p.dispatch(
-      kernels.crossEntropy,
+      entropy.kernel,
       { targets: io.targets, hyper: io.hyper, logits, loss: io.loss, rank: io.rank },
       { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 },
-      rows
+      entropy.grid(rows)
     )
     if (dx === undefined) continue
     matmulNN(p, {

@@ -7,9 +7,6 @@ import type { Batch } from "./Batch.ts"
 import { DataError } from "./Errors.ts"
 import * as Sink from "./Sink.ts"
 
-/** Tokens of a row tile of the matmul kernels; a segment of the gathered path starts at a multiple of it. */
-export const SEGMENT_TILE = 8
-
 export interface Segments {
   /** The segment of each token, [rows * seqLen]. */
   readonly segment: Uint32Array
@@ -36,9 +33,26 @@ export const segmentsOf = (batch: Batch): Segments => {
   return { segment, range: Uint32Array.from(range), ids }
 }
 
-/** Whether every segment starts where a tile does, as the gathered path needs. */
-export const isAligned = (segments: Segments): boolean =>
-  segments.ids.every((_, s) => segments.range[2 * s]! % SEGMENT_TILE === 0)
+/** Tiles that `tokens` tokens in at most `maxSegments` segments can fall into. */
+export const maxTiles = (tokens: number, maxSegments: number, tileRows: number): number =>
+  Math.ceil(tokens / tileRows) + maxSegments - 1
+
+/**
+ * The rows of a batch in tiles of at most `tileRows`, none of two segments: (first, end, segment, 0) each, then zeros up to
+ * [count, 4]. The kernels multiply a tile with its segment's packed sinks.
+ */
+export const tilesOf = (segments: Segments, tileRows: number, count: number): Uint32Array => {
+  const tiles = new Uint32Array(count * 4)
+  let at = 0
+  segments.ids.forEach((_, s) => {
+    const end = segments.range[2 * s]! + segments.range[2 * s + 1]!
+    for (let first = segments.range[2 * s]!; first < end; first += tileRows) {
+      tiles.set([first, Math.min(first + tileRows, end), s], at)
+      at += 4
+    }
+  })
+  return tiles
+}
 
 /** Positions sorted by token: those of token v are order[start[v] .. start[v+1]], rising. [n] and [vocab + 1]. */
 export const positionsByToken = (
@@ -82,8 +96,6 @@ export interface Gathered {
   readonly coef: Float32Array
   /** [maxSegments, activeUnits]. */
   readonly activeUnits: Uint32Array
-  /** The segment of each tile of 8 tokens. */
-  readonly segmentOfTile: Uint32Array
   /** The lit units, rising. */
   readonly units: Uint32Array
   /** For the u-th lit unit, uses[unitStart[u] .. unitStart[u + 1]] are its (segment, slot) pairs, in order. */
@@ -113,12 +125,6 @@ export const gather = (
       list.push(s, slot)
       usesOf.set(unit, list)
     })
-    if (segments.range[2 * s]! % SEGMENT_TILE !== 0) {
-      throw new DataError({
-        detail: `a document starts at token ${segments.range[2 * s]} of the batch, which is not a multiple of ` +
-          `${SEGMENT_TILE}: the gathered sinks need data.segmentAlignment ${SEGMENT_TILE} (or compute: "masked")`
-      })
-    }
   })
   const units = Uint32Array.from(usesOf.keys()).sort()
   const unitStart = new Uint32Array(units.length + 1)
@@ -130,9 +136,7 @@ export const gather = (
     unitStart[u + 1] = unitStart[u]! + list.length / 2
     touched[unit] = 1
   })
-  const segmentOfTile = new Uint32Array(Math.ceil(segments.segment.length / SEGMENT_TILE))
-  for (let i = 0; i < segmentOfTile.length; i++) segmentOfTile[i] = segments.segment[i * SEGMENT_TILE]!
-  return { coef, activeUnits, segmentOfTile, units, unitStart, uses, touched }
+  return { coef, activeUnits, units, unitStart, uses, touched }
 }
 
 /** 1 for every unit of the pool that a batch's ids light, [units]. */

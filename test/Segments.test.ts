@@ -84,56 +84,38 @@ describe("segmentsOf", () => {
   })
 })
 
-describe("isAligned", () => {
-  it("asks only where segments begin, not where they end", () => {
-    const aligned = (documents: Documents, seqLen: number) =>
-      Segments.isAligned(Segments.segmentsOf(batchOf(documents, seqLen)))
-    expect(
-      aligned(
-        [
-          [
-            [8, 1n],
-            [16, 2n]
-          ],
-          [[24, 3n]]
-        ],
-        24
-      )
-    ).toBe(true)
-    expect(
-      aligned(
-        [
-          [
-            [8, 1n],
-            [4, 2n]
-          ]
-        ],
-        12
-      )
-    ).toBe(true)
-    expect(
-      aligned(
-        [
-          [
-            [8, 1n],
-            [4, 2n]
-          ],
-          [[12, 1n]]
-        ],
-        12
-      )
-    ).toBe(false)
-    expect(
-      aligned(
-        [
-          [
-            [7, 1n],
-            [17, 2n]
-          ]
-        ],
-        24
-      )
-    ).toBe(false)
+describe("tilesOf", () => {
+  it("covers every token once with tiles of one segment each, as few as that allows, and pads with nothing", () => {
+    FastCheck.assert(
+      FastCheck.property(documentsOf(1), FastCheck.constantFrom(1, 8, 64), (documents, tileRows) => {
+        const batch = batchOf(documents, 32)
+        const segments = Segments.segmentsOf(batch)
+        const count = Segments.maxTiles(batch.tokens.length, segments.ids.length, tileRows)
+        const tiles = Segments.tilesOf(segments, tileRows, count)
+        expect(tiles.length).toBe(4 * count)
+        let next = 0
+        let used = 0
+        for (; used < count && tiles[4 * used + 1]! > 0; used++) {
+          const [first, end, segment, zero] = tiles.subarray(4 * used)
+          expect([first, zero]).toEqual([next, 0])
+          expect(end! - first!).toBeLessThanOrEqual(tileRows)
+          expect([...new Set(segments.segment.subarray(first, end))]).toEqual([segment])
+          next = end!
+        }
+        expect(next).toBe(batch.tokens.length)
+        expect(tiles.subarray(4 * used).every((x) => x === 0)).toBe(true)
+        const lengths = segments.ids.map((_, s) => segments.range[2 * s + 1]!)
+        expect(used).toBe(lengths.reduce((n, length) => n + Math.ceil(length / tileRows), 0))
+      }),
+      { numRuns: 150, seed: 1 }
+    )
+  })
+
+  it("needs no more than maxTiles, which one batch reaches", () => {
+    const segments = Segments.segmentsOf(batchOf([[[9, 1n], [9, 2n], [9, 3n], [5, 4n]]], 32))
+    const tiles = Segments.tilesOf(segments, 8, 7)
+    expect([...tiles].filter((_, i) => i % 4 === 1)).toEqual([8, 9, 17, 18, 26, 27, 32])
+    expect(Segments.maxTiles(32, 4, 8)).toBe(7)
   })
 })
 
@@ -198,7 +180,7 @@ describe("gather", () => {
       Sink.placebo
     )
     FastCheck.assert(
-      FastCheck.property(documentsOf(8), modes, (documents, mode) => {
+      FastCheck.property(documentsOf(1), modes, (documents, mode) => {
         const batch = batchOf(documents, 32)
         const segments = Segments.segmentsOf(batch)
         const count = segments.ids.length
@@ -238,29 +220,9 @@ describe("gather", () => {
         expect([...inverse].sort()).toEqual([...pairs].sort())
         expect([...g.units]).toEqual([...g.units].sort((a, b) => a - b))
         expect([...g.touched]).toEqual(Array.from(g.touched, (_, unit) => (g.units.includes(unit) ? 1 : 0)))
-        expect([...g.segmentOfTile]).toEqual(Array.from(g.segmentOfTile, (_, i) => segments.segment[8 * i]))
-        expect(g.segmentOfTile.length).toBe(batch.tokens.length / 8)
       }),
       { numRuns: 150, seed: 1 }
     )
-  })
-
-  it("refuses documents that start inside a tile and says what to set", () => {
-    const segments = Segments.segmentsOf(
-      batchOf(
-        [
-          [
-            [12, 1n],
-            [12, 2n]
-          ]
-        ],
-        24
-      )
-    )
-    const gather = () => Segments.gather(sinks, 32, Sink.own, segments, 2)
-    expect(gather).toThrow(DataError)
-    expect(gather).toThrow("starts at token 12 of the batch, which is not a multiple of 8")
-    expect(gather).toThrow("data.segmentAlignment 8")
   })
 })
 

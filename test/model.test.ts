@@ -51,6 +51,7 @@ const cases: ReadonlyArray<{
     { name: "gathered sinks, own", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "own" } },
     { name: "gathered sinks, untied, one deleted", config: untied, compute: "gathered", documents: aligned, mode: { mode: "own", except: [2n] } },
     { name: "gathered sinks, off, rescaled", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "off", rescale: "count" } },
+    { name: "gathered sinks, ragged documents", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" } },
     { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged, mode: { mode: "own" } },
     { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged, mode: { mode: "all" } },
     { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },

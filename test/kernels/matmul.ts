@@ -1,6 +1,7 @@
 /** matmul.wgsl (nn, tn), transpose.wgsl and cast.wgsl. */
 import { kernels } from "../../src/Kernels.ts"
 import * as Ops from "../../src/Ops.ts"
+import * as Segments from "../../src/Segments.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
 
@@ -29,19 +30,28 @@ export interface NnShape {
   readonly a?: Place
   readonly b?: Place
   readonly c?: Place
-  /** B differs by segment: the segment of each tile of 8 rows, and cells between two segments' matrices. */
-  readonly segmentOfTile?: ReadonlyArray<number>
+  /** B differs by segment: rows of each segment in turn (they sum to m), and cells between two segments' matrices. */
+  readonly segments?: ReadonlyArray<number>
   readonly segmentGap?: number
 }
 
+/** The tiles of segments of these lengths, and two of padding. */
+const tilesOf = (lengths: ReadonlyArray<number>): Uint32Array => {
+  const range = Uint32Array.from(lengths.flatMap((length, i) => [lengths.slice(0, i).reduce((a, b) => a + b, 0), length]))
+  const segments = { segment: new Uint32Array(0), range, ids: lengths.map(BigInt) }
+  const count = lengths.reduce((n, length) => n + Math.ceil(length / 8), 0)
+  return Segments.tilesOf(segments, 8, count + 2)
+}
+
 export const nn = (s: NnShape): Case => {
-  const { k, m, mode = "store", n, segmentGap = 0, segmentOfTile } = s
-  const per = segmentOfTile === undefined ? "" : `, B per segment [${segmentOfTile}]`
+  const { k, m, mode = "store", n, segmentGap = 0, segments: lengths } = s
+  const per = lengths === undefined ? "" : `, B per segment of [${lengths}]`
   return makeCase(
     `matmul nn ${m}x${n}x${k} ${mode}${show(s.a)}${show(s.b)}${show(s.c)}${per}`,
     { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + m * n) },
     (random) => {
-      const segments = segmentOfTile === undefined ? 1 : Math.max(...segmentOfTile) + 1
+      const segments = lengths?.length ?? 1
+      const owner = lengths?.flatMap((length, i) => Array<number>(length).fill(i))
       const aFrame = frame(m, k, s.a, 3)
       const bFrame = frame(k, n, s.b)
       const cFrame = frame(m, n, s.c, 9 * (n + (s.c?.gap ?? 0)))
@@ -52,7 +62,7 @@ export const nn = (s: NnShape): Case => {
       const before = normals(random, m * n)
       const product = Reference.matmul(a, bs[0]!, k)
       for (let row = 0; row < m; row++) {
-        const own = bs[segmentOfTile?.[Math.floor(row / 8)] ?? 0]!
+        const own = bs[owner?.[row] ?? 0]!
         product.set(Reference.matmul(a.subarray(row * k, (row + 1) * k), own, k), row * n)
       }
       const b = place([], { rows: 1, cols: bFrame.at! + segments * stride })
@@ -67,7 +77,7 @@ export const nn = (s: NnShape): Case => {
           b,
           c: place(mode === "add" ? before : [], cFrame),
           residual: place(before, residualFrame),
-          segmentOfTile: placeU32(segmentOfTile ?? [], { rows: 1, cols: Math.ceil(m / 8) })
+          tiles: lengths === undefined ? placeU32([], { rows: 1, cols: 4 }) : tilesOf(lengths)
         },
         outputs: {
           c: {
@@ -87,7 +97,9 @@ export const nn = (s: NnShape): Case => {
             n,
             k,
             mode: mode === "residual" ? { residual: t.residual, ld: residualFrame.ld! } : mode,
-            perSegment: segmentOfTile === undefined ? undefined : { segmentOfTile: t.segmentOfTile, stride }
+            perSegment: lengths === undefined
+              ? undefined
+              : { tiles: t.tiles, count: t.tiles.shape[0]! / 4, stride }
           })
       }
     }
@@ -195,12 +207,12 @@ export const cases: ReadonlyArray<Case> = [
     m: 37,
     n: 28,
     k: 7,
-    segmentOfTile: [2, 0, 0, 3, 1],
+    segments: [5, 16, 1, 15],
     segmentGap: 12,
     b: { at: 4, gap: 4 },
     c: { at: 16, gap: 12 }
   }),
-  nn({ m: 24, n: 72, k: 12, mode: "add", segmentOfTile: [1, 0, 1], a: { at: 7, gap: 9 } }),
+  nn({ m: 24, n: 72, k: 12, mode: "add", segments: [9, 15], a: { at: 7, gap: 9 } }),
   tn({ m: 1, n: 4, k: 1 }),
   tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   tn({ m: 65, n: 132, k: 33 }),
