@@ -6,10 +6,11 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import process from "node:process"
 import { describe, expect, it } from "vitest"
-import { Device } from "../src/gpu/Device.ts"
+import { Device, type DeviceService } from "../src/gpu/Device.ts"
 import * as Float16 from "../src/gpu/Float16.ts"
 import * as Kernel from "../src/gpu/Kernel.ts"
 import * as Program from "../src/gpu/Program.ts"
+import { type Family, families, portable, type Target } from "../src/gpu/Target.ts"
 import * as Tensor from "../src/gpu/Tensor.ts"
 import * as NodeDevice from "../src/node.ts"
 import { allKernels } from "./kernels/all.ts"
@@ -98,16 +99,16 @@ const tensorsOf = (built: Built, f16: ReadonlySet<string>) =>
     ])
   )
 
-const record = (c: Case, built: Built, f16: ReadonlySet<string> = new Set()) => {
+const record = (c: Case, built: Built, f16: ReadonlySet<string> = new Set(), target: Target = portable) => {
   const tensors = tensorsOf(built, f16)
-  const p = Program.record(c.name)
+  const p = Program.record(c.name, target)
   built.record(p, tensors)
   return { tensors, program: p.finish() }
 }
 
 /** Tensors of a case whose kernels take them as f16. */
-const f16Tensors = (c: Case, built: Built): ReadonlySet<string> => {
-  const { program } = record(c, built)
+const f16Tensors = (c: Case, built: Built, target: Target): ReadonlySet<string> => {
+  const { program } = record(c, built, new Set(), target)
   return new Set(program.dispatches.flatMap(({ kernel, tensors }) => {
     const typed = Object.values(kernel.types).flat()
     return tensors.filter((tensor, i) => tensor.type === "f32" && typed.includes(kernel.bindings[i]![0])).map((t) => t.name)
@@ -138,13 +139,20 @@ const halved = (built: Built, f16: ReadonlySet<string>): Built => ({
   )
 })
 
+/** Whether an adapter has what a family's kernels need. The null backend compiles all of them (null.test.ts). */
+const runsOn = (dev: DeviceService, family: Family): boolean =>
+  family === "plain" || family === "gpu" ||
+  (family === "software" ? dev.target.subgroupSize > 0 : dev.features.has("chromium-experimental-subgroup-matrix"))
+
 layer(device)("kernels against the float64 reference", (it) => {
   it.effect("run on an adapter that computes", () =>
     Effect.gen(function*() {
       const dev = yield* Device
       expect(["hardware", "software"]).toContain(dev.kind)
       const f16 = dev.features.has("shader-f16") ? "" : ", not in f16, which it lacks"
-      console.log(`kernels run on ${dev.name}, seed ${seed}${f16}`)
+      const missing = families.filter((family) => !runsOn(dev, family))
+      const without = missing.length === 0 ? "" : `, without the families ${missing.join(", ")}`
+      console.log(`kernels run on ${dev.name}, seed ${seed}${f16}${without}`)
     }))
 
   it.scoped("compile, all at once", () =>
@@ -157,21 +165,34 @@ layer(device)("kernels against the float64 reference", (it) => {
       expect(dev.counters.pipelines).toBe(new Set(dispatches.map((d) => Kernel.key(d.kernel))).size)
     }))
 
+  // every family's kernels, each once: most cases have the same in all families
   const runs = cases.flatMap((c) => {
-    const f16 = f16Tensors(c, c.build(makeRandom(1)))
-    return [{ c, f16: new Set<string>() }, ...(f16.size > 0 ? [{ c, f16 }] : [])]
+    const seen = new Set<string>()
+    return families.flatMap((family) => {
+      const f16 = f16Tensors(c, c.build(makeRandom(1)), { family, subgroupSize: 4 })
+      return [new Set<string>(), f16].flatMap((half) => {
+        const target = { family, subgroupSize: 4 }
+        const { program } = record(c, c.build(makeRandom(1), target), half, target)
+        const keys = program.dispatches.map((d) => Kernel.key(d.kernel)).join()
+        if (seen.has(keys)) return []
+        seen.add(keys)
+        return [{ c, family, f16: half }]
+      })
+    })
   })
 
-  for (const { c, f16 } of runs) {
-    it.scoped(f16.size === 0 ? c.name : `${c.name}, f16`, () =>
+  for (const { c, f16, family } of runs) {
+    it.scoped([c.name, ...(f16.size === 0 ? [] : ["f16"]), ...(family === "plain" ? [] : [family])].join(", "), () =>
       Effect.gen(function*() {
         const dev = yield* Device
+        const target = { ...dev.target, family }
+        if (!runsOn(dev, family)) return
         // what an adapter without f16 cannot run, the null backend still compiles (null.test.ts)
         if (f16.size > 0 && !dev.features.has("shader-f16")) return
         const built = f16.size === 0
-          ? c.build(makeRandom(seedOf(c.name)))
-          : halved(c.build(makeRandom(seedOf(c.name), true)), f16)
-        const { program, tensors } = record(c, built, f16)
+          ? c.build(makeRandom(seedOf(c.name)), target)
+          : halved(c.build(makeRandom(seedOf(c.name), true), target), f16)
+        const { program, tensors } = record(c, built, f16, target)
         const outputs = Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>
         yield* dev.allocate(Object.values(tensors))
         const prepared = yield* dev.prepare(program)
@@ -213,10 +234,13 @@ layer(device)("kernels against the float64 reference", (it) => {
 const nameOf = ({ entry, file }: Kernel.Kernel): string => `${file}.${entry}`
 
 describe("case tables", () => {
-  const programs = cases.map((c) => {
-    const built = c.build(makeRandom(1))
-    return { c, built, program: record(c, built).program }
-  })
+  const programs = cases.flatMap((c) =>
+    families.map((family) => {
+      const target = { family, subgroupSize: 4 }
+      const built = c.build(makeRandom(1), target)
+      return { c, built, program: record(c, built, new Set(), target).program }
+    })
+  )
 
   it("cover every kernel", () => {
     const covered = new Set(programs.flatMap(({ program }) => program.dispatches.map((d) => nameOf(d.kernel))))

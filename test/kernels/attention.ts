@@ -1,5 +1,5 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -73,7 +73,6 @@ const inputs = (random: Random, s: AttentionShape) => {
     gradients,
     empty: place([], { rows, cols: ld, after: 8 }),
     params: { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 },
-    chunks: Math.ceil(headSize / 32),
     // rounding of a score is rounding of its exponent: relative to the result it grows with the scores
     tolerance: {
       kind: "writes",
@@ -102,7 +101,10 @@ export const forward = (s: AttentionShape): Case =>
           out: { want: placeWant(x.out, outFrame), ...x.tolerance },
           lse: { want: placeWant(x.lse, lseFrame), ...x.tolerance }
         },
-        record: (p, t) => p.dispatch(kernels.attention, t, x.params, x.rows * s.heads * x.chunks)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.attention(p.target)
+          p.dispatch(kernel, t, x.params, grid(x.rows, s.heads, s.headSize))
+        }
       }
     }
   )
@@ -123,7 +125,10 @@ export const delta = (s: AttentionShape): Case =>
       return {
         tensors: { out, dout: x.dout, delta: place([], frame) },
         outputs: { delta: { want: placeWant(want, frame), ...x.tolerance } },
-        record: (p, t) => p.dispatch(kernels.attentionDelta, t, x.params, x.rows * s.heads)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.attentionDelta(p.target)
+          p.dispatch(kernel, t, x.params, grid(x.rows, s.heads, s.headSize))
+        }
       }
     }
   )
@@ -154,11 +159,10 @@ export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
         },
         outputs: { dqkv: { want, ...x.tolerance, atol: x.tolerance.atol * size } },
         record: (p, t) => {
-          if (which !== "kv") {
-            p.dispatch(kernels.attentionBackward("q"), t, x.params, x.rows * s.heads * x.chunks)
-          }
-          if (which !== "q") {
-            p.dispatch(kernels.attentionBackward("kv"), t, x.params, x.rows * s.kvHeads * x.chunks)
+          for (const part of ["q", "kv"] as const) {
+            if (which !== "both" && which !== part) continue
+            const { grid, kernel } = Kernels.attentionBackward(p.target, part)
+            p.dispatch(kernel, t, x.params, grid(x.rows, part === "q" ? s.heads : s.kvHeads, s.headSize))
           }
         }
       }

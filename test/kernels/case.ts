@@ -4,6 +4,7 @@
  * functions.
  */
 import type { Recorder } from "../../src/gpu/Program.ts"
+import { portable, type Target } from "../../src/gpu/Target.ts"
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import type { Random } from "../reference/random.ts"
 
@@ -40,7 +41,7 @@ export interface Case {
   readonly flops: number
   readonly bytes: number
   /** Inputs, float64 expectation and recording; all random numbers come from `random`. */
-  readonly build: (random: Random) => Built
+  readonly build: (random: Random, target?: Target) => Built
 }
 
 /** A quiet NaN that no arithmetic makes: a cell that still holds it was never written. */
@@ -78,8 +79,8 @@ const guard = ({ outputs, ...built }: Built): Built => {
 export const makeCase = <const K extends string>(
   name: string,
   cost: { readonly flops: number; readonly bytes: number },
-  build: (random: Random) => Built<K>
-): Case => ({ name, ...cost, build: (random) => guard(build(random) as unknown as Built) })
+  build: (random: Random, target: Target) => Built<K>
+): Case => ({ name, ...cost, build: (random, target = portable) => guard(build(random, target) as unknown as Built) })
 
 /** f32 cells that must be neither read nor written. */
 export const poison = (length: number): Float32Array =>

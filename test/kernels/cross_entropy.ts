@@ -1,7 +1,7 @@
 /** cross_entropy.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
 import { HYPER } from "../../src/Model.ts"
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
@@ -81,8 +81,10 @@ export const forward = (s: CrossEntropyShape): Case => {
             rtol: 0
           }
         },
-        record: (p, t) =>
-          p.dispatch(kernels.crossEntropy, t, { rows, vocab, ld4, first, train: train ? 1 : 0 }, rows)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.crossEntropy(p.target)
+          p.dispatch(kernel, t, { rows, vocab, ld4, first, train: train ? 1 : 0 }, grid(rows))
+        }
       }
     }
   )

@@ -1,5 +1,5 @@
 /** matmul.wgsl (nn, tn), transpose.wgsl and cast.wgsl. */
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/Kernels.ts"
 import * as Ops from "../../src/Ops.ts"
 import * as Segments from "../../src/Segments.ts"
 import * as Reference from "../reference/ops.ts"
@@ -36,11 +36,11 @@ export interface NnShape {
 }
 
 /** The tiles of segments of these lengths, and two of padding. */
-const tilesOf = (lengths: ReadonlyArray<number>): Uint32Array => {
+const tilesOf = (lengths: ReadonlyArray<number>, rows: number): Uint32Array => {
   const range = Uint32Array.from(lengths.flatMap((length, i) => [lengths.slice(0, i).reduce((a, b) => a + b, 0), length]))
   const segments = { segment: new Uint32Array(0), range, ids: lengths.map(BigInt) }
-  const count = lengths.reduce((n, length) => n + Math.ceil(length / 8), 0)
-  return Segments.tilesOf(segments, 8, count + 2)
+  const count = lengths.reduce((n, length) => n + Math.ceil(length / rows), 0)
+  return Segments.tilesOf(segments, rows, count + 2)
 }
 
 export const nn = (s: NnShape): Case => {
@@ -49,7 +49,7 @@ export const nn = (s: NnShape): Case => {
   return makeCase(
     `matmul nn ${m}x${n}x${k} ${mode}${show(s.a)}${show(s.b)}${show(s.c)}${per}`,
     { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + m * n) },
-    (random) => {
+    (random, target) => {
       const segments = lengths?.length ?? 1
       const owner = lengths?.flatMap((length, i) => Array<number>(length).fill(i))
       const aFrame = frame(m, k, s.a, 3)
@@ -77,7 +77,7 @@ export const nn = (s: NnShape): Case => {
           b,
           c: place(mode === "add" ? before : [], cFrame),
           residual: place(before, residualFrame),
-          tiles: lengths === undefined ? placeU32([], { rows: 1, cols: 4 }) : tilesOf(lengths)
+          tiles: lengths === undefined ? placeU32([], { rows: 1, cols: 4 }) : tilesOf(lengths, Kernels.tileRows(target))
         },
         outputs: {
           c: {
@@ -176,7 +176,7 @@ export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: Transpos
         outputs: { y: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
         record: (p, t) =>
           p.dispatch(
-            kernels.transpose,
+            Kernels.kernels.transpose,
             { x: t.x, y: t.y },
             { rows, cols, in0: input.at!, ldi: input.ld!, out0, ldo4 },
             ldo4 * cols
@@ -192,7 +192,7 @@ export const cast = (n: number, first: number): Case =>
     return {
       tensors: { x: place(values, { rows: 1, cols: n, at: first }), y: place([], output) },
       outputs: { y: { want: placeWant(values, output), kind: "writes", atol: 0, rtol: 0 } },
-      record: (p, t) => p.dispatch(kernels.cast, { x: t.x, y: t.y }, { n4: n / 4, x0: first / 4 }, n / 4)
+      record: (p, t) => p.dispatch(Kernels.kernels.cast, { x: t.x, y: t.y }, { n4: n / 4, x0: first / 4 }, n / 4)
     }
   })
 

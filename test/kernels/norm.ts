@@ -1,5 +1,5 @@
 /** rms_norm.wgsl: forward, backward_x, and backward_w with reduce.wgsl's columns. */
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus } from "./case.ts"
@@ -38,8 +38,10 @@ export const forward = (s: NormShape): Case =>
         y: { want: placeWant(y, output), ...tolerance },
         rstd: { want: placeWant(rstd, perRow), ...tolerance }
       },
-      record: (p, t) =>
-        p.dispatch(kernels.rmsNorm, t, { rows, n4: d / 4, eps, block: 32, add: 0 }, rows)
+      record: (p, t) => {
+        const { grid, kernel } = Kernels.rmsNorm(p.target)
+        p.dispatch(kernel, t, { rows, n4: d / 4, eps, block: 32, add: 0 }, grid(rows))
+      }
     }
   })
 
@@ -64,8 +66,10 @@ export const backwardX = (s: NormShape, add: boolean): Case =>
             rtol: 8 * EPS
           }
         },
-        record: (p, t) =>
-          p.dispatch(kernels.rmsNormBackwardX, t, { rows, n4: d / 4, eps, block: 32, add: add ? 1 : 0 }, rows)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.rmsNormBackwardX(p.target)
+          p.dispatch(kernel, t, { rows, n4: d / 4, eps, block: 32, add: add ? 1 : 0 }, grid(rows))
+        }
       }
     }
   )
@@ -103,13 +107,13 @@ export const backwardW = (s: NormShape): Case => {
         },
         record: (p, t) => {
           p.dispatch(
-            kernels.rmsNormBackwardW,
+            Kernels.kernels.rmsNormBackwardW,
             { x: t.x, dy: t.dy, rstd: t.rstd, partial: t.partial },
             { rows, n4: d / 4, eps, block, add: 0 },
             blocks * (d / 4)
           )
           p.dispatch(
-            kernels.columns,
+            Kernels.kernels.columns,
             { x: t.partial, y: t.dw },
             { n: blocks, lanes: d / 4, first: 0, extra: 0 },
             d / 4

@@ -1,5 +1,5 @@
 /** sink_pack.wgsl (rows, transposed) and sink_gradient.wgsl: the gathered path's kernels. */
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, makeCase, normals, place, placeU32, placeWant, plus, poison } from "./case.ts"
 
@@ -61,7 +61,7 @@ export const pack = (form: "rows" | "transposed", s: PackShape): Case => {
         outputs: { out: { want: placeWant(want, output), kind: "writes", atol: 0, rtol: 0 } },
         record: (p, t) =>
           p.dispatch(
-            form === "rows" ? kernels.packRows : kernels.packTransposed,
+            form === "rows" ? Kernels.kernels.packRows : Kernels.kernels.packTransposed,
             t,
             { segments, slots, block, halves, row0, halfRows: pool, n },
             (segments * width * n) / 4
@@ -154,9 +154,10 @@ export const gradient = (s: GradientShape): Case => {
           dw
         },
         outputs: { dw: { want, kind: "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
-        record: (p, t) =>
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.sinkGradient(p.target)
           p.dispatch(
-            kernels.sinkGradient,
+            kernel,
             t,
             {
               touched,
@@ -170,8 +171,9 @@ export const gradient = (s: GradientShape): Case => {
               row0,
               halfRows: pool
             },
-            [Math.ceil(n / 8), touched * halves * (block / 8)]
+            grid(touched * halves * block, n)
           )
+        }
       }
     }
   )
