@@ -1,11 +1,14 @@
 // AdamW (decoupled weight decay), 4 elements at a time:
-//   g' = g * clip;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
+//   g' = g * factor;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
 //   w -= lr * (m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + decay * w)
-// clip is stats[CLIP], made on the device from the gradient's norm (reduce.wgsl), so the host never waits for it.
+// factor (clipping over loss scale) and skip (a gradient that is not finite moves nothing) are stats[FACTOR] and
+// stats[SKIP], made on the device from the gradient's norm (reduce.wgsl), so the host never waits for them.
 //
-// With lazy = 1 a sink row moves only if its unit is touched in this step: it then holds nothing of other data, neither
-// through momentum nor through decay. Rows before sink_row0 are general; then follow halves of pool rows each.
-struct Params { n4: u32, decay: u32, lazy: u32, row4: u32, sink_row0: u32, pool: u32, block: u32 }
+//   update:          the first n4 groups of a tensor. With sinks = 1, rows from sink_row0 on are sinks, in halves of pool
+//                    rows; the gradient of a unit that no batch of the step touched is 0 and is not read.
+//   update_touched:  the rows of touched units and no others: a sink then holds nothing of other data, neither through
+//                    momentum nor through decay. Rows are counted through as in touched.wgsl.
+struct Params { n4: u32, decay: u32, sinks: u32, row4: u32, sink_row0: u32, pool: u32, block: u32 }
 @group(0) @binding(0) var<storage, read> hyper: array<f32>;
 @group(0) @binding(1) var<storage, read> stats: array<f32>;
 @group(0) @binding(2) var<storage, read> touched: array<u32>;
@@ -16,31 +19,57 @@ struct Params { n4: u32, decay: u32, lazy: u32, row4: u32, sink_row0: u32, pool:
 @group(0) @binding(7) var<uniform> p: Params;
 
 override WX: u32 = 16;
-const CLIP = 2;
+const FACTOR = 2;
+const SKIP = 3;
+
+// the scalars are read once for several elements: on software adapters they cost as much as an element each
+struct Scalars { lr: f32, beta1: f32, beta2: f32, eps: f32, decay: f32, correction1: f32, correction2: f32, factor: f32 }
+
+fn scalars(decay: u32) -> Scalars {
+  return Scalars(hyper[0], hyper[1], hyper[2], hyper[3], select(0.0, hyper[4], decay == 1u), hyper[5], hyper[6],
+    stats[FACTOR]);
+}
+
+fn move_by(s: Scalars, i: u32, gradient: vec4f) {
+  let m1 = s.beta1 * m[i] + (1.0 - s.beta1) * gradient;
+  let v1 = s.beta2 * v[i] + (1.0 - s.beta2) * gradient * gradient;
+  let w1 = w[i];
+  m[i] = m1;
+  v[i] = v1;
+  w[i] = w1 - s.lr * (m1 * s.correction1 / (sqrt(v1 * s.correction2) + s.eps) + s.decay * w1);
+}
 
 @compute @workgroup_size(WX)
 fn update(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  // the scalars are read once for several elements: on software adapters they cost as much as an element each
-  let lr = hyper[0];
-  let beta1 = hyper[1];
-  let beta2 = hyper[2];
-  let eps = hyper[3];
-  let decay = select(0.0, hyper[4], p.decay == 1u);
-  let correction1 = hyper[5];
-  let correction2 = hyper[6];
-  let clip = stats[CLIP];
+  if (stats[SKIP] != 0.0) { return; }
+  let s = scalars(p.decay);
   let stride = groups.x * groups.y * WX;
   for (var i = id.x + id.y * groups.x * WX; i < p.n4; i += stride) {
-    if (p.lazy == 1u) {
-      let row = i / p.row4;
-      if (row >= p.sink_row0 && touched[((row - p.sink_row0) % p.pool) / p.block] == 0u) { continue; }
+    var gradient = vec4f();
+    let row = i / p.row4;
+    if (p.sinks == 0u || row < p.sink_row0 || touched[((row - p.sink_row0) % p.pool) / p.block] != 0u) {
+      gradient = g[i] * s.factor;
     }
-    let gradient = g[i] * clip;
-    let m1 = beta1 * m[i] + (1.0 - beta1) * gradient;
-    let v1 = beta2 * v[i] + (1.0 - beta2) * gradient * gradient;
-    let w1 = w[i];
-    m[i] = m1;
-    v[i] = v1;
-    w[i] = w1 - lr * (m1 * correction1 / (sqrt(v1 * correction2) + eps) + decay * w1);
+    move_by(s, i, gradient);
+  }
+}
+
+struct TouchedParams { decay: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, halves: u32 }
+@group(0) @binding(2) var<storage, read> units: array<u32>;
+@group(0) @binding(7) var<storage, read> count: array<u32>;
+@group(0) @binding(8) var<uniform> q: TouchedParams;
+
+@compute @workgroup_size(WX)
+fn update_touched(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  if (stats[SKIP] != 0.0) { return; }
+  let s = scalars(q.decay);
+  let per_half = q.block * q.row4;
+  let total = count[0] * q.halves * per_half;
+  let stride = groups.x * groups.y * WX;
+  for (var e = id.x + id.y * groups.x * WX; e < total; e += stride) {
+    let half = e / per_half;
+    let row0 = q.sink_row0 + (half % q.halves) * q.pool + units[half / q.halves] * q.block;
+    let i = row0 * q.row4 + e % per_half;
+    move_by(s, i, g[i] * s.factor);
   }
 }

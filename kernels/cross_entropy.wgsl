@@ -1,7 +1,7 @@
 // Cross entropy of a chunk of tokens, one invocation a token.
 //   loss[t] = logsumexp(logits[t, :]) - logits[t, target]        0 where the target is IGNORE
 //   rank[t] = logits greater than the target's, or equal at a lower index: 0 means greedy decoding says this token
-// With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[LOSS_SCALE]; padded columns become 0.
+// With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[GRADIENT_SCALE]; padded columns become 0.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
 alias X = f32;
 alias X4 = vec4f;
@@ -14,7 +14,7 @@ alias X4 = vec4f;
 
 override WX: u32 = 4;
 const IGNORE = 0xffffffffu;
-const LOSS_SCALE = 8;
+const GRADIENT_SCALE = 9;
 
 @compute @workgroup_size(WX)
 fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -56,7 +56,7 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   rank[t] = above.x + above.y + above.z + above.w;
   if (p.train == 0u) { return; }
 
-  let scale = hyper[LOSS_SCALE];
+  let scale = hyper[GRADIENT_SCALE];
   for (var i = 0u; i < p.ld4; i++) {
     var g = exp(vec4f(logits[at + i]) - m) * (scale / sum);
     if (i >= whole) { g = select(vec4f(), g, tail & vec4<bool>(i == whole)); }

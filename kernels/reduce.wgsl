@@ -1,8 +1,10 @@
 // Sums in a fixed order: the same numbers give the same bits, whatever the adapter does with its threads.
 //   sum, sum_of_squares:  partial[p.first + i] += sum over k of f(x[i + k * p.lanes])   i < lanes
 //   columns:              y[c] += sum over rows, in order, of x[row, c]
-//   finish:               the step's loss and gradient norm out of the partials, the clip factor, and a line of history
-struct Params { n: u32, lanes: u32, first: u32, extra: u32 }
+//   finish:               the step's loss and gradient norm out of the partials, what AdamW multiplies gradients with, a
+//                         line of history, and the loss scale of the next step
+//   scale_loss:           hyper[GRADIENT_SCALE] = hyper[LOSS_SCALE] * loss scale
+struct Params { n: u32, lanes: u32, first: u32 }
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(2) var<uniform> p: Params;
@@ -42,12 +44,19 @@ fn columns(@builtin(global_invocation_id) id: vec3u) {
 @group(0) @binding(1) var<storage, read> hyper: array<f32>;
 @group(0) @binding(2) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(3) var<storage, read_write> history: array<vec4f>;
-@group(0) @binding(4) var<uniform> q: Params;
+@group(0) @binding(4) var<storage, read_write> scaler: array<f32>;
+struct FinishParams { n: u32, first: u32, adaptive: u32 }
+@group(0) @binding(5) var<uniform> q: FinishParams;
 const CLIP_AT = 7;
 const LOSS_SCALE = 8;
-const SLOT = 9;
+const GRADIENT_SCALE = 9;
+const SLOT = 10;
+// as PyTorch's GradScaler: halved when a gradient overflows, doubled after as many steps in which none did
+const GROWTH_INTERVAL = 2000.0;
 
-// x[0 .. first) are partials of the loss, x[first .. n) of the squared gradient; stats = loss, norm, clip factor
+// x[0 .. first) are partials of the loss, x[first .. n) of the squared gradient, which is scaler[0] times too large;
+// stats = loss, norm, factor for gradients, 1 where the step is to be skipped (norm and factor are 0 then).
+// scaler = loss scale, steps since it changed.
 @compute @workgroup_size(1)
 fn finish() {
   var loss = 0.0;
@@ -55,11 +64,36 @@ fn finish() {
   loss *= hyper[LOSS_SCALE];
   var squares = 0.0;
   for (var i = q.first; i < q.n; i++) { squares += x[i]; }
-  let norm = sqrt(squares);
-  var clip = 1.0;
-  if (hyper[CLIP_AT] > 0.0) { clip = min(1.0, hyper[CLIP_AT] / (norm + 1e-6)); }
+  let adaptive = q.adaptive == 1u;
+  let scale = select(1.0, scaler[0], adaptive);
+  // by its bits: compilers may take for granted that no number is infinite
+  let overflow = adaptive && (bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u;
+  var norm = 0.0;
+  var factor = 0.0;
+  if (!overflow) {
+    norm = sqrt(squares) / scale;
+    factor = 1.0 / scale;
+    if (hyper[CLIP_AT] > 0.0) { factor *= min(1.0, hyper[CLIP_AT] / (norm + 1e-6)); }
+  }
   stats[0] = loss;
   stats[1] = norm;
-  stats[2] = clip;
-  history[u32(hyper[SLOT])] = vec4f(loss, norm, hyper[0], 0.0);
+  stats[2] = factor;
+  stats[3] = select(0.0, 1.0, overflow);
+  history[u32(hyper[SLOT])] = vec4f(loss, norm, hyper[0], scale);
+  if (!adaptive) { return; }
+  if (overflow) {
+    scaler[0] = max(1.0, scale / 2.0);
+    scaler[1] = 0.0;
+  } else if (scaler[1] + 1.0 >= GROWTH_INTERVAL) {
+    scaler[0] = scale * 2.0;
+    scaler[1] = 0.0;
+  } else {
+    scaler[1] += 1.0;
+  }
 }
+
+@group(0) @binding(0) var<storage, read> scaler_in: array<f32>;
+@group(0) @binding(1) var<storage, read_write> hyper_out: array<f32>;
+
+@compute @workgroup_size(1)
+fn scale_loss() { hyper_out[GRADIENT_SCALE] = hyper_out[LOSS_SCALE] * scaler_in[0]; }

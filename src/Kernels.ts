@@ -182,36 +182,66 @@ export const kernels = {
     file: "reduce",
     entry: "sum",
     bindings: { x: "read", partial: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
     constants: { WX: ROW }
   }),
   sumOfSquares: Kernel.make({
     file: "reduce",
     entry: "sum_of_squares",
     bindings: { x: "read", partial: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
     constants: { WX: ROW }
   }),
   columns: Kernel.make({
     file: "reduce",
     entry: "columns",
     bindings: { x: "read", y: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
     constants: { WX: ROW }
   }),
   finish: Kernel.make({
     file: "reduce",
     entry: "finish",
-    bindings: { partial: "read", hyper: "read", stats: "write", history: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32", extra: "u32" }
+    bindings: { partial: "read", hyper: "read", stats: "write", history: "write", scaler: "write" },
+    params: { n: "u32", first: "u32", adaptive: "u32" }
+  }),
+  scaleLoss: Kernel.make({
+    file: "reduce",
+    entry: "scale_loss",
+    bindings: { scaler: "read", hyper: "write" }
+  }),
+  zeroTouched: Kernel.make({
+    file: "touched",
+    entry: "zero",
+    bindings: { units: "read", count: "read", g: "write" },
+    params: {
+      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+    },
+    constants: { WX: ROW }
+  }),
+  sumOfSquaresTouched: Kernel.make({
+    file: "touched",
+    entry: "sum_of_squares",
+    bindings: { units: "read", count: "read", g: "read", partial: "write" },
+    params: {
+      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+    },
+    constants: { WX: ROW }
   }),
   adamw: Kernel.make({
     file: "adamw",
     entry: "update",
+    bindings: { hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write" },
+    params: { n4: "u32", decay: "u32", sinks: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32" },
+    constants: { WX: ROW }
+  }),
+  adamwTouched: Kernel.make({
+    file: "adamw",
+    entry: "update_touched",
     bindings: {
-      hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write"
+      hyper: "read", stats: "read", units: "read", g: "read", w: "write", m: "write", v: "write", count: "read"
     },
-    params: { n4: "u32", decay: "u32", lazy: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32" },
+    params: { decay: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32" },
     constants: { WX: ROW }
   })
 } as const

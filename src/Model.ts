@@ -32,8 +32,11 @@ export const HYPER = {
   correction1: 5,
   correction2: 6,
   gradClip: 7,
+  /** One over the scored tokens of a step: makes a mean of a sum of losses. */
   lossScale: 8,
-  slot: 9
+  /** What gradients are scaled by: the same, times the loss scale of mixed precision. */
+  gradientScale: 9,
+  slot: 10
 } as const
 
 export interface Parameters {
@@ -241,8 +244,8 @@ const ropeTable = (seqLen: number, headSize: number, theta: number): Float32Arra
 export interface Loaded {
   /** Targets that are scored. */
   readonly scored: number
-  /** Units of the pool that the batch lights, [units]; undefined where no sink is gathered. */
-  readonly touched: Uint32Array | undefined
+  /** Units of the pool that the batch's ids light, rising; none without sinks. */
+  readonly units: Uint32Array
 }
 
 /** A pass with memory and pipelines. */
@@ -494,10 +497,10 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         device.write(rest.segment, segments.segment)
         device.write(rest.start, sorted.start)
         device.write(rest.order, sorted.order)
-        let touched: Uint32Array | undefined
+        let units: Uint32Array = new Uint32Array()
         if (gather !== undefined) {
           const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments)
-          touched = g.touched
+          units = g.units
           device.write(rest.coef, g.coef)
           device.write(gather.activeUnits, g.activeUnits)
           device.write(gather.segmentCount, Uint32Array.of(segments.ids.length))
@@ -512,10 +515,11 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
             rest.coef,
             Segments.maskedCoefficients(config.sinks, config.general, mode, segments, pass.maxSegments)
           )
+          if (shape.output === "train" && config.sinks !== undefined) units = Segments.litUnits(config.sinks, segments)
         }
         let scored = 0
         for (const target of batch.targets) if (target !== IGNORE) scored++
-        return { scored, touched }
+        return { scored, units }
       }
       return { ...pass, prepared, load }
     })

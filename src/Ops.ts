@@ -197,7 +197,7 @@ export const rmsNorm = (
       const blocks = Math.ceil(tokens / NORM_BLOCK)
       const partial = p.scratch(`${w.name}.partial`, [blocks, d])
       p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
-      p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0, extra: 0 }, d / 4)
+      p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0 }, d / 4)
       const backward = Kernels.rmsNormBackwardX(p.target)
       p.dispatch(
         backward.kernel,

@@ -3,6 +3,7 @@
  */
 import * as Schema from "effect/Schema"
 import * as Program from "./gpu/Program.ts"
+import type { Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import { kernels } from "./Kernels.ts"
@@ -75,16 +76,26 @@ const ELEMENTS = 8
 /** Lanes that sum a loss or a gradient: fixed, so that the order of sums is. */
 const LANES = 64
 
+/** The loss scale that mixed precision begins with. */
+const LOSS_SCALE = 65536
+
 export interface Optimizer {
   readonly moments: ReadonlyArray<Moments>
-  /** Units that moved data in this step, [units]; read by lazy updates. */
-  readonly touched: Tensor.Tensor
-  /** loss, gradient norm, clip factor of the last step. */
+  /** loss, gradient norm, factor that gradients are multiplied with, 1 if the last step was skipped: [4]. */
   readonly stats: Tensor.Tensor
-  /** loss, gradient norm, learning rate of the last `window` steps, [window, 4]; slot = hyper[9]. */
+  /** loss, gradient norm, learning rate, loss scale of the last `window` steps, [window, 4]; slot = hyper[SLOT]. */
   readonly history: Tensor.Tensor
+  /** Loss scale and the steps since it changed, [2]; undefined without loss scaling. */
+  readonly scaler: Tensor.Tensor | undefined
   /** Every tensor above and the gradients: what must be allocated. */
   readonly tensors: ReadonlyArray<Tensor.Tensor>
+  /** What the tensors must hold before the first step. */
+  readonly initial: ReadonlyArray<readonly [Tensor.Tensor, Float32Array]>
+  /**
+   * Tensors and what to write into them before a step: which units its batches light, once each. Only their gradients are
+   * cleared, measured and (where updates are lazy) applied.
+   */
+  readonly touch: (units: Uint32Array) => ReadonlyArray<readonly [Tensor.Tensor, Uint32Array]>
   /** Zeroes gradients and sums. */
   readonly begin: Program.Program
   /** Adds a pass's token losses to the step's. */
@@ -93,70 +104,142 @@ export interface Optimizer {
   readonly update: Program.Program
 }
 
+export interface OptimizerOptions {
+  readonly target?: Target
+  /** Scale the loss, adaptively, and skip steps whose gradient overflows: for f16. Default false. */
+  readonly lossScaling?: boolean
+  /** Most units of sinks that the batches of a step light. Default: all of them. */
+  readonly maxTouched?: number
+}
+
 export const record = (
   config: OptimizerConfig,
   model: ModelConfig,
   parameters: ReadonlyArray<Ops.Parameter>,
   hyper: Tensor.Tensor,
-  window: number
+  window: number,
+  options: OptimizerOptions = {}
 ): Optimizer => {
+  const { lossScaling = false, target } = options
   const moments = parameters.map((parameter) => ({
     parameter,
     m: Tensor.make(`${parameter.name}.m`, parameter.value.shape),
     v: Tensor.make(`${parameter.name}.v`, parameter.value.shape)
   }))
-  const touched = Tensor.make("touched", [model.sinks?.units ?? 1], { type: "u32" })
+  const unitCount = model.sinks?.units ?? 1
+  const block = model.sinks?.block ?? 1
+  const maxTouched = Math.min(unitCount, options.maxTouched ?? unitCount)
+  const touched = Tensor.make("touched", [unitCount], { type: "u32" })
+  const units = Tensor.make("touchedUnits", [maxTouched], { type: "u32" })
+  const count = Tensor.make("touchedUnitCount", [1], { type: "u32" })
   const stats = Tensor.make("stats", [4])
   const history = Tensor.make("history", [window, 4])
-  const partial = Tensor.make("partial", [LANES * (1 + parameters.length)])
-  const gradients = parameters.map((p) => p.gradient)
+  const scaler = Tensor.make("lossScale", [2])
 
-  const begin = Program.record("begin")
-  for (const tensor of [...gradients, partial]) begin.clear(tensor)
+  /** The part of a parameter whose gradient every step moves, and the part that only touched units have. */
+  const parts = parameters.map((parameter) => {
+    const d = parameter.value.shape.at(-1)!
+    const { sinkRow0 } = parameter
+    if (sinkRow0 === undefined) return { parameter, elements: Tensor.size(parameter.value), sinks: undefined }
+    const halves = (parameter.value.shape[0]! - sinkRow0) / model.pool
+    return {
+      parameter,
+      elements: sinkRow0 * d,
+      sinks: {
+        params: { row4: d / 4, sinkRow0, pool: model.pool, block, halves },
+        /** Groups of 4 elements, at most. */
+        n4: maxTouched * block * halves * (d / 4)
+      }
+    }
+  })
 
-  const p = Program.record("update")
-  parameters.forEach((parameter, i) =>
+  const lanes = parts.flatMap(({ sinks }) => (sinks === undefined ? [LANES] : [LANES, LANES]))
+  const partial = Tensor.make("partial", [LANES + lanes.reduce((a, b) => a + b, 0)])
+
+  const begin = Program.record("begin", target)
+  for (const { elements, parameter } of parts) begin.clear(parameter.gradient, elements)
+  begin.clear(partial)
+  for (const { parameter, sinks } of parts) {
+    if (sinks === undefined) continue
+    begin.dispatch(
+      kernels.zeroTouched,
+      { units, count, g: parameter.gradient },
+      { ...sinks.params, lanes: 0, first: 0 },
+      Math.ceil(sinks.n4 / ELEMENTS)
+    )
+  }
+  if (lossScaling) begin.dispatch(kernels.scaleLoss, { scaler, hyper }, {}, 1)
+
+  const p = Program.record("update", target)
+  let first = LANES
+  for (const { elements, parameter, sinks } of parts) {
+    p.dispatch(kernels.sumOfSquares, { x: parameter.gradient, partial }, { n: elements / 4, lanes: LANES, first }, LANES)
+    first += LANES
+    if (sinks === undefined) continue
     p.dispatch(
-      kernels.sumOfSquares,
-      { x: parameter.gradient, partial },
-      { n: Tensor.byteLength(parameter.gradient) / 16, lanes: LANES, first: LANES * (1 + i), extra: 0 },
+      kernels.sumOfSquaresTouched,
+      { units, count, g: parameter.gradient, partial },
+      { ...sinks.params, lanes: LANES, first },
       LANES
     )
-  )
+    first += LANES
+  }
   p.dispatch(
     kernels.finish,
-    { partial, hyper, stats, history },
-    { n: Tensor.size(partial), lanes: 0, first: LANES, extra: 0 },
+    { partial, hyper, stats, history, scaler },
+    { n: Tensor.size(partial), first: LANES, adaptive: lossScaling ? 1 : 0 },
     1
   )
-  for (const { m, parameter, v } of moments) {
-    const n4 = Tensor.size(parameter.value) / 4
-    const lazy = config.sinks === "lazy" && parameter.sinkRow0 !== undefined
+  moments.forEach(({ m, parameter, v }, i) => {
+    const { elements, sinks } = parts[i]!
+    const decay = parameter.decay ? 1 : 0
+    const own = { hyper, stats, g: parameter.gradient, w: parameter.value, m, v }
+    const lazy = config.sinks === "lazy"
+    const n4 = (sinks === undefined || lazy ? elements : Tensor.size(parameter.value)) / 4
     p.dispatch(
       kernels.adamw,
-      { hyper, stats, touched, g: parameter.gradient, w: parameter.value, m, v },
+      { ...own, touched },
       {
         n4,
-        decay: parameter.decay ? 1 : 0,
-        lazy: lazy ? 1 : 0,
+        decay,
+        sinks: sinks === undefined || lazy ? 0 : 1,
         row4: (parameter.value.shape.at(-1) ?? 4) / 4,
         sinkRow0: parameter.sinkRow0 ?? 0,
         pool: Math.max(1, model.pool),
-        block: model.sinks?.block ?? 1
+        block
       },
       Math.ceil(n4 / ELEMENTS)
     )
-  }
+    if (sinks !== undefined && lazy) {
+      p.dispatch(
+        kernels.adamwTouched,
+        { ...own, units, count },
+        { ...sinks.params, decay },
+        Math.ceil(sinks.n4 / ELEMENTS)
+      )
+    }
+  })
+  const gradients = parameters.map((parameter) => parameter.gradient)
   return {
     moments,
-    touched,
     stats,
     history,
-    tensors: [touched, stats, history, partial, ...gradients, ...moments.flatMap(({ m, v }) => [m, v])],
+    scaler: lossScaling ? scaler : undefined,
+    tensors: [
+      touched, units, count, stats, history, scaler, partial, ...gradients, ...moments.flatMap(({ m, v }) => [m, v])
+    ],
+    initial: lossScaling ? [[scaler, Float32Array.of(LOSS_SCALE, 0)]] : [],
+    touch: (lit) => {
+      if (model.sinks === undefined) return []
+      if (lit.length > maxTouched) throw new RangeError(`${lit.length} units are touched, ${maxTouched} were planned for`)
+      const flags = new Uint32Array(unitCount)
+      for (const unit of lit) flags[unit] = 1
+      return [[touched, flags], [units, lit], [count, Uint32Array.of(lit.length)]]
+    },
     begin: begin.finish(),
     accumulate: (loss) => {
-      const q = Program.record("accumulate loss")
-      q.dispatch(kernels.sum, { x: loss, partial }, { n: Tensor.size(loss), lanes: LANES, first: 0, extra: 0 }, LANES)
+      const q = Program.record("accumulate loss", target)
+      q.dispatch(kernels.sum, { x: loss, partial }, { n: Tensor.size(loss), lanes: LANES, first: 0 }, LANES)
       return q.finish()
     },
     update: p.finish()

@@ -101,8 +101,6 @@ export interface Gathered {
   /** For the u-th lit unit, uses[unitStart[u] .. unitStart[u + 1]] are its (segment, slot) pairs, in order. */
   readonly unitStart: Uint32Array
   readonly uses: Uint32Array
-  /** 1 for every unit of the pool that is lit, [units]. */
-  readonly touched: Uint32Array
 }
 
 export const gather = (
@@ -129,19 +127,14 @@ export const gather = (
   const units = Uint32Array.from(usesOf.keys()).sort()
   const unitStart = new Uint32Array(units.length + 1)
   const uses = new Uint32Array(segments.ids.length * slots * 2)
-  const touched = new Uint32Array(config.units)
   units.forEach((unit, u) => {
     const list = usesOf.get(unit)!
     uses.set(list, unitStart[u]! * 2)
     unitStart[u + 1] = unitStart[u]! + list.length / 2
-    touched[unit] = 1
   })
-  return { coef, activeUnits, units, unitStart, uses, touched }
+  return { coef, activeUnits, units, unitStart, uses }
 }
 
-/** 1 for every unit of the pool that a batch's ids light, [units]. */
-export const litUnits = (config: Sink.SinkConfig, segments: Segments): Uint32Array => {
-  const touched = new Uint32Array(config.units)
-  for (const id of segments.ids) for (const unit of Sink.unitsOf(config, id)) touched[unit] = 1
-  return touched
-}
+/** The units of the pool that a batch's ids light, rising. */
+export const litUnits = (config: Sink.SinkConfig, segments: Segments): Uint32Array =>
+  Uint32Array.from(new Set(segments.ids.flatMap((id) => [...Sink.unitsOf(config, id)]))).sort()

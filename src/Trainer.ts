@@ -103,8 +103,23 @@ const make = (config: TrainConfig): Effect.Effect<
 
     const accumulation = config.gradientAccumulation
     const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
-    const optimizer = Optimizer.record(config.optimizer, model.config, model.parameters, model.hyper, config.logEvery)
+    const { sinks } = model.config
+    const optimizer = Optimizer.record(
+      config.optimizer,
+      model.config,
+      model.parameters,
+      model.hyper,
+      config.logEvery,
+      {
+        target: device.target,
+        // exactly so many a document by a permutation; by the other assignments any number
+        ...(sinks?.assignment === "permutation"
+          ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
+          : {})
+      }
+    )
     yield* device.allocate(optimizer.tensors)
+    for (const [tensor, data] of optimizer.initial) device.write(tensor, data)
     const pass = yield* model.compile({
       rows: data.batchSize,
       seqLen: data.seqLen,
@@ -121,7 +136,7 @@ const make = (config: TrainConfig): Effect.Effect<
     let cursor: Cursor = { epoch: 0, batch: 0 }
     let lastSaved: { readonly step: number; readonly path: string } | undefined
 
-    const { beta1, beta2, eps, gradClip, sinks: sinkUpdates, weightDecay } = config.optimizer
+    const { beta1, beta2, eps, gradClip, weightDecay } = config.optimizer
     const hyper = new Float32Array(Tensor.size(model.hyper))
     const trainStep = (batches: ReadonlyArray<Batch>): void => {
       let scored = 0
@@ -135,19 +150,20 @@ const make = (config: TrainConfig): Effect.Effect<
       hyper[HYPER.correction2] = 1 / (1 - beta2 ** (step + 1))
       hyper[HYPER.gradClip] = gradClip
       hyper[HYPER.lossScale] = 1 / Math.max(1, scored)
+      hyper[HYPER.gradientScale] = hyper[HYPER.lossScale]!
       hyper[HYPER.slot] = step % config.logEvery
       device.write(model.hyper, hyper)
-      const touched = new Uint32Array(Tensor.size(optimizer.touched))
+      // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
+      const lit = (units: Iterable<number>) => {
+        for (const [tensor, data] of optimizer.touch(Uint32Array.from(units).sort())) device.write(tensor, data)
+      }
+      if (batches.length > 1 && sinks !== undefined) {
+        lit(new Set(batches.flatMap((batch) => [...Segments.litUnits(sinks, Segments.segmentsOf(batch))])))
+      }
       batches.forEach((batch, i) => {
-        const loaded = pass.load(batch, Sink.own)
-        if (sinkUpdates === "lazy" && model.config.sinks !== undefined) {
-          const lit = loaded.touched ?? Segments.litUnits(model.config.sinks, Segments.segmentsOf(batch))
-          lit.forEach((on, unit) => {
-            touched[unit]! |= on
-          })
-        }
+        const { units } = pass.load(batch, Sink.own)
+        if (batches.length === 1) lit(units)
         const last = i === batches.length - 1
-        if (last) device.write(optimizer.touched, touched)
         device.submit(...(i === 0 ? [begin] : []), pass.prepared, accumulate, ...(last ? [update] : []))
       })
       step++

@@ -93,7 +93,7 @@ describe("recording", () => {
     const program = p.finish()
     expect(h).toMatchObject({ name: "layers.3.h", kind: "scratch", type: "f32" })
     expect(program.dispatches.map((d) => d.label)).toEqual(["layers.3.copy.forward", "copy.forward"])
-    expect(program.clears).toEqual([y])
+    expect(program.clears.map(({ tensor }) => tensor)).toEqual([y])
     expect(Program.stateTensors(program)).toEqual([y, x])
   })
 
@@ -297,12 +297,20 @@ describe("the optimizer's programs", () => {
       const parameters = Model.listParameters(Model.parametersOf(config))
       const hyper = Tensor.make("hyper", [16])
       const optimizer = Optimizer.record(new Optimizer.OptimizerConfig({ sinks }), config, parameters, hyper, 8)
-      expect(optimizer.begin.dispatches).toEqual([])
-      expect(optimizer.begin.clears.slice(0, -1)).toEqual(parameters.map((p) => p.gradient))
+      const withSinks = parameters.filter((p) => p.sinkRow0 !== undefined)
+      expect(withSinks).toHaveLength(2 * config.numHiddenLayers)
+      expect(optimizer.begin.clears.slice(0, -1)).toEqual(parameters.map((p) => ({
+        tensor: p.gradient,
+        bytes: 4 * (p.sinkRow0 === undefined ? Tensor.size(p.value) : p.sinkRow0 * config.hiddenSize)
+      })))
+      expect(optimizer.begin.dispatches.map((d) => d.tensors[2])).toEqual(withSinks.map((p) => p.gradient))
       const of = (entry: string, binding: number) =>
         optimizer.update.dispatches.filter((d) => d.kernel.entry === entry).map((d) => d.tensors[binding])
-      expect(of("sum_of_squares", 0)).toEqual(parameters.map((p) => p.gradient))
+      const measured = parameters.flatMap((p) => (p.sinkRow0 === undefined ? [p.gradient] : [p.gradient, p.gradient]))
+      const sums = optimizer.update.dispatches.filter((d) => d.kernel.entry === "sum_of_squares")
+      expect(sums.map((d) => d.tensors[d.kernel.file === "touched" ? 2 : 0])).toEqual(measured)
       expect(of("update", 4)).toEqual(parameters.map((p) => p.value))
+      expect(of("update_touched", 4)).toEqual(sinks === "lazy" ? withSinks.map((p) => p.value) : [])
       const allocated = new Set([...optimizer.tensors, hyper, ...parameters.map((p) => p.value)])
       const used = [optimizer.begin, optimizer.update].flatMap(Program.stateTensors)
       expect(used.filter((tensor) => !allocated.has(tensor))).toEqual([])

@@ -93,7 +93,7 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         })
         expect(pass.gathered).toBe(c.compute === "gathered")
         const { scored } = pass.load(batch, c.mode)
-        dev.write(model.hyper, Float32Array.of(1 / scored), ModelModule.HYPER.lossScale)
+        dev.write(model.hyper, Float32Array.of(1 / scored, 1 / scored), ModelModule.HYPER.lossScale)
         dev.submit(pass.prepared)
 
         const want = Reference.forward(reference, params, batch, Float64Array.from(coef), segments.segment)

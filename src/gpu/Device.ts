@@ -68,7 +68,7 @@ export interface DeviceService {
 }
 
 interface PreparedInside extends Prepared {
-  readonly clears: ReadonlyArray<GPUBuffer>
+  readonly clears: ReadonlyArray<readonly [buffer: GPUBuffer, bytes: number]>
   readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
 }
 
@@ -320,7 +320,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         return {
           program,
           scratchBytes: plan.slots.reduce((a, b) => a + b, 0),
-          clears: program.clears.map(bufferOf),
+          clears: program.clears.map(({ bytes, tensor }) => [bufferOf(tensor), bytes] as const),
           commands
         }
       }).pipe(
@@ -342,7 +342,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         if (prepared.clears.length > 0) {
           pass?.end()
           pass = undefined
-          for (const buffer of prepared.clears) encoder.clearBuffer(buffer)
+          for (const [buffer, bytes] of prepared.clears) encoder.clearBuffer(buffer, 0, bytes)
         }
         if (prepared.commands.length === 0) continue
         pass ??= encoder.beginComputePass()

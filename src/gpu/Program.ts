@@ -18,8 +18,8 @@ export interface Dispatch {
 
 export interface Program {
   readonly name: string
-  /** Zeroed before the first dispatch. */
-  readonly clears: ReadonlyArray<Tensor.Tensor>
+  /** Zeroed before the first dispatch: the first `bytes` of a tensor. */
+  readonly clears: ReadonlyArray<{ readonly tensor: Tensor.Tensor; readonly bytes: number }>
   readonly dispatches: ReadonlyArray<Dispatch>
 }
 
@@ -38,8 +38,8 @@ export interface Recorder {
     params: Readonly<Record<P, number>>,
     grid: Grid
   ) => void
-  /** Zero a tensor before the Program's first dispatch. */
-  readonly clear: (tensor: Tensor.Tensor) => void
+  /** Zero a tensor, or its first `elements`, before the Program's first dispatch. */
+  readonly clear: (tensor: Tensor.Tensor, elements?: number) => void
   /** A tensor that lives only inside this Program. */
   readonly scratch: (name: string, shape: ReadonlyArray<number>, type?: Tensor.ElementType) => Tensor.Tensor
   /** A prefix for the labels of what follows. */
@@ -65,7 +65,7 @@ const workgroupsOf = (kernel: Kernel.Kernel, grid: Grid): readonly [number, numb
 /** Records a Program for a target; by default with kernels that run on any adapter. */
 export const record = (name: string, target: Target = portable): Recorder => {
   const dispatches: Array<Dispatch> = []
-  const clears: Array<Tensor.Tensor> = []
+  const clears: Array<Program["clears"][number]> = []
   let prefix = ""
   return {
     target,
@@ -86,8 +86,8 @@ export const record = (name: string, target: Target = portable): Recorder => {
         workgroups: workgroupsOf(kernel, grid)
       })
     },
-    clear: (tensor) => {
-      clears.push(tensor)
+    clear: (tensor, elements) => {
+      clears.push({ tensor, bytes: elements === undefined ? Tensor.byteLength(tensor) : elements * 4 })
     },
     scratch: (label, shape, type) => Tensor.make(`${prefix}${label}`, shape, { type: type ?? "f32", kind: "scratch" }),
     scope: (label) => {
@@ -136,7 +136,7 @@ export const plan = (program: Program): Plan => {
 /** Every state tensor a Program touches, each once. */
 export const stateTensors = (program: Program): ReadonlyArray<Tensor.Tensor> => [
   ...new Set([
-    ...program.clears,
+    ...program.clears.map(({ tensor }) => tensor),
     ...program.dispatches.flatMap((dispatch) => dispatch.tensors.filter((tensor) => tensor.kind === "state"))
   ])
 ]

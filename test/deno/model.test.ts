@@ -56,7 +56,7 @@ for (const compute of ["gathered", "masked"] as const) {
       const pass = yield* model.compile({ rows: 2, seqLen: 16, maxSegments: 4, output: "train", compute })
       assert.equal(pass.gathered, compute === "gathered")
       const { scored } = pass.load(batch, Sink.own)
-      device.write(model.hyper, Float32Array.of(1 / scored), HYPER.lossScale)
+      device.write(model.hyper, Float32Array.of(1 / scored, 1 / scored), HYPER.lossScale)
       device.submit(pass.prepared)
       const loss = (yield* device.read(pass.tensors.loss)) as Float32Array
       expectClose(loss, want.tokenLoss, { name: "loss", rtol: 2e-5, atol: 2e-5 })

@@ -42,7 +42,7 @@ export const forward = (s: CrossEntropyShape): Case => {
       }
       const scale = Math.fround(1 / 37)
       const hyper = poison(16)
-      hyper[HYPER.lossScale] = scale
+      hyper[HYPER.gradientScale] = scale
       const want = Reference.crossEntropy(logits, targets, vocab)
       const gradient = want.dlogits(scale)
       const padded = new Float64Array(rows * 4 * ld4)

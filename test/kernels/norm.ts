@@ -115,7 +115,7 @@ export const backwardW = (s: NormShape): Case => {
           p.dispatch(
             Kernels.kernels.columns,
             { x: t.partial, y: t.dw },
-            { n: blocks, lanes: d / 4, first: 0, extra: 0 },
+            { n: blocks, lanes: d / 4, first: 0 },
             d / 4
           )
         }

@@ -1,25 +1,49 @@
-/** adamw.wgsl, and reduce.wgsl's sum, sum_of_squares and finish. */
+/** adamw.wgsl, touched.wgsl, and reduce.wgsl's sum, sum_of_squares, finish and scale_loss. */
+import type { Tensor } from "../../src/gpu/Tensor.ts"
 import { HYPER } from "../../src/Model.ts"
 import { kernels } from "../../src/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
+
+interface Sinks {
+  readonly general: number
+  readonly halves: 1 | 2
+  readonly units: number
+  readonly block: number
+}
 
 export interface AdamWShape {
   readonly rows: number
   readonly d: number
   readonly decay: boolean
   readonly step: number
-  /** Rows before the sinks', halves of a pool of units; with `lazy`, units that are not touched stand still. */
-  readonly lazy?: { readonly general: number; readonly halves: 1 | 2; readonly units: number; readonly block: number }
+  /**
+   * Rows before the sinks', halves of a pool of units. `update` takes the gradient of units that are not touched for 0,
+   * `touched` moves touched ones and no other row.
+   */
+  readonly sinks?: Sinks & { readonly kernel: "update" | "touched" }
   /** Elements an invocation walks, in groups of 4. */
   readonly each?: number
+  /** The gradient overflowed: nothing may move. */
+  readonly skip?: boolean
 }
 
+/** Units 0 and some more are touched, unit 1 is not; in the list's padding stands one that is not. */
+const touch = (random: Random, units: number) => {
+  const touched = Uint32Array.from({ length: units }, (_, u) => (u === 0 ? 1 : u === 1 ? 0 : random.int(2)))
+  const lit = [...touched.keys()].filter((unit) => touched[unit] === 1)
+  return { touched, lit, units: Uint32Array.from({ length: units }, (_, i) => lit[i] ?? 1), count: Uint32Array.of(lit.length) }
+}
+
+const unitOf = ({ block, general, units }: Sinks, row: number): number =>
+  Math.floor(((row - general) % (units * block)) / block)
+
 export const adamw = (s: AdamWShape): Case => {
-  const { d, decay, each = 1, lazy, rows, step } = s
-  const sinks = lazy === undefined ? "" : `, lazy ${lazy.halves} x ${lazy.units} units of ${lazy.block}`
+  const { d, decay, each = 1, rows, sinks, skip = false, step } = s
+  const show = sinks === undefined ? "" : `, ${sinks.kernel} ${sinks.halves} x ${sinks.units} units of ${sinks.block}`
   return makeCase(
-    `adamw ${rows}x${d}, step ${step}, decay ${decay ? "on" : "off"}${sinks}, ${each} each`,
+    `adamw ${rows}x${d}, step ${step}, decay ${decay ? "on" : "off"}${show}, ${each} each${skip ? ", skipped" : ""}`,
     { flops: 14 * rows * d, bytes: 28 * rows * d },
     (random) => {
       const n = rows * d
@@ -48,45 +72,106 @@ export const adamw = (s: AdamWShape): Case => {
       hyper[HYPER.correction2] = 1 / (1 - options.beta2 ** step)
       const stats = poison(4)
       stats[2] = options.gradScale
-      const units = lazy?.units ?? 1
-      const touched = Uint32Array.from({ length: units }, (_, u) => (u === 0 ? 1 : u === 1 ? 0 : random.int(2)))
+      stats[3] = skip ? 1 : 0
+      const { count, touched, units } = touch(random, sinks?.units ?? 1)
+      const given = Float32Array.from(g)
+      const still: Array<number> = []
+      for (let row = 0; row < rows; row++) {
+        const untouched = sinks !== undefined && row >= sinks.general && touched[unitOf(sinks, row)] === 0
+        if (untouched && sinks.kernel === "update") {
+          g.fill(0, row * d, (row + 1) * d)
+          given.set(poison(d), row * d)
+        }
+        if (skip || untouched && sinks.kernel === "touched") still.push(row)
+        if (sinks?.kernel === "touched" && row < sinks.general) still.push(row)
+      }
       const next = Reference.adamw(w, g, m, v, options)
       const frame: Frame = { rows, cols: d, after: 12 }
       const want = { w: placeWant(next.p, frame), m: placeWant(next.m, frame), v: placeWant(next.v, frame) }
-      if (lazy !== undefined) {
-        for (let row = lazy.general; row < rows; row++) {
-          const unit = Math.floor(((row - lazy.general) % (units * lazy.block)) / lazy.block)
-          if (touched[unit] === 1) continue
-          for (const array of Object.values(want)) array.fill(NaN, row * d, (row + 1) * d)
-        }
-      }
+      for (const row of still) for (const array of Object.values(want)) array.fill(NaN, row * d, (row + 1) * d)
       const tolerance = { kind: "updates", atol: 16 * EPS, rtol: 16 * EPS } as const
+      const params = {
+        decay: decay ? 1 : 0,
+        row4: d / 4,
+        sinkRow0: sinks?.general ?? 0,
+        pool: (sinks?.units ?? 1) * (sinks?.block ?? 1),
+        block: sinks?.block ?? 1
+      }
+      const own = { hyper, stats, g: given, w: place(w, frame), m: place(m, frame), v: place(v, frame) }
       return {
-        tensors: { hyper, stats, touched, g, w: place(w, frame), m: place(m, frame), v: place(v, frame) },
+        tensors: sinks?.kernel === "touched" ? { ...own, units, count } : { ...own, touched },
         outputs: {
           w: { want: want.w, ...tolerance },
           m: { want: want.m, ...tolerance },
           v: { want: want.v, ...tolerance }
         },
-        record: (p, t) =>
-          p.dispatch(
-            kernels.adamw,
-            t,
-            {
-              n4: n / 4,
-              decay: decay ? 1 : 0,
-              lazy: lazy === undefined ? 0 : 1,
-              row4: d / 4,
-              sinkRow0: lazy?.general ?? 0,
-              pool: units * (lazy?.block ?? 1),
-              block: lazy?.block ?? 1
-            },
-            Math.ceil(n / 4 / each)
-          )
+        record: (p, t: Record<string, Tensor>) =>
+          sinks?.kernel === "touched"
+            ? p.dispatch(
+              kernels.adamwTouched,
+              t as never,
+              { ...params, halves: sinks.halves },
+              Math.ceil(((rows - sinks.general) * d) / 4 / each)
+            )
+            : p.dispatch(
+              kernels.adamw,
+              t as never,
+              { ...params, n4: n / 4, sinks: sinks === undefined ? 0 : 1 },
+              Math.ceil(n / 4 / each)
+            )
       }
     }
   )
 }
+
+/** touched.wgsl: the gradient's rows of touched units cleared, or their squares summed in lanes. */
+export const touchedRows = (of: "zero" | "sum_of_squares", s: Sinks & { readonly d: number; readonly lanes: number }): Case =>
+  makeCase(
+    `touched ${of} ${s.halves} x ${s.units} units of ${s.block} x ${s.d}, ${s.lanes} lanes`,
+    { flops: 2 * s.halves * s.units * s.block * s.d, bytes: 4 * s.halves * s.units * s.block * s.d },
+    (random) => {
+      const { block, d, general, halves, lanes, units: unitCount } = s
+      const { count, lit, units } = touch(random, unitCount)
+      const pool = unitCount * block
+      const rows = general + halves * pool
+      const g = normals(random, rows * d)
+      const before = normals(random, lanes)
+      const first = 3
+      // the order of touched.wgsl: unit after unit, its halves, its block of rows
+      const elements = lit.flatMap((unit) =>
+        Array.from({ length: halves * block * d }, (_, e) => {
+          const half = Math.floor(e / (block * d))
+          return (general + half * pool + unit * block) * d + (e % (block * d))
+        })
+      )
+      const sums = new Float64Array(lanes)
+      elements.forEach((at, e) => {
+        sums[Math.floor(e / 4) % lanes]! += g[at]! * g[at]!
+      })
+      const cleared = new Float64Array(g.length).fill(NaN)
+      for (const at of elements) cleared[at] = 0
+      const params = { row4: d / 4, sinkRow0: general, pool, block, halves, lanes, first }
+      const frame: Frame = { rows: 1, cols: lanes, at: first, after: 7 }
+      const partial = place(before, frame)
+      return {
+        tensors: of === "zero" ? { units, count, g } : { units, count, g, partial },
+        outputs: of === "zero"
+          ? { g: { want: cleared, kind: "writes", atol: 0, rtol: 0 } }
+          : {
+            partial: {
+              want: placeWant(plus(sums, before), frame),
+              kind: "adds",
+              atol: 16 * EPS * (4 + elements.length / 4 / lanes),
+              rtol: 8 * EPS
+            }
+          },
+        record: (p, t: Record<string, Tensor>) =>
+          of === "zero"
+            ? p.dispatch(kernels.zeroTouched, t as never, params, Math.ceil((halves * pool * d) / 4 / 3))
+            : p.dispatch(kernels.sumOfSquaresTouched, t as never, params, lanes)
+      }
+    }
+  )
 
 /** `n` counts numbers for sum and groups of 4 for sum_of_squares. */
 export const partials = (
@@ -115,26 +200,31 @@ export const partials = (
             rtol: 8 * EPS
           }
         },
-        record: (p, t) => p.dispatch(kernels[of], t, { n, lanes, first, extra: 0 }, lanes)
+        record: (p, t) => p.dispatch(kernels[of], t, { n, lanes, first }, lanes)
       }
     }
   )
 }
 
-/** The loss out of the first `losses` partials, the norm out of the other `squares`. */
+/** The loss out of the first `losses` partials, the norm out of the other `squares`; the next loss scale. */
 export const finish = (s: {
   readonly losses: number
   readonly squares: number
   /** 0: no clipping. */
   readonly clip: number
   readonly slot: number
+  /** Adaptive loss scaling: the scale, the steps since it changed, and whether the gradient overflowed. */
+  readonly scaler?: { readonly scale: number; readonly steps: number; readonly overflow?: "infinite" | "NaN" }
 }): Case =>
   makeCase(
-    `reduce finish: ${s.losses} + ${s.squares} partials, clip ${s.clip}, slot ${s.slot}`,
+    `reduce finish: ${s.losses} + ${s.squares} partials, clip ${s.clip}, slot ${s.slot}` +
+      (s.scaler === undefined ? "" : `, scale ${s.scaler.scale} for ${s.scaler.steps} steps, ${s.scaler.overflow}`),
     { flops: s.losses + s.squares, bytes: 4 * (s.losses + s.squares) },
     (random) => {
       const losses = normals(random, s.losses)
       const squares = Float32Array.from(random.uniforms(s.squares))
+      const { overflow, scale: lossScale = 1, steps = 0 } = s.scaler ?? {}
+      if (overflow !== undefined) squares[s.squares >> 1] = overflow === "NaN" ? NaN : Infinity
       const scale = Math.fround(1 / 29)
       const learningRate = Math.fround(random.uniform())
       const hyper = poison(16)
@@ -143,28 +233,58 @@ export const finish = (s: {
       hyper[HYPER.lossScale] = scale
       hyper[HYPER.slot] = s.slot
       const loss = losses.reduce((a, b) => a + b, 0) * scale
-      const norm = Math.sqrt(squares.reduce((a, b) => a + b, 0))
+      const norm = overflow === undefined ? Math.sqrt(squares.reduce((a, b) => a + b, 0)) / lossScale : 0
       const clip = s.clip === 0 ? 1 : Reference.clipScale(norm, s.clip)
-      const tolerance = { kind: "writes", atol: 16 * EPS, rtol: 16 * EPS * Math.sqrt(s.losses + s.squares) } as const
+      const skip = overflow === undefined ? 0 : 1
+      const tolerance = {
+        // a second run finds another loss scale
+        kind: s.scaler === undefined ? "writes" : "updates",
+        atol: 16 * EPS,
+        rtol: 16 * EPS * Math.sqrt(s.losses + s.squares)
+      } as const
+      const history: Frame = { rows: 1, cols: 4, at: 4 * s.slot, after: 4 * (4 - s.slot) }
+      const next = overflow !== undefined
+        ? [Math.max(1, lossScale / 2), 0]
+        : steps >= 1999 ? [lossScale * 2, 0] : [lossScale, steps + 1]
       return {
-        tensors: { partial: Float32Array.of(...losses, ...squares), hyper, stats: poison(4), history: poison(4 * 5) },
+        tensors: {
+          partial: Float32Array.of(...losses, ...squares),
+          hyper,
+          stats: poison(4),
+          history: poison(4 * 5),
+          scaler: s.scaler === undefined ? poison(2) : Float32Array.of(lossScale, steps)
+        },
         outputs: {
-          stats: { want: placeWant([loss, norm, clip], { rows: 1, cols: 3, after: 1 }), ...tolerance },
-          history: {
-            want: placeWant([loss, norm, learningRate, 0], {
-              rows: 1,
-              cols: 4,
-              at: 4 * s.slot,
-              after: 4 * (4 - s.slot)
-            }),
-            ...tolerance
+          stats: { want: Float64Array.of(loss, norm, skip === 1 ? 0 : clip / lossScale, skip), ...tolerance },
+          history: { want: placeWant([loss, norm, learningRate, lossScale], history), ...tolerance },
+          scaler: {
+            want: s.scaler === undefined ? Float64Array.of(NaN, NaN) : Float64Array.from(next),
+            kind: "updates",
+            atol: 0,
+            rtol: 0
           }
         },
         record: (p, t) =>
-          p.dispatch(kernels.finish, t, { n: s.losses + s.squares, lanes: 0, first: s.losses, extra: 0 }, 1)
+          p.dispatch(
+            kernels.finish,
+            t,
+            { n: s.losses + s.squares, first: s.losses, adaptive: s.scaler === undefined ? 0 : 1 },
+            1
+          )
       }
     }
   )
+
+const scaleLoss: Case = makeCase("reduce scale_loss", { flops: 1, bytes: 12 }, (random) => {
+  const hyper = normals(random, 16)
+  const want = new Float64Array(16).fill(NaN)
+  want[HYPER.gradientScale] = hyper[HYPER.lossScale]! * 1024
+  return {
+    tensors: { scaler: Float32Array.of(1024, 3), hyper },
+    outputs: { hyper: { want, kind: "writes", atol: 0, rtol: 0 } },
+    record: (p, t) => p.dispatch(kernels.scaleLoss, t, {}, 1)
+  }
+})
 
 export const cases: ReadonlyArray<Case> = [
   adamw({ rows: 1, d: 4, decay: true, step: 1 }),
@@ -174,15 +294,42 @@ export const cases: ReadonlyArray<Case> = [
     d: 4,
     decay: true,
     step: 3,
-    lazy: { general: 9, halves: 2, units: 5, block: 8 },
+    sinks: { kernel: "update", general: 9, halves: 2, units: 5, block: 8 },
     each: 4
   }),
-  adamw({ rows: 3 + 65, d: 12, decay: true, step: 100, lazy: { general: 3, halves: 1, units: 65, block: 1 } }),
+  adamw({ rows: 3 + 65, d: 12, decay: true, step: 100, sinks: { kernel: "update", general: 3, halves: 1, units: 65, block: 1 } }),
+  adamw({
+    rows: 9 + 2 * 40,
+    d: 12,
+    decay: true,
+    step: 3,
+    sinks: { kernel: "touched", general: 9, halves: 2, units: 5, block: 8 },
+    each: 4
+  }),
+  adamw({ rows: 3 + 65, d: 4, decay: false, step: 9, sinks: { kernel: "touched", general: 3, halves: 1, units: 65, block: 1 } }),
+  adamw({ rows: 31, d: 12, decay: true, step: 7, skip: true }),
+  adamw({
+    rows: 8 + 40,
+    d: 12,
+    decay: true,
+    step: 3,
+    sinks: { kernel: "touched", general: 8, halves: 1, units: 5, block: 8 },
+    skip: true
+  }),
+  touchedRows("zero", { general: 5, halves: 2, units: 7, block: 8, d: 12, lanes: 0 }),
+  touchedRows("zero", { general: 0, halves: 1, units: 65, block: 1, d: 4, lanes: 0 }),
+  touchedRows("sum_of_squares", { general: 5, halves: 2, units: 7, block: 8, d: 12, lanes: 31 }),
+  touchedRows("sum_of_squares", { general: 3, halves: 1, units: 65, block: 1, d: 4, lanes: 64 }),
   partials("sum", { n: 1, lanes: 64, first: 0 }),
   partials("sum", { n: 200, lanes: 31, first: 5 }),
   partials("sumOfSquares", { n: 31, lanes: 64, first: 64 }),
   partials("sumOfSquares", { n: 133, lanes: 31, first: 1 }),
   finish({ losses: 1, squares: 1, clip: 0, slot: 0 }),
   finish({ losses: 31, squares: 65, clip: 0.5, slot: 3 }),
-  finish({ losses: 64, squares: 64, clip: 1000, slot: 4 })
+  finish({ losses: 64, squares: 64, clip: 1000, slot: 4 }),
+  finish({ losses: 31, squares: 65, clip: 0.001, slot: 1, scaler: { scale: 1024, steps: 7 } }),
+  finish({ losses: 31, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 1999 } }),
+  finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 7, overflow: "infinite" } }),
+  finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1, steps: 1999, overflow: "NaN" } }),
+  scaleLoss
 ]
