@@ -56,7 +56,7 @@ const GROWTH_INTERVAL = 2000.0;
 
 // x[0 .. first) are partials of the loss, x[first .. n) of the squared gradient, which is scaler[0] times too large;
 // stats = loss, norm, factor for gradients, 1 where the step is to be skipped (norm and factor are 0 then).
-// scaler = loss scale, steps since it changed.
+// scaler = loss scale, steps since it changed. An overflow at a scale of 1 is no overflow of f16 and shows in the norm.
 @compute @workgroup_size(1)
 fn finish() {
   var loss = 0.0;
@@ -67,7 +67,7 @@ fn finish() {
   let adaptive = q.adaptive == 1u;
   let scale = select(1.0, scaler[0], adaptive);
   // by its bits: compilers may take for granted that no number is infinite
-  let overflow = adaptive && (bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u;
+  let overflow = scale > 1.0 && (bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u;
   var norm = 0.0;
   var factor = 0.0;
   if (!overflow) {
@@ -82,7 +82,7 @@ fn finish() {
   history[u32(hyper[SLOT])] = vec4f(loss, norm, hyper[0], scale);
   if (!adaptive) { return; }
   if (overflow) {
-    scaler[0] = max(1.0, scale / 2.0);
+    scaler[0] = scale / 2.0;
     scaler[1] = 0.0;
   } else if (scaler[1] + 1.0 >= GROWTH_INTERVAL) {
     scaler[0] = scale * 2.0;

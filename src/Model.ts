@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "./Batch.ts"
-import { CheckpointError, DataError, type DeviceError, type KernelError } from "./Errors.ts"
+import { CheckpointError, DataError, DeviceError, type KernelError } from "./Errors.ts"
 import { Device, type Prepared } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
@@ -92,6 +92,8 @@ export const listParameters = (p: Parameters): ReadonlyArray<Ops.Parameter> => [
   ])
 ]
 
+export type Precision = "f32" | "f16"
+
 /** The shape of a pass. */
 export interface PassShape {
   readonly rows: number
@@ -104,6 +106,13 @@ export interface PassShape {
   readonly output: "train" | "loss" | "logits"
   /** Most bytes of logits that exist at once. Default 64 MiB. */
   readonly logitsBytes?: number
+  /**
+   * Type of activations and of the weights they are multiplied with. Weights themselves, their gradients, the residual
+   * stream and every sum are f32. Default f32.
+   */
+  readonly precision?: Precision
+  /** Keep only the residual stream and compute each block once more on the way back: less memory, a third more work. */
+  readonly recompute?: boolean
 }
 
 const PASS_STATE = ["tokens", "targets", "positions", "documentStart", "segment", "start", "order"] as const
@@ -190,21 +199,37 @@ export const recordPass = (
   const attentionShape = { heads: c.numAttentionHeads, kvHeads: c.kvHeads, headSize: c.headSize }
 
   const p = Program.record(`${shape.output} ${rows}x${seqLen}${gathered ? "" : " masked"}`, target)
-  const embedding = Ops.embedding(p, parameters.embed, n, tensors)
-  let x = embedding.y
-  const blocks = parameters.layers.map((layer, i) => {
+  const type: Tensor.ElementType = shape.precision ?? "f32"
+  const block = (i: number, x: Tensor.Tensor) => {
     p.scope(`layers.${i}`)
-    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps)
+    const layer = parameters.layers[i]!
+    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type)
     const qkv = Ops.linear(p, norm1.y, layer.qkv, n)
     const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
     const o = Ops.linear(p, attention.y, layer.o, n, x)
-    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps)
+    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type)
     const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors)
-    x = mlp.y
-    return { norm1, qkv, attention, o, norm2, mlp }
+    return {
+      y: mlp.y,
+      /** Takes the gradient of the residual stream behind the block and leaves that before it, in place. */
+      backward: (dx: Tensor.Tensor) => {
+        p.scope(`layers.${i}`)
+        norm2.backward(mlp.backward(dx), dx, true)
+        norm1.backward(qkv.backward(attention.backward(o.backward(dx))), dx, true)
+      }
+    }
+  }
+
+  const embedding = Ops.embedding(p, parameters.embed, n, tensors)
+  /** The residual stream before each block, and behind the last. */
+  const stream = [embedding.y]
+  const blocks = parameters.layers.map((_, i) => {
+    const recorded = block(i, stream[i]!)
+    stream.push(recorded.y)
+    return recorded
   })
   p.scope("")
-  const norm = Ops.rmsNorm(p, x, parameters.norm, n, c.rmsNormEps)
+  const norm = Ops.rmsNorm(p, stream.at(-1)!, parameters.norm, n, c.rmsNormEps, type)
   if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
   const dnorm = Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
     train: shape.output === "train",
@@ -215,15 +240,14 @@ export const recordPass = (
     const dx = p.scratch("dx", [n, c.hiddenSize])
     norm.backward(dnorm, dx, false)
     for (let i = blocks.length - 1; i >= 0; i--) {
-      p.scope(`layers.${i}`)
-      const block = blocks[i]!
-      block.norm2.backward(block.mlp.backward(dx), dx, true)
-      block.norm1.backward(block.qkv.backward(block.attention.backward(block.o.backward(dx))), dx, true)
+      const recorded = shape.recompute === true ? block(i, stream[i]!) : blocks[i]!
+      recorded.backward(dx)
     }
     p.scope("")
     embedding.backward(dx)
   }
-  return { shape, gathered, maxSegments, tensors, program: p.finish() }
+  const program = p.finish()
+  return { shape, gathered, maxSegments, tensors, program: shape.recompute === true ? Program.prune(program) : program }
 }
 
 /** cos and sin of every position and pair, [seqLen, half, 2]; computed in float64. */
@@ -270,6 +294,7 @@ export interface ModelService {
   readonly parameters: ReadonlyArray<Ops.Parameter>
   /** The step's scalars, places as in HYPER. */
   readonly hyper: Tensor.Tensor
+  readonly precision: Precision
   /** Record, allocate and compile a pass; it lives until the scope closes. */
   readonly compile: (shape: PassShape) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
   /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
@@ -292,6 +317,10 @@ export interface ModelOptions {
   readonly seed?: number
   /** Force every pass to gather or to mask. Default: gather where possible. */
   readonly compute?: "gathered" | "masked"
+  /** Of every pass; `f16` needs an adapter with `shader-f16`, and the Trainer then scales the loss. Default f32. */
+  readonly precision?: Precision
+  /** Of the training pass: see PassShape. Default false. */
+  readonly recompute?: boolean
 }
 
 /** Initial weights of one parameter, in the internal layout. */
@@ -451,6 +480,13 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   Effect.gen(function*() {
     const device = yield* Device
     const scope = yield* Effect.scope
+    const { precision = "f32", recompute = false } = options
+    if (precision === "f16" && !device.features.has("shader-f16")) {
+      return yield* new DeviceError({
+        reason: "Feature",
+        detail: `${device.name} has no f16 (the WebGPU feature shader-f16): choose precision "f32" or another adapter`
+      })
+    }
     const handles = parametersOf(config)
     const parameters = listParameters(handles)
     const hyper = Tensor.make("hyper", [16])
@@ -460,7 +496,14 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
       const compute = shape.compute ?? (options.compute === "masked" ? "masked" : undefined)
       const pass = yield* Effect.try({
-        try: () => recordPass(config, handles, hyper, { ...shape, ...(compute === undefined ? {} : { compute }) }, device.target),
+        try: () =>
+          recordPass(
+            config,
+            handles,
+            hyper,
+            { precision, recompute, ...shape, ...(compute === undefined ? {} : { compute }) },
+            device.target
+          ),
         catch: (error) => {
           if (error instanceof DataError) return error
           throw error
@@ -605,6 +648,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       config,
       parameters,
       hyper,
+      precision,
       compile,
       evaluate,
       logits,

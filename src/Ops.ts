@@ -114,22 +114,34 @@ export const matmulTN = (
 /** Columns padded to whole groups of four. */
 const padded = (n: number): number => Math.ceil(n / 4) * 4
 
-/** Rows [row0, row0 + rows) of a matrix [*, cols], transposed into scratch [cols, padded(rows)]. */
-const transposed = (p: Recorder, name: string, w: Tensor.Tensor, rows: number, cols: number, row0 = 0): View => {
+/** The first `rows` rows of a weight [*, cols], transposed into scratch [cols, padded(rows)] of a type. */
+const transposed = (p: Recorder, w: Parameter, rows: number, cols: number, type: Tensor.ElementType): View => {
   const ld = padded(rows)
-  const tensor = p.scratch(name, [cols, ld])
+  const tensor = p.scratch(`${w.name}.transposed`, [cols, ld], type)
   p.dispatch(
     kernels.transpose,
-    { x: w, y: tensor },
-    { rows, cols, in0: row0 * cols, ldi: cols, out0: 0, ldo4: ld / 4 },
+    { x: w.value, y: tensor },
+    { rows, cols, in0: 0, ldi: cols, out0: 0, ldo4: ld / 4 },
     (ld / 4) * cols
   )
   return { tensor, ld }
 }
 
+/** The first rows of an f32 matrix in a type: itself, or a copy in scratch where the type is another. */
+const typed = (p: Recorder, x: Tensor.Tensor, rows: number, type: Tensor.ElementType): Tensor.Tensor => {
+  if (x.type === type) return x
+  const cols = x.shape[1]!
+  const y = p.scratch(`${x.name}.${type}`, [rows, cols], type)
+  p.dispatch(kernels.cast, { x, y }, { n4: (rows * cols) / 4, x0: 0 }, (rows * cols) / 4)
+  return y
+}
+
 /**
  * y = x w^T, w [out, in] as Hugging Face stores it; with `residual`, y = residual + x w^T.
  * The backward closure takes dy, adds to the weight's gradient and returns dx.
+ *
+ * Mixed precision follows the type of x, here and in every op below: products multiply factors of that type, y and dx have
+ * it, too, except that the residual stream and its gradient, weights and their gradients are f32.
  */
 export const linear = (
   p: Recorder,
@@ -139,10 +151,10 @@ export const linear = (
   residual?: Tensor.Tensor
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
   const [out, input] = w.value.shape as [number, number]
-  const y = p.scratch(`${w.name}.y`, [tokens, out])
+  const y = p.scratch(`${w.name}.y`, [tokens, out], residual === undefined ? x.type : "f32")
   matmulNN(p, {
     a: { tensor: x, ld: input },
-    b: transposed(p, `${w.name}.transposed`, w.value, out, input),
+    b: transposed(p, w, out, input, x.type),
     c: { tensor: y, ld: out },
     m: tokens,
     n: out,
@@ -151,11 +163,12 @@ export const linear = (
   })
   return {
     y,
-    backward: (dy) => {
-      const dx = p.scratch(`${w.name}.dx`, [tokens, input])
+    backward: (dout) => {
+      const dy = typed(p, dout, tokens, x.type)
+      const dx = p.scratch(`${w.name}.dx`, [tokens, input], x.type)
       matmulNN(p, {
         a: { tensor: dy, ld: out },
-        b: { tensor: w.value, ld: input },
+        b: { tensor: typed(p, w.value, out, x.type), ld: input },
         c: { tensor: dx, ld: input },
         m: tokens,
         n: input,
@@ -177,16 +190,17 @@ export const linear = (
 /** Rows a block of the norm weight's gradient sums; fixed, so that the order of sums is. */
 const NORM_BLOCK = 32
 
-/** The backward closure takes dy and writes (or adds to) dx. */
+/** y is of `type`. The backward closure takes dy and writes (or adds to) dx. */
 export const rmsNorm = (
   p: Recorder,
   x: Tensor.Tensor,
   w: Parameter,
   tokens: number,
-  eps: number
+  eps: number,
+  type: Tensor.ElementType
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => void } => {
   const d = w.value.shape[0]!
-  const y = p.scratch(`${w.name}.y`, [tokens, d])
+  const y = p.scratch(`${w.name}.y`, [tokens, d], type)
   const rstd = p.scratch(`${w.name}.rstd`, [tokens])
   const params = { rows: tokens, n4: vec4(d, w.name), eps, block: NORM_BLOCK, add: 0 }
   const forward = Kernels.rmsNorm(p.target)
@@ -249,7 +263,7 @@ export const attention = (
       tokens * (heads + kvHeads) * (headSize / 2)
     )
   turn(qkv, 1)
-  const y = p.scratch("attention", [tokens, heads * headSize])
+  const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
   const lse = p.scratch("lse", [tokens, heads])
   const forward = Kernels.attention(p.target)
   p.dispatch(
@@ -262,7 +276,7 @@ export const attention = (
     y,
     backward: (dout) => {
       const delta = p.scratch("delta", [tokens, heads])
-      const dqkv = p.scratch("dqkv", [tokens, ld])
+      const dqkv = p.scratch("dqkv", [tokens, ld], qkv.type)
       const products = Kernels.attentionDelta(p.target)
       p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
@@ -323,7 +337,8 @@ export const mlp = (
   const pack = (w: Parameter, halves: 1 | 2, row0: number, form: "rows" | "transposed"): { view: View; per: PerSegment } => {
     const g = gathered!
     const columns = halves * g.active
-    const tensor = p.scratch(`${w.name}.packed`, form === "rows" ? [g.maxSegments, columns, d] : [g.maxSegments, d, columns])
+    const shape = form === "rows" ? [g.maxSegments, columns, d] : [g.maxSegments, d, columns]
+    const tensor = p.scratch(`${w.name}.packed`, shape, x.type)
     p.dispatch(
       form === "rows" ? kernels.packRows : kernels.packTransposed,
       { w: w.value, activeUnits: g.inputs.activeUnits, segmentCount: g.inputs.segmentCount, out: tensor },
@@ -359,10 +374,10 @@ export const mlp = (
     )
   }
 
-  const gu = p.scratch("gate_up", [tokens, 2 * width])
+  const gu = p.scratch("gate_up", [tokens, 2 * width], x.type)
   matmulNN(p, {
     a: { tensor: x, ld: d },
-    b: transposed(p, `${gateUp.name}.transposed`, gateUp.value, 2 * plain, d),
+    b: transposed(p, gateUp, 2 * plain, d, x.type),
     c: { tensor: gu, ld: 2 * width },
     m: tokens,
     n: 2 * plain,
@@ -380,14 +395,14 @@ export const mlp = (
       perSegment: packed.per
     })
   }
-  const h = p.scratch("hidden", [tokens, width])
+  const h = p.scratch("hidden", [tokens, width], x.type)
   const coefStride = 1 + sink / block
   const swiglu = { rows: tokens, general4: general / 4, sink4: sink / 4, coefStride }
   p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h }, swiglu, (tokens * width) / 4)
   const y = p.scratch("mlp", [tokens, d])
   matmulNN(p, {
     a: { tensor: h, ld: width },
-    b: { tensor: down.value, ld: d },
+    b: { tensor: typed(p, down.value, plain, x.type), ld: d },
     c: { tensor: y, ld: d },
     m: tokens,
     n: d,
@@ -409,11 +424,12 @@ export const mlp = (
   }
   return {
     y,
-    backward: (dy) => {
-      const dh = p.scratch("dhidden", [tokens, width])
+    backward: (dout) => {
+      const dy = typed(p, dout, tokens, x.type)
+      const dh = p.scratch("dhidden", [tokens, width], x.type)
       matmulNN(p, {
         a: { tensor: dy, ld: d },
-        b: transposed(p, `${down.name}.transposed`, down.value, plain, d),
+        b: transposed(p, down, plain, d, x.type),
         c: { tensor: dh, ld: width },
         m: tokens,
         n: plain,
@@ -440,17 +456,17 @@ export const mlp = (
         })
         sinkGradient(down, 1, general, h, general, width, dy)
       }
-      const dgu = p.scratch("dgate_up", [tokens, 2 * width])
+      const dgu = p.scratch("dgate_up", [tokens, 2 * width], x.type)
       p.dispatch(
         kernels.swigluBackward(block),
         { gu, coef: inputs.coef, segment: inputs.segment, dh, dgu },
         swiglu,
         (tokens * width) / 4
       )
-      const dx = p.scratch("mlp.dx", [tokens, d])
+      const dx = p.scratch("mlp.dx", [tokens, d], x.type)
       matmulNN(p, {
         a: { tensor: dgu, ld: 2 * width },
-        b: { tensor: gateUp.value, ld: d },
+        b: { tensor: typed(p, gateUp.value, 2 * plain, x.type), ld: d },
         c: { tensor: dx, ld: d },
         m: tokens,
         n: d,
@@ -507,12 +523,13 @@ export const headLoss = (
   const [vocab, d] = head.value.shape as [number, number]
   const ld = padded(vocab)
   const chunk = Math.max(8, Math.min(tokens, Math.floor((options.chunkBytes ?? LOGITS_BYTES) / (ld * 4) / 8) * 8))
-  const weight = transposed(p, "head.transposed", head.value, vocab, d)
+  const weight = transposed(p, head, vocab, d, x.type)
+  const rowsOfHead = options.train ? typed(p, head.value, vocab, x.type) : undefined
   const entropy = Kernels.crossEntropy(p.target)
-  const dx = options.train ? p.scratch("head.dx", [tokens, d]) : undefined
+  const dx = options.train ? p.scratch("head.dx", [tokens, d], x.type) : undefined
   for (let first = 0; first < tokens; first += chunk) {
     const rows = Math.min(chunk, tokens - first)
-    const logits = p.scratch("logits", [rows, ld])
+    const logits = p.scratch("logits", [rows, ld], x.type)
     matmulNN(p, {
       a: { tensor: x, at: first * d, ld: d },
       b: weight,
@@ -527,10 +544,10 @@ export const headLoss = (
       { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 },
       entropy.grid(rows)
     )
-    if (dx === undefined) continue
+    if (dx === undefined || rowsOfHead === undefined) continue
     matmulNN(p, {
       a: { tensor: logits, ld },
-      b: { tensor: head.value, ld: d },
+      b: { tensor: rowsOfHead, ld: d },
       c: { tensor: dx, at: first * d, ld: d },
       m: rows,
       n: d,
@@ -554,7 +571,7 @@ export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, token
   const ld = logits.shape[1]!
   matmulNN(p, {
     a: { tensor: x, ld: d },
-    b: transposed(p, "head.transposed", head.value, vocab, d),
+    b: transposed(p, head, vocab, d, x.type),
     c: { tensor: logits, ld },
     m: tokens,
     n: ld,

@@ -87,7 +87,9 @@ const trainerState = Schema.Struct({
   step: Schema.Number,
   cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
   steps: Schema.Number,
-  config: Schema.Unknown
+  config: Schema.Unknown,
+  /** Of mixed precision: the scale, and the steps since it changed. */
+  lossScale: Schema.optional(Schema.Array(Schema.Number))
 })
 
 const make = (config: TrainConfig): Effect.Effect<
@@ -112,6 +114,7 @@ const make = (config: TrainConfig): Effect.Effect<
       config.logEvery,
       {
         target: device.target,
+        lossScaling: model.precision === "f16",
         // exactly so many a document by a permutation; by the other assignments any number
         ...(sinks?.assignment === "permutation"
           ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -191,7 +194,13 @@ const make = (config: TrainConfig): Effect.Effect<
         config: huggingFaceConfig(model.config),
         model: yield* model.exportTensors,
         optimizer: yield* readMoments,
-        trainerState: { step: at, cursor, steps, config: encodedConfig },
+        trainerState: {
+          step: at,
+          cursor,
+          steps,
+          config: { ...encodedConfig, precision: model.precision },
+          ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
+        },
         tokenizer: data.tokenizer.toJSON()
       })
       lastSaved = { step: at, path }
@@ -210,8 +219,9 @@ const make = (config: TrainConfig): Effect.Effect<
         Effect.mapError((error) => mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
       )
       const differing = differences(
-        { config: huggingFaceConfig(model.config), training: { ...encodedConfig, steps } },
-        { config: snapshot.config, training: { ...(state.config as object), steps: state.steps } }
+        { config: huggingFaceConfig(model.config), training: { ...encodedConfig, precision: model.precision, steps } },
+        // runs of before there was a choice were f32
+        { config: snapshot.config, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
       ).filter((line) => !FREE.has(line.split(" ")[0]!.split(".").at(-1)!))
       if (differing.length > 0) {
         return yield* mismatch(
@@ -238,6 +248,9 @@ const make = (config: TrainConfig): Effect.Effect<
         },
         catch: (error) => error as CheckpointError
       })
+      if (optimizer.scaler !== undefined && state.lossScale !== undefined) {
+        device.write(optimizer.scaler, Float32Array.from(state.lossScale))
+      }
       step = state.step
       cursor = state.cursor
       lastSaved = { step, path }

@@ -22,6 +22,8 @@ const cases: ReadonlyArray<{
   readonly compute?: "gathered" | "masked"
   readonly documents: ReadonlyArray<ReadonlyArray<readonly [length: number, id: bigint]>>
   readonly mode: SinkMode
+  readonly precision?: "f16"
+  readonly recompute?: boolean
 }> = (() => {
   const base = {
     vocabSize: 61,
@@ -52,6 +54,9 @@ const cases: ReadonlyArray<{
     { name: "gathered sinks, untied, one deleted", config: untied, compute: "gathered", documents: aligned, mode: { mode: "own", except: [2n] } },
     { name: "gathered sinks, off, rescaled", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "off", rescale: "count" } },
     { name: "gathered sinks, ragged documents", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" } },
+    { name: "gathered sinks, recomputed", config: gathered, compute: "gathered", documents: ragged, mode: { mode: "own" }, recompute: true },
+    { name: "gathered sinks, f16", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, precision: "f16" },
+    { name: "masked sinks, f16, recomputed", config: bernoulli, documents: ragged, mode: { mode: "own" }, precision: "f16", recompute: true },
     { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged, mode: { mode: "own" } },
     { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged, mode: { mode: "all" } },
     { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },
@@ -76,8 +81,15 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments, segments.ids.length)
         expect(coef.length).toBe(segments.ids.length * width)
 
-        const model = yield* Model.make(c.config)
         const dev = yield* Device
+        const half = c.precision === "f16"
+        const options = { precision: c.precision ?? "f32", recompute: c.recompute ?? false } as const
+        if (half && !dev.features.has("shader-f16")) {
+          const refused = yield* Effect.flip(Model.make(c.config, options))
+          expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
+          return
+        }
+        const model = yield* Model.make(c.config, options)
         const handles = model.parameters
         for (const p of handles) dev.write(p.value, Float32Array.from(params[p.name]!))
         yield* dev.allocate(handles.map((p) => p.gradient))
@@ -93,20 +105,32 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         })
         expect(pass.gathered).toBe(c.compute === "gathered")
         const { scored } = pass.load(batch, c.mode)
-        dev.write(model.hyper, Float32Array.of(1 / scored, 1 / scored), ModelModule.HYPER.lossScale)
+        // small gradients would lose their digits in f16
+        const lossScale = half ? 128 : 1
+        dev.write(model.hyper, Float32Array.of(1 / scored, lossScale / scored), ModelModule.HYPER.lossScale)
         dev.submit(pass.prepared)
 
         const want = Reference.forward(reference, params, batch, Float64Array.from(coef), segments.segment)
         const gradients = Reference.backward(reference, params, batch, Float64Array.from(coef), segments.segment, want)
-        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want.tokenLoss, { name: "loss", rtol: 2e-5, atol: 2e-5 })
-        expect([...((yield* dev.read(pass.tensors.rank)) as Uint32Array)]).toEqual([...want.rank])
+        // half precision keeps 11 bits of every activation
+        const lost = half ? 500 : 1
+        const tolerance = { rtol: 2e-5 * lost, atol: 2e-5 * lost }
+        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want.tokenLoss, { name: "loss", ...tolerance })
+        const ranks = [...((yield* dev.read(pass.tensors.rank)) as Uint32Array)]
+        if (half) expectClose(ranks, want.rank, { name: "ranks", atol: 3, rtol: 0 })
+        else expect(ranks).toEqual([...want.rank])
         for (const p of handles) {
           const got = (yield* dev.read(p.gradient)) as Float32Array
           const scale = Math.max(...gradients[p.name]!.map(Math.abs))
-          expectClose(got.map((x) => x - 1), gradients[p.name]!, { name: `gradient of ${p.name}`, rtol: 1e-4, atol: 3e-6 + 2e-5 * scale })
+          const gradient = got.map((x) => (x - 1) / lossScale)
+          expectClose(gradient, gradients[p.name]!, {
+            name: `gradient of ${p.name}`,
+            rtol: 1e-4 * lost,
+            atol: 3e-6 + 2e-5 * scale * (half ? 1500 : 1)
+          })
         }
         const logits = yield* model.logits(batch, c.mode)
-        expectClose(logits, want.logits, { name: "logits", rtol: 1e-4, atol: 5e-5 })
+        expectClose(logits, want.logits, { name: "logits", rtol: 1e-4 * lost, atol: 5e-5 * lost })
       }))
   }
 })

@@ -97,6 +97,19 @@ export const record = (name: string, target: Target = portable): Recorder => {
   }
 }
 
+/** The Program without dispatches whose results nobody reads: what recomputation records for its side results only. */
+export const prune = (program: Program): Program => {
+  const live = new Set<Tensor.Tensor>()
+  const dispatches = program.dispatches.slice().reverse().filter(({ kernel, tensors }) => {
+    const needed = kernel.bindings.some(([, access], i) =>
+      access === "write" && (tensors[i]!.kind === "state" || live.has(tensors[i]!))
+    )
+    if (needed) for (const tensor of tensors) live.add(tensor)
+    return needed
+  })
+  return { ...program, dispatches: dispatches.reverse() }
+}
+
 /** Which buffer each scratch tensor of a Program uses, and how large those buffers are. */
 export interface Plan {
   readonly slots: ReadonlyArray<number>

@@ -244,7 +244,7 @@ export const finish = (s: {
       } as const
       const history: Frame = { rows: 1, cols: 4, at: 4 * s.slot, after: 4 * (4 - s.slot) }
       const next = overflow !== undefined
-        ? [Math.max(1, lossScale / 2), 0]
+        ? [lossScale / 2, 0]
         : steps >= 1999 ? [lossScale * 2, 0] : [lossScale, steps + 1]
       return {
         tensors: {
@@ -330,6 +330,6 @@ export const cases: ReadonlyArray<Case> = [
   finish({ losses: 31, squares: 65, clip: 0.001, slot: 1, scaler: { scale: 1024, steps: 7 } }),
   finish({ losses: 31, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 1999 } }),
   finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 7, overflow: "infinite" } }),
-  finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1, steps: 1999, overflow: "NaN" } }),
+  finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 2, steps: 1999, overflow: "NaN" } }),
   scaleLoss
 ]
