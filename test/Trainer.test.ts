@@ -13,7 +13,7 @@ import { describe, expect } from "vitest"
 import { Checkpoints, type Snapshot } from "../src/Checkpoints.ts"
 import { DataStream, type DataConfigInput } from "../src/DataStream.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { initialValue, listParameters, Model, parametersOf, toHuggingFace } from "../src/Model.ts"
+import { initialValue, listParameters, Model, type ModelOptions, parametersOf, toHuggingFace } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import { learningRateAt, OptimizerConfig } from "../src/Optimizer.ts"
@@ -31,10 +31,11 @@ const device = NodeDevice.layer()
 const app = (
   training: Partial<ConstructorParameters<typeof TrainConfig>[0]> = {},
   model: ModelConfig = miniatureModel,
-  data: DataConfigInput = {}
+  data: DataConfigInput = {},
+  options: ModelOptions = {}
 ) =>
   Trainer.layer(new TrainConfig({ steps: 12, logEvery: 3, ...training })).pipe(
-    Layer.provideMerge(Model.layer(model, { seed: 5 })),
+    Layer.provideMerge(Model.layer(model, { seed: 5, ...options })),
     Layer.provideMerge(miniatureData(data))
   )
 
@@ -125,6 +126,37 @@ layer(device)("training", (it) => {
         expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight, trainerState: null })
       }
     }))
+
+  it.effect("mixed precision keeps near f32, resumes bit for bit, and is refused where the adapter has no f16", () =>
+    Effect.gen(function*() {
+      const half = (training: Parameters<typeof app>[0] = {}) => app(training, undefined, undefined, { precision: "f16" })
+      if (!(yield* Device).features.has("shader-f16")) {
+        const refused = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(half(), Checkpoints.layerMemory)))
+        expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
+        return
+      }
+      const losses = (layer: ReturnType<typeof app>) =>
+        Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
+          Effect.map((list) => list.flatMap((e) => (e._tag === "Stepped" ? [e.loss, e.gradNorm] : []))),
+          Effect.provide(Layer.provide(layer, Checkpoints.layerMemory))
+        )
+      expectClose(yield* losses(half()), yield* losses(app()), { name: "loss and norm", rtol: 5e-3 })
+
+      const straight = yield* Effect.zipRight(runToEnd, latest).pipe(
+        Effect.provide(Layer.provideMerge(half(), Checkpoints.layerMemory))
+      )
+      expect(straight.trainerState).toMatchObject({ lossScale: [65536, 12] })
+      const store = yield* checkpointsLayer
+      yield* Effect.flatMap(Trainer, (trainer) =>
+        trainer.run.pipe(
+          Stream.takeUntil((e) => e._tag === "Saved"),
+          Stream.runDrain
+        )).pipe(Effect.provide(Layer.provide(half({ saveEvery: 5 }), store)))
+      const mismatch = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(app(), store)))
+      expect(mismatch.message).toContain("training.precision is \"f32\", was \"f16\"")
+      yield* Effect.provide(runToEnd, Layer.provide(half(), store))
+      expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight, trainerState: null })
+    }), 120_000)
 
   it.effect("an interrupted run saves what it learned and goes on from there", () =>
     Effect.gen(function*() {
