@@ -34,6 +34,50 @@ export const kernels = {
     },
     constants: TILE
   }),
+  matmulTiledNN: Kernel.make({
+    file: "matmul_tiled",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 64 }
+  }),
+  matmulTiledTN: Kernel.make({
+    file: "matmul_tiled",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 64 }
+  }),
+  matmulMatrixNN: Kernel.make({
+    file: "matmul_matrix",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 128 }
+  }),
+  matmulMatrixTN: Kernel.make({
+    file: "matmul_matrix",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 128 }
+  }),
   transpose: Kernel.make({
     file: "transpose",
     entry: "forward",
@@ -255,26 +299,49 @@ export interface Choice<K extends Kernel.Kernel, Size extends ReadonlyArray<unkn
   readonly grid: (...size: Size) => Grid
 }
 
+/** Whether a target's workgroups share tiles and rows in workgroup memory. */
+const shares = ({ family }: Target): boolean => family === "gpu" || family === "tensor"
+
+/** Whether a product of these runs on matrix units: kernels/matmul_matrix.wgsl is made of subgroups of 32. */
+const onMatrixUnits = (target: Target, types: { readonly a: ElementType; readonly b: ElementType }): boolean =>
+  target.family === "tensor" && target.subgroupSize === 32 && types.a === "f16" && types.b === "f16"
+
+/** One workgroup of a kernel for each of so many tiles: across, and down where there are two dimensions. */
+const workgroups = (kernel: Kernel.Kernel, across: number, down?: number): Grid =>
+  down === undefined ? across * kernel.constants["WX"]! : [across * kernel.constants["WX"]!, down]
+
 /** Rows of one tile of matmulNN, which must not straddle two segments (Segments.tilesOf). */
-export const tileRows = (_target: Target): number => 8
+export const tileRows = (target: Target): number => (shares(target) ? 64 : 8)
 
 /** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
 export const matmulNN = (
   target: Target,
-  _types: { readonly a: ElementType; readonly b: ElementType }
-): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => ({
-  kernel: kernels.matmulNN,
-  grid: (m, n, tiles) => [Math.ceil(n / 8), tiles ?? Math.ceil(m / tileRows(target))]
-})
+  types: { readonly a: ElementType; readonly b: ElementType }
+): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
+  if (shares(target)) {
+    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixNN : kernels.matmulTiledNN
+    return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / 64), tiles ?? Math.ceil(m / 64)) }
+  }
+  return {
+    kernel: kernels.matmulNN,
+    grid: (m, n, tiles) => [Math.ceil(n / 8), tiles ?? Math.ceil(m / tileRows(target))]
+  }
+}
 
 /** c[m, n] += a^T b. */
 export const matmulTN = (
-  _target: Target,
-  _types: { readonly a: ElementType; readonly b: ElementType }
-): Choice<typeof kernels.matmulTN, [m: number, n: number]> => ({
-  kernel: kernels.matmulTN,
-  grid: (m, n) => [Math.ceil(n / 8), Math.ceil(m / 8)]
-})
+  target: Target,
+  types: { readonly a: ElementType; readonly b: ElementType }
+): Choice<typeof kernels.matmulTN, [m: number, n: number]> => {
+  if (shares(target)) {
+    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixTN : kernels.matmulTiledTN
+    return { kernel, grid: (m, n) => workgroups(kernel, Math.ceil(n / 64), Math.ceil(m / 64)) }
+  }
+  return {
+    kernel: kernels.matmulTN,
+    grid: (m, n) => [Math.ceil(n / 8), Math.ceil(m / 8)]
+  }
+}
 
 /** The gradient of `rows` sink neurons (of all touched units, in blocks) of width n. */
 export const sinkGradient = (_target: Target): Choice<typeof kernels.sinkGradient, [rows: number, n: number]> => ({

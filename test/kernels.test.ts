@@ -47,7 +47,7 @@ const seed = Number(process.env["MEMSINKS_TEST_SEED"] ?? Date.now() % 2 ** 31)
 const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul(hash, 31) + c.charCodeAt(0) | 0, seed)
 
 /** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
-const unfolded = new Set(["matmul", "sink_gradient", "reduce"])
+const unfolded = new Set(["matmul", "matmul_tiled", "matmul_matrix", "sink_gradient", "reduce"])
 
 /** The same dispatches with one-dimensional grids folded into two, as long ones are, and a few invocations too many. */
 const fold = (program: Program.Program): Program.Program => ({
@@ -98,6 +98,9 @@ const tensorsOf = (built: Built, f16: ReadonlySet<string>) =>
       })
     ])
   )
+
+/** A family's target, whatever runs it: matrix units are those of subgroups of 32. */
+const targetOf = (family: Family): Target => ({ family, subgroupSize: family === "tensor" ? 32 : 4 })
 
 const record = (c: Case, built: Built, f16: ReadonlySet<string> = new Set(), target: Target = portable) => {
   const tensors = tensorsOf(built, f16)
@@ -169,9 +172,9 @@ layer(device)("kernels against the float64 reference", (it) => {
   const runs = cases.flatMap((c) => {
     const seen = new Set<string>()
     return families.flatMap((family) => {
-      const f16 = f16Tensors(c, c.build(makeRandom(1)), { family, subgroupSize: 4 })
+      const target = targetOf(family)
+      const f16 = f16Tensors(c, c.build(makeRandom(1)), target)
       return [new Set<string>(), f16].flatMap((half) => {
-        const target = { family, subgroupSize: 4 }
         const { program } = record(c, c.build(makeRandom(1), target), half, target)
         const keys = program.dispatches.map((d) => Kernel.key(d.kernel)).join()
         if (seen.has(keys)) return []
@@ -235,10 +238,14 @@ const nameOf = ({ entry, file }: Kernel.Kernel): string => `${file}.${entry}`
 
 describe("case tables", () => {
   const programs = cases.flatMap((c) =>
-    families.map((family) => {
-      const target = { family, subgroupSize: 4 }
+    families.flatMap((family) => {
+      const target = targetOf(family)
       const built = c.build(makeRandom(1), target)
-      return { c, built, program: record(c, built, new Set(), target).program }
+      return [new Set<string>(), f16Tensors(c, built, target)].map((f16) => ({
+        c,
+        built,
+        program: record(c, built, f16, target).program
+      }))
     })
   )
 

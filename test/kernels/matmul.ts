@@ -213,9 +213,13 @@ export const cases: ReadonlyArray<Case> = [
     c: { at: 16, gap: 12 }
   }),
   nn({ m: 24, n: 72, k: 12, mode: "add", segments: [9, 15], a: { at: 7, gap: 9 } }),
+  // several tiles of 64 in each dimension, none full
+  nn({ m: 130, n: 76, k: 40, a: { gap: 8 } }),
+  nn({ m: 150, n: 68, k: 20, segments: [64, 3, 70, 13], segmentGap: 4 }),
   tn({ m: 1, n: 4, k: 1 }),
   tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   tn({ m: 65, n: 132, k: 33 }),
+  tn({ m: 131, n: 64, k: 20, b: { gap: 4 } }),
   transpose({ rows: 1, cols: 1 }),
   transpose({ rows: 31, cols: 65, x: { at: 7, gap: 2 }, extraGroups: 2, out0: 3 }),
   transpose({ rows: 65, cols: 31 }),
