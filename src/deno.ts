@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { DeviceError } from "./Errors.ts"
+import { tuned } from "./Autotune.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
 
@@ -50,4 +51,4 @@ export const listAdapters: Effect.Effect<ReadonlyArray<string>, DeviceError> = A
  * of its own: bind it to a constant and provide that.
  */
 export const layer = (options: DenoOptions = {}): Layer.Layer<Device, DeviceError> =>
-  Layer.scoped(Device, Effect.flatMap(openGpu(options), Device.make))
+  Layer.scoped(Device, openGpu(options).pipe(Effect.flatMap(Device.make), Effect.flatMap((device) => tuned(device))))

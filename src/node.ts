@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import { constants } from "node:os"
 import process from "node:process"
 import type { DeviceError } from "./Errors.ts"
+import { tuned } from "./Autotune.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
 
@@ -40,4 +41,4 @@ export const listAdapters: Effect.Effect<ReadonlyArray<string>, DeviceError> = A
  * of its own: bind it to a constant and provide that.
  */
 export const layer = (options: Adapter.AdapterOptions = {}): Layer.Layer<Device, DeviceError> =>
-  Layer.scoped(Device, Effect.flatMap(openGpu(options), Device.make))
+  Layer.scoped(Device, openGpu(options).pipe(Effect.flatMap(Device.make), Effect.flatMap((device) => tuned(device))))

@@ -19,7 +19,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
   ["Kernels", /^src\/Kernels\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],
-  ["Optimizer", /^src\/Optimizer\.ts$/],
+  ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
   ["Trainer, MemoryPlan", /^src\/(Trainer|MemoryPlan)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],

@@ -42,6 +42,8 @@ export interface DeviceService {
   readonly name: string
   readonly kind: OpenGpu["kind"]
   readonly reason: string
+  /** As the driver describes itself. */
+  readonly driver: string
   readonly limits: Limits
   readonly features: ReadonlySet<string>
   /** Which kernels run best here; Programs for this device are recorded for it. */
@@ -399,6 +401,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       name: open.name,
       kind: open.kind,
       reason: open.reason,
+      driver: [adapter.info.vendor, adapter.info.architecture, adapter.info.device, adapter.info.description].join(" "),
       limits: {
         maxBufferSize: device.limits.maxBufferSize,
         maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,

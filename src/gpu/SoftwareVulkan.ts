@@ -81,7 +81,7 @@ const writeAtomically = (files: ReadonlyMap<string, Uint8Array>, directory: stri
 }
 
 /** Folders to try, best first: the user's cache, and one per user under the system's temporary folder. */
-const cacheFolders = (): ReadonlyArray<string> => [
+export const cacheFolders = (): ReadonlyArray<string> => [
   path.join(process.env["XDG_CACHE_HOME"] || path.join(os.homedir(), ".cache"), "memsinks"),
   path.join(os.tmpdir(), `memsinks-${process.getuid?.() ?? 0}`)
 ]

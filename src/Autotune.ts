@@ -1,0 +1,186 @@
+/**
+ * Which family of kernels runs fastest on an adapter. Its features suggest one (Device.target); two small products, timed
+ * once, confirm it or name a better one. The answer is kept in the user's cache folder, so that a run goes on with the
+ * kernels it began with: other kernels round otherwise.
+ */
+import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
+import * as fs from "node:fs"
+import * as path from "node:path"
+import process from "node:process"
+import { DeviceError, type KernelError } from "./Errors.ts"
+import type { DeviceService } from "./gpu/Device.ts"
+import * as Program from "./gpu/Program.ts"
+import { cacheFolders } from "./gpu/SoftwareVulkan.ts"
+import { families, type Family, type Target } from "./gpu/Target.ts"
+import * as Tensor from "./gpu/Tensor.ts"
+import * as Ops from "./Ops.ts"
+
+/** Raised when kernels change enough that older answers are worth nothing. */
+const VERSION = 1
+
+/** A family must be faster than the suggested one by this factor: less may be noise. */
+const CLEARLY = 1.1
+
+/** Seconds that the two products took with each family that can run, and the fastest. */
+export interface Tuning {
+  readonly family: Family
+  readonly seconds: Readonly<Partial<Record<Family, number>>>
+}
+
+/** Families whose kernels a device can run. */
+export const candidates = (device: DeviceService): ReadonlyArray<Family> => {
+  const matrices = device.features.has("chromium-experimental-subgroup-matrix") && device.features.has("shader-f16")
+  return families.filter((family) => {
+    if (family === "plain") return true
+    if (family === "software") return device.kind === "software" && device.target.subgroupSize > 0
+    return device.kind === "hardware" && (family === "gpu" || matrices)
+  })
+}
+
+/** The suggested family, unless another one is clearly faster. */
+export const choose = (suggested: Family, seconds: Tuning["seconds"]): Family => {
+  let best = suggested
+  for (const [family, time] of Object.entries(seconds) as ReadonlyArray<[Family, number]>) {
+    if (time < (seconds[best] ?? Infinity) / (best === suggested ? CLEARLY : 1)) best = family
+  }
+  return best
+}
+
+/** A product with a weight, and a weight's gradient, of `size` cubed, in the type that the family is best at. */
+const products = (target: Target, size: number, type: Tensor.ElementType) => {
+  const [a, b] = [Tensor.make("a", [size, size], { type }), Tensor.make("b", [size, size], { type })]
+  const c = Tensor.make("c", [size, size])
+  const p = Program.record(`${target.family} products`, target)
+  const views = { a: { tensor: a, ld: size }, b: { tensor: b, ld: size }, c: { tensor: c, ld: size } }
+  Ops.matmulNN(p, { ...views, m: size, n: size, k: size })
+  Ops.matmulTN(p, { ...views, m: size, n: size, k: size })
+  return { a, b, c, program: p.finish() }
+}
+
+/** Small numbers, so that products are exact whatever the order of their sums. */
+const integers = (length: number, seed: number): Float32Array =>
+  Float32Array.from({ length }, (_, i) => ((Math.imul(i + seed, 2654435761) >>> 27) % 5) - 2)
+
+/**
+ * Time every family that can run. Fails when one computes something else than the plain kernels: such a driver must not
+ * train a model.
+ */
+export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceError | KernelError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const size = device.kind === "hardware" ? 1024 : 192
+    const able = candidates(device)
+    const type = able.includes("tensor") ? "f16" : "f32"
+    const entries = yield* Effect.forEach(able, (family) =>
+      Effect.gen(function*() {
+        const { a, b, c, program } = products({ ...device.target, family }, size, type)
+        yield* device.allocate([a, b, c])
+        device.write(a, integers(size * size, 1))
+        device.write(b, integers(size * size, 2))
+        const prepared = yield* device.prepare(program)
+        const run = Effect.gen(function*() {
+          const began = performance.now()
+          device.submit(prepared)
+          yield* device.idle
+          return (performance.now() - began) / 1000
+        })
+        yield* run
+        return { family, run, result: (yield* device.read(c)) as Float32Array }
+      }))
+    const plain = entries.find(({ family }) => family === "plain")!.result
+    for (const { family, result } of entries) {
+      const wrong = result.findIndex((x, i) => x !== plain[i])
+      if (wrong >= 0) {
+        return yield* new DeviceError({
+          reason: "Validation",
+          detail: `${device.name} computes ${result[wrong]} with the ${family} kernels where the plain ones give ` +
+            `${plain[wrong]}: update its driver, or set MEMSINKS_KERNELS=plain`
+        })
+      }
+    }
+    // in turns, so that whatever else the machine does meets all of them
+    const seconds: Partial<Record<Family, number>> = {}
+    for (let round = 0; round < 5; round++) {
+      for (const { family, run } of entries) seconds[family] = Math.min(seconds[family] ?? Infinity, yield* run)
+    }
+    return { family: choose(device.target.family, seconds), seconds }
+  }))
+
+const fileOf = (device: DeviceService): string =>
+  `kernels-${createHash("sha256").update(`${VERSION} ${device.name} ${device.driver}`).digest("hex").slice(0, 16)}.json`
+
+const readChoice = (file: string, able: ReadonlyArray<Family>): Family | undefined => {
+  try {
+    const family = (JSON.parse(fs.readFileSync(file, "utf8")) as Tuning).family
+    return able.includes(family) ? family : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Keep an answer; where another process was first, its answer stands. Undefined where nothing can be written. */
+const keep = (
+  folders: ReadonlyArray<string>,
+  name: string,
+  tuning: Tuning,
+  able: ReadonlyArray<Family>
+): Family | undefined => {
+  for (const folder of folders) {
+    const file = path.join(folder, name)
+    try {
+      fs.mkdirSync(folder, { recursive: true })
+      const own = `${file}.${process.pid}.${Math.trunc(performance.now() * 1000)}`
+      fs.writeFileSync(own, `${JSON.stringify(tuning)}\n`)
+      try {
+        fs.linkSync(own, file)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
+        // one that cannot be read, or that names a family this device cannot run, is worth nothing
+        if (readChoice(file, able) === undefined) fs.copyFileSync(own, file)
+      } finally {
+        fs.unlinkSync(own)
+      }
+      return readChoice(file, able)
+    } catch {
+      // the next folder, then
+    }
+  }
+  return undefined
+}
+
+/**
+ * The device with the family of kernels that runs best on it. The environment variable MEMSINKS_KERNELS names one instead.
+ * Where the answer cannot be kept, the family that the features suggest is taken: two runs must not differ.
+ */
+export const tuned = (
+  device: DeviceService,
+  options: { readonly kernels?: Family; readonly folders?: ReadonlyArray<string> } = {}
+): Effect.Effect<DeviceService, DeviceError> =>
+  Effect.gen(function*() {
+    const able = candidates(device)
+    const asked = options.kernels ?? process.env["MEMSINKS_KERNELS"]
+    if (asked) {
+      if (able.includes(asked as Family)) return withFamily(device, asked as Family)
+      return yield* new DeviceError({
+        reason: "Feature",
+        detail: `MEMSINKS_KERNELS is "${asked}"; on ${device.name} it may be ${able.join(", ")}`
+      })
+    }
+    if (able.length === 1) return withFamily(device, able[0]!)
+    const folders = options.folders ?? cacheFolders()
+    const name = fileOf(device)
+    const known = () => folders.map((folder) => readChoice(path.join(folder, name), able)).find((x) => x !== undefined)
+    const before = known()
+    if (before !== undefined) return withFamily(device, before)
+    const tuning = yield* measure(device).pipe(
+      Effect.catchTag("KernelError", (error) =>
+        Effect.as(Effect.logWarning(`kernels were not compared: ${error.message}`), undefined))
+    )
+    if (tuning === undefined) return withFamily(device, "plain")
+    return withFamily(device, keep(folders, name, tuning, able) ?? device.target.family)
+  })
+
+const withFamily = (device: DeviceService, family: Family): DeviceService => ({
+  ...device,
+  target: { ...device.target, family }
+})
