@@ -1,6 +1,6 @@
 // AdamW (decoupled weight decay), 4 elements at a time:
 //   g' = g * factor;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
-//   w -= lr * (m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + decay * w)
+//   w -= lr * (rate * m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + decay * w)      rate: 1, or of sinks
 // factor (clipping over loss scale) and skip (a gradient that is not finite moves nothing) are stats[FACTOR] and
 // stats[SKIP], made on the device from the gradient's norm (reduce.wgsl), so the host never waits for them.
 //
@@ -8,7 +8,7 @@
 //                    rows; the gradient of a unit that no batch of the step touched is 0 and is not read.
 //   update_touched:  the rows of touched units and no others: a sink then holds nothing of other data, neither through
 //                    momentum nor through decay. Rows are counted through as in touched.wgsl.
-struct Params { n4: u32, decay: u32, sinks: u32, row4: u32, sink_row0: u32, pool: u32, block: u32 }
+struct Params { n4: u32, decay: u32, sinks: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, sink_rate: f32 }
 @group(0) @binding(0) var<storage, read> hyper: array<f32>;
 @group(0) @binding(1) var<storage, read> stats: array<f32>;
 @group(0) @binding(2) var<storage, read> touched: array<u32>;
@@ -30,13 +30,13 @@ fn scalars(decay: u32) -> Scalars {
     stats[FACTOR]);
 }
 
-fn move_by(s: Scalars, i: u32, gradient: vec4f) {
+fn move_by(s: Scalars, i: u32, gradient: vec4f, rate: f32) {
   let m1 = s.beta1 * m[i] + (1.0 - s.beta1) * gradient;
   let v1 = s.beta2 * v[i] + (1.0 - s.beta2) * gradient * gradient;
   let w1 = w[i];
   m[i] = m1;
   v[i] = v1;
-  w[i] = w1 - s.lr * (m1 * s.correction1 / (sqrt(v1 * s.correction2) + s.eps) + s.decay * w1);
+  w[i] = w1 - s.lr * (rate * m1 * s.correction1 / (sqrt(v1 * s.correction2) + s.eps) + s.decay * w1);
 }
 
 @compute @workgroup_size(WX)
@@ -47,14 +47,13 @@ fn update(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gro
   for (var i = id.x + id.y * groups.x * WX; i < p.n4; i += stride) {
     var gradient = vec4f();
     let row = i / p.row4;
-    if (p.sinks == 0u || row < p.sink_row0 || touched[((row - p.sink_row0) % p.pool) / p.block] != 0u) {
-      gradient = g[i] * s.factor;
-    }
-    move_by(s, i, gradient);
+    let sink = p.sinks == 1u && row >= p.sink_row0;
+    if (!sink || touched[((row - p.sink_row0) % p.pool) / p.block] != 0u) { gradient = g[i] * s.factor; }
+    move_by(s, i, gradient, select(1.0, p.sink_rate, sink));
   }
 }
 
-struct TouchedParams { decay: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, halves: u32 }
+struct TouchedParams { decay: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, halves: u32, sink_rate: f32 }
 @group(0) @binding(2) var<storage, read> units: array<u32>;
 @group(0) @binding(7) var<storage, read> count: array<u32>;
 @group(0) @binding(8) var<uniform> q: TouchedParams;
@@ -70,6 +69,6 @@ fn update_touched(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgro
     let half = e / per_half;
     let row0 = q.sink_row0 + (half % q.halves) * q.pool + units[half / q.halves] * q.block;
     let i = row0 * q.row4 + e % per_half;
-    move_by(s, i, g[i] * s.factor);
+    move_by(s, i, g[i] * s.factor, q.sink_rate);
   }
 }

@@ -276,7 +276,9 @@ export const kernels = {
     file: "adamw",
     entry: "update",
     bindings: { hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write" },
-    params: { n4: "u32", decay: "u32", sinks: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32" },
+    params: {
+      n4: "u32", decay: "u32", sinks: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", sinkRate: "f32"
+    },
     constants: { WX: ROW }
   }),
   adamwTouched: Kernel.make({
@@ -285,7 +287,9 @@ export const kernels = {
     bindings: {
       hyper: "read", stats: "read", units: "read", g: "read", w: "write", m: "write", v: "write", count: "read"
     },
-    params: { decay: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32" },
+    params: {
+      decay: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", sinkRate: "f32"
+    },
     constants: { WX: ROW }
   })
 } as const

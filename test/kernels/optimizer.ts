@@ -85,7 +85,11 @@ export const adamw = (s: AdamWShape): Case => {
         if (skip || untouched && sinks.kernel === "touched") still.push(row)
         if (sinks?.kernel === "touched" && row < sinks.general) still.push(row)
       }
+      const sinkRate = sinks === undefined ? 7 : 3
       const next = Reference.adamw(w, g, m, v, options)
+      // the sinks' rate multiplies the step, not the decay
+      const unhurried = Reference.adamw(w, g, m, v, { ...options, weightDecay: 0 })
+      for (let i = (sinks?.general ?? rows) * d; i < n; i++) next.p[i]! += (sinkRate - 1) * (unhurried.p[i]! - w[i]!)
       const frame: Frame = { rows, cols: d, after: 12 }
       const want = { w: placeWant(next.p, frame), m: placeWant(next.m, frame), v: placeWant(next.v, frame) }
       for (const row of still) for (const array of Object.values(want)) array.fill(NaN, row * d, (row + 1) * d)
@@ -95,7 +99,8 @@ export const adamw = (s: AdamWShape): Case => {
         row4: d / 4,
         sinkRow0: sinks?.general ?? 0,
         pool: (sinks?.units ?? 1) * (sinks?.block ?? 1),
-        block: sinks?.block ?? 1
+        block: sinks?.block ?? 1,
+        sinkRate
       }
       const own = { hyper, stats, g: given, w: place(w, frame), m: place(m, frame), v: place(v, frame) }
       return {
