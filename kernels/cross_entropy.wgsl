@@ -2,6 +2,7 @@
 //   loss[t] = logsumexp(logits[t, :]) - logits[t, target]        0 where the target is IGNORE
 //   rank[t] = logits greater than the target's, or equal at a lower index: 0 means greedy decoding says this token
 // With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[GRADIENT_SCALE]; padded columns become 0.
+// forward_wide is the same for GPUs: a workgroup of a power of two a token, its sums a tree.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
 alias X = f32;
 alias X4 = vec4f;
@@ -60,6 +61,83 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   for (var i = 0u; i < p.ld4; i++) {
     var g = exp(vec4f(logits[at + i]) - m) * (scale / sum);
     if (i >= whole) { g = select(vec4f(), g, tail & vec4<bool>(i == whole)); }
+    if (i == target_token / 4u) { g[target_token % 4u] -= scale; }
+    logits[at + i] = X4(g);
+  }
+}
+
+var<workgroup> lanes: array<f32, WX>;
+var<workgroup> counts: array<u32, WX>;
+
+// four columns, those behind the vocabulary as small as can be
+fn columns(at: u32, i: u32) -> vec4f {
+  let c = vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u);
+  return select(vec4f(-3.4e38), vec4f(logits[at + i]), c < vec4u(p.vocab));
+}
+
+@compute @workgroup_size(WX)
+fn forward_wide(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) l: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= p.rows) { return; }
+  let t = p.first + row;
+  let target_token = targets[t];
+  let at = row * p.ld4;
+  if (target_token == IGNORE) {
+    if (l == 0u) {
+      loss[t] = 0.0;
+      rank[t] = 0u;
+    }
+    if (p.train == 1u) { for (var i = l; i < p.ld4; i += WX) { logits[at + i] = X4(); } }
+    return;
+  }
+  let aim = f32(logits[at + target_token / 4u][target_token % 4u]);
+
+  // one pass: an invocation's sum of exponentials is relative to the largest it has met
+  var top = -3.4e38;
+  var sum = 0.0;
+  var above = vec4u();
+  for (var i = l; i < p.ld4; i += WX) {
+    let v = columns(at, i);
+    let next = max(top, max(max(v.x, v.y), max(v.z, v.w)));
+    let e = select(exp(v - next), vec4f(), v == vec4f(-3.4e38));
+    sum = sum * exp(top - next) + (e.x + e.y + e.z + e.w);
+    top = next;
+    let index = vec4u(i * 4u) + vec4u(0u, 1u, 2u, 3u);
+    above += select(vec4u(), vec4u(1u), (v > vec4f(aim)) | ((v == vec4f(aim)) & (index < vec4u(target_token))));
+  }
+  lanes[l] = top;
+  counts[l] = above.x + above.y + above.z + above.w;
+  for (var half = WX / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (l < half) {
+      lanes[l] = max(lanes[l], lanes[l + half]);
+      counts[l] += counts[l + half];
+    }
+  }
+  workgroupBarrier();
+  let m = lanes[0];
+  workgroupBarrier();
+  lanes[l] = sum * exp(top - m);
+  for (var half = WX / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (l < half) { lanes[l] += lanes[l + half]; }
+  }
+  workgroupBarrier();
+  let all = lanes[0];
+  if (l == 0u) {
+    loss[t] = m + log(all) - aim;
+    rank[t] = counts[0];
+  }
+  if (p.train == 0u) { return; }
+
+  let scale = hyper[GRADIENT_SCALE];
+  for (var i = l; i < p.ld4; i += WX) {
+    let v = columns(at, i);
+    var g = select(exp(v - m) * (scale / all), vec4f(), v == vec4f(-3.4e38));
     if (i == target_token / 4u) { g[target_token % 4u] -= scale; }
     logits[at + i] = X4(g);
   }

@@ -1,6 +1,7 @@
 // Sums in a fixed order: the same numbers give the same bits, whatever the adapter does with its threads.
 //   sum, sum_of_squares:  partial[p.first + i] += sum over k of f(x[i + k * p.lanes])   i < lanes
 //   columns:              y[c] += sum over rows, in order, of x[row, c]
+//   fold:                 partial[p.first + i] = sum of the i-th of p.lanes runs of x[p.start .. p.start + n)
 //   finish:               the step's loss and gradient norm out of the partials, what AdamW multiplies gradients with, a
 //                         line of history, and the loss scale of the next step
 //   scale_loss:           hyper[GRADIENT_SCALE] = hyper[LOSS_SCALE] * loss scale
@@ -28,6 +29,26 @@ fn sum_of_squares(@builtin(global_invocation_id) id: vec3u) {
   var total = vec4f();
   for (var i = id.x; i < p.n; i += p.lanes) { total += x4[i] * x4[i]; }
   partial[p.first + id.x] += total.x + total.y + total.z + total.w;
+}
+
+struct FoldParams { n: u32, lanes: u32, start: u32, first: u32 }
+@group(0) @binding(2) var<uniform> r: FoldParams;
+var<workgroup> tree: array<f32, WX>;
+
+// a workgroup of a power of two a lane
+@compute @workgroup_size(WX)
+fn fold(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {
+  let lane = group.x;
+  if (lane >= r.lanes) { return; }
+  let each = (r.n + r.lanes - 1u) / r.lanes;
+  var total = 0.0;
+  for (var i = lane * each + l; i < min((lane + 1u) * each, r.n); i += WX) { total += x[r.start + i]; }
+  tree[l] = total;
+  for (var half = WX / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (l < half) { tree[l] += tree[l + half]; }
+  }
+  if (l == 0u) { partial[r.first + lane] = tree[0]; }
 }
 
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4f>;

@@ -1,6 +1,7 @@
 // forward:     y = x * rstd * w,   rstd = 1 / sqrt(mean(x^2) + eps)           one invocation a row; writes y and rstd
 // backward_x:  dx = rstd * (dy * w - x * rstd^2 * mean(dy * w * x))           with add = 1 added to the residual stream's
 // backward_w:  partial[b, :] = sum over the rows of block b of dy * x * rstd  summed in order by reduce.wgsl
+// forward_wide and backward_x_wide are the same for GPUs: a workgroup of a power of two a row, its sums a tree.
 struct Params { rows: u32, n4: u32, eps: f32, block: u32, add: u32 }
 // the type of y and dy; the residual stream and its gradient are f32
 alias Y = f32;
@@ -26,6 +27,36 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   rstd_out[row] = rstd;
 }
 
+var<workgroup> lanes: array<f32, WX>;
+
+// the sum over the workgroup, always in the same order
+fn total(mine: f32, l: u32) -> f32 {
+  lanes[l] = mine;
+  for (var half = WX / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (l < half) { lanes[l] += lanes[l + half]; }
+  }
+  workgroupBarrier();
+  return lanes[0];
+}
+
+@compute @workgroup_size(WX)
+fn forward_wide(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) l: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= p.rows) { return; }
+  let at = row * p.n4;
+  var sum = 0.0;
+  for (var i = l; i < p.n4; i += WX) { sum += dot(x[at + i], x[at + i]); }
+  let mean = total(sum, l) / f32(p.n4 * 4u);
+  let rstd = 1.0 / sqrt(mean + p.eps);
+  for (var i = l; i < p.n4; i += WX) { y[at + i] = Y4(x[at + i] * rstd * w[i]); }
+  if (l == 0u) { rstd_out[row] = rstd; }
+}
+
 @group(0) @binding(2) var<storage, read> dy: array<Y4>;
 @group(0) @binding(3) var<storage, read> rstd_in: array<f32>;
 @group(0) @binding(4) var<storage, read_write> dx: array<vec4f>;
@@ -41,6 +72,25 @@ fn backward_x(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups)
   for (var i = 0u; i < q.n4; i++) { sum += vec4f(dy[at + i]) * w[i] * x[at + i]; }
   let scale = (sum.x + sum.y + sum.z + sum.w) / f32(q.n4 * 4u) * rstd * rstd;
   for (var i = 0u; i < q.n4; i++) {
+    let g = rstd * (vec4f(dy[at + i]) * w[i] - x[at + i] * scale);
+    if (q.add == 1u) { dx[at + i] += g; } else { dx[at + i] = g; }
+  }
+}
+
+@compute @workgroup_size(WX)
+fn backward_x_wide(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) l: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= q.rows) { return; }
+  let at = row * q.n4;
+  let rstd = rstd_in[row];
+  var sum = 0.0;
+  for (var i = l; i < q.n4; i += WX) { sum += dot(vec4f(dy[at + i]) * w[i], x[at + i]); }
+  let scale = total(sum, l) / f32(q.n4 * 4u) * rstd * rstd;
+  for (var i = l; i < q.n4; i += WX) {
     let g = rstd * (vec4f(dy[at + i]) * w[i] - x[at + i] * scale);
     if (q.add == 1u) { dx[at + i] += g; } else { dx[at + i] = g; }
   }

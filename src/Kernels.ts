@@ -154,6 +154,22 @@ export const kernels = {
     params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
     constants: { WX: ROW }
   }),
+  rmsNormWide: Kernel.make({
+    file: "rms_norm",
+    entry: "forward_wide",
+    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
+    types: { Y: ["y"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: 128 }
+  }),
+  rmsNormBackwardXWide: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_x_wide",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
+    types: { Y: ["dy"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: 128 }
+  }),
   rmsNormBackwardW: Kernel.make({
     file: "rms_norm",
     entry: "backward_w",
@@ -222,6 +238,14 @@ export const kernels = {
     params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
     constants: { WX: 4 }
   }),
+  crossEntropyWide: Kernel.make({
+    file: "cross_entropy",
+    entry: "forward_wide",
+    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: 256 }
+  }),
   sum: Kernel.make({
     file: "reduce",
     entry: "sum",
@@ -235,6 +259,13 @@ export const kernels = {
     bindings: { x: "read", partial: "write" },
     params: { n: "u32", lanes: "u32", first: "u32" },
     constants: { WX: ROW }
+  }),
+  fold: Kernel.make({
+    file: "reduce",
+    entry: "fold",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", start: "u32", first: "u32" },
+    constants: { WX: 128 }
   }),
   columns: Kernel.make({
     file: "reduce",
@@ -354,20 +385,19 @@ export const sinkGradient = (_target: Target): Choice<typeof kernels.sinkGradien
 })
 
 /** A row of a matrix, or a token's logits. */
-export const rmsNorm = (_target: Target): Choice<typeof kernels.rmsNorm, [rows: number]> => ({
-  kernel: kernels.rmsNorm,
-  grid: (rows) => rows
-})
+const rowwise = <K extends Kernel.Kernel>(target: Target, kernel: K, wide: K): Choice<K, [rows: number]> =>
+  shares(target)
+    ? { kernel: wide, grid: (rows) => workgroups(wide, rows) }
+    : { kernel, grid: (rows) => rows }
 
-export const rmsNormBackwardX = (_target: Target): Choice<typeof kernels.rmsNormBackwardX, [rows: number]> => ({
-  kernel: kernels.rmsNormBackwardX,
-  grid: (rows) => rows
-})
+export const rmsNorm = (target: Target): Choice<typeof kernels.rmsNorm, [rows: number]> =>
+  rowwise(target, kernels.rmsNorm, kernels.rmsNormWide)
 
-export const crossEntropy = (_target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> => ({
-  kernel: kernels.crossEntropy,
-  grid: (rows) => rows
-})
+export const rmsNormBackwardX = (target: Target): Choice<typeof kernels.rmsNormBackwardX, [rows: number]> =>
+  rowwise(target, kernels.rmsNormBackwardX, kernels.rmsNormBackwardXWide)
+
+export const crossEntropy = (target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> =>
+  rowwise(target, kernels.crossEntropy, kernels.crossEntropyWide)
 
 /** Queries (or, for the gradient of keys and values, keys) of some heads; head size in elements. */
 type AttentionSize = [tokens: number, heads: number, headSize: number]

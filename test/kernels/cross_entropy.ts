@@ -94,6 +94,7 @@ export const cases: ReadonlyArray<Case> = [
   forward({ rows: 1, tokens: 1, first: 0, vocab: 1, train: true }),
   forward({ rows: 31, tokens: 40, first: 9, vocab: 65, train: true, extraGroups: 1 }),
   forward({ rows: 65, tokens: 65, first: 0, vocab: 32, train: true, std: 30 }),
+  forward({ rows: 7, tokens: 7, first: 0, vocab: 2501, train: true, std: 3 }),
   forward({ rows: 31, tokens: 33, first: 2, vocab: 31, train: false, std: 30, extraGroups: 2 }),
   forward({ rows: 9, tokens: 16, first: 0, vocab: 6, train: false })
 ]

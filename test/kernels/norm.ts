@@ -128,6 +128,9 @@ export const cases: ReadonlyArray<Case> = [
   forward({ rows: 1, d: 4 }),
   forward({ rows: 31, d: 12 }),
   forward({ rows: 65, d: 132 }),
+  // more groups of four than a workgroup has invocations
+  forward({ rows: 3, d: 1036 }),
+  backwardX({ rows: 3, d: 1036 }, false),
   backwardX({ rows: 1, d: 4 }, false),
   backwardX({ rows: 31, d: 36 }, false),
   backwardX({ rows: 65, d: 12 }, true),

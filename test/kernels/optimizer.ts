@@ -211,6 +211,31 @@ export const partials = (
   )
 }
 
+/** The numbers from `start` on in runs, a sum each. */
+export const fold = (s: { readonly n: number; readonly lanes: number; readonly start: number; readonly first: number }): Case =>
+  makeCase(
+    `reduce fold of ${s.n} from ${s.start} in ${s.lanes} lanes from ${s.first}`,
+    { flops: s.n, bytes: 4 * s.n },
+    (random) => {
+      const x = normals(random, s.n)
+      const each = Math.ceil(s.n / s.lanes)
+      const sums = new Float64Array(s.lanes)
+      x.forEach((value, i) => {
+        sums[Math.floor(i / each)]! += value
+      })
+      const frame: Frame = { rows: 1, cols: s.lanes, at: s.first, after: 7 }
+      return {
+        tensors: {
+          x: place(x, { rows: 1, cols: s.n, at: s.start, after: 8 }),
+          partial: place([], frame)
+        },
+        outputs: { partial: { want: placeWant(sums, frame), kind: "writes", atol: 16 * EPS * (4 + each), rtol: 8 * EPS } },
+        record: (p, t) =>
+          p.dispatch(kernels.fold, t, s, s.lanes * kernels.fold.constants["WX"]!)
+      }
+    }
+  )
+
 /** The loss out of the first `losses` partials, the norm out of the other `squares`; the next loss scale. */
 export const finish = (s: {
   readonly losses: number
@@ -327,6 +352,10 @@ export const cases: ReadonlyArray<Case> = [
   touchedRows("sum_of_squares", { general: 3, halves: 1, units: 65, block: 1, d: 4, lanes: 64 }),
   partials("sum", { n: 1, lanes: 64, first: 0 }),
   partials("sum", { n: 200, lanes: 31, first: 5 }),
+  fold({ n: 5, lanes: 1, start: 3, first: 2 }),
+  fold({ n: 1000, lanes: 3, start: 0, first: 0 }),
+  // more lanes than numbers: the last run is empty
+  fold({ n: 6, lanes: 5, start: 7, first: 1 }),
   partials("sumOfSquares", { n: 31, lanes: 64, first: 64 }),
   partials("sumOfSquares", { n: 133, lanes: 31, first: 1 }),
   finish({ losses: 1, squares: 1, clip: 0, slot: 0 }),
