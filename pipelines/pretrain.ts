@@ -42,11 +42,18 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   /** The sink model. The standard model is the same without its pool. The vocabulary follows the tokenizer. */
   model: withDefault(ModelConfig, () => demoModel),
   training: withDefault(TrainConfig, () =>
-    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 1e-2 }), evalSequences: 16 })),
+    new TrainConfig({
+      optimizer: new OptimizerConfig({ learningRate: 1e-2, sinks: "lazy", sinkLearningRateRatio: 4 }),
+      evalSequences: 16
+    })),
+  /** Type of activations: `f16` needs an adapter that has it. Default f32. */
+  precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const),
+  /** Keep less and compute each block once more on the way back. Default false. */
+  recompute: withDefault(Schema.Boolean, () => false),
   /** Also train a standard model as wide as what the sink model has on for one token. Default false. */
   activeWidthBaseline: withDefault(Schema.Boolean, () => false),
-  /** Also train a standard model that sees every repeated sequence once. Default false. */
-  deduplicatedBaseline: withDefault(Schema.Boolean, () => false),
+  /** Also train a standard model that sees every repeated sequence once. Default true. */
+  deduplicatedBaseline: withDefault(Schema.Boolean, () => true),
   /** Evaluations along training, for the curves. Default 6. */
   evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 6),
   /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
@@ -55,14 +62,14 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   seeds: withDefault(positive, () => 1)
 }) {}
 
-/** Two layers of width 32 with 96 general neurons and 2,048 sinks, of which a sequence lights 32. */
+/** Two layers of width 32 with 96 general neurons and 8,192 sinks, of which a sequence lights 32. */
 const demoModel = new ModelConfig({
   vocabSize: 256,
   hiddenSize: 32,
   numHiddenLayers: 2,
   numAttentionHeads: 2,
-  intermediateSize: 96 + 2048,
-  sinks: new Sink.SinkConfig({ pool: 2048, active: 32 })
+  intermediateSize: 96 + 8192,
+  sinks: new Sink.SinkConfig({ pool: 8192, active: 32 })
 })
 
 export type PretrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
@@ -247,7 +254,7 @@ const trainArm = (
         tokens: steps * tokensPerStep
       }
     }).pipe(Effect.provide(
-      Trainer.layer(training).pipe(Layer.provideMerge(Model.layer(plan.model, { seed })))
+      Trainer.layer(training).pipe(Layer.provideMerge(Model.layer(plan.model, { seed, precision: config.precision, recompute: config.recompute })))
     ))
   })
 

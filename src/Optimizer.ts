@@ -3,7 +3,7 @@
  */
 import * as Schema from "effect/Schema"
 import * as Program from "./gpu/Program.ts"
-import type { Target } from "./gpu/Target.ts"
+import { isGpu, type Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import { kernels } from "./Kernels.ts"
@@ -80,6 +80,10 @@ const ELEMENTS = 8
 
 /** Lanes that sum a loss or a gradient: fixed, so that the order of sums is. */
 const LANES = 64
+
+/** On a GPU, as many lanes as a large gradient needs, whose sums are then folded to LANES. */
+const lanesFor = (n4: number, target: Target | undefined): number =>
+  target !== undefined && isGpu(target) ? Math.min(16384, Math.max(LANES, Math.ceil(n4 / 64 / LANES) * LANES)) : LANES
 
 /** The loss scale that mixed precision begins with. */
 const LOSS_SCALE = 65536
@@ -158,8 +162,11 @@ export const record = (
     }
   })
 
-  const lanes = parts.flatMap(({ sinks }) => (sinks === undefined ? [LANES] : [LANES, LANES]))
-  const partial = Tensor.make("partial", [LANES + lanes.reduce((a, b) => a + b, 0)])
+  const lanes = parts.flatMap(({ elements, sinks }) =>
+    [elements / 4, ...(sinks === undefined ? [] : [sinks.n4])].map((n4) => lanesFor(n4, target))
+  )
+  const squares = lanes.reduce((a, b) => a + b, 0)
+  const partial = Tensor.make("partial", [LANES + squares])
 
   const begin = Program.record("begin", target)
   for (const { elements, parameter } of parts) begin.clear(parameter.gradient, elements)
@@ -178,21 +185,36 @@ export const record = (
   const p = Program.record("update", target)
   let first = LANES
   for (const { elements, parameter, sinks } of parts) {
-    p.dispatch(kernels.sumOfSquares, { x: parameter.gradient, partial }, { n: elements / 4, lanes: LANES, first }, LANES)
-    first += LANES
+    const own = lanesFor(elements / 4, target)
+    p.dispatch(kernels.sumOfSquares, { x: parameter.gradient, partial }, { n: elements / 4, lanes: own, first }, own)
+    first += own
     if (sinks === undefined) continue
+    const touchedLanes = lanesFor(sinks.n4, target)
     p.dispatch(
       kernels.sumOfSquaresTouched,
       { units, count, g: parameter.gradient, partial },
-      { ...sinks.params, lanes: LANES, first },
-      LANES
+      { ...sinks.params, lanes: touchedLanes, first },
+      touchedLanes
     )
-    first += LANES
+    first += touchedLanes
+  }
+  // one invocation finishes: a GPU first lets workgroups bring its many partial sums down to a few
+  const fold = target !== undefined && isGpu(target)
+  const folded = fold ? p.scratch("folded", [1 + LANES]) : partial
+  if (fold) {
+    const width = kernels.fold.constants["WX"]!
+    p.dispatch(kernels.fold, { x: partial, partial: folded }, { n: LANES, lanes: 1, start: 0, first: 0 }, width)
+    p.dispatch(
+      kernels.fold,
+      { x: partial, partial: folded },
+      { n: squares, lanes: LANES, start: LANES, first: 1 },
+      LANES * width
+    )
   }
   p.dispatch(
     kernels.finish,
-    { partial, hyper, stats, history, scaler },
-    { n: Tensor.size(partial), first: LANES, adaptive: lossScaling ? 1 : 0 },
+    { partial: folded, hyper, stats, history, scaler },
+    { n: Tensor.size(folded), first: fold ? 1 : LANES, adaptive: lossScaling ? 1 : 0 },
     1
   )
   moments.forEach(({ m, parameter, v }, i) => {

@@ -64,7 +64,8 @@ const expectSameBits = (a: Snapshot, b: Snapshot) => {
 }
 
 layer(device)("training", (it) => {
-  it.effect("ten steps follow the float64 reference in loss, norm and every weight", () =>
+  for (const family of ["the adapter's own", "gpu"] as const) {
+  it.effect(`ten steps follow the float64 reference in loss, norm and every weight, ${family} kernels`, () =>
     Effect.gen(function*() {
       const steps = 10
       const optimizer = new OptimizerConfig({ learningRate: 1e-2, gradClip: 0.5 })
@@ -105,7 +106,17 @@ layer(device)("training", (it) => {
         const before = initialValue(miniatureModel, model.parameters[0]!, 5)
         expect(Math.max(...moved.map((x, i) => Math.abs(x - before[i]!)))).toBeGreaterThan(0.02)
       }).pipe(Effect.provide(app({ steps, logEvery: 1, optimizer })))
-    }).pipe(Effect.provide(Checkpoints.layerMemory)))
+    }).pipe(
+      Effect.provide(Checkpoints.layerMemory),
+      (effect) =>
+        Effect.flatMap(Device, (own) =>
+          Effect.provideService(
+            effect,
+            Device,
+            family === "gpu" ? { ...own, target: { ...own.target, family } } : own
+          ))
+    ), 120_000)
+  }
 
   it.effect("a resumed run equals the uninterrupted one bit for bit, wherever it stopped", () =>
     Effect.gen(function*() {

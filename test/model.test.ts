@@ -24,6 +24,8 @@ const cases: ReadonlyArray<{
   readonly mode: SinkMode
   readonly precision?: "f16"
   readonly recompute?: boolean
+  /** Kernels of another family than the adapter's own. */
+  readonly family?: "plain" | "gpu"
 }> = (() => {
   const base = {
     vocabSize: 61,
@@ -57,6 +59,9 @@ const cases: ReadonlyArray<{
     { name: "gathered sinks, recomputed", config: gathered, compute: "gathered", documents: ragged, mode: { mode: "own" }, recompute: true },
     { name: "gathered sinks, f16", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, precision: "f16" },
     { name: "masked sinks, f16, recomputed", config: bernoulli, documents: ragged, mode: { mode: "own" }, precision: "f16", recompute: true },
+    { name: "gathered sinks, plain kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "plain" },
+    { name: "gathered sinks, GPU kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "gpu" },
+    { name: "masked sinks, GPU kernels, f16", config: bernoulli, documents: ragged, mode: { mode: "own" }, family: "gpu", precision: "f16" },
     { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged, mode: { mode: "own" } },
     { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged, mode: { mode: "all" } },
     { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },
@@ -81,15 +86,16 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments, segments.ids.length)
         expect(coef.length).toBe(segments.ids.length * width)
 
-        const dev = yield* Device
+        const own = yield* Device
+        const dev = c.family === undefined ? own : { ...own, target: { ...own.target, family: c.family } }
         const half = c.precision === "f16"
         const options = { precision: c.precision ?? "f32", recompute: c.recompute ?? false } as const
         if (half && !dev.features.has("shader-f16")) {
-          const refused = yield* Effect.flip(Model.make(c.config, options))
+          const refused = yield* Effect.flip(Effect.provideService(Model.make(c.config, options), Device, dev))
           expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
           return
         }
-        const model = yield* Model.make(c.config, options)
+        const model = yield* Effect.provideService(Model.make(c.config, options), Device, dev)
         const handles = model.parameters
         for (const p of handles) dev.write(p.value, Float32Array.from(params[p.name]!))
         yield* dev.allocate(handles.map((p) => p.gradient))

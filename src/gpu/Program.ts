@@ -4,7 +4,7 @@
  * recording, memory plan and dispatch order are tested with no adapter at all.
  */
 import * as Kernel from "./Kernel.ts"
-import { type Target, portable } from "./Target.ts"
+import { GPU_LANES, isGpu, portable, ROW_LANES, type Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
 
 export interface Dispatch {
@@ -70,7 +70,10 @@ export const record = (name: string, target: Target = portable): Recorder => {
   return {
     target,
     dispatch: (untyped, tensors, params, grid) => {
-      const kernel = Kernel.specialize(untyped, (binding) => tensors[binding].type)
+      const narrow = Kernel.specialize(untyped, (binding) => tensors[binding].type)
+      const kernel = isGpu(target) && narrow.constants["WX"] === ROW_LANES
+        ? { ...narrow, constants: { ...narrow.constants, WX: GPU_LANES } }
+        : narrow
       const list = kernel.bindings.map(([binding]) => tensors[binding])
       const written = kernel.bindings.flatMap(([, access], i) => (access === "write" ? [list[i]!] : []))
       for (const tensor of written) {

@@ -18,5 +18,15 @@ export interface Target {
   readonly subgroupSize: number
 }
 
+/** Whether a target's workgroups share tiles and rows in workgroup memory, as GPUs like it. */
+export const isGpu = ({ family }: Target): boolean => family === "gpu" || family === "tensor"
+
+/**
+ * Invocations a workgroup (`WX`) of kernels whose invocations work alone: about one subgroup of a software adapter, where
+ * more only adds overhead. Programs for a GPU take GPU_LANES in their place.
+ */
+export const ROW_LANES = 16
+export const GPU_LANES = 128
+
 /** What runs on any adapter. */
 export const portable: Target = { family: "plain", subgroupSize: 0 }
