@@ -1,0 +1,143 @@
+/** The bookkeeping of the benchmarks: no adapter, no peer and no clock needed. */
+import { readFileSync } from "node:fs"
+import { describe, expect, it } from "vitest"
+import {
+  fileName,
+  interleave,
+  lineOf,
+  lossProblem,
+  type Ready,
+  stepsFor,
+  table,
+  turns,
+  type Window,
+  windowsFor
+} from "./bench/peers/compare.ts"
+
+const ready = (overrides: Partial<Ready>): Ready => ({
+  name: "memsinks",
+  version: "0.1.0",
+  adapter: "some GPU (1.0)",
+  parameters: 1000,
+  tokens: 512,
+  losses: [6.1, 3, 1.23456],
+  secondsPerStep: 1,
+  ...overrides
+})
+const peer = ready({ name: "peerling", version: "2.3.4", note: "without RoPE", parameters: 999, losses: [6, 2] })
+
+/** One step that took so many seconds. */
+const window = (wall: number, cpu = wall, steps = 1): Window => ({ steps, wall, cpu })
+
+describe("taking turns", () => {
+  it("puts every window of the peer between two of ours", () => {
+    expect(turns(2)).toEqual(["ours", "peer", "ours", "peer", "ours"])
+  })
+
+  it("fills a window with whole steps, with one where a step is longer than the window", () => {
+    expect([stepsFor(2, 0.3), stepsFor(2, 0.9), stepsFor(2, 8)]).toEqual([7, 2, 1])
+  })
+
+  it("gives a peer whose step is longer than a window fewer windows, but three", () => {
+    const windows = (secondsPerStep: number) => windowsFor(5, 2, secondsPerStep)
+    expect([windows(0.1), windows(2.5), windows(8), windowsFor(2, 2, 8)]).toEqual([5, 4, 3, 2])
+  })
+
+  it("runs one side at a time and sizes its window by its fastest steps so far", async () => {
+    const log: Array<string> = []
+    let running = 0
+    const side = (name: string, secondsPerStep: number, takes: ReadonlyArray<number>) => {
+      let turn = 0
+      const run = async (steps: number) => {
+        expect(++running).toBe(1)
+        await Promise.resolve()
+        running--
+        log.push(`${name} ${steps}`)
+        return window(takes[turn++]! * steps, 0, steps)
+      }
+      return { secondsPerStep, run }
+    }
+    const measured = await interleave(2, 4, { ours: side("ours", 2, [0.5, 4, 1]), peer: side("peer", 8, [8, 8]) })
+    expect(log).toEqual(["ours 2", "peer 1", "ours 8", "peer 1", "ours 8"])
+    expect(measured.ours.map(({ wall }) => wall)).toEqual([1, 32, 8])
+    expect(measured.peer.map(({ wall }) => wall)).toEqual([8, 8])
+  })
+})
+
+describe("what counts as training", () => {
+  it("takes a loss that falls by a tenth", () => {
+    expect(lossProblem([6, 5.8, 5.4])).toBeUndefined()
+  })
+
+  it("refuses one that stands still, rises, is no number, or was never measured", () => {
+    expect(lossProblem([6.012, 6.011, 6.007])).toContain("from 6.012 to 6.007 in 3 steps")
+    expect(lossProblem([5, 7])).toContain("does not learn")
+    expect(lossProblem([6, NaN, 1])).toContain("no numbers: 6, NaN, 1")
+    expect(lossProblem([])).toContain("no numbers")
+  })
+})
+
+describe("what is written down", () => {
+  const line = lineOf("dense step", { ours: ready({}), peer }, {
+    // 512, 128 and 256 tokens a second, and twice the processor
+    ours: [window(1, 2), window(4, 8), window(4, 8, 2)],
+    peer: [window(4), window(16)]
+  })
+
+  it("is a line with the median and best rates of both, their ratios, and what they are rates of", () => {
+    expect(line).toEqual({
+      bench: "dense step",
+      adapter: "some GPU (1.0)",
+      unit: "tokens/s",
+      ours: 256,
+      peer: 80,
+      ratio: 3.2,
+      oursBest: 512,
+      peerBest: 128,
+      ratioBest: 4,
+      oursCpu: 128,
+      peerCpu: 80,
+      ratioCpu: 1.6,
+      peerName: "peerling",
+      peerVersion: "2.3.4",
+      peerAdapter: "some GPU (1.0)",
+      note: "without RoPE",
+      parameters: 1000,
+      peerParameters: 999,
+      tokens: 512,
+      losses: [6.1, 1.235],
+      peerLosses: [6, 2],
+      windows: 2
+    })
+  })
+
+  it("is a Markdown table that names a peer's adapter where it is another", () => {
+    const elsewhere = { ...line, bench: "sink step", peerAdapter: "CPU, 2 threads" }
+    expect(table([line, elsewhere]).split("\n")).toEqual([
+      "| step | adapter | peer | ours, tokens/s | peer, tokens/s | ratio | of best windows | of processor time |",
+      "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+      "| dense step | some GPU (1.0) | peerling 2.3.4 | 256 | 80 | 3.20x | 4.00x | 1.60x |",
+      "| sink step | some GPU (1.0) | peerling 2.3.4 (CPU, 2 threads) | 256 | 80 | 3.20x | 4.00x | 1.60x |"
+    ])
+  })
+
+  it("goes into a file named after the adapter", () => {
+    expect(fileName("llvmpipe (LLVM 15.0.6, 256 bits)")).toBe("llvmpipe-llvm-15-0-6-256-bits.peers.jsonl")
+  })
+})
+
+describe("the peers", () => {
+  const read = <A>(file: string): A =>
+    JSON.parse(readFileSync(new URL(`bench/peers/${file}`, import.meta.url), "utf8")) as A
+
+  it("are pinned exactly, in a lock file that agrees and names no registry", () => {
+    const { dependencies } = read<{ dependencies: Record<string, string> }>("package.json")
+    const { packages } = read<{ packages: Record<string, { version: string; resolved?: string }> }>("package-lock.json")
+    expect(Object.keys(dependencies)).toHaveLength(3)
+    for (const [name, version] of Object.entries(dependencies)) {
+      expect(version).toMatch(/^\d+\.\d+\.\d+$/)
+      expect(packages[`node_modules/${name}`]?.version).toBe(version)
+    }
+    expect(Object.values(packages).filter((one) => one.resolved !== undefined)).toEqual([])
+  })
+})
