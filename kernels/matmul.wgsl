@@ -1,7 +1,8 @@
 // nn:  C[m,n] = sum_k A[m,k] B[k,n]          written by p.mode: 0 store, 1 add to C, 2 add to R (the residual stream)
 // tn:  C[m,n] += sum_k A[k,m] B[k,n]         a weight gradient: k runs over tokens
 //
-// Row-major f32. n and every leading dimension except nn's lda are multiples of 4 and given in groups of 4 columns.
+// Row-major. n, offsets and leading dimensions are multiples of 4 and given in groups of 4, but for nn's a0 and lda, which
+// count elements.
 // An invocation owns 8 x 8 elements of C in named registers and walks k alone: no workgroup memory, no barrier, and no
 // array, because software adapters keep an array that is indexed in a loop in memory (measured: 8 times slower).
 //

@@ -4,11 +4,9 @@
  */
 import * as Kernel from "./gpu/Kernel.ts"
 import type { Grid } from "./gpu/Program.ts"
-import type { Target } from "./gpu/Target.ts"
+import { isGpu, ROW_LANES as ROW, type Target } from "./gpu/Target.ts"
 import type { ElementType } from "./gpu/Tensor.ts"
 
-/** Invocations a workgroup: one subgroup of a software adapter, where more only adds overhead. */
-const ROW = 16
 const TILE = { WX: 8, WY: 1 }
 
 export const kernels = {
@@ -78,6 +76,18 @@ export const kernels = {
     },
     constants: { WX: 128 }
   }),
+  matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number) =>
+    Kernel.make({
+      file: "matmul_subgroup",
+      entry: kind,
+      bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+      types: { A: ["a"], B: ["b"], C: ["c"] },
+      params: {
+        m: "u32", n4: "u32", k: "u32", mode: "u32",
+        a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+      },
+      constants: { WX: subgroupSize }
+    }),
   transpose: Kernel.make({
     file: "transpose",
     entry: "forward",
@@ -212,6 +222,23 @@ export const kernels = {
       params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
       constants: { WX: 8 }
     }),
+  attentionTiled: Kernel.make({
+    file: "attention_tiled",
+    entry: "forward",
+    bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+    types: { T: ["qkv", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 128 }
+  }),
+  attentionTiledBackward: (part: "q" | "kv") =>
+    Kernel.make({
+      file: "attention_tiled",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      types: { T: ["qkv", "dout", "dqkv"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 128 }
+    }),
   swiglu: (block: number) =>
     Kernel.make({
       file: "swiglu",
@@ -334,9 +361,6 @@ export interface Choice<K extends Kernel.Kernel, Size extends ReadonlyArray<unkn
   readonly grid: (...size: Size) => Grid
 }
 
-/** Whether a target's workgroups share tiles and rows in workgroup memory. */
-const shares = ({ family }: Target): boolean => family === "gpu" || family === "tensor"
-
 /** Whether a product of these runs on matrix units: kernels/matmul_matrix.wgsl is made of subgroups of 32. */
 const onMatrixUnits = (target: Target, types: { readonly a: ElementType; readonly b: ElementType }): boolean =>
   target.family === "tensor" && target.subgroupSize === 32 && types.a === "f16" && types.b === "f16"
@@ -346,16 +370,22 @@ const workgroups = (kernel: Kernel.Kernel, across: number, down?: number): Grid 
   down === undefined ? across * kernel.constants["WX"]! : [across * kernel.constants["WX"]!, down]
 
 /** Rows of one tile of matmulNN, which must not straddle two segments (Segments.tilesOf). */
-export const tileRows = (target: Target): number => (shares(target) ? 64 : 8)
+export const tileRows = (target: Target): number =>
+  isGpu(target) ? 64 : target.family === "software" ? 4 * target.subgroupSize : 8
 
 /** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
 export const matmulNN = (
   target: Target,
   types: { readonly a: ElementType; readonly b: ElementType }
 ): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
-  if (shares(target)) {
+  if (isGpu(target)) {
     const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixNN : kernels.matmulTiledNN
     return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / 64), tiles ?? Math.ceil(m / 64)) }
+  }
+  if (target.family === "software") {
+    const kernel = kernels.matmulSubgroup("nn", target.subgroupSize)
+    const rows = tileRows(target)
+    return { kernel, grid: (m, n, tiles) => [Math.ceil(n / 4), tiles ?? Math.ceil(m / rows)] }
   }
   return {
     kernel: kernels.matmulNN,
@@ -368,9 +398,13 @@ export const matmulTN = (
   target: Target,
   types: { readonly a: ElementType; readonly b: ElementType }
 ): Choice<typeof kernels.matmulTN, [m: number, n: number]> => {
-  if (shares(target)) {
+  if (isGpu(target)) {
     const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixTN : kernels.matmulTiledTN
     return { kernel, grid: (m, n) => workgroups(kernel, Math.ceil(n / 64), Math.ceil(m / 64)) }
+  }
+  if (target.family === "software") {
+    const kernel = kernels.matmulSubgroup("tn", target.subgroupSize)
+    return { kernel, grid: (m, n) => [Math.ceil(n / 4), Math.ceil(m / 16)] }
   }
   return {
     kernel: kernels.matmulTN,
@@ -386,7 +420,7 @@ export const sinkGradient = (_target: Target): Choice<typeof kernels.sinkGradien
 
 /** A row of a matrix, or a token's logits. */
 const rowwise = <K extends Kernel.Kernel>(target: Target, kernel: K, wide: K): Choice<K, [rows: number]> =>
-  shares(target)
+  isGpu(target)
     ? { kernel: wide, grid: (rows) => workgroups(wide, rows) }
     : { kernel, grid: (rows) => rows }
 
@@ -404,20 +438,24 @@ type AttentionSize = [tokens: number, heads: number, headSize: number]
 
 const chunked = (tokens: number, heads: number, headSize: number): number => tokens * heads * Math.ceil(headSize / 32)
 
-export const attention = (_target: Target): Choice<typeof kernels.attention, AttentionSize> => ({
-  kernel: kernels.attention,
-  grid: chunked
+/** A workgroup for 64 tokens of a head. */
+const tokenTiles = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => ({
+  kernel,
+  grid: (tokens, heads) => workgroups(kernel, Math.ceil(tokens / 64) * heads)
 })
 
-export const attentionDelta = (_target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
-  kernel: kernels.attentionDelta,
+export const attention = (target: Target): Choice<typeof kernels.attention, AttentionSize> =>
+  isGpu(target) ? tokenTiles(kernels.attentionTiled) : { kernel: kernels.attention, grid: chunked }
+
+export const attentionDelta = (target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
+  kernel: isGpu(target) ? { ...kernels.attentionDelta, constants: { WX: 64 } } : kernels.attentionDelta,
   grid: (tokens, heads) => tokens * heads
 })
 
 export const attentionBackward = (
-  _target: Target,
+  target: Target,
   part: "q" | "kv"
-): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> => ({
-  kernel: kernels.attentionBackward(part),
-  grid: chunked
-})
+): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> =>
+  isGpu(target)
+    ? tokenTiles(kernels.attentionTiledBackward(part))
+    : { kernel: kernels.attentionBackward(part), grid: chunked }

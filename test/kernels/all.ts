@@ -2,13 +2,16 @@
 import type { Kernel } from "../../src/gpu/Kernel.ts"
 import { kernels } from "../../src/Kernels.ts"
 
-const { attentionBackward, rope, swiglu, swigluBackward, ...plain } = kernels
+const { attentionBackward, attentionTiledBackward, matmulSubgroup, rope, swiglu, swigluBackward, ...plain } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),
+  ...[4, 8].flatMap((lanes) => [matmulSubgroup("nn", lanes), matmulSubgroup("tn", lanes)]),
   rope(1),
   rope(-1),
   attentionBackward("q"),
   attentionBackward("kv"),
+  attentionTiledBackward("q"),
+  attentionTiledBackward("kv"),
   ...[1, 8, 16].flatMap((block) => [swiglu(block), swigluBackward(block)])
 ]

@@ -173,7 +173,9 @@ const shapes: ReadonlyArray<AttentionShape> = [
   { documents: [1], heads: 1, kvHeads: 1, headSize: 4 },
   { documents: [1, 10, 2, 18], heads: 4, kvHeads: 2, headSize: 12 },
   { documents: [31, 1, 33], heads: 3, kvHeads: 1, headSize: 40 },
-  { documents: [7, 8], heads: 6, kvHeads: 2, headSize: 32, std: 2 }
+  { documents: [7, 8], heads: 6, kvHeads: 2, headSize: 32, std: 2 },
+  // tiles of 64 tokens that begin and end inside documents, and hold many; the largest head
+  { documents: [70, 1, 3, 2, 20, 50], heads: 2, kvHeads: 1, headSize: 128 }
 ]
 
 export const cases: ReadonlyArray<Case> = [

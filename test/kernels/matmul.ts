@@ -52,7 +52,9 @@ export const nn = (s: NnShape): Case => {
     (random, target) => {
       const segments = lengths?.length ?? 1
       const owner = lengths?.flatMap((length, i) => Array<number>(length).fill(i))
-      const aFrame = frame(m, k, s.a, 3)
+      const at = s.a?.at ?? 0
+      // the leading dimension of a, too, is a multiple of 4
+      const aFrame = frame(m, k, { at, gap: Math.ceil((k + (s.a?.gap ?? 0)) / 4) * 4 - k }, 3)
       const bFrame = frame(k, n, s.b)
       const cFrame = frame(m, n, s.c, 9 * (n + (s.c?.gap ?? 0)))
       const residualFrame = frame(m, n, { gap: 8 })
@@ -200,7 +202,7 @@ export const cases: ReadonlyArray<Case> = [
   cast(4, 0),
   cast(300, 12),
   nn({ m: 1, n: 4, k: 1 }),
-  nn({ m: 31, n: 12, k: 31, a: { at: 5, gap: 3 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
+  nn({ m: 31, n: 12, k: 31, a: { at: 8, gap: 5 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 } }),
   nn({ m: 9, n: 20, k: 65, mode: "residual", c: { at: 8, gap: 4 } }),
   nn({
@@ -212,7 +214,7 @@ export const cases: ReadonlyArray<Case> = [
     b: { at: 4, gap: 4 },
     c: { at: 16, gap: 12 }
   }),
-  nn({ m: 24, n: 72, k: 12, mode: "add", segments: [9, 15], a: { at: 7, gap: 9 } }),
+  nn({ m: 24, n: 72, k: 12, mode: "add", segments: [9, 15], a: { at: 4, gap: 9 } }),
   // several tiles of 64 in each dimension, none full
   nn({ m: 130, n: 76, k: 40, a: { gap: 8 } }),
   nn({ m: 150, n: 68, k: 20, segments: [64, 3, 70, 13], segmentGap: 4 }),
