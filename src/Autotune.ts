@@ -12,7 +12,7 @@ import { DeviceError, type KernelError } from "./Errors.ts"
 import type { DeviceService } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import { cacheFolders } from "./gpu/SoftwareVulkan.ts"
-import { families, type Family, type Target } from "./gpu/Target.ts"
+import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import * as Ops from "./Ops.ts"
 
@@ -33,7 +33,7 @@ export const candidates = (device: DeviceService): ReadonlyArray<Family> => {
   const matrices = device.features.has("chromium-experimental-subgroup-matrix") && device.features.has("shader-f16")
   return families.filter((family) => {
     if (family === "plain") return true
-    if (family === "software") return device.kind === "software" && device.target.subgroupSize > 0
+    if (family === "software") return device.kind === "software" && SOFTWARE_SUBGROUPS.includes(device.target.subgroupSize)
     return device.kind === "hardware" && (family === "gpu" || matrices)
   })
 }

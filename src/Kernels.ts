@@ -222,6 +222,24 @@ export const kernels = {
       params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
       constants: { WX: 8 }
     }),
+  attentionSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: "attention_subgroup",
+      entry: "forward",
+      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+      types: { T: ["qkv", "out"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: subgroupSize }
+    }),
+  attentionSubgroupBackward: (part: "q" | "kv", subgroupSize: number) =>
+    Kernel.make({
+      file: "attention_subgroup",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      types: { T: ["qkv", "dout", "dqkv"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: subgroupSize }
+    }),
   attentionTiled: Kernel.make({
     file: "attention_tiled",
     entry: "forward",
@@ -444,8 +462,22 @@ const tokenTiles = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize
   grid: (tokens, heads) => workgroups(kernel, Math.ceil(tokens / 64) * heads)
 })
 
+/** A subgroup for as many tokens of a head, and for 8 dimensions a lane. */
+const tokenSubgroups = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => {
+  const lanes = kernel.constants["WX"]!
+  return {
+    kernel,
+    grid: (tokens, heads, headSize) =>
+      workgroups(kernel, Math.ceil(tokens / lanes) * heads * Math.ceil(headSize / (8 * lanes)))
+  }
+}
+
 export const attention = (target: Target): Choice<typeof kernels.attention, AttentionSize> =>
-  isGpu(target) ? tokenTiles(kernels.attentionTiled) : { kernel: kernels.attention, grid: chunked }
+  isGpu(target)
+    ? tokenTiles(kernels.attentionTiled)
+    : target.family === "software"
+    ? tokenSubgroups(kernels.attentionSubgroup(target.subgroupSize))
+    : { kernel: kernels.attention, grid: chunked }
 
 export const attentionDelta = (target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
   kernel: isGpu(target) ? { ...kernels.attentionDelta, constants: { WX: 64 } } : kernels.attentionDelta,
@@ -458,4 +490,6 @@ export const attentionBackward = (
 ): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> =>
   isGpu(target)
     ? tokenTiles(kernels.attentionTiledBackward(part))
+    : target.family === "software"
+    ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
     : { kernel: kernels.attentionBackward(part), grid: chunked }

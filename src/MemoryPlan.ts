@@ -1,11 +1,17 @@
 /**
- * What a training run will allocate, computed from its recorded Programs with no GPU at hand.
+ * What a training run will allocate, computed from its recorded Programs with no GPU at hand; whether that fits an adapter;
+ * and, where it does not, the nearest setting that does.
  */
+import * as Effect from "effect/Effect"
+import { DataError, DeviceError } from "./Errors.ts"
+import { type Limits, limitTable } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
+import type { Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import { listParameters, parametersOf, type PassShape, recordPass } from "./Model.ts"
-import type { ModelConfig } from "./ModelConfig.ts"
+import { ModelConfig } from "./ModelConfig.ts"
 import * as Optimizer from "./Optimizer.ts"
+import { SinkConfig } from "./Sink.ts"
 
 /** Bytes of a training run on one device. */
 export interface MemoryPlan {
@@ -21,6 +27,20 @@ export interface MemoryPlan {
   readonly peak: number
   /** The largest single buffer, which the adapter's limits must allow. */
   readonly largest: { readonly name: string; readonly bytes: number }
+  /** Weights, inputs and scratch of the pass, the largest first. Gradients and moments are as large as their weights. */
+  readonly tensors: ReadonlyArray<Tensor.Tensor>
+}
+
+/** The training pass that is planned. */
+export type TrainShape = Omit<PassShape, "output">
+
+export interface PlanOptions {
+  /** Default: the optimizer's defaults. */
+  readonly optimizer?: Optimizer.OptimizerConfig
+  /** Steps whose losses are read back together. Default 10. */
+  readonly logEvery?: number
+  /** What the kernels are chosen for. Default: what runs on any adapter. */
+  readonly target?: Target
 }
 
 const bytesOf = (tensors: Iterable<Tensor.Tensor>): number => {
@@ -33,18 +53,21 @@ const bytesOf = (tensors: Iterable<Tensor.Tensor>): number => {
 const parameterBytes = (program: Program.Program): number =>
   Math.max(16, program.dispatches.reduce((n, dispatch) => n + Math.ceil(dispatch.params.byteLength / 256) * 256, 0))
 
-/** The memory a Trainer of this model takes at a batch shape, evaluation not counted. */
-export const memoryPlan = (
-  config: ModelConfig,
-  shape: Omit<PassShape, "output">,
-  optimizerConfig: Optimizer.OptimizerConfig = new Optimizer.OptimizerConfig(),
-  logEvery = 10
-): MemoryPlan => {
+/**
+ * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for billions
+ * of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large that a kernel
+ * would need more workgroups than WebGPU allows.
+ */
+export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
+  const { logEvery = 10, optimizer: optimizerConfig = new Optimizer.OptimizerConfig(), target } = options
   const handles = parametersOf(config)
   const parameters = listParameters(handles)
   const hyper = Tensor.make("hyper", [16])
-  const pass = recordPass(config, handles, hyper, { ...shape, output: "train" })
-  const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery)
+  const pass = recordPass(config, handles, hyper, { ...shape, output: "train" }, target)
+  const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery, {
+    lossScaling: shape.precision === "f16",
+    ...(target === undefined ? {} : { target })
+  })
   const programs = [pass.program, optimizer.begin, optimizer.accumulate(pass.tensors.loss), optimizer.update]
   const plan = Program.plan(pass.program)
 
@@ -58,10 +81,9 @@ export const memoryPlan = (
   const other = bytesOf([hyper, ...inputs]) + bytesOf(optimizer.tensors) - gradients - moments +
     programs.reduce((n, program) => n + parameterBytes(program), 0)
 
-  const state = [...parameters.flatMap((p) => [p.value]), ...inputs]
-  const largestState = state.reduce((a, b) => (Tensor.byteLength(b) > Tensor.byteLength(a) ? b : a))
-  const largestScratch = [...plan.slotOf.keys()].reduce((a, b) => (Tensor.byteLength(b) > Tensor.byteLength(a) ? b : a))
-  const largest = Tensor.byteLength(largestState) > Tensor.byteLength(largestScratch) ? largestState : largestScratch
+  const tensors = [...parameters.map((p) => p.value), ...inputs, ...plan.slotOf.keys()]
+    .sort((a, b) => Tensor.byteLength(b) - Tensor.byteLength(a))
+  const largest = tensors[0]!
   return {
     weights,
     gradients,
@@ -69,12 +91,232 @@ export const memoryPlan = (
     activations,
     other,
     peak: weights + gradients + moments + activations + other,
-    largest: { name: largest.name, bytes: Tensor.byteLength(largest) }
+    largest: { name: largest.name, bytes: Tensor.byteLength(largest) },
+    tensors
   }
 }
 
+/** What a run must stay within, in bytes. */
+export interface MemoryLimits {
+  /** A single buffer: the smaller of an adapter's maxBufferSize and maxStorageBufferBindingSize. */
+  readonly buffer: number
+  /** All of the run's memory. WebGPU does not tell how much there is. Default: unlimited. */
+  readonly memory?: number
+}
+
+/** The most that one buffer may hold on an adapter. */
+export const bufferLimit = (limits: Pick<Limits, "maxBufferSize" | "maxStorageBufferBindingSize">): number =>
+  Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize)
+
+/** The tensors of a plan that exceed a buffer: those of the first layer stand for all, named `layers.*`. */
+export const tooLarge = (plan: MemoryPlan, buffer: number): ReadonlyArray<Tensor.Tensor> => {
+  const found = new Map<string, Tensor.Tensor>()
+  for (const tensor of plan.tensors) {
+    if (Tensor.byteLength(tensor) <= buffer) break
+    const named = { ...tensor, name: tensor.name.replace(/^(layers\.\d+\.)+/, "layers.*.") }
+    found.set(Tensor.show(named), named)
+  }
+  return [...found.values()]
+}
+
+/** A setting of a run that a search may change. */
+export interface Setting {
+  readonly config: ModelConfig
+  readonly shape: TrainShape
+  /** Batches whose gradients make one step. */
+  readonly gradientAccumulation: number
+}
+
+/** What `fit` found. */
+export interface Fit {
+  /** The setting asked for, if it fits; else the nearest that does; undefined when none does. */
+  readonly nearest: Setting | undefined
+  /** Whether that is what was asked for. */
+  readonly asAsked: boolean
+  /** One sentence for people. */
+  readonly sentence: string
+}
+
+/** The largest of low, low + 1, ..., high for which `ok`, which holds up to some number and not beyond it. */
+const largestOf = (low: number, high: number, ok: (i: number) => boolean): number | undefined => {
+  if (low > high || !ok(low)) return undefined
+  let [good, bad] = [low, high + 1]
+  while (bad - good > 1) {
+    const middle = Math.floor((good + bad) / 2)
+    if (ok(middle)) good = middle
+    else bad = middle
+  }
+  return good
+}
+
+const withRows = ({ config, gradientAccumulation, shape }: Setting, rows: number): Setting => ({
+  config,
+  shape: {
+    ...shape,
+    rows,
+    ...(shape.maxSegments === undefined ? {} : { maxSegments: Math.ceil((shape.maxSegments * rows) / shape.rows) })
+  },
+  gradientAccumulation: (gradientAccumulation * shape.rows) / rows
+})
+
+const withSeqLen = (setting: Setting, seqLen: number): Setting => ({
+  ...setting,
+  shape: { ...setting.shape, seqLen },
+  gradientAccumulation: Math.ceil((setting.gradientAccumulation * setting.shape.seqLen) / seqLen)
+})
+
+const withPool = (setting: Setting, pool: number): Setting => {
+  const { config } = setting
+  const sinks = new SinkConfig({ ...config.sinks!, pool })
+  return { ...setting, config: new ModelConfig({ ...config, intermediateSize: config.general + pool, sinks }) }
+}
+
+/** The multiples of it are the pools that a config's sinks may have. */
+const poolUnit = ({ block }: SinkConfig): number => (block % 4 === 0 ? block : block % 2 === 0 ? 2 * block : 4 * block)
+
+const tokensOf = ({ gradientAccumulation, shape }: Setting): number => gradientAccumulation * shape.rows * shape.seqLen
+
 const size = (bytes: number): string =>
   bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(2)} MiB`
+
+const count = (n: number): string => n.toLocaleString("en-US")
+
+/** What was changed, and what it costs. */
+const describe = (asked: Setting, nearest: Setting): string => {
+  const changes: Array<string> = []
+  const change = (name: string, was: number, is: number) => {
+    if (was !== is) changes.push(`${name} ${is}`)
+  }
+  change("sinks.pool", asked.config.pool, nearest.config.pool)
+  change("intermediateSize", asked.config.intermediateSize, nearest.config.intermediateSize)
+  change("batchSize", asked.shape.rows, nearest.shape.rows)
+  change("seqLen", asked.shape.seqLen, nearest.shape.seqLen)
+  change("gradientAccumulation", asked.gradientAccumulation, nearest.gradientAccumulation)
+  const tokens = tokensOf(nearest)
+  const cost = tokens === tokensOf(asked)
+    ? `${count(tokens)} tokens a step as before`
+    : `${count(tokens)} tokens a step instead of ${count(tokensOf(asked))}`
+  return `The nearest setting that fits: ${changes.join(", ")} (${cost}).`
+}
+
+/** Which fields of a config decide how large a tensor is. */
+const fieldsOf = (tensor: Tensor.Tensor): string => {
+  if (/embed|head|logits|^(start|order)$/.test(tensor.name)) return "vocabSize or hiddenSize"
+  if (/qkv|attention|\.o\b/.test(tensor.name)) return "hiddenSize or numAttentionHeads"
+  if (/gate|down|hidden/.test(tensor.name)) return "intermediateSize or hiddenSize"
+  return "hiddenSize"
+}
+
+/**
+ * The nearest setting of a run that stays within limits: first fewer rows a batch and more batches a step, so that a step
+ * trains on as many tokens; then shorter rows, one at a time; and where the weights themselves are too much, the largest
+ * pool of sinks that fits. Pure; records a plan for every setting it tries.
+ */
+export const fit = (
+  config: ModelConfig,
+  shape: TrainShape,
+  limits: MemoryLimits,
+  options: PlanOptions & { /** Default 1. */ readonly gradientAccumulation?: number } = {}
+): Fit => {
+  const asked: Setting = { config, shape, gradientAccumulation: options.gradientAccumulation ?? 1 }
+  const fits = (setting: Setting): boolean => {
+    try {
+      const plan = memoryPlan(setting.config, setting.shape, options)
+      return plan.largest.bytes <= limits.buffer && plan.peak <= (limits.memory ?? Infinity)
+    } catch (error) {
+      // more workgroups than there may be: too large as well
+      if (error instanceof RangeError) return false
+      throw error
+    }
+  }
+  if (fits(asked)) return { nearest: asked, asAsked: true, sentence: "Everything fits." }
+
+  const step = shape.seqLen > 16 ? 16 : 1
+  const oneRow = (setting: Setting) => withRows(setting, 1)
+  const shortest = (setting: Setting) => withSeqLen(oneRow(setting), step)
+
+  const fewerRows = (setting: Setting): Setting | undefined => {
+    const total = setting.shape.rows * setting.gradientAccumulation
+    const rows = Array.from({ length: setting.shape.rows }, (_, i) => i + 1).filter((n) => total % n === 0)
+    const at = largestOf(0, rows.length - 1, (i) => fits(withRows(setting, rows[i]!)))
+    return at === undefined ? undefined : withRows(setting, rows[at]!)
+  }
+  const shorterRows = (setting: Setting): Setting | undefined => {
+    const one = oneRow(setting)
+    const steps = largestOf(1, Math.ceil(shape.seqLen / step) - 1, (i) => fits(withSeqLen(one, i * step)))
+    return steps === undefined ? undefined : withSeqLen(one, steps * step)
+  }
+  const smallerPool = (probe: (setting: Setting) => Setting): Setting | undefined => {
+    const { sinks } = config
+    if (sinks === undefined) return undefined
+    const unit = poolUnit(sinks)
+    const least = Math.ceil(sinks.active / unit)
+    const units = largestOf(least, Math.ceil(sinks.pool / unit) - 1, (i) => fits(probe(withPool(asked, i * unit))))
+    return units === undefined ? undefined : withPool(asked, units * unit)
+  }
+
+  let nearest = fewerRows(asked) ?? shorterRows(asked)
+  if (nearest === undefined) {
+    const pooled = smallerPool(oneRow) ?? smallerPool(shortest)
+    if (pooled !== undefined) nearest = fewerRows(pooled) ?? shorterRows(pooled)
+  }
+  if (nearest !== undefined) return { nearest, asAsked: false, sentence: describe(asked, nearest) }
+
+  const { sinks } = config
+  const smallest = sinks === undefined
+    ? asked
+    : withPool(asked, Math.min(sinks.pool, Math.ceil(sinks.active / poolUnit(sinks)) * poolUnit(sinks)))
+  const plan = memoryPlan(smallest.config, shortest(smallest).shape, options)
+  const least = `one row of ${step} tokens` + (sinks === undefined ? "" : ` and a pool of ${smallest.config.pool} sinks`)
+  const large = tooLarge(plan, limits.buffer)
+  const sentence = large.length > 0
+    ? `Nothing fits, not even ${least}: ${Tensor.show(large[0]!)} takes ${size(plan.largest.bytes)}, so that ` +
+      `${[...new Set(large.map(fieldsOf))].join(", then ")} would have to shrink.`
+    : `Nothing fits, not even ${least}, which takes ${size(plan.peak)}: numHiddenLayers or hiddenSize would have to shrink.`
+  return { nearest: undefined, asAsked: false, sentence }
+}
+
+/** The longest table of tensors that people want to read. */
+const MAX_ROWS = 12
+
+/** A table of the tensors above a buffer's limit, cut where it gets long. */
+export const formatTooLarge = (tensors: ReadonlyArray<Tensor.Tensor>, buffer: number): string =>
+  [
+    limitTable(tensors.slice(0, MAX_ROWS), buffer),
+    ...(tensors.length > MAX_ROWS ? [`and ${tensors.length - MAX_ROWS} more`] : [])
+  ].join("\n")
+
+/**
+ * Refuses a training run that exceeds what one buffer may hold, before any of it is allocated. Fails with DeviceError
+ * Limit: what is too large, the memory the run would take, and the nearest setting that fits. Fails with DataError for rows
+ * longer than the model's context.
+ *
+ * @param limits of the device, with its name
+ */
+export const checkFits = (
+  config: ModelConfig,
+  shape: TrainShape,
+  limits: { readonly name: string; readonly limits: Limits },
+  options: PlanOptions & { readonly gradientAccumulation?: number } = {}
+): Effect.Effect<void, DeviceError | DataError> =>
+  Effect.suspend(() => {
+    const buffer = bufferLimit(limits.limits)
+    const title = `a batch of ${shape.rows} rows of ${shape.seqLen} tokens does not fit ${limits.name}`
+    const refuse = (why: string) =>
+      new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, options).sentence}` })
+    try {
+      const plan = memoryPlan(config, shape, options)
+      if (plan.largest.bytes <= buffer) return Effect.void
+      const table = formatTooLarge(tooLarge(plan, buffer), buffer)
+      return refuse(
+        `${title}, whose buffers hold ${size(buffer)} at most:\n${table}\nThe run would take:\n${formatMemoryPlan(plan)}`
+      )
+    } catch (error) {
+      if (error instanceof DataError) return Effect.fail(error)
+      if (error instanceof RangeError) return refuse(`${title}: ${error.message}`)
+      throw error
+    }
+  })
 
 /** The plan as a table. */
 export const formatMemoryPlan = (plan: MemoryPlan): string => {

@@ -11,7 +11,7 @@ import type { OpenGpu } from "./Adapter.ts"
 import * as Float16 from "./Float16.ts"
 import * as Kernel from "./Kernel.ts"
 import * as Program from "./Program.ts"
-import type { Target } from "./Target.ts"
+import { SOFTWARE_SUBGROUPS, type Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
 
 /** A Program bound to one Device, ready to be submitted any number of times. */
@@ -90,7 +90,7 @@ const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
   const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number; subgroupMaxSize?: number }
   const subgroupSize = features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize ?? 0 : 0
   const family = open.kind !== "hardware"
-    ? subgroupSize > 0 ? "software" : "plain"
+    ? SOFTWARE_SUBGROUPS.includes(subgroupSize) ? "software" : "plain"
     : features.includes("chromium-experimental-subgroup-matrix") && features.includes("shader-f16") ? "tensor" : "gpu"
   return { family, subgroupSize }
 }

@@ -28,5 +28,8 @@ export const isGpu = ({ family }: Target): boolean => family === "gpu" || family
 export const ROW_LANES = 16
 export const GPU_LANES = 128
 
+/** Sizes of subgroups that the `software` kernels are written for: 128 and 256 bits of f32. */
+export const SOFTWARE_SUBGROUPS: ReadonlyArray<number> = [4, 8]
+
 /** What runs on any adapter. */
 export const portable: Target = { family: "plain", subgroupSize: 0 }

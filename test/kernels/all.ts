@@ -2,11 +2,16 @@
 import type { Kernel } from "../../src/gpu/Kernel.ts"
 import { kernels } from "../../src/Kernels.ts"
 
-const { attentionBackward, attentionTiledBackward, matmulSubgroup, rope, swiglu, swigluBackward, ...plain } = kernels
+const { attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, rope, swiglu, swigluBackward, ...plain } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),
   ...[4, 8].flatMap((lanes) => [matmulSubgroup("nn", lanes), matmulSubgroup("tn", lanes)]),
+  ...[4, 8].flatMap((lanes) => [
+    attentionSubgroup(lanes),
+    attentionSubgroupBackward("q", lanes),
+    attentionSubgroupBackward("kv", lanes)
+  ]),
   rope(1),
   rope(-1),
   attentionBackward("q"),
