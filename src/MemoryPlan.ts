@@ -9,9 +9,8 @@ import * as Program from "./gpu/Program.ts"
 import type { Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import { listParameters, parametersOf, type PassShape, recordPass } from "./Model.ts"
-import { ModelConfig } from "./ModelConfig.ts"
+import type { ModelConfig } from "./ModelConfig.ts"
 import * as Optimizer from "./Optimizer.ts"
-import { SinkConfig } from "./Sink.ts"
 
 /** Bytes of a training run on one device. */
 export interface MemoryPlan {
@@ -165,15 +164,6 @@ const withSeqLen = (setting: Setting, seqLen: number): Setting => ({
   gradientAccumulation: Math.ceil((setting.gradientAccumulation * setting.shape.seqLen) / seqLen)
 })
 
-const withPool = (setting: Setting, pool: number): Setting => {
-  const { config } = setting
-  const sinks = new SinkConfig({ ...config.sinks!, pool })
-  return { ...setting, config: new ModelConfig({ ...config, intermediateSize: config.general + pool, sinks }) }
-}
-
-/** The multiples of it are the pools that a config's sinks may have. */
-const poolUnit = ({ block }: SinkConfig): number => (block % 4 === 0 ? block : block % 2 === 0 ? 2 * block : 4 * block)
-
 const tokensOf = ({ gradientAccumulation, shape }: Setting): number => gradientAccumulation * shape.rows * shape.seqLen
 
 const size = (bytes: number): string =>
@@ -247,12 +237,11 @@ export const fit = (
     return steps === undefined ? undefined : withSeqLen(one, steps * step)
   }
   const smallerPool = (probe: (setting: Setting) => Setting): Setting | undefined => {
-    const { sinks } = config
-    if (sinks === undefined) return undefined
-    const unit = poolUnit(sinks)
-    const least = Math.ceil(sinks.active / unit)
-    const units = largestOf(least, Math.ceil(sinks.pool / unit) - 1, (i) => fits(probe(withPool(asked, i * unit))))
-    return units === undefined ? undefined : withPool(asked, units * unit)
+    if (config.sinks === undefined) return undefined
+    const unit = config.poolUnit
+    const units = largestOf(Math.ceil(config.sinks.active / unit), Math.ceil(config.pool / unit) - 1, (i) =>
+      fits(probe({ ...asked, config: config.withPool(i * unit) })))
+    return units === undefined ? undefined : { ...asked, config: config.withPool(units * unit) }
   }
 
   let nearest = fewerRows(asked) ?? shorterRows(asked)
@@ -262,16 +251,14 @@ export const fit = (
   }
   if (nearest !== undefined) return { nearest, asAsked: false, sentence: describe(asked, nearest) }
 
-  const { sinks } = config
-  const smallest = sinks === undefined
-    ? asked
-    : withPool(asked, Math.min(sinks.pool, Math.ceil(sinks.active / poolUnit(sinks)) * poolUnit(sinks)))
-  const plan = memoryPlan(smallest.config, shortest(smallest).shape, options)
-  const least = `one row of ${step} tokens` + (sinks === undefined ? "" : ` and a pool of ${smallest.config.pool} sinks`)
+  const active = Math.ceil((config.sinks?.active ?? 0) / config.poolUnit) * config.poolUnit
+  const smallest = shortest({ ...asked, config: config.withPool(Math.min(config.pool, active)) })
+  const plan = memoryPlan(smallest.config, smallest.shape, options)
+  const least = `one row of ${step} tokens` + (config.pool === 0 ? "" : ` and a pool of ${smallest.config.pool} sinks`)
   const large = tooLarge(plan, limits.buffer)
   const sentence = large.length > 0
     ? `Nothing fits, not even ${least}: ${Tensor.show(large[0]!)} takes ${size(plan.largest.bytes)}, so that ` +
-      `${[...new Set(large.map(fieldsOf))].join(", then ")} would have to shrink.`
+      `${[...new Set(large.map(fieldsOf))].join(" and ")} would have to shrink.`
     : `Nothing fits, not even ${least}, which takes ${size(plan.peak)}: numHiddenLayers or hiddenSize would have to shrink.`
   return { nearest: undefined, asAsked: false, sentence }
 }
@@ -290,22 +277,21 @@ export const formatTooLarge = (tensors: ReadonlyArray<Tensor.Tensor>, buffer: nu
  * Refuses a training run that exceeds what one buffer may hold, before any of it is allocated. Fails with DeviceError
  * Limit: what is too large, the memory the run would take, and the nearest setting that fits. Fails with DataError for rows
  * longer than the model's context.
- *
- * @param limits of the device, with its name
  */
 export const checkFits = (
   config: ModelConfig,
   shape: TrainShape,
-  limits: { readonly name: string; readonly limits: Limits },
-  options: PlanOptions & { readonly gradientAccumulation?: number } = {}
+  device: { readonly name: string; readonly limits: Limits; readonly target: Target },
+  options: Omit<PlanOptions, "target"> & { readonly gradientAccumulation?: number } = {}
 ): Effect.Effect<void, DeviceError | DataError> =>
-  Effect.suspend(() => {
-    const buffer = bufferLimit(limits.limits)
-    const title = `a batch of ${shape.rows} rows of ${shape.seqLen} tokens does not fit ${limits.name}`
+  Effect.suspend((): Effect.Effect<void, DeviceError | DataError> => {
+    const { target } = device
+    const buffer = bufferLimit(device.limits)
+    const title = `a batch of ${shape.rows} rows of ${shape.seqLen} tokens does not fit ${device.name}`
     const refuse = (why: string) =>
-      new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, options).sentence}` })
+      new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, { ...options, target }).sentence}` })
     try {
-      const plan = memoryPlan(config, shape, options)
+      const plan = memoryPlan(config, shape, { ...options, target })
       if (plan.largest.bytes <= buffer) return Effect.void
       const table = formatTooLarge(tooLarge(plan, buffer), buffer)
       return refuse(

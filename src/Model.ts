@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "./Batch.ts"
 import { CheckpointError, DataError, DeviceError, type KernelError } from "./Errors.ts"
-import { Device, type Prepared } from "./gpu/Device.ts"
+import { Device, type Limits, type Prepared } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import { portable, type Target } from "./gpu/Target.ts"
@@ -295,6 +295,8 @@ export interface ModelService {
   /** The step's scalars, places as in HYPER. */
   readonly hyper: Tensor.Tensor
   readonly precision: Precision
+  /** What every pass is recorded with, unless its shape says otherwise. */
+  readonly defaults: Pick<PassShape, "precision" | "recompute" | "compute">
   /** Record, allocate and compile a pass; it lives until the scope closes. */
   readonly compile: (shape: PassShape) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
   /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
@@ -472,6 +474,16 @@ export const huggingFaceConfig = (c: ModelConfig): Record<string, unknown> => ({
 export const stateTensors = (c: ModelConfig): ReadonlyArray<Tensor.Tensor> =>
   listParameters(parametersOf(c)).map((p) => p.value)
 
+/** The largest pool of sinks, smaller than a config's, with which all its weights fit an adapter's buffers. */
+const largestPool = (c: ModelConfig, limits: Limits): number | undefined => {
+  const buffer = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize)
+  // gate and up of a neuron lie in one tensor
+  const neurons = Math.floor(buffer / (2 * c.hiddenSize * 4))
+  const pool = Math.floor((neurons - c.general) / c.poolUnit) * c.poolUnit
+  if (c.sinks === undefined || pool < c.sinks.active || pool >= c.pool) return undefined
+  return stateTensors(c.withPool(pool)).every((tensor) => Tensor.byteLength(tensor) <= buffer) ? pool : undefined
+}
+
 const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   ModelService,
   DeviceError,
@@ -487,23 +499,24 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         detail: `${device.name} has no f16 (the WebGPU feature shader-f16): choose precision "f32" or another adapter`
       })
     }
+    const defaults = { precision, recompute, ...(options.compute === "masked" ? { compute: options.compute } : {}) }
     const handles = parametersOf(config)
     const parameters = listParameters(handles)
     const hyper = Tensor.make("hyper", [16])
-    yield* device.allocate([hyper, ...parameters.map((p) => p.value)])
+    yield* device.allocate([hyper, ...parameters.map((p) => p.value)]).pipe(
+      Effect.mapError((error) => {
+        const pool = error.reason === "Limit" ? largestPool(config, device.limits) : undefined
+        return pool === undefined ? error : new DeviceError({
+          reason: "Limit",
+          detail: `${error.detail}. Its weights fit with sinks.pool ${pool} and intermediateSize ${config.general + pool}`
+        })
+      })
+    )
     for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
-      const compute = shape.compute ?? (options.compute === "masked" ? "masked" : undefined)
       const pass = yield* Effect.try({
-        try: () =>
-          recordPass(
-            config,
-            handles,
-            hyper,
-            { precision, recompute, ...shape, ...(compute === undefined ? {} : { compute }) },
-            device.target
-          ),
+        try: () => recordPass(config, handles, hyper, { ...defaults, ...shape }, device.target),
         catch: (error) => {
           if (error instanceof DataError) return error
           throw error
@@ -649,6 +662,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       parameters,
       hyper,
       precision,
+      defaults,
       compile,
       evaluate,
       logits,

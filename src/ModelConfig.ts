@@ -83,6 +83,17 @@ export class ModelConfig extends Schema.Class<ModelConfig>("ModelConfig")(
   get numActiveParameters(): number {
     return this.countWith(this.activeSize)
   }
+  /** A pool is a multiple of it: whole blocks, and a multiple of 4. */
+  get poolUnit(): number {
+    const block = this.sinks?.block ?? 4
+    return block % 4 === 0 ? block : block % 2 === 0 ? 2 * block : 4 * block
+  }
+  /** The same model with another pool of sinks: its general neurons stay as many. A model without sinks stays as it is. */
+  withPool(pool: number): ModelConfig {
+    if (this.sinks === undefined) return this
+    const sinks = new SinkConfig({ ...this.sinks, pool })
+    return new ModelConfig({ ...this, intermediateSize: this.general + pool, sinks })
+  }
   private countWith(width: number): number {
     const d = this.hiddenSize
     const attention = d * this.headSize * (2 * this.numAttentionHeads + 2 * this.kvHeads)

@@ -18,6 +18,7 @@ import { type Cursor, DataStream, type Row, batchOf } from "./DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import * as Tensor from "./gpu/Tensor.ts"
+import { checkFits } from "./MemoryPlan.ts"
 import { fromHuggingFace, HYPER, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
 import * as Optimizer from "./Optimizer.ts"
 import type { HostTensor } from "./Safetensors.ts"
@@ -106,6 +107,12 @@ const make = (config: TrainConfig): Effect.Effect<
     const accumulation = config.gradientAccumulation
     const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
     const { sinks } = model.config
+    yield* checkFits(
+      model.config,
+      { ...model.defaults, rows: data.batchSize, seqLen: data.seqLen, maxSegments: data.maxSegments },
+      device,
+      { optimizer: config.optimizer, logEvery: config.logEvery, gradientAccumulation: accumulation }
+    )
     const optimizer = Optimizer.record(
       config.optimizer,
       model.config,
