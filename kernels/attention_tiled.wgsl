@@ -1,10 +1,10 @@
-// The attention of attention.wgsl, with the same bindings and parameters, for GPUs: a workgroup of 128 owns 64 queries of
-// a head (backward_kv: 64 keys of a key head) and walks the keys (the queries) that they may see in tiles of 32.
+// The attention of attention.wgsl, with the same bindings and parameters, for GPUs: a workgroup of 128 owns 64 queries
+// of a head (backward_kv: 64 keys of a key head) and walks the keys (the queries) that they may see in tiles of 32.
 //
-// Both sides are staged in workgroup memory as f32, 32 of the head's dimensions at a time (zeros beyond it); heads of up
-// to 128 dimensions are four such chunks. Invocation (x, y) forms the scores of the rows y, y + 16, y + 32, y + 48 with
-// x, x + 8, x + 16, x + 24 of the others. Scores go back through workgroup memory, where group x of a row holds these
-// four, and weigh the others' rows; of the result an invocation owns group x of every chunk, for its four rows.
+// Both sides are staged in workgroup memory as f32, 32 of the head's dimensions at a time (zeros beyond it); heads of
+// up to 128 dimensions are four such chunks. Invocation (x, y) forms the scores of the rows y, y + 16, y + 32, y + 48
+// with x, x + 8, x + 16, x + 24 of the others. Scores go back through workgroup memory, where group x of a row holds
+// these four, and weigh the others' rows; of the result an invocation owns group x of every chunk, for its four rows.
 //   forward:      softmax online: when a row's maximum rises, its sums so far are scaled down
 //   backward_q:   dq = dS K                   backward_kv:  dv = P^T dO, dk = dS^T Q, over the heads of the key head
 //   with P = exp(S - lse) and dS = P (dO V^T - delta) scale
@@ -117,6 +117,13 @@ fn weigh(o: ptr<function, Four>, l: u32) {
   }
 }
 
+fn add(o: ptr<function, Four>, part: Four) {
+  (*o).r0 += part.r0;
+  (*o).r1 += part.r1;
+  (*o).r2 += part.r2;
+  (*o).r3 += part.r3;
+}
+
 fn scale_rows(o: ptr<function, Four>, by: vec4f) {
   (*o).r0 *= by.x;
   (*o).r1 *= by.y;
@@ -201,26 +208,18 @@ fn forward(
     scale_rows(&o1, fade);
     scale_rows(&o2, fade);
     scale_rows(&o3, fade);
-    stage_others(v_at, ld, j, last, 0u, head4, l);
-    workgroupBarrier();
-    weigh(&o0, l);
-    if (head4 > 8u) {
+    for (var c = 0u; c * CHUNK < head4; c++) {
       workgroupBarrier();
-      stage_others(v_at, ld, j, last, 1u, head4, l);
+      stage_others(v_at, ld, j, last, c, head4, l);
       workgroupBarrier();
-      weigh(&o1, l);
-    }
-    if (head4 > 16u) {
-      workgroupBarrier();
-      stage_others(v_at, ld, j, last, 2u, head4, l);
-      workgroupBarrier();
-      weigh(&o2, l);
-    }
-    if (head4 > 24u) {
-      workgroupBarrier();
-      stage_others(v_at, ld, j, last, 3u, head4, l);
-      workgroupBarrier();
-      weigh(&o3, l);
+      var o = Four();
+      weigh(&o, l);
+      switch c {
+        case 0u: { add(&o0, o); }
+        case 1u: { add(&o1, o); }
+        case 2u: { add(&o2, o); }
+        default: { add(&o3, o); }
+      }
     }
   }
   workgroupBarrier();
@@ -308,26 +307,18 @@ fn backward_q(
     s.r3 = select(vec4f(), exp(s.r3 * scale - lse4.w) * (dw.r3 - delta4.w) * scale, seen(start.w, t.w, key));
     workgroupBarrier();
     put(s, l);
-    stage_others(k_at, ld, j, last, 0u, head4, l);
-    workgroupBarrier();
-    weigh(&g0, l);
-    if (head4 > 8u) {
+    for (var c = 0u; c * CHUNK < head4; c++) {
       workgroupBarrier();
-      stage_others(k_at, ld, j, last, 1u, head4, l);
+      stage_others(k_at, ld, j, last, c, head4, l);
       workgroupBarrier();
-      weigh(&g1, l);
-    }
-    if (head4 > 16u) {
-      workgroupBarrier();
-      stage_others(k_at, ld, j, last, 2u, head4, l);
-      workgroupBarrier();
-      weigh(&g2, l);
-    }
-    if (head4 > 24u) {
-      workgroupBarrier();
-      stage_others(k_at, ld, j, last, 3u, head4, l);
-      workgroupBarrier();
-      weigh(&g3, l);
+      var o = Four();
+      weigh(&o, l);
+      switch c {
+        case 0u: { add(&g0, o); }
+        case 1u: { add(&g1, o); }
+        case 2u: { add(&g2, o); }
+        default: { add(&g3, o); }
+      }
     }
   }
   write_gradient(q_at, 0u, x, head4, t, pb.rows, ld, g0);
@@ -397,26 +388,18 @@ fn backward_kv(
       s.r3 = select(vec4f(), exp(s.r3 * scale - lse4), (start <= vec4u(key.w)) & (vec4u(key.w) <= t));
       workgroupBarrier();
       put(s, l);
-      stage_others_dout(q_at, stride, j, last, 0u, head4, l);
-      workgroupBarrier();
-      weigh(&v0, l);
-      if (head4 > 8u) {
+      for (var c = 0u; c * CHUNK < head4; c++) {
         workgroupBarrier();
-        stage_others_dout(q_at, stride, j, last, 1u, head4, l);
+        stage_others_dout(q_at, stride, j, last, c, head4, l);
         workgroupBarrier();
-        weigh(&v1, l);
-      }
-      if (head4 > 16u) {
-        workgroupBarrier();
-        stage_others_dout(q_at, stride, j, last, 2u, head4, l);
-        workgroupBarrier();
-        weigh(&v2, l);
-      }
-      if (head4 > 24u) {
-        workgroupBarrier();
-        stage_others_dout(q_at, stride, j, last, 3u, head4, l);
-        workgroupBarrier();
-        weigh(&v3, l);
+        var o = Four();
+        weigh(&o, l);
+        switch c {
+          case 0u: { add(&v0, o); }
+          case 1u: { add(&v1, o); }
+          case 2u: { add(&v2, o); }
+          default: { add(&v3, o); }
+        }
       }
       dw.r0 = s.r0 * (dw.r0 - delta4) * scale;
       dw.r1 = s.r1 * (dw.r1 - delta4) * scale;
@@ -424,26 +407,18 @@ fn backward_kv(
       dw.r3 = s.r3 * (dw.r3 - delta4) * scale;
       workgroupBarrier();
       put(dw, l);
-      stage_others(q_at, ld, j, last, 0u, head4, l);
-      workgroupBarrier();
-      weigh(&k0, l);
-      if (head4 > 8u) {
+      for (var c = 0u; c * CHUNK < head4; c++) {
         workgroupBarrier();
-        stage_others(q_at, ld, j, last, 1u, head4, l);
+        stage_others(q_at, ld, j, last, c, head4, l);
         workgroupBarrier();
-        weigh(&k1, l);
-      }
-      if (head4 > 16u) {
-        workgroupBarrier();
-        stage_others(q_at, ld, j, last, 2u, head4, l);
-        workgroupBarrier();
-        weigh(&k2, l);
-      }
-      if (head4 > 24u) {
-        workgroupBarrier();
-        stage_others(q_at, ld, j, last, 3u, head4, l);
-        workgroupBarrier();
-        weigh(&k3, l);
+        var o = Four();
+        weigh(&o, l);
+        switch c {
+          case 0u: { add(&k0, o); }
+          case 1u: { add(&k1, o); }
+          case 2u: { add(&k2, o); }
+          default: { add(&k3, o); }
+        }
       }
     }
   }

@@ -1,11 +1,13 @@
-// The products of matmul.wgsl on matrix units, with the same bindings and parameters: A and B f16, sums f32, C as bound.
+// The products of matmul.wgsl on matrix units, with the same bindings and parameters: A and B f16, sums f32, C as
+// bound.
 //   nn:  C[m,n] = sum_k A[m,k] B[k,n]          written by p.mode: 0 store, 1 add to C, 2 add to R
 //   tn:  C[m,n] += sum_k A[k,m] B[k,n]
 //
-// A workgroup of four subgroups of 32 owns a tile of 64 x 64 elements of C, a subgroup 32 x 32 of them as 2 x 2 matrices.
-// 32 steps of k at a time are staged in workgroup memory, rows padded by 8 elements; the next 32 are loaded into registers
-// meanwhile. The sums leave through workgroup memory, one matrix a subgroup at a time, so that ragged edges, modes and
-// C's type are what they are elsewhere. Beyond the matrices rows and columns repeat the last; beyond k factors are zero.
+// A workgroup of four subgroups of 32 owns a tile of 64 x 64 elements of C, a subgroup 32 x 32 of them as 2 x 2
+// matrices. 32 steps of k at a time are staged in workgroup memory, rows padded by 8 elements; the next 32 are loaded
+// into registers meanwhile. The sums leave through workgroup memory, one matrix a subgroup at a time, so that ragged
+// edges, modes and C's type are what they are elsewhere. Beyond the matrices rows and columns repeat the last; beyond k
+// factors are zero.
 enable f16;
 enable chromium_experimental_subgroup_matrix;
 // an invocation's subgroup is its index over 32, which the compiler cannot know to be uniform

@@ -2,10 +2,10 @@
 //   nn:  C[m,n] = sum_k A[m,k] B[k,n]          written by p.mode: 0 store, 1 add to C, 2 add to R
 //   tn:  C[m,n] += sum_k A[k,m] B[k,n]
 //
-// A workgroup of 64 owns a tile of 64 x 64 elements of C, an invocation 8 x 8 of them in named registers: rows 4y .. 4y+3
-// and 32 more, columns 4x .. 4x+3 and 32 more, so that neighbours read neighbouring groups of workgroup memory. 16 steps
-// of k at a time are staged there as f32, A transposed; the next 16 are loaded into registers meanwhile.
-// Beyond the matrices rows and columns repeat the last and are never stored; beyond k both factors are zero.
+// A workgroup of 64 owns a tile of 64 x 64 elements of C, an invocation 8 x 8 of them in named registers: rows 4y ..
+// 4y+3 and 32 more, columns 4x .. 4x+3 and 32 more, so that neighbours read neighbouring groups of workgroup memory. 16
+// steps of k at a time are staged there as f32, A transposed; the next 16 are loaded into registers meanwhile. Beyond
+// the matrices rows and columns repeat the last and are never stored; beyond k both factors are zero.
 struct Params {
   m: u32, n4: u32, k: u32, mode: u32,
   a0: u32, lda: u32,
@@ -54,7 +54,9 @@ fn row4(row: u32, k: u32) -> vec4f {
 fn load_rows(row: u32, last: u32, k0: u32, l: u32) -> Four {
   let r = row + 4u * (l / 4u);
   let k = k0 + 4u * (l % 4u);
-  return Four(row4(min(r, last), k), row4(min(r + 1u, last), k), row4(min(r + 2u, last), k), row4(min(r + 3u, last), k));
+  return Four(
+    row4(min(r, last), k), row4(min(r + 1u, last), k), row4(min(r + 2u, last), k), row4(min(r + 3u, last), k),
+  );
 }
 
 fn stage_rows(l: u32, x: Four) {

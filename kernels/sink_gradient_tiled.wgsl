@@ -2,8 +2,9 @@
 //   dW[row(unit, r), :] += sum over the segments that light the unit, in fixed order, of
 //                          sum over the segment's tokens t of  dY[t, column(slot, r)] * X[t, :]
 //
-// A workgroup of 64 owns 16 neurons of a touched unit by 64 columns, an invocation 4 x 4 of them; larger blocks are several
-// parts. The tokens of one segment after another are staged in workgroup memory, 16 at a time, zeros behind the last.
+// A workgroup of 64 owns 16 neurons of a touched unit by 64 columns, an invocation 4 x 4 of them; larger blocks are
+// several parts. The tokens of one segment after another are staged in workgroup memory, 16 at a time, zeros behind the
+// last.
 struct Params {
   touched: u32, n4: u32, block: u32, halves: u32,
   a0: u32, lda4: u32, active4: u32,
