@@ -1,6 +1,6 @@
 /**
- * What a training run will allocate, computed from its recorded Programs with no GPU at hand; whether that fits an adapter;
- * and, where it does not, the nearest setting that does.
+ * What a training run will allocate, computed from its recorded Programs with no GPU at hand; whether that fits an
+ * adapter; and, where it does not, the nearest setting that does.
  */
 import * as Effect from "effect/Effect"
 import { DataError, DeviceError } from "./Errors.ts"
@@ -26,7 +26,7 @@ export interface MemoryPlan {
   readonly peak: number
   /** The largest single buffer, which the adapter's limits must allow. */
   readonly largest: { readonly name: string; readonly bytes: number }
-  /** Weights, inputs and scratch of the pass, the largest first. Gradients and moments are as large as their weights. */
+  /** Weights, inputs and scratch of the pass, the largest first. Gradients and moments are as large as weights. */
   readonly tensors: ReadonlyArray<Tensor.Tensor>
 }
 
@@ -53,9 +53,9 @@ const parameterBytes = (program: Program.Program): number =>
   Math.max(16, program.dispatches.reduce((n, dispatch) => n + Math.ceil(dispatch.params.byteLength / 256) * 256, 0))
 
 /**
- * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for billions
- * of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large that a kernel
- * would need more workgroups than WebGPU allows.
+ * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for
+ * billions of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large that
+ * a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
   const { logEvery = 10, optimizer: optimizerConfig = new Optimizer.OptimizerConfig(), target } = options
@@ -166,10 +166,11 @@ const withSeqLen = (setting: Setting, seqLen: number): Setting => ({
 
 const tokensOf = ({ gradientAccumulation, shape }: Setting): number => gradientAccumulation * shape.rows * shape.seqLen
 
-const size = (bytes: number): string =>
-  bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(2)} MiB`
-
 const count = (n: number): string => n.toLocaleString("en-US")
+
+/** Bytes for people. */
+export const formatBytes = (bytes: number): string =>
+  bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(2)} GiB` : `${(bytes / 2 ** 20).toFixed(2)} MiB`
 
 /** What was changed, and what it costs. */
 const describe = (asked: Setting, nearest: Setting): string => {
@@ -198,9 +199,9 @@ const fieldsOf = (tensor: Tensor.Tensor): string => {
 }
 
 /**
- * The nearest setting of a run that stays within limits: first fewer rows a batch and more batches a step, so that a step
- * trains on as many tokens; then shorter rows, one at a time; and where the weights themselves are too much, the largest
- * pool of sinks that fits. Pure; records a plan for every setting it tries.
+ * The nearest setting of a run that stays within limits: first fewer rows a batch and more batches a step, so that a
+ * step trains on as many tokens; then shorter rows, one at a time; and where the weights themselves are too much, the
+ * largest pool of sinks that fits. Pure; records a plan for every setting it tries.
  */
 export const fit = (
   config: ModelConfig,
@@ -257,9 +258,10 @@ export const fit = (
   const least = `one row of ${step} tokens` + (config.pool === 0 ? "" : ` and a pool of ${smallest.config.pool} sinks`)
   const large = tooLarge(plan, limits.buffer)
   const sentence = large.length > 0
-    ? `Nothing fits, not even ${least}: ${Tensor.show(large[0]!)} takes ${size(plan.largest.bytes)}, so that ` +
+    ? `Nothing fits, not even ${least}: ${Tensor.show(large[0]!)} takes ${formatBytes(plan.largest.bytes)}, so that ` +
       `${[...new Set(large.map(fieldsOf))].join(" and ")} would have to shrink.`
-    : `Nothing fits, not even ${least}, which takes ${size(plan.peak)}: numHiddenLayers or hiddenSize would have to shrink.`
+    : `Nothing fits, not even ${least}, which takes ${formatBytes(plan.peak)}: ` +
+      "numHiddenLayers or hiddenSize would have to shrink."
   return { nearest: undefined, asAsked: false, sentence }
 }
 
@@ -275,8 +277,8 @@ export const formatTooLarge = (tensors: ReadonlyArray<Tensor.Tensor>, buffer: nu
 
 /**
  * Refuses a training run that exceeds what one buffer may hold, before any of it is allocated. Fails with DeviceError
- * Limit: what is too large, the memory the run would take, and the nearest setting that fits. Fails with DataError for rows
- * longer than the model's context.
+ * Limit: what is too large, the memory the run would take, and the nearest setting that fits. Fails with DataError for
+ * rows longer than the model's context.
  */
 export const checkFits = (
   config: ModelConfig,
@@ -288,14 +290,16 @@ export const checkFits = (
     const { target } = device
     const buffer = bufferLimit(device.limits)
     const title = `a batch of ${shape.rows} rows of ${shape.seqLen} tokens does not fit ${device.name}`
+    const all = { ...options, target }
     const refuse = (why: string) =>
-      new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, { ...options, target }).sentence}` })
+      new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, all).sentence}` })
     try {
-      const plan = memoryPlan(config, shape, { ...options, target })
+      const plan = memoryPlan(config, shape, all)
       if (plan.largest.bytes <= buffer) return Effect.void
       const table = formatTooLarge(tooLarge(plan, buffer), buffer)
       return refuse(
-        `${title}, whose buffers hold ${size(buffer)} at most:\n${table}\nThe run would take:\n${formatMemoryPlan(plan)}`
+        `${title}, whose buffers hold ${formatBytes(buffer)} at most:\n${table}\n` +
+          `The run would take:\n${formatMemoryPlan(plan)}`
       )
     } catch (error) {
       if (error instanceof DataError) return Effect.fail(error)
@@ -315,7 +319,7 @@ export const formatMemoryPlan = (plan: MemoryPlan): string => {
     ["peak", plan.peak]
   ]
   return [
-    ...rows.map(([name, bytes]) => `${name.padEnd(12)}${size(bytes).padStart(12)}`),
-    `largest buffer: ${plan.largest.name}, ${size(plan.largest.bytes)}`
+    ...rows.map(([name, bytes]) => `${name.padEnd(12)}${formatBytes(bytes).padStart(12)}`),
+    `largest buffer: ${plan.largest.name}, ${formatBytes(plan.largest.bytes)}`
   ].join("\n")
 }

@@ -22,21 +22,24 @@ const json = Options.boolean("json").pipe(
   Options.withDescription("Print one JSON object and nothing else on stdout")
 )
 
+const preset = Options.choice("preset", Object.keys(presets) as Array<keyof typeof presets>).pipe(
+  Options.withDescription("Shape of the model"),
+  Options.optional
+)
+const config = Options.text("config").pipe(
+  Options.withPseudoName("file"),
+  Options.withDescription("Configuration in YAML or JSON; options and key=value go over it"),
+  Options.optional
+)
+
 const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
     Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
     Options.optional
   ),
-  preset: Options.choice("preset", Object.keys(presets) as Array<keyof typeof presets>).pipe(
-    Options.withDescription("Shape of the model"),
-    Options.optional
-  ),
-  config: Options.text("config").pipe(
-    Options.withPseudoName("file"),
-    Options.withDescription("Configuration in YAML or JSON; options and key=value go over it"),
-    Options.optional
-  ),
+  preset,
+  config,
   seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
   seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
   outDir: Options.text("out-dir").pipe(
@@ -58,6 +61,30 @@ const pretrain = Command.make("pretrain", {
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
 
+const size = (name: string, description: string) =>
+  Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
+
+const plan = Command.make("plan", {
+  preset,
+  config,
+  batch: Options.integer("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
+  seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
+  limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: says whether all fit, and what would"),
+  memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
+  adapter: Options.text("adapter").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Take the limit, and the choice of kernels, of this adapter: auto or as for pretrain"),
+    Options.optional
+  ),
+  json,
+  overrides: Args.text({ name: "key=value" }).pipe(
+    Args.withDescription("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments"),
+    Args.repeated
+  )
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/plan.ts")), (it) => it.plan(options))).pipe(
+  Command.withDescription("Tell how much memory training takes, without a GPU, and what would fit a limit")
+)
+
 const doctor = Command.make(
   "doctor",
   { adapter, json },
@@ -68,7 +95,7 @@ const doctor = Command.make(
 
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, doctor])
+  Command.withSubcommands([pretrain, plan, doctor])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))

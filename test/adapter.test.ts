@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { doctor, formatDoctor } from "../src/doctor.ts"
 import { DeviceError } from "../src/Errors.ts"
-import { adapterMode, parseAdapterList, rankAdapters } from "../src/gpu/Adapter.ts"
+import { adapterMode, examineAdapters, f16Refusal, parseAdapterList, rankAdapters } from "../src/gpu/Adapter.ts"
 import type { AdapterOptions } from "../src/gpu/Adapter.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { untar, unpackSwiftShader } from "../src/gpu/SoftwareVulkan.ts"
@@ -48,6 +48,46 @@ const opened = (ended: Ended) => {
     maps: Array<string>
   }
 }
+
+describe("a request for f16", () => {
+  const subzero = "SwiftShader Device (Subzero)"
+  const lavapipe = "llvmpipe (LLVM 19.1.7, 256 bits)"
+  const card = "NVIDIA H200"
+  const others = [
+    { name: subzero, features: ["subgroups"] },
+    { name: lavapipe, features: ["subgroups", "shader-f16"] },
+    { name: card, features: ["shader-f16"] }
+  ]
+
+  it("is granted where the adapter has the feature", () => {
+    expect(f16Refusal(card, new Set(["shader-f16"]), others)).toBeUndefined()
+  })
+
+  it("is refused by naming the adapter, the feature, and the adapters that have it", () => {
+    const refusal = f16Refusal(subzero, new Set(["subgroups"]), others)!
+    expect(refusal).toBeInstanceOf(DeviceError)
+    expect(refusal.reason).toBe("Feature")
+    expect(refusal.message).toBe(
+      `${subzero} does not compute in f16: it lacks the WebGPU feature shader-f16. Of this machine's adapters ` +
+        `"${lavapipe}" and "${card}" have it: choose with --adapter or MEMSINKS_ADAPTER, or take precision f32 ` +
+        "[device: Feature]"
+    )
+    expect(f16Refusal(subzero, [], others.slice(0, 2))!.message).toContain(`"${lavapipe}" has it: choose`)
+  })
+
+  it("is refused without a name where none has it", () => {
+    expect(f16Refusal(subzero, [], others.slice(0, 1))!.message).toMatch(
+      /No other adapter of this machine has it either: choose precision f32, or see memsinks doctor/
+    )
+  })
+
+  it("looks at every adapter that can be opened", async () => {
+    const found = await Effect.runPromise(examineAdapters(["swiftshader", "no such thing"], NodeDevice.openGpu))
+    expect(found.map(({ name }) => name)).toEqual(["swiftshader"])
+    expect([...found[0]!.features]).toContain("core-features-and-limits")
+    expect([...found[0]!.features]).not.toContain("shader-f16")
+  }, 60_000)
+})
 
 describe("choosing an adapter", () => {
   const names = ["SwiftShader Device (Subzero)", "llvmpipe (LLVM 19.1.7, 256 bits)", "NVIDIA H200", "Intel(R) Arc"]

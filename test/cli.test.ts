@@ -78,6 +78,7 @@ describe("help", () => {
   it.each([
     ["help", ["--help"]],
     ["help-pretrain", ["pretrain", "--help"]],
+    ["help-plan", ["plan", "--help"]],
     ["help-doctor", ["doctor", "--help"]]
   ])("%s is plain text on stdout", async (name, args) => {
     // even where colours are forced: help has none
@@ -95,9 +96,15 @@ describe("wrong usage", () => {
   it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
-    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'doctor'\nSee memsinks --help, .*\n$/],
+    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'plan', 'doctor'\nSee memsinks --help, .*\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
+    ["a size that is none", ["plan", "--memory", "80 G"], /^error: expected a size, e\.g\. 2GiB, .*, got "80 G"\n$/],
+    [
+      "rows longer than the model's context",
+      ["plan", "--preset", "tiny", "--seq", "4096"],
+      /^error: rows of 4096 tokens exceed the model's maxPositionEmbeddings of 2048\n$/
+    ],
     [
       "an unknown key, with the known one",
       ["pretrain", "training.optimizer.learningrate=1"],
@@ -133,6 +140,89 @@ describe("failures", () => {
     const { code, stderr } = await memsinks(["pretrain", "--resume", "--out-dir", folder])
     expect(stderr).toMatch(/^error: .*holds no run to resume: leave --resume out to start one there.*\n$/)
     expect(code).toBe(1)
+  })
+})
+
+describe("the plan", () => {
+  // an adapter that does not exist: opening one would fail
+  const env = { MEMSINKS_ADAPTER: "no such thing" }
+
+  it("prints what a run takes, from options, presets and the keys of a run, without a GPU", async () => {
+    const { code, stderr, stdout } = await memsinks(
+      ["plan", "--preset", "smol-1.7b", "--batch", "8", "--seq", "2048", "training.gradientAccumulation=2"],
+      { env }
+    )
+    expect([code, stderr]).toEqual([0, ""])
+    expect(stdout.split("\n").slice(0, 3)).toEqual([
+      "smol-1.7b: 1,711,376,384 parameters; f32",
+      "a step: 2 batches of 8 rows of 2,048 tokens, 32,768 tokens",
+      ""
+    ])
+    for (const line of ["weights +6\\.38", "gradients +6\\.38", "optimizer +12\\.75", "activations +\\d+", "peak +\\d+"]) {
+      expect(stdout).toMatch(new RegExp(`^${line}.* GiB$`, "m"))
+    }
+    expect(stdout).toMatch(/\nlargest buffer: .*, \d\.\d\d GiB\n$/)
+  })
+
+  it("says which buffers exceed a limit and what would fit, in words", async () => {
+    const { code, stderr, stdout } = await memsinks(
+      ["plan", "--preset", "tiny", "--batch", "8", "--seq", "64", "--memory", "1GiB", "--limit", "1e6"],
+      { env }
+    )
+    expect([code, stderr]).toEqual([0, ""])
+    const [, table, sentence] = /^limit: 0\.95 MiB .*\n(tensor[\s\S]*)\n(The nearest .*)\n$/m.exec(stdout)!
+    expect(table).toMatch(/^tensor +size +limit\nlayers\.\*\.gateUp f32\[4480, 64\] +1\.1 MiB +976\.6 KiB$/)
+    expect(sentence).toBe(
+      "The nearest setting that fits: sinks.pool 1760, intermediateSize 1952 (512 tokens a step as before)."
+    )
+  })
+
+  it("prints one JSON object, of which a limit and the nearest setting are a part", async () => {
+    const args = ["plan", "--preset", "tiny", "--batch", "8", "--json", "model.sinks.pool=512", "model.intermediateSize=704"]
+    const object = async (...more: ReadonlyArray<string>) => {
+      const { code, stderr, stdout } = await memsinks([...args, ...more], { env })
+      expect(code, stderr).toBe(0)
+      expect(stdout.split("\n")).toHaveLength(2)
+      return JSON.parse(stdout)
+    }
+    const gathered = await object()
+    expect(gathered).toMatchObject({
+      model: { intermediateSize: 704, sinks: { pool: 512 } },
+      parameters: 319_808,
+      pass: { rows: 8, seqLen: 64, precision: "f32", recompute: false },
+      tokensPerStep: 512,
+      bytes: { weights: 319_808 * 4, gradients: 319_808 * 4, optimizer: 2 * 319_808 * 4 },
+      largest: { name: "layers.0.gate_up", bytes: 512 * 2 * (192 + 32) * 4 },
+      limits: null
+    })
+    const masked = await object("compute=masked", "--limit", "300KiB")
+    expect(masked.bytes.activations).toBeGreaterThan(gathered.bytes.activations)
+    expect(masked.limits).toMatchObject({
+      adapter: null,
+      buffer: 300 * 1024,
+      memory: null,
+      fits: false,
+      // a token's 592 gates and ups: 64 of them and the weights of as many are just below the limit
+      nearest: { batchSize: 1, seqLen: 64, gradientAccumulation: 8, pool: 400, intermediateSize: 592 }
+    })
+    expect(masked.limits.tooLarge[0]).toEqual({
+      name: "layers.*.gate_up",
+      shape: [512, 1408],
+      type: "f32",
+      bytes: 512 * 1408 * 4
+    })
+  })
+
+  it("takes the limit of an adapter, and refuses f16 where that has none", async () => {
+    const args = ["plan", "--preset", "tiny", "--json", "--adapter"]
+    const { code, stderr, stdout } = await memsinks([...args, "null"])
+    expect(code, stderr).toBe(0)
+    expect(JSON.parse(stdout)).toMatchObject({
+      limits: { adapter: "null backend", buffer: 2 ** 27, memory: null, fits: true, tooLarge: [] }
+    })
+    const f16 = await memsinks([...args, "swiftshader", "precision=f16"])
+    expect([f16.code, f16.stdout]).toEqual([1, ""])
+    expect(f16.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
   })
 })
 

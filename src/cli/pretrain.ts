@@ -8,8 +8,8 @@ import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import * as Render from "../../pipelines/render.ts"
-import { decodeConfig, nearest } from "../Config.ts"
-import { CheckpointError, DataError } from "../Errors.ts"
+import { decodeConfig } from "../Config.ts"
+import { CheckpointError } from "../Errors.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
@@ -69,22 +69,6 @@ const savedConfig = (folder: string) =>
     })
   })
 
-/** What looks like an option among the key=value arguments: @effect/cli hands on what it does not know. */
-const unknownOption = (options: PretrainOptions): Effect.Effect<void, DataError> => {
-  const given = options.overrides.find((text) => text.startsWith("-"))?.split("=", 1)[0]
-  if (given === undefined) return Effect.void
-  const known = Object.keys(options)
-    .filter((key) => key !== "overrides")
-    .map((key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
-  const meant = nearest(given, known)
-  const hint = meant === undefined ? "; see memsinks pretrain --help" : `. Did you mean ${meant}?`
-  return Effect.fail(
-    new DataError({
-      detail: known.includes(given) ? `the option ${given} needs a value` : `there is no option ${given}${hint}`
-    })
-  )
-}
-
 const configOf = (options: PretrainOptions, folder: string) =>
   Effect.gen(function*() {
     const base = options.resume
@@ -104,7 +88,7 @@ const configOf = (options: PretrainOptions, folder: string) =>
           ...Option.match(options.seed, { onNone: () => ({}), onSome: (seed) => ({ seed }) })
         }
       }
-      yield* unknownOption(options)
+      yield* Config.unknownOption("pretrain", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       return yield* decodeConfig(
         Pretrain.PretrainConfig,

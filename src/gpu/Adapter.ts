@@ -397,3 +397,47 @@ export const listAdapters = (load: LoadLibrary): Effect.Effect<ReadonlyArray<str
     },
     catch: (cause) => new DeviceError({ reason: "NoAdapter", detail: `no list of adapters: ${line(cause)}`, cause })
   }).pipe(gate.withPermits(1), Effect.uninterruptible)
+
+/** An adapter's name and what it offers. */
+export interface AdapterFeatures {
+  readonly name: string
+  readonly features: Iterable<string>
+}
+
+/** What the adapters of these names offer: each is opened, and closed again. One that cannot be opened is left out. */
+export const examineAdapters = (
+  names: ReadonlyArray<string>,
+  open: (options: AdapterOptions) => Effect.Effect<OpenGpu, DeviceError, Scope.Scope>
+): Effect.Effect<ReadonlyArray<AdapterFeatures>> =>
+  Effect.forEach(names, (name) =>
+    open({ adapter: name }).pipe(
+      Effect.map(({ adapter }) => [{ name, features: [...adapter.features] }]),
+      Effect.scoped,
+      Effect.orElseSucceed(() => [])
+    )).pipe(Effect.map((found) => found.flat()))
+
+/**
+ * Why an adapter cannot compute in f16, and which of the others can; undefined if it can.
+ *
+ * @param others the machine's adapters, as `examineAdapters` finds them; the adapter itself may be among them
+ */
+export const f16Refusal = (
+  name: string,
+  features: Iterable<string>,
+  others: ReadonlyArray<AdapterFeatures>
+): DeviceError | undefined => {
+  const hasF16 = (all: Iterable<string>) => [...all].includes("shader-f16")
+  if (hasF16(features)) return undefined
+  const able = others.filter((other) => other.name !== name && hasF16(other.features))
+  const found = able.length === 0
+    ? "No other adapter of this machine has it either"
+    : `Of this machine's adapters ${able.map((other) => JSON.stringify(other.name)).join(" and ")} ` +
+      `${able.length === 1 ? "has" : "have"} it`
+  const todo = able.length === 0
+    ? "choose precision f32, or see memsinks doctor for better adapters (Mesa 25's lavapipe has f16 without a GPU)"
+    : `choose with --adapter or MEMSINKS_ADAPTER, or take precision f32`
+  return new DeviceError({
+    reason: "Feature",
+    detail: `${name} does not compute in f16: it lacks the WebGPU feature shader-f16. ${found}: ${todo}`
+  })
+}

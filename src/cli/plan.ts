@@ -1,0 +1,220 @@
+/** `memsinks plan`: the memory of a training run, from its configuration alone. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { PretrainConfig } from "../../pipelines/pretrain.ts"
+import { decodeConfig } from "../Config.ts"
+import { DataError, DeviceError } from "../Errors.ts"
+import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
+import { Device } from "../gpu/Device.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import * as MemoryPlan from "../MemoryPlan.ts"
+import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
+import * as Config from "./config.ts"
+import * as Edge from "./Edge.ts"
+
+export interface PlanOptions {
+  readonly preset: Option.Option<Preset>
+  readonly config: Option.Option<string>
+  readonly batch: Option.Option<number>
+  readonly seq: Option.Option<number>
+  readonly limit: Option.Option<string>
+  readonly memory: Option.Option<string>
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly overrides: ReadonlyArray<string>
+}
+
+const positive = Schema.Int.pipe(Schema.positive())
+
+/** A run's configuration, and what only a pass knows (see PassShape). */
+const PlanConfig = Schema.Struct({
+  ...PretrainConfig.fields,
+  compute: Schema.optional(Schema.Literal("gathered", "masked")),
+  logitsBytes: Schema.optional(positive),
+  maxSegments: Schema.optional(positive)
+})
+
+const configOf = (options: PlanOptions) =>
+  Effect.gen(function*() {
+    yield* Config.unknownOption("plan", options)
+    const base = Schema.encodeSync(PretrainConfig)(new PretrainConfig({}))
+    const preset = Option.isSome(options.preset)
+      ? { model: Schema.encodeSync(ModelConfig)(presets[options.preset.value]) }
+      : {}
+    const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
+    const flags = {
+      data: {
+        ...(Option.isSome(options.batch) ? { batchSize: options.batch.value } : {}),
+        ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {})
+      }
+    }
+    const overrides = yield* Effect.forEach(options.overrides, Config.override)
+    return yield* decodeConfig(
+      PlanConfig,
+      [file, flags, ...overrides].reduce<unknown>(Config.merge, { ...base, ...preset })
+    )
+  })
+
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1, b: 1, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12
+}
+
+/** `2GiB`, `80 GB`, `1.5e9`: bytes. */
+export const parseSize = (text: string): Effect.Effect<number, DataError> => {
+  const [, number, unit] = /^\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? []
+  const bytes = Number(number) * (UNITS[unit?.toLowerCase() ?? "?"] ?? NaN)
+  return bytes >= 1 ? Effect.succeed(Math.floor(bytes)) : Effect.fail(
+    new DataError({ detail: `expected a size, e.g. 2GiB, 512MiB or 2147483648, got ${JSON.stringify(text)}` })
+  )
+}
+
+/** The adapter of that name, as far as a plan depends on it. */
+const examine = (name: string, f16: boolean) =>
+  Effect.gen(function*() {
+    const runtime = yield* Edge.runtime
+    const open = yield* runtime.openGpu({ adapter: name })
+    const device = yield* Device.make(open)
+    if (f16 && !device.features.has("shader-f16")) {
+      const others = yield* examineAdapters(yield* runtime.listAdapters, runtime.openGpu)
+      const refusal = f16Refusal(device.name, device.features, others)
+      if (refusal !== undefined) return yield* refusal
+    }
+    return { name: device.name, target: device.target, buffer: MemoryPlan.bufferLimit(device.limits) }
+  }).pipe(Effect.scoped)
+
+interface Found {
+  readonly name: string
+  readonly setting: MemoryPlan.Setting
+  readonly precision: string
+  readonly plan: MemoryPlan.MemoryPlan
+  /** Where there are limits: whose they are, and how the run fares with them. */
+  readonly limited?: {
+    readonly adapter: string | undefined
+    readonly limits: MemoryPlan.MemoryLimits
+    readonly tooLarge: ReadonlyArray<Tensor.Tensor>
+    readonly fit: MemoryPlan.Fit
+  }
+}
+
+const tokensPerStep = ({ gradientAccumulation, shape }: MemoryPlan.Setting): number =>
+  gradientAccumulation * shape.rows * shape.seqLen
+
+const toJson = ({ limited, plan, setting }: Found): string => {
+  const { largest, tensors: _, ...bytes } = plan
+  const { config, gradientAccumulation, shape } = setting
+  const limits = ({ adapter, fit, limits, tooLarge }: NonNullable<Found["limited"]>) => ({
+    adapter: adapter ?? null,
+    ...limits,
+    fits: fit.asAsked,
+    tooLarge: tooLarge.map(({ name, shape, type, ...tensor }) =>
+      ({ name, shape, type, bytes: Tensor.byteLength({ name, shape, type, ...tensor }) })),
+    nearest: fit.nearest === undefined ? null : {
+      batchSize: fit.nearest.shape.rows,
+      seqLen: fit.nearest.shape.seqLen,
+      gradientAccumulation: fit.nearest.gradientAccumulation,
+      pool: fit.nearest.config.pool,
+      intermediateSize: fit.nearest.config.intermediateSize
+    },
+    message: fit.sentence
+  })
+  // an unlimited memory is Infinity, which JSON has not: it becomes null
+  return JSON.stringify({
+    model: Schema.encodeSync(ModelConfig)(config),
+    parameters: config.numParameters,
+    activeParameters: config.numActiveParameters,
+    pass: shape,
+    gradientAccumulation,
+    tokensPerStep: tokensPerStep(setting),
+    bytes,
+    largest,
+    limits: limited === undefined ? null : limits(limited)
+  })
+}
+
+const count = (n: number): string => n.toLocaleString("en-US")
+
+const toText = ({ limited, name, plan, precision, setting }: Found): string => {
+  const { config, gradientAccumulation, shape } = setting
+  const active = config.pool === 0 ? "" : `, ${count(config.numActiveParameters)} active a token`
+  const batches = gradientAccumulation === 1 ? "" : `${gradientAccumulation} batches of `
+  const lines = [
+    `${name}: ${count(config.numParameters)} parameters${active}; ${precision}`,
+    `a step: ${batches}${count(shape.rows)} rows of ${count(shape.seqLen)} tokens, ` +
+    `${count(tokensPerStep(setting))} tokens`,
+    "",
+    MemoryPlan.formatMemoryPlan(plan)
+  ]
+  if (limited === undefined) return lines.join("\n")
+  const { adapter, fit, limits: { buffer, memory = Infinity }, tooLarge } = limited
+  const bounds = [[buffer, "a buffer"], [memory, "in all"]] as const
+  lines.push(
+    "",
+    `${adapter ?? "limit"}: ` + bounds
+      .filter(([bytes]) => Number.isFinite(bytes))
+      .map(([bytes, of]) => `${MemoryPlan.formatBytes(bytes)} ${of}`)
+      .join(", "),
+    ...(tooLarge.length === 0 ? [] : [MemoryPlan.formatTooLarge(tooLarge, buffer)]),
+    fit.sentence
+  )
+  return lines.join("\n")
+}
+
+/** Prints how much memory a run takes; with limits, also whether it fits and what would. */
+export const plan = (options: PlanOptions) =>
+  Effect.gen(function*() {
+    const config = yield* Effect.mapError(configOf(options), Edge.usage)
+    const [limit = Infinity, memory = Infinity] = yield* Effect.forEach([options.limit, options.memory], (size) =>
+      Option.isSome(size) ? Effect.mapError(parseSize(size.value), Edge.usage) : Effect.succeed(undefined))
+    const adapter = Option.isSome(options.adapter)
+      ? yield* examine(options.adapter.value, config.precision === "f16")
+      : undefined
+    const limits = { buffer: Math.min(limit, adapter?.buffer ?? Infinity), memory }
+
+    const { compute, data, logitsBytes, maxSegments, model, precision, recompute, training } = config
+    const shape: MemoryPlan.TrainShape = {
+      rows: data.batchSize,
+      seqLen: data.seqLen,
+      precision,
+      recompute,
+      ...(compute === undefined ? {} : { compute }),
+      ...(logitsBytes === undefined ? {} : { logitsBytes }),
+      ...(maxSegments === undefined ? {} : { maxSegments })
+    }
+    const { gradientAccumulation, logEvery, optimizer } = training
+    const planOptions = {
+      optimizer,
+      logEvery,
+      gradientAccumulation,
+      ...(adapter === undefined ? {} : { target: adapter.target })
+    }
+    const found = yield* Effect.try({
+      try: (): Found => {
+        const plan = MemoryPlan.memoryPlan(model, shape, planOptions)
+        return {
+          name: Option.getOrElse(options.preset, () => "the model"),
+          setting: { config: model, shape, gradientAccumulation },
+          precision,
+          plan,
+          ...(limits.buffer === Infinity && memory === Infinity ? {} : {
+            limited: {
+              adapter: adapter?.name,
+              limits,
+              tooLarge: MemoryPlan.tooLarge(plan, limits.buffer),
+              fit: MemoryPlan.fit(model, shape, limits, planOptions)
+            }
+          })
+        }
+      },
+      catch: (error) => {
+        if (error instanceof DataError) return Edge.usage(error)
+        if (!(error instanceof RangeError)) throw error
+        const { sentence } = MemoryPlan.fit(model, shape, limits, planOptions)
+        return new DeviceError({
+          reason: "Limit",
+          detail: `${shape.rows} rows of ${shape.seqLen} tokens are too many: ${error.message}\n${sentence}`
+        })
+      }
+    })
+    yield* Edge.print(options.json ? toJson(found) : toText(found))
+  })
