@@ -29,16 +29,16 @@ alias C4 = vec4f;
 
 override WX: u32 = 8;
 
+// 0 store, 1 add to C, 2 add to R (the residual stream): a constant, for the many stores of a tile would make compilers
+// slow otherwise
+override MODE: u32 = 0;
+
 fn store(row: u32, end: u32, col: u32, v: vec4f) {
   if (row >= end || col >= p.n4) { return; }
   let at = p.c0 + row * p.ldc4 + col;
-  if (p.mode == 0u) {
-    c[at] = C4(v);
-  } else if (p.mode == 1u) {
-    c[at] = C4(vec4f(c[at]) + v);
-  } else {
-    c[at] = C4(residual[row * p.ldr4 + col] + v);
-  }
+  if (MODE == 0u) { c[at] = C4(v); }
+  if (MODE == 1u) { c[at] = C4(vec4f(c[at]) + v); }
+  if (MODE == 2u) { c[at] = C4(residual[row * p.ldr4 + col] + v); }
 }
 
 @compute @workgroup_size(WX)
@@ -150,88 +150,29 @@ fn nn(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane
     b_at += 4u * p.ldb4;
     left -= 4u;
   }
-  if (left > 0u) {
-    // what stands behind the last of k is not ours: neither to use nor to trust
-    let b0 = vec4f(b[b_at]);
-    var b1 = vec4f();
-    var b2 = vec4f();
-    if (left > 1u) { b1 = vec4f(b[b_at + p.ldb4]); }
-    if (left > 2u) { b2 = vec4f(b[b_at + 2u * p.ldb4]); }
-    let use_y = left > 1u;
-    let use_z = left > 2u;
-    let t0 = vec4f(a[a0]);
-    let x0 = vec3f(t0.x, select(0.0, t0.y, use_y), select(0.0, t0.z, use_z));
-    let t1 = vec4f(a[a1]);
-    let x1 = vec3f(t1.x, select(0.0, t1.y, use_y), select(0.0, t1.z, use_z));
-    let t2 = vec4f(a[a2]);
-    let x2 = vec3f(t2.x, select(0.0, t2.y, use_y), select(0.0, t2.z, use_z));
-    let t3 = vec4f(a[a3]);
-    let x3 = vec3f(t3.x, select(0.0, t3.y, use_y), select(0.0, t3.z, use_z));
-    let y00 = subgroupBroadcast(x0, 0u);
-    c00 += y00.x * b0; c00 += y00.y * b1; c00 += y00.z * b2;
-    let y01 = subgroupBroadcast(x0, 1u);
-    c01 += y01.x * b0; c01 += y01.y * b1; c01 += y01.z * b2;
-    let y02 = subgroupBroadcast(x0, 2u);
-    c02 += y02.x * b0; c02 += y02.y * b1; c02 += y02.z * b2;
-    let y03 = subgroupBroadcast(x0, 3u);
-    c03 += y03.x * b0; c03 += y03.y * b1; c03 += y03.z * b2;
-    let y10 = subgroupBroadcast(x1, 0u);
-    c10 += y10.x * b0; c10 += y10.y * b1; c10 += y10.z * b2;
-    let y11 = subgroupBroadcast(x1, 1u);
-    c11 += y11.x * b0; c11 += y11.y * b1; c11 += y11.z * b2;
-    let y12 = subgroupBroadcast(x1, 2u);
-    c12 += y12.x * b0; c12 += y12.y * b1; c12 += y12.z * b2;
-    let y13 = subgroupBroadcast(x1, 3u);
-    c13 += y13.x * b0; c13 += y13.y * b1; c13 += y13.z * b2;
-    let y20 = subgroupBroadcast(x2, 0u);
-    c20 += y20.x * b0; c20 += y20.y * b1; c20 += y20.z * b2;
-    let y21 = subgroupBroadcast(x2, 1u);
-    c21 += y21.x * b0; c21 += y21.y * b1; c21 += y21.z * b2;
-    let y22 = subgroupBroadcast(x2, 2u);
-    c22 += y22.x * b0; c22 += y22.y * b1; c22 += y22.z * b2;
-    let y23 = subgroupBroadcast(x2, 3u);
-    c23 += y23.x * b0; c23 += y23.y * b1; c23 += y23.z * b2;
-    let y30 = subgroupBroadcast(x3, 0u);
-    c30 += y30.x * b0; c30 += y30.y * b1; c30 += y30.z * b2;
-    let y31 = subgroupBroadcast(x3, 1u);
-    c31 += y31.x * b0; c31 += y31.y * b1; c31 += y31.z * b2;
-    let y32 = subgroupBroadcast(x3, 2u);
-    c32 += y32.x * b0; c32 += y32.y * b1; c32 += y32.z * b2;
-    let y33 = subgroupBroadcast(x3, 3u);
-    c33 += y33.x * b0; c33 += y33.y * b1; c33 += y33.z * b2;
+  for (var e = 0u; e < left; e++) {
+    let b0 = vec4f(b[b_at + e * p.ldb4]);
+    let x0 = f32(a[a0][e]);
+    let x1 = f32(a[a1][e]);
+    let x2 = f32(a[a2][e]);
+    let x3 = f32(a[a3][e]);
+    c00 += subgroupBroadcast(x0, 0u) * b0; c01 += subgroupBroadcast(x0, 1u) * b0;
+    c02 += subgroupBroadcast(x0, 2u) * b0; c03 += subgroupBroadcast(x0, 3u) * b0;
+    c10 += subgroupBroadcast(x1, 0u) * b0; c11 += subgroupBroadcast(x1, 1u) * b0;
+    c12 += subgroupBroadcast(x1, 2u) * b0; c13 += subgroupBroadcast(x1, 3u) * b0;
+    c20 += subgroupBroadcast(x2, 0u) * b0; c21 += subgroupBroadcast(x2, 1u) * b0;
+    c22 += subgroupBroadcast(x2, 2u) * b0; c23 += subgroupBroadcast(x2, 3u) * b0;
+    c30 += subgroupBroadcast(x3, 0u) * b0; c31 += subgroupBroadcast(x3, 1u) * b0;
+    c32 += subgroupBroadcast(x3, 2u) * b0; c33 += subgroupBroadcast(x3, 3u) * b0;
     if (WX == 8u) {
-      let y04 = subgroupBroadcast(x0, 4u);
-      c04 += y04.x * b0; c04 += y04.y * b1; c04 += y04.z * b2;
-      let y05 = subgroupBroadcast(x0, 5u);
-      c05 += y05.x * b0; c05 += y05.y * b1; c05 += y05.z * b2;
-      let y06 = subgroupBroadcast(x0, 6u);
-      c06 += y06.x * b0; c06 += y06.y * b1; c06 += y06.z * b2;
-      let y07 = subgroupBroadcast(x0, 7u);
-      c07 += y07.x * b0; c07 += y07.y * b1; c07 += y07.z * b2;
-      let y14 = subgroupBroadcast(x1, 4u);
-      c14 += y14.x * b0; c14 += y14.y * b1; c14 += y14.z * b2;
-      let y15 = subgroupBroadcast(x1, 5u);
-      c15 += y15.x * b0; c15 += y15.y * b1; c15 += y15.z * b2;
-      let y16 = subgroupBroadcast(x1, 6u);
-      c16 += y16.x * b0; c16 += y16.y * b1; c16 += y16.z * b2;
-      let y17 = subgroupBroadcast(x1, 7u);
-      c17 += y17.x * b0; c17 += y17.y * b1; c17 += y17.z * b2;
-      let y24 = subgroupBroadcast(x2, 4u);
-      c24 += y24.x * b0; c24 += y24.y * b1; c24 += y24.z * b2;
-      let y25 = subgroupBroadcast(x2, 5u);
-      c25 += y25.x * b0; c25 += y25.y * b1; c25 += y25.z * b2;
-      let y26 = subgroupBroadcast(x2, 6u);
-      c26 += y26.x * b0; c26 += y26.y * b1; c26 += y26.z * b2;
-      let y27 = subgroupBroadcast(x2, 7u);
-      c27 += y27.x * b0; c27 += y27.y * b1; c27 += y27.z * b2;
-      let y34 = subgroupBroadcast(x3, 4u);
-      c34 += y34.x * b0; c34 += y34.y * b1; c34 += y34.z * b2;
-      let y35 = subgroupBroadcast(x3, 5u);
-      c35 += y35.x * b0; c35 += y35.y * b1; c35 += y35.z * b2;
-      let y36 = subgroupBroadcast(x3, 6u);
-      c36 += y36.x * b0; c36 += y36.y * b1; c36 += y36.z * b2;
-      let y37 = subgroupBroadcast(x3, 7u);
-      c37 += y37.x * b0; c37 += y37.y * b1; c37 += y37.z * b2;
+      c04 += subgroupBroadcast(x0, 4u) * b0; c05 += subgroupBroadcast(x0, 5u) * b0;
+      c06 += subgroupBroadcast(x0, 6u) * b0; c07 += subgroupBroadcast(x0, 7u) * b0;
+      c14 += subgroupBroadcast(x1, 4u) * b0; c15 += subgroupBroadcast(x1, 5u) * b0;
+      c16 += subgroupBroadcast(x1, 6u) * b0; c17 += subgroupBroadcast(x1, 7u) * b0;
+      c24 += subgroupBroadcast(x2, 4u) * b0; c25 += subgroupBroadcast(x2, 5u) * b0;
+      c26 += subgroupBroadcast(x2, 6u) * b0; c27 += subgroupBroadcast(x2, 7u) * b0;
+      c34 += subgroupBroadcast(x3, 4u) * b0; c35 += subgroupBroadcast(x3, 5u) * b0;
+      c36 += subgroupBroadcast(x3, 6u) * b0; c37 += subgroupBroadcast(x3, 7u) * b0;
     }
   }
   store(row, end, col, c00);

@@ -76,7 +76,8 @@ export const kernels = {
     },
     constants: { WX: 128 }
   }),
-  matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number) =>
+  /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
+  matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number, mode = 0) =>
     Kernel.make({
       file: "matmul_subgroup",
       entry: kind,
@@ -86,7 +87,7 @@ export const kernels = {
         m: "u32", n4: "u32", k: "u32", mode: "u32",
         a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
       },
-      constants: { WX: subgroupSize }
+      constants: kind === "nn" ? { WX: subgroupSize, MODE: mode } : { WX: subgroupSize }
     }),
   transpose: Kernel.make({
     file: "transpose",
@@ -408,14 +409,15 @@ export const tileRows = (target: Target): number =>
 /** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
 export const matmulNN = (
   target: Target,
-  types: { readonly a: ElementType; readonly b: ElementType }
+  types: { readonly a: ElementType; readonly b: ElementType },
+  mode: number
 ): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
   if (isGpu(target)) {
     const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixNN : kernels.matmulTiledNN
     return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / 64), tiles ?? Math.ceil(m / 64)) }
   }
   if (target.family === "software") {
-    const kernel = kernels.matmulSubgroup("nn", target.subgroupSize)
+    const kernel = kernels.matmulSubgroup("nn", target.subgroupSize, mode)
     const rows = tileRows(target)
     return { kernel, grid: (m, n, tiles) => [Math.ceil(n / 4), tiles ?? Math.ceil(m / rows)] }
   }

@@ -56,7 +56,8 @@ export const matmulNN = (
 ): void => {
   const mode = x.mode ?? "store"
   const residual = typeof mode === "object" ? mode : undefined
-  const { grid, kernel } = Kernels.matmulNN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
+  const code = mode === "store" ? 0 : mode === "add" ? 1 : 2
+  const { grid, kernel } = Kernels.matmulNN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type }, code)
   p.dispatch(
     kernel,
     {
@@ -70,7 +71,7 @@ export const matmulNN = (
       m: x.m,
       n4: vec4(x.n, "n"),
       k: x.k,
-      mode: mode === "store" ? 0 : mode === "add" ? 1 : 2,
+      mode: code,
       a0: 4 * vec4(x.a.at ?? 0, "offset of a"),
       lda: 4 * vec4(x.a.ld, "leading dimension of a"),
       b0: vec4(x.b.at ?? 0, "offset of b"),

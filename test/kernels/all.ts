@@ -6,7 +6,10 @@ const { attentionBackward, attentionSubgroup, attentionSubgroupBackward, attenti
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),
-  ...[4, 8].flatMap((lanes) => [matmulSubgroup("nn", lanes), matmulSubgroup("tn", lanes)]),
+  ...[4, 8].flatMap((lanes) => [
+    ...[0, 1, 2].map((mode) => matmulSubgroup("nn", lanes, mode)),
+    matmulSubgroup("tn", lanes)
+  ]),
   ...[4, 8].flatMap((lanes) => [
     attentionSubgroup(lanes),
     attentionSubgroupBackward("q", lanes),
