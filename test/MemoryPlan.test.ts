@@ -15,9 +15,12 @@ import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import { miniatureData, miniatureModel } from "./support.ts"
 
 layer(NodeDevice.layer())("the memory plan", (it) => {
-  for (const [name, config] of [
-    ["a miniature", miniatureModel],
-    ["a wider model", new ModelConfig({ ...miniatureModel, hiddenSize: 128, intermediateSize: 256 + 64, numHiddenLayers: 3 })]
+  const wider = new ModelConfig({ ...miniatureModel, hiddenSize: 128, intermediateSize: 256 + 64, numHiddenLayers: 3 })
+  for (const [name, config, options] of [
+    ["a miniature", miniatureModel, {}],
+    ["a wider model", wider, {}],
+    ["a wider model that recomputes its blocks", wider, { recompute: true }],
+    ["a wider model that computes the whole pool", wider, { compute: "masked" }]
   ] as const) {
     it.scoped(`says within 5 % what the device really allocates for ${name}`, () =>
       Effect.gen(function*() {
@@ -26,14 +29,14 @@ layer(NodeDevice.layer())("the memory plan", (it) => {
         const trainer = yield* Trainer.pipe(
           Effect.provide(yield* Layer.build(
             Trainer.layer(new TrainConfig({ steps: 2 })).pipe(
-              Layer.provide(Model.layer(config)),
+              Layer.provide(Model.layer(config, options)),
               Layer.provide(miniatureData()),
               Layer.provide(Checkpoints.layerMemory)
             )
           ))
         )
         const allocated = device.counters.bytes - before
-        const plan = memoryPlan(config, { rows: 2, seqLen: 16 })
+        const plan = memoryPlan(config, { rows: 2, seqLen: 16, ...options }, { target: device.target })
         expect(plan.peak / allocated).toBeGreaterThan(0.95)
         expect(plan.peak / allocated).toBeLessThan(1.05)
         expect(plan.peak).toBe(plan.weights + plan.gradients + plan.optimizer + plan.activations + plan.other)
