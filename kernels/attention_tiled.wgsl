@@ -198,6 +198,7 @@ fn forward(
     for (var i = 0u; i < 8u; i++) { next = max(next, lanes[y * 8u + i]); }
     let fade = exp(top - next);
     top = next;
+    // a row that has met none of its keys yet holds LOW everywhere, which must not weigh as exp(0)
     s.r0 = select(vec4f(), exp(s.r0 - top.x), seen0);
     s.r1 = select(vec4f(), exp(s.r1 - top.y), seen1);
     s.r2 = select(vec4f(), exp(s.r2 - top.z), seen2);

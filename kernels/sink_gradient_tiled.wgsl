@@ -3,8 +3,8 @@
 //                          sum over the segment's tokens t of  dY[t, column(slot, r)] * X[t, :]
 //
 // A workgroup of 64 owns 16 neurons of a touched unit by 64 columns, an invocation 4 x 4 of them; larger blocks are
-// several parts. The tokens of one segment after another are staged in workgroup memory, 16 at a time, zeros behind the
-// last.
+// several parts. The tokens of one segment after another are staged in workgroup memory, 16 at a time; behind the last
+// dY is zero.
 struct Params {
   touched: u32, n4: u32, block: u32, halves: u32,
   a0: u32, lda4: u32, active4: u32,
@@ -56,8 +56,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index
       workgroupBarrier();
       left[l] = select(vec4f(), vec4f(dy[a_at + min(t, last) * p.lda4]), t < range.y);
       for (var i = l; i < STEP * 16u; i += 64u) {
-        let s = t0 + i / 16u;
-        right[i] = select(vec4f(), vec4f(x[b_at + min(s, last) * p.ldb4]), s < range.y);
+        right[i] = vec4f(x[b_at + min(t0 + i / 16u, last) * p.ldb4]);
       }
       workgroupBarrier();
       for (var k = 0u; k < STEP; k++) {

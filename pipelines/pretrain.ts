@@ -17,6 +17,7 @@ import { Checkpoints } from "../src/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
+import { checkFits } from "../src/MemoryPlan.ts"
 import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
@@ -163,6 +164,23 @@ const trainArm = (
       steps,
       evalEvery: config.evaluations === 0 ? 0 : Math.max(1, Math.floor(steps / config.evaluations))
     })
+    // before the weights are allocated, which the Trainer finds done
+    yield* checkFits(
+      plan.model,
+      {
+        rows: data.batchSize,
+        seqLen: data.seqLen,
+        maxSegments: data.maxSegments,
+        precision: config.precision,
+        recompute: config.recompute
+      },
+      yield* Device,
+      {
+        optimizer: training.optimizer,
+        logEvery: training.logEvery,
+        gradientAccumulation: training.gradientAccumulation
+      }
+    )
     return yield* Effect.gen(function*() {
       const trainer = yield* Trainer
       const model = yield* Model

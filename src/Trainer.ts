@@ -270,7 +270,8 @@ const make = (config: TrainConfig): Effect.Effect<
       let scored = 0
       let hits = 0
       let extracted = 0
-      const size = Math.min(EVAL_ROWS, rows.length)
+      // no more than a training batch, which is known to fit the device
+      const size = Math.min(EVAL_ROWS, data.batchSize, rows.length)
       for (let first = 0; first < rows.length; first += size) {
         const chunk = rows.slice(first, first + size)
         // the last chunk is filled up, so that one compiled pass serves all
