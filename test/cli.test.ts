@@ -223,6 +223,10 @@ describe("the plan", () => {
     const f16 = await memsinks([...args, "swiftshader", "precision=f16"])
     expect([f16.code, f16.stdout]).toEqual([1, ""])
     expect(f16.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
+    const run = await memsinks(["pretrain", "--adapter", "swiftshader", "--out-dir", join(folder, "f16"), "precision=f16"])
+    expect([run.code, run.stdout]).toEqual([1, ""])
+    expect(run.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
+    expect(existsSync(join(folder, "f16"))).toBe(false)
   })
 })
 

@@ -11,6 +11,7 @@ import * as Render from "../../pipelines/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
+import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
 import * as Config from "./config.ts"
@@ -124,6 +125,16 @@ const tellSignals = (progress: Progress.Progress) =>
       })
   )
 
+/** Refuses f16 before anything is made where the adapter has none, and says which have it. */
+const needsF16 = (adapter: Option.Option<string>) =>
+  Effect.gen(function*() {
+    const runtime = yield* Edge.runtime
+    const { adapter: { features }, name } = yield* runtime.openGpu(Edge.adapterOptions(adapter))
+    if (features.has("shader-f16")) return
+    const refusal = f16Refusal(name, features, yield* examineAdapters(yield* runtime.listAdapters, runtime.openGpu))
+    if (refusal !== undefined) return yield* refusal
+  }).pipe(Effect.scoped)
+
 /** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
 export const pretrain = (options: PretrainOptions) =>
   Effect.gen(function*() {
@@ -132,9 +143,10 @@ export const pretrain = (options: PretrainOptions) =>
     yield* tellSignals(progress)
     const folder = yield* folderOf(options)
     const config = yield* configOf(options, folder)
+    const device = yield* Edge.runtime
+    if (config.precision === "f16") yield* needsF16(options.adapter)
     yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
 
-    const device = yield* Edge.runtime
     const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
     const report = yield* Pretrain.run(config, {
       device: device.layer(Edge.adapterOptions(options.adapter)),
