@@ -30,11 +30,10 @@ export interface Tuning {
 
 /** Families whose kernels a device can run. */
 export const candidates = (device: DeviceService): ReadonlyArray<Family> => {
-  const matrices = device.features.has("chromium-experimental-subgroup-matrix") && device.features.has("shader-f16")
   return families.filter((family) => {
     if (family === "plain") return true
     if (family === "software") return device.kind === "software" && SOFTWARE_SUBGROUPS.includes(device.target.subgroupSize)
-    return device.kind === "hardware" && (family === "gpu" || matrices)
+    return device.kind === "hardware" && (family === "gpu" || device.target.matrices === true)
   })
 }
 

@@ -38,6 +38,8 @@ export interface PlanOptions {
   readonly optimizer?: Optimizer.OptimizerConfig
   /** Steps whose losses are read back together. Default 10. */
   readonly logEvery?: number
+  /** Batches whose gradients make one step. Default 1. */
+  readonly gradientAccumulation?: number
   /** What the kernels are chosen for. Default: what runs on any adapter. */
   readonly target?: Target
 }
@@ -58,13 +60,18 @@ const parameterBytes = (program: Program.Program): number =>
  * a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
-  const { logEvery = 10, optimizer: optimizerConfig = new Optimizer.OptimizerConfig(), target } = options
+  const { gradientAccumulation = 1, logEvery = 10, target } = options
+  const optimizerConfig = options.optimizer ?? new Optimizer.OptimizerConfig()
   const handles = parametersOf(config)
   const parameters = listParameters(handles)
   const hyper = Tensor.make("hyper", [16])
   const pass = recordPass(config, handles, hyper, { ...shape, output: "train" }, target)
   const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery, {
     lossScaling: shape.precision === "f16",
+    // as the Trainer does
+    ...(config.sinks?.assignment === "permutation"
+      ? { maxTouched: pass.maxSegments * config.sinks.activeUnits * gradientAccumulation }
+      : {}),
     ...(target === undefined ? {} : { target })
   })
   const programs = [pass.program, optimizer.begin, optimizer.accumulate(pass.tensors.loss), optimizer.update]
@@ -207,12 +214,13 @@ export const fit = (
   config: ModelConfig,
   shape: TrainShape,
   limits: MemoryLimits,
-  options: PlanOptions & { /** Default 1. */ readonly gradientAccumulation?: number } = {}
+  options: PlanOptions = {}
 ): Fit => {
   const asked: Setting = { config, shape, gradientAccumulation: options.gradientAccumulation ?? 1 }
   const fits = (setting: Setting): boolean => {
     try {
-      const plan = memoryPlan(setting.config, setting.shape, options)
+      const { config, gradientAccumulation, shape } = setting
+      const plan = memoryPlan(config, shape, { ...options, gradientAccumulation })
       return plan.largest.bytes <= limits.buffer && plan.peak <= (limits.memory ?? Infinity)
     } catch (error) {
       // more workgroups than there may be: too large as well
@@ -254,7 +262,10 @@ export const fit = (
 
   const active = Math.ceil((config.sinks?.active ?? 0) / config.poolUnit) * config.poolUnit
   const smallest = shortest({ ...asked, config: config.withPool(Math.min(config.pool, active)) })
-  const plan = memoryPlan(smallest.config, smallest.shape, options)
+  const plan = memoryPlan(smallest.config, smallest.shape, {
+    ...options,
+    gradientAccumulation: smallest.gradientAccumulation
+  })
   const least = `one row of ${step} tokens` + (config.pool === 0 ? "" : ` and a pool of ${smallest.config.pool} sinks`)
   const large = tooLarge(plan, limits.buffer)
   const sentence = large.length > 0
@@ -284,7 +295,7 @@ export const checkFits = (
   config: ModelConfig,
   shape: TrainShape,
   device: { readonly name: string; readonly limits: Limits; readonly target: Target },
-  options: Omit<PlanOptions, "target"> & { readonly gradientAccumulation?: number } = {}
+  options: Omit<PlanOptions, "target"> = {}
 ): Effect.Effect<void, DeviceError | DataError> =>
   Effect.suspend((): Effect.Effect<void, DeviceError | DataError> => {
     const { target } = device

@@ -8,7 +8,7 @@ import type { DataConfigInput } from "../src/DataStream.ts"
 import { DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { type Fit, fit, formatMemoryPlan, memoryPlan, tooLarge } from "../src/MemoryPlan.ts"
-import { Model } from "../src/Model.ts"
+import { Model, type ModelOptions } from "../src/Model.ts"
 import { ModelConfig, presets } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
@@ -52,6 +52,47 @@ layer(NodeDevice.layer())("the memory plan", (it) => {
       expect(plan.gradients).toBe(plan.weights)
       expect(plan.largest.bytes).toBe(49152 * 2048 * 4)
       expect(formatMemoryPlan(plan)).toMatch(/^weights +6\.\d\d GiB\n[\s\S]*\nlargest buffer: /)
+    }))
+})
+
+// the null device computes nothing, but allocates, and has f16
+layer(NodeDevice.layer({ adapter: "null" }))("the memory plan, on a device with every feature,", (it) => {
+  const wide = new ModelConfig({ ...miniatureModel, hiddenSize: 128, numHiddenLayers: 3 }).withPool(4096)
+  const planned = (config: ModelConfig, options: ModelOptions, gradientAccumulation = 1) =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      expect([...device.features]).toContain("shader-f16")
+      const before = device.counters.bytes
+      yield* Layer.build(
+        Trainer.layer(new TrainConfig({ steps: 2, gradientAccumulation })).pipe(
+          Layer.provide(Model.layer(config, options)),
+          Layer.provide(miniatureData()),
+          Layer.provide(Checkpoints.layerMemory)
+        )
+      )
+      const shape = { rows: 2, seqLen: 16, ...options }
+      const plan = memoryPlan(config, shape, { target: device.target, gradientAccumulation })
+      expect(plan.peak).toBe(device.counters.bytes - before)
+      return plan
+    })
+
+  it.scoped("says to the byte what is allocated in f32, f16, and with recomputed blocks, which take less", () =>
+    Effect.gen(function*() {
+      const f32 = yield* planned(wide, {})
+      const recomputed = yield* planned(wide, { recompute: true })
+      expect(recomputed.activations).toBeLessThan(f32.activations)
+      const f16 = yield* planned(wide, { precision: "f16" })
+      // packed weights and activations of half the size; weights, gradients and moments stay f32
+      expect(f16.activations).toBeLessThan(f32.activations)
+      expect([f16.weights, f16.gradients, f16.optimizer]).toEqual([f32.weights, f32.gradients, f32.optimizer])
+    }))
+
+  it.scoped("counts the units that the batches of a step light, and no others", () =>
+    Effect.gen(function*() {
+      const one = yield* planned(wide, {})
+      const eight = yield* planned(wide, {}, 8)
+      // a batch's two documents light a unit each, of four bytes; buffers come in multiples of 16
+      expect(eight.other - one.other).toBe(8 * 2 * 4 - 16)
     }))
 })
 

@@ -85,14 +85,26 @@ export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number)
   return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()).join("\n")
 }
 
+interface MatrixConfig {
+  readonly componentType: string
+  readonly resultComponentType: string
+  readonly M: number
+  readonly N: number
+  readonly K: number
+}
+
 /** The family that an adapter's kind and features suggest. */
 const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
   const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number; subgroupMaxSize?: number }
   const subgroupSize = features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize ?? 0 : 0
+  // the matrix kernels multiply f16 matrices of 16 x 16 x 16 into f32, by subgroups of 32
+  const { subgroupMatrixConfigs = [] } = open.adapter.info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }
+  const matrices = features.includes("shader-f16") && subgroupSize === 32 && [...subgroupMatrixConfigs].some((c) =>
+    c.componentType === "f16" && c.resultComponentType === "f32" && c.M === 16 && c.N === 16 && c.K === 16)
   const family = open.kind !== "hardware"
     ? SOFTWARE_SUBGROUPS.includes(subgroupSize) ? "software" : "plain"
-    : features.includes("chromium-experimental-subgroup-matrix") && features.includes("shader-f16") ? "tensor" : "gpu"
-  return { family, subgroupSize }
+    : matrices ? "tensor" : "gpu"
+  return { family, subgroupSize, matrices }
 }
 
 const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Scope> =>

@@ -16,6 +16,8 @@ export interface Target {
   readonly family: Family
   /** Lanes of a subgroup, where all subgroups have as many; else 0. */
   readonly subgroupSize: number
+  /** Whether there are matrix units that the `tensor` kernels can use. */
+  readonly matrices?: boolean
 }
 
 /** Whether a target's workgroups share tiles and rows in workgroup memory, as GPUs like it. */
