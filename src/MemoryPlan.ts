@@ -56,8 +56,8 @@ const parameterBytes = (program: Program.Program): number =>
 
 /**
  * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for
- * billions of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large that
- * a kernel would need more workgroups than WebGPU allows.
+ * billions of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large
+ * that a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
   const { gradientAccumulation = 1, logEvery = 10, target } = options

@@ -69,7 +69,14 @@ const plan = Command.make("plan", {
   config,
   batch: Options.integer("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
   seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
-  limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: says whether all fit, and what would"),
+  precision: Options.choice("precision", ["f32", "f16"]).pipe(
+    Options.withDescription("Of activations: precision"),
+    Options.optional
+  ),
+  recompute: Options.boolean("recompute").pipe(
+    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
+  ),
+  limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
   memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
   adapter: Options.text("adapter").pipe(
     Options.withPseudoName("name"),

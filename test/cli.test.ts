@@ -99,6 +99,7 @@ describe("wrong usage", () => {
     ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'plan', 'doctor'\nSee memsinks --help, .*\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
+    ["a shape that nobody named", ["plan", "--preset", "smol-2b"], /^error: .* cases: tiny, smol-135m, .*\nSee .*\n$/],
     ["a size that is none", ["plan", "--memory", "80 G"], /^error: expected a size, e\.g\. 2GiB, .*, got "80 G"\n$/],
     [
       "rows longer than the model's context",
@@ -158,18 +159,39 @@ describe("the plan", () => {
       "a step: 2 batches of 8 rows of 2,048 tokens, 32,768 tokens",
       ""
     ])
-    for (const line of ["weights +6\\.38", "gradients +6\\.38", "optimizer +12\\.75", "activations +\\d+", "peak +\\d+"]) {
+    const lines = ["weights +6\\.38", "gradients +6\\.38", "optimizer +12\\.75", "activations +\\d+", "peak +\\d+"]
+    for (const line of lines) {
       expect(stdout).toMatch(new RegExp(`^${line}.* GiB$`, "m"))
     }
     expect(stdout).toMatch(/\nlargest buffer: .*, \d\.\d\d GiB\n$/)
   })
 
-  it("says which buffers exceed a limit and what would fit, in words", async () => {
+  it("takes precision and recomputation as options, and exits with 0 where a limit holds all", async () => {
+    const activations = async (...more: ReadonlyArray<string>) => {
+      const { code, stderr, stdout } = await memsinks(["plan", "--preset", "smol-135m", "--json", ...more], { env })
+      expect([code, stderr]).toEqual([0, ""])
+      const { bytes, limits, pass } = JSON.parse(stdout)
+      return { bytes: bytes.activations as number, fits: limits?.fits, pass }
+    }
+    const plain = await activations("--limit", "2GiB")
+    const small = await activations("--precision", "f16", "--recompute")
+    expect([plain.fits, small.fits]).toEqual([true, undefined])
+    expect(plain.pass).toMatchObject({ precision: "f32", recompute: false })
+    expect(small.pass).toMatchObject({ precision: "f16", recompute: true })
+    expect(small.bytes).toBeLessThan(plain.bytes)
+    // as a key of the run it is the same, and the last one counts
+    expect(await activations("--precision", "f32", "precision=f16", "recompute=true")).toEqual(small)
+  })
+
+  it("says which buffers exceed a limit and what would fit, in words, and exits with 1", async () => {
     const { code, stderr, stdout } = await memsinks(
       ["plan", "--preset", "tiny", "--batch", "8", "--seq", "64", "--memory", "1GiB", "--limit", "1e6"],
       { env }
     )
-    expect([code, stderr]).toEqual([0, ""])
+    expect(code).toBe(1)
+    expect(stderr).toBe(
+      "error: the run does not fit: layers.*.gateUp takes 1.09 MiB, a buffer holds 0.95 MiB [device: Limit]\n"
+    )
     const [, table, sentence] = /^limit: 0\.95 MiB .*\n(tensor[\s\S]*)\n(The nearest .*)\n$/m.exec(stdout)!
     expect(table).toMatch(/^tensor +size +limit\nlayers\.\*\.gateUp f32\[4480, 64\] +1\.1 MiB +976\.6 KiB$/)
     expect(sentence).toBe(
@@ -178,14 +200,15 @@ describe("the plan", () => {
   })
 
   it("prints one JSON object, of which a limit and the nearest setting are a part", async () => {
-    const args = ["plan", "--preset", "tiny", "--batch", "8", "--json", "model.sinks.pool=512", "model.intermediateSize=704"]
-    const object = async (...more: ReadonlyArray<string>) => {
+    const model = ["model.sinks.pool=512", "model.intermediateSize=704"]
+    const args = ["plan", "--preset", "tiny", "--batch", "8", "--json", ...model]
+    const object = async (exit: number, ...more: ReadonlyArray<string>) => {
       const { code, stderr, stdout } = await memsinks([...args, ...more], { env })
-      expect(code, stderr).toBe(0)
+      expect(code, stderr).toBe(exit)
       expect(stdout.split("\n")).toHaveLength(2)
       return JSON.parse(stdout)
     }
-    const gathered = await object()
+    const gathered = await object(0)
     expect(gathered).toMatchObject({
       model: { intermediateSize: 704, sinks: { pool: 512 } },
       parameters: 319_808,
@@ -195,7 +218,7 @@ describe("the plan", () => {
       largest: { name: "layers.0.gate_up", bytes: 512 * 2 * (192 + 32) * 4 },
       limits: null
     })
-    const masked = await object("compute=masked", "--limit", "300KiB")
+    const masked = await object(1, "compute=masked", "--limit", "300KiB")
     expect(masked.bytes.activations).toBeGreaterThan(gathered.bytes.activations)
     expect(masked.limits).toMatchObject({
       adapter: null,

@@ -9,6 +9,7 @@ import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import * as MemoryPlan from "../MemoryPlan.ts"
+import type { Precision } from "../Model.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
@@ -18,6 +19,8 @@ export interface PlanOptions {
   readonly config: Option.Option<string>
   readonly batch: Option.Option<number>
   readonly seq: Option.Option<number>
+  readonly precision: Option.Option<Precision>
+  readonly recompute: boolean
   readonly limit: Option.Option<string>
   readonly memory: Option.Option<string>
   readonly adapter: Option.Option<string>
@@ -44,6 +47,8 @@ const configOf = (options: PlanOptions) =>
       : {}
     const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
     const flags = {
+      ...(Option.isSome(options.precision) ? { precision: options.precision.value } : {}),
+      ...(options.recompute ? { recompute: true } : {}),
       data: {
         ...(Option.isSome(options.batch) ? { batchSize: options.batch.value } : {}),
         ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {})
@@ -160,7 +165,26 @@ const toText = ({ limited, name, plan, precision, setting }: Found): string => {
   return lines.join("\n")
 }
 
-/** Prints how much memory a run takes; with limits, also whether it fits and what would. */
+/** What the last line says of a plan that exceeds its limits. */
+const exceeded = ({ limited, plan }: Found): string | undefined => {
+  if (limited === undefined || limited.fit.asAsked) return undefined
+  const { limits: { buffer, memory = Infinity }, tooLarge } = limited
+  const parts = [
+    ...(tooLarge.length === 0
+      ? []
+      : [`${tooLarge[0]!.name} takes ${MemoryPlan.formatBytes(plan.largest.bytes)}, a buffer holds ` +
+        `${MemoryPlan.formatBytes(buffer)}`]),
+    ...(plan.peak <= memory
+      ? []
+      : [`all takes ${MemoryPlan.formatBytes(plan.peak)} of ${MemoryPlan.formatBytes(memory)}`])
+  ]
+  return `the run does not fit: ${parts.join("; ")}`
+}
+
+/**
+ * Prints how much memory a run takes; with limits, also whether it fits and what would. Fails with DeviceError Limit
+ * where it does not, after all is printed.
+ */
 export const plan = (options: PlanOptions) =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
@@ -217,4 +241,6 @@ export const plan = (options: PlanOptions) =>
       }
     })
     yield* Edge.print(options.json ? toJson(found) : toText(found))
+    const detail = exceeded(found)
+    if (detail !== undefined) return yield* new DeviceError({ reason: "Limit", detail })
   })
