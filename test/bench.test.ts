@@ -13,6 +13,8 @@ import {
   type Window,
   windowsFor
 } from "./bench/peers/compare.ts"
+import { withResults } from "./bench/readme.ts"
+import { markdown, summary } from "./bench/table.ts"
 
 const ready = (overrides: Partial<Ready>): Ready => ({
   name: "memsinks",
@@ -139,5 +141,53 @@ describe("the peers", () => {
       expect(packages[`node_modules/${name}`]?.version).toBe(version)
     }
     expect(Object.values(packages).filter((one) => one.resolved !== undefined)).toEqual([])
+  })
+})
+
+describe("tables", () => {
+  it("have a column for every field that some line of a benchmark has", () => {
+    const lines = [
+      { bench: "step", name: "a", tokensPerSecond: 1234.5 },
+      { bench: "step", name: "b", ratio: 0.12345 },
+      { bench: "pool", name: "c", count: 1024 }
+    ]
+    expect(markdown(lines)).toBe([
+      "### step",
+      "",
+      "| name | tokensPerSecond | ratio |",
+      "| --- | --- | --- |",
+      "| a | 1,235 |  |",
+      "| b |  | 0.123 |",
+      "",
+      "### pool",
+      "",
+      "| name | count |",
+      "| --- | --- |",
+      "| c | 1,024 |"
+    ].join("\n"))
+  })
+
+  it("sum results up by adapter, and leave out what none has measured", () => {
+    const results = new Map([
+      ["one", [
+        { bench: "matmul", name: "nn 1x1x1 f32 plain", gflops: 3 },
+        { bench: "matmul", name: "nn 1x1x1 f32 software", gflops: 12.34 },
+        { bench: "matmul", name: "nn 1x1x1 f16 software", gflops: 99 },
+        { bench: "pool", name: "of 32768", ratio: 0.91 }
+      ]],
+      ["two", [{ bench: "dense step", name: "x", peerName: "peerling", unit: "tokens/s", ratio: 3.456 }]]
+    ])
+    expect(summary(results)).toBe([
+      "|  | one | two |",
+      "| --- | --- | --- |",
+      "| best matmul, f32 | 12.3 GFLOP/s | – |",
+      "| pool of 32,768 against 1,024, step | 0.910x | – |",
+      "| dense step, against peerling | – | 3.46x |"
+    ].join("\n"))
+  })
+
+  it("of the README are those of the committed results", () => {
+    const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8")
+    expect(readme).toBe(withResults(readme))
   })
 })
