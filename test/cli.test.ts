@@ -301,7 +301,7 @@ describe("a run", () => {
     })
     expect(report.versions["memsinks"]).toMatch(/^\d+\.\d+\.\d+/)
     expect(stderr).toContain(`results go to ${outDir}`)
-    expect(stderr).toContain("sinks 4/4 (seed 8): finished 4 steps")
+    expect(stderr).toContain("sinks 5/6 (seed 8): finished 4 steps")
     expect(stderr).not.toMatch(/[\r\u001b]/)
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(report)
     expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| repeated |")
