@@ -75,6 +75,7 @@ const expectEveryExport = (output: string): void => {
     "IGNORE",
     "Kernel",
     "KernelError",
+    "MemoryPlan",
     "Model",
     "ModelConfig",
     "OptimizerConfig",

@@ -95,7 +95,7 @@ it("a run interrupted in its second arm goes on there and reports what an uninte
         if (e._tag === "Training" && e.event._tag === "Started") starts.push(`${e.arm} from ${e.event.step > 0 ? "a checkpoint" : "0"}`)
       })
   }))
-  expect(starts).toEqual(["sinks from a checkpoint"])
+  expect(starts).toEqual(["sinks from a checkpoint", "deduplicated from 0"])
   const evaluated = (report: typeof straight) =>
     numbers({
       perSeed: report.perSeed.map((s) => ({ ...s, curves: s.curves.filter((c) => c.name !== "train") }))
