@@ -149,6 +149,21 @@ export const kernels = {
     },
     constants: { WX: 64 }
   }),
+  sinkGradientSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: "sink_gradient_subgroup",
+      entry: "backward",
+      bindings: {
+        dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+        segmentRange: "read", dw: "write"
+      },
+      types: { T: ["dy", "x"] },
+      params: {
+        touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+        row0: "u32", halfRows: "u32"
+      },
+      constants: { WX: subgroupSize }
+    }),
   embedding: Kernel.make({
     file: "embedding",
     entry: "forward",
@@ -447,14 +462,18 @@ export const matmulTN = (
 }
 
 /** The gradient of `rows` sink neurons (of all touched units, in blocks) of width n. */
-export const sinkGradient = (target: Target): Choice<typeof kernels.sinkGradient, [rows: number, n: number]> =>
-  isGpu(target)
-    ? {
-      kernel: kernels.sinkGradientTiled,
-      // for 16 neurons each, or for 8 where a block has no more: with larger blocks every other one finds no unit
-      grid: (rows, n) => workgroups(kernels.sinkGradientTiled, Math.ceil(n / 64), rows / 8)
-    }
-    : { kernel: kernels.sinkGradient, grid: (rows, n) => [Math.ceil(n / 8), rows / 8] }
+export const sinkGradient = (target: Target): Choice<typeof kernels.sinkGradient, [rows: number, n: number]> => {
+  // for 16 neurons each, or for 8 where a block has no more: with larger blocks every other one finds no unit
+  const sixteens = (kernel: typeof kernels.sinkGradient, columns: number) => ({
+    kernel,
+    grid: (rows: number, n: number) => workgroups(kernel, Math.ceil(n / columns), rows / 8)
+  })
+  if (isGpu(target)) return sixteens(kernels.sinkGradientTiled, 64)
+  if (target.family === "software") {
+    return sixteens(kernels.sinkGradientSubgroup(target.subgroupSize), 4 * target.subgroupSize)
+  }
+  return { kernel: kernels.sinkGradient, grid: (rows, n) => [Math.ceil(n / 8), rows / 8] }
+}
 
 /** A row of a matrix, or a token's logits. */
 const rowwise = <K extends Kernel.Kernel>(target: Target, kernel: K, wide: K): Choice<K, [rows: number]> =>

@@ -47,7 +47,10 @@ const seed = Number(process.env["MEMSINKS_TEST_SEED"] ?? Date.now() % 2 ** 31)
 const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul(hash, 31) + c.charCodeAt(0) | 0, seed)
 
 /** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
-const unfolded = new Set(["matmul", "matmul_subgroup", "matmul_tiled", "matmul_matrix", "sink_gradient", "sink_gradient_tiled", "reduce"])
+const unfolded = new Set([
+  "matmul", "matmul_subgroup", "matmul_tiled", "matmul_matrix", "sink_gradient", "sink_gradient_subgroup",
+  "sink_gradient_tiled", "reduce"
+])
 
 /** The same dispatches with one-dimensional grids folded into two, as long ones are, and a few invocations too many. */
 const fold = (program: Program.Program): Program.Program => ({

@@ -2,15 +2,17 @@
 import type { Kernel } from "../../src/gpu/Kernel.ts"
 import { kernels } from "../../src/Kernels.ts"
 
-const { attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, rope, swiglu, swigluBackward, ...plain } = kernels
+const {
+  attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, rope,
+  sinkGradientSubgroup, swiglu, swigluBackward, ...plain
+} = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),
   ...[4, 8].flatMap((lanes) => [
     ...[0, 1, 2].map((mode) => matmulSubgroup("nn", lanes, mode)),
-    matmulSubgroup("tn", lanes)
-  ]),
-  ...[4, 8].flatMap((lanes) => [
+    matmulSubgroup("tn", lanes),
+    sinkGradientSubgroup(lanes),
     attentionSubgroup(lanes),
     attentionSubgroupBackward("q", lanes),
     attentionSubgroupBackward("kv", lanes)
