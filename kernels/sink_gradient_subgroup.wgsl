@@ -1,9 +1,9 @@
-// The gradient of sink_gradient.wgsl, with the same bindings and parameters, for CPU adapters with subgroups of 4 or 8
-// lanes (WX):
+// The gradient of sink_gradient.wgsl, with the same bindings and parameters, for CPU adapters with subgroups of 8 lanes
+// (of 4: sink_gradient_quad.wgsl):
 //   dW[row(unit, r), :] += sum over the segments that light the unit, in fixed order, of
 //                          sum over the segment's tokens t of  dY[t, column(slot, r)] * X[t, :]
 //
-// A workgroup is one subgroup and owns 16 neurons of a touched unit by 4 * WX columns, a lane 4 columns of all 16; larger
+// A workgroup is one subgroup and owns 16 neurons of a touched unit by 32 columns, a lane 4 columns of all 16; larger
 // blocks are several parts. It walks tokens two at a time and shares what it loads of dY, as tn of matmul_subgroup.wgsl.
 enable subgroups;
 struct Params {
@@ -38,7 +38,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id
   let u = group.y / (parts * p.halves);
   if (u >= touched_count[0]) { return; }
   let col = group.x * WX + lane;
-  // 4 lanes hold a token's 16 neurons (those behind the block are never stored); with 8 lanes the other 4 the next token's
+  // 4 lanes hold a token's 16 neurons (those behind the block are never stored), the other 4 the next token's
   let neurons = min(part * 4u + lane % 4u, p.block / 4u - 1u) + select(0u, p.lda4, lane >= 4u);
   var c0 = vec4f(); var c1 = vec4f(); var c2 = vec4f(); var c3 = vec4f();
   var c4 = vec4f(); var c5 = vec4f(); var c6 = vec4f(); var c7 = vec4f();
@@ -52,8 +52,6 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id
     var left = range.y;
     while (left >= 2u) {
       let a = vec4f(dy[a_at]);
-      var z = a;
-      if (WX == 4u) { z = vec4f(dy[a_at + p.lda4]); }
       let b0 = vec4f(x[b_at]);
       let b1 = vec4f(x[b_at + p.ldb4]);
       let y0 = subgroupBroadcast(a, 0u);
@@ -68,33 +66,18 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id
       let y3 = subgroupBroadcast(a, 3u);
       c12 += y3.x * b0; c13 += y3.y * b0;
       c14 += y3.z * b0; c15 += y3.w * b0;
-      if (WX == 8u) {
-        let z0 = subgroupBroadcast(a, 4u);
-        c0 += z0.x * b1; c1 += z0.y * b1;
-        c2 += z0.z * b1; c3 += z0.w * b1;
-        let z1 = subgroupBroadcast(a, 5u);
-        c4 += z1.x * b1; c5 += z1.y * b1;
-        c6 += z1.z * b1; c7 += z1.w * b1;
-        let z2 = subgroupBroadcast(a, 6u);
-        c8 += z2.x * b1; c9 += z2.y * b1;
-        c10 += z2.z * b1; c11 += z2.w * b1;
-        let z3 = subgroupBroadcast(a, 7u);
-        c12 += z3.x * b1; c13 += z3.y * b1;
-        c14 += z3.z * b1; c15 += z3.w * b1;
-      } else {
-        let z0 = subgroupBroadcast(z, 0u);
-        c0 += z0.x * b1; c1 += z0.y * b1;
-        c2 += z0.z * b1; c3 += z0.w * b1;
-        let z1 = subgroupBroadcast(z, 1u);
-        c4 += z1.x * b1; c5 += z1.y * b1;
-        c6 += z1.z * b1; c7 += z1.w * b1;
-        let z2 = subgroupBroadcast(z, 2u);
-        c8 += z2.x * b1; c9 += z2.y * b1;
-        c10 += z2.z * b1; c11 += z2.w * b1;
-        let z3 = subgroupBroadcast(z, 3u);
-        c12 += z3.x * b1; c13 += z3.y * b1;
-        c14 += z3.z * b1; c15 += z3.w * b1;
-      }
+      let z0 = subgroupBroadcast(a, 4u);
+      c0 += z0.x * b1; c1 += z0.y * b1;
+      c2 += z0.z * b1; c3 += z0.w * b1;
+      let z1 = subgroupBroadcast(a, 5u);
+      c4 += z1.x * b1; c5 += z1.y * b1;
+      c6 += z1.z * b1; c7 += z1.w * b1;
+      let z2 = subgroupBroadcast(a, 6u);
+      c8 += z2.x * b1; c9 += z2.y * b1;
+      c10 += z2.z * b1; c11 += z2.w * b1;
+      let z3 = subgroupBroadcast(a, 7u);
+      c12 += z3.x * b1; c13 += z3.y * b1;
+      c14 += z3.z * b1; c15 += z3.w * b1;
       a_at += 2u * p.lda4;
       b_at += 2u * p.ldb4;
       left -= 2u;

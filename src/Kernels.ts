@@ -79,7 +79,7 @@ export const kernels = {
   /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
   matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number, mode = 0) =>
     Kernel.make({
-      file: "matmul_subgroup",
+      file: subgroupSize === 4 ? "matmul_quad" : "matmul_subgroup",
       entry: kind,
       bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
       types: { A: ["a"], B: ["b"], C: ["c"] },
@@ -151,7 +151,7 @@ export const kernels = {
   }),
   sinkGradientSubgroup: (subgroupSize: number) =>
     Kernel.make({
-      file: "sink_gradient_subgroup",
+      file: subgroupSize === 4 ? "sink_gradient_quad" : "sink_gradient_subgroup",
       entry: "backward",
       bindings: {
         dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
