@@ -12,7 +12,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Config|Corpus|DataConfig|Errors|Init|ModelConfig|Packing|Progress|Random|Safetensors|Segments|" +
+      "^src/(Batch|Config|Corpus|DataConfig|Errors|Identity|Init|ModelConfig|Packing|Progress|Random|Safetensors|Segments|" +
         "Sink|Terminal|Tokenizer|TrainEvent)\\.ts$"
     )
   ],
