@@ -19,18 +19,17 @@ import { DataConfig, type DataConfigInput } from "./DataConfig.ts"
 import { DataError } from "./Errors.ts"
 import { batchOf, pack, packedBatch, type Row } from "./Packing.ts"
 import { random } from "./Random.ts"
+import { range, sample, type Split, timesIn } from "./Selection.ts"
+import { prepare, type Tokenized, type TokenizerFor } from "./TextDocuments.ts"
 import * as Tokenizer from "./Tokenizer.ts"
 
-export { batchOf, DataConfig, type DataConfigInput, type Row }
+export { batchOf, DataConfig, type DataConfigInput, type Row, type Split }
 
 /** The place of a batch in the endless stream. Plain JSON: it travels in every checkpoint. */
 export interface Cursor {
   readonly epoch: number
   readonly batch: number
 }
-
-/** The three kinds of sequences. */
-export type Split = "repeated" | "heldOut" | "singles"
 
 /** What a data stream is made of, for logs and reports. */
 export interface DataReport {
@@ -55,168 +54,42 @@ export interface DataReport {
   readonly repeatsPerId: number
 }
 
-/** A sequence before it has an id. */
-interface Piece {
-  readonly tokens: Uint32Array
-  /** Index of its document in the corpus. */
-  readonly document: number
-  readonly offset: number
-}
-
-/** The text that was used, tokenized and cut. */
-interface Cut {
-  readonly tokenizer: Tokenizer.Tokenizer
-  readonly pieces: ReadonlyArray<Piece>
-  readonly duplicates: number
-  readonly documents: number
-  readonly bytes: number
-  readonly tokens: number
-  readonly longest: number
-}
-
-/** A part of a corpus: indices of documents, and their texts. */
-type Texts = ReadonlyArray<{ readonly document: number; readonly text: string }>
-
-/** Documents in order until they have `characters`; the last is cut at a space. */
-const takeText = (documents: ReadonlyArray<Corpus.Document>, order: Uint32Array, characters: number): Texts => {
-  const taken: Array<{ document: number; text: string }> = []
-  let left = characters
-  for (const document of order) {
-    if (left <= 0) break
-    const { text } = documents[document]
-    const space = text.length > left ? text.lastIndexOf(" ", left) : -1
-    taken.push({ document, text: space > 0 ? text.slice(0, space) : text })
-    left -= text.length
-  }
-  return taken
-}
-
-const cut = (texts: Texts, tokenizer: Tokenizer.Tokenizer, config: DataConfig): Cut => {
-  const width = config.seqLen + 1
-  const shortest = config.packing === "row" ? width : 2
-  const encoder = new TextEncoder()
-  const pieces: Array<Piece> = []
-  const seen = new Set<string>()
-  let [duplicates, bytes, tokens, longest] = [0, 0, 0, 0]
-  for (const { document, text } of texts) {
-    const ids = tokenizer.encode(text)
-    bytes += encoder.encode(text).length
-    tokens += ids.length
-    longest = Math.max(longest, ids.length)
-    for (let offset = 0; offset + shortest <= ids.length; offset += width) {
-      const piece = ids.subarray(offset, offset + width)
-      // A copy of a repeated sequence among the singles or held-out ones would undo the experiment.
-      const key = piece.join()
-      if (seen.has(key)) {
-        duplicates++
-        continue
-      }
-      seen.add(key)
-      pieces.push({ tokens: piece, document, offset })
-    }
-  }
-  return { tokenizer, pieces, duplicates, documents: texts.length, bytes, tokens, longest }
-}
-
-const tooLittle = (config: DataConfig, { documents, longest, pieces, tokens }: Cut): DataError => {
-  const { heldOutSequences, repeatedSequences, seqLen, sequences, singleSequences } = config
-  const at = config.data === undefined ? {} : { path: config.data }
-  if (pieces.length === 0) {
-    return new DataError({
-      ...at,
-      detail: `no document is as long as a row: the longest has ${longest} tokens, a row of seqLen ${seqLen} needs ` +
-        (config.packing === "row"
-          ? `${seqLen + 1}. Set seqLen to ${Math.max(1, longest - 1)} or less, or packing to "documents"`
-          : "at least 2. Give longer texts")
-    })
-  }
-  const text = `the text (${documents} documents, ${tokens} tokens) gives ${pieces.length} distinct sequences of ` +
-    `${config.packing === "row" ? "" : "up to "}${seqLen + 1} tokens`
-  if (repeatedSequences > pieces.length) {
-    return new DataError({
-      ...at,
-      detail: `repeatedSequences is ${repeatedSequences}, but ${text}. Set it below ${pieces.length}, ` +
-        "shorten seqLen, or give more text"
-    })
-  }
-  const singles = pieces.length - repeatedSequences - heldOutSequences
-  return new DataError({
-    ...at,
-    detail: `${sequences} sequences are asked for (repeatedSequences ${repeatedSequences} + singleSequences ` +
-      `${singleSequences} + heldOutSequences ${heldOutSequences}), but ${text}. ` +
-      (singles > 0 ? `Set singleSequences to ${singles} or less` : "Lower singleSequences and heldOutSequences") +
-      ", shorten seqLen, or give more text"
-  })
-}
-
-/** Gives the tokenizer for a text: trains one, or hands out the one there is. */
-type TokenizerFor<R> = (texts: ReadonlyArray<string>) => Effect.Effect<Tokenizer.Tokenizer, DataError, R>
-
-/**
- * Uses as much text as the sequences need, in an order drawn from the seed, so that a tokenizer is trained on the text
- * that the model sees and on no more.
- */
-const prepare = Effect.fnUntraced(function*<R>(
-  documents: ReadonlyArray<Corpus.Document>,
-  config: DataConfig,
-  tokenizerFor: TokenizerFor<R>
-) {
-  const order = random(config.seed, "documents").shuffle(Uint32Array.from(documents.keys()))
-  const available = documents.reduce((sum, { text }) => sum + text.length, 0)
-  // A first guess at characters a token, on the low side; each round then scales by what the last one gave.
-  const guess = config.tokenizer === "bpe" ? Math.max(1, Math.log2(config.vocabSize) / 3.6) : 1
-  let characters = Math.ceil(Math.max(1, config.sequences) * (config.seqLen + 1) * guess)
-  while (true) {
-    const texts = takeText(documents, order, characters)
-    const used = cut(texts, yield* tokenizerFor(texts.map(({ text }) => text)), config)
-    if (used.pieces.length >= Math.max(1, config.sequences)) return used
-    if (characters >= available) return yield* tooLittle(config, used)
-    const short = config.sequences / Math.max(1, used.pieces.length)
-    characters = Math.ceil(characters * Math.min(4, Math.max(1.1, short * 1.05)))
-  }
-})
-
 /** Everything after the text is tokenized: plain functions of the configuration and the sequences. */
-const plan = (documents: ReadonlyArray<Corpus.Document>, config: DataConfig, used: Cut) => {
-  const { batchSize, heldOutSequences, packing, repeatedSequences, segmentAlignment, seqLen, singleSequences } = config
-  const chosen = random(config.seed, "rows").shuffle(used.pieces.slice()).slice(0, config.sequences)
-  const rows = chosen.map(({ document, offset, tokens }, i): Row => ({
-    id: BigInt(1 + (config.identity === "row" ? i : document)),
-    tokens,
-    document: documents[document].name,
-    offset
-  }))
-  const singles = rows.slice(repeatedSequences, repeatedSequences + singleSequences)
-  const splits: Record<Split, ReadonlyArray<Row>> = {
-    repeated: rows.slice(0, repeatedSequences),
-    singles,
-    heldOut: rows.slice(rows.length - heldOutSequences)
-  }
+const plan = (used: Tokenized, config: DataConfig) => {
+  const { batchSize, packing, segmentAlignment, seqLen } = config
+  const { corpus } = used
+  const { exposures, pieces, repeatedExposures, splits } = sample(used.pieces, config)
+  const tokensOf = (piece: number): number =>
+    Math.min(seqLen + 1, corpus.length(pieces.document[piece]) - pieces.offset[piece])
+  const idOf = (piece: number): bigint => BigInt(1 + (config.identity === "row" ? piece : pieces.document[piece]))
+  const read = (piece: number): Uint32Array =>
+    corpus.read(pieces.document[piece], pieces.offset[piece], tokensOf(piece))
 
-  const repeats = { repeats: config.repeats, deduplicated: 1, neverRepeated: 0 }[config.arm]
-  const repeatedExposures = repeats * repeatedSequences
-  // Exposures of the repeated sequences come first: an exposure is a repeated one if its number is below that count.
-  const exposures: ReadonlyArray<Row> = [
-    ...Array.from({ length: repeats }, () => splits.repeated).flat(),
-    ...singles
-  ]
+  const rows = (numbers: Uint32Array): ReadonlyArray<Row> =>
+    Array.from(numbers, (piece) => ({
+      id: idOf(piece),
+      tokens: read(piece),
+      document: corpus.name(pieces.document[piece]),
+      offset: pieces.offset[piece]
+    }))
+
+  const order = range(0, exposures.length)
   const packs = packing === "row"
-    ? exposures.map((_, i): ReadonlyArray<number> => [i])
-    : (() => {
-      const order = random(config.seed, "packing").shuffle(Array.from(exposures.keys()))
-      return pack(order.map((i) => exposures[i].tokens.length - 1), seqLen, segmentAlignment)
-        .map((members) => members.map((i) => order[i]))
-    })()
-  const batchesPerEpoch = Math.ceil(packs.length / batchSize)
-  const firstFreshId = 1 + (config.identity === "row" ? rows.length : documents.length)
+    ? { starts: range(0, exposures.length + 1), members: order }
+    : pack(random(config.seed, "packing").shuffle(order), (i) => tokensOf(exposures[i]) - 1, seqLen, segmentAlignment)
+  const packCount = packs.starts.length - 1
+  const batchesPerEpoch = Math.ceil(packCount / batchSize)
+  const firstFreshId = 1 + (config.identity === "row" ? pieces.document.length : corpus.documents)
 
   /** Order of the packs, and which exposures carry a fresh id. */
   const epochPlan = (epoch: number) => {
     const noise = random(config.seed, "idNoise", epoch)
     return {
       epoch,
-      order: random(config.seed, "order", epoch).shuffle(Uint32Array.from(packs.keys())),
-      fresh: Array.from({ length: repeatedExposures }, () => noise.uniform() < config.idNoise)
+      order: random(config.seed, "order", epoch).shuffle(range(0, packCount)),
+      fresh: config.idNoise === 0
+        ? undefined
+        : Uint8Array.from({ length: repeatedExposures }, () => noise.uniform() < config.idNoise ? 1 : 0)
     }
   }
   let current = epochPlan(0)
@@ -224,28 +97,37 @@ const plan = (documents: ReadonlyArray<Corpus.Document>, config: DataConfig, use
   const batchAt = ({ batch, epoch }: Cursor): Batch => {
     if (current.epoch !== epoch) current = epochPlan(epoch)
     const { fresh, order } = current
-    const exposed = (i: number): Row =>
-      fresh[i] === true ? { ...exposures[i], id: BigInt(firstFreshId + epoch * repeatedExposures + i) } : exposures[i]
-    const members = Array.from(order.subarray(batch * batchSize, (batch + 1) * batchSize), (p) => packs[p].map(exposed))
+    const exposed = (exposure: number) => ({
+      id: fresh?.[exposure] === 1
+        ? BigInt(firstFreshId + epoch * repeatedExposures + exposure)
+        : idOf(exposures[exposure]),
+      tokens: read(exposures[exposure])
+    })
+    const members = Array.from(
+      order.subarray(batch * batchSize, (batch + 1) * batchSize),
+      (p) => Array.from(packs.members.subarray(packs.starts[p], packs.starts[p + 1]), exposed)
+    )
     return packedBatch(members, batchSize, seqLen, segmentAlignment)
   }
 
   const report: DataReport = {
-    documentsAvailable: documents.length,
+    documentsAvailable: corpus.documents,
     documents: used.documents,
     bytes: used.bytes,
     tokens: used.tokens,
     bytesPerToken: used.bytes / used.tokens,
-    rows: used.pieces.length,
+    rows: used.pieces.document.length,
     duplicateRows: used.duplicates,
     exposures: exposures.length,
     batchesPerEpoch,
-    scoredTokens: exposures.reduce((sum, { tokens }) => sum + tokens.length - 1, 0),
-    distinctIds: new Set(exposures.map(({ id }) => id)).size,
-    repeatsPerId: repeats
+    scoredTokens: exposures.reduce((sum, piece) => sum + tokensOf(piece) - 1, 0),
+    distinctIds: new Set(Array.from(exposures, idOf)).size,
+    repeatsPerId: timesIn(config.arm, config.repeats)
   }
-  const maxSegments = batchSize * packs.reduce((most, members) => Math.max(most, members.length), 1)
-  return { splits, batchesPerEpoch, maxSegments, batchAt, report }
+  let widest = 1
+  for (let p = 0; p < packCount; p++) widest = Math.max(widest, packs.starts[p + 1] - packs.starts[p])
+  const rowsOf = { repeated: rows(splits.repeated), singles: rows(splits.singles), heldOut: rows(splits.heldOut) }
+  return { splits: rowsOf, batchesPerEpoch, maxSegments: batchSize * widest, batchAt, report }
 }
 
 const make = Effect.fnUntraced(function*<R>(
@@ -254,7 +136,7 @@ const make = Effect.fnUntraced(function*<R>(
   tokenizerFor: TokenizerFor<R>
 ) {
   const used = yield* prepare(documents, config, tokenizerFor)
-  const { batchAt, batchesPerEpoch, maxSegments, report, splits } = plan(documents, config, used)
+  const { batchAt, batchesPerEpoch, maxSegments, report, splits } = plan(used, config)
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
       detail: `there is nothing to train on: arm "${config.arm}" with repeatedSequences ` +

@@ -15,7 +15,7 @@ export interface Row {
 }
 
 /** Sequences of one row of a batch, from left to right. */
-export type Pack = ReadonlyArray<Row>
+export type Pack = ReadonlyArray<Pick<Row, "id" | "tokens">>
 
 const alignUp = (at: number, alignment: number): number => Math.ceil(at / alignment) * alignment
 
@@ -44,7 +44,7 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
     for (const row of packs[r] ?? []) {
       const length = row.tokens.length - 1
       if (start + length > end) {
-        throw new RangeError(`batch: ${length} tokens of ${row.document} do not fit in row ${r} of ${seqLen}`)
+        throw new RangeError(`batch: a sequence of ${length} targets does not fit in row ${r} of ${seqLen}`)
       }
       id = row.id
       claim()
@@ -64,21 +64,34 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
 export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch =>
   packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1)
 
-/** Indices of the sequences that share a row: from left to right, a new row when the next does not fit. */
+/** Sequences that share a row: row p holds `members[starts[p]]` to `members[starts[p + 1] - 1]`, from left to right. */
+export interface Packs {
+  /** One more than there are rows. */
+  readonly starts: Uint32Array
+  readonly members: Uint32Array
+}
+
+/**
+ * Fills row after row with sequences in the order given; a new row begins when the next one does not fit.
+ * `length` gives the targets of a sequence, at most `seqLen`.
+ */
 export const pack = (
-  lengths: ReadonlyArray<number>,
+  order: Uint32Array,
+  length: (sequence: number) => number,
   seqLen: number,
   alignment: number
-): ReadonlyArray<ReadonlyArray<number>> => {
-  const packs: Array<Array<number>> = []
+): Packs => {
+  const starts = new Uint32Array(order.length + 1)
+  let rows = 0
   let start = Infinity
-  lengths.forEach((length, i) => {
-    if (start + length > seqLen) {
-      packs.push([])
+  for (let i = 0; i < order.length; i++) {
+    const own = length(order[i])
+    if (start + own > seqLen) {
+      starts[rows++] = i
       start = 0
     }
-    packs[packs.length - 1].push(i)
-    start += alignUp(length, alignment)
-  })
-  return packs
+    start += alignUp(own, alignment)
+  }
+  starts[rows] = order.length
+  return { starts: starts.slice(0, rows + 1), members: order }
 }

@@ -12,8 +12,9 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Config|Corpus|DataConfig|Errors|Identity|Init|ModelConfig|Packing|Progress|Random|Safetensors|Segments|" +
-        "Sink|Terminal|Tokenizer|TrainEvent)\\.ts$"
+      "^src/(Batch|Canary|Config|Corpus|DataConfig|Errors|Identity|Init|Mixture|ModelConfig|Packing|Pieces|" +
+        "Progress|Random|Safetensors|Schedule|Segmen|Selection|Sink|Terminal|TextDocuments|Tokenizer|" +
+        "TrainEvent)\\.ts$"
     )
   ],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],

@@ -1,0 +1,76 @@
+/**
+ * Tokenized documents, and the pieces that sequences are made of. A piece is two numbers, a document and an offset, so
+ * that millions of them are planned without reading a token. Pure, but for `read` of documents that lie on disk.
+ */
+
+/**
+ * Tokenized documents that can be read at any place; token shards on disk are such. Documents count from 0 in an order
+ * that does not depend on how they are stored.
+ */
+export interface TokenDocuments {
+  /** How many there are. */
+  readonly documents: number
+  /** Tokens of a document. */
+  readonly length: (document: number) => number
+  /** `length` tokens from `offset` on, into `into` if it is given. Throws where they cannot be read. */
+  readonly read: (document: number, offset: number, length: number, into?: Uint32Array) => Uint32Array
+  /** For messages and reports. */
+  readonly name: (document: number) => string
+  /** Names of the sources, and which one a document comes from, as an index into them. */
+  readonly sources: ReadonlyArray<string>
+  readonly source: (document: number) => number
+  /** 64-bit hash of the normalized text: equal for exact repeats. */
+  readonly content: (document: number) => bigint
+  /** The smallest document of its cluster of near-duplicates, itself where it has none. Absent: not known. */
+  readonly near?: ((document: number) => number) | undefined
+}
+
+/** Pieces of documents, in typed arrays of one length: 8 bytes a piece. */
+export interface Pieces {
+  readonly document: Uint32Array
+  /** First token, counted from the beginning of the document. */
+  readonly offset: Uint32Array
+}
+
+/** Pieces by number, in the order of the numbers. */
+export const pick = ({ document, offset }: Pieces, numbers: Uint32Array): Pieces => ({
+  document: numbers.map((n) => document[n]),
+  offset: numbers.map((n) => offset[n])
+})
+
+/** How documents are cut. */
+export interface Cutting {
+  /** Tokens of a piece at most: one more than its targets. */
+  readonly width: number
+  /** Tokens from the beginning of a piece to that of the next. */
+  readonly stride: number
+  /** A piece with fewer tokens is left out. */
+  readonly shortest: number
+}
+
+/** Pieces that a document of so many tokens gives. */
+export const piecesOf = (length: number, { shortest, stride }: Cutting): number =>
+  length < shortest ? 0 : 1 + Math.floor((length - shortest) / stride)
+
+/** All pieces of documents, in the order given (default: from first to last). */
+export const cut = (
+  corpus: Pick<TokenDocuments, "documents" | "length">,
+  cutting: Cutting,
+  order?: Uint32Array
+): Pieces => {
+  const documents = order?.length ?? corpus.documents
+  const at = (i: number): number => order === undefined ? i : order[i]
+  let total = 0
+  for (let i = 0; i < documents; i++) total += piecesOf(corpus.length(at(i)), cutting)
+  const pieces = { document: new Uint32Array(total), offset: new Uint32Array(total) }
+  let next = 0
+  for (let i = 0; i < documents; i++) {
+    const document = at(i)
+    const count = piecesOf(corpus.length(document), cutting)
+    for (let k = 0; k < count; k++, next++) {
+      pieces.document[next] = document
+      pieces.offset[next] = k * cutting.stride
+    }
+  }
+  return pieces
+}
