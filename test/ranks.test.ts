@@ -13,7 +13,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
     "pure modules",
     new RegExp(
       "^src/(Batch|Canary|Config|Corpus|DataConfig|Errors|Identity|Init|Mixture|ModelConfig|Packing|Pieces|" +
-        "Progress|Random|Safetensors|Schedule|Segmen|Selection|Sink|Terminal|TextDocuments|Tokenizer|" +
+        "Progress|Random|Safetensors|Schedule|Segments|Selection|Sink|Terminal|TextDocuments|Tokenizer|" +
         "TrainEvent)\\.ts$"
     )
   ],
