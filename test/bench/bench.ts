@@ -1,13 +1,14 @@
 /**
  * Benchmarks that a stranger can rerun: `npm run bench`. `-- --quick` takes under five minutes on two cores, `-- --save`
- * keeps the lines in results/<adapter>.jsonl. JSON lines on stdout, a Markdown table on stderr.
+ * keeps the lines in results/<adapter>.jsonl, `-- --only=step,attention` measures these alone. JSON lines on stdout, a
+ * Markdown table on stderr.
  *
  * Times are the best and the median of several windows; what is compared takes turns, window by window, so that whatever
  * else the machine does meets all of it. On a shared machine only ratios within one run mean something.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import process from "node:process"
 import type { Batch } from "../../src/Batch.ts"
 import { candidates } from "../../src/Autotune.ts"
@@ -26,6 +27,8 @@ import { type Line, markdown } from "./table.ts"
 const quick = process.argv.includes("--quick")
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length)
 const windows = quick ? 5 : 15
+/** Seconds that the slowest of what is compared may take in all: where one run takes long, fewer windows do. */
+const longest = quick ? 10 : 60
 const lines: Array<Line> = []
 
 type Run = Effect.Effect<void, unknown, Device>
@@ -40,13 +43,17 @@ const race = (runs: ReadonlyArray<Run>, least = 0.1): Effect.Effect<ReadonlyArra
   Effect.gen(function*() {
     const repeats: Array<number> = []
     const seconds: ReadonlyArray<Array<number>> = runs.map(() => [])
+    let slowest = 0
     for (const run of runs) {
       yield* run
       const began = performance.now()
       yield* run
-      repeats.push(Math.max(1, Math.ceil((least * 1000) / (performance.now() - began))))
+      const took = (performance.now() - began) / 1000
+      slowest = Math.max(slowest, took)
+      repeats.push(Math.max(1, Math.ceil(least / took)))
     }
-    for (let w = 0; w < windows; w++) {
+    const rounds = Math.min(windows, Math.max(2, Math.floor(longest / slowest)))
+    for (let w = 0; w < rounds; w++) {
       for (const [i, run] of runs.entries()) {
         const began = performance.now()
         for (let r = 0; r < repeats[i]!; r++) yield* run
@@ -444,7 +451,11 @@ const main = Effect.gen(function*() {
     const folder = new URL("results/", import.meta.url)
     mkdirSync(folder, { recursive: true })
     const file = device.name.replace(/[^A-Za-z0-9]+/g, "-").replace(/-$/, "").toLowerCase()
-    writeFileSync(new URL(`${file}.jsonl`, folder), `${text}\n`)
+    const path = new URL(`${file}.jsonl`, folder)
+    // with --only, what was not measured this time stays
+    const others = only === undefined || !existsSync(path) ? [] : readFileSync(path, "utf8").trim().split("\n")
+      .filter((line) => !lines.some(({ bench }) => bench === (JSON.parse(line) as Line).bench))
+    writeFileSync(path, [...others, text, ""].join("\n"))
   }
 })
 

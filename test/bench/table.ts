@@ -36,10 +36,11 @@ const headlines = (
   const times = (x: number | undefined) => (x === undefined ? undefined : `${x.toPrecision(3)}x`)
   const rate = (x: number | undefined) => (x === undefined ? undefined : `${Math.round(x).toLocaleString("en-US")} tokens/s`)
   const percent = (x: number | undefined) => (x === undefined ? undefined : `${Math.round(x * 100)} %`)
+  const flops = (x: number | undefined) => (x === undefined ? undefined : `${x.toPrecision(3)} GFLOP/s`)
   const step = (name: RegExp) => find("step", name)
   const peers = lines.filter((line) => typeof line["peerName"] === "string" && line["unit"] === "tokens/s")
   return [
-    ["best matmul, f32", best === undefined ? undefined : `${best.toPrecision(3)} GFLOP/s`],
+    ["best matmul, f32", flops(best)],
     ["step of `tiny`, standard, 8 x 128 tokens", rate(number(step(/^tiny, standard/), "tokensPerSecond"))],
     ["its share of the best matmul", percent(number(step(/^tiny, standard/), "shareOfBestMatmul"))],
     ["step of `tiny`, sinks", rate(number(step(/^tiny, sinks, 8/), "tokensPerSecond"))],
@@ -48,6 +49,7 @@ const headlines = (
     ["NULLs MLP: sinks gathered, against masked", times(number(lines.find((line) => line.bench === "NULLs MLP"), "ratio"))],
     ["NULLs step of one layer, the same", times(number(lines.find((line) => line.bench === "NULLs step"), "ratio"))],
     ["pool of 32,768 against 1,024, step", times(number(find("pool", /32768/), "ratio"))],
+    ["attention over 8,192 tokens, forward and backward", flops(number(find("attention", / 8192 /), "gflops"))],
     ...peers.map((line) => [
       `${String(line.bench)}, against ${String(line["peerName"])}`,
       times(number(line, "ratio"))
