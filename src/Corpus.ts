@@ -13,6 +13,8 @@ export interface Document {
   /** Says where the text came from, in messages and reports. */
   readonly name: string
   readonly text: string
+  /** What it belongs to, for identity `source` and mixtures. Default: its name. */
+  readonly source?: string
 }
 
 /** The package of the default corpus: 233 State of the Union addresses, about 10.8 MB. */

@@ -13,17 +13,21 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { Batch } from "./Batch.ts"
+import { type CanaryDocument, canaryDocuments } from "./Canary.ts"
 import { decodeConfig } from "./Config.ts"
 import * as Corpus from "./Corpus.ts"
-import { DataConfig, type DataConfigInput } from "./DataConfig.ts"
+import { DataConfig, type DataConfigInput, resolve, type SamplePlan, type WholePlan } from "./DataConfig.ts"
 import { DataError } from "./Errors.ts"
-import { batchOf, pack, packedBatch, type Row } from "./Packing.ts"
-import { random } from "./Random.ts"
-import { range, sample, type Split, timesIn } from "./Selection.ts"
-import { prepare, type Tokenized, type TokenizerFor } from "./TextDocuments.ts"
+import { sourceHash } from "./Identity.ts"
+import type { Part } from "./Mixture.ts"
+import { batchOf, packedBatch, type Row } from "./Packing.ts"
+import { cut, join, type Pieces, type TokenDocuments } from "./Pieces.ts"
+import { schedule } from "./Schedule.ts"
+import { cutting, sample, SAMPLE, type Selection, type Split, timesIn, whole } from "./Selection.ts"
+import { prepare, prepareAll, type TokenizerFor } from "./TextDocuments.ts"
 import * as Tokenizer from "./Tokenizer.ts"
 
-export { batchOf, DataConfig, type DataConfigInput, type Row, type Split }
+export { batchOf, DataConfig, type DataConfigInput, type Row, type Split, type TokenDocuments }
 
 /** The place of a batch in the endless stream. Plain JSON: it travels in every checkpoint. */
 export interface Cursor {
@@ -31,40 +35,168 @@ export interface Cursor {
   readonly batch: number
 }
 
+/** A group of repeated sequences, and those of it that are handed out for evaluation. */
+export interface RepeatedGroup {
+  /** Exposures of each in an epoch, in arm `repeats`. */
+  readonly times: number
+  /** Sequences it has. */
+  readonly sequences: number
+  /** All of them, or of a large group of documents the first 512. */
+  readonly rows: ReadonlyArray<Row>
+}
+
+/** What an epoch holds of a source. */
+export interface SourceReport {
+  readonly name: string
+  /** Targets scored in an epoch, and their share of all. */
+  readonly scoredTokens: number
+  readonly share: number
+}
+
 /** What a data stream is made of, for logs and reports. */
 export interface DataReport {
   /** Documents in the corpus, and how many of them were used, the last perhaps only in part. */
   readonly documentsAvailable: number
   readonly documents: number
-  /** Text used, in UTF-8 bytes and in tokens. */
-  readonly bytes: number
+  /** Documents that are held out whole. */
+  readonly heldOutDocuments: number
+  /** Text used, in UTF-8 bytes (undefined where only its tokens are known) and in tokens. */
+  readonly bytes: number | undefined
   readonly tokens: number
-  readonly bytesPerToken: number
+  readonly bytesPerToken: number | undefined
   /** Distinct sequences the text gave, and copies of them that were left out. */
   readonly rows: number
   readonly duplicateRows: number
   /** Sequences trained on in an epoch, counted as often as they are. */
   readonly exposures: number
   readonly batchesPerEpoch: number
-  /** Targets that are scored in an epoch. */
+  /** Targets that are scored in an epoch, and the share of places in its batches that are padding instead. */
   readonly scoredTokens: number
+  readonly padding: number
+  /** What an id stands for. */
+  readonly identity: "row" | "document" | "source" | "content" | "near"
   /** Distinct ids in an epoch, not counting the fresh ones of `idNoise`. */
   readonly distinctIds: number
-  /** Exposures of each repeated sequence in an epoch. */
+  /** Exposures of each repeated sequence in an epoch; of several groups, of the one with most. */
   readonly repeatsPerId: number
+  /** Repeated groups: sequences, and exposures of each in an epoch of this arm. */
+  readonly groups: ReadonlyArray<{ readonly sequences: number; readonly exposures: number }>
+  readonly canaries: number
+  /** The sources of an epoch, the largest first, 64 at most. */
+  readonly sources: ReadonlyArray<SourceReport>
+}
+
+/** Tokenized documents, and what is known of where they come from. */
+interface Loaded {
+  readonly corpus: TokenDocuments
+  readonly parts: ReadonlyArray<Part>
+  readonly tokenizer: Tokenizer.Tokenizer
+  readonly path: string | undefined
+  readonly documents: number
+  readonly bytes: number | undefined
+  readonly tokens: number
+  /** The sequences that text was cut into; tokens are cut as the plan says. */
+  readonly cut: { readonly pieces: Pieces; readonly duplicates: number } | undefined
+}
+
+type Plan = SamplePlan | WholePlan
+
+const count = (array: Uint8Array): number => array.reduce((sum, one) => sum + one, 0)
+
+const distinctOf = (ids: BigUint64Array): number => {
+  ids.sort()
+  let found = 0
+  for (let i = 0; i < ids.length; i++) if (i === 0 || ids[i] !== ids[i - 1]) found++
+  return found
+}
+
+/** Which id a sequence has. Fails where the data does not know what the identity asks for. */
+const identify = (
+  corpus: TokenDocuments,
+  pieces: Pieces,
+  plan: Plan,
+  canaries: ReadonlyArray<CanaryDocument>
+): { identity: DataReport["identity"]; idOf: (piece: number) => bigint } | string => {
+  const firstCanary = corpus.documents - canaries.length
+  const identity = plan.identity ?? (corpus.content === undefined ? "document" : "content")
+  const sourceIds = new Map<number, bigint>()
+  const sourceId = (source: number): bigint => {
+    const id = sourceIds.get(source) ?? sourceHash(corpus.sources[source])
+    sourceIds.set(source, id)
+    return id
+  }
+  const { content, near } = corpus
+  if (identity === "content" && content === undefined) {
+    return `identity "content" needs hashes of the texts, and these tokens have none. Make them with memsinks ` +
+      `tokenize, or set identity to "document"`
+  }
+  if (identity === "near" && near === undefined) {
+    return `identity "near" needs clusters of near-duplicates, and these tokens have none. Make them with memsinks ` +
+      `tokenize --near, or set identity to "content"`
+  }
+  const own: (piece: number) => bigint = {
+    row: (piece: number) => BigInt(1 + piece),
+    document: (piece: number) => BigInt(1 + pieces.document[piece]),
+    source: (piece: number) => sourceId(corpus.source(pieces.document[piece])),
+    content: (piece: number) => content!(pieces.document[piece]),
+    near: (piece: number) => BigInt(1 + near!(pieces.document[piece]))
+  }[identity]
+  return {
+    identity,
+    idOf: (piece) => canaries[pieces.document[piece] - firstCanary]?.id ?? own(piece)
+  }
+}
+
+/** The canaries as documents behind the others. */
+const withCanaries = (corpus: TokenDocuments, canaries: ReadonlyArray<CanaryDocument>): TokenDocuments => {
+  if (canaries.length === 0) return corpus
+  const sources = [...new Set(canaries.map(({ source }) => source))]
+  const read = (document: number, offset: number, length: number) =>
+    canaries[document].tokens.subarray(offset, offset + length)
+  return join([corpus, {
+    documents: canaries.length,
+    length: (document) => canaries[document].tokens.length,
+    read,
+    name: (document) => canaries[document].name,
+    sources,
+    source: (document) => sources.indexOf(canaries[document].source),
+    content: (document) => canaries[document].content,
+    near: (document) => document
+  }])
 }
 
 /** Everything after the text is tokenized: plain functions of the configuration and the sequences. */
-const plan = (used: Tokenized, config: DataConfig) => {
-  const { batchSize, packing, segmentAlignment, seqLen } = config
-  const { corpus } = used
-  const { exposures, pieces, repeatedExposures, splits } = sample(used.pieces, config)
-  const tokensOf = (piece: number): number =>
-    Math.min(seqLen + 1, corpus.length(pieces.document[piece]) - pieces.offset[piece])
-  const idOf = (piece: number): bigint => BigInt(1 + (config.identity === "row" ? piece : pieces.document[piece]))
-  const read = (piece: number): Uint32Array =>
-    corpus.read(pieces.document[piece], pieces.offset[piece], tokensOf(piece))
+const assemble = (loaded: Loaded, plan: Plan) => {
+  const { config } = plan
+  const { batchSize, seqLen, segmentAlignment } = config
+  const canaries = canaryDocuments(config.canaries ?? [], loaded.tokenizer, seqLen, config.seed)
+  if (typeof canaries === "string") return canaries
+  const corpus = withCanaries(loaded.corpus, canaries)
+  const selection = plan.kind === "whole"
+    ? whole(loaded.corpus, loaded.parts, plan, canaries)
+    : sampled(loaded, plan, canaries)
+  if (typeof selection === "string") return selection
+  const { exposures, groups, pieces, repeatedExposures, splits } = selection
+  const identified = identify(corpus, pieces, plan, canaries)
+  if (typeof identified === "string") return identified
+  const { idOf, identity } = identified
 
+  const lengthOf = (piece: number): number =>
+    Math.min(seqLen + 1, corpus.length(pieces.document[piece]) - pieces.offset[piece])
+  const { vocabSize } = loaded.tokenizer
+  const read = (piece: number): Uint32Array => {
+    const document = pieces.document[piece]
+    const tokens = corpus.read(document, pieces.offset[piece], lengthOf(piece))
+    for (const token of tokens) {
+      if (token >= vocabSize) {
+        throw new DataError({
+          detail: `document ${JSON.stringify(corpus.name(document))} has token ${token}, but the tokenizer has ` +
+            `${vocabSize} entries. Was it made with another tokenizer?`
+        })
+      }
+    }
+    return tokens
+  }
   const rows = (numbers: Uint32Array): ReadonlyArray<Row> =>
     Array.from(numbers, (piece) => ({
       id: idOf(piece),
@@ -73,74 +205,131 @@ const plan = (used: Tokenized, config: DataConfig) => {
       offset: pieces.offset[piece]
     }))
 
-  const order = range(0, exposures.length)
-  const packs = packing === "row"
-    ? { starts: range(0, exposures.length + 1), members: order }
-    : pack(random(config.seed, "packing").shuffle(order), (i) => tokensOf(exposures[i]) - 1, seqLen, segmentAlignment)
-  const packCount = packs.starts.length - 1
-  const batchesPerEpoch = Math.ceil(packCount / batchSize)
-  const firstFreshId = 1 + (config.identity === "row" ? pieces.document.length : corpus.documents)
-
-  /** Order of the packs, and which exposures carry a fresh id. */
-  const epochPlan = (epoch: number) => {
-    const noise = random(config.seed, "idNoise", epoch)
-    return {
-      epoch,
-      order: random(config.seed, "order", epoch).shuffle(range(0, packCount)),
-      fresh: config.idNoise === 0
-        ? undefined
-        : Uint8Array.from({ length: repeatedExposures }, () => noise.uniform() < config.idNoise ? 1 : 0)
-    }
-  }
-  let current = epochPlan(0)
-
+  const close = plan.rowSequences < Infinity
+  const epochs = schedule({
+    exposures,
+    repeatedExposures,
+    targets: (piece) => lengthOf(piece) - 1,
+    packing: plan.packing === "row" ? "one" : close ? "close" : "next",
+    rowSequences: plan.rowSequences,
+    seqLen,
+    segmentAlignment,
+    batchSize,
+    idNoise: config.idNoise,
+    seed: config.seed
+  })
+  const firstFreshId = 1 + (identity === "row" ? pieces.document.length : corpus.documents)
   const batchAt = ({ batch, epoch }: Cursor): Batch => {
-    if (current.epoch !== epoch) current = epochPlan(epoch)
-    const { fresh, order } = current
-    const exposed = (exposure: number) => ({
-      id: fresh?.[exposure] === 1
-        ? BigInt(firstFreshId + epoch * repeatedExposures + exposure)
-        : idOf(exposures[exposure]),
-      tokens: read(exposures[exposure])
-    })
-    const members = Array.from(
-      order.subarray(batch * batchSize, (batch + 1) * batchSize),
-      (p) => Array.from(packs.members.subarray(packs.starts[p], packs.starts[p + 1]), exposed)
+    const members = epochs.batch(epoch, batch).map((row) =>
+      row.map(({ fresh, sequence }) => ({
+        id: fresh === undefined ? idOf(sequence) : BigInt(firstFreshId + fresh),
+        tokens: read(sequence)
+      }))
     )
     return packedBatch(members, batchSize, seqLen, segmentAlignment)
   }
 
-  const report: DataReport = {
-    documentsAvailable: corpus.documents,
-    documents: used.documents,
-    bytes: used.bytes,
-    tokens: used.tokens,
-    bytesPerToken: used.bytes / used.tokens,
-    rows: used.pieces.document.length,
-    duplicateRows: used.duplicates,
-    exposures: exposures.length,
-    batchesPerEpoch,
-    scoredTokens: exposures.reduce((sum, piece) => sum + tokensOf(piece) - 1, 0),
-    distinctIds: new Set(Array.from(exposures, idOf)).size,
-    repeatsPerId: timesIn(config.arm, config.repeats)
+  const seen = new Uint8Array(identity === "row" ? pieces.document.length : corpus.documents)
+  const ofSource = new Float64Array(corpus.sources.length)
+  let scoredTokens = 0
+  for (const piece of exposures) {
+    const targets = lengthOf(piece) - 1
+    scoredTokens += targets
+    ofSource[corpus.source(pieces.document[piece])] += targets
+    seen[identity === "row" ? piece : pieces.document[piece]] = 1
   }
-  let widest = 1
-  for (let p = 0; p < packCount; p++) widest = Math.max(widest, packs.starts[p + 1] - packs.starts[p])
-  const rowsOf = { repeated: rows(splits.repeated), singles: rows(splits.singles), heldOut: rows(splits.heldOut) }
-  return { splits: rowsOf, batchesPerEpoch, maxSegments: batchSize * widest, batchAt, report }
+  const ids = new BigUint64Array(count(seen))
+  let next = 0
+  for (let piece = 0; piece < pieces.document.length && next < ids.length; piece++) {
+    const at = identity === "row" ? piece : pieces.document[piece]
+    if (seen[at] === 0) continue
+    seen[at] = 0
+    ids[next++] = idOf(piece)
+  }
+  const report: DataReport = {
+    documentsAvailable: loaded.corpus.documents,
+    documents: loaded.documents,
+    heldOutDocuments: selection.heldOutDocuments,
+    bytes: loaded.bytes,
+    tokens: loaded.tokens,
+    bytesPerToken: loaded.bytes === undefined ? undefined : loaded.bytes / loaded.tokens,
+    rows: loaded.cut?.pieces.document.length ?? pieces.document.length - canaries.length,
+    duplicateRows: loaded.cut?.duplicates ?? 0,
+    exposures: exposures.length,
+    batchesPerEpoch: epochs.batchesPerEpoch,
+    scoredTokens,
+    padding: 1 - scoredTokens / (epochs.batchesPerEpoch * batchSize * seqLen),
+    identity,
+    distinctIds: distinctOf(ids),
+    repeatsPerId: timesIn(config.arm, groups.reduce((most, { times }) => Math.max(most, times), 0)),
+    groups: groups.map((group) => ({
+      sequences: group.pieces.length,
+      exposures: timesIn(config.arm, group.times)
+    })),
+    canaries: canaries.length,
+    sources: Array.from(ofSource, (tokens, i) => ({
+      name: corpus.sources[i],
+      scoredTokens: tokens,
+      share: tokens / scoredTokens
+    })).filter((source) => source.scoredTokens > 0).sort((a, b) => b.scoredTokens - a.scoredTokens).slice(0, 64)
+  }
+  return {
+    split: {
+      repeated: rows(splits.repeated),
+      singles: rows(splits.singles),
+      heldOut: rows(splits.heldOut),
+      canaries: rows(splits.canaries)
+    },
+    groups: groups.map(({ pieces, times }): RepeatedGroup => ({
+      times,
+      sequences: pieces.length,
+      rows: rows(pieces.subarray(0, SAMPLE))
+    })),
+    batchesPerEpoch: epochs.batchesPerEpoch,
+    maxSegments: batchSize * epochs.widest,
+    batchAt,
+    report
+  }
 }
 
-const make = Effect.fnUntraced(function*<R>(
-  documents: ReadonlyArray<Corpus.Document>,
-  config: DataConfig,
-  tokenizerFor: TokenizerFor<R>
-) {
-  const used = yield* prepare(documents, config, tokenizerFor)
-  const { batchAt, batchesPerEpoch, maxSegments, report, splits } = plan(used, config)
+/** A sample of sequences of text, or of tokens. */
+const sampled = (
+  { corpus, cut: made, path }: Loaded,
+  plan: SamplePlan,
+  canaries: ReadonlyArray<CanaryDocument>
+): Selection | string => {
+  if (made !== undefined) return sample(made.pieces, plan, corpus.documents, canaries)
+  // Of many sequences only those that are chosen are looked at: copies among them would undo the experiment.
+  const all = cut(corpus, cutting(plan))
+  const seen = new Set<string>()
+  const width = plan.config.seqLen + 1
+  const selection = sample(all, plan, corpus.documents, canaries, (piece) => {
+    const [document, offset] = [all.document[piece], all.offset[piece]]
+    const key = corpus.read(document, offset, Math.min(width, corpus.length(document) - offset)).join()
+    return !seen.has(key) && seen.add(key) !== undefined
+  })
+  const found = selection.pieces.document.length - canaries.length
+  if (found === plan.sequences) return selection
+  return `${plan.sequences} sequences are asked for (repeated, singleSequences and heldOutSequences together), but ` +
+    `${path ?? "the tokens"} has ${found} distinct ones of ${plan.packing === "row" ? "" : "up to "}${width} tokens. ` +
+    `Ask for fewer, shorten seqLen, or set singleSequences to "all"`
+}
+
+const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
+  const { config } = plan
+  const at = loaded.path === undefined ? {} : { path: loaded.path }
+  const assembled = yield* attempt(() => assemble(loaded, plan))
+  if (typeof assembled === "string") return yield* new DataError({ ...at, detail: assembled })
+  const { batchAt, batchesPerEpoch, groups, maxSegments, report, split } = assembled
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
-      detail: `there is nothing to train on: arm "${config.arm}" with repeatedSequences ` +
-        `${config.repeatedSequences} and singleSequences 0 has no sequence. Raise singleSequences`
+      ...at,
+      detail: plan.kind === "whole"
+        ? `there is nothing to train on: ${report.heldOutDocuments} of ${report.documentsAvailable} documents are held ` +
+          `out, the others ${plan.packing === "row" ? "are shorter than a row" : "have fewer than 2 tokens"} or are ` +
+          "left out by sources"
+        : `there is nothing to train on: arm "${config.arm}" with ${report.groups.length} repeated groups and ` +
+          "singleSequences 0 has no sequence. Raise singleSequences"
     })
   }
 
@@ -156,29 +345,49 @@ const make = Effect.fnUntraced(function*<R>(
         })
       )
     }
-    return Stream.unfold(cursor, (at) => {
-      const next = at.batch + 1 < batchesPerEpoch
-        ? { epoch: at.epoch, batch: at.batch + 1 }
-        : { epoch: at.epoch + 1, batch: 0 }
-      return Option.some([{ batch: batchAt(at), cursor: next }, next] as const)
-    }).pipe(Stream.buffer({ capacity: 2 }))
+    return Stream.unfoldEffect(cursor, (at) =>
+      attempt(() => {
+        const next = at.batch + 1 < batchesPerEpoch
+          ? { epoch: at.epoch, batch: at.batch + 1 }
+          : { epoch: at.epoch + 1, batch: 0 }
+        return Option.some([{ batch: batchAt(at), cursor: next }, next] as const)
+      })).pipe(Stream.buffer({ capacity: 2 }))
   }
 
   return DataStream.of({
-    tokenizer: used.tokenizer,
+    tokenizer: loaded.tokenizer,
     batchSize: config.batchSize,
     seqLen: config.seqLen,
     batchesPerEpoch,
     maxSegments,
     batches,
-    split: (name) => splits[name],
+    split: (name) => split[name],
+    groups,
     report
   })
 })
 
+/** Runs what may fail to read tokens. */
+const attempt = <A>(run: () => A): Effect.Effect<A, DataError> =>
+  Effect.try({
+    try: run,
+    catch: (cause) => {
+      if (cause instanceof DataError) return cause
+      // Only reading fails with an error code; all else is a bug.
+      if (!(cause instanceof Error) || !("code" in cause)) throw cause
+      return new DataError({ detail: `tokens cannot be read: ${cause.message}`, cause })
+    }
+  })
+
+/** Settles the defaults, which depend on what the data is. */
+const planFor = (config: DataConfig, data: "text" | "tokens"): Effect.Effect<Plan, DataError> => {
+  const plan = resolve(config, data)
+  return typeof plan === "string" ? Effect.fail(new DataError({ detail: plan })) : Effect.succeed(plan)
+}
+
 /** Checks what only concerns the tokenizer, before any text is read. */
 const checkTokenizer = (config: DataConfig): Effect.Effect<void, DataError> =>
-  config.tokenizer === "bytes" && config.vocabSize !== 256
+  config.tokenizer === "bytes" && (config.vocabSize ?? 256) !== 256
     ? Effect.fail(
       new DataError({
         detail: `vocabSize is ${config.vocabSize}, but tokenizer "bytes" always has 256 entries. Leave vocabSize ` +
@@ -199,21 +408,48 @@ const fromFile = (path: string) =>
     )
   )
 
+/** Text, tokenized as the plan needs it. */
+const loadText = Effect.fnUntraced(function*<R>(
+  documents: ReadonlyArray<Corpus.Document>,
+  parts: ReadonlyArray<Part>,
+  config: DataConfig,
+  tokenizerFor: TokenizerFor<R>
+) {
+  const plan = yield* planFor(config, "text")
+  const path = typeof config.data === "string" ? config.data : undefined
+  if (plan.kind === "whole") {
+    const { bytes, corpus, documents: used, tokenizer, tokens } = yield* prepareAll(documents, config, tokenizerFor)
+    return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: undefined }, plan)
+  }
+  const { bytes, corpus, documents: used, duplicates, pieces, tokenizer, tokens } = yield* prepare(
+    documents,
+    plan,
+    tokenizerFor
+  )
+  return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: { pieces, duplicates } }, plan)
+})
+
+/** Parts of so many documents, one after the other. */
+const partsOf = (parts: ReadonlyArray<readonly [path: string, documents: number]>): ReadonlyArray<Part> => {
+  let end = 0
+  return parts.map(([path, documents]) => ({ path, first: end, end: end += documents }))
+}
+
 const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
   const config = yield* decodeConfig(DataConfig, input)
   yield* checkTokenizer(config)
-  const fixed = config.tokenizer === "bpe"
-    ? undefined
-    : config.tokenizer === "bytes"
-    ? Tokenizer.bytes
-    : yield* fromFile(config.tokenizer)
-  const documents = yield* Corpus.documents(config.data)
+  const tokenizer = config.tokenizer ?? "bpe"
+  const fixed = tokenizer === "bpe" ? undefined : tokenizer === "bytes" ? Tokenizer.bytes : yield* fromFile(tokenizer)
+  const paths = typeof config.data === "string" ? [config.data] : config.data ?? [undefined]
+  const corpora = yield* Effect.forEach(paths, (path) => Corpus.documents(path))
+  const parts = partsOf(corpora.map((documents, i) => [paths[i] ?? Corpus.DEFAULT_CORPUS, documents.length]))
   const { cacheDirectory } = options
-  return yield* make(documents, config, (texts) => {
+  const vocabSize = config.vocabSize ?? 256
+  return yield* loadText(corpora.flat(), parts, config, (texts) => {
     if (fixed !== undefined) return Effect.succeed(fixed)
     return cacheDirectory === undefined
-      ? Tokenizer.trainBpe(texts, { vocabSize: config.vocabSize })
-      : Tokenizer.cachedBpe(cacheDirectory, texts, { vocabSize: config.vocabSize })
+      ? Tokenizer.trainBpe(texts, { vocabSize })
+      : Tokenizer.cachedBpe(cacheDirectory, texts, { vocabSize })
   })
 })
 
@@ -221,15 +457,55 @@ const fromMemory = Effect.fnUntraced(function*(documents: ReadonlyArray<Corpus.D
   const config = yield* decodeConfig(DataConfig, input)
   yield* checkTokenizer(config)
   if (documents.length === 0) return yield* new DataError({ detail: "there are no documents to train on" })
-  if (config.data !== undefined || (config.tokenizer !== "bpe" && config.tokenizer !== "bytes")) {
+  const tokenizer = config.tokenizer ?? "bpe"
+  if (config.data !== undefined || (tokenizer !== "bpe" && tokenizer !== "bytes")) {
     return yield* new DataError({
       detail: `layerMemory reads no files: leave data out, and set tokenizer to "bpe" or "bytes"`
     })
   }
-  return yield* make(documents, config, (texts) =>
-    config.tokenizer === "bytes"
+  return yield* loadText(documents, partsOf([["memory", documents.length]]), config, (texts) =>
+    tokenizer === "bytes"
       ? Effect.succeed(Tokenizer.bytes)
-      : Tokenizer.trainBpe(texts, { vocabSize: config.vocabSize }))
+      : Tokenizer.trainBpe(texts, { vocabSize: config.vocabSize ?? 256 }))
+})
+
+/** What the tokens say themselves is not to be said otherwise. */
+const checkTokens = (config: DataConfig, { vocabSize }: Tokenizer.Tokenizer): Effect.Effect<void, DataError> =>
+  config.vocabSize !== undefined && config.vocabSize !== vocabSize
+    ? Effect.fail(
+      new DataError({ detail: `vocabSize is ${config.vocabSize}, but the tokens have ${vocabSize}. Leave vocabSize out` })
+    )
+    : Effect.void
+
+const fromTokens = Effect.fnUntraced(function*(
+  corpus: TokenDocuments,
+  tokenizer: Tokenizer.Tokenizer,
+  input: DataConfigInput
+) {
+  const config = yield* decodeConfig(DataConfig, input)
+  if (config.data !== undefined || config.tokenizer !== undefined) {
+    return yield* new DataError({
+      detail: "layerTokens has its tokens and their tokenizer already: leave data and tokenizer out"
+    })
+  }
+  yield* checkTokens(config, tokenizer)
+  return yield* loadTokens(corpus, partsOf([["tokens", corpus.documents]]), tokenizer, config)
+})
+
+const loadTokens = Effect.fnUntraced(function*(
+  corpus: TokenDocuments,
+  parts: ReadonlyArray<Part>,
+  tokenizer: Tokenizer.Tokenizer,
+  config: DataConfig
+) {
+  const plan = yield* planFor(config, "tokens")
+  let tokens = 0
+  for (let d = 0; d < corpus.documents; d++) tokens += corpus.length(d)
+  const path = typeof config.data === "string" ? config.data : undefined
+  return yield* make(
+    { corpus, parts, tokenizer, path, documents: corpus.documents, bytes: undefined, tokens, cut: undefined },
+    plan
+  )
 })
 
 /** Facts of the machine, not of the experiment. */
@@ -260,6 +536,8 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
    * document in the corpus.
    */
   readonly split: (name: Split) => ReadonlyArray<Row>
+  /** The repeated sequences by group. */
+  readonly groups: ReadonlyArray<RepeatedGroup>
   readonly report: DataReport
 }>() {
   /** Reads the corpus that `data` names. Fails with a `DataError` on bad configuration, files, or too little text. */
@@ -276,6 +554,14 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
     options: LayerOptions = {}
   ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> =>
     DataStream.layer({ ...overrides, data: path }, options)
+
+  /** Tokenized documents that are at hand, and the tokenizer they were made with. */
+  static readonly layerTokens = (
+    corpus: TokenDocuments,
+    tokenizer: Tokenizer.Tokenizer,
+    config: DataConfigInput = {}
+  ): Layer.Layer<DataStream, DataError> =>
+    Layer.effect(DataStream, fromTokens(corpus, tokenizer, config))
 
   /** Documents that are at hand. Reads no file, so `data` and a tokenizer path are refused. */
   static readonly layerMemory = (

@@ -95,3 +95,54 @@ export const pack = (
   starts[rows] = order.length
   return { starts: starts.slice(0, rows + 1), members: order }
 }
+
+/** Rows that are kept open for sequences to come. */
+const OPEN = 32
+
+/**
+ * Fills rows with sequences in the order given, each into the fullest of the open rows that it fits into, or a new one.
+ * At most `most` sequences a row. Wastes a few hundredths of the space where `pack` wastes a quarter.
+ */
+export const packClosely = (
+  order: Uint32Array,
+  length: (sequence: number) => number,
+  seqLen: number,
+  alignment: number,
+  most: number
+): Packs => {
+  const rowOf = new Uint32Array(order.length)
+  const [row, start, held] = [new Int32Array(OPEN), new Int32Array(OPEN), new Int32Array(OPEN)]
+  let [rows, open] = [0, 0]
+  for (let i = 0; i < order.length; i++) {
+    const own = length(order[i])
+    let best = -1
+    let fullest = -1
+    for (let k = 0; k < open; k++) {
+      if (fullest < 0 || start[k] > start[fullest]) fullest = k
+      if (start[k] + own <= seqLen && (best < 0 || start[k] > start[best])) best = k
+    }
+    if (best < 0) {
+      // where all are open, the fullest, which no other is likely to fit into, makes room
+      best = open < OPEN ? open++ : fullest
+      row[best] = rows++
+      start[best] = 0
+      held[best] = 0
+    }
+    rowOf[i] = row[best]
+    start[best] += alignUp(own, alignment)
+    // A row that nothing fits into any more leaves its place to the last.
+    if (++held[best] >= most || start[best] >= seqLen) {
+      open--
+      row[best] = row[open]
+      start[best] = start[open]
+      held[best] = held[open]
+    }
+  }
+  const starts = new Uint32Array(rows + 1)
+  for (let i = 0; i < order.length; i++) starts[rowOf[i] + 1]++
+  for (let r = 0; r < rows; r++) starts[r + 1] += starts[r]
+  const members = new Uint32Array(order.length)
+  const next = starts.slice()
+  for (let i = 0; i < order.length; i++) members[next[rowOf[i]]++] = order[i]
+  return { starts, members }
+}

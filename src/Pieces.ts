@@ -19,10 +19,43 @@ export interface TokenDocuments {
   /** Names of the sources, and which one a document comes from, as an index into them. */
   readonly sources: ReadonlyArray<string>
   readonly source: (document: number) => number
-  /** 64-bit hash of the normalized text: equal for exact repeats. */
-  readonly content: (document: number) => bigint
+  /** 64-bit hash of the normalized text: equal for exact repeats. Absent: not known. */
+  readonly content?: ((document: number) => bigint) | undefined
   /** The smallest document of its cluster of near-duplicates, itself where it has none. Absent: not known. */
   readonly near?: ((document: number) => number) | undefined
+}
+
+/** Several corpora as one, their documents one after the other. Sources of one name are one source. */
+export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => {
+  if (corpora.length === 1) return corpora[0]
+  const firsts = [0]
+  for (const { documents } of corpora) firsts.push(firsts[firsts.length - 1] + documents)
+  const sources = [...new Set(corpora.flatMap((corpus) => corpus.sources))]
+  const places = new Map(sources.map((name, i) => [name, i]))
+  const renumbered = corpora.map((corpus) => Uint32Array.from(corpus.sources, (name) => places.get(name)!))
+  const partOf = (document: number): number => {
+    let part = 0
+    while (document >= firsts[part + 1]) part++
+    return part
+  }
+  const at = <A>(document: number, use: (corpus: TokenDocuments, document: number, part: number) => A): A => {
+    const part = partOf(document)
+    return use(corpora[part], document - firsts[part], part)
+  }
+  return {
+    documents: firsts[corpora.length],
+    length: (document) => at(document, (corpus, own) => corpus.length(own)),
+    read: (document, offset, length, into) => at(document, (corpus, own) => corpus.read(own, offset, length, into)),
+    name: (document) => at(document, (corpus, own) => corpus.name(own)),
+    sources,
+    source: (document) => at(document, (corpus, own, part) => renumbered[part][corpus.source(own)]),
+    content: corpora.every((corpus) => corpus.content !== undefined)
+      ? (document) => at(document, (corpus, own) => corpus.content!(own))
+      : undefined,
+    near: corpora.every((corpus) => corpus.near !== undefined)
+      ? (document) => at(document, (corpus, own, part) => firsts[part] + corpus.near!(own))
+      : undefined
+  }
 }
 
 /** Pieces of documents, in typed arrays of one length: 8 bytes a piece. */

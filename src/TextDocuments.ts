@@ -4,10 +4,13 @@
  */
 import * as Effect from "effect/Effect"
 import type { Document } from "./Corpus.ts"
-import type { DataConfig } from "./DataConfig.ts"
+import type { DataConfig, SamplePlan } from "./DataConfig.ts"
 import { DataError } from "./Errors.ts"
+import { contentHash } from "./Identity.ts"
+import { makeNearIndex } from "./NearDuplicates.ts"
 import { cut, pick, type Pieces, type TokenDocuments } from "./Pieces.ts"
 import { random } from "./Random.ts"
+import { cutting } from "./Selection.ts"
 import type { Tokenizer } from "./Tokenizer.ts"
 
 /** Gives the tokenizer for a text: trains one, or hands out the one there is. */
@@ -56,12 +59,21 @@ export const distinct = (corpus: TokenDocuments, { document, offset }: Pieces, w
   })
 }
 
+/** What is computed when it is asked for, and then kept. */
+const remembered = <A>(compute: () => A): (() => A) => {
+  let value: { readonly is: A } | undefined
+  return () => (value ??= { is: compute() }).is
+}
+
+/** What two tokenized texts have in common, whatever is cut from them. */
+interface Encoded extends Omit<Tokenized, "pieces" | "duplicates"> {}
+
 const tokenize = (
   documents: ReadonlyArray<Document>,
   texts: Texts,
   tokenizer: Tokenizer,
-  config: DataConfig
-): Tokenized => {
+  nearThreshold: number | undefined
+): Encoded => {
   const encoder = new TextEncoder()
   const none = new Uint32Array(0)
   const ids: Array<Uint32Array> = documents.map(() => none)
@@ -72,39 +84,48 @@ const tokenize = (
     tokens += ids[document].length
     longest = Math.max(longest, ids[document].length)
   }
+  const sourceOf = documents.map(({ name, source }) => source ?? name)
+  const sources = [...new Set(sourceOf)]
+  const places = new Map(sources.map((name, i) => [name, i]))
+  const contents = new Map<number, bigint>()
+  const near = remembered(() => {
+    const index = makeNearIndex(nearThreshold === undefined ? {} : { threshold: nearThreshold })
+    for (const { text } of documents) index.add(text)
+    return index.clusters(0).near
+  })
   const corpus: TokenDocuments = {
     documents: documents.length,
     length: (document) => ids[document].length,
     read: (document, offset, length) => ids[document].subarray(offset, offset + length),
     name: (document) => documents[document].name,
-    sources: [],
-    source: () => 0,
-    content: () => 0n
+    sources,
+    source: (document) => places.get(sourceOf[document])!,
+    content: (document) => {
+      const known = contents.get(document) ?? contentHash(documents[document].text)
+      contents.set(document, known)
+      return known
+    },
+    near: (document) => near()[document]
   }
-  const width = config.seqLen + 1
-  const shortest = config.packing === "row" ? width : 2
-  const all = cut(corpus, { width, stride: width, shortest }, Uint32Array.from(texts, ({ document }) => document))
-  const kept = distinct(corpus, all, width)
-  const pieces = pick(all, kept)
-  const duplicates = all.document.length - kept.length
-  return { tokenizer, corpus, pieces, duplicates, documents: texts.length, bytes, tokens, longest }
+  return { tokenizer, corpus, documents: texts.length, bytes, tokens, longest }
 }
 
-const tooLittle = (config: DataConfig, { documents, longest, pieces, tokens }: Tokenized): DataError => {
-  const { heldOutSequences, repeatedSequences, seqLen, sequences, singleSequences } = config
-  const at = config.data === undefined ? {} : { path: config.data }
+const tooLittle = (plan: SamplePlan, { documents, longest, pieces, tokens }: Tokenized): DataError => {
+  const { config: { data, seqLen }, groups, heldOutSequences, packing, sequences, singleSequences } = plan
+  const at = typeof data === "string" ? { path: data } : {}
+  const repeatedSequences = groups.reduce((sum, group) => sum + group.count, 0)
   const count = pieces.document.length
   if (count === 0) {
     return new DataError({
       ...at,
       detail: `no document is as long as a row: the longest has ${longest} tokens, a row of seqLen ${seqLen} needs ` +
-        (config.packing === "row"
+        (packing === "row"
           ? `${seqLen + 1}. Set seqLen to ${Math.max(1, longest - 1)} or less, or packing to "documents"`
           : "at least 2. Give longer texts")
     })
   }
   const text = `the text (${documents} documents, ${tokens} tokens) gives ${count} distinct sequences of ` +
-    `${config.packing === "row" ? "" : "up to "}${seqLen + 1} tokens`
+    `${packing === "row" ? "" : "up to "}${seqLen + 1} tokens`
   if (repeatedSequences > count) {
     return new DataError({
       ...at,
@@ -122,24 +143,39 @@ const tooLittle = (config: DataConfig, { documents, longest, pieces, tokens }: T
   })
 }
 
-/** Tokenizes as much text as the sequences of a configuration need. Fails when there is too little. */
+/** Tokenizes as much text as a sample of sequences needs. Fails when there is too little. */
 export const prepare = Effect.fnUntraced(function*<R>(
+  documents: ReadonlyArray<Document>,
+  plan: SamplePlan,
+  tokenizerFor: TokenizerFor<R>
+) {
+  const { config, sequences } = plan
+  const order = random(config.seed, "documents").shuffle(Uint32Array.from(documents.keys()))
+  const available = documents.reduce((sum, { text }) => sum + text.length, 0)
+  // A first guess at characters a token, on the low side; each round then scales by what the last one gave.
+  const guess = (config.tokenizer ?? "bpe") === "bpe" ? Math.max(1, Math.log2(config.vocabSize ?? 256) / 3.6) : 1
+  let characters = Math.ceil(Math.max(1, sequences) * (config.seqLen + 1) * guess)
+  while (true) {
+    const texts = takeText(documents, order, characters)
+    const tokenizer = yield* tokenizerFor(texts.map(({ text }) => text))
+    const encoded = tokenize(documents, texts, tokenizer, config.nearThreshold)
+    const all = cut(encoded.corpus, cutting(plan), Uint32Array.from(texts, ({ document }) => document))
+    const kept = distinct(encoded.corpus, all, config.seqLen + 1)
+    const used: Tokenized = { ...encoded, pieces: pick(all, kept), duplicates: all.document.length - kept.length }
+    if (kept.length >= Math.max(1, sequences)) return used
+    if (characters >= available) return yield* tooLittle(plan, used)
+    const short = sequences / Math.max(1, kept.length)
+    characters = Math.ceil(characters * Math.min(4, Math.max(1.1, short * 1.05)))
+  }
+})
+
+/** Tokenizes all of a text. */
+export const prepareAll = Effect.fnUntraced(function*<R>(
   documents: ReadonlyArray<Document>,
   config: DataConfig,
   tokenizerFor: TokenizerFor<R>
 ) {
-  const order = random(config.seed, "documents").shuffle(Uint32Array.from(documents.keys()))
-  const available = documents.reduce((sum, { text }) => sum + text.length, 0)
-  // A first guess at characters a token, on the low side; each round then scales by what the last one gave.
-  const guess = config.tokenizer === "bpe" ? Math.max(1, Math.log2(config.vocabSize) / 3.6) : 1
-  let characters = Math.ceil(Math.max(1, config.sequences) * (config.seqLen + 1) * guess)
-  while (true) {
-    const texts = takeText(documents, order, characters)
-    const used = tokenize(documents, texts, yield* tokenizerFor(texts.map(({ text }) => text)), config)
-    const count = used.pieces.document.length
-    if (count >= Math.max(1, config.sequences)) return used
-    if (characters >= available) return yield* tooLittle(config, used)
-    const short = config.sequences / Math.max(1, count)
-    characters = Math.ceil(characters * Math.min(4, Math.max(1.1, short * 1.05)))
-  }
+  const tokenizer = yield* tokenizerFor(documents.map(({ text }) => text))
+  const texts = documents.map(({ text }, document) => ({ document, text }))
+  return tokenize(documents, texts, tokenizer, config.nearThreshold)
 })
