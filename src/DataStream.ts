@@ -110,41 +110,42 @@ const distinctOf = (ids: BigUint64Array): number => {
   return found
 }
 
-/** Which id a sequence has. Fails where the data does not know what the identity asks for. */
-const identify = (
+/** What an id stands for, and what the data would need for it to do so. */
+const identityOf = (corpus: TokenDocuments, plan: Plan): { readonly is: DataReport["identity"] } | string => {
+  const is = plan.identity ?? (corpus.content === undefined ? "document" : "content")
+  if (is === "content" && corpus.content === undefined) {
+    return `identity "content" needs hashes of the texts, and these tokens have none. Make them with memsinks ` +
+      `tokenize, or set identity to "document"`
+  }
+  if (is === "near" && corpus.near === undefined) {
+    return `identity "near" needs clusters of near-duplicates, and these tokens have none. Make them with memsinks ` +
+      `tokenize --near, or set identity to "content"`
+  }
+  return { is }
+}
+
+/** The id of a piece. */
+const idsBy = (
+  identity: DataReport["identity"],
   corpus: TokenDocuments,
   pieces: Pieces,
-  plan: Plan,
   canaries: ReadonlyArray<CanaryDocument>
-): { identity: DataReport["identity"]; idOf: (piece: number) => bigint } | string => {
+): (piece: number) => bigint => {
   const firstCanary = corpus.documents - canaries.length
-  const identity = plan.identity ?? (corpus.content === undefined ? "document" : "content")
   const sourceIds = new Map<number, bigint>()
   const sourceId = (source: number): bigint => {
     const id = sourceIds.get(source) ?? sourceHash(corpus.sources[source])
     sourceIds.set(source, id)
     return id
   }
-  const { content, near } = corpus
-  if (identity === "content" && content === undefined) {
-    return `identity "content" needs hashes of the texts, and these tokens have none. Make them with memsinks ` +
-      `tokenize, or set identity to "document"`
-  }
-  if (identity === "near" && near === undefined) {
-    return `identity "near" needs clusters of near-duplicates, and these tokens have none. Make them with memsinks ` +
-      `tokenize --near, or set identity to "content"`
-  }
   const own: (piece: number) => bigint = {
     row: (piece: number) => BigInt(1 + piece),
     document: (piece: number) => BigInt(1 + pieces.document[piece]),
     source: (piece: number) => sourceId(corpus.source(pieces.document[piece])),
-    content: (piece: number) => content!(pieces.document[piece]),
-    near: (piece: number) => BigInt(1 + near!(pieces.document[piece]))
+    content: (piece: number) => corpus.content!(pieces.document[piece]),
+    near: (piece: number) => BigInt(1 + corpus.near!(pieces.document[piece]))
   }[identity]
-  return {
-    identity,
-    idOf: (piece) => canaries[pieces.document[piece] - firstCanary]?.id ?? own(piece)
-  }
+  return (piece) => canaries[pieces.document[piece] - firstCanary]?.id ?? own(piece)
 }
 
 /** The canaries as documents behind the others. */
@@ -172,14 +173,15 @@ const assemble = (loaded: Loaded, plan: Plan) => {
   const canaries = canaryDocuments(config.canaries ?? [], loaded.tokenizer, seqLen, config.seed)
   if (typeof canaries === "string") return canaries
   const corpus = withCanaries(loaded.corpus, canaries)
+  const known = identityOf(corpus, plan)
+  if (typeof known === "string") return known
+  const identity = known.is
   const selection = plan.kind === "whole"
     ? whole(loaded.corpus, loaded.parts, plan, canaries)
     : sampled(loaded, plan, canaries)
   if (typeof selection === "string") return selection
   const { exposures, groups, pieces, repeatedExposures, splits } = selection
-  const identified = identify(corpus, pieces, plan, canaries)
-  if (typeof identified === "string") return identified
-  const { idOf, identity } = identified
+  const idOf = idsBy(identity, corpus, pieces, canaries)
 
   const lengthOf = (piece: number): number =>
     Math.min(seqLen + 1, corpus.length(pieces.document[piece]) - pieces.offset[piece])
