@@ -23,6 +23,12 @@ export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
 export * as Identity from "./Identity.ts"
+export {
+  formatIdentityReport,
+  type IdentityReport,
+  identityReport,
+  type IdentityReportOptions
+} from "./IdentityReport.ts"
 export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
