@@ -12,9 +12,10 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Canary|Config|Corpus|DataConfig|Errors|Identity|IdentityReport|Init|Mixture|ModelConfig|" +
-        "NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|Segments|Selection|Sink|" +
-        "Terminal|TextDocuments|Tokenizer|TrainEvent)\\.ts$"
+      "^src/(Batch|Canary|Config|Corpus|DataConfig|Dataset|Errors|ForeignShards|Identity|IdentityReport|Init|" +
+        "Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
+        "Segments|Selection|ShardReader|ShardWriter|Sink|Terminal|TextDocuments|TokenShards|Tokenizer|" +
+        "TrainEvent)\\.ts$"
     )
   ],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
