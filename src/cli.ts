@@ -11,6 +11,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import process from "node:process"
 import * as Edge from "./cli/Edge.ts"
+import { identities } from "./Identity.ts"
 import { presets } from "./ModelConfig.ts"
 
 const adapter = Options.text("adapter").pipe(
@@ -100,9 +101,28 @@ const doctor = Command.make(
   Command.withDescription("Tell which GPU would be used, what it can do, and whether it computes correctly")
 )
 
+const identity = Command.make("identity", {
+  data: Options.text("data").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Token shards: a folder that memsinks tokenize wrote, or a .bin file")
+  ),
+  identity: Options.choice("identity", identities).pipe(
+    Options.withDescription("Who shares sinks (default: near where it is known, else content or document)"),
+    Options.optional
+  ),
+  preset,
+  pool: Options.integer("pool").pipe(Options.withDescription("Sink neurons, over the preset's"), Options.optional),
+  active: Options.integer("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
+  block: Options.integer("block").pipe(Options.withDescription("Sinks that are on as one"), Options.optional),
+  seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row (default: 1024)"), Options.optional),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/identity.ts")), (it) => it.identity(options))).pipe(
+  Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, plan, doctor])
+  Command.withSubcommands([pretrain, plan, doctor, identity])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))

@@ -1,0 +1,80 @@
+/** `memsinks identity`: what an identity means for token shards and for a pool of sinks. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { decodeConfig } from "../Config.ts"
+import { DataError } from "../Errors.ts"
+import type { Identity } from "../Identity.ts"
+import { formatIdentityReport, identityReport } from "../IdentityReport.ts"
+import { type Preset, presets } from "../ModelConfig.ts"
+import { SinkConfig } from "../Sink.ts"
+import * as Tokenizer from "../Tokenizer.ts"
+import * as TokenShards from "../TokenShards.ts"
+import * as Edge from "./Edge.ts"
+
+export interface IdentityOptions {
+  readonly data: string
+  readonly identity: Option.Option<Identity>
+  readonly preset: Option.Option<Preset>
+  readonly pool: Option.Option<number>
+  readonly active: Option.Option<number>
+  readonly block: Option.Option<number>
+  readonly seq: Option.Option<number>
+  readonly json: boolean
+}
+
+/** The preset's sinks, with what is given over them. */
+const sinksOf = (options: IdentityOptions) =>
+  Effect.gen(function*() {
+    const name = Option.getOrElse(options.preset, (): Preset => "tiny")
+    const preset = presets[name].sinks
+    const given = {
+      ...(Option.isSome(options.pool) ? { pool: options.pool.value } : {}),
+      ...(Option.isSome(options.active) ? { active: options.active.value } : {}),
+      ...(Option.isSome(options.block) ? { block: options.block.value } : {})
+    }
+    if (preset === undefined && !("pool" in given && "active" in given)) {
+      const detail = `the preset ${name} has no sinks: give --pool and --active, e.g. --pool 2048 --active 32`
+      return yield* new DataError({ detail })
+    }
+    const sinks = yield* decodeConfig(SinkConfig, { ...preset, ...given } as typeof SinkConfig.Encoded)
+    return sinks.problem === undefined ? sinks : yield* new DataError({ detail: sinks.problem })
+  })
+
+/** Tokens of which the beginning of a text is shown. */
+const BEGINNING = 60
+
+/** Prints the report. Fails with `DataError` where the shards do not know what the identity takes. */
+export const identity = (options: IdentityOptions) =>
+  Effect.gen(function*() {
+    const sinks = yield* Effect.mapError(sinksOf(options), Edge.usage)
+    if (Option.isSome(options.seq) && options.seq.value < 1) {
+      return yield* Effect.fail(Edge.usage({ message: `--seq must be at least 1, got ${options.seq.value}` }))
+    }
+    const shards = yield* TokenShards.open(options.data)
+    const chosen = Option.getOrElse(options.identity, (): Identity =>
+      shards.near !== undefined ? "near" : shards.content !== undefined ? "content" : "document")
+    const tokenizer = shards.tokenizer === undefined ? undefined : yield* Tokenizer.fromJSON(shards.tokenizer)
+    const report = yield* Effect.try({
+      try: () =>
+        identityReport(shards, {
+          identity: chosen,
+          sinks,
+          ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {}),
+          ...(tokenizer === undefined ? {} : {
+            text: (document: number) =>
+              tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))
+          })
+        }),
+      // reading names and tokens throws what it is: a DataError
+      catch: (error) => error instanceof DataError ? error : new DataError({ detail: String(error), cause: error })
+    }).pipe(Effect.ensuring(Effect.sync(shards.close)))
+    if (report === undefined) {
+      return yield* new DataError({
+        path: options.data,
+        detail: chosen === "near"
+          ? `the shards do not know near-duplicates: tokenize with them, or choose --identity content or document`
+          : `the shards come without hashes of their texts: tokenize the texts with memsinks, or choose --identity document`
+      })
+    }
+    yield* Edge.print(options.json ? JSON.stringify(report) : formatIdentityReport(report))
+  })
