@@ -18,6 +18,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
         "TrainEvent)\\.ts$"
     )
   ],
+  ["runs", /^src\/(Otlp|Prometheus|RunLock|RunRecord|RunWatch|TensorBoard)\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
   ["Kernels", /^src\/Kernels\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],
