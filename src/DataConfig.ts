@@ -61,17 +61,19 @@ export type Canary = typeof Canary.Type
 const fields = {
   /**
    * A text file, a folder of `.txt` and `.md` files, a `.jsonl` file, a folder that `memsinks tokenize` wrote, or token
-   * shards (`.bin`) of nanoGPT or llm.c; or a list of such, all of text or all of tokens. Default: the State of the
-   * Union addresses.
+   * shards (`.bin`, a folder of them, or a name with `*`) of nanoGPT or llm.c; or a list of such, all of text or all of
+   * tokens. Default: the State of the Union addresses.
    */
   data: Schema.optional(Schema.Union(Schema.NonEmptyString, Schema.NonEmptyArray(Schema.NonEmptyString))),
   /**
    * `bpe` trains one on the text used, `bytes` needs none, anything else is the path of a `tokenizer.json`. Default:
-   * `bpe` for text, the one they were made with for tokens.
+   * `bpe` for text, the one they were made with for tokens; shards of nanoGPT and llm.c must be told theirs.
    */
   tokenizer: Schema.optional(Schema.NonEmptyString),
   /** Entries of a `bpe` tokenizer, at most. `bytes` always has 256; a `tokenizer.json` says itself. Default 256. */
   vocabSize: Schema.optional(positive),
+  /** Token that divides the documents in shards of nanoGPT and llm.c. Default 50256, as in GPT-2. */
+  endOfText: Schema.optional(count),
   /** Tokens a row feeds to the model. Default 64. */
   seqLen: withDefault(positive, 64),
   /** Rows a step. Default 4. */
@@ -205,6 +207,9 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
         : { unit: "documents", count: documents, times }
     ) ?? [one],
     heldOutSequences: config.heldOutSequences ?? 512
+  }
+  if (config.endOfText !== undefined && data === "text") {
+    return "endOfText goes with shards of nanoGPT and llm.c, not with text"
   }
   if (config.nearThreshold !== undefined && (data === "tokens" || config.identity !== "near")) {
     return data === "tokens"

@@ -26,6 +26,7 @@ import { schedule } from "./Schedule.ts"
 import { cutting, sample, SAMPLE, type Selection, type Split, timesIn, whole } from "./Selection.ts"
 import { prepare, prepareAll, type TokenizerFor } from "./TextDocuments.ts"
 import * as Tokenizer from "./Tokenizer.ts"
+import * as TokenShards from "./TokenShards.ts"
 
 export { batchOf, DataConfig, type DataConfigInput, type Row, type Split, type TokenDocuments }
 
@@ -437,8 +438,8 @@ const partsOf = (parts: ReadonlyArray<readonly [path: string, documents: number]
   return parts.map(([path, documents]) => ({ path, first: end, end: end += documents }))
 }
 
-const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
-  const config = yield* decodeConfig(DataConfig, input)
+/** The documents of text files, and a tokenizer for them. */
+const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerOptions) {
   yield* checkTokenizer(config)
   const tokenizer = config.tokenizer ?? "bpe"
   const fixed = tokenizer === "bpe" ? undefined : tokenizer === "bytes" ? Tokenizer.bytes : yield* fromFile(tokenizer)
@@ -452,6 +453,68 @@ const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: L
     return cacheDirectory === undefined
       ? Tokenizer.trainBpe(texts, { vocabSize })
       : Tokenizer.cachedBpe(cacheDirectory, texts, { vocabSize })
+  })
+})
+
+/** The tokenizer that a configuration names for the shards of others, which do not name theirs. */
+const foreignTokenizer = ({ tokenizer }: DataConfig, path: string) =>
+  tokenizer === undefined || tokenizer === "bpe"
+    ? Effect.fail(
+      new DataError({
+        path,
+        detail: `these shards do not say which tokenizer made them: set tokenizer to the path of its tokenizer.json, or ` +
+          `to "bytes"`
+      })
+    )
+    : tokenizer === "bytes"
+    ? Effect.succeed(Tokenizer.bytes)
+    : fromFile(tokenizer)
+
+/** Token shards, one or several that were made with the same tokenizer. */
+const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, config: DataConfig) {
+  const opened: Array<TokenShards.TokenShards> = []
+  let tokenizer: Tokenizer.Tokenizer | undefined
+  for (const path of paths) {
+    const endOfText = config.endOfText === undefined ? {} : { endOfText: config.endOfText }
+    const named = config.tokenizer === undefined ? {} : { vocabSize: (yield* foreignTokenizer(config, path)).vocabSize }
+    const shards = yield* Effect.acquireRelease(
+      TokenShards.open(path, { ...endOfText, ...named }),
+      ({ close }) => Effect.sync(close)
+    )
+    opened.push(shards)
+    for (const field of ["tokenizer", "endOfText"] as const) {
+      if (shards.dataset !== undefined && config[field] !== undefined) {
+        return yield* new DataError({
+          path,
+          detail: `${field} is ${JSON.stringify(config[field])}, but these tokens were made with a tokenizer of their own. ` +
+            `Leave ${field} out`
+        })
+      }
+    }
+    if (opened.length > 1 && shards.tokenizer !== opened[0].tokenizer) {
+      return yield* new DataError({ path, detail: `was made with another tokenizer than ${paths[0]}` })
+    }
+    tokenizer ??= shards.tokenizer === undefined
+      ? yield* foreignTokenizer(config, path)
+      : yield* Tokenizer.fromJSON(shards.tokenizer).pipe(
+        Effect.mapError(({ cause, detail }) => new DataError({ path, detail: `no tokenizer: ${detail}`, cause }))
+      )
+  }
+  yield* checkTokens(config, tokenizer!)
+  const parts = partsOf(opened.map(({ documents }, i) => [paths[i], documents]))
+  return yield* loadTokens(join(opened), parts, tokenizer!, config)
+})
+
+const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
+  const config = yield* decodeConfig(DataConfig, input)
+  const paths = typeof config.data === "string" ? [config.data] : config.data ?? []
+  const tokens = yield* Effect.forEach(paths, (path) => TokenShards.isTokens(path))
+  if (!tokens.includes(true)) return yield* fromText(config, options)
+  const text = paths[tokens.indexOf(false)]
+  if (text === undefined) return yield* fromShards(paths, config)
+  return yield* new DataError({
+    path: text,
+    detail: `is text, and ${paths[tokens.indexOf(true)]} is tokens: tokenize it too, so that data is all of one kind`
   })
 })
 
@@ -542,12 +605,15 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
   readonly groups: ReadonlyArray<RepeatedGroup>
   readonly report: DataReport
 }>() {
-  /** Reads the corpus that `data` names. Fails with a `DataError` on bad configuration, files, or too little text. */
+  /**
+   * Reads the corpus that `data` names, text or tokens. Of token shards the index is read now, and tokens when a batch
+   * needs them. Fails with a `DataError` on bad configuration, files, or too little text.
+   */
   static readonly layer = (
     config: DataConfigInput = {},
     options: LayerOptions = {}
   ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> =>
-    Layer.effect(DataStream, fromFiles(config, options))
+    Layer.scoped(DataStream, fromFiles(config, options))
 
   /** `layer` for the text at a path. */
   static readonly layerText = (
