@@ -105,9 +105,11 @@ type Plan = SamplePlan | WholePlan
 const count = (array: Uint8Array): number => array.reduce((sum, one) => sum + one, 0)
 
 const distinctOf = (ids: BigUint64Array): number => {
-  ids.sort()
-  let found = 0
-  for (let i = 0; i < ids.length; i++) if (i === 0 || ids[i] !== ids[i - 1]) found++
+  const halves = new Uint32Array(ids.sort().buffer)
+  let found = Math.min(1, ids.length)
+  for (let i = 2; i < halves.length; i += 2) {
+    if (halves[i] !== halves[i - 2] || halves[i + 1] !== halves[i - 1]) found++
+  }
   return found
 }
 
@@ -146,7 +148,10 @@ const idsBy = (
     content: (piece: number) => corpus.content!(pieces.document[piece]),
     near: (piece: number) => BigInt(1 + corpus.near!(pieces.document[piece]))
   }[identity]
-  return (piece) => canaries[pieces.document[piece] - firstCanary]?.id ?? own(piece)
+  return (piece) => {
+    const canary = pieces.document[piece] - firstCanary
+    return (canary < 0 ? undefined : canaries[canary].id) ?? own(piece)
+  }
 }
 
 /** The canaries as documents behind the others. */

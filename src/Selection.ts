@@ -133,14 +133,6 @@ const draw = (pieces: Uint32Array, count: number, seed: number, name: string): U
   return Uint32Array.from(drawn)
 }
 
-/** 32 mixed bits of 64. */
-const fold = (bits: bigint): number => {
-  let x = Number(bits & 0xffffffffn) ^ Math.imul(Number(bits >> 32n), 0x9e3779b1)
-  x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
-  x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
-  return (x ^ (x >>> 16)) >>> 0
-}
-
 /**
  * Documents that are held out, 1 each: those whose hash is small. It is the hash of the content of the first
  * near-duplicate, of the document's own content, or of its number, whichever is known.
@@ -150,30 +142,42 @@ const heldOut = (corpus: TokenDocuments, fraction: number): Uint8Array => {
   const { content, near } = corpus
   const out = new Uint8Array(corpus.documents)
   if (fraction === 0) return out
+  // Two halves of 32 bits: millions of bigints are slow to compute with.
+  const bits = new BigUint64Array(1)
+  const halves = new Uint32Array(bits.buffer)
   for (let d = 0; d < out.length; d++) {
-    if (fold(content === undefined ? BigInt(d) : content(near === undefined ? d : near(d))) < limit) out[d] = 1
+    if (content === undefined) halves[0] = d
+    else bits[0] = content(near === undefined ? d : near(d))
+    let x = halves[0] ^ Math.imul(halves[1], 0x9e3779b1)
+    x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
+    x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
+    if ((x ^ (x >>> 16)) >>> 0 < limit) out[d] = 1
   }
   return out
 }
 
 /** Documents, of those that `wanted` says, that have a copy among them, 1 each. */
-const copied = (corpus: TokenDocuments, near: boolean, wanted: (document: number) => boolean): Uint8Array => {
+const copied = (corpus: TokenDocuments, near: boolean, wanted: Uint8Array): Uint8Array => {
   const out = new Uint8Array(corpus.documents)
   if (near) {
     const members = new Uint32Array(corpus.documents)
-    for (let d = 0; d < out.length; d++) if (wanted(d)) members[corpus.near!(d)]++
-    for (let d = 0; d < out.length; d++) out[d] = wanted(d) && members[corpus.near!(d)] > 1 ? 1 : 0
+    for (let d = 0; d < out.length; d++) if (wanted[d] === 1) members[corpus.near!(d)]++
+    for (let d = 0; d < out.length; d++) out[d] = wanted[d] === 1 && members[corpus.near!(d)] > 1 ? 1 : 0
     return out
   }
   if (corpus.content === undefined) return out
   const contents = new BigUint64Array(out.length)
   let count = 0
-  for (let d = 0; d < out.length; d++) if (wanted(d)) contents[count++] = corpus.content(d)
+  for (let d = 0; d < out.length; d++) if (wanted[d] === 1) contents[count++] = corpus.content(d)
   const sorted = contents.slice(0, count).sort()
+  const halves = new Uint32Array(sorted.buffer)
   const twice = new Set<bigint>()
-  for (let i = 1; i < count; i++) if (sorted[i] === sorted[i - 1]) twice.add(sorted[i])
+  for (let i = 1; i < count; i++) {
+    if (halves[2 * i] === halves[2 * i - 2] && halves[2 * i + 1] === halves[2 * i - 1]) twice.add(sorted[i])
+  }
+  if (twice.size === 0) return out
   count = 0
-  for (let d = 0; d < out.length; d++) if (wanted(d) && twice.has(contents[count++])) out[d] = 1
+  for (let d = 0; d < out.length; d++) if (wanted[d] === 1 && twice.has(contents[count++])) out[d] = 1
   return out
 }
 
@@ -248,11 +252,13 @@ export const whole = (
   if (typeof times === "string") return times
   for (let d = 0; d < documents; d++) if (out[d] === 1) times[d] = 0
 
-  const trained = (document: number): boolean => times[document] > 0 && firsts[document + 1] > firsts[document]
+  const trained = new Uint8Array(documents)
+  for (let d = 0; d < documents; d++) if (times[d] > 0 && firsts[d + 1] > firsts[d]) trained[d] = 1
   const copies = copied(corpus, plan.identity === "near", trained)
-  const candidates = range(0, documents).filter((d) => trained(d) && copies[d] === 0)
   const planned = plan.groups.some(({ count }) => count > 0)
-  const groups = planned ? repeatGroups(plan, firsts, candidates) : []
+  const groups = planned
+    ? repeatGroups(plan, firsts, range(0, documents).filter((d) => trained[d] === 1 && copies[d] === 0))
+    : []
   if (typeof groups === "string") return groups
 
   const put = withCanaries(all, documents, canaries)
