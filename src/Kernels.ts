@@ -287,6 +287,45 @@ export const kernels = {
       params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
       constants: { WX: 128 }
     }),
+  cacheAppend: Kernel.make({
+    file: "attention_cached",
+    entry: "append",
+    bindings: { qkv: "read", span: "read", cache: "write" },
+    types: { T: ["qkv", "cache"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: ROW }
+  }),
+  attentionCached: Kernel.make({
+    file: "attention_cached",
+    entry: "forward",
+    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+    types: { T: ["qkv", "cache", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 8 }
+  }),
+  attentionCachedWide: Kernel.make({
+    file: "attention_cached",
+    entry: "forward_wide",
+    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+    types: { T: ["qkv", "cache", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 128 }
+  }),
+  /** `rows` of X (1, 4 or 8) share what is loaded of W. */
+  matvec: (kind: "nt" | "nn", rows: number, wide: boolean) =>
+    Kernel.make({
+      file: "matvec",
+      entry: wide ? `${kind}_wide` : kind,
+      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
+      types: { X: ["x"], Y: ["y"] },
+      params: {
+        rows: "u32", n: "u32", k: "u32", mode: "u32",
+        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
+        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
+        halfRows: "u32"
+      },
+      constants: { WX: wide ? 128 : 8, ROWS: rows }
+    }),
   swiglu: (block: number) =>
     Kernel.make({
       file: "swiglu",
@@ -532,3 +571,38 @@ export const attentionBackward = (
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
     : { kernel: kernels.attentionBackward(part), grid: chunked }
+
+/** Attention of `tokens` to a cache. */
+export const attentionCached = (
+  target: Target,
+  headSize: number
+): Choice<typeof kernels.attentionCached, AttentionSize> =>
+  isGpu(target) && headSize <= 4 * kernels.attentionCachedWide.constants["WX"]!
+    ? {
+      kernel: kernels.attentionCachedWide,
+      grid: (tokens, heads) => workgroups(kernels.attentionCachedWide, tokens * heads)
+    }
+    : { kernel: kernels.attentionCached, grid: chunked }
+
+/**
+ * A product of few rows: y[rows, n] = x w^T (`nt`) or x w (`nn`); n in elements. `alone`: each row has weights of its own.
+ * What a row gets does not depend on how many there are.
+ */
+export const matvec = (
+  target: Target,
+  kind: "nt" | "nn",
+  rows: number,
+  alone = false
+): Choice<ReturnType<typeof kernels.matvec>, [n: number]> => {
+  const together = alone || rows === 1 ? 1 : rows <= 4 ? 4 : 8
+  const wide = isGpu(target)
+  const kernel = kernels.matvec(kind, together, wide)
+  const groups = Math.ceil(rows / together)
+  return {
+    kernel,
+    grid: (n) => {
+      const columns = kind === "nn" ? n / 4 : n
+      return wide ? workgroups(kernel, Math.ceil(columns / 4), groups) : [columns, groups]
+    }
+  }
+}

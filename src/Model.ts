@@ -251,7 +251,7 @@ export const recordPass = (
 }
 
 /** cos and sin of every position and pair, [seqLen, half, 2]; computed in float64. */
-const ropeTable = (seqLen: number, headSize: number, theta: number): Float32Array => {
+export const ropeTable = (seqLen: number, headSize: number, theta: number): Float32Array => {
   const half = headSize / 2
   const table = new Float32Array(seqLen * half * 2)
   for (let t = 0; t < seqLen; t++) {
@@ -292,6 +292,8 @@ type ModelError = DeviceError | KernelError | DataError
 export interface ModelService {
   readonly config: ModelConfig
   readonly parameters: ReadonlyArray<Ops.Parameter>
+  /** The same by their places in the model. */
+  readonly handles: Parameters
   /** The step's scalars, places as in HYPER. */
   readonly hyper: Tensor.Tensor
   readonly precision: Precision
@@ -660,6 +662,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     return {
       config,
       parameters,
+      handles,
       hyper,
       precision,
       defaults,

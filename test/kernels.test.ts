@@ -15,10 +15,12 @@ import * as Tensor from "../src/gpu/Tensor.ts"
 import * as NodeDevice from "../src/node.ts"
 import { allKernels } from "./kernels/all.ts"
 import * as Attention from "./kernels/attention.ts"
+import * as Cached from "./kernels/attention_cached.ts"
 import type { Built, Case, Expected } from "./kernels/case.ts"
 import * as CrossEntropy from "./kernels/cross_entropy.ts"
 import * as Embedding from "./kernels/embedding.ts"
 import * as Matmul from "./kernels/matmul.ts"
+import * as Matvec from "./kernels/matvec.ts"
 import * as Norm from "./kernels/norm.ts"
 import * as OptimizerCases from "./kernels/optimizer.ts"
 import * as Rope from "./kernels/rope.ts"
@@ -31,11 +33,13 @@ const device = NodeDevice.layer()
 
 const cases: ReadonlyArray<Case> = [
   ...Matmul.cases,
+  ...Matvec.cases,
   ...Sinks.cases,
   ...Embedding.cases,
   ...Norm.cases,
   ...Rope.cases,
   ...Attention.cases,
+  ...Cached.cases,
   ...Swiglu.cases,
   ...CrossEntropy.cases,
   ...OptimizerCases.cases
@@ -49,7 +53,7 @@ const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul
 /** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
 const unfolded = new Set([
   "matmul", "matmul_subgroup", "matmul_quad", "matmul_tiled", "matmul_matrix", "sink_gradient",
-  "sink_gradient_subgroup", "sink_gradient_quad", "sink_gradient_tiled", "reduce"
+  "sink_gradient_subgroup", "sink_gradient_quad", "sink_gradient_tiled", "reduce", "matvec"
 ])
 
 /** The same dispatches with one-dimensional grids folded into two, as long ones are, and a few invocations too many. */

@@ -24,7 +24,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
-  ["Trainer, MemoryPlan", /^src\/(Trainer|MemoryPlan)\.ts$/],
+  ["Trainer, MemoryPlan, Decode", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
   ["cli", /^src\/cli(\/.+)?\.ts$/]

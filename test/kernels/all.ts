@@ -3,8 +3,8 @@ import type { Kernel } from "../../src/gpu/Kernel.ts"
 import { kernels } from "../../src/Kernels.ts"
 
 const {
-  attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, rope,
-  sinkGradientSubgroup, swiglu, swigluBackward, ...plain
+  attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, matvec,
+  rope, sinkGradientSubgroup, swiglu, swigluBackward, ...plain
 } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
@@ -17,6 +17,9 @@ export const allKernels: ReadonlyArray<Kernel> = [
     attentionSubgroupBackward("q", lanes),
     attentionSubgroupBackward("kv", lanes)
   ]),
+  ...(["nt", "nn"] as const).flatMap((kind) =>
+    [1, 4, 8].flatMap((rows) => [matvec(kind, rows, false), matvec(kind, rows, true)])
+  ),
   rope(1),
   rope(-1),
   attentionBackward("q"),

@@ -281,6 +281,38 @@ export const attention = (
   return { out, lse }
 }
 
+/**
+ * Softmax attention of N queries [N, Hq, hd] to rows of a cache of keys and values, each [*, Hkv, hd]: query t sees the
+ * span[2t + 1] rows from row span[2t] on; one that sees none gives 0.
+ */
+export const attentionCached = (
+  q: Numbers,
+  k: Numbers,
+  v: Numbers,
+  span: Uint32Array,
+  Hq: number,
+  Hkv: number,
+  hd: number
+): Float64Array => {
+  const N = span.length / 2
+  expectLength("q", q, N * Hq * hd)
+  expectLength("v", v, k.length)
+  const out = new Float64Array(N * Hq * hd)
+  for (let t = 0; t < N; t++) {
+    for (let h = 0; h < Hq; h++) {
+      const rows = Array.from({ length: span[2 * t + 1] }, (_, j) => (span[2 * t] + j) * Hkv + Math.floor(h / (Hq / Hkv)))
+      const scores = rows.map((row) => dot(q, (t * Hq + h) * hd, k, row * hd, hd) / Math.sqrt(hd))
+      const max = Math.max(...scores)
+      const total = scores.reduce((sum, score) => sum + Math.exp(score - max), 0)
+      rows.forEach((row, j) => {
+        const p = Math.exp(scores[j] - max) / total
+        for (let i = 0; i < hd; i++) out[(t * Hq + h) * hd + i] += p * v[row * hd + i]
+      })
+    }
+  }
+  return out
+}
+
 /** From dout[N, Hq, hd] and the forward's lse: dq[N, Hq, hd], dk and dv[N, Hkv, hd]. */
 export const attentionBackward = (
   dout: Numbers,
