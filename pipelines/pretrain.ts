@@ -21,7 +21,10 @@ import { checkFits } from "../src/MemoryPlan.ts"
 import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
+import * as RunLock from "../src/RunLock.ts"
+import * as RunRecord from "../src/RunRecord.ts"
 import * as Sink from "../src/Sink.ts"
+import * as TensorBoard from "../src/TensorBoard.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import type { Arm, Continuation, Curve, PretrainReport, RepeatedLosses, SeedResult } from "./Report.ts"
@@ -95,6 +98,8 @@ export interface PretrainOptions {
   readonly outDir?: string
   /** Go on in a folder that already holds this run. Default false: such a folder is refused. */
   readonly resume?: boolean
+  /** Take the folder over from a process that cannot be asked whether it still runs. Default false. */
+  readonly force?: boolean
   readonly cacheDirectory?: string
   readonly onEvent?: (event: PretrainEvent) => Effect.Effect<void>
   /** What to record as having run it. */
@@ -294,19 +299,27 @@ const metricsInMemory = (): Metrics => {
   }
 }
 
-/** One encoded event a line. A file that cannot be read or written must not end hours of training: it is logged. */
-const metricsFile = (fs: FileSystem.FileSystem, file: string): Metrics => {
+/**
+ * One encoded event a line, and the same for TensorBoard. A file that cannot be read or written must not end hours of
+ * training: it is logged.
+ */
+const metricsFile = (fs: FileSystem.FileSystem, file: string, board: TensorBoard.Writer): Metrics => {
   const warn = (error: { readonly message: string }) => Effect.logWarning(`${file}: ${error.message}`)
   return {
     rewind: (step) =>
       Effect.gen(function*() {
         const text = (yield* fs.exists(file)) ? yield* fs.readFileString(file) : ""
         const before = upTo(text.split("\n").flatMap(TrainEvent.fromJsonLine), step)
-        yield* fs.writeFileString(file, before.map(TrainEvent.toJsonLine).join(""))
+        // whoever is killed while writing must not lose what was there
+        yield* fs.writeFileString(`${file}.tmp`, before.map(TrainEvent.toJsonLine).join(""))
+        yield* fs.rename(`${file}.tmp`, file)
         return before
       }).pipe(Effect.catchAll((error) => Effect.as(warn(error), []))),
     append: (event) =>
-      Effect.catchAll(fs.writeFileString(file, TrainEvent.toJsonLine(event), { flag: "a" }), warn)
+      fs.writeFileString(file, TrainEvent.toJsonLine(event), { flag: "a" }).pipe(
+        Effect.catchAll(warn),
+        Effect.zipRight(board.write(event))
+      )
   }
 }
 
@@ -402,7 +415,7 @@ export const run = (
       return yield* Effect.fail(problem("model.sinks is missing: this pipeline compares a sink model with a standard one"))
     }
     const outDir = options.outDir
-    if (outDir !== undefined) yield* claimFolder(outDir, config, options.resume ?? false)
+    const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, config, names, options)
 
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const count = seeds.length * armsOf(config, config.model.vocabSize, 0).length
@@ -415,6 +428,7 @@ export const run = (
     /** All that is not finished yet, on one device. Called again on a fresh one when that is lost. */
     const attempt = Effect.gen(function*() {
       const device = yield* Device
+      if (recording !== undefined) yield* recording.note({ adapter: device.name })
       yield* stage(`training on ${device.name}: ${device.reason}`)
       let index = 0
       for (const seed of seeds) {
@@ -445,7 +459,7 @@ export const run = (
               const data = yield* DataStream
               const plan = armsOf(config, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
               const metrics = metricsOf.get(key) ??
-                (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl")))
+                (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
               metricsOf.set(key, metrics)
               return yield* trainArm(plan, config, seed, metrics, (event) =>
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage)
@@ -488,7 +502,7 @@ export const run = (
     }
     if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), report)
     return report
-  })
+  }).pipe(Effect.scoped)
 
 const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", path: "config", detail })
 
@@ -513,8 +527,13 @@ const readResult = (file: string) =>
     return JSON.parse(yield* fs.readFileString(file)) as ArmResult
   }).pipe(Effect.catchAll(() => Effect.succeed(undefined)), Effect.catchAllDefect(() => Effect.succeed(undefined)))
 
-/** Take a run's folder: a fresh one, or with `resume` one that holds this very run. */
-const claimFolder = (outDir: string, config: PretrainConfig, resume: boolean) =>
+/** Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. */
+const claimFolder = (
+  outDir: string,
+  config: PretrainConfig,
+  arms: ReadonlyArray<string>,
+  { force = false, resume = false, versions = {} }: PretrainOptions
+) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
@@ -527,7 +546,8 @@ const claimFolder = (outDir: string, config: PretrainConfig, resume: boolean) =>
         detail: `cannot be written: ${error.message}. Choose another folder with --out-dir`
       })
     yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
-    const entries = yield* Effect.mapError(fs.readDirectory(outDir), unwritable)
+    yield* RunLock.hold(outDir, { force })
+    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b/.test(name))
     if (entries.length > 0 && !resume) {
       return yield* new CheckpointError({
         reason: "Mismatch",
@@ -548,7 +568,9 @@ const claimFolder = (outDir: string, config: PretrainConfig, resume: boolean) =>
           detail: "the folder holds a run with another configuration: resume with the same one, or choose another --out-dir"
         })
       }
-      return
     }
-    yield* writeJson(file, { kind: "pretrain", config: encoded })
+    const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
+    const recording = yield* RunRecord.begin(outDir, { kind: "pretrain", versions, config: encoded, seeds, arms })
+    yield* Effect.addFinalizer(recording.end)
+    return recording
   })
