@@ -50,8 +50,10 @@ const beganOf = (pid: number): string | undefined => {
     return fields === undefined || /^[ZXx]$/.test(fields[0]!) ? undefined : fields[19]
   }
   if (process.platform === "win32") return undefined
-  const options = { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"], env: { ...process.env, LC_ALL: "C" } } as const
-  return attempt(() => execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], options).trim()) || undefined
+  const env = { ...process.env, LC_ALL: "C" }
+  const ask = () =>
+    execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"], env })
+  return attempt(ask)?.trim() || undefined
 }
 
 const isAlive = ({ began, pid }: Holder): boolean => {
