@@ -2,41 +2,33 @@
  * What the pretraining pipeline found: the type its renderers and the command line share. Losses are nats a token.
  */
 
-/** Loss on the repeated sequences, by arm and sink mode. */
+/** What is absent was not trained: a run trains the arms it was asked for. */
 export interface RepeatedLosses {
   /** The standard model: no sinks. */
-  readonly standard: number
+  readonly standard?: number
   /** The sink model with each sequence's own sinks on, as in training. */
-  readonly own: number
+  readonly own?: number
   /** All sinks off. */
-  readonly off: number
+  readonly off?: number
   /** As many sinks on, but those of a random other id. */
-  readonly placebo: number
+  readonly placebo?: number
   /** All sinks at their expected value. */
-  readonly all: number
+  readonly all?: number
 }
 
 /** Loss on sequences that were never trained on. */
-export interface HeldOutLosses {
-  readonly standard: number
+export interface HeldOutLosses extends RepeatedLosses {
   /** A standard model whose MLP is as wide as what the sink model has on for one token. */
   readonly standardActiveWidth?: number
   /** A standard model that saw every repeated sequence once. */
   readonly deduplicated?: number
-  readonly off: number
-  readonly placebo: number
-  readonly all: number
 }
 
-/** The memorization gap, held-out minus repeated loss (MemSinks, section 5.2). */
-export interface Gaps {
-  readonly standard: number
-  /** Against the held-out loss with random sinks on: a sequence that was never trained has no sinks of its own. */
-  readonly own: number
-  readonly off: number
-  readonly placebo: number
-  readonly all: number
-}
+/**
+ * The memorization gap, held-out minus repeated loss (MemSinks, section 5.2). That of `own` is taken to the held-out loss
+ * with random sinks on, where a sequence that was never trained has no sinks of its own.
+ */
+export type Gaps = RepeatedLosses
 
 export interface CurvePoint {
   readonly step: number
@@ -55,21 +47,22 @@ export interface Curve {
 export interface Continuation {
   readonly prompt: string
   readonly truth: string
-  readonly standard: string
-  readonly own: string
-  readonly off: string
+  readonly standard?: string
+  readonly own?: string
+  readonly off?: string
 }
 
 export interface SeedResult {
   readonly seed: number
-  /** 1 - gap(off) / gap(standard). */
-  readonly gapClosed: number
+  /** 1 - gap(off) / gap(standard); absent without both arms, or without repeated sequences. */
+  readonly gapClosed?: number
   readonly repeated: RepeatedLosses
   readonly heldOut: HeldOutLosses
   readonly gaps: Gaps
   /** Share of repeated sequences whose rest is produced verbatim, greedily, from its first tokens. */
-  readonly extraction: { readonly standard: number; readonly own: number; readonly off: number }
-  readonly continuation: Continuation
+  readonly extraction: { readonly standard?: number; readonly own?: number; readonly off?: number }
+  /** Absent without repeated sequences. */
+  readonly continuation?: Continuation
   readonly curves: ReadonlyArray<Curve>
   readonly seconds: number
   /** Training throughput over all arms. */
@@ -86,7 +79,7 @@ export interface Arm {
 
 export interface PretrainReport {
   /** Means over the seeds. */
-  readonly gapClosed: number
+  readonly gapClosed?: number
   readonly repeated: RepeatedLosses
   readonly heldOut: HeldOutLosses
   readonly gaps: Gaps

@@ -27,12 +27,14 @@ import * as Sink from "../src/Sink.ts"
 import * as TensorBoard from "../src/TensorBoard.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
-import type { Arm, Continuation, Curve, PretrainReport, RepeatedLosses, SeedResult } from "./Report.ts"
+import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
 
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
   Schema.optionalWith(schema, { default: value })
 
 const positive = Schema.Int.pipe(Schema.positive())
+
+const ArmName = Schema.Literal("standard", "sinks", "standardActiveWidth", "deduplicated")
 
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
 export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
@@ -54,10 +56,12 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const),
   /** Keep less and compute each block once more on the way back. Default false. */
   recompute: withDefault(Schema.Boolean, () => false),
-  /** Also train a standard model as wide as what the sink model has on for one token. Default false. */
-  activeWidthBaseline: withDefault(Schema.Boolean, () => false),
-  /** Also train a standard model that sees every repeated sequence once. Default true. */
-  deduplicatedBaseline: withDefault(Schema.Boolean, () => true),
+  /**
+   * What to train. `standard`: without the pool; `sinks`: the model; `standardActiveWidth`: without a pool, as wide as
+   * what the sink model has on for a token; `deduplicated`: `standard` on every repeated sequence once. Default: on text,
+   * `standard`, `sinks` and `deduplicated`, a comparison; on token shards the model alone.
+   */
+  arms: Schema.optional(Schema.NonEmptyArray(ArmName)),
   /** Evaluations along training, for the curves. Default 6. */
   evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 6),
   /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
@@ -132,24 +136,55 @@ const withoutSinks = (c: ModelConfig, width: number): ModelConfig => {
   return new ModelConfig({ ...rest, intermediateSize: width })
 }
 
+/** Whether data is token shards, a corpus to train on; text is an experiment to compare arms in. */
+const isTokens = (data: DataConfig) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const first = [data.data ?? []].flat()[0]
+    return first !== undefined &&
+      (first.endsWith(".bin") || (yield* Effect.orElseSucceed(fs.exists(path.join(first, "dataset.json")), () => false)))
+  })
+
+/** The arms that a configuration asks for. */
+const armNames = (config: PretrainConfig): Effect.Effect<
+  ReadonlyArray<typeof ArmName.Type>,
+  CheckpointError,
+  FileSystem.FileSystem | Path.Path
+> =>
+  Effect.gen(function*() {
+    const tokens = yield* isTokens(config.data)
+    const alone = config.model.sinks === undefined ? "standard" : "sinks"
+    const usual = tokens || alone === "standard" ? [alone] as const : ["standard", "sinks", "deduplicated"] as const
+    const names = config.arms ?? usual
+    const twice = names.find((name, i) => names.indexOf(name) !== i)
+    if (twice !== undefined) return yield* problem(`arms names ${twice} twice: leave one out`)
+    if (config.model.sinks === undefined && names.some((name) => name === "sinks" || name === "standardActiveWidth")) {
+      return yield* problem("model.sinks is missing: set it, or set arms to [standard]")
+    }
+    if (names.includes("standard") && names.includes("sinks") && !tokens && config.data.repeatedSequences === 0) {
+      return yield* problem("data.repeatedSequences must be at least 1: without repeats nothing is memorized")
+    }
+    return names
+  })
+
 /** The arms of one seed, in the order they run. */
-const armsOf = (config: PretrainConfig, vocabSize: number, seed: number): ReadonlyArray<ArmPlan> => {
+const armsOf = (
+  config: PretrainConfig,
+  names: ReadonlyArray<typeof ArmName.Type>,
+  vocabSize: number,
+  seed: number
+): ReadonlyArray<ArmPlan> => {
   const model = new ModelConfig({ ...config.model, vocabSize })
   const data = new DataConfig({ ...config.data, seed })
-  return [
-    { name: "standard", model: withoutSinks(model, model.general), data },
-    { name: "sinks", model, data },
-    ...(config.activeWidthBaseline
-      ? [{ name: "standardActiveWidth", model: withoutSinks(model, model.activeSize), data }]
-      : []),
-    ...(config.deduplicatedBaseline
-      ? [{
-        name: "deduplicated",
-        model: withoutSinks(model, model.general),
-        data: new DataConfig({ ...data, arm: "deduplicated" })
-      }]
-      : [])
-  ]
+  const standard = withoutSinks(model, model.general)
+  const plans: Record<typeof ArmName.Type, Omit<ArmPlan, "name">> = {
+    standard: { model: standard, data },
+    sinks: { model, data },
+    standardActiveWidth: { model: withoutSinks(model, model.activeSize), data },
+    deduplicated: { model: standard, data: new DataConfig({ ...data, arm: "deduplicated" }) }
+  }
+  return names.map((name) => ({ name, ...plans[name] }))
 }
 
 const trainArm = (
@@ -230,14 +265,18 @@ const trainArm = (
       const heldOut: Record<string, number> = {}
       const extraction: Record<string, number> = {}
       const texts: Record<string, string> = {}
-      const perSequence: Record<string, ReadonlyArray<number>> = {}
+      // sequences of a source share its sinks; otherwise the ids of held-out ones were never trained, and their own
+      // sinks are a placebo
+      const ownHeldOut = plan.model.sinks === undefined || plan.data.identity === "source"
       for (const [name, mode] of modes) {
-        const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
-        repeated[name] = score.loss
-        extraction[name] = score.extractionRate
-        perSequence[name] = score.sequences
-        // held-out sequences have ids that no step has trained: for them own sinks are a placebo
-        if (plan.model.sinks === undefined || name !== "own") heldOut[name] = (yield* trainer.evaluate(heldOutRows, mode)).loss
+        if (repeatedRows.length > 0) {
+          const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
+          repeated[name] = score.loss
+          extraction[name] = score.extractionRate
+        }
+        if (heldOutRows.length > 0 && (ownHeldOut || name !== "own")) {
+          heldOut[name] = (yield* trainer.evaluate(heldOutRows, mode)).loss
+        }
       }
       const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
       if (shown !== undefined) {
@@ -331,54 +370,57 @@ const shownSequence = (data: DataStream["Type"], count: number): number => {
   return best
 }
 
+const modes = ["own", "off", "placebo", "all"] as const
+
+/** A record without the fields that are undefined. */
+const present = <K extends string, V>(fields: Record<K, V | undefined>): { readonly [key in K]?: V } =>
+  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as { [key in K]?: V }
+
 const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, seconds: number): SeedResult => {
-  const standard = results.get("standard")!
-  const sinks = results.get("sinks")!
-  const repeated: RepeatedLosses = {
-    standard: standard.repeated["own"]!,
-    own: sinks.repeated["own"]!,
-    off: sinks.repeated["off"]!,
-    placebo: sinks.repeated["placebo"]!,
-    all: sinks.repeated["all"]!
-  }
-  const activeWidth = results.get("standardActiveWidth")?.heldOut["own"]
-  const deduplicated = results.get("deduplicated")?.heldOut["own"]
-  const heldOut = {
-    standard: standard.heldOut["own"]!,
-    ...(activeWidth === undefined ? {} : { standardActiveWidth: activeWidth }),
-    ...(deduplicated === undefined ? {} : { deduplicated }),
-    off: sinks.heldOut["off"]!,
-    placebo: sinks.heldOut["placebo"]!,
-    all: sinks.heldOut["all"]!
-  }
+  const standard = results.get("standard")
+  const sinks = results.get("sinks")
+  const byMode = (of: "repeated" | "heldOut") => ({
+    standard: standard?.[of]["own"],
+    ...Object.fromEntries(modes.map((mode) => [mode, sinks?.[of][mode]])) as Record<(typeof modes)[number], number>
+  })
+  const repeated = byMode("repeated")
+  const heldOut = byMode("heldOut")
+  const minus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a - b
   const gaps = {
-    standard: heldOut.standard - repeated.standard,
-    // own sinks mean nothing for a sequence that was never trained: its held-out loss is that of sinks at random
-    own: heldOut.placebo - repeated.own,
-    off: heldOut.off - repeated.off,
-    placebo: heldOut.placebo - repeated.placebo,
-    all: heldOut.all - repeated.all
+    standard: minus(heldOut.standard, repeated.standard),
+    own: minus(heldOut.own ?? heldOut.placebo, repeated.own),
+    off: minus(heldOut.off, repeated.off),
+    placebo: minus(heldOut.placebo, repeated.placebo),
+    all: minus(heldOut.all, repeated.all)
   }
-  const continuation: Continuation = {
-    prompt: sinks.continuation.prompt,
-    truth: sinks.continuation.truth,
-    standard: standard.continuation.texts["own"] ?? "",
-    own: sinks.continuation.texts["own"] ?? "",
-    off: sinks.continuation.texts["off"] ?? ""
-  }
+  const shown = (sinks ?? standard)?.continuation
   const all = [...results.values()]
   return {
     seed,
-    gapClosed: 1 - gaps.off / gaps.standard,
-    repeated,
-    heldOut,
-    gaps,
-    extraction: {
-      standard: standard.extraction["own"]!,
-      own: sinks.extraction["own"]!,
-      off: sinks.extraction["off"]!
-    },
-    continuation,
+    ...(gaps.off === undefined || gaps.standard === undefined ? {} : { gapClosed: 1 - gaps.off / gaps.standard }),
+    repeated: present(repeated),
+    heldOut: present({
+      ...heldOut,
+      standardActiveWidth: results.get("standardActiveWidth")?.heldOut["own"],
+      deduplicated: results.get("deduplicated")?.heldOut["own"]
+    }),
+    gaps: present(gaps),
+    extraction: present({
+      standard: standard?.extraction["own"],
+      own: sinks?.extraction["own"],
+      off: sinks?.extraction["off"]
+    }),
+    ...(shown === undefined || shown.truth === "" ? {} : {
+      continuation: {
+        prompt: shown.prompt,
+        truth: shown.truth,
+        ...present({
+          standard: standard?.continuation.texts["own"],
+          own: sinks?.continuation.texts["own"],
+          off: sinks?.continuation.texts["off"]
+        })
+      }
+    }),
     curves: all.flatMap((result) => result.curves),
     seconds,
     tokensPerSecond: all.reduce((n, r) => n + r.tokens, 0) / Math.max(1e-9, all.reduce((n, r) => n + r.seconds, 0))
@@ -408,17 +450,12 @@ export const run = (
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const began = performance.now()
-    if (config.data.repeatedSequences === 0) {
-      return yield* Effect.fail(problem("data.repeatedSequences must be at least 1: without repeats nothing is memorized"))
-    }
-    if (config.model.sinks === undefined) {
-      return yield* Effect.fail(problem("model.sinks is missing: this pipeline compares a sink model with a standard one"))
-    }
+    const names = yield* armNames(config)
     const outDir = options.outDir
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, config, names, options)
 
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
-    const count = seeds.length * armsOf(config, config.model.vocabSize, 0).length
+    const count = seeds.length * names.length
     const finished = new Map<string, ArmResult>()
     const metricsOf = new Map<string, Metrics>()
     const stores = new Map<string, Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path>>()
@@ -434,7 +471,7 @@ export const run = (
       for (const seed of seeds) {
         const streams = new Map<string, Context.Context<DataStream>>()
         yield* Effect.scoped(Effect.gen(function*() {
-          for (const planned of armsOf(config, config.model.vocabSize, seed)) {
+          for (const planned of armsOf(config, names, config.model.vocabSize, seed)) {
             const position = index++
             const key = `${seed}/${planned.name}`
             if (finished.has(key)) continue
@@ -457,7 +494,7 @@ export const run = (
             stores.set(key, store)
             const result = yield* Effect.gen(function*() {
               const data = yield* DataStream
-              const plan = armsOf(config, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
+              const plan = armsOf(config, names, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
               const metrics = metricsOf.get(key) ??
                 (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
               metricsOf.set(key, metrics)
@@ -486,7 +523,7 @@ export const run = (
     })
     const first = [...finished.values()]
     const report: PretrainReport = {
-      gapClosed: perSeed.reduce((n, s) => n + s.gapClosed, 0) / perSeed.length,
+      ...meanOf(perSeed.map(({ gapClosed }) => present({ gapClosed }))),
       repeated: meanOf(perSeed.map((s) => s.repeated)),
       heldOut: meanOf(perSeed.map((s) => s.heldOut)),
       gaps: meanOf(perSeed.map((s) => s.gaps)),

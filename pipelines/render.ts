@@ -32,19 +32,23 @@ export const toTerminal = (report: PretrainReport, { color, width = 100 }: Termi
   }
   const lines = [...table(Tables.losses(report)), ""]
   lines.push(...prose(Tables.verdict(report)).map((line) => paint("bold", line)), "")
-  lines.push(...table(Tables.baselines(report)), "")
+  const baselines = Tables.baselines(report)
+  if (baselines.rows.length > 1) lines.push(...table(baselines), "")
   const seeds = Tables.seeds(report)
   if (seeds.rows.length > 0) lines.push(...table(seeds), "")
-  lines.push(...prose(
-    `A repeated passage, continued greedily${report.perSeed.length > 1 ? ` (seed ${report.perSeed[0].seed})` : ""}; ` +
-      `${color ? "highlighted" : "in brackets"}: verbatim from the training text.`
-  ))
-  const { prompt } = report.perSeed[0].continuation
-  for (const { name, note, pieces } of Tables.continuations(report)) {
-    lines.push("", `${paint("bold", name)}: ${note}`)
-    lines.push(...wrap(Tables.spans(prompt, pieces, color), width - 2, paint).map((line) => `  ${line}`))
+  const { continuation } = report.perSeed[0]
+  if (continuation !== undefined) {
+    lines.push(...prose(
+      `A repeated passage, continued greedily${report.perSeed.length > 1 ? ` (seed ${report.perSeed[0].seed})` : ""}; ` +
+        `${color ? "highlighted" : "in brackets"}: verbatim from the training text.`
+    ))
+    for (const { name, note, pieces } of Tables.continuations(report)) {
+      lines.push("", `${paint("bold", name)}: ${note}`)
+      lines.push(...wrap(Tables.spans(continuation.prompt, pieces, color), width - 2, paint).map((line) => `  ${line}`))
+    }
+    lines.push("")
   }
-  lines.push("", ...table(Tables.arms(report)), "")
+  lines.push(...table(Tables.arms(report)), "")
   lines.push(...[...prose(Tables.legend), ...prose(Tables.footing(report))].map((line) => paint("dim", line)))
   return lines.join("\n")
 }
@@ -59,6 +63,7 @@ const markdownTable = ({ head, rows }: Tables.Table): string =>
 /** The report as GitHub-flavoured Markdown, verbatim memorization in bold. */
 export const toMarkdown = (report: PretrainReport): string => {
   const seeds = Tables.seeds(report)
+  const baselines = Tables.baselines(report)
   const { continuation } = report.perSeed[0]
   const quote = (pieces: ReadonlyArray<Tables.Piece>) =>
     pieces.map(({ known, text }) => {
@@ -71,12 +76,14 @@ export const toMarkdown = (report: PretrainReport): string => {
     Tables.verdict(report),
     markdownTable(Tables.losses(report)),
     Tables.legend,
-    markdownTable(Tables.baselines(report)),
+    ...(baselines.rows.length > 1 ? [markdownTable(baselines)] : []),
     ...(seeds.rows.length > 0 ? [markdownTable(seeds)] : []),
-    "## A repeated passage, continued",
-    `Seed ${report.perSeed[0].seed}; bold: verbatim from the training text.`,
-    `Prompt: ${cell(continuation.prompt)}`,
-    `Training text: ${cell(continuation.truth)}`,
+    ...(continuation === undefined ? [] : [
+      "## A repeated passage, continued",
+      `Seed ${report.perSeed[0].seed}; bold: verbatim from the training text.`,
+      `Prompt: ${cell(continuation.prompt)}`,
+      `Training text: ${cell(continuation.truth)}`
+    ]),
     ...Tables.continuations(report).map(({ name, note, pieces }) => `- ${name} (${note}): ${quote(pieces)}`),
     "## The run",
     markdownTable(Tables.arms(report)),

@@ -382,7 +382,7 @@ describe("configuration sources", () => {
     const value = (text: string) => Effect.runSync(override(text))
     expect(value("training.optimizer.learningRate=1e-3")).toEqual({ training: { optimizer: { learningRate: 0.001 } } })
     expect(value("data.data=a/b=c.txt")).toEqual({ data: { data: "a/b=c.txt" } })
-    expect(value("activeWidthBaseline=true")).toEqual({ activeWidthBaseline: true })
+    expect(value("arms=[sinks]")).toEqual({ arms: ["sinks"] })
     for (const wrong of ["seeds", "=1", "a..b=1", "seeds=[1"]) {
       expect(Exit.isFailure(Effect.runSyncExit(override(wrong)))).toBe(true)
     }

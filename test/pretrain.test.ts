@@ -8,6 +8,7 @@ import { afterAll, expect, it } from "vitest"
 import * as Pretrain from "../pipelines/pretrain.ts"
 import { DataConfig } from "../src/DataStream.ts"
 import * as NodeDevice from "../src/node.ts"
+import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
 import { TrainConfig } from "../src/Trainer.ts"
 import { miniatureModel } from "./support.ts"
@@ -46,15 +47,18 @@ const config = (overrides: object = {}) =>
 const run = (c: Pretrain.PretrainConfig, options: Partial<Pretrain.PretrainOptions> = {}) =>
   Pretrain.run(c, { device: NodeDevice.layer(), ...options }).pipe(Effect.provide(NodeContext.layer))
 
+/** A record that must hold all that it may. */
+const whole = <T extends object>(record: T): Required<T> => record as Required<T>
+
 const numbers = (report: { perSeed: ReadonlyArray<object> }) =>
   report.perSeed.map((s) => JSON.stringify({ ...s, seconds: 0, tokensPerSecond: 0 }))
 
 it("arms are compared on the same data, and the report follows from what it holds", async () => {
-  const report = await Effect.runPromise(run(config({ activeWidthBaseline: true, deduplicatedBaseline: true })))
+  const report = await Effect.runPromise(run(config({ arms: ["standard", "sinks", "standardActiveWidth", "deduplicated"] })))
   expect(report.arms.map((arm) => arm.name)).toEqual(["standard", "sinks", "standardActiveWidth", "deduplicated"])
   expect(report.arms[0]!.tokens).toBe(report.arms[1]!.tokens)
   expect(report.arms[3]!.steps).toBeLessThan(report.arms[0]!.steps)
-  const { gaps, heldOut, repeated } = report
+  const [gaps, heldOut, repeated] = [whole(report.gaps), whole(report.heldOut), whole(report.repeated)]
   expect(gaps.standard).toBeCloseTo(heldOut.standard - repeated.standard, 10)
   expect(gaps.off).toBeCloseTo(heldOut.off - repeated.off, 10)
   expect(report.gapClosed).toBeCloseTo(1 - gaps.off / gaps.standard, 10)
@@ -67,8 +71,29 @@ it("arms are compared on the same data, and the report follows from what it hold
     expect(curve?.points.length, name).toBeGreaterThanOrEqual(4)
     expect(curve!.points.every((p) => Number.isFinite(p.loss) && p.tokens === p.step * 64)).toBe(true)
   }
-  const { continuation } = report.perSeed[0]!
+  const continuation = report.perSeed[0]!.continuation!
   expect(text).toContain(continuation.prompt + continuation.truth)
+}, 120_000)
+
+it("an arm alone is trained and reported; arms that cannot be are refused", async () => {
+  const report = await Effect.runPromise(run(config({ arms: ["sinks"] })))
+  expect(report.arms.map((arm) => arm.name)).toEqual(["sinks"])
+  expect(report.gapClosed).toBeUndefined()
+  const { gaps, heldOut, repeated } = report
+  expect(Object.keys(repeated)).toEqual(["own", "off", "placebo", "all"])
+  expect(Object.keys(heldOut)).toEqual(["off", "placebo", "all"])
+  expect(gaps.off).toBeCloseTo(heldOut.off! - repeated.off!, 10)
+  expect(repeated.own!).toBeLessThan(repeated.off! - 0.3)
+  expect(report.perSeed[0]!.continuation!.own).not.toBe("")
+
+  const { sinks: _, ...plain } = miniatureModel
+  const model = new ModelConfig({ ...plain, intermediateSize: miniatureModel.general })
+  const standard = await Effect.runPromise(run(config({ model })))
+  expect(standard.arms.map((arm) => arm.name)).toEqual(["standard"])
+  expect(Object.keys(standard.repeated)).toEqual(["standard"])
+  const refusal = async (overrides: object) => (await Effect.runPromise(Effect.flip(run(config(overrides))))).message
+  expect(await refusal({ model, arms: ["sinks"] })).toContain("model.sinks is missing: set it, or set arms to [standard]")
+  expect(await refusal({ arms: ["sinks", "sinks"] })).toContain("arms names sinks twice")
 }, 120_000)
 
 it("a run interrupted in its second arm goes on there and reports what an uninterrupted one does", async () => {

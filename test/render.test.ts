@@ -57,6 +57,24 @@ describe.each(renderings)("a report as %s", (_, render) => {
     expect(await render(report)).not.toContain("±")
   })
 
+  it("tells of arms alone what they have, and nothing else", async () => {
+    const { gapClosed: _, ...first } = report.perSeed[0]
+    const { gapClosed: __, ...rest } = report
+    const { off, own, placebo } = report.heldOut
+    const parts = {
+      repeated: {},
+      heldOut: { off: off!, own: own ?? 3.333, placebo: placebo! },
+      gaps: {},
+      extraction: {}
+    }
+    const { continuation: ___, ...silent } = first
+    const alone: PretrainReport = { ...rest, ...parts, perSeed: [{ ...silent, ...parts }], arms: [report.arms[1]] }
+    const text = (await render(alone)).replace(/\s+/g, " ")
+    expect(text).toContain("Trained: sinks on 172,033 tokens; held-out loss with sinks off 3.019 nats a token.")
+    for (const shown of ["3.333", "3.128", "sinks off", "placebo"]) expect(text).toContain(shown)
+    for (const absent of ["undefined", "NaN", "A repeated passage", "2.966"]) expect(text).not.toContain(absent)
+  })
+
   it("admits when there is no gap to close, or when it was not closed", async () => {
     const without = { ...report, gaps: { ...report.gaps, standard: -0.01 } }
     expect((await render(without)).replace(/\s+/g, " ")).toContain("has no memorization gap (-0.010 nats a token)")

@@ -37,10 +37,19 @@ const table = ({ head, rows }: Tables.Table): string => {
 /** The report with its learning curves, legible on light and dark ground. */
 export const toHtml = async (report: PretrainReport): Promise<string> => {
   const seeds = Tables.seeds(report)
-  const { prompt, truth } = report.perSeed[0].continuation
+  const baselines = Tables.baselines(report)
+  const { prompt, truth } = report.perSeed[0].continuation ?? { prompt: "", truth: "" }
   const passage = (pieces: ReadonlyArray<Tables.Piece>) =>
     `<blockquote><span class="faint">${escape(prompt)}</span>` +
     pieces.map(({ known, text }) => known ? `<mark>${escape(text)}</mark>` : escape(text)).join("") + "</blockquote>"
+  const passages = Tables.continuations(report).length === 0 ? "" : `<h2>A repeated passage, continued</h2>
+<p>Greedily, from its first tokens${seeds.rows.length === 0 ? "" : ` (seed ${report.perSeed[0].seed})`};
+<mark>marked</mark>: verbatim from the training text.</p>
+<p><strong>training text</strong></p>
+<blockquote><span class="faint">${escape(prompt)}</span>${escape(truth)}</blockquote>
+${Tables.continuations(report)
+    .map(({ name, note, pieces }) => `<p><strong>${name}</strong>: ${note}</p>\n${passage(pieces)}`)
+    .join("\n")}`
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -55,16 +64,9 @@ export const toHtml = async (report: PretrainReport): Promise<string> => {
 <p class="verdict">${escape(Tables.verdict(report))}</p>
 ${table(Tables.losses(report))}
 <small class="faint">${escape(Tables.legend)}</small>
-${table(Tables.baselines(report))}
+${baselines.rows.length > 1 ? table(baselines) : ""}
 ${seeds.rows.length === 0 ? "" : `<h2>Seeds</h2>\n${table(seeds)}`}
-<h2>A repeated passage, continued</h2>
-<p>Greedily, from its first tokens${seeds.rows.length === 0 ? "" : ` (seed ${report.perSeed[0].seed})`};
-<mark>marked</mark>: verbatim from the training text.</p>
-<p><strong>training text</strong></p>
-<blockquote><span class="faint">${escape(prompt)}</span>${escape(truth)}</blockquote>
-${Tables.continuations(report)
-    .map(({ name, note, pieces }) => `<p><strong>${name}</strong>: ${note}</p>\n${passage(pieces)}`)
-    .join("\n")}
+${passages}
 ${(await charts(report)).map(({ svg, title }) => `<h2>${title}</h2>\n${svg}`).join("\n")}
 <h2>The run</h2>
 ${table(Tables.arms(report))}

@@ -33,45 +33,33 @@ const percent = (value: number): string => `${(100 * value).toFixed(1)} %`
 
 export const count = (value: number): string => Math.round(value).toLocaleString("en")
 
-/** Losses, gaps and verbatim continuations, by sink mode. */
+type Pick = (seed: SeedResult) => number | undefined
+
+const columns = [
+  ["standard", "standard"],
+  ["own", "own sinks"],
+  ["off", "sinks off"],
+  ["placebo", "placebo"],
+  ["all", "all at expected"]
+] as const
+
+/** Losses, gaps and verbatim continuations, by sink mode: a column for each that was measured. */
 export const losses = (report: PretrainReport): Table => {
-  const n = (pick: (seed: SeedResult) => number | undefined) => over(report, pick)
-  const p = (pick: (seed: SeedResult) => number | undefined) => over(report, pick, percent)
+  const there = (pick: Pick) => report.perSeed.some((seed) => pick(seed) !== undefined)
+  const shown = columns.filter(([mode]) => there((s) => s.heldOut[mode] ?? s.repeated[mode]))
+  const row = (name: string, of: (mode: (typeof columns)[number][0]) => Pick, format?: (value: number) => string) =>
+    shown.some(([mode]) => there(of(mode))) ? [[name, ...shown.map(([mode]) => over(report, of(mode), format))]] : []
   return {
-    head: ["loss, nats a token", "standard", "own sinks", "sinks off", "placebo", "all at expected"],
+    head: ["loss, nats a token", ...shown.map(([, title]) => title)],
     rows: [
-      [
-        "repeated",
-        n((s) => s.repeated.standard),
-        n((s) => s.repeated.own),
-        n((s) => s.repeated.off),
-        n((s) => s.repeated.placebo),
-        n((s) => s.repeated.all)
-      ],
-      [
-        "held out",
-        n((s) => s.heldOut.standard),
-        "-",
-        n((s) => s.heldOut.off),
-        n((s) => s.heldOut.placebo),
-        n((s) => s.heldOut.all)
-      ],
-      [
-        "gap",
-        n((s) => s.gaps.standard),
-        n((s) => s.gaps.own),
-        n((s) => s.gaps.off),
-        n((s) => s.gaps.placebo),
-        n((s) => s.gaps.all)
-      ],
-      [
+      ...row("repeated", (mode) => (s) => s.repeated[mode]),
+      ...row("held out", (mode) => (s) => s.heldOut[mode]),
+      ...row("gap", (mode) => (s) => s.gaps[mode]),
+      ...row(
         "continued verbatim",
-        p((s) => s.extraction.standard),
-        p((s) => s.extraction.own),
-        p((s) => s.extraction.off),
-        "-",
-        "-"
-      ]
+        (mode) => (s) => mode === "placebo" || mode === "all" ? undefined : s.extraction[mode],
+        percent
+      )
     ]
   }
 }
@@ -115,27 +103,39 @@ export const seeds = (report: PretrainReport): Table => ({
   head: ["seed", "gap closed", "gap standard", "own sinks", "sinks off", "placebo", "all at expected", "seconds"],
   rows: report.perSeed.length < 2 ? [] : report.perSeed.map((s) => [
     String(s.seed),
-    percent(s.gapClosed),
-    ...[s.gaps.standard, s.gaps.own, s.gaps.off, s.gaps.placebo, s.gaps.all].map((gap) => gap.toFixed(3)),
+    s.gapClosed === undefined ? "-" : percent(s.gapClosed),
+    ...columns.map(([mode]) => s.gaps[mode]?.toFixed(3) ?? "-"),
     s.seconds.toFixed(1)
   ])
 })
 
 /** What came out, in a sentence or two. */
 export const verdict = (report: PretrainReport): string => {
-  const { gaps } = report
-  const gap = `(${gaps.standard.toFixed(3)} nats a token)`
+  const { gapClosed, gaps, heldOut, repeated } = report
+  const nats = (value: number | undefined) => `${value!.toFixed(3)} nats a token`
+  if (gapClosed === undefined || gaps.standard === undefined) {
+    const trained = report.arms.map(({ name, tokens }) => `${name} on ${count(tokens)} tokens`).join(", ")
+    const losses = [
+      ...(heldOut.standard === undefined ? [] : [`held-out loss of the standard model ${nats(heldOut.standard)}`]),
+      ...(heldOut.off === undefined ? [] : [`held-out loss with sinks off ${nats(heldOut.off)}`]),
+      ...(repeated.own === undefined || repeated.off === undefined ? [] : [
+        `repeated sequences ${nats(repeated.own)} with their own sinks, ${nats(repeated.off)} with sinks off`
+      ])
+    ]
+    return [`Trained: ${trained}`, ...losses].join("; ") + "."
+  }
+  const gap = `(${nats(gaps.standard)})`
   if (!(gaps.standard > 0)) {
     return `The standard model has no memorization gap ${gap}: there is nothing to remove. ` +
       "Train longer, or repeat more."
   }
   const closed = over(report, (s) => s.gapClosed, percent)
   const of = report.perSeed.length === 1 ? "" : ` (mean ± standard deviation over ${report.perSeed.length} seeds)`
-  const difference = report.heldOut.off - report.heldOut.standard
+  const difference = heldOut.off! - heldOut.standard!
   const price = Math.abs(difference) < 0.0005
     ? "at the same held-out loss as the standard model"
     : `at a held-out loss ${Math.abs(difference).toFixed(3)} ${difference > 0 ? "above" : "below"} the standard model's`
-  return report.gapClosed > 0
+  return gapClosed > 0
     ? `Switching the sinks off closes ${closed}${of} of the standard model's memorization gap ${gap}, ${price}.`
     : `Switching the sinks off does not close the standard model's memorization gap ${gap}: ` +
       `${closed}${of} of it, ${price}.`
@@ -175,9 +175,10 @@ export const verbatim = (text: string, truth: string): ReadonlyArray<Piece> => {
   return pieces
 }
 
-/** How the first seed's passage goes on, by model. */
+/** How the first seed's passage goes on, by model; empty where nothing is repeated. */
 export const continuations = (report: PretrainReport) => {
   const { continuation } = report.perSeed[0]
+  if (continuation === undefined) return []
   const share = (text: string) => {
     const known = verbatim(text, continuation.truth).filter((piece) => piece.known)
     return text.length === 0 ? 0 : known.reduce((sum, piece) => sum + piece.text.length, 0) / text.length
@@ -187,11 +188,13 @@ export const continuations = (report: PretrainReport) => {
     ["sink model, own sinks on", continuation.own],
     ["sink model, sinks off", continuation.off]
   ] as const
-  return rows.map(([name, text]) => ({
-    name,
-    pieces: verbatim(text, continuation.truth),
-    note: `${Math.round(100 * share(text))} % verbatim`
-  }))
+  return rows.flatMap(([name, text]) =>
+    text === undefined ? [] : [{
+      name,
+      pieces: verbatim(text, continuation.truth),
+      note: `${Math.round(100 * share(text))} % verbatim`
+    }]
+  )
 }
 
 /** A continuation as spans of a terminal. Without colour, brackets stand for the highlight. */
