@@ -93,7 +93,7 @@ const fields = {
   heldOutSequences: Schema.optional(count),
   /**
    * Of `all`: share of documents never trained on, chosen by the hash of their content, so that copies are on one side
-   * and every run on the corpus holds out the same. Near-duplicates, where the tokens have them, stay together too.
+   * and every run on the corpus holds out the same. Near-duplicates, where they are known, stay together too.
    * Default 0.01.
    */
   heldOutFraction: Schema.optional(Schema.Number.pipe(Schema.between(0, 1))),
@@ -122,7 +122,10 @@ const fields = {
    * `all`, `content` where it is known, else `document`.
    */
   identity: Schema.optional(Schema.Literal("row", "document", "source", "content", "near")),
-  /** Jaccard index from which on documents are `near`-duplicates; of tokens, `memsinks tokenize` set it. Default 0.8. */
+  /**
+   * Jaccard index from which on texts are near-duplicates; of tokens, `memsinks tokenize` set it. Default: 0.8 with
+   * identity `near`, else they are not looked for.
+   */
   nearThreshold: Schema.optional(Schema.Number.pipe(Schema.between(0.1, 1))),
   /** Probability that an exposure of a repeated sequence carries a fresh id instead of its own. Default 0. */
   idNoise: withDefault(Schema.Number.pipe(Schema.between(0, 1)), 0),
@@ -211,10 +214,8 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
   if (config.endOfText !== undefined && data === "text") {
     return "endOfText goes with shards of nanoGPT and llm.c, not with text"
   }
-  if (config.nearThreshold !== undefined && (data === "tokens" || config.identity !== "near")) {
-    return data === "tokens"
-      ? "nearThreshold goes with text: of tokens, memsinks tokenize --near has found the near-duplicates"
-      : `nearThreshold goes with identity "near"`
+  if (config.nearThreshold !== undefined && data === "tokens") {
+    return "nearThreshold goes with text: of tokens, memsinks tokenize --near has found the near-duplicates"
   }
   if (whole) {
     return { ...common, kind: "whole", identity: config.identity, heldOutFraction: config.heldOutFraction ?? 0.01 }

@@ -507,7 +507,11 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
   }
   yield* checkTokens(config, tokenizer!)
   const parts = partsOf(opened.map(({ documents }, i) => [paths[i], documents]))
-  return yield* loadTokens(join(opened), parts, tokenizer!, config)
+  const bytes = opened.reduce<number | undefined>(
+    (sum, { dataset }) => sum === undefined || dataset?.bytes === undefined ? undefined : sum + dataset.bytes,
+    0
+  )
+  return yield* loadTokens(join(opened), parts, tokenizer!, config, bytes)
 })
 
 const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
@@ -566,14 +570,15 @@ const loadTokens = Effect.fnUntraced(function*(
   corpus: TokenDocuments,
   parts: ReadonlyArray<Part>,
   tokenizer: Tokenizer.Tokenizer,
-  config: DataConfig
+  config: DataConfig,
+  bytes?: number
 ) {
   const plan = yield* planFor(config, "tokens")
   let tokens = 0
   for (let d = 0; d < corpus.documents; d++) tokens += corpus.length(d)
   const path = typeof config.data === "string" ? config.data : undefined
   return yield* make(
-    { corpus, parts, tokenizer, path, documents: corpus.documents, bytes: undefined, tokens, cut: undefined },
+    { corpus, parts, tokenizer, path, documents: corpus.documents, bytes, tokens, cut: undefined },
     plan
   )
 })

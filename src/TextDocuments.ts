@@ -72,7 +72,7 @@ const tokenize = (
   documents: ReadonlyArray<Document>,
   texts: Texts,
   tokenizer: Tokenizer,
-  nearThreshold: number | undefined
+  { identity, nearThreshold }: DataConfig
 ): Encoded => {
   const encoder = new TextEncoder()
   const none = new Uint32Array(0)
@@ -105,7 +105,7 @@ const tokenize = (
       contents.set(document, known)
       return known
     },
-    near: (document) => near()[document]
+    near: identity === "near" || nearThreshold !== undefined ? (document) => near()[document] : undefined
   }
   return { tokenizer, corpus, documents: texts.length, bytes, tokens, longest }
 }
@@ -158,7 +158,7 @@ export const prepare = Effect.fnUntraced(function*<R>(
   while (true) {
     const texts = takeText(documents, order, characters)
     const tokenizer = yield* tokenizerFor(texts.map(({ text }) => text))
-    const encoded = tokenize(documents, texts, tokenizer, config.nearThreshold)
+    const encoded = tokenize(documents, texts, tokenizer, config)
     const all = cut(encoded.corpus, cutting(plan), Uint32Array.from(texts, ({ document }) => document))
     const kept = distinct(encoded.corpus, all, config.seqLen + 1)
     const used: Tokenized = { ...encoded, pieces: pick(all, kept), duplicates: all.document.length - kept.length }
@@ -177,5 +177,5 @@ export const prepareAll = Effect.fnUntraced(function*<R>(
 ) {
   const tokenizer = yield* tokenizerFor(documents.map(({ text }) => text))
   const texts = documents.map(({ text }, document) => ({ document, text }))
-  return tokenize(documents, texts, tokenizer, config.nearThreshold)
+  return tokenize(documents, texts, tokenizer, config)
 })
