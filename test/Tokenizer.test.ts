@@ -3,7 +3,9 @@ import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { Tokenizer as Library } from "@huggingface/tokenizers"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
-import { describe, expect, it } from "vitest"
+import { readFileSync } from "node:fs"
+import { createRequire } from "node:module"
+import { beforeAll, describe, expect, it } from "vitest"
 import * as Tokenizer from "../src/Tokenizer.ts"
 
 const prose = "the cat sat on the mat. The cat's hat isn't the rat's; they'll see 1234 cats,\n\n  and 56 rats! "
@@ -167,6 +169,119 @@ describe("encoding", () => {
   it("takes nothing as well", () => {
     expect(full.encode("")).toEqual(new Uint32Array(0))
     expect(full.decode([])).toBe("")
+  })
+})
+
+/** Any text: all scripts, letters and digits beyond the first plane, every kind of space and apostrophe. */
+const anyText = FastCheck.array(
+  FastCheck.oneof(
+    FastCheck.constantFrom(...pieces, "'", "'re", "'Ve", " '", "𝒜𝒷", "𝟘", " 𝟙", "𐐀", "\u0301", "\ufeff", "\u3000", "\r\n", "½"),
+    FastCheck.string({ unit: "binary", maxLength: 6 })
+  ),
+  { maxLength: 20 }
+).map((parts) => parts.join(""))
+
+describe("GPT-2", () => {
+  let gpt2: Tokenizer.Tokenizer
+  beforeAll(async () => void (gpt2 = await Effect.runPromise(Effect.provide(Tokenizer.gpt2, NodeFileSystem.layer))))
+  const packaged = createRequire(import.meta.url)("gpt-3-encoder") as { encode: (text: string) => Array<number> }
+
+  it("gives the ids that are known of it", () => {
+    const known: ReadonlyArray<readonly [string, ReadonlyArray<number>]> = [
+      ["Hello world", [15496, 995]],
+      ["Hello, world!", [15496, 11, 995, 0]],
+      ["The quick brown fox jumps over the lazy dog", [464, 2068, 7586, 21831, 18045, 625, 262, 16931, 3290]],
+      ["<|endoftext|>", [50256]],
+      ["a<|endoftext|> b", [64, 50256, 275]]
+    ]
+    for (const [text, ids] of known) {
+      expect(Array.from(gpt2.encode(text))).toEqual(ids)
+      expect(gpt2.decode(ids)).toBe(text)
+    }
+    expect(gpt2.vocabSize).toBe(50257)
+    expect([Tokenizer.specialId(gpt2, "bos"), Tokenizer.specialId(gpt2, "eos")]).toEqual([50256, 50256])
+  })
+
+  it("agrees with the package's own encoder, and with the library", () => {
+    const whole = oracle(gpt2)
+    const texts = [...corpus, readFileSync(new URL("../src/Tokenizer.ts", import.meta.url), "utf8")
+      .replaceAll("<|endoftext|>", "")]
+    for (const text of texts) {
+      expect(Array.from(gpt2.encode(text))).toEqual(packaged.encode(text))
+      expect(Array.from(gpt2.encode(text))).toEqual(whole(text))
+    }
+    FastCheck.assert(
+      FastCheck.property(anyText, (text) => {
+        const ids = Array.from(gpt2.encode(text))
+        expect(ids).toEqual(whole(text))
+        expect(ids).toEqual(packaged.encode(text))
+      }),
+      { seed: 4, numRuns: 300 }
+    )
+  })
+
+  it("brings every text back", () => {
+    FastCheck.assert(
+      FastCheck.property(anyText, (text) => {
+        expect(gpt2.decode(gpt2.encode(text))).toBe(text)
+      }),
+      { seed: 5, numRuns: 300 }
+    )
+  })
+
+  it("merges long words as it merges short ones, and in time", () => {
+    const whole = oracle(gpt2)
+    for (const word of ["ab".repeat(30), "aaaaaaab".repeat(40), "the".repeat(33), "=".repeat(300), "ééà".repeat(50)]) {
+      expect(Array.from(gpt2.encode(word))).toEqual(whole(word))
+    }
+    const long = "abcdefghij".repeat(50_000)
+    expect(gpt2.decode(gpt2.encode(long))).toBe(long)
+  })
+
+  it("forgets words when there are too many, and encodes them the same", () => {
+    const text = Array.from({ length: 160_000 }, (_, i) => `${(i * 7919).toString(36)}x`).join(" ")
+    const first = gpt2.encode(text)
+    const second = gpt2.encode(text)
+    expect(second.length).toBe(first.length)
+    expect(second.every((id, i) => id === first[i])).toBe(true)
+    expect(text.endsWith(gpt2.decode(first.subarray(-1000)))).toBe(true)
+  })
+})
+
+describe("special tokens", () => {
+  const end = Tokenizer.END_OF_TEXT
+  const trained = train(corpus, 599)
+  const last = trained.vocabSize
+  const special = Effect.runSync(Tokenizer.withSpecialToken(trained, end))
+
+  it("are added behind the vocabulary, once", () => {
+    expect([special.vocabSize, special.specialTokens.get(end)]).toEqual([last + 1, last])
+    expect(Effect.runSync(Tokenizer.withSpecialToken(special, end))).toBe(special)
+    expect(Effect.runSync(Tokenizer.fromJSON(special.toJSON())).specialTokens.get(end)).toBe(last)
+    expect([Tokenizer.specialId(trained, "eos"), Tokenizer.specialId(special, "eos")]).toEqual([undefined, last])
+  })
+
+  it("are found in a text, the longest first, and leave the rest as it was", () => {
+    const longer = Effect.runSync(Tokenizer.withSpecialToken(special, `${end}!`))
+    const whole = oracle(longer)
+    const text = `the cat ${end}! and ${end} the hat${end}${end}`
+    expect(Array.from(longer.encode(text))).toEqual(whole(text))
+    expect(longer.decode(longer.encode(text))).toBe(text)
+    expect(Array.from(longer.encode(text)).filter((id) => id >= last)).toEqual([last + 1, last, last, last])
+    const parts = FastCheck.array(FastCheck.constantFrom(end, `${end}!`, "<|end", "oftext|>", ...pieces), { maxLength: 12 })
+    FastCheck.assert(
+      FastCheck.property(parts, (some) => {
+        expect(Array.from(longer.encode(some.join("")))).toEqual(whole(some.join("")))
+      }),
+      { seed: 6, numRuns: 200 }
+    )
+  })
+
+  it("can be added to bytes", () => {
+    const bytes = Effect.runSync(Tokenizer.withSpecialToken(Tokenizer.bytes, end))
+    expect([bytes.vocabSize, bytes.specialTokens.get(end)]).toEqual([257, 256])
+    expect(bytes.encode("naïve")).toEqual(Tokenizer.bytes.encode("naïve"))
+    expect(bytes.decode([...bytes.encode("é"), 256])).toBe(`é${end}`)
   })
 })
 

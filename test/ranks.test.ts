@@ -12,19 +12,19 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   [
     "pure modules",
     new RegExp(
-      "^src/(Batch|Canary|Config|Corpus|DataConfig|Dataset|Errors|ForeignShards|Identity|IdentityReport|Init|" +
-        "Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
+      "^src/(Batch|ByteLevel|Canary|Config|Corpus|DataConfig|DataPlan|Dataset|Errors|ForeignShards|HuggingFace|Identity|IdentityReport|" +
+        "Init|Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
         "Segments|Selection|ShardReader|ShardWriter|Sink|Terminal|TextDocuments|TokenShards|Tokenizer|" +
         "TrainEvent)\\.ts$"
     )
   ],
   ["runs", /^src\/(Otlp|Prometheus|RunLock|RunRecord|RunWatch|TensorBoard)\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
-  ["Kernels", /^src\/Kernels\.ts$/],
+  ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|Gguf|LlamaCpp)\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
-  ["Trainer, MemoryPlan, Decode", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint)\.ts$/],
+  ["Trainer, MemoryPlan, Decode, Import, Export", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint|Import|Export)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
   ["cli", /^src\/cli(\/.+)?\.ts$/]
