@@ -2,8 +2,12 @@
  * Checkpoints: everything needed to go on from a step, bit for bit, the data cursor included.
  *
  *     runs/a/step-00001000/   config.json  model.safetensors  optimizer.safetensors  trainer_state.json
- *                             tokenizer.json  manifest.json (bytes and sha256 of the others)
+ *                             tokenizer.json and what loaders of Hugging Face's look for beside it
+ *                             manifest.json (bytes and sha256 of the others, validation loss)
  *     runs/a/latest           the name of the folder to resume from, written last
+ *
+ * Above `maxShardBytes` model and optimizer are split, as at Hugging Face: `model-00001-of-00002.safetensors`, ..., and
+ * `model.safetensors.index.json`.
  *
  * A folder gets its name only when it is complete and on the disk, so a crash at any moment leaves `latest` loadable.
  */
@@ -16,6 +20,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
 import { CheckpointError } from "./Errors.ts"
+import { companions } from "./HuggingFace.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
 
@@ -34,13 +39,20 @@ export interface Snapshot {
   readonly trainerState: unknown
   /** The text of a `tokenizer.json`. */
   readonly tokenizer: string | undefined
+  /** Validation loss: the checkpoint with the lowest one is the best. Left out, or not finite: never the best. */
+  readonly loss?: number | undefined
 }
 
 /** A checkpoint that can be loaded by its step. */
 export interface Saved {
   readonly step: number
   readonly path: string
+  /** The validation loss it was saved with. */
+  readonly loss?: number | undefined
 }
+
+/** Which checkpoint of a run: the one saved last, the one with the lowest validation loss, or the one of a step. */
+export type Which = "latest" | "best" | number
 
 /** What `layerFileSystem` may be told. */
 export interface FileSystemOptions {
@@ -48,6 +60,12 @@ export interface FileSystemOptions {
   readonly resume?: boolean
   /** How many of the last checkpoints to keep, at least 1; `Infinity` keeps all. Default 2. */
   readonly keepLast?: number
+  /** Also keep the one with the lowest validation loss until there is a better one. Default true. */
+  readonly keepBest?: boolean
+  /** Also keep step 0 and the first at or after 1, 2, 4, 8, ... steps: a curve over all of training. Default false. */
+  readonly keepLogSpaced?: boolean
+  /** Above so many bytes the model, and the optimizer, are split into several files. Default 5 GB, as at Hugging Face. */
+  readonly maxShardBytes?: number
 }
 
 /**
@@ -61,8 +79,8 @@ export class Checkpoints extends Context.Tag("memsinks/Checkpoints")<Checkpoints
   readonly location: string
   /** Saves, makes it the latest, and returns where it lies. A checkpoint of the same step is replaced. */
   readonly save: (snapshot: Snapshot) => Effect.Effect<string, CheckpointError>
-  /** Loads the one saved last, or the one of a step, and verifies every byte of it. */
-  readonly load: (which: "latest" | number) => Effect.Effect<Snapshot, CheckpointError>
+  /** Loads a checkpoint and verifies every byte of it. */
+  readonly load: (which: Which) => Effect.Effect<Snapshot, CheckpointError>
   /** By rising step; empty before the first save. */
   readonly list: Effect.Effect<ReadonlyArray<Saved>, CheckpointError>
 }>() {
@@ -88,8 +106,6 @@ const folderName = (step: number) => `step-${String(step).padStart(8, "0")}`
 const folderPattern = /^step-(\d{8,})(?:\.old)?$/
 
 const configFile = "config.json"
-const modelFile = "model.safetensors"
-const optimizerFile = "optimizer.safetensors"
 const stateFile = "trainer_state.json"
 const tokenizerFile = "tokenizer.json"
 const manifestFile = "manifest.json"
@@ -97,9 +113,10 @@ const manifestFile = "manifest.json"
 // ---------------------------------------------------------------------------------------------------------------
 // Snapshot <-> files
 
-type Files = ReadonlyArray<readonly [name: string, file: Safetensors.Encoded]>
+/** Files of a folder: names and contents. */
+export type Files = ReadonlyArray<readonly [name: string, file: Safetensors.Encoded]>
 
-const utf8 = (text: string): Safetensors.Encoded => {
+export const utf8 = (text: string): Safetensors.Encoded => {
   const bytes = new TextEncoder().encode(text)
   return { byteLength: bytes.length, chunks: [bytes] }
 }
@@ -122,20 +139,41 @@ const encodeJson = (path: string, value: unknown): Either.Either<Safetensors.Enc
       })
   })
 
-const encodeFiles = (snapshot: Snapshot, at: (file: string) => string): Either.Either<Files, CheckpointError> =>
+const encodeFiles = (
+  snapshot: Snapshot,
+  at: (file: string) => string,
+  maxShardBytes?: number
+): Either.Either<Files, CheckpointError> =>
   Either.gen(function*() {
     if (!Number.isSafeInteger(snapshot.step) || snapshot.step < 0) {
       const detail = `a checkpoint needs a whole number of steps, got ${snapshot.step}`
       return yield* Either.left(new CheckpointError({ reason: "Write", path: at(""), detail }))
     }
-    const files: Array<readonly [string, Safetensors.Encoded]> = [
-      [configFile, yield* encodeJson(at(configFile), snapshot.config)],
-      [modelFile, yield* Safetensors.encode(snapshot.model, at(modelFile))],
-      [optimizerFile, yield* Safetensors.encode(snapshot.optimizer, at(optimizerFile))],
+    const optimizer = yield* Safetensors.partsOf(snapshot.optimizer, at("optimizer.safetensors"))
+    return [
+      ...(yield* modelFiles(snapshot, at, maxShardBytes)),
+      ...Safetensors.shards(optimizer, "optimizer", maxShardBytes),
       [stateFile, yield* encodeJson(at(stateFile), snapshot.trainerState)]
     ]
-    if (snapshot.tokenizer !== undefined) files.push([tokenizerFile, utf8(snapshot.tokenizer)])
-    return files
+  })
+
+/** What a model is without the run that trained it. */
+const modelFiles = (
+  { config, model, tokenizer }: Pick<Snapshot, "config" | "model" | "tokenizer">,
+  at: (file: string) => string,
+  maxShardBytes?: number
+): Either.Either<Files, CheckpointError> =>
+  Either.gen(function*() {
+    const parts = yield* Safetensors.partsOf(model, at("model.safetensors"))
+    const positions = (Object(config) as Readonly<Record<string, unknown>>)["max_position_embeddings"]
+    return [
+      [configFile, yield* encodeJson(at(configFile), config)],
+      ...Safetensors.shards(parts, "model", maxShardBytes),
+      ...(tokenizer === undefined ? [] : [[tokenizerFile, utf8(tokenizer)] as const]),
+      ...companions(typeof positions === "number" ? positions : undefined, tokenizer).map(([file, text]) =>
+        [file, utf8(text)] as const
+      )
+    ]
   })
 
 const decodeText = (path: string, bytes: Uint8Array): Either.Either<string, CheckpointError> =>
@@ -163,6 +201,7 @@ interface Digest {
 interface Manifest {
   readonly format: 1
   readonly step: number
+  readonly loss?: number
   readonly files: Readonly<Record<string, Digest>>
 }
 
@@ -181,6 +220,9 @@ const decodeManifest = (path: string, bytes: Uint8Array): Either.Either<Manifest
       const detail = `has format ${manifest.format}, this version reads 1: use the version that wrote it`
       return yield* Either.left(new CheckpointError({ reason: "Mismatch", path, detail }))
     }
+    if (!Number.isSafeInteger(manifest.step) || !Object.values(Object(manifest.files)).every((one) => Object(one) === one)) {
+      return yield* Either.left(corrupt(path, "does not list the files of a step"))
+    }
     return manifest
   })
 
@@ -188,36 +230,91 @@ const decodeManifest = (path: string, bytes: Uint8Array): Either.Either<Manifest
 // Memory
 
 const makeMemory = (): Context.Tag.Service<typeof Checkpoints> => {
-  const saved = new Map<number, ReadonlyMap<string, Uint8Array>>()
+  const saved = new Map<number, { readonly loss: number | undefined; readonly files: ReadonlyMap<string, Uint8Array> }>()
   let latest: number | undefined
   const path = (step: number) => `memory/${folderName(step)}`
-  const list = () => [...saved.keys()].sort((a, b) => a - b).map((step): Saved => ({ step, path: path(step) }))
+  const list = () =>
+    [...saved].sort(([a], [b]) => a - b).map(([step, { loss }]): Saved => ({ step, path: path(step), loss }))
   return {
     location: "memory",
     save: Effect.fnUntraced(function*(snapshot) {
       const files = yield* encodeFiles(snapshot, (file) => `${path(snapshot.step)}/${file}`)
-      saved.set(snapshot.step, new Map(files.map(([name, file]) => [name, concat(file)])))
+      saved.set(snapshot.step, {
+        loss: finite(snapshot.loss),
+        files: new Map(files.map(([name, file]) => [name, concat(file)]))
+      })
       latest = snapshot.step
       return path(snapshot.step)
     }),
     load: Effect.fnUntraced(function*(which) {
-      const step = which === "latest" ? latest : which
-      const files = step === undefined ? undefined : saved.get(step)
-      if (step === undefined || files === undefined) return yield* absent("memory", which, list())
-      const at = (file: string) => `${path(step)}/${file}`
-      const tokenizer = files.get(tokenizerFile)
-      return {
-        step,
-        config: yield* decodeJson(at(configFile), files.get(configFile)!),
-        model: yield* Safetensors.decode(files.get(modelFile)!, at(modelFile)),
-        optimizer: yield* Safetensors.decode(files.get(optimizerFile)!, at(optimizerFile)),
-        trainerState: yield* decodeJson(at(stateFile), files.get(stateFile)!),
-        tokenizer: tokenizer && (yield* decodeText(at(tokenizerFile), tokenizer))
-      }
+      const step = which === "latest" ? latest : which === "best" ? best(list())?.step : which
+      const found = step === undefined ? undefined : saved.get(step)
+      if (step === undefined || found === undefined) return yield* absent("memory", which, list())
+      return yield* decodeFolder(path(step), `${path(step)}/`, step, found.loss, {
+        has: (file) => found.files.has(file),
+        bytes: (file) => Effect.succeed(found.files.get(file)!),
+        tensors: (file) => Safetensors.decode(found.files.get(file)!, `${path(step)}/${file}`)
+      })
     }),
     list: Effect.sync(list)
   }
 }
+
+const finite = (loss: number | undefined): number | undefined =>
+  loss !== undefined && Number.isFinite(loss) ? loss : undefined
+
+/** The lowest validation loss, the earliest of equal ones; undefined where none was saved with one. */
+const best = (there: ReadonlyArray<Saved>): Saved | undefined => {
+  let found: Saved | undefined
+  for (const saved of there) {
+    if (saved.loss !== undefined && (found?.loss === undefined || saved.loss < found.loss)) found = saved
+  }
+  return found
+}
+
+/** The files of one checkpoint, wherever they are. */
+interface Stored<R> {
+  readonly has: (file: string) => boolean
+  readonly bytes: (file: string) => Effect.Effect<Uint8Array, CheckpointError, R>
+  readonly tensors: (file: string) => Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, R>
+}
+
+/** The tensors of `<stem>.safetensors`, in one file or several; undefined where there are none. */
+const decodeTensors = Effect.fnUntraced(function*<R>(stem: string, prefix: string, files: Stored<R>) {
+  const [one, index] = [`${stem}.safetensors`, `${stem}.safetensors.index.json`]
+  if (files.has(one)) return yield* files.tensors(one)
+  if (!files.has(index)) return undefined
+  const json = yield* decodeJson(`${prefix}${index}`, yield* files.bytes(index))
+  return yield* Safetensors.readShards(json, `${prefix}${index}`, (file) =>
+    files.has(file) ? files.tensors(file) : Effect.fail(corrupt(`${prefix}${file}`, "is not in manifest.json")))
+})
+
+const decodeModel = Effect.fnUntraced(function*<R>(path: string, prefix: string, files: Stored<R>) {
+  const config = yield* decodeJson(`${prefix}${configFile}`, yield* files.bytes(configFile))
+  const model = yield* decodeTensors("model", prefix, files)
+  if (model === undefined) return yield* corrupt(path, "its manifest.json names no model.safetensors")
+  const tokenizer = files.has(tokenizerFile)
+    ? yield* decodeText(`${prefix}${tokenizerFile}`, yield* files.bytes(tokenizerFile))
+    : undefined
+  return { config, model, tokenizer }
+})
+
+const decodeFolder = Effect.fnUntraced(function*<R>(
+  path: string,
+  prefix: string,
+  step: number,
+  loss: number | undefined,
+  files: Stored<R>
+) {
+  return {
+    step,
+    ...(yield* decodeModel(path, prefix, files)),
+    // an imported model was not trained here, so it has neither
+    optimizer: (yield* decodeTensors("optimizer", prefix, files)) ?? {},
+    trainerState: files.has(stateFile) ? yield* decodeJson(`${prefix}${stateFile}`, yield* files.bytes(stateFile)) : null,
+    ...(loss === undefined ? {} : { loss })
+  } satisfies Snapshot
+})
 
 const concat = ({ byteLength, chunks }: Safetensors.Encoded): Uint8Array => {
   const bytes = new Uint8Array(byteLength)
@@ -229,9 +326,10 @@ const concat = ({ byteLength, chunks }: Safetensors.Encoded): Uint8Array => {
   return bytes
 }
 
-const absent = (location: string, which: "latest" | number, there: ReadonlyArray<Saved>): CheckpointError => {
+const absent = (location: string, which: Which, there: ReadonlyArray<Saved>): CheckpointError => {
   if (there.length === 0) return missing(location, "holds no checkpoint yet: start the run without resuming")
   const steps = there.map((saved) => saved.step).join(", ")
+  if (which === "best") return missing(location, `holds no checkpoint with a validation loss; it holds ${steps}`)
   return missing(location, `holds no checkpoint of step ${which}; it holds ${steps}`)
 }
 
@@ -250,10 +348,89 @@ const unwritten = (path: string) => (cause: PlatformError): CheckpointError =>
 /** How much is written and hashed at once: a piece is hashed while it is on its way to the disk. */
 const writeBytes = 8 << 20
 
+const syncFolder = Effect.fnUntraced(function*(folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  yield* Effect.scoped(Effect.flatMap(
+    // Windows cannot open a folder and needs no sync of it: only a sync that was possible and failed is an error.
+    Effect.option(fs.open(folder)),
+    (file) => file._tag === "None" ? Effect.void : Effect.mapError(file.value.sync, unwritten(folder))
+  ))
+})
+
+/** Writes a file and syncs it to the disk; gives its length and checksum. Fails with `CheckpointError` Write. */
+const write = (path: string, file: Safetensors.Encoded) =>
+  Effect.scoped(Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const hash = createHash("sha256")
+    const handle = yield* fs.open(path, { flag: "w" })
+    for (const chunk of file.chunks) {
+      for (let start = 0; start < chunk.length; start += writeBytes) {
+        const piece = chunk.subarray(start, start + writeBytes)
+        yield* Effect.all([handle.writeAll(piece), Effect.sync(() => hash.update(piece))], {
+          concurrency: 2,
+          discard: true
+        })
+      }
+    }
+    yield* handle.sync
+    return { bytes: file.byteLength, sha256: hash.digest("hex") }
+  })).pipe(Effect.mapError(unwritten(path)))
+
+/** Writes files into an empty folder, with a manifest of them where there is a `manifest`, and syncs it. */
+const fill = Effect.fnUntraced(function*(folder: string, files: Files, manifest: Omit<Manifest, "files"> | undefined) {
+  const paths = yield* Path.Path
+  const digests: Record<string, Digest> = {}
+  for (const [name, file] of files) digests[name] = yield* write(paths.join(folder, name), file)
+  if (manifest !== undefined) {
+    yield* write(paths.join(folder, manifestFile), utf8(encodeManifest({ ...manifest, files: digests })))
+  }
+  yield* syncFolder(folder)
+})
+
+/**
+ * Writes one file, or a folder of files, that is not there yet: under a temporary name beside it first, so that its
+ * name never stands for half of it. What a failure has written is removed. Fails with `CheckpointError` Write.
+ */
+export const writeNew = Effect.fnUntraced(function*(
+  target: string,
+  content: Safetensors.Encoded | Files,
+  /** With it, the folder gets a manifest and is a checkpoint of this step. */
+  step?: number
+) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const path = paths.resolve(target)
+  const folder = paths.dirname(path)
+  const temporary = paths.join(folder, `.tmp-${paths.basename(path)}`)
+  const there = yield* Effect.mapError(fs.exists(path), unwritten(path))
+  if (there) {
+    const empty = yield* Effect.orElseSucceed(Effect.map(fs.readDirectory(path), (names) => names.length === 0), () => false)
+    if (!empty) {
+      const detail = "already exists, and nothing is overwritten: choose another name, or remove it"
+      return yield* new CheckpointError({ reason: "Write", path, detail })
+    }
+  }
+  yield* Effect.gen(function*() {
+    yield* Effect.mapError(
+      Effect.zipRight(fs.makeDirectory(folder, { recursive: true }), fs.remove(temporary, { recursive: true, force: true })),
+      unwritten(path)
+    )
+    if ("chunks" in content) yield* write(temporary, content)
+    else {
+      yield* Effect.mapError(fs.makeDirectory(temporary), unwritten(path))
+      yield* fill(temporary, content, step === undefined ? undefined : { format: 1, step })
+    }
+    if (there) yield* Effect.mapError(fs.remove(path, { recursive: true }), unwritten(path))
+    yield* Effect.mapError(fs.rename(temporary, path), unwritten(path))
+    yield* syncFolder(folder)
+  }).pipe(Effect.onError(() => Effect.ignore(fs.remove(temporary, { recursive: true, force: true }))))
+  return path
+})
+
 const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSystemOptions) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
-  const { keepLast = 2, resume = false } = options
+  const { keepBest = true, keepLast = 2, keepLogSpaced = false, maxShardBytes, resume = false } = options
   if (!(keepLast >= 1)) {
     const detail = `keepLast must be at least 1, got ${keepLast}: a run keeps the checkpoint it would resume from`
     return yield* new CheckpointError({ reason: "Mismatch", path: dir, detail })
@@ -278,30 +455,6 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
     return yield* new CheckpointError({ reason: "Mismatch", path: location, detail })
   }
 
-  const syncFolder = (folder: string) =>
-    Effect.scoped(Effect.flatMap(
-      // Windows cannot open a folder and needs no sync of it: only a sync that was possible and failed is an error.
-      Effect.option(fs.open(folder)),
-      (file) => file._tag === "None" ? Effect.void : Effect.mapError(file.value.sync, unwritten(folder))
-    ))
-
-  const write = (path: string, file: Safetensors.Encoded) =>
-    Effect.scoped(Effect.gen(function*() {
-      const hash = createHash("sha256")
-      const handle = yield* fs.open(path, { flag: "w" })
-      for (const chunk of file.chunks) {
-        for (let start = 0; start < chunk.length; start += writeBytes) {
-          const piece = chunk.subarray(start, start + writeBytes)
-          yield* Effect.all([handle.writeAll(piece), Effect.sync(() => hash.update(piece))], {
-            concurrency: 2,
-            discard: true
-          })
-        }
-      }
-      yield* handle.sync
-      return { bytes: file.byteLength, sha256: hash.digest("hex") }
-    })).pipe(Effect.mapError(unwritten(path)))
-
   const rename = (from: string, to: string) => Effect.mapError(fs.rename(from, to), unwritten(to))
 
   const remove = (path: string) => fs.remove(path, { recursive: true, force: true })
@@ -319,25 +472,28 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
 
   /** After going back to an earlier step, the checkpoints of the abandoned steps are the oldest. */
   const prune = Effect.fnUntraced(function*(step: number) {
-    const newestFirst = (yield* listFolder(location)).reverse()
+    const there = yield* listFolder(location)
+    const newestFirst = [...there].reverse()
     const ranked = [...newestFirst.filter((c) => c.step <= step), ...newestFirst.filter((c) => c.step > step)]
-    for (const { path } of ranked.slice(keepLast)) yield* remove(path)
+    const kept = new Set(ranked.slice(0, keepLast))
+    const lowest = best(there)
+    if (keepBest && lowest !== undefined) kept.add(lowest)
+    if (keepLogSpaced) for (const one of logSpaced(there)) if (one.step <= step) kept.add(one)
+    for (const one of ranked) if (!kept.has(one)) yield* remove(one.path)
   })
 
   const save = Effect.fnUntraced(function*(snapshot: Snapshot) {
     const name = folderName(snapshot.step)
     const target = at(name)
-    const files = yield* encodeFiles(snapshot, (file) => paths.join(target, file))
+    const files = yield* encodeFiles(snapshot, (file) => paths.join(target, file), maxShardBytes)
     yield* tidy
     const temporary = at(`.tmp-${name}`)
     const pointer = at(".tmp-latest")
     yield* Effect.gen(function*() {
       yield* Effect.mapError(fs.makeDirectory(temporary), unwritten(temporary))
-      const digests: Record<string, Digest> = {}
-      for (const [file, content] of files) digests[file] = yield* write(paths.join(temporary, file), content)
-      const manifest = encodeManifest({ format: 1, step: snapshot.step, files: digests })
-      yield* write(paths.join(temporary, manifestFile), utf8(manifest))
-      yield* syncFolder(temporary)
+      const loss = finite(snapshot.loss)
+      const head: Omit<Manifest, "files"> = { format: 1, step: snapshot.step, ...(loss === undefined ? {} : { loss }) }
+      yield* fill(temporary, files, head)
       const replaces = yield* Effect.mapError(fs.exists(target), unwritten(target))
       if (replaces) yield* rename(target, `${target}.old`)
       yield* rename(temporary, target)
@@ -372,27 +528,48 @@ const listFolder = Effect.fnUntraced(function*(location: string) {
   for (const name of names) {
     const match = folderPattern.exec(name)
     if (match === null || (name.endsWith(".old") && names.includes(withoutOld(name)))) continue
-    saved.push({ step: Number(match[1]), path: paths.join(location, name) })
+    const path = paths.join(location, name)
+    saved.push({ step: Number(match[1]), path, loss: yield* lossOf(paths.join(path, manifestFile)) })
   }
   return saved.sort((a, b) => a.step - b.step)
 })
 
+/** The validation loss in a manifest; a damaged one says nothing until it is loaded. */
+const lossOf = (manifest: string) =>
+  Effect.flatMap(FileSystem.FileSystem, (fs) => fs.readFile(manifest)).pipe(
+    Effect.flatMap((bytes) => decodeManifest(manifest, bytes)),
+    Effect.map(({ loss }) => typeof loss === "number" ? loss : undefined),
+    Effect.orElseSucceed(() => undefined)
+  )
+
+/** Step 0, and the first in each of 1, 2 to 3, 4 to 7, 8 to 15, ... */
+const logSpaced = (byStep: ReadonlyArray<Saved>): ReadonlyArray<Saved> => {
+  const octave = ({ step }: Saved) => step === 0 ? -1 : Math.floor(Math.log2(step))
+  return byStep.filter((saved, i) => i === 0 || octave(saved) !== octave(byStep[i - 1]))
+}
+
 const withoutOld = (name: string) => name.replace(/\.old$/, "")
 
-const loadFrom = Effect.fnUntraced(function*(location: string, which: "latest" | number) {
+const choose = Effect.fnUntraced(function*(location: string, which: Which) {
   const paths = yield* Path.Path
   const there = yield* listFolder(location)
   const chosen = which === "latest"
     ? yield* latestOf(location, there)
-    : there.find((saved) => saved.step === which)
+    : which === "best" ? best(there) : there.find((saved) => saved.step === which)
   if (chosen === undefined) return yield* absent(location, which, there)
   const earlier = there.findLast((saved) => saved.step < chosen.step)
-  return yield* Effect.mapError(readFolder(chosen.path), withAdvice(
-    earlier === undefined
+  return {
+    path: chosen.path,
+    advice: earlier === undefined
       ? "There is no earlier checkpoint: start again in another folder"
       : `Go on from the one before it, ${paths.basename(earlier.path)}: write this name into ` +
         `${paths.join(location, "latest")}, or load step ${earlier.step}`
-  ))
+  }
+})
+
+const loadFrom = Effect.fnUntraced(function*(location: string, which: Which) {
+  const { advice, path } = yield* choose(location, which)
+  return yield* Effect.mapError(readFolder(path), withAdvice(advice))
 })
 
 /** What `latest` names; without that file (a crash during the very first save) the newest there is. */
@@ -411,6 +588,14 @@ const latestOf = Effect.fnUntraced(function*(location: string, there: ReadonlyAr
     : corrupt(pointer, `does not name a checkpoint: ${advice}`)
 })
 
+/** The checkpoint that a path means: its own folder, or the latest in the folder of a run. */
+const locate = Effect.fnUntraced(function*(path: string) {
+  const folder = (yield* Path.Path).resolve(path)
+  const inside = yield* Effect.orElseSucceed(listFolder(folder), () => [])
+  if (inside.length > 0) return yield* choose(folder, "latest")
+  return { path: folder, advice: "Give the folder of a run, or one of the step- folders in it that is whole" }
+})
+
 /**
  * Loads one checkpoint from its folder, or the latest from the folder of a run, and verifies every byte of it. Writes
  * nothing, so the run may still be training. Fails with `CheckpointError`: Missing, Corrupt, or Mismatch.
@@ -418,18 +603,39 @@ const latestOf = Effect.fnUntraced(function*(location: string, there: ReadonlyAr
 export const loadFolder = (
   path: string
 ): Effect.Effect<Snapshot, CheckpointError, FileSystem.FileSystem | Path.Path> =>
-  Effect.gen(function*() {
-    const folder = (yield* Path.Path).resolve(path)
-    const inside = yield* Effect.orElseSucceed(listFolder(folder), () => [])
-    if (inside.length > 0) return yield* loadFrom(folder, "latest")
-    const advice = "Give the folder of a run, or one of the step- folders in it that is whole"
-    return yield* Effect.mapError(readFolder(folder), withAdvice(advice))
-  })
+  Effect.flatMap(locate(path), ({ advice, path }) => Effect.mapError(readFolder(path), withAdvice(advice)))
+
+/** A model without the state of the run that trained it. */
+export interface SavedModel extends Pick<Snapshot, "step" | "config" | "model" | "tokenizer"> {
+  /** Its own folder. */
+  readonly path: string
+}
+
+/** The same without the optimizer, which is twice as large as the model and is not read. */
+export const loadModel = (
+  path: string
+): Effect.Effect<SavedModel, CheckpointError, FileSystem.FileSystem | Path.Path> =>
+  Effect.flatMap(locate(path), ({ advice, path }) =>
+    Effect.gen(function*() {
+      const { files, manifest, prefix } = yield* openFolder(path)
+      return { path, step: manifest.step, ...(yield* decodeModel(path, prefix, files)) }
+    }).pipe(Effect.mapError(withAdvice(advice))))
+
+/** Writes a model that no run here has trained, as step 0, to a folder that is not there yet; `loadModel` reads it. */
+export const saveModel = Effect.fnUntraced(function*(
+  target: string,
+  model: Pick<Snapshot, "config" | "model" | "tokenizer">,
+  maxShardBytes?: number
+) {
+  const paths = yield* Path.Path
+  const files = yield* modelFiles(model, (file) => paths.join(target, file), maxShardBytes)
+  return yield* writeNew(target, files, 0)
+})
 
 const withAdvice = (advice: string) => ({ cause, detail, path, reason }: CheckpointError) =>
   new CheckpointError({ reason, path, detail: `${detail}. ${advice}`, cause })
 
-const readFolder = Effect.fnUntraced(function*(folder: string) {
+const openFolder = Effect.fnUntraced(function*(folder: string) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
   const at = (file: string) => paths.join(folder, file)
@@ -459,18 +665,20 @@ const readFolder = Effect.fnUntraced(function*(folder: string) {
     }
     return value
   })
-  const bytes = (file: string) => verified(file, (see) => Effect.tap(readFile(file), (data) => see(data)))
-  const json = (file: string) => Effect.flatMap(bytes(file), (data) => decodeJson(at(file), data))
-  const tensors = (file: string) => verified(file, (see) => Safetensors.read(at(file), see))
-
-  return {
-    step: manifest.step,
-    config: yield* json(configFile),
-    model: yield* tensors(modelFile),
-    optimizer: yield* tensors(optimizerFile),
-    trainerState: yield* json(stateFile),
-    tokenizer: tokenizerFile in manifest.files
-      ? yield* Effect.flatMap(bytes(tokenizerFile), (data) => decodeText(at(tokenizerFile), data))
-      : undefined
+  const files: Stored<FileSystem.FileSystem> = {
+    has: (file) => Object.hasOwn(manifest.files, file),
+    bytes: (file) => verified(file, (see) => Effect.tap(readFile(file), (data) => see(data))),
+    tensors: (file) => verified(file, (see) => Safetensors.read(at(file), see))
   }
+  return { files, manifest, prefix: `${folder}${paths.sep}` }
+})
+
+/** Read by loaders of Hugging Face's, not here: verified all the same. */
+const isCompanion = (file: string) =>
+  ![configFile, stateFile, tokenizerFile].includes(file) && !file.includes(".safetensors")
+
+const readFolder = Effect.fnUntraced(function*(folder: string) {
+  const { files, manifest, prefix } = yield* openFolder(folder)
+  for (const file of Object.keys(manifest.files).filter(isCompanion)) yield* files.bytes(file)
+  return yield* decodeFolder(folder, prefix, manifest.step, manifest.loss, files)
 })

@@ -15,10 +15,18 @@ export interface HostTensor {
   readonly data: Float32Array | Uint32Array
 }
 
-/** A file as the pieces to write one after the other. Tensor pieces are views of the caller's memory, not copies. */
+/** A file as the pieces to write one after the other; a piece may be made only when it is asked for. */
 export interface Encoded {
   readonly byteLength: number
-  readonly chunks: ReadonlyArray<Uint8Array>
+  readonly chunks: Iterable<Uint8Array>
+}
+
+/** A tensor to be written: its dtype on disk, and its bytes, which are asked for once, when their turn comes. */
+export interface Part {
+  readonly name: string
+  readonly dtype: "F32" | "U32" | "F16" | "BF16"
+  readonly shape: ReadonlyArray<number>
+  readonly bytes: () => Uint8Array
 }
 
 interface Entry {
@@ -40,29 +48,47 @@ const metadata = "__metadata__"
 /** How much is read and hashed at once: under the 2 GiB limit of one system call, and small enough to stay in cache. */
 const readBytes = 4 << 20
 
+const refusal = (name: string, shape: ReadonlyArray<number>, length: number): string | undefined => {
+  if (name === metadata) return `a tensor cannot be called ${metadata}: the format keeps this name for itself`
+  return shape.every(isSize) && elements(shape) === length
+    ? undefined
+    : `tensor ${JSON.stringify(name)}: shape [${shape.join(", ")}] does not describe its ${length} numbers`
+}
+
 /**
  * Encodes Float32Array as F32 and Uint32Array as U32, sorted by name, so that equal tensors give equal bytes. The data
- * starts at a multiple of 8 bytes. Fails with `CheckpointError` Write when a shape does not match its data.
+ * starts at a multiple of 8 bytes. Pieces are views of the caller's memory, not copies. Fails with `CheckpointError`
+ * Write when a shape does not match its data.
  */
 export const encode = (
   tensors: Readonly<Record<string, HostTensor>>,
   path = "model.safetensors"
-): Either.Either<Encoded, CheckpointError> => {
-  const fields = [`"${metadata}":{"format":"pt"}`]
-  const chunks: Array<Uint8Array> = []
-  let offset = 0
-  for (const name of Object.keys(tensors).sort()) {
+): Either.Either<Encoded, CheckpointError> => Either.map(partsOf(tensors, path), encodeParts)
+
+/** Tensors as they are to be written, checked. */
+export const partsOf = (
+  tensors: Readonly<Record<string, HostTensor>>,
+  path = "model.safetensors"
+): Either.Either<ReadonlyArray<Part>, CheckpointError> => {
+  for (const [name, { data, shape }] of Object.entries(tensors)) {
+    const detail = refusal(name, shape, data.length)
+    if (detail !== undefined) return Either.left(new CheckpointError({ reason: "Write", path, detail }))
+  }
+  return Either.right(Object.keys(tensors).map((name): Part => {
     const { data, shape } = tensors[name]
-    if (name === metadata || !shape.every(isSize) || elements(shape) !== data.length) {
-      const detail = name === metadata
-        ? `a tensor cannot be called ${metadata}: the format keeps this name for itself`
-        : `tensor ${JSON.stringify(name)}: shape [${shape.join(", ")}] does not describe its ${data.length} numbers`
-      return Either.left(new CheckpointError({ reason: "Write", path, detail }))
-    }
-    const end = offset + data.byteLength
-    const dtype = data instanceof Float32Array ? "F32" : "U32"
+    const bytes = () => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+    return { name, dtype: data instanceof Float32Array ? "F32" : "U32", shape, bytes }
+  }))
+}
+
+/** The same for tensors that are made, or converted, one at a time while the file is written. Sorted by name. */
+export const encodeParts = (parts: ReadonlyArray<Part>): Encoded => {
+  const sorted = [...parts].sort((a, b) => a.name < b.name ? -1 : 1)
+  const fields = [`"${metadata}":{"format":"pt"}`]
+  let offset = 0
+  for (const { dtype, name, shape } of sorted) {
+    const end = offset + elements(shape) * elementBytes.get(dtype)!
     fields.push(`${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [offset, end] })}`)
-    chunks.push(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
     offset = end
   }
   const json = new TextEncoder().encode(`{${fields.join(",")}}`)
@@ -70,7 +96,53 @@ export const encode = (
   const header = new Uint8Array(8 + headerBytes).fill(0x20)
   new DataView(header.buffer).setBigUint64(0, BigInt(headerBytes), true)
   header.set(json, 8)
-  return Either.right({ byteLength: header.length + offset, chunks: [header, ...chunks] })
+  return {
+    byteLength: header.length + offset,
+    chunks: {
+      *[Symbol.iterator]() {
+        yield header
+        for (const part of sorted) yield part.bytes()
+      }
+    }
+  }
+}
+
+/** The size above which Hugging Face splits a model. */
+export const MAX_SHARD_BYTES = 5e9
+
+/**
+ * Files for tensors, by name: `<stem>.safetensors`, or above `maxBytes` of numbers `<stem>-00001-of-0000n.safetensors`
+ * and the index that says which tensor is in which, `<stem>.safetensors.index.json`. A tensor is never cut in two.
+ */
+export const shards = (
+  parts: ReadonlyArray<Part>,
+  stem: string,
+  maxBytes: number = MAX_SHARD_BYTES
+): ReadonlyArray<readonly [file: string, content: Encoded]> => {
+  const bytesOf = ({ dtype, shape }: Part) => elements(shape) * elementBytes.get(dtype)!
+  const groups: Array<Array<Part>> = []
+  let room = 0
+  for (const part of [...parts].sort((a, b) => a.name < b.name ? -1 : 1)) {
+    const bytes = bytesOf(part)
+    if (groups.length === 0 || bytes > room) {
+      groups.push([])
+      room = maxBytes
+    }
+    groups.at(-1)!.push(part)
+    room -= bytes
+  }
+  if (groups.length <= 1) return [[`${stem}.safetensors`, encodeParts(parts)]]
+  const number = (n: number) => String(n).padStart(5, "0")
+  const nameOf = (i: number) => `${stem}-${number(i + 1)}-of-${number(groups.length)}.safetensors`
+  const index = {
+    metadata: { total_size: parts.reduce((sum, part) => sum + bytesOf(part), 0) },
+    weight_map: Object.fromEntries(groups.flatMap((group, i) => group.map(({ name }) => [name, nameOf(i)])))
+  }
+  const json = new TextEncoder().encode(`${JSON.stringify(index, null, 2)}\n`)
+  return [
+    ...groups.map((group, i) => [nameOf(i), encodeParts(group)] as const),
+    [`${stem}.safetensors.index.json`, { byteLength: json.length, chunks: [json] }]
+  ]
 }
 
 /**
@@ -124,6 +196,44 @@ export const read = (
     for (const entry of entries) data.set(entry, yield* next(entry.end - entry.begin))
     return toRecord(entries, (entry) => data.get(entry)!)
   }))
+
+/**
+ * The tensors of all files that an index names, each read by `readOne`. Fails with `CheckpointError` Corrupt where the
+ * index is not one, and where it and the files disagree about a tensor.
+ */
+export const readShards = Effect.fnUntraced(function*<R>(
+  index: unknown,
+  path: string,
+  readOne: (file: string) => Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, R>
+) {
+  const map = isObject(index) ? index["weight_map"] : undefined
+  if (!isObject(map)) return yield* corrupt(path, "has no weight_map from tensors to files")
+  const files = new Set<string>()
+  for (const [name, file] of Object.entries(map)) {
+    if (typeof file !== "string" || !/^[^/\\\0]+\.safetensors$/.test(file)) {
+      const detail = `says that tensor ${JSON.stringify(name)} is in ${JSON.stringify(file)}, ` +
+        "which is no safetensors file beside it"
+      return yield* corrupt(path, detail)
+    }
+    files.add(file)
+  }
+  const all: Array<[string, HostTensor]> = []
+  for (const file of files) {
+    const tensors = yield* readOne(file)
+    for (const [name, tensor] of Object.entries(tensors)) {
+      if (!Object.hasOwn(map, name) || map[name] !== file) {
+        return yield* corrupt(path, `does not say that tensor ${JSON.stringify(name)} is in ${file}, where it is`)
+      }
+      all.push([name, tensor])
+    }
+    for (const [name, where] of Object.entries(map)) {
+      if (where === file && !Object.hasOwn(tensors, name)) {
+        return yield* corrupt(path, `says that tensor ${JSON.stringify(name)} is in ${file}, where it is not`)
+      }
+    }
+  }
+  return Object.fromEntries(all) as Readonly<Record<string, HostTensor>>
+})
 
 const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
 

@@ -11,13 +11,26 @@ export {
   type FileSystemOptions,
   type HostTensor,
   loadFolder,
+  loadModel,
   type Saved,
+  type SavedModel,
+  saveModel,
   type Snapshot
 } from "./Checkpoints.ts"
 export { decodeConfig } from "./Config.ts"
 export { DataConfig, type DataConfigInput } from "./DataConfig.ts"
-export { batchOf, type Cursor, type DataReport, DataStream, type Row, type Split } from "./DataStream.ts"
+export {
+  batchOf,
+  type Cursor,
+  type DataReport,
+  DataStream,
+  type RepeatedGroup,
+  type Row,
+  type Split,
+  type TokenDocuments
+} from "./DataStream.ts"
 export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
+export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./Export.ts"
 export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
@@ -29,6 +42,7 @@ export {
   identityReport,
   type IdentityReportOptions
 } from "./IdentityReport.ts"
+export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./Import.ts"
 export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"

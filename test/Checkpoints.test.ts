@@ -36,7 +36,14 @@ const snapshot = (step: number, variant = 0): Snapshot => ({
 })
 
 /** What a checkpoint with a tokenizer holds beside its manifest. */
-const names = ["config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.json", "trainer_state.json"]
+const names = [
+  "config.json",
+  "generation_config.json",
+  "model.safetensors",
+  "optimizer.safetensors",
+  "tokenizer.json",
+  "trainer_state.json"
+]
 
 /** A snapshot as plain values in which NaN payloads and the sign of zero can be compared. */
 const plain = ({ model, optimizer, ...rest }: Snapshot) => ({
@@ -369,7 +376,7 @@ describe("a damaged checkpoint", () => {
         // The same file of another checkpoint, which is a valid one of its kind.
         const other = name === "config.json"
           ? new TextEncoder().encode("{}")
-          : name === "tokenizer.json" ? bytes.slice().reverse() : yield* fs.readFile(`${old}/${name}`)
+          : ["tokenizer.json", "generation_config.json"].includes(name) ? bytes.slice().reverse() : yield* fs.readFile(`${old}/${name}`)
         const kinds: ReadonlyArray<[string, Effect.Effect<void, unknown>, string]> = [
           ["edited", fs.writeFile(file, edited), "Corrupt"],
           ["truncated", fs.writeFile(file, bytes.subarray(0, bytes.length - 1)), "Corrupt"],
