@@ -115,9 +115,9 @@ export interface IdentityReport extends IdentitySummary {
 
 const EDGES = [1, 2, 3, 11, 101, 1001]
 const EXAMPLES = 5
-/** Ids whose sinks are really drawn: no more of them, and no more sinks in all. A second or two. */
+/** Ids whose sinks are really drawn: no more of them, and no more sinks in all: about a second. */
 const MOST_IDS = 200_000
-const MOST_UNITS = 2_000_000
+const MOST_UNITS = 1_000_000
 
 /** The first document of each document's id, itself where there is none before it. */
 const leaders = (identity: Exclude<Identity, "row">, corpus: TokenDocuments): Uint32Array | undefined => {

@@ -33,7 +33,7 @@ const docs: ReadonlyArray<Doc> = [
   { length: 100, source: "a", content: 77n, near: 0 },
   { length: 90, source: "b", content: 77n + 2n ** 32n, near: 0 },
   { length: 10, source: "a", content: 4n, near: 4 },
-  { length: 100, source: "c", content: 77n, near: 0 },
+  { length: 100, source: "C.", content: 77n, near: 0 },
   { length: 30, source: "b", content: 6n, near: 6 },
   { length: 20, source: "b", content: 7n, near: 6 }
 ]
@@ -86,6 +86,8 @@ describe("the identity report", () => {
       ["content", 6, 1, 3, 300],
       ["near", 4, 2, 4, 440]
     ])
+    // as many rows as take all tokens: 2 + 1 + 2 + 2 + 1 + 2 + 1 + 1
+    expect(report("row", { seqLen: 49 }).ids).toBe(12)
     expect(report("document", {}, corpusOf(docs, false)).modes.map(({ identity }) => identity))
       .toEqual(["row", "document", "source"])
     expect(report("document", {}, corpusOf(docs, false)).near).toBeNull()
@@ -101,6 +103,8 @@ describe("the identity report", () => {
       [2, "doc0", "doc2"]
     ])
     expect(content.near).toMatchObject({ clusters: 2, documents: 5, exactRepeats: 1 })
+    const others = report("near", { exposures: (d) => d === 3 ? 0 : 1 }).near!.examples[1]
+    expect([others.documents, ...others.members.map(({ document }) => document)]).toEqual([3, 0, 2, 5])
     // two rows of doc1, twenty times each
     const row = report("row", { exposures })
     expect(row.repeats.find(({ from }) => from === 11)).toEqual({ from: 11, to: 100, ids: 2, exposures: 40, tokens: 1000 })
