@@ -41,8 +41,8 @@ export const canaryDocuments = (
     if (canary.text !== undefined) {
       const tokens = tokenizer.encode(canary.text)
       if (tokens.length < 2 || tokens.length > seqLen + 1) {
-        return `canaries: ${name} has ${tokens.length} tokens, a sequence of seqLen ${seqLen} has 2 to ${seqLen + 1}. ` +
-          (tokens.length < 2 ? "Give a longer text" : "Shorten the text or raise seqLen")
+        return `canaries: ${name} has ${tokens.length} tokens, a sequence of seqLen ${seqLen} has 2 to ` +
+          `${seqLen + 1}. ` + (tokens.length < 2 ? "Give a longer text" : "Shorten the text or raise seqLen")
       }
       if (!canary.text.includes(UNKNOWN) && tokenizer.decode(tokens).includes(UNKNOWN)) {
         return `canaries: ${name} has characters that the tokenizer does not know, since it was trained on a text ` +

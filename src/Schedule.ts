@@ -53,7 +53,9 @@ export const schedule = (options: ScheduleOptions): Schedule => {
   })()
   const rows = packs === undefined ? exposures.length : packs.starts.length - 1
   let widest = 1
-  if (packs !== undefined) for (let r = 0; r < rows; r++) widest = Math.max(widest, packs.starts[r + 1] - packs.starts[r])
+  if (packs !== undefined) {
+    for (let r = 0; r < rows; r++) widest = Math.max(widest, packs.starts[r + 1] - packs.starts[r])
+  }
 
   /** Order of the rows, and which exposures carry a fresh id. */
   const epochOrder = (epoch: number) => {

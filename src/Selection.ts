@@ -64,6 +64,14 @@ const concat = (arrays: ReadonlyArray<Uint32Array>): Uint32Array => {
   return all
 }
 
+/** Pieces of several groups in turns, so that a few of them are of all groups. */
+const inTurns = (groups: ReadonlyArray<Uint32Array>): Uint32Array => {
+  const longest = groups.reduce((most, { length }) => Math.max(most, length), 0)
+  const turns: Array<number> = []
+  for (let i = 0; i < longest; i++) for (const group of groups) if (i < group.length) turns.push(group[i])
+  return Uint32Array.from(turns)
+}
+
 /** The pieces with those of the canaries behind them, one each; the canaries are the last documents. */
 const withCanaries = (pieces: Pieces, firstDocument: number, canaries: ReadonlyArray<CanaryDocument>) => {
   const count = pieces.document.length
@@ -104,7 +112,7 @@ export const sample = (
     repeatedExposures: often.length,
     groups,
     splits: {
-      repeated: range(0, repeated),
+      repeated: inTurns(groups.map(({ pieces }) => pieces)),
       singles,
       heldOut: range(sequences - heldOutSequences, sequences),
       canaries: put.split
@@ -208,8 +216,8 @@ const repeatGroups = (
   const sequences = asked("sequences")
   const rest = sequences === 0 ? new Uint32Array(0) : piecesIn(order.subarray(documents), firsts)
   if (sequences > rest.length) {
-    return `${sequences} sequences are to be repeated, but only ${rest.length} are trained on, of documents that have ` +
-      "no copy and are not repeated whole. Ask for fewer, shorten seqLen, or give more data"
+    return `${sequences} sequences are to be repeated, but only ${rest.length} are trained on, of documents that ` +
+      "have no copy and are not repeated whole. Ask for fewer, shorten seqLen, or give more data"
   }
   const drawn = draw(rest, sequences, plan.config.seed, "repeat")
   let [document, sequence] = [0, 0]
@@ -290,7 +298,7 @@ export const whole = (
     groups,
     splits: {
       repeated: planned
-        ? concat(groups.map(({ pieces }) => pieces.slice(0, SAMPLE)))
+        ? inTurns(groups.map(({ pieces }) => pieces.subarray(0, SAMPLE)))
         : draw(natural, SAMPLE, config.seed, "repeated"),
       singles: draw(singles, SAMPLE, config.seed, "singles"),
       heldOut: draw(aside, plan.heldOutSequences, config.seed, "heldOut"),
