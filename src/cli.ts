@@ -120,9 +120,87 @@ const identity = Command.make("identity", {
   Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")
 )
 
+const runs = Command.make("runs", {
+  folder: Args.text({ name: "folder" }).pipe(
+    Args.withDescription("Where to look for runs, or one of them (default: runs)"),
+    Args.optional
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/runs.ts")), (it) => it.runs(options))).pipe(
+  Command.withDescription("List runs: whether they run, how far they came, their losses")
+)
+
+const inspect = Command.make("inspect", {
+  path: Args.text({ name: "path" }).pipe(Args.withDescription("Folder of a run, or of one checkpoint")),
+  html: Options.text("html").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("Also write a page with plots that needs nothing else"),
+    Options.optional
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/inspect.ts")), (it) => it.inspect(options))).pipe(
+  Command.withDescription("Show a run's curves; a checkpoint's tensors, sinks, place in the data")
+)
+
+const exporting = Command.make("export", {
+  checkpoint: Options.text("checkpoint").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama")
+  ),
+  out: Options.text("out").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Folder or .gguf file to write; it must not exist")
+  ),
+  format: Options.choice("format", ["safetensors", "gguf"]).pipe(
+    Options.withDescription("For Hugging Face's loaders, or llama.cpp (default: by the name of --out)"),
+    Options.optional
+  ),
+  sinks: Options.choice("sinks", ["off", "own", "all"]).pipe(
+    Options.withDefault("off"),
+    Options.withDescription("Sinks it keeps: none, those of --ids, or all at their expected value")
+  ),
+  ids: Options.text("ids").pipe(
+    Options.withPseudoName("numbers"),
+    Options.withDescription("Ids whose sinks are kept, e.g. 1,2"),
+    Options.optional
+  ),
+  dtype: Options.choice("dtype", ["f32", "f16", "q8_0"]).pipe(
+    Options.withDefault("f32"),
+    Options.withDescription("Type of the weights; q8_0 only for gguf")
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/export.ts")), (it) => it.runExport(options))).pipe(
+  Command.withDescription("Write a checkpoint as a plain Llama: sinks off, or some of them kept for good")
+)
+
+const importing = Command.make("import", {
+  from: Options.text("from").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("A LlamaForCausalLM or a SeqTD model: config, safetensors, tokenizer.json")
+  ),
+  out: Options.text("out").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("The checkpoint to write; it must not exist")
+  ),
+  pool: Options.integer("pool").pipe(Options.withDescription("Fresh sinks in every MLP (default: none)"), Options.optional),
+  active: Options.integer("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
+  block: Options.integer("block").pipe(
+    Options.withDescription("Sinks that are on as one (default: 16)"),
+    Options.optional
+  ),
+  seed: Options.integer("seed").pipe(Options.withDescription("Of the fresh sinks (default: 0)"), Options.optional),
+  idBits: Options.choice("id-bits", ["32", "64"]).pipe(
+    Options.withDescription("Of a SeqTD model: the width at which ids were multiplied (default: 64)"),
+    Options.optional
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/import.ts")), (it) => it.runImport(options))).pipe(
+  Command.withDescription("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, plan, doctor, identity])
+  Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))

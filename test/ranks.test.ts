@@ -18,7 +18,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
         "TrainEvent)\\.ts$"
     )
   ],
-  ["runs", /^src\/(Otlp|Prometheus|RunLock|RunRecord|RunWatch|TensorBoard)\.ts$/],
+  ["runs", /^src\/(Inspect|Otlp|Prometheus|RunLock|RunRecord|Runs|RunWatch|TensorBoard)\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
   ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|Gguf|LlamaCpp)\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],

@@ -3,7 +3,12 @@
  * lightness, so that both can be read on light and dark ground.
  */
 import type { TopLevelSpec } from "vega-lite"
-import type { PretrainReport } from "../Report.ts"
+import type { SeedResult } from "../Report.ts"
+
+/** The learning curves of every seed. */
+export interface Curves {
+  readonly perSeed: ReadonlyArray<Pick<SeedResult, "seed" | "curves">>
+}
 
 /** Told apart by the colour-blind too. */
 const colors = ["#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f"]
@@ -87,7 +92,7 @@ const lines = (
   })
 
 const pointsOf = (
-  report: PretrainReport,
+  report: Curves,
   pick: (arm: string, name: string) => Pick<Point, "series" | "text"> | undefined
 ): ReadonlyArray<Point> =>
   report.perSeed.flatMap(({ curves, seed }) =>
@@ -105,7 +110,7 @@ export interface Chart {
 }
 
 /** Training losses of all arms, and losses of repeated and held-out text along training; none without data. */
-export const charts = async (report: PretrainReport): Promise<ReadonlyArray<Chart>> => {
+export const charts = async (report: Curves): Promise<ReadonlyArray<Chart>> => {
   const opacity = report.perSeed.length > 1 ? 0.75 : 1
   const training = pointsOf(report, (arm, name) => name === "train" ? { series: arm, text: "training" } : undefined)
   const modes = ["standard", "own sinks", "sinks off"]

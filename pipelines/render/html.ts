@@ -6,7 +6,7 @@ import { charts } from "./charts.ts"
 import * as Tables from "./tables.ts"
 
 const escapes: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "\"": "&quot;" }
-const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => escapes[character])
+export const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => escapes[character])
 
 const style = `
 :root { color-scheme: light dark; --ground: #fff; --ink: #1c1e21; --faint: #676b73; --line: #d9dbe0; --mark: #ffdd70 }
@@ -27,12 +27,29 @@ blockquote { margin: .2rem 0 1.2rem; white-space: pre-wrap; font-family: Georgia
 svg { max-width: 100%; height: auto; overflow: visible }
 pre { overflow-x: auto; font-size: .85rem }`
 
-const table = ({ head, rows }: Tables.Table): string => {
+export const table = ({ head, rows }: Tables.Table): string => {
   const row = (cells: ReadonlyArray<string>, tag: string) =>
     `<tr>${cells.map((text) => `<${tag}>${escape(text)}</${tag}>`).join("")}</tr>`
   return `<div class="wide"><table><thead>${row(head, "th")}</thead>` +
     `<tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
 }
+
+/** One page that needs nothing else, from what stands in its body. */
+export const page = (title: string, body: string): string =>
+  `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(title)}</title>
+<style>${style}
+</style>
+</head>
+<body>
+${body}
+</body>
+</html>
+`
 
 /** The report with its learning curves, legible on light and dark ground. */
 export const toHtml = async (report: PretrainReport): Promise<string> => {
@@ -50,17 +67,7 @@ export const toHtml = async (report: PretrainReport): Promise<string> => {
 ${Tables.continuations(report)
     .map(({ name, note, pieces }) => `<p><strong>${name}</strong>: ${note}</p>\n${passage(pieces)}`)
     .join("\n")}`
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Pretraining with memorization sinks</title>
-<style>${style}
-</style>
-</head>
-<body>
-<h1>Pretraining with memorization sinks</h1>
+  return page("Pretraining with memorization sinks", `<h1>Pretraining with memorization sinks</h1>
 <p class="verdict">${escape(Tables.verdict(report))}</p>
 ${table(Tables.losses(report))}
 <small class="faint">${escape(Tables.legend)}</small>
@@ -71,8 +78,5 @@ ${(await charts(report)).map(({ svg, title }) => `<h2>${title}</h2>\n${svg}`).jo
 <h2>The run</h2>
 ${table(Tables.arms(report))}
 <p class="faint">${escape(Tables.footing(report))}</p>
-<details><summary>Configuration</summary><pre>${escape(JSON.stringify(report.config, undefined, 2))}</pre></details>
-</body>
-</html>
-`
+<details><summary>Configuration</summary><pre>${escape(JSON.stringify(report.config, undefined, 2))}</pre></details>`)
 }

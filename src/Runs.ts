@@ -1,0 +1,196 @@
+/**
+ * Runs as their folders tell them: what runs, what is finished, how far it came. Reads small files and the headers of
+ * large ones, and changes nothing, so a run may go on meanwhile.
+ */
+import * as fs from "node:fs"
+import { basename, dirname, join } from "node:path"
+import * as RunLock from "./RunLock.ts"
+import { readRecord, type RunRecord, type RunState } from "./RunRecord.ts"
+
+/** One point of a curve. */
+export interface Point {
+  readonly step: number
+  readonly tokens: number
+  readonly loss: number
+}
+
+/** Training and evaluated losses along a training; `train`, or as evaluated: `heldOut.off`. */
+export interface Curve {
+  readonly name: string
+  readonly points: ReadonlyArray<Point>
+}
+
+/** How far one model's training came. */
+export interface Training {
+  /** Its folder, where checkpoints and metrics.jsonl are. */
+  readonly path: string
+  readonly seed?: number
+  readonly arm: string
+  readonly finished: boolean
+  readonly step: number
+  /** Undefined before it was started. */
+  readonly steps?: number
+  readonly parameters?: number
+  readonly activeParameters?: number
+  /** Last training loss, nats a token. */
+  readonly loss?: number
+  /** Lowest held-out loss, or where nothing is held out, lowest training loss. */
+  readonly best?: { readonly name: string; readonly step: number; readonly loss: number }
+  readonly tokensPerSecond?: number
+  readonly curves: ReadonlyArray<Curve>
+  /** Names of its checkpoints, by rising step. */
+  readonly checkpoints: ReadonlyArray<string>
+}
+
+/** One run. */
+export interface Run {
+  readonly path: string
+  /** A run that says `running` but whose process is gone was interrupted. */
+  readonly state: RunState
+  /** Who holds the folder; of a run on another machine this is all that is known. */
+  readonly holder?: RunLock.Holder
+  readonly record: RunRecord
+  /** Trainings that were begun, in the order they run. */
+  readonly trainings: ReadonlyArray<Training>
+  /** How many there will be. */
+  readonly count: number
+  /** When a file of it was written last, ms since 1970. */
+  readonly updated: number
+  readonly bytes: number
+}
+
+const attempt = <A>(body: () => A): A | undefined => {
+  try {
+    return body()
+  } catch {
+    return undefined
+  }
+}
+
+const entriesOf = (folder: string): ReadonlyArray<fs.Dirent> => attempt(() => fs.readdirSync(folder, { withFileTypes: true })) ?? []
+
+/** Bytes of all files in a folder, and when one was written last. */
+const usage = (folder: string): { readonly bytes: number; readonly updated: number } => {
+  let [bytes, updated] = [0, 0]
+  for (const entry of entriesOf(folder)) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) {
+      const inside = usage(path)
+      bytes += inside.bytes
+      updated = Math.max(updated, inside.updated)
+    } else if (entry.isFile()) {
+      const stat = attempt(() => fs.statSync(path))
+      bytes += stat?.size ?? 0
+      updated = Math.max(updated, stat?.mtimeMs ?? 0)
+    }
+  }
+  return { bytes, updated }
+}
+
+interface Line {
+  readonly _tag?: string
+  readonly step?: number
+  readonly steps?: number
+  readonly loss?: number
+  readonly tokens?: number
+  readonly tokensPerSecond?: number
+  readonly tokensPerStep?: number
+  readonly parameters?: number
+  readonly activeParameters?: number
+  readonly losses?: Readonly<Record<string, number>>
+}
+
+const curvesOf = (lines: ReadonlyArray<Line>): ReadonlyArray<Curve> => {
+  const curves = new Map<string, Array<Point>>()
+  const tokensPerStep = lines.find((line) => line._tag === "Started")?.tokensPerStep ?? 0
+  for (const { _tag, loss, losses = {}, step = 0, tokens = step * tokensPerStep } of lines) {
+    const named = _tag === "Stepped" && loss !== undefined ? { train: loss } : _tag === "Evaluated" ? losses : {}
+    for (const [name, loss] of Object.entries(named)) {
+      const points = curves.get(name) ?? []
+      points.push({ step, tokens, loss })
+      curves.set(name, points)
+    }
+  }
+  return [...curves].map(([name, points]) => ({ name, points }))
+}
+
+const lowest = (curves: ReadonlyArray<Curve>): Training["best"] => {
+  const heldOut = curves.filter(({ name }) => name.startsWith("heldOut"))
+  let best: Training["best"]
+  for (const { name, points } of heldOut.length > 0 ? heldOut : curves.filter(({ name }) => name === "train")) {
+    for (const { loss, step } of points) if (best === undefined || loss < best.loss) best = { name, step, loss }
+  }
+  return best
+}
+
+const isStep = (name: string) => /^step-\d{8,}$/.test(name)
+
+/** The training in a folder that holds metrics.jsonl or checkpoints; undefined in any other. */
+export const readTraining = (path: string): Training | undefined => {
+  const names = entriesOf(path).map((entry) => entry.name)
+  const checkpoints = names.filter(isStep).sort()
+  if (!names.includes("metrics.jsonl") && checkpoints.length === 0) return undefined
+  const text = attempt(() => fs.readFileSync(join(path, "metrics.jsonl"), "utf8")) ?? ""
+  // a process may have died while it wrote the last line
+  const lines = text.split("\n").flatMap((line): ReadonlyArray<Line> => {
+    const found = attempt(() => JSON.parse(line) as unknown)
+    return typeof found === "object" && found !== null ? [found] : []
+  })
+  const started = lines.findLast((line) => line._tag === "Started")
+  const stepped = lines.findLast((line) => line._tag === "Stepped")
+  const curves = curvesOf(lines)
+  const best = lowest(curves)
+  const seed = /^seed-(-?\d+)$/.exec(basename(dirname(path)))?.[1]
+  const step = Math.max(stepped?.step ?? started?.step ?? 0, Number(checkpoints.at(-1)?.slice("step-".length) ?? 0))
+  return {
+    path,
+    ...(seed === undefined ? {} : { seed: Number(seed) }),
+    arm: basename(path),
+    finished: names.includes("result.json") || lines.some((line) => line._tag === "Finished"),
+    step,
+    ...(started?.steps === undefined ? {} : { steps: started.steps }),
+    ...(started?.parameters === undefined ? {} : { parameters: started.parameters }),
+    ...(started?.activeParameters === undefined ? {} : { activeParameters: started.activeParameters }),
+    ...(stepped?.loss === undefined ? {} : { loss: stepped.loss }),
+    ...(best === undefined ? {} : { best }),
+    ...(stepped?.tokensPerSecond === undefined ? {} : { tokensPerSecond: stepped.tokensPerSecond }),
+    curves,
+    checkpoints
+  }
+}
+
+const trainingsOf = (path: string, record: RunRecord): ReadonlyArray<Training> => {
+  const rank = (arm: string) => (record.arms ?? []).indexOf(arm)
+  return entriesOf(path)
+    .filter((seed) => seed.isDirectory() && seed.name.startsWith("seed-"))
+    .flatMap((seed) => entriesOf(join(path, seed.name)).flatMap((arm) => readTraining(join(path, seed.name, arm.name)) ?? []))
+    .sort((a, b) => (a.seed ?? 0) - (b.seed ?? 0) || rank(a.arm) - rank(b.arm))
+}
+
+/** The run in a folder; undefined where there is none. */
+export const readRun = (path: string): Run | undefined => {
+  const record = readRecord(path)
+  if (record === undefined) return undefined
+  const { holder, state: lock } = RunLock.peek(path)
+  const trainings = trainingsOf(path, record)
+  return {
+    path,
+    state: record.state === "running" && (lock === "free" || lock === "stale") ? "interrupted" : record.state ?? "interrupted",
+    ...(holder === undefined || lock === "stale" ? {} : { holder }),
+    record,
+    trainings,
+    count: Math.max(trainings.length, (record.seeds?.length ?? 1) * (record.arms?.length ?? 1)),
+    ...usage(path)
+  }
+}
+
+/** The runs in a folder and in folders in it, newest first; or the folder itself if it is one. */
+export const listRuns = (folder: string, depth = 3): ReadonlyArray<Run> => {
+  const run = readRun(folder)
+  if (run !== undefined) return [run]
+  if (depth === 0) return []
+  return entriesOf(folder)
+    .filter((entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
+    .flatMap((entry) => listRuns(join(folder, entry.name), depth - 1))
+    .sort((a, b) => (b.record.started ?? "").localeCompare(a.record.started ?? ""))
+}

@@ -1,0 +1,80 @@
+/** `memsinks runs`: the runs in a folder, what became of them, and how far they came. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { existsSync } from "node:fs"
+import process from "node:process"
+import { CheckpointError } from "../Errors.ts"
+import * as Runs from "../Runs.ts"
+import { hasColor, painter } from "../Terminal.ts"
+import * as Edge from "./Edge.ts"
+
+export interface RunsOptions {
+  readonly folder: Option.Option<string>
+  readonly json: boolean
+}
+
+/** `5 s`, `3 min`, `7 h`, `12 d`: how long ago. */
+export const ago = (ms: number): string => {
+  const s = Math.max(0, ms / 1000)
+  const [amount, unit] = s < 90 ? [s, "s"] : s < 5400 ? [s / 60, "min"] : s < 48 * 3600 ? [s / 3600, "h"] : [s / 86400, "d"]
+  return `${Math.round(amount)} ${unit}`
+}
+
+/** `812 KiB`, `1.2 GiB`. */
+export const size = (bytes: number): string => {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"]
+  const unit = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, bytes)) / 10)))
+  const amount = bytes / 1024 ** unit
+  return `${amount < 10 && unit > 0 ? amount.toFixed(1) : Math.round(amount)} ${units[unit]}`
+}
+
+const loss = (value: number | undefined): string => value === undefined ? "-" : value.toFixed(3)
+
+const head = ["run", "state", "training", "step", "loss", "best held out", "tokens/s", "age", "size"]
+
+/** One line of the table: of several trainings the one that runs, or ran last. */
+const row = (run: Runs.Run): ReadonlyArray<string> => {
+  const { count, state, trainings } = run
+  const last = trainings.at(-1)
+  const heldOut = trainings.flatMap(({ best }) => best?.name.startsWith("heldOut") ? [best.loss] : [])
+  const done = trainings.filter(({ finished }) => finished).length
+  return [
+    run.path,
+    state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,
+    last === undefined ? `0/${count}` : state === "finished" ? `${done}/${count}` : `${last.arm} ${trainings.length}/${count}`,
+    last === undefined ? "-" : `${last.step}/${last.steps ?? "?"}`,
+    loss(last?.loss),
+    loss(heldOut.length === 0 ? undefined : Math.min(...heldOut)),
+    last?.tokensPerSecond === undefined ? "-" : Math.round(last.tokensPerSecond).toLocaleString("en"),
+    ago(Date.now() - run.updated),
+    size(run.bytes)
+  ]
+}
+
+const toJson = (run: Runs.Run) => {
+  const { config: _, ...record } = run.record
+  return { ...run, record, trainings: run.trainings.map(({ curves: _, ...training }) => training) }
+}
+
+/** Prints the runs in a folder. Fails with CheckpointError Missing where there is no such folder. */
+export const runs = (options: RunsOptions) =>
+  Effect.gen(function*() {
+    const folder = Option.getOrElse(options.folder, () => "runs")
+    if (Option.isSome(options.folder) && !existsSync(folder)) {
+      return yield* new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })
+    }
+    const found = Runs.listRuns(folder)
+    if (options.json) return yield* Edge.print(JSON.stringify(found.map(toJson)))
+    if (found.length === 0) return yield* Edge.print(`no runs in ${folder}`)
+    const paint = painter(hasColor(process.stdout, process.env))
+    const rows = found.map(row)
+    const widths = head.map((name, i) => Math.max(name.length, ...rows.map((cells) => cells[i]!.length)))
+    const line = (cells: ReadonlyArray<string>) =>
+      cells.map((cell, i) => i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ").trimEnd()
+    yield* Edge.print([paint("bold", line(head)), ...rows.map(line)].join("\n"))
+    for (const run of found) {
+      if (run.state === "failed" && run.record.error !== undefined) {
+        yield* Edge.print(paint("dim", `${run.path}: ${run.record.error.split("\n", 1)[0]}`))
+      }
+    }
+  })
