@@ -484,20 +484,27 @@ const sharing: Readonly<Record<Identity, string>> = {
 }
 
 const counted = ({ counted, expected }: Checked, show: (n: number) => string): string =>
-  counted === null ? `${show(expected)} expected` : show(counted)
+  counted === null ? `about ${show(expected)}` : show(counted)
 
-const useLines = (use: SinkUse, who: string, { maxOthers, pool }: SinkReport): ReadonlyArray<string> => {
+/** Neurons beyond which no pool is advised: no model has such an MLP. */
+const LARGEST_POOL = 1_000_000
+
+const useLines = (use: SinkUse, who: string, { maxOthers, pair, pool }: SinkReport): ReadonlyArray<string> => {
   const others = maxOthers === 1 ? "one other" : `${maxOthers} others`
-  const larger = [
+  const needed = [
     ...(use.poolForFewerThanOne > pool ? [`${count(use.poolForFewerThanOne)} for fewer than one other a sink`] : []),
     ...(use.poolForFitting > pool ? [`${count(use.poolForFitting)} for the sinks of 95 % to fit`] : [])
   ]
   return [
     `  ${who}: ${counted(use.othersPerSink, few)} others a sink on average` +
     (use.mostLit === null ? "" : `, ${plural(use.mostLit, "id")} on the most lit`),
-    `    ${counted(use.ownSink, percent)} have a sink of their own; the sinks of ${counted(use.fitting, percent)} fit ` +
-    `(half of them with at most ${others})`,
-    larger.length === 0 ? "    the pool is large enough for that" : `    sinks.pool would have to be ${larger.join(", ")}`
+    `    ${counted(use.ownSink, percent)} have a sink of their own, ${counted(use.fitting, percent)} sinks that fit ` +
+    `(half with at most ${others})`,
+    needed.length === 0
+      ? "    the pool is large enough"
+      : use.poolForFewerThanOne > LARGEST_POOL
+      ? `    too many for any pool: what keeps them apart is that another id lights ${percent(pair.share)} of it`
+      : `    sinks.pool would have to be ${needed.join(", ")}`
   ]
 }
 

@@ -191,12 +191,30 @@ describe("the report on sinks", () => {
 })
 
 describe("the report in words", () => {
+  it("names the pool that would do", () => {
+    const found = report("document", { sinks: new SinkConfig({ pool: 512, active: 64 }) }, distinct(300))
+    const { poolForFewerThanOne, poolForFitting } = found.sinks!.all
+    expect(formatIdentityReport(found)).toContain(
+      `    sinks.pool would have to be ${poolForFewerThanOne.toLocaleString("en-US")} for fewer than one other a sink, ` +
+        `${poolForFitting.toLocaleString("en-US")} for the sinks of 95 % to fit\n`
+    )
+  })
+
   const text = formatIdentityReport(
     report("near", { sinks: new SinkConfig({ pool: 256, active: 32 }), text: (d) => `begins ${d} ${"so ".repeat(99)}` })
   )
 
   it("says what the numbers are, in lines that fit", () => {
-    expect(text.split("\n").every((line) => line.length <= 100 && line === line.trimEnd())).toBe(true)
+    const wide = formatIdentityReport(
+      report("document", { sinks: new SinkConfig({ pool: 16_000, active: 1600 }) }, distinct(20_000))
+    )
+    for (const line of [...text.split("\n"), ...wide.split("\n")]) {
+      expect(line.length).toBeLessThanOrEqual(100)
+      expect(line).toBe(line.trimEnd())
+    }
+    expect(wide).toMatch(/^ {4}about 0 % have a sink of their own, about 0 % sinks that fit /m)
+    expect(wide).toMatch(/^ {4}too many for any pool: .* another id lights 10\.0 % of it$/m)
+    expect(text).toMatch(/^ {4}the pool is large enough$/m)
     expect(text).toContain("8 documents, 500 tokens; identity near: near-duplicates share sinks")
     expect(text).toContain("4 ids, 2 of them repeated, with 88.0 % of the tokens")
     expect(text).toMatch(/^3 to 10 +1 +4 +78.0 %$/m)
