@@ -326,6 +326,20 @@ export const kernels = {
       },
       constants: { WX: wide ? 128 : 8, ROWS: rows }
     }),
+  matvecSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: "matvec_subgroup",
+      entry: "nt",
+      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
+      types: { X: ["x"], Y: ["y"] },
+      params: {
+        rows: "u32", n: "u32", k: "u32", mode: "u32",
+        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
+        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
+        halfRows: "u32"
+      },
+      constants: { WX: subgroupSize }
+    }),
   swiglu: (block: number) =>
     Kernel.make({
       file: "swiglu",
@@ -594,6 +608,10 @@ export const matvec = (
   rows: number,
   alone = false
 ): Choice<ReturnType<typeof kernels.matvec>, [n: number]> => {
+  if (target.family === "software" && kind === "nt" && rows > 1 && !alone) {
+    const kernel = kernels.matvecSubgroup(target.subgroupSize)
+    return { kernel, grid: (n) => [n, Math.ceil(rows / target.subgroupSize)] }
+  }
   const together = alone || rows === 1 ? 1 : rows <= 4 ? 4 : 8
   const wide = isGpu(target)
   const kernel = kernels.matvec(kind, together, wide)

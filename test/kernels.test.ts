@@ -53,7 +53,8 @@ const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul
 /** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
 const unfolded = new Set([
   "matmul", "matmul_subgroup", "matmul_quad", "matmul_tiled", "matmul_matrix", "sink_gradient",
-  "sink_gradient_subgroup", "sink_gradient_quad", "sink_gradient_tiled", "reduce", "matvec"
+  "sink_gradient_subgroup", "sink_gradient_quad", "sink_gradient_tiled", "reduce", "matvec",
+  "matvec_subgroup"
 ])
 
 /** The same dispatches with one-dimensional grids folded into two, as long ones are, and a few invocations too many. */

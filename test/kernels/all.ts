@@ -4,7 +4,7 @@ import { kernels } from "../../src/Kernels.ts"
 
 const {
   attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, matvec,
-  rope, sinkGradientSubgroup, swiglu, swigluBackward, ...plain
+  matvecSubgroup, rope, sinkGradientSubgroup, swiglu, swigluBackward, ...plain
 } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [
@@ -12,6 +12,7 @@ export const allKernels: ReadonlyArray<Kernel> = [
   ...[4, 8].flatMap((lanes) => [
     ...[0, 1, 2].map((mode) => matmulSubgroup("nn", lanes, mode)),
     matmulSubgroup("tn", lanes),
+    matvecSubgroup(lanes),
     sinkGradientSubgroup(lanes),
     attentionSubgroup(lanes),
     attentionSubgroupBackward("q", lanes),
