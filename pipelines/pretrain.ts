@@ -8,7 +8,7 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
@@ -17,14 +17,16 @@ import { Checkpoints } from "../src/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
+import { type InitialModel, loadInitial } from "../src/Import.ts"
 import { checkFits } from "../src/MemoryPlan.ts"
-import { Model } from "../src/Model.ts"
+import { huggingFaceConfig, Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
 import * as RunLock from "../src/RunLock.ts"
 import * as RunRecord from "../src/RunRecord.ts"
 import * as Sink from "../src/Sink.ts"
 import * as TensorBoard from "../src/TensorBoard.ts"
+import * as TokenShards from "../src/TokenShards.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
@@ -52,6 +54,11 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
       optimizer: new OptimizerConfig({ learningRate: 1e-2, sinks: "lazy", sinkLearningRateRatio: 4 }),
       evalSequences: 16
     })),
+  /**
+   * The folder of a run, a checkpoint, an imported model or a plain Llama, whose weights the one arm starts from; the
+   * optimizer starts afresh, and `model` is the model's own shape. Default: initial weights drawn from the seed.
+   */
+  initialFrom: Schema.optional(Schema.NonEmptyString),
   /** Type of activations: `f16` needs an adapter that has it. Default f32. */
   precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const),
   /** Keep less and compute each block once more on the way back. Default false. */
@@ -136,16 +143,6 @@ const withoutSinks = (c: ModelConfig, width: number): ModelConfig => {
   return new ModelConfig({ ...rest, intermediateSize: width })
 }
 
-/** Whether data is token shards, a corpus to train on; text is an experiment to compare arms in. */
-const isTokens = (data: DataConfig) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const first = [data.data ?? []].flat()[0]
-    return first !== undefined &&
-      (first.endsWith(".bin") || (yield* Effect.orElseSucceed(fs.exists(path.join(first, "dataset.json")), () => false)))
-  })
-
 /** The arms that a configuration asks for. */
 const armNames = (config: PretrainConfig): Effect.Effect<
   ReadonlyArray<typeof ArmName.Type>,
@@ -153,7 +150,8 @@ const armNames = (config: PretrainConfig): Effect.Effect<
   FileSystem.FileSystem | Path.Path
 > =>
   Effect.gen(function*() {
-    const tokens = yield* isTokens(config.data)
+    // token shards are a corpus to train on, text an experiment to compare arms in
+    const tokens = yield* Effect.exists([config.data.data ?? []].flat(), (path) => TokenShards.isTokens(path))
     const alone = config.model.sinks === undefined ? "standard" : "sinks"
     const usual = tokens || alone === "standard" ? [alone] as const : ["standard", "sinks", "deduplicated"] as const
     const names = config.arms ?? usual
@@ -167,6 +165,18 @@ const armNames = (config: PretrainConfig): Effect.Effect<
     }
     return names
   })
+
+const checkInitial = (config: PretrainConfig, names: ReadonlyArray<string>, initial: InitialModel) => {
+  if (names.length > 1) {
+    return problem(`initialFrom starts one arm, and there are ${names.join(", ")}: set arms to the one to go on with`)
+  }
+  // with every default spelled out
+  const [asked, there] = [config.model, initial.config].map((c) => JSON.stringify(huggingFaceConfig(c)))
+  return asked === there ? Effect.void : problem(
+    `model is not the one of initialFrom (${initial.path}): leave model out on the command line, or set it to\n` +
+      JSON.stringify(Schema.encodeSync(ModelConfig)(initial.config))
+  )
+}
 
 /** The arms of one seed, in the order they run. */
 const armsOf = (
@@ -193,7 +203,8 @@ const trainArm = (
   seed: number,
   metrics: Metrics,
   onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>,
-  stage: (message: string) => Effect.Effect<void>
+  stage: (message: string) => Effect.Effect<void>,
+  initial: InitialModel | undefined
 ): Effect.Effect<ArmResult, PretrainError, Device | DataStream | Checkpoints> =>
   Effect.gen(function*() {
     const data = yield* DataStream
@@ -204,6 +215,14 @@ const trainArm = (
       steps,
       evalEvery: config.evaluations === 0 ? 0 : Math.max(1, Math.floor(steps / config.evaluations))
     })
+    // a trained model may have more entries than its tokenizer: rows of padding
+    const fewer = (initial?.config.vocabSize ?? Infinity) < data.tokenizer.vocabSize
+    if (fewer || (initial?.tokenizer !== undefined && initial.tokenizer !== data.tokenizer.toJSON())) {
+      return yield* problem(
+        `the tokenizer of initialFrom (${initial!.path}) is not the one of the data: tokenize the data with ` +
+          `--tokenizer ${initial!.path}/tokenizer.json`
+      )
+    }
     // before the weights are allocated, which the Trainer finds done
     yield* checkFits(
       plan.model,
@@ -316,7 +335,12 @@ const trainArm = (
         tokens: steps * tokensPerStep
       }
     }).pipe(Effect.provide(
-      Trainer.layer(training).pipe(Layer.provideMerge(Model.layer(plan.model, { seed, precision: config.precision, recompute: config.recompute })))
+      Trainer.layer(training).pipe(Layer.provideMerge(
+        Model.layer(plan.model, { seed, precision: config.precision, recompute: config.recompute }).pipe(
+          // a resumed run goes over these with its checkpoint
+          Layer.tap((context) => initial === undefined ? Effect.void : Context.get(context, Model).importTensors(initial.tensors))
+        )
+      ))
     ))
   })
 
@@ -451,6 +475,8 @@ export const run = (
     const path = yield* Path.Path
     const began = performance.now()
     const names = yield* armNames(config)
+    const initial = config.initialFrom === undefined ? undefined : yield* loadInitial(config.initialFrom)
+    if (initial !== undefined) yield* checkInitial(config, names, initial)
     const outDir = options.outDir
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, config, names, options)
 
@@ -494,12 +520,12 @@ export const run = (
             stores.set(key, store)
             const result = yield* Effect.gen(function*() {
               const data = yield* DataStream
-              const plan = armsOf(config, names, data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
+              const plan = armsOf(config, names, initial?.config.vocabSize ?? data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
               const metrics = metricsOf.get(key) ??
                 (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
               metricsOf.set(key, metrics)
               return yield* trainArm(plan, config, seed, metrics, (event) =>
-                onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage)
+                onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
             }).pipe(Effect.provide(store), Effect.provide(stream))
             if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
             finished.set(key, result)

@@ -140,6 +140,31 @@ it("a run interrupted in its second arm goes on there and reports what an uninte
   expect(other.message).toContain("another configuration")
 }, 120_000)
 
+it("training goes on from another run's weights, for one arm with the same model and tokenizer", async () => {
+  const outDir = join(root, "first")
+  const first = await Effect.runPromise(run(config({ arms: ["sinks"] }), { outDir }))
+  const initialFrom = join(outDir, "seed-1/sinks")
+  const training = new TrainConfig({ ...config().training, steps: 10 })
+  // the vocabulary follows the tokenizer
+  const model = new ModelConfig({ ...miniatureModel, vocabSize: 256 })
+  const losses = async (overrides: object) => {
+    const report = await Effect.runPromise(run(config({ arms: ["sinks"], model, training, ...overrides })))
+    return report.perSeed[0]!.curves.find((c) => c.name === "train")!.points.map((p) => p.loss)
+  }
+  const [fresh, continued] = [await losses({}), await losses({ initialFrom })]
+  const last = first.perSeed[0]!.curves.find((c) => c.name === "train")!.points.at(-1)!.loss
+  expect(fresh[0]!).toBeGreaterThan(last + 1)
+  expect(continued[0]!).toBeLessThan(last + 0.5)
+
+  const refusal = async (overrides: object) =>
+    (await Effect.runPromise(Effect.flip(run(config({ arms: ["sinks"], model, initialFrom, ...overrides }))))).message
+  expect(await refusal({ arms: ["sinks", "standard"] })).toContain("initialFrom starts one arm, and there are sinks, standard")
+  expect(await refusal({ model: new ModelConfig({ ...model, ropeTheta: 500 }) })).toContain("model is not the one of initialFrom")
+  expect(await refusal({ initialFrom: join(root, "nowhere") })).toContain("there is no such folder")
+  const bpe = new DataConfig({ ...config().data, tokenizer: "bpe", vocabSize: 200, singleSequences: 40 })
+  expect(await refusal({ data: bpe })).toContain("tokenizer of initialFrom")
+}, 120_000)
+
 const exists = (file: string, needle: string): boolean => {
   try {
     return readFileSync(file, "utf8").includes(needle)

@@ -10,10 +10,12 @@ import * as Pretrain from "../../pipelines/pretrain.ts"
 import * as Render from "../../pipelines/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
+import { loadInitial } from "../Import.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
+import * as TokenShards from "../TokenShards.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 
@@ -91,9 +93,20 @@ const configOf = (options: PretrainOptions, folder: string) =>
       }
       yield* Config.unknownOption("pretrain", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
+      const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, preset) as {
+        readonly data?: { readonly data?: unknown }
+        readonly model?: unknown
+        readonly initialFrom?: unknown
+      }
+      const paths = [given.data?.data ?? []].flat().filter((path) => typeof path === "string")
+      // the defaults are those of the experiment on text; a corpus of tokens, and a trained model, bring their own
+      const tokens = !options.resume && (yield* Effect.exists(paths, (path) => TokenShards.isTokens(path)))
+      const initial = typeof given.initialFrom === "string" && given.model === undefined
+        ? { model: Schema.encodeSync(ModelConfig)((yield* loadInitial(given.initialFrom)).config) }
+        : {}
       return yield* decodeConfig(
         Pretrain.PretrainConfig,
-        [file, flags, ...overrides].reduce<unknown>(Config.merge, { ...base, ...preset })
+        Config.merge({ ...base, ...(tokens ? { data: {}, training: {} } : {}), ...preset, ...initial }, given)
       )
     })
     return yield* Effect.mapError(decoded, Edge.usage)
