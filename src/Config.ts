@@ -36,14 +36,22 @@ export const nearest = (word: string, known: ReadonlyArray<string>): string | un
   return best
 }
 
-/** The fields of a struct, or of every struct in a union (an optional one is a union with undefined). */
+/** The fields of a struct, of every struct in a union (an optional one is a union with undefined), or in a list. */
 const fieldsOf = (ast: AST.AST): ReadonlyArray<AST.PropertySignature> =>
-  AST.isUnion(ast) ? ast.types.flatMap(fieldsOf) : AST.getPropertySignatures(ast)
+  AST.isUnion(ast)
+    ? ast.types.flatMap(fieldsOf)
+    : AST.isTupleType(ast)
+    ? [...ast.elements, ...ast.rest].flatMap(({ type }) => fieldsOf(type))
+    : AST.getPropertySignatures(ast)
 
 /** The keys that an encoded value may have at `path`, empty where it is no struct. */
 const keysAt = (ast: AST.AST, path: ReadonlyArray<PropertyKey>): ReadonlyArray<string> => {
   let fields = fieldsOf(AST.encodedAST(ast))
-  for (const key of path) fields = fields.filter(({ name }) => name === key).flatMap(({ type }) => fieldsOf(type))
+  for (const key of path) {
+    // a place in a list holds what the list's items hold, which are found already
+    if (typeof key === "number") continue
+    fields = fields.filter(({ name }) => name === key).flatMap(({ type }) => fieldsOf(type))
+  }
   return fields.map(({ name }) => String(name))
 }
 

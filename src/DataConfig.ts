@@ -66,8 +66,9 @@ const fields = {
    */
   data: Schema.optional(Schema.Union(Schema.NonEmptyString, Schema.NonEmptyArray(Schema.NonEmptyString))),
   /**
-   * `bpe` trains one on the text used, `bytes` needs none, anything else is the path of a `tokenizer.json`. Default:
-   * `bpe` for text, the one they were made with for tokens; shards of nanoGPT and llm.c must be told theirs.
+   * `bpe` trains one on the text used, `bytes` needs none, `gpt2` is GPT-2's, anything else is the path of a
+   * `tokenizer.json`. Default: `bpe` for text, the one they were made with for tokens, `gpt2` for shards of nanoGPT and
+   * llm.c.
    */
   tokenizer: Schema.optional(Schema.NonEmptyString),
   /** Entries of a `bpe` tokenizer, at most. `bytes` always has 256; a `tokenizer.json` says itself. Default 256. */
@@ -88,7 +89,7 @@ const fields = {
   /** Exposures of each repeated sequence in an epoch. Default 48. */
   repeats: Schema.optional(positive),
   /** Several groups of repeated sequences or documents instead, each with its own number of exposures. */
-  repeat: Schema.optional(Schema.NonEmptyArray(RepeatGroup)),
+  repeat: Schema.optional(Schema.Array(RepeatGroup)),
   /** Sequences never trained on, for validation; of `all`, as many as are validated on at most. Default 512. */
   heldOutSequences: Schema.optional(count),
   /**
@@ -98,9 +99,9 @@ const fields = {
    */
   heldOutFraction: Schema.optional(Schema.Number.pipe(Schema.between(0, 1))),
   /** Of `all`: how much of each source an epoch holds. Sources without `epochs` are seen once. Default: all once. */
-  sources: Schema.optional(Schema.NonEmptyArray(MixtureSource)),
+  sources: Schema.optional(Schema.Array(MixtureSource)),
   /** Sequences put in between. Default none. */
-  canaries: Schema.optional(Schema.NonEmptyArray(Canary)),
+  canaries: Schema.optional(Schema.Array(Canary)),
   /**
    * Which exposures of the repeated sequences and canaries are in the plan: `repeats` all of them, `deduplicated` one
    * each, `neverRepeated` none. The sequences and their ids are the same in each. Default `repeats`.
@@ -145,7 +146,7 @@ export class DataConfig extends Schema.Class<DataConfig>("DataConfig")(
       "repeat and repeatedSequences are two ways to say what is repeated: leave one out, or set repeatedSequences to 0"
     ),
     Schema.filter((c) =>
-      c.sources === undefined || new Set(c.sources.map((s) => s.weight === undefined)).size === 1 ||
+      c.sources === undefined || new Set(c.sources.map((s) => s.weight === undefined)).size < 2 ||
       "sources must all have a weight, or all have epochs: weights share out the epoch's tokens, epochs set them"
     ),
     Schema.filter((c) =>

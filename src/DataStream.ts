@@ -120,11 +120,18 @@ const fromFile = (path: string) =>
     Effect.mapError(({ cause, detail }) =>
       new DataError({
         path,
-        detail: `no tokenizer: ${detail}. Set tokenizer to "bpe", "bytes", or the path of a tokenizer.json`,
+        detail: `no tokenizer: ${detail}. Set tokenizer to "bpe", "bytes", "gpt2", or the path of a tokenizer.json`,
         cause
       })
     )
   )
+
+/** A tokenizer that is not trained here. */
+const namedTokenizer = (name: string): Effect.Effect<Tokenizer.Tokenizer, DataError, FileSystem.FileSystem> =>
+  name === "bytes" ? Effect.succeed(Tokenizer.bytes) : name === "gpt2" ? Tokenizer.gpt2 : fromFile(name)
+
+/** The token between documents in shards of nanoGPT and llm.c. */
+const GPT2_END = 50256
 
 /** Text, tokenized as the plan needs it. */
 const loadText = Effect.fnUntraced(function*<R>(
@@ -160,7 +167,7 @@ const partsOf = (parts: ReadonlyArray<readonly [path: string, documents: number]
 const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerOptions) {
   yield* checkTokenizer(config)
   const tokenizer = config.tokenizer ?? "bpe"
-  const fixed = tokenizer === "bpe" ? undefined : tokenizer === "bytes" ? Tokenizer.bytes : yield* fromFile(tokenizer)
+  const fixed = tokenizer === "bpe" ? undefined : yield* namedTokenizer(tokenizer)
   const paths = typeof config.data === "string" ? [config.data] : config.data ?? [undefined]
   const corpora = yield* Effect.forEach(paths, (path) => Corpus.documents(path))
   const parts = partsOf(corpora.map((documents, i) => [paths[i] ?? Corpus.DEFAULT_CORPUS, documents.length]))
@@ -174,27 +181,29 @@ const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerO
   })
 })
 
-/** The tokenizer that a configuration names for the shards of others, which do not name theirs. */
-const foreignTokenizer = ({ tokenizer }: DataConfig, path: string) =>
-  tokenizer === undefined || tokenizer === "bpe"
-    ? Effect.fail(
-      new DataError({
-        path,
-        detail: `these shards do not say which tokenizer made them: set tokenizer to the path of its tokenizer.json, ` +
-          `or to "bytes"`
-      })
-    )
-    : tokenizer === "bytes"
-    ? Effect.succeed(Tokenizer.bytes)
-    : fromFile(tokenizer)
+/** The tokenizer of the shards of others, which do not name it: what the configuration says, else GPT-2's. */
+const foreignTokenizer = Effect.fnUntraced(function*(config: DataConfig, path: string, divided: boolean) {
+  const { endOfText, tokenizer } = config
+  if (tokenizer !== undefined && tokenizer !== "bpe") return yield* namedTokenizer(tokenizer)
+  if (tokenizer === undefined && divided && (endOfText ?? GPT2_END) === GPT2_END) return yield* Tokenizer.gpt2
+  const why = tokenizer === "bpe" || divided ? "" : `, and they have no end-of-text token ${endOfText ?? GPT2_END} of GPT-2`
+  return yield* new DataError({
+    path,
+    detail: `these shards do not say which tokenizer made them${why}: set tokenizer to the path of its tokenizer.json, ` +
+      `to "gpt2" or "bytes"`
+  })
+})
 
 /** Token shards, one or several that were made with the same tokenizer. */
 const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, config: DataConfig) {
   const opened: Array<TokenShards.TokenShards> = []
   let tokenizer: Tokenizer.Tokenizer | undefined
   for (const path of paths) {
-    const endOfText = config.endOfText === undefined ? {} : { endOfText: config.endOfText }
-    const named = config.tokenizer === undefined ? {} : { vocabSize: (yield* foreignTokenizer(config, path)).vocabSize }
+    // Without a tokenizer the vocabulary is not known yet: 16 bits hold no more.
+    const endOfText = config.endOfText === undefined ? {} : { endOfText: config.endOfText, vocabSize: 2 ** 16 }
+    const named = config.tokenizer === undefined || config.tokenizer === "bpe"
+      ? {}
+      : { vocabSize: (yield* namedTokenizer(config.tokenizer)).vocabSize }
     const shards = yield* Effect.acquireRelease(
       TokenShards.open(path, { ...endOfText, ...named }),
       ({ close }) => Effect.sync(close)
@@ -213,7 +222,7 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
       return yield* new DataError({ path, detail: `was made with another tokenizer than ${paths[0]}` })
     }
     tokenizer ??= shards.tokenizer === undefined
-      ? yield* foreignTokenizer(config, path)
+      ? yield* foreignTokenizer(config, path, shards.documents > shards.sources.length)
       : yield* Tokenizer.fromJSON(shards.tokenizer).pipe(
         Effect.mapError(({ cause, detail }) => new DataError({ path, detail: `no tokenizer: ${detail}`, cause }))
       )

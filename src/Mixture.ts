@@ -68,7 +68,7 @@ export const exposures = (
   seed: number
 ): Uint32Array | string => {
   const times = new Uint32Array(corpus.documents).fill(1)
-  if (mixture === undefined) return times
+  if (mixture === undefined || mixture.length === 0) return times
   const entries = assign(corpus, parts, mixture)
   if (typeof entries === "string") return entries
   const available = new Float64Array(mixture.length)

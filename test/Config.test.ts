@@ -49,6 +49,14 @@ describe("decodeConfig", () => {
     ])
   })
 
+  it("knows the keys of what stands in a list", () => {
+    const List = Schema.Struct({
+      items: Schema.optional(Schema.Array(Schema.Struct({ weight: Schema.Number }).pipe(Schema.filter(() => true))))
+    })
+    const error = Effect.runSync(Effect.flip(decodeConfig(List, { items: [{ weight: 1 }, { weight: 2, wieght: 2 }] })))
+    expect(error.message).toContain("items.1.wieght: is not a known key. Did you mean weight?")
+  })
+
   it("passes on what a check over several fields says", () => {
     expect(problems({ steps: 100 })).toEqual(["steps must be below 100"])
   })

@@ -151,11 +151,12 @@ describe("token shards on disk", () => {
     )
   })
 
-  it("of nanoGPT need a tokenizer, and are divided by end-of-text tokens", async () => {
+  it("of nanoGPT are divided by end-of-text tokens, and made with GPT-2's tokenizer unless told", async () => {
     const file = join(root, "train.bin")
     const ids = texts.slice(0, 8).flatMap(({ text }) => [...Tokenizer.bytes.encode(text), 0])
     writeFileSync(file, Uint16Array.from(ids))
-    expect(await failure({ data: file })).toContain("set tokenizer to the path of its tokenizer.json")
+    expect(await failure({ data: file })).toMatch(/no end-of-text token 50256 of GPT-2: set tokenizer to the path/)
+    expect(await failure({ data: file, endOfText: 0 })).toContain("do not say which tokenizer made them:")
     const service = await load({ data: file, tokenizer: "bytes", endOfText: 0, heldOutFraction: 0 })
     expect(service.report).toMatchObject({
       documents: 8,
@@ -166,6 +167,11 @@ describe("token shards on disk", () => {
       bytes: undefined
     })
     expect(service.tokenizer.vocabSize).toBe(256)
+    const gpt2 = join(root, "gpt2.bin")
+    writeFileSync(gpt2, Uint16Array.of(15496, 995, 50256, 31373, 50256))
+    const hello = await load({ data: gpt2, heldOutFraction: 0 })
+    const first = hello.split("singles").find(({ document }) => document === "gpt2.bin#1")!
+    expect(hello.tokenizer.decode(first.tokens)).toBe("Hello world<|endoftext|>")
     const big = join(root, "big.bin")
     writeFileSync(big, Uint16Array.of(5, 700, 8, 0))
     expect(await failure({ data: big, tokenizer: "bytes", endOfText: 0 })).toContain("700")
