@@ -99,16 +99,22 @@ const writer = () => {
     return length - more
   }
   const encoder = new TextEncoder()
+  /** `put` sees where it may write only when there is room, since making room moves everything. */
+  const number = (size: number, put: (view: DataView, at: number, value: number) => void) => (value: number): void => {
+    const at = room(size)
+    put(view, at, value)
+  }
   const it = {
-    u8: (value: number) => view.setUint8(room(1), value),
-    u32: (value: number) => view.setUint32(room(4), value, true),
-    i32: (value: number) => view.setInt32(room(4), value, true),
-    f32: (value: number) => view.setFloat32(room(4), value, true),
-    u64: (value: number) => view.setBigUint64(room(8), BigInt(value), true),
+    u8: number(1, (view, at, value) => view.setUint8(at, value)),
+    u32: number(4, (view, at, value) => view.setUint32(at, value, true)),
+    i32: number(4, (view, at, value) => view.setInt32(at, value, true)),
+    f32: number(4, (view, at, value) => view.setFloat32(at, value, true)),
+    u64: number(8, (view, at, value) => view.setBigUint64(at, BigInt(value), true)),
     string: (text: string) => {
       const utf8 = encoder.encode(text)
       it.u64(utf8.length)
-      bytes.set(utf8, room(utf8.length))
+      const at = room(utf8.length)
+      bytes.set(utf8, at)
     },
     pad: () => void room(aligned(length) - length),
     done: () => bytes.subarray(0, length)

@@ -1,10 +1,11 @@
 /**
  * Models made elsewhere: a Llama as Hugging Face has it becomes a checkpoint here, with a fresh pool of sinks if wanted,
- * so that pretraining goes on from it.
+ * so that pretraining goes on from it; a model of the reference implementation comes with the sinks it has.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
+import { parse as parseYaml } from "yaml"
 import * as Checkpoints from "./Checkpoints.ts"
 import { decodeConfig } from "./Config.ts"
 import { CheckpointError, type DataError } from "./Errors.ts"
@@ -13,7 +14,8 @@ import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggin
 import { ModelConfig } from "./ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
-import { SinkConfig } from "./Sink.ts"
+import { fromLitgpt, isLitgpt } from "./SeqTd.ts"
+import type { SinkConfig } from "./Sink.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -27,6 +29,8 @@ export interface InitialModel {
   /** The folder that it was read from, and the step it was saved at; a foreign one has none. */
   readonly path: string
   readonly step: number | undefined
+  /** What a user should know about it. */
+  readonly notes: ReadonlyArray<string>
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -106,43 +110,96 @@ const jsonOf = Effect.fnUntraced(function*(path: string) {
   })
 })
 
-/** The tensors of a folder: `model.safetensors`, or the files that `model.safetensors.index.json` names. */
-const tensorsOf = Effect.fnUntraced(function*(folder: string) {
+/** The tensors of a folder: `<stem>.safetensors`, or the files that `<stem>.safetensors.index.json` names. */
+const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArray<string>) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
-  const whole = paths.join(folder, "model.safetensors")
-  if (yield* Effect.mapError(fs.exists(whole), Safetensors.unreadable(whole))) return yield* Safetensors.read(whole)
-  const path = paths.join(folder, "model.safetensors.index.json")
-  const index = yield* jsonOf(path)
-  if (index === undefined) {
-    const detail = "holds neither model.safetensors nor model.safetensors.index.json. Weights in other formats must be " +
-      "converted to safetensors first"
-    return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
+  const names = yield* Effect.mapError(fs.readDirectory(folder), Safetensors.unreadable(folder))
+  for (const stem of stems) {
+    const whole = `${stem}.safetensors`
+    if (names.includes(whole)) return yield* Safetensors.read(paths.join(folder, whole))
+    if (!names.includes(`${whole}.index.json`)) continue
+    const path = paths.join(folder, `${whole}.index.json`)
+    const index = yield* jsonOf(path)
+    return yield* Safetensors.readShards(index, path, (file) => Safetensors.read(paths.join(folder, file)))
   }
-  return yield* Safetensors.readShards(index, path, (file) => Safetensors.read(paths.join(folder, file)))
+  const pickled = names.find((name) => /\.(pth|pt|bin|ckpt)$/.test(name))
+  const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` + (pickled === undefined
+    ? "Put the weights there as safetensors"
+    : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
+      `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
+      `weights_only=True)["model"].items()}, "${stems[0]}.safetensors")`)
+  return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
 })
 
 /** A Llama as Hugging Face has it: `config.json`, safetensors, and `tokenizer.json` where there is one. */
-const readLlama = Effect.fnUntraced(function*(folder: string) {
+const readLlama = Effect.fnUntraced(function*(folder: string, path: string, json: unknown) {
   const paths = yield* Path.Path
-  const path = paths.join(folder, "config.json")
-  const json = yield* jsonOf(path)
-  if (json === undefined) {
-    const detail = "holds neither a checkpoint of a run (manifest.json) nor a model of Hugging Face's (config.json)"
+  const config = yield* modelConfigOf(json, path)
+  const tensors = yield* checked(config, yield* tensorsOf(folder, ["model"]), folder)
+  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
+  return { config, tensors, tokenizer, path: folder, step: undefined, notes: [] } satisfies InitialModel
+})
+
+/** A model of the reference implementation, under litgpt's names. */
+const readLitgpt = Effect.fnUntraced(function*(
+  folder: string,
+  path: string,
+  json: Readonly<Record<string, unknown>>,
+  idBits: 32 | 64 | undefined
+) {
+  const paths = yield* Path.Path
+  const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+  const given = yield* tensorsOf(folder, ["lit_model", "model"])
+  const { notes, ...found } = yield* Effect.try({
+    try: () => fromLitgpt(json, given, idBits),
+    catch: (cause) => mismatch((cause as Error).message)
+  })
+  const config = yield* Effect.mapError(
+    decodeConfig(ModelConfig, found.config),
+    (error) => mismatch(error.detail.replace(/^the configuration has/, "describes a model with"))
+  )
+  const tensors = yield* checked(config, found.tensors, folder)
+  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
+  return { config, tensors, tokenizer, path: folder, step: undefined, notes } satisfies InitialModel
+})
+
+const yamlOf = Effect.fnUntraced(function*(path: string) {
+  const text = yield* textOf(path)
+  return yield* Effect.try({
+    // no aliases: a small file could stand for a huge one
+    try: () => parseYaml(text ?? "", { maxAliasCount: 0 }) as unknown,
+    catch: (cause) =>
+      new CheckpointError({ reason: "Corrupt", path, detail: `is not YAML: ${(cause as Error).message.split("\n")[0]}` })
+  })
+})
+
+const readForeign = Effect.fnUntraced(function*(
+  folder: string,
+  names: ReadonlyArray<string>,
+  idBits: 32 | 64 | undefined
+) {
+  const paths = yield* Path.Path
+  const file = ["model_config.yaml", "lit_config.json", "config.json"].find((name) => names.includes(name))
+  if (file === undefined) {
+    const detail = "holds no model: neither a checkpoint of a run (manifest.json), nor a Llama (config.json), " +
+      "nor one of SeqTD (model_config.yaml)"
     return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
   }
-  const config = yield* modelConfigOf(json, path)
-  const tensors = yield* checked(config, yield* tensorsOf(folder), folder)
-  return { config, tensors, tokenizer: yield* textOf(paths.join(folder, "tokenizer.json")), path: folder, step: undefined }
+  const path = paths.join(folder, file)
+  const json = file.endsWith(".yaml") ? yield* yamlOf(path) : yield* jsonOf(path)
+  return isLitgpt(json) ? yield* readLitgpt(folder, path, json, idBits) : yield* readLlama(folder, path, json)
 })
 
 /**
  * Reads a model to start from, or to export: the folder of a run (its latest checkpoint), of one checkpoint, of an
- * imported model, or of a plain Llama with `config.json` and safetensors. Whatever has a manifest is verified by it.
+ * imported model, of a plain Llama with `config.json` and safetensors, or of a SeqTD model with `model_config.yaml` (ids
+ * multiplied at `idBits`, default 64). Whatever has a manifest is verified by it.
  * Fails with `CheckpointError`: Missing, Corrupt, or Mismatch where it is no model that can be computed here.
  */
 export const loadInitial = (
-  path: string
+  path: string,
+  options: { readonly idBits?: 32 | 64 } = {}
 ): Effect.Effect<InitialModel, CheckpointError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -152,9 +209,9 @@ export const loadInitial = (
       Safetensors.unreadable(folder)(cause).reason === "Missing"
         ? new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })
         : Safetensors.unreadable(folder)(cause))
-    const foreign = names.includes("config.json") && !names.includes("manifest.json") &&
-      !names.some((name) => name.startsWith("step-"))
-    if (foreign || names.length === 0) return yield* readLlama(folder)
+    if (!names.includes("manifest.json") && !names.some((name) => /^step-\d/.test(name))) {
+      return yield* readForeign(folder, names, options.idBits)
+    }
     const saved = yield* Checkpoints.loadModel(folder)
     const config = yield* modelConfigOf(saved.config, paths.join(saved.path, "config.json"))
     return {
@@ -162,7 +219,8 @@ export const loadInitial = (
       tensors: yield* checked(config, saved.model, saved.path),
       tokenizer: saved.tokenizer,
       path: saved.path,
-      step: saved.step
+      step: saved.step,
+      notes: []
     }
   })
 
@@ -210,6 +268,8 @@ export interface ImportOptions {
   readonly sinks?: SinkConfig
   /** Of the fresh sinks. Default 0. */
   readonly seed?: number
+  /** Of a SeqTD model: the width at which ids were multiplied. Default 64. */
+  readonly idBits?: 32 | 64
   readonly maxShardBytes?: number
 }
 
@@ -225,6 +285,8 @@ export interface ImportReport {
   readonly pool: number
   readonly active: number
   readonly tokenizer: boolean
+  /** What a user should know. */
+  readonly notes: ReadonlyArray<string>
 }
 
 /**
@@ -238,7 +300,7 @@ export const importModel = (
   options: ImportOptions = {}
 ): Effect.Effect<ImportReport, CheckpointError | DataError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const initial = yield* loadInitial(from)
+    const initial = yield* loadInitial(from, options.idBits === undefined ? {} : { idBits: options.idBits })
     if (options.sinks !== undefined && initial.config.sinks !== undefined) {
       const detail = `has a pool of ${initial.config.pool} sinks already: import it without --pool`
       return yield* new CheckpointError({ reason: "Mismatch", path: initial.path, detail })
@@ -260,6 +322,13 @@ export const importModel = (
       general: config.general,
       pool: config.pool,
       active: config.sinks?.active ?? 0,
-      tokenizer: initial.tokenizer !== undefined
+      tokenizer: initial.tokenizer !== undefined,
+      notes: [
+        ...initial.notes,
+        ...(options.sinks === undefined
+          ? []
+          : ["the sinks' down-projections start at 0: with sinks off or on, the model computes at first what it did"]),
+        ...(initial.tokenizer === undefined ? ["there is no tokenizer.json: none goes along"] : [])
+      ]
     }
   })

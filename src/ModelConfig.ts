@@ -102,6 +102,9 @@ export class ModelConfig extends Schema.Class<ModelConfig>("ModelConfig")(
   }
 }
 
+/** A configuration before decoding. */
+export type ModelConfigInput = Schema.Schema.Encoded<typeof ModelConfig>
+
 const smol = (c: {
   layers: number
   width: number
@@ -150,7 +153,7 @@ export const presets = {
     ropeTheta: 100000,
     tieWordEmbeddings: false,
     initializerRange: 0.02,
-    sinks: new SinkConfig({ pool: 7692, active: 100, block: 1, assignment: "reference" })
+    sinks: new SinkConfig({ pool: 7692, active: 100, block: 1, assignment: "reference", maskProbability: 0.013 })
   })
 } as const
 

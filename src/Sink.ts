@@ -28,7 +28,12 @@ export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
   /** Key of the permutation: two models with other seeds share out sinks independently. Default 0. */
   seed: Schema.optionalWith(Schema.Int, { default: () => 0 }),
   /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
-  referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const })
+  referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const }),
+  /**
+   * Not for `permutation`: the probability itself, where `active / pool` is not bit for bit the one that a model was
+   * trained with. Default active / pool.
+   */
+  maskProbability: Schema.optional(Schema.Number.pipe(Schema.greaterThan(0), Schema.lessThanOrEqualTo(1)))
 }) {
   /** Units: blocks of neurons that are on or off together. */
   get units(): number {
@@ -40,13 +45,16 @@ export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
   }
   /** Share of the pool an id lights (`p_mem` of the reference). */
   get probability(): number {
-    return this.active / this.pool
+    return this.maskProbability ?? this.active / this.pool
   }
   /** What is wrong with the combination of fields, or undefined. */
   get problem(): string | undefined {
     if (this.pool % this.block !== 0) return `sinks.pool ${this.pool} must be a multiple of sinks.block ${this.block}`
     if (this.pool % 4 !== 0) return `sinks.pool ${this.pool} must be a multiple of 4`
     if (this.active > this.pool) return `sinks.active ${this.active} must be at most sinks.pool ${this.pool}`
+    if (this.assignment === "permutation" && this.maskProbability !== undefined) {
+      return `sinks.maskProbability goes with the assignments "bernoulli" and "reference"`
+    }
     if (this.assignment === "permutation" && this.active % this.block !== 0) {
       return `sinks.active ${this.active} must be a multiple of sinks.block ${this.block}`
     }

@@ -1,0 +1,54 @@
+/** `memsinks import`: make a model from elsewhere a checkpoint to go on from. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { decodeConfig } from "../Config.ts"
+import { importModel, type ImportReport } from "../Import.ts"
+import { SinkConfig } from "../Sink.ts"
+import * as Edge from "./Edge.ts"
+
+export interface ImportCommand {
+  readonly from: string
+  readonly out: string
+  readonly pool: Option.Option<number>
+  readonly active: Option.Option<number>
+  readonly block: Option.Option<number>
+  readonly seed: Option.Option<number>
+  readonly idBits: Option.Option<"32" | "64">
+  readonly json: boolean
+}
+
+const sinksOf = ({ active, block, pool }: ImportCommand) => {
+  if (Option.isNone(pool) && Option.isNone(active) && Option.isNone(block)) return Effect.succeed(undefined)
+  return Option.isNone(pool) || Option.isNone(active)
+    ? Effect.fail(Edge.usage({
+      message: "a fresh pool needs --pool (sinks in every MLP) and --active (sinks that an id lights), e.g. 2048 and 32"
+    }))
+    : decodeConfig(SinkConfig, {
+      pool: pool.value,
+      active: active.value,
+      ...(Option.isSome(block) ? { block: block.value } : {})
+    })
+}
+
+const count = (n: number) => n.toLocaleString("en")
+
+/** For people. */
+export const format = (report: ImportReport): string =>
+  [
+    `${report.path}: ${count(report.parameters)} parameters, ${report.layers} layers of width ${report.hiddenSize}`,
+    `every MLP: ${count(report.general)} general neurons, ` +
+    (report.pool === 0 ? "no sinks" : `${count(report.pool)} sinks, ${count(report.active)} of them an id's`),
+    ...report.notes.map((note) => `note: ${note}`)
+  ].join("\n")
+
+/** Imports and prints what was read. */
+export const runImport = (options: ImportCommand) =>
+  Effect.gen(function*() {
+    const sinks = yield* sinksOf(options)
+    const report = yield* importModel(options.from, options.out, {
+      ...(sinks === undefined ? {} : { sinks }),
+      ...(Option.isSome(options.seed) ? { seed: options.seed.value } : {}),
+      ...(Option.isSome(options.idBits) ? { idBits: options.idBits.value === "32" ? 32 : 64 } : {})
+    })
+    yield* Edge.print(options.json ? JSON.stringify(report) : format(report))
+  })
