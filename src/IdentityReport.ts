@@ -1,6 +1,6 @@
 /**
- * What a choice of identity means for a corpus, before training: how many ids there are, what repeats, and how sinks are
- * shared by them. Pure: it reads lengths, sources and hashes, and words only for a few examples.
+ * What a choice of identity means for a corpus, before training: how many ids there are, what repeats, and how they
+ * share sinks. Pure: it reads lengths, sources and hashes, and words only for a few examples.
  */
 import { documentIds, type Identity, identities } from "./Identity.ts"
 import type { TokenDocuments } from "./Pieces.ts"
@@ -209,7 +209,8 @@ const summaryOf = (identity: Identity, ids: Ids): IdentitySummary => {
     bin.tokens += tokens
     most = Math.max(most, exposures)
   })
-  const sum = (of: ReadonlyArray<RepeatBin>, field: "ids" | "tokens"): number => of.reduce((n, bin) => n + bin[field], 0)
+  const sum = (of: ReadonlyArray<RepeatBin>, field: "ids" | "tokens"): number =>
+    of.reduce((n, bin) => n + bin[field], 0)
   return {
     identity,
     ids: sum(repeats, "ids"),
@@ -463,8 +464,10 @@ export const identityReport = (
 const count = (n: number): string => Math.round(n).toLocaleString("en-US")
 const percent = (share: number): string =>
   `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : share < 0.01 || share > 0.99 ? 2 : 1)} %`
-const few = (n: number): string =>
-  n === 0 ? "0" : n >= 100 ? count(n) : n < 0.01 ? "under .01" : n.toPrecision(2).replace(/^0\./, ".").replace(/\.0$/, "")
+const few = (n: number): string => {
+  if (n === 0 || n >= 100) return count(n)
+  return n < 0.01 ? "under .01" : n.toPrecision(2).replace(/^0\./, ".").replace(/\.0$/, "")
+}
 const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`
 
 /** Columns as wide as their widest cell: the first to the left, the others to the right. */

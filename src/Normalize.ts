@@ -39,8 +39,8 @@ const normalizeAscii = (text: string): string => {
  * 2. Unicode NFKC: full-width letters, ligatures, superscripts and accents in either encoding become the plain ones;
  * 3. lower case, of no locale (`ß` and `SS` stay apart);
  * 4. every run of what is no letter, mark or digit (white space, punctuation, symbols, control characters) becomes one
- *    space, none at the ends: `“Don’t”, she said` is `don t she said`. A text that has no letter or digit at all keeps its
- *    punctuation, and only its white space is joined, so that such texts stay apart.
+ *    space, none at the ends: `“Don’t”, she said` is `don t she said`. A text that has no letter or digit at all keeps
+ *    its punctuation, and only its white space is joined, so that such texts stay apart.
  *
  * Normalizing twice changes nothing. Characters newer than the Unicode version of the runtime count as symbols.
  */

@@ -11,7 +11,8 @@ const WORDS = "the of and to in that is was for on with as it be by at from this
 /** Texts of the fixed seed: `words` words each. */
 const texts = (count: number, words: number, seed = 1): ReadonlyArray<string> => {
   const draw = random(seed, "texts")
-  return Array.from({ length: count }, () => Array.from({ length: words }, () => WORDS[draw.below(WORDS.length)]).join(" "))
+  const word = (): string => WORDS[draw.below(WORDS.length)]
+  return Array.from({ length: count }, () => Array.from({ length: words }, word).join(" "))
 }
 
 const bitCount = (x: bigint): number => x.toString(2).replaceAll("0", "").length
@@ -271,7 +272,8 @@ describe("near-duplicate clusters", () => {
     const hex = (text: string) => [...sign(normalize(text))].map((byte) => byte.toString(16).padStart(2, "0")).join("")
     expect(hex("one two three four five six seven").slice(0, 32)).toBe("2ed03f1f5a636af6b6b453a92b3fc63e")
     expect(hex("").slice(0, 32)).toBe("065d92d6c63eb39a5a0477d83919f342")
-    expect(Identity.hash64(hex("the quick brown fox jumps over the lazy dog ".repeat(3) + "東京"))).toBe(0x12dc4e754a95877an)
+    const long = "the quick brown fox jumps over the lazy dog ".repeat(3) + "東京"
+    expect(Identity.hash64(hex(long))).toBe(0x12dc4e754a95877an)
   })
 
   it("are numbered by their first document, and join friends of friends", () => {

@@ -107,7 +107,8 @@ describe("the identity report", () => {
     expect([others.documents, ...others.members.map(({ document }) => document)]).toEqual([3, 0, 2, 5])
     // two rows of doc1, twenty times each
     const row = report("row", { exposures })
-    expect(row.repeats.find(({ from }) => from === 11)).toEqual({ from: 11, to: 100, ids: 2, exposures: 40, tokens: 1000 })
+    expect(row.repeats.find(({ from }) => from === 11))
+      .toEqual({ from: 11, to: 100, ids: 2, exposures: 40, tokens: 1000 })
   })
 
   it("shows clusters of near-duplicates, other texts before exact repeats", () => {
@@ -115,7 +116,8 @@ describe("the identity report", () => {
     expect(near).toMatchObject({ clusters: 2, documents: 6, exactRepeats: 2 })
     expect(near!.examples.map(({ documents, members }) => [documents, ...members.map(({ document }) => document)]))
       .toEqual([[4, 0, 3, 2], [2, 6, 7]])
-    expect(near!.examples[0].members[1]).toMatchObject({ name: "doc3", text: expect.stringMatching(/^text 3 of words/) })
+    expect(near!.examples[0].members[1])
+      .toMatchObject({ name: "doc3", text: expect.stringMatching(/^text 3 of words/) })
     expect(near!.examples[0].members[1].text.length).toBeLessThanOrEqual(80)
   })
 })
@@ -183,7 +185,8 @@ describe("the report on sinks", () => {
 
   it("draws the sinks of a part of the ids where there are very many", () => {
     const { sinks } = report("document", { sinks: new SinkConfig({ pool: 16_000, active: 4000 }) }, distinct(9000))
-    expect(sinks!.all).toMatchObject({ ids: 9000, mostLit: null, fitting: { counted: null }, ownSink: { counted: null } })
+    expect(sinks!.all)
+      .toMatchObject({ ids: 9000, mostLit: null, fitting: { counted: null }, ownSink: { counted: null } })
     const { counted, expected } = sinks!.all.othersPerSink
     expect(expected).toBeCloseTo(8999 / 4, 9)
     expect(Math.abs(counted! / expected - 1)).toBeLessThan(0.01)
@@ -195,8 +198,8 @@ describe("the report in words", () => {
     const found = report("document", { sinks: new SinkConfig({ pool: 512, active: 64 }) }, distinct(300))
     const { poolForFewerThanOne, poolForFitting } = found.sinks!.all
     expect(formatIdentityReport(found)).toContain(
-      `    sinks.pool would have to be ${poolForFewerThanOne.toLocaleString("en-US")} for fewer than one other a sink, ` +
-        `${poolForFitting.toLocaleString("en-US")} for the sinks of 95 % to fit\n`
+      `    sinks.pool would have to be ${poolForFewerThanOne.toLocaleString("en-US")} for fewer than one other ` +
+        `a sink, ${poolForFitting.toLocaleString("en-US")} for the sinks of 95 % to fit\n`
     )
   })
 

@@ -14,7 +14,12 @@ const folder = mkdtempSync(join(tmpdir(), "memsinks-identity-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** Token shards of bytes, as `memsinks tokenize` lays them out. */
-const texts = ["Four score and seven years ago", "FOUR score, and seven years ago!", "Ask not what", "Four score and ten years ago"]
+const texts = [
+  "Four score and seven years ago",
+  "FOUR score, and seven years ago!",
+  "Ask not what",
+  "Four score and ten years ago"
+]
 const near = [0, 0, 2, 0]
 const encoded = texts.map((text) => [...Tokenizer.bytes.encode(text)])
 const index = new DataView(new ArrayBuffer(32 * texts.length))
@@ -108,12 +113,15 @@ describe("memsinks identity", () => {
 
   it("says what is missing or wrong, and what to do", async () => {
     expect(await run({ data: foreign })).toMatch(/^2 documents, \d tokens; identity document: /)
-    expect(await run({ data: foreign, identity: Option.some("near") })).toMatch(/foreign\.bin: .* near-duplicates: tokenize/)
-    expect(await run({ data: foreign, identity: Option.some("content") })).toMatch(/foreign\.bin: .* hashes .*: tokenize/)
+    expect(await run({ data: foreign, identity: Option.some("near") }))
+      .toMatch(/foreign\.bin: .* near-duplicates: tokenize/)
+    expect(await run({ data: foreign, identity: Option.some("content") }))
+      .toMatch(/foreign\.bin: .* hashes .*: tokenize/)
     expect(await run({ data: join(folder, "gone") })).toMatch(/^DataError: .*gone: .*no such file/)
     expect(await run({ preset: Option.some("smol-135m") }))
       .toMatch(/^Usage: the preset smol-135m has no sinks: give --pool and --active/)
-    expect(await run({ pool: Option.some(100) })).toMatch(/^Usage: sinks\.pool 100 must be a multiple of sinks\.block 16/)
+    expect(await run({ pool: Option.some(100) }))
+      .toMatch(/^Usage: sinks\.pool 100 must be a multiple of sinks\.block 16/)
     expect(await run({ active: Option.some(4096) })).toMatch(/^Usage: sinks\.active 4096 must be at most/)
     expect(await run({ seq: Option.some(0) })).toMatch(/^Usage: --seq must be at least 1, got 0/)
   })

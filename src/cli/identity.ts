@@ -72,8 +72,9 @@ export const identity = (options: IdentityOptions) =>
       return yield* new DataError({
         path: options.data,
         detail: chosen === "near"
-          ? `the shards do not know near-duplicates: tokenize with them, or choose --identity content or document`
-          : `the shards come without hashes of their texts: tokenize the texts with memsinks, or choose --identity document`
+          ? "the shards do not know near-duplicates: tokenize with them, or choose --identity content or document"
+          : "the shards come without hashes of their texts: tokenize the texts with memsinks, or choose " +
+            "--identity document"
       })
     }
     yield* Edge.print(options.json ? JSON.stringify(report) : formatIdentityReport(report))

@@ -1,14 +1,23 @@
 /**
- * How well and how fast near-duplicates are found: `node --import tsx test/bench/near.ts [--million]`. Copies with known
- * edits are planted among pieces of the State of the Union addresses; the Jaccard index of each pair is computed
+ * How well and how fast near-duplicates are found: `node --import tsx test/bench/near.ts [--million]`. Copies with
+ * known edits are planted among pieces of the State of the Union addresses; the Jaccard index of each pair is computed
  * exactly, from sets of strings. `--million` also clusters a million generated documents.
  */
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as Effect from "effect/Effect"
+import { Buffer } from "node:buffer"
 import process from "node:process"
 import { pathToFileURL } from "node:url"
 import * as Corpus from "../../src/Corpus.ts"
-import { type Bands, bandsFor, collisionProbability, hash64, makeNearIndex, makeSigner, normalize } from "../../src/Identity.ts"
+import {
+  type Bands,
+  bandsFor,
+  collisionProbability,
+  hash64,
+  makeNearIndex,
+  makeSigner,
+  normalize
+} from "../../src/Identity.ts"
 import { type Random, random } from "../../src/Random.ts"
 
 /** The Jaccard index of the shingles of two texts, exactly. */
@@ -27,7 +36,8 @@ export const jaccard = (a: string, b: string, shingle = 5): number => {
 
 /** Sentences of words drawn by Zipf's law from a vocabulary of made-up ones: text that no package has to bring. */
 export const generated = (documents: number, words: number, draw: Random): ReadonlyArray<string> => {
-  const vocabulary = Array.from({ length: 4000 }, (_, i) => `${i.toString(26).replace(/\d/g, (d) => "qrstuvwxyz"[+d]!)}a`)
+  const letters = (i: number): string => i.toString(26).replace(/\d/g, (digit) => "qrstuvwxyz"[+digit]!)
+  const vocabulary = Array.from({ length: 4000 }, (_, i) => `${letters(i)}a`)
   const word = (): string => vocabulary[Math.floor(vocabulary.length ** draw.uniform()) - 1]!
   return Array.from({ length: documents }, () =>
     Array.from({ length: words }, (_, i) => i % 12 === 11 ? `${word()}.` : word()).join(" "))
@@ -157,7 +167,8 @@ export const measure = ({ jaccard: truth, texts }: Planted, threshold: number, n
   const slot = (s: number): number => s + (1 - s) / 256
   const enough = numHashes * slot(threshold) - 1e-9
 
-  const share = (of: ReadonlyArray<number>, test: (i: number) => boolean): number => mean(of.map((i) => test(i) ? 1 : 0))
+  const share = (of: ReadonlyArray<number>, test: (i: number) => boolean): number =>
+    mean(of.map((i) => test(i) ? 1 : 0))
   const bins = EDGES.slice(0, -1).map((from, b): Bin => {
     const to = EDGES[b + 1]!
     const members = [...truth.keys()].filter((i) => truth[i]! >= from && truth[i]! < to)
@@ -188,18 +199,21 @@ export const measure = ({ jaccard: truth, texts }: Planted, threshold: number, n
   }
 }
 
-const table = ({ bands, bins, compared, joins, precision, precisionNear, recall, recallAbove, threshold }: Measured) => [
-  `threshold ${threshold}: ${bands.bands} bands of ${bands.rows} rows; recall ${recall.toFixed(3)}, from ` +
-  `${(threshold + 0.05).toFixed(2)} on ${recallAbove.toFixed(3)}; precision ${precision.toFixed(3)}, allowing .05 ` +
-  `${precisionNear.toFixed(3)} (${joins} joins, ${compared} pairs compared)`,
-  "",
-  "| Jaccard | pairs | in a band | 1-(1-s^r)^b | joined | expected |",
-  "|---|---:|---:|---:|---:|---:|",
-  ...bins.map(({ candidates, expected, from, joined, pairs, sCurve, to }) =>
-    `| ${from === 1 ? "1" : `${from.toFixed(2)} to ${to.toFixed(2)}`} | ${pairs} | ` +
-    [candidates, sCurve, joined, expected].map((x) => x.toFixed(3)).join(" | ") + " |"),
-  ""
-].join("\n")
+const table = (measured: Measured): string => {
+  const { bands, bins, compared, joins, precision, precisionNear, recall, recallAbove, threshold } = measured
+  return [
+    `threshold ${threshold}: ${bands.bands} bands of ${bands.rows} rows; recall ${recall.toFixed(3)}, from ` +
+    `${(threshold + 0.05).toFixed(2)} on ${recallAbove.toFixed(3)}; precision ${precision.toFixed(3)}, allowing .05 ` +
+    `${precisionNear.toFixed(3)} (${joins} joins, ${compared} pairs compared)`,
+    "",
+    "| Jaccard | pairs | in a band | 1-(1-s^r)^b | joined | expected |",
+    "|---|---:|---:|---:|---:|---:|",
+    ...bins.map(({ candidates, expected, from, joined, pairs, sCurve, to }) =>
+      `| ${from === 1 ? "1" : `${from.toFixed(2)} to ${to.toFixed(2)}`} | ${pairs} | ` +
+      [candidates, sCurve, joined, expected].map((x) => x.toFixed(3)).join(" | ") + " |"),
+    ""
+  ].join("\n")
+}
 
 const seconds = (run: () => void): number => {
   const began = performance.now()
@@ -211,7 +225,8 @@ const main = async (): Promise<void> => {
   const documents = await Effect.runPromise(Effect.provide(Corpus.documents(undefined), NodeFileSystem.layer))
   const pieces = documents.flatMap(({ text }) => {
     const words = text.split(/\s+/)
-    return Array.from({ length: Math.floor(words.length / 300) }, (_, i) => words.slice(300 * i, 300 * i + 300).join(" "))
+    const count = Math.floor(words.length / 300)
+    return Array.from({ length: count }, (_, i) => words.slice(300 * i, 300 * i + 300).join(" "))
   })
   const planted = plant(pieces, random(1, "near"))
   console.log(`${pieces.length} pieces of 300 words, one edited copy each\n`)
@@ -225,9 +240,8 @@ const main = async (): Promise<void> => {
   for (const edit of edits) {
     const members = [...planted.edit.keys()].filter((i) => planted.edit[i] === edit)
     const joined = near.map((of) => mean(members.map((i) => of[i] === of[pieces.length + i] ? 1 : 0)).toFixed(3))
-    console.log(
-      `| ${edit} | ${members.length} | ${mean(members.map((i) => planted.jaccard[i]!)).toFixed(3)} | ${joined.join(" | ")} |`
-    )
+    const alike = mean(members.map((i) => planted.jaccard[i]!)).toFixed(3)
+    console.log(`| ${edit} | ${members.length} | ${alike} | ${joined.join(" | ")} |`)
   }
 
   console.log("\n| text | normalize | hash | sign (64) | sign (128) | sign (256) |\n|---|---:|---:|---:|---:|---:|")
@@ -244,10 +258,9 @@ const main = async (): Promise<void> => {
         return () => normalized.forEach((text) => sign(text))
       })
     ].map((run) => Math.min(...Array.from({ length: 4 }, () => seconds(run))))
-    console.log(
-      `| ${size > 1e6 ? "whole speeches" : `${size} characters`} | ` + runs.map((s) =>
-        `${(megabytes / s).toFixed(0)} MB/s, ${Math.round(texts.length / s).toLocaleString("en-US")}/s`).join(" | ") + " |"
-    )
+    const cells = runs.map((s) =>
+      `${(megabytes / s).toFixed(0)} MB/s, ${Math.round(texts.length / s).toLocaleString("en-US")}/s`)
+    console.log(`| ${size > 1e6 ? "whole speeches" : `${size} characters`} | ${cells.join(" | ")} |`)
   }
 
   if (process.argv.includes("--million")) {
