@@ -71,6 +71,8 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
   arms: Schema.optional(Schema.NonEmptyArray(ArmName)),
   /** Evaluations along training, for the curves. Default 6. */
   evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 6),
+  /** How many of the last checkpoints of an arm stay, besides the best and those of `saveLogSpaced`. Default 2. */
+  keepCheckpoints: withDefault(Schema.Union(positive, Schema.Literal("all")), () => 2),
   /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
   promptTokens: withDefault(positive, () => 16),
   /** How many seeds to run; the first is `data.seed`. Default 1. */
@@ -516,7 +518,11 @@ export const run = (
             const store = stores.get(key) ?? (folder === undefined
               // built once and kept, so that it outlives a lost device
               ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
-              : Checkpoints.layerFileSystem(folder, { resume: true }))
+              : Checkpoints.layerFileSystem(folder, {
+                resume: true,
+                keepLast: config.keepCheckpoints === "all" ? Infinity : config.keepCheckpoints,
+                keepLogSpaced: config.training.saveLogSpaced
+              }))
             stores.set(key, store)
             const result = yield* Effect.gen(function*() {
               const data = yield* DataStream

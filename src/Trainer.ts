@@ -44,7 +44,11 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
   /** Sequences of a split that an evaluation during training scores at most. Default 64. */
   evalSequences: withDefault(Schema.Int.pipe(Schema.positive()), 64),
   /** Save every n steps; 0: only at the end and on interruption. Default 0. */
-  saveEvery: withDefault(natural, 0)
+  saveEvery: withDefault(natural, 0),
+  /** Also save after steps 0, 1, 2, 4, 8, ...: a curve over all of training. Default false. */
+  saveLogSpaced: withDefault(Schema.Boolean, false),
+  /** Also save after an evaluation whose held-out loss (sinks off, where there are any) is the lowest yet. Default false. */
+  saveBest: withDefault(Schema.Boolean, false)
 }) {}
 
 export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
@@ -82,7 +86,7 @@ export interface TrainerService {
 const EVAL_ROWS = 16
 
 /** Fields of a saved run that a resumed one may change. */
-const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery"])
+const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery", "saveLogSpaced", "saveBest"])
 
 const trainerState = Schema.Struct({
   step: Schema.Number,
@@ -145,6 +149,9 @@ const make = (config: TrainConfig): Effect.Effect<
     let step = 0
     let cursor: Cursor = { epoch: 0, batch: 0 }
     let lastSaved: { readonly step: number; readonly path: string } | undefined
+    let validation: { readonly step: number; readonly loss: number } | undefined
+    /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
+    let best = Infinity
 
     const { beta1, beta2, eps, gradClip, weightDecay } = config.optimizer
     const hyper = new Float32Array(Tensor.size(model.hyper))
@@ -208,7 +215,8 @@ const make = (config: TrainConfig): Effect.Effect<
           config: { ...encodedConfig, precision: model.precision },
           ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
         },
-        tokenizer: data.tokenizer.toJSON()
+        tokenizer: data.tokenizer.toJSON(),
+        ...(validation?.step === at ? { loss: validation.loss } : {})
       })
       lastSaved = { step: at, path }
       return path
@@ -261,6 +269,7 @@ const make = (config: TrainConfig): Effect.Effect<
       step = state.step
       cursor = state.cursor
       lastSaved = { step, path }
+      best = existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
     }
 
     const evaluate: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
@@ -313,6 +322,8 @@ const make = (config: TrainConfig): Effect.Effect<
         if (rows.length === 0) continue
         for (const [name, mode] of modes) losses[`${split}.${name}`] = (yield* evaluate(rows, mode)).loss
       }
+      const loss = losses["heldOut.off"] ?? losses["heldOut.own"]
+      validation = loss === undefined ? undefined : { step, loss }
       return new Evaluated({ step, losses })
     })
 
@@ -408,9 +419,12 @@ const make = (config: TrainConfig): Effect.Effect<
           if (due(config.evalEvery)) {
             events.push(...(yield* drain), yield* pause(evaluateSplits))
           }
-          if (due(config.saveEvery) || step === steps) {
+          const isBest = validation?.step === step && validation.loss < best
+          if (isBest) best = validation!.loss
+          const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step))
+          if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
             events.push(...(yield* drain))
-            events.push(yield* pause(Effect.map(save, (path) => new Saved({ step, path }))))
+            events.push(yield* pause(saved))
           }
           if (step === steps) {
             events.push(new Finished({
@@ -426,6 +440,7 @@ const make = (config: TrainConfig): Effect.Effect<
         return Chunk.fromIterable(events)
       })
 
+      const saved = Effect.map(Effect.suspend(() => save), (path) => new Saved({ step, path }))
       const started = new Started({
         step,
         steps,
@@ -434,7 +449,10 @@ const make = (config: TrainConfig): Effect.Effect<
         tokensPerStep,
         adapter: device.name
       })
-      return Stream.concat(Stream.make(started), Stream.repeatEffectChunkOption(next)).pipe(
+      const beginning = config.saveLogSpaced && step === 0
+        ? Stream.concat(Stream.make(started), Stream.fromEffect(pause(saved)))
+        : Stream.make(started)
+      return Stream.concat(beginning, Stream.repeatEffectChunkOption(next)).pipe(
         Stream.interruptWhen(device.lost)
       ) as Stream.Stream<TrainEvent, TrainError>
     }))

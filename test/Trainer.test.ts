@@ -269,6 +269,34 @@ layer(device)("training", (it) => {
       expect(error.message).toContain("training.optimizer.learningRate is 0.0001, was 0.005")
     }))
 
+  it.effect("saves log-spaced steps, and the best by held-out loss, without changing the run", () =>
+    Effect.gen(function*() {
+      const quiet = yield* Effect.zipRight(runToEnd, latest).pipe(
+        Effect.provide(Layer.provideMerge(app(), Checkpoints.layerMemory))
+      )
+      const store = yield* checkpointsLayer
+      const list = Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list), store)
+      yield* Effect.provide(runToEnd, Layer.provide(app({ saveLogSpaced: true }), store))
+      expect((yield* list).map(({ step }) => step)).toEqual([0, 1, 2, 4, 8, 12])
+      expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...quiet, trainerState: null })
+
+      const other = yield* checkpointsLayer
+      // a learning rate that grows until it does harm: the best is somewhere in between
+      const training = { evalEvery: 2, saveBest: true, optimizer: new OptimizerConfig({ learningRate: 1, warmupSteps: 12 }) }
+      const told = yield* Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
+        Effect.provide(Layer.provide(app(training), other))
+      )
+      const losses = told.flatMap((e) => (e._tag === "Evaluated" ? [[e.step, e.losses["heldOut.off"]!] as const] : []))
+      const records = losses.filter(([, loss], i) => losses.slice(0, i).every(([, earlier]) => loss < earlier))
+      const lowest = records.at(-1)!
+      expect(lowest[0]).toBeLessThan(12)
+      const there = yield* Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list), other)
+      expect(there.map(({ step }) => step)).toEqual([...records.map(([step]) => step), 12])
+      expect(there.find(({ step }) => step === lowest[0])!.loss).toBe(lowest[1])
+      const best = yield* Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("best")), other)
+      expect(best.step).toBe(lowest[0])
+    }))
+
   it.effect("evaluating changes neither weights nor the course of training", () =>
     Effect.gen(function*() {
       const quiet = yield* Effect.zipRight(runToEnd, latest).pipe(
