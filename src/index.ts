@@ -31,6 +31,15 @@ export {
 } from "./DataStream.ts"
 export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
 export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./Export.ts"
+export {
+  collect,
+  type Finish,
+  generate,
+  type Generated,
+  type GenerateError,
+  type GenerateOptions,
+  type Prompt
+} from "./Generate.ts"
 export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
@@ -49,6 +58,8 @@ export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
 export * as Sink from "./Sink.ts"
 export { SinkConfig, type SinkMode } from "./Sink.ts"
+export * as Statistics from "./Statistics.ts"
+export * as Source from "./Source.ts"
 export * as Tokenizer from "./Tokenizer.ts"
 export * as TokenShards from "./TokenShards.ts"
 export { type SplitScore, TrainConfig, type TrainError, Trainer, type TrainerService } from "./Trainer.ts"
