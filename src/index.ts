@@ -29,17 +29,10 @@ export {
   type Split,
   type TokenDocuments
 } from "./DataStream.ts"
+export * as Decode from "./Decode.ts"
 export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
 export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./Export.ts"
-export {
-  collect,
-  type Finish,
-  generate,
-  type Generated,
-  type GenerateError,
-  type GenerateOptions,
-  type Prompt
-} from "./Generate.ts"
+export * as Generate from "./Generate.ts"
 export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
