@@ -98,7 +98,6 @@ export const begin = (
     const time = now().toISOString()
     const commit = git()
     let record: RunRecord = {
-      kind: run.kind,
       started: time,
       ...kept,
       state: "running",

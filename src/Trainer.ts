@@ -394,8 +394,22 @@ const make = (config: TrainConfig): Effect.Effect<
         return events
       })
 
-      /** One step, and whatever is due after it. Ends the stream after the last. */
+      const saved = Effect.map(Effect.suspend(() => save), (path) => new Saved({ step, path }))
+      let saving = false
+      const saveDue = Effect.gen(function*() {
+        saving = false
+        const event = yield* pause(saved)
+        if (step < steps) return Chunk.of<TrainEvent>(event)
+        const tokensPerSecond = ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
+        return Chunk.make<[TrainEvent, TrainEvent]>(event, new Finished({ step, seconds, tokensPerSecond }))
+      })
+
+      /**
+       * One step, and whatever is due after it. Ends the stream after the last. A save has a turn of its own: what came
+       * before it has been taken by then, so that of a process killed while it saves no saved step is left untold.
+       */
       const next: Effect.Effect<Chunk.Chunk<TrainEvent>, Option.Option<TrainError>> = Effect.gen(function*() {
+        if (saving) return yield* Effect.mapError(saveDue, Option.some)
         if (step >= steps) return yield* Effect.fail(Option.none())
         const batches: Array<Batch> = []
         let after = cursor
@@ -424,14 +438,7 @@ const make = (config: TrainConfig): Effect.Effect<
           const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step))
           if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
             events.push(...(yield* drain))
-            events.push(yield* pause(saved))
-          }
-          if (step === steps) {
-            events.push(new Finished({
-              step,
-              seconds,
-              tokensPerSecond: ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
-            }))
+            saving = true
           }
         })
         yield* Effect.mapError(work, Option.some)
@@ -440,7 +447,6 @@ const make = (config: TrainConfig): Effect.Effect<
         return Chunk.fromIterable(events)
       })
 
-      const saved = Effect.map(Effect.suspend(() => save), (path) => new Saved({ step, path }))
       const started = new Started({
         step,
         steps,
@@ -452,9 +458,9 @@ const make = (config: TrainConfig): Effect.Effect<
       const beginning = config.saveLogSpaced && step === 0
         ? Stream.concat(Stream.make(started), Stream.fromEffect(pause(saved)))
         : Stream.make(started)
-      return Stream.concat(beginning, Stream.repeatEffectChunkOption(next)).pipe(
-        Stream.interruptWhen(device.lost)
-      ) as Stream.Stream<TrainEvent, TrainError>
+      // Stream.interruptWhen would pull ahead of whoever takes the events
+      const untilLost = Effect.raceFirst(next, Effect.mapError(device.lost, Option.some))
+      return Stream.concat(beginning, Stream.repeatEffectChunkOption(untilLost)) as Stream.Stream<TrainEvent, TrainError>
     }))
 
     return { config, steps, step: Effect.sync(() => step), evaluate, run, save }
