@@ -5,16 +5,15 @@
  * - A shingle is `shingle` words in a row. How alike two texts are is the Jaccard index of their sets of shingles: the
  *   share that both have of those that either has. With a share e of the words replaced here and there, a share
  *   f = (1 - e)^shingle of the shingles survives, and the index is f / (2 - f): .82 for e = 2 %, .63 for 5 %, .42 for
- *   10 %.
- *   A text of fewer words is one shingle: it is like its exact repeats and nothing else. In scripts written without
- *   spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every character is a word.
+ *   10 %. A text of fewer words is one shingle: it is like its exact repeats and nothing else. In scripts written
+ *   without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer) every character is a word.
  * - A signature has `numHashes` slots, each equal in two texts with a probability of their Jaccard index. Slots are
  *   filled in rounds (fast similarity sketching, Dahlgaard, Knudsen and Thorup, 2017): a round hashes every shingle
  *   once, which falls in one slot, and the smallest stays; slots still empty wait for the next round. A long text takes
  *   a single round, where the classical way hashes each shingle `numHashes` times. Of a slot's 32 bits 8 are kept:
  *   unlike slots agree by accident once in 256 times, and the estimate allows for it.
  * - The slots are cut into `bands` of `rows`; texts that agree in a whole band are compared. A pair of Jaccard index s
- *   is: 1 - (1 - s^rows)^bands, an S-curve. See `bandsFor`.
+ *   does with probability 1 - (1 - s^rows)^bands, an S-curve. See `bandsFor`.
  * - Pairs whose estimated index reaches the threshold are joined, and so are friends of friends. The id of a cluster is
  *   the number of its first document.
  *
