@@ -128,7 +128,7 @@ const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArr
     ? "Put the weights there as safetensors"
     : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
       `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
-      `weights_only=True)["model"].items()}, "${stems[0]}.safetensors")`)
+      `weights_only=True)${stems[0] === "model" ? "" : "[\"model\"]"}.items()}, "${stems[0]}.safetensors")`)
   return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
 })
 
