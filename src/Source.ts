@@ -2,7 +2,6 @@
  * Documents as a stream: out of files, folders and datasets of the Hugging Face Hub that need not fit in memory, in an
  * order that is the same everywhere.
  */
-import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -10,7 +9,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { decodeConfig } from "./Config.ts"
 import { DataError } from "./Errors.ts"
-import { type Document, fail, isData, KINDS, kindOf, some, sorted, type SourceFile, unreadable } from "./source/Files.ts"
+import { type Document, fail, isData, KINDS, kindOf, missing, some, sorted, type SourceFile, unreadable } from "./source/Files.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"
 import { parquetDocuments } from "./source/Parquet.ts"
 import { textDocuments } from "./source/Text.ts"
@@ -83,9 +82,6 @@ const batches = async function*(
   if (batch.length > 0) yield batch
   else if (!found) throw fail(spec.path, empty)
 }
-
-const missing = (path: string) => (error: PlatformError): DataError =>
-  unreadable(path, error._tag === "SystemError" && error.reason === "NotFound" ? { code: "ENOENT" } : error)
 
 const fileOf = (name: string, label: string): SourceFile | undefined => {
   const kind = kindOf(name)

@@ -1,4 +1,5 @@
 /** Files of documents: which kinds there are, and what messages call them. */
+import type { PlatformError } from "@effect/platform/Error"
 import { DataError } from "../Errors.ts"
 
 /** How the documents of a file are told apart. */
@@ -30,13 +31,18 @@ export const fail = (path: string, detail: string, cause?: unknown): DataError =
 
 export const because = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
+const ABSENT =
+  "there is no such file or folder. Check the path; it is relative to the folder the command runs in"
+
 /** What keeps a file from being opened or read, for people. */
-export const unreadable = (label: string, cause: unknown): DataError => {
-  const code = (cause as { readonly code?: unknown }).code
-  return code === "ENOENT"
-    ? fail(label, "there is no such file or folder. Check the path; it is relative to the folder the command runs in")
+export const unreadable = (label: string, cause: unknown): DataError =>
+  (cause as { readonly code?: unknown }).code === "ENOENT"
+    ? fail(label, ABSENT)
     : fail(label, `cannot be read: ${because(cause)}`, cause)
-}
+
+/** The same for what the service FileSystem says. */
+export const missing = (label: string) => (error: PlatformError): DataError =>
+  error._tag === "SystemError" && error.reason === "NotFound" ? fail(label, ABSENT) : unreadable(label, error)
 
 /** Names in a message: the first few, and how many more there are. */
 export const some = (names: ReadonlyArray<string>, most = 8): string =>
