@@ -63,7 +63,8 @@ export const miniatureData = (overrides: DataConfigInput = {}) => {
   )
 }
 
-const makeRandomText = (seed: number) => {
+/** Texts of so many characters, of made-up words. */
+export const makeRandomText = (seed: number) => {
   const random = makeRandom(seed)
   const words = Array.from({ length: 40 }, () =>
     Array.from({ length: 2 + random.int(6) }, () => String.fromCharCode(97 + random.int(26))).join(""))
