@@ -16,6 +16,7 @@ import * as Stream from "effect/Stream"
 import { Checkpoints } from "../src/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
+import * as Generate from "../src/Generate.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { type InitialModel, loadInitial } from "../src/Import.ts"
 import { checkFits } from "../src/MemoryPlan.ts"
@@ -244,7 +245,6 @@ const trainArm = (
     )
     return yield* Effect.gen(function*() {
       const trainer = yield* Trainer
-      const model = yield* Model
       const device = yield* Device
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
       const curves = new Map<string, Array<{ step: number; tokens: number; loss: number }>>()
@@ -304,12 +304,11 @@ const trainArm = (
         const prompt = shown.tokens.slice(0, Math.min(config.promptTokens, shown.tokens.length - 1))
         for (const [name, mode] of modes) {
           if (name !== "own" && name !== "off") continue
-          const all = yield* model.generate(prompt, {
-            maxNewTokens: shown.tokens.length - 1 - prompt.length,
-            id: shown.id,
-            mode
-          })
-          texts[name] = data.tokenizer.decode(all.subarray(prompt.length))
+          const maxNewTokens = shown.tokens.length - 1 - prompt.length
+          const added = maxNewTokens === 0
+            ? new Uint32Array()
+            : yield* Generate.collect({ tokens: prompt, id: shown.id }, { maxNewTokens, temperature: 0, sinks: mode })
+          texts[name] = data.tokenizer.decode(added)
         }
       }
       const text = (from: number, to: number) =>

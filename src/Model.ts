@@ -305,11 +305,6 @@ export interface ModelService {
   readonly evaluate: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Scores, ModelError>
   /** Logits of every token of a batch, f32 [tokens, vocabSize]. */
   readonly logits: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Float32Array, ModelError>
-  /** Greedy continuation of a prompt by `maxNewTokens`, with the sinks of `id` in a mode. */
-  readonly generate: (
-    prompt: Uint32Array,
-    options: { readonly maxNewTokens: number; readonly id: bigint; readonly mode: Sink.SinkMode }
-  ) => Effect.Effect<Uint32Array, ModelError>
   /** All parameters on the host, in Hugging Face's names and layout. */
   readonly exportTensors: Effect.Effect<Record<string, HostTensor>, DeviceError>
   /** Replace all parameters; fails with Mismatch when a name or shape differs, before anything is changed. */
@@ -634,31 +629,6 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       return out
     })
 
-    const generate: ModelService["generate"] = Effect.fnUntraced(function*(prompt, { id, maxNewTokens, mode }) {
-      if (prompt.length === 0) return yield* new DataError({ detail: "generation needs a prompt of at least one token" })
-      const total = prompt.length + maxNewTokens
-      const seqLen = total
-      const tokens = new Uint32Array(seqLen)
-      tokens.set(prompt)
-      const batch: Batch = {
-        rows: 1,
-        seqLen,
-        tokens,
-        targets: new Uint32Array(seqLen).fill(IGNORE),
-        positions: Uint32Array.from({ length: seqLen }, (_, t) => t),
-        documentStart: new Uint32Array(seqLen),
-        ids: new BigUint64Array(seqLen).fill(BigInt.asUintN(64, id))
-      }
-      for (let t = prompt.length; t < total; t++) {
-        const all = yield* logits(batch, mode)
-        const last = all.subarray((t - 1) * config.vocabSize, t * config.vocabSize)
-        let best = 0
-        for (let v = 1; v < last.length; v++) if (last[v]! > last[best]!) best = v
-        tokens[t] = best
-      }
-      return tokens.slice(0, total)
-    })
-
     return {
       config,
       parameters,
@@ -669,7 +639,6 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       compile,
       evaluate,
       logits,
-      generate,
       exportTensors: Effect.gen(function*() {
         const out: Record<string, HostTensor> = {}
         for (const p of parameters) {
