@@ -268,12 +268,7 @@ export const record = (
     const cache = state.caches[i]!
     const x = Ops.rmsNorm(p, stream, layer.norm1, rows, c.rmsNormEps, type).y
     const qkv = step ? linear(p, x, layer.qkv, rows) : Ops.linear(p, x, layer.qkv, rows).y
-    p.dispatch(
-      kernels.rope(1),
-      { positions: inputs.positions, table: state.rope, x: qkv },
-      { rows, heads: heads + kvHeads, half: headSize / 2, ld },
-      rows * (heads + kvHeads) * (headSize / 2)
-    )
+    Ops.rope(p, { positions: inputs.positions, table: state.rope, x: qkv }, { rows, heads: heads + kvHeads, headSize, ld }, 1)
     p.dispatch(kernels.cacheAppend, { qkv, span: inputs.span, cache }, attentionParams, (rows * kvHeads * headSize) / 2)
     const out = p.scratch("attention", [rows, heads * headSize], type)
     p.dispatch(

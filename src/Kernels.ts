@@ -218,10 +218,11 @@ export const kernels = {
     params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
     constants: { WX: ROW }
   }),
-  rope: (sign: 1 | -1) =>
+  /** `quads`, for heads whose half is a multiple of 4. */
+  rope: (sign: 1 | -1, entry: "pairs" | "quads") =>
     Kernel.make({
       file: "rope",
-      entry: "forward",
+      entry,
       bindings: { positions: "read", table: "read", x: "write" },
       types: { X: ["x"] },
       params: { rows: "u32", heads: "u32", half: "u32", ld: "u32" },

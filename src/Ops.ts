@@ -245,6 +245,24 @@ export const embedding = (
   }
 }
 
+/** Turns the first `heads` heads of every row of `x` [rows, ld] by its position, in place; back with sign -1. */
+export const rope = (
+  p: Recorder,
+  tensors: { readonly positions: Tensor.Tensor; readonly table: Tensor.Tensor; readonly x: Tensor.Tensor },
+  shape: { readonly rows: number; readonly heads: number; readonly headSize: number; readonly ld: number },
+  sign: 1 | -1
+): void => {
+  const { headSize, heads, ld, rows } = shape
+  const half = headSize / 2
+  const quads = half % 4 === 0 && ld % 4 === 0
+  p.dispatch(
+    kernels.rope(sign, quads ? "quads" : "pairs"),
+    tensors,
+    { rows, heads, half, ld },
+    rows * heads * half / (quads ? 4 : 1)
+  )
+}
+
 /** Rotates the query and key heads of qkv in place, attends, and returns [tokens, heads * headSize]. */
 export const attention = (
   p: Recorder,
@@ -257,12 +275,7 @@ export const attention = (
   const ld = (heads + 2 * kvHeads) * headSize
   const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
   const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
-    p.dispatch(
-      kernels.rope(sign),
-      { positions: inputs.positions, table: inputs.rope, x },
-      { rows: tokens, heads: heads + kvHeads, half: headSize / 2, ld },
-      tokens * (heads + kvHeads) * (headSize / 2)
-    )
+    rope(p, { positions: inputs.positions, table: inputs.rope, x }, { rows: tokens, heads: heads + kvHeads, headSize, ld }, sign)
   turn(qkv, 1)
   const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
   const lse = p.scratch("lse", [tokens, heads])

@@ -103,7 +103,7 @@ describe("recording", () => {
     expect(make({ WX: 8, BLOCK: 2 })).toBe("f.e(BLOCK=2,WX=8)")
     expect(make({ BLOCK: 2, WX: 8 })).toBe(make({ WX: 8, BLOCK: 2 }))
     expect(make({ WX: 16 })).not.toBe(make({ WX: 8 }))
-    expect(Kernel.key(kernels.rope(1))).not.toBe(Kernel.key(kernels.rope(-1)))
+    expect(Kernel.key(kernels.rope(1, "pairs"))).not.toBe(Kernel.key(kernels.rope(-1, "pairs")))
   })
 
   it("gives a kernel whose file is missing an error that names it", () => {

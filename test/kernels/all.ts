@@ -21,8 +21,7 @@ export const allKernels: ReadonlyArray<Kernel> = [
   ...(["nt", "nn"] as const).flatMap((kind) =>
     [1, 4, 8].flatMap((rows) => [matvec(kind, rows, false), matvec(kind, rows, true)])
   ),
-  rope(1),
-  rope(-1),
+  ...(["pairs", "quads"] as const).flatMap((entry) => [rope(1, entry), rope(-1, entry)]),
   attentionBackward("q"),
   attentionBackward("kv"),
   attentionTiledBackward("q"),

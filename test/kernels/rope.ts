@@ -1,5 +1,5 @@
 /** rope.wgsl, both signs. */
-import { kernels } from "../../src/Kernels.ts"
+import * as Ops from "../../src/Ops.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -41,18 +41,13 @@ export const turn = (sign: 1 | -1, s: RopeShape): Case =>
     `rope ${sign === 1 ? "forward" : "backward"} ${s.rows} rows, ${s.heads} heads of ${s.headSize}`,
     { flops: 3 * s.rows * s.heads * s.headSize, bytes: 8 * s.rows * s.heads * s.headSize },
     (random) => {
-      const { frame, half, positions, table, x } = inputs(random, s)
+      const { frame, positions, table, x } = inputs(random, s)
       const rotate = sign === 1 ? Reference.rope : Reference.ropeBackward
       return {
         tensors: { positions: placeU32(positions, { rows: 1, cols: s.rows, after: 3 }), table, x: place(x, frame) },
         outputs: { x: { want: placeWant(rotate(x, positions, theta, s.heads, s.headSize), frame), ...tolerance } },
         record: (p, t) =>
-          p.dispatch(
-            kernels.rope(sign),
-            t,
-            { rows: s.rows, heads: s.heads, half, ld: frame.ld },
-            s.rows * s.heads * half
-          )
+          Ops.rope(p, t as never, { rows: s.rows, heads: s.heads, headSize: s.headSize, ld: frame.ld }, sign)
       }
     }
   )
@@ -62,18 +57,13 @@ export const thereAndBack = (s: RopeShape): Case =>
     `rope backward inverts forward, heads of ${s.headSize}`,
     { flops: 6 * s.rows * s.heads * s.headSize, bytes: 16 * s.rows * s.heads * s.headSize },
     (random) => {
-      const { frame, half, positions, table, x } = inputs(random, s)
+      const { frame, positions, table, x } = inputs(random, s)
       return {
         tensors: { positions, table, x: place(x, frame) },
         outputs: { x: { want: placeWant(x, frame), ...tolerance } },
         record: (p, t) => {
           for (const sign of [1, -1] as const) {
-            p.dispatch(
-              kernels.rope(sign),
-              t,
-              { rows: s.rows, heads: s.heads, half, ld: frame.ld },
-              s.rows * s.heads * half
-            )
+            Ops.rope(p, t as never, { rows: s.rows, heads: s.heads, headSize: s.headSize, ld: frame.ld }, sign)
           }
         }
       }
@@ -85,6 +75,8 @@ export const cases: ReadonlyArray<Case> = [
   turn(1, { rows: 31, heads: 3, headSize: 12, rest: 12 }),
   turn(1, { rows: 65, heads: 2, headSize: 32, rest: 32 }),
   turn(-1, { rows: 31, heads: 3, headSize: 40, rest: 40 }),
+  turn(-1, { rows: 17, heads: 5, headSize: 8, rest: 4 }),
   turn(-1, { rows: 65, heads: 1, headSize: 4, rest: 4 }),
-  thereAndBack({ rows: 9, heads: 3, headSize: 12, rest: 12 })
+  thereAndBack({ rows: 9, heads: 3, headSize: 12, rest: 12 }),
+  thereAndBack({ rows: 9, heads: 3, headSize: 24, rest: 0 })
 ]
