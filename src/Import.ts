@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import { parse as parseYaml } from "yaml"
 import * as Checkpoints from "./Checkpoints.ts"
 import { decodeConfig } from "./Config.ts"
-import { CheckpointError, type DataError } from "./Errors.ts"
+import { CheckpointError, DataError } from "./Errors.ts"
 import { modelConfigOf } from "./HuggingFace.ts"
 import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "./Model.ts"
 import { ModelConfig } from "./ModelConfig.ts"
@@ -239,6 +239,7 @@ export const withSinks = (
   seed = 0
 ): Effect.Effect<{ readonly config: ModelConfig; readonly tensors: Tensors }, DataError> =>
   Effect.gen(function*() {
+    if (sinks.problem !== undefined) return yield* new DataError({ detail: sinks.problem })
     const width = c.intermediateSize
     const config = yield* decodeConfig(ModelConfig, { ...c, intermediateSize: width + sinks.pool, sinks: { ...sinks } })
     const d = c.hiddenSize
