@@ -198,9 +198,17 @@ const importing = Command.make("import", {
   Command.withDescription("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks")
 )
 
+const schema = Command.make(
+  "schema",
+  {},
+  () => Effect.flatMap(Effect.promise(() => import("./cli/schema.ts")), (it) => it.schema)
+).pipe(
+  Command.withDescription("Print the JSON Schema of a configuration file, for editors")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing])
+  Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing, schema])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))
