@@ -41,6 +41,7 @@ const ArmName = Schema.Literal("standard", "sinks", "standardActiveWidth", "dedu
 
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
 export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
+  /** What to train on. */
   data: withDefault(DataConfig, () => new DataConfig({
       batchSize: 8,
       repeatedSequences: 8,
@@ -50,6 +51,7 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
     })),
   /** The sink model. The standard model is the same without its pool. The vocabulary follows the tokenizer. */
   model: withDefault(ModelConfig, () => demoModel),
+  /** How long and how to train. */
   training: withDefault(TrainConfig, () =>
     new TrainConfig({
       optimizer: new OptimizerConfig({ learningRate: 1e-2, sinks: "lazy", sinkLearningRateRatio: 4 }),

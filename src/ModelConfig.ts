@@ -7,9 +7,13 @@ import { SinkConfig } from "./Sink.ts"
 const count = Schema.Int.pipe(Schema.positive())
 
 const fields = {
+  /** Entries of the vocabulary; a training run takes its tokenizer's. */
   vocabSize: count,
+  /** Width of the residual stream, a multiple of 4. */
   hiddenSize: count.pipe(Schema.multipleOf(4)),
+  /** Layers, each of attention and an MLP. */
   numHiddenLayers: count,
+  /** Query heads. */
   numAttentionHeads: count,
   /** Key and value heads; must divide `numAttentionHeads`. Default: as many as those. */
   numKeyValueHeads: Schema.optional(count),

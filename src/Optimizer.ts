@@ -29,8 +29,11 @@ export class OptimizerConfig extends Schema.Class<OptimizerConfig>("OptimizerCon
   decayRatio: withDefault(fraction, 0.2),
   /** Decoupled, on matrices only, not on norms. Default 0.1. */
   weightDecay: withDefault(Schema.Number.pipe(Schema.nonNegative()), 0.1),
+  /** Decay of the mean of gradients. Default 0.9. */
   beta1: withDefault(fraction, 0.9),
+  /** Decay of the mean of their squares. Default 0.95. */
   beta2: withDefault(fraction, 0.95),
+  /** Added to the root of that mean. Default 1e-8. */
   eps: withDefault(positive, 1e-8),
   /** Largest norm of the whole gradient; 0: no clipping. Default 1. */
   gradClip: withDefault(Schema.Number.pipe(Schema.nonNegative()), 1),

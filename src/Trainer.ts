@@ -36,6 +36,7 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
   steps: Schema.optional(Schema.Int.pipe(Schema.positive())),
   /** Batches whose gradients make one step. Default 1. */
   gradientAccumulation: withDefault(Schema.Int.pipe(Schema.positive()), 1),
+  /** AdamW and its schedule. */
   optimizer: Schema.optionalWith(Optimizer.OptimizerConfig, { default: () => new Optimizer.OptimizerConfig() }),
   /** Steps whose losses are read back together. Default 10. */
   logEvery: withDefault(Schema.Int.pipe(Schema.positive()), 10),

@@ -199,7 +199,8 @@ describe("the package", () => {
     const expected = [
       /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
       /^dist\/(src|pipelines)\/.+\.(js|d\.ts)$/,
-      /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/
+      /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/,
+      /^dist\/pipelines\/pretrain\.schema\.json$/
     ]
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([])
     expect(

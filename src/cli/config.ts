@@ -76,5 +76,7 @@ export const readConfig = (path: string): Effect.Effect<Tree, DataError, FileSys
       catch: (cause) => new DataError({ path, detail: `is neither YAML nor JSON: ${firstLine(cause)}` })
     })
     if (!isTree(value)) return yield* new DataError({ path, detail: "must hold fields, e.g. training: {steps: 100}" })
-    return value
+    // a file of JSON tells editors its schema in a field of itself
+    const { $schema: _, ...fields } = value
+    return fields
   })

@@ -1,0 +1,168 @@
+/**
+ * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with. Shapes
+ * and defaults come from the schemas, descriptions from the comments beside their fields.
+ */
+import * as JSONSchema from "effect/JSONSchema"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as AST from "effect/SchemaAST"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import ts from "typescript"
+import { PretrainConfig } from "../pipelines/pretrain.ts"
+
+type Json = { [key: string]: unknown }
+
+const root = new URL("../", import.meta.url)
+
+/** Where the schema is kept. */
+export const schemaFile = new URL("pipelines/pretrain.schema.json", root)
+
+const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
+
+// ---------------------------------------------------------------------------------------------------------------
+// Comments
+
+/** A comment as one line of words. */
+const wordsOf = (comment: string): string =>
+  comment.replace(/^\/\*\*|\*\/$/g, "").replace(/^\s*\*(?!\/) ?/gm, "").replace(/\s+/g, " ").trim()
+
+/** Comments of the properties of every object literal, under the sorted names of its properties. */
+const commentsBySignature = (): ReadonlyMap<string, Readonly<Record<string, string>>> => {
+  const found = new Map<string, Record<string, string>>()
+  const files = ["src", "pipelines"].flatMap((folder) =>
+    readdirSync(new URL(folder, root), { encoding: "utf8" }).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`))
+  for (const file of files) {
+    const source = ts.createSourceFile(file, readFileSync(new URL(file, root), "utf8"), ts.ScriptTarget.ES2022, true)
+    const visit = (node: ts.Node): void => {
+      if (ts.isObjectLiteralExpression(node)) {
+        const names: Array<string> = []
+        const comments: Record<string, string> = {}
+        for (const property of node.properties) {
+          if (!ts.isPropertyAssignment(property)) continue
+          const name = property.name.getText()
+          names.push(name)
+          const range = ts.getLeadingCommentRanges(source.text, property.getFullStart())?.at(-1)
+          const comment = range === undefined ? "" : source.text.slice(range.pos, range.end)
+          if (comment.startsWith("/**")) comments[name] = wordsOf(comment)
+        }
+        if (Object.keys(comments).length > 0) found.set(names.sort().join(), comments)
+      }
+      ts.forEachChild(node, visit)
+    }
+    visit(source)
+  }
+  return found
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Defaults
+
+const encoded = (value: unknown): unknown =>
+  isObject(value) && Schema.isSchema(value.constructor)
+    ? Schema.encodeUnknownSync(value.constructor as never)(value)
+    : value
+
+/** What an AST says of the fields of a struct: the defaults, and the ASTs of the fields. */
+interface Fields {
+  readonly defaults: Readonly<Record<string, unknown>>
+  readonly types: Readonly<Record<string, ReadonlyArray<AST.AST>>>
+}
+
+const fieldsOf = (ast: AST.AST): ReadonlyArray<Fields> => {
+  switch (ast._tag) {
+    case "Refinement":
+      return fieldsOf(ast.from)
+    case "Union":
+      return ast.types.flatMap(fieldsOf)
+    case "TypeLiteral":
+      return [{
+        defaults: {},
+        types: Object.fromEntries(ast.propertySignatures.map(({ name, type }) => [String(name), membersOf(type)]))
+      }]
+    case "Transformation": {
+      const inner = fieldsOf(ast.from)
+      if (ast.transformation._tag !== "TypeLiteralTransformation") return inner
+      const defaults: Record<string, unknown> = {}
+      for (const { decode, from } of ast.transformation.propertySignatureTransformations) {
+        const value = decode(Option.none())
+        if (Option.isSome(value)) defaults[String(from)] = encoded(value.value)
+      }
+      return inner.map(({ types }) => ({ types, defaults }))
+    }
+    default:
+      return []
+  }
+}
+
+/** The ASTs of a value, or of the items of an array of them. */
+const membersOf = (ast: AST.AST): ReadonlyArray<AST.AST> =>
+  ast._tag === "TupleType"
+    ? [...ast.elements, ...ast.rest].flatMap(({ type }) => membersOf(type))
+    : ast._tag === "Union"
+    ? ast.types.flatMap(membersOf)
+    : ast._tag === "Refinement"
+    ? membersOf(ast.from)
+    : [ast]
+
+// ---------------------------------------------------------------------------------------------------------------
+
+/** Without references and the names of filters, which say less than the comments. */
+const plain = (node: unknown, defs: Json): unknown => {
+  if (Array.isArray(node)) return node.map((item) => plain(item, defs))
+  if (!isObject(node)) return node
+  const { $defs: _defs, $ref, allOf, description: _description, title: _title, ...rest } = node
+  const inner = Object.fromEntries(
+    Object.entries(rest).map(([key, value]) => [
+      key,
+      key === "properties" && isObject(value)
+        ? Object.fromEntries(Object.entries(value).map(([name, property]) => [name, plain(property, defs)]))
+        : plain(value, defs)
+    ])
+  )
+  const bases = [
+    ...(typeof $ref === "string" ? [plain(defs[$ref.split("/").at(-1)!], defs)] : []),
+    ...(Array.isArray(allOf) ? allOf.map((one) => plain(one, defs)) : [])
+  ]
+  return Object.assign({}, ...bases, inner)
+}
+
+/** The schema of a `memsinks pretrain --config` file, draft 7 of JSON Schema. */
+export const makeSchema = (): Json => {
+  const comments = commentsBySignature()
+  /** `given`: the value that a configuration has here without a file; a file is laid over it field by field. */
+  const describe = (node: unknown, asts: ReadonlyArray<AST.AST>, given: Json | undefined): void => {
+    if (Array.isArray(node)) return node.forEach((item) => describe(item, asts, given))
+    if (!isObject(node)) return
+    describe(node["anyOf"], asts, given)
+    describe(node["items"], asts, undefined)
+    if (!isObject(node["properties"])) return
+    const properties = node["properties"] as Record<string, Json>
+    const names = Object.keys(properties).sort().join()
+    const known = comments.get(names) ?? {}
+    const fields = asts.flatMap(fieldsOf).find(({ types }) => Object.keys(types).sort().join() === names)
+    for (const [name, property] of Object.entries(properties)) {
+      const own = fields?.defaults[name]
+      const value = given?.[name] ?? own
+      describe(property, fields?.types[name] ?? [], isObject(value) ? value : undefined)
+      if (name in known) property["description"] = known[name]
+      if (value === undefined || isObject(value)) continue
+      property["default"] = value
+      if (own !== undefined && JSON.stringify(own) !== JSON.stringify(value)) {
+        property["description"] = `${property["description"]} Of memsinks pretrain: ${JSON.stringify(value)}.`
+      }
+    }
+    if (given !== undefined || (node["required"] as ReadonlyArray<string>).length === 0) delete node["required"]
+  }
+  const made = JSONSchema.make(PretrainConfig) as unknown as Json
+  const schema = plain(made, made["$defs"] as Json) as Json
+  describe(schema, [PretrainConfig.ast], Schema.encodeSync(PretrainConfig)(new PretrainConfig({})) as unknown as Json)
+  // a file of JSON names its schema in itself
+  const properties = { $schema: { type: "string" }, ...(schema["properties"] as Json) }
+  return { ...schema, title: "memsinks pretrain", description: "What memsinks pretrain --config takes.", properties }
+}
+
+/** The schema as it is kept in the file. */
+export const schemaText = (): string => `${JSON.stringify(makeSchema(), undefined, 2)}\n`
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(schemaFile, schemaText())
