@@ -340,8 +340,7 @@ const unwritten = (path: string) => (cause: PlatformError): CheckpointError =>
   new CheckpointError({
     reason: "Write",
     path,
-    detail: `cannot be written: ${Safetensors.because(cause)}. Look at the free disk space and the permissions; ` +
-      "the checkpoints saved before are intact",
+    detail: `cannot be written: ${Safetensors.because(cause)}. Look at the free disk space and the permissions`,
     cause
   })
 
@@ -482,6 +481,16 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
     for (const one of ranked) if (!kept.has(one)) yield* remove(one.path)
   })
 
+  /** What a save that failed leaves to go on from. */
+  const lastGood = Effect.flatMap(listFolder(location), (there) => latestOf(location, there)).pipe(
+    Effect.map((saved) =>
+      saved === undefined
+        ? "No checkpoint was saved before it"
+        : `${withoutOld(paths.basename(saved.path))} is intact, and the one to resume from`
+    ),
+    Effect.orElseSucceed(() => "The checkpoints saved before are intact")
+  )
+
   const save = Effect.fnUntraced(function*(snapshot: Snapshot) {
     const name = folderName(snapshot.step)
     const target = at(name)
@@ -502,7 +511,10 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
       yield* rename(pointer, at("latest"))
       yield* syncFolder(location)
       // A full disk gets its space back at once; after a crash the next save does this.
-    }).pipe(Effect.onError(() => Effect.ignore(Effect.zipRight(remove(temporary), remove(pointer)))))
+    }).pipe(
+      Effect.onError(() => Effect.ignore(Effect.zipRight(remove(temporary), remove(pointer)))),
+      Effect.catchAll((error) => Effect.flatMap(lastGood, (advice) => withAdvice(advice)(error)))
+    )
     yield* Effect.zipRight(remove(`${target}.old`), prune(snapshot.step)).pipe(
       Effect.catchAll((cause) => Effect.logWarning(`${target} is saved, but an older one stays: ${cause.message}`))
     )

@@ -9,8 +9,8 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
-import type { FileSystemOptions, Snapshot } from "../src/Checkpoints.ts"
-import { Checkpoints, loadFolder } from "../src/Checkpoints.ts"
+import type { FileSystemOptions, Snapshot, Which } from "../src/Checkpoints.ts"
+import { Checkpoints, loadFolder, loadModel } from "../src/Checkpoints.ts"
 import type { CheckpointError } from "../src/Errors.ts"
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ const words = (tensors: Snapshot["model"]) =>
 
 const save = (snapshot: Snapshot) => Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.save(snapshot))
 
-const load = (which: "latest" | number) => Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load(which))
+const load = (which: Which) => Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load(which))
 
 const steps = Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list).pipe(
   Effect.map((saved) => saved.map(({ step }) => step))
@@ -293,6 +293,94 @@ describe("a run's folder", () => {
       for (const keepLast of [0, NaN]) {
         expect(yield* Effect.flip(within(`${folder}/none`, { keepLast }, kept))).toMatchObject({ reason: "Mismatch" })
       }
+    })))
+
+  it.effect("keeps the best until there is a better one, and finds it in a new process", onDisk((folder) =>
+    Effect.gen(function*() {
+      const losses: ReadonlyArray<readonly [step: number, loss: number | undefined, kept: ReadonlyArray<number>]> = [
+        [10, 3, [10]],
+        [20, 2, [10, 20]],
+        [30, 2.5, [20, 30]],
+        [40, undefined, [20, 30, 40]],
+        [50, NaN, [20, 40, 50]],
+        [60, 2, [20, 50, 60]],
+        [70, 1.5, [60, 70]],
+        [80, 1.6, [70, 80]],
+        [90, -Infinity, [70, 80, 90]]
+      ]
+      for (const [step, loss, kept] of losses) {
+        const after = yield* resumed(folder, Effect.zipRight(save({ ...snapshot(step), loss }), steps))
+        expect(after, String(step)).toEqual(kept)
+      }
+      expect(yield* resumed(folder, load("best"))).toMatchObject({ step: 70, loss: 1.5 })
+      expect((yield* resumed(folder, load("latest"))).step).toBe(90)
+      expect(yield* resumed(folder, Effect.flatMap(Checkpoints, ({ list }) => list))).toMatchObject([
+        { step: 70, loss: 1.5 },
+        { step: 80, loss: 1.6 },
+        { step: 90 }
+      ])
+      // told not to, it keeps the last two
+      expect(yield* within(folder, { resume: true, keepBest: false }, Effect.zipRight(save(snapshot(100)), steps)))
+        .toEqual([90, 100])
+      expect((yield* Effect.flip(resumed(folder, load("best")))).message).toMatch(/no checkpoint with a validation loss/)
+    })))
+
+  it.effect("keeps a curve over all of training when told to: 0, and the first in each power of two", onDisk((folder) =>
+    Effect.gen(function*() {
+      const logSpaced = { keepLogSpaced: true, keepLast: 1, resume: true }
+      const saveAll = (numbers: ReadonlyArray<number>) => Effect.forEach(numbers, (step) => save(snapshot(step)))
+      const every = Array.from({ length: 20 }, (_, i) => i)
+      expect(yield* within(`${folder}/one`, logSpaced, Effect.zipRight(saveAll(every), steps))).toEqual([0, 1, 2, 4, 8, 16, 19])
+      const hundreds = Array.from({ length: 17 }, (_, i) => 100 * (i + 1))
+      expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll(hundreds), steps)))
+        .toEqual([100, 200, 300, 600, 1100, 1700])
+      // going back abandons what lies ahead
+      expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll([250]), steps))).toEqual([100, 200, 250])
+    })))
+
+  it.effect("splits model and optimizer above a size, with indices as at Hugging Face, and joins them again", onDisk((folder) =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const tensors = (n: number) => Object.fromEntries(
+        Array.from({ length: 5 }, (_, i) => [`t${i}`, { shape: [n], data: new Float32Array(n).fill(i) }])
+      )
+      const large: Snapshot = { ...snapshot(10), model: tensors(10), optimizer: tensors(3) }
+      const path = yield* within(folder, { maxShardBytes: 80 }, save(large))
+      expect((yield* files(path)).filter((name) => name.includes("safetensors"))).toEqual([
+        "model-00001-of-00003.safetensors",
+        "model-00002-of-00003.safetensors",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+        "optimizer.safetensors"
+      ])
+      expect(JSON.parse(yield* fs.readFileString(`${path}/model.safetensors.index.json`))).toEqual({
+        metadata: { total_size: 200 },
+        weight_map: {
+          t0: "model-00001-of-00003.safetensors",
+          t1: "model-00001-of-00003.safetensors",
+          t2: "model-00002-of-00003.safetensors",
+          t3: "model-00002-of-00003.safetensors",
+          t4: "model-00003-of-00003.safetensors"
+        }
+      })
+      expect(plain(yield* resumed(folder, load(10)))).toEqual(plain(large))
+      const shard = `${path}/model-00002-of-00003.safetensors`
+      const bytes = yield* fs.readFile(shard)
+      yield* fs.writeFile(shard, bytes.map((byte, i) => i === bytes.length - 1 ? byte ^ 1 : byte))
+      expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Corrupt", path: shard })
+      yield* fs.remove(shard)
+      expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Missing", path: shard })
+    })))
+
+  it.effect("gives its model without reading the optimizer", onDisk((folder) =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const path = yield* within(folder, {}, save(snapshot(10)))
+      yield* fs.remove(`${path}/optimizer.safetensors`)
+      const { model, ...rest } = yield* loadModel(folder)
+      expect(words(model)).toEqual(words(snapshot(10).model))
+      expect(rest).toMatchObject({ step: 10, path, config: snapshot(10).config, tokenizer: snapshot(10).tokenizer })
+      expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Missing" })
     })))
 
   it.effect("drops the abandoned steps first after going back, never the latest", onDisk((folder) =>
@@ -560,7 +648,7 @@ describe("a save that is cut short", () => {
             if (Either.isLeft(saved)) {
               expect(saved.left).toMatchObject({ _tag: "CheckpointError", reason: "Write" })
               expect(saved.left.path.startsWith(run), saved.left.path).toBe(true)
-              expect(saved.left.message).toMatch(/ENOSPC.*disk space.*intact/s)
+              expect(saved.left.message).toMatch(/ENOSPC.*disk space/s)
             }
             const where = `${at}: ${fault.log[at + 1]}`
             const loaded = yield* Effect.either(resumed(run, load("latest")))
@@ -606,6 +694,50 @@ describe("a save that is cut short", () => {
         expect(yield* resumed(folder, steps)).toEqual([10])
       }
       expect((yield* files(folder)).filter((name) => name.startsWith("step"))).toEqual(["step-00000010"])
+    })))
+
+  it.effect("by a full disk, at any byte, gives its space back and names the checkpoint to go on from", onDisk((folder) =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      /** Holds so many bytes; a write that does not fit writes what does. */
+      const small = (room: number): FileSystem.FileSystem => ({
+        ...fs,
+        open: (path, options) =>
+          Effect.map(fs.open(path, options), (file) =>
+            new Proxy(file, {
+              get: (target, key) =>
+                key !== "writeAll" ? Reflect.get(target, key, target) as unknown : (bytes: Uint8Array) => {
+                  const fits = Math.min(room, bytes.length)
+                  room -= fits
+                  const written = fits === 0 ? Effect.void : target.writeAll(bytes.subarray(0, fits))
+                  return fits === bytes.length
+                    ? written
+                    : Effect.zipRight(written, Effect.fail(systemError("write", path, "ENOSPC: no space left on device")))
+                }
+            }))
+      })
+      const within = <A, E, R>(room: number, body: OnDisk<A, E, R>) =>
+        Effect.provideService(resumed(folder, body), FileSystem.FileSystem, small(room))
+      const first = yield* Effect.flip(within(100, save(snapshot(10))))
+      expect(first).toMatchObject({ _tag: "CheckpointError", reason: "Write" })
+      expect(first.message).toMatch(/no space left on device.*disk space.*No checkpoint was saved before it/s)
+      expect(yield* files(folder)).toEqual([])
+
+      yield* resumed(folder, save(snapshot(10)))
+      let failures = 0
+      for (let room = 0;; room += 97) {
+        const saved = yield* Effect.either(within(room, save(snapshot(20))))
+        if (Either.isRight(saved)) break
+        failures++
+        expect(saved.left.message).toMatch(/no space left on device.*step-00000010 is intact, and the one to resume from/s)
+        // only the pointer is left to write when the new checkpoint has its name already
+        const there = yield* files(folder)
+        expect(there.filter((name) => name !== "step-00000020"), String(room)).toEqual(["latest", "step-00000010"])
+        expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
+        yield* fs.remove(`${folder}/step-00000020`, { recursive: true, force: true })
+      }
+      expect(failures).toBeGreaterThan(10)
+      expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
     })))
 
   it.effect("by a full disk gives its space back", onDisk((folder) =>
