@@ -177,7 +177,9 @@ export const tokenizerMetadata = (
   const silent = parts.vocab[NUL] ?? unknown
   const end = eos?.id ?? silent
   if (eos === undefined) {
-    const named = end === undefined ? `token 11 (${JSON.stringify(tokens[11])})` : JSON.stringify(tokens[end])
+    const named = parts.vocab[NUL] !== undefined
+      ? "the byte 0, which no text holds,"
+      : end === undefined ? `token 11 (${JSON.stringify(tokens[11])})` : JSON.stringify(tokens[end])
     notes.push(`the tokenizer has no end-of-text token: llama.cpp takes ${named} for it`)
   }
   const begin = bos?.id ?? end

@@ -305,6 +305,25 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect(yield* Effect.flip(loadInitial(`${folder}/to`))).toMatchObject({ reason: "Corrupt", path: file })
       })))
 
+  it.effect("is also the only one of a comparison's folder; of several, one must be named", () =>
+    inFolder((folder) =>
+      Effect.gen(function*() {
+        const save = (arm: string) =>
+          Effect.provide(
+            Effect.flatMap(Checkpoints, ({ save }) =>
+              save({ step: 2, config: huggingFaceConfig(plain), model: weightsOf(plain), optimizer: {}, trainerState: {}, tokenizer: undefined })),
+            Checkpoints.layerFileSystem(`${folder}/seed-1/${arm}`)
+          )
+        yield* write(folder, { "run.json": "{}" })
+        const nothing = yield* Effect.flip(loadInitial(folder))
+        expect(nothing.message).toMatch(/holds no model/)
+        yield* save("sinks")
+        expect((yield* loadInitial(folder)).path).toBe(`${folder}/seed-1/sinks/step-00000002`)
+        yield* save("standard")
+        const error = yield* Effect.flip(loadInitial(folder))
+        expect(error.message).toMatch(/a run of 2 models: give the folder of one of them, .*\/seed-1\/sinks, .*\/seed-1\/standard/)
+      })))
+
   // -------------------------------------------------------------------------------------------------------------
   // SeqTD
 
