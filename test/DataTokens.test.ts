@@ -228,6 +228,9 @@ describe("held-out documents", () => {
   it("are handed out as a sample, 512 unless told", () => {
     const service = build(corpus(lengths), { heldOutFraction: 0.5, heldOutSequences: 20 })
     expect(service.split("heldOut")).toHaveLength(20)
+    // From all over the corpus: the mean of 20 uniform draws of 500 has a standard deviation of 32.
+    const mean = documentsIn(service.split("heldOut")).reduce((a, b) => a + b, 0) / 20
+    expect(Math.abs(mean - 250)).toBeLessThan(100)
     const many = build(corpus(lengthsOf(4000, 30)), { heldOutFraction: 0.5 })
     expect(many.split("heldOut")).toHaveLength(512)
     expect(new Set(many.split("heldOut").map((r) => `${r.document} ${r.offset}`)).size).toBe(512)
@@ -400,6 +403,21 @@ describe("repeated groups", () => {
       "exactly one of documents and sequences"
     )
     expect(failure(corpus(lengths), { singleSequences: 9000 })).toMatch(/9528 sequences are asked .* has \d+ distinct/)
+  })
+})
+
+describe("a sample of tokens", () => {
+  it("has no sequence twice, wherever the corpus has it", () => {
+    const texts = Array.from({ length: 40 }, (_, d) => Uint32Array.from({ length: 17 }, (_, k) => 100 * (d % 25) + k))
+    const tokens: TokenDocuments = {
+      ...corpus(texts.map(({ length }) => length)),
+      read: (d, offset, length) => texts[d].slice(offset, offset + length)
+    }
+    const config = { singleSequences: 15, repeatedSequences: 4, heldOutSequences: 6 }
+    const service = build(tokens, config)
+    const rows = (["repeated", "singles", "heldOut"] as const).flatMap((name) => service.split(name))
+    expect(new Set(rows.map(({ tokens }) => tokens.join())).size).toBe(25)
+    expect(failure(tokens, { ...config, singleSequences: 16 })).toContain("has 25 distinct ones of 17 tokens")
   })
 })
 
