@@ -1,7 +1,7 @@
 /** Writes token shards, so that no name ever stands for half a file. */
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs"
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs"
 import { type Dataset, RECORD, shardFiles } from "./Dataset.ts"
 import { because, fail } from "./ShardReader.ts"
 
@@ -10,7 +10,7 @@ export interface NewFile {
   readonly write: (bytes: Uint8Array) => void
   /** Syncs it, gives it its name, and returns its SHA-256. */
   readonly finish: () => string
-  /** Leaves what was written under its temporary name, to be overwritten by the next attempt. */
+  /** Gives up, and removes what was written. */
   readonly abandon: () => void
 }
 
@@ -47,7 +47,14 @@ export const newFile = (path: string): NewFile => {
         renameSync(temporary, path)
         return hash.digest("hex")
       }),
-    abandon: () => closeSync(handle)
+    abandon: () => {
+      try {
+        closeSync(handle)
+      } catch {
+        // closed already: what failed came after
+      }
+      rmSync(temporary, { force: true })
+    }
   }
 }
 

@@ -48,11 +48,21 @@ export { importModel, type ImportOptions, type ImportReport, type InitialModel, 
 export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
+export { openCheckpoint, type OpenCheckpoint } from "./OpenCheckpoint.ts"
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
 export * as Sink from "./Sink.ts"
 export { SinkConfig, type SinkMode } from "./Sink.ts"
 export * as Statistics from "./Statistics.ts"
 export * as Source from "./Source.ts"
+export {
+  type DocumentSource,
+  tokenize,
+  TokenizeConfig,
+  type TokenizeEvent,
+  type TokenizeInput,
+  type TokenizeOptions,
+  type TokenizeReport
+} from "./Tokenize.ts"
 export * as Tokenizer from "./Tokenizer.ts"
 export * as TokenRecords from "./TokenRecords.ts"
 export * as TokenShards from "./TokenShards.ts"
