@@ -37,6 +37,7 @@ export { type Counters, Device, type DeviceService, type Limits, type Prepared }
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
+export * as Extraction from "./Extraction.ts"
 export * as Identity from "./Identity.ts"
 export {
   formatIdentityReport,
@@ -47,6 +48,8 @@ export {
 export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./Import.ts"
 export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
+export * as Membership from "./Membership.ts"
+export * as Metrics from "./Metrics.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
 export { openCheckpoint, type OpenCheckpoint } from "./OpenCheckpoint.ts"
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
