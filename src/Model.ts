@@ -314,6 +314,8 @@ export interface ModelService {
 export interface ModelOptions {
   /** Seed of the initial weights. Default 0. Arms with the same seed start alike wherever their shapes agree. */
   readonly seed?: number
+  /** False leaves the weights at 0, for those who import others. Default true. */
+  readonly initialize?: boolean
   /** Force every pass to gather or to mask. Default: gather where possible. */
   readonly compute?: "gathered" | "masked"
   /** Of every pass; `f16` needs an adapter with `shader-f16`, and the Trainer then scales the loss. Default f32. */
@@ -509,7 +511,9 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         })
       })
     )
-    for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
+    if (options.initialize !== false) {
+      for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
+    }
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
       const pass = yield* Effect.try({

@@ -206,9 +206,75 @@ const schema = Command.make(
   Command.withDescription("Print the JSON Schema of a configuration file, for editors")
 )
 
+const checkpoint = Options.text("checkpoint").pipe(
+  Options.withPseudoName("folder"),
+  Options.withDescription("Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama")
+)
+const precision = Options.choice("precision", ["f32", "f16"]).pipe(
+  Options.withDefault("f32"),
+  Options.withDescription("Of activations (default: f32)")
+)
+const quiet = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("Nothing on stderr"))
+
+const generate = Command.make("generate", {
+  checkpoint,
+  prompt: Options.text("prompt").pipe(
+    Options.withDescription("What to continue; may be repeated"),
+    Options.repeated
+  ),
+  prompts: Options.text("prompts").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
+    Options.optional
+  ),
+  maxNewTokens: Options.integer("max-new-tokens").pipe(
+    Options.withDefault(64),
+    Options.withDescription("Tokens to add at most (default: 64)")
+  ),
+  temperature: Options.float("temperature").pipe(
+    Options.withDefault(1),
+    Options.withDescription("Divides the logits; 0: always the likeliest token (default: 1)")
+  ),
+  topK: Options.integer("top-k").pipe(
+    Options.withDescription("Choose among so many of the likeliest tokens (default: all)"),
+    Options.optional
+  ),
+  topP: Options.float("top-p").pipe(
+    Options.withDefault(1),
+    Options.withDescription("Choose among the likeliest with this probability together (default: 1)")
+  ),
+  seed: Options.integer("seed").pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
+  id: Options.text("id").pipe(
+    Options.withPseudoName("number"),
+    Options.withDescription("The id whose sinks are on, for prompts without one"),
+    Options.optional
+  ),
+  source: Options.text("source").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("The same for a source, of a model trained with identity source"),
+    Options.optional
+  ),
+  sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
+    Options.withDescription("Which sinks are on (default: own with an id, else off)"),
+    Options.optional
+  ),
+  stop: Options.text("stop").pipe(
+    Options.withDescription("A text that ends the continuation; may be repeated"),
+    Options.repeated
+  ),
+  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Prompts at once (default: 8)")),
+  precision,
+  logProbs: Options.boolean("log-probs").pipe(Options.withDescription("Log-probabilities of the tokens in --json")),
+  adapter,
+  json,
+  quiet
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/generate.ts")), (it) => it.runGenerate(options))).pipe(
+  Command.withDescription("Continue texts with a checkpoint, sinks off or on, as they come")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing, schema])
+  Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))

@@ -20,6 +20,8 @@ import { Checkpoints, saveModel } from "../../src/Checkpoints.ts"
 import * as Corpus from "../../src/Corpus.ts"
 import { DataStream } from "../../src/DataStream.ts"
 import { exportModel, type ExportOptions } from "../../src/Export.ts"
+import * as Generate from "../../src/Generate.ts"
+import { Device } from "../../src/gpu/Device.ts"
 import { loadInitial } from "../../src/Import.ts"
 import { huggingFaceConfig, Model, type ModelService } from "../../src/Model.ts"
 import { ModelConfig } from "../../src/ModelConfig.ts"
@@ -223,14 +225,30 @@ const train = Effect.gen(function*() {
 const device = NodeDevice.layer()
 
 /** A model on the device with the weights of a checkpoint, for as long as `body` runs. */
-const withModel = <A>(folder: string, body: (model: ModelService, tokenizer: Tokenizer.Tokenizer) => Promise<A>) =>
+const withModel = <A>(
+  folder: string,
+  body: (
+    model: ModelService,
+    tokenizer: Tokenizer.Tokenizer,
+    /** The greedy continuation of a prompt. */
+    greedy: (prompt: Uint32Array, mode: Sink.SinkMode) => Promise<Uint32Array>
+  ) => Promise<A>
+) =>
   Effect.runPromise(
     Effect.gen(function*() {
       const from = yield* loadInitial(folder)
       const model = yield* Model.make(from.config)
       yield* model.importTensors(from.tensors)
       const tokenizer = yield* Tokenizer.fromJSON(from.tokenizer!)
-      return yield* Effect.promise(() => body(model, tokenizer))
+      const gpu = yield* Device
+      const greedy = (prompt: Uint32Array, mode: Sink.SinkMode) =>
+        Effect.runPromise(
+          Generate.collect(
+            { tokens: prompt, id: 1n },
+            { maxNewTokens: CONTINUATION, temperature: 0, sinks: mode }
+          ).pipe(Effect.provideService(Model, model), Effect.provideService(Device, gpu))
+        )
+      return yield* Effect.promise(() => body(model, tokenizer, greedy))
     }).pipe(Effect.scoped, Effect.provide(device), Effect.provide(NodeContext.layer))
   )
 
@@ -266,7 +284,7 @@ const examine = async (
       experimentalKvCacheValueType: "F32"
     })
     const sequence = context.getSequence()
-    await withModel(folder, async (ours, tokenizer) => {
+    await withModel(folder, async (ours, tokenizer, greedy) => {
       for (const [i, text] of texts.entries()) {
         const [mine, theirs] = [[...tokenizer.encode(text)], [...model.tokenize(text, true)]]
         check(`${name}, tokens of text ${i + 1}`, mine.join() === theirs.join(), `${mine.length} and ${theirs.length}`)
@@ -285,8 +303,7 @@ const examine = async (
           `${(report.bytes / 1024).toFixed(0)} KiB, width ${report.intermediateSize}`
       )
       const prompt = tokenizer.encode(texts[0])
-      const mine = (await Effect.runPromise(ours.generate(prompt, { maxNewTokens: CONTINUATION, id: 1n, mode })))
-        .slice(prompt.length)
+      const mine = await greedy(prompt, mode)
       const theirs = await theirGreedy(sequence, prompt, CONTINUATION)
       const same = mine.findIndex((token, i) => token !== theirs[i])
       const agree = same < 0 ? theirs.length : same

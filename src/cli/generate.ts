@@ -1,0 +1,223 @@
+/** `memsinks generate`: texts from a checkpoint, on stdout as they come, with the sinks of any id. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import process from "node:process"
+import { toId } from "../Batch.ts"
+import * as Corpus from "../Corpus.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
+import * as Generate from "../Generate.ts"
+import { Device } from "../gpu/Device.ts"
+import { sourceHash } from "../Identity.ts"
+import { openCheckpoint } from "../OpenCheckpoint.ts"
+import * as Sink from "../Sink.ts"
+import { hasColor, painter } from "../Terminal.ts"
+import * as Edge from "./Edge.ts"
+
+export interface GenerateCommand {
+  readonly checkpoint: string
+  readonly prompt: ReadonlyArray<string>
+  readonly prompts: Option.Option<string>
+  readonly maxNewTokens: number
+  readonly temperature: number
+  readonly topK: Option.Option<number>
+  readonly topP: number
+  readonly seed: number
+  readonly id: Option.Option<string>
+  readonly source: Option.Option<string>
+  readonly sinks: Option.Option<"own" | "off" | "all" | "placebo">
+  readonly stop: ReadonlyArray<string>
+  readonly batch: number
+  readonly precision: "f32" | "f16"
+  readonly logProbs: boolean
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+}
+
+/** A text to continue, and whose sinks it asks for. */
+interface Asked {
+  readonly prompt: string
+  readonly id: bigint | undefined
+}
+
+/** A whole number, decimal or hexadecimal, as the id it stands for. */
+const idOf = (text: string): bigint | undefined => {
+  if (!/^\s*-?(\d+|0x[0-9a-f]+)\s*$/i.test(text)) return undefined
+  const digits = text.trim().replace("-", "")
+  return toId(text.trim().startsWith("-") ? -BigInt(digits) : BigInt(digits))
+}
+
+/** `\n`, `\t` and `\\` as they are meant: a shell hands them on as they are written. */
+const unescape = (text: string): string =>
+  text.replace(/\\([nt\\])/g, (_, letter: string) => (letter === "n" ? "\n" : letter === "t" ? "\t" : "\\"))
+
+/** One line of a .jsonl file of prompts: a text, or `{"prompt": ..., "id": ... | "source": ...}`. */
+const parseLine = (path: string, line: string, number: number): Effect.Effect<Asked, DataError> =>
+  Effect.try({
+    try: () => {
+      const value = JSON.parse(line) as unknown
+      if (typeof value === "string") return { prompt: value, id: undefined }
+      const { id, prompt, source } = Object(value) as { prompt?: unknown; id?: unknown; source?: unknown }
+      if (typeof prompt !== "string") throw new Error("it has no field prompt with a text")
+      if (id !== undefined && source !== undefined) throw new Error("it has both an id and a source")
+      if (source !== undefined && typeof source !== "string") throw new Error("its source is not a text")
+      const given = id === undefined ? undefined : idOf(String(id))
+      if (id !== undefined && (given === undefined || (typeof id === "number" && !Number.isSafeInteger(id)))) {
+        throw new Error(`its id ${JSON.stringify(id)} is no whole number (write large ones as a text)`)
+      }
+      return { prompt, id: source === undefined ? given : sourceHash(source) }
+    },
+    catch: (cause) => new DataError({ path, detail: `line ${number} is no prompt: ${(cause as Error).message}` })
+  })
+
+/** The prompts of the command line, and those of the file: a line each. */
+const promptsOf = (options: GenerateCommand) =>
+  Effect.gen(function*() {
+    const asked: Array<Asked> = options.prompt.map((prompt) => ({ prompt: unescape(prompt), id: undefined }))
+    if (Option.isSome(options.prompts)) {
+      const path = options.prompts.value
+      const lines = (yield* Corpus.readText(path)).split(/\r?\n/).map((line, i) => [line, i + 1] as const)
+      for (const [line, number] of lines) {
+        if (line.trim() === "") continue
+        asked.push(/\.(jsonl|ndjson)$/.test(path) ? yield* parseLine(path, line, number) : { prompt: unescape(line), id: undefined })
+      }
+      if (asked.length === 0) return yield* new DataError({ path, detail: "holds no prompt: write one a line" })
+    }
+    if (asked.length === 0) return yield* Effect.fail(Edge.usage({ message: "give a text to continue: --prompt <text>, or --prompts <file>" }))
+    return asked
+  })
+
+/** The id of the command line, if it names one. */
+const ownId = (options: GenerateCommand): Effect.Effect<bigint | undefined, Edge.Usage> => {
+  if (Option.isSome(options.id) && Option.isSome(options.source)) {
+    return Effect.fail(Edge.usage({ message: "--id and --source name an id each: leave one out" }))
+  }
+  if (Option.isSome(options.source)) return Effect.succeed(sourceHash(options.source.value))
+  if (Option.isNone(options.id)) return Effect.succeed(undefined)
+  const id = idOf(options.id.value)
+  return id === undefined
+    ? Effect.fail(Edge.usage({ message: `--id takes a whole number of 64 bits, such as 7 or 0xff, got ${options.id.value}` }))
+    : Effect.succeed(id)
+}
+
+/** Which sinks are on: what was asked for, else those of the ids that were named, else none. */
+const modeOf = (
+  options: GenerateCommand,
+  hasSinks: boolean,
+  ids: ReadonlyArray<bigint | undefined>
+): Effect.Effect<Sink.SinkMode, Edge.Usage> => {
+  const named = ids.some((id) => id !== undefined)
+  const asked = Option.getOrUndefined(options.sinks) ?? (named ? "own" : "off")
+  if (!hasSinks && (named || asked !== "off")) {
+    return Effect.fail(Edge.usage({ message: "the model has no sinks: leave --id, --source and --sinks out" }))
+  }
+  if (asked === "own" && ids.some((id) => id === undefined)) {
+    return Effect.fail(Edge.usage({ message: "own sinks are those of an id: name it with --id <number> or --source <name>" }))
+  }
+  return Effect.succeed(Sink[asked])
+}
+
+/** Writes texts one behind the other, in their order, each as it comes as soon as it is its turn. */
+const inOrder = (count: number, write: (text: string) => void, title: (prompt: number) => string) => {
+  const waiting = Array.from({ length: count }, () => "")
+  const done = new Set<number>()
+  let turn = 0
+  write(title(0))
+  return ({ finish, prompt, text }: Generate.Generated): void => {
+    waiting[prompt] += text
+    if (finish !== undefined) done.add(prompt)
+    while (turn < count) {
+      write(waiting[turn]!)
+      waiting[turn] = ""
+      if (!done.has(turn)) return
+      write("\n")
+      if (++turn < count) write(title(turn))
+    }
+  }
+}
+
+/** Generates, and prints texts, or with --json one object, on stdout. */
+export const runGenerate = (options: GenerateCommand) =>
+  Effect.gen(function*() {
+    const given = yield* ownId(options)
+    const asked = (yield* promptsOf(options)).map(({ id, prompt }) => ({ prompt, id: id ?? given }))
+    const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
+    const { config, eos, tokenizer } = checkpoint
+    const mode = yield* modeOf(options, config.sinks !== undefined, asked.map(({ id }) => id))
+    if (tokenizer === undefined) {
+      return yield* new CheckpointError({
+        reason: "Missing",
+        path: checkpoint.path,
+        detail: "holds no tokenizer.json, and a prompt needs one: put the tokenizer it was trained with beside config.json"
+      })
+    }
+    const prompts = asked.map(({ id, prompt }) => ({ tokens: tokenizer.encode(prompt), ...(id === undefined ? {} : { id }) }))
+    const runtime = yield* Edge.runtime
+    const say = (line: string) => options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(`${line}\n`))
+
+    yield* Effect.gen(function*() {
+      const device = yield* Device
+      for (const note of checkpoint.notes) yield* say(`note: ${note}`)
+      yield* say(
+        `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ` +
+          `${config.sinks === undefined ? "" : `sinks ${mode.mode}; `}${device.name}`
+      )
+      const paint = painter(hasColor(process.stdout, process.env))
+      // what a model says must not steer somebody's terminal
+      const plain = (text: string) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "")
+      const write = (text: string) => void process.stdout.write(text)
+      // a single prompt is known to whoever gave it: only a person at a terminal reads on from it
+      const shown = asked.length > 1 || process.stdout.isTTY === true
+      const show = options.json
+        ? () => {}
+        : inOrder(asked.length, write, (i) => shown ? paint("dim", asked[i]!.prompt) : "")
+      const results = asked.map(({ id, prompt }) => ({
+        prompt,
+        ...(id === undefined ? {} : { id: `${id}` }),
+        text: "",
+        tokens: [] as Array<number>,
+        ...(options.logProbs ? { logProbs: [] as Array<number> } : {}),
+        finish: "" as Generate.Finish | ""
+      }))
+      const began = performance.now()
+      yield* Generate.generate(prompts, {
+        maxNewTokens: options.maxNewTokens,
+        temperature: options.temperature,
+        topP: options.topP,
+        ...(Option.isSome(options.topK) ? { topK: options.topK.value } : {}),
+        seed: options.seed,
+        sinks: mode,
+        stop: options.stop.map(unescape),
+        stopTokens: eos === undefined ? [] : [eos],
+        tokenizer,
+        logProbs: options.logProbs,
+        batchSize: options.batch
+      }).pipe(Stream.runForEach((one) =>
+        Effect.sync(() => {
+          const result = results[one.prompt]!
+          result.text += one.text
+          result.tokens.push(one.token)
+          if (one.logProb !== undefined) result.logProbs?.push(one.logProb)
+          result.finish = one.finish ?? ""
+          show(process.stdout.isTTY === true ? { ...one, text: plain(one.text) } : one)
+        })
+      ))
+      const seconds = (performance.now() - began) / 1000
+      const count = results.reduce((sum, { tokens }) => sum + tokens.length, 0)
+      if (options.json) {
+        const { path, step } = checkpoint
+        yield* Edge.print(JSON.stringify({
+          checkpoint: path,
+          step,
+          adapter: device.name,
+          sinks: config.sinks === undefined ? undefined : mode.mode,
+          seed: options.seed,
+          results,
+          seconds,
+          tokensPerSecond: count / seconds
+        }))
+      }
+      yield* say(`${count} tokens in ${seconds.toFixed(1)} s, ${(count / seconds).toFixed(1)} tokens/s`)
+    }).pipe(Effect.provide(checkpoint.layer), Effect.provide(runtime.layer(Edge.adapterOptions(options.adapter))))
+  })
