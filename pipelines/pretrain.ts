@@ -11,6 +11,7 @@ import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Checkpoints } from "../src/Checkpoints.ts"
@@ -29,7 +30,7 @@ import * as Sink from "../src/Sink.ts"
 import * as TensorBoard from "../src/TensorBoard.ts"
 import * as TokenShards from "../src/TokenShards.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
-import { TrainConfig, Trainer } from "../src/Trainer.ts"
+import { differences, TrainConfig, Trainer } from "../src/Trainer.ts"
 import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
 
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
@@ -631,11 +632,16 @@ const claimFolder = (
         try: () => JSON.parse(text) as { readonly config?: unknown },
         catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
       })
-      if (JSON.stringify(before.config) !== JSON.stringify(encoded)) {
+      // a version that knew fewer fields meant their defaults
+      const decoded = Schema.decodeUnknownOption(PretrainConfig)(before.config)
+      const was = Option.isSome(decoded) ? Schema.encodeSync(PretrainConfig)(decoded.value) : before.config
+      const differing = differences(encoded, was)
+      if (differing.length > 0) {
         return yield* new CheckpointError({
           reason: "Mismatch",
           path: file,
-          detail: "the folder holds a run with another configuration: resume with the same one, or choose another --out-dir"
+          detail: `the folder holds a run with another configuration:\n  ${differing.join("\n  ")}\n` +
+            "Resume with the same one, or choose another --out-dir"
         })
       }
     }

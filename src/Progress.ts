@@ -24,6 +24,8 @@ export interface ProgressOptions {
   readonly env: Environment
   /** Show nothing but `log` lines. Default false. */
   readonly quiet?: boolean
+  /** Also tell of every evaluation and checkpoint. Default false. */
+  readonly verbose?: boolean
   /** Milliseconds. Default: the monotonic clock. */
   readonly now?: () => number
 }
@@ -57,7 +59,7 @@ const line = (width: number, done: number, parts: ReadonlyArray<string>, speed: 
   return `[${"=".repeat(full)}${"-".repeat(cells - full)}] ${rest(true)}`
 }
 
-const make = ({ env, now = () => performance.now(), output, quiet = false }: ProgressOptions) => {
+const make = ({ env, now = () => performance.now(), output, quiet = false, verbose = false }: ProgressOptions) => {
   const interactive = isInteractive(output, env)
   let drawn = false
   let lastShown = -Infinity
@@ -105,6 +107,9 @@ const make = ({ env, now = () => performance.now(), output, quiet = false }: Pro
         return stepped(arm, index, count, training)
       case "Finished":
         return print(`${name}: ${format(training)}`)
+      case "Evaluated":
+      case "Saved":
+        return verbose ? print(`${name}: ${format(training)}`) : undefined
     }
   }
   return { show: quiet ? () => {} : show, print, clear }

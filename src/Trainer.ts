@@ -468,7 +468,7 @@ const make = (config: TrainConfig): Effect.Effect<
   })
 
 /** Leaves that differ between two JSON values, `name wanted, was`. */
-const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
+export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
   const isObject = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value)
   if (isObject(wanted) && isObject(was)) {

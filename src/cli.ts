@@ -11,6 +11,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import process from "node:process"
 import * as Edge from "./cli/Edge.ts"
+import { withResume } from "./cli/resume.ts"
 import { identities } from "./Identity.ts"
 import { presets } from "./ModelConfig.ts"
 
@@ -48,12 +49,27 @@ const pretrain = Command.make("pretrain", {
     Options.withDescription("Where checkpoints, metrics and the report go (default: runs/pretrain-<time>)"),
     Options.optional
   ),
-  resume: Options.boolean("resume").pipe(
-    Options.withDescription("Go on with the run in --out-dir, or with the latest one in runs/")
+  resume: Options.text("resume").pipe(
+    Options.withPseudoName("run"),
+    Options.withDescription(
+      "Go on with the run in this folder; alone: with that in --out-dir, or the latest in runs/; auto: the same, or " +
+        "begin where there is none"
+    ),
+    Options.optional
+  ),
+  force: Options.boolean("force").pipe(
+    Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
+  ),
+  dryRun: Options.boolean("dry-run").pipe(
+    Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
   ),
   adapter,
   json,
   quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
+  verbose: Options.boolean("verbose").pipe(
+    Options.withAlias("v"),
+    Options.withDescription("Also tell of every evaluation and checkpoint")
+  ),
   overrides: Args.text({ name: "key=value" }).pipe(
     Args.withDescription("A field of the configuration, e.g. training.optimizer.learningRate=1e-3"),
     Args.repeated
@@ -277,7 +293,7 @@ const memsinks = Command.make("memsinks").pipe(
   Command.withSubcommands([pretrain, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate])
 )
 
-const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(process.argv))
+const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(withResume(process.argv)))
 
 NodeRuntime.runMain(Effect.provide(main, NodeContext.layer), {
   disableErrorReporting: true,

@@ -72,7 +72,7 @@ const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
   const failure = Option.getOrUndefined(Cause.failureOption(cause))
   if (ValidationError.isValidationError(failure)) {
     const text = stripAnsi(HelpDoc.toAnsiText(failure.error)).replace(/\s+/g, " ").trim()
-    return `${text}\nSee memsinks --help, and --help after pretrain, plan or doctor.`
+    return `${text}\nSee memsinks --help, and --help after a command.`
   }
   if (failure !== undefined) return (failure as { readonly message: string }).message
   const defect = Option.getOrUndefined(Cause.dieOption(cause))

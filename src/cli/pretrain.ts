@@ -17,7 +17,9 @@ import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
 import * as TokenShards from "../TokenShards.ts"
 import * as Config from "./config.ts"
+import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
+import { type Where, whereOf } from "./resume.ts"
 
 export interface PretrainOptions {
   readonly data: Option.Option<string>
@@ -26,32 +28,15 @@ export interface PretrainOptions {
   readonly seeds: Option.Option<number>
   readonly seed: Option.Option<number>
   readonly outDir: Option.Option<string>
-  readonly resume: boolean
+  readonly resume: Option.Option<string>
+  readonly force: boolean
+  readonly dryRun: boolean
   readonly adapter: Option.Option<string>
   readonly json: boolean
   readonly quiet: boolean
+  readonly verbose: boolean
   readonly overrides: ReadonlyArray<string>
 }
-
-const runs = "runs"
-
-/** The folder of the run: the one asked for, a fresh one, or the latest when one is to be resumed. */
-const folderOf = (options: PretrainOptions) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    if (Option.isSome(options.outDir)) return options.outDir.value
-    const now = new Date().toISOString().slice(0, 19).replaceAll(":", "-")
-    if (!options.resume) return path.join(runs, `pretrain-${now}`)
-    const names = yield* Effect.orElseSucceed(fs.readDirectory(runs), () => [])
-    const latest = names.filter((name) => name.startsWith("pretrain-")).sort().at(-1)
-    if (latest !== undefined) return path.join(runs, latest)
-    return yield* new CheckpointError({
-      reason: "Missing",
-      path: runs,
-      detail: "there is no run to resume: name its folder with --out-dir, or leave --resume out"
-    })
-  })
 
 /** The configuration of the run that a folder holds. */
 const savedConfig = (folder: string) =>
@@ -72,9 +57,9 @@ const savedConfig = (folder: string) =>
     })
   })
 
-const configOf = (options: PretrainOptions, folder: string) =>
+const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {
-    const base = options.resume
+    const base = resume
       ? yield* savedConfig(folder)
       : Schema.encodeSync(Pretrain.PretrainConfig)(new Pretrain.PretrainConfig({}))
     const decoded = Effect.gen(function*() {
@@ -100,7 +85,7 @@ const configOf = (options: PretrainOptions, folder: string) =>
       }
       const paths = [given.data?.data ?? []].flat().filter((path) => typeof path === "string")
       // the defaults are those of the experiment on text; a corpus of tokens, and a trained model, bring their own
-      const tokens = !options.resume && (yield* Effect.exists(paths, (path) => TokenShards.isTokens(path)))
+      const tokens = !resume && (yield* Effect.exists(paths, (path) => TokenShards.isTokens(path)))
       const initial = typeof given.initialFrom === "string" && given.model === undefined
         ? { model: Schema.encodeSync(ModelConfig)((yield* loadInitial(given.initialFrom)).config) }
         : {}
@@ -151,11 +136,13 @@ const needsF16 = (adapter: Option.Option<string>) =>
 /** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
 export const pretrain = (options: PretrainOptions) =>
   Effect.gen(function*() {
-    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, quiet: options.quiet })
+    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
     const say = (message: string) => progress.event({ _tag: "Stage", message })
     yield* tellSignals(progress)
-    const folder = yield* folderOf(options)
-    const config = yield* configOf(options, folder)
+    const where = yield* whereOf(options)
+    const { folder } = where
+    const config = yield* configOf(options, where)
+    if (options.dryRun) return yield* dryRun(config, options.json)
     const device = yield* Edge.runtime
     if (config.precision === "f16") yield* needsF16(options.adapter)
     yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
@@ -164,7 +151,8 @@ export const pretrain = (options: PretrainOptions) =>
     const report = yield* Pretrain.run(config, {
       device: device.layer(Edge.adapterOptions(options.adapter)),
       outDir: folder,
-      resume: options.resume,
+      resume: where.resume,
+      force: options.force,
       onEvent: progress.event,
       versions: Edge.versions()
     }).pipe(

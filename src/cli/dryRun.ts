@@ -1,0 +1,71 @@
+/** `memsinks pretrain --dry-run`: what would be run, on which data, in how much memory; nothing is trained or written. */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { stringify } from "yaml"
+import { PretrainConfig } from "../../pipelines/pretrain.ts"
+import { DataConfig, type DataReport, DataStream } from "../DataStream.ts"
+import * as MemoryPlan from "../MemoryPlan.ts"
+import { ModelConfig } from "../ModelConfig.ts"
+import * as Edge from "./Edge.ts"
+
+const count = (n: number): string => n.toLocaleString("en")
+
+const share = (part: number): string => `${(100 * part).toFixed(1)} %`
+
+const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<string> => [
+  `data: ${count(report.documents)} of ${count(report.documentsAvailable)} documents, ` +
+  `${count(report.heldOutDocuments)} held out; ${count(report.tokens)} tokens` +
+  (report.bytesPerToken === undefined ? "" : ` of ${report.bytesPerToken.toFixed(2)} bytes`),
+  `an epoch: ${count(report.batchesPerEpoch)} batches of ${count(config.data.batchSize)} rows of ` +
+  `${count(config.data.seqLen)} tokens; ${count(report.exposures)} sequences, ${count(report.scoredTokens)} tokens ` +
+  `scored, ${share(report.padding)} padding`,
+  `ids: ${count(report.distinctIds)}, one a ${report.identity}` +
+  report.groups.map(({ exposures, sequences }) => `; ${count(sequences)} sequences ${count(exposures)} times`).join("") +
+  (report.canaries === 0 ? "" : `; ${count(report.canaries)} canaries`),
+  ...(report.sources.length < 2 ? [] : [
+    "sources: " + report.sources.slice(0, 8).map(({ name, share: part }) => `${name} ${share(part)}`).join(", ") +
+    (report.sources.length > 8 ? ", ..." : "")
+  ])
+]
+
+/** Prints the resolved configuration, the report on the data, and the memory of the largest model that is trained. */
+export const dryRun = (config: PretrainConfig, json: boolean) =>
+  Effect.gen(function*() {
+    const data = yield* DataStream
+    const { gradientAccumulation, logEvery, optimizer } = config.training
+    const steps = config.training.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / gradientAccumulation))
+    const model = new ModelConfig({ ...config.model, vocabSize: data.tokenizer.vocabSize })
+    const shape = {
+      rows: data.batchSize,
+      seqLen: data.seqLen,
+      maxSegments: data.maxSegments,
+      precision: config.precision,
+      recompute: config.recompute
+    }
+    const plan = MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation })
+    const encoded = Schema.encodeSync(PretrainConfig)(config)
+    const tokens = steps * data.batchSize * data.seqLen * gradientAccumulation
+    const { tensors: _, ...memory } = plan
+    yield* Edge.print(
+      json
+        ? JSON.stringify({
+          config: encoded,
+          data: data.report,
+          steps,
+          tokens,
+          parameters: model.numParameters,
+          activeParameters: model.numActiveParameters,
+          memory
+        })
+        : [
+          stringify(encoded).trimEnd(),
+          "",
+          ...dataLines(data.report, config),
+          `training: ${count(steps)} steps, ${count(tokens)} tokens, ` +
+          `${(steps * gradientAccumulation / data.batchesPerEpoch).toFixed(2)} epochs`,
+          `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token`,
+          "",
+          MemoryPlan.formatMemoryPlan(plan)
+        ].join("\n")
+    )
+  }).pipe(Effect.provide(DataStream.layer(Schema.encodeSync(DataConfig)(config.data))))
