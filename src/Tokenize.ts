@@ -18,27 +18,16 @@ import { DataError } from "./Errors.ts"
 import { makeNearIndex, NearConfig } from "./NearDuplicates.ts"
 import { because, fail, readable, sizeOf } from "./ShardReader.ts"
 import { type NewFile, newFile, newShard, type ShardWriter, TEMPORARY, withNear, writeDataset, writeWhole } from "./ShardWriter.ts"
+import { SourceSpec, stream } from "./Source.ts"
 import { makePool } from "./TokenizePool.ts"
 import type { EncodedTexts } from "./TokenizeWorker.ts"
 import * as Tokenizer from "./Tokenizer.ts"
 import * as TokenShards from "./TokenShards.ts"
 
-export const SourceSpec = Schema.Struct({
-  path: Schema.NonEmptyString,
-  textField: Schema.optionalWith(Schema.NonEmptyString, { default: () => "text" }),
-  idField: Schema.optionalWith(Schema.NonEmptyString, { default: () => "id" }),
-  sourceField: Schema.optional(Schema.NonEmptyString),
-  split: Schema.optional(Schema.NonEmptyString)
-})
-export type SourceSpec = typeof SourceSpec.Type
-
 /** Gives the documents of a source, in an order that is the same each time. */
 export type DocumentSource = (
   spec: SourceSpec
 ) => Stream.Stream<Corpus.Document, DataError, FileSystem.FileSystem>
-
-const fromCorpus: DocumentSource = (spec) =>
-  Stream.unwrap(Effect.map(Corpus.documents(spec.path), (documents) => Stream.fromIterable(documents)))
 
 const positive = Schema.Int.pipe(Schema.positive())
 
@@ -111,6 +100,7 @@ export interface TokenizeOptions {
   /** UTF-16 units of text that go to a worker at once, at least. Default 262,144. */
   readonly batch?: number
   readonly onEvent?: (event: TokenizeEvent) => void
+  /** Where documents come from. Default: `stream` of Source. */
   readonly source?: DocumentSource
 }
 
@@ -184,7 +174,7 @@ const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   }
   const path = `${folder}/${JOURNAL}`
   if (!names.includes(JOURNAL)) {
-    const other = names.find((name) => !name.endsWith(TEMPORARY) && name !== "lock")
+    const other = names.find((name) => !name.endsWith(TEMPORARY) && !/^lock(\.|$)/.test(name))
     if (other === undefined) return { finished: undefined, journal: undefined }
     return yield* fail(folder, `is not empty, it holds ${other}: choose a folder that is empty or not there yet`)
   }
@@ -475,7 +465,7 @@ export const tokenize = (
   options: TokenizeOptions
 ): Effect.Effect<TokenizeReport, DataError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
-    const { onEvent = () => {}, out: folder, source = fromCorpus } = options
+    const { onEvent = () => {}, out: folder, source = stream } = options
     const workers = options.workers ?? Math.max(1, availableParallelism() - 1)
     const fs = yield* FileSystem.FileSystem
     const config = yield* decodeConfig(TokenizeConfig, input)

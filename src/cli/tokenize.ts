@@ -1,0 +1,199 @@
+/** `memsinks tokenize`: text to token shards, once, and what their ids would be. */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import process from "node:process"
+import { DataError } from "../Errors.ts"
+import type { Identity } from "../Identity.ts"
+import { formatIdentityReport, identityReport } from "../IdentityReport.ts"
+import { clock } from "../Progress.ts"
+import * as RunLock from "../RunLock.ts"
+import { isInteractive, truncate } from "../Terminal.ts"
+import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../Tokenize.ts"
+import * as Tokenizer from "../Tokenizer.ts"
+import * as TokenShards from "../TokenShards.ts"
+import * as Edge from "./Edge.ts"
+import { parseSize } from "./plan.ts"
+
+export interface TokenizeCommand {
+  readonly data: ReadonlyArray<string>
+  readonly out: string
+  readonly tokenizer: Option.Option<string>
+  readonly vocabSize: Option.Option<number>
+  readonly textField: Option.Option<string>
+  readonly idField: Option.Option<string>
+  readonly sourceField: Option.Option<string>
+  readonly split: Option.Option<string>
+  readonly bos: Option.Option<string>
+  readonly eos: Option.Option<string>
+  readonly shardSize: Option.Option<string>
+  readonly workers: Option.Option<number>
+  readonly near: Option.Option<number>
+  readonly json: boolean
+  readonly quiet: boolean
+}
+
+const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
+
+/** `100M`, `5e7`: tokens. `200MB`, `200MiB`: bytes. */
+export const parseShardSize = (text: string): Effect.Effect<Pick<TokenizeInput, "shardTokens" | "shardBytes">, DataError> => {
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbg]?)\s*$/i.exec(text) ?? []
+  if (number === undefined) {
+    return parseSize(text).pipe(
+      Effect.map((shardBytes) => ({ shardBytes })),
+      Effect.mapError(() => {
+        const detail = `expected tokens of a shard, e.g. 100M, or bytes, e.g. 200MB, got ${JSON.stringify(text)}`
+        return new DataError({ detail })
+      })
+    )
+  }
+  return Effect.succeed({ shardTokens: Math.floor(Number(number) * TOKENS[unit.toLowerCase()]) })
+}
+
+const given = <K extends string, A>(key: K, value: Option.Option<A>): { readonly [key in K]?: A } =>
+  Option.isSome(value) ? { [key]: value.value } as { readonly [key in K]: A } : {}
+
+const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataError> =>
+  Effect.gen(function*() {
+    const [first, ...more] = options.data.map((path) => ({
+      path,
+      ...given("textField", options.textField),
+      ...given("idField", options.idField),
+      ...given("sourceField", options.sourceField),
+      ...given("split", options.split)
+    }))
+    if (first === undefined) {
+      return yield* new DataError({ detail: "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..." })
+    }
+    if (Option.isSome(options.vocabSize) && Option.getOrElse(options.tokenizer, () => "gpt2") !== "bpe") {
+      return yield* new DataError({ detail: "--vocab-size is for --tokenizer bpe: any other has the size it has" })
+    }
+    return {
+      data: [first, ...more] as const,
+      ...given("tokenizer", options.tokenizer),
+      ...given("vocabSize", options.vocabSize),
+      ...given("bos", options.bos),
+      ...given("eos", options.eos),
+      ...(Option.isSome(options.near) ? { near: { threshold: options.near.value } } : {}),
+      ...(Option.isSome(options.shardSize) ? yield* parseShardSize(options.shardSize.value) : {})
+    }
+  })
+
+const count = (n: number): string => Math.round(n).toLocaleString("en-US")
+const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`
+
+const speedOf = ({ bytesPerSecond, tokensPerSecond }: Speed): string =>
+  `${megabytes(bytesPerSecond)}/s  ${count(tokensPerSecond)} tokens/s`
+
+/** Least time between two lines of progress, ms. */
+const interval = { interactive: 100, plain: 2000 }
+
+/** Shows how far it is: one line that is rewritten on a terminal, plain lines elsewhere. */
+const progress = (quiet: boolean) => {
+  const output = process.stderr
+  const interactive = isInteractive(output, process.env)
+  let drawn = false
+  let shown = -Infinity
+  let began: number | undefined
+  const clear = () => {
+    if (drawn) output.write("\r\u001b[K")
+    drawn = false
+  }
+  const stay = (line: string) => {
+    clear()
+    output.write(`${line}\n`)
+  }
+  const pass = (line: string) => {
+    const now = performance.now()
+    if (now - shown < (interactive ? interval.interactive : interval.plain)) return
+    shown = now
+    if (!interactive) return stay(line)
+    clear()
+    output.write(truncate(line, (output.columns || 80) - 1))
+    drawn = true
+  }
+  const training = (entries: number, vocabSize: number) => {
+    const now = performance.now()
+    if (entries === 0) {
+      began = now
+      return stay(`training a tokenizer of ${count(vocabSize)} entries`)
+    }
+    const done = entries / vocabSize
+    const left = clock((now - (began ??= now)) / 1000 * (1 - done) / done)
+    const bar = interactive ? `[${"=".repeat(Math.round(24 * done)).padEnd(24, "-")}] ` : ""
+    pass(`${bar}${String(Math.floor(100 * done)).padStart(3)} %  ${count(entries)} of ${count(vocabSize)} entries  ${left} left`)
+  }
+  const show = (event: TokenizeEvent) => {
+    switch (event._tag) {
+      case "Training":
+        return training(event.entries, event.vocabSize)
+      case "Resumed":
+        return stay(
+          `going on behind ${count(event.shards)} finished shards: their ${count(event.documents)} documents are read again, ` +
+            "not tokenized"
+        )
+      case "Progress":
+        return pass(`${count(event.documents)} documents  ${count(event.tokens)} tokens  ${speedOf(event)}`)
+      case "Shard":
+        return stay(`${event.file}: ${count(event.documents)} documents, ${count(event.tokens)} tokens`)
+      case "Clustering":
+        return stay(`looking for near-duplicates among ${count(event.documents)} documents`)
+    }
+  }
+  return { show: quiet ? () => {} : show, clear, say: (line: string) => quiet ? clear() : stay(line) }
+}
+
+/** Tokens of which the beginning of a text is shown. */
+const BEGINNING = 60
+
+const identityOf = (folder: string) =>
+  Effect.gen(function*() {
+    const shards = yield* TokenShards.open(folder)
+    const tokenizer = yield* Tokenizer.fromJSON(shards.tokenizer!)
+    const identity: Identity = shards.near === undefined ? "content" : "near"
+    return yield* Effect.try({
+      try: () =>
+        identityReport(shards, {
+          identity,
+          text: (document) => tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))
+        }),
+      catch: (cause) => cause instanceof DataError ? cause : new DataError({ detail: String(cause), cause })
+    }).pipe(Effect.ensuring(Effect.sync(shards.close)))
+  })
+
+const summary = ({ blanks, bytes, dataset, documents, tokens, tokensPerByte }: TokenizeReport): string => [
+  `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
+  (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`),
+  `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}`
+].join("\n")
+
+/** Tokenizes, and prints the report. */
+export const runTokenize = (options: TokenizeCommand) =>
+  Effect.gen(function*() {
+    const config = yield* Effect.mapError(configOf(options), Edge.usage)
+    if (Option.isSome(options.workers) && options.workers.value < 1) {
+      return yield* Effect.fail(Edge.usage({ message: `--workers must be at least 1, got ${options.workers.value}` }))
+    }
+    const { out } = options
+    const fs = yield* FileSystem.FileSystem
+    yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), (cause) =>
+      new DataError({ path: out, detail: `cannot be made: ${cause.message}`, cause }))
+    yield* RunLock.hold(out)
+    const shown = yield* Effect.acquireRelease(
+      Effect.sync(() => progress(options.quiet)),
+      ({ clear }) => Effect.sync(clear)
+    )
+    const report = yield* tokenize(config, { out, onEvent: shown.show, ...given("workers", options.workers) })
+    const { dataset, speed, ...told } = report
+    shown.say(speed === undefined ? "all of it was tokenized before" : `${clock(speed.seconds)}  ${speedOf(speed)}`)
+    const identity = yield* identityOf(out)
+    if (options.json) {
+      const { sha256: _, ...about } = dataset
+      yield* Edge.print(JSON.stringify({ ...told, speed: speed ?? null, dataset: about, identity: identity ?? null }))
+    } else {
+      yield* Edge.print(
+        [summary(report), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])].join("\n")
+      )
+      yield* Edge.print(`\nshards: ${out}; more on ids and sinks: memsinks identity --data ${out}`)
+    }
+  }).pipe(Effect.scoped)
