@@ -108,8 +108,8 @@ export const begin = (
     yield* Effect.try({
       try: () => {
         const header = "# Everything this run depends on. To run it again: memsinks pretrain --config <this file>\n"
-        write(join(folder, configFile), header + stringify(run.config))
         writeJson(file, record)
+        write(join(folder, configFile), header + stringify(run.config))
       },
       catch: (cause) =>
         new CheckpointError({

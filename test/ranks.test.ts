@@ -19,7 +19,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
     )
   ],
   ["measures", /^src\/(Extraction|Goldfish|Membership|Metrics|Statistics|Synthetic|TextMetrics|Theory|TokenRecords)\.ts$/],
-  ["runs", /^src\/(Inspect|Otlp|Prometheus|RunLock|RunRecord|Runs|RunWatch|TensorBoard)\.ts$/],
+  ["runs", /^src\/(Inspect|Otlp|Prometheus|RunLock|RunMetrics|RunRecord|Runs|TensorBoard)\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
   ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|Gguf|LlamaCpp)\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],

@@ -7,8 +7,6 @@ import { CheckpointError } from "../Errors.ts"
 import { readRecord } from "../RunRecord.ts"
 import * as Edge from "./Edge.ts"
 
-const runs = "runs"
-
 /** @effect/cli knows no option whose value may be left out: `--resume` alone stands for `--resume latest`. */
 export const withResume = (args: ReadonlyArray<string>): ReadonlyArray<string> =>
   args.flatMap((arg, i) => {
@@ -27,7 +25,10 @@ export interface Where {
  * The folder of a run. `latest`: the run in `outDir`, else the latest in runs/, which must be there. `auto`: the run in
  * `outDir`, else the latest in runs/ that is not finished, else a fresh one. Anything else is the folder of a run.
  */
-export const whereOf = (options: { readonly outDir: Option.Option<string>; readonly resume: Option.Option<string> }) =>
+export const whereOf = (
+  options: { readonly outDir: Option.Option<string>; readonly resume: Option.Option<string> },
+  runs = "runs"
+) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path

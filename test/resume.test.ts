@@ -1,0 +1,121 @@
+import { it } from "@effect/vitest"
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterAll, describe, expect, vi } from "vitest"
+import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { dryRun } from "../src/cli/dryRun.ts"
+import { whereOf, withResume } from "../src/cli/resume.ts"
+import { tidy } from "../src/cli/help.ts"
+import { DataConfig } from "../src/DataConfig.ts"
+import { makeRandomText, miniatureModel } from "./support.ts"
+
+const root = mkdtempSync(join(tmpdir(), "memsinks-resume-"))
+afterAll(() => rmSync(root, { recursive: true, force: true }))
+
+describe("--resume", () => {
+  it("may stand alone, before options and keys, or name a run", () => {
+    const args = (...args: ReadonlyArray<string>) => withResume(["pretrain", ...args]).slice(1)
+    expect(args("--resume")).toEqual(["--resume", "latest"])
+    expect(args("--resume", "--json")).toEqual(["--resume", "latest", "--json"])
+    expect(args("--resume", "seeds=2")).toEqual(["--resume", "latest", "seeds=2"])
+    for (const as of [["--resume", "auto"], ["--resume", "runs/a"], ["--resume=runs/a", "--json"]]) {
+      expect(args(...as)).toEqual(as)
+    }
+  })
+
+  const where = (resume: string | undefined, outDir: string | undefined, runs: string) =>
+    whereOf({ resume: Option.fromNullable(resume), outDir: Option.fromNullable(outDir) }, runs).pipe(
+      Effect.provide(NodeContext.layer)
+    )
+  const makeRun = (folder: string, state: string) => {
+    mkdirSync(folder, { recursive: true })
+    writeFileSync(join(folder, "run.json"), JSON.stringify({ kind: "pretrain", state }))
+    return folder
+  }
+
+  it.effect("finds the run that is meant, and tells a missing one from one to begin", () =>
+    Effect.gen(function*() {
+      const runs = join(root, "runs")
+      const fresh = { folder: expect.stringMatching(/runs\/pretrain-\d{4}-/), resume: false }
+      expect(yield* where(undefined, undefined, runs)).toEqual(fresh)
+      expect(yield* where(undefined, "a", runs)).toEqual({ folder: "a", resume: false })
+      expect(yield* where("auto", undefined, runs)).toEqual(fresh)
+      const missing = yield* Effect.flip(where("latest", undefined, runs))
+      expect(missing).toMatchObject({ _tag: "CheckpointError", reason: "Missing" })
+
+      const older = makeRun(join(runs, "pretrain-2020"), "running")
+      const latest = makeRun(join(runs, "pretrain-2021"), "finished")
+      expect(yield* where("latest", undefined, runs)).toEqual({ folder: latest, resume: true })
+      // what is finished needs no going on
+      expect(yield* where("auto", undefined, runs)).toEqual({ folder: older, resume: true })
+      expect(yield* where("auto", latest, runs)).toEqual({ folder: latest, resume: true })
+      expect(yield* where("auto", join(runs, "new"), runs)).toEqual({ folder: join(runs, "new"), resume: false })
+      // whoever says latest does not want to begin
+      expect(yield* where("latest", join(runs, "new"), runs)).toEqual({ folder: join(runs, "new"), resume: true })
+      expect(yield* where("some/where", undefined, runs)).toEqual({ folder: "some/where", resume: true })
+      expect(yield* Effect.flip(where("some/where", "else", runs))).toMatchObject({ _tag: "Usage" })
+    }))
+})
+
+describe("a dry run", () => {
+  const text = join(root, "text.txt")
+  writeFileSync(text, makeRandomText(3)(8000))
+  const config = new PretrainConfig({
+    data: new DataConfig({
+      data: text,
+      tokenizer: "bytes",
+      seqLen: 16,
+      batchSize: 2,
+      repeatedSequences: 4,
+      repeats: 3,
+      singleSequences: 40,
+      heldOutSequences: 10
+    }),
+    model: miniatureModel
+  })
+  const printed = async (json: boolean) => {
+    let told = ""
+    const write = vi.spyOn(process.stdout, "write").mockImplementation((chunk) => {
+      told += String(chunk)
+      return true
+    })
+    try {
+      await Effect.runPromise(dryRun(config, json).pipe(Effect.provide(NodeContext.layer)))
+    } finally {
+      write.mockRestore()
+    }
+    return told
+  }
+
+  it("tells configuration, data, steps and memory, without a GPU", async () => {
+    const told = await printed(false)
+    expect(told).toContain("  seqLen: 16\n")
+    expect(told).toContain("an epoch: 26 batches of 2 rows of 16 tokens; 52 sequences, 832 tokens scored, 0.0 % padding\n")
+    expect(told).toContain("ids: 44, one a row; 4 sequences 3 times\n")
+    expect(told).toContain("training: 26 steps, 832 tokens, 1.00 epochs\n")
+    expect(told).toMatch(/\npeak +0\.\d\d MiB\n/)
+  })
+
+  it("is one JSON object on request", async () => {
+    const told = await printed(true)
+    expect(told.split("\n")).toHaveLength(2)
+    expect(JSON.parse(told)).toMatchObject({
+      config: { data: { seqLen: 16 }, seeds: 1 },
+      data: { batchesPerEpoch: 26, distinctIds: 44 },
+      steps: 26,
+      tokens: 832,
+      parameters: miniatureModel.numParameters,
+      memory: { weights: miniatureModel.numParameters * 4 }
+    })
+  })
+})
+
+describe("help", () => {
+  it("leaves alone what is no help", () => {
+    expect(tidy("function _complete() {\n  true\n}")).toBe("function _complete() {\n  true\n}")
+  })
+})
