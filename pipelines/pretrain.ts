@@ -534,6 +534,7 @@ export const run = (
               metricsOf.set(key, metrics)
               return yield* trainArm(plan, config, seed, metrics, (event) =>
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
+                .pipe(Effect.withSpan("train", { attributes: { arm: planned.name, seed } }))
             }).pipe(Effect.provide(store), Effect.provide(stream))
             if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
             finished.set(key, result)
@@ -618,7 +619,7 @@ const claimFolder = (
       })
     yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
     yield* RunLock.hold(outDir, { force })
-    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b/.test(name))
+    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b|\.tmp$/.test(name))
     if (entries.length > 0 && !resume) {
       return yield* new CheckpointError({
         reason: "Mismatch",

@@ -220,8 +220,9 @@ const make = (config: TrainConfig): Effect.Effect<
         ...(validation?.step === at ? { loss: validation.loss } : {})
       })
       lastSaved = { step: at, path }
+      yield* Effect.annotateCurrentSpan("step", at)
       return path
-    })
+    }).pipe(Effect.withSpan("save"))
 
     const diverged = (at: number, loss: number) =>
       new Diverged({ step: at, loss, ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }) })
@@ -325,8 +326,9 @@ const make = (config: TrainConfig): Effect.Effect<
       }
       const loss = losses["heldOut.off"] ?? losses["heldOut.own"]
       validation = loss === undefined ? undefined : { step, loss }
+      yield* Effect.annotateCurrentSpan("step", step)
       return new Evaluated({ step, losses })
-    })
+    }).pipe(Effect.withSpan("evaluate"))
 
     const run: TrainerService["run"] = Stream.unwrapScoped(Effect.gen(function*() {
       yield* Effect.addFinalizer((exit) =>

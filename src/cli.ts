@@ -65,6 +65,16 @@ const pretrain = Command.make("pretrain", {
   ),
   adapter,
   json,
+  metricsPort: Options.text("metrics-port").pipe(
+    Options.withPseudoName("port"),
+    Options.withDescription("Serve /metrics to Prometheus, on this machine or on host:port"),
+    Options.optional
+  ),
+  otlp: Options.text("otlp").pipe(
+    Options.withPseudoName("url"),
+    Options.withDescription("Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
+    Options.optional
+  ),
   quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
   verbose: Options.boolean("verbose").pipe(
     Options.withAlias("v"),
@@ -357,9 +367,52 @@ const tokenize = Command.make("tokenize", {
   Command.withDescription("Turn texts into token shards, once; tell what repeats in them")
 )
 
+const evaluate = Command.make("evaluate", {
+  checkpoint,
+  data: Options.text("data").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"),
+    Options.optional
+  ),
+  sourceField: Options.text("source-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field of --data that says which source a text is from (default: its file)"),
+    Options.optional
+  ),
+  sinks: Options.text("sinks").pipe(
+    Options.withPseudoName("states"),
+    Options.withDescription("Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
+    Options.optional
+  ),
+  identity: Options.choice("identity", identities).pipe(
+    Options.withDescription("Whose sinks are a text's own, for --data (default: as its run's)"),
+    Options.optional
+  ),
+  seq: Options.integer("seq").pipe(
+    Options.withDescription("Tokens a sequence of --data (default: as its run's, else 512)"),
+    Options.optional
+  ),
+  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
+  sequences: Options.integer("sequences").pipe(
+    Options.withDefault(512),
+    Options.withDescription("Sequences to score at most, of --data or of each split (default: 512)")
+  ),
+  promptTokens: Options.integer("prompt-tokens").pipe(
+    Options.withDefault(16),
+    Options.withDescription("Tokens given before a sequence must be said verbatim (default: 16)")
+  ),
+  seed: Options.integer("seed").pipe(Options.withDefault(1), Options.withDescription("Of the choice (default: 1)")),
+  precision,
+  adapter,
+  json,
+  quiet
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/evaluate.ts")), (it) => it.runEvaluate(options))).pipe(
+  Command.withDescription("Score a checkpoint on data, sinks on and off side by side")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate])
+  Command.withSubcommands([pretrain, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate, evaluate])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(withResume(process.argv)))

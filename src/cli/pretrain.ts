@@ -20,6 +20,7 @@ import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
+import { watch } from "./watch.ts"
 
 export interface PretrainOptions {
   readonly data: Option.Option<string>
@@ -32,6 +33,8 @@ export interface PretrainOptions {
   readonly force: boolean
   readonly dryRun: boolean
   readonly adapter: Option.Option<string>
+  readonly metricsPort: Option.Option<string>
+  readonly otlp: Option.Option<string>
   readonly json: boolean
   readonly quiet: boolean
   readonly verbose: boolean
@@ -147,15 +150,20 @@ export const pretrain = (options: PretrainOptions) =>
     if (config.precision === "f16") yield* needsF16(options.adapter)
     yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
 
+    const watched = yield* watch(options)
+    for (const line of watched.telling) yield* say(line)
+
     const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
     const report = yield* Pretrain.run(config, {
       device: device.layer(Edge.adapterOptions(options.adapter)),
       outDir: folder,
       resume: where.resume,
       force: options.force,
-      onEvent: progress.event,
+      onEvent: (event) => Effect.zipRight(progress.event(event), watched.onEvent(event)),
       versions: Edge.versions()
     }).pipe(
+      Effect.withSpan("pretrain", { attributes: { folder } }),
+      Effect.provide(watched.layer),
       Effect.provide(Logger.replace(Edge.logger, logger)),
       Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks pretrain --resume --out-dir ${folder}`))
     )

@@ -1,0 +1,31 @@
+/** Who else is told what a run does: Prometheus, and a collector of OpenTelemetry. Loaded only when asked for. */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import process from "node:process"
+import type { ProgressEvent } from "../Progress.ts"
+import * as Edge from "./Edge.ts"
+
+export interface WatchOptions {
+  readonly metricsPort: Option.Option<string>
+  readonly otlp: Option.Option<string>
+}
+
+/** Takes part in a run's events until the scope closes; `layer` must be around what its spans are of. */
+export const watch = (options: WatchOptions) =>
+  Effect.gen(function*() {
+    const endpoint = Option.getOrElse(options.otlp, () => process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] ?? "")
+    const telling: Array<string> = []
+    if (endpoint === "" && Option.isNone(options.metricsPort)) {
+      return { onEvent: (_: ProgressEvent) => Effect.void, layer: Layer.empty, telling }
+    }
+    const { record } = yield* Effect.promise(() => import("../RunMetrics.ts"))
+    if (Option.isSome(options.metricsPort)) {
+      const { serve } = yield* Effect.promise(() => import("../Prometheus.ts"))
+      telling.push(`metrics for Prometheus: port ${yield* serve(options.metricsPort.value)}, /metrics`)
+    }
+    if (endpoint === "") return { onEvent: record, layer: Layer.empty, telling }
+    const { layer } = yield* Effect.promise(() => import("../Otlp.ts"))
+    telling.push(`traces and metrics by OTLP: ${endpoint}`)
+    return { onEvent: record, layer: layer({ endpoint, attributes: { "service.version": Edge.version } }), telling }
+  })
