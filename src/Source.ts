@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { decodeConfig } from "./Config.ts"
 import { DataError } from "./Errors.ts"
+import { bytesOf } from "./source/Bytes.ts"
 import { type Document, fail, isData, KINDS, kindOf, missing, some, sorted, type SourceFile, unreadable } from "./source/Files.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"
 import { parquetDocuments } from "./source/Parquet.ts"
@@ -50,8 +51,8 @@ const read = async function*(file: SourceFile, spec: SourceSpec): AsyncGenerator
   yield* file.kind === "parquet"
     ? parquetDocuments(path, file, fields)
     : file.kind === "jsonl"
-    ? jsonlDocuments(path, file, fields)
-    : textDocuments(path, file)
+    ? jsonlDocuments(bytesOf(path, file), file, fields)
+    : textDocuments(bytesOf(path, file), file)
 }
 
 /** Documents of files in their order, without surrounding white space, blank ones left out. */
@@ -117,7 +118,7 @@ const filesOf = Effect.fnUntraced(function*({ path }: SourceSpec) {
  * not grow with the corpus: a few MiB are held, or a group of rows of a Parquet file, or the longest document.
  *
  * Fails with a `DataError` that names the file, and the line, row or byte offset, where something is missing, empty,
- * damaged, or not what its name says; documents before it have been given then.
+ * damaged, or not what its name says; what was read well before it has been given then.
  */
 export const stream = (input: SourceSpecInput): Stream.Stream<Document, DataError, FileSystem.FileSystem> =>
   Stream.unwrap(Effect.gen(function*() {

@@ -10,8 +10,11 @@ import { brotliCompressSync, gzipSync } from "node:zlib"
 import { beforeAll, describe, expect, it } from "vitest"
 import type { DataError } from "../src/Errors.ts"
 import { type Document, type SourceSpecInput, stream } from "../src/Source.ts"
-import type { SourceFile } from "../src/source/Files.ts"
+import { decompressed } from "../src/source/Bytes.ts"
+import { kindOf, type SourceFile } from "../src/source/Files.ts"
+import { jsonlDocuments } from "../src/source/Jsonl.ts"
 import { linesOf } from "../src/source/Lines.ts"
+import { textDocuments } from "../src/source/Text.ts"
 import { makeRandom } from "./reference/random.ts"
 
 type Files = Readonly<Record<string, string | Uint8Array>>
@@ -180,5 +183,184 @@ describe("a folder", () => {
     expect(await message({ "f/a.json": "{}", "f/b.csv": "" }, { path: "f" })).toMatch(
       /f: the folder has no .*\.parquet\. It has: a\.json, b\.csv$/
     )
+  })
+})
+
+/** A generator of bytes cut at places. */
+async function* cut(all: Uint8Array, places: ReadonlyArray<number>): AsyncGenerator<Uint8Array> {
+  const ends = [...places, all.length]
+  for (let i = 0; i < ends.length; i++) yield all.slice(i === 0 ? 0 : ends[i - 1], ends[i])
+}
+
+const fileOf = (name: string): SourceFile => ({
+  name,
+  label: name,
+  ...kindOf(name)!,
+  locate: () => Promise.resolve(name)
+})
+
+const fields = { textField: "text", idField: "id", sourceField: undefined }
+
+/** All documents of a file, trimmed as the stream does, whose bytes come in pieces; or its error. */
+const inPieces = async (name: string, all: Uint8Array, places: ReadonlyArray<number>) => {
+  const file = fileOf(name)
+  const pieces = decompressed(cut(all, places), file)
+  const found: Array<Document> = []
+  try {
+    const batches = file.kind === "jsonl" ? jsonlDocuments(pieces, file, fields) : textDocuments(pieces, file)
+    for await (const batch of batches) for (const one of batch) found.push({ ...one, text: one.text.trim() })
+    return found
+  } catch (error) {
+    return (error as DataError).message
+  }
+}
+
+describe("however a file is read in pieces", () => {
+  const mark = "\ufeff"
+  const end = "<|endoftext|>"
+  const text = `${mark}é\r\n${end}\r\n文字 ${end} no\n${end} \n\n🙂${end}\n${end}\nlast\u2028line`
+  const lines = `${mark}{"text":"é 文"}\r\n\n {"id":"🙂","text":"a\\n"}\n\r\n{"text":"no line end"}`
+  const broken = concat(bytes(`{"text":"é"}\n{"text":"`), Uint8Array.of(0xe6, 0x96, 0x22), bytes(`"}\n`))
+  const cases: ReadonlyArray<readonly [name: string, all: () => Uint8Array, expected: unknown]> = [
+    [
+      "a.txt",
+      () => bytes(text),
+      [["a.txt#1", "é"], ["a.txt#2", `文字 ${end} no`], ["a.txt#3", `🙂${end}`], ["a.txt#4", "last\u2028line"]]
+    ],
+    ["one.txt", () => bytes(`${mark}wörd\r\n<|endoftext|\r\n`), [["one.txt", "wörd\r\n<|endoftext|"]]],
+    ["a.jsonl", () => bytes(lines), [["a.jsonl:1", "é 文"], ["🙂", "a"], ["a.jsonl:5", "no line end"]]],
+    ["a.jsonl.gz", () => gzipSync(lines), [["a.jsonl.gz:1", "é 文"], ["🙂", "a"], ["a.jsonl.gz:5", "no line end"]]],
+    [
+      "a.jsonl.zst",
+      () => concat(zstd(lines), skippable, zstd("\n{\"text\":\"more\"}")),
+      [["a.jsonl.zst:1", "é 文"], ["🙂", "a"], ["a.jsonl.zst:5", "no line end"], ["a.jsonl.zst:6", "more"]]
+    ],
+    ["bad.jsonl", () => broken, "bad.jsonl: is not UTF-8 text: byte 0xe6 at offset 23. Convert the file to UTF-8"],
+    ["bad.jsonl", () => bytes(`{"text":"é"}\n{"text":"é\n}`), /^bad\.jsonl: line 2 is not JSON/]
+  ]
+  /** A frame that says nothing, as some programs put between others. */
+  const skippable = Uint8Array.of(0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3)
+
+  for (const [i, [name, make, expected]] of cases.entries()) {
+    it(`it gives the same, cut at every byte and at any (${name}, case ${i + 1})`, async () => {
+      const all = make()
+      const check = async (places: ReadonlyArray<number>): Promise<void> => {
+        const found = await inPieces(name, all, places)
+        if (typeof found === "string") {
+          if (expected instanceof RegExp) expect(found, places.join()).toMatch(expected)
+          else expect(found, places.join()).toBe(expected)
+        } else {
+          const shown = found.filter((d) => d.text !== "").map((d) => [d.name, d.text])
+          expect(shown, places.join()).toEqual(expected)
+        }
+      }
+      await check([])
+      await check(Array.from({ length: all.length - 1 }, (_, at) => at + 1))
+      for (let at = 0; at <= all.length; at++) await check([at])
+      const random = makeRandom(5 + i)
+      for (let round = 0; round < 40; round++) await check(random.sample(1 + random.int(6), all.length))
+    })
+  }
+
+  it("a line that is longer than a document can be is named before all of it is held", async () => {
+    const read = async (all: string, longest: number): Promise<string> => {
+      const found: Array<string> = []
+      const places = Array.from({ length: all.length }, (_, at) => at)
+      for await (const { bytes } of linesOf(cut(bytesOf(all), places), "a.txt", longest)) found.push(bytes.toString())
+      return found.join("|")
+    }
+    const bytesOf = bytes
+    expect(await read("four\nfour", 4)).toBe("four\n|four")
+    await expect(read("four\nfives", 4)).rejects.toThrow("a.txt: line 2 is longer than 4 bytes")
+    await expect(read("four\n\0five", 4)).rejects.toThrow("a.txt: is a binary file, not text: it has a zero byte at offset 5")
+  })
+})
+
+describe("damage", () => {
+  const cutShort: ReadonlyArray<readonly [name: string, all: () => Uint8Array, message: RegExp]> = [
+    ["a.jsonl.gz", () => gzipSync(jsonl(records)), /a\.jsonl\.gz: is cut short: its gzip data ends in the middle, \d+ bytes/],
+    ["a.jsonl.zst", () => zstd(jsonl(records)), /a\.jsonl\.zst: is cut short: its zstd data ends in the middle, \d+ bytes/],
+    ["a.parquet", () => parquet(), /a\.parquet: cannot be read as Parquet/]
+  ]
+  it("by cutting a file short is said, wherever it is cut", async () => {
+    for (const [name, make, expected] of cutShort) {
+      const all = make()
+      for (const at of [1, 7, 17, 100, all.length >> 1, all.length - 9, all.length - 1]) {
+        expect(await message({ [name]: all.subarray(0, at) }, { path: name }), `${name} cut at ${at}`).toMatch(expected)
+      }
+    }
+  })
+
+  it("of compressed data is said", async () => {
+    const bad = (all: Uint8Array): Uint8Array => all.map((byte, i) => i === all.length >> 1 ? byte ^ 0x55 : byte)
+    const files = { "a.txt.gz": bad(gzipSync("a".repeat(9999))), "text.txt.gz": "plain", "text.txt.zst": "plain text, no zstd" }
+    expect(await message(files, { path: "a.txt.gz" })).toMatch(/a\.txt\.gz: is damaged: gzip says/)
+    expect(await message(files, { path: "text.txt.gz" })).toMatch(/is damaged: gzip says incorrect header check, 0 bytes/)
+    expect(await message(files, { path: "text.txt.zst" })).toMatch(/is damaged: zstd says/)
+  })
+
+  it("of any bytes of any file gives documents or a DataError that names it, never anything else", async () => {
+    const small = records.slice(0, 30)
+    const kinds: Files = {
+      "a.jsonl": jsonl(small),
+      "a.jsonl.gz": gzipSync(jsonl(small)),
+      "a.jsonl.zst": zstd(jsonl(small)),
+      "a.txt": `one\n<|endoftext|>\nzwö`
+    }
+    const random = makeRandom(1)
+    const outcomes = { documents: 0, errors: 0 }
+    for (const [name, content] of Object.entries(kinds)) {
+      const all = typeof content === "string" ? bytes(content) : content
+      for (let round = 0; round < 30; round++) {
+        const mutated = all.slice()
+        // The footer of Parquet says how the rest is read: half of the damage goes there.
+        const low = round % 2 && name.endsWith(".parquet") ? Math.max(0, all.length - 1500) : 0
+        for (let i = 0; i <= round % 4; i++) mutated[low + random.int(all.length - low)] = random.int(256)
+        const found = await read({ [name]: mutated }, { path: name })
+        if (Array.isArray(found)) outcomes.documents++
+        else {
+          outcomes.errors++
+          expect(found).toHaveProperty("_tag", "DataError")
+          expect((found as DataError).message).toContain(name)
+        }
+      }
+    }
+    expect(outcomes.errors).toBeGreaterThan(50)
+    expect(outcomes.documents).toBeGreaterThan(5)
+  })
+})
+
+describe("a source", () => {
+  it("of a kind that is not read is refused, and an unknown name is text", async () => {
+    const files = { "a.csv": "text\n1", "a.tar.gz": gzipSync("x"), "notes": "plain", "a.py.gz": gzipSync("code"), "b.gz": gzipSync(" ") }
+    expect(await message(files, { path: "a.csv" })).toMatch(/a\.csv: is a kind of file that is not read\. Known are \.txt/)
+    expect(await message(files, { path: "a.tar.gz" })).toMatch(/is a kind of file that is not read/)
+    expect(await message(files, { path: "b.gz" })).toMatch(/b\.gz: the file is empty/)
+    expect(await read(files, { path: "notes" })).toEqual([{ name: "notes", text: "plain", source: "notes" }])
+    expect(await read(files, { path: "a.py.gz" })).toEqual([{ name: "a.py.gz", text: "code", source: "a.py.gz" }])
+  })
+
+  it("that is missing, or configured wrongly, is explained", async () => {
+    expect(await message({}, { path: "gone.jsonl" })).toMatch(/gone\.jsonl: there is no such file or folder/)
+    expect(await message({}, { path: "a", textfield: "b" } as SourceSpecInput)).toMatch(/Did you mean textField\?/)
+  })
+
+  it("gives what comes before the damage, and closes its files when no more is taken", async () => {
+    const taken = await Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const folder = yield* fs.makeTempDirectoryScoped()
+      const path = `${folder}/a.jsonl`
+      const many = Array.from({ length: 3000 }, (_, i) => ({ text: `${i} ${"words ".repeat(200)}` }))
+      yield* fs.writeFileString(path, `${jsonl(many)}damage\n`)
+      const open = Effect.map(fs.readDirectory("/proc/self/fd"), (names) => names.length)
+      const before = yield* open
+      const some = yield* stream({ path }).pipe(Stream.take(1100), Stream.runCount)
+      const after = yield* open
+      const all = yield* stream({ path }).pipe(Stream.runCount, Effect.flip)
+      const leaked = Math.max(after, yield* open) - before
+      return { some, leaked, message: all.message }
+    }).pipe(Effect.scoped, Effect.provide(NodeFileSystem.layer), Effect.runPromise)
+    expect(taken).toMatchObject({ some: 1100, leaked: 0 })
+    expect(taken.message).toMatch(/line 3001 is not JSON/)
   })
 })

@@ -3,7 +3,7 @@ import { Decompress } from "fzstd"
 import { open } from "node:fs/promises"
 import { pipeline, Readable } from "node:stream"
 import { createGunzip } from "node:zlib"
-import { fail, because, type SourceFile, unreadable } from "./Files.ts"
+import { because, fail, type SourceFile, unreadable } from "./Files.ts"
 
 const PIECE = 1 << 20
 
@@ -80,12 +80,13 @@ async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): Async
   yield* push(new Uint8Array(0), true)
 }
 
-/** Reads a file. Throws a `DataError` where it cannot be read, or ends before its compressed data does. */
-export const bytesOf = (path: string, { compression, label }: SourceFile): AsyncGenerator<Uint8Array> => {
-  const pieces = plain(path, label)
-  return compression === "gz"
-    ? gunzipped(pieces, label)
-    : compression === "zst"
-    ? unzstd(pieces, label)
-    : pieces
-}
+/** What the bytes of a file are when they are decompressed. Throws a `DataError` where they are damaged or cut short. */
+export const decompressed = (
+  pieces: AsyncGenerator<Uint8Array>,
+  { compression, label }: SourceFile
+): AsyncGenerator<Uint8Array> =>
+  compression === "gz" ? gunzipped(pieces, label) : compression === "zst" ? unzstd(pieces, label) : pieces
+
+/** Reads a file, decompressed. Throws a `DataError` where it cannot be read. */
+export const bytesOf = (path: string, file: SourceFile): AsyncGenerator<Uint8Array> =>
+  decompressed(plain(path, file.label), file)

@@ -1,5 +1,4 @@
 /** JSONL: an object a line. */
-import { bytesOf } from "./Bytes.ts"
 import { because, type Document, fail, type SourceFile } from "./Files.ts"
 import { linesOf } from "./Lines.ts"
 import { documentOf, type Fields } from "./Records.ts"
@@ -17,9 +16,13 @@ const parse = (line: string, { label }: SourceFile, number: number): unknown => 
   }
 }
 
-/** Reads the documents of a JSONL file in the order of its lines, a piece at a time. Blank lines are passed over. */
-export async function* jsonlDocuments(path: string, file: SourceFile, fields: Fields): AsyncGenerator<Array<Document>> {
-  for await (const { before, bytes } of linesOf(bytesOf(path, file), file.label)) {
+/** The documents of a JSONL file in the order of its lines, out of its bytes. Blank lines are passed over. */
+export async function* jsonlDocuments(
+  pieces: AsyncIterable<Uint8Array>,
+  file: SourceFile,
+  fields: Fields
+): AsyncGenerator<Array<Document>> {
+  for await (const { before, bytes } of linesOf(pieces, file.label)) {
     const documents: Array<Document> = []
     let number = before
     for (let start = 0, end = 0; start < bytes.length; start = end + 1) {

@@ -1,7 +1,7 @@
 /** Parquet, a group of rows at a time, and of its columns only those that are asked for. */
 import type { AsyncBuffer, FileMetaData, RowGroup } from "hyparquet"
 import { isUtf8 } from "node:buffer"
-import { type FileHandle, open } from "node:fs/promises"
+import { closeSync, fstatSync, openSync, readSync } from "node:fs"
 import { DataError } from "../Errors.ts"
 import { because, type Document, fail, some, type SourceFile, unreadable } from "./Files.ts"
 import { documentOf, type Fields } from "./Records.ts"
@@ -9,18 +9,21 @@ import { documentOf, type Fields } from "./Records.ts"
 /** Bytes of a column, decompressed, beyond which a group of rows is read in parts where the file says where they are. */
 const PART = 32 << 20
 
-/** Offsets come out of the file itself: what lies beyond its end is damage, not a reason to ask for memory. */
-const bufferOf = (handle: FileHandle, byteLength: number): AsyncBuffer => ({
+/**
+ * A file as the reader wants it. Offsets come out of the file itself: what lies beyond its end is damage, not a reason
+ * to ask for memory. Reads at once: of promises that fail together the reader leaves some unhandled.
+ */
+const bufferOf = (handle: number, byteLength: number): AsyncBuffer => ({
   byteLength,
-  slice: async (start, end = byteLength) => {
+  slice: (start, end = byteLength) => {
     if (!(start >= 0 && end >= start && end <= byteLength)) {
       throw new Error(`it speaks of bytes ${start} to ${end} and has ${byteLength}`)
     }
     const bytes = new Uint8Array(end - start)
     for (let at = 0; at < bytes.length;) {
-      const { bytesRead } = await handle.read(bytes, at, bytes.length - at, start + at)
-      if (bytesRead === 0) throw new Error(`it ends at byte ${start + at}: was it changed?`)
-      at += bytesRead
+      const read = readSync(handle, bytes, at, bytes.length - at, start + at)
+      if (read === 0) throw new Error(`it ends at byte ${start + at}: was it changed?`)
+      at += read
     }
     return bytes.buffer
   }
@@ -66,15 +69,14 @@ export async function* parquetDocuments(
   const damaged = (cause: unknown, where = ""): DataError =>
     cause instanceof DataError ? cause : fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
 
-  let handle: FileHandle
+  let handle: number
   try {
-    handle = await open(path, "r")
+    handle = openSync(path, "r")
   } catch (cause) {
     throw unreadable(label, cause)
   }
   try {
-    const { size } = await handle.stat()
-    const buffer = bufferOf(handle, size)
+    const buffer = bufferOf(handle, fstatSync(handle).size)
     let metadata: FileMetaData
     let children: ReadonlyArray<string>
     try {
@@ -110,6 +112,6 @@ export async function* parquetDocuments(
       before += rows
     }
   } finally {
-    await handle.close()
+    closeSync(handle)
   }
 }

@@ -1,13 +1,15 @@
 /** Text files: a document each, or several between lines of `<|endoftext|>`. */
 import { constants } from "node:buffer"
-import { bytesOf } from "./Bytes.ts"
 import { type Document, fail, type SourceFile } from "./Files.ts"
 import { linesOf } from "./Lines.ts"
 
 const END_OF_TEXT = /^<\|endoftext\|>[ \t]*\r?$/m
 
-/** Reads the documents of a text file in their order, a piece at a time. */
-export async function* textDocuments(path: string, file: SourceFile): AsyncGenerator<Array<Document>> {
+/** The documents of a text file in their order, out of its bytes. */
+export async function* textDocuments(
+  pieces: AsyncIterable<Uint8Array>,
+  file: SourceFile
+): AsyncGenerator<Array<Document>> {
   let number = 1
   let parts: Array<string> = []
   let length = 0
@@ -29,7 +31,7 @@ export async function* textDocuments(path: string, file: SourceFile): AsyncGener
     number++
     return { name, text, source: file.name }
   }
-  for await (const { bytes } of linesOf(bytesOf(path, file), file.label)) {
+  for await (const { bytes } of linesOf(pieces, file.label)) {
     const [first, ...rest] = bytes.toString("utf8").split(END_OF_TEXT)
     add(first)
     const documents: Array<Document> = []
