@@ -7,7 +7,15 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { doctor, formatDoctor } from "../src/doctor.ts"
 import { DeviceError } from "../src/Errors.ts"
-import { adapterMode, examineAdapters, f16Refusal, parseAdapterList, rankAdapters } from "../src/gpu/Adapter.ts"
+import {
+  adapterMode,
+  examineAdapters,
+  f16Refusal,
+  localRank,
+  parseAdapterList,
+  rankAdapters,
+  shareOut
+} from "../src/gpu/Adapter.ts"
 import type { AdapterOptions } from "../src/gpu/Adapter.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { untar, unpackSwiftShader } from "../src/gpu/SoftwareVulkan.ts"
@@ -104,6 +112,32 @@ describe("choosing an adapter", () => {
     expect(rankAdapters(names, "radeon")).toEqual([])
   })
 
+  it("gives each local rank the next of several of hardware", () => {
+    const ranked = rankAdapters(names, "auto")
+    expect(shareOut(ranked, undefined)).toEqual({ names: ranked })
+    expect(shareOut(ranked, 0)).toEqual({ names: ranked, note: "local rank 0 of 2 adapters" })
+    expect(shareOut(ranked, 1).names).toEqual([names[3], names[2], names[1], names[0]])
+    expect(shareOut(ranked, 2).names).toEqual(ranked)
+    // software is one machine's CPU under several names
+    expect(shareOut(rankAdapters(names, "software"), 1)).toEqual({ names: [names[1], names[0]] })
+  })
+
+  it("says that GPUs of one name cannot be told apart", () => {
+    const cards = ["NVIDIA H200", "NVIDIA H200", "NVIDIA H200"]
+    expect(shareOut(cards, undefined)).toEqual({ names: ["NVIDIA H200"] })
+    expect(shareOut(cards, 2)).toEqual({
+      names: ["NVIDIA H200"],
+      note: expect.stringMatching(/^local rank 2, but 3 adapters are called NVIDIA H200 .*NVIDIA_VISIBLE_DEVICES=2$/)
+    })
+  })
+
+  it("takes the local rank from whoever started the process", () => {
+    expect(localRank({})).toBeUndefined()
+    expect(localRank({ LOCAL_RANK: "3", SLURM_LOCALID: "1" })).toBe(3)
+    expect(localRank({ LOCAL_RANK: "x", OMPI_COMM_WORLD_LOCAL_RANK: "2" })).toBe(2)
+    expect(localRank({ SLURM_LOCALID: "0" })).toBe(0)
+  })
+
   it("takes the mode from the options, then the environment, then auto", () => {
     expect(adapterMode({ adapter: "hardware" }, { MEMSINKS_ADAPTER: "software" })).toBe("hardware")
     expect(adapterMode({}, { MEMSINKS_ADAPTER: "software" })).toBe("software")
@@ -111,11 +145,11 @@ describe("choosing an adapter", () => {
     expect(adapterMode({}, {})).toBe("auto")
   })
 
-  it("reads Dawn's list of adapters, each name once", () => {
+  it("reads Dawn's list of adapters, equal names as often as there are such", () => {
     const message = "no adapter with backend 'vulkan' and name '?' found\nAvailable adapters:\n" +
       " * backend: 'vulkan', name: 'llvmpipe (LLVM 15.0.6, 256 bits)'\n * backend: 'vulkan', name: 'Bob's GPU'\n" +
       " * backend: 'vulkan', name: 'Bob's GPU'\n"
-    expect(parseAdapterList(message)).toEqual(["llvmpipe (LLVM 15.0.6, 256 bits)", "Bob's GPU"])
+    expect(parseAdapterList(message)).toEqual(["llvmpipe (LLVM 15.0.6, 256 bits)", "Bob's GPU", "Bob's GPU"])
   })
 })
 

@@ -20,6 +20,8 @@ export interface AdapterOptions {
    * - `"null"`: validates everything and computes nothing;
    * - anything else: the first adapter whose name contains it, in any case of letters.
    *
+   * Of several such hardware adapters with different names, LOCAL_RANK (or Open MPI's, Intel MPI's or Slurm's) takes one.
+   *
    * Default: the environment variable MEMSINKS_ADAPTER, else `"auto"`.
    */
   readonly adapter?: string
@@ -97,9 +99,39 @@ export const rankAdapters = (names: ReadonlyArray<string>, mode: string): Readon
   }
 }
 
-/** The adapter names in the message with which Dawn refuses a name it does not know. */
+/** The adapter names in the message with which Dawn refuses a name it does not know; equal ones are different adapters. */
 export const parseAdapterList = (message: string): ReadonlyArray<string> =>
-  [...new Set(Array.from(message.matchAll(/name: '(.*)'\s*$/gm), (match) => match[1]!))]
+  Array.from(message.matchAll(/name: '(.*)'\s*$/gm), (match) => match[1]!)
+
+/** Which of a machine's processes this is, as torchrun, MPI and Slurm say it; undefined where nobody does. */
+export const localRank = (environment: Record<string, string | undefined>): number | undefined => {
+  for (const key of ["LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"]) {
+    const value = environment[key]?.trim()
+    if (value !== undefined && /^\d+$/.test(value)) return Number(value)
+  }
+  return undefined
+}
+
+/**
+ * Ranked adapters with the one first that is a process's own: of several of hardware, each rank takes the next. Dawn opens
+ * adapters by name, so those of one name cannot be told apart: `note` then says so.
+ */
+export const shareOut = (
+  ranked: ReadonlyArray<string>,
+  rank: number | undefined
+): { readonly names: ReadonlyArray<string>; readonly note?: string } => {
+  const names = [...new Set(ranked)]
+  const hardware = ranked.filter((name) => !isSoftwareName(name))
+  if (rank === undefined || hardware.length < 2) return { names }
+  const own = hardware[rank % hardware.length]!
+  const equal = hardware.filter((name) => name === own).length
+  return {
+    names: [own, ...names.filter((name) => name !== own)],
+    note: equal < 2 ? `local rank ${rank} of ${hardware.length} adapters` : `local rank ${rank}, but ${equal} adapters are ` +
+      `called ${own} and Dawn opens the first of a name: let each process see one GPU only, e.g. by its container's ` +
+      `NVIDIA_VISIBLE_DEVICES=${rank}`
+  }
+}
 
 const backend: Record<string, string> = { linux: "vulkan", darwin: "metal", win32: "d3d12" }
 
@@ -233,8 +265,9 @@ const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenG
   const lent = loader.from === "swiftshader" ? " (the system has no libvulkan.so.1; SwiftShader's is used)" : ""
 
   const attempt = async (source: string, why: (found: Found) => string): Promise<OpenGpu | undefined> => {
-    const names = await listWith(create)
-    const ranked = rankAdapters(names, mode)
+    const listed = await listWith(create)
+    const names = [...new Set(listed)]
+    const { names: ranked, note } = shareOut(rankAdapters(listed, mode), localRank(process.env))
     if (names.length === 0) {
       tried.push({ source, outcome: `offers no adapter that Dawn accepts${lent}` })
     } else if (ranked.length === 0) {
@@ -248,7 +281,7 @@ const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenG
         tried.push({ source, outcome: `${name} is a software adapter` })
       } else {
         tried.push({ source, outcome: `offers ${names.join(", ")}${lent}; took ${name}` })
-        return { ...found, reason: why(found), tried }
+        return { ...found, reason: note === undefined ? why(found) : `${why(found)}; ${note}`, tried }
       }
     }
     return undefined
