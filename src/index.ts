@@ -38,6 +38,7 @@ export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
 export * as Extraction from "./Extraction.ts"
+export * as Goldfish from "./Goldfish.ts"
 export * as Identity from "./Identity.ts"
 export {
   formatIdentityReport,
@@ -66,6 +67,7 @@ export {
   type TokenizeOptions,
   type TokenizeReport
 } from "./Tokenize.ts"
+export * as TextMetrics from "./TextMetrics.ts"
 export * as Tokenizer from "./Tokenizer.ts"
 export * as TokenRecords from "./TokenRecords.ts"
 export * as TokenShards from "./TokenShards.ts"
