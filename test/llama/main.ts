@@ -261,7 +261,11 @@ const exported = async (folder: string, name: string, options: Omit<ExportOption
   return { path, report }
 }
 
-const llama = await openLlama()
+const llama = await openLlama().catch((error: unknown) => {
+  console.error(error)
+  console.log("FAIL  node-llama-cpp cannot be installed or loaded\n0 passed, 1 failed")
+  return process.exit(1)
+})
 
 /** What llama.cpp makes of one export, against the model it comes from. */
 const examine = async (
