@@ -49,7 +49,7 @@ export const toTerminal = (report: PretrainReport, { color, width = 100 }: Termi
     lines.push("")
   }
   lines.push(...table(Tables.arms(report)), "")
-  lines.push(...[...prose(Tables.legend), ...prose(Tables.footing(report))].map((line) => paint("dim", line)))
+  lines.push(...[...prose(Tables.legend(report)), ...prose(Tables.footing(report))].map((line) => paint("dim", line)))
   return lines.join("\n")
 }
 
@@ -75,7 +75,7 @@ export const toMarkdown = (report: PretrainReport): string => {
     "# Pretraining with memorization sinks",
     Tables.verdict(report),
     markdownTable(Tables.losses(report)),
-    Tables.legend,
+    Tables.legend(report),
     ...(baselines.rows.length > 1 ? [markdownTable(baselines)] : []),
     ...(seeds.rows.length > 0 ? [markdownTable(seeds)] : []),
     ...(continuation === undefined ? [] : [

@@ -72,7 +72,7 @@ describe.each(renderings)("a report as %s", (_, render) => {
     const text = (await render(alone)).replace(/\s+/g, " ")
     expect(text).toContain("Trained: sinks on 172,033 tokens; held-out loss with sinks off 3.019 nats a token.")
     for (const shown of ["3.333", "3.128", "sinks off", "placebo"]) expect(text).toContain(shown)
-    for (const absent of ["undefined", "NaN", "A repeated passage", "2.966"]) expect(text).not.toContain(absent)
+    for (const absent of ["undefined", "NaN", "A repeated passage", "2.966", "gap", "verbatim"]) expect(text).not.toContain(absent)
   })
 
   it("admits when there is no gap to close, or when it was not closed", async () => {

@@ -70,7 +70,7 @@ ${Tables.continuations(report)
   return page("Pretraining with memorization sinks", `<h1>Pretraining with memorization sinks</h1>
 <p class="verdict">${escape(Tables.verdict(report))}</p>
 ${table(Tables.losses(report))}
-<small class="faint">${escape(Tables.legend)}</small>
+<small class="faint">${escape(Tables.legend(report))}</small>
 ${baselines.rows.length > 1 ? table(baselines) : ""}
 ${seeds.rows.length === 0 ? "" : `<h2>Seeds</h2>\n${table(seeds)}`}
 ${passages}

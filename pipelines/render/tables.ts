@@ -64,12 +64,25 @@ export const losses = (report: PretrainReport): Table => {
   }
 }
 
-/** What the columns of `losses` mean. */
-export const legend =
-  "gap: held-out minus repeated loss. own sinks: as in training; a sequence never trained on has none of its own, so " +
-  "its gap is taken to the held-out loss of the placebo. placebo: as many sinks on, of another sequence. all at " +
-  "expected: every sink on, scaled to how often it is lit. continued verbatim: repeated sequences that greedy " +
-  "decoding completes to the letter."
+/** What the rows and columns of `losses` mean, those that are there. */
+export const legend = (report: PretrainReport): string => {
+  const { head, rows } = losses(report)
+  const words = new Set([...head, ...rows.map(([name]) => name)])
+  const repeats = words.has("repeated")
+  const of: ReadonlyArray<readonly [string, string]> = [
+    ["gap", "held-out minus repeated loss"],
+    [
+      "own sinks",
+      "as in training" + (repeats && report.perSeed[0].heldOut.own === undefined
+        ? "; a sequence never trained on has none of its own, so its gap is taken to the held-out loss of the placebo"
+        : "")
+    ],
+    ["placebo", `as many sinks on, of another ${repeats ? "sequence" : "id"}`],
+    ["all at expected", "every sink on, scaled to how often it is lit"],
+    ["continued verbatim", "repeated sequences that greedy decoding completes to the letter"]
+  ]
+  return of.filter(([name]) => words.has(name)).map(([name, text]) => `${name}: ${text}.`).join(" ")
+}
 
 /** Held-out losses of the sink model with its sinks off, and of every baseline there is. */
 export const baselines = (report: PretrainReport): Table => {
