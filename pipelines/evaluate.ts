@@ -1,0 +1,361 @@
+/**
+ * What a checkpoint makes of data, with its sinks in several states side by side: loss, perplexity, bits per byte, accuracy
+ * of the next token, and how many sequences it says verbatim. Of the run's own data by split, of any other by source.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { IGNORE } from "../src/Batch.ts"
+import type { DataConfigInput } from "../src/DataConfig.ts"
+import { batchOf, DataStream, type Row } from "../src/DataStream.ts"
+import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
+import { Device } from "../src/gpu/Device.ts"
+import { contentHash, documentIds, type Identity } from "../src/Identity.ts"
+import { Model } from "../src/Model.ts"
+import { openCheckpoint } from "../src/OpenCheckpoint.ts"
+import { cut, type TokenDocuments } from "../src/Pieces.ts"
+import { random } from "../src/Random.ts"
+import { readRecord, type RunRecord } from "../src/RunRecord.ts"
+import * as Sink from "../src/Sink.ts"
+import * as Source from "../src/Source.ts"
+import type { Tokenizer } from "../src/Tokenizer.ts"
+import * as TokenShards from "../src/TokenShards.ts"
+
+/** States of the sinks that are compared; see Sink.SinkMode. */
+export type EvaluatedSinks = "own" | "off" | "placebo" | "all"
+
+export interface EvaluateOptions {
+  readonly device: Layer.Layer<Device, DeviceError>
+  /**
+   * Text (a file, a folder, .jsonl, .parquet) or token shards of the checkpoint's tokenizer. Default: what the run that
+   * saved the checkpoint was trained and validated on, by split.
+   */
+  readonly data?: string
+  /** Field of JSONL and Parquet that says which source a text is from. Default: its file is. */
+  readonly sourceField?: string
+  /** Default: own, off and placebo; without own where nothing says whose they are, off alone where there are no sinks. */
+  readonly sinks?: ReadonlyArray<EvaluatedSinks>
+  /** Whose sinks are a document's own, for `data`. Default: as the run's data has it. */
+  readonly identity?: Identity
+  /** Tokens a sequence is scored on at most. Default: as in training, else 512, or what the model has positions for. */
+  readonly seqLen?: number
+  /** Sequences at once. Default 8. */
+  readonly batchSize?: number
+  /** Of each split, or of the data, as many sequences as this, drawn by the seed. Default 512. */
+  readonly sequences?: number
+  /** Tokens that are given before a sequence must be said verbatim. Default 16. */
+  readonly promptTokens?: number
+  /** Default 1. */
+  readonly seed?: number
+  readonly precision?: "f32" | "f16"
+  readonly cacheDirectory?: string
+  /** Told after every batch. */
+  readonly onProgress?: (done: number, of: number) => Effect.Effect<void>
+}
+
+export interface Score {
+  /** Mean negative log-likelihood in nats a token. */
+  readonly loss: number
+  /** exp(loss). */
+  readonly perplexity: number
+  /** Bits of log-likelihood a byte of the text that is scored; comparable between tokenizers. */
+  readonly bitsPerByte: number
+  /** Share of tokens that are the likeliest. */
+  readonly accuracy: number
+  /** Share of sequences longer than the prompt whose other tokens are all the likeliest: said verbatim. */
+  readonly extraction: number
+}
+
+export interface EvaluatedGroup {
+  readonly by: "all" | "split" | "source"
+  readonly name: string
+  readonly sequences: number
+  /** Tokens that are scored, and bytes of their text. */
+  readonly tokens: number
+  readonly bytes: number
+  readonly scores: Readonly<Partial<Record<EvaluatedSinks, Score>>>
+}
+
+export interface EvaluationReport {
+  readonly checkpoint: string
+  readonly step: number | undefined
+  readonly data: string
+  readonly adapter: string
+  readonly sinks: ReadonlyArray<EvaluatedSinks>
+  /** Whose sinks are `own`, where they are compared and the run or the caller says so. */
+  readonly identity: Identity | undefined
+  readonly seqLen: number
+  readonly promptTokens: number
+  readonly groups: ReadonlyArray<EvaluatedGroup>
+  readonly seconds: number
+}
+
+export type EvaluateError = DeviceError | KernelError | DataError | CheckpointError
+
+/** Sources that are told apart at most; more are told together. */
+const MOST_SOURCES = 64
+
+/** Sequences to score, read when it is their turn, and the groups that each is in. */
+interface Task {
+  readonly data: string
+  readonly groups: ReadonlyArray<Pick<EvaluatedGroup, "by" | "name">>
+  readonly count: number
+  readonly row: (i: number) => Row
+  readonly groupsOf: (i: number) => ReadonlyArray<number>
+}
+
+/** The run that saved a checkpoint: the nearest run.json above it, as `pretrain` writes it. */
+const runAbove = (folder: string) =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    let at = folder
+    for (let up = 0; up < 4; up++) {
+      const record = readRecord(at)
+      if (record !== undefined) return record
+      at = paths.dirname(at)
+    }
+    return undefined
+  })
+
+/** The data section of a run's configuration, for the seed of the checkpoint's folder. */
+const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
+  const data = (Object(record.config) as { readonly data?: DataConfigInput }).data ?? {}
+  const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
+  return { ...data, ...(seed === undefined ? {} : { seed: Number(seed) }) }
+}
+
+/** `count` of the numbers below `n` (all, where there are no more), drawn and then in rising order. */
+const draw = (n: number, count: number, seed: number, what: string): Uint32Array => {
+  const numbers = Uint32Array.from({ length: n }, (_, i) => i)
+  return n <= count ? numbers : random(seed, "evaluate", what).shuffle(numbers).slice(0, count).sort()
+}
+
+/** The splits of the data that a run was trained on. */
+const ownData = Effect.fnUntraced(function*(
+  config: DataConfigInput,
+  tokenizer: Tokenizer,
+  options: EvaluateOptions
+) {
+  const stream = yield* Effect.provide(
+    DataStream,
+    DataStream.layer(config, options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory })
+  )
+  if (stream.tokenizer.toJSON() !== tokenizer.toJSON()) {
+    return yield* new DataError({
+      detail: "the data of the run is not what it was: its tokenizer comes out different. Name other data with --data"
+    })
+  }
+  const { seed = 1, sequences = 512 } = options
+  const splits = (["repeated", "heldOut", "singles", "canaries"] as const).flatMap((name) => {
+    const rows = stream.split(name)
+    return rows.length === 0 ? [] : [{ name, rows: Array.from(draw(rows.length, sequences, seed, name), (i) => rows[i]!) }]
+  })
+  const rows = splits.flatMap(({ rows }, split) => rows.map((row) => ({ row, split })))
+  return {
+    data: typeof config.data === "string" ? config.data : "the run's data",
+    groups: splits.map(({ name }) => ({ by: "split" as const, name })),
+    count: rows.length,
+    row: (i: number) => rows[i]!.row,
+    groupsOf: (i: number) => [rows[i]!.split]
+  } satisfies Task
+})
+
+/** Text as tokenized documents. */
+const textDocuments = Effect.fnUntraced(function*(path: string, sourceField: string | undefined, tokenizer: Tokenizer) {
+  const spec = { path, ...(sourceField === undefined ? {} : { sourceField }) }
+  const documents = Chunk.toReadonlyArray(yield* Stream.runCollect(Source.stream(spec)))
+  const ids = documents.map(({ text }) => tokenizer.encode(text))
+  const sources = [...new Set(documents.map(({ source }) => source))]
+  const places = new Map(sources.map((name, i) => [name, i]))
+  return {
+    documents: documents.length,
+    length: (document) => ids[document]!.length,
+    read: (document, offset, length) => ids[document]!.slice(offset, offset + length),
+    name: (document) => documents[document]!.name,
+    sources,
+    source: (document) => places.get(documents[document]!.source)!,
+    content: (document) => contentHash(documents[document]!.text)
+  } satisfies TokenDocuments
+})
+
+/** Other data, cut into sequences that hold every token once as a target but the first of a document. */
+const otherData = Effect.fnUntraced(function*(
+  path: string,
+  seqLen: number,
+  identity: Exclude<Identity, "row">,
+  tokenizer: Tokenizer,
+  options: EvaluateOptions
+) {
+  const corpus: TokenDocuments = (yield* TokenShards.isTokens(path))
+    ? yield* Effect.acquireRelease(
+      TokenShards.open(path, { vocabSize: tokenizer.vocabSize }),
+      ({ close }) => Effect.sync(close)
+    )
+    : yield* textDocuments(path, options.sourceField, tokenizer)
+  const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: 2 })
+  if (pieces.document.length === 0) {
+    return yield* new DataError({ path, detail: "holds no document of two tokens or more: there is nothing to score" })
+  }
+  const idOf = documentIds(identity, corpus)
+  if (idOf === undefined) {
+    const detail = `does not say which documents are the same for identity ${identity}: choose another --identity`
+    return yield* new DataError({ path, detail })
+  }
+  const numbers = draw(pieces.document.length, options.sequences ?? 512, options.seed ?? 1, "data")
+  const apart = corpus.sources.length > 1 && corpus.sources.length <= MOST_SOURCES
+  return {
+    data: path,
+    groups: [
+      { by: "all" as const, name: "all" },
+      ...(apart ? corpus.sources.map((name) => ({ by: "source" as const, name })) : [])
+    ],
+    count: numbers.length,
+    row: (i: number) => {
+      const [document, offset] = [pieces.document[numbers[i]!]!, pieces.offset[numbers[i]!]!]
+      const length = Math.min(seqLen + 1, corpus.length(document) - offset)
+      const tokens = corpus.read(document, offset, length)
+      return { id: idOf(document), tokens, document: corpus.name(document), offset }
+    },
+    groupsOf: (i: number) => apart ? [0, 1 + corpus.source(pieces.document[numbers[i]!]!)] : [0]
+  } satisfies Task
+})
+
+/** What is summed up of a group in one state of the sinks. */
+const sums = () => ({ loss: 0, hits: 0, verbatim: 0 })
+
+/**
+ * Score a checkpoint on its run's own data, or on other data. Fails with a DataError for data that cannot be read, for
+ * tokens beyond the model's vocabulary, and for states of the sinks that the model or the data does not have.
+ */
+export const evaluate = (
+  checkpointPath: string,
+  options: EvaluateOptions
+): Effect.Effect<EvaluationReport, EvaluateError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const began = performance.now()
+    const checkpoint = yield* openCheckpoint(checkpointPath, { precision: options.precision ?? "f32" })
+    const { config, path, step, tokenizer } = checkpoint
+    if (tokenizer === undefined) {
+      return yield* new DataError({ path, detail: "holds no tokenizer.json, and data needs one: put it beside config.json" })
+    }
+    const { batchSize = 8, promptTokens = 16 } = options
+    for (const [name, value] of Object.entries({ batchSize, promptTokens, sequences: options.sequences ?? 1 })) {
+      if (!(Number.isSafeInteger(value) && value >= 1)) {
+        return yield* new DataError({ detail: `${name} must be a whole number of at least 1, got ${value}` })
+      }
+    }
+    const run = yield* runAbove(path)
+    const trained = run === undefined ? undefined : dataOf(run, path)
+    if (options.data === undefined && trained === undefined) {
+      const detail = "lies in no folder of a run that says what it was trained on: name data with --data"
+      return yield* new DataError({ path, detail })
+    }
+    if (options.data === undefined && (options.seqLen !== undefined || options.identity !== undefined)) {
+      const detail = "the run's own data has its own sequences and ids: leave --seq and --identity out, or name other data with --data"
+      return yield* new DataError({ detail })
+    }
+    const seqLen = options.seqLen ?? (trained === undefined ? Math.min(512, config.maxPositionEmbeddings) : trained.seqLen ?? 64)
+    if (!(Number.isSafeInteger(seqLen) && seqLen >= 1 && seqLen <= config.maxPositionEmbeddings)) {
+      const detail = `seqLen must be a whole number from 1 to the model's maxPositionEmbeddings of ` +
+        `${config.maxPositionEmbeddings}, got ${seqLen}`
+      return yield* new DataError({ detail })
+    }
+    if (config.sinks === undefined && options.sinks?.some((sinks) => sinks !== "off")) {
+      return yield* new DataError({ path, detail: "the model has no sinks that could be on: leave --sinks out" })
+    }
+    const said = options.identity ?? trained?.identity
+    // sinks of rows are those of the run's own sequences
+    const identity = said === "row" ? undefined : said
+    const known = options.data === undefined || identity !== undefined
+    const modes: ReadonlyArray<EvaluatedSinks> = config.sinks === undefined
+      ? ["off"]
+      : options.sinks ?? (known ? ["own", "off", "placebo"] : ["off", "placebo"])
+    if (modes.includes("own") && !known) {
+      const detail = said === "row"
+        ? "own sinks are here those of the run's own sequences: leave --data out to score them"
+        : "nothing says whose sinks the data lights: say it with --identity"
+      return yield* new DataError({ path, detail })
+    }
+
+    return yield* Effect.gen(function*() {
+      const task: Task = options.data === undefined
+        ? yield* ownData(trained!, tokenizer, options)
+        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, options)
+      const model = yield* Model
+      const device = yield* Device
+      const encoder = new TextEncoder()
+      const totals = task.groups.map(() => ({
+        sequences: 0,
+        tokens: 0,
+        bytes: 0,
+        long: 0,
+        of: Object.fromEntries(modes.map((mode) => [mode, sums()])) as Record<EvaluatedSinks, ReturnType<typeof sums>>
+      }))
+      const size = Math.min(batchSize, task.count)
+      for (let first = 0; first < task.count; first += size) {
+        const count = Math.min(size, task.count - first)
+        const rows = Array.from({ length: count }, (_, r) => task.row(first + r))
+        // the last batch is filled up, so that one compiled pass serves all
+        const batch = batchOf([...rows, ...Array.from({ length: size - count }, () => rows[0]!)], seqLen)
+        rows.forEach(({ tokens }, r) => {
+          const bytes = encoder.encode(tokenizer.decode(tokens.subarray(1))).length
+          for (const group of task.groupsOf(first + r)) {
+            const total = totals[group]!
+            total.sequences++
+            total.tokens += tokens.length - 1
+            total.bytes += bytes
+            if (tokens.length > promptTokens) total.long++
+          }
+        })
+        for (const mode of modes) {
+          const scores = yield* model.evaluate(batch, Sink[mode])
+          rows.forEach(({ tokens }, r) => {
+            let [loss, hits, verbatim] = [0, 0, tokens.length > promptTokens]
+            for (let t = 0; t < tokens.length - 1; t++) {
+              const at = r * seqLen + t
+              if (batch.targets[at] === IGNORE) continue
+              loss += scores.loss[at]!
+              if (scores.rank[at] === 0) hits++
+              else if (t + 1 >= promptTokens) verbatim = false
+            }
+            for (const group of task.groupsOf(first + r)) {
+              const total = totals[group]!.of[mode]
+              total.loss += loss
+              total.hits += hits
+              if (verbatim) total.verbatim++
+            }
+          })
+        }
+        yield* options.onProgress?.(first + count, task.count) ?? Effect.void
+      }
+      return {
+        checkpoint: path,
+        step,
+        data: task.data,
+        adapter: device.name,
+        sinks: modes,
+        identity: modes.includes("own") ? said : undefined,
+        seqLen,
+        promptTokens,
+        groups: task.groups.flatMap((group, i) => {
+          const { bytes, long, of, sequences, tokens } = totals[i]!
+          if (sequences === 0) return []
+          const scores = Object.fromEntries(modes.map((mode) => {
+            const { hits, loss, verbatim } = of[mode]
+            return [mode, {
+              loss: loss / tokens,
+              perplexity: Math.exp(loss / tokens),
+              bitsPerByte: loss / Math.LN2 / bytes,
+              accuracy: hits / tokens,
+              extraction: verbatim / Math.max(1, long)
+            }]
+          }))
+          return [{ ...group, sequences, tokens, bytes, scores }]
+        }),
+        seconds: (performance.now() - began) / 1000
+      }
+    }).pipe(Effect.provide(checkpoint.layer), Effect.provide(options.device))
+  }).pipe(Effect.scoped)

@@ -1,0 +1,97 @@
+/** `memsinks evaluate`: a checkpoint's scores on data, states of its sinks side by side. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import process from "node:process"
+import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
+import type { Identity } from "../Identity.ts"
+import { hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
+import * as Edge from "./Edge.ts"
+
+export interface EvaluateCommand {
+  readonly checkpoint: string
+  readonly data: Option.Option<string>
+  readonly sourceField: Option.Option<string>
+  readonly sinks: Option.Option<string>
+  readonly identity: Option.Option<Identity>
+  readonly seq: Option.Option<number>
+  readonly batch: number
+  readonly sequences: number
+  readonly promptTokens: number
+  readonly seed: number
+  readonly precision: "f32" | "f16"
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+}
+
+const states: ReadonlyArray<EvaluatedSinks> = ["own", "off", "placebo", "all"]
+
+/** `own,off` as states. */
+const statesOf = (text: string): Effect.Effect<ReadonlyArray<EvaluatedSinks>, Edge.Usage> => {
+  const named = text.split(",").map((part) => part.trim())
+  const wrong = named.find((name, i) => !states.some((state) => state === name) || named.indexOf(name) !== i)
+  return wrong === undefined
+    ? Effect.succeed(named as ReadonlyArray<EvaluatedSinks>)
+    : Effect.fail(Edge.usage({ message: `--sinks takes some of ${states.join(",")}, each once, got ${text}` }))
+}
+
+const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => string]> = [
+  ["loss", ({ loss }) => loss.toFixed(3)],
+  ["perplexity", ({ perplexity }) => perplexity < 1e5 ? perplexity.toFixed(2) : perplexity.toExponential(1)],
+  ["bits/byte", ({ bitsPerByte }) => bitsPerByte.toFixed(3)],
+  ["accuracy", ({ accuracy }) => `${(100 * accuracy).toFixed(1)} %`],
+  ["verbatim", ({ extraction }) => `${(100 * extraction).toFixed(1)} %`]
+]
+
+/** Names of sources may be paths: their end tells them apart. */
+const short = (name: string): string => name.length <= 32 ? name : `...${name.slice(-29)}`
+
+/** A line for each group and state. */
+export const format = (report: EvaluationReport, paint: Paint): string => {
+  const rows = report.groups.flatMap((group) =>
+    report.sinks.map((sinks, i) => [
+      ...(i === 0 ? [short(group.name), String(group.sequences), String(group.tokens)] : ["", "", ""]),
+      sinks,
+      ...columns.map(([, cell]) => cell(group.scores[sinks]!))
+    ])
+  )
+  const head = ["data", "sequences", "tokens", "sinks", ...columns.map(([title]) => title)]
+  const widths = head.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)))
+  const line = (row: ReadonlyArray<string>) =>
+    row.map((cell, c) => (c === 0 || c === 3 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join("  ").trimEnd()
+  return [
+    paint("bold", line(head)),
+    ...rows.map(line),
+    `verbatim: all tokens after the first ${report.promptTokens} said greedily, of sequences of up to ${report.seqLen + 1} tokens`
+  ].join("\n")
+}
+
+/** Scores, and prints a table, or with --json one object, on stdout. */
+export const runEvaluate = (options: EvaluateCommand) =>
+  Effect.gen(function*() {
+    const sinks = Option.isSome(options.sinks) ? { sinks: yield* statesOf(options.sinks.value) } : {}
+    const runtime = yield* Edge.runtime
+    const say = (text: string) => options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(text))
+    const live = isInteractive(process.stderr, process.env)
+    const report = yield* evaluate(options.checkpoint, {
+      device: runtime.layer(Edge.adapterOptions(options.adapter)),
+      ...sinks,
+      ...Option.match(options.data, { onNone: () => ({}), onSome: (data) => ({ data }) }),
+      ...Option.match(options.sourceField, { onNone: () => ({}), onSome: (sourceField) => ({ sourceField }) }),
+      ...Option.match(options.identity, { onNone: () => ({}), onSome: (identity) => ({ identity }) }),
+      ...Option.match(options.seq, { onNone: () => ({}), onSome: (seqLen) => ({ seqLen }) }),
+      batchSize: options.batch,
+      sequences: options.sequences,
+      promptTokens: options.promptTokens,
+      seed: options.seed,
+      precision: options.precision,
+      onProgress: (done, of) => live ? say(`\r${done} of ${of} sequences${done === of ? "\n" : ""}`) : Effect.void
+    })
+    yield* Edge.print(
+      options.json ? JSON.stringify(report) : format(report, painter(hasColor(process.stdout, process.env)))
+    )
+    yield* say(
+      `${report.checkpoint}${report.step === undefined ? "" : `, step ${report.step}`}, on ${report.data}; ` +
+        `${report.seconds.toFixed(1)} s on ${report.adapter}\n`
+    )
+  })
