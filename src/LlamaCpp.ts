@@ -102,7 +102,7 @@ export const tensors = (
 // ---------------------------------------------------------------------------------------------------------------
 // Tokenizers
 
-const TOKEN = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5 } as const
+const TOKEN = { normal: 1, control: 3, userDefined: 4, unused: 5 } as const
 
 const object = (value: unknown): Readonly<Record<string, unknown>> => Object(value) as Record<string, unknown>
 
@@ -160,9 +160,8 @@ export const tokenizerMetadata = (
     tokens[id] = token
     types[id] = type
   }
-  for (const [token, id] of Object.entries(parts.vocab)) {
-    put(id, token, token === parts.unknown ? TOKEN.unknown : TOKEN.normal)
-  }
+  // the unknown one too: llama.cpp would read its name in a text as the token, which only added tokens are
+  for (const [token, id] of Object.entries(parts.vocab)) put(id, token, TOKEN.normal)
   for (const { content, id, special } of parts.added) put(id, content, special ? TOKEN.control : TOKEN.userDefined)
 
   const notes: Array<string> = []

@@ -363,6 +363,11 @@ const withTokenizer = async (name: string, tokenizer: string, vocabSize: number)
 await attempt("tokenizers", async () => {
   await examine("bytes", await withTokenizer("bytes", Tokenizer.bytes.toJSON(), 256), {}, Sink.off, exact)
 
+  // a vocabulary of the bytes that occur alone, with <unk> for the others
+  const restricted = await Effect.runPromise(Tokenizer.trainBpe(texts.map((text) => text.repeat(3)), { vocabSize: 200 }))
+  const own = await withTokenizer("restricted", restricted.toJSON(), restricted.vocabSize)
+  await examine("restricted", own, {}, Sink.off, exact)
+
   const trained = await Effect.runPromise(Tokenizer.trainBpe(texts.concat(
     ["the 1234 cats and 1235 dogs of 1999", "the dogs' 1234 cats\n\n of 1999"].map((text) => text.repeat(3))
   ), { vocabSize: 560 }))
