@@ -4,11 +4,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import { spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it, vi } from "vitest"
+import { parse } from "yaml"
 import type { PretrainReport } from "../pipelines/Report.ts"
 import { merge, override, readConfig } from "../src/cli/config.ts"
 import * as Edge from "../src/cli/Edge.ts"
@@ -310,6 +311,14 @@ describe("a run", () => {
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(report)
     expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| repeated |")
     expect(readFileSync(join(outDir, "report.html"), "utf8")).toContain("<svg")
+    const record = JSON.parse(readFileSync(join(outDir, "run.json"), "utf8"))
+    expect(record).toMatchObject({ state: "finished", seeds: [7, 8], arms: ["standard", "sinks", "deduplicated"] })
+    expect(record).toMatchObject({ versions: report.versions, adapter: report.adapter, config: report.config })
+    expect(parse(readFileSync(join(outDir, "config.resolved.yaml"), "utf8"))).toEqual(report.config)
+    for (const arm of record.arms) {
+      const files = readdirSync(join(outDir, "seed-8", arm))
+      expect(files.filter((file) => file.startsWith("events.out.tfevents."))).toHaveLength(1)
+    }
   })
 
   it("says nothing on stderr but warnings of the driver when quiet", async () => {
@@ -338,6 +347,8 @@ describe("a run", () => {
     expect(stderr).toContain(`interrupted; go on with: memsinks pretrain --resume --out-dir ${outDir}\n`)
     expect(stderr).not.toContain("error")
     expect(existsSync(join(outDir, "seed-1", "standard", "latest"))).toBe(true)
+    const left = (file: string) => existsSync(join(outDir, file))
+    expect([JSON.parse(readFileSync(join(outDir, "run.json"), "utf8")).state, left("lock")]).toEqual(["interrupted", false])
   })
 })
 
