@@ -11,6 +11,7 @@ import { decodeConfig } from "./Config.ts"
 import { DataError } from "./Errors.ts"
 import { bytesOf } from "./source/Bytes.ts"
 import { type Document, fail, isData, KINDS, kindOf, missing, some, sorted, type SourceFile, unreadable } from "./source/Files.ts"
+import { hubFiles, isHub } from "./source/Hub.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"
 import { parquetDocuments } from "./source/Parquet.ts"
 import { textDocuments } from "./source/Text.ts"
@@ -100,7 +101,14 @@ const inFolder = Effect.fnUntraced(function*(folder: string) {
 })
 
 /** What a path stands for: files in their order, and what to say when there is nothing in them. */
-const filesOf = Effect.fnUntraced(function*({ path }: SourceSpec) {
+const filesOf = Effect.fnUntraced(function*({ path, split }: SourceSpec) {
+  if (isHub(path)) {
+    const files = yield* Effect.tryPromise({
+      try: () => hubFiles(path, split),
+      catch: (cause) => cause instanceof DataError ? cause : unreadable(path, cause)
+    })
+    return { files, empty: `the dataset has ${files.length} files, all of them empty` }
+  }
   const fs = yield* FileSystem.FileSystem
   const { type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
   if (type === "Directory") {
