@@ -150,13 +150,14 @@ const identityOf = (folder: string) =>
   Effect.gen(function*() {
     const shards = yield* TokenShards.open(folder)
     const tokenizer = yield* Tokenizer.fromJSON(shards.tokenizer!)
+    const { bos, eos } = shards.dataset!
+    const beginning = (document: number): string =>
+      tokenizer.decode(
+        shards.read(document, 0, Math.min(BEGINNING, shards.length(document))).filter((id) => id !== bos && id !== eos)
+      )
     const identity: Identity = shards.near === undefined ? "content" : "near"
     return yield* Effect.try({
-      try: () =>
-        identityReport(shards, {
-          identity,
-          text: (document) => tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))
-        }),
+      try: () => identityReport(shards, { identity, text: beginning }),
       catch: (cause) => cause instanceof DataError ? cause : new DataError({ detail: String(cause), cause })
     }).pipe(Effect.ensuring(Effect.sync(shards.close)))
   })
@@ -188,8 +189,10 @@ export const runTokenize = (options: TokenizeCommand) =>
     shown.say(speed === undefined ? "all of it was tokenized before" : `${clock(speed.seconds)}  ${speedOf(speed)}`)
     const identity = yield* identityOf(out)
     if (options.json) {
-      const { sha256: _, ...about } = dataset
-      yield* Edge.print(JSON.stringify({ ...told, speed: speed ?? null, dataset: about, identity: identity ?? null }))
+      // sources may be as many as documents; the file has them, and checksums
+      const { sha256: _, sources, ...about } = dataset
+      const json = { ...told, speed: speed ?? null, dataset: { ...about, sources: sources.length }, identity: identity ?? null }
+      yield* Edge.print(JSON.stringify(json))
     } else {
       yield* Edge.print(
         [summary(report), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])].join("\n")
