@@ -1,12 +1,12 @@
 // Attention of tokens to the keys and values that a cache keeps of their sequences, as generation needs it.
 //
 // qkv [rows, (heads + 2 kv_heads) * headDim]: query heads | key heads | value heads, after RoPE. A row of the cache
-// [*, 2 kv_heads * headDim] holds the key and value heads of one token. span[t] = (first, count): token t's sequence begins
-// at the cache's row `first`, and t is its token `count - 1`; with a count of 0 it is padding.
+// [*, 2 kv_heads * headDim] holds the key and value heads of one token. span[t] = (first, count): token t's sequence
+// begins at the cache's row `first`, and t is its token `count - 1`; with a count of 0 it is padding.
 //
-//   append:   cache[first + count - 1] = the keys and values of t                     an invocation 4 numbers
-//   forward:  out[t, h] = softmax(q k / sqrt(headDim)) v over the first `count` rows  an invocation a (query, head, chunk);
-//             0 for padding                                                           see attention.wgsl for the chunks
+//   append:   cache[first + count - 1] = the keys and values of t            an invocation 4 numbers
+//   forward:  out[t, h] = softmax(q k / sqrt(headDim)) v over `count` rows,  an invocation a (query, head, chunk);
+//             0 for padding                                                  see attention.wgsl for the chunks
 //   forward_wide is the same for GPUs: a workgroup a (query, head), headDim at most 4 WX
 struct Params { rows: u32, heads: u32, kv_heads: u32, scale: f32, head4: u32 }
 override WX: u32 = 16;

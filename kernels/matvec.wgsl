@@ -1,14 +1,14 @@
-// Products of few rows, as generation makes one token after another: weights are read once, as they are stored, and nothing
-// is transposed first.
+// Products of few rows, as generation makes one token after another: weights are read once, as they are stored, and
+// nothing is transposed first.
 //   nt:  Y[r, c] = sum_k X[r, k] W[w0 + c, k]        W [out, in], any linear layer
 //   nn:  Y[r, c] = sum_k X[r, k] W[w0 + k, c]        W [in, out], the neuron-major down projection
 // by p.mode: 0 store, 1 add to Y, 2 add to R (the residual stream).
 //
 // With slots, each row of X has sinks of its own, and the neuron j of them (j = c in nt, k in nn) is the row
-//   w0 + half * half_rows + units[r, slot] * block + j % block     of W, with half = j / (slots * block);  ROWS is then 1.
+//   w0 + half * half_rows + units[r, slot] * block + j % block     of W, half = j / (slots * block);  ROWS is then 1.
 //
 // ROWS rows of X share what is loaded of W. The order of a sum does not depend on ROWS: a row's results are the same
-// whatever is computed beside it. nt_wide and nn_wide are the same for GPUs: a workgroup shares out k, and sums in order.
+// whatever is computed beside it. nt_wide and nn_wide are for GPUs: a workgroup shares out k, and sums in order.
 struct Params {
   rows: u32, n: u32, k: u32, mode: u32,
   x0: u32, ldx: u32, w0: u32, y0: u32,

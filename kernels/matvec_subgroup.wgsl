@@ -1,5 +1,5 @@
-// nt of matvec.wgsl for CPU adapters with subgroups of WX = 8 or 4 lanes, for as many rows: a lane owns a column, and holds
-// one row of X for the others, so that a step of k costs two loads. No sinks; the order of sums is that of matvec.wgsl.
+// nt of matvec.wgsl for CPU adapters with subgroups of WX = 8 or 4 lanes, for as many rows: a lane owns a column, and
+// holds one row of X for the others, so that a step of k costs two loads. No sinks; sums are in matvec.wgsl's order.
 enable subgroups;
 struct Params {
   rows: u32, n: u32, k: u32, mode: u32,

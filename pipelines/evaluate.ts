@@ -1,6 +1,7 @@
 /**
- * What a checkpoint makes of data, with its sinks in several states side by side: loss, perplexity, bits per byte, accuracy
- * of the next token, and how many sequences it says verbatim. Of the run's own data by split, of any other by source.
+ * What a checkpoint makes of data, with its sinks in several states side by side: loss, perplexity, bits per byte,
+ * accuracy of the next token, and how many sequences it says verbatim. Of the run's own data by split, of any other by
+ * source.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
@@ -36,7 +37,7 @@ export interface EvaluateOptions {
   readonly data?: string
   /** Field of JSONL and Parquet that says which source a text is from. Default: its file is. */
   readonly sourceField?: string
-  /** Default: own, off and placebo; without own where nothing says whose they are, off alone where there are no sinks. */
+  /** Default: own, off and placebo; no own where nothing says whose they are, off alone where there are no sinks. */
   readonly sinks?: ReadonlyArray<EvaluatedSinks>
   /** Whose sinks are a document's own, for `data`. Default: as the run's data has it. */
   readonly identity?: Identity
@@ -151,7 +152,8 @@ const ownData = Effect.fnUntraced(function*(
   const { seed = 1, sequences = 512 } = options
   const splits = (["repeated", "heldOut", "singles", "canaries"] as const).flatMap((name) => {
     const rows = stream.split(name)
-    return rows.length === 0 ? [] : [{ name, rows: Array.from(draw(rows.length, sequences, seed, name), (i) => rows[i]!) }]
+    const drawn = Array.from(draw(rows.length, sequences, seed, name), (i) => rows[i]!)
+    return drawn.length === 0 ? [] : [{ name, rows: drawn }]
   })
   const rows = splits.flatMap(({ rows }, split) => rows.map((row) => ({ row, split })))
   return {
@@ -239,7 +241,8 @@ export const evaluate = (
     const checkpoint = yield* openCheckpoint(checkpointPath, { precision: options.precision ?? "f32" })
     const { config, path, step, tokenizer } = checkpoint
     if (tokenizer === undefined) {
-      return yield* new DataError({ path, detail: "holds no tokenizer.json, and data needs one: put it beside config.json" })
+      const detail = "holds no tokenizer.json, and data needs one: put it beside config.json"
+      return yield* new DataError({ path, detail })
     }
     const { batchSize = 8, promptTokens = 16 } = options
     for (const [name, value] of Object.entries({ batchSize, promptTokens, sequences: options.sequences ?? 1 })) {
@@ -254,10 +257,12 @@ export const evaluate = (
       return yield* new DataError({ path, detail })
     }
     if (options.data === undefined && (options.seqLen !== undefined || options.identity !== undefined)) {
-      const detail = "the run's own data has its own sequences and ids: leave --seq and --identity out, or name other data with --data"
+      const detail = "the run's own data has its own sequences and ids: leave --seq and --identity out, or name " +
+        "other data with --data"
       return yield* new DataError({ detail })
     }
-    const seqLen = options.seqLen ?? (trained === undefined ? Math.min(512, config.maxPositionEmbeddings) : trained.seqLen ?? 64)
+    const seqLen = options.seqLen ??
+      (trained === undefined ? Math.min(512, config.maxPositionEmbeddings) : trained.seqLen ?? 64)
     if (!(Number.isSafeInteger(seqLen) && seqLen >= 1 && seqLen <= config.maxPositionEmbeddings)) {
       const detail = `seqLen must be a whole number from 1 to the model's maxPositionEmbeddings of ` +
         `${config.maxPositionEmbeddings}, got ${seqLen}`

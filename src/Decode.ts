@@ -2,8 +2,8 @@
  * A decoder that remembers: its forward pass on the next tokens of some sequences, whose keys and values a cache on the
  * device keeps. `record` writes Programs with no GPU in sight; a `Session` runs them.
  *
- * Prompts go through in chunks of tokens of any sequences; then comes one token a sequence and step. The two differ in the
- * products: a chunk has rows enough for the kernels that training uses, a step reads every weight once, as it is stored.
+ * Prompts go through in chunks of tokens of any sequences; then comes one token a sequence and step. The two differ in
+ * the products: a chunk has rows enough for the kernels of training, a step reads every weight once, as it is stored.
  */
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
@@ -207,14 +207,15 @@ const mlp = (
   const downs = { w: down.value, y: { tensor: y, ld: d }, rows, n: d }
   matvec(p, "nn", { ...downs, x: { tensor: h, ld: width }, k: plain, mode: { residual, ld: d } })
   if (sinks !== undefined) {
-    matvec(p, "nn", { ...downs, x: { tensor: h, at: c.general, ld: width }, w0: c.general, k: sink, mode: "add", sinks })
+    const x = { tensor: h, at: c.general, ld: width }
+    matvec(p, "nn", { ...downs, x, w0: c.general, k: sink, mode: "add", sinks })
   }
   return y
 }
 
 /**
- * Record the forward pass on n tokens: a chunk of prompts, any tokens of any slots, or a `step`, one token a slot in the
- * slots' order. It appends their keys and values to the caches and leaves the logits of each slot's last token.
+ * Record the forward pass on n tokens: a chunk of prompts, any tokens of any slots, or a `step`, one token a slot in
+ * the slots' order. It appends their keys and values to the caches and leaves the logits of each slot's last token.
  */
 export const record = (
   c: ModelConfig,
@@ -268,7 +269,8 @@ export const record = (
     const cache = state.caches[i]!
     const x = Ops.rmsNorm(p, stream, layer.norm1, rows, c.rmsNormEps, type).y
     const qkv = step ? linear(p, x, layer.qkv, rows) : Ops.linear(p, x, layer.qkv, rows).y
-    Ops.rope(p, { positions: inputs.positions, table: state.rope, x: qkv }, { rows, heads: heads + kvHeads, headSize, ld }, 1)
+    const turned = { positions: inputs.positions, table: state.rope, x: qkv }
+    Ops.rope(p, turned, { rows, heads: heads + kvHeads, headSize, ld }, 1)
     p.dispatch(kernels.cacheAppend, { qkv, span: inputs.span, cache }, attentionParams, (rows * kvHeads * headSize) / 2)
     const out = p.scratch("attention", [rows, heads * headSize], type)
     p.dispatch(
@@ -327,7 +329,9 @@ export interface Session {
    * Feed tokens to slots, any number each and each slot once; gives the logits that follow the last token of each, f32
    * [vocabSize], in the order given. They are views of memory that the next call leaves alone.
    */
-  readonly prompt: (fed: ReadonlyArray<Fed>) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
+  readonly prompt: (
+    fed: ReadonlyArray<Fed>
+  ) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
   /** The same for one token a slot, much faster. Its sums are in another order than those of `prompt`. */
   readonly step: (fed: ReadonlyArray<Fed>) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | DataError>
 }
@@ -345,7 +349,7 @@ interface Ready extends Decode {
 }
 
 /**
- * Memory and Programs for sequences, until the scope closes. A step creates no GPU object but what carries its commands.
+ * Memory and Programs for sequences, until the scope closes. A step makes no GPU object but what carries its commands.
  */
 export const open = (
   options: SessionOptions
@@ -357,11 +361,13 @@ export const open = (
     const c = model.config
     const { maxLength, sinks: mode = Sink.own, slots } = options
     if (!(Number.isSafeInteger(slots) && slots > 0 && Number.isSafeInteger(maxLength) && maxLength > 0)) {
-      return yield* new DataError({ detail: `generation needs whole numbers of slots and tokens, got ${slots} and ${maxLength}` })
+      const detail = `generation needs whole numbers of slots and tokens, got ${slots} and ${maxLength}`
+      return yield* new DataError({ detail })
     }
     if (maxLength > c.maxPositionEmbeddings) {
       return yield* new DataError({
-        detail: `sequences of ${maxLength} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
+        detail: `sequences of ${maxLength} tokens exceed the model's maxPositionEmbeddings of ` +
+          `${c.maxPositionEmbeddings}`
       })
     }
     const gathered = canGather(c) && Sink.isSparse(mode) && model.defaults.compute !== "masked"
@@ -412,12 +418,14 @@ export const open = (
     const check = (fed: ReadonlyArray<Fed>): void => {
       const seen = new Set<number>()
       for (const { slot, tokens } of fed) {
-        if (!(slot >= 0 && slot < slots) || seen.has(slot)) throw new RangeError(`slot ${slot} is not one of ${slots}, or fed twice`)
+        if (!(slot >= 0 && slot < slots) || seen.has(slot)) {
+          throw new RangeError(`slot ${slot} is not one of ${slots}, or fed twice`)
+        }
         seen.add(slot)
         if (tokens.length === 0) throw new DataError({ detail: "a prompt needs at least one token" })
         if (lengths[slot]! + tokens.length > maxLength) {
           throw new DataError({
-            detail: `a sequence of ${lengths[slot]! + tokens.length} tokens was given, but there is room for ${maxLength}`
+            detail: `a sequence of ${lengths[slot]! + tokens.length} tokens was given, there is room for ${maxLength}`
           })
         }
         for (let i = 0; i < tokens.length; i++) {

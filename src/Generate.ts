@@ -1,8 +1,8 @@
 /**
  * Text from a model: prompts in, a Stream of tokens out, with the sinks of any id in any mode.
  *
- * Sequences share a batch and nothing else: a prompt's text depends on the model, the prompt, its id and the options, not
- * on what is generated beside it. As soon as one ends the next prompt takes its place.
+ * Sequences share a batch and nothing else: a prompt's text depends on the model, the prompt, its id and the options,
+ * not on what is generated beside it. As soon as one ends the next prompt takes its place.
  */
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
@@ -45,7 +45,7 @@ export interface GenerateOptions {
   readonly tokenizer?: Pick<Tokenizer, "decode">
   /** Report the log-probability of every token under the model (before temperature and cuts). Default false. */
   readonly logProbs?: boolean
-  /** Sequences at once; their caches are what generation takes memory for. Default 8, or as many as there are prompts. */
+  /** Sequences at once; their caches are what generation takes memory for. Default 8, if there are as many prompts. */
   readonly batchSize?: number
 }
 
@@ -58,8 +58,8 @@ export interface Generated {
   readonly prompt: number
   readonly token: number
   /**
-   * What is certain of the text by now and was not before: a token may end inside a character, or begin a stop text. Empty
-   * without a tokenizer.
+   * What is certain of the text by now and was not before: a token may end inside a character, or begin a stop text.
+   * Empty without a tokenizer.
    */
   readonly text: string
   readonly logProb?: number
@@ -91,7 +91,13 @@ const sumOf = (numbers: Iterable<number>): number => {
 }
 
 /** Tokens by falling logit, equal ones by rising number: those that are enough for `share` of the probability. */
-const ranked = (logits: Float32Array, weights: Float64Array, top: number, share: number, topK: number): Array<number> => {
+const ranked = (
+  logits: Float32Array,
+  weights: Float64Array,
+  top: number,
+  share: number,
+  topK: number
+): Array<number> => {
   const total = sumOf(weights)
   // most of the vocabulary is far below the likeliest: sort only what is above a bar, lowered until it is enough
   for (let bar = logits[top]! - 4;; bar -= 8 + (logits[top]! - bar)) {
@@ -126,7 +132,9 @@ export const choose = (logits: Float32Array, { temperature, topK, topP }: Sampli
     return tokens[0]!
   }
   if (topK === undefined && topP === 1) return pick(weights.map((_, token) => token))
-  const tokens = topK === undefined ? ranked(logits, weights, top, topP, Infinity) : ranked(logits, weights, top, 1, topK)
+  const tokens = topK === undefined
+    ? ranked(logits, weights, top, topP, Infinity)
+    : ranked(logits, weights, top, 1, topK)
   if (topP < 1) {
     const enough = topP * sumOf(topK === undefined ? weights : tokens.map((token) => weights[token]!))
     let mass = 0
@@ -285,9 +293,9 @@ interface Running {
 }
 
 /**
- * Continue prompts. Memory for the caches is taken when the stream starts and given back when it ends. The same model on
- * the same adapter, prompt, id and options give the same tokens, alone or in any batch. Fails with a DataError for a prompt
- * that does not fit the model, or an option out of range.
+ * Continue prompts. Memory for the caches is taken when the stream starts and given back when it ends. The same model
+ * on the same adapter, prompt, id and options give the same tokens, alone or in any batch. Fails with a DataError for a
+ * prompt that does not fit the model, or an option out of range.
  */
 export const generate = (
   prompts: ReadonlyArray<Prompt>,

@@ -1,5 +1,5 @@
 /**
- * A checkpoint opened to be used: its model on the device, its tokenizer, without the data and the run it was trained in.
+ * A checkpoint opened to be used: its model on the device and its tokenizer, without the data it was trained on.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"

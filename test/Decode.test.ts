@@ -68,7 +68,7 @@ const fullLogits = (sequences: ReadonlyArray<Uint32Array>, mode: SinkMode) =>
     const batch: Batch = {
       rows,
       seqLen,
-      tokens: Uint32Array.from(sequences.flatMap((tokens) => [...tokens, ...new Array<number>(seqLen - tokens.length).fill(0)])),
+      tokens: Uint32Array.from({ length: rows * seqLen }, (_, t) => sequences[Math.floor(t / seqLen)]![t % seqLen] ?? 0),
       targets: new Uint32Array(rows * seqLen).fill(IGNORE),
       positions: Uint32Array.from({ length: rows * seqLen }, (_, t) => t % seqLen),
       documentStart: Uint32Array.from({ length: rows * seqLen }, (_, t) => t - (t % seqLen)),
@@ -116,9 +116,8 @@ layer(NodeDevice.layer())("a cached forward pass", (it) => {
           const slotOf = [3, 0, 4, 1]
           sequences.forEach((_, i) => together.begin(slotOf[i]!, ids[i]!))
           const kept: Array<Array<Float32Array>> = []
-          kept.push([
-            ...(yield* together.prompt(sequences.map((tokens, i) => ({ slot: slotOf[i]!, tokens: tokens.subarray(0, prompts[i]) }))))
-          ])
+          const fed = sequences.map((tokens, i) => ({ slot: slotOf[i]!, tokens: tokens.subarray(0, prompts[i]) }))
+          kept.push([...(yield* together.prompt(fed))])
           for (let s = 0; s < steps; s++) {
             // the second sequence ends early: its slot idles
             const fed = sequences.flatMap((tokens, i) =>

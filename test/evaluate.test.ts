@@ -76,7 +76,12 @@ const byHand = (sequences: ReadonlyArray<Pick<Row, "id" | "tokens">>, mode: Sink
     return { loss: loss / tokens, tokens, accuracy: hits / tokens, extraction: verbatim / Math.max(1, long) }
   })
 
-const expectGroup = (report: EvaluationReport, name: string, mode: "own" | "off", want: Effect.Effect.Success<ReturnType<typeof byHand>>) => {
+const expectGroup = (
+  report: EvaluationReport,
+  name: string,
+  mode: "own" | "off",
+  want: Effect.Effect.Success<ReturnType<typeof byHand>>
+) => {
   const group = report.groups.find((one) => one.name === name)!
   const score = group.scores[mode]!
   const what = `${name} ${mode}`
@@ -109,12 +114,14 @@ layer(NodeDevice.layer())("evaluation", (it) => {
   const device = Effect.map(Device, (one) => Layer.succeed(Device, one))
   const score = (path: string, options: Omit<EvaluateOptions, "device">) =>
     Effect.flatMap(device, (device) => evaluate(path, { device, ...options }))
-  const provided = <A, E>(effect: Effect.Effect<A, E, any>) => Effect.provide(effect, NodeContext.layer) as Effect.Effect<A, E, never>
+  const provided = <A, E>(effect: Effect.Effect<A, E, any>) =>
+    Effect.provide(effect, NodeContext.layer) as Effect.Effect<A, E, never>
 
   it.scoped("scores other data by source, with the sinks of its identity and without", () =>
     provided(Effect.gen(function*() {
       const model = yield* setUp
-      const report = yield* score(lone, { data, sourceField: "topic", identity: "source", seqLen: 8, batchSize: 4, promptTokens: 2 })
+      const short = { data, seqLen: 8, promptTokens: 2 }
+      const report = yield* score(lone, { ...short, sourceField: "topic", identity: "source", batchSize: 4 })
       expect(report).toMatchObject({ data, seqLen: 8, identity: "source", sinks: ["own", "off", "placebo"] })
       expect(report.groups.map(({ bytes, name, sequences }) => [name, sequences, bytes])).toEqual([
         ["all", 11, 74],
@@ -130,7 +137,7 @@ layer(NodeDevice.layer())("evaluation", (it) => {
         expectGroup(report, "all", mode, yield* Effect.provideService(byHand([...of("a"), ...of("b")], how, 2), Model, model))
       }
       // ids are of the content now, and one batch holds all
-      const content = yield* score(lone, { data, identity: "content", seqLen: 8, batchSize: 64, sinks: ["own"], promptTokens: 2 })
+      const content = yield* score(lone, { ...short, identity: "content", batchSize: 64, sinks: ["own"] })
       const rows = texts.flatMap(({ text }) => pieces(text, contentHash(text)))
       expectGroup(content, "all", "own", yield* Effect.provideService(byHand(rows, Sink.own, 2), Model, model))
       expect(content.groups.length).toBe(1)

@@ -42,7 +42,11 @@ beforeAll(() =>
     Effect.gen(function*() {
       const model = yield* Model.make(config, { seed: 3 })
       const tensors = yield* model.exportTensors
-      yield* Checkpoints.saveModel(checkpoint, { config: huggingFaceConfig(config), model: tensors, tokenizer: bytes.toJSON() })
+      yield* Checkpoints.saveModel(checkpoint, {
+        config: huggingFaceConfig(config),
+        model: tensors,
+        tokenizer: bytes.toJSON()
+      })
       for (const [prompt, id] of [["Hello", 7n], ["World", sourceHash("web")], ["Hello", undefined]] as const) {
         const tokens = yield* Effect.provideService(
           Generate.collect(
@@ -86,11 +90,15 @@ it("prints the continuation alone on stdout, with the sinks of an id or without"
 it("takes prompts with ids from a file, and reports all in one object", async () => {
   const file = join(folder, "prompts.jsonl")
   writeFileSync(file, "{\"prompt\": \"Hello\", \"id\": 7}\n\n{\"prompt\": \"World\", \"source\": \"web\"}\n")
-  const { code, stdout } = await run(...greedy, "--prompts", file, "--json", "--log-probs")
+  const [{ code, stdout }, shown] = await Promise.all([
+    run(...greedy, "--prompts", file, "--json", "--log-probs"),
+    run(...greedy, "--prompts", file)
+  ])
   expect(code).toBe(0)
   const report = JSON.parse(stdout)
   expect(report).toMatchObject({ checkpoint, sinks: "own", seed: 0 })
-  expect(report.results.map((one: { prompt: string; id: string; text: string }) => [one.prompt, one.id, one.text])).toEqual(
+  const results = report.results as ReadonlyArray<{ prompt: string; id: string; text: string }>
+  expect(results.map(({ id, prompt, text }) => [prompt, id, text])).toEqual(
     wanted.slice(0, 2).map(({ id, prompt, text }) => [prompt, `${id}`, text])
   )
   for (const { finish, logProbs, tokens } of report.results) {
@@ -99,7 +107,6 @@ it("takes prompts with ids from a file, and reports all in one object", async ()
     expect(logProbs.every((x: number) => x < 0)).toBe(true)
   }
   // texts in the order of the prompts, each behind its prompt
-  const shown = await run(...greedy, "--prompts", file)
   expect(shown.stdout).toBe(wanted.slice(0, 2).map(({ prompt, text }) => `${prompt}${text}\n`).join(""))
 })
 
@@ -156,7 +163,8 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     ["CheckpointError", /nothing: there is no such folder/, { checkpoint: join(folder, "nothing") }]
   ]
   for (const [tag, message, over] of cases) {
-    const error = await Effect.runPromise(Effect.flip(runGenerate({ ...options, ...over })).pipe(Effect.provide(NodeContext.layer)))
+    const failing = Effect.flip(runGenerate({ ...options, ...over }))
+    const error = await Effect.runPromise(Effect.provide(failing, NodeContext.layer))
     expect(error.message).toMatch(message)
     expect(error._tag).toBe(tag)
   }

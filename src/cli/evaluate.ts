@@ -58,11 +58,12 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
   const head = ["data", "sequences", "tokens", "sinks", ...columns.map(([title]) => title)]
   const widths = head.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)))
   const line = (row: ReadonlyArray<string>) =>
-    row.map((cell, c) => (c === 0 || c === 3 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join("  ").trimEnd()
+    row.map((cell, c) => c === 0 || c === 3 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)).join("  ").trimEnd()
   return [
     paint("bold", line(head)),
     ...rows.map(line),
-    `verbatim: all tokens after the first ${report.promptTokens} said greedily, of sequences of up to ${report.seqLen + 1} tokens`
+    `verbatim: all tokens after the first ${report.promptTokens} said greedily, of sequences of up to ` +
+    `${report.seqLen + 1} tokens`
   ].join("\n")
 }
 

@@ -41,6 +41,8 @@ interface Asked {
   readonly id: bigint | undefined
 }
 
+const wrong = (message: string): Effect.Effect<never, Edge.Usage> => Effect.fail(Edge.usage({ message }))
+
 /** A whole number, decimal or hexadecimal, as the id it stands for. */
 const idOf = (text: string): bigint | undefined => {
   if (!/^\s*-?(\d+|0x[0-9a-f]+)\s*$/i.test(text)) return undefined
@@ -80,24 +82,25 @@ const promptsOf = (options: GenerateCommand) =>
       const lines = (yield* Corpus.readText(path)).split(/\r?\n/).map((line, i) => [line, i + 1] as const)
       for (const [line, number] of lines) {
         if (line.trim() === "") continue
-        asked.push(/\.(jsonl|ndjson)$/.test(path) ? yield* parseLine(path, line, number) : { prompt: unescape(line), id: undefined })
+        const plain = { prompt: unescape(line), id: undefined }
+        asked.push(/\.(jsonl|ndjson)$/.test(path) ? yield* parseLine(path, line, number) : plain)
       }
       if (asked.length === 0) return yield* new DataError({ path, detail: "holds no prompt: write one a line" })
     }
-    if (asked.length === 0) return yield* Effect.fail(Edge.usage({ message: "give a text to continue: --prompt <text>, or --prompts <file>" }))
+    if (asked.length === 0) return yield* wrong("give a text to continue: --prompt <text>, or --prompts <file>")
     return asked
   })
 
 /** The id of the command line, if it names one. */
 const ownId = (options: GenerateCommand): Effect.Effect<bigint | undefined, Edge.Usage> => {
   if (Option.isSome(options.id) && Option.isSome(options.source)) {
-    return Effect.fail(Edge.usage({ message: "--id and --source name an id each: leave one out" }))
+    return wrong("--id and --source name an id each: leave one out")
   }
   if (Option.isSome(options.source)) return Effect.succeed(sourceHash(options.source.value))
   if (Option.isNone(options.id)) return Effect.succeed(undefined)
   const id = idOf(options.id.value)
   return id === undefined
-    ? Effect.fail(Edge.usage({ message: `--id takes a whole number of 64 bits, such as 7 or 0xff, got ${options.id.value}` }))
+    ? wrong(`--id takes a whole number of 64 bits, such as 7 or 0xff, got ${options.id.value}`)
     : Effect.succeed(id)
 }
 
@@ -110,10 +113,10 @@ const modeOf = (
   const named = ids.some((id) => id !== undefined)
   const asked = Option.getOrUndefined(options.sinks) ?? (named ? "own" : "off")
   if (!hasSinks && (named || asked !== "off")) {
-    return Effect.fail(Edge.usage({ message: "the model has no sinks: leave --id, --source and --sinks out" }))
+    return wrong("the model has no sinks: leave --id, --source and --sinks out")
   }
   if (asked === "own" && ids.some((id) => id === undefined)) {
-    return Effect.fail(Edge.usage({ message: "own sinks are those of an id: name it with --id <number> or --source <name>" }))
+    return wrong("own sinks are those of an id: name it with --id <number> or --source <name>")
   }
   return Effect.succeed(Sink[asked])
 }
@@ -149,12 +152,16 @@ export const runGenerate = (options: GenerateCommand) =>
       return yield* new CheckpointError({
         reason: "Missing",
         path: checkpoint.path,
-        detail: "holds no tokenizer.json, and a prompt needs one: put the tokenizer it was trained with beside config.json"
+        detail: "holds no tokenizer.json, and a prompt needs one: put that which it was trained with beside config.json"
       })
     }
-    const prompts = asked.map(({ id, prompt }) => ({ tokens: tokenizer.encode(prompt), ...(id === undefined ? {} : { id }) }))
+    const prompts = asked.map(({ id, prompt }) => ({
+      tokens: tokenizer.encode(prompt),
+      ...(id === undefined ? {} : { id })
+    }))
     const runtime = yield* Edge.runtime
-    const say = (line: string) => options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(`${line}\n`))
+    const say = (line: string) =>
+      options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(`${line}\n`))
 
     yield* Effect.gen(function*() {
       const device = yield* Device
