@@ -75,6 +75,7 @@ export {
   type TokenizeReport
 } from "./Tokenize.ts"
 export * as TensorBoard from "./TensorBoard.ts"
+export * as Synthetic from "./Synthetic.ts"
 export * as TextMetrics from "./TextMetrics.ts"
 export * as Theory from "./Theory.ts"
 export * as Tokenizer from "./Tokenizer.ts"

@@ -62,6 +62,9 @@ describe("intervals", () => {
     expect(Statistics.decide(at(1, 2), at(3, 4))).toBe("lower")
     expect(Statistics.decide(at(3, 4), at(1, 2))).toBe("higher")
     expect(Statistics.decide(at(1, 3), at(3, 4))).toBe("not decided")
+    // values far apart, and yet
+    expect(Statistics.decide(at(2, 9), at(1, 3))).toBe("not decided")
+    expect(Statistics.decide(at(1, 3), at(2, 9))).toBe("not decided")
   })
 
   it("hold the truth as often as they say: t, bootstrap and share", () => {
@@ -71,7 +74,7 @@ describe("intervals", () => {
       const values = normals(r, 8)
       const one = Statistics.tInterval(values, 0.9)
       if (one.low <= 0 && one.high >= 0) t++
-      const two = Statistics.bootstrap(normals(r, 60), { seed: r, resamples: 200, level: 0.9 })
+      const two = Statistics.bootstrap(normals(r, 40), { seed: r, resamples: 120, level: 0.9 })
       if (two.low <= 0 && two.high >= 0) boot++
       const draw = random(r, "share")
       let successes = 0
@@ -175,6 +178,12 @@ describe("fits", () => {
     expect(exact.alpha.value).toBeCloseTo(1, 13)
     expect(exact.beta.high - exact.beta.low).toBeLessThan(1e-6)
     expect(exact.r2).toBeCloseTo(1, 14)
+    // residuals 1/6, -1/3, 1/6 with one degree of freedom; t(0.975, 1) = 12.706
+    const three = Statistics.linearFit([1, 2, 3], [1, 2, 4])
+    expect(three.beta.value).toBeCloseTo(1.5, 13)
+    expect(three.beta.high - 1.5).toBeCloseTo((12.7062047 * Math.sqrt(1 / 6)) / Math.SQRT2, 5)
+    expect(three.alpha.high - three.alpha.value).toBeCloseTo(12.7062047 * Math.sqrt((1 / 6) * (1 / 3 + 4 / 2)), 5)
+    expect(three.r2).toBeCloseTo(1 - 1 / 6 / (14 / 3), 13)
     const x = [0, 1, 2, 3, 4, 5, 6]
     let [slope, start] = [0, 0]
     for (let r = 0; r < 400; r++) {
