@@ -46,9 +46,7 @@ export const extractionProbability = (logP: number, n: number): number =>
 export const samplesNeeded = (logP: number, p: number): number => {
   if (Number.isNaN(logP)) return NaN
   if (logP === 0 || p <= 0) return 1
-  // log(1 - p_z) is -p_z where p_z is small, also where p_z itself would be 0
-  const rare = logP < -36
-  const n = rare ? Math.exp(Math.log(-Math.log1p(-p)) - logP) : Math.log1p(-p) / Math.log1p(-Math.exp(logP))
+  const n = Math.log1p(-p) / Math.log1p(-Math.exp(logP))
   // a whole number of draws that rounding has put just above itself
   return Math.max(1, Math.ceil(n * (1 - 1e-13)))
 }

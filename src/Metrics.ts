@@ -141,6 +141,29 @@ export const forgetQuality = (ratios: ArrayLike<number>, retrained: ArrayLike<nu
   Statistics.kolmogorovSmirnov(ratios, retrained).p
 
 // ---------------------------------------------------------------------------------------------------------------
+// Modular arithmetic
+
+/**
+ * Inverse participation ratio of a neuron's weights over the residues: 1, a single frequency, as neurons of the rule
+ * have; one over the number of frequencies, (p + 1) / 2, of a flat spectrum, as those of memory have.
+ */
+export const participation = (weights: ArrayLike<number>): number => {
+  const p = weights.length
+  let [squares, fourths] = [0, 0]
+  for (let j = 0; j <= p / 2; j++) {
+    let [re, im] = [0, 0]
+    for (let i = 0; i < p; i++) {
+      re += weights[i] * Math.cos((2 * Math.PI * i * j) / p)
+      im += weights[i] * Math.sin((2 * Math.PI * i * j) / p)
+    }
+    const power = re * re + im * im
+    squares += power
+    fourths += power * power
+  }
+  return fourths / (squares * squares)
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // open-unlearning's shapes
 
 /** A metric as open-unlearning's files hold it; null: there is no value. */

@@ -41,6 +41,11 @@ describe("scores", () => {
   it("of a uniform model are finite", () => {
     const flat = recordsOf({ vocabSize: 7, logits: () => new Float64Array(7) }, [[1, 2, 3]])
     expect(Math.abs(Membership.minKPlusPlus(flat)[0]!)).toBeLessThan(1e-3)
+    // no variance at all, and half a thousandth off the mean by rounding: the least deviation is a thousandth
+    flat.variance.fill(0)
+    flat.logProb.fill(-2)
+    flat.mean.fill(-2.0005)
+    expect(Membership.minKPlusPlus(flat)[0]).toBeCloseTo(0.5, 3)
   })
 
   it("of zlib discount what compresses", () => {
