@@ -23,8 +23,8 @@ import * as Sink from "./Sink.ts"
 /** Most tokens of prompts that go through at once: more would need more memory and be no faster. */
 const CHUNK = 512
 
-/** Chunks are as long as they must be, in few sizes, each of which is compiled once. */
-const SIZES = [16, 64, CHUNK]
+/** Chunks are as long as they must be, in few sizes, each of which is prepared once. */
+const SIZES = [16, 32, 64, 128, 256, CHUNK]
 
 export interface DecodeShape {
   /** Sequences at once. */
