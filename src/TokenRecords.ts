@@ -333,9 +333,9 @@ export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, r
           { name: "root", num_children: columns.length },
           ...columns.map(([name, type]) => ({ name, repetition_type: "REQUIRED" as const, ...type }))
         ],
-        // real numbers hardly repeat: a dictionary of them would be larger
+        // real numbers hardly repeat: a dictionary of them would be larger, and compression in vain
         columnData: columns.map(([name, type, data]) =>
-          type === real ? { name, data, encoding: "PLAIN" as const } : { name, data }
+          type === real ? { name, data, encoding: "PLAIN" as const, codec: "UNCOMPRESSED" as const } : { name, data }
         )
       })
     )
@@ -352,15 +352,15 @@ export const read = Effect.fnUntraced(function*(path: string) {
   const fail = (detail: string, cause?: unknown) =>
     new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
   const bytes = yield* fs.readFile(path).pipe(Effect.mapError((cause) => fail("cannot be read", cause)))
-  const columns = new Map<string, Array<unknown>>()
+  const columns = new Map<string, Array<{ readonly at: number; readonly data: ArrayLike<unknown> }>>()
   yield* Effect.tryPromise({
     try: () =>
       parquetRead({
         file: new Uint8Array(bytes).buffer,
         onChunk: ({ columnData, columnName, rowStart }) => {
-          const column = columns.get(columnName) ?? []
-          for (let i = 0; i < columnData.length; i++) column[rowStart + i] = columnData[i]
-          columns.set(columnName, column)
+          const chunks = columns.get(columnName) ?? []
+          columns.set(columnName, chunks)
+          chunks.push({ at: rowStart, data: columnData })
         }
       }),
     catch: (cause) => fail("is not a Parquet file that can be read", cause)
@@ -368,28 +368,43 @@ export const read = Effect.fnUntraced(function*(path: string) {
   const wanted = ["run", "checkpoint", "mask", "sequence", "name", "split", "id", "repeats", "position"]
   const missing = [...wanted, ...Object.values(columnOf)].find((name) => !columns.has(name))
   if (missing !== undefined) return yield* fail(`is not a file of token records: it has no column "${missing}"`)
-  const column = <A>(name: string): ReadonlyArray<A> => columns.get(name) as Array<A>
-  const sequence = column<number>("sequence")
-  if (sequence.length === 0) return yield* fail("holds no token records")
+  const fill = <A extends Uint32Array | Float32Array>(name: string, into: A): A => {
+    for (const { at, data } of columns.get(name)!) into.set(data as ArrayLike<number>, at)
+    return into
+  }
+  /** A column's values in some rows, which rise. */
+  const pickRows = <A>(name: string, rows: ReadonlyArray<number>): ReadonlyArray<A> => {
+    const chunks = [...columns.get(name)!].sort((a, b) => a.at - b.at)
+    let chunk = 0
+    return rows.map((row) => {
+      while (row >= chunks[chunk].at + chunks[chunk].data.length) chunk++
+      return chunks[chunk].data[row - chunks[chunk].at] as A
+    })
+  }
+  const count = columns.get("sequence")!.reduce((sum, { data }) => sum + data.length, 0)
+  if (count === 0) return yield* fail("holds no token records")
+  const sequence = fill("sequence", new Uint32Array(count))
   const schemes = [...columns.keys()].flatMap((name) => schemeOf(name) ?? [])
-  const starts = sequence.flatMap((s, i) => (i === 0 || s !== sequence[i - 1] ? [i] : []))
+  const starts: Array<number> = []
+  sequence.forEach((s, i) => {
+    if (i === 0 || s !== sequence[i - 1]) starts.push(i)
+  })
+  const names = pickRows<string>("name", starts)
+  const splits = pickRows<string>("split", starts)
+  const ids = pickRows<bigint>("id", starts)
+  const repeats = pickRows<number>("repeats", starts)
   const records = makeRecords(
-    starts.map((i) => ({
-      name: column<string>("name")[i],
-      split: column<string>("split")[i],
-      id: BigInt.asUintN(64, column<bigint>("id")[i]),
-      repeats: column<number>("repeats")[i]
-    })),
-    starts.map((from, s) => (starts[s + 1] ?? sequence.length) - from),
+    names.map((name, s) => ({ name, split: splits[s], id: BigInt.asUintN(64, ids[s]), repeats: repeats[s] })),
+    starts.map((from, s) => (starts[s + 1] ?? count) - from),
     schemes
   )
-  records.first.set(starts.map((i) => column<number>("position")[i]))
-  for (const name of ["token", ...numbers] as const) records[name].set(column<number>(columnOf[name]))
-  schemes.forEach((scheme, i) => records.schemeLogProb[i].set(column<number>(schemeColumn(scheme))))
+  records.first.set(pickRows<number>("position", starts))
+  for (const name of ["token", ...numbers] as const) fill(columnOf[name], records[name])
+  schemes.forEach((scheme, i) => fill(schemeColumn(scheme), records.schemeLogProb[i]))
   const key: RecordKey = {
-    run: column<string>("run")[0],
-    checkpoint: column<number>("checkpoint")[0],
-    mask: column<string>("mask")[0]
+    run: pickRows<string>("run", [0])[0],
+    checkpoint: pickRows<number>("checkpoint", [0])[0],
+    mask: pickRows<string>("mask", [0])[0]
   }
   return { key, records }
 })
