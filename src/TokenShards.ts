@@ -67,6 +67,15 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     ? undefined
     : yield* readable(`${folder}/${dataset.tokenizer}`, fs.readFileString(`${folder}/${dataset.tokenizer}`))
 
+  // sizes first: what a damaged dataset.json counts must not decide how much memory is taken
+  const nameBytes: Array<number> = []
+  for (const shard of shards) {
+    const { bin, idx, names } = shardFiles(shard.file)
+    yield* expectSize(`${folder}/${bin}`, width * shard.tokens, `${shard.tokens} tokens of ${dtype}`)
+    yield* expectSize(`${folder}/${idx}`, RECORD * shard.documents, `the records of ${shard.documents} documents`)
+    nameBytes.push(yield* sizeOf(`${folder}/${names}`))
+  }
+
   const starts = new Float64Array(documents)
   const lengths = new Uint32Array(documents)
   const source = new Uint32Array(documents)
@@ -77,8 +86,6 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
   for (const shard of shards) {
     const { bin, idx } = shardFiles(shard.file)
     const [path, index] = [`${folder}/${bin}`, `${folder}/${idx}`]
-    yield* expectSize(path, width * shard.tokens, `${shard.tokens} tokens of ${dtype}`)
-    yield* expectSize(index, RECORD * shard.documents, `the records of ${shard.documents} documents`)
     // a copy that starts at a multiple of 8 bytes
     const records = new Uint8Array(yield* readable(index, fs.readFile(index)))
     const u32 = new Uint32Array(records.buffer)
@@ -126,9 +133,6 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     lines.set(shard, begins)
     return begins
   }
-  const nameBytes: Array<number> = []
-  for (const { file } of shards) nameBytes.push(yield* sizeOf(`${folder}/${shardFiles(file).names}`))
-
   const verify = Effect.gen(function*() {
     for (const [file, expected] of Object.entries(sha256)) {
       const found = yield* sha256Of(`${folder}/${file}`)

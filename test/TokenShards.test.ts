@@ -10,6 +10,7 @@ import { type Dataset, dtypeOf, shardFiles } from "../src/Dataset.ts"
 import type { DataError } from "../src/Errors.ts"
 import { newShard, withNear, writeDataset, writeWhole } from "../src/ShardWriter.ts"
 import { type ForeignOptions, isTokens, open } from "../src/TokenShards.ts"
+import { makeRandom } from "./reference/random.ts"
 
 let folder = ""
 beforeEach(() => void (folder = mkdtempSync(join(tmpdir(), "memsinks-shards-"))))
@@ -232,6 +233,74 @@ describe("a dataset", () => {
     expect(() => shards.name(0)).toThrow(/shard-00000\.names\.jsonl: line 1 is not JSON/)
     expect(shards.name(1)).toBe(names[1])
     shards.close()
+  })
+})
+
+describe("damaged files", () => {
+  /** Opens the folder and reads all of it: what went wrong, if anything did. */
+  const readAll = (path: string) =>
+    run(Effect.flip(Effect.zipRight(
+      Effect.flatMap(open(path), (shards) =>
+        Effect.try({
+          try: () => {
+            try {
+              for (let i = 0; i < shards.documents; i++) {
+                shards.name(i)
+                shards.read(i, 0, shards.length(i))
+              }
+            } finally {
+              shards.close()
+            }
+          },
+          catch: (error) => error
+        })),
+      Effect.fail("whole" as const)
+    )))
+
+  it("are an error of ours or are read, whatever is changed in them", async () => {
+    const random = makeRandom(5)
+    const seen = { whole: 0, refused: 0 }
+    const mutate = (bytes: Buffer): Uint8Array => {
+      const at = random.int(bytes.length)
+      switch (random.int(4)) {
+        case 0:
+          bytes[at] = random.int(256)
+          return bytes
+        case 1:
+          return bytes.subarray(0, at)
+        case 2:
+          return Buffer.concat([bytes.subarray(0, at), Buffer.from(String(random.int(2 ** 31))), bytes.subarray(at)])
+        default:
+          return Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + 1 + random.int(8))])
+      }
+    }
+    write()
+    const files = readdirSync(folder)
+    const originals = new Map(files.map((file) => [file, readFileSync(`${folder}/${file}`)]))
+    for (let i = 0; i < 200; i++) {
+      // dataset.json says most, so it is every second one
+      const file = i % 2 === 0 ? "dataset.json" : files[random.int(files.length)]
+      writeFileSync(`${folder}/${file}`, mutate(Buffer.from(originals.get(file)!)))
+      const found = await readAll(folder)
+      if (found === "whole") seen.whole++
+      else {
+        expect(found).toHaveProperty("_tag", "DataError")
+        seen.refused++
+      }
+      writeFileSync(`${folder}/${file}`, originals.get(file)!)
+    }
+    expect(seen.refused).toBeGreaterThan(100)
+    expect(seen.whole).toBeGreaterThan(5)
+  })
+
+  it("cannot make us take memory that they do not have", async () => {
+    write()
+    editDataset((d) => {
+      d.documents = d.shards[0].documents = 2 ** 50
+      d.shards.length = 1
+      d.tokens = 9
+    })
+    expect(await refusal()).toMatch(/shard-00000\.idx: has 96 bytes, the records of 1125899906842624 documents take/)
   })
 })
 

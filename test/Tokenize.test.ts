@@ -283,9 +283,10 @@ describe("a killed process", () => {
     const config: TokenizeInput = { ...base, shardTokens: 5000, near: { threshold: 0.5 } }
     const [out, reference] = [fresh(), fresh()]
     await run(tokenize(config, { out: reference, workers: 1 }))
+    let shards = 0
     const moments: ReadonlyArray<(event: string) => boolean> = [
       (event) => event === "Progress",
-      ...[1, 4].map((shards) => (event: string) => event === "Shard" && --shards < 0),
+      (event) => event === "Shard" && ++shards > 2,
       (event) => event === "Clustering"
     ]
     const shardsAt: Array<number> = []
@@ -294,7 +295,7 @@ describe("a killed process", () => {
       shardsAt.push(JSON.parse(readFileSync(join(out, "tokenize.json"), "utf8")).shards.length)
     }
     expect(shardsAt).toEqual([...shardsAt].sort((a, b) => a - b))
-    expect(shardsAt[2]).toBeGreaterThan(shardsAt[0])
+    expect(shardsAt[1]).toBeGreaterThan(shardsAt[0])
     expect(await killed(out, config, () => false)).toBe(true)
     expect(filesOf(out)).toEqual(filesOf(reference))
   })

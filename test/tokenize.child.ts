@@ -9,7 +9,7 @@ const [out, config] = process.argv.slice(2)
 const onEvent = ({ _tag }: { readonly _tag: string }) => void writeSync(1, `${_tag}\n`)
 
 Effect.runPromise(
-  Effect.provide(tokenize(JSON.parse(config), { out, workers: 2, batch: 5000, onEvent }), NodeFileSystem.layer)
+  Effect.provide(tokenize(JSON.parse(config), { out, workers: 1, batch: 5000, onEvent }), NodeFileSystem.layer)
 )
   .then(() => process.exit(0), (error) => {
     console.error(error)
