@@ -31,7 +31,7 @@ export const suffixLogProb = (records: TokenRecords, scheme: Scheme, { context, 
   })
 }
 
-/** For each sequence 1 where greedy decoding says the true continuation, else 0; NaN where the sequence is too short. */
+/** For each sequence 1 where greedy decoding says the true continuation, else 0; NaN where it is too short. */
 export const greedyExtraction = (records: TokenRecords, window: Window): Float64Array =>
   suffixLogProb(records, "greedy", window).map(Math.exp)
 

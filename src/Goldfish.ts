@@ -1,6 +1,6 @@
 /**
- * The goldfish loss: one token in k, chosen by a hash of what is before it, never counts in the loss, at any exposure of
- * the text and wherever it stands, so a model cannot learn to recite what it was never told. Pure.
+ * The goldfish loss: one token in k, chosen by a hash of what is before it, never counts in the loss, at any exposure
+ * of the text and wherever it stands, so a model cannot learn to recite what it was never told. Pure.
  */
 import { type Batch, IGNORE } from "./Batch.ts"
 
@@ -9,8 +9,8 @@ export interface GoldfishOptions {
   /** One token in k is left out of the loss; Infinity leaves out none. */
   readonly k: number
   /**
-   * Tokens that decide over one: fewer than a duplicate has, else its copies differ; more than a common phrase has, else
-   * its ending is never learned. Default 13.
+   * Tokens that decide over one: fewer than a duplicate has, else its copies differ; more than a common phrase has,
+   * else its ending is never learned. Default 13.
    */
   readonly window?: number
   /** Default 0. */
@@ -58,8 +58,8 @@ export const goldfishKept = (
 }
 
 /**
- * A batch's targets with those left out as `IGNORE`, so that the loss is the mean over tokens that are kept. Windows stay
- * within a document.
+ * A batch's targets with those left out as `IGNORE`, so that the loss is the mean over tokens that are kept. Windows
+ * stay within a document.
  */
 export const goldfishTargets = (batch: Batch, options: GoldfishOptions): Uint32Array => {
   const { documentStart, targets, tokens } = batch

@@ -35,7 +35,8 @@ export const referenceScore = (records: TokenRecords, reference: TokenRecords): 
   const differs = records.sequences.findIndex(({ name }, s) =>
     reference.sequences[s]?.name !== name || reference.start[s + 1] !== records.start[s + 1]
   )
-  const same = reference.token.length === records.token.length && reference.token.every((t, i) => t === records.token[i])
+  const same = reference.token.length === records.token.length &&
+    reference.token.every((token, i) => token === records.token[i])
   if (differs >= 0 || !same) {
     const where = differs >= 0 ? `sequence ${records.sequences[differs].name} is` : "tokens are"
     throw new DataError({
@@ -129,8 +130,8 @@ export const aucInterval = (
 }
 
 /**
- * The share of members found where at most the share `fpr` of the others is taken for one. With fewer than 1 / fpr others
- * that is: with no other at all.
+ * The share of members found where at most the share `fpr` of the others is taken for one. With fewer than 1 / fpr
+ * others that is: with no other at all.
  */
 export const tprAt = (members: Numbers, others: Numbers, fpr: number): number =>
   rates(placesOf(members, others)).reduce((best, [o, m]) => (o <= fpr + 1e-12 ? m : best), 0)

@@ -1,9 +1,9 @@
 /**
  * Metrics of memorization and unlearning as functions of token records. Pure.
  *
- * Losses are means over a sequence's scored tokens in nats; perplexity is e to their power. Everything is teacher-forced:
- * the model sees the true tokens before each one it is scored on, so a share of tokens it gets right says nothing of what
- * it would write by itself (see Extraction for that). A sequence's value is NaN where it has none.
+ * Losses are means over a sequence's scored tokens in nats; perplexity is e to their power. Everything is
+ * teacher-forced: the model sees the true tokens before each one it is scored on, so a share of tokens it gets right
+ * says nothing of what it would write by itself (see Extraction for that). A sequence's value is NaN where it has none.
  */
 import * as Statistics from "./Statistics.ts"
 import type { TokenRecords } from "./TokenRecords.ts"
@@ -33,8 +33,8 @@ export const tokenLoss = (records: TokenRecords): number =>
 export const perplexity = (nats: number): number => Math.exp(nats)
 
 /**
- * Loss of each sequence in nats a character: for models of different tokenizers, whose losses a token are not comparable.
- * `characters[s]` is the length of the text of its scored tokens.
+ * Loss of each sequence in nats a character: for models of different tokenizers, whose losses a token are not
+ * comparable. `characters[s]` is the length of the text of its scored tokens.
  */
 export const lossPerCharacter = (records: TokenRecords, characters: ArrayLike<number>): Float64Array =>
   Float64Array.from(records.sequences, (_, s) =>
@@ -94,8 +94,8 @@ export const extractionStrength = (
   })
 
 /**
- * Share of tokens whose two largest logits are nearer than `margin`: there the first choice is a matter of rounding, and
- * so are the metrics that count first choices.
+ * Share of tokens whose two largest logits are nearer than `margin`: there the first choice is a matter of rounding,
+ * and so are the metrics that count first choices.
  */
 export const nearTies = (records: TokenRecords, margin = 1e-3): number =>
   records.margin.filter((m) => m < margin).length / records.margin.length
@@ -134,8 +134,8 @@ export const truthRatio = (
 }
 
 /**
- * Forget quality: the probability that two models' truth ratios on the forgotten data come from one distribution, by the
- * test of Kolmogorov and Smirnov. Against the retrained model; above 0.05 they cannot be told apart.
+ * Forget quality: the probability that two models' truth ratios on the forgotten data come from one distribution, by
+ * the test of Kolmogorov and Smirnov. Against the retrained model; above 0.05 they cannot be told apart.
  */
 export const forgetQuality = (ratios: ArrayLike<number>, retrained: ArrayLike<number>): number =>
   Statistics.kolmogorovSmirnov(ratios, retrained).p
@@ -188,7 +188,9 @@ export const hmAggregate = (metrics: Readonly<Record<string, MetricResult>>): Me
   agg_value: orNull(Statistics.harmonicMean(Object.values(metrics).map(({ agg_value }) => agg_value ?? NaN)))
 })
 
-const inverted = ({ agg_value }: MetricResult): MetricResult => ({ agg_value: agg_value === null ? null : 1 - agg_value })
+const inverted = ({ agg_value }: MetricResult): MetricResult => ({
+  agg_value: agg_value === null ? null : 1 - agg_value
+})
 
 /**
  * open-unlearning's `memorization`: the harmonic mean of one minus extraction strength, exact memorization and, where

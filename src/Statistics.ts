@@ -149,7 +149,8 @@ export const shareInterval = (successes: number, trials: number, level = 0.95): 
   const z = normalQuantile((1 + level) / 2)
   const value = successes / trials
   const middle = (value + (z * z) / (2 * trials)) / (1 + (z * z) / trials)
-  const half = (z * Math.sqrt((value * (1 - value)) / trials + (z * z) / (4 * trials * trials))) / (1 + (z * z) / trials)
+  const spread = Math.sqrt((value * (1 - value)) / trials + (z * z) / (4 * trials * trials))
+  const half = (z * spread) / (1 + (z * z) / trials)
   return { value, low: Math.max(0, middle - half), high: Math.min(1, middle + half) }
 }
 
@@ -191,8 +192,8 @@ export const bootstrap = (values: Numbers, options?: BootstrapOptions): Interval
 const pick = (values: Numbers, indices: Uint32Array): Float64Array => Float64Array.from(indices, (i) => values[i])
 
 /**
- * The mean of a[i] - b[i] with its bootstrap interval: both are of the same sequences, which are drawn together, so that
- * what makes a sequence easy or hard cancels. Throws a RangeError when the lengths differ.
+ * The mean of a[i] - b[i] with its bootstrap interval: both are of the same sequences, which are drawn together, so
+ * that what makes a sequence easy or hard cancels. Throws a RangeError when the lengths differ.
  */
 export const pairedBootstrap = (a: Numbers, b: Numbers, options?: BootstrapOptions): Interval => {
   if (a.length !== b.length) throw new RangeError(`pairs need two lists of one length, got ${a.length} and ${b.length}`)
@@ -312,7 +313,10 @@ export const linearFit = (x: Numbers, y: Numbers, level = 0.95): LinearFit => {
   const residual = Math.max(0, yy - slope * xy)
   const sigma = n > 2 ? Math.sqrt(residual / (n - 2)) : NaN
   const t = n > 2 ? tQuantile((1 + level) / 2, n - 2) : NaN
-  const around = (value: number, error: number): Interval => ({ value, low: value - t * error, high: value + t * error })
+  const around = (value: number, error: number): Interval => {
+    const half = t * error
+    return { value, low: value - half, high: value + half }
+  }
   return {
     alpha: around(my - slope * mx, sigma * Math.sqrt(1 / n + (mx * mx) / xx)),
     beta: around(slope, sigma / Math.sqrt(xx)),
@@ -328,7 +332,7 @@ export interface LogisticFit {
   readonly converged: boolean
 }
 
-/** The logistic curve of most likelihood through `successes[i]` of `trials[i]` at `x[i]`, by Newton, with Wald's intervals. */
+/** The likeliest logistic curve for `successes[i]` of `trials[i]` at `x[i]`, by Newton, with Wald's intervals. */
 export const logisticFit = (x: Numbers, successes: Numbers, trials: Numbers, level = 0.95): LogisticFit => {
   const z = normalQuantile((1 + level) / 2)
   let [alpha, beta] = [0, 0]

@@ -50,9 +50,9 @@ export interface ModularSequence extends SyntheticSequence {
 }
 
 /**
- * Addition modulo a prime with corrupted answers: the smallest world in which rule and memory are known. All pairs (m, n)
- * with answer (m + n) mod p; of those trained on, some have a random answer, which can only be memorized. Tokens are the
- * residues, then `=` (p). Only the answer, the fourth token, says anything: score that one.
+ * Addition modulo a prime with corrupted answers: the smallest world in which rule and memory are known. All pairs
+ * (m, n) with answer (m + n) mod p; of those trained on, some have a random answer, which can only be memorized. Tokens
+ * are the residues, then `=` (p). Only the answer, the fourth token, says anything: score that one.
  *
  * Splits: `rule`, trained with the right answer; `corrupted`, trained with a random one; `heldOut`, never seen. A model
  * that has the rule and no memory gets all of `heldOut` right and of `corrupted` one in p.
@@ -208,7 +208,7 @@ const sourceOf = ({ repeats, split }: SyntheticSequence): string => `${split} x$
 const trained = (sequences: ReadonlyArray<SyntheticSequence>): ReadonlyArray<SyntheticSequence> =>
   sequences.filter(({ repeats }) => repeats > 0)
 
-/** The sequences that are trained on, a document each, in their order; those of one split and `repeats` are a source. */
+/** The sequences that are trained on, a document each, in order; those of one split and `repeats` are a source. */
 export const tokenDocuments = (sequences: ReadonlyArray<SyntheticSequence>): TokenDocuments => {
   const documents = trained(sequences)
   const sources = [...new Set(documents.map(sourceOf))]

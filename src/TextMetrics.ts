@@ -23,7 +23,7 @@ export const editDistance = <A>(a: Sequence<A>, b: Sequence<A>): number => {
   return row[b.length]
 }
 
-/** The distance as a share of the longer one: 0 equal, 1 nothing in common. At most 0.1 is called an approximate copy. */
+/** The distance as a share of the longer one: 0 equal, 1 nothing in common. At most 0.1 is an approximate copy. */
 export const normalizedEditDistance = <A>(a: Sequence<A>, b: Sequence<A>): number =>
   a.length + b.length === 0 ? 0 : editDistance(a, b) / Math.max(a.length, b.length)
 
@@ -75,8 +75,8 @@ const shared = <A>(a: Sequence<A>, b: Sequence<A>, n: number): number => {
 
 /**
  * BLEU of one text against one reference: the geometric mean of the precisions of 1- to 4-grams, those above 1 with one
- * added to both counts (Lin and Och), times the brevity penalty. Texts shorter than 4 use the n-grams they have. At least
- * 0.75 is called an approximate copy.
+ * added to both counts (Lin and Och), times the brevity penalty. Texts shorter than 4 use the n-grams they have. At
+ * least 0.75 is called an approximate copy.
  */
 export const bleu = <A>(text: Sequence<A>, reference: Sequence<A>): number => {
   if (text.length === 0) return 0
@@ -110,7 +110,8 @@ export const rouge1 = <A>(text: Sequence<A>, reference: Sequence<A>): Rouge =>
   rouge(shared(text, reference, 1), text.length, reference.length)
 
 /** Different n-grams as a share of all: 1, no n-gram comes twice. NaN of texts shorter than n. */
-export const distinctN = <A>(text: Sequence<A>, n: number): number => ngrams(text, n).size / Math.max(0, text.length - n + 1)
+export const distinctN = <A>(text: Sequence<A>, n: number): number =>
+  ngrams(text, n).size / Math.max(0, text.length - n + 1)
 
 /** Share of n-grams that came before: near 1 for a model that goes round in circles. */
 export const repetitionRate = <A>(text: Sequence<A>, n = 4): number => 1 - distinctN(text, n)
@@ -184,8 +185,8 @@ export const ngramFilter = (texts: Iterable<Sequence<number>>, n = 10): NgramFil
 }
 
 /**
- * MemFree decoding: the first of the candidates, in falling probability, that completes no protected n-gram, so that the
- * text never holds one. Undefined where all of them do. It hides verbatim copies and removes nothing.
+ * MemFree decoding: the first of the candidates, in falling probability, that completes no protected n-gram, so that
+ * the text never holds one. Undefined where all of them do. It hides verbatim copies and removes nothing.
  */
 export const memFreeNext = (
   filter: NgramFilter,

@@ -1,10 +1,10 @@
 /**
- * The theory of memorization sinks, as simulations in float64 that check its inequalities at every step. Pure and seeded.
+ * The theory of memorization sinks, as simulations in float64 that check its inequalities at every step. Pure.
  *
  * Four results: memory of repeated items is entangled with the general task; co-adaptation, why masking gradients alone
  * fails; forgetting in shared weights; accumulation in sinks. Constants are taken from the numbers that a run meets, as
- * the theorems do, so an inequality that fails means a wrong theorem, not a wrong guess. Each simulation can be run with
- * its assumption `broken` on purpose; then inequalities must fail.
+ * the theorems do, so an inequality that fails means a wrong theorem, not a wrong guess. Each simulation can be run
+ * with its assumption `broken` on purpose; then inequalities must fail.
  */
 import { type Random, random } from "./Random.ts"
 
@@ -61,7 +61,9 @@ const inequalities = () => {
 }
 
 /** Rows of numbers as columns. */
-const table = <Name extends string>(rows: ReadonlyArray<Readonly<Record<Name, number>>>): Record<Name, Array<number>> => {
+const table = <Name extends string>(
+  rows: ReadonlyArray<Readonly<Record<Name, number>>>
+): Record<Name, Array<number>> => {
   const columns = {} as Record<Name, Array<number>>
   for (const name of Object.keys(rows[0]) as Array<Name>) columns[name] = rows.map((row) => row[name])
   return columns
@@ -105,8 +107,8 @@ const orthonormal = (draw: Random, count: number, size: number): ReadonlyArray<V
  * offset. The offset could lie in the item's own noise direction alone. Small weights being cheaper, gradient flow puts
  * part of it on the semantic directions instead, where removing it hurts the general task.
  *
- * Assumed: the general task has at least three directions of singular values below 1 / (2 k), the offset is larger than 1
- * and orthogonal to all targets, noise directions are unit vectors and orthogonal. Broken: the general inputs have no
+ * Assumed: the general task has at least three directions of singular values below 1 / (2 k), the offset is larger than
+ * 1 and orthogonal to all targets, noise directions are unit vectors and orthogonal. Broken: the general inputs have no
  * noise of their own, which pins their semantics down, and the separable solution is the only one.
  */
 export const entanglement = ({ broken = false, seed = 0 }: SimulationOptions = {}): Simulation => {
@@ -173,7 +175,8 @@ export const entanglement = ({ broken = false, seed = 0 }: SimulationOptions = {
     claim("weights stay cheaper than the separable solution's", step, separable, cost)
     // before any of it is learned its direction is that of the random beginning
     if (memory[own] > 0.01 * offset) {
-      claim("of the memory, semantic directions have at least 0.49 of what its own has", step, onSemantics, 0.49 * memory[own])
+      const name = "of the memory, semantic directions have at least 0.49 of what its own has"
+      claim(name, step, onSemantics, 0.49 * memory[own])
     }
     last = loss
     w1.forEach((unit, h) => add(unit, -rate, gradient1[h]))
@@ -198,9 +201,10 @@ export const entanglement = ({ broken = false, seed = 0 }: SimulationOptions = {
  *
  *     |difference on the item| >= memory * N * rate * (1 - rate)^N * c^2
  *
- * with c the inner product of any two inputs, which are unit vectors, and `memory` how much the item's step moved its own
- * output. The bound is largest at N = -1 / log(1 - rate), about 1 / rate steps; the difference itself only grows. (The
- * paper prints the bound for the square of the difference and without `memory`; so it does not hold for a small one.)
+ * with c the inner product of any two inputs, which are unit vectors, and `memory` how much the item's step moved its
+ * own output. The bound is largest at N = -1 / log(1 - rate), about 1 / rate steps; the difference itself only grows.
+ * (The paper prints the bound for the square of the difference and without `memory`; so it does not hold for a small
+ * one.)
  *
  * Assumed: inputs have that inner product in common. Broken: they are orthogonal, so nothing adapts to the memory.
  */
@@ -239,7 +243,7 @@ export const coAdaptation = ({ broken = false, seed = 0 }: SimulationOptions = {
   }
   return {
     name: "co-adaptation",
-    claim: "With memory masked only from gradients, dropping it leaves a head that differs from one that never met the item.",
+    claim: "With memory masked from gradients only, a head without it differs from one that never met the item.",
     constants: { learningRate: rate, similarity, memory: moved, boundPeaksAt: -1 / Math.log1p(-rate) },
     trace: table(rows),
     ...result()
@@ -336,8 +340,8 @@ export const forgetting = ({ broken = false, seed = 0 }: SimulationOptions = {})
 }
 
 /**
- * Accumulation in sinks. Of N steps k are exposures of one item; sinks that the item lights are on for only the share rho
- * of the others. A softmax head reads shared and sink features together. At every step
+ * Accumulation in sinks. Of N steps k are exposures of one item; sinks that the item lights are on for only the share
+ * rho of the others. A softmax head reads shared and sink features together. At every step
  *
  *     logit from shared features <= rate k (1 - c_min) - rate (N - k) epsilon c_min
  *     logit from sink features   >= rate k (1 - c_max) - rate (N - k) rho epsilon_mem c_max
@@ -376,7 +380,8 @@ export const accumulation = ({ broken = false, seed = 0 }: SimulationOptions = {
       else sinkSimilarity.push(dot(sink, itemSink))
       label = 1 + draw.below(classes - 1)
     }
-    const logits = Float64Array.from(head, (row) => dot(row.shared, shared) + (sink === undefined ? 0 : dot(row.sink, sink)))
+    const logits = Float64Array.from(head, (row) =>
+      dot(row.shared, shared) + (sink === undefined ? 0 : dot(row.sink, sink)))
     const { least, most } = range([...logits])
     spread = Math.max(spread, most - least)
     softmax(logits).forEach((p, v) => {

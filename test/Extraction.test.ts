@@ -48,7 +48,7 @@ describe("(n, p)-discoverable extraction", () => {
   it("gives p_z as often as sampling draws the continuation, under every scheme", () => {
     const model = toyModel(3, 8, 2)
     const window = { context: 2, length: 3 }
-    const trials = 3000
+    const trials = 1500
     for (const scheme of [{ temperature: 1 }, ...schemes]) {
       const draw = random(5, "sampling", JSON.stringify(scheme))
       // suffixes that the scheme draws now and then, and one it never does where it leaves tokens out
@@ -60,10 +60,12 @@ describe("(n, p)-discoverable extraction", () => {
       sequences.forEach((tokens, s) => {
         const wanted = tokens.slice(2, 5).join()
         let hits = 0
-        for (let t = 0; t < trials; t++) if (generate(model, tokens.slice(0, 2), 3, scheme, draw).join() === wanted) hits++
+        for (let t = 0; t < trials; t++) {
+          if (generate(model, tokens.slice(0, 2), 3, scheme, draw).join() === wanted) hits++
+        }
         const p = Math.exp(logP[s]!)
         // five standard errors, and a hit or two
-        expect(Math.abs(hits / trials - p)).toBeLessThan(5 * Math.sqrt((p * (1 - p)) / trials) + 4e-4)
+        expect(Math.abs(hits / trials - p)).toBeLessThan(5 * Math.sqrt((p * (1 - p)) / trials) + 8e-4)
         if (p === 0) expect(hits).toBe(0)
       })
       if (scheme.topK !== undefined || scheme.topP !== undefined) expect(logP[4]).toBe(-Infinity)

@@ -59,7 +59,8 @@ describe("the goldfish mask", () => {
   })
 
   it("sees the order of its window, and is no worse for zeros", () => {
-    const last = (window: ReadonlyArray<number>, seed: number) => goldfishKept([...window, 9], { k: 2, window: 3, seed })[3]!
+    const last = (window: ReadonlyArray<number>, seed: number) =>
+      goldfishKept([...window, 9], { k: 2, window: 3, seed })[3]!
     const over = (window: ReadonlyArray<number>) => Array.from({ length: 64 }, (_, seed) => last(window, seed))
     expect(over([1, 2, 3])).not.toEqual(over([3, 2, 1]))
     expect(over([0, 5, 6])).not.toEqual(over([0, 6, 5]))

@@ -97,7 +97,8 @@ describe("truth ratios", () => {
 
 describe("participation", () => {
   it("is 1 of a cosine of any phase, 1/49 of a flat spectrum over 97 residues, 1/2 of two frequencies", () => {
-    const wave = (frequency: number, phase = 0) => (_: unknown, i: number) => Math.cos((2 * Math.PI * frequency * i) / 97 + phase)
+    const wave = (frequency: number, phase = 0) => (_: unknown, i: number) =>
+      Math.cos((2 * Math.PI * frequency * i) / 97 + phase)
     expect(Metrics.participation(Array.from({ length: 97 }, wave(14, 0.7)))).toBeCloseTo(1, 12)
     expect(Metrics.participation(Array.from({ length: 97 }, (_, i) => (i === 5 ? 3 : 0)))).toBeCloseTo(1 / 49, 12)
     const two = Array.from({ length: 97 }, (_, i) => wave(3)(0, i) + wave(20, 1)(0, i))

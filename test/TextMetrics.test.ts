@@ -29,7 +29,8 @@ describe("edit distance", () => {
       const of = new Set(subsequences(b!).map(String))
       const common = Math.max(...subsequences(a!).filter((s) => of.has(String(s))).map((s) => s.length))
       expect(Text.rougeL(a!, b!).recall).toBeCloseTo(b!.length === 0 ? 0 : common / b!.length, 14)
-      const runs = a!.flatMap((_, i) => a!.map((_, j) => a!.slice(i, j + 1))).filter((run) => `,${b},`.includes(`,${run},`))
+      const runs = a!.flatMap((_, i) => a!.map((_, j) => a!.slice(i, j + 1)))
+        .filter((run) => `,${b},`.includes(`,${run},`))
       expect(Text.longestCommonRun(a!, b!)).toBe(Math.max(0, ...runs.map((run) => run.length)))
     }
   })
@@ -45,7 +46,9 @@ describe("edit distance", () => {
 
 describe("BLEU", () => {
   it("is 1 of a copy and 0 of nothing in common, however short", () => {
-    for (const text of ["a", "a b", "the cat sat on the mat"]) expect(Text.bleu(words(text), words(text))).toBeCloseTo(1, 14)
+    for (const text of ["a", "a b", "the cat sat on the mat"].map(words)) {
+      expect(Text.bleu(text, text)).toBeCloseTo(1, 14)
+    }
     expect(Text.bleu(words("a b c d e"), words("v w x y z"))).toBe(0)
     expect(Text.bleu([], words("a"))).toBe(0)
   })
@@ -125,7 +128,8 @@ describe("peakedness", () => {
 describe("MemFree decoding", () => {
   it("never writes a stored n-gram, where greedy decoding does, and follows it till then", () => {
     const model = toyModel(1, 12, 3)
-    const order = (token: number) => [...model.logits(token).keys()].sort((a, b) => model.logits(token)[b]! - model.logits(token)[a]!)
+    const order = (token: number) =>
+      [...model.logits(token).keys()].sort((a, b) => model.logits(token)[b]! - model.logits(token)[a]!)
     const greedy: Array<number> = [0]
     for (let i = 0; i < 60; i++) greedy.push(drawNext(model.logits(greedy.at(-1)!), "greedy", random(0)))
     const filter = Text.ngramFilter([greedy], 4)

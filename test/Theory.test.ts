@@ -30,7 +30,10 @@ describe("the theory", () => {
       "of the memory, semantic directions have at least 0.49 of what its own has"
     ])
     expect(failed(broken[1]!)).toEqual(["the difference is at least its bound"])
-    expect(failed(broken[2]!)).toEqual(["the logit has fallen by at least its bound", "every step takes at least its part"])
+    expect(failed(broken[2]!)).toEqual([
+      "the logit has fallen by at least its bound",
+      "every step takes at least its part"
+    ])
     expect(failed(broken[3]!)).toContain("sink features have at least their bound")
     for (const { inequalities } of broken) {
       for (const { failedAt, holds, slack } of inequalities) {
@@ -47,7 +50,7 @@ describe("the theory", () => {
 })
 
 describe("entanglement", () => {
-  it("ends at the cheapest solution: a third of the memory off its own direction, or none where semantics are pinned", () => {
+  it("ends at the cheapest solution: a third of the memory on semantics, or none where those are pinned", () => {
     const { trace } = Theory.entanglement()
     expect(last(trace.loss)).toBeLessThan(1e-20)
     // x = (semantics a, own noise): what is left of it off the other inputs is (a / 2, 1) over 1 + 1/2

@@ -78,7 +78,9 @@ describe("the record of a token", () => {
     const p = softmax(logits)
     const nucleus = [1, 3, 2, 5]
     const within = nucleus.reduce((sum, token) => sum + p[token]!, 0)
-    expect(table.map((row) => row[4]!)).toEqual(p.map((q, i) => expect.closeTo(nucleus.includes(i) ? q / within : 0, 13)))
+    expect(table.map((row) => row[4]!)).toEqual(
+      p.map((q, i) => expect.closeTo(nucleus.includes(i) ? q / within : 0, 13))
+    )
     // a nucleus of next to nothing is greedy
     expect(table.map((row) => row[5]!)).toEqual([0, 1, 0, 0, 0, 0])
   })
