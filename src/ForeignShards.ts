@@ -48,7 +48,9 @@ const headerOf = (path: string, head: Int32Array, size: number): DataError | num
     }
     const expected = LLM_C.bytes + 2 * tokens
     if (size !== expected) {
-      return fail(path, `its header counts ${tokens} tokens at offset 8, for which it needs ${expected} bytes; it has ${size}`)
+      const detail = `its header counts ${tokens} tokens at offset 8, for which it needs ${expected} bytes; ` +
+        `it has ${size}`
+      return fail(path, detail)
     }
     return LLM_C.bytes
   }
@@ -56,13 +58,18 @@ const headerOf = (path: string, head: Int32Array, size: number): DataError | num
   if (magic >= 20230000 && magic < 20400000) {
     return fail(
       path,
-      `has the magic number ${magic} at offset 0; llm.c's shards of GPT-2 tokens have ${LLM_C.magic}, nanoGPT's have none`
+      `has the magic number ${magic} at offset 0; llm.c's shards of GPT-2 tokens have ${LLM_C.magic}, ` +
+        "nanoGPT's have none"
     )
   }
   return size % 2 === 0 ? 0 : fail(path, `has ${size} bytes: tokens of 2 bytes each end at offset ${size - 1}`)
 }
 
-export const openForeign = Effect.fnUntraced(function*(path: string, paths: ReadonlyArray<string>, options: ForeignOptions) {
+export const openForeign = Effect.fnUntraced(function*(
+  path: string,
+  paths: ReadonlyArray<string>,
+  options: ForeignOptions
+) {
   const fs = yield* FileSystem.FileSystem
   const endOfText = options.endOfText ?? END_OF_TEXT
   const vocabSize = options.vocabSize ?? endOfText + 1
@@ -118,7 +125,13 @@ export const openForeign = Effect.fnUntraced(function*(path: string, paths: Read
   for (const one of paths) yield* scan(one)
   if (starts.length() === 0) return yield* fail(path, "holds no tokens")
 
-  const index = { starts: starts.values(), lengths: Uint32Array.from(lengths.values()), places, width: 2, vocabSize } as const
+  const index = {
+    starts: starts.values(),
+    lengths: Uint32Array.from(lengths.values()),
+    places,
+    width: 2,
+    vocabSize
+  } as const
   const { files, read, shardOf } = reader(index)
   const sources = paths.map((one) => one.replace(/^.*[\\/]/, ""))
   const shards: TokenShards = {

@@ -100,7 +100,12 @@ export const reader = ({ lengths, places, starts, vocabSize, width }: Index) => 
   const shardOf = (document: number): number => find(firsts, document)
   let spare = new Uint16Array(1 << 12)
 
-  const read = (document: number, offset: number, length: number, into: Uint32Array = new Uint32Array(length)): Uint32Array => {
+  const read = (
+    document: number,
+    offset: number,
+    length: number,
+    into: Uint32Array = new Uint32Array(length)
+  ): Uint32Array => {
     if (!(offset >= 0 && length >= 0 && offset + length <= lengths[document])) {
       throw new DataError({
         detail: `document ${document} has ${lengths[document] ?? "no"} tokens: there are no ${length} from ${offset} on`

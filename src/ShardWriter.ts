@@ -23,7 +23,8 @@ const unwritten = <A>(path: string, attempt: () => A): A => {
   } catch (cause) {
     throw fail(
       path,
-      `cannot be written: ${because(cause)}. Look at the free disk space and the permissions; finished shards are intact`,
+      `cannot be written: ${because(cause)}. Look at the free disk space and the permissions; ` +
+        "finished shards are intact",
       cause
     )
   }

@@ -4,8 +4,8 @@
  *     dataset.json             what there is: shards, sources, vocabulary, sha256 of every other file
  *     tokenizer.json
  *     shard-00000.bin          token ids, 16 or 32 bits, little-endian, no header: nanoGPT reads it
- *     shard-00000.idx          32 bytes a document: first token in the shard (u64), tokens (u32), source (u32, a place in
- *                              `sources`), hash of the normalized text (u64), near-duplicate cluster (u64)
+ *     shard-00000.idx          32 bytes a document: first token in the shard (u64), tokens (u32), source (u32, a place
+ *                              in `sources`), hash of the normalized text (u64), near-duplicate cluster (u64)
  *     shard-00000.names.jsonl  a JSON string a document
  *
  * The shards of others are read as well: nanoGPT's `.bin` without a header, and llm.c's with one. Of both the documents
@@ -106,7 +106,8 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
       next += lengths[document]
     }
     if (next !== shard.tokens) {
-      return yield* fail(index, `its documents have ${next} tokens, the shard ${shard.tokens}: they do not belong together`)
+      const detail = `its documents have ${next} tokens, the shard ${shard.tokens}: they do not belong together`
+      return yield* fail(index, detail)
     }
     places.push({ path, skip: 0, firstDocument, firstToken })
     firstDocument += shard.documents
@@ -226,7 +227,8 @@ export const open = (
     if (names.length === 0) return yield* fail(path, "the folder has neither dataset.json nor .bin files")
     const sets = ["train", "val"].filter((set) => names.some((one) => one.includes(set)))
     if (sets.length === 2) {
-      return yield* fail(path, `the folder has files to train on and to validate with: give ${path}/*train*.bin or *val*.bin`)
+      const detail = `the folder has files to train on and to validate with: give ${path}/*train*.bin or *val*.bin`
+      return yield* fail(path, detail)
     }
     return yield* openForeign(path, names.map((one) => `${path}/${one}`), options)
   })

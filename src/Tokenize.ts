@@ -1,7 +1,7 @@
 /**
  * Text to token shards, once: documents are read one after the other, tokenized on worker threads, and written in their
- * order. What is written depends on the configuration and the data alone, never on the number of workers, and a run that
- * was killed goes on behind the last shard that it has finished.
+ * order. What is written depends on the configuration and the data alone, never on the number of workers, and a run
+ * that was killed goes on behind the last shard that it has finished.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
@@ -17,7 +17,16 @@ import { type Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "./Dataset.ts
 import { DataError } from "./Errors.ts"
 import { makeNearIndex, NearConfig } from "./NearDuplicates.ts"
 import { because, fail, readable, sizeOf } from "./ShardReader.ts"
-import { type NewFile, newFile, newShard, type ShardWriter, TEMPORARY, withNear, writeDataset, writeWhole } from "./ShardWriter.ts"
+import {
+  type NewFile,
+  newFile,
+  newShard,
+  type ShardWriter,
+  TEMPORARY,
+  withNear,
+  writeDataset,
+  writeWhole
+} from "./ShardWriter.ts"
 import { SourceSpec, stream } from "./Source.ts"
 import { makePool } from "./TokenizePool.ts"
 import type { EncodedTexts } from "./TokenizeWorker.ts"
@@ -45,7 +54,7 @@ export const TokenizeConfig = Schema.Struct({
   bos: Schema.optionalWith(Schema.NonEmptyString, { default: () => "none" }),
   /** The same for the token after each document. Default auto, which is `<|endoftext|>` but for foreign tokenizers. */
   eos: Schema.optionalWith(Schema.NonEmptyString, { default: () => "auto" }),
-  /** Tokens, or bytes of tokens, of a shard at most; a longer document has one of its own. Default 100,000,000 tokens. */
+  /** Tokens, or bytes of tokens, of a shard at most; a longer document has its own. Default 100,000,000 tokens. */
   shardTokens: Schema.optional(positive),
   shardBytes: Schema.optional(positive),
   /** Also find near-duplicates. */
@@ -157,7 +166,10 @@ const differences = (before: unknown, now: unknown): ReadonlyArray<string> => {
 const expectSame = (folder: string, state: string, before: unknown, now: unknown) => {
   const lines = differences(before, now)
   return lines.length === 0 ? Effect.void : Effect.fail(
-    fail(folder, [`holds ${state} of another configuration. Give it again, or choose another folder:`, ...lines].join("\n"))
+    fail(
+      folder,
+      [`holds ${state} of another configuration. Give it again, or choose another folder:`, ...lines].join("\n")
+    )
   )
 }
 
@@ -194,7 +206,8 @@ const expectShards = Effect.fnUntraced(function*(folder: string, { shards }: Jou
     for (const [name, bytes] of [[bin, width * tokens], [idx, RECORD * documents]] as const) {
       const size = yield* sizeOf(`${folder}/${name}`)
       if (size !== bytes) {
-        return yield* fail(`${folder}/${name}`, `has ${size} bytes, ${bytes} were written. Remove the folder and begin anew`)
+        const detail = `has ${size} bytes, ${bytes} were written. Remove the folder and begin anew`
+        return yield* fail(`${folder}/${name}`, detail)
       }
     }
   }
@@ -260,7 +273,8 @@ const specialId = (tokenizer: Tokenizer.Tokenizer, which: "bos" | "eos", name: s
   const names = [...tokenizer.specialTokens.keys()]
   const missing = name === "auto" ? `no ${which} token under a usual name` : `no special token ${name}`
   const has = names.length === 0 ? "it has none" : `it has ${names.slice(0, 20).join(", ")}`
-  return Effect.fail(new DataError({ detail: `${which}: the tokenizer has ${missing}; ${has}. Give one of them, or none` }))
+  const detail = `${which}: the tokenizer has ${missing}; ${has}. Give one of them, or none`
+  return Effect.fail(new DataError({ detail }))
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -453,9 +467,9 @@ const reportOf = (folder: string, dataset: Dataset, blanks: number, speed: Speed
 }
 
 /**
- * Tokenizes documents into shards in the folder `out` (see TokenShards). Killed at any moment, it goes on behind the last
- * finished shard when it is called again with the same configuration, and writes the same bytes as if it had not been
- * killed; a folder that is complete is left as it is.
+ * Tokenizes documents into shards in the folder `out` (see TokenShards). Killed at any moment, it goes on behind the
+ * last finished shard when it is called again with the same configuration, and writes the same bytes as if it had not
+ * been killed; a folder that is complete is left as it is.
  *
  * Fails with a `DataError` on a bad configuration, bad or changed data, a folder that holds anything else or the shards
  * of another configuration, and when nothing can be written; then finished shards stay.
@@ -505,7 +519,8 @@ export const tokenize = (
     const dtype = dtypeOf(vocabSize)
     if (saved === undefined) {
       journal = yield* attempt(tokenizerFile, () => {
-        const next = { ...journal, tokenizer: true, sha256: { "tokenizer.json": writeWhole(tokenizerFile, tokenizer.toJSON()) } }
+        const sha256 = { "tokenizer.json": writeWhole(tokenizerFile, tokenizer.toJSON()) }
+        const next = { ...journal, tokenizer: true, sha256 }
         writeWhole(journalFile, JSON.stringify(next))
         return next
       })

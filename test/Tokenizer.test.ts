@@ -176,7 +176,9 @@ describe("encoding", () => {
 /** Any text: all scripts, letters and digits beyond the first plane, every kind of space and apostrophe. */
 const anyText = FastCheck.array(
   FastCheck.oneof(
-    FastCheck.constantFrom(...pieces, "'", "'re", "'ve", "'m", "'t", "'d", "'Ve", " '", "𝒜𝒷", "𝟘", " 𝟙", "𐐀", "\u0301", "\ufeff", "\u3000", "\r\n", "½"),
+    FastCheck.constantFrom(...pieces),
+    FastCheck.constantFrom("'", "'re", "'ve", "'m", "'t", "'d", "'Ve", " '"),
+    FastCheck.constantFrom("𝒜𝒷", "𝟘", " 𝟙", "𐐀", "\u0301", "\ufeff", "\u3000", "\r\n", "½"),
     FastCheck.string({ unit: "binary", maxLength: 6 })
   ),
   { maxLength: 20 }
@@ -239,7 +241,7 @@ describe("GPT-2", () => {
     expect(gpt2.decode(gpt2.encode(long))).toBe(long)
   })
 
-  it("tells words apart whose hashes are equal, forgets words when there are too many, and encodes them the same", () => {
+  it("tells words of equal hashes apart, forgets words when there are too many, encodes them the same", () => {
     const vocabulary = Object.entries(model(gpt2).vocab)
     const tokens = new Map(vocabulary.map(([token, id]) => [id, token]))
     const spell = (ids: Uint32Array) => Array.from(ids, (id) => tokens.get(id)).join("").replaceAll("Ġ", " ")
@@ -275,7 +277,8 @@ describe("special tokens", () => {
     expect(Array.from(longer.encode(text))).toEqual(whole(text))
     expect(longer.decode(longer.encode(text))).toBe(text)
     expect(Array.from(longer.encode(text)).filter((id) => id >= last)).toEqual([last + 1, last, last, last])
-    const parts = FastCheck.array(FastCheck.constantFrom(end, `${end}!`, "<|end", "oftext|>", ...pieces), { maxLength: 12 })
+    const some = FastCheck.constantFrom(end, `${end}!`, "<|end", "oftext|>", ...pieces)
+    const parts = FastCheck.array(some, { maxLength: 12 })
     FastCheck.assert(
       FastCheck.property(parts, (some) => {
         expect(Array.from(longer.encode(some.join("")))).toEqual(whole(some.join("")))

@@ -36,7 +36,9 @@ export interface TokenizeCommand {
 const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
 
 /** `100M`, `5e7`: tokens. `200MB`, `200MiB`: bytes. */
-export const parseShardSize = (text: string): Effect.Effect<Pick<TokenizeInput, "shardTokens" | "shardBytes">, DataError> => {
+export const parseShardSize = (
+  text: string
+): Effect.Effect<Pick<TokenizeInput, "shardTokens" | "shardBytes">, DataError> => {
   const [, number, unit] = /^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbg]?)\s*$/i.exec(text) ?? []
   if (number === undefined) {
     return parseSize(text).pipe(
@@ -63,7 +65,8 @@ const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataEr
       ...given("split", options.split)
     }))
     if (first === undefined) {
-      return yield* new DataError({ detail: "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..." })
+      const detail = "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..."
+      return yield* new DataError({ detail })
     }
     if (Option.isSome(options.vocabSize) && Option.getOrElse(options.tokenizer, () => "gpt2") !== "bpe") {
       return yield* new DataError({ detail: "--vocab-size is for --tokenizer bpe: any other has the size it has" })
@@ -121,7 +124,8 @@ const progress = (quiet: boolean) => {
     const done = entries / vocabSize
     const left = clock((now - (began ??= now)) / 1000 * (1 - done) / done)
     const bar = interactive ? `[${"=".repeat(Math.round(24 * done)).padEnd(24, "-")}] ` : ""
-    pass(`${bar}${String(Math.floor(100 * done)).padStart(3)} %  ${count(entries)} of ${count(vocabSize)} entries  ${left} left`)
+    const percent = String(Math.floor(100 * done)).padStart(3)
+    pass(`${bar}${percent} %  ${count(entries)} of ${count(vocabSize)} entries  ${left} left`)
   }
   const show = (event: TokenizeEvent) => {
     switch (event._tag) {
@@ -129,8 +133,8 @@ const progress = (quiet: boolean) => {
         return training(event.entries, event.vocabSize)
       case "Resumed":
         return stay(
-          `going on behind ${count(event.shards)} finished shards: their ${count(event.documents)} documents are read again, ` +
-            "not tokenized"
+          `going on behind ${count(event.shards)} finished shards: their ${count(event.documents)} documents are ` +
+            "read again, not tokenized"
         )
       case "Progress":
         return pass(`${count(event.documents)} documents  ${count(event.tokens)} tokens  ${speedOf(event)}`)
@@ -191,8 +195,8 @@ export const runTokenize = (options: TokenizeCommand) =>
     if (options.json) {
       // sources may be as many as documents; the file has them, and checksums
       const { sha256: _, sources, ...about } = dataset
-      const json = { ...told, speed: speed ?? null, dataset: { ...about, sources: sources.length }, identity: identity ?? null }
-      yield* Edge.print(JSON.stringify(json))
+      const json = { ...told, speed: speed ?? null, dataset: { ...about, sources: sources.length } }
+      yield* Edge.print(JSON.stringify({ ...json, identity: identity ?? null }))
     } else {
       yield* Edge.print(
         [summary(report), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])].join("\n")
