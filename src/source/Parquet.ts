@@ -1,58 +1,45 @@
-/** Parquet, a group of rows at a time, and of its columns only those that are asked for. */
-import type { AsyncBuffer, FileMetaData, RowGroup } from "hyparquet"
-import { isUtf8 } from "node:buffer"
+/** Parquet, a page at a time, and of its columns only those that are asked for. */
+import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { DataError } from "../Errors.ts"
 import { because, type Document, fail, some, type SourceFile, unreadable } from "./Files.ts"
+import type { ReadBytes } from "./ParquetPages.ts"
 import { documentOf, type Fields } from "./Records.ts"
 
-/** Bytes of a column, decompressed, beyond which a group of rows is read in parts where the file says where they are. */
-const PART = 32 << 20
-
 /**
- * A file as the reader wants it. Offsets come out of the file itself: what lies beyond its end is damage, not a reason
- * to ask for memory. Reads at once: of promises that fail together the reader leaves some unhandled.
+ * Offsets come out of the file itself: what lies beyond its end is damage, not a reason to ask for memory. Reads at
+ * once: of promises that fail together the decoder leaves some unhandled.
  */
-const bufferOf = (handle: number, byteLength: number): AsyncBuffer => ({
-  byteLength,
-  slice: (start, end = byteLength) => {
-    if (!(start >= 0 && end >= start && end <= byteLength)) {
-      throw new Error(`it speaks of bytes ${start} to ${end} and has ${byteLength}`)
-    }
-    const bytes = new Uint8Array(end - start)
-    for (let at = 0; at < bytes.length;) {
-      const read = readSync(handle, bytes, at, bytes.length - at, start + at)
-      if (read === 0) throw new Error(`it ends at byte ${start + at}: was it changed?`)
-      at += read
-    }
-    return bytes.buffer
+const bytesOf = (handle: number, size: number): ReadBytes => (start, end) => {
+  if (!(start >= 0 && end >= start && end <= size)) {
+    throw new Error(`it speaks of bytes ${start} to ${end} and has ${size}: the file is damaged`)
   }
-})
-
-const parsers = {
-  stringFromBytes: (bytes: Uint8Array | undefined): string | undefined => {
-    if (bytes === undefined) return undefined
-    if (!isUtf8(bytes)) throw new Error("a text is not UTF-8")
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")
+  const bytes = new Uint8Array(end - start)
+  for (let at = 0; at < bytes.length;) {
+    const read = readSync(handle, bytes, at, bytes.length - at, start + at)
+    if (read === 0) throw new Error(`it ends at byte ${start + at}: was it changed?`)
+    at += read
   }
+  return bytes
 }
 
-/** The columns that fields lie in. A field that no column has is left to be missed in the first row. */
-const columnsOf = ({ schema }: FileMetaData, children: ReadonlyArray<string>, fields: Fields): Array<string> => {
-  const wanted = [fields.textField, fields.idField, fields.sourceField].filter((field) => field !== undefined)
-  const columns = wanted.map((field) => children.includes(field) ? field : field.split(".")[0])
-  return [...new Set(columns)].filter((column) => children.includes(column) && schema.length > 0)
-}
-
-/** How many parts to read a group of rows in: one, unless it is large and an index says where its pages are. */
-const partsOf = (group: RowGroup, columns: ReadonlyArray<string>): number => {
-  const chunks = group.columns.flatMap(({ meta_data, offset_index_offset }) =>
-    meta_data !== undefined && columns.includes(meta_data.path_in_schema[0])
-      ? [{ bytes: Number(meta_data.total_uncompressed_size), hasIndex: offset_index_offset !== undefined }]
-      : []
+/** The columns that fields lie in: `a.b` in `b`'s or, where there is none of that name, in `a`. */
+const columnsOf = (children: ReadonlyArray<SchemaTree>, fields: Fields): ReadonlyArray<SchemaTree> => {
+  const find = (name: string) => children.find(({ element }) => element.name === name)
+  const wanted = [fields.textField, fields.idField, fields.sourceField].flatMap((field) =>
+    field === undefined ? [] : find(field) ?? find(field.split(".")[0]) ?? []
   )
-  if (!chunks.every(({ hasIndex }) => hasIndex)) return 1
-  return Math.max(1, Math.ceil(chunks.reduce((sum, { bytes }) => sum + bytes, 0) / PART))
+  return [...new Set(wanted)]
+}
+
+const isFlat = ({ children, element }: SchemaTree): boolean =>
+  children.length === 0 && element.repetition_type !== "REPEATED"
+
+/** Values of a column, the next of which is at a place in what was read. */
+interface Cursor {
+  readonly name: string
+  readonly pages: Iterator<DecodedArray>
+  page: DecodedArray
+  at: number
 }
 
 /** Reads the documents of a Parquet file in the order of its rows. */
@@ -62,12 +49,8 @@ export async function* parquetDocuments(
   fields: Fields
 ): AsyncGenerator<Array<Document>> {
   const { label } = file
-  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, { compressors }] = await Promise.all([
-    import("hyparquet"),
-    import("hyparquet-compressors")
-  ])
-  const damaged = (cause: unknown, where = ""): DataError =>
-    cause instanceof DataError ? cause : fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
+  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, { compressors }, { pagesOf, parsers }] = await Promise
+    .all([import("hyparquet"), import("hyparquet-compressors"), import("./ParquetPages.ts")])
 
   let handle: number
   try {
@@ -75,39 +58,78 @@ export async function* parquetDocuments(
   } catch (cause) {
     throw unreadable(label, cause)
   }
+  let before = 0
+  const damaged = (cause: unknown, where: string) => fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
   try {
-    const buffer = bufferOf(handle, fstatSync(handle).size)
+    const { size } = fstatSync(handle)
+    const read = bytesOf(handle, size)
+    const buffer = { byteLength: size, slice: (start: number, end = size) => read(start, end).buffer }
     let metadata: FileMetaData
-    let children: ReadonlyArray<string>
+    let tree: SchemaTree
     try {
       metadata = await parquetMetadataAsync(buffer)
-      children = parquetSchema(metadata).children.map(({ element }) => element.name)
+      tree = parquetSchema(metadata)
     } catch (cause) {
-      throw damaged(cause)
+      throw damaged(cause, "")
     }
-    const columns = columnsOf(metadata, children, fields)
+    const columns = columnsOf(tree.children, fields)
+    const names = tree.children.map(({ element }) => element.name)
     for (const field of [fields.textField, fields.sourceField]) {
-      if (field !== undefined && !columns.some((column) => field === column || field.startsWith(`${column}.`))) {
-        throw fail(label, `has no column "${field}"; it has: ${some(children, 20) || "none"}`)
+      if (field !== undefined && !columns.some(({ element: { name } }) => field === name || field.startsWith(`${name}.`))) {
+        throw fail(label, `has no column "${field}"; it has: ${some(names, 20) || "none"}`)
       }
     }
-    let before = 0
+
+    /** Columns inside others are decoded for a group of rows at once: they are rare, and small. */
+    const nested = function*(name: string, records: ReadonlyArray<Record<string, unknown>>): Generator<DecodedArray> {
+      yield records.map((record) => record[name])
+    }
     for (const group of metadata.row_groups) {
       const rows = Number(group.num_rows)
-      const parts = Math.min(partsOf(group, columns), Math.max(1, rows))
-      for (let part = 0; part < parts; part++) {
-        const rowStart = before + Math.floor(rows * part / parts)
-        const rowEnd = before + Math.floor(rows * (part + 1) / parts)
-        if (rowEnd === rowStart) continue
-        const range = { rowStart, rowEnd, useOffsetIndex: parts > 1 }
-        const records = await parquetReadObjects({ file: buffer, metadata, columns, compressors, parsers, ...range })
-          .catch((cause: unknown) => {
-            throw damaged(cause, `rows ${rowStart + 1} to ${rowEnd}: `)
-          })
-        if (records.length !== rowEnd - rowStart) {
-          throw fail(label, `rows ${rowStart + 1} to ${rowEnd}: only ${records.length} rows are there`)
+      const cursors: Array<Cursor> = []
+      let row = 0
+      try {
+        for (const column of columns) {
+          const { name } = column.element
+          const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema[0] === name)?.meta_data
+          if (chunk === undefined) throw new Error(`a group of rows has no column "${name}"`)
+          const pages = isFlat(column)
+            ? pagesOf(read, chunk, [tree, column], rows, compressors)
+            : nested(
+              name,
+              await parquetReadObjects({
+                file: buffer,
+                metadata,
+                columns: [name],
+                compressors,
+                parsers,
+                rowStart: before,
+                rowEnd: before + rows
+              })
+            )
+          cursors.push({ name, pages, page: [], at: 0 })
         }
-        yield records.map((record, i) => documentOf(record, fields, file, "row", rowStart + i + 1))
+        while (row < rows) {
+          let count = rows - row
+          for (const cursor of cursors) {
+            if (cursor.at === cursor.page.length) {
+              cursor.page = cursor.pages.next().value ?? []
+              cursor.at = 0
+              if (cursor.page.length === 0) throw new Error(`the column "${cursor.name}" has ${row} of ${rows} rows`)
+            }
+            count = Math.min(count, cursor.page.length - cursor.at)
+          }
+          const documents: Array<Document> = []
+          for (let i = 0; i < count; i++) {
+            const record = Object.fromEntries(cursors.map(({ at, name, page }) => [name, page[at + i] ?? null]))
+            documents.push(documentOf(record, fields, file, "row", before + row + i + 1))
+          }
+          for (const cursor of cursors) cursor.at += count
+          row += count
+          yield documents
+        }
+      } catch (cause) {
+        throw (cause as { readonly _tag?: unknown })._tag === "DataError" ? cause : damaged(cause, `row ${before + row + 1}: `)
       }
       before += rows
     }
