@@ -101,7 +101,7 @@ describe("wrong usage", () => {
   it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
-    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
+    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'tokenize', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
     ["a shape that nobody named", ["plan", "--preset", "smol-2b"], /^error: .* cases: tiny, smol-135m, .*\nSee .*\n$/],
