@@ -375,6 +375,13 @@ export const kernels = {
     params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
     constants: { WX: 256 }
   }),
+  tokenRecord: Kernel.make({
+    file: "token_record",
+    entry: "forward",
+    bindings: { targets: "read", schemes: "read", logits: "read", record: "write", rank: "write" },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", tokens: "u32", count: "u32" },
+    constants: { WX: ROW }
+  }),
   sum: Kernel.make({
     file: "reduce",
     entry: "sum",

@@ -7,6 +7,7 @@ import type { Recorder } from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
+import type { Sampling } from "./TokenRecords.ts"
 
 /** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
 export interface Parameter {
@@ -591,4 +592,54 @@ export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, token
     n: ld,
     k: d
   })
+}
+
+/** Places of the numbers of a record before those of the schemes, each a row of `record`. */
+export const RECORD_FIELDS = ["logProb", "mean", "variance", "massAbove", "margin"] as const
+
+/** As many of the largest logits are kept: the most that a scheme's top k can be. */
+export const RECORD_LARGEST = 40
+
+/** What the device says of a scheme under which the token is never drawn; it has no infinities to rely on. */
+export const RECORD_NEVER = Math.fround(-3.4e38)
+
+/** Sampling schemes as the kernel reads them, four numbers each: 1 / temperature, top k or 0, top p or 0, unused. */
+export const encodeSchemes = (schemes: ReadonlyArray<Sampling>): Float32Array =>
+  Float32Array.from(schemes.flatMap(({ temperature, topK = 0, topP = 0 }) => [1 / temperature, topK, topP, 0]))
+
+/**
+ * Head and token records, a chunk of tokens at a time. Logits are f32 whatever the activations are: records outlive
+ * the precision of a training.
+ */
+export const headRecords = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  head: Parameter,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    /** [schemes, 4], see encodeSchemes. */
+    readonly schemes: Tensor.Tensor
+    /** [RECORD_FIELDS and schemes, tokens] */
+    readonly record: Tensor.Tensor
+    readonly rank: Tensor.Tensor
+  },
+  chunkBytes = LOGITS_BYTES
+): void => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = padded(vocab)
+  const chunk = Math.max(8, Math.min(tokens, Math.floor(chunkBytes / (ld * 4) / 8) * 8))
+  const weight = transposed(p, head, vocab, d, x.type)
+  const count = io.record.shape[0]! - RECORD_FIELDS.length
+  for (let first = 0; first < tokens; first += chunk) {
+    const rows = Math.min(chunk, tokens - first)
+    const logits = p.scratch("logits", [rows, ld])
+    matmulNN(p, { a: { tensor: x, at: first * d, ld: d }, b: weight, c: { tensor: logits, ld }, m: rows, n: ld, k: d })
+    p.dispatch(
+      kernels.tokenRecord,
+      { targets: io.targets, schemes: io.schemes, logits, record: io.record, rank: io.rank },
+      { rows, vocab, ld4: ld / 4, first, tokens, count },
+      rows
+    )
+  }
 }

@@ -26,6 +26,7 @@ import * as OptimizerCases from "./kernels/optimizer.ts"
 import * as Rope from "./kernels/rope.ts"
 import * as Sinks from "./kernels/sinks.ts"
 import * as Swiglu from "./kernels/swiglu.ts"
+import * as TokenRecord from "./kernels/token_record.ts"
 import { expectClose } from "./reference/compare.ts"
 import { makeRandom } from "./reference/random.ts"
 
@@ -42,6 +43,7 @@ const cases: ReadonlyArray<Case> = [
   ...Cached.cases,
   ...Swiglu.cases,
   ...CrossEntropy.cases,
+  ...TokenRecord.cases,
   ...OptimizerCases.cases
 ]
 

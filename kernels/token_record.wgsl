@@ -1,0 +1,162 @@
+// Records of a chunk of tokens, one invocation a token: what its logits say about its target. Column-major:
+//   record[f * tokens + t]   f = 0 log-probability  1 mean and 2 variance of log P over the distribution
+//                            3 probability of all tokens of a lower rank  4 largest logit minus the next
+//                            5 + s: log-probability to draw the target under scheme s, NEVER where it never is drawn
+//   rank[t]                  as in cross_entropy.wgsl
+// All of it is 0 where the target is IGNORE. A scheme is 1 / temperature, top k (0: all, at most LARGEST), top p (0: all).
+// The LARGEST largest logits are kept sorted; only a nucleus wider than those is searched for, by its lowest logit.
+struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, tokens: u32, count: u32 }
+@group(0) @binding(0) var<storage, read> targets: array<u32>;
+@group(0) @binding(1) var<storage, read> schemes: array<vec4f>;
+@group(0) @binding(2) var<storage, read> logits: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> record: array<f32>;
+@group(0) @binding(4) var<storage, read_write> rank: array<u32>;
+@group(0) @binding(5) var<uniform> p: Params;
+
+override WX: u32 = 8;
+const IGNORE = 0xffffffffu;
+const LARGEST = 40u;
+const NEVER = -3.4e38;
+
+var<private> largest: array<f32, LARGEST>;
+
+fn total(v: vec4f) -> f32 { return v.x + v.y + v.z + v.w; }
+
+fn inside(i: u32) -> vec4<bool> { return vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) < vec4u(p.vocab); }
+
+// which of four columns rank before the target
+fn before(i: u32, v: vec4f, aim: f32, target_token: u32) -> vec4<bool> {
+  let index = vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u);
+  return inside(i) & ((v > vec4f(aim)) | ((v == vec4f(aim)) & (index < vec4u(target_token))));
+}
+
+fn keep(v: f32) {
+  if (v <= largest[LARGEST - 1u]) { return; }
+  var i = LARGEST - 1u;
+  while (i > 0u && largest[i - 1u] < v) {
+    largest[i] = largest[i - 1u];
+    i--;
+  }
+  largest[i] = v;
+}
+
+// sum of exp((z - m) / temperature) over all tokens, and over those that rank before the target
+fn sums(at: u32, m: f32, inverse: f32, aim: f32, target_token: u32) -> vec2f {
+  var all = vec4f();
+  var above = vec4f();
+  for (var i = 0u; i < p.ld4; i++) {
+    let v = logits[at + i];
+    let e = select(vec4f(), exp((v - m) * inverse), inside(i));
+    all += e;
+    above += select(vec4f(), e, before(i, v, aim, target_token));
+  }
+  return vec2f(total(all), total(above));
+}
+
+// the same over the tokens above a logit, and how many there are
+fn beyond(at: u32, m: f32, inverse: f32, bound: f32) -> vec2f {
+  var mass = vec4f();
+  var number = vec4f();
+  for (var i = 0u; i < p.ld4; i++) {
+    let v = logits[at + i];
+    let within = inside(i) & (v > vec4f(bound));
+    mass += select(vec4f(), exp((v - m) * inverse), within);
+    number += select(vec4f(), vec4f(1.0), within);
+  }
+  return vec2f(total(mass), total(number));
+}
+
+// of a nucleus that the kept logits do not fill: the sum over its tokens, where `enough` is the least it must have
+fn nucleus(at: u32, m: f32, inverse: f32, all: f32, enough: f32) -> f32 {
+  var high = largest[LARGEST - 1u];
+  var few = beyond(at, m, inverse, high);
+  // below it, e^-30 each: less than a sum in f32 tells
+  var low = min(high, m) - 30.0 / inverse;
+  var many = beyond(at, m, inverse, low);
+  if (many.x < enough) { return many.x; }
+  for (var step = 0u; step < 64u && many.x - few.x > 1e-6 * all; step++) {
+    let middle = 0.5 * (low + high);
+    if (middle <= low || middle >= high) { break; }
+    let here = beyond(at, m, inverse, middle);
+    if (here.x < enough) {
+      high = middle;
+      few = here;
+    } else {
+      low = middle;
+      many = here;
+    }
+  }
+  // what lies between are equal logits, of which the first few fill the nucleus
+  let each = (many.x - few.x) / max(many.y - few.y, 1.0);
+  return select(many.x, min(many.x, few.x + each * ceil((enough - few.x) / each)), each > 0.0);
+}
+
+@compute @workgroup_size(WX)
+fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let row = id.x + id.y * groups.x * WX;
+  if (row >= p.rows) { return; }
+  let t = p.first + row;
+  let target_token = targets[t];
+  let at = row * p.ld4;
+  if (target_token == IGNORE) {
+    for (var f = 0u; f < 5u + p.count; f++) { record[f * p.tokens + t] = 0.0; }
+    rank[t] = 0u;
+    return;
+  }
+  let aim = logits[at + target_token / 4u][target_token % 4u];
+
+  for (var i = 0u; i < LARGEST; i++) { largest[i] = NEVER; }
+  var counts = vec4u();
+  for (var i = 0u; i < p.ld4; i++) {
+    let v = select(vec4f(NEVER), logits[at + i], inside(i));
+    counts += select(vec4u(), vec4u(1u), before(i, v, aim, target_token));
+    if (any(v > vec4f(largest[LARGEST - 1u]))) {
+      keep(v.x);
+      keep(v.y);
+      keep(v.z);
+      keep(v.w);
+    }
+  }
+  let place = counts.x + counts.y + counts.z + counts.w;
+  let m = largest[0];
+  let plain = sums(at, m, 1.0, aim, target_token);
+  let lse = log(plain.x);
+
+  var mean4 = vec4f();
+  for (var i = 0u; i < p.ld4; i++) {
+    let d = logits[at + i] - m;
+    mean4 += select(vec4f(), exp(d) * (d - lse), inside(i));
+  }
+  let mean = total(mean4) / plain.x;
+  var variance4 = vec4f();
+  for (var i = 0u; i < p.ld4; i++) {
+    let d = logits[at + i] - m;
+    let off = d - lse - mean;
+    variance4 += select(vec4f(), exp(d) * off * off, inside(i));
+  }
+
+  rank[t] = place;
+  record[t] = aim - m - lse;
+  record[p.tokens + t] = mean;
+  record[2u * p.tokens + t] = total(variance4) / plain.x;
+  record[3u * p.tokens + t] = plain.y / plain.x;
+  record[4u * p.tokens + t] = m - largest[1];
+
+  for (var s = 0u; s < p.count; s++) {
+    let inverse = schemes[s].x;
+    let k = u32(schemes[s].y);
+    let top_p = schemes[s].z;
+    var scaled = plain;
+    if (inverse != 1.0 && (k == 0u || top_p > 0.0)) { scaled = sums(at, m, inverse, aim, target_token); }
+    let enough = top_p * scaled.x;
+    var drawn = (k == 0u || place < k) && (top_p == 0.0 || scaled.y < enough);
+    var mass = scaled.x;
+    if (drawn && (k > 0u || top_p > 0.0)) {
+      let most = min(select(k, LARGEST, k == 0u), min(p.vocab, LARGEST));
+      mass = 0.0;
+      for (var i = 0u; i < most && (top_p == 0.0 || mass < enough); i++) { mass += exp((largest[i] - m) * inverse); }
+      if (k == 0u && p.vocab > LARGEST && mass < enough) { mass = nucleus(at, m, inverse, scaled.x, enough); }
+    }
+    record[(5u + s) * p.tokens + t] = select(NEVER, (aim - m) * inverse - log(mass), drawn);
+  }
+}
