@@ -7,15 +7,18 @@ import { Device } from "../../src/gpu/Device.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
 import * as attention from "../kernels/attention.ts"
+import * as attention_cached from "../kernels/attention_cached.ts"
 import type { Case } from "../kernels/case.ts"
 import * as cross_entropy from "../kernels/cross_entropy.ts"
 import * as embedding from "../kernels/embedding.ts"
 import * as matmul from "../kernels/matmul.ts"
+import * as matvec from "../kernels/matvec.ts"
 import * as norm from "../kernels/norm.ts"
 import * as optimizer from "../kernels/optimizer.ts"
 import * as rope from "../kernels/rope.ts"
 import * as sinks from "../kernels/sinks.ts"
 import * as swiglu from "../kernels/swiglu.ts"
+import * as token_record from "../kernels/token_record.ts"
 import { makeRandom } from "../reference/random.ts"
 
 declare const Deno: { readonly test: (name: string, body: () => Promise<void>) => void }
@@ -50,7 +53,20 @@ const problems = Effect.fnUntraced(function*({ build, name }: Case) {
   return found
 }, Effect.scoped)
 
-const families = Object.entries({ attention, cross_entropy, embedding, matmul, norm, optimizer, rope, sinks, swiglu })
+const families = Object.entries({
+  attention,
+  attention_cached,
+  cross_entropy,
+  embedding,
+  matmul,
+  matvec,
+  norm,
+  optimizer,
+  rope,
+  sinks,
+  swiglu,
+  token_record
+})
 
 Deno.test("the cases below are all there are", async () => {
   const files = readdirSync(new URL("../kernels/", import.meta.url)).map((file) => file.replace(/\.ts$/, ""))
