@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { parquetWriteBuffer } from "hyparquet-writer"
 import { Buffer } from "node:buffer"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { brotliCompressSync, gzipSync } from "node:zlib"
@@ -19,6 +19,7 @@ import { jsonlDocuments } from "../src/source/Jsonl.ts"
 import { linesOf } from "../src/source/Lines.ts"
 import { parquetDocuments } from "../src/source/Parquet.ts"
 import { textDocuments } from "../src/source/Text.ts"
+import { makeRecords, measured, toJsonl } from "./bench/source.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const pagesV1 = new URL("fixtures/pages-v1.parquet", import.meta.url)
@@ -322,10 +323,9 @@ describe("however a file is read in pieces", () => {
     const read = async (all: string, longest: number): Promise<string> => {
       const found: Array<string> = []
       const places = Array.from({ length: all.length }, (_, at) => at)
-      for await (const { bytes } of linesOf(cut(bytesOf(all), places), "a.txt", longest)) found.push(bytes.toString())
+      for await (const line of linesOf(cut(bytes(all), places), fileOf("a.txt"), longest)) found.push(`${line.bytes}`)
       return found.join("|")
     }
-    const bytesOf = bytes
     expect(await read("four\nfour", 4)).toBe("four\n|four")
     await expect(read("four\nfives", 4)).rejects.toThrow("a.txt: line 2 is longer than 4 bytes")
     await expect(read("four\n\0five", 4)).rejects.toThrow("a.txt: is a binary file, not text: it has a zero byte at offset 5")
@@ -353,6 +353,9 @@ describe("damage", () => {
     expect(await message(files, { path: "a.txt.gz" })).toMatch(/a\.txt\.gz: is damaged: gzip says/)
     expect(await message(files, { path: "text.txt.gz" })).toMatch(/is damaged: gzip says incorrect header check, 0 bytes/)
     expect(await message(files, { path: "text.txt.zst" })).toMatch(/is damaged: zstd says/)
+    expect(await message({ "a.txt.gz": gzipSync(Uint8Array.of(0x61, 0xff)) }, { path: "a.txt.gz" })).toMatch(
+      /byte 0xff at offset 1\. That is of the decompressed text/
+    )
   })
 
   it("of any bytes of any file gives documents or a DataError that names it, never anything else", async () => {
@@ -402,6 +405,21 @@ describe("a source", () => {
   it("that is missing, or configured wrongly, is explained", async () => {
     expect(await message({}, { path: "gone.jsonl" })).toMatch(/gone\.jsonl: there is no such file or folder/)
     expect(await message({}, { path: "a", textfield: "b" } as SourceSpecInput)).toMatch(/Did you mean textField\?/)
+  })
+
+  it("takes no more memory when it is larger", () => {
+    const folder = mkdtempSync(join(tmpdir(), "memsinks-"))
+    try {
+      const block = toJsonl(makeRecords(1))
+      const path = join(folder, "a.jsonl")
+      writeFileSync(path, "")
+      for (let i = 0; i < 24; i++) appendFileSync(path, block)
+      const { characters, heap } = measured(path, 64)
+      expect(characters).toBeGreaterThan(95e6)
+      expect(heap).toBeLessThan(90e6)
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 
   it("gives what comes before the damage, and closes its files when no more is taken", async () => {

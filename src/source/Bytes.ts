@@ -56,6 +56,7 @@ async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): As
   }
 }
 
+/** Not what newer Node and Deno have in node:zlib: that reads no frame after the first, or takes half a frame for whole. */
 async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
   let bytes = 0
   let out: Array<Uint8Array> = []

@@ -22,7 +22,7 @@ export async function* jsonlDocuments(
   file: SourceFile,
   fields: Fields
 ): AsyncGenerator<Array<Document>> {
-  for await (const { before, bytes } of linesOf(pieces, file.label)) {
+  for await (const { before, bytes } of linesOf(pieces, file)) {
     const documents: Array<Document> = []
     let number = before
     for (let start = 0, end = 0; start < bytes.length; start = end + 1) {

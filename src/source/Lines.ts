@@ -1,6 +1,6 @@
 /** Bytes cut between lines: no character and no line is in two pieces, however the file was read. */
 import { constants } from "node:buffer"
-import { fail } from "./Files.ts"
+import { fail, type SourceFile } from "./Files.ts"
 import { notText } from "./Utf8.ts"
 
 /** One line or several, each with its end; the last of a file may be without. */
@@ -24,9 +24,12 @@ const count = (bytes: Buffer): number => {
  */
 export async function* linesOf(
   pieces: AsyncIterable<Uint8Array>,
-  label: string,
+  { compression, label }: SourceFile,
   longest = constants.MAX_STRING_LENGTH
 ): AsyncGenerator<Lines> {
+  const advice = compression === undefined
+    ? "Convert the file to UTF-8"
+    : "That is of the decompressed text: convert it to UTF-8, or, if it was damaged on its way, fetch it again"
   let offset = 0
   let before = 0
   let open: Array<Uint8Array> = []
@@ -38,7 +41,7 @@ export async function* linesOf(
       : Buffer.concat([...open, last])
     open = []
     openBytes = 0
-    const problem = notText(bytes, offset)
+    const problem = notText(bytes, offset, advice)
     if (problem !== undefined) throw fail(label, problem)
     const hasMark = offset === 0 && bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf
     offset += bytes.length

@@ -31,7 +31,7 @@ export async function* textDocuments(
     number++
     return { name, text, source: file.name }
   }
-  for await (const { bytes } of linesOf(pieces, file.label)) {
+  for await (const { bytes } of linesOf(pieces, file)) {
     const [first, ...rest] = bytes.toString("utf8").split(END_OF_TEXT)
     add(first)
     const documents: Array<Document> = []

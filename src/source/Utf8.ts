@@ -28,10 +28,10 @@ const firstInvalidByte = (bytes: Uint8Array): number => {
 const hex = (byte: number): string => `0x${byte.toString(16).padStart(2, "0")}`
 
 /** What keeps bytes, which begin at an offset of their file, from being text; undefined where nothing does. */
-export const notText = (bytes: Uint8Array, offset = 0): string | undefined => {
+export const notText = (bytes: Uint8Array, offset = 0, advice = "Convert the file to UTF-8"): string | undefined => {
   const zero = bytes.indexOf(0)
   if (zero >= 0) return `is a binary file, not text: it has a zero byte at offset ${offset + zero}`
   if (isUtf8(bytes)) return undefined
   const at = firstInvalidByte(bytes)
-  return `is not UTF-8 text: byte ${hex(bytes[at])} at offset ${offset + at}. Convert the file to UTF-8`
+  return `is not UTF-8 text: byte ${hex(bytes[at])} at offset ${offset + at}. ${advice}`
 }
