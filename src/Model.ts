@@ -21,6 +21,7 @@ import * as Ops from "./Ops.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Segments from "./Segments.ts"
 import * as Sink from "./Sink.ts"
+import { type Sampling, schemeName, type TokenRecords } from "./TokenRecords.ts"
 
 /** A step's scalars on the device; the kernels index them by these places. */
 export const HYPER = {
@@ -102,8 +103,10 @@ export interface PassShape {
   readonly maxSegments?: number
   /** Compute only the sinks that are on (`gathered`) or the whole pool, masked. Default: gathered where possible. */
   readonly compute?: "gathered" | "masked"
-  /** `train` also records the backward pass; `logits` also writes all logits. */
-  readonly output: "train" | "loss" | "logits"
+  /** `train` also records the backward pass; `logits` also writes all logits; `records` writes token records instead. */
+  readonly output: "train" | "loss" | "logits" | "records"
+  /** Sampling schemes of token records, `topK` at most 40. Default none. */
+  readonly schemes?: ReadonlyArray<Sampling>
   /** Most bytes of logits that exist at once. Default 64 MiB. */
   readonly logitsBytes?: number
   /**
@@ -124,6 +127,8 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   readonly loss: Tensor.Tensor
   readonly rank: Tensor.Tensor
   readonly logits: Tensor.Tensor | undefined
+  /** [fields, tokens] and [schemes, 4], see Ops.headRecords. */
+  readonly records: { readonly record: Tensor.Tensor; readonly schemes: Tensor.Tensor } | undefined
   readonly gather: Ops.GatherInputs | undefined
 }
 
@@ -138,6 +143,21 @@ export interface Pass {
 /** Whether the gathered kernels can compute a config's sinks at all. */
 export const canGather = (c: ModelConfig): boolean =>
   c.sinks !== undefined && c.sinks.assignment === "permutation" && c.sinks.block % 8 === 0
+
+/** Throws a DataError for a scheme that the device cannot record. */
+const refuseScheme = (scheme: Sampling): void => {
+  const { temperature, topK = 1, topP = 1 } = scheme
+  const wrong = !(temperature > 0 && temperature < Infinity)
+    ? `its temperature must be positive, got ${temperature}`
+    : !(Number.isInteger(topK) && topK >= 1 && topK <= Ops.RECORD_LARGEST)
+    ? `its topK must be a whole number from 1 to ${Ops.RECORD_LARGEST}, got ${topK}: leave it out to draw from all`
+    : !(topP > 0 && topP <= 1)
+    ? `its topP must be above 0 and at most 1, got ${topP}`
+    : undefined
+  if (wrong !== undefined) {
+    throw new DataError({ detail: `token records of the sampling scheme "${schemeName(scheme)}": ${wrong}` })
+  }
+}
 
 /** Record one pass of the decoder. Pure: needs no adapter, and its tensors own no memory yet. */
 export const recordPass = (
@@ -156,6 +176,8 @@ export const recordPass = (
   if (shape.compute === "gathered" && !canGather(c)) {
     throw new DataError({ detail: "gathered sinks need assignment \"permutation\" and a block that is a multiple of 8" })
   }
+  const { schemes = [] } = shape
+  for (const scheme of schemes) refuseScheme(scheme)
   const gathered = shape.compute === undefined ? canGather(c) : shape.compute === "gathered"
   const n = rows * seqLen
   const maxSegments = Math.min(n, shape.maxSegments ?? rows)
@@ -177,6 +199,12 @@ export const recordPass = (
     loss: Tensor.make("loss", [n]),
     rank: u32("rank", n),
     logits: shape.output === "logits" ? Tensor.make("logits", [n, ldLogits]) : undefined,
+    records: shape.output === "records"
+      ? {
+        record: Tensor.make("record", [Ops.RECORD_FIELDS.length + schemes.length, n]),
+        schemes: Tensor.make("schemes", [Math.max(1, schemes.length), 4])
+      }
+      : undefined,
     gather: gathered
       ? {
         activeUnits: u32("activeUnits", maxSegments, slots),
@@ -231,10 +259,15 @@ export const recordPass = (
   p.scope("")
   const norm = Ops.rmsNorm(p, stream.at(-1)!, parameters.norm, n, c.rmsNormEps, type)
   if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
-  const dnorm = Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
-    train: shape.output === "train",
-    ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
-  })
+  if (tensors.records !== undefined) {
+    Ops.headRecords(p, norm.y, parameters.head, n, { ...tensors, ...tensors.records }, shape.logitsBytes)
+  }
+  const dnorm = tensors.records !== undefined
+    ? undefined
+    : Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
+      train: shape.output === "train",
+      ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
+    })
   if (dnorm !== undefined) {
     // the gradient of the residual stream, updated in place from the last block to the first
     const dx = p.scratch("dx", [n, c.hiddenSize])
@@ -287,6 +320,9 @@ export interface Scores {
   readonly rank: Uint32Array
 }
 
+/** Token records of a batch's scored tokens in the batch's order, without the sequences they belong to. */
+export type RecordColumns = Omit<TokenRecords, "sequences" | "start" | "first">
+
 type ModelError = DeviceError | KernelError | DataError
 
 export interface ModelService {
@@ -303,6 +339,15 @@ export interface ModelService {
   readonly compile: (shape: PassShape) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
   /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
   readonly evaluate: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Scores, ModelError>
+  /**
+   * Token records of a batch's scored tokens, in its order, with the sinks in a mode. Memory on the device does not grow
+   * with the vocabulary. A DataError for a scheme it cannot record (`topK` above 40). `recordRows` does it for sequences.
+   */
+  readonly records: (
+    batch: Batch,
+    mode: Sink.SinkMode,
+    schemes: ReadonlyArray<Sampling>
+  ) => Effect.Effect<RecordColumns, ModelError>
   /** Logits of every token of a batch, f32 [tokens, vocabSize]. */
   readonly logits: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Float32Array, ModelError>
   /** All parameters on the host, in Hugging Face's names and layout. */
@@ -523,12 +568,16 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
           throw error
         }
       })
-      const { gather, logits, ...rest } = pass.tensors
+      const { gather, logits, records, ...rest } = pass.tensors
       yield* device.allocate([
         ...Object.values(rest),
         ...Object.values(gather ?? {}),
-        ...(logits === undefined ? [] : [logits])
+        ...(logits === undefined ? [] : [logits]),
+        ...Object.values(records ?? {})
       ])
+      if (records !== undefined && shape.schemes !== undefined) {
+        device.write(records.schemes, Ops.encodeSchemes(shape.schemes))
+      }
       device.write(rest.rope, ropeTable(shape.seqLen, config.headSize, config.ropeTheta))
       const prepared = yield* device.prepare(pass.program)
 
@@ -582,19 +631,20 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     })
 
     const cache = new Map<string, CompiledPass>()
-    const compiled = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") => {
+    type Output = Pick<PassShape, "output" | "schemes">
+    const compiled = (batch: Batch, mode: Sink.SinkMode, output: Output) => {
       const segments = Segments.segmentsOf(batch)
       const compute = Sink.isSparse(mode) ? undefined : "masked" as const
       let documents = segments.ids.length
       documents = documents <= batch.rows ? batch.rows : 2 ** Math.ceil(Math.log2(documents))
-      const key = [batch.rows, batch.seqLen, documents, compute, output].join()
+      const key = [batch.rows, batch.seqLen, documents, compute, JSON.stringify(output)].join()
       const hit = cache.get(key)
       if (hit !== undefined) return Effect.succeed(hit)
       return compile({
         rows: batch.rows,
         seqLen: batch.seqLen,
         maxSegments: documents,
-        output,
+        ...output,
         ...(compute === undefined ? {} : { compute })
       }).pipe(
         Scope.extend(scope),
@@ -602,7 +652,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       )
     }
 
-    const runPass = (batch: Batch, mode: Sink.SinkMode, output: "loss" | "logits") =>
+    const runPass = (batch: Batch, mode: Sink.SinkMode, output: Output) =>
       Effect.gen(function*() {
         const pass = yield* compiled(batch, mode, output)
         yield* Effect.try({
@@ -616,13 +666,40 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       })
 
     const evaluate: ModelService["evaluate"] = Effect.fnUntraced(function*(batch, mode) {
-      const pass = yield* runPass(batch, mode, "loss")
+      const pass = yield* runPass(batch, mode, { output: "loss" })
       const [loss, rank] = yield* Effect.all([device.read(pass.tensors.loss), device.read(pass.tensors.rank)])
       return { loss: loss as Float32Array, rank: rank as Uint32Array }
     })
 
+    const records: ModelService["records"] = Effect.fnUntraced(function*(batch, mode, schemes) {
+      const pass = yield* runPass(batch, mode, { output: "records", schemes })
+      const [record, rank] = yield* Effect.all([
+        device.read(pass.tensors.records!.record),
+        device.read(pass.tensors.rank)
+      ])
+      const n = batch.tokens.length
+      const scored = Uint32Array.from(batch.targets.keys()).filter((t) => batch.targets[t] !== IGNORE)
+      const field = (f: number): Float32Array => Float32Array.from(scored, (t) => record[f * n + t]!)
+      const [logProb, mean, variance, massAbove, margin] = Ops.RECORD_FIELDS.map((_, f) => field(f)) as [
+        Float32Array, Float32Array, Float32Array, Float32Array, Float32Array
+      ]
+      return {
+        token: scored.map((t) => batch.targets[t]!),
+        logProb,
+        rank: scored.map((t) => rank[t]!),
+        mean,
+        variance,
+        massAbove,
+        margin,
+        schemes,
+        schemeLogProb: schemes.map((_, s) =>
+          field(Ops.RECORD_FIELDS.length + s).map((x) => (x <= Ops.RECORD_NEVER ? -Infinity : x))
+        )
+      }
+    })
+
     const logits: ModelService["logits"] = Effect.fnUntraced(function*(batch, mode) {
-      const pass = yield* runPass(batch, mode, "logits")
+      const pass = yield* runPass(batch, mode, { output: "logits" })
       const data = (yield* device.read(pass.tensors.logits!)) as Float32Array
       const ld = pass.tensors.logits!.shape[1]!
       if (ld === config.vocabSize) return data
@@ -642,6 +719,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       defaults,
       compile,
       evaluate,
+      records,
       logits,
       exportTensors: Effect.gen(function*() {
         const out: Record<string, HostTensor> = {}

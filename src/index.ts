@@ -47,7 +47,15 @@ export {
   type IdentityReportOptions
 } from "./IdentityReport.ts"
 export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./Import.ts"
-export { type CompiledPass, Model, type ModelOptions, type ModelService, type PassShape, type Scores } from "./Model.ts"
+export {
+  type CompiledPass,
+  Model,
+  type ModelOptions,
+  type ModelService,
+  type PassShape,
+  type RecordColumns,
+  type Scores
+} from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export * as Membership from "./Membership.ts"
 export * as Metrics from "./Metrics.ts"
@@ -57,6 +65,7 @@ export { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "./Inspe
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
 export * as Otlp from "./Otlp.ts"
 export * as Prometheus from "./Prometheus.ts"
+export { recordRows, type RecordOptions } from "./Record.ts"
 export * as RunLock from "./RunLock.ts"
 export * as RunMetrics from "./RunMetrics.ts"
 export * as RunRecord from "./RunRecord.ts"

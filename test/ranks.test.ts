@@ -25,7 +25,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
   ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
-  ["Trainer, MemoryPlan, Decode, Import, Export", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint|Import|Export)\.ts$/],
+  ["Trainer, MemoryPlan, Decode, Import, Export", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint|Import|Export|Record)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
   ["cli", /^src\/cli(\/.+)?\.ts$/]
