@@ -358,6 +358,19 @@ describe("damage", () => {
     )
   })
 
+  it("of the counts in a Parquet page is said before it is believed", async () => {
+    const file = parquet({ codec: "UNCOMPRESSED", rowGroupSize: 100 })
+    // Variable-length numbers: 100 rows is 200 1 in a header, and so is a run of 100 levels, each followed by what is.
+    const put = (before: ReadonlyArray<number>, value: number, after: ReadonlyArray<number>): Uint8Array => {
+      const at = Buffer.from(file).indexOf(Buffer.from([...before, 200, 1, ...after]))
+      expect(at).toBeGreaterThan(0)
+      return file.map((byte, i) => i === at + before.length ? value : i === at + before.length + 1 ? 0x7f : byte)
+    }
+    const files = { "rows.parquet": put([0x15], 0xfe, [0x15, 0]), "run.parquet": put([0], 0xfe, [1]) }
+    expect(await message(files, { path: "rows.parquet" })).toMatch(/row 1: .*a page has 8191 rows where 100 are left/)
+    expect(await message(files, { path: "run.parquet" })).toMatch(/row 1: .*a run has 8191 values where 100 are left/)
+  })
+
   it("of any bytes of any file gives documents or a DataError that names it, never anything else", async () => {
     const small = records.slice(0, 30)
     const kinds: Files = {
