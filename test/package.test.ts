@@ -123,6 +123,7 @@ const expectEveryExport = (output: string): void => {
     "openCheckpoint",
     "presets",
     "prune",
+    "recordRows",
     "saveModel",
     "toId",
     "tokenize",

@@ -113,7 +113,7 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
     ]
     const records = Array.from({ length: Math.ceil(part / jsonl[0].length) }, (_, i) => blocks[i % blocks.length]).flat()
     const columns = (["id", "text", "url"] as const).map((name) => (
-      { name, data: records.map((record) => record[name]), type: "STRING" } as const
+      { name, data: records.map((record) => record[name]), type: "STRING", encoding: "PLAIN" } as const
     ))
     for (const [name, rowGroupSize] of [["groups.parquet", 1000], ["one-group.parquet", 1e9]] as const) {
       const path = join(folder, name)
