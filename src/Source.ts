@@ -10,10 +10,22 @@ import * as Stream from "effect/Stream"
 import { decodeConfig } from "./Config.ts"
 import { DataError } from "./Errors.ts"
 import { bytesOf } from "./source/Bytes.ts"
-import { type Document, fail, isData, KINDS, kindOf, missing, some, sorted, type SourceFile, unreadable } from "./source/Files.ts"
+import {
+  type Document,
+  fail,
+  isData,
+  KINDS,
+  kindOf,
+  missing,
+  some,
+  sorted,
+  type SourceFile,
+  unreadable
+} from "./source/Files.ts"
 import { hubFiles, isHub } from "./source/Hub.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"
 import { parquetDocuments } from "./source/Parquet.ts"
+import { chosenFiles } from "./source/Splits.ts"
 import { textDocuments } from "./source/Text.ts"
 
 export type { Document } from "./source/Files.ts"
@@ -35,7 +47,10 @@ export const SourceSpec = Schema.Struct({
   idField: withDefault(Schema.NonEmptyString, "id"),
   /** Field that says what a document belongs to. Default: its file. */
   sourceField: Schema.optional(Schema.NonEmptyString),
-  /** Split of a dataset: `train`, `validation`, `test`, or as its files call it. Default: `train`, or all of a folder. */
+  /**
+   * Split of a dataset, or of a folder that is laid out like one: `train`, `validation`, `test`, or as its files call it.
+   * Default: `train` of a dataset, all of a folder.
+   */
   split: Schema.optional(Schema.NonEmptyString)
 })
 export type SourceSpec = typeof SourceSpec.Type
@@ -90,14 +105,18 @@ const fileOf = (name: string, label: string): SourceFile | undefined => {
   return kind && { name, label, ...kind, locate: () => Promise.resolve(label) }
 }
 
-const inFolder = Effect.fnUntraced(function*(folder: string) {
+const inFolder = Effect.fnUntraced(function*(folder: string, split: string | undefined) {
   const fs = yield* FileSystem.FileSystem
   const names = yield* fs.readDirectory(folder, { recursive: true }).pipe(Effect.mapError(missing(folder)))
   const data = sorted(names.filter(isData))
-  if (data.length > 0) return data.map((name) => fileOf(name, `${folder}/${name}`)!)
-  const there = names.length === 0 ? "nothing" : some(sorted(names))
-  return yield* fail(folder, `the folder has no .txt or .md files, and none of another kind that is read: ${KINDS}. It ` +
-    `has: ${there}`)
+  if (data.length === 0) {
+    const there = names.length === 0 ? "nothing" : some(sorted(names))
+    const none = "the folder has no .txt or .md files, and none of another kind that is read"
+    return yield* fail(folder, `${none}: ${KINDS}. It has: ${there}`)
+  }
+  const chosen = split === undefined ? data : chosenFiles(data, [], { path: undefined, split })
+  if (typeof chosen === "string") return yield* fail(folder, chosen)
+  return chosen.map((name) => fileOf(name, `${folder}/${name}`)!)
 })
 
 /** What a path stands for: files in their order, and what to say when there is nothing in them. */
@@ -112,8 +131,11 @@ const filesOf = Effect.fnUntraced(function*({ path, split }: SourceSpec) {
   const fs = yield* FileSystem.FileSystem
   const { type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
   if (type === "Directory") {
-    const files = yield* inFolder(path)
+    const files = yield* inFolder(path, split)
     return { files, empty: `the folder has ${files.length} text files, all of them empty` }
+  }
+  if (split !== undefined) {
+    return yield* fail(path, `is a file; a split ("${split}") is of a dataset or a folder`)
   }
   const file = fileOf(path, path)
   return file === undefined

@@ -32,13 +32,10 @@ async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
 }
 
 /** What is wrong with compressed data, and how far it was sound. */
-const damaged = (label: string, format: string, cutShort: boolean, cause: unknown, bytes: number) =>
-  fail(
-    label,
-    (cutShort ? `is cut short: its ${format} data ends in the middle` : `is damaged: ${format} says ${because(cause)}`) +
-      `, ${bytes} bytes into the decompressed text. Download or copy it again`,
-    cause
-  )
+const damaged = (label: string, format: string, cutShort: boolean, cause: unknown, bytes: number) => {
+  const what = cutShort ? `cut short: its ${format} data ends in the middle` : `damaged: ${format} says ${because(cause)}`
+  return fail(label, `is ${what}, ${bytes} bytes into the decompressed text. Download or copy it again`, cause)
+}
 
 async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
   let bytes = 0
@@ -56,7 +53,7 @@ async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): As
   }
 }
 
-/** Not what newer Node and Deno have in node:zlib: that reads no frame after the first, or takes half a frame for whole. */
+// Not with what newer Node and Deno have in node:zlib: that reads no frame after the first, or takes half for whole.
 async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
   let bytes = 0
   let out: Array<Uint8Array> = []
@@ -81,7 +78,7 @@ async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): Async
   yield* push(new Uint8Array(0), true)
 }
 
-/** What the bytes of a file are when they are decompressed. Throws a `DataError` where they are damaged or cut short. */
+/** The bytes of a file when they are decompressed. Throws a `DataError` where they are damaged or cut short. */
 export const decompressed = (
   pieces: AsyncGenerator<Uint8Array>,
   { compression, label }: SourceFile

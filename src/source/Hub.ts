@@ -1,6 +1,6 @@
 /**
- * Datasets of the Hugging Face Hub, downloaded a file at a time into the cache that the Python client also uses, so that
- * what one of them has fetched the other finds.
+ * Datasets of the Hugging Face Hub, downloaded a file at a time into the cache that the Python client also uses: what
+ * one of them has fetched the other finds.
  */
 import { createHash, randomUUID } from "node:crypto"
 import { createWriteStream, type Dirent } from "node:fs"
@@ -36,7 +36,7 @@ export const isHub = (path: string): boolean => path.startsWith(SCHEME)
 /** Takes `hf://datasets/owner/name[@revision][/path]` apart. */
 const referenceOf = (path: string): Reference => {
   const parts = /^hf:\/\/datasets\/([\w.-]+\/[\w.-]+)(?:@(refs\/[\w-]+\/[\w-]+|[^/]+))?(?:\/+(.*))?$/.exec(path)
-  if (parts === null) throw fail(path, "a dataset of the Hugging Face Hub is hf://datasets/owner/name[@revision][/path]")
+  if (parts === null) throw fail(path, "a dataset of the hub is hf://datasets/owner/name[@revision][/path]")
   const [, name, revision = "main", below = ""] = parts
   return { name, revision: decodeURIComponent(revision), path: below.replace(/\/+$/, "") || undefined }
 }
@@ -72,8 +72,8 @@ const refused = (label: string, { name, revision }: Reference, { endpoint, token
   if (statusCode === 401) {
     return say(
       token === undefined
-        ? `the hub gives it to nobody without a token: it is gated or private, or there is no dataset ${name}. Accept ` +
-          `its terms on ${page}, and set HF_TOKEN to a token of yours`
+        ? `the hub gives it to nobody without a token: it is gated or private, or there is no dataset ${name}. ` +
+          `Accept its terms on ${page}, and set HF_TOKEN to a token of yours`
         : `the hub does not know the token in HF_TOKEN, or has no dataset ${name} for it. Make a token that may read it`
     )
   }
@@ -88,6 +88,8 @@ const refused = (label: string, { name, revision }: Reference, { endpoint, token
       "downloaded before is used"
   )
 }
+
+const COMMIT = /^[0-9a-f]{40}$/
 
 const sizeOf = (path: string): Promise<number | undefined> => stat(path).then(({ size }) => size, () => undefined)
 
@@ -129,7 +131,7 @@ const PAUSE_MILLIS = 500
 
 /** Shards of a set that are not there: of `x-00000-of-00003`, all three must be. */
 const gaps = (paths: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const sets = new Map<string, { readonly name: (i: number) => string; readonly total: number; readonly there: Set<number> }>()
+  const sets = new Map<string, { name: (i: number) => string; total: number; there: Set<number> }>()
   for (const path of paths) {
     // What follows differs where each shard's name carries its own hash.
     const [, before, number, total] = /^(.*?)(\d+)-of-(\d{1,6})(?!\d)/.exec(path) ?? []
@@ -160,7 +162,7 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
 
   /** The commit of the revision. */
   const commit = async (): Promise<string> => {
-    if (/^[0-9a-f]{40}$/.test(revision)) return revision
+    if (COMMIT.test(revision)) return revision
     const ref = join(storage, "refs", ...revision.split("/"))
     if (offline) {
       const known = (await textOf(ref))?.trim()
@@ -172,7 +174,7 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
       .catch((cause: unknown) => {
         throw failure(cause)
       })
-    if (typeof sha !== "string" || !/^[0-9a-f]{40}$/.test(sha)) throw fail(label, `the hub names no commit for "${revision}"`)
+    if (!COMMIT.test(String(sha))) throw fail(label, `the hub names no commit for "${revision}"`)
     await put(ref, sha)
     return sha
   }
@@ -195,7 +197,8 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
     try {
       for await (const { lfs, oid, path, size, type } of listFiles({ ...request, recursive: true, revision: sha })) {
         if (type !== "file" || path.split("/").includes("..") || path.startsWith("/")) continue
-        found.push({ path, size, ...(oid === undefined ? {} : { oid }), ...(lfs ? { sha256: lfs.oid, size: lfs.size } : {}) })
+        const known = oid === undefined ? {} : { oid }
+        found.push({ path, size, ...known, ...(lfs ? { sha256: lfs.oid, size: lfs.size } : {}) })
       }
     } catch (cause) {
       throw failure(cause)
@@ -240,7 +243,8 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
         out.destroy()
         if (out.errored !== null) throw fail(to, `cannot be written: ${because(out.errored)}`, out.errored)
         if (bytes === 0) throw failure(cause)
-        throw fail(`${label}/${path}`, `the download broke off after ${bytes} of ${size} bytes: ${because(cause)}`, cause)
+        const where = `after ${bytes} of ${size} bytes`
+        throw fail(`${label}/${path}`, `the download broke off ${where}: ${because(cause)}`, cause)
       }
     }
     out.end()
@@ -249,7 +253,8 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
     })
     const expected = sha256 ?? oid
     if (bytes !== size || (expected !== undefined && hash.digest("hex") !== expected)) {
-      throw fail(`${label}/${path}`, `what was downloaded (${bytes} bytes) is not the file that the hub lists. Try again`)
+      const what = `what was downloaded (${bytes} bytes)`
+      throw fail(`${label}/${path}`, `${what} is not the file that the hub lists. Try again`)
     }
   }
 
@@ -299,10 +304,10 @@ export const hubFiles = async (
   const sha = await cache.commit()
   const entries = new Map((await cache.entries(sha)).map((entry) => [entry.path, entry]))
   const card = entries.get("README.md")
-  const configurations = card === undefined ? [] : configurationsOf(await readFile(await cache.locate(sha, card), "utf8"))
+  const text = card === undefined ? "" : await readFile(await cache.locate(sha, card), "utf8")
   // A file without a byte has no document, and cannot be asked for in parts.
   const paths = [...entries.values()].flatMap((entry) => entry.size > 0 ? [entry.path] : [])
-  const chosen = chosenFiles(paths, configurations, { path: below, split })
+  const chosen = chosenFiles(paths, configurationsOf(text), { path: below, split })
   if (typeof chosen === "string") throw fail(label, chosen)
   return chosen.map((one) => {
     const kind = kindOf(one)

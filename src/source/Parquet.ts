@@ -1,6 +1,7 @@
 /** Parquet, a page at a time, and of its columns only those that are asked for. */
 import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { DataError } from "../Errors.ts"
 import { because, type Document, fail, some, type SourceFile, unreadable } from "./Files.ts"
 import type { ReadBytes } from "./ParquetPages.ts"
 import { documentOf, type Fields } from "./Records.ts"
@@ -49,8 +50,9 @@ export async function* parquetDocuments(
   fields: Fields
 ): AsyncGenerator<Array<Document>> {
   const { label } = file
-  const [{ parquetMetadataAsync, parquetReadObjects, parquetSchema }, { compressors }, { pagesOf, parsers }] = await Promise
-    .all([import("hyparquet"), import("hyparquet-compressors"), import("./ParquetPages.ts")])
+  const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import("hyparquet")
+  const { compressors } = await import("hyparquet-compressors")
+  const { pagesOf, parsers } = await import("./ParquetPages.ts")
 
   let handle: number
   try {
@@ -59,7 +61,8 @@ export async function* parquetDocuments(
     throw unreadable(label, cause)
   }
   let before = 0
-  const damaged = (cause: unknown, where: string) => fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
+  const damaged = (cause: unknown, where: string): DataError =>
+    cause instanceof DataError ? cause : fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
   try {
     const { size } = fstatSync(handle)
     const read = bytesOf(handle, size)
@@ -74,8 +77,10 @@ export async function* parquetDocuments(
     }
     const columns = columnsOf(tree.children, fields)
     const names = tree.children.map(({ element }) => element.name)
+    const isThere = (field: string): boolean =>
+      columns.some(({ element: { name } }) => field === name || field.startsWith(`${name}.`))
     for (const field of [fields.textField, fields.sourceField]) {
-      if (field !== undefined && !columns.some(({ element: { name } }) => field === name || field.startsWith(`${name}.`))) {
+      if (field !== undefined && !isThere(field)) {
         throw fail(label, `has no column "${field}"; it has: ${some(names, 20) || "none"}`)
       }
     }
@@ -129,7 +134,7 @@ export async function* parquetDocuments(
           yield documents
         }
       } catch (cause) {
-        throw (cause as { readonly _tag?: unknown })._tag === "DataError" ? cause : damaged(cause, `row ${before + row + 1}: `)
+        throw damaged(cause, `row ${before + row + 1}: `)
       }
       before += rows
     }

@@ -74,20 +74,22 @@ const checkPage = (page: Uint8Array, header: PageHeader, isOptional: boolean): v
 
 /** Checks the numbers of a header, of whose page at most so many bytes and rows are left. */
 const checkHeader = (header: PageHeader, bytes: number, rows: number): number => {
-  const { compressed_page_size, data_page_header, data_page_header_v2, dictionary_page_header, type } = header
-  if (!isCount(compressed_page_size, bytes)) throw damaged(`a page has ${compressed_page_size} bytes where ${bytes} are left`)
-  if (!isCount(header.uncompressed_page_size, LARGEST_PAGE)) throw damaged(`a page becomes ${header.uncompressed_page_size} bytes`)
+  const { data_page_header, data_page_header_v2, dictionary_page_header, type } = header
+  const { compressed_page_size: size, uncompressed_page_size: becomes } = header
+  if (!isCount(size, bytes)) throw damaged(`a page has ${size} bytes where ${bytes} are left`)
+  if (!isCount(becomes, LARGEST_PAGE)) throw damaged(`a page becomes ${becomes} bytes`)
   if (type === "DICTIONARY_PAGE") {
     const values = dictionary_page_header?.num_values
-    if (!isCount(values, header.uncompressed_page_size)) throw damaged(`a dictionary has ${values} values`)
+    if (!isCount(values, becomes)) throw damaged(`a dictionary has ${values} values`)
     return 0
   }
   const page = type === "DATA_PAGE" ? data_page_header : type === "DATA_PAGE_V2" ? data_page_header_v2 : undefined
   if (page === undefined) throw damaged(`a page is of type ${type}`)
   if (!isCount(page.num_values, rows)) throw damaged(`a page has ${page.num_values} rows where ${rows} are left`)
   if (type === "DATA_PAGE_V2") {
-    const { definition_levels_byte_length: levels, num_nulls, repetition_levels_byte_length: none } = data_page_header_v2!
-    if (!isCount(num_nulls, page.num_values) || !isCount(levels, compressed_page_size) || none !== 0) {
+    const { definition_levels_byte_length, num_nulls, repetition_levels_byte_length } = data_page_header_v2!
+    const isSound = isCount(num_nulls, page.num_values) && isCount(definition_levels_byte_length, size)
+    if (!isSound || repetition_levels_byte_length !== 0) {
       throw damaged("a page has levels or nulls that it cannot have")
     }
   }
@@ -108,7 +110,7 @@ const headerAt = (read: ReadBytes, start: number, end: number): readonly [header
   }
 }
 
-/** The values of a column of a group of rows, a page at a time. The column is at the top of its schema, and not a list. */
+/** The values of a column of a group of rows, a page at a time. The column is inside no other, and no list. */
 export function* pagesOf(
   read: ReadBytes,
   column: ColumnMetaData,

@@ -44,8 +44,8 @@ export const documentOf = (
   }
   const text = at(record, textField)
   if (typeof text !== "string") {
-    const problem = text === undefined ? `has no field "${textField}"` : `has a field "${textField}" that is not a string`
-    throw fail(label, `${unit} ${number} ${problem}; it has: ${fieldsOf(record)}`)
+    const problem = text === undefined ? `no field "${textField}"` : `a field "${textField}" that is not a string`
+    throw fail(label, `${unit} ${number} has ${problem}; it has: ${fieldsOf(record)}`)
   }
   const id = at(record, idField)
   const source = sourceField === undefined ? null : at(record, sourceField)

@@ -28,7 +28,9 @@ const patternsOf = (value: unknown): Configuration["files"] =>
     if ("path" in one) {
       return list(one["path"]).map((pattern) => ({ split: String(one["split"] ?? "train"), pattern: String(pattern) }))
     }
-    return Object.entries(one).flatMap(([split, paths]) => list(paths).map((path) => ({ split, pattern: String(path) })))
+    return Object.entries(one).flatMap(([split, paths]) =>
+      list(paths).map((path) => ({ split, pattern: String(path) }))
+    )
   })
 
 /** The configurations that the card of a dataset lists, if it does. */
