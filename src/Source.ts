@@ -48,8 +48,8 @@ export const SourceSpec = Schema.Struct({
   /** Field that says what a document belongs to. Default: its file. */
   sourceField: Schema.optional(Schema.NonEmptyString),
   /**
-   * Split of a dataset, or of a folder that is laid out like one: `train`, `validation`, `test`, or as its files call it.
-   * Default: `train` of a dataset, all of a folder.
+   * Split of a dataset, or of a folder that is laid out like one: `train`, `validation`, `test`, or as its files call
+   * it. Default: `train` of a dataset, all of a folder.
    */
   split: Schema.optional(Schema.NonEmptyString)
 })

@@ -51,7 +51,8 @@ const message = async (files: Files, spec: SourceSpecInput): Promise<string> => 
   return (found as DataError).message
 }
 
-const jsonl = (records: ReadonlyArray<unknown>): string => records.map((record) => `${JSON.stringify(record)}\n`).join("")
+const jsonl = (records: ReadonlyArray<unknown>): string =>
+  records.map((record) => `${JSON.stringify(record)}\n`).join("")
 
 const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => new Uint8Array(Buffer.concat(parts))
 
@@ -82,9 +83,8 @@ describe("JSONL", () => {
   it("gives text, id and source of each line, whichever fields they are in", async () => {
     expect(await read({ "a.jsonl": jsonl(records) }, { path: "a.jsonl", sourceField: "meta.site" })).toEqual(expected)
     const others = jsonl([{ "body.raw": "one", key: 5, url: null }, { body: { raw: "two" }, url: 7 }])
-    expect(
-      await read({ "b.ndjson": others }, { path: "b.ndjson", textField: "body.raw", idField: "key", sourceField: "url" })
-    ).toEqual([
+    const spec = { path: "b.ndjson", textField: "body.raw", idField: "key", sourceField: "url" }
+    expect(await read({ "b.ndjson": others }, spec)).toEqual([
       { name: "5", text: "one", source: "b.ndjson" },
       { name: "b.ndjson:2", text: "two", source: "7" }
     ])
@@ -158,7 +158,10 @@ describe("Parquet", () => {
   it("gives fields inside others, and columns whose names have dots", async () => {
     const sites = ["x", null, "y"]
     const nested = new Uint8Array(parquetWriteBuffer({
-      columnData: [{ name: "a.text", data: ["one", "two", "three"] }, { name: "meta", data: sites.map((site) => ({ site })) }],
+      columnData: [
+        { name: "a.text", data: ["one", "two", "three"] },
+        { name: "meta", data: sites.map((site) => ({ site })) }
+      ],
       rowGroupSize: 2,
       schema: [
         { name: "root", num_children: 2 },
@@ -184,7 +187,9 @@ describe("Parquet", () => {
       const path = join(mkdtempSync(join(tmpdir(), "memsinks-")), "a.parquet")
       try {
         writeFileSync(path, file)
-        for await (const batch of parquetDocuments(path, fileOf("a.parquet"), fields)) seen.push(...batch.map((d) => d.name))
+        for await (const batch of parquetDocuments(path, fileOf("a.parquet"), fields)) {
+          seen.push(...batch.map((d) => d.name))
+        }
       } finally {
         rmSync(dirname(path), { recursive: true })
       }
@@ -208,7 +213,7 @@ describe("Parquet", () => {
     expect(await message(files, { path: "a.parquet", textField: "unused" })).toMatch(
       /row 1 has a field "unused" that is not a string/
     )
-    expect(await message(files, { path: "null.parquet" })).toMatch(/null\.parquet: row 3 has a field "text" that is not/)
+    expect(await message(files, { path: "null.parquet" })).toMatch(/null\.parquet: row 3 has a field "text" that/)
   })
 })
 
@@ -234,6 +239,17 @@ describe("a folder", () => {
       { name: "a/z.jsonl.gz:3", text: "two", source: "a/z.jsonl.gz" },
       { name: "b.txt", text: "text", source: "b.txt" }
     ])
+  })
+
+  it("that is laid out in splits gives the one that is asked for", async () => {
+    const files = { "f/train/a.txt": "A", "f/train/b.txt": "B", "f/dev/c.txt": "C", "f/README.md": "D" }
+    expect((await read(files, { path: "f" }) as ReadonlyArray<Document>).map((d) => d.text).join("")).toBe("DCAB")
+    expect((await read(files, { path: "f", split: "train" }) as ReadonlyArray<Document>).map((d) => d.name)).toEqual([
+      "train/a.txt",
+      "train/b.txt"
+    ])
+    expect(await message(files, { path: "f", split: "test" })).toMatch(/f: has no split "test"; it has: train, valid/)
+    expect(await message(files, { path: "f/README.md", split: "test" })).toMatch(/is a file; a split \("test"\) is of/)
   })
 
   it("without data says what it has instead", async () => {
@@ -328,14 +344,14 @@ describe("however a file is read in pieces", () => {
     }
     expect(await read("four\nfour", 4)).toBe("four\n|four")
     await expect(read("four\nfives", 4)).rejects.toThrow("a.txt: line 2 is longer than 4 bytes")
-    await expect(read("four\n\0five", 4)).rejects.toThrow("a.txt: is a binary file, not text: it has a zero byte at offset 5")
+    await expect(read("four\n\0five", 4)).rejects.toThrow("is a binary file, not text: it has a zero byte at offset 5")
   })
 })
 
 describe("damage", () => {
   const cutShort: ReadonlyArray<readonly [name: string, all: () => Uint8Array, message: RegExp]> = [
-    ["a.jsonl.gz", () => gzipSync(jsonl(records)), /a\.jsonl\.gz: is cut short: its gzip data ends in the middle, \d+ bytes/],
-    ["a.jsonl.zst", () => zstd(jsonl(records)), /a\.jsonl\.zst: is cut short: its zstd data ends in the middle, \d+ bytes/],
+    ["a.jsonl.gz", () => gzipSync(jsonl(records)), /\.gz: is cut short: its gzip data ends in the middle, \d+ bytes/],
+    ["a.jsonl.zst", () => zstd(jsonl(records)), /\.zst: is cut short: its zstd data ends in the middle, \d+ bytes/],
     ["a.parquet", () => parquet(), /a\.parquet: cannot be read as Parquet/]
   ]
   it("by cutting a file short is said, wherever it is cut", async () => {
@@ -349,9 +365,10 @@ describe("damage", () => {
 
   it("of compressed data is said", async () => {
     const bad = (all: Uint8Array): Uint8Array => all.map((byte, i) => i === all.length >> 1 ? byte ^ 0x55 : byte)
-    const files = { "a.txt.gz": bad(gzipSync("a".repeat(9999))), "text.txt.gz": "plain", "text.txt.zst": "plain text, no zstd" }
+    const text = "plain text, not compressed"
+    const files = { "a.txt.gz": bad(gzipSync("a".repeat(9999))), "text.txt.gz": text, "text.txt.zst": text }
     expect(await message(files, { path: "a.txt.gz" })).toMatch(/a\.txt\.gz: is damaged: gzip says/)
-    expect(await message(files, { path: "text.txt.gz" })).toMatch(/is damaged: gzip says incorrect header check, 0 bytes/)
+    expect(await message(files, { path: "text.txt.gz" })).toMatch(/damaged: gzip says incorrect header check, 0 bytes/)
     expect(await message(files, { path: "text.txt.zst" })).toMatch(/is damaged: zstd says/)
     expect(await message({ "a.txt.gz": gzipSync(Uint8Array.of(0x61, 0xff)) }, { path: "a.txt.gz" })).toMatch(
       /byte 0xff at offset 1\. That is of the decompressed text/
@@ -386,7 +403,7 @@ describe("damage", () => {
     const outcomes = { documents: 0, errors: 0 }
     for (const [name, content] of Object.entries(kinds)) {
       const all = typeof content === "string" ? bytes(content) : content
-      for (let round = 0; round < 30; round++) {
+      for (let round = 0; round < 20; round++) {
         const mutated = all.slice()
         // The footer of Parquet says how the rest is read: half of the damage goes there.
         const low = round % 2 && name.endsWith(".parquet") ? Math.max(0, all.length - 1500) : 0
@@ -400,15 +417,21 @@ describe("damage", () => {
         }
       }
     }
-    expect(outcomes.errors).toBeGreaterThan(100)
+    expect(outcomes.errors).toBeGreaterThan(70)
     expect(outcomes.documents).toBeGreaterThan(10)
   })
 })
 
 describe("a source", () => {
   it("of a kind that is not read is refused, and an unknown name is text", async () => {
-    const files = { "a.csv": "text\n1", "a.tar.gz": gzipSync("x"), "notes": "plain", "a.py.gz": gzipSync("code"), "b.gz": gzipSync(" ") }
-    expect(await message(files, { path: "a.csv" })).toMatch(/a\.csv: is a kind of file that is not read\. Known are \.txt/)
+    const files = {
+      "a.csv": "text\n1",
+      "a.tar.gz": gzipSync("x"),
+      "notes": "plain",
+      "a.py.gz": gzipSync("code"),
+      "b.gz": gzipSync(" ")
+    }
+    expect(await message(files, { path: "a.csv" })).toMatch(/a\.csv: is a kind of file that is not read\. Known are/)
     expect(await message(files, { path: "a.tar.gz" })).toMatch(/is a kind of file that is not read/)
     expect(await message(files, { path: "b.gz" })).toMatch(/b\.gz: the file is empty/)
     expect(await read(files, { path: "notes" })).toEqual([{ name: "notes", text: "plain", source: "notes" }])
@@ -426,9 +449,9 @@ describe("a source", () => {
       const block = toJsonl(makeRecords(1))
       const path = join(folder, "a.jsonl")
       writeFileSync(path, "")
-      for (let i = 0; i < 24; i++) appendFileSync(path, block)
+      for (let i = 0; i < 16; i++) appendFileSync(path, block)
       const { characters, heap } = measured(path, 64)
-      expect(characters).toBeGreaterThan(95e6)
+      expect(characters).toBeGreaterThan(64e6)
       expect(heap).toBeLessThan(90e6)
     } finally {
       rmSync(folder, { recursive: true })

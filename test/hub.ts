@@ -66,7 +66,13 @@ export const startHub = async (datasets: Readonly<Record<string, HubDataset>>): 
     requests.push(`${where}${method} ${url!.replace(/\?.*/, "")}${headers.range ? ` ${headers.range}` : ""}${token}`)
   }
 
-  const send = (request: IncomingMessage, response: ServerResponse, content: Uint8Array, etag: string, cut?: number): void => {
+  const send = (
+    request: IncomingMessage,
+    response: ServerResponse,
+    content: Uint8Array,
+    etag: string,
+    cut?: number
+  ): void => {
     const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? []
     const start = Number(from ?? 0)
     const part = content.slice(start, to === undefined ? undefined : Number(to) + 1)
@@ -119,10 +125,12 @@ export const startHub = async (datasets: Readonly<Record<string, HubDataset>>): 
       const all = [...folders.map((path) => ({ type: "directory", path, size: 0, oid: "0" })), ...entries]
       const at = Number(searchParams.get("cursor") ?? 0)
       const next = `http://${request.headers.host}${pathname}?recursive=true&cursor=${at + PAGE}`
-      return json(response, 200, all.slice(at, at + PAGE), at + PAGE < all.length ? { link: `<${next}>; rel="next"` } : {})
+      const link = at + PAGE < all.length ? { link: `<${next}>; rel="next"` } : undefined
+      return json(response, 200, all.slice(at, at + PAGE), link)
     }
     const file = dataset.files[decodeURIComponent(rest.slice(slash + 1))]
-    if (file === undefined) return json(response, 404, { error: "Entry not found" }, { "x-error-code": "EntryNotFound" })
+    const absent = { "x-error-code": "EntryNotFound" }
+    if (file === undefined) return json(response, 404, { error: "Entry not found" }, absent)
     if (!file.large) return send(request, response, file.content, gitHash(file.content))
     const key = sha256(file.content)
     large.set(key, file.content)

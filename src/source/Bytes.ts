@@ -33,8 +33,8 @@ async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
 
 /** What is wrong with compressed data, and how far it was sound. */
 const damaged = (label: string, format: string, cutShort: boolean, cause: unknown, bytes: number) => {
-  const what = cutShort ? `cut short: its ${format} data ends in the middle` : `damaged: ${format} says ${because(cause)}`
-  return fail(label, `is ${what}, ${bytes} bytes into the decompressed text. Download or copy it again`, cause)
+  const how = cutShort ? `cut short: its ${format} data ends in the middle` : `damaged: ${format} says ${because(cause)}`
+  return fail(label, `is ${how}, ${bytes} bytes into the decompressed text. Download or copy it again`, cause)
 }
 
 async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {

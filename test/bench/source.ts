@@ -78,7 +78,8 @@ export const makeRecords = (seed: number, bytes = 4 * MIB) => {
   for (let size = 0; size < bytes;) {
     const length = 50 + random.int(1000)
     const text = Array.from({ length }, () => words[Math.floor(words.length * random.uniform() ** 3)]).join(" ")
-    records.push({ id: `${seed}-${records.length}`, text: `“${text}”\nÉnd.`, url: `https://example.org/${records.length}` })
+    const number = records.length
+    records.push({ id: `${seed}-${number}`, text: `“${text}”\nÉnd.`, url: `https://example.org/${number}` })
     size += text.length + 80
   }
   return records
@@ -98,7 +99,9 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
     const write = (name: string, parts: ReadonlyArray<Uint8Array>, bytes: number): string => {
       const path = join(folder, name)
       const file = openSync(path, "w")
-      for (let i = 0, size = 0; size < bytes; size += jsonl[i++ % jsonl.length].length) writeSync(file, parts[i % parts.length])
+      for (let i = 0, size = 0; size < bytes; size += jsonl[i++ % jsonl.length].length) {
+        writeSync(file, parts[i % parts.length])
+      }
       closeSync(file)
       return path
     }
@@ -111,7 +114,8 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
       write("a.jsonl.gz", jsonl.map((block) => gzipSync(block)), part),
       write("a.jsonl.zst", jsonl.map((block) => compress(Buffer.from(block), 3)), part)
     ]
-    const records = Array.from({ length: Math.ceil(part / jsonl[0].length) }, (_, i) => blocks[i % blocks.length]).flat()
+    const times = Math.ceil(part / jsonl[0].length)
+    const records = Array.from({ length: times }, (_, i) => blocks[i % blocks.length]).flat()
     const columns = (["id", "text", "url"] as const).map((name) => (
       { name, data: records.map((record) => record[name]), type: "STRING", encoding: "PLAIN" } as const
     ))
@@ -127,14 +131,15 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
         const best = results.get(path)
         const worst = (key: "heap" | "rss") => Math.max(found[key], best?.[key] ?? 0)
         const least = (key: "seconds" | "cpu") => Math.min(found[key], best?.[key] ?? Infinity)
-        results.set(path, { ...found, seconds: least("seconds"), cpu: least("cpu"), heap: worst("heap"), rss: worst("rss") })
+        const extremes = { seconds: least("seconds"), cpu: least("cpu"), heap: worst("heap"), rss: worst("rss") }
+        results.set(path, { ...found, ...extremes })
       }
     }
     for (const [path, { characters, cpu, documents, heap, rss, seconds }] of results) {
       const mib = (bytes: number): string => (bytes / MIB).toFixed(0).padStart(5)
       console.log(
-        `${path.slice(folder.length + 1).padEnd(18)} ${mib(statSync(path).size)} MiB, ${documents} documents, text at ` +
-          `${mib(characters / seconds)} MiB/s (${mib(characters / cpu)} MiB a second of a core); at most ` +
+        `${path.slice(folder.length + 1).padEnd(18)} ${mib(statSync(path).size)} MiB, ${documents} documents, ` +
+          `text at ${mib(characters / seconds)} MiB/s (${mib(characters / cpu)} MiB a second of a core); at most ` +
           `${mib(heap)} MiB of heap, ${mib(rss)} MiB in all`
       )
     }
