@@ -60,9 +60,9 @@ export type Canary = typeof Canary.Type
 
 const fields = {
   /**
-   * A text file, a folder of `.txt` and `.md` files, a `.jsonl` file, a folder that `memsinks tokenize` wrote, or token
-   * shards (`.bin`, a folder of them, or a name with `*`) of nanoGPT or llm.c; or a list of such, all of text or all of
-   * tokens. Default: the State of the Union addresses.
+   * A text file, a folder of them, JSONL or Parquet (`.gz` and `.zst`, too), a dataset `hf://datasets/owner/name`, a
+   * folder that `memsinks tokenize` wrote, or token shards (`.bin`, a folder of them, or a name with `*`) of nanoGPT or
+   * llm.c; or a list of such, all of text or all of tokens. Default: the State of the Union addresses.
    */
   data: Schema.optional(Schema.Union(Schema.NonEmptyString, Schema.NonEmptyArray(Schema.NonEmptyString))),
   /**
