@@ -20,10 +20,14 @@ const memsinks = (args: ReadonlyArray<string>, signal?: readonly [NodeJS.Signals
     stdio: ["ignore", "pipe", "pipe"]
   })
   let [stdout, stderr] = ["", ""]
+  let signalled = false
   child.stdout.on("data", (data) => void (stdout += data))
   child.stderr.on("data", (data) => {
     stderr += data
-    if (signal !== undefined && signal[1].test(stderr)) child.kill(signal[0])
+    // once: a second one ends the process at once
+    if (signalled || signal === undefined || !signal[1].test(stderr)) return
+    signalled = true
+    child.kill(signal[0])
   })
   return new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve, reject) => {
     child.on("error", reject)
