@@ -6,9 +6,9 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { createRequire } from "node:module"
-import { DataError } from "./Errors.ts"
+import { dataError as fail, DataError } from "./Errors.ts"
 import { stream } from "./Source.ts"
-import { fail, missing } from "./source/Files.ts"
+import { missing } from "./source/Files.ts"
 import { notText } from "./source/Utf8.ts"
 
 /** A text that is read from its beginning: attention and windows never cross from one into another. */

@@ -65,3 +65,10 @@ export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
       "Lower learningRate or gradClip, or lengthen warmupSteps, and resume."
   }
 }
+
+/** What went wrong, for a message. */
+export const because = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
+
+/** A `DataError` of a file. */
+export const dataError = (path: string, detail: string, cause?: unknown): DataError =>
+  new DataError(cause === undefined ? { path, detail } : { path, detail, cause })

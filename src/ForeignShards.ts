@@ -4,8 +4,8 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import type { DataError } from "./Errors.ts"
-import { beyond, fail, type Place, readable, reader, sizeOf, type TokenShards } from "./ShardReader.ts"
+import { dataError as fail, type DataError } from "./Errors.ts"
+import { beyond, type Place, readable, reader, sizeOf, type TokenShards } from "./ShardReader.ts"
 
 /** What is not written in the shards of others. */
 export interface ForeignOptions {

@@ -5,12 +5,8 @@
 import * as Effect from "effect/Effect"
 import { decodeConfig } from "./Config.ts"
 import { CheckpointError } from "./Errors.ts"
+import { isObject, type Json } from "./Json.ts"
 import { ModelConfig } from "./ModelConfig.ts"
-
-type Json = Readonly<Record<string, unknown>>
-
-const isObject = (value: unknown): value is Json =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 const show = (value: unknown) => JSON.stringify(value)
 

@@ -5,6 +5,7 @@
 import { documentIds, type Identity, identities } from "./Identity.ts"
 import type { TokenDocuments } from "./Pieces.ts"
 import { type SinkConfig, unitsOf } from "./Sink.ts"
+import { count } from "./Terminal.ts"
 
 export interface IdentityReportOptions {
   readonly identity: Identity
@@ -461,7 +462,6 @@ export const identityReport = (
   }
 }
 
-const count = (n: number): string => Math.round(n).toLocaleString("en-US")
 const percent = (share: number): string =>
   `${(100 * share).toFixed(share === 0 || share === 1 ? 0 : share < 0.01 || share > 0.99 ? 2 : 1)} %`
 const few = (n: number): string => {

@@ -4,7 +4,8 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { join } from "node:path"
-import { CheckpointError } from "./Errors.ts"
+import { because, CheckpointError } from "./Errors.ts"
+import { isObject, type Json } from "./Json.ts"
 
 /** A tensor as the header of its file names it. */
 export interface TensorInfo {
@@ -33,12 +34,6 @@ export interface CheckpointInfo {
   readonly optimizer: { readonly tensors: number; readonly bytes: number }
   readonly files: ReadonlyArray<{ readonly name: string; readonly bytes: number }>
 }
-
-const because = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
-
-type Json = Readonly<Record<string, unknown>>
-
-const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
 const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
 

@@ -11,6 +11,7 @@ import * as Tensor from "./gpu/Tensor.ts"
 import { listParameters, parametersOf, type PassShape, recordPass } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Optimizer from "./Optimizer.ts"
+import { count } from "./Terminal.ts"
 
 /** Bytes of a training run on one device. */
 export interface MemoryPlan {
@@ -172,8 +173,6 @@ const withSeqLen = (setting: Setting, seqLen: number): Setting => ({
 })
 
 const tokensOf = ({ gradientAccumulation, shape }: Setting): number => gradientAccumulation * shape.rows * shape.seqLen
-
-const count = (n: number): string => n.toLocaleString("en-US")
 
 /** Bytes for people. */
 export const formatBytes = (bytes: number): string =>

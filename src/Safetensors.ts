@@ -8,6 +8,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { CheckpointError } from "./Errors.ts"
+import { isObject } from "./Json.ts"
 
 /** A tensor in host memory, row-major: `data.length` is the product of `shape`; an empty shape is a scalar. */
 export interface HostTensor {
@@ -256,9 +257,6 @@ const fail = (detail: string): never => {
 const elements = (shape: ReadonlyArray<number>): number => shape.reduce((product, n) => product * n, 1)
 
 const isSize = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0 && !Object.is(n, -0)
-
-const isObject = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
   if (fileBytes < 8) fail(`holds ${fileBytes} bytes: too short for a safetensors file`)

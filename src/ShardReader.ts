@@ -4,13 +4,8 @@ import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readSync } from "node:fs"
 import type { Dataset } from "./Dataset.ts"
-import { DataError } from "./Errors.ts"
+import { because, dataError as fail, DataError } from "./Errors.ts"
 import type { TokenDocuments } from "./Pieces.ts"
-
-export const fail = (path: string, detail: string, cause?: unknown): DataError =>
-  new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
-
-export const because = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
 /** Tokens on disk. Documents count from 0 through all shards; `read` and `name` throw `DataError`. */
 export interface TokenShards extends TokenDocuments {

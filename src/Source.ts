@@ -8,19 +8,10 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { decodeConfig } from "./Config.ts"
-import { DataError } from "./Errors.ts"
+import { DataError, dataError as fail } from "./Errors.ts"
 import { bytesOf } from "./source/Bytes.ts"
 import {
-  type Document,
-  fail,
-  isData,
-  KINDS,
-  kindOf,
-  missing,
-  some,
-  sorted,
-  type SourceFile,
-  unreadable
+  type Document, isData, KINDS, kindOf, missing, some, sorted, type SourceFile, unreadable,
 } from "./source/Files.ts"
 import { hubFiles, isHub } from "./source/Hub.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"

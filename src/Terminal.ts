@@ -73,3 +73,6 @@ export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): R
   }
   return lines
 }
+
+/** A number of things, with commas: `12,345`. */
+export const count = (n: number): string => Math.round(n).toLocaleString("en")

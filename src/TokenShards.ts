@@ -15,9 +15,9 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { decodeConfig } from "./Config.ts"
 import { Dataset, widthOf, RECORD, shardFiles } from "./Dataset.ts"
-import type { DataError } from "./Errors.ts"
+import { because, dataError as fail, type DataError } from "./Errors.ts"
 import { type ForeignOptions, openForeign } from "./ForeignShards.ts"
-import { because, fail, type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
+import { type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
 
 export { Dataset, type ForeignOptions, type TokenShards }
 

@@ -14,9 +14,9 @@ import { availableParallelism } from "node:os"
 import { decodeConfig } from "./Config.ts"
 import * as Corpus from "./Corpus.ts"
 import { type Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "./Dataset.ts"
-import { DataError } from "./Errors.ts"
+import { because, dataError as fail, DataError } from "./Errors.ts"
 import { makeNearIndex, NearConfig } from "./NearDuplicates.ts"
-import { because, fail, readable, sizeOf } from "./ShardReader.ts"
+import { readable, sizeOf } from "./ShardReader.ts"
 import {
   type NewFile,
   newFile,

@@ -18,6 +18,7 @@ import { type Cursor, DataStream, type Row, batchOf } from "./DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import * as Tensor from "./gpu/Tensor.ts"
+import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
 import { fromHuggingFace, HYPER, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -471,8 +472,6 @@ const make = (config: TrainConfig): Effect.Effect<
 
 /** Leaves that differ between two JSON values, `name wanted, was`. */
 export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
-  const isObject = (value: unknown): value is Record<string, unknown> =>
-    typeof value === "object" && value !== null && !Array.isArray(value)
   if (isObject(wanted) && isObject(was)) {
     const keys = new Set([...Object.keys(wanted), ...Object.keys(was)])
     return [...keys].flatMap((key) => differences(wanted[key], was[key], name === "" ? key : `${name}.${key}`))

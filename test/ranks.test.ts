@@ -13,7 +13,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
     "pure modules",
     new RegExp(
       "^src/(Batch|ByteLevel|Canary|Config|Corpus|DataConfig|DataPlan|Dataset|Errors|ForeignShards|HuggingFace|Identity|IdentityReport|" +
-        "Init|Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
+        "Init|Json|Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
         "Segments|Selection|SeqTd|ShardReader|ShardWriter|Sink|Source|source/[A-Za-z0-9]+|Terminal|TextDocuments|TokenShards|Tokenize|TokenizePool|TokenizeWorker|TokenizerJson|Tokenizer|" +
         "TrainEvent)\\.ts$"
     )

@@ -1,21 +1,14 @@
 /**
  * What every rendering of a pretraining report shows: its tables and sentences as plain values.
  */
-import type { Span } from "../../src/Terminal.ts"
+import { mean, variance } from "../../src/Statistics.ts"
+import { count, type Span } from "../../src/Terminal.ts"
 import type { PretrainReport, SeedResult } from "../Report.ts"
 
 export interface Table {
   /** The first head is empty or names the rows. */
   readonly head: ReadonlyArray<string>
   readonly rows: ReadonlyArray<ReadonlyArray<string>>
-}
-
-const mean = (values: ReadonlyArray<number>): number => values.reduce((sum, value) => sum + value, 0) / values.length
-
-/** Standard deviation over seeds, of the sample. */
-const deviation = (values: ReadonlyArray<number>): number => {
-  const center = mean(values)
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - center) ** 2, 0) / (values.length - 1))
 }
 
 /** A number of every seed as its mean, with the standard deviation when there are several. */
@@ -26,12 +19,10 @@ const over = (
 ): string => {
   const values = report.perSeed.map(pick).filter((value) => value !== undefined)
   if (values.length === 0) return "-"
-  return values.length === 1 ? format(values[0]) : `${format(mean(values))} ± ${format(deviation(values))}`
+  return values.length === 1 ? format(values[0]) : `${format(mean(values))} ± ${format(Math.sqrt(variance(values)))}`
 }
 
 const percent = (value: number): string => `${(100 * value).toFixed(1)} %`
-
-export const count = (value: number): string => Math.round(value).toLocaleString("en")
 
 type Pick = (seed: SeedResult) => number | undefined
 

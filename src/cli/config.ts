@@ -7,14 +7,13 @@ import * as Effect from "effect/Effect"
 import { parse } from "yaml"
 import { nearest } from "../Config.ts"
 import { DataError } from "../Errors.ts"
+import { isObject } from "../Json.ts"
 
 export type Tree = { readonly [key: string]: unknown }
 
-const isTree = (value: unknown): value is Tree => typeof value === "object" && value !== null && !Array.isArray(value)
-
 /** `over` on top of `base`: trees are merged field by field, all else is replaced. */
 export const merge = (base: unknown, over: unknown): unknown =>
-  isTree(base) && isTree(over)
+  isObject(base) && isObject(over)
     ? Object.fromEntries([
       ...Object.entries(base),
       ...Object.entries(over).map(([key, value]) => [key, Object.hasOwn(base, key) ? merge(base[key], value) : value])
@@ -75,7 +74,7 @@ export const readConfig = (path: string): Effect.Effect<Tree, DataError, FileSys
       try: () => (parse(text) ?? {}) as unknown,
       catch: (cause) => new DataError({ path, detail: `is neither YAML nor JSON: ${firstLine(cause)}` })
     })
-    if (!isTree(value)) return yield* new DataError({ path, detail: "must hold fields, e.g. training: {steps: 100}" })
+    if (!isObject(value)) return yield* new DataError({ path, detail: "must hold fields, e.g. training: {steps: 100}" })
     // a file of JSON tells editors its schema in a field of itself
     const { $schema: _, ...fields } = value
     return fields

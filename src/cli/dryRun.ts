@@ -7,8 +7,7 @@ import { DataConfig, type DataReport, DataStream } from "../DataStream.ts"
 import * as MemoryPlan from "../MemoryPlan.ts"
 import { ModelConfig } from "../ModelConfig.ts"
 import * as Edge from "./Edge.ts"
-
-const count = (n: number): string => n.toLocaleString("en")
+import { count } from "../Terminal.ts"
 
 const share = (part: number): string => `${(100 * part).toFixed(1)} %`
 

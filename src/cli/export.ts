@@ -4,6 +4,7 @@ import * as Option from "effect/Option"
 import { toId } from "../Batch.ts"
 import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../Export.ts"
 import * as Edge from "./Edge.ts"
+import { count } from "../Terminal.ts"
 
 export interface ExportCommand {
   readonly checkpoint: string
@@ -38,8 +39,6 @@ const sinksOf = ({ ids, sinks }: ExportCommand): Effect.Effect<ExportSinks, Edge
     ? Effect.fail(Edge.usage({ message: `--ids goes with --sinks own, not with --sinks ${sinks}` }))
     : Effect.succeed({ mode: sinks })
 }
-
-const count = (n: number) => n.toLocaleString("en")
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
 

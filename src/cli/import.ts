@@ -5,6 +5,7 @@ import { decodeConfig } from "../Config.ts"
 import { importModel, type ImportReport } from "../Import.ts"
 import { SinkConfig } from "../Sink.ts"
 import * as Edge from "./Edge.ts"
+import { count } from "../Terminal.ts"
 
 export interface ImportCommand {
   readonly from: string
@@ -29,8 +30,6 @@ const sinksOf = ({ active, block, pool }: ImportCommand) => {
       ...(Option.isSome(block) ? { block: block.value } : {})
     })
 }
-
-const count = (n: number) => n.toLocaleString("en")
 
 /** For people. */
 export const format = (report: ImportReport): string =>

@@ -7,7 +7,7 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../Inspect.ts"
 import * as Runs from "../Runs.ts"
-import { hasColor, painter } from "../Terminal.ts"
+import { count, hasColor, painter } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 import { ago, size } from "./runs.ts"
 
@@ -53,8 +53,6 @@ const find = (path: string): Effect.Effect<Found, CheckpointError> =>
     const checkpoints = (yield* Effect.forEach(trainings, last)).flat()
     return { ...(run === undefined ? {} : { run }), trainings, checkpoints }
   })
-
-const count = (n: number): string => n.toLocaleString("en")
 
 const record = (value: unknown): Readonly<Record<string, unknown>> => Object(value) as Readonly<Record<string, unknown>>
 

@@ -13,6 +13,7 @@ import type { Precision } from "../Model.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
+import { count } from "../Terminal.ts"
 
 export interface PlanOptions {
   readonly preset: Option.Option<Preset>
@@ -136,8 +137,6 @@ const toJson = ({ limited, plan, setting }: Found): string => {
     limits: limited === undefined ? null : limits(limited)
   })
 }
-
-const count = (n: number): string => n.toLocaleString("en-US")
 
 const toText = ({ limited, name, plan, precision, setting }: Found): string => {
   const { config, gradientAccumulation, shape } = setting

@@ -8,7 +8,7 @@ import type { Identity } from "../Identity.ts"
 import { formatIdentityReport, identityReport } from "../IdentityReport.ts"
 import { clock } from "../Progress.ts"
 import * as RunLock from "../RunLock.ts"
-import { isInteractive, truncate } from "../Terminal.ts"
+import { count, isInteractive, truncate } from "../Terminal.ts"
 import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../Tokenize.ts"
 import * as Tokenizer from "../Tokenizer.ts"
 import * as TokenShards from "../TokenShards.ts"
@@ -82,7 +82,6 @@ const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataEr
     }
   })
 
-const count = (n: number): string => Math.round(n).toLocaleString("en-US")
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 2 : 1)} MB`
 
 const speedOf = ({ bytesPerSecond, tokensPerSecond }: Speed): string =>

@@ -3,7 +3,8 @@ import { Decompress } from "fzstd"
 import { open } from "node:fs/promises"
 import { pipeline, Readable } from "node:stream"
 import { createGunzip } from "node:zlib"
-import { because, fail, type SourceFile, unreadable } from "./Files.ts"
+import { because, dataError as fail } from "../Errors.ts"
+import { type SourceFile, unreadable } from "./Files.ts"
 
 const PIECE = 1 << 20
 

@@ -1,6 +1,6 @@
 /** Files of documents: which kinds there are, and what messages call them. */
 import type { PlatformError } from "@effect/platform/Error"
-import { DataError } from "../Errors.ts"
+import { because, dataError as fail, type DataError } from "../Errors.ts"
 
 /** How the documents of a file are told apart. */
 export type Kind = "text" | "jsonl" | "parquet"
@@ -25,11 +25,6 @@ export interface Document {
   /** What it belongs to, for identity `source` and mixtures: the field that was chosen, or its file. */
   readonly source: string
 }
-
-export const fail = (path: string, detail: string, cause?: unknown): DataError =>
-  new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
-
-export const because = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause)
 
 const ABSENT =
   "there is no such file or folder. Check the path; it is relative to the folder the command runs in"

@@ -8,8 +8,8 @@ import { copyFile, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFil
 import { homedir } from "node:os"
 import { dirname, join, relative } from "node:path"
 import { finished } from "node:stream/promises"
-import { DataError } from "../Errors.ts"
-import { because, fail, kindOf, some, sorted, type SourceFile } from "./Files.ts"
+import { because, dataError as fail, DataError } from "../Errors.ts"
+import { kindOf, some, sorted, type SourceFile } from "./Files.ts"
 import { chosenFiles, configurationsOf } from "./Splits.ts"
 
 /** A dataset of the hub, or a part of it. */

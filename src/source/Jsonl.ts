@@ -1,5 +1,6 @@
 /** JSONL: an object a line. */
-import { because, type Document, fail, type SourceFile } from "./Files.ts"
+import { because, dataError as fail } from "../Errors.ts"
+import { type Document, type SourceFile } from "./Files.ts"
 import { linesOf } from "./Lines.ts"
 import { documentOf, type Fields } from "./Records.ts"
 

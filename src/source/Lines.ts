@@ -1,6 +1,7 @@
 /** Bytes cut between lines: no character and no line is in two pieces, however the file was read. */
 import { constants } from "node:buffer"
-import { fail, type SourceFile } from "./Files.ts"
+import { dataError as fail } from "../Errors.ts"
+import { type SourceFile } from "./Files.ts"
 import { notText } from "./Utf8.ts"
 
 /** One line or several, each with its end; the last of a file may be without. */

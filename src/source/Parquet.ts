@@ -1,8 +1,8 @@
 /** Parquet, a page at a time, and of its columns only those that are asked for. */
 import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
 import { closeSync, fstatSync, openSync, readSync } from "node:fs"
-import { DataError } from "../Errors.ts"
-import { because, type Document, fail, some, type SourceFile, unreadable } from "./Files.ts"
+import { because, dataError as fail, DataError } from "../Errors.ts"
+import { type Document, some, type SourceFile, unreadable } from "./Files.ts"
 import type { ReadBytes } from "./ParquetPages.ts"
 import { documentOf, type Fields } from "./Records.ts"
 

@@ -1,5 +1,7 @@
 /** Documents out of records: a line of JSONL, a row of Parquet. */
-import { type Document, fail, type SourceFile } from "./Files.ts"
+import { isObject, type Json } from "../Json.ts"
+import { dataError as fail } from "../Errors.ts"
+import { type Document, type SourceFile } from "./Files.ts"
 
 /** Which fields of a record are what. A name with dots also finds what is inside a field: `meta.url`. */
 export interface Fields {
@@ -7,11 +9,6 @@ export interface Fields {
   readonly idField: string
   readonly sourceField: string | undefined
 }
-
-type Json = Readonly<Record<string, unknown>>
-
-const isObject = (value: unknown): value is Json =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 const at = (record: Json, field: string): unknown => {
   if (Object.hasOwn(record, field)) return record[field]

@@ -1,5 +1,6 @@
 /** Which files of a dataset repository are the documents that were asked for: its configurations, splits, and kinds. */
 import { parse } from "yaml"
+import { isObject } from "../Json.ts"
 import { kindOf, sorted } from "./Files.ts"
 
 /** What was asked for: a file, folder, pattern or configuration of a dataset, and a split of it. */
@@ -17,9 +18,6 @@ export interface Configuration {
 
 const list = (value: unknown): ReadonlyArray<unknown> =>
   value === undefined || value === null ? [] : Array.isArray(value) ? value : [value]
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
 
 /** `data_files` of a card: patterns, patterns by split, or a list of such. */
 const patternsOf = (value: unknown): Configuration["files"] =>

@@ -1,6 +1,7 @@
 /** Text files: a document each, or several between lines of `<|endoftext|>`. */
 import { constants } from "node:buffer"
-import { type Document, fail, type SourceFile } from "./Files.ts"
+import { dataError as fail } from "../Errors.ts"
+import { type Document, type SourceFile } from "./Files.ts"
 import { linesOf } from "./Lines.ts"
 
 const END_OF_TEXT = /^<\|endoftext\|>[ \t]*\r?$/m
