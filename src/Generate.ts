@@ -15,7 +15,7 @@ import { Model } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import { type Random, random } from "./Random.ts"
 import * as Sink from "./Sink.ts"
-import type { Tokenizer } from "./Tokenizer.ts"
+import type { Tokenizer } from "./data/Tokenizer.ts"
 
 /** What is continued. */
 export interface Prompt {

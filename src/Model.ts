@@ -18,10 +18,10 @@ import { normals } from "./Init.ts"
 import * as Kernels from "./Kernels.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
-import type { HostTensor } from "./Safetensors.ts"
+import type { HostTensor } from "./checkpoints/Safetensors.ts"
 import * as Segments from "./Segments.ts"
 import * as Sink from "./Sink.ts"
-import { type Sampling, schemeName, type TokenRecords } from "./TokenRecords.ts"
+import { type Sampling, schemeName, type TokenRecords } from "./measures/TokenRecords.ts"
 
 /** A step's scalars on the device; the kernels index them by these places. */
 export const HYPER = {

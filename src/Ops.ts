@@ -7,7 +7,7 @@ import type { Recorder } from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
-import type { Sampling } from "./TokenRecords.ts"
+import type { Sampling } from "./measures/TokenRecords.ts"
 
 /** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
 export interface Parameter {

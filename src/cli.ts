@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import process from "node:process"
 import * as Edge from "./cli/Edge.ts"
 import { withResume } from "./cli/resume.ts"
-import { identities } from "./Identity.ts"
+import { identities } from "./data/Identity.ts"
 import { presets } from "./ModelConfig.ts"
 
 const adapter = Options.text("adapter").pipe(

@@ -16,9 +16,9 @@ export {
   type SavedModel,
   saveModel,
   type Snapshot
-} from "./Checkpoints.ts"
+} from "./checkpoints/Checkpoints.ts"
 export { decodeConfig } from "./Config.ts"
-export { DataConfig, type DataConfigInput } from "./DataConfig.ts"
+export { DataConfig, type DataConfigInput } from "./data/DataConfig.ts"
 export {
   batchOf,
   type Cursor,
@@ -28,25 +28,25 @@ export {
   type Row,
   type Split,
   type TokenDocuments
-} from "./DataStream.ts"
+} from "./data/DataStream.ts"
 export * as Decode from "./Decode.ts"
 export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
-export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./Export.ts"
+export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./checkpoints/Export.ts"
 export * as Generate from "./Generate.ts"
 export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
-export * as Extraction from "./Extraction.ts"
-export * as Goldfish from "./Goldfish.ts"
-export * as Identity from "./Identity.ts"
+export * as Extraction from "./measures/Extraction.ts"
+export * as Goldfish from "./data/Goldfish.ts"
+export * as Identity from "./data/Identity.ts"
 export {
   formatIdentityReport,
   type IdentityReport,
   identityReport,
   type IdentityReportOptions
-} from "./IdentityReport.ts"
-export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./Import.ts"
+} from "./data/IdentityReport.ts"
+export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./checkpoints/Import.ts"
 export {
   type CompiledPass,
   Model,
@@ -57,23 +57,23 @@ export {
   type Scores
 } from "./Model.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
-export * as Membership from "./Membership.ts"
-export * as Metrics from "./Metrics.ts"
+export * as Membership from "./measures/Membership.ts"
+export * as Metrics from "./measures/Metrics.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
-export { openCheckpoint, type OpenCheckpoint } from "./OpenCheckpoint.ts"
-export { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "./Inspect.ts"
+export { openCheckpoint, type OpenCheckpoint } from "./checkpoints/OpenCheckpoint.ts"
+export { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "./runs/Inspect.ts"
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
-export * as Otlp from "./Otlp.ts"
-export * as Prometheus from "./Prometheus.ts"
-export { recordRows, type RecordOptions } from "./Record.ts"
-export * as RunLock from "./RunLock.ts"
-export * as RunMetrics from "./RunMetrics.ts"
-export * as RunRecord from "./RunRecord.ts"
-export * as Runs from "./Runs.ts"
+export * as Otlp from "./runs/Otlp.ts"
+export * as Prometheus from "./runs/Prometheus.ts"
+export { recordRows, type RecordOptions } from "./measures/Record.ts"
+export * as RunLock from "./runs/RunLock.ts"
+export * as RunMetrics from "./runs/RunMetrics.ts"
+export * as RunRecord from "./runs/RunRecord.ts"
+export * as Runs from "./runs/Runs.ts"
 export * as Sink from "./Sink.ts"
 export { SinkConfig, type SinkMode } from "./Sink.ts"
-export * as Statistics from "./Statistics.ts"
-export * as Source from "./Source.ts"
+export * as Statistics from "./measures/Statistics.ts"
+export * as Source from "./data/Source.ts"
 export {
   type DocumentSource,
   tokenize,
@@ -82,13 +82,13 @@ export {
   type TokenizeInput,
   type TokenizeOptions,
   type TokenizeReport
-} from "./Tokenize.ts"
-export * as TensorBoard from "./TensorBoard.ts"
-export * as Synthetic from "./Synthetic.ts"
-export * as TextMetrics from "./TextMetrics.ts"
-export * as Theory from "./Theory.ts"
-export * as Tokenizer from "./Tokenizer.ts"
-export * as TokenRecords from "./TokenRecords.ts"
-export * as TokenShards from "./TokenShards.ts"
+} from "./data/Tokenize.ts"
+export * as TensorBoard from "./runs/TensorBoard.ts"
+export * as Synthetic from "./data/Synthetic.ts"
+export * as TextMetrics from "./measures/TextMetrics.ts"
+export * as Theory from "./measures/Theory.ts"
+export * as Tokenizer from "./data/Tokenizer.ts"
+export * as TokenRecords from "./measures/TokenRecords.ts"
+export * as TokenShards from "./data/TokenShards.ts"
 export { type SplitScore, TrainConfig, type TrainError, Trainer, type TrainerService } from "./Trainer.ts"
 export * as TrainEvent from "./TrainEvent.ts"

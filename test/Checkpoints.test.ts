@@ -9,8 +9,8 @@ import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
-import type { FileSystemOptions, Snapshot, Which } from "../src/Checkpoints.ts"
-import { Checkpoints, loadFolder, loadModel } from "../src/Checkpoints.ts"
+import type { FileSystemOptions, Snapshot, Which } from "../src/checkpoints/Checkpoints.ts"
+import { Checkpoints, loadFolder, loadModel } from "../src/checkpoints/Checkpoints.ts"
 import type { CheckpointError } from "../src/Errors.ts"
 
 // ---------------------------------------------------------------------------------------------------------------

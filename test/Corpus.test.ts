@@ -2,7 +2,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { type Document, documents } from "../src/Corpus.ts"
+import { type Document, documents } from "../src/data/Corpus.ts"
 import type { DataError } from "../src/Errors.ts"
 
 type Files = Readonly<Record<string, string | Uint8Array>>

@@ -12,11 +12,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import type { Document } from "../src/Corpus.ts"
-import { type DataConfigInput, DataStream } from "../src/DataStream.ts"
-import { contentHash, sourceHash } from "../src/Identity.ts"
-import { makeNearIndex } from "../src/NearDuplicates.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import type { Document } from "../src/data/Corpus.ts"
+import { type DataConfigInput, DataStream } from "../src/data/DataStream.ts"
+import { contentHash, sourceHash } from "../src/data/Identity.ts"
+import { makeNearIndex } from "../src/data/NearDuplicates.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 type Service = typeof DataStream.Service
 

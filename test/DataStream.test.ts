@@ -8,11 +8,11 @@ import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import type { Document } from "../src/Corpus.ts"
-import { batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row } from "../src/DataStream.ts"
+import type { Document } from "../src/data/Corpus.ts"
+import { batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row } from "../src/data/DataStream.ts"
 import type { DataError } from "../src/Errors.ts"
 import { random } from "../src/Random.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 type Service = typeof DataStream.Service
 

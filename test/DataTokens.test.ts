@@ -5,10 +5,10 @@ import * as FastCheck from "effect/FastCheck"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import { type Cursor, type DataConfigInput, DataStream, type Row, type TokenDocuments } from "../src/DataStream.ts"
-import { contentHash, sourceHash } from "../src/Identity.ts"
+import { type Cursor, type DataConfigInput, DataStream, type Row, type TokenDocuments } from "../src/data/DataStream.ts"
+import { contentHash, sourceHash } from "../src/data/Identity.ts"
 import { random } from "../src/Random.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 type Service = typeof DataStream.Service
 

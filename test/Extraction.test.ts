@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
-import * as Extraction from "../src/Extraction.ts"
+import * as Extraction from "../src/measures/Extraction.ts"
 import { random } from "../src/Random.ts"
-import type { Scheme } from "../src/TokenRecords.ts"
+import type { Scheme } from "../src/measures/TokenRecords.ts"
 import { generate, recordsOf, toyModel } from "./toyModel.ts"
 
 const schemes: ReadonlyArray<Exclude<Scheme, "greedy">> = [

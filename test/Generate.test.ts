@@ -18,7 +18,7 @@ import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import { all, off, own, placebo, SinkConfig, type SinkMode } from "../src/Sink.ts"
-import { bytes } from "../src/Tokenizer.ts"
+import { bytes } from "../src/data/Tokenizer.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const config = new ModelConfig({

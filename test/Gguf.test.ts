@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest"
-import * as Gguf from "../src/Gguf.ts"
+import * as Gguf from "../src/checkpoints/Gguf.ts"
 import { fromHalf } from "../src/gpu/Float16.ts"
-import * as LlamaCpp from "../src/LlamaCpp.ts"
+import * as LlamaCpp from "../src/checkpoints/LlamaCpp.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
-import type { Encoded } from "../src/Safetensors.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import type { Encoded } from "../src/checkpoints/Safetensors.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const bytesOf = (file: Encoded) => new Uint8Array(Buffer.concat([...file.chunks]))

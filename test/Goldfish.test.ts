@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import { goldfishKept, goldfishTargets } from "../src/Goldfish.ts"
+import { goldfishKept, goldfishTargets } from "../src/data/Goldfish.ts"
 import { random } from "../src/Random.ts"
 import { makeRandom } from "./reference/random.ts"
 import { batchOfDocuments } from "./support.ts"

@@ -1,7 +1,7 @@
 import * as FastCheck from "effect/FastCheck"
 import { describe, expect, it } from "vitest"
-import * as Identity from "../src/Identity.ts"
-import { contentHash, normalize } from "../src/Identity.ts"
+import * as Identity from "../src/data/Identity.ts"
+import { contentHash, normalize } from "../src/data/Identity.ts"
 import { type Random, random } from "../src/Random.ts"
 import { generated, measure, plant } from "./bench/near.ts"
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
-import { documentIds, type Identity, sourceHash } from "../src/Identity.ts"
-import { formatIdentityReport, identityReport, type IdentityReportOptions } from "../src/IdentityReport.ts"
-import type { TokenDocuments } from "../src/Pieces.ts"
+import { documentIds, type Identity, sourceHash } from "../src/data/Identity.ts"
+import { formatIdentityReport, identityReport, type IdentityReportOptions } from "../src/data/IdentityReport.ts"
+import type { TokenDocuments } from "../src/data/Pieces.ts"
 import { SinkConfig, unitsOf } from "../src/Sink.ts"
 
 interface Doc {

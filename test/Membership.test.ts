@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
 import { deflateSync } from "node:zlib"
-import * as Membership from "../src/Membership.ts"
-import * as Metrics from "../src/Metrics.ts"
+import * as Membership from "../src/measures/Membership.ts"
+import * as Metrics from "../src/measures/Metrics.ts"
 import { random } from "../src/Random.ts"
 import { recordsOf, toyModel } from "./toyModel.ts"
 

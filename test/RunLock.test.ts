@@ -11,7 +11,7 @@ import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect } from "vitest"
-import * as RunLock from "../src/RunLock.ts"
+import * as RunLock from "../src/runs/RunLock.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-lock-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))

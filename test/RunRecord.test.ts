@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { afterAll, describe, expect } from "vitest"
 import { parse } from "yaml"
 import { DataError } from "../src/Errors.ts"
-import * as RunRecord from "../src/RunRecord.ts"
+import * as RunRecord from "../src/runs/RunRecord.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-record-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))

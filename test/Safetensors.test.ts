@@ -5,8 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
 import type { CheckpointError } from "../src/Errors.ts"
-import type { HostTensor } from "../src/Safetensors.ts"
-import * as Safetensors from "../src/Safetensors.ts"
+import type { HostTensor } from "../src/checkpoints/Safetensors.ts"
+import * as Safetensors from "../src/checkpoints/Safetensors.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 

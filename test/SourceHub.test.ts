@@ -21,9 +21,9 @@ import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
 import type { DataError } from "../src/Errors.ts"
-import { type Document, type SourceSpecInput, stream } from "../src/Source.ts"
-import { hubFiles } from "../src/source/Hub.ts"
-import { chosenFiles, configurationsOf } from "../src/source/Splits.ts"
+import { type Document, type SourceSpecInput, stream } from "../src/data/Source.ts"
+import { hubFiles } from "../src/data/source/Hub.ts"
+import { chosenFiles, configurationsOf } from "../src/data/source/Splits.ts"
 import { type Hub, type HubFile, startHub } from "./hub.ts"
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)

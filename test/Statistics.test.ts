@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { random } from "../src/Random.ts"
-import * as Statistics from "../src/Statistics.ts"
+import * as Statistics from "../src/measures/Statistics.ts"
 
 const normals = (seed: number, count: number): Float64Array => {
   const draw = random(seed, "normals")

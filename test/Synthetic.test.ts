@@ -2,10 +2,10 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
 import { IGNORE } from "../src/Batch.ts"
-import { DataStream } from "../src/DataStream.ts"
-import * as Membership from "../src/Membership.ts"
-import * as Synthetic from "../src/Synthetic.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import { DataStream } from "../src/data/DataStream.ts"
+import * as Membership from "../src/measures/Membership.ts"
+import * as Synthetic from "../src/data/Synthetic.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 const countBy = <A>(items: ReadonlyArray<A>, of: (item: A) => string): Record<string, number> => {
   const counts: Record<string, number> = {}

@@ -5,7 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect } from "vitest"
-import * as TensorBoard from "../src/TensorBoard.ts"
+import * as TensorBoard from "../src/runs/TensorBoard.ts"
 import { Evaluated, Finished, Saved, Started, Stepped } from "../src/TrainEvent.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-tensorboard-"))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import * as Theory from "../src/Theory.ts"
+import * as Theory from "../src/measures/Theory.ts"
 
 const failed = (simulation: Theory.Simulation): ReadonlyArray<string> =>
   simulation.inequalities.filter(({ holds }) => !holds).map(({ name }) => name)

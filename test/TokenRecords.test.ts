@@ -6,7 +6,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
 import { random } from "../src/Random.ts"
-import * as TokenRecords from "../src/TokenRecords.ts"
+import * as TokenRecords from "../src/measures/TokenRecords.ts"
 
 const softmax = (logits: ReadonlyArray<number>, temperature = 1): ReadonlyArray<number> => {
   const weights = logits.map((z) => Math.exp(z / temperature))

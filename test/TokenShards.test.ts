@@ -6,10 +6,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, describe, expect, it } from "vitest"
-import { type Dataset, dtypeOf, shardFiles } from "../src/Dataset.ts"
+import { type Dataset, dtypeOf, shardFiles } from "../src/data/Dataset.ts"
 import type { DataError } from "../src/Errors.ts"
-import { newShard, withNear, writeDataset, writeWhole } from "../src/ShardWriter.ts"
-import { type ForeignOptions, isTokens, open } from "../src/TokenShards.ts"
+import { newShard, withNear, writeDataset, writeWhole } from "../src/data/ShardWriter.ts"
+import { type ForeignOptions, isTokens, open } from "../src/data/TokenShards.ts"
 import { makeRandom } from "./reference/random.ts"
 
 let folder = ""

@@ -9,7 +9,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import type { DataError } from "../src/Errors.ts"
-import { contentHash } from "../src/Identity.ts"
+import { contentHash } from "../src/data/Identity.ts"
 import { random } from "../src/Random.ts"
 import {
   type DocumentSource,
@@ -17,9 +17,9 @@ import {
   type TokenizeEvent,
   type TokenizeInput,
   type TokenizeOptions
-} from "../src/Tokenize.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
-import { open } from "../src/TokenShards.ts"
+} from "../src/data/Tokenize.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
+import { open } from "../src/data/TokenShards.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-tokenize-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))

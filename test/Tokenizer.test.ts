@@ -6,7 +6,7 @@ import * as FastCheck from "effect/FastCheck"
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import { beforeAll, describe, expect, it } from "vitest"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const prose = "the cat sat on the mat. The cat's hat isn't the rat's; they'll see 1234 cats,\n\n  and 56 rats! "
@@ -207,7 +207,7 @@ describe("GPT-2", () => {
 
   it("agrees with the package's own encoder, and with the library", () => {
     const whole = oracle(gpt2)
-    const texts = [...corpus, readFileSync(new URL("../src/Tokenizer.ts", import.meta.url), "utf8")
+    const texts = [...corpus, readFileSync(new URL("../src/data/Tokenizer.ts", import.meta.url), "utf8")
       .replaceAll("<|endoftext|>", "")]
     for (const text of texts) {
       expect(Array.from(gpt2.encode(text))).toEqual(packaged.encode(text))

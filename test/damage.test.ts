@@ -15,7 +15,7 @@ import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { readConfig } from "../src/cli/config.ts"
 import { decodeConfig } from "../src/Config.ts"
 import { DataError } from "../src/Errors.ts"
-import * as Source from "../src/Source.ts"
+import * as Source from "../src/data/Source.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-damage-"))

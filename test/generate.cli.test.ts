@@ -8,14 +8,14 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { type GenerateCommand, runGenerate } from "../src/cli/generate.ts"
-import * as Checkpoints from "../src/Checkpoints.ts"
+import * as Checkpoints from "../src/checkpoints/Checkpoints.ts"
 import * as Generate from "../src/Generate.ts"
-import { sourceHash } from "../src/Identity.ts"
+import { sourceHash } from "../src/data/Identity.ts"
 import { huggingFaceConfig, Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import { off, own, SinkConfig } from "../src/Sink.ts"
-import { bytes } from "../src/Tokenizer.ts"
+import { bytes } from "../src/data/Tokenizer.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), "memsinks-generate-"))

@@ -6,9 +6,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it, vi } from "vitest"
 import { identity, type IdentityOptions } from "../src/cli/identity.ts"
-import { contentHash } from "../src/Identity.ts"
-import type { IdentityReport } from "../src/IdentityReport.ts"
-import * as Tokenizer from "../src/Tokenizer.ts"
+import { contentHash } from "../src/data/Identity.ts"
+import type { IdentityReport } from "../src/data/IdentityReport.ts"
+import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-identity-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

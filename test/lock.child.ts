@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import { createInterface } from "node:readline"
-import * as RunLock from "../src/RunLock.ts"
+import * as RunLock from "../src/runs/RunLock.ts"
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 const next = Effect.promise(async () => (await lines.next()).value as string | undefined)

@@ -9,30 +9,26 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 
 /** From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. */
 const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
-  [
-    "pure modules",
-    new RegExp(
-      "^src/(Batch|ByteLevel|Canary|Config|Corpus|DataConfig|DataPlan|Dataset|Errors|ForeignShards|HuggingFace|Identity|IdentityReport|" +
-        "Init|Json|Mixture|ModelConfig|NearDuplicates|Normalize|Packing|Pieces|Progress|Random|Safetensors|Schedule|" +
-        "Segments|Selection|SeqTd|ShardReader|ShardWriter|Sink|Source|source/[A-Za-z0-9]+|Terminal|TextDocuments|TokenShards|Tokenize|TokenizePool|TokenizeWorker|TokenizerJson|Tokenizer|" +
-        "TrainEvent)\\.ts$"
-    )
-  ],
-  ["measures", /^src\/(Extraction|Goldfish|Membership|Metrics|Statistics|Synthetic|TextMetrics|Theory|TokenRecords)\.ts$/],
-  ["runs", /^src\/(Inspect|Otlp|Prometheus|RunLock|RunMetrics|RunRecord|Runs|TensorBoard)\.ts$/],
+  ["pure modules", /^src\/(Batch|Config|Errors|Init|Json|ModelConfig|Progress|Random|Segments|Sink|Terminal|TrainEvent)\.ts$/],
+  ["data/, formats of checkpoints", /^src\/(data\/(?!DataStream).+|checkpoints\/(HuggingFace|Safetensors|SeqTd))\.ts$/],
+  ["measures/", /^src\/measures\/(?!Record\b)[A-Za-z]+\.ts$/],
+  ["runs/", /^src\/runs\/[A-Za-z]+\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
-  ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|Gguf|LlamaCpp)\.ts$/],
+  ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|checkpoints\/(Gguf|LlamaCpp))\.ts$/],
   ["Ops", /^src\/Ops\.ts$/],
   ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
-  ["Model, DataStream, Checkpoints", /^src\/(Model|DataStream|Checkpoints)\.ts$/],
-  ["Trainer, MemoryPlan, Decode, Import, Export", /^src\/(Trainer|MemoryPlan|Decode|Generate|OpenCheckpoint|Import|Export|Record)\.ts$/],
+  ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
+  [
+    "Trainer, MemoryPlan, Decode, Import, Export",
+    /^src\/(Trainer|MemoryPlan|Decode|Generate|measures\/Record|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
+  ],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
   ["cli", /^src\/cli(\/.+)?\.ts$/]
 ]
 
 /** Files of one rank that never import each other. */
-const siblings = ["src/Model.ts", "src/DataStream.ts", "src/Checkpoints.ts"]
+const siblings = ["src/Model.ts", "src/data/DataStream.ts", "src/checkpoints/Checkpoints.ts"]
 
 /** Only these name GPU* types; all else sees tensors, kernels and programs. */
 const gpuTyped = /^src\/(gpu\/(Device|Adapter|SoftwareVulkan)|node|deno|doctor)\.ts$/
@@ -120,7 +116,7 @@ describe("imports", () => {
       }
       return seen
     }
-    for (const path of ["src/DataStream.ts", "src/Checkpoints.ts"]) {
+    for (const path of ["src/data/DataStream.ts", "src/checkpoints/Checkpoints.ts"]) {
       expect([...reachable(path, new Set())].filter((one) => one.startsWith("src/gpu/"))).toEqual([])
     }
   })

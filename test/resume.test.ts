@@ -10,7 +10,7 @@ import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { dryRun } from "../src/cli/dryRun.ts"
 import { whereOf, withResume } from "../src/cli/resume.ts"
 import { tidy } from "../src/cli/help.ts"
-import { DataConfig } from "../src/DataConfig.ts"
+import { DataConfig } from "../src/data/DataConfig.ts"
 import { makeRandomText, miniatureModel } from "./support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-resume-"))

@@ -31,7 +31,7 @@ const wordsOf = (comment: string): string =>
 const commentsBySignature = (): ReadonlyMap<string, Readonly<Record<string, string>>> => {
   const found = new Map<string, Record<string, string>>()
   const files = ["src", "pipelines"].flatMap((folder) =>
-    readdirSync(new URL(folder, root), { encoding: "utf8" }).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`))
+    readdirSync(new URL(folder, root), { encoding: "utf8", recursive: true }).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`))
   for (const file of files) {
     const source = ts.createSourceFile(file, readFileSync(new URL(file, root), "utf8"), ts.ScriptTarget.ES2022, true)
     const visit = (node: ts.Node): void => {

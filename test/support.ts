@@ -1,6 +1,6 @@
 /** Small makers shared by tests. */
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import { DataStream, type DataConfigInput } from "../src/DataStream.ts"
+import { DataStream, type DataConfigInput } from "../src/data/DataStream.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { SinkConfig } from "../src/Sink.ts"
 import type { ReferenceConfig } from "./reference/model.ts"

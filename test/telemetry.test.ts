@@ -5,10 +5,10 @@ import * as Logger from "effect/Logger"
 import { createServer, type IncomingHttpHeaders } from "node:http"
 import type { AddressInfo } from "node:net"
 import { describe, expect } from "vitest"
-import * as Otlp from "../src/Otlp.ts"
+import * as Otlp from "../src/runs/Otlp.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
-import * as Prometheus from "../src/Prometheus.ts"
-import * as RunMetrics from "../src/RunMetrics.ts"
+import * as Prometheus from "../src/runs/Prometheus.ts"
+import * as RunMetrics from "../src/runs/RunMetrics.ts"
 import { Evaluated, Saved, Started, Stepped, type TrainEvent } from "../src/TrainEvent.ts"
 
 const training = (event: TrainEvent): ProgressEvent =>

@@ -3,7 +3,7 @@ import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as Effect from "effect/Effect"
 import { writeSync } from "node:fs"
 import process from "node:process"
-import { tokenize } from "../src/Tokenize.ts"
+import { tokenize } from "../src/data/Tokenize.ts"
 
 const [out, config] = process.argv.slice(2)
 const onEvent = ({ _tag }: { readonly _tag: string }) => void writeSync(1, `${_tag}\n`)

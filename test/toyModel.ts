@@ -1,6 +1,6 @@
 /** A model that knows only the token before: small enough to sample from by brute force, and to know all about. */
 import { random, type Random } from "../src/Random.ts"
-import * as TokenRecords from "../src/TokenRecords.ts"
+import * as TokenRecords from "../src/measures/TokenRecords.ts"
 
 export interface ToyModel {
   readonly vocabSize: number

@@ -1,7 +1,7 @@
 /**
  * What every rendering of a pretraining report shows: its tables and sentences as plain values.
  */
-import { mean, variance } from "../../src/Statistics.ts"
+import { mean, variance } from "../../src/measures/Statistics.ts"
 import { count, type Span } from "../../src/Terminal.ts"
 import type { PretrainReport, SeedResult } from "../Report.ts"
 

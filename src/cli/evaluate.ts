@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
-import type { Identity } from "../Identity.ts"
+import type { Identity } from "../data/Identity.ts"
 import { hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { decodeConfig } from "../Config.ts"
-import { importModel, type ImportReport } from "../Import.ts"
+import { importModel, type ImportReport } from "../checkpoints/Import.ts"
 import { SinkConfig } from "../Sink.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"

@@ -4,7 +4,7 @@ import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { CheckpointError } from "../Errors.ts"
-import { readRecord } from "../RunRecord.ts"
+import { readRecord } from "../runs/RunRecord.ts"
 import * as Edge from "./Edge.ts"
 
 /** @effect/cli knows no option whose value may be left out: `--resume` alone stands for `--resume latest`. */

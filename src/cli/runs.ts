@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import { existsSync } from "node:fs"
 import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
-import * as Runs from "../Runs.ts"
+import * as Runs from "../runs/Runs.ts"
 import { hasColor, painter } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 

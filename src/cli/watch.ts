@@ -19,13 +19,13 @@ export const watch = (options: WatchOptions) =>
     if (endpoint === "" && Option.isNone(options.metricsPort)) {
       return { onEvent: (_: ProgressEvent) => Effect.void, layer: Layer.empty, telling }
     }
-    const { record } = yield* Effect.promise(() => import("../RunMetrics.ts"))
+    const { record } = yield* Effect.promise(() => import("../runs/RunMetrics.ts"))
     if (Option.isSome(options.metricsPort)) {
-      const { serve } = yield* Effect.promise(() => import("../Prometheus.ts"))
+      const { serve } = yield* Effect.promise(() => import("../runs/Prometheus.ts"))
       telling.push(`metrics for Prometheus: port ${yield* serve(options.metricsPort.value)}, /metrics`)
     }
     if (endpoint === "") return { onEvent: record, layer: Layer.empty, telling }
-    const { layer } = yield* Effect.promise(() => import("../Otlp.ts"))
+    const { layer } = yield* Effect.promise(() => import("../runs/Otlp.ts"))
     telling.push(`traces and metrics by OTLP: ${endpoint}`)
     return { onEvent: record, layer: layer({ endpoint, attributes: { "service.version": Edge.version } }), telling }
   })

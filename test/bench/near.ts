@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import { Buffer } from "node:buffer"
 import process from "node:process"
 import { pathToFileURL } from "node:url"
-import * as Corpus from "../../src/Corpus.ts"
+import * as Corpus from "../../src/data/Corpus.ts"
 import {
   type Bands,
   bandsFor,
@@ -17,7 +17,7 @@ import {
   makeNearIndex,
   makeSigner,
   normalize
-} from "../../src/Identity.ts"
+} from "../../src/data/Identity.ts"
 import { type Random, random } from "../../src/Random.ts"
 
 /** The Jaccard index of the shingles of two texts, exactly. */

@@ -14,7 +14,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
-import { stream } from "../../src/Source.ts"
+import { stream } from "../../src/data/Source.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const MIB = 2 ** 20

@@ -2,7 +2,7 @@
 import { IGNORE } from "../../src/Batch.ts"
 import * as Kernels from "../../src/Kernels.ts"
 import * as Ops from "../../src/Ops.ts"
-import { recordOf, type Sampling } from "../../src/TokenRecords.ts"
+import { recordOf, type Sampling } from "../../src/measures/TokenRecords.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
 export interface TokenRecordShape {

@@ -1,0 +1,270 @@
+/**
+ * A trained model for other programs: sinks switched off, or some of them kept for good, as a plain Llama. Neurons that
+ * are off are not in what is written: it has no sinks left, and less to compute.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Checkpoints from "./Checkpoints.ts"
+import { CheckpointError, type DataError } from "../Errors.ts"
+import * as Gguf from "./Gguf.ts"
+import { encode as toHalves } from "../gpu/Float16.ts"
+import * as HuggingFace from "./HuggingFace.ts"
+import { loadInitial } from "./Import.ts"
+import * as LlamaCpp from "./LlamaCpp.ts"
+import { huggingFaceConfig } from "../Model.ts"
+import { ModelConfig } from "../ModelConfig.ts"
+import * as Safetensors from "./Safetensors.ts"
+import * as Sink from "../Sink.ts"
+
+/** Which sinks the exported model keeps. */
+export type ExportSinks =
+  /** None: what all data has in common. */
+  | { readonly mode: "off" }
+  /** Those that at least one of these ids lights. */
+  | { readonly mode: "own"; readonly ids: ReadonlyArray<bigint> }
+  /** All, each at its expected value (its probability of being on), as in Sink.all. */
+  | { readonly mode: "all" }
+
+export type ExportFormat = "safetensors" | "gguf"
+
+export type ExportType = "f32" | "f16" | "q8_0"
+
+export interface ExportOptions {
+  /** `safetensors`: a folder as Hugging Face has it. `gguf`: one file for llama.cpp. */
+  readonly format: ExportFormat
+  /** Default: off. */
+  readonly sinks?: ExportSinks
+  /** Type of the weights; `q8_0` only for gguf. Norms stay f32 in gguf. Default f32. */
+  readonly dtype?: ExportType
+  /** Of the file's general.name. Default: the folder's name. */
+  readonly name?: string
+  /** Above so many bytes safetensors are split into several files with an index. Default 5 GB, as at Hugging Face. */
+  readonly maxShardBytes?: number
+}
+
+export interface ExportReport {
+  readonly path: string
+  readonly format: ExportFormat
+  readonly dtype: ExportType
+  readonly bytes: number
+  readonly parameters: number
+  /** MLP width of what was written, and of what it comes from. */
+  readonly intermediateSize: number
+  readonly from: { readonly path: string; readonly step: number | undefined; readonly intermediateSize: number }
+  readonly general: number
+  /** Sink neurons in every MLP of what was written. */
+  readonly sinks: number
+  /** Neurons of zeros added to every MLP, for a width that the format can hold. */
+  readonly padding: number
+  /** What a user should know. */
+  readonly notes: ReadonlyArray<string>
+}
+
+/** A model without sinks whose tensors are cut out when they are asked for. */
+export interface Pruned {
+  readonly config: ModelConfig
+  readonly tensors: Readonly<Record<string, LlamaCpp.LazyTensor>>
+  readonly sinks: number
+  readonly padding: number
+}
+
+const modeOf = (sinks: ExportSinks): Sink.SinkMode =>
+  sinks.mode === "own" ? { mode: "only", ids: sinks.ids } : sinks.mode === "all" ? Sink.all : Sink.off
+
+/**
+ * Keeps the neurons that are on, in their order, and multiplies columns of the down-projections where a mode scales its
+ * neurons. The result computes what the model computes in that mode; no weight changes where the scale is 1. The new
+ * width is filled up with neurons of zeros to a multiple of `multipleOf` (at least 4, which every width here is).
+ */
+export const prune = (
+  c: ModelConfig,
+  weights: Readonly<Record<string, Safetensors.HostTensor>>,
+  sinks: ExportSinks,
+  multipleOf = 4
+): Pruned => {
+  const coef = c.sinks === undefined
+    ? Float32Array.of(1)
+    : Sink.coefficients(c.sinks, c.general, modeOf(sinks), 0n)
+  const scaleOf = (neuron: number) =>
+    neuron < c.general ? coef[0] : coef[1 + Math.floor((neuron - c.general) / c.sinks!.block)]
+  const kept = Uint32Array.from({ length: c.intermediateSize }, (_, neuron) => neuron).filter((n) => scaleOf(n) !== 0)
+  const width = Math.ceil(kept.length / multipleOf) * multipleOf
+  const d = c.hiddenSize
+  const { sinks: _, ...plain } = { ...c }
+  const config = new ModelConfig({ ...plain, intermediateSize: width })
+
+  const rows = (data: Float32Array) => {
+    const out = new Float32Array(width * d)
+    kept.forEach((neuron, i) => out.set(data.subarray(neuron * d, (neuron + 1) * d), i * d))
+    return out
+  }
+  const columns = (data: Float32Array) => {
+    const out = new Float32Array(d * width)
+    for (let row = 0; row < d; row++) {
+      for (let i = 0; i < kept.length; i++) {
+        out[row * width + i] = data[row * c.intermediateSize + kept[i]] * scaleOf(kept[i])
+      }
+    }
+    return out
+  }
+  const tensors = Object.entries(weights).map(([name, { data, shape }]): [string, LlamaCpp.LazyTensor] => {
+    const values = data as Float32Array
+    if (/\.mlp\.(gate|up)_proj\.weight$/.test(name)) return [name, { shape: [width, d], data: () => rows(values) }]
+    if (name.endsWith(".mlp.down_proj.weight")) return [name, { shape: [d, width], data: () => columns(values) }]
+    return [name, { shape, data: () => values }]
+  })
+  return {
+    config,
+    tensors: Object.fromEntries(tensors),
+    sinks: kept.length - c.general,
+    padding: width - kept.length
+  }
+}
+
+/** The largest number that a type holds; infinite weights and NaNs are refused in all of them. */
+const LARGEST: Readonly<Record<ExportType, number>> = { f32: 3.5e38, f16: 65504, q8_0: 65504 * 127 }
+
+/** The first weight that a type cannot hold, in words, or undefined. */
+const unfit = (tensors: Pruned["tensors"], dtype: ExportType): string | undefined => {
+  for (const [name, { data }] of Object.entries(tensors)) {
+    const wrong = data().find((value) => !(Math.abs(value) <= LARGEST[dtype]))
+    if (wrong !== undefined) {
+      return `tensor ${name} holds ${wrong}, which ${dtype} does not: ` +
+        (Number.isFinite(wrong) ? "choose --dtype f32" : "the model has diverged, export an earlier checkpoint")
+    }
+  }
+  return undefined
+}
+
+const bytesOf = (values: Float32Array, dtype: ExportType): Uint8Array => {
+  const numbers = dtype === "f32" ? values : toHalves(values).subarray(0, values.length)
+  return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)
+}
+
+const safetensorsFiles = (
+  { config, tensors }: Pruned,
+  dtype: ExportType,
+  tokenizer: string | undefined,
+  maxShardBytes: number | undefined
+): Checkpoints.Files => {
+  const parts = Object.entries(tensors).map(([name, { data, shape }]): Safetensors.Part => ({
+    name,
+    dtype: dtype === "f32" ? "F32" : "F16",
+    shape,
+    bytes: () => bytesOf(data(), dtype)
+  }))
+  const { memsinks: _, ...plain } = huggingFaceConfig(config)
+  const special = HuggingFace.specialIds(tokenizer)
+  const json = {
+    ...plain,
+    ...special,
+    torch_dtype: dtype === "f32" ? "float32" : "float16",
+    rope_scaling: null,
+    attention_dropout: 0,
+    initializer_range: config.initializerRange ?? 0.02,
+    use_cache: true
+  }
+  return [
+    ["config.json", Checkpoints.utf8(`${JSON.stringify(json, null, 2)}\n`)],
+    ...Safetensors.shards(parts, "model", maxShardBytes),
+    ...(tokenizer === undefined ? [] : [["tokenizer.json", Checkpoints.utf8(tokenizer)] as const]),
+    ...HuggingFace.companions(config.maxPositionEmbeddings, tokenizer).map(([file, text]) =>
+      [file, Checkpoints.utf8(text)] as const
+    )
+  ]
+}
+
+const ggufFile = (
+  { config, tensors }: Pruned,
+  dtype: ExportType,
+  name: string,
+  tokenizer: string,
+  path: string
+): Effect.Effect<{ readonly file: Safetensors.Encoded; readonly notes: ReadonlyArray<string> }, CheckpointError> =>
+  Effect.try({
+    try: () => {
+      const type = ({ f32: "F32", f16: "F16", q8_0: "Q8_0" } as const)[dtype]
+      const { metadata, notes } = LlamaCpp.tokenizerMetadata(tokenizer, config.vocabSize)
+      const list = LlamaCpp.tensors(config, tensors, type)
+      const wider = list.filter((tensor) => tensor.shape.length > 1 && tensor.type !== type).length
+      return {
+        file: Gguf.encode([...LlamaCpp.modelMetadata(config, name, type), ...metadata], list),
+        notes: wider === 0 ? notes : [
+          ...notes,
+          `${wider} of ${list.length} tensors have rows that are no multiple of ${Gguf.BLOCK}: they are f16, not q8_0`
+        ]
+      }
+    },
+    catch: (cause) =>
+      new CheckpointError({
+        reason: "Mismatch",
+        path,
+        detail: `the tokenizer cannot be written as GGUF: ${(cause as Error).message}. ` +
+          "Export --format safetensors instead"
+      })
+  })
+
+/**
+ * Reads a checkpoint (a run's folder, one of its steps, an imported or plain Llama) and writes it as a plain Llama to
+ * `out`, which must not exist. Fails with `CheckpointError` where the checkpoint is damaged, a weight or the tokenizer
+ * does not fit the format, or the disk does not take it; then nothing is left at `out`.
+ */
+export const exportModel = (
+  checkpoint: string,
+  out: string,
+  options: ExportOptions
+): Effect.Effect<ExportReport, CheckpointError | DataError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    const { dtype = "f32", format, sinks = { mode: "off" } } = options
+    const refuse = (detail: string) => new CheckpointError({ reason: "Mismatch", path: checkpoint, detail })
+    if (format === "safetensors" && dtype === "q8_0") {
+      return yield* refuse("safetensors have no q8_0: choose --dtype f32 or f16, or --format gguf")
+    }
+    if (sinks.mode === "own" && sinks.ids.length === 0) {
+      return yield* refuse("--sinks own keeps the sinks of ids: give them, as in --ids 1,2")
+    }
+    const from = yield* loadInitial(checkpoint)
+    if (sinks.mode === "own" && from.config.sinks === undefined) {
+      return yield* refuse("the model has no sinks: leave out --sinks")
+    }
+    const pruned = prune(from.config, from.tensors, sinks, dtype === "q8_0" ? Gguf.BLOCK : 4)
+    const detail = unfit(pruned.tensors, dtype)
+    if (detail !== undefined) return yield* refuse(detail)
+    const notes: Array<string> = []
+    if (pruned.padding > 0) {
+      notes.push(`every MLP got ${pruned.padding} neurons of zeros: ${dtype} needs a width that is a multiple of ` +
+        `${dtype === "q8_0" ? Gguf.BLOCK : 4}`)
+    }
+    let path: string
+    let bytes: number
+    if (format === "safetensors") {
+      const files = safetensorsFiles(pruned, dtype, from.tokenizer, options.maxShardBytes)
+      if (from.tokenizer === undefined) notes.push("the checkpoint has no tokenizer: the folder has none either")
+      path = yield* Checkpoints.writeNew(out, files)
+      bytes = files.reduce((sum, [, file]) => sum + file.byteLength, 0)
+    } else {
+      if (from.tokenizer === undefined) {
+        return yield* refuse("the checkpoint has no tokenizer.json, which GGUF must contain: put it beside config.json")
+      }
+      const name = options.name ?? paths.basename(out).replace(/\.gguf$/, "")
+      const gguf = yield* ggufFile(pruned, dtype, name, from.tokenizer, checkpoint)
+      notes.push(...gguf.notes)
+      path = yield* Checkpoints.writeNew(out, gguf.file)
+      bytes = gguf.file.byteLength
+    }
+    return {
+      path,
+      format,
+      dtype,
+      bytes,
+      parameters: pruned.config.numParameters,
+      intermediateSize: pruned.config.intermediateSize,
+      from: { path: from.path, step: from.step, intermediateSize: from.config.intermediateSize },
+      general: from.config.general,
+      sinks: pruned.sinks,
+      padding: pruned.padding,
+      notes
+    }
+  })

@@ -1,0 +1,357 @@
+/**
+ * Models made elsewhere: a Llama as Hugging Face has it becomes a checkpoint here, with a fresh pool of sinks if wanted,
+ * so that pretraining goes on from it; a model of the reference implementation comes with the sinks it has.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import { parse as parseYaml } from "yaml"
+import * as Checkpoints from "./Checkpoints.ts"
+import { decodeConfig } from "../Config.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
+import { modelConfigOf } from "./HuggingFace.ts"
+import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
+import { ModelConfig } from "../ModelConfig.ts"
+import type { HostTensor } from "./Safetensors.ts"
+import * as Safetensors from "./Safetensors.ts"
+import { fromLitgpt, isLitgpt } from "./SeqTd.ts"
+import type { SinkConfig } from "../Sink.ts"
+
+type Tensors = Readonly<Record<string, HostTensor>>
+
+/** A model to start from, with its weights on the host. */
+export interface InitialModel {
+  readonly config: ModelConfig
+  /** Under Hugging Face's names, f32, exactly those that `config` asks for: what `Model.importTensors` takes. */
+  readonly tensors: Tensors
+  /** The text of its `tokenizer.json`. */
+  readonly tokenizer: string | undefined
+  /** The folder that it was read from, and the step it was saved at; a foreign one has none. */
+  readonly path: string
+  readonly step: number | undefined
+  /** What a user should know about it. */
+  readonly notes: ReadonlyArray<string>
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Reading
+
+/** Names and shapes of a model's tensors, one by one, since a damaged config may ask for any number of them. */
+function* shapesOf(c: ModelConfig): Generator<readonly [name: string, shape: ReadonlyArray<number>]> {
+  const d = c.hiddenSize
+  const q = c.numAttentionHeads * c.headSize
+  const kv = c.kvHeads * c.headSize
+  yield ["model.embed_tokens.weight", [c.vocabSize, d]]
+  for (let i = 0; i < c.numHiddenLayers; i++) {
+    const at = `model.layers.${i}`
+    yield [`${at}.input_layernorm.weight`, [d]]
+    yield [`${at}.self_attn.q_proj.weight`, [q, d]]
+    yield [`${at}.self_attn.k_proj.weight`, [kv, d]]
+    yield [`${at}.self_attn.v_proj.weight`, [kv, d]]
+    yield [`${at}.self_attn.o_proj.weight`, [d, q]]
+    yield [`${at}.post_attention_layernorm.weight`, [d]]
+    yield [`${at}.mlp.gate_proj.weight`, [c.intermediateSize, d]]
+    yield [`${at}.mlp.up_proj.weight`, [c.intermediateSize, d]]
+    yield [`${at}.mlp.down_proj.weight`, [d, c.intermediateSize]]
+  }
+  yield ["model.norm.weight", [d]]
+  if (!c.tieWordEmbeddings) yield ["lm_head.weight", [c.vocabSize, d]]
+}
+
+const sameNumbers = (a: HostTensor, b: HostTensor): boolean =>
+  a.data.length === b.data.length && a.data.every((value, i) => value === b.data[i])
+
+/** Tables that older files hold and that are computed here. */
+const computed = /\.rotary_emb\.inv_freq$/
+
+/** The tensors that a config asks for, all of them and no others. Fails with `CheckpointError` Mismatch. */
+const checked = (c: ModelConfig, tensors: Tensors, path: string): Effect.Effect<Tensors, CheckpointError> => {
+  const mismatch = (detail: string) => Effect.fail(new CheckpointError({ reason: "Mismatch", path, detail }))
+  const wanted: Array<readonly [string, HostTensor]> = []
+  for (const [name, shape] of shapesOf(c)) {
+    const got = Object.hasOwn(tensors, name) ? tensors[name] : undefined
+    if (got === undefined) return mismatch(`tensor ${name} is missing`)
+    if (got.shape.join() !== shape.join()) {
+      return mismatch(`tensor ${name} is [${got.shape.join(", ")}], the model's config asks for [${shape.join(", ")}]`)
+    }
+    if (!(got.data instanceof Float32Array)) return mismatch(`tensor ${name} holds whole numbers, not weights`)
+    wanted.push([name, got])
+  }
+  const names = new Set(wanted.map(([name]) => name))
+  for (const [name, tensor] of Object.entries(tensors)) {
+    if (names.has(name) || computed.test(name)) continue
+    if (name === "lm_head.weight") {
+      if (sameNumbers(tensor, tensors["model.embed_tokens.weight"])) continue
+      return mismatch("lm_head.weight differs from the embedding, but config.json has tie_word_embeddings true")
+    }
+    return mismatch(`tensor ${name} is in the file, but a Llama of this config has no such tensor`)
+  }
+  return Effect.succeed(Object.fromEntries(wanted))
+}
+
+/** A file's text, or undefined where there is no such file. */
+const textOf = Effect.fnUntraced(function*(path: string) {
+  const fs = yield* FileSystem.FileSystem
+  if (!(yield* Effect.mapError(fs.exists(path), Safetensors.unreadable(path)))) return undefined
+  const bytes = yield* Effect.mapError(fs.readFile(path), Safetensors.unreadable(path))
+  return yield* Effect.try({
+    try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes),
+    catch: () => new CheckpointError({ reason: "Corrupt", path, detail: "is not UTF-8 text" })
+  })
+})
+
+const jsonOf = Effect.fnUntraced(function*(path: string) {
+  const text = yield* textOf(path)
+  if (text === undefined) return undefined
+  return yield* Effect.try({
+    try: () => JSON.parse(text) as unknown,
+    catch: (cause) =>
+      new CheckpointError({ reason: "Corrupt", path, detail: `is not JSON: ${(cause as Error).message}` })
+  })
+})
+
+/** The tensors of a folder: `<stem>.safetensors`, or the files that `<stem>.safetensors.index.json` names. */
+const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArray<string>) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const names = yield* Effect.mapError(fs.readDirectory(folder), Safetensors.unreadable(folder))
+  for (const stem of stems) {
+    const whole = `${stem}.safetensors`
+    if (names.includes(whole)) return yield* Safetensors.read(paths.join(folder, whole))
+    if (!names.includes(`${whole}.index.json`)) continue
+    const path = paths.join(folder, `${whole}.index.json`)
+    const index = yield* jsonOf(path)
+    return yield* Safetensors.readShards(index, path, (file) => Safetensors.read(paths.join(folder, file)))
+  }
+  const pickled = names.find((name) => /\.(pth|pt|bin|ckpt)$/.test(name))
+  const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` + (pickled === undefined
+    ? "Put the weights there as safetensors"
+    : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
+      `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
+      `weights_only=True)${stems[0] === "model" ? "" : "[\"model\"]"}.items()}, "${stems[0]}.safetensors")`)
+  return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
+})
+
+/** A Llama as Hugging Face has it: `config.json`, safetensors, and `tokenizer.json` where there is one. */
+const readLlama = Effect.fnUntraced(function*(folder: string, path: string, json: unknown) {
+  const paths = yield* Path.Path
+  const config = yield* modelConfigOf(json, path)
+  const tensors = yield* checked(config, yield* tensorsOf(folder, ["model"]), folder)
+  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
+  return { config, tensors, tokenizer, path: folder, step: undefined, notes: [] } satisfies InitialModel
+})
+
+/** A model of the reference implementation, under litgpt's names. */
+const readLitgpt = Effect.fnUntraced(function*(
+  folder: string,
+  path: string,
+  json: Readonly<Record<string, unknown>>,
+  idBits: 32 | 64 | undefined
+) {
+  const paths = yield* Path.Path
+  const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+  const given = yield* tensorsOf(folder, ["lit_model", "model"])
+  const { notes, ...found } = yield* Effect.try({
+    try: () => fromLitgpt(json, given, idBits),
+    catch: (cause) => mismatch((cause as Error).message)
+  })
+  const config = yield* Effect.mapError(
+    decodeConfig(ModelConfig, found.config),
+    (error) => mismatch(error.detail.replace(/^the configuration has/, "describes a model with"))
+  )
+  const tensors = yield* checked(config, found.tensors, folder)
+  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
+  return { config, tensors, tokenizer, path: folder, step: undefined, notes } satisfies InitialModel
+})
+
+const yamlOf = Effect.fnUntraced(function*(path: string) {
+  const text = yield* textOf(path)
+  return yield* Effect.try({
+    // no aliases: a small file could stand for a huge one
+    try: () => parseYaml(text ?? "", { maxAliasCount: 0 }) as unknown,
+    catch: (cause) =>
+      new CheckpointError({ reason: "Corrupt", path, detail: `is not YAML: ${(cause as Error).message.split("\n")[0]}` })
+  })
+})
+
+const readForeign = Effect.fnUntraced(function*(
+  folder: string,
+  names: ReadonlyArray<string>,
+  idBits: 32 | 64 | undefined
+) {
+  const paths = yield* Path.Path
+  const file = ["model_config.yaml", "lit_config.json", "config.json"].find((name) => names.includes(name))
+  if (file === undefined) {
+    const detail = "holds no model: neither a checkpoint of a run (manifest.json), nor a Llama (config.json), " +
+      "nor one of SeqTD (model_config.yaml)"
+    return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
+  }
+  const path = paths.join(folder, file)
+  const json = file.endsWith(".yaml") ? yield* yamlOf(path) : yield* jsonOf(path)
+  return isLitgpt(json) ? yield* readLitgpt(folder, path, json, idBits) : yield* readLlama(folder, path, json)
+})
+
+/** The folder of the only model that a comparison has trained, as `seed-1/sinks`; the folder itself where it is none. */
+const onlyModel = Effect.fnUntraced(function*(folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const list = (path: string) => Effect.orElseSucceed(fs.readDirectory(path), (): Array<string> => [])
+  const hasSteps = (names: ReadonlyArray<string>) => names.some((name) => /^step-\d/.test(name))
+  const names = yield* list(folder)
+  if (!names.includes("run.json") || hasSteps(names)) return folder
+  const models: Array<string> = []
+  for (const seed of names.filter((name) => /^seed-\d+$/.test(name)).sort()) {
+    for (const arm of (yield* list(paths.join(folder, seed))).sort()) {
+      const path = paths.join(folder, seed, arm)
+      if (hasSteps(yield* list(path))) models.push(path)
+    }
+  }
+  if (models.length > 1) {
+    const detail = `is a run of ${models.length} models: give the folder of one of them, ${models.join(", ")}`
+    return yield* new CheckpointError({ reason: "Mismatch", path: folder, detail })
+  }
+  return models[0] ?? folder
+})
+
+/**
+ * Reads a model to start from, or to export: the folder of a run (its latest checkpoint), of one checkpoint, of an
+ * imported model, of a plain Llama with `config.json` and safetensors, or of a SeqTD model with `model_config.yaml` (ids
+ * multiplied at `idBits`, default 64). Whatever has a manifest is verified by it.
+ * Fails with `CheckpointError`: Missing, Corrupt, or Mismatch where it is no model that can be computed here.
+ */
+export const loadInitial = (
+  path: string,
+  options: { readonly idBits?: 32 | 64 } = {}
+): Effect.Effect<InitialModel, CheckpointError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const paths = yield* Path.Path
+    const folder = yield* onlyModel(paths.resolve(path))
+    const names = yield* Effect.mapError(fs.readDirectory(folder), (cause) =>
+      Safetensors.unreadable(folder)(cause).reason === "Missing"
+        ? new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })
+        : Safetensors.unreadable(folder)(cause))
+    if (!names.includes("manifest.json") && !names.some((name) => /^step-\d/.test(name))) {
+      return yield* readForeign(folder, names, options.idBits)
+    }
+    const saved = yield* Checkpoints.loadModel(folder)
+    const config = yield* modelConfigOf(saved.config, paths.join(saved.path, "config.json"))
+    return {
+      config,
+      tensors: yield* checked(config, saved.model, saved.path),
+      tokenizer: saved.tokenizer,
+      path: saved.path,
+      step: saved.step,
+      notes: []
+    }
+  })
+
+// ---------------------------------------------------------------------------------------------------------------
+// A fresh pool
+
+/**
+ * The same model with a pool of sinks: its neurons are the general ones. The sinks' gates and ups start as in a new
+ * model; their downs start at 0. So with sinks off, and with any of them on, the model computes at first exactly what it
+ * did, and the first step moves the downs, the next all three.
+ */
+export const withSinks = (
+  c: ModelConfig,
+  tensors: Tensors,
+  sinks: SinkConfig,
+  seed = 0
+): Effect.Effect<{ readonly config: ModelConfig; readonly tensors: Tensors }, DataError> =>
+  Effect.gen(function*() {
+    if (sinks.problem !== undefined) return yield* new DataError({ detail: sinks.problem })
+    const width = c.intermediateSize
+    const config = yield* decodeConfig(ModelConfig, { ...c, intermediateSize: width + sinks.pool, sinks: { ...sinks } })
+    const d = c.hiddenSize
+    const out: Record<string, HostTensor> = { ...tensors }
+    for (const parameter of listParameters(parametersOf(config))) {
+      if (parameter.name.endsWith(".gateUp")) {
+        for (const [name, fresh] of toHuggingFace(config, parameter.name, initialValue(config, parameter, seed))) {
+          ;(fresh.data as Float32Array).set(tensors[name].data as Float32Array)
+          out[name] = fresh
+        }
+      } else if (parameter.name.endsWith(".down")) {
+        const name = `model.${parameter.name.replace(/down$/, "mlp.down_proj.weight")}`
+        const data = new Float32Array(d * config.intermediateSize)
+        const old = tensors[name].data as Float32Array
+        for (let row = 0; row < d; row++) {
+          data.set(old.subarray(row * width, (row + 1) * width), row * config.intermediateSize)
+        }
+        out[name] = { shape: [d, config.intermediateSize], data }
+      }
+    }
+    return { config, tensors: out }
+  })
+
+/** What `importModel` may be told. */
+export interface ImportOptions {
+  /** A fresh pool; none: the model stays a standard one. */
+  readonly sinks?: SinkConfig
+  /** Of the fresh sinks. Default 0. */
+  readonly seed?: number
+  /** Of a SeqTD model: the width at which ids were multiplied. Default 64. */
+  readonly idBits?: 32 | 64
+  readonly maxShardBytes?: number
+}
+
+/** What was imported. */
+export interface ImportReport {
+  readonly path: string
+  readonly from: string
+  readonly parameters: number
+  readonly layers: number
+  readonly hiddenSize: number
+  /** Neurons of every MLP that are always on, and sinks. */
+  readonly general: number
+  readonly pool: number
+  readonly active: number
+  readonly tokenizer: boolean
+  /** What a user should know. */
+  readonly notes: ReadonlyArray<string>
+}
+
+/**
+ * Reads a model made elsewhere and writes it to `out`, which must not exist, as a checkpoint to go on from (`initialFrom`
+ * of a pretraining configuration). `tokenizer.json` goes along. Fails with `CheckpointError` where the model is damaged
+ * or is none that can be computed here, and with `DataError` where the pool does not fit it.
+ */
+export const importModel = (
+  from: string,
+  out: string,
+  options: ImportOptions = {}
+): Effect.Effect<ImportReport, CheckpointError | DataError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const initial = yield* loadInitial(from, options.idBits === undefined ? {} : { idBits: options.idBits })
+    if (options.sinks !== undefined && initial.config.sinks !== undefined) {
+      const detail = `has a pool of ${initial.config.pool} sinks already: import it without --pool`
+      return yield* new CheckpointError({ reason: "Mismatch", path: initial.path, detail })
+    }
+    const { config, tensors } = options.sinks === undefined
+      ? initial
+      : yield* withSinks(initial.config, initial.tensors, options.sinks, options.seed)
+    const path = yield* Checkpoints.saveModel(
+      out,
+      { config: huggingFaceConfig(config), model: tensors, tokenizer: initial.tokenizer },
+      options.maxShardBytes
+    )
+    return {
+      path,
+      from: initial.path,
+      parameters: config.numParameters,
+      layers: config.numHiddenLayers,
+      hiddenSize: config.hiddenSize,
+      general: config.general,
+      pool: config.pool,
+      active: config.sinks?.active ?? 0,
+      tokenizer: initial.tokenizer !== undefined,
+      notes: [
+        ...initial.notes,
+        ...(options.sinks === undefined
+          ? []
+          : ["the sinks' down-projections start at 0: with sinks off or on, the model computes at first what it did"]),
+        ...(initial.tokenizer === undefined ? ["there is no tokenizer.json: none goes along"] : [])
+      ]
+    }
+  })

@@ -1,0 +1,144 @@
+/** Parquet, a page at a time, and of its columns only those that are asked for. */
+import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
+import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { because, dataError as fail, DataError } from "../../Errors.ts"
+import { type Document, some, type SourceFile, unreadable } from "./Files.ts"
+import type { ReadBytes } from "./ParquetPages.ts"
+import { documentOf, type Fields } from "./Records.ts"
+
+/**
+ * Offsets come out of the file itself: what lies beyond its end is damage, not a reason to ask for memory. Reads at
+ * once: of promises that fail together the decoder leaves some unhandled.
+ */
+const bytesOf = (handle: number, size: number): ReadBytes => (start, end) => {
+  if (!(start >= 0 && end >= start && end <= size)) {
+    throw new Error(`it speaks of bytes ${start} to ${end} and has ${size}: the file is damaged`)
+  }
+  const bytes = new Uint8Array(end - start)
+  for (let at = 0; at < bytes.length;) {
+    const read = readSync(handle, bytes, at, bytes.length - at, start + at)
+    if (read === 0) throw new Error(`it ends at byte ${start + at}: was it changed?`)
+    at += read
+  }
+  return bytes
+}
+
+/** The columns that fields lie in: `a.b` in `b`'s or, where there is none of that name, in `a`. */
+const columnsOf = (children: ReadonlyArray<SchemaTree>, fields: Fields): ReadonlyArray<SchemaTree> => {
+  const find = (name: string) => children.find(({ element }) => element.name === name)
+  const wanted = [fields.textField, fields.idField, fields.sourceField].flatMap((field) =>
+    field === undefined ? [] : find(field) ?? find(field.split(".")[0]) ?? []
+  )
+  return [...new Set(wanted)]
+}
+
+const isFlat = ({ children, element }: SchemaTree): boolean =>
+  children.length === 0 && element.repetition_type !== "REPEATED"
+
+/** Values of a column, the next of which is at a place in what was read. */
+interface Cursor {
+  readonly name: string
+  readonly pages: Iterator<DecodedArray>
+  page: DecodedArray
+  at: number
+}
+
+/** Reads the documents of a Parquet file in the order of its rows. */
+export async function* parquetDocuments(
+  path: string,
+  file: SourceFile,
+  fields: Fields
+): AsyncGenerator<Array<Document>> {
+  const { label } = file
+  const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import("hyparquet")
+  const { compressors } = await import("hyparquet-compressors")
+  const { pagesOf, parsers } = await import("./ParquetPages.ts")
+
+  let handle: number
+  try {
+    handle = openSync(path, "r")
+  } catch (cause) {
+    throw unreadable(label, cause)
+  }
+  let before = 0
+  const damaged = (cause: unknown, where: string): DataError =>
+    cause instanceof DataError ? cause : fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
+  try {
+    const { size } = fstatSync(handle)
+    const read = bytesOf(handle, size)
+    const buffer = { byteLength: size, slice: (start: number, end = size) => read(start, end).buffer }
+    let metadata: FileMetaData
+    let tree: SchemaTree
+    try {
+      metadata = await parquetMetadataAsync(buffer)
+      tree = parquetSchema(metadata)
+    } catch (cause) {
+      throw damaged(cause, "")
+    }
+    const columns = columnsOf(tree.children, fields)
+    const names = tree.children.map(({ element }) => element.name)
+    const isThere = (field: string): boolean =>
+      columns.some(({ element: { name } }) => field === name || field.startsWith(`${name}.`))
+    for (const field of [fields.textField, fields.sourceField]) {
+      if (field !== undefined && !isThere(field)) {
+        throw fail(label, `has no column "${field}"; it has: ${some(names, 20) || "none"}`)
+      }
+    }
+
+    /** Columns inside others are decoded for a group of rows at once: they are rare, and small. */
+    const nested = function*(name: string, records: ReadonlyArray<Record<string, unknown>>): Generator<DecodedArray> {
+      yield records.map((record) => record[name])
+    }
+    for (const group of metadata.row_groups) {
+      const rows = Number(group.num_rows)
+      const cursors: Array<Cursor> = []
+      let row = 0
+      try {
+        for (const column of columns) {
+          const { name } = column.element
+          const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema[0] === name)?.meta_data
+          if (chunk === undefined) throw new Error(`a group of rows has no column "${name}"`)
+          const pages = isFlat(column)
+            ? pagesOf(read, chunk, [tree, column], rows, compressors)
+            : nested(
+              name,
+              await parquetReadObjects({
+                file: buffer,
+                metadata,
+                columns: [name],
+                compressors,
+                parsers,
+                rowStart: before,
+                rowEnd: before + rows
+              })
+            )
+          cursors.push({ name, pages, page: [], at: 0 })
+        }
+        while (row < rows) {
+          let count = rows - row
+          for (const cursor of cursors) {
+            if (cursor.at === cursor.page.length) {
+              cursor.page = cursor.pages.next().value ?? []
+              cursor.at = 0
+              if (cursor.page.length === 0) throw new Error(`the column "${cursor.name}" has ${row} of ${rows} rows`)
+            }
+            count = Math.min(count, cursor.page.length - cursor.at)
+          }
+          const documents: Array<Document> = []
+          for (let i = 0; i < count; i++) {
+            const record = Object.fromEntries(cursors.map(({ at, name, page }) => [name, page[at + i] ?? null]))
+            documents.push(documentOf(record, fields, file, "row", before + row + i + 1))
+          }
+          for (const cursor of cursors) cursor.at += count
+          row += count
+          yield documents
+        }
+      } catch (cause) {
+        throw damaged(cause, `row ${before + row + 1}: `)
+      }
+      before += rows
+    }
+  } finally {
+    closeSync(handle)
+  }
+}

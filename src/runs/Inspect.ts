@@ -1,0 +1,125 @@
+/**
+ * What a checkpoint holds, from its small files and the headers of its large ones: no tensor is read.
+ */
+import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import { join } from "node:path"
+import { because, CheckpointError } from "../Errors.ts"
+import { isObject, type Json } from "../Json.ts"
+
+/** A tensor as the header of its file names it. */
+export interface TensorInfo {
+  readonly name: string
+  readonly dtype: string
+  readonly shape: ReadonlyArray<number>
+  readonly bytes: number
+}
+
+/** What `inspect` finds in a checkpoint's folder. */
+export interface CheckpointInfo {
+  readonly path: string
+  readonly step: number
+  /** Of the whole run; undefined for a model that no run here has trained. */
+  readonly steps?: number
+  /** Validation loss it was saved with. */
+  readonly loss?: number
+  /** Where in the data it stands: the epoch, and batches of it that were taken. */
+  readonly cursor?: { readonly epoch: number; readonly batch: number }
+  /** `config.json`: Hugging Face's names and the `memsinks` block. */
+  readonly config: Readonly<Record<string, unknown>>
+  /** How it was trained: `config` of trainer_state.json. */
+  readonly training?: Readonly<Record<string, unknown>>
+  readonly parameters: number
+  readonly tensors: ReadonlyArray<TensorInfo>
+  readonly optimizer: { readonly tensors: number; readonly bytes: number }
+  readonly files: ReadonlyArray<{ readonly name: string; readonly bytes: number }>
+}
+
+const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
+
+const readJson = (path: string): Json => {
+  let value: unknown
+  try {
+    value = JSON.parse(fs.readFileSync(path, "utf8"))
+  } catch (cause) {
+    throw corrupt(path, `is not JSON: ${because(cause)}`)
+  }
+  if (!isObject(value)) throw corrupt(path, "holds no JSON object")
+  return value
+}
+
+const largestHeader = 100_000_000
+
+/** The tensors of a safetensors file, in the order of the file. */
+const readHeader = (path: string): ReadonlyArray<TensorInfo> => {
+  const file = fs.openSync(path, "r")
+  try {
+    const { size } = fs.fstatSync(file)
+    const length = new DataView(new ArrayBuffer(8))
+    const got = fs.readSync(file, length, 0, 8, 0)
+    const bytes = got < 8 ? 0 : Number(length.getBigUint64(0, true))
+    if (bytes < 2 || bytes > Math.min(largestHeader, size - 8)) throw corrupt(path, "does not begin with a safetensors header")
+    const text = new Uint8Array(bytes)
+    fs.readSync(file, text, 0, bytes, 8)
+    const header = JSON.parse(new TextDecoder().decode(text)) as unknown
+    if (!isObject(header)) throw corrupt(path, "has a header that is no JSON object")
+    return Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, entry]) => {
+      const { data_offsets: span, dtype, shape } = Object(entry) as Json
+      if (!Array.isArray(span) || !Array.isArray(shape) || typeof dtype !== "string") {
+        throw corrupt(path, `its header does not describe ${name}`)
+      }
+      return { name, dtype, shape: shape.map(Number), bytes: Number(span[1]) - Number(span[0]) }
+    })
+  } catch (cause) {
+    throw cause instanceof CheckpointError ? cause : corrupt(path, `its header cannot be read: ${because(cause)}`)
+  } finally {
+    fs.closeSync(file)
+  }
+}
+
+const inspectSync = (path: string): CheckpointInfo => {
+  let names: ReadonlyArray<string>
+  try {
+    names = fs.readdirSync(path)
+  } catch (cause) {
+    throw new CheckpointError({ reason: "Missing", path, detail: `cannot be read: ${because(cause)}` })
+  }
+  const headers = (stem: string) =>
+    names.filter((name) => new RegExp(`^${stem}(-\\d+-of-\\d+)?\\.safetensors$`).test(name)).sort()
+      .flatMap((name) => readHeader(join(path, name)))
+  const model = headers("model")
+  if (!names.includes("config.json") || model.length === 0) {
+    const detail = "is neither a run nor a checkpoint: expected run.json, or config.json and model.safetensors"
+    throw new CheckpointError({ reason: "Missing", path, detail })
+  }
+  const optimizer = headers("optimizer")
+  const manifest = names.includes("manifest.json") ? readJson(join(path, "manifest.json")) : {}
+  const state = names.includes("trainer_state.json") ? readJson(join(path, "trainer_state.json")) : {}
+  const number = (value: unknown) => typeof value === "number" ? value : undefined
+  const [steps, loss] = [number(state["steps"]), number(manifest["loss"])]
+  const cursor = isObject(state["cursor"]) ? state["cursor"] : undefined
+  const training = isObject(state["config"]) ? state["config"] : undefined
+  return {
+    path,
+    step: number(state["step"]) ?? number(manifest["step"]) ?? 0,
+    ...(steps === undefined ? {} : { steps }),
+    ...(loss === undefined ? {} : { loss }),
+    ...(cursor === undefined ? {} : { cursor: { epoch: Number(cursor["epoch"]), batch: Number(cursor["batch"]) } }),
+    config: readJson(join(path, "config.json")),
+    ...(training === undefined ? {} : { training }),
+    parameters: model.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+    tensors: model,
+    optimizer: { tensors: optimizer.length, bytes: optimizer.reduce((sum, { bytes }) => sum + bytes, 0) },
+    files: names.map((name) => ({ name, bytes: fs.statSync(join(path, name)).size }))
+  }
+}
+
+/**
+ * What the checkpoint in a folder holds. Fails with CheckpointError Missing where it is none, and Corrupt where a header
+ * or a JSON file is damaged; numbers are not verified (`loadFolder` does that).
+ */
+export const inspectCheckpoint = (path: string): Effect.Effect<CheckpointInfo, CheckpointError> =>
+  Effect.try({
+    try: () => inspectSync(path),
+    catch: (cause) => cause instanceof CheckpointError ? cause : corrupt(path, because(cause))
+  })

@@ -1,0 +1,136 @@
+/**
+ * What a run says of itself in its folder: `run.json` for programs, and `config.resolved.yaml` to look at and to run
+ * again. Events are in metrics.jsonl, weights in checkpoints.
+ */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { execFileSync } from "node:child_process"
+import * as fs from "node:fs"
+import { join } from "node:path"
+import { stringify } from "yaml"
+import { CheckpointError } from "../Errors.ts"
+
+/** `running` is what a process that was killed leaves behind, too: see RunLock. */
+export type RunState = "running" | "finished" | "interrupted" | "failed"
+
+/** The content of `run.json`. Fields of this program's own besides are kept. */
+export interface RunRecord {
+  /** The pipeline, e.g. `pretrain`. */
+  readonly kind: string
+  readonly state: RunState
+  /** ISO 8601; when it was begun first, each time it was resumed, and when it ended last. */
+  readonly started: string
+  readonly resumed?: ReadonlyArray<string>
+  readonly finished?: string
+  /** What it failed with. */
+  readonly error?: string
+  /** Versions of memsinks, the runtime, and the WebGPU library. */
+  readonly versions: Readonly<Record<string, string>>
+  /** Commit of the working folder, where that is in a git repository; `dirty`: tracked files had been changed. */
+  readonly git?: { readonly sha: string; readonly dirty: boolean }
+  readonly adapter?: string
+  readonly seeds?: ReadonlyArray<number>
+  /** Models that are trained for each seed. */
+  readonly arms?: ReadonlyArray<string>
+  /** The encoded configuration. */
+  readonly config: unknown
+}
+
+export const recordFile = "run.json"
+export const configFile = "config.resolved.yaml"
+
+const git = (): RunRecord["git"] => {
+  const ask = (...args: ReadonlyArray<string>) =>
+    execFileSync("git", args, { encoding: "utf8", timeout: 5000, stdio: ["ignore", "pipe", "ignore"] }).trim()
+  try {
+    return { sha: ask("rev-parse", "HEAD"), dirty: ask("status", "--porcelain", "--untracked-files=no") !== "" }
+  } catch {
+    return undefined
+  }
+}
+
+/** Under a temporary name first, so that nobody ever reads half of it. */
+const write = (file: string, text: string): void => {
+  const temporary = `${file}.tmp`
+  fs.writeFileSync(temporary, text, { flush: true })
+  fs.renameSync(temporary, file)
+}
+
+const writeJson = (file: string, value: unknown) => write(file, `${JSON.stringify(value, undefined, 2)}\n`)
+
+/** The record in a run's folder; undefined where there is none that can be read. */
+export const readRecord = (folder: string): RunRecord | undefined => {
+  try {
+    const found = JSON.parse(fs.readFileSync(join(folder, recordFile), "utf8")) as Partial<RunRecord> | null
+    return typeof found?.kind === "string" ? found as RunRecord : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** A run that is being recorded. */
+export interface Recording {
+  /** Add what is known only later. */
+  readonly note: (fields: Pick<RunRecord, "adapter">) => Effect.Effect<void>
+  /** Record what became of the run. */
+  readonly end: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
+}
+
+const reasonOf = (cause: Cause.Cause<unknown>): string => {
+  const error = Cause.squash(cause)
+  return error instanceof Error ? error.message : String(error)
+}
+
+/**
+ * Record that a run begins in its folder, which must exist, or goes on there: then what was recorded at its beginning
+ * stays. Fails with CheckpointError Write where nothing can be written; later records that cannot be written are logged.
+ */
+export const begin = (
+  folder: string,
+  run: Pick<RunRecord, "kind" | "versions" | "config" | "seeds" | "arms">,
+  now: () => Date = () => new Date()
+): Effect.Effect<Recording, CheckpointError> =>
+  Effect.gen(function*() {
+    const file = join(folder, recordFile)
+    const before = readRecord(folder)
+    const { config: _config, error: _error, finished: _finished, ...kept } = before ?? ({} as Partial<RunRecord>)
+    const time = now().toISOString()
+    const commit = git()
+    let record: RunRecord = {
+      started: time,
+      ...kept,
+      state: "running",
+      ...(commit === undefined ? {} : { git: commit }),
+      ...run,
+      ...(before === undefined ? {} : { resumed: [...kept.resumed ?? [], time] })
+    }
+    yield* Effect.try({
+      try: () => {
+        const header = "# Everything this run depends on. To run it again: memsinks pretrain --config <this file>\n"
+        writeJson(file, record)
+        write(join(folder, configFile), header + stringify(run.config))
+      },
+      catch: (cause) =>
+        new CheckpointError({
+          reason: "Write",
+          path: file,
+          detail: `cannot be written: ${(cause as Error).message}. Choose another folder with --out-dir`
+        })
+    })
+    const update = (fields: Partial<RunRecord>) =>
+      Effect.try(() => writeJson(file, record = { ...record, ...fields })).pipe(
+        Effect.catchAll(({ cause }) => Effect.logWarning(`${file}: ${(cause as Error).message}`))
+      )
+    return {
+      note: update,
+      end: (exit) => {
+        const state = Exit.isSuccess(exit) ? "finished" : Exit.isInterrupted(exit) ? "interrupted" : "failed"
+        return update({
+          state,
+          finished: now().toISOString(),
+          ...(Exit.isFailure(exit) && state === "failed" ? { error: reasonOf(exit.cause) } : {})
+        })
+      }
+    }
+  })
