@@ -13,7 +13,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/data/DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
@@ -32,6 +31,7 @@ import * as TokenShards from "../src/data/TokenShards.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
 import { differences, TrainConfig, Trainer } from "../src/Trainer.ts"
 import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
+import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
 
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
   Schema.optionalWith(schema, { default: value })
@@ -207,7 +207,7 @@ const trainArm = (
   plan: ArmPlan,
   config: PretrainConfig,
   seed: number,
-  metrics: Metrics,
+  metrics: EventLog,
   onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>,
   stage: (message: string) => Effect.Effect<void>,
   initial: InitialModel | undefined
@@ -250,34 +250,7 @@ const trainArm = (
       const trainer = yield* Trainer
       const device = yield* Device
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
-      const curves = new Map<string, Array<{ step: number; tokens: number; loss: number }>>()
-      const addPoint = (name: string, step: number, loss: number) => {
-        const points = curves.get(name) ?? []
-        points.push({ step, tokens: step * tokensPerStep, loss })
-        curves.set(name, points)
-      }
-      let seconds = 0
-      const note = (event: TrainEvent.TrainEvent) => {
-        if (event._tag === "Stepped") addPoint("train", event.step, event.loss)
-        if (event._tag === "Evaluated") {
-          for (const [name, loss] of Object.entries(event.losses)) addPoint(name, event.step, loss)
-        }
-        if (event._tag === "Finished") seconds = event.seconds
-      }
-      /** Events that come together are kept together, before anyone who listens can be interrupted. */
-      const keep = (events: Iterable<TrainEvent.TrainEvent>) =>
-        Effect.uninterruptible(Effect.forEach(events, (event) =>
-          Effect.gen(function*() {
-            // a resumed arm's curves begin where the arm did; what ran after its checkpoint runs again
-            if (event._tag === "Started") (yield* metrics.rewind(event.step)).forEach(note)
-            note(event)
-            yield* metrics.append(event)
-          }), { discard: true }))
-      yield* trainer.run.pipe(
-        Stream.chunks,
-        Stream.tap((events) => Effect.zipRight(keep(events), Effect.forEach(events, onEvent, { discard: true }))),
-        Stream.runDrain
-      )
+      const { curves, seconds } = yield* trainToEnd(trainer, tokensPerStep, metrics, onEvent)
 
       yield* stage(`measuring ${plan.name}`)
       const repeatedRows = data.split("repeated")
@@ -326,7 +299,7 @@ const trainArm = (
           tokens: steps * tokensPerStep
         },
         adapter: device.name,
-        curves: [...curves].map(([name, points]) => ({ arm: plan.name, name, points })),
+        curves: curves.map((curve) => ({ arm: plan.name, ...curve })),
         repeated,
         heldOut,
         extraction,
@@ -347,48 +320,6 @@ const trainArm = (
       ))
     ))
   })
-
-/** An arm's events, kept beside its checkpoints. */
-interface Metrics {
-  /** Forget what came after a step, and return what came before. */
-  readonly rewind: (step: number) => Effect.Effect<ReadonlyArray<TrainEvent.TrainEvent>>
-  readonly append: (event: TrainEvent.TrainEvent) => Effect.Effect<void>
-}
-
-const upTo = (events: ReadonlyArray<TrainEvent.TrainEvent>, step: number) =>
-  step === 0 ? [] : events.filter((event) => event.step <= step && event._tag !== "Finished")
-
-const metricsInMemory = (): Metrics => {
-  let events: Array<TrainEvent.TrainEvent> = []
-  return {
-    rewind: (step) => Effect.sync(() => (events = upTo(events, step))),
-    append: (event) => Effect.sync(() => void events.push(event))
-  }
-}
-
-/**
- * One encoded event a line, and the same for TensorBoard. A file that cannot be read or written must not end hours of
- * training: it is logged.
- */
-const metricsFile = (fs: FileSystem.FileSystem, file: string, board: TensorBoard.Writer): Metrics => {
-  const warn = (error: { readonly message: string }) => Effect.logWarning(`${file}: ${error.message}`)
-  return {
-    rewind: (step) =>
-      Effect.gen(function*() {
-        const text = (yield* fs.exists(file)) ? yield* fs.readFileString(file) : ""
-        const before = upTo(text.split("\n").flatMap(TrainEvent.fromJsonLine), step)
-        // whoever is killed while writing must not lose what was there
-        yield* fs.writeFileString(`${file}.tmp`, before.map(TrainEvent.toJsonLine).join(""))
-        yield* fs.rename(`${file}.tmp`, file)
-        return before
-      }).pipe(Effect.catchAll((error) => Effect.as(warn(error), []))),
-    append: (event) =>
-      fs.writeFileString(file, TrainEvent.toJsonLine(event), { flag: "a" }).pipe(
-        Effect.catchAll(warn),
-        Effect.zipRight(board.write(event))
-      )
-  }
-}
 
 /** The repeated sequence to show: the one whose document's name sorts last, which is the most recent address. */
 const shownSequence = (data: DataStream["Type"], count: number): number => {
@@ -487,7 +418,7 @@ export const run = (
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const count = seeds.length * names.length
     const finished = new Map<string, ArmResult>()
-    const metricsOf = new Map<string, Metrics>()
+    const metricsOf = new Map<string, EventLog>()
     const stores = new Map<string, Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path>>()
     const folderOf = (seed: number, arm: string) =>
       outDir === undefined ? undefined : path.join(outDir, `seed-${seed}`, arm)
@@ -530,7 +461,7 @@ export const run = (
               const data = yield* DataStream
               const plan = armsOf(config, names, initial?.config.vocabSize ?? data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
               const metrics = metricsOf.get(key) ??
-                (folder === undefined ? metricsInMemory() : metricsFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
+                (folder === undefined ? eventsInMemory() : eventFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
               metricsOf.set(key, metrics)
               return yield* trainArm(plan, config, seed, metrics, (event) =>
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
