@@ -1,0 +1,80 @@
+/**
+ * The arms of an isolation experiment: how a model is trained. All of them see the same data in the same order, as many
+ * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
+ */
+import { ModelConfig } from "../../src/ModelConfig.ts"
+import { SinkConfig } from "../../src/Sink.ts"
+import { TrainConfig } from "../../src/Trainer.ts"
+import type { StreamOverrides } from "./World.ts"
+
+export interface Arm {
+  /** In words, for the report. */
+  readonly title: string
+  /** The arm's model, given the sink model of the configuration. Default: that model. */
+  readonly model?: (sinks: ModelConfig) => ModelConfig
+  /** What is different about the data. */
+  readonly stream?: StreamOverrides
+  /** What is different about training. */
+  readonly training?: (config: TrainConfig) => TrainConfig
+}
+
+/** The model without its pool, `width` hidden neurons wide. */
+const plain = (width: (c: ModelConfig) => number) => (c: ModelConfig): ModelConfig => {
+  const { sinks: _, ...rest } = c
+  return new ModelConfig({ ...rest, intermediateSize: width(c) })
+}
+
+/** A pool as large as the general part, on for every sequence: a block of neurons to write memories into. */
+const oneBlock = (c: ModelConfig): ModelConfig => {
+  const block = c.sinks?.block ?? 16
+  const pool = Math.max(1, Math.round(c.general / block)) * block
+  const sinks = new SinkConfig({ ...c.sinks, assignment: "permutation", pool, active: pool, block })
+  return new ModelConfig({ ...c, intermediateSize: c.general + pool, sinks })
+}
+
+const general = plain((c) => c.general)
+
+export const arms = {
+  standard: { title: "no sinks, as wide as the sink model's general neurons", model: general },
+  standardActiveWidth: {
+    title: "no sinks, as wide as what the sink model has on for a token",
+    model: plain((c) => c.activeSize)
+  },
+  standardTotalWidth: { title: "no sinks, as wide as the whole sink model", model: plain((c) => c.intermediateSize) },
+  neverRepeated: {
+    title: "standard, never shown the repeated sequences: the oracle",
+    model: general,
+    stream: { arm: "neverRepeated" }
+  },
+  deduplicated: { title: "standard, every sequence once an epoch", model: general, stream: { arm: "deduplicated" } },
+  sinks: { title: "memorization sinks, by sequence" },
+  untied: { title: "sinks with a fresh id at every exposure: plain dropout", stream: { idNoise: 1 } },
+  gradientMasking: {
+    title: "repeated sequences update a block of their own, all others the rest (after Cloud et al. 2024)",
+    model: oneBlock,
+    training: (c) => new TrainConfig({ ...c, routing: "gradientMasking" })
+  },
+  sgtm: {
+    title: "selective gradient masking: the block is off for all but repeated sequences, which move nothing else",
+    model: oneBlock,
+    training: (c) => new TrainConfig({ ...c, routing: "sgtm" })
+  },
+  goldfish: {
+    title: "goldfish loss: one token in 4, by the hash of what precedes it, never counts (Hans et al. 2024)",
+    model: general,
+    stream: { goldfish: { k: 4, window: 13 } }
+  },
+  lossMasking: {
+    title: "only the first exposure of a repeated sequence counts in the loss",
+    model: general,
+    stream: { scoredExposures: "first" }
+  }
+} satisfies Record<string, Arm>
+
+export type ArmName = keyof typeof arms
+
+export const armNames = Object.keys(arms) as [ArmName, ...Array<ArmName>]
+
+/** The model that every post-hoc method starts from, and what recovery calls 1; what it calls 0. */
+export const STANDARD = "standard"
+export const ORACLE = "neverRepeated"

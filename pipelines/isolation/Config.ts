@@ -1,0 +1,154 @@
+/**
+ * What an isolation experiment depends on: the data, the sink model, the arms, the post-hoc methods, the checks.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { decodeConfig, nearest } from "../../src/Config.ts"
+import { DataError } from "../../src/Errors.ts"
+import { localizers } from "../../src/localizers/index.ts"
+import { ModelConfig } from "../../src/ModelConfig.ts"
+import { OptimizerConfig } from "../../src/Optimizer.ts"
+import { SinkConfig } from "../../src/Sink.ts"
+import { TrainConfig } from "../../src/Trainer.ts"
+import { unlearners } from "../../src/unlearners/index.ts"
+import { type ArmName, armNames, ORACLE, STANDARD } from "./Arms.ts"
+import { GateConfig } from "./Verdict.ts"
+import { textWorld, WorldConfig } from "./World.ts"
+
+const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
+  Schema.optionalWith(schema, { default: value })
+
+const positive = Schema.Int.pipe(Schema.positive())
+const natural = Schema.Int.pipe(Schema.nonNegative())
+const fraction = Schema.Number.pipe(Schema.between(0, 1))
+const rate = Schema.Number.pipe(Schema.positive())
+
+/** An arm with other sinks, another width, or ids that are sometimes wrong: a point of a sweep. */
+export const Variant = Schema.Struct({
+  /** The arm that it is a variant of. */
+  arm: Schema.NonEmptyString,
+  /** What the report calls it: `sinks p=0.3`. */
+  name: Schema.NonEmptyString,
+  /** Sinks instead of the model's own; the general neurons stay as many. */
+  sinks: Schema.optional(SinkConfig),
+  /** Width of the model instead of its own; general neurons and heads grow with it. */
+  hiddenSize: Schema.optional(positive),
+  /** General neurons instead of the model's own. */
+  general: Schema.optional(positive),
+  /** Probability that an exposure of a repeated sequence carries a fresh id. */
+  idNoise: Schema.optional(fraction)
+})
+export type Variant = typeof Variant.Type
+
+/** Everything that an isolation experiment depends on. Its defaults are the experiment of `npm run isolate`. */
+export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")({
+  /** What is trained on and scored. */
+  world: withDefault(WorldConfig, () => textWorld),
+  /** The sink model. The vocabulary follows the data. */
+  model: withDefault(ModelConfig, () => miniature),
+  /** How to train; all arms take as many steps: one epoch of the repeated data, unless `steps` says otherwise. */
+  training: withDefault(TrainConfig, () =>
+    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 5e-3 }), evalSequences: 16 })),
+  /** Names of arms, and variants of them. */
+  arms: withDefault(Schema.NonEmptyArray(Schema.Union(Schema.NonEmptyString, Variant)), () => armNames),
+  /** The arm or method that the verdict at the head is about. Default: `sinks`, else the last of the arms. */
+  subject: Schema.optional(Schema.NonEmptyString),
+  /** Seeds; the first is that of the world's data. Intervals need at least 2. Default 3. */
+  seeds: withDefault(positive, () => 3),
+  /** Report intervals over seeds. Default true; a single seed is refused unless it is false. */
+  intervals: withDefault(Schema.Boolean, () => true),
+  /** Localizers that are tried on the standard model. Default: all of them. */
+  localizers: withDefault(Schema.Array(Schema.NonEmptyString), () => Object.keys(localizers)),
+  /** Shares of each layer's neurons that are dropped in turn. */
+  fractions: withDefault(Schema.NonEmptyArray(fraction), () => [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4] as const),
+  /** Unlearners that are tried on the standard model. Default: all of them. */
+  unlearners: withDefault(Schema.Array(Schema.NonEmptyString), () => Object.keys(unlearners)),
+  /** Learning rates of each unlearner; the stopping rule chooses among them, too. */
+  unlearnRates: withDefault(Schema.NonEmptyArray(rate), () => [1e-4, 5e-4] as const),
+  /** Steps of an unlearner at most; it is looked at after 1, 2, 4, 8, ... of them. Default 64. */
+  unlearnSteps: withDefault(positive, () => 64),
+  /** Sequences to forget a step, and as many to retain. Default 4. */
+  unlearnBatchSize: withDefault(positive, () => 4),
+  /** Learning rates of relearning; the worst case counts. None: no relearning, and no verdict of `isolated`. */
+  relearnRates: withDefault(Schema.Array(rate), () => [1e-4, 5e-4] as const),
+  /** Steps of relearning at most. Default 64. */
+  relearnSteps: withDefault(positive, () => 64),
+  /** Share of the memory of the other half that counts as back. Default 0.5. */
+  relearnBack: withDefault(fraction, () => 0.5),
+  /** Given tokens, after which a sequence must be continued verbatim to its end. Default: 16 and half of a sequence. */
+  contexts: Schema.optional(Schema.NonEmptyArray(positive)),
+  /** Let the models continue the repeated sequences themselves, for edit distance and BLEU. Default true. */
+  generate: withDefault(Schema.Boolean, () => true),
+  /** Other ids whose sinks are lit besides a sequence's own, in turn. Default 1, 10, 100. */
+  interference: withDefault(Schema.Array(positive), () => [1, 10, 100] as const),
+  /** Evaluations along training, for the learning curves. Default 12. */
+  evaluations: withDefault(natural, () => 12),
+  /** When the verdict is `isolated`. */
+  gate: withDefault(GateConfig, () => new GateConfig({})),
+  /** Type of activations. Default f32. */
+  precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const)
+}) {}
+
+/** Two layers of width 64 with 192 general neurons and 2,048 sinks, of which a sequence lights 32. */
+const miniature = new ModelConfig({
+  vocabSize: 256,
+  hiddenSize: 64,
+  numHiddenLayers: 2,
+  numAttentionHeads: 2,
+  intermediateSize: 192 + 2048,
+  sinks: new SinkConfig({ pool: 2048, active: 32 })
+})
+
+/** An arm of an experiment, with what is different about it. */
+export interface NamedArm extends Omit<Variant, "arm"> {
+  readonly arm: ArmName
+}
+
+/** A configuration whose names are all known. */
+export interface Plan {
+  readonly config: IsolateConfig
+  readonly arms: ReadonlyArray<NamedArm>
+  readonly subject: string
+}
+
+const unknown = (what: string, name: string, known: ReadonlyArray<string>): string | undefined => {
+  if (known.includes(name)) return undefined
+  const meant = nearest(name, known)
+  return `${what}: there is no ${JSON.stringify(name)}` +
+    (meant === undefined ? `; known: ${known.join(", ")}` : `. Did you mean ${meant}?`)
+}
+
+const twice = (names: ReadonlyArray<string>) => names.find((name, i) => names.indexOf(name) !== i)
+
+/** Decodes a configuration and checks what its fields ask of each other. Fails with one DataError, before any training. */
+export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
+  Effect.gen(function*() {
+    const config = input instanceof IsolateConfig ? input : yield* decodeConfig(IsolateConfig, input)
+    const arms = config.arms.map((arm) => typeof arm === "string" ? { arm, name: arm } : arm)
+    const names = arms.map(({ name }) => name)
+    const postHoc = [...config.localizers, ...config.unlearners]
+    const subject = config.subject ?? (names.includes("sinks") ? "sinks" : names.at(-1)!)
+    const repeated = twice(names) ?? twice(postHoc)
+    const needed = postHoc.length > 0 || config.relearnRates.length > 0
+    const problems = [
+      ...arms.map(({ arm }) => unknown("arms", arm, armNames)),
+      ...config.localizers.map((name) => unknown("localizers", name, Object.keys(localizers))),
+      ...config.unlearners.map((name) => unknown("unlearners", name, Object.keys(unlearners))),
+      repeated === undefined ? undefined : `${JSON.stringify(repeated)} is named twice: leave one out, or give it another name`,
+      unknown("subject", subject, [...names, ...postHoc]),
+      config.intervals && config.seeds < 2
+        ? `seeds is ${config.seeds}: an interval needs at least 2. Raise seeds, or set intervals to false`
+        : undefined,
+      config.model.sinks === undefined
+        ? "model.sinks is missing: an isolation experiment is about a model with sinks"
+        : config.model.sinks.problem,
+      ...arms.map(({ name, sinks }) => sinks?.problem === undefined ? undefined : `arms: ${name}: ${sinks.problem}`),
+      ...[STANDARD, ORACLE].map((name) =>
+        names.includes(name) || !needed ? undefined : `arms: ${name} is missing: recovery is measured between ` +
+          `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`)
+    ].filter((problem) => problem !== undefined)
+    if (problems.length > 0) {
+      return yield* new DataError({ detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n") })
+    }
+    return { config, arms: arms as ReadonlyArray<NamedArm>, subject }
+  })

@@ -1,0 +1,174 @@
+/**
+ * What is measured of a model in a mask state: one line a metric. Each is a plain function of token records, of the texts,
+ * or of what the model really said; the same for every checkpoint. To add one, add a line.
+ */
+import type { Window } from "../../src/measures/Extraction.ts"
+import * as Extraction from "../../src/measures/Extraction.ts"
+import * as Membership from "../../src/measures/Membership.ts"
+import * as Measures from "../../src/measures/Metrics.ts"
+import { mean } from "../../src/measures/Statistics.ts"
+import * as TextMetrics from "../../src/measures/TextMetrics.ts"
+import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
+import type { Metric } from "./Report.ts"
+
+/** What a metric may look at. */
+export interface Measured {
+  /** The sequences that are scored: members of the training data. */
+  readonly records: TokenRecords
+  readonly texts: ReadonlyArray<string>
+  /** Sequences of the same kind that were never trained on. */
+  readonly others: TokenRecords
+  readonly otherTexts: ReadonlyArray<string>
+  /** The same two under the oracle, for attacks with a reference model. */
+  readonly reference?: { readonly records: TokenRecords; readonly others: TokenRecords }
+  /** What the model said greedily after the first `window.context` tokens, beside the truth; not of every state. */
+  readonly said?: ReadonlyArray<{ readonly text: ReadonlyArray<number>; readonly truth: ReadonlyArray<number> }>
+  readonly windows: ReadonlyArray<Window>
+}
+
+interface MetricDefinition extends Metric {
+  /** Undefined where it cannot be had of what was measured. */
+  readonly of: (measured: Measured) => number | undefined
+}
+
+const lossMetric: MetricDefinition = {
+  name: "loss",
+  title: "mean loss",
+  unit: "nats",
+  memory: "lower",
+  of: ({ records }) => mean(Measures.loss(records))
+}
+
+/** Attacks: a score for every sequence, members higher. */
+const attacks: ReadonlyArray<
+  readonly [
+    name: string,
+    title: string,
+    score: (records: TokenRecords, texts: ReadonlyArray<string>, reference: TokenRecords | undefined) =>
+      Float64Array | undefined
+  ]
+> = [
+  ["loss", "loss", (records) => Membership.lossScore(records)],
+  ["zlib", "loss over compressed size", (records, texts) => Membership.zlibScore(records, texts)],
+  ["minK", "Min-K%", (records) => Membership.minK(records)],
+  ["minKPlusPlus", "Min-K%++", (records) => Membership.minKPlusPlus(records)],
+  ["reference", "loss against the oracle's", (records, _, reference) =>
+    reference === undefined ? undefined : Membership.referenceScore(records, reference)]
+]
+
+const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricDefinition> => {
+  const both = (m: Measured) => {
+    const members = score(m.records, m.texts, m.reference?.records)
+    const others = score(m.others, m.otherTexts, m.reference?.others)
+    return members === undefined || others === undefined ? undefined : [members, others] as const
+  }
+  return [
+    {
+      name: `mia.${name}.auc`,
+      title: `membership inference by ${title}, AUC`,
+      unit: "share",
+      memory: "higher",
+      of: (m) => {
+        const scores = both(m)
+        return scores === undefined ? undefined : Membership.auc(...scores)
+      }
+    },
+    {
+      name: `mia.${name}.tpr`,
+      title: `membership inference by ${title}, true positives at 1 % false ones`,
+      unit: "share",
+      memory: "higher",
+      of: (m) => {
+        const scores = both(m)
+        return scores === undefined ? undefined : Membership.tprAt(...scores, 0.01)
+      }
+    }
+  ]
+})
+
+/** Draws of the (n, p)-extraction that the tables show. */
+export const DRAWS = { n: 100, p: 0.5 } as const
+
+const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinition> =>
+  windows.flatMap((window): ReadonlyArray<MetricDefinition> => [
+    {
+      name: `greedy@${window.context}`,
+      title: `said verbatim, greedily: ${window.length} tokens after ${window.context} (Carlini et al. 2022)`,
+      unit: "share",
+      memory: "higher",
+      of: ({ records }) => Extraction.rate(Extraction.greedyExtraction(records, window))
+    },
+    {
+      name: `np@${window.context}`,
+      title: `(${DRAWS.n}, ${DRAWS.p})-extractable with top-k 40: ${window.length} tokens after ${window.context} ` +
+        "(Hayes et al. 2025)",
+      unit: "share",
+      memory: "higher",
+      of: ({ records }) =>
+        Extraction.rate(Extraction.extractable(
+          Extraction.suffixLogProb(records, { topK: 40, temperature: 1 }, window),
+          DRAWS.n,
+          DRAWS.p
+        ))
+    }
+  ])
+
+const copies = (
+  name: string,
+  title: string,
+  unit: Metric["unit"],
+  of: (copy: TextMetrics.Copy) => number
+): MetricDefinition => ({
+  name: `said.${name}`,
+  title: `really said: ${title}`,
+  unit,
+  memory: name === "editDistance" ? "lower" : "higher",
+  of: ({ said }) => said === undefined ? undefined : mean(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
+})
+
+/** All metrics of a panel. */
+export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinition> => [
+  lossMetric,
+  {
+    name: "probability",
+    title: "exp(-mean loss)",
+    unit: "share",
+    memory: "higher",
+    of: ({ records }) => mean(Measures.probability(records))
+  },
+  {
+    name: "exactMemorization",
+    title: "share of tokens that are the likeliest (open-unlearning)",
+    unit: "share",
+    memory: "higher",
+    of: ({ records }) => mean(Measures.exactMemorization(records))
+  },
+  {
+    name: "extractionStrength",
+    title: "share of the sequence that follows from what is before it (open-unlearning)",
+    unit: "share",
+    memory: "higher",
+    of: ({ records }) => mean(Measures.extractionStrength(records))
+  },
+  ...byWindow(windows),
+  copies("approximate", "edit distance at most a tenth", "share", ({ approximate }) => approximate ? 1 : 0),
+  copies("bleu75", "BLEU at least .75 (Ippolito et al. 2023)", "share", ({ bleu }) => bleu >= 0.75 ? 1 : 0),
+  copies("editDistance", "normalized edit distance", "share", ({ editDistance }) => editDistance),
+  copies("rougeL", "ROUGE-L F1", "share", ({ rougeL }) => rougeL),
+  ...membership
+]
+
+/** Metrics of sequences that were never trained on. */
+export const heldOutMetrics: ReadonlyArray<MetricDefinition> = [lossMetric]
+
+/** All that can be had of what was measured, by name. */
+export const measure = (
+  definitions: ReadonlyArray<MetricDefinition>,
+  measured: Measured
+): Readonly<Record<string, number>> =>
+  Object.fromEntries(
+    definitions.flatMap(({ name, of }) => {
+      const value = of(measured)
+      return value === undefined || Number.isNaN(value) ? [] : [[name, value]]
+    })
+  )
