@@ -20,7 +20,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
   [
     "Trainer, MemoryPlan, Decode, Import, Export",
-    /^src\/(Trainer|MemoryPlan|Decode|Generate|measures\/Record|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
+    /^src\/(Trainer|MemoryPlan|Decode|Generate|localizers\/[A-Za-z]+|measures\/Record|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
   ],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
   ["pipelines", /^pipelines\/.+\.ts$/],
