@@ -279,7 +279,7 @@ export const record = (
       attentionParams,
       attend.grid(rows, heads, headSize)
     )
-    const o = step ? linear(p, out, layer.o, rows, stream) : Ops.linear(p, out, layer.o, rows, stream).y
+    const o = step ? linear(p, out, layer.o, rows, stream) : Ops.linear(p, out, layer.o, rows, { residual: stream }).y
     const y = Ops.rmsNorm(p, o, layer.norm2, rows, c.rmsNormEps, type).y
     stream = step
       ? mlp(p, c, y, o, layer, rows, state, inputs.segment)

@@ -375,6 +375,14 @@ export const kernels = {
     params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
     constants: { WX: 256 }
   }),
+  scaleRows: Kernel.make({
+    file: "scale_rows",
+    entry: "forward",
+    bindings: { scale: "read", x: "write" },
+    types: { X: ["x"] },
+    params: { rows: "u32", n4: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
   tokenRecord: Kernel.make({
     file: "token_record",
     entry: "forward",

@@ -8,7 +8,7 @@ import { type Limits, limitTable } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import type { Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
-import { listParameters, parametersOf, type PassShape, recordPass } from "./Model.ts"
+import { listParameters, listTensors, parametersOf, type PassShape, recordPass } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Optimizer from "./Optimizer.ts"
 import { count } from "./Terminal.ts"
@@ -82,9 +82,7 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
   const gradients = bytesOf(parameters.map((p) => p.gradient))
   const moments = bytesOf(optimizer.moments.flatMap(({ m, v }) => [m, v]))
   const activations = plan.slots.reduce((a, b) => a + b, 0)
-  const inputs = Object.entries(pass.tensors).flatMap(([name, value]) =>
-    value === undefined ? [] : name === "gather" ? Object.values(value as object) : [value]
-  ) as ReadonlyArray<Tensor.Tensor>
+  const inputs = listTensors(pass.tensors)
   const other = bytesOf([hyper, ...inputs]) + bytesOf(optimizer.tensors) - gradients - moments +
     programs.reduce((n, program) => n + parameterBytes(program), 0)
 

@@ -116,6 +116,37 @@ export interface PassShape {
   readonly precision?: Precision
   /** Keep only the residual stream and compute each block once more on the way back: less memory, a third more work. */
   readonly recompute?: boolean
+  /**
+   * What the loss of a token is, and so what `train` takes gradients of; for `train` and `loss` only. A target of IGNORE
+   * has no loss and no gradient in any of them. All but the first weigh each token's gradient by `tensors.weights`, the
+   * loss that is read stays unweighted. Default "crossEntropy".
+   * - "crossEntropy": -log p(target).
+   * - "weighted": the same.
+   * - "soft": -sum over tokens v of q[v] log p[v], with q of `tensors.soft`, which need not sum to 1. No ranks.
+   * - hidden: the mean over dimensions of (h - `tensors.hiddenTarget`)^2, h the residual stream behind that block, counted
+   *   from 0. Blocks above it are not recorded. No ranks.
+   */
+  readonly head?: Head
+  /** Whose gradients a training pass records; those of activations always flow through everything. Default: all. */
+  readonly update?: Update
+  /**
+   * Multiply every hidden neuron of every MLP, after its sink coefficient, by a gate of its own per segment; with `train`
+   * the gates' gradients are computed. Computes the whole pool, masked; f32 only. Default false.
+   */
+  readonly gates?: boolean
+}
+
+/** What the loss is taken of: see PassShape. */
+export type Head = "crossEntropy" | "weighted" | "soft" | { readonly hidden: number }
+
+/** Whose parameter gradients are recorded; those of others are neither read nor written. Each true by default. */
+export interface Update {
+  /** Rows of gateUp and down that belong to general neurons. */
+  readonly general?: boolean
+  /** Rows of gateUp and down that belong to the pool. */
+  readonly sinks?: boolean
+  /** Attention, norms, embedding, head. */
+  readonly rest?: boolean
 }
 
 const PASS_STATE = ["tokens", "targets", "positions", "documentStart", "segment", "start", "order"] as const
@@ -130,7 +161,27 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   /** [fields, tokens] and [schemes, 4], see Ops.headRecords. */
   readonly records: { readonly record: Tensor.Tensor; readonly schemes: Tensor.Tensor } | undefined
   readonly gather: Ops.GatherInputs | undefined
+  /** What each token's gradient is multiplied with, f32 [n]; for every head but "crossEntropy". The caller writes it. */
+  readonly weights: Tensor.Tensor | undefined
+  /** q of the soft head, f32 [n, vocabulary padded to a multiple of 4]; padding is ignored. The caller writes it. */
+  readonly soft: Tensor.Tensor | undefined
+  /** What the hidden head compares the residual stream with, f32 [n, hiddenSize]. The caller writes it. */
+  readonly hiddenTarget: Tensor.Tensor | undefined
+  /** f32 [maxSegments, general + pool] for each recorded block. The caller writes them. */
+  readonly gates: ReadonlyArray<Tensor.Tensor> | undefined
+  /** Gradients of the gates by segment, overwritten (segments that the batch lacks get 0); for "train" with gates. */
+  readonly gateGradients: ReadonlyArray<Tensor.Tensor> | undefined
+  /** Activations of the neurons before gating, with their sink coefficients, f32 [n, general + pool]; with gates. */
+  readonly hidden: ReadonlyArray<Tensor.Tensor> | undefined
+  /** First token and number of tokens of each segment, u32 [maxSegments, 2]; with gates. */
+  readonly segmentRange: Tensor.Tensor | undefined
 }
+
+/** Every tensor of a pass that must be allocated, each once. */
+export const listTensors = (tensors: PassTensors): ReadonlyArray<Tensor.Tensor> =>
+  Object.values(tensors).flatMap((value: object | undefined): ReadonlyArray<Tensor.Tensor> =>
+    value === undefined ? [] : "shape" in value ? [value as Tensor.Tensor] : Object.values(value)
+  )
 
 export interface Pass {
   readonly shape: PassShape
@@ -159,6 +210,28 @@ const refuseScheme = (scheme: Sampling): void => {
   }
 }
 
+/** Throws a DataError for what cannot be combined in one pass. */
+const refuseShape = (c: ModelConfig, shape: PassShape): void => {
+  const { compute, gates = false, head = "crossEntropy", output, precision = "f32", seqLen } = shape
+  const layers = c.numHiddenLayers
+  const wrong = seqLen > c.maxPositionEmbeddings
+    ? `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
+    : compute === "gathered" && !canGather(c)
+    ? "gathered sinks need assignment \"permutation\" and a block that is a multiple of 8"
+    : head !== "crossEntropy" && output !== "train" && output !== "loss"
+    ? `a pass with output "${output}" has no loss: leave out head, got ${JSON.stringify(head)}`
+    : typeof head === "object" && !(Number.isInteger(head.hidden) && head.hidden >= 0 && head.hidden < layers)
+    ? `head.hidden must be a block from 0 to ${layers - 1}, got ${head.hidden}`
+    : gates && compute === "gathered"
+    ? "gates need every neuron of the pool: use compute \"masked\""
+    : gates && precision !== "f32"
+    ? `gates are computed in f32, got precision "${precision}"`
+    : gates || head === "soft" || typeof head === "object"
+    ? `not built yet: ${gates ? "gates" : `head ${JSON.stringify(head)}`}`
+    : undefined
+  if (wrong !== undefined) throw new DataError({ detail: wrong })
+}
+
 /** Record one pass of the decoder. Pure: needs no adapter, and its tensors own no memory yet. */
 export const recordPass = (
   c: ModelConfig,
@@ -167,18 +240,12 @@ export const recordPass = (
   shape: PassShape,
   target: Target = portable
 ): Pass => {
-  const { rows, seqLen } = shape
-  if (seqLen > c.maxPositionEmbeddings) {
-    throw new DataError({
-      detail: `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
-    })
-  }
-  if (shape.compute === "gathered" && !canGather(c)) {
-    throw new DataError({ detail: "gathered sinks need assignment \"permutation\" and a block that is a multiple of 8" })
-  }
-  const { schemes = [] } = shape
+  refuseShape(c, shape)
+  const { gates = false, head = "crossEntropy", rows, schemes = [], seqLen } = shape
   for (const scheme of schemes) refuseScheme(scheme)
-  const gathered = shape.compute === undefined ? canGather(c) : shape.compute === "gathered"
+  const { general = true, rest = true, sinks: ofSinks = true } = shape.update ?? {}
+  const train = shape.output === "train"
+  const gathered = shape.compute === undefined ? canGather(c) && !gates : shape.compute === "gathered"
   const n = rows * seqLen
   const maxSegments = Math.min(n, shape.maxSegments ?? rows)
   const sinks = c.sinks
@@ -216,13 +283,21 @@ export const recordPass = (
         unitStart: u32("unitStart", maxTouched + 1),
         uses: u32("uses", maxSegments * slots, 2)
       }
-      : undefined
+      : undefined,
+    weights: head === "crossEntropy" ? undefined : Tensor.make("weights", [n]),
+    soft: head === "soft" ? Tensor.make("soft", [n, ldLogits]) : undefined,
+    hiddenTarget: typeof head === "object" ? Tensor.make("hiddenTarget", [n, c.hiddenSize]) : undefined,
+    gates: undefined,
+    gateGradients: undefined,
+    hidden: undefined,
+    segmentRange: undefined
   }
   const mlpShape: Ops.MlpShape = {
     general: c.general,
     pool: c.pool,
     block: sinks?.block ?? 1,
-    gathered: gathered ? { active: sinks!.active, maxSegments, inputs: tensors.gather! } : undefined
+    gathered: gathered ? { active: sinks!.active, maxSegments, inputs: tensors.gather! } : undefined,
+    update: { general, sinks: ofSinks }
   }
   const attentionShape = { heads: c.numAttentionHeads, kvHeads: c.kvHeads, headSize: c.headSize }
 
@@ -231,11 +306,11 @@ export const recordPass = (
   const block = (i: number, x: Tensor.Tensor) => {
     p.scope(`layers.${i}`)
     const layer = parameters.layers[i]!
-    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type)
-    const qkv = Ops.linear(p, norm1.y, layer.qkv, n)
+    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type, rest)
+    const qkv = Ops.linear(p, norm1.y, layer.qkv, n, { update: rest })
     const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
-    const o = Ops.linear(p, attention.y, layer.o, n, x)
-    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type)
+    const o = Ops.linear(p, attention.y, layer.o, n, { residual: x, update: rest })
+    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type, rest)
     const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors)
     return {
       y: mlp.y,
@@ -257,7 +332,7 @@ export const recordPass = (
     return recorded
   })
   p.scope("")
-  const norm = Ops.rmsNorm(p, stream.at(-1)!, parameters.norm, n, c.rmsNormEps, type)
+  const norm = Ops.rmsNorm(p, stream.at(-1)!, parameters.norm, n, c.rmsNormEps, type, rest)
   if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
   if (tensors.records !== undefined) {
     Ops.headRecords(p, norm.y, parameters.head, n, { ...tensors, ...tensors.records }, shape.logitsBytes)
@@ -265,7 +340,8 @@ export const recordPass = (
   const dnorm = tensors.records !== undefined
     ? undefined
     : Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
-      train: shape.output === "train",
+      train,
+      update: rest,
       ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
     })
   if (dnorm !== undefined) {
@@ -277,10 +353,12 @@ export const recordPass = (
       recorded.backward(dx)
     }
     p.scope("")
-    embedding.backward(dx)
+    if (rest) embedding.backward(dx)
   }
   const program = p.finish()
-  return { shape, gathered, maxSegments, tensors, program: shape.recompute === true ? Program.prune(program) : program }
+  // what only leads to gradients that nobody asked for, or is computed again anyway
+  const prune = shape.recompute === true || (train && !(general && ofSinks && rest))
+  return { shape, gathered, maxSegments, tensors, program: prune ? Program.prune(program) : program }
 }
 
 /** cos and sin of every position and pair, [seqLen, half, 2]; computed in float64. */
@@ -568,13 +646,8 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
           throw error
         }
       })
-      const { gather, logits, records, ...rest } = pass.tensors
-      yield* device.allocate([
-        ...Object.values(rest),
-        ...Object.values(gather ?? {}),
-        ...(logits === undefined ? [] : [logits]),
-        ...Object.values(records ?? {})
-      ])
+      const { gather, records, ...rest } = pass.tensors
+      yield* device.allocate(listTensors(pass.tensors))
       if (records !== undefined && shape.schemes !== undefined) {
         device.write(records.schemes, Ops.encodeSchemes(shape.schemes))
       }

@@ -140,7 +140,7 @@ const typed = (p: Recorder, x: Tensor.Tensor, rows: number, type: Tensor.Element
 
 /**
  * y = x w^T, w [out, in] as Hugging Face stores it; with `residual`, y = residual + x w^T.
- * The backward closure takes dy, adds to the weight's gradient and returns dx.
+ * The backward closure takes dy, returns dx and, to `update` the weight, adds to its gradient.
  *
  * Mixed precision follows the type of x, here and in every op below: products multiply factors of that type, y and dx have
  * it, too, except that the residual stream and its gradient, weights and their gradients are f32.
@@ -150,8 +150,9 @@ export const linear = (
   x: Tensor.Tensor,
   w: Parameter,
   tokens: number,
-  residual?: Tensor.Tensor
+  options: { readonly residual?: Tensor.Tensor; readonly update?: boolean } = {}
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { residual, update = true } = options
   const [out, input] = w.value.shape as [number, number]
   const y = p.scratch(`${w.name}.y`, [tokens, out], residual === undefined ? x.type : "f32")
   matmulNN(p, {
@@ -176,14 +177,16 @@ export const linear = (
         n: input,
         k: out
       })
-      matmulTN(p, {
-        a: { tensor: dy, ld: out },
-        b: { tensor: x, ld: input },
-        c: { tensor: w.gradient, ld: input },
-        m: out,
-        n: input,
-        k: tokens
-      })
+      if (update) {
+        matmulTN(p, {
+          a: { tensor: dy, ld: out },
+          b: { tensor: x, ld: input },
+          c: { tensor: w.gradient, ld: input },
+          m: out,
+          n: input,
+          k: tokens
+        })
+      }
       return dx
     }
   }
@@ -192,14 +195,15 @@ export const linear = (
 /** Rows a block of the norm weight's gradient sums; fixed, so that the order of sums is. */
 const NORM_BLOCK = 32
 
-/** y is of `type`. The backward closure takes dy and writes (or adds to) dx. */
+/** y is of `type`. The backward closure takes dy, writes (or adds to) dx and, to `update` w, adds to its gradient. */
 export const rmsNorm = (
   p: Recorder,
   x: Tensor.Tensor,
   w: Parameter,
   tokens: number,
   eps: number,
-  type: Tensor.ElementType
+  type: Tensor.ElementType,
+  update = true
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => void } => {
   const d = w.value.shape[0]!
   const y = p.scratch(`${w.name}.y`, [tokens, d], type)
@@ -210,10 +214,12 @@ export const rmsNorm = (
   return {
     y,
     backward: (dy, dx, add) => {
-      const blocks = Math.ceil(tokens / NORM_BLOCK)
-      const partial = p.scratch(`${w.name}.partial`, [blocks, d])
-      p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
-      p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0 }, d / 4)
+      if (update) {
+        const blocks = Math.ceil(tokens / NORM_BLOCK)
+        const partial = p.scratch(`${w.name}.partial`, [blocks, d])
+        p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
+        p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0 }, d / 4)
+      }
       const backward = Kernels.rmsNormBackwardX(p.target)
       p.dispatch(
         backward.kernel,
@@ -325,6 +331,8 @@ export interface MlpShape {
   readonly block: number
   /** Gathered: only an id's own sinks are computed, `active` of them. Undefined: the whole pool is computed and masked. */
   readonly gathered: { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs } | undefined
+  /** Whose rows of the weights' gradients the backward pass adds to. Default: all. */
+  readonly update?: { readonly general: boolean; readonly sinks: boolean }
 }
 
 /**
@@ -340,7 +348,7 @@ export const mlp = (
   shape: MlpShape,
   inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor }
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
-  const { block, gathered, general, pool } = shape
+  const { block, gathered, general, pool, update = { general: true, sinks: true } } = shape
   const { down, gateUp } = weights
   const d = down.value.shape[1]!
   const sink = gathered === undefined ? pool : gathered.active
@@ -387,6 +395,21 @@ export const mlp = (
       },
       grid(touched * halves * block, d)
     )
+  }
+
+  /** Adds a^T b to the gradient's rows of the neurons that plain matmuls cover, of which some may not be asked for. */
+  const plainGradient = (w: Parameter, halves: 1 | 2, a: View, b: Tensor.Tensor): void => {
+    const first = update.general ? 0 : halves * general
+    const end = update.sinks ? halves * plain : halves * general
+    if (end <= first) return
+    matmulTN(p, {
+      a: { ...a, at: first },
+      b: { tensor: b, ld: d },
+      c: { tensor: w.gradient, at: first * d, ld: d },
+      m: end - first,
+      n: d,
+      k: tokens
+    })
   }
 
   const gu = p.scratch("gate_up", [tokens, 2 * width], x.type)
@@ -450,14 +473,7 @@ export const mlp = (
         n: plain,
         k: d
       })
-      matmulTN(p, {
-        a: { tensor: h, ld: width },
-        b: { tensor: dy, ld: d },
-        c: { tensor: down.gradient, ld: d },
-        m: plain,
-        n: d,
-        k: tokens
-      })
+      plainGradient(down, 1, { tensor: h, ld: width }, dy)
       if (gathered !== undefined) {
         const packed = pack(down, 1, general, "transposed")
         matmulNN(p, {
@@ -469,7 +485,7 @@ export const mlp = (
           k: d,
           perSegment: packed.per
         })
-        sinkGradient(down, 1, general, h, general, width, dy)
+        if (update.sinks) sinkGradient(down, 1, general, h, general, width, dy)
       }
       const dgu = p.scratch("dgate_up", [tokens, 2 * width], x.type)
       p.dispatch(
@@ -487,14 +503,7 @@ export const mlp = (
         n: d,
         k: 2 * plain
       })
-      matmulTN(p, {
-        a: { tensor: dgu, ld: 2 * width },
-        b: { tensor: x, ld: d },
-        c: { tensor: gateUp.gradient, ld: d },
-        m: 2 * plain,
-        n: d,
-        k: tokens
-      })
+      plainGradient(gateUp, 2, { tensor: dgu, ld: 2 * width }, x)
       if (gathered !== undefined) {
         const packed = pack(gateUp, 2, 2 * general, "rows")
         matmulNN(p, {
@@ -507,7 +516,7 @@ export const mlp = (
           mode: "add",
           perSegment: packed.per
         })
-        sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
+        if (update.sinks) sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
       }
       return dx
     }
@@ -519,8 +528,8 @@ const LOGITS_BYTES = 64 * 2 ** 20
 
 /**
  * Head and cross entropy, a chunk of tokens at a time so that the logits of all tokens never exist at once. Writes loss and
- * rank per token. With `train`, adds the head's gradient and returns the gradient of x; the loss is scaled by
- * hyper[LOSS_SCALE].
+ * rank per token. With `train`, returns the gradient of x, scaled by hyper[GRADIENT_SCALE] and, where there are `weights`, by
+ * each token's own; and adds the head's gradient to `update` it.
  */
 export const headLoss = (
   p: Recorder,
@@ -532,8 +541,10 @@ export const headLoss = (
     readonly hyper: Tensor.Tensor
     readonly loss: Tensor.Tensor
     readonly rank: Tensor.Tensor
+    /** What each token's gradient is multiplied with, [tokens]. */
+    readonly weights: Tensor.Tensor | undefined
   },
-  options: { readonly train: boolean; readonly chunkBytes?: number }
+  options: { readonly train: boolean; readonly update: boolean; readonly chunkBytes?: number }
 ): Tensor.Tensor | undefined => {
   const [vocab, d] = head.value.shape as [number, number]
   const ld = padded(vocab)
@@ -560,6 +571,9 @@ export const headLoss = (
       entropy.grid(rows)
     )
     if (dx === undefined || rowsOfHead === undefined) continue
+    if (io.weights !== undefined) {
+      p.dispatch(kernels.scaleRows, { scale: io.weights, x: logits }, { rows, n4: ld / 4, first }, rows * (ld / 4))
+    }
     matmulNN(p, {
       a: { tensor: logits, ld },
       b: { tensor: rowsOfHead, ld: d },
@@ -568,6 +582,7 @@ export const headLoss = (
       n: d,
       k: vocab
     })
+    if (!options.update) continue
     matmulTN(p, {
       a: { tensor: logits, ld },
       b: { tensor: x, at: first * d, ld: d },
