@@ -135,6 +135,22 @@ export const gather = (
   return { coef, activeUnits, units, unitStart, uses }
 }
 
-/** The units of the pool that a batch's ids light, rising. */
-export const litUnits = (config: Sink.SinkConfig, segments: Segments): Uint32Array =>
-  Uint32Array.from(new Set(segments.ids.flatMap((id) => [...Sink.unitsOf(config, id)]))).sort()
+/** The units of the pool that are on for a batch in a mode, rising: by default those that its ids light. */
+export const litUnits = (
+  config: Sink.SinkConfig,
+  segments: Segments,
+  mode: Sink.SinkMode = Sink.own
+): Uint32Array => {
+  const units = new Set<number>()
+  for (const id of new Set(segments.ids)) {
+    if (mode === Sink.own) {
+      for (const unit of Sink.unitsOf(config, id)) units.add(unit)
+      continue
+    }
+    // the number of general neurons only scales them
+    Sink.coefficients(config, 1, mode, id).forEach((coefficient, i) => {
+      if (i > 0 && coefficient !== 0) units.add(i - 1)
+    })
+  }
+  return Uint32Array.from(units).sort()
+}

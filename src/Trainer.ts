@@ -17,15 +17,14 @@ import { Checkpoints } from "./checkpoints/Checkpoints.ts"
 import { type Cursor, DataStream, type Row, batchOf } from "./data/DataStream.ts"
 import { CheckpointError, type DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
-import * as Tensor from "./gpu/Tensor.ts"
 import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
-import { fromHuggingFace, HYPER, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
+import { fromHuggingFace, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
 import * as Optimizer from "./Optimizer.ts"
 import type { HostTensor } from "./checkpoints/Safetensors.ts"
-import * as Segments from "./Segments.ts"
 import * as Sink from "./Sink.ts"
 import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
+import { makeTrainStep } from "./TrainStep.ts"
 
 const natural = Schema.Int.pipe(Schema.nonNegative())
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
@@ -119,34 +118,22 @@ const make = (config: TrainConfig): Effect.Effect<
       device,
       { optimizer: config.optimizer, logEvery: config.logEvery, gradientAccumulation: accumulation }
     )
-    const optimizer = Optimizer.record(
-      config.optimizer,
-      model.config,
-      model.parameters,
-      model.hyper,
-      config.logEvery,
-      {
-        target: device.target,
-        lossScaling: model.precision === "f16",
-        // exactly so many a document by a permutation; by the other assignments any number
-        ...(sinks?.assignment === "permutation"
-          ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
-          : {})
-      }
-    )
-    yield* device.allocate(optimizer.tensors)
-    for (const [tensor, data] of optimizer.initial) device.write(tensor, data)
-    const pass = yield* model.compile({
+    const training = yield* makeTrainStep({
+      optimizer: config.optimizer,
+      steps,
+      window: config.logEvery,
+      parameters: model.parameters,
+      // exactly so many a document by a permutation; by the other assignments any number
+      ...(sinks?.assignment === "permutation"
+        ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
+        : {})
+    })
+    const { optimizer } = training
+    const pass = yield* training.compile({
       rows: data.batchSize,
       seqLen: data.seqLen,
-      maxSegments: data.maxSegments,
-      output: "train"
+      maxSegments: data.maxSegments
     })
-    const [begin, accumulate, update] = yield* Effect.all([
-      device.prepare(optimizer.begin),
-      device.prepare(optimizer.accumulate(pass.tensors.loss)),
-      device.prepare(optimizer.update)
-    ])
 
     let step = 0
     let cursor: Cursor = { epoch: 0, batch: 0 }
@@ -155,36 +142,8 @@ const make = (config: TrainConfig): Effect.Effect<
     /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
     let best = Infinity
 
-    const { beta1, beta2, eps, gradClip, weightDecay } = config.optimizer
-    const hyper = new Float32Array(Tensor.size(model.hyper))
     const trainStep = (batches: ReadonlyArray<Batch>): void => {
-      let scored = 0
-      for (const batch of batches) for (const target of batch.targets) if (target !== IGNORE) scored++
-      hyper[HYPER.learningRate] = Optimizer.learningRateAt(config.optimizer, step, steps)
-      hyper[HYPER.beta1] = beta1
-      hyper[HYPER.beta2] = beta2
-      hyper[HYPER.eps] = eps
-      hyper[HYPER.weightDecay] = weightDecay
-      hyper[HYPER.correction1] = 1 / (1 - beta1 ** (step + 1))
-      hyper[HYPER.correction2] = 1 / (1 - beta2 ** (step + 1))
-      hyper[HYPER.gradClip] = gradClip
-      hyper[HYPER.lossScale] = 1 / Math.max(1, scored)
-      hyper[HYPER.gradientScale] = hyper[HYPER.lossScale]!
-      hyper[HYPER.slot] = step % config.logEvery
-      device.write(model.hyper, hyper)
-      // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
-      const lit = (units: Iterable<number>) => {
-        for (const [tensor, data] of optimizer.touch(Uint32Array.from(units).sort())) device.write(tensor, data)
-      }
-      if (batches.length > 1 && sinks !== undefined) {
-        lit(new Set(batches.flatMap((batch) => [...Segments.litUnits(sinks, Segments.segmentsOf(batch))])))
-      }
-      batches.forEach((batch, i) => {
-        const { units } = pass.load(batch, Sink.own)
-        if (batches.length === 1) lit(units)
-        const last = i === batches.length - 1
-        device.submit(...(i === 0 ? [begin] : []), pass.prepared, accumulate, ...(last ? [update] : []))
-      })
+      training.run(batches.map((batch) => ({ pass, batch, mode: Sink.own })), step)
       step++
     }
 

@@ -120,6 +120,7 @@ const expectEveryExport = (output: string): void => {
     "loadFolder",
     "loadInitial",
     "loadModel",
+    "makeTuner",
     "openCheckpoint",
     "presets",
     "prune",
