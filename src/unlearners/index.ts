@@ -1,0 +1,20 @@
+/** Every unlearner, by the name that configs and reports use. A new one is a file of its own and a line here. */
+import { gradientAscent } from "./gradientAscent.ts"
+import { gradientDifference } from "./gradientDifference.ts"
+import { npo } from "./npo.ts"
+import { simNpo } from "./simNpo.ts"
+import type { Unlearner } from "./Unlearner.ts"
+
+export { npoWeight } from "./npo.ts"
+export { simNpoWeight } from "./simNpo.ts"
+export type { Unlearner, UnlearnError, Unlearning, UnlearnOptions, UnlearnProblem, UnlearnStep } from "./Unlearner.ts"
+
+/** All unlearners by name. */
+export const unlearners = {
+  gradientAscent,
+  gradientDifference,
+  npo,
+  simNpo
+} satisfies Readonly<Record<string, Unlearner>>
+
+export type UnlearnerName = keyof typeof unlearners
