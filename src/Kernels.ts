@@ -359,6 +359,20 @@ export const kernels = {
       params: { rows: "u32", general4: "u32", sink4: "u32", coefStride: "u32" },
       constants: { WX: ROW, BLOCK: block }
     }),
+  neuronGate: Kernel.make({
+    file: "neuron_gate",
+    entry: "forward",
+    bindings: { h: "read", gate: "read", segment: "read", y: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  neuronGateBackward: Kernel.make({
+    file: "neuron_gate",
+    entry: "backward_gate",
+    bindings: { h: "read", dh: "read", segmentRange: "read", dgate: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
   crossEntropy: Kernel.make({
     file: "cross_entropy",
     entry: "forward",
@@ -381,6 +395,23 @@ export const kernels = {
     bindings: { scale: "read", x: "write" },
     types: { X: ["x"] },
     params: { rows: "u32", n4: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
+  softCrossEntropy: Kernel.make({
+    file: "soft_cross_entropy",
+    entry: "forward",
+    bindings: { targets: "read", hyper: "read", weights: "read", soft: "read", logits: "write", loss: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: ROW }
+  }),
+  hiddenLoss: Kernel.make({
+    file: "hidden_loss",
+    entry: "forward",
+    bindings: {
+      targets: "read", hyper: "read", weights: "read", x: "read", hiddenTarget: "read", loss: "write", dx: "write"
+    },
+    params: { rows: "u32", n4: "u32" },
     constants: { WX: ROW }
   }),
   tokenRecord: Kernel.make({

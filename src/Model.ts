@@ -226,8 +226,6 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
     ? "gates need every neuron of the pool: use compute \"masked\""
     : gates && precision !== "f32"
     ? `gates are computed in f32, got precision "${precision}"`
-    : gates || head === "soft" || typeof head === "object"
-    ? `not built yet: ${gates ? "gates" : `head ${JSON.stringify(head)}`}`
     : undefined
   if (wrong !== undefined) throw new DataError({ detail: wrong })
 }
@@ -252,6 +250,9 @@ export const recordPass = (
   const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
   const slots = gathered ? sinks!.activeUnits : 0
   const maxTouched = gathered ? Math.min(sinks!.units, maxSegments * slots) : 0
+  const layers = parameters.layers.slice(0, typeof head === "object" ? head.hidden + 1 : undefined)
+  const width = c.general + c.pool
+  const perBlock = (name: string, ...dims: Array<number>) => layers.map((_, i) => Tensor.make(`layers.${i}.${name}`, dims))
   const ldLogits = Math.ceil(c.vocabSize / 4) * 4
   const tensors: PassTensors = {
     tokens: u32("tokens", n),
@@ -287,10 +288,10 @@ export const recordPass = (
     weights: head === "crossEntropy" ? undefined : Tensor.make("weights", [n]),
     soft: head === "soft" ? Tensor.make("soft", [n, ldLogits]) : undefined,
     hiddenTarget: typeof head === "object" ? Tensor.make("hiddenTarget", [n, c.hiddenSize]) : undefined,
-    gates: undefined,
-    gateGradients: undefined,
-    hidden: undefined,
-    segmentRange: undefined
+    gates: gates ? perBlock("gates", maxSegments, width) : undefined,
+    gateGradients: gates && train ? perBlock("gates.gradient", maxSegments, width) : undefined,
+    hidden: gates ? perBlock("hidden", n, width) : undefined,
+    segmentRange: gates ? u32("segmentRange", maxSegments, 2) : undefined
   }
   const mlpShape: Ops.MlpShape = {
     general: c.general,
@@ -311,7 +312,12 @@ export const recordPass = (
     const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
     const o = Ops.linear(p, attention.y, layer.o, n, { residual: x, update: rest })
     const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type, rest)
-    const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors)
+    const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors, tensors.gates && {
+      gate: tensors.gates[i]!,
+      hidden: tensors.hidden![i]!,
+      gradient: tensors.gateGradients?.[i],
+      segmentRange: tensors.segmentRange!
+    })
     return {
       y: mlp.y,
       /** Takes the gradient of the residual stream behind the block and leaves that before it, in place. */
@@ -326,28 +332,39 @@ export const recordPass = (
   const embedding = Ops.embedding(p, parameters.embed, n, tensors)
   /** The residual stream before each block, and behind the last. */
   const stream = [embedding.y]
-  const blocks = parameters.layers.map((_, i) => {
+  const blocks = layers.map((_, i) => {
     const recorded = block(i, stream[i]!)
     stream.push(recorded.y)
     return recorded
   })
   p.scope("")
-  const norm = Ops.rmsNorm(p, stream.at(-1)!, parameters.norm, n, c.rmsNormEps, type, rest)
-  if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
-  if (tensors.records !== undefined) {
-    Ops.headRecords(p, norm.y, parameters.head, n, { ...tensors, ...tensors.records }, shape.logitsBytes)
-  }
-  const dnorm = tensors.records !== undefined
-    ? undefined
-    : Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
+  /** Records what is behind the last block; the gradient of the residual stream there, for a training pass. */
+  const behind = (): Tensor.Tensor | undefined => {
+    const x = stream.at(-1)!
+    if (tensors.hiddenTarget !== undefined) {
+      const { hiddenTarget, loss, targets, weights } = tensors
+      const dx = Ops.hiddenLoss(p, x, n, { targets, hyper, weights: weights!, hiddenTarget, loss })
+      return train ? dx : undefined
+    }
+    const norm = Ops.rmsNorm(p, x, parameters.norm, n, c.rmsNormEps, type, rest)
+    if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
+    if (tensors.records !== undefined) {
+      Ops.headRecords(p, norm.y, parameters.head, n, { ...tensors, ...tensors.records }, shape.logitsBytes)
+      return undefined
+    }
+    const dnorm = Ops.headLoss(p, norm.y, parameters.head, n, { ...tensors, hyper }, {
       train,
       update: rest,
       ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
     })
-  if (dnorm !== undefined) {
-    // the gradient of the residual stream, updated in place from the last block to the first
+    if (dnorm === undefined) return undefined
     const dx = p.scratch("dx", [n, c.hiddenSize])
     norm.backward(dnorm, dx, false)
+    return dx
+  }
+  // the gradient of the residual stream, updated in place from the last block to the first
+  const dx = behind()
+  if (dx !== undefined) {
     for (let i = blocks.length - 1; i >= 0; i--) {
       const recorded = shape.recompute === true ? block(i, stream[i]!) : blocks[i]!
       recorded.backward(dx)
@@ -646,7 +663,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
           throw error
         }
       })
-      const { gather, records, ...rest } = pass.tensors
+      const { gather, records, segmentRange, ...rest } = pass.tensors
       yield* device.allocate(listTensors(pass.tensors))
       if (records !== undefined && shape.schemes !== undefined) {
         device.write(records.schemes, Ops.encodeSchemes(shape.schemes))
@@ -676,6 +693,11 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         device.write(rest.segment, segments.segment)
         device.write(rest.start, sorted.start)
         device.write(rest.order, sorted.order)
+        if (segmentRange !== undefined) {
+          const range = new Uint32Array(2 * pass.maxSegments)
+          range.set(segments.range)
+          device.write(segmentRange, range)
+        }
         let units: Uint32Array = new Uint32Array()
         if (gather !== undefined) {
           const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments)

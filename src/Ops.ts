@@ -335,9 +335,22 @@ export interface MlpShape {
   readonly update?: { readonly general: boolean; readonly sinks: boolean }
 }
 
+/** Gates of one MLP's neurons, one for each segment; its tensors are f32. */
+export interface NeuronGate {
+  /** [segments, width] */
+  readonly gate: Tensor.Tensor
+  /** Where the activations before gating are written, [tokens, width]. */
+  readonly hidden: Tensor.Tensor
+  /** Where the backward pass writes the gates' gradients, [segments, width]; undefined: nowhere. */
+  readonly gradient: Tensor.Tensor | undefined
+  /** First token and number of tokens of each segment, [segments, 2]. */
+  readonly segmentRange: Tensor.Tensor
+}
+
 /**
  * The gated MLP with sinks; returns residual + mlp(x). gateUp is [2 * (general + pool), d] with rows gate of the general
  * neurons | up of the general | gate of the pool | up of the pool; down is neuron-major, [general + pool, d].
+ * With `gates`, which need the masked path, each neuron is multiplied by a gate of its own behind its coefficient.
  */
 export const mlp = (
   p: Recorder,
@@ -346,7 +359,8 @@ export const mlp = (
   weights: { readonly gateUp: Parameter; readonly down: Parameter },
   tokens: number,
   shape: MlpShape,
-  inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor }
+  inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor },
+  gates?: NeuronGate
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
   const { block, gathered, general, pool, update = { general: true, sinks: true } } = shape
   const { down, gateUp } = weights
@@ -412,6 +426,19 @@ export const mlp = (
     })
   }
 
+  /** Multiplies activations, or their gradients, by the gates. */
+  const gated = (h: Tensor.Tensor, name: string): Tensor.Tensor => {
+    if (gates === undefined) return h
+    const y = p.scratch(name, [tokens, width])
+    p.dispatch(
+      kernels.neuronGate,
+      { h, gate: gates.gate, segment: inputs.segment, y },
+      { rows: tokens, n4: width / 4 },
+      (tokens * width) / 4
+    )
+    return y
+  }
+
   const gu = p.scratch("gate_up", [tokens, 2 * width], x.type)
   matmulNN(p, {
     a: { tensor: x, ld: d },
@@ -433,10 +460,11 @@ export const mlp = (
       perSegment: packed.per
     })
   }
-  const h = p.scratch("hidden", [tokens, width], x.type)
+  const hidden = gates?.hidden ?? p.scratch("hidden", [tokens, width], x.type)
   const coefStride = 1 + sink / block
   const swiglu = { rows: tokens, general4: general / 4, sink4: sink / 4, coefStride }
-  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h }, swiglu, (tokens * width) / 4)
+  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h: hidden }, swiglu, (tokens * width) / 4)
+  const h = gated(hidden, "hidden.gated")
   const y = p.scratch("mlp", [tokens, d])
   matmulNN(p, {
     a: { tensor: h, ld: width },
@@ -487,10 +515,20 @@ export const mlp = (
         })
         if (update.sinks) sinkGradient(down, 1, general, h, general, width, dy)
       }
+      if (gates?.gradient !== undefined) {
+        const [segments] = gates.gate.shape as [number, number]
+        p.dispatch(
+          kernels.neuronGateBackward,
+          { h: hidden, dh, segmentRange: gates.segmentRange, dgate: gates.gradient },
+          { rows: segments, n4: width / 4 },
+          (segments * width) / 4
+        )
+      }
+      const dhidden = gated(dh, "dhidden.gated")
       const dgu = p.scratch("dgate_up", [tokens, 2 * width], x.type)
       p.dispatch(
         kernels.swigluBackward(block),
-        { gu, coef: inputs.coef, segment: inputs.segment, dh, dgu },
+        { gu, coef: inputs.coef, segment: inputs.segment, dh: dhidden, dgu },
         swiglu,
         (tokens * width) / 4
       )
@@ -529,7 +567,8 @@ const LOGITS_BYTES = 64 * 2 ** 20
 /**
  * Head and cross entropy, a chunk of tokens at a time so that the logits of all tokens never exist at once. Writes loss and
  * rank per token. With `train`, returns the gradient of x, scaled by hyper[GRADIENT_SCALE] and, where there are `weights`, by
- * each token's own; and adds the head's gradient to `update` it.
+ * each token's own; and adds the head's gradient to `update` it. With a distribution for each token in `soft` it is the
+ * cross entropy with that, which needs weights and writes no ranks.
  */
 export const headLoss = (
   p: Recorder,
@@ -543,6 +582,8 @@ export const headLoss = (
     readonly rank: Tensor.Tensor
     /** What each token's gradient is multiplied with, [tokens]. */
     readonly weights: Tensor.Tensor | undefined
+    /** [tokens, padded vocabulary] */
+    readonly soft: Tensor.Tensor | undefined
   },
   options: { readonly train: boolean; readonly update: boolean; readonly chunkBytes?: number }
 ): Tensor.Tensor | undefined => {
@@ -564,15 +605,16 @@ export const headLoss = (
       n: ld,
       k: d
     })
-    p.dispatch(
-      entropy.kernel,
-      { targets: io.targets, hyper: io.hyper, logits, loss: io.loss, rank: io.rank },
-      { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 },
-      entropy.grid(rows)
-    )
+    const { hyper, loss, rank, soft, targets, weights } = io
+    const params = { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 }
+    if (soft !== undefined) {
+      p.dispatch(kernels.softCrossEntropy, { targets, hyper, weights: weights!, soft, logits, loss }, params, rows)
+    } else {
+      p.dispatch(entropy.kernel, { targets, hyper, logits, loss, rank }, params, entropy.grid(rows))
+    }
     if (dx === undefined || rowsOfHead === undefined) continue
-    if (io.weights !== undefined) {
-      p.dispatch(kernels.scaleRows, { scale: io.weights, x: logits }, { rows, n4: ld / 4, first }, rows * (ld / 4))
+    if (weights !== undefined && soft === undefined) {
+      p.dispatch(kernels.scaleRows, { scale: weights, x: logits }, { rows, n4: ld / 4, first }, rows * (ld / 4))
     }
     matmulNN(p, {
       a: { tensor: logits, ld },
@@ -592,6 +634,34 @@ export const headLoss = (
       k: rows
     })
   }
+  return dx
+}
+
+/**
+ * The mean squared distance of a residual stream [tokens, d] to a target: writes the loss per token and returns the
+ * gradient of x, scaled by hyper[GRADIENT_SCALE] and each token's weight.
+ */
+export const hiddenLoss = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    readonly hyper: Tensor.Tensor
+    readonly weights: Tensor.Tensor
+    readonly hiddenTarget: Tensor.Tensor
+    readonly loss: Tensor.Tensor
+  }
+): Tensor.Tensor => {
+  const d = x.shape[1]!
+  const dx = p.scratch("hidden_loss.dx", [tokens, d])
+  const { hiddenTarget, hyper, loss, targets, weights } = io
+  p.dispatch(
+    kernels.hiddenLoss,
+    { targets, hyper, weights, x, hiddenTarget, loss, dx },
+    { rows: tokens, n4: vec4(d, "hidden size") },
+    tokens
+  )
   return dx
 }
 

@@ -121,6 +121,7 @@ const expectEveryExport = (output: string): void => {
     "loadInitial",
     "loadModel",
     "makeTuner",
+    "neuronGates",
     "openCheckpoint",
     "presets",
     "prune",
