@@ -1,228 +1,424 @@
 /**
- * What the isolation checks found: the type that the harness, its renderers and the command line share. Losses are nats a
- * token, rates are shares from 0 to 1.
+ * What the isolation checks found: the type that the harness, its renderers and the command line share, and the schema of
+ * `report.json`. Losses are nats a token, rates are shares from 0 to 1. JSON has no NaN: there it is null.
  */
-import type { Simulation } from "../../src/measures/Theory.ts"
-import type { HygieneCheck } from "./Hygiene.ts"
+import * as Schema from "effect/Schema"
+
+const strings = Schema.Array(Schema.String)
+
+/** A number that may be undefined: NaN, of a share of nothing; null in JSON. */
+const Real = Schema.transform(Schema.NullOr(Schema.Number), Schema.Number, {
+  strict: true,
+  decode: (value) => value ?? NaN,
+  encode: (value) => Number.isFinite(value) ? value : null
+})
+
+const named = <A, I>(identifier: string, schema: Schema.Schema<A, I>) => schema.annotations({ identifier })
 
 /** The head of the report. */
-export type Word = "isolated" | "hidden" | "not isolated"
+export const Word = Schema.Literal("isolated", "hidden", "not isolated")
+export type Word = typeof Word.Type
 
 /** What a set of sequences is: natural repeated text, random tokens, or text of another domain. */
-export type Panel = "natural" | "canary" | "other"
+export const Panel = Schema.Literal("natural", "canary", "other")
+export type Panel = typeof Panel.Type
 
-/** A number over seeds: its mean, and its 95 % interval (Student's t); without one where there are fewer than 2 seeds. */
-export interface Estimate {
-  readonly mean: number
-  readonly low?: number
-  readonly high?: number
-  /** One value a seed, in the order of `seeds`; null where the seed's arm failed. */
-  readonly values: ReadonlyArray<number | null>
-}
+/** A number over seeds: its mean, and its 95 % interval (Student's t). */
+export const Estimate = named("Estimate", Schema.Struct({
+  /** Over the seeds that have it. */
+  mean: Real,
+  /** Lower end of the 95 % interval (Student's t); absent where there are fewer than 2 seeds. */
+  low: Schema.optionalWith(Real, { exact: true }),
+  /** Upper end of it. */
+  high: Schema.optionalWith(Real, { exact: true }),
+  /** One value a seed, in the order of `seeds`; null where the seed's arm failed or has no such number. */
+  values: Schema.Array(Schema.NullOr(Schema.Number))
+}))
+export interface Estimate extends Schema.Schema.Type<typeof Estimate> {}
 
 /**
  * Which neurons are on. Of a model without sinks only `own`, which is the whole model. `calibrated`: off, with one bias a
  * vocabulary entry fitted first, so that a model is not taken for forgetful because its output is off balance.
  */
-export type MaskState = "own" | "all" | "off" | "calibrated" | "placebo" | "placeboOff" | "pruned"
+export const MaskState = Schema.Literal("own", "all", "off", "calibrated", "placebo", "placeboOff", "pruned")
+export type MaskState = typeof MaskState.Type
+
+const Kind = Schema.Literal("trained", "localizer", "unlearner")
+
+const estimates = Schema.Record({ key: Schema.String, value: Estimate })
 
 /** A model in a mask state. */
-export interface Subject {
+export const Subject = Schema.Struct({
   /** `standard`, `sinks`, ..., or of a post-hoc method its name: `npo`, `integratedGradients`. */
-  readonly arm: string
-  readonly kind: "trained" | "localizer" | "unlearner"
-  readonly state: MaskState
+  arm: Schema.String,
+  /** Trained like this, or made of the trained standard model. */
+  kind: Kind,
+  /** Which neurons are on; of a model without sinks only `own`, which is the whole model. */
+  state: MaskState,
   /** Of post-hoc methods the point of the sweep that was chosen, on data that is not scored: `fraction 0.02`, `step 32`. */
-  readonly setting?: string
+  setting: Schema.optionalWith(Schema.String, { exact: true }),
   /** By `heldOut.<metric>`, `natural.<metric>`, `canary.<metric>`, `other.<metric>`; see `metrics` of the report. */
-  readonly metrics: Readonly<Record<string, Estimate>>
+  metrics: estimates,
   /** The same as recovery: 1 = as memorized as the standard model, 0 = as if never repeated (methods.md 4.2). */
-  readonly recovery: Readonly<Record<string, Estimate>>
-}
+  recovery: estimates
+})
+export interface Subject extends Schema.Schema.Type<typeof Subject> {}
 
-export interface Metric {
+export const Metric = Schema.Struct({
   /** `natural.extractionStrength` without the panel. */
-  readonly name: string
+  name: Schema.String,
   /** In words, with its source. */
-  readonly title: string
-  readonly unit: "nats" | "share" | "tokens"
+  title: Schema.String,
+  /** What it is counted in. */
+  unit: Schema.Literal("nats", "share", "tokens"),
   /** Whether more of it means more memory. */
-  readonly memory: "higher" | "lower"
-}
+  memory: Schema.Literal("higher", "lower")
+})
+export interface Metric extends Schema.Schema.Type<typeof Metric> {}
 
 /** What an arm cost. */
-export interface ArmCost {
-  readonly name: string
-  readonly kind: Subject["kind"]
+export const ArmCost = Schema.Struct({
+  /** Of the arm or the method. */
+  name: Schema.String,
+  /** Trained like this, or made of the trained standard model. */
+  kind: Kind,
   /** In words: what it is. */
-  readonly title: string
-  readonly parameters: number
-  readonly activeParameters: number
-  readonly steps: number
+  title: Schema.String,
+  /** All that the model holds. */
+  parameters: Schema.Number,
+  /** Those that a token goes through. */
+  activeParameters: Schema.Number,
+  /** Of training. */
+  steps: Schema.Number,
   /** Tokens trained on, with every pass that its method takes. */
-  readonly tokens: number
-  readonly seconds: Estimate
-  readonly tokensPerSecond: Estimate
-}
+  tokens: Schema.Number,
+  /** Of training, without evaluation. */
+  seconds: Estimate,
+  /** Of training. */
+  tokensPerSecond: Estimate
+})
+export interface ArmCost extends Schema.Schema.Type<typeof ArmCost> {}
 
 /** F1. */
-export interface LearningCurve {
-  readonly arm: string
+export const LearningCurve = Schema.Struct({
+  /** Of the arm. */
+  arm: Schema.String,
   /** `repeated.own`, `repeated.off`, `heldOut.own`, `heldOut.off`, `train`. */
-  readonly series: string
-  readonly points: ReadonlyArray<{ readonly step: number; readonly tokens: number; readonly loss: Estimate }>
-}
+  series: Schema.String,
+  /** Along training. */
+  points: Schema.Array(Schema.Struct({
+    /** Updates so far. */
+    step: Schema.Number,
+    /** Trained on so far. */
+    tokens: Schema.Number,
+    /** Nats a token. */
+    loss: Estimate
+  }))
+})
+export interface LearningCurve extends Schema.Schema.Type<typeof LearningCurve> {}
 
 /** F2: forgetting against degradation (MemSinks, section 4), a curve for each sweep and a point for each other arm. */
-export interface Tradeoff {
-  readonly arm: string
-  readonly panel: Panel
-  readonly points: ReadonlyArray<{
-    readonly setting: string
+export const Tradeoff = Schema.Struct({
+  /** Of the arm or the method. */
+  arm: Schema.String,
+  /** Whose forgetting it is. */
+  panel: Panel,
+  /** In the order of the sweep; of an arm one. */
+  points: Schema.Array(Schema.Struct({
+    /** Where in the sweep: `fraction 0.02`, `step 32`. */
+    setting: Schema.String,
     /** Held-out loss minus the standard model's: the lower the better. */
-    readonly degradation: Estimate
+    degradation: Estimate,
     /** Loss on the repeated sequences minus the standard model's: the higher the more is forgotten. */
-    readonly forgetting: Estimate
+    forgetting: Estimate,
     /** Whether it is the one that the stopping rule chose. */
-    readonly chosen: boolean
-  }>
-}
+    chosen: Schema.Boolean
+  }))
+})
+export interface Tradeoff extends Schema.Schema.Type<typeof Tradeoff> {}
 
 /** F3. */
-export interface ExtractionCurve {
-  readonly arm: string
-  readonly state: MaskState
-  readonly panel: Panel
-  /** What changes along x: log2 of exposures, or tokens of context. */
-  readonly by: "repeats" | "context"
-  readonly metric: string
-  readonly points: ReadonlyArray<{ readonly x: number; readonly value: Estimate }>
+export const ExtractionCurve = Schema.Struct({
+  /** Of the arm or the method. */
+  arm: Schema.String,
+  /** Which neurons are on. */
+  state: MaskState,
+  /** What is extracted. */
+  panel: Panel,
+  /** What changes along x: exposures, or tokens of context. */
+  by: Schema.Literal("repeats", "context"),
+  /** See `metrics` of the report. */
+  metric: Schema.String,
+  /** From left to right. */
+  points: Schema.Array(Schema.Struct({
+    /** Exposures, or tokens of context. */
+    x: Schema.Number,
+    /** Of the metric. */
+    value: Estimate
+  })),
   /** Of `repeats`: value = intercept + slope log2(repeats), over all seeds. */
-  readonly fit?: { readonly slope: number; readonly intercept: number; readonly r2: number; readonly slopeLow: number; readonly slopeHigh: number }
-}
+  fit: Schema.optionalWith(
+    Schema.Struct({
+      /** What a doubling of exposures adds. */
+      slope: Real,
+      /** At a single exposure. */
+      intercept: Real,
+      /** Share of the variance that the line explains. */
+      r2: Real,
+      /** Lower end of the slope's 95 % interval. */
+      slopeLow: Real,
+      /** Upper end of it. */
+      slopeHigh: Real
+    }),
+    { exact: true }
+  )
+})
+export interface ExtractionCurve extends Schema.Schema.Type<typeof ExtractionCurve> {}
 
 /** F6: fine-tuning on half of the removed sequences, and what comes back of the other half. */
-export interface Relearning {
-  readonly arm: string
-  readonly state: MaskState
-  readonly points: ReadonlyArray<{
-    readonly learningRate: number
-    readonly step: number
-    /** Loss of the half that is trained on, of the other half, and of held-out sequences. */
-    readonly seen: Estimate
-    readonly scored: Estimate
-    readonly heldOut: Estimate
-  }>
+export const Relearning = Schema.Struct({
+  /** Of the arm or the method. */
+  arm: Schema.String,
+  /** Which neurons are on. */
+  state: MaskState,
+  /** Of each learning rate in turn, from step 0. */
+  points: Schema.Array(Schema.Struct({
+    /** Of fine-tuning. */
+    learningRate: Schema.Number,
+    /** Updates of fine-tuning. */
+    step: Schema.Number,
+    /** Loss of the half that is trained on. */
+    seen: Estimate,
+    /** Loss of the other half. */
+    scored: Estimate,
+    /** Loss of held-out sequences. */
+    heldOut: Estimate
+  })),
   /** Steps until the other half is back, at the worst learning rate; null in a seed where it is not within the budget. */
-  readonly steps: ReadonlyArray<number | null>
+  steps: Schema.Array(Schema.NullOr(Schema.Number)),
   /** The most of the memory of the other half that came back at any step and rate, as recovery. */
-  readonly recovered: Estimate
+  recovered: Estimate,
   /** Those steps over the oracle's, the budget standing for "not within it"; 1 = as slow as never trained. */
-  readonly ratio: Estimate
-}
+  ratio: Estimate
+})
+export interface Relearning extends Schema.Schema.Type<typeof Relearning> {}
 
 /** T2: what other sequences' sinks do to a sequence. */
-export interface Interference {
-  readonly arm: string
+export const Interference = Schema.Struct({
+  /** Of the arm. */
+  arm: Schema.String,
   /** Own sinks and those of so many others. */
-  readonly ladder: ReadonlyArray<{ readonly others: number; readonly loss: Estimate }>
-  /** loss(off) - loss(own), and loss(off) - loss(placebo). */
-  readonly sliceContent: { readonly own: Estimate; readonly placebo: Estimate }
+  ladder: Schema.Array(Schema.Struct({
+    /** Ids whose sinks are on besides the sequence's own. */
+    others: Schema.Number,
+    /** Of the repeated sequences. */
+    loss: Estimate
+  })),
+  /** What sinks that are on take off the loss of the repeated sequences, against all off. */
+  sliceContent: Schema.Struct({
+    /** loss(off) - loss(own). */
+    own: Estimate,
+    /** loss(off) - loss(placebo). */
+    placebo: Estimate
+  }),
   /** Loss with own sinks on and as many random other ones off, minus that with own sinks on: should be 0. */
-  readonly placeboOff: Estimate
-  /** What deleting one id adds to the loss of the other repeated sequences, in the mean and at worst. */
-  readonly deletion: { readonly mean: Estimate; readonly worst: Estimate }
+  placeboOff: Estimate,
+  /** What deleting one id adds to the loss of the other repeated sequences. */
+  deletion: Schema.Struct({
+    /** Over ids and sequences. */
+    mean: Estimate,
+    /** Of the sequence that suffers most. */
+    worst: Estimate
+  }),
   /** Share of the memory that is left with sinks off: recovery of the loss. */
-  readonly leakage: Estimate
-}
+  leakage: Estimate
+})
+export interface Interference extends Schema.Schema.Type<typeof Interference> {}
 
 /** T3. */
-export interface Hygiene {
-  readonly arm: string
-  readonly seed: number
-  readonly checks: ReadonlyArray<HygieneCheck>
-}
+export const Hygiene = Schema.Struct({
+  /** Of the arm. */
+  arm: Schema.String,
+  /** Whose model was checked. */
+  seed: Schema.Number,
+  /** What was checked. */
+  checks: Schema.Array(Schema.Struct({
+    /** What must hold. */
+    name: Schema.String,
+    /** Whether it does. */
+    passed: Schema.Boolean,
+    /** What was found. */
+    value: Real,
+    /** What is allowed. */
+    bound: Schema.Union(Real, Schema.String),
+    /** In words. */
+    detail: Schema.String
+  }))
+})
+export interface Hygiene extends Schema.Schema.Type<typeof Hygiene> {}
 
 /** How well a localizer finds the sinks that an id was given (no published tool knows them). */
-export interface LocalizerRecall {
-  readonly localizer: string
-  readonly arm: string
-  /** Share of the ids' own sinks among the neurons ranked highest, as many as there are; and what chance gives. */
-  readonly recall: Estimate
-  readonly chance: number
-}
+export const LocalizerRecall = Schema.Struct({
+  /** Of the method. */
+  localizer: Schema.String,
+  /** Whose sinks were looked for. */
+  arm: Schema.String,
+  /** Share of the ids' own sinks among the neurons ranked highest, as many as there are. */
+  recall: Estimate,
+  /** What chance gives. */
+  chance: Schema.Number
+})
+export interface LocalizerRecall extends Schema.Schema.Type<typeof LocalizerRecall> {}
 
-export interface GateCheck {
-  readonly name: string
-  readonly passed: boolean
-  readonly value: Estimate
-  /** `recovery at most 0.2`. */
-  readonly bound: string
+export const GateCheck = Schema.Struct({
+  /** `recovery of natural.extractionStrength`. */
+  name: Schema.String,
+  /** Whether the value keeps the bound. */
+  passed: Schema.Boolean,
+  /** What was measured. */
+  value: Estimate,
+  /** `at most 0.2`. */
+  bound: Schema.String,
   /** What the verdict is where it does not pass. */
-  readonly otherwise: Exclude<Word, "isolated">
-}
+  otherwise: Schema.Literal("hidden", "not isolated")
+})
+export interface GateCheck extends Schema.Schema.Type<typeof GateCheck> {}
 
 /** The verdict on one arm (methods.md 4.4). */
-export interface Verdict {
-  readonly arm: string
-  readonly word: Word
-  /** The check that decided it. */
-  readonly decidedBy: string
-  readonly checks: ReadonlyArray<GateCheck>
-}
+export const Verdict = Schema.Struct({
+  /** Of the arm or the method. */
+  arm: Schema.String,
+  /** Isolated, hidden or not isolated. */
+  word: Word,
+  /** The check that decided it, in a sentence. */
+  decidedBy: Schema.String,
+  /** In the order in which they decide. */
+  checks: Schema.Array(GateCheck),
+  /** Checks that there was no data for. */
+  notRun: Schema.optionalWith(strings, { exact: true })
+})
+export interface Verdict extends Schema.Schema.Type<typeof Verdict> {}
 
 /** A claim of the papers (papers.md 6), as it went here. */
-export interface Claim {
-  readonly number: number
-  readonly claim: string
-  readonly result: "held" | "did not hold" | "not decided" | "not tested"
+export const Claim = Schema.Struct({
+  /** As in papers.md 6. */
+  number: Schema.Number,
+  /** In a sentence. */
+  claim: Schema.String,
+  /** How it went here. */
+  result: Schema.Literal("held", "did not hold", "not decided", "not tested"),
   /** The numbers it rests on, in words. */
-  readonly evidence: string
-}
+  evidence: Schema.String
+})
+export interface Claim extends Schema.Schema.Type<typeof Claim> {}
 
-export interface Failure {
-  readonly arm: string
-  readonly seed: number
-  readonly message: string
-}
+export const Failure = Schema.Struct({
+  /** That failed. */
+  arm: Schema.String,
+  /** In which it failed. */
+  seed: Schema.Number,
+  /** What went wrong. */
+  message: Schema.String
+})
+export interface Failure extends Schema.Schema.Type<typeof Failure> {}
 
-export interface IsolationReport {
-  readonly format: 1
+/** A result of the theory, simulated; see src/measures/Theory.ts. */
+const Simulation = Schema.Struct({
+  /** Of the result. */
+  name: Schema.String,
+  /** The result in one sentence. */
+  claim: Schema.String,
+  /** The constants that the inequalities are about. */
+  constants: Schema.Record({ key: Schema.String, value: Real }),
+  /** Columns of one length, with a row a step. */
+  trace: Schema.Record({ key: Schema.String, value: Schema.Array(Real) }),
+  /** What the result says, checked wherever it is claimed. */
+  inequalities: Schema.Array(Schema.Struct({
+    /** Which is at least what. */
+    name: Schema.String,
+    /** Wherever it was checked. */
+    holds: Schema.Boolean,
+    /** How many times it was checked: never 0. */
+    checked: Schema.Number,
+    /** The least by which it held; below 0 it failed. */
+    slack: Real,
+    /** The step at which it failed first. */
+    failedAt: Schema.optional(Schema.Number)
+  })),
+  /** Whether all inequalities held at every step. */
+  holds: Schema.Boolean
+})
+
+export const IsolationReport = Schema.Struct({
+  /** Version of this format. */
+  format: Schema.Literal(1),
   /** The arm that the head speaks of. */
-  readonly subject: string
-  readonly word: Word
-  readonly decidedBy: string
-  readonly verdicts: ReadonlyArray<Verdict>
-  readonly metrics: ReadonlyArray<Metric>
-  readonly subjects: ReadonlyArray<Subject>
-  readonly arms: ReadonlyArray<ArmCost>
-  readonly curves: ReadonlyArray<LearningCurve>
-  readonly tradeoffs: ReadonlyArray<Tradeoff>
-  readonly extraction: ReadonlyArray<ExtractionCurve>
-  readonly relearning: ReadonlyArray<Relearning>
-  readonly interference: ReadonlyArray<Interference>
-  readonly hygiene: ReadonlyArray<Hygiene>
-  readonly localizers: ReadonlyArray<LocalizerRecall>
-  readonly theory: ReadonlyArray<Simulation>
-  readonly claims: ReadonlyArray<Claim>
+  subject: Schema.String,
+  /** The verdict on it. */
+  word: Word,
+  /** The check that decided it, in a sentence. */
+  decidedBy: Schema.String,
+  /** On every arm that can be judged. */
+  verdicts: Schema.Array(Verdict),
+  /** What the names of metrics mean. */
+  metrics: Schema.Array(Metric),
+  /** Every model in every mask state, with all that was measured of it (T1). */
+  subjects: Schema.Array(Subject),
+  /** What each arm cost. */
+  arms: Schema.Array(ArmCost),
+  /** Losses along training (F1). */
+  curves: Schema.Array(LearningCurve),
+  /** Forgetting against degradation (F2). */
+  tradeoffs: Schema.Array(Tradeoff),
+  /** Extraction against repeats and context (F3). */
+  extraction: Schema.Array(ExtractionCurve),
+  /** What comes back by fine-tuning (F6). */
+  relearning: Schema.Array(Relearning),
+  /** What other sequences' sinks do (T2). */
+  interference: Schema.Array(Interference),
+  /** What must hold exactly (T3). */
+  hygiene: Schema.Array(Hygiene),
+  /** How well localizers find the sinks. */
+  localizers: Schema.Array(LocalizerRecall),
+  /** Results of the theory, simulated. */
+  theory: Schema.Array(Simulation),
+  /** The claims of the papers, as they went here. */
+  claims: Schema.Array(Claim),
   /** Traps of methods.md 4.7 that bite here, in words. */
-  readonly warnings: ReadonlyArray<string>
-  readonly failures: ReadonlyArray<Failure>
-  readonly seeds: ReadonlyArray<number>
+  warnings: strings,
+  /** Arms that failed. */
+  failures: Schema.Array(Failure),
+  /** Of data order and initial weights. */
+  seeds: Schema.Array(Schema.Number),
   /** What was trained on and scored. */
-  readonly data: {
-    readonly world: string
-    readonly trainedTokens: number
-    readonly vocabSize: number
-    readonly seqLen: number
-    readonly splits: Readonly<Record<string, number>>
+  data: Schema.Struct({
+    /** The kind of world: `text`, `twoDomains`, `modular`. */
+    world: Schema.String,
+    /** A seed and arm. */
+    trainedTokens: Schema.Number,
+    /** Of the tokenizer. */
+    vocabSize: Schema.Number,
+    /** Tokens of a row. */
+    seqLen: Schema.Number,
+    /** Sequences of each split. */
+    splits: Schema.Record({ key: Schema.String, value: Schema.Number }),
     /** Sequences left out because a near-duplicate is in another split. */
-    readonly dropped: number
+    dropped: Schema.Number,
     /** Exposures of the repeated sequences: how many sequences have how many. */
-    readonly repeats: ReadonlyArray<{ readonly sequences: number; readonly exposures: number }>
-  }
-  readonly adapter: string
-  readonly seconds: number
-  readonly config: unknown
-  readonly versions: Readonly<Record<string, string>>
-}
+    repeats: Schema.Array(Schema.Struct({
+      /** So many sequences. */
+      sequences: Schema.Number,
+      /** So many times each. */
+      exposures: Schema.Number
+    }))
+  }),
+  /** The adapter that computed it. */
+  adapter: Schema.String,
+  /** In all. */
+  seconds: Schema.Number,
+  /** The whole configuration. */
+  config: Schema.Unknown,
+  /** Of this package and what it runs on. */
+  versions: Schema.Record({ key: Schema.String, value: Schema.String })
+})
+export interface IsolationReport extends Schema.Schema.Type<typeof IsolationReport> {}
