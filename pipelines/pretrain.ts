@@ -11,7 +11,6 @@ import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/data/DataStream.ts"
@@ -23,13 +22,12 @@ import { checkFits } from "../src/MemoryPlan.ts"
 import { huggingFaceConfig, Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
-import * as RunLock from "../src/runs/RunLock.ts"
-import * as RunRecord from "../src/runs/RunRecord.ts"
 import * as Sink from "../src/Sink.ts"
 import * as TensorBoard from "../src/runs/TensorBoard.ts"
 import * as TokenShards from "../src/data/TokenShards.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
-import { differences, TrainConfig, Trainer } from "../src/Trainer.ts"
+import { TrainConfig, Trainer } from "../src/Trainer.ts"
+import { claimFolder, type FolderOptions, writeJson } from "./folder.ts"
 import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
 import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
 
@@ -108,19 +106,13 @@ export type PretrainEvent =
     readonly event: TrainEvent.TrainEvent
   }
 
-export interface PretrainOptions {
+export interface PretrainOptions extends FolderOptions {
   /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
   readonly device: Layer.Layer<Device, DeviceError>
   /** Where checkpoints, metrics and the report go. Default: nowhere, checkpoints stay in memory. */
   readonly outDir?: string
-  /** Go on in a folder that already holds this run. Default false: such a folder is refused. */
-  readonly resume?: boolean
-  /** Take the folder over from a process that cannot be asked whether it still runs. Default false. */
-  readonly force?: boolean
   readonly cacheDirectory?: string
   readonly onEvent?: (event: PretrainEvent) => Effect.Effect<void>
-  /** What to record as having run it. */
-  readonly versions?: Readonly<Record<string, string>>
 }
 
 /** What one trained arm gives to the report; JSON, kept beside its checkpoints. */
@@ -413,7 +405,13 @@ export const run = (
     const initial = config.initialFrom === undefined ? undefined : yield* loadInitial(config.initialFrom)
     if (initial !== undefined) yield* checkInitial(config, names, initial)
     const outDir = options.outDir
-    const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, config, names, options)
+    const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
+      kind: "pretrain",
+      schema: PretrainConfig,
+      config,
+      seeds: Array.from({ length: config.seeds }, (_, i) => config.data.seed + i),
+      arms: names
+    }, options)
 
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const count = seeds.length * names.length
@@ -511,74 +509,9 @@ const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", pa
 
 const isLost = (error: PretrainError): boolean => error._tag === "DeviceError" && error.reason === "Lost"
 
-const writeJson = (file: string, value: unknown) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const temporary = `${file}.${Math.trunc(performance.now() * 1000)}.tmp`
-    yield* fs.writeFileString(temporary, `${JSON.stringify(value, undefined, 2)}\n`)
-    yield* fs.rename(temporary, file)
-  }).pipe(
-    Effect.mapError((error) =>
-      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` })
-    )
-  )
-
 /** A finished arm's result, or undefined where there is none that can be read. */
 const readResult = (file: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     return JSON.parse(yield* fs.readFileString(file)) as ArmResult
   }).pipe(Effect.catchAll(() => Effect.succeed(undefined)), Effect.catchAllDefect(() => Effect.succeed(undefined)))
-
-/** Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. */
-const claimFolder = (
-  outDir: string,
-  config: PretrainConfig,
-  arms: ReadonlyArray<string>,
-  { force = false, resume = false, versions = {} }: PretrainOptions
-) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const file = path.join(outDir, "run.json")
-    const encoded = Schema.encodeSync(PretrainConfig)(config)
-    const unwritable = (error: { readonly message: string }) =>
-      new CheckpointError({
-        reason: "Write",
-        path: outDir,
-        detail: `cannot be written: ${error.message}. Choose another folder with --out-dir`
-      })
-    yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
-    yield* RunLock.hold(outDir, { force })
-    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b|\.tmp$/.test(name))
-    if (entries.length > 0 && !resume) {
-      return yield* new CheckpointError({
-        reason: "Mismatch",
-        path: outDir,
-        detail: "is not empty: pass --resume to go on with the run it holds, or choose another --out-dir"
-      })
-    }
-    if (entries.includes("run.json")) {
-      const text = yield* Effect.mapError(fs.readFileString(file), unwritable)
-      const before = yield* Effect.try({
-        try: () => JSON.parse(text) as { readonly config?: unknown },
-        catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
-      })
-      // a version that knew fewer fields meant their defaults
-      const decoded = Schema.decodeUnknownOption(PretrainConfig)(before.config)
-      const was = Option.isSome(decoded) ? Schema.encodeSync(PretrainConfig)(decoded.value) : before.config
-      const differing = differences(encoded, was)
-      if (differing.length > 0) {
-        return yield* new CheckpointError({
-          reason: "Mismatch",
-          path: file,
-          detail: `the folder holds a run with another configuration:\n  ${differing.join("\n  ")}\n` +
-            "Resume with the same one, or choose another --out-dir"
-        })
-      }
-    }
-    const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
-    const recording = yield* RunRecord.begin(outDir, { kind: "pretrain", versions, config: encoded, seeds, arms })
-    yield* Effect.addFinalizer(recording.end)
-    return recording
-  })

@@ -1,0 +1,101 @@
+/**
+ * The folder of a run: taken until the scope closes, fresh or that of the very run that goes on in it.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { CheckpointError } from "../src/Errors.ts"
+import * as RunLock from "../src/runs/RunLock.ts"
+import * as RunRecord from "../src/runs/RunRecord.ts"
+import { differences } from "../src/Trainer.ts"
+
+/** How a folder is taken. */
+export interface FolderOptions {
+  /** Go on in a folder that already holds this run. Default false: such a folder is refused. */
+  readonly resume?: boolean
+  /** Take the folder over from a process that cannot be asked whether it still runs. Default false. */
+  readonly force?: boolean
+  /** What to record as having run it. */
+  readonly versions?: Readonly<Record<string, string>>
+}
+
+/** Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. */
+export const claimFolder = <A, I>(
+  outDir: string,
+  run: {
+    /** The pipeline. */
+    readonly kind: string
+    readonly schema: Schema.Schema<A, I>
+    readonly config: A
+    readonly seeds: ReadonlyArray<number>
+    readonly arms: ReadonlyArray<string>
+  },
+  { force = false, resume = false, versions = {} }: FolderOptions
+) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const file = path.join(outDir, "run.json")
+    const encoded = Schema.encodeSync(run.schema)(run.config)
+    const unwritable = (error: { readonly message: string }) =>
+      new CheckpointError({
+        reason: "Write",
+        path: outDir,
+        detail: `cannot be written: ${error.message}. Choose another folder with --out-dir`
+      })
+    yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
+    yield* RunLock.hold(outDir, { force })
+    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b|\.tmp$/.test(name))
+    if (entries.length > 0 && !resume) {
+      return yield* new CheckpointError({
+        reason: "Mismatch",
+        path: outDir,
+        detail: "is not empty: pass --resume to go on with the run it holds, or choose another --out-dir"
+      })
+    }
+    if (entries.includes("run.json")) {
+      const text = yield* Effect.mapError(fs.readFileString(file), unwritable)
+      const before = yield* Effect.try({
+        try: () => JSON.parse(text) as { readonly kind?: unknown; readonly config?: unknown },
+        catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+      })
+      if (before.kind !== undefined && before.kind !== run.kind) {
+        return yield* new CheckpointError({
+          reason: "Mismatch",
+          path: file,
+          detail: `the folder holds a run of memsinks ${String(before.kind)}: choose another --out-dir`
+        })
+      }
+      // a version that knew fewer fields meant their defaults
+      const decoded = Schema.decodeUnknownOption(run.schema)(before.config)
+      const was = Option.isSome(decoded) ? Schema.encodeSync(run.schema)(decoded.value) : before.config
+      const differing = differences(encoded, was)
+      if (differing.length > 0) {
+        return yield* new CheckpointError({
+          reason: "Mismatch",
+          path: file,
+          detail: `the folder holds a run with another configuration:\n  ${differing.join("\n  ")}\n` +
+            "Resume with the same one, or choose another --out-dir"
+        })
+      }
+    }
+    const { arms, kind, seeds } = run
+    const recording = yield* RunRecord.begin(outDir, { kind, versions, config: encoded, seeds, arms })
+    yield* Effect.addFinalizer(recording.end)
+    return recording
+  })
+
+/** Writes JSON under a temporary name first, so that nobody ever reads half of it. */
+export const writeJson = (file: string, value: unknown) =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const temporary = `${file}.${Math.trunc(performance.now() * 1000)}.tmp`
+    yield* fs.writeFileString(temporary, `${JSON.stringify(value, undefined, 2)}\n`)
+    yield* fs.rename(temporary, file)
+  }).pipe(
+    Effect.mapError((error) =>
+      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` })
+    )
+  )
