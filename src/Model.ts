@@ -167,6 +167,8 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   readonly soft: Tensor.Tensor | undefined
   /** What the hidden head compares the residual stream with, f32 [n, hiddenSize]. The caller writes it. */
   readonly hiddenTarget: Tensor.Tensor | undefined
+  /** That residual stream itself, f32 [n, hiddenSize]; of the hidden head with output "loss". */
+  readonly stream: Tensor.Tensor | undefined
   /** f32 [maxSegments, general + pool] for each recorded block. The caller writes them. */
   readonly gates: ReadonlyArray<Tensor.Tensor> | undefined
   /** Gradients of the gates by segment, overwritten (segments that the batch lacks get 0); for "train" with gates. */
@@ -288,6 +290,7 @@ export const recordPass = (
     weights: head === "crossEntropy" ? undefined : Tensor.make("weights", [n]),
     soft: head === "soft" ? Tensor.make("soft", [n, ldLogits]) : undefined,
     hiddenTarget: typeof head === "object" ? Tensor.make("hiddenTarget", [n, c.hiddenSize]) : undefined,
+    stream: typeof head === "object" && !train ? Tensor.make("stream", [n, c.hiddenSize]) : undefined,
     gates: gates ? perBlock("gates", maxSegments, width) : undefined,
     gateGradients: gates && train ? perBlock("gates.gradient", maxSegments, width) : undefined,
     hidden: gates ? perBlock("hidden", n, width) : undefined,
@@ -372,7 +375,8 @@ export const recordPass = (
     p.scope("")
     if (rest) embedding.backward(dx)
   }
-  const program = p.finish()
+  const all = p.finish()
+  const program = tensors.stream === undefined ? all : Program.replace(all, stream.at(-1)!, tensors.stream)
   // what only leads to gradients that nobody asked for, or is computed again anyway
   const prune = shape.recompute === true || (train && !(general && ofSinks && rest))
   return { shape, gathered, maxSegments, tensors, program: prune ? Program.prune(program) : program }

@@ -113,6 +113,15 @@ export const prune = (program: Program): Program => {
   return { ...program, dispatches: dispatches.reverse() }
 }
 
+/** The Program with a tensor in place of another of the same shape and type: one that is kept for a scratch one, say. */
+export const replace = (program: Program, tensor: Tensor.Tensor, by: Tensor.Tensor): Program => ({
+  ...program,
+  dispatches: program.dispatches.map((dispatch) => ({
+    ...dispatch,
+    tensors: dispatch.tensors.map((one) => (one === tensor ? by : one))
+  }))
+})
+
 /** Which buffer each scratch tensor of a Program uses, and how large those buffers are. */
 export interface Plan {
   readonly slots: ReadonlyArray<number>

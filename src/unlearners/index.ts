@@ -2,10 +2,12 @@
 import { gradientAscent } from "./gradientAscent.ts"
 import { gradientDifference } from "./gradientDifference.ts"
 import { npo } from "./npo.ts"
+import { rmu } from "./rmu.ts"
 import { simNpo } from "./simNpo.ts"
 import type { Unlearner } from "./Unlearner.ts"
 
 export { npoWeight } from "./npo.ts"
+export { rmuDirection } from "./rmu.ts"
 export { simNpoWeight } from "./simNpo.ts"
 export type { Unlearner, UnlearnError, Unlearning, UnlearnOptions, UnlearnProblem, UnlearnStep } from "./Unlearner.ts"
 
@@ -14,7 +16,8 @@ export const unlearners = {
   gradientAscent,
   gradientDifference,
   npo,
-  simNpo
+  simNpo,
+  rmu
 } satisfies Readonly<Record<string, Unlearner>>
 
 export type UnlearnerName = keyof typeof unlearners
