@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
 import { Device } from "../gpu/Device.ts"
 import { Model } from "../Model.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
-import { gatesOf } from "./withGates.ts"
+import { gatesFor } from "./withGates.ts"
 
 export interface ActivationsOptions {
   /** `absolute` (default, the paper's text): mean of |h|. `signed` (the authors' code): |mean of h| over a suffix. */
@@ -59,6 +59,6 @@ export const activations: Localizer = {
   name: "activations",
   localize: (rows, options) =>
     Effect.gen(function*() {
-      return yield* activationScores(yield* gatesOf(options), yield* outputNormsOf, rows, options)
+      return yield* activationScores(yield* gatesFor(rows, options), yield* outputNormsOf, rows, options)
     }).pipe(Effect.scoped)
 }

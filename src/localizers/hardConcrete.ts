@@ -1,7 +1,7 @@
 /** Hard concrete (Louizos et al. 2018; Chang et al. 2024): learn how likely each neuron is kept. "Pruning" in MemSinks. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { random } from "../Random.ts"
 import { learnGates, perLayer } from "./learnGates.ts"
 import { attempt, checkBetween, type Localizer, type LocalizeOptions } from "./Localizer.ts"

@@ -1,7 +1,7 @@
 /** Integrated gradients (Sundararajan et al. 2017; knowledge neurons, Dai et al. 2022), as MemSinks uses them. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { attempt, checkCount, filledGates, type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 

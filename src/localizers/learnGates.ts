@@ -1,7 +1,7 @@
 /** Learning one number a neuron with frozen weights: what slimming and hard concrete have in common. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { random } from "../Random.ts"
 import { attempt, checkBetween, checkCount, checkOptions, type LocalizeOptions, suffixBatch } from "./Localizer.ts"
 

@@ -1,7 +1,7 @@
 /** Slimming (Liu et al. 2017; Chang et al. 2024): learn a coefficient for each neuron, with a pull towards 0. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { learnGates, perLayer } from "./learnGates.ts"
 import type { Localizer, LocalizeOptions } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"

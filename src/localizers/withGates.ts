@@ -1,10 +1,11 @@
 /** Localizers that need nothing of a model but its gates. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Batch } from "../Batch.ts"
 import type { Row } from "../data/Packing.ts"
 import type { Device } from "../gpu/Device.ts"
 import type { Model } from "../Model.ts"
+import { type NeuronGates, neuronGates } from "../NeuronGates.ts"
+import { own } from "../Sink.ts"
 import {
   attempt,
   checkOptions,
@@ -14,27 +15,19 @@ import {
   type NeuronScores
 } from "./Localizer.ts"
 
-export interface NeuronGates {
-  readonly layers: number
-  readonly width: number
-  readonly loss: (batch: Batch, gates?: ReadonlyArray<Float32Array>) => Effect.Effect<Float32Array, LocalizeError>
-  readonly gradients: (batch: Batch, weights: Float32Array, gates?: ReadonlyArray<Float32Array>) => Effect.Effect<
-    { readonly loss: Float32Array; readonly gates: ReadonlyArray<Float32Array> },
-    LocalizeError
-  >
-  readonly activations: (
-    batch: Batch,
-    gates?: ReadonlyArray<Float32Array>
-  ) => Effect.Effect<ReadonlyArray<Float32Array>, LocalizeError>
+/** The gates of the Model for the options' rows; options are checked before anything is compiled. */
+export const gatesFor = (
+  rows: ReadonlyArray<Row>,
+  options: LocalizeOptions
+): Effect.Effect<NeuronGates, LocalizeError, Model | Device | Scope.Scope> => {
+  const { batchSize, mode = own, seqLen } = options
+  return Effect.zipRight(
+    attempt(() => checkOptions(rows, options)),
+    neuronGates({ rows: batchSize, seqLen, mode })
+  )
 }
 
-/** The gates of the Model for the options' rows. */
-export const gatesOf = (
-  _: LocalizeOptions
-): Effect.Effect<NeuronGates, LocalizeError, Model | Device | Scope.Scope> =>
-  Effect.dieMessage("gates of neurons are still to come")
-
-/** An algorithm on gates as a localizer of the Model: options are checked before any pass is compiled. */
+/** An algorithm on gates as a localizer of the Model. */
 export const withGates = (
   name: string,
   scores: (
@@ -45,8 +38,7 @@ export const withGates = (
 ): Localizer => ({
   name,
   localize: (rows, options) =>
-    attempt(() => checkOptions(rows, options)).pipe(
-      Effect.zipRight(gatesOf(options)),
+    gatesFor(rows, options).pipe(
       Effect.flatMap((gates) => scores(gates, rows, options)),
       Effect.scoped
     )

@@ -1,7 +1,7 @@
 /** Zero-out (Chang et al. 2024, section 4): what the loss of the suffix gains when one neuron is switched off. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
-import type { NeuronGates } from "./withGates.ts"
+import type { NeuronGates } from "../NeuronGates.ts"
 import { attempt, checkOptions, filledGates, type Localizer, type LocalizeOptions, suffixBatch } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
