@@ -1,0 +1,292 @@
+/**
+ * What sinks of other sequences do to a sequence: the ladder of interference, what its own sinks hold, what deletion of
+ * one id takes from others, and how much memory is not in sinks at all.
+ */
+import * as Effect from "effect/Effect"
+import { IGNORE } from "../../src/Batch.ts"
+import { batchOf, type Row } from "../../src/data/Packing.ts"
+import { DataError, type DeviceError, type KernelError } from "../../src/Errors.ts"
+import { Device } from "../../src/gpu/Device.ts"
+import * as Statistics from "../../src/measures/Statistics.ts"
+import { Model } from "../../src/Model.ts"
+import { random } from "../../src/Random.ts"
+import * as Sink from "../../src/Sink.ts"
+
+export interface InterferenceInput {
+  /** The repeated sequences that are scored. */
+  readonly rows: ReadonlyArray<Row>
+  /** Sequences whose ids are lit besides: those that the model was trained on. */
+  readonly others: ReadonlyArray<Pick<Row, "id">>
+  /** Numbers of other ids whose sinks are lit besides a sequence's own. All there are is always the last rung. */
+  readonly ladder: ReadonlyArray<number>
+  readonly seqLen: number
+  /** Sequences a pass. */
+  readonly batchSize: number
+  readonly seed: number
+  /** Ids that are deleted, one at a time, drawn at random from those of `rows`. Default 16, or all if there are fewer. */
+  readonly deletions?: number
+}
+
+/** Losses are nats a token; lists have a value a sequence, in the order of `rows`. Plain JSON. */
+export interface InterferenceResult {
+  /** Mean loss with own sinks and those of so many random others; the lists by sequence. */
+  readonly ladder: ReadonlyArray<{
+    readonly others: number
+    readonly loss: number
+    readonly losses: ReadonlyArray<number>
+  }>
+  /** What sinks add, in the mean: loss(off) - loss(own), and loss(off) - loss(placebo), of as many that are not its own. */
+  readonly sliceContent: { readonly own: number; readonly placebo: number }
+  /** How much more own sinks add than random ones, with a 95 % interval over sequences; `passed`: it is above 0. */
+  readonly ownContent: Statistics.Interval & { readonly passed: boolean }
+  /**
+   * The largest change, of any sequence, when an id that shares no sink with its own is deleted, drawn at random and as
+   * large: must be 0, bit for bit. Null where masks are so dense that every id shares sinks with every other.
+   */
+  readonly placeboOff: number | null
+  /** What deletion of one id adds to the loss of the sequences of other ids. */
+  readonly deletion: {
+    readonly mean: number
+    readonly worst: number
+    /** Deletion of as many random ids that were never trained, for comparison. */
+    readonly placebo: number
+    readonly ids: ReadonlyArray<{
+      /** Decimal. */
+      readonly id: string
+      /** What it adds to the loss of the id's own sequences. */
+      readonly own: number
+      /** Over all sequences of other ids; those that share no sink with it count as unchanged. */
+      readonly mean: number
+      readonly worst: number
+      /** Units that the sequence with the worst change shares with the deleted id, and those that an id has. */
+      readonly shared: number
+      readonly units: number
+      readonly losses: ReadonlyArray<{ readonly row: number; readonly shared: number; readonly added: number }>
+    }>
+  }
+  /** Share of the pool that is empty when so many ids are deleted, and 1 - (1 - p)^K of independent masks. */
+  readonly emptied: ReadonlyArray<{ readonly deleted: number; readonly share: number; readonly expected: number }>
+  /** By sequence. */
+  readonly losses: {
+    readonly own: ReadonlyArray<number>
+    readonly off: ReadonlyArray<number>
+    readonly placebo: ReadonlyArray<number>
+  }
+}
+
+/** A sequence, and what multiplies its general neurons and every unit, [1 + units]. */
+interface Job {
+  readonly row: Row
+  readonly coef: Float32Array
+}
+
+const without = (units: Iterable<number>, removed: ReadonlySet<number>): ReadonlyArray<number> =>
+  [...units].filter((unit) => !removed.has(unit))
+
+const shared = (units: Iterable<number>, other: ReadonlySet<number>): number => {
+  let count = 0
+  for (const unit of units) if (other.has(unit)) count++
+  return count
+}
+
+const largest = (values: ReadonlyArray<number>): number => values.reduce((most, value) => Math.max(most, value), -Infinity)
+
+/** Share of the pool that ids light together, beside the 1 - (1 - p)^K that independent masks would. Pure. */
+export const emptiedBy = (sinks: Sink.SinkConfig, ids: ReadonlyArray<bigint>): InterferenceResult["emptied"] => {
+  const union = new Set<number>()
+  const looked = new Set([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000].filter((k) => k < ids.length)).add(ids.length)
+  return ids.flatMap((id, i) => {
+    for (const unit of Sink.unitsOf(sinks, id)) union.add(unit)
+    const deleted = i + 1
+    return looked.has(deleted)
+      ? [{ deleted, share: union.size / sinks.units, expected: 1 - (1 - sinks.probability) ** deleted }]
+      : []
+  })
+}
+
+/**
+ * Memory that is not in sinks: how much better sequences are known with sinks off than to a model that never met them
+ * repeatedly (`oracle`), in nats by sequence, and as a share of all that is memorized, that is, of the same difference
+ * for a model that has everything on (`memorized`: the sink model with own sinks on, or the standard one). Share 0: all of
+ * it was in sinks; 1: none. NaN where nothing is memorized. Pure.
+ */
+export const leakage = (losses: {
+  readonly oracle: ReadonlyArray<number>
+  readonly off: ReadonlyArray<number>
+  readonly memorized: ReadonlyArray<number>
+}): { readonly share: number; readonly nats: ReadonlyArray<number> } => {
+  const { memorized, off, oracle } = losses
+  const all = Statistics.mean(oracle) - Statistics.mean(memorized)
+  const nats = oracle.map((loss, i) => loss - off[i]!)
+  return { share: all === 0 ? NaN : Statistics.mean(nats) / all, nats }
+}
+
+/**
+ * Interference on the sink model that is there. Fails with DataError for a model without sinks, without sequences, or with
+ * sequences of fewer than two or more than `seqLen + 1` tokens. The model is not changed.
+ */
+export const interference = (
+  input: InterferenceInput
+): Effect.Effect<InterferenceResult, DataError | DeviceError | KernelError, Device | Model> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const model = yield* Model
+    const { batchSize, deletions = 16, rows, seed, seqLen } = input
+    const { sinks } = model.config
+    if (sinks === undefined) return yield* new DataError({ detail: "interference is between sinks: the model has none" })
+    if (rows.length === 0) return yield* new DataError({ detail: "interference needs sequences to score: rows is empty" })
+    const unfit = rows.find(({ tokens }) => tokens.length < 2 || tokens.length > seqLen + 1)
+    if (unfit !== undefined) {
+      return yield* new DataError({
+        detail: `sequence ${unfit.document} has ${unfit.tokens.length} tokens: rows of ${seqLen} take 2 to ${seqLen + 1}`
+      })
+    }
+    const size = Math.min(batchSize, rows.length)
+    // the masked path takes any set of sinks, another one for every row, and all losses come from one program
+    const pass = yield* model.compile({ rows: size, seqLen, output: "loss", compute: "masked" })
+
+    const coefOf = (units: Iterable<number>): Float32Array => {
+      const coef = new Float32Array(1 + sinks.units)
+      coef[0] = 1
+      for (const unit of units) coef[1 + unit] = 1
+      return coef
+    }
+    const known = new Map<bigint, Set<number>>()
+    const unitsOf = (id: bigint): Set<number> => {
+      const units = known.get(id) ?? new Set(Sink.unitsOf(sinks, id))
+      known.set(id, units)
+      return units
+    }
+
+    /** Mean loss of each job's sequence. */
+    const lossesOf = Effect.fnUntraced(function*(jobs: ReadonlyArray<Job>) {
+      const out: Array<number> = []
+      for (let first = 0; first < jobs.length; first += size) {
+        const chunk = jobs.slice(first, first + size)
+        const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
+        const batch = batchOf(full.map(({ row }) => row), seqLen)
+        const table = new Float32Array(size * (1 + sinks.units))
+        full.forEach(({ coef }, r) => table.set(coef, r * coef.length))
+        yield* Effect.try({
+          try: () => {
+            pass.load(batch, Sink.off)
+            device.write(pass.tensors.coef, table)
+            device.submit(pass.prepared)
+          },
+          catch: (error) => error as DeviceError | DataError
+        })
+        const loss = (yield* device.read(pass.tensors.loss)) as Float32Array
+        chunk.forEach((_, r) => {
+          let [sum, scored] = [0, 0]
+          for (let t = r * seqLen; t < (r + 1) * seqLen; t++) {
+            if (batch.targets[t] === IGNORE) continue
+            sum += loss[t]!
+            scored++
+          }
+          out.push(sum / scored)
+        })
+      }
+      return out
+    })
+    const ofRows = (lit: (row: Row) => Iterable<number>) => lossesOf(rows.map((row) => ({ row, coef: coefOf(lit(row)) })))
+
+    const own = yield* ofRows(({ id }) => unitsOf(id))
+    const off = yield* ofRows(() => [])
+    const placebo = yield* ofRows(({ id }) => unitsOf(Sink.placeboId(id, seed)))
+
+    // ---- the ladder
+    const ids = [...new Set(input.others.map(({ id }) => id))]
+    const most = ids.length - (ids.some((id) => id === rows[0]!.id) ? 1 : 0)
+    const everything = new Set(ids.flatMap((id) => [...unitsOf(id)]))
+    const draw = random(seed, "interference")
+    /** The sinks of a sequence and of `count` others. */
+    const among = (row: Row, count: number): Iterable<number> => {
+      const lit = new Set(unitsOf(row.id))
+      if (count === most) {
+        for (const unit of everything) lit.add(unit)
+        return lit
+      }
+      const drawn = new Set<bigint>()
+      while (drawn.size < count) {
+        const id = ids[draw.below(ids.length)]!
+        if (id !== row.id) drawn.add(id)
+      }
+      for (const id of drawn) for (const unit of unitsOf(id)) lit.add(unit)
+      return lit
+    }
+    const rungs = [...new Set([...input.ladder.filter((others) => others < most), most])].sort((a, b) => a - b)
+    const ladder: Array<InterferenceResult["ladder"][number]> = []
+    for (const others of rungs) {
+      const losses = yield* ofRows((row) => among(row, others))
+      ladder.push({ others, loss: Statistics.mean(losses), losses })
+    }
+
+    // ---- deletion of an id that has nothing to do with a sequence
+    const strange = rows.flatMap((row, r) => {
+      for (let trial = 0; trial < 64; trial++) {
+        const id = Sink.placeboId(row.id, seed + trial)
+        if (shared(unitsOf(row.id), unitsOf(id)) > 0) continue
+        const mode: Sink.SinkMode = { mode: "own", except: [id] }
+        return [{ row, r, coef: Sink.coefficients(sinks, model.config.general, mode, row.id) }]
+      }
+      return []
+    })
+    const spared = yield* lossesOf(strange)
+
+    // ---- deletion of one id at a time
+    const owners = [...new Set(rows.map(({ id }) => id))]
+    const deleted = random(seed, "deletion").shuffle([...owners]).slice(0, deletions)
+    const added = Effect.fnUntraced(function*(id: bigint) {
+      const removed = unitsOf(id)
+      // a sequence that shares no sink with the id runs the very same numbers
+      const touched = rows.flatMap((row, r) => {
+        const count = shared(unitsOf(row.id), removed)
+        return count === 0 ? [] : [{ row, r, count }]
+      })
+      const losses = yield* lossesOf(
+        touched.map(({ row }) => ({ row, coef: coefOf(without(unitsOf(row.id), removed)) }))
+      )
+      return touched.map(({ count, r }, i) => ({ row: r, shared: count, added: losses[i]! - own[r]! }))
+    })
+    const perId: Array<InterferenceResult["deletion"]["ids"][number]> = []
+    const placeboAdded: Array<number> = []
+    for (const id of deleted) {
+      const changes = yield* added(id)
+      const others = changes.filter(({ row }) => rows[row]!.id !== id)
+      const count = rows.filter((row) => row.id !== id).length
+      const worst = others.reduce<(typeof others)[number] | undefined>(
+        (most, one) => (most === undefined || one.added > most.added ? one : most),
+        undefined
+      )
+      perId.push({
+        id: String(id),
+        own: Statistics.mean(changes.filter(({ row }) => rows[row]!.id === id).map((change) => change.added)),
+        mean: count === 0 ? 0 : others.reduce((sum, change) => sum + change.added, 0) / count,
+        // unchanged sequences are among the others
+        worst: Math.max(worst?.added ?? 0, others.length < count ? 0 : -Infinity),
+        shared: worst?.shared ?? 0,
+        units: unitsOf(id).size,
+        losses: others
+      })
+      const strangers = yield* added(Sink.placeboId(id, seed))
+      placeboAdded.push(strangers.reduce((sum, change) => sum + change.added, 0) / rows.length)
+    }
+
+    const gain = (on: ReadonlyArray<number>) => Statistics.mean(off) - Statistics.mean(on)
+    // what own sinks add beyond random ones: loss(off) is the same for both
+    const ownContent = Statistics.pairedBootstrap(placebo, own, { seed })
+    return {
+      ladder,
+      sliceContent: { own: gain(own), placebo: gain(placebo) },
+      ownContent: { ...ownContent, passed: ownContent.low > 0 },
+      placeboOff: strange.length === 0 ? null : largest(strange.map(({ r }, i) => Math.abs(spared[i]! - own[r]!))),
+      deletion: {
+        mean: Statistics.mean(perId.map(({ mean }) => mean)),
+        worst: largest(perId.map(({ worst }) => worst)),
+        placebo: Statistics.mean(placeboAdded),
+        ids: perId
+      },
+      emptied: emptiedBy(sinks, owners),
+      losses: { own, off, placebo }
+    }
+  }).pipe(Effect.scoped)
