@@ -56,6 +56,7 @@ export {
   type RecordColumns,
   type Scores
 } from "./Model.ts"
+export * as Localizers from "./localizers/index.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export * as Membership from "./measures/Membership.ts"
 export * as Metrics from "./measures/Metrics.ts"

@@ -1,20 +1,25 @@
 /** Localizers on models whose memory lies in neurons that are known, in float64. */
+import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { describe, expect, it } from "vitest"
 import type { Row } from "../src/data/Packing.ts"
 import { activationScores } from "../src/localizers/activations.ts"
 import { dropNeurons, recall, topFraction } from "../src/localizers/Drop.ts"
-import { gradientScores, massOf, sinkNeurons } from "../src/localizers/gradient.ts"
+import { gradientMass, type GradientMass, gradientScores, massOf, sinkNeurons } from "../src/localizers/gradient.ts"
 import { hardConcreteMask, hardConcreteScores, keptProbability } from "../src/localizers/hardConcrete.ts"
 import { integratedGradientScores } from "../src/localizers/integratedGradients.ts"
+import { localizers } from "../src/localizers/index.ts"
 import { type LocalizeError, type LocalizeOptions, type NeuronScores, suffixBatch } from "../src/localizers/Localizer.ts"
 import { randomScores } from "../src/localizers/random.ts"
 import { slimmingScores } from "../src/localizers/slimming.ts"
-import type { NeuronGates } from "../src/NeuronGates.ts"
 import { zeroOutScores } from "../src/localizers/zeroOut.ts"
+import { Device } from "../src/gpu/Device.ts"
+import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
-import { coefficients, own, SinkConfig } from "../src/Sink.ts"
+import type { NeuronGates } from "../src/NeuronGates.ts"
+import * as NodeDevice from "../src/node.ts"
+import { all, coefficients, off, own, SinkConfig, type SinkMode } from "../src/Sink.ts"
 import { expectClose } from "./reference/compare.ts"
 import { referenceGates } from "./reference/gates.ts"
 import { backward, forward, randomParameters, type Tensors } from "./reference/model.ts"
@@ -367,6 +372,69 @@ describe("gradient mass", () => {
     expect(mass.ownSinks).toBeGreaterThan(5 * mass.general)
     expect(of(inGeneral, memory).ownSinks).toBe(0)
   })
+})
+
+layer(NodeDevice.layer())("on the device", (it) => {
+  /** The planted model, its weights on the device. */
+  const planted = (world: typeof inGeneral) =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      const model = yield* Model.make(world.config, { initialize: false })
+      for (const p of model.parameters) device.write(p.value, Float32Array.from(world.params[p.name]))
+      return model
+    })
+  const o: LocalizeOptions = {
+    ...options,
+    seed: 3,
+    integratedGradients: { steps: 3 },
+    slimming: { steps: 4 },
+    hardConcrete: { steps: 4 }
+  }
+  const rows = [memory, stranger, short]
+
+  it.scoped("every localizer of the table gives the scores of the float64 reference", () =>
+    Effect.gen(function*() {
+      expect(Object.keys(localizers)).toEqual(Object.keys(inSinks.methods))
+      const model = yield* planted(inSinks)
+      for (const [name, { localize, name: own }] of Object.entries(localizers)) {
+        expect(own).toBe(name)
+        const got = yield* Effect.provideService(localize(rows, o), Model, model)
+        const want = scoresOf(name as Method, rows, o, inSinks)
+        expect(got.length).toBe(layers)
+        want.forEach((layer, l) => {
+          const atol = 2e-5 * Math.max(...layer.map(Math.abs))
+          expectClose(got[l], layer, { name: `${name}, layer ${l}`, atol, rtol: 2e-4 })
+        })
+      }
+    }))
+
+  it.scoped("the gradient mass is that of the reference, with other sinks lit, too", () =>
+    Effect.gen(function*() {
+      const model = yield* planted(inSinks)
+      const of = (mode: SinkMode) => Effect.provideService(gradientMass(rows, { ...o, mode }), Model, model)
+      const got = yield* of(own)
+      rows.forEach((row, r) => {
+        const want = massOf(withPool, Effect.runSync(inSinks.gradientsOf(suffixBatch([row], o))), row.id)
+        for (const group of Object.keys(want) as ReadonlyArray<keyof GradientMass>) {
+          expect(got[r][group], group).toBeCloseTo(want[group], 5)
+        }
+      })
+      expect((yield* of(all))[0].otherSinks).toBeGreaterThan(1e-4)
+      expect((yield* of(off))[0].ownSinks).toBe(0)
+    }))
+
+  it.scoped("neurons that are dropped take the memory with them, and bring it back", () =>
+    Effect.gen(function*() {
+      const model = yield* planted(inGeneral)
+      const { batch, weights } = suffixBatch([memory], options)
+      const loss = Effect.map(model.evaluate(batch, own), (scores) => mean(scores.loss, weights))
+      const before = yield* loss
+      const { neurons, restore } = yield* dropNeurons(model, scoresOf("zeroOut"), share)
+      expect(neurons.map((layer) => [...layer])).toEqual([[3, 11, 15, 22], [0, 7, 19, 20]])
+      expect(yield* loss).toBeGreaterThan(before + 2)
+      yield* restore
+      expect(yield* loss).toBe(before)
+    }))
 })
 
 describe("the top fraction", () => {

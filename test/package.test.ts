@@ -80,6 +80,7 @@ const expectEveryExport = (output: string): void => {
     "Identity",
     "Kernel",
     "KernelError",
+    "Localizers",
     "Membership",
     "MemoryPlan",
     "Metrics",
