@@ -88,6 +88,30 @@ export type Plan = SamplePlan | WholePlan
 
 const count = (array: Uint8Array): number => array.reduce((sum, one) => sum + one, 0)
 
+/**
+ * Ids of the sequences that a plan holds more than once, by their groups or as canaries; in every arm the same. A string
+ * says that they cannot be told from sequences that it holds once.
+ */
+const repeatedIds = (
+  { exposures, groups, splits }: Selection,
+  canaries: ReadonlyArray<CanaryDocument>,
+  idOf: (piece: number) => bigint,
+  nameOf: (piece: number) => string
+): ReadonlySet<bigint> | string => {
+  const repeated = new Set([
+    ...groups.flatMap(({ pieces, times }) => times > 1 ? [...pieces] : []),
+    ...splits.canaries.filter((_, k) => canaries[k].times > 1)
+  ])
+  const ids = new Map([...repeated].map((piece) => [idOf(piece), piece]))
+  for (const piece of exposures) {
+    const twin = repeated.has(piece) ? undefined : ids.get(idOf(piece))
+    if (twin === undefined) continue
+    return `a sequence of ${nameOf(piece)} that is not repeated has the id ${idOf(piece)} of a repeated one of ` +
+      nameOf(twin)
+  }
+  return new Set(ids.keys())
+}
+
 const distinctOf = (ids: BigUint64Array): number => {
   const halves = new Uint32Array(ids.sort().buffer)
   let found = Math.min(1, ids.length)
@@ -300,6 +324,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       sequences: pieces.length,
       rows: rows(pieces.subarray(0, SAMPLE))
     })),
+    repeatedIds: () => repeatedIds(selection, canaries, idOf, (piece) => corpus.name(pieces.document[piece])),
     batchesPerEpoch: epochs.batchesPerEpoch,
     maxSegments: batchSize * epochs.widest,
     batchAt,

@@ -38,7 +38,7 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
   const at = loaded.path === undefined ? {} : { path: loaded.path }
   const assembled = yield* attempt(() => assemble(loaded, plan))
   if (typeof assembled === "string") return yield* new DataError({ ...at, detail: assembled })
-  const { batchAt, batchesPerEpoch, groups, maxSegments, report, split } = assembled
+  const { batchAt, batchesPerEpoch, groups, maxSegments, repeatedIds, report, split } = assembled
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
       ...at,
@@ -81,6 +81,14 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
     batches,
     split: (name) => split[name],
     groups,
+    repeatedIds: Effect.suspend(() => {
+      const ids = repeatedIds()
+      return typeof ids !== "string" ? Effect.succeed(ids) : new DataError({
+        ...at,
+        detail: `${ids}, since an id stands for a ${report.identity}: set identity to "row", or to "document" where ` +
+          "whole documents are repeated"
+      })
+    }),
     report
   })
 })
@@ -344,6 +352,11 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
   readonly split: (name: Split) => ReadonlyArray<Row>
   /** The repeated sequences by group. */
   readonly groups: ReadonlyArray<RepeatedGroup>
+  /**
+   * Ids of the sequences that are trained on more than once an epoch in arm `repeats`: of groups and of canaries. Fails
+   * with a `DataError` where a sequence that is not repeated has one of them, too.
+   */
+  readonly repeatedIds: Effect.Effect<ReadonlySet<bigint>, DataError>
   readonly report: DataReport
 }>() {
   /**
