@@ -28,7 +28,7 @@ describe("--resume", () => {
   })
 
   const where = (resume: string | undefined, outDir: string | undefined, runs: string) =>
-    whereOf({ resume: Option.fromNullable(resume), outDir: Option.fromNullable(outDir) }, runs).pipe(
+    whereOf({ resume: Option.fromNullable(resume), outDir: Option.fromNullable(outDir) }, "pretrain", runs).pipe(
       Effect.provide(NodeContext.layer)
     )
   const makeRun = (folder: string, state: string) => {

@@ -1,6 +1,4 @@
 /** `memsinks pretrain`: configuration from its sources, progress, the run, and its report in every form. */
-import * as FileSystem from "@effect/platform/FileSystem"
-import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
@@ -9,7 +7,6 @@ import process from "node:process"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import * as Render from "../../pipelines/render.ts"
 import { decodeConfig } from "../Config.ts"
-import { CheckpointError } from "../Errors.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
 import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
@@ -20,6 +17,7 @@ import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
+import { savedConfig, tellSignals, writeReports } from "./run.ts"
 import { watch } from "./watch.ts"
 
 export interface PretrainOptions {
@@ -40,25 +38,6 @@ export interface PretrainOptions {
   readonly verbose: boolean
   readonly overrides: ReadonlyArray<string>
 }
-
-/** The configuration of the run that a folder holds. */
-const savedConfig = (folder: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const file = path.join(folder, "run.json")
-    const missing = new CheckpointError({
-      reason: "Missing",
-      path: folder,
-      detail: "holds no run to resume: leave --resume out to start one there"
-    })
-    const text = yield* Effect.mapError(fs.readFileString(file), () => missing)
-    return yield* Effect.try({
-      try: () => (JSON.parse(text) as { readonly config: Config.Tree }).config,
-      catch: () =>
-        new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
-    })
-  })
 
 const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {
@@ -100,32 +79,6 @@ const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
     return yield* Effect.mapError(decoded, Edge.usage)
   })
 
-const writeReports = (report: Parameters<typeof Render.toHtml>[0], folder: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const path = yield* Path.Path
-    const write = (name: string, text: string) =>
-      Effect.mapError(fs.writeFileString(path.join(folder, name), text), (error) =>
-        new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${error.message}` }))
-    yield* write("report.md", Render.toMarkdown(report))
-    yield* write("report.html", yield* Effect.promise(() => Render.toHtml(report)))
-    return path.join(folder, "report.html")
-  })
-
-/** Tells at once that a signal was heard: the step that runs is finished and saved first. */
-const tellSignals = (progress: Progress.Progress) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const tell = () => Effect.runSync(progress.log("stopping after this step, and saving; once more to stop at once"))
-      for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, tell)
-      return tell
-    }),
-    (tell) =>
-      Effect.sync(() => {
-        for (const signal of ["SIGINT", "SIGTERM"] as const) process.removeListener(signal, tell)
-      })
-  )
-
 /** Refuses f16 before anything is made where the adapter has none, and says which have it. */
 const needsF16 = (adapter: Option.Option<string>) =>
   Effect.gen(function*() {
@@ -142,7 +95,7 @@ export const pretrain = (options: PretrainOptions) =>
     const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
     const say = (message: string) => progress.event({ _tag: "Stage", message })
     yield* tellSignals(progress)
-    const where = yield* whereOf(options)
+    const where = yield* whereOf(options, "pretrain")
     const { folder } = where
     const config = yield* configOf(options, where)
     if (options.dryRun) return yield* dryRun(config, options.json)
@@ -176,5 +129,5 @@ export const pretrain = (options: PretrainOptions) =>
           width: Math.min(100, process.stdout.columns || 100)
         })
     )
-    yield* say(`\nreport, curves and checkpoints: ${yield* writeReports(report, folder)}`)
+    yield* say(`\nreport, curves and checkpoints: ${yield* writeReports(folder, Render.toMarkdown(report), yield* Effect.promise(() => Render.toHtml(report)))}`)
   }).pipe(Effect.scoped)

@@ -27,6 +27,7 @@ export interface Where {
  */
 export const whereOf = (
   options: { readonly outDir: Option.Option<string>; readonly resume: Option.Option<string> },
+  kind: "pretrain" | "isolate",
   runs = "runs"
 ) =>
   Effect.gen(function*() {
@@ -34,7 +35,7 @@ export const whereOf = (
     const path = yield* Path.Path
     const outDir = Option.getOrUndefined(options.outDir)
     const fresh: Where = {
-      folder: outDir ?? path.join(runs, `pretrain-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`),
+      folder: outDir ?? path.join(runs, `${kind}-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`),
       resume: false
     }
     if (Option.isNone(options.resume)) return fresh
@@ -47,7 +48,7 @@ export const whereOf = (
     if (outDir !== undefined) return { folder: outDir, resume: asked === "latest" || readRecord(outDir) !== undefined }
     const names = yield* Effect.orElseSucceed(fs.readDirectory(runs), () => [])
     const found = names
-      .filter((name) => name.startsWith("pretrain-"))
+      .filter((name) => name.startsWith(`${kind}-`))
       .sort()
       .map((name) => path.join(runs, name))
       .findLast((folder) => asked === "latest" || (readRecord(folder)?.state ?? "finished") !== "finished")
