@@ -19,8 +19,10 @@ import * as Cached from "./kernels/attention_cached.ts"
 import type { Built, Case, Expected } from "./kernels/case.ts"
 import * as CrossEntropy from "./kernels/cross_entropy.ts"
 import * as Embedding from "./kernels/embedding.ts"
+import * as Heads from "./kernels/heads.ts"
 import * as Matmul from "./kernels/matmul.ts"
 import * as Matvec from "./kernels/matvec.ts"
+import * as NeuronGate from "./kernels/neuron_gate.ts"
 import * as Norm from "./kernels/norm.ts"
 import * as OptimizerCases from "./kernels/optimizer.ts"
 import * as Rope from "./kernels/rope.ts"
@@ -44,6 +46,8 @@ const cases: ReadonlyArray<Case> = [
   ...Swiglu.cases,
   ...CrossEntropy.cases,
   ...TokenRecord.cases,
+  ...Heads.cases,
+  ...NeuronGate.cases,
   ...OptimizerCases.cases
 ]
 

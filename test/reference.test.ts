@@ -9,13 +9,17 @@ import {
   backward,
   decays,
   forward,
+  type Forward,
   initialState,
   parameterShapes,
   pruned,
   randomParameters,
   type ReferenceConfig,
+  soft,
   type Tensors,
-  trainStep
+  towards,
+  trainStep,
+  weighted
 } from "./reference/model.ts"
 import {
   adamw,
@@ -26,14 +30,18 @@ import {
   embedding,
   embeddingBackward,
   globalNorm,
+  hiddenLoss,
   linear,
   linearBackward,
   matmul,
   matmulBackward,
+  neuronGate,
+  neuronGateBackward,
   rmsNorm,
   rmsNormBackward,
   rope,
   ropeBackward,
+  softCrossEntropy,
   swiglu,
   swigluBackward
 } from "./reference/ops.ts"
@@ -193,6 +201,21 @@ describe("ops, forward: values worked out by hand", () => {
     expectClose(dlogits(2), [0.5, 0.5, -1.5, 0.5, 0, 0, 0, 0, 0, 0, 0, 0], { rtol: 1e-15, name: "dlogits" })
   })
 
+  it("softCrossEntropy of a sure distribution is crossEntropy, of two halves their mean", () => {
+    const logits = f64(1, 2, 4, 1, 2, 4)
+    const own = crossEntropy(logits, u32(0, 1), 3)
+    const sure = softCrossEntropy(logits, u32(2, 2), f64(1, 0, 0, 0, 1, 0), 3)
+    expect(sure.loss).toEqual(own.loss)
+    expect(sure.dlogits(f64(2, 2))).toEqual(own.dlogits(2))
+    const half = softCrossEntropy(logits, u32(2, IGNORE), f64(0, 0.5, 0.5, 1, 1, 1), 3).loss
+    const [one, two] = crossEntropy(logits, u32(1, 2), 3).loss
+    expectClose(half, [(one + two) / 2, 0], { rtol: 1e-12, name: "loss" })
+  })
+
+  it("hiddenLoss is the mean square of the difference, and nothing where the target is ignored", () => {
+    expect(hiddenLoss(f64(1, 2, 5, 5), u32(7, IGNORE), f64(0, 4, 0, 0), 2).loss).toEqual(f64(2.5, 0))
+  })
+
   it("crossEntropy ranks equal logits by index", () => {
     const rankOf = (target: number) => crossEntropy(f64(1, 3, 3, 0, 3, 4), u32(target), 6).rank[0]
     expect([0, 1, 2, 3, 4, 5].map(rankOf)).toEqual([4, 1, 2, 5, 3, 0])
@@ -280,6 +303,30 @@ describe("ops, backward: central differences of a randomly weighted sum", () => 
     const targets = u32(0, IGNORE, 5, 3)
     const f = () => 0.3 * crossEntropy(logits, targets, 6).loss.reduce((a, b) => a + b, 0)
     expectGradient("dlogits", f, logits, crossEntropy(logits, targets, 6).dlogits(0.3))
+  })
+
+  it("softCrossEntropy, with distributions that sum to what they like, weights and an ignored target", () => {
+    const [logits, q] = [random.normals(4 * 6), random.uniforms(4 * 6, 0, 1)]
+    const [targets, weights] = [u32(0, IGNORE, 5, 3), random.normals(4)]
+    const f = () => dot(softCrossEntropy(logits, targets, q, 6).loss, weights)
+    expectGradient("dlogits", f, logits, softCrossEntropy(logits, targets, q, 6).dlogits(weights))
+  })
+
+  it("hiddenLoss, with weights and an ignored target", () => {
+    const [x, goal] = [random.normals(4 * 6), random.normals(4 * 6)]
+    const [targets, weights] = [u32(0, IGNORE, 5, 3), random.normals(4)]
+    const f = () => dot(hiddenLoss(x, targets, goal, 6).loss, weights)
+    expectGradient("dx", f, x, hiddenLoss(x, targets, goal, 6).dx(weights))
+  })
+
+  it("neuronGate, with a segment that comes twice and one that does not come", () => {
+    const [h, gate, dy] = [random.normals(5 * 4), random.normals(4 * 4), random.normals(5 * 4)]
+    const segment = u32(0, 0, 2, 3, 2)
+    const f = () => dot(neuronGate(h, gate, segment), dy)
+    const { dgate, dh } = neuronGateBackward(dy, h, gate, segment)
+    expectGradient("dh", f, h, dh)
+    expectGradient("dgate", f, gate, dgate)
+    expect([...dgate.subarray(4, 8)]).toEqual([0, 0, 0, 0])
   })
 })
 
@@ -373,6 +420,54 @@ describe("model", () => {
       }
     })
   }
+
+  it("has the gradient of its weighted sum of losses, whatever the signs", () => {
+    const params = parametersOf(config)
+    const weights = Float64Array.from(batch.targets, (_, t) => Math.sin(t))
+    const run = () => weighted(forward(config, params, batch, coef, segment), weights)
+    const gradients = backward(config, params, batch, coef, segment, run())
+    const f = () => run().tokenLoss.reduce((sum, loss, t) => sum + weights[t] * loss, 0)
+    for (const [name, p] of Object.entries(params)) {
+      expectGradient(name, f, p, gradients[name], { count: 12, h: 2e-4 })
+    }
+  })
+
+  describe("with gates of neurons", () => {
+    const random = makeRandom(12)
+    const params = parametersOf(config)
+    const gates = Array.from({ length: 2 }, () => random.uniforms(5 * 14, 0.2, 1.8))
+    const weights = random.uniforms(20, -1, 2)
+    const run = () => forward(config, params, batch, coef, segment, gates)
+    const q = random.uniforms(20 * config.vocabSize, 0, 0.3)
+    const goal = random.normals(20 * config.hiddenSize)
+    const heads: ReadonlyArray<readonly [string, () => Forward]> = [
+      ["weighted tokens", () => weighted(run(), weights)],
+      ["soft targets", () => soft(run(), batch, q, weights)],
+      ["a hidden state", () => towards(run(), batch, 0, goal, weights)],
+      ["the last hidden state", () => towards(run(), batch, 1, goal, weights)]
+    ]
+    for (const [name, head] of heads) {
+      it(`has the gradient of the weighed losses of ${name} by every parameter and gate`, () => {
+        const gradients = backward(config, params, batch, coef, segment, head())
+        const f = () => dot(head().tokenLoss, weights)
+        const layers = name === "a hidden state" ? 1 : 2
+        expect(gradients["layers.1.gates"] !== undefined).toBe(layers === 2)
+        expect(gradients.head !== undefined).toBe(!name.includes("hidden"))
+        for (const [key, gradient] of Object.entries(gradients)) {
+          const layer = /layers\.(\d)\.gates/.exec(key)?.[1]
+          const x = layer === undefined ? params[key] : gates[Number(layer)]
+          expectGradient(key, f, x, gradient, { count: 16, h: 2e-4, rtol: 2e-9 })
+        }
+      })
+    }
+
+    it("is the model without them where all are 1", () => {
+      const ones = gates.map((gate) => gate.map(() => 1))
+      expect(forward(config, params, batch, coef, segment, ones).tokenLoss)
+        .toEqual(forward(config, params, batch, coef, segment).tokenLoss)
+      expect(run().tokenLoss).not.toEqual(forward(config, params, batch, coef, segment).tokenLoss)
+    })
+  })
 
   it("computes what its formulas say, written out for a stream of width 1", () => {
     const shape: ReferenceConfig = {

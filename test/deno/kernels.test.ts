@@ -11,8 +11,10 @@ import * as attention_cached from "../kernels/attention_cached.ts"
 import type { Case } from "../kernels/case.ts"
 import * as cross_entropy from "../kernels/cross_entropy.ts"
 import * as embedding from "../kernels/embedding.ts"
+import * as heads from "../kernels/heads.ts"
 import * as matmul from "../kernels/matmul.ts"
 import * as matvec from "../kernels/matvec.ts"
+import * as neuron_gate from "../kernels/neuron_gate.ts"
 import * as norm from "../kernels/norm.ts"
 import * as optimizer from "../kernels/optimizer.ts"
 import * as rope from "../kernels/rope.ts"
@@ -58,8 +60,10 @@ const families = Object.entries({
   attention_cached,
   cross_entropy,
   embedding,
+  heads,
   matmul,
   matvec,
+  neuron_gate,
   norm,
   optimizer,
   rope,

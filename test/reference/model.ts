@@ -14,15 +14,19 @@ import {
   embedding,
   embeddingBackward,
   globalNorm,
+  hiddenLoss,
   linear,
   linearBackward,
   matmul,
   matmulBackward,
+  neuronGate,
+  neuronGateBackward,
   type Numbers,
   rmsNorm,
   rmsNormBackward,
   rope,
   ropeBackward,
+  softCrossEntropy,
   swiglu,
   swigluBackward
 } from "./ops.ts"
@@ -124,6 +128,8 @@ export interface LayerCache {
   readonly norm2: { readonly y: Float64Array; readonly rstd: Float64Array }
   /** [N, 2F] */
   readonly gateUp: Float64Array
+  /** [N, F], before gates of neurons */
+  readonly hidden: Float64Array
   /** [N, F] */
   readonly h: Float64Array
 }
@@ -145,6 +151,10 @@ export interface Forward {
   /** The residual stream after the last layer [N, d]. */
   readonly x: Float64Array
   readonly norm: { readonly y: Float64Array; readonly rstd: Float64Array }
+  /** Per layer [S, F]. */
+  readonly gates: ReadonlyArray<Numbers> | undefined
+  /** The gradient of the residual stream behind the last of `layers`, where no head is on top of it. */
+  readonly dstream?: Float64Array
 }
 
 const swigluShape = (config: ReferenceConfig) => ({
@@ -168,14 +178,15 @@ const checkParameters = (config: ReferenceConfig, params: Tensors): void => {
 
 /**
  * The model on a batch. `coef` [S, 1 + pool/block] and `segment` [N] light the sinks, as `swiglu` in `ops.ts`
- * describes.
+ * describes; `gates` (per layer [S, F]) multiply single neurons besides.
  */
 export const forward = (
   config: ReferenceConfig,
   params: Tensors,
   batch: Batch,
   coef: Numbers,
-  segment: Uint32Array
+  segment: Uint32Array,
+  gates?: ReadonlyArray<Numbers>
 ): Forward => {
   checkParameters(config, params)
   const { headDim, hiddenSize: d, numAttentionHeads: Hq, numKeyValueHeads: Hkv, ropeTheta } = config
@@ -193,8 +204,9 @@ export const forward = (
     const middle = add(x, linear(attended.out, params[`layers.${i}.o`], Hq * headDim))
     const norm2 = rmsNorm(middle, params[`layers.${i}.norm2`], config.rmsNormEps)
     const gateUp = linear(norm2.y, params[`layers.${i}.gateUp`], d)
-    const h = swiglu(gateUp, coef, segment, swigluShape(config))
-    layers.push({ x, norm1, q, k, v, attention: attended, middle, norm2, gateUp, h })
+    const hidden = swiglu(gateUp, coef, segment, swigluShape(config))
+    const h = gates === undefined ? hidden : neuronGate(hidden, gates[i], segment)
+    layers.push({ x, norm1, q, k, v, attention: attended, middle, norm2, gateUp, hidden, h })
     x = add(middle, matmul(h, params[`layers.${i}.down`], config.general + config.pool))
   }
   const norm = rmsNorm(x, params.norm, config.rmsNormEps)
@@ -202,10 +214,13 @@ export const forward = (
   const { dlogits, loss: tokenLoss, rank } = crossEntropy(logits, batch.targets, config.vocabSize)
   const scored = batch.targets.filter((target) => target !== IGNORE).length
   const loss = scored === 0 ? 0 : tokenLoss.reduce((a, b) => a + b, 0) / scored
-  return { loss, scored, tokenLoss, rank, logits, dlogits, layers, x, norm }
+  return { loss, scored, tokenLoss, rank, logits, dlogits, layers, x, norm, gates }
 }
 
-/** The gradient of the mean loss by every parameter; all zero when no target is scored. */
+/**
+ * The gradient of the mean loss by every parameter; all zero when no target is scored. Besides, as `layers.{i}.gates`, by
+ * the gates of neurons where there are any. Parameters behind a hidden state that is trained towards have none.
+ */
 export const backward = (
   config: ReferenceConfig,
   params: Tensors,
@@ -220,18 +235,24 @@ export const backward = (
   const head = config.tieWordEmbeddings ? params.embed : params.head
   const gradients: Tensors = {}
 
-  const dlogits = cache.dlogits(cache.scored === 0 ? 0 : 1 / cache.scored)
-  const atHead = linearBackward(dlogits, cache.norm.y, head, d)
-  const atNorm = rmsNormBackward(atHead.dx, cache.x, params.norm, cache.norm.rstd)
-  gradients.norm = atNorm.dweight
-  let dx = atNorm.dx
+  const behind = () => {
+    const dlogits = cache.dlogits(cache.scored === 0 ? 0 : 1 / cache.scored)
+    const atHead = linearBackward(dlogits, cache.norm.y, head, d)
+    const atNorm = rmsNormBackward(atHead.dx, cache.x, params.norm, cache.norm.rstd)
+    gradients.norm = atNorm.dweight
+    gradients[config.tieWordEmbeddings ? "embed" : "head"] = atHead.dw
+    return atNorm.dx
+  }
+  let dx = cache.dstream ?? behind()
 
-  for (let i = config.numHiddenLayers - 1; i >= 0; i--) {
+  for (let i = cache.layers.length - 1; i >= 0; i--) {
     const layer = cache.layers[i]
     const name = `layers.${i}`
 
     const atDown = matmulBackward(dx, layer.h, params[`${name}.down`], config.general + config.pool)
-    const dgateUp = swigluBackward(atDown.da, layer.gateUp, coef, segment, swigluShape(config))
+    const atGate = cache.gates && neuronGateBackward(atDown.da, layer.hidden, cache.gates[i], segment)
+    if (atGate !== undefined) gradients[`${name}.gates`] = atGate.dgate
+    const dgateUp = swigluBackward(atGate?.dh ?? atDown.da, layer.gateUp, coef, segment, swigluShape(config))
     const atGateUp = linearBackward(dgateUp, layer.norm2.y, params[`${name}.gateUp`], d)
     const atNorm2 = rmsNormBackward(atGateUp.dx, layer.middle, params[`${name}.norm2`], layer.norm2.rstd)
     dx = add(dx, atNorm2.dx)
@@ -257,9 +278,28 @@ export const backward = (
   }
 
   const dembed = embeddingBackward(batch.tokens, dx, config.vocabSize)
-  gradients.embed = config.tieWordEmbeddings ? add(dembed, atHead.dw) : dembed
-  if (!config.tieWordEmbeddings) gradients.head = atHead.dw
+  gradients.embed = gradients.embed === undefined ? dembed : add(dembed, gradients.embed)
   return gradients
+}
+
+/** The same pass with the sum over tokens of `weights` [N] times their losses to descend, instead of the mean. */
+export const weighted = (cache: Forward, weights: Numbers): Forward => {
+  const width = cache.logits.length / weights.length
+  const sum = cache.dlogits(1).map((value, at) => value * weights[Math.floor(at / width)])
+  return { ...cache, dlogits: () => sum }
+}
+
+/** The same pass with the cross entropy with distributions q [N, V] as its losses, and weights [N] like `weighted`. */
+export const soft = (cache: Forward, batch: Batch, q: Numbers, weights: Numbers): Forward => {
+  const { dlogits, loss } = softCrossEntropy(cache.logits, batch.targets, q, q.length / batch.targets.length)
+  return { ...cache, tokenLoss: loss, dlogits: () => dlogits(weights) }
+}
+
+/** The pass up to a layer, its losses the distances of the residual stream behind it to `goal` [N, d], weighed likewise. */
+export const towards = (cache: Forward, batch: Batch, layer: number, goal: Numbers, weights: Numbers): Forward => {
+  const x = cache.layers[layer + 1]?.x ?? cache.x
+  const { dx, loss } = hiddenLoss(x, batch.targets, goal, x.length / batch.targets.length)
+  return { ...cache, tokenLoss: loss, layers: cache.layers.slice(0, layer + 1), dstream: dx(weights) }
 }
 
 /** What training carries from step to step. */
@@ -286,20 +326,12 @@ export interface TrainOptions extends Omit<AdamWOptions, "step" | "gradScale"> {
 /** Weight decay falls on matrices only: embed, head, qkv, o, gateUp and down, never on a norm. */
 export const decays = (name: string): boolean => /(^|\.)(embed|head|qkv|o|gateUp|down)$/.test(name)
 
-/**
- * Forward, backward, clip, AdamW: the next state, with the loss before the step and the gradient norm before the
- * clip. `state` stays as it is.
- */
-export const trainStep = (
-  config: ReferenceConfig,
+/** Clip and AdamW: the next state, with the gradient norm before the clip. `state` stays as it is. */
+export const move = (
   state: TrainState,
-  batch: Batch,
-  coef: Numbers,
-  segment: Uint32Array,
+  gradients: Tensors,
   options: TrainOptions
-): { state: TrainState; loss: number; gradNorm: number } => {
-  const cache = forward(config, state.params, batch, coef, segment)
-  const gradients = backward(config, state.params, batch, coef, segment, cache)
+): { state: TrainState; gradNorm: number } => {
   const gradNorm = globalNorm(Object.values(gradients))
   const gradScale = clipScale(gradNorm, options.clip)
   const step = state.step + 1
@@ -311,7 +343,25 @@ export const trainStep = (
     next.m[name] = moved.m
     next.v[name] = moved.v
   }
-  return { state: next, loss: cache.loss, gradNorm }
+  return { state: next, gradNorm }
+}
+
+/** Forward, backward, and `move`: the next state, with the mean loss before the step. `state` stays as it is. */
+export const trainStep = (
+  config: ReferenceConfig,
+  state: TrainState,
+  batch: Batch,
+  coef: Numbers,
+  segment: Uint32Array,
+  options: TrainOptions & {
+    /** Descend the sum of these times the tokens' losses [N] instead of their mean. */
+    readonly weights?: Numbers
+  }
+): { state: TrainState; loss: number; gradNorm: number } => {
+  const cache = forward(config, state.params, batch, coef, segment)
+  const aim = options.weights === undefined ? cache : weighted(cache, options.weights)
+  const gradients = backward(config, state.params, batch, coef, segment, aim)
+  return { ...move(state, gradients, options), loss: cache.loss }
 }
 
 /**

@@ -443,6 +443,29 @@ export const swigluBackward = (
 }
 
 // ---------------------------------------------------------------------------------------------------------------
+// gates of neurons
+
+/** y[N, F] = h * gate[segment], with gate[S, F]. */
+export const neuronGate = (h: Numbers, gate: Numbers, segment: Uint32Array): Float64Array => {
+  const F = rowsOf("h", h, segment.length)
+  return Float64Array.from(h, (value, at) => value * gate[segment[Math.floor(at / F)] * F + (at % F)])
+}
+
+/** dh[N, F] and dgate[S, F] from dy[N, F]. */
+export const neuronGateBackward = (
+  dy: Numbers,
+  h: Numbers,
+  gate: Numbers,
+  segment: Uint32Array
+): { dh: Float64Array; dgate: Float64Array } => {
+  const F = rowsOf("h", h, segment.length)
+  expectLength("dy", dy, h.length)
+  const dgate = new Float64Array(gate.length)
+  for (let at = 0; at < h.length; at++) dgate[segment[Math.floor(at / F)] * F + (at % F)] += h[at] * dy[at]
+  return { dh: neuronGate(dy, gate, segment), dgate }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
 // cross entropy
 
 /**
@@ -484,6 +507,53 @@ export const crossEntropy = (
     return d
   }
   return { loss, rank, dlogits }
+}
+
+/**
+ * Per token of logits[N, V] and q[N, V]: loss[N] = -sum q log softmax(logits), 0 where the target is IGNORE. The rows of
+ * q need not sum to 1. `dlogits(weights)` is the gradient of sum(weights * loss), weights[N].
+ */
+export const softCrossEntropy = (
+  logits: Numbers,
+  targets: Uint32Array,
+  q: Numbers,
+  V: number
+): { loss: Float64Array; dlogits: (weights: Numbers) => Float64Array } => {
+  const N = targets.length
+  expectLength("logits", logits, N * V)
+  expectLength("q", q, N * V)
+  const loss = new Float64Array(N)
+  const slope = new Float64Array(N * V)
+  for (let c = 0; c < V; c++) {
+    // linear in q: the sum over classes of q[c] times the cross entropy with class c
+    const one = crossEntropy(logits, targets.map((target) => (target === IGNORE ? IGNORE : c)), V)
+    const gradient = one.dlogits(1)
+    for (let n = 0; n < N; n++) {
+      loss[n] += q[n * V + c] * one.loss[n]
+      for (let v = 0; v < V; v++) slope[n * V + v] += q[n * V + c] * gradient[n * V + v]
+    }
+  }
+  return { loss, dlogits: (weights) => slope.map((value, at) => value * weights[Math.floor(at / V)]) }
+}
+
+/**
+ * Per token of x[N, d]: loss[N], its mean squared distance to `goal` [N, d], 0 where the target is IGNORE. `dx(weights)`
+ * is the gradient of sum(weights * loss), weights[N].
+ */
+export const hiddenLoss = (
+  x: Numbers,
+  targets: Uint32Array,
+  goal: Numbers,
+  d: number
+): { loss: Float64Array; dx: (weights: Numbers) => Float64Array } => {
+  expectLength("x", x, targets.length * d)
+  expectLength("goal", goal, x.length)
+  const off = Float64Array.from(x, (value, at) => (targets[Math.floor(at / d)] === IGNORE ? 0 : value - goal[at]))
+  const loss = new Float64Array(targets.length)
+  off.forEach((value, at) => {
+    loss[Math.floor(at / d)] += value ** 2 / d
+  })
+  return { loss, dx: (weights) => off.map((value, at) => (2 / d) * value * weights[Math.floor(at / d)]) }
 }
 
 // ---------------------------------------------------------------------------------------------------------------
