@@ -65,7 +65,7 @@ export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
 
 /**
  * Which sinks are on in a pass.
- * - `own`: those of each token's id, as in training.
+ * - `own`: those of each token's id, as in training. `also`: besides, those of the listed ids, for every token.
  * - `off`: none. `rescale` multiplies the general neurons: `none` (default, x1), `count` (as many neurons as in training:
  *   (general + active) / general), `reference` ((p_gen + p_mem) / p_gen of the reference code, which takes p_mem for a
  *   fraction of the layer).
@@ -76,7 +76,7 @@ export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
  * `except` switches off every sink that one of the listed ids lights, whatever the mode: deletion of those ids.
  */
 export type SinkMode =
-  | { readonly mode: "own"; readonly except?: ReadonlyArray<bigint> }
+  | { readonly mode: "own"; readonly also?: ReadonlyArray<bigint>; readonly except?: ReadonlyArray<bigint> }
   | { readonly mode: "off"; readonly rescale?: "none" | "count" | "reference" }
   | { readonly mode: "all"; readonly except?: ReadonlyArray<bigint> }
   | { readonly mode: "only"; readonly ids: ReadonlyArray<bigint>; readonly except?: ReadonlyArray<bigint> }
@@ -186,7 +186,8 @@ export const generalScale = (config: SinkConfig, general: number, mode: SinkMode
 }
 
 /** Whether a mode lights no more than an id's own number of units, so that the gathered kernels can compute it. */
-export const isSparse = (mode: SinkMode): boolean => mode.mode === "own" || mode.mode === "off" || mode.mode === "placebo"
+export const isSparse = (mode: SinkMode): boolean =>
+  mode.mode === "own" ? (mode.also ?? []).length === 0 : mode.mode === "off" || mode.mode === "placebo"
 
 const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
   const set = new Set<number>()
@@ -207,6 +208,7 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   switch (mode.mode) {
     case "own":
       light(unitsOf(config, id), 1)
+      for (const one of mode.also ?? []) light(unitsOf(config, one), 1)
       break
     case "placebo":
       light(unitsOf(config, placeboId(id, mode.seed)), 1)

@@ -65,7 +65,8 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
     ["sinks off, masked", off, "masked"],
     ["another id's sinks", placebo],
     ["another id's sinks, masked", placebo, "masked"],
-    ["all sinks", all]
+    ["all sinks", all],
+    ["own and others' sinks", { mode: "own", also: [1n, 2n, 3n] }]
   ]
   for (const [name, mode, compute] of cases) {
     it.scoped(`are those of the model's logits, and their loss is the evaluated one: ${name}`, () =>
@@ -100,9 +101,10 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
     Effect.gen(function*() {
       const model = yield* Model.make(config)
       const options = { batchSize: 2, seqLen, split: "repeated", schemes: [] }
-      const sums = yield* Effect.forEach([own, off, placebo, all], (mode) =>
+      const modes: ReadonlyArray<SinkMode> = [own, off, placebo, all, { mode: "own", also: [1n, 2n] }]
+      const sums = yield* Effect.forEach(modes, (mode) =>
         Effect.map(recordRows(model, rowsOf([17, 17]), mode, options), ({ logProb }) => logProb.reduce((a, b) => a + b)))
-      expect(new Set(sums).size).toBe(4)
+      expect(new Set(sums).size).toBe(5)
     }))
 
   it.scoped("of a batch come in its order where documents share rows, whatever else was recorded before", () =>

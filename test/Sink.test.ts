@@ -350,6 +350,19 @@ describe("modes", () => {
     expect(lit({ mode: "only", ids: [id], except: [other] }).sinks).toEqual(ones(left))
   })
 
+  it("own with also lights the listed ids' sinks besides, unless they are excepted", () => {
+    const listed = new Set([...Sink.unitsOf(config, 7n), ...Sink.unitsOf(config, 8n)])
+    const union = new Set([...mine, ...listed])
+    expect(union.size).toBeGreaterThan(listed.size)
+    expect(union.size).toBeGreaterThan(4)
+    expect(lit({ mode: "own", also: [7n, 8n] })).toEqual({ general: 1, sinks: ones(union) })
+    expect(lit({ mode: "own", also: [7n, 8n] }, 7n)).toEqual({ general: 1, sinks: ones(listed) })
+    expect(lit({ mode: "own", also: [id] })).toEqual(lit(Sink.own))
+    expect(lit({ mode: "own", also: [7n, 8n], except: [id] }).sinks).toEqual(
+      ones([...listed].filter((unit) => !mine.includes(unit)))
+    )
+  })
+
   it("placebo lights as many sinks as an id's own, always the same, and independent of its own", () => {
     const stand = lit(Sink.placebo)
     expect(stand.general).toBe(1)
@@ -383,6 +396,7 @@ describe("modes", () => {
   it("gathers exactly what the coefficients say, in every mode that may be gathered", () => {
     const modes: ReadonlyArray<Sink.SinkMode> = [
       Sink.own,
+      { mode: "own", also: [] },
       { mode: "own", except: [1n, 43n] },
       { mode: "own", except: [42n] },
       Sink.off,
@@ -404,7 +418,12 @@ describe("modes", () => {
         expect([...dense]).toEqual([...Sink.coefficients(config, general, mode, of)])
       }
     }
-    const dense: ReadonlyArray<Sink.SinkMode> = [Sink.all, { mode: "only", ids: [1n] }]
+    const dense: ReadonlyArray<Sink.SinkMode> = [
+      Sink.all,
+      { mode: "only", ids: [1n] },
+      { mode: "own", also: [1n] },
+      { mode: "own", also: [1n], except: [1n] }
+    ]
     for (const mode of dense) expect(Sink.isSparse(mode)).toBe(false)
   })
 })
