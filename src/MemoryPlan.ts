@@ -11,6 +11,7 @@ import * as Tensor from "./gpu/Tensor.ts"
 import { listParameters, listTensors, parametersOf, type PassShape, recordPass } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Optimizer from "./Optimizer.ts"
+import { type RoutingName, routings, SIDES } from "./Routing.ts"
 import { count } from "./Terminal.ts"
 
 /** Bytes of a training run on one device. */
@@ -19,7 +20,10 @@ export interface MemoryPlan {
   readonly gradients: number
   /** AdamW's two moments. */
   readonly optimizer: number
-  /** Scratch of the training pass by its lifetime plan: activations, packed and transposed weights, logits. */
+  /**
+   * Scratch of the training pass, or of both of a routing, by its lifetime plan: activations, packed and transposed
+   * weights, logits.
+   */
   readonly activations: number
   /** Batches, masks, index lists, results, scalars, kernel parameters. */
   readonly other: number
@@ -41,6 +45,8 @@ export interface PlanOptions {
   readonly logEvery?: number
   /** Batches whose gradients make one step. Default 1. */
   readonly gradientAccumulation?: number
+  /** Which gradients go where: two passes instead of one. Default: one pass for all. */
+  readonly routing?: RoutingName | undefined
   /** What the kernels are chosen for. Default: what runs on any adapter. */
   readonly target?: Target
 }
@@ -61,32 +67,38 @@ const parameterBytes = (program: Program.Program): number =>
  * that a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
-  const { gradientAccumulation = 1, logEvery = 10, target } = options
+  const { gradientAccumulation = 1, logEvery = 10, routing, target } = options
   const optimizerConfig = options.optimizer ?? new Optimizer.OptimizerConfig()
   const handles = parametersOf(config)
   const parameters = listParameters(handles)
   const hyper = Tensor.make("hyper", [16])
-  const pass = recordPass(config, handles, hyper, { ...shape, output: "train" }, target)
+  const passes = (routing === undefined ? [{}] : SIDES.map((side) => ({ update: routings[routing][side].update }))).map(
+    (own) => recordPass(config, handles, hyper, { ...shape, ...own, output: "train" }, target)
+  )
   const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery, {
     lossScaling: shape.precision === "f16",
     // as the Trainer does
     ...(config.sinks?.assignment === "permutation"
-      ? { maxTouched: pass.maxSegments * config.sinks.activeUnits * gradientAccumulation }
+      ? { maxTouched: passes[0]!.maxSegments * config.sinks.activeUnits * gradientAccumulation }
       : {}),
     ...(target === undefined ? {} : { target })
   })
-  const programs = [pass.program, optimizer.begin, optimizer.accumulate(pass.tensors.loss), optimizer.update]
-  const plan = Program.plan(pass.program)
+  const programs = [
+    optimizer.begin,
+    ...passes.flatMap(({ program, tensors }) => [program, optimizer.accumulate(tensors.loss)]),
+    optimizer.update
+  ]
+  const plans = passes.map(({ program }) => Program.plan(program))
 
   const weights = bytesOf(parameters.map((p) => p.value))
   const gradients = bytesOf(parameters.map((p) => p.gradient))
   const moments = bytesOf(optimizer.moments.flatMap(({ m, v }) => [m, v]))
-  const activations = plan.slots.reduce((a, b) => a + b, 0)
-  const inputs = listTensors(pass.tensors)
+  const activations = plans.flatMap(({ slots }) => slots).reduce((a, b) => a + b, 0)
+  const inputs = passes.flatMap(({ tensors }) => listTensors(tensors))
   const other = bytesOf([hyper, ...inputs]) + bytesOf(optimizer.tensors) - gradients - moments +
     programs.reduce((n, program) => n + parameterBytes(program), 0)
 
-  const tensors = [...parameters.map((p) => p.value), ...inputs, ...plan.slotOf.keys()]
+  const tensors = [...parameters.map((p) => p.value), ...inputs, ...plans.flatMap(({ slotOf }) => [...slotOf.keys()])]
     .sort((a, b) => Tensor.byteLength(b) - Tensor.byteLength(a))
   const largest = tensors[0]!
   return {

@@ -15,16 +15,17 @@ import * as Stream from "effect/Stream"
 import { type Batch, IGNORE } from "./Batch.ts"
 import { Checkpoints } from "./checkpoints/Checkpoints.ts"
 import { type Cursor, DataStream, type Row, batchOf } from "./data/DataStream.ts"
-import { CheckpointError, type DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
+import { CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
-import { fromHuggingFace, huggingFaceConfig, Model, toHuggingFace } from "./Model.ts"
+import { fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
 import * as Optimizer from "./Optimizer.ts"
 import type { HostTensor } from "./checkpoints/Safetensors.ts"
+import { route, type RoutingName, routings } from "./Routing.ts"
 import * as Sink from "./Sink.ts"
 import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
-import { makeTrainStep } from "./TrainStep.ts"
+import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 
 const natural = Schema.Int.pipe(Schema.nonNegative())
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
@@ -38,6 +39,15 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
   gradientAccumulation: withDefault(Schema.Int.pipe(Schema.positive()), 1),
   /** AdamW and its schedule. */
   optimizer: Schema.optionalWith(Optimizer.OptimizerConfig, { default: () => new Optimizer.OptimizerConfig() }),
+  /**
+   * Which parameters learn from repeated sequences (of groups, and canaries), and which from all others; general neurons
+   * and sinks are those of the MLPs, the rest is attention, norms, embedding and head. `gradientMasking`: repeated ones
+   * teach sinks and the rest, others general neurons and the rest; the forward pass is as ever. `sgtm` (selective gradient
+   * masking): repeated ones teach sinks alone, others everything but sinks, which are off for them. A batch takes two
+   * passes, and their activations twice the memory. Weight decay and momentum go on for all, as the optimizer says.
+   * Default: everything learns from everything.
+   */
+  routing: Schema.optional(Schema.Literal(...(Object.keys(routings) as [RoutingName, ...Array<RoutingName>]))),
   /** Steps whose losses are read back together. Default 10. */
   logEvery: withDefault(Schema.Int.pipe(Schema.positive()), 10),
   /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
@@ -98,6 +108,45 @@ const trainerState = Schema.Struct({
   lossScale: Schema.optional(Schema.Array(Schema.Number))
 })
 
+/** Compiles the passes of a routing, and gives what splits a batch between them. */
+const routedParts = Effect.fnUntraced(function*(
+  name: RoutingName,
+  training: TrainStep,
+  shape: Omit<PassShape, "output">
+) {
+  const { sinks } = (yield* Model).config
+  const data = yield* DataStream
+  if (sinks === undefined) {
+    return yield* new DataError({
+      detail: `training.routing "${name}" sends the gradients of repeated sequences to sinks, and the model has none: ` +
+        "set model.sinks, or leave routing out"
+    })
+  }
+  const repeated = yield* Effect.mapError(data.repeatedIds, ({ detail, path }) =>
+    new DataError({
+      detail: `training.routing "${name}" knows repeated sequences by their ids, but ${detail}`,
+      ...(path === undefined ? {} : { path })
+    }))
+  if (repeated.size === 0) {
+    return yield* new DataError({
+      detail: `training.routing "${name}" tells repeated sequences from others, and none is repeated: set ` +
+        "data.repeatedSequences, repeat or canaries, or leave routing out"
+    })
+  }
+  const routing = routings[name]
+  const pass = {
+    repeated: yield* training.compile({ ...shape, update: routing.repeated.update }),
+    others: yield* training.compile({ ...shape, update: routing.others.update })
+  }
+  return (batch: Batch): ReadonlyArray<Part> =>
+    route(routing, sinks, repeated, batch).map(({ batch, side, units }) => ({
+      pass: pass[side],
+      batch,
+      mode: routing[side].mode,
+      units
+    }))
+})
+
 const make = (config: TrainConfig): Effect.Effect<
   TrainerService,
   TrainError,
@@ -116,7 +165,12 @@ const make = (config: TrainConfig): Effect.Effect<
       model.config,
       { ...model.defaults, rows: data.batchSize, seqLen: data.seqLen, maxSegments: data.maxSegments },
       device,
-      { optimizer: config.optimizer, logEvery: config.logEvery, gradientAccumulation: accumulation }
+      {
+        optimizer: config.optimizer,
+        logEvery: config.logEvery,
+        gradientAccumulation: accumulation,
+        routing: config.routing
+      }
     )
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,
@@ -129,11 +183,13 @@ const make = (config: TrainConfig): Effect.Effect<
         : {})
     })
     const { optimizer } = training
-    const pass = yield* training.compile({
-      rows: data.batchSize,
-      seqLen: data.seqLen,
-      maxSegments: data.maxSegments
-    })
+    const shape = { rows: data.batchSize, seqLen: data.seqLen, maxSegments: data.maxSegments }
+    const partsOf = config.routing === undefined
+      ? Effect.map(training.compile(shape), (pass) => (batch: Batch): ReadonlyArray<Part> => [
+        { pass, batch, mode: Sink.own }
+      ])
+      : routedParts(config.routing, training, shape)
+    const parts = yield* partsOf
 
     let step = 0
     let cursor: Cursor = { epoch: 0, batch: 0 }
@@ -143,7 +199,7 @@ const make = (config: TrainConfig): Effect.Effect<
     let best = Infinity
 
     const trainStep = (batches: ReadonlyArray<Batch>): void => {
-      training.run(batches.map((batch) => ({ pass, batch, mode: Sink.own })), step)
+      training.run(batches.flatMap(parts), step)
       step++
     }
 

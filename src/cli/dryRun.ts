@@ -31,7 +31,7 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
 export const dryRun = (config: PretrainConfig, json: boolean) =>
   Effect.gen(function*() {
     const data = yield* DataStream
-    const { gradientAccumulation, logEvery, optimizer } = config.training
+    const { gradientAccumulation, logEvery, optimizer, routing } = config.training
     const steps = config.training.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / gradientAccumulation))
     const model = new ModelConfig({ ...config.model, vocabSize: data.tokenizer.vocabSize })
     const shape = {
@@ -41,7 +41,7 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
       precision: config.precision,
       recompute: config.recompute
     }
-    const plan = MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation })
+    const plan = MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing })
     const encoded = Schema.encodeSync(PretrainConfig)(config)
     const tokens = steps * data.batchSize * data.seqLen * gradientAccumulation
     const { tensors: _, ...memory } = plan

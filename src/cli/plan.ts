@@ -204,11 +204,12 @@ export const plan = (options: PlanOptions) =>
       ...(logitsBytes === undefined ? {} : { logitsBytes }),
       ...(maxSegments === undefined ? {} : { maxSegments })
     }
-    const { gradientAccumulation, logEvery, optimizer } = training
+    const { gradientAccumulation, logEvery, optimizer, routing } = training
     const planOptions = {
       optimizer,
       logEvery,
       gradientAccumulation,
+      routing,
       ...(adapter === undefined ? {} : { target: adapter.target })
     }
     const found = yield* Effect.try({
