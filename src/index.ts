@@ -6,6 +6,7 @@
  * `memsinks/node` or `memsinks/deno`, whole experiments from `memsinks/pipelines/*`.
  */
 export { type Batch, IGNORE, toId } from "./Batch.ts"
+export * as Calibration from "./measures/Calibration.ts"
 export {
   Checkpoints,
   type FileSystemOptions,
@@ -67,7 +68,9 @@ export { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "./runs/
 export { learningRateAt, OptimizerConfig } from "./Optimizer.ts"
 export * as Otlp from "./runs/Otlp.ts"
 export * as Prometheus from "./runs/Prometheus.ts"
+export { quantized } from "./checkpoints/Quantize.ts"
 export { recordRows, type RecordOptions } from "./measures/Record.ts"
+export * as Relearn from "./Relearn.ts"
 export * as RunLock from "./runs/RunLock.ts"
 export * as RunMetrics from "./runs/RunMetrics.ts"
 export * as RunRecord from "./runs/RunRecord.ts"
@@ -95,3 +98,4 @@ export * as TokenShards from "./data/TokenShards.ts"
 export { type SplitScore, TrainConfig, type TrainError, Trainer, type TrainerService } from "./Trainer.ts"
 export * as TrainEvent from "./TrainEvent.ts"
 export { makeTuner, type Tuner, type TunerOptions, type TunerTargets } from "./Tuner.ts"
+export * as Unlearners from "./unlearners/index.ts"

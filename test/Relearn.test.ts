@@ -3,6 +3,7 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
+import { quantized } from "../src/checkpoints/Quantize.ts"
 import { batchOf, type Row } from "../src/data/Packing.ts"
 import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -62,6 +63,35 @@ describe("points of relearning", () => {
     expect(relearnRatio(undefined, 16, 64)).toBe(4)
     expect(relearnRatio(0, undefined, 64)).toBe(0)
     expect(relearnRatio(0, 0, 64)).toBe(1)
+  })
+})
+
+describe("quantized weights", () => {
+  const random = makeRandom(6)
+  const data = Float32Array.from(random.normals(40))
+  data.fill(0, 10, 20)
+  const tensors = { matrix: { shape: [4, 10], data }, norm: { shape: [10], data: data.slice(20, 30) } }
+
+  it("are whole multiples of a step for each row, half a step off at most, and the largest as it was", () => {
+    for (const [bits, most] of [[8, 127], [4, 7]] as const) {
+      const got = quantized(tensors, bits)
+      expect(got.norm).toEqual(tensors.norm)
+      expect(got.matrix.shape).toEqual([4, 10])
+      for (const r of [0, 2, 3]) {
+        const before = [...data.subarray(r * 10, (r + 1) * 10)]
+        const after = [...got.matrix.data.subarray(r * 10, (r + 1) * 10)]
+        const largest = Math.max(...before.map(Math.abs))
+        const step = largest / most
+        expect(Math.max(...after.map(Math.abs))).toBeCloseTo(largest, 6)
+        after.forEach((x, i) => {
+          expect(x / step).toBeCloseTo(Math.round(x / step), 4)
+          expect(Math.abs(x - before[i])).toBeLessThanOrEqual(step / 2 + 1e-6)
+        })
+        expect(after).not.toEqual(before)
+      }
+      expect([...got.matrix.data.subarray(10, 20)]).toEqual(Array.from({ length: 10 }, () => 0))
+    }
+    expect(new Set(quantized(tensors, 4).matrix.data).size).toBeLessThan(new Set(quantized(tensors, 8).matrix.data).size)
   })
 })
 
@@ -191,7 +221,8 @@ layer(NodeDevice.layer())("relearning", (it) => {
       expect(yield* refusal({ batchSize: 0.5 })).toContain("batchSize must be a whole number of sequences, got 0.5")
       expect(yield* refusal({ steps: 0, at: [] })).toContain("steps must be a whole number, got 0")
       for (const [at, wrong] of [[[0, 1], 0], [[1, 1], 1], [[3, 7], 7], [[2.5], 2.5]] as const) {
-        expect(yield* refusal({ at })).toContain(`at must be rising whole numbers up to steps, which are 6; got ${wrong}`)
+        const said = `at must be rising whole numbers up to steps, which are 6; got ${wrong}`
+        expect(yield* refusal({ at })).toContain(said)
       }
     })))
 })

@@ -64,6 +64,7 @@ const expectEveryExport = (output: string): void => {
     readonly same: boolean
   }
   expect(names[""]).toEqual([
+    "Calibration",
     "CheckpointError",
     "Checkpoints",
     "DataConfig",
@@ -90,6 +91,7 @@ const expectEveryExport = (output: string): void => {
     "Otlp",
     "Program",
     "Prometheus",
+    "Relearn",
     "RunLock",
     "RunMetrics",
     "RunRecord",
@@ -110,6 +112,7 @@ const expectEveryExport = (output: string): void => {
     "TrainConfig",
     "TrainEvent",
     "Trainer",
+    "Unlearners",
     "batchOf",
     "decodeConfig",
     "exportModel",
@@ -126,6 +129,7 @@ const expectEveryExport = (output: string): void => {
     "openCheckpoint",
     "presets",
     "prune",
+    "quantized",
     "recordRows",
     "saveModel",
     "toId",
