@@ -236,41 +236,37 @@ export const interference = (
     // ---- deletion of one id at a time
     const owners = [...new Set(rows.map(({ id }) => id))]
     const deleted = random(seed, "deletion").shuffle([...owners]).slice(0, deletions)
-    const added = Effect.fnUntraced(function*(id: bigint) {
+    const strangers = deleted.map((id) => Sink.placeboId(id, seed))
+    // a sequence that shares no sink with the id runs the very same numbers
+    const touched = [...deleted, ...strangers].flatMap((id) => {
       const removed = unitsOf(id)
-      // a sequence that shares no sink with the id runs the very same numbers
-      const touched = rows.flatMap((row, r) => {
+      return rows.flatMap((row, r) => {
         const count = shared(unitsOf(row.id), removed)
-        return count === 0 ? [] : [{ row, r, count }]
+        return count === 0 ? [] : [{ id, r, count, row, coef: coefOf(without(unitsOf(row.id), removed)) }]
       })
-      const losses = yield* lossesOf(
-        touched.map(({ row }) => ({ row, coef: coefOf(without(unitsOf(row.id), removed)) }))
-      )
-      return touched.map(({ count, r }, i) => ({ row: r, shared: count, added: losses[i]! - own[r]! }))
     })
-    const perId: Array<InterferenceResult["deletion"]["ids"][number]> = []
-    const placeboAdded: Array<number> = []
-    for (const id of deleted) {
-      const changes = yield* added(id)
-      const others = changes.filter(({ row }) => rows[row]!.id !== id)
+    const losses = yield* lossesOf(touched)
+    const changes = touched.map(({ count, id, r }, i) => ({ id, row: r, shared: count, added: losses[i]! - own[r]! }))
+    const sumOf = (some: ReadonlyArray<{ readonly added: number }>) => some.reduce((sum, { added }) => sum + added, 0)
+    const perId = deleted.map((id): InterferenceResult["deletion"]["ids"][number] => {
+      const isOwn = ({ row }: { readonly row: number }) => rows[row]!.id === id
+      const mine = changes.filter((change) => change.id === id)
+      const others = mine.filter((change) => !isOwn(change))
       const count = rows.filter((row) => row.id !== id).length
-      const worst = others.reduce<(typeof others)[number] | undefined>(
-        (most, one) => (most === undefined || one.added > most.added ? one : most),
-        undefined
-      )
-      perId.push({
+      // sequences that are not touched are among the others, unless all are
+      const start = { shared: 0, added: others.length < count || count === 0 ? 0 : -Infinity }
+      const worst = others.reduce((most, one) => (one.added > most.added ? one : most), start)
+      return {
         id: String(id),
-        own: Statistics.mean(changes.filter(({ row }) => rows[row]!.id === id).map((change) => change.added)),
-        mean: count === 0 ? 0 : others.reduce((sum, change) => sum + change.added, 0) / count,
-        // unchanged sequences are among the others
-        worst: Math.max(worst?.added ?? 0, others.length < count ? 0 : -Infinity),
-        shared: worst?.shared ?? 0,
+        own: Statistics.mean(mine.filter(isOwn).map(({ added }) => added)),
+        mean: count === 0 ? 0 : sumOf(others) / count,
+        worst: worst.added,
+        shared: worst.shared,
         units: unitsOf(id).size,
-        losses: others
-      })
-      const strangers = yield* added(Sink.placeboId(id, seed))
-      placeboAdded.push(strangers.reduce((sum, change) => sum + change.added, 0) / rows.length)
-    }
+        losses: others.map(({ id: _, ...change }) => change)
+      }
+    })
+    const ofStrangers = strangers.map((id) => sumOf(changes.filter((change) => change.id === id)) / rows.length)
 
     const gain = (on: ReadonlyArray<number>) => Statistics.mean(off) - Statistics.mean(on)
     // what own sinks add beyond random ones: loss(off) is the same for both
@@ -283,7 +279,7 @@ export const interference = (
       deletion: {
         mean: Statistics.mean(perId.map(({ mean }) => mean)),
         worst: largest(perId.map(({ worst }) => worst)),
-        placebo: Statistics.mean(placeboAdded),
+        placebo: Statistics.mean(ofStrangers),
         ids: perId
       },
       emptied: emptiedBy(sinks, owners),
