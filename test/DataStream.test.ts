@@ -9,9 +9,13 @@ import { createHash } from "node:crypto"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
 import type { Document } from "../src/data/Corpus.ts"
-import { batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row } from "../src/data/DataStream.ts"
+import {
+  batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row, type TokenDocuments
+} from "../src/data/DataStream.ts"
 import type { DataError } from "../src/Errors.ts"
 import { random } from "../src/Random.ts"
+import { goldfishTargets } from "../src/data/Goldfish.ts"
+import { scoredTokens } from "../src/data/Packing.ts"
 import * as Tokenizer from "../src/data/Tokenizer.ts"
 
 type Service = typeof DataStream.Service
@@ -358,6 +362,114 @@ describe("packing documents", () => {
     expect(Array.from(batch.documentStart)).toEqual([0, 0, 0, 0, 4, 4, 4, 4])
     const short = batch.tokens[0] === "a".charCodeAt(0) ? 0 : 4
     expect(Array.from(batch.targets.subarray(short, short + 4))).toEqual([98, 99, IGNORE, IGNORE])
+  })
+})
+
+describe("targets that do not count", () => {
+  const masks: ReadonlyArray<readonly [name: string, config: DataConfigInput]> = [
+    ["of the goldfish loss", { goldfish: { k: 3, window: 4, seed: 5 } }],
+    ["of all exposures but the first", { scoredExposures: "first" }],
+    ["of both", { goldfish: { k: 3, window: 4 }, scoredExposures: "first" }]
+  ]
+  for (const packing of ["row", "documents"] as const) {
+    it.each(masks)(`%s change nothing but targets, and are not counted as scored (packing ${packing})`, async (_, mask) => {
+      const shared = { packing, seqLen: 48, repeats: 6, canaries: [{ random: 2, times: 3, length: 30 }] }
+      const [plain, masked] = [build(shared), build({ ...shared, ...mask })]
+      const [before, after] = [await epoch(plain), await epoch(masked)]
+      let kept = 0
+      after.forEach(({ targets, ...rest }, b) => {
+        const { targets: all, ...same } = before[b]
+        expect(rest).toEqual(same)
+        expect(targets.every((target, t) => target === IGNORE || target === all[t])).toBe(true)
+        kept += targets.filter((target) => target !== IGNORE).length
+      })
+      expect(masked.report.scoredTokens).toBe(kept)
+      expect(kept).toBeLessThan(plain.report.scoredTokens * 0.9)
+      expect(kept).toBeGreaterThan(plain.report.scoredTokens * 0.2)
+      expect(masked.report.sources.reduce((sum, { scoredTokens }) => sum + scoredTokens, 0)).toBe(kept)
+      expect(masked.report.padding).toBe(plain.report.padding)
+      for (const name of ["repeated", "singles", "heldOut", "canaries"] as const) {
+        expect(masked.split(name)).toEqual(plain.split(name))
+      }
+      expect(await take(masked, 3, { epoch: 1, batch: 2 })).toEqual((await take(masked, 20, { epoch: 1, batch: 0 })).slice(2, 5))
+    })
+  }
+
+  it("of the goldfish loss are its own, the same at every exposure", async () => {
+    const goldfish = { k: 3, window: 4, seed: 5 }
+    const [plain, masked] = [build({ seqLen: 48 }), build({ seqLen: 48, goldfish })]
+    const [before, after] = await Promise.all([plain, masked].map((service) => epoch(service)))
+    expect(after.map(({ targets }) => targets)).toEqual(before.map((batch) => goldfishTargets(batch, goldfish)))
+    const [id] = plain.split("repeated").map(({ id }) => id)
+    const exposures = after.flatMap(({ ids, seqLen, targets }) =>
+      [...Array(3).keys()].flatMap((r) => ids[r * seqLen] === id ? [targets.slice(r * seqLen, (r + 1) * seqLen).join()] : [])
+    )
+    expect(exposures).toHaveLength(5)
+    expect(new Set(exposures).size).toBe(1)
+  })
+
+  /** The scored exposures of each id: how many targets each has, and its place among all of the epoch. */
+  const scoredOf = (batches: ReadonlyArray<Batch>) => {
+    const found = new Map<bigint, Array<readonly [targets: number, place: number]>>()
+    batches.forEach(({ ids, rows, seqLen, targets }, b) => {
+      for (let r = 0; r < rows; r++) {
+        const own = targets.subarray(r * seqLen, (r + 1) * seqLen).filter((target) => target !== IGNORE).length
+        if (own > 0) found.set(ids[r * seqLen], [...found.get(ids[r * seqLen]) ?? [], [own, b * rows + r]])
+      }
+    })
+    return found
+  }
+  const canaries = [{ random: 2, times: 3 }]
+
+  it("of repetitions leave one whole exposure of each repeated sequence and canary in the first epoch, none later", async () => {
+    for (const arm of ["repeats", "deduplicated"] as const) {
+      const service = build({ scoredExposures: "first", arm, canaries })
+      const [first, second] = [scoredOf(await epoch(service)), scoredOf(await epoch(service, 1))]
+      for (const { id } of [...service.split("repeated"), ...service.split("canaries")]) {
+        expect(first.get(id)?.map(([targets]) => targets)).toEqual([16])
+        expect(second.has(id)).toBe(false)
+      }
+      for (const { id } of service.split("singles")) {
+        expect([first.get(id)?.length, second.get(id)?.length]).toEqual([1, 1])
+      }
+    }
+  })
+
+  it("of repetitions leave an exposure from anywhere in the epoch", async () => {
+    const places: Array<number> = []
+    for (let seed = 0; seed < 40; seed++) {
+      const service = build({ scoredExposures: "first", seed })
+      const found = scoredOf(await epoch(service))
+      for (const { id } of service.split("repeated")) places.push(found.get(id)![0][1] / 49)
+    }
+    // Uniform in 0 .. 1: the mean of 160 has a standard deviation of .023, the variance is 1/12.
+    const mean = places.reduce((a, b) => a + b) / places.length
+    expect(Math.abs(mean - 0.5)).toBeLessThan(0.09)
+    const variance = places.reduce((sum, p) => sum + (p - mean) ** 2, 0) / places.length
+    expect(Math.abs(variance - 1 / 12)).toBeLessThan(0.025)
+  })
+
+  it("of documents are those before the first that is scored", async () => {
+    const tokens: TokenDocuments = {
+      documents: 3,
+      length: () => 6,
+      read: (d, offset, length) => Uint32Array.from({ length }, (_, t) => 10 * d + offset + t),
+      name: String,
+      sources: ["web"],
+      source: () => 0,
+      scoredFrom: (d) => [1, 3, 9][d]
+    }
+    const layer = DataStream.layerTokens(tokens, Tokenizer.bytes, { seqLen: 5, batchSize: 3, heldOutFraction: 0 })
+    const service = Effect.runSync(DataStream.pipe(Effect.provide(layer)))
+    const scored = (await epoch(service)).flatMap(({ targets }) => [...targets].filter((target) => target !== IGNORE))
+    expect(scored.sort((a, b) => a - b)).toEqual([1, 2, 3, 4, 5, 13, 14, 15])
+    expect(service.report).toMatchObject({ scoredTokens: 8, padding: 0 })
+    const rows = [...service.split("singles")].sort((a, b) => a.document.localeCompare(b.document))
+    expect(rows.map(({ scoredFrom }) => scoredFrom)).toEqual([undefined, 3, 9])
+    expect(rows.map(scoredTokens)).toEqual([5, 3, 0])
+    expect([...batchOf(rows, 5).targets]).toEqual([
+      1, 2, 3, 4, 5, IGNORE, IGNORE, 13, 14, 15, ...Array(5).fill(IGNORE)
+    ])
   })
 })
 

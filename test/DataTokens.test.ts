@@ -345,6 +345,39 @@ describe("repeated groups", () => {
     }
   })
 
+  it("of one source are documents of it, though groups of any source come first", () => {
+    const source = (d: number) => d < 40 ? 1 : 0
+    const tokens = corpus(Array.from({ length: 60 }, () => 9), Infinity, { source, sources: ["web", "rare"] })
+    const groups = [{ documents: 15, times: 2 }, { documents: 40, times: 3, source: "rare" }]
+    const service = build(tokens, { ...once, repeat: groups })
+    const [any, rare] = service.groups.map(({ rows }) => [...documentsIn(rows)].sort((a, b) => a - b))
+    expect(rare).toEqual([...Array(40).keys()])
+    expect(any).toHaveLength(15)
+    expect(any.every((d) => d >= 40)).toBe(true)
+    expect(failure(tokens, { ...once, repeat: [{ documents: 21, times: 2, source: "web" }] })).toContain(
+      `asks for 21 documents of source "web", but only 20 of it`
+    )
+    expect(failure(tokens, { ...once, repeat: [{ documents: 2, times: 2, source: "rar" }] })).toContain(
+      `no source "rar". Did you mean "rare"?`
+    )
+    expect(failure(tokens, { ...once, repeat: [{ sequences: 2, times: 2, source: "rare" }] })).toContain(
+      "source goes with documents"
+    )
+  })
+
+  it("of copies count once where only the first exposure does, one copy for all", async () => {
+    const content = (d: number) => contentHash(`text ${d < 6 ? d % 2 : d}`)
+    const nines = Array.from({ length: 20 }, () => 9)
+    const service = build(corpus(nines, Infinity, { content }), { ...once, scoredExposures: "first" })
+    const texts = (batches: ReadonlyArray<Batch>) =>
+      targets(batches).map(([, token]) => Math.floor(token / 9)).filter((d, i, all) => d !== all[i - 1])
+        .map((d) => d < 6 ? d % 2 : d).sort((a, b) => a - b)
+    const singles = [...Array(14).keys()].map((d) => d + 6)
+    expect(texts(await epoch(service))).toEqual([0, 1, ...singles])
+    expect(texts(await epoch(service, 1))).toEqual(singles)
+    expect(service.report.scoredTokens).toBe(16 * 8)
+  })
+
   it("are in the plan once or not at all in the other arms", async () => {
     const arms = await Promise.all((["deduplicated", "neverRepeated"] as const).map(async (arm) => {
       const service = build(corpus(lengths), { ...once, repeat, arm })

@@ -104,7 +104,9 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
       const modes: ReadonlyArray<SinkMode> = [own, off, placebo, all, { mode: "own", also: [1n, 2n] }]
       const sums = yield* Effect.forEach(modes, (mode) =>
         Effect.map(recordRows(model, rowsOf([17, 17]), mode, options), ({ logProb }) => logProb.reduce((a, b) => a + b)))
-      expect(new Set(sums).size).toBe(5)
+      // further apart than rounding, which differs between the paths of the modes
+      const rising = sums.sort((a, b) => a - b)
+      rising.slice(1).forEach((sum, i) => expect(sum - rising[i]!, `${i}`).toBeGreaterThan(1e-2))
     }))
 
   it.scoped("of a batch come in its order where documents share rows, whatever else was recorded before", () =>

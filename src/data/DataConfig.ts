@@ -21,9 +21,25 @@ export const RepeatGroup = Schema.Struct({
   /** Or: sequences of it. */
   sequences: Schema.optional(positive),
   /** Exposures of each in an epoch. */
-  times: positive
-}).pipe(Schema.filter((g) => oneOf(["documents", "sequences"], [g.documents, g.sequences])))
+  times: positive,
+  /** Of documents: the source that they are all from. Default: any. */
+  source: Schema.optional(Schema.NonEmptyString)
+}).pipe(
+  Schema.filter((g) => oneOf(["documents", "sequences"], [g.documents, g.sequences])),
+  Schema.filter((g) => g.source === undefined || g.documents !== undefined || "source goes with documents")
+)
 export type RepeatGroup = typeof RepeatGroup.Type
+
+/** Tokens that never count in the loss, one in k, chosen by what is before them: the goldfish loss. */
+export const GoldfishConfig = Schema.Struct({
+  /** One target in k is left out. */
+  k: Schema.Number.pipe(Schema.finite(), Schema.greaterThan(1)),
+  /** Tokens before a target that decide over it; the first so many of a sequence always count. Default 13. */
+  window: withDefault(positive, 13),
+  /** Seed of the hash. Default 0. */
+  seed: withDefault(Schema.Int, 0)
+})
+export type GoldfishConfig = typeof GoldfishConfig.Type
 
 /** How much of a source an epoch holds. */
 export const MixtureSource = Schema.Struct({
@@ -130,6 +146,17 @@ const fields = {
   nearThreshold: Schema.optional(Schema.Number.pipe(Schema.between(0.1, 1))),
   /** Probability that an exposure of a repeated sequence carries a fresh id instead of its own. Default 0. */
   idNoise: withDefault(Schema.Number.pipe(Schema.between(0, 1)), 0),
+  /**
+   * The goldfish loss: targets of batches that are left out of the loss, the same at every exposure. What is handed out
+   * for scoring keeps all of its targets. Default: none is left out.
+   */
+  goldfish: Schema.optional(GoldfishConfig),
+  /**
+   * Which exposures of repeated sequences and canaries count in the loss: `all`, or only the `first`, which is one of
+   * those in the first epoch, drawn with its order. The others are read, but no target of theirs is scored. Default
+   * `all`.
+   */
+  scoredExposures: withDefault(Schema.Literal("all", "first"), "all"),
   /** Decides which documents and rows are used, what is repeated, and the order. Default 1. */
   seed: withDefault(Schema.Int, 1)
 }
@@ -164,6 +191,8 @@ export interface Repeated {
   readonly unit: "sequences" | "documents"
   readonly count: number
   readonly times: number
+  /** The source that they are from; undefined: any. */
+  readonly source: string | undefined
 }
 
 /** What is the same for every plan. */
@@ -199,16 +228,17 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
   const one: Repeated = {
     unit: "sequences",
     count: config.repeatedSequences ?? (whole ? 0 : 16),
-    times: config.repeats ?? 48
+    times: config.repeats ?? 48,
+    source: undefined
   }
   const common: Common = {
     config,
     packing: config.packing ?? (whole ? "documents" : "row"),
     rowSequences: config.rowSequences ?? (whole ? 16 : Infinity),
-    groups: config.repeat?.map(({ documents, sequences, times }) =>
+    groups: config.repeat?.map(({ documents, sequences, source, times }) =>
       documents === undefined
-        ? { unit: "sequences", count: sequences!, times }
-        : { unit: "documents", count: documents, times }
+        ? { unit: "sequences", count: sequences!, times, source }
+        : { unit: "documents", count: documents, times, source }
     ) ?? [one],
     heldOutSequences: config.heldOutSequences ?? 512
   }

@@ -2,13 +2,14 @@
  * A data stream without its effects: what an epoch holds, which ids its sequences have, and any batch of it. Plain
  * functions of the configuration and the tokenized documents.
  */
-import type { Batch } from "../Batch.ts"
+import { type Batch, IGNORE } from "../Batch.ts"
 import { type CanaryDocument, canaryDocuments } from "./Canary.ts"
 import type { SamplePlan, WholePlan } from "./DataConfig.ts"
 import { DataError } from "../Errors.ts"
+import { goldfishTargets } from "./Goldfish.ts"
 import { sourceHash } from "./Identity.ts"
 import type { Part } from "./Mixture.ts"
-import { packedBatch, type Row } from "./Packing.ts"
+import { batchOf, packedBatch, type Row } from "./Packing.ts"
 import { cut, join, type Pieces, type TokenDocuments } from "./Pieces.ts"
 import { schedule } from "./Schedule.ts"
 import { cutting, sample, SAMPLE, type Selection, timesIn, whole } from "./Selection.ts"
@@ -33,7 +34,7 @@ export interface RepeatedGroup {
 /** What an epoch holds of a source. */
 export interface SourceReport {
   readonly name: string
-  /** Targets scored in an epoch, and their share of all. */
+  /** Targets scored in the first epoch, and their share of all. */
   readonly scoredTokens: number
   readonly share: number
 }
@@ -55,8 +56,9 @@ export interface DataReport {
   /** Sequences trained on in an epoch, counted as often as they are. */
   readonly exposures: number
   readonly batchesPerEpoch: number
-  /** Targets that are scored in an epoch, and the share of places in its batches that are padding instead. */
+  /** Targets that are scored in the first epoch. Later ones have fewer where `scoredExposures` is `first`. */
   readonly scoredTokens: number
+  /** Share of the places in an epoch's batches that hold no token of a sequence. */
   readonly padding: number
   /** What an id stands for. */
   readonly identity: "row" | "document" | "source" | "content" | "near"
@@ -203,6 +205,21 @@ const sampled = (
     `Ask for fewer, shorten seqLen, or set singleSequences to "all"`
 }
 
+/**
+ * 1 for each repeated exposure that no target is scored of in the first epoch: all but the first one that is listed of
+ * each text. Epochs are shuffled, so its place in the order is any place.
+ */
+const repetitionsOf = ({ exposures, repeatedExposures }: Selection, textOf: (piece: number) => string): Uint8Array => {
+  const texts = new Set<string>()
+  const again = new Uint8Array(repeatedExposures)
+  for (let i = 0; i < repeatedExposures; i++) {
+    const text = textOf(exposures[i])
+    if (texts.has(text)) again[i] = 1
+    texts.add(text)
+  }
+  return again
+}
+
 /** A plan carried out; a string where the data does not allow it. Throws where tokens cannot be read. */
 export const assemble = (loaded: Loaded, plan: Plan) => {
   const { config } = plan
@@ -236,19 +253,28 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     }
     return tokens
   }
-  const rows = (numbers: Uint32Array): ReadonlyArray<Row> =>
-    Array.from(numbers, (piece) => ({
+  const targetsOf = (piece: number): number => lengthOf(piece) - 1
+  const scoredFrom = (piece: number): number =>
+    corpus.scoredFrom === undefined
+      ? 1
+      : Math.max(1, corpus.scoredFrom(pieces.document[piece]) - pieces.offset[piece])
+  const rowOf = (piece: number): Row => {
+    const from = scoredFrom(piece)
+    return {
       id: idOf(piece),
       tokens: read(piece),
       document: corpus.name(pieces.document[piece]),
-      offset: pieces.offset[piece]
-    }))
+      offset: pieces.offset[piece],
+      ...(from === 1 ? {} : { scoredFrom: from })
+    }
+  }
+  const rows = (numbers: Uint32Array): ReadonlyArray<Row> => Array.from(numbers, rowOf)
 
   const close = plan.rowSequences < Infinity
   const epochs = schedule({
     exposures,
     repeatedExposures,
-    targets: (piece) => lengthOf(piece) - 1,
+    targets: targetsOf,
     packing: plan.packing === "row" ? "one" : close ? "close" : "next",
     rowSequences: plan.rowSequences,
     seqLen,
@@ -258,25 +284,51 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     seed: config.seed
   })
   const firstFreshId = 1 + (identity === "row" ? pieces.document.length : corpus.documents)
+  const again = config.scoredExposures === "first"
+    ? repetitionsOf(selection, (piece) => {
+      const document = pieces.document[piece]
+      const text = identity === "near" ? corpus.near!(document) : corpus.content?.(document) ?? document
+      return `${text} ${pieces.offset[piece]}`
+    })
+    : undefined
+  /** Whether an exposure counts in the loss. */
+  const counts = (exposure: number, epoch: number): boolean =>
+    again === undefined || exposure >= again.length || (epoch === 0 && again[exposure] === 0)
+  const masked = (batch: Batch): Batch =>
+    config.goldfish === undefined ? batch : { ...batch, targets: goldfishTargets(batch, config.goldfish) }
   const batchAt = ({ batch, epoch }: Cursor): Batch => {
     const members = epochs.batch(epoch, batch).map((row) =>
-      row.map(({ fresh, sequence }) => ({
+      row.map(({ exposure, fresh, sequence }) => ({
         id: fresh === undefined ? idOf(sequence) : BigInt(firstFreshId + fresh),
-        tokens: read(sequence)
+        tokens: read(sequence),
+        scoredFrom: counts(exposure, epoch) ? scoredFrom(sequence) : Infinity
       }))
     )
-    return packedBatch(members, batchSize, seqLen, segmentAlignment)
+    return masked(packedBatch(members, batchSize, seqLen, segmentAlignment))
+  }
+  // What masks leave is counted, once a sequence; without any it is known without reading a token.
+  const scoredOf = new Map<number, number>()
+  const scored = (piece: number): number => {
+    if (config.goldfish === undefined) return Math.max(0, lengthOf(piece) - scoredFrom(piece))
+    let count = scoredOf.get(piece)
+    if (count === undefined) {
+      count = masked(batchOf([rowOf(piece)], seqLen)).targets.reduce((sum, t) => t === IGNORE ? sum : sum + 1, 0)
+      scoredOf.set(piece, count)
+    }
+    return count
   }
 
   const seen = new Uint8Array(identity === "row" ? pieces.document.length : corpus.documents)
   const ofSource = new Float64Array(corpus.sources.length)
   let scoredTokens = 0
-  for (const piece of exposures) {
-    const targets = lengthOf(piece) - 1
-    scoredTokens += targets
-    ofSource[corpus.source(pieces.document[piece])] += targets
+  let targets = 0
+  exposures.forEach((piece, exposure) => {
+    const own = counts(exposure, 0) ? scored(piece) : 0
+    targets += targetsOf(piece)
+    scoredTokens += own
+    ofSource[corpus.source(pieces.document[piece])] += own
     seen[identity === "row" ? piece : pieces.document[piece]] = 1
-  }
+  })
   const ids = new BigUint64Array(count(seen))
   let next = 0
   for (let piece = 0; piece < pieces.document.length && next < ids.length; piece++) {
@@ -297,7 +349,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     exposures: exposures.length,
     batchesPerEpoch: epochs.batchesPerEpoch,
     scoredTokens,
-    padding: 1 - scoredTokens / (epochs.batchesPerEpoch * batchSize * seqLen),
+    padding: 1 - targets / (epochs.batchesPerEpoch * batchSize * seqLen),
     identity,
     distinctIds: distinctOf(ids),
     repeatsPerId: timesIn(config.arm, groups.reduce((most, { times }) => Math.max(most, times), 0)),

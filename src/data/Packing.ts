@@ -12,10 +12,16 @@ export interface Row {
   readonly document: string
   /** Its first token, counted from the beginning of the document. */
   readonly offset: number
+  /** The first token that is scored; those before it are only read. Default 1. */
+  readonly scoredFrom?: number
 }
 
+/** Tokens of a sequence that are scored. */
+export const scoredTokens = ({ scoredFrom = 1, tokens }: Pick<Row, "scoredFrom" | "tokens">): number =>
+  Math.max(0, tokens.length - scoredFrom)
+
 /** Sequences of one row of a batch, from left to right. */
-export type Pack = ReadonlyArray<Pick<Row, "id" | "tokens">>
+export type Pack = ReadonlyArray<Pick<Row, "id" | "tokens" | "scoredFrom">>
 
 const alignUp = (at: number, alignment: number): number => Math.ceil(at / alignment) * alignment
 
@@ -49,7 +55,8 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
       id = row.id
       claim()
       batch.tokens.set(row.tokens.subarray(0, length), start)
-      batch.targets.set(row.tokens.subarray(1), start)
+      const from = Math.min(row.scoredFrom ?? 1, length + 1)
+      batch.targets.set(row.tokens.subarray(from), start + from - 1)
       start += alignUp(length, alignment)
     }
     if (packs[r] === undefined) claim()
@@ -58,8 +65,8 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
 }
 
 /**
- * Rows as a batch, one each: inputs `tokens[0 .. T)`, targets `tokens[1 .. T]`. A row shorter than seqLen + 1 is padded
- * with targets `IGNORE`. Throws a RangeError for a longer one.
+ * Rows as a batch, one each: inputs `tokens[0 .. T)`, targets `tokens[1 .. T]`, `IGNORE` before `scoredFrom`. A row
+ * shorter than seqLen + 1 is padded with targets `IGNORE`. Throws a RangeError for a longer one.
  */
 export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch =>
   packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1)

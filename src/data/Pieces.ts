@@ -23,6 +23,8 @@ export interface TokenDocuments {
   readonly content?: ((document: number) => bigint) | undefined
   /** The smallest document of its cluster of near-duplicates, itself where it has none. Absent: not known. */
   readonly near?: ((document: number) => number) | undefined
+  /** A document's first token that is scored; those before it are only read. Absent: 1 for all. */
+  readonly scoredFrom?: ((document: number) => number) | undefined
 }
 
 /** Several corpora as one, their documents one after the other. Sources of one name are one source. */
@@ -54,6 +56,9 @@ export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => 
       : undefined,
     near: corpora.every((corpus) => corpus.near !== undefined)
       ? (document) => at(document, (corpus, own, part) => firsts[part] + corpus.near!(own))
+      : undefined,
+    scoredFrom: corpora.some((corpus) => corpus.scoredFrom !== undefined)
+      ? (document) => at(document, (corpus, own) => corpus.scoredFrom?.(own) ?? 1)
       : undefined
   }
 }

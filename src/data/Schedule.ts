@@ -28,6 +28,8 @@ export interface ScheduleOptions {
 /** A sequence in a batch. */
 export interface Scheduled {
   readonly sequence: number
+  /** Which of the `exposures` it is. */
+  readonly exposure: number
   /** Of an exposure that carries a fresh id: its number, different for all exposures of all epochs. */
   readonly fresh: number | undefined
 }
@@ -75,6 +77,7 @@ export const schedule = (options: ScheduleOptions): Schedule => {
     const { fresh, order } = current
     const scheduled = (exposure: number): Scheduled => ({
       sequence: exposures[exposure],
+      exposure,
       fresh: fresh?.[exposure] === 1 ? epoch * repeatedExposures + exposure : undefined
     })
     return Array.from(order.subarray(batch * batchSize, (batch + 1) * batchSize), (r) =>

@@ -5,6 +5,7 @@ import type { CanaryDocument } from "./Canary.ts"
 import type { DataConfig, Repeated, SamplePlan, WholePlan } from "./DataConfig.ts"
 import { exposures as mixtureExposures, type Part } from "./Mixture.ts"
 import { cut, type Cutting, pick, type Pieces, piecesOf, type TokenDocuments } from "./Pieces.ts"
+import { nearest } from "../Config.ts"
 import { random } from "../Random.ts"
 
 /** The kinds of sequences. */
@@ -201,6 +202,7 @@ const piecesIn = (documents: Uint32Array, firsts: Uint32Array): Uint32Array => {
 
 /** The groups of a plan of all documents, drawn from those that are trained on; a string where there are too few. */
 const repeatGroups = (
+  corpus: TokenDocuments,
   plan: WholePlan,
   firsts: Uint32Array,
   candidates: Uint32Array
@@ -213,18 +215,38 @@ const repeatGroups = (
       "Ask for fewer, or give more data"
   }
   const order = random(plan.config.seed, "repeat").shuffle(candidates)
+  // Groups of one source first, so that the others leave them what they need.
+  const documentsOf: Array<Uint32Array> = []
+  const taken = new Uint8Array(corpus.documents)
+  const turns = [...plan.groups.entries()].filter(([, { unit }]) => unit === "documents")
+    .sort(([, a], [, b]) => Number(a.source === undefined) - Number(b.source === undefined))
+  for (const [g, { count, source }] of turns) {
+    const place = source === undefined ? -1 : corpus.sources.indexOf(source)
+    if (source !== undefined && place < 0) {
+      const meant = nearest(source, corpus.sources)
+      return `repeat: there is no source ${JSON.stringify(source)}` +
+        (meant === undefined ? "" : `. Did you mean ${JSON.stringify(meant)}?`)
+    }
+    const own = order.filter((d) => taken[d] === 0 && (place < 0 || corpus.source(d) === place))
+    if (own.length < count) {
+      return `repeat asks for ${count} documents of source ${JSON.stringify(source)}, but only ${own.length} of it are ` +
+        "trained on and have no copy. Ask for fewer, or give more data"
+    }
+    documentsOf[g] = own.subarray(0, count)
+    for (const d of documentsOf[g]) taken[d] = 1
+  }
   const sequences = asked("sequences")
-  const rest = sequences === 0 ? new Uint32Array(0) : piecesIn(order.subarray(documents), firsts)
+  const rest = sequences === 0 ? new Uint32Array(0) : piecesIn(order.filter((d) => taken[d] === 0), firsts)
   if (sequences > rest.length) {
     return `${sequences} sequences are to be repeated, but only ${rest.length} are trained on, of documents that ` +
       "have no copy and are not repeated whole. Ask for fewer, shorten seqLen, or give more data"
   }
   const drawn = draw(rest, sequences, plan.config.seed, "repeat")
-  let [document, sequence] = [0, 0]
-  return plan.groups.map((group) => ({
+  let sequence = 0
+  return plan.groups.map((group, g) => ({
     ...group,
     pieces: group.unit === "documents"
-      ? piecesIn(order.subarray(document, document += group.count), firsts)
+      ? piecesIn(documentsOf[g], firsts)
       : drawn.slice(sequence, sequence += group.count)
   }))
 }
@@ -265,7 +287,7 @@ export const whole = (
   const copies = copied(corpus, plan.identity === "near", trained)
   const planned = plan.groups.some(({ count }) => count > 0)
   const groups = planned
-    ? repeatGroups(plan, firsts, range(0, documents).filter((d) => trained[d] === 1 && copies[d] === 0))
+    ? repeatGroups(corpus, plan, firsts, range(0, documents).filter((d) => trained[d] === 1 && copies[d] === 0))
     : []
   if (typeof groups === "string") return groups
 
