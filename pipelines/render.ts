@@ -2,6 +2,7 @@
  * The pretraining report for people and programs: for the terminal, as Markdown, as one HTML file, as JSON.
  */
 import { painter, wrap } from "../src/Terminal.ts"
+import { columns, markdownTable, plain, type Table } from "./render/page.ts"
 import * as Tables from "./render/tables.ts"
 import type { PretrainReport } from "./Report.ts"
 
@@ -9,12 +10,6 @@ export { toHtml } from "./render/html.ts"
 
 /** The whole report as one JSON object on one line. */
 export const toJson = (report: PretrainReport): string => JSON.stringify(report)
-
-const columns = ({ head, rows }: Tables.Table): ReadonlyArray<string> => {
-  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i].length)))
-  return [head, ...rows].map((row) =>
-    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ").trimEnd())
-}
 
 export interface TerminalOptions {
   readonly color: boolean
@@ -26,7 +21,7 @@ export interface TerminalOptions {
 export const toTerminal = (report: PretrainReport, { color, width = 100 }: TerminalOptions): string => {
   const paint = painter(color)
   const prose = (text: string) => wrap([[text]], width, paint)
-  const table = (it: Tables.Table) => {
+  const table = (it: Table) => {
     const [head, ...rows] = columns(it)
     return [paint("bold", head), ...rows]
   }
@@ -53,13 +48,6 @@ export const toTerminal = (report: PretrainReport, { color, width = 100 }: Termi
   return lines.join("\n")
 }
 
-const cell = (text: string): string => text.replace(/[\\|*_`<>[\]]/g, "\\$&").replace(/\s+/g, " ")
-
-const markdownTable = ({ head, rows }: Tables.Table): string =>
-  [head, head.map((_, i) => i === 0 ? "---" : "---:"), ...rows]
-    .map((row, i) => `| ${(i === 1 ? row : row.map(cell)).join(" | ")} |`)
-    .join("\n")
-
 /** The report as GitHub-flavoured Markdown, verbatim memorization in bold. */
 export const toMarkdown = (report: PretrainReport): string => {
   const seeds = Tables.seeds(report)
@@ -69,7 +57,7 @@ export const toMarkdown = (report: PretrainReport): string => {
     pieces.map(({ known, text }) => {
       // emphasis must touch its text: spaces go outside
       const [, before, inner, after] = /^(\s*)([\s\S]*?)(\s*)$/.exec(text)!
-      return known && inner !== "" ? `${before && " "}**${cell(inner)}**${after && " "}` : cell(text)
+      return known && inner !== "" ? `${before && " "}**${plain(inner)}**${after && " "}` : plain(text)
     }).join("")
   return [
     "# Pretraining with memorization sinks",
@@ -81,8 +69,8 @@ export const toMarkdown = (report: PretrainReport): string => {
     ...(continuation === undefined ? [] : [
       "## A repeated passage, continued",
       `Seed ${report.perSeed[0].seed}; bold: verbatim from the training text.`,
-      `Prompt: ${cell(continuation.prompt)}`,
-      `Training text: ${cell(continuation.truth)}`
+      `Prompt: ${plain(continuation.prompt)}`,
+      `Training text: ${plain(continuation.truth)}`
     ]),
     ...Tables.continuations(report).map(({ name, note, pieces }) => `- ${name} (${note}): ${quote(pieces)}`),
     "## The run",

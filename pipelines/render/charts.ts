@@ -1,27 +1,10 @@
-/**
- * Learning curves as SVG, drawn by vega without a browser. Text takes the colour of the page and lines are of mid
- * lightness, so that both can be read on light and dark ground.
- */
-import type { TopLevelSpec } from "vega-lite"
+/** Learning curves of a pretraining run. */
 import type { SeedResult } from "../Report.ts"
+import { type Chart, colors, svg } from "./svg.ts"
 
 /** The learning curves of every seed. */
 export interface Curves {
   readonly perSeed: ReadonlyArray<Pick<SeedResult, "seed" | "curves">>
-}
-
-/** Told apart by the colour-blind too. */
-const colors = ["#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f"]
-
-const svg = async (spec: TopLevelSpec): Promise<string> => {
-  // heavy, and only needed when a report is written
-  const [vega, lite] = await Promise.all([import("vega"), import("vega-lite")])
-  const view = new vega.View(vega.parse(lite.compile(spec).spec), { renderer: "none" })
-  try {
-    return await view.toSVG()
-  } finally {
-    view.finalize()
-  }
 }
 
 interface Point {
@@ -41,11 +24,6 @@ const lines = (
   opacity: number
 ): Promise<string> =>
   svg({
-    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-    width: 560,
-    height: 300,
-    background: "transparent",
-    padding: 5,
     data: { values: points as Array<Point> },
     mark: { type: "line", strokeWidth: 2, opacity, point: texts.length > 1 ? { size: 22, opacity } : false },
     encoding: {
@@ -66,28 +44,6 @@ const lines = (
         }
       }),
       detail: { field: "seed", type: "nominal" }
-    },
-    config: {
-      font: "system-ui, sans-serif",
-      view: { stroke: null },
-      axis: {
-        labelColor: "currentColor",
-        titleColor: "currentColor",
-        domainColor: "#8888",
-        tickColor: "#8888",
-        gridColor: "#8884",
-        labelFontSize: 12,
-        titleFontSize: 12,
-        titleFontWeight: "normal"
-      },
-      legend: {
-        labelColor: "currentColor",
-        labelFontSize: 12,
-        orient: "top",
-        symbolType: "stroke",
-        symbolSize: 300,
-        symbolStrokeWidth: 2
-      }
     }
   })
 
@@ -103,11 +59,6 @@ const pointsOf = (
   )
 
 const unique = (values: ReadonlyArray<string>): ReadonlyArray<string> => [...new Set(values)]
-
-export interface Chart {
-  readonly title: string
-  readonly svg: string
-}
 
 /** Training losses of all arms, and losses of repeated and held-out text along training; none without data. */
 export const charts = async (report: Curves): Promise<ReadonlyArray<Chart>> => {

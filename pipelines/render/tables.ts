@@ -4,12 +4,7 @@
 import { mean, variance } from "../../src/measures/Statistics.ts"
 import { count, type Span } from "../../src/Terminal.ts"
 import type { PretrainReport, SeedResult } from "../Report.ts"
-
-export interface Table {
-  /** The first head is empty or names the rows. */
-  readonly head: ReadonlyArray<string>
-  readonly rows: ReadonlyArray<ReadonlyArray<string>>
-}
+import type { Table } from "./page.ts"
 
 /** A number of every seed as its mean, with the standard deviation when there are several. */
 const over = (

@@ -174,7 +174,7 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
 const toHtml = async ({ checkpoints, run, trainings }: Found, path: string): Promise<string> => {
   const [{ charts }, { escape, page, table }] = await Promise.all([
     import("../../pipelines/render/charts.ts"),
-    import("../../pipelines/render/html.ts")
+    import("../../pipelines/render/page.ts")
   ])
   const facts = (rows: ReadonlyArray<Fact>) => table({ head: ["", ""], rows })
   const seeds = [...new Set(trainings.map(({ seed }) => seed ?? 0))]

@@ -1,0 +1,80 @@
+/**
+ * What renderings are made of: tables for a terminal, for Markdown and for HTML, and a page of HTML that needs nothing
+ * else: no scripts, no fonts, no network.
+ */
+
+export interface Table {
+  /** The first head is empty or names the rows. */
+  readonly head: ReadonlyArray<string>
+  readonly rows: ReadonlyArray<ReadonlyArray<string>>
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Terminal
+
+/** A line for the head and for each row, the first column flush left, numbers flush right. */
+export const columns = ({ head, rows }: Table): ReadonlyArray<string> => {
+  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i].length)))
+  return [head, ...rows].map((row) =>
+    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ").trimEnd())
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Markdown
+
+/** Text as it is, on one line: nothing in it is taken for Markdown or HTML. */
+export const plain = (text: string): string => text.replace(/[\\|*_`<>[\]]/g, "\\$&").replace(/\s+/g, " ")
+
+export const markdownTable = ({ head, rows }: Table): string =>
+  [head, head.map((_, i) => i === 0 ? "---" : "---:"), ...rows]
+    .map((row, i) => `| ${(i === 1 ? row : row.map(plain)).join(" | ")} |`)
+    .join("\n")
+
+// ---------------------------------------------------------------------------------------------------------------
+// HTML
+
+const escapes: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "\"": "&quot;" }
+export const escape = (text: string): string => text.replace(/[&<>"]/g, (character) => escapes[character])
+
+const style = `
+:root { color-scheme: light dark; --ground: #fff; --ink: #1c1e21; --faint: #676b73; --line: #d9dbe0; --mark: #ffdd70 }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #15171a; --ink: #e8e9eb; --faint: #9a9fa8; --line: #363a41; --mark: #6d5200 }
+}
+body { background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 52rem;
+  margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+.verdict { font-size: 1.15rem }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
+th:first-child, td:first-child { text-align: left; padding-left: 0 }
+.faint { color: var(--faint) } small.faint { display: block; margin: .6rem 0 }
+mark { background: var(--mark); color: inherit }
+blockquote { margin: .2rem 0 1.2rem; white-space: pre-wrap; font-family: Georgia, serif }
+svg { max-width: 100%; height: auto; overflow: visible }
+pre { overflow-x: auto; font-size: .85rem }`
+
+export const table = ({ head, rows }: Table): string => {
+  const row = (cells: ReadonlyArray<string>, tag: string) =>
+    `<tr>${cells.map((text) => `<${tag}>${escape(text)}</${tag}>`).join("")}</tr>`
+  return `<div class="wide"><table><thead>${row(head, "th")}</thead>` +
+    `<tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
+}
+
+/** One page that needs nothing else, from what stands in its body. */
+export const page = (title: string, body: string): string =>
+  `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>${escape(title)}</title>
+<style>${style}
+</style>
+</head>
+<body>
+${body}
+</body>
+</html>
+`
