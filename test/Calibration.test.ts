@@ -163,6 +163,10 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
       const penalty = (1e-5 / 2) * bias.reduce((sum, b) => sum + b * b, 0)
       expect((after[0] + 100 * after[1]) / 101 + penalty).toBeCloseTo(objective.at(-1)!, 5)
       expect(after[1]).toBeLessThan(losses[1] - 0.5)
+      // of more tokens than it may hold, the first sequences
+      const few = yield* calibrate(model, { forget, retain }, off, { batchSize: 3, seqLen, tokens: 25 })
+      const same = { forget: forget.slice(0, 2), retain: retain.slice(0, 2) }
+      expect(few).toEqual(yield* calibrate(model, same, off, { batchSize: 3, seqLen }))
     }))
 
   it.scoped("gives records of the shifted logits; without a shift, the model's own", () =>

@@ -185,11 +185,16 @@ export interface CalibrationOptions extends BiasOptions {
   readonly seqLen: number
   /** Weight of the mean loss of the retained tokens over that of the forgotten ones. Default 100. */
   readonly retainWeight?: number
+  /**
+   * Most tokens of each of the two sets: of more, the first sequences count, at least one. Default 2^23 / vocabSize, which
+   * takes 200 MB on the host.
+   */
+  readonly tokens?: number
 }
 
 /**
  * The bias that minimizes forget loss + `retainWeight` times retain loss, both means over tokens, with the sinks in a
- * mode. Holds 12 bytes for each token and vocabulary item on the host: a few thousand tokens are enough.
+ * mode. Holds 12 bytes for each token and vocabulary item on the host.
  */
 export const calibrate = (
   model: Pick<ModelService, "config" | "logits">,
@@ -205,7 +210,14 @@ export const calibrate = (
         return yield* new DataError({ detail: `calibration: there are no sequences to ${name}; give at least one` })
       }
     }
-    const all = [...rows.forget, ...rows.retain]
+    const { tokens: most = 2 ** 23 / vocabSize } = options
+    const first = (some: ReadonlyArray<Row>) => {
+      let tokens = 0
+      const beyond = some.findIndex((row) => (tokens += row.tokens.length - 1) > most)
+      return beyond < 0 ? some : some.slice(0, Math.max(1, beyond))
+    }
+    const forget = first(rows.forget)
+    const all = [...forget, ...first(rows.retain)]
     const odd = all.find(({ tokens }) => tokens.length < 2 || tokens.length > seqLen + 1)
     if (odd !== undefined) {
       return yield* new DataError({
@@ -214,21 +226,21 @@ export const calibrate = (
       })
     }
     const count = (some: ReadonlyArray<Row>) => some.reduce((sum, { tokens }) => sum + tokens.length - 1, 0)
-    const forgotten = count(rows.forget)
+    const forgotten = count(forget)
     const n = count(all)
     const logits = new Float32Array(n * vocabSize)
     const targets = Uint32Array.from(all.flatMap(({ tokens }) => [...tokens.subarray(1)]))
     const weights = Float64Array.from(targets, (_, t) => t < forgotten ? 1 / forgotten : retainWeight / (n - forgotten))
     const size = Math.min(batchSize, all.length)
     let at = 0
-    for (let first = 0; first < all.length; first += size) {
-      const chunk = all.slice(first, first + size)
+    for (let from = 0; from < all.length; from += size) {
+      const chunk = all.slice(from, from + size)
       const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0])]
       const got = yield* model.logits(batchOf(full, seqLen), mode)
       chunk.forEach(({ tokens }, r) => {
-        const from = r * seqLen * vocabSize
+        const begin = r * seqLen * vocabSize
         const width = (tokens.length - 1) * vocabSize
-        logits.set(got.subarray(from, from + width), at)
+        logits.set(got.subarray(begin, begin + width), at)
         at += width
       })
     }
