@@ -51,3 +51,11 @@ export const written = (one: Estimate | undefined, format: Format = digits(3)): 
     : one.low === undefined || one.high === undefined
     ? format(one.mean)
     : `${format(one.mean)} [${format(one.low)}, ${format(one.high)}]`
+
+/** `0.123 ± 0.012`, for tables: Student's interval is as wide to both sides. `-` where nothing is known. */
+export const plusMinus = (one: Estimate | undefined, format: Format = digits(3)): string =>
+  !isKnown(one)
+    ? "-"
+    : one.low === undefined || one.high === undefined
+    ? format(one.mean)
+    : `${format(one.mean)} ± ${format((one.high - one.low) / 2)}`

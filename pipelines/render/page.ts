@@ -7,6 +7,10 @@ export interface Table {
   /** The first head is empty or names the rows. */
   readonly head: ReadonlyArray<string>
   readonly rows: ReadonlyArray<ReadonlyArray<string>>
+  /** Above it, where there are several. */
+  readonly caption?: string
+  /** Cells are sentences: flush left and wrapped. Default false: all but the first column are numbers. */
+  readonly prose?: boolean
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -25,8 +29,8 @@ export const columns = ({ head, rows }: Table): ReadonlyArray<string> => {
 /** Text as it is, on one line: nothing in it is taken for Markdown or HTML. */
 export const plain = (text: string): string => text.replace(/[\\|*_`<>[\]]/g, "\\$&").replace(/\s+/g, " ")
 
-export const markdownTable = ({ head, rows }: Table): string =>
-  [head, head.map((_, i) => i === 0 ? "---" : "---:"), ...rows]
+export const markdownTable = ({ head, prose = false, rows }: Table): string =>
+  [head, head.map((_, i) => i === 0 || prose ? "---" : "---:"), ...rows]
     .map((row, i) => `| ${(i === 1 ? row : row.map(plain)).join(" | ")} |`)
     .join("\n")
 
@@ -49,18 +53,27 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
+.prose th, .prose td { text-align: left; white-space: normal; vertical-align: top }
+caption { text-align: left; padding: .6rem 0; color: var(--faint) }
+figure { margin: 1rem 0 } figcaption { margin-bottom: .3rem; color: var(--faint) }
+summary { cursor: pointer } summary h2 { display: inline }
 .faint { color: var(--faint) } small.faint { display: block; margin: .6rem 0 }
 mark { background: var(--mark); color: inherit }
 blockquote { margin: .2rem 0 1.2rem; white-space: pre-wrap; font-family: Georgia, serif }
 svg { max-width: 100%; height: auto; overflow: visible }
 pre { overflow-x: auto; font-size: .85rem }`
 
-export const table = ({ head, rows }: Table): string => {
+export const table = ({ caption, head, prose = false, rows }: Table): string => {
   const row = (cells: ReadonlyArray<string>, tag: string) =>
     `<tr>${cells.map((text) => `<${tag}>${escape(text)}</${tag}>`).join("")}</tr>`
-  return `<div class="wide"><table><thead>${row(head, "th")}</thead>` +
-    `<tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
+  return `<div class="wide"><table${prose ? ` class="prose"` : ""}>` +
+    (caption === undefined ? "" : `<caption>${escape(caption)}</caption>`) +
+    `<thead>${row(head, "th")}</thead><tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
 }
+
+/** A chart that is one picture to those who cannot see it, named by its title. */
+export const figure = ({ svg, title }: { readonly title: string; readonly svg: string }): string =>
+  `<figure><figcaption>${escape(title)}</figcaption><div role="img" aria-label="${escape(title)}">${svg}</div></figure>`
 
 /** One page that needs nothing else, from what stands in its body. */
 export const page = (title: string, body: string): string =>
