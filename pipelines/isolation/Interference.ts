@@ -108,17 +108,17 @@ export const emptiedBy = (sinks: Sink.SinkConfig, ids: ReadonlyArray<bigint>): I
  * Memory that is not in sinks: how much better sequences are known with sinks off than to a model that never met them
  * repeatedly (`oracle`), in nats by sequence, and as a share of all that is memorized, that is, of the same difference
  * for a model that has everything on (`memorized`: the sink model with own sinks on, or the standard one). Share 0: all of
- * it was in sinks; 1: none. NaN where nothing is memorized. Pure.
+ * it was in sinks; 1: none. Null where nothing is memorized. Pure.
  */
 export const leakage = (losses: {
   readonly oracle: ReadonlyArray<number>
   readonly off: ReadonlyArray<number>
   readonly memorized: ReadonlyArray<number>
-}): { readonly share: number; readonly nats: ReadonlyArray<number> } => {
+}): { readonly share: number | null; readonly nats: ReadonlyArray<number> } => {
   const { memorized, off, oracle } = losses
   const all = Statistics.mean(oracle) - Statistics.mean(memorized)
   const nats = oracle.map((loss, i) => loss - off[i]!)
-  return { share: all === 0 ? NaN : Statistics.mean(nats) / all, nats }
+  return { share: all === 0 ? null : Statistics.mean(nats) / all, nats }
 }
 
 /**
