@@ -16,6 +16,10 @@ export interface Row {
   readonly scoredFrom?: number
 }
 
+/** The sequence's document, and where in it it begins: `story`, `story+128`. */
+export const sequenceName = ({ document, offset }: Pick<Row, "document" | "offset">): string =>
+  offset === 0 ? document : `${document}+${offset}`
+
 /** Tokens of a sequence that are scored. */
 export const scoredTokens = ({ scoredFrom = 1, tokens }: Pick<Row, "scoredFrom" | "tokens">): number =>
   Math.max(0, tokens.length - scoredFrom)

@@ -10,6 +10,7 @@ import type { MixtureSource } from "./DataConfig.ts"
 import { DataError } from "../Errors.ts"
 import type { TokenDocuments } from "./Pieces.ts"
 import { type Random, random } from "../Random.ts"
+import { parseTokenizer, type Tokenizer } from "./TokenizerJson.ts"
 
 /** A sequence of a made-up corpus. */
 export interface SyntheticSequence {
@@ -19,6 +20,8 @@ export interface SyntheticSequence {
   /** Exposures in an epoch; 0: held out. */
   readonly repeats: number
   readonly tokens: Uint32Array
+  /** The first token that says anything; those before it are only read. Default 1. */
+  readonly scoredFrom?: number
 }
 
 export interface SyntheticCorpus<S extends SyntheticSequence = SyntheticSequence> {
@@ -52,7 +55,7 @@ export interface ModularSequence extends SyntheticSequence {
 /**
  * Addition modulo a prime with corrupted answers: the smallest world in which rule and memory are known. All pairs
  * (m, n) with answer (m + n) mod p; of those trained on, some have a random answer, which can only be memorized. Tokens
- * are the residues, then `=` (p). Only the answer, the fourth token, says anything: score that one.
+ * are the residues, then `=` (p). Only the answer, the fourth token, says anything, and only it is scored.
  *
  * Splits: `rule`, trained with the right answer; `corrupted`, trained with a random one; `heldOut`, never seen. A model
  * that has the rule and no memory gets all of `heldOut` right and of `corrupted` one in p.
@@ -73,7 +76,8 @@ export const modular = (
       split,
       repeats: split === "heldOut" ? 0 : repeats,
       answer,
-      tokens: Uint32Array.of(m, n, modulus, split === "corrupted" ? draw.below(modulus) : answer)
+      tokens: Uint32Array.of(m, n, modulus, split === "corrupted" ? draw.below(modulus) : answer),
+      scoredFrom: 3
     }
   })
   return { vocabSize: modulus + 1, sequences }
@@ -202,8 +206,8 @@ export const canaries = (
 // ---------------------------------------------------------------------------------------------------------------
 // Use
 
-/** Sequences that are seen equally often and scored alike are one source. */
-const sourceOf = ({ repeats, split }: SyntheticSequence): string => `${split} x${repeats}`
+/** Sequences that are seen equally often and scored alike are one source; its name. */
+export const sourceOf = ({ repeats, split }: Pick<SyntheticSequence, "repeats" | "split">): string => `${split} x${repeats}`
 
 const trained = (sequences: ReadonlyArray<SyntheticSequence>): ReadonlyArray<SyntheticSequence> =>
   sequences.filter(({ repeats }) => repeats > 0)
@@ -224,9 +228,27 @@ export const tokenDocuments = (sequences: ReadonlyArray<SyntheticSequence>): Tok
     },
     name: (document) => documents[document].name,
     sources,
-    source: (document) => source[document]
+    source: (document) => source[document],
+    scoredFrom: (document) => documents[document].scoredFrom ?? 1
   }
 }
+
+/** A tokenizer whose tokens are these words; texts put a space between them. */
+export const wordTokenizer = (words: ReadonlyArray<string>): Tokenizer =>
+  parseTokenizer(JSON.stringify({
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: { type: "WhitespaceSplit" },
+    post_processor: null,
+    decoder: null,
+    model: { type: "WordLevel", vocab: Object.fromEntries(words.map((word, id) => [word, id])), unk_token: "<unk>" }
+  }))
+
+/** The numbers below `count` as words: what made-up corpora are written in. */
+export const numerals = (count: number): ReadonlyArray<string> => Array.from({ length: count }, (_, i) => String(i))
 
 /** How often an epoch holds each source of `tokenDocuments`: `sources` of the data's configuration. */
 export const mixture = (

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Batch } from "../Batch.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../Model.ts"
-import { batchOf, type Row } from "../data/Packing.ts"
+import { batchOf, type Row, scoredTokens, sequenceName } from "../data/Packing.ts"
 import type { SinkMode } from "../Sink.ts"
 import { defaultSchemes, makeRecords, type Sampling, type TokenRecords } from "./TokenRecords.ts"
 
@@ -20,15 +20,11 @@ export interface RecordOptions {
   readonly schemes?: ReadonlyArray<Sampling>
 }
 
-/** The sequence's document, and where in it it begins: `story`, `story+128`. */
-export const sequenceName = ({ document, offset }: Pick<Row, "document" | "offset">): string =>
-  offset === 0 ? document : `${document}+${offset}`
-
 const columns = ["token", "logProb", "rank", "mean", "variance", "massAbove", "margin"] as const
 
 /**
- * Records of sequences with the sinks in a mode: every token but a sequence's first is scored, each sequence on its own
- * and with the sinks of its own id. Fails with a DataError for a sequence of fewer than two tokens or of more than
+ * Records of sequences with the sinks in a mode: every token from `scoredFrom` on is scored (of most rows, all but the
+ * first), each sequence on its own and with the sinks of its own id. Fails with a DataError for a sequence of fewer than two tokens or of more than
  * `seqLen + 1`, and for a scheme that the device cannot record.
  */
 export const recordRows = (
@@ -58,10 +54,13 @@ export const recordRows = (
             id: row.id,
             repeats: typeof repeats === "number" ? repeats : repeats[s]!
           })),
-          rows.map(({ tokens }) => tokens.length - 1),
+          rows.map(scoredTokens),
           schemes
         ),
       catch: (error) => error as DataError
+    })
+    rows.forEach(({ scoredFrom }, s) => {
+      records.first[s] = scoredFrom ?? 1
     })
     const size = Math.min(batchSize, rows.length)
     for (let first = 0; first < rows.length; first += size) {
