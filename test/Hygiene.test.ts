@@ -2,7 +2,8 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { describe, expect, it as test } from "vitest"
-import { hygiene, type HygieneCheck, type HygieneInput, maskChecks, prunedTensors } from "../pipelines/isolation/Hygiene.ts"
+import { hygiene, type HygieneCheck, type HygieneInput, prunedTensors } from "../pipelines/isolation/Hygiene.ts"
+import { maskChecks } from "../pipelines/isolation/Masks.ts"
 import { theoryTable } from "../pipelines/isolation/TheoryTable.ts"
 import { batchOf } from "../src/data/Packing.ts"
 import { DataError } from "../src/Errors.ts"
@@ -32,7 +33,8 @@ const onMasks = ["mask density", "mean overlap", "largest overlap", "collisions"
 
 const failed = (checks: ReadonlyArray<HygieneCheck>) => checks.filter(({ passed }) => !passed).map(({ name }) => name)
 
-const valueOf = (checks: ReadonlyArray<HygieneCheck>, name: string) => checks.find((check) => check.name === name)!.value
+const valueOf = (checks: ReadonlyArray<HygieneCheck>, name: string) =>
+  checks.find((check) => check.name === name)!.value
 
 /** The checks on a model of which something is broken. */
 const broken = (breakIt: (model: ModelService) => Partial<ModelService>, overrides: Partial<HygieneInput> = {}) =>
@@ -68,7 +70,8 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
   it.effect("does not mind absurd weights in a sink that nobody lights", () =>
     Effect.gen(function*() {
       const weights = yield* once
-      const lit = new Set([...repeated, ...singles, ...heldOut].flatMap(({ id }) => [...Sink.unitsOf(config.sinks!, id)]))
+      const all = [...repeated, ...singles, ...heldOut]
+      const lit = new Set(all.flatMap(({ id }) => [...Sink.unitsOf(config.sinks!, id)]))
       const unit = Array.from({ length: config.sinks!.units }, (_, u) => u).find((u) => !lit.has(u))!
       expect(unit).toBeDefined()
       const neuron = config.general + unit * config.sinks!.block
@@ -243,7 +246,8 @@ describe("checks of masks", () => {
   })
 
   test("fail for the reference code's hash, by each of its defects", () => {
-    const sinks = new Sink.SinkConfig({ pool: 7692, active: 100, block: 1, assignment: "reference", referenceIdBits: 32 })
+    const hash = { assignment: "reference", referenceIdBits: 32 } as const
+    const sinks = new Sink.SinkConfig({ pool: 7692, active: 100, block: 1, ...hash })
     // s and 2s share half; id 0 lights all
     const checks = maskChecks(sinks, ids)
     expect(failed(checks)).toEqual(["mean overlap", "largest overlap", "id 0"])
@@ -263,7 +267,8 @@ describe("checks of masks", () => {
     const checks = maskChecks(sinks, ids, ids.slice(0, 20))
     const { detail, passed, value } = checks.find(({ name }) => name === "collisions")!
     expect(passed).toBe(false)
-    const counts = [0, 1, 2, 3].map((unit) => ids.slice(0, 20).filter((id) => Sink.unitsOf(sinks, id)[0] === unit).length)
+    const units = ids.slice(0, 20).map((id) => Sink.unitsOf(sinks, id)[0])
+    const counts = [0, 1, 2, 3].map((unit) => units.filter((one) => one === unit).length)
     expect(value).toBe(counts.reduce((sum, n) => sum + (n * (n - 1)) / 2, 0))
     // 190 pairs over 4
     expect(detail).toContain("gives 47.5 by chance")

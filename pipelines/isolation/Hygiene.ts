@@ -10,7 +10,6 @@ import { prune } from "../../src/checkpoints/Export.ts"
 import { batchOf, type Pack, packedBatch, type Row } from "../../src/data/Packing.ts"
 import { type CheckpointError, DataError, type DeviceError, type Diverged, type KernelError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { logGamma, mean } from "../../src/measures/Statistics.ts"
 import { Model, type ModelService } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
 import type * as Ops from "../../src/Ops.ts"
@@ -18,16 +17,9 @@ import { learningRateAt, OptimizerConfig } from "../../src/Optimizer.ts"
 import { random } from "../../src/Random.ts"
 import * as Sink from "../../src/Sink.ts"
 import { makeTuner } from "../../src/Tuner.ts"
+import { common, type HygieneCheck, maskChecks, round } from "./Masks.ts"
 
-export interface HygieneCheck {
-  readonly name: string
-  readonly passed: boolean
-  /** What was found; `bound` says what of, and what was expected. */
-  readonly value: number
-  readonly bound: string
-  /** In words; also what could not be looked at, where masks leave nothing to look at. */
-  readonly detail: string
-}
+export type { HygieneCheck }
 
 export interface HygieneInput {
   /** As the model was trained: it says what sinks that no id lights may do. */
@@ -49,8 +41,8 @@ export type HygieneError = CheckpointError | DataError | DeviceError | Diverged 
 type Tensors = Readonly<Record<string, HostTensor>>
 
 /**
- * The model without its pool: weights of sinks cut out, all others as they are. It computes what the model computes with
- * sinks off. Pure.
+ * The model without its pool: weights of sinks cut out, all others as they are. It computes what the model computes
+ * with sinks off. Pure.
  */
 export const prunedTensors = (
   config: ModelConfig,
@@ -64,143 +56,6 @@ export const prunedTensors = (
     )
   }
 }
-
-// ---------------------------------------------------------------------------------------------------------------
-// Masks
-
-/** Units of two ids that are the same. */
-const common = (a: ReadonlySet<number>, b: ReadonlySet<number>): number => {
-  let count = 0
-  for (const unit of a) if (b.has(unit)) count++
-  return count
-}
-
-const logChoose = (n: number, k: number): number =>
-  k < 0 || k > n ? -Infinity : logGamma(n + 1) - logGamma(k + 1) - logGamma(n - k + 1)
-
-/** Probability that two ids share at least `count` units. */
-const sharing = (sinks: Sink.SinkConfig, count: number): number => {
-  const { activeUnits: k, probability: p, units: n } = sinks
-  let tail = 0
-  for (let i = count; i <= n; i++) {
-    tail += Math.exp(
-      sinks.assignment === "permutation"
-        ? logChoose(k, i) + logChoose(n - k, k - i) - logChoose(n, k)
-        : logChoose(n, i) + (i === 0 ? 0 : 2 * i * Math.log(p)) + (i === n ? 0 : (n - i) * Math.log1p(-p * p))
-    )
-  }
-  return tail
-}
-
-/** Five standard errors: a right mask is outside once in two million models. */
-const ERRORS = 5
-
-const round = (x: number): string => String(Number(x.toPrecision(3)))
-
-/**
- * The checks that ask only which units an id lights: density, overlap, collisions, id 0 and the placebo. `ids` are those of
- * the data, `apart` those of which no two may have all sinks in common. Pure.
- */
-export const maskChecks = (
-  sinks: Sink.SinkConfig,
-  ids: ReadonlyArray<bigint>,
-  apart: ReadonlyArray<bigint> = ids
-): ReadonlyArray<HygieneCheck> => {
-  const exact = sinks.assignment === "permutation"
-  const { probability: p, units: n } = sinks
-  const looked = [...new Set(ids)].slice(0, 256)
-  const masks = looked.map((id) => new Set(Sink.unitsOf(sinks, id)))
-  const expected = n * p
-  /** Five standard errors of the number of units of an id. */
-  const spread = exact ? 0 : ERRORS * Math.sqrt(n * p * (1 - p))
-
-  const sizes = masks.map((units) => units.size)
-  const off = Math.max(...sizes.map((size) => Math.abs(size - expected)))
-  const density: HygieneCheck = {
-    name: "mask density",
-    passed: exact ? off === 0 : off <= spread,
-    value: mean(sizes) * sinks.block,
-    bound: exact
-      ? `exactly ${sinks.active} sinks for every id`
-      : `${round(expected * sinks.block)} sinks in the mean, within ${round(spread * sinks.block)} for every id`,
-    detail: `${Math.min(...sizes) * sinks.block} to ${Math.max(...sizes) * sinks.block} of ${sinks.pool} sinks for ` +
-      `${looked.length} ids`
-  }
-
-  const overlaps: Array<number> = []
-  masks.forEach((a, i) => {
-    for (const b of masks.slice(0, i)) overlaps.push(common(a, b))
-  })
-  const most = Math.max(0, ...overlaps)
-  // Masks of one size overlap independently of each other. Others do not: a large one overlaps with all.
-  const k = sinks.activeUnits
-  const variance = exact
-    ? (n === 1 ? 0 : (k * (k / n) * (1 - k / n) * (n - k)) / (n - 1)) / overlaps.length
-    : (n * p * p * (1 - p * p)) / overlaps.length + (4 / masks.length) * n * p ** 3 * (1 - p)
-  const error = ERRORS * Math.sqrt(variance) / expected + 1e-12
-  const share = mean(overlaps) / expected
-  const overlap: HygieneCheck = {
-    name: "mean overlap",
-    passed: Math.abs(share - p) <= error,
-    value: share,
-    bound: `active / pool = ${round(p)} of an id's sinks, within ${round(error)}`,
-    detail: `of ${overlaps.length} pairs of ids`
-  }
-  const chance = overlaps.length * sharing(sinks, most)
-  const largest: HygieneCheck = {
-    name: "largest overlap",
-    passed: chance >= 1e-6,
-    value: most / (expected * p),
-    bound: "multiples of the mean overlap; no more than chance gives once in a million models",
-    detail: `the two most alike of ${looked.length} ids share ${most} of ${round(expected)} units; chance gives ` +
-      `${round(Math.min(1, chance))} such pairs`
-  }
-
-  const sets = new Map<string, number>()
-  const distinct = [...new Set(apart)]
-  for (const id of distinct) {
-    const key = Sink.unitsOf(sinks, id).join()
-    sets.set(key, (sets.get(key) ?? 0) + 1)
-  }
-  const pairs = [...sets.values()].reduce((sum, count) => sum + (count * (count - 1)) / 2, 0)
-  const expectedPairs = (distinct.length * (distinct.length - 1) / 2) * Math.exp(-logChoose(n, k))
-  const collisions: HygieneCheck = {
-    name: "collisions",
-    passed: pairs === 0,
-    value: pairs,
-    bound: "no two of the repeated ids light all the same sinks",
-    detail: `${distinct.length} ids, ${pairs} pairs alike` + (exact
-      ? `; a pool of ${n} units, of which an id lights ${k}, gives ${round(expectedPairs)} by chance` +
-        (pairs > 0 ? ". More units (a larger pool, smaller blocks, more active) tell them apart" : "")
-      : "")
-  }
-
-  const zero = new Set(Sink.unitsOf(sinks, 0n))
-  const zeroShares = mean(masks.filter((_, i) => looked[i] !== 0n).map((units) => common(zero, units))) / expected
-  const zeroError = ERRORS * Math.sqrt((exact ? variance * overlaps.length : n * p * p * (1 - p * p)) / masks.length) /
-      expected + 1e-12
-  const id0: HygieneCheck = {
-    name: "id 0",
-    passed: Math.abs(zero.size - expected) <= spread && Math.abs(zeroShares - p * (zero.size / expected)) <= zeroError,
-    value: zero.size * sinks.block,
-    bound: `as many sinks as any id, ${round(expected * sinks.block)}` +
-      `${exact ? "" : ` within ${round(spread * sinks.block)}`}, and no more of them shared with others`,
-    detail: `it shares ${round(zeroShares)} of an id's sinks with others, any two ids ${round(share)}`
-  }
-
-  const same = [...new Set(ids)].filter((id) => [0, 1, 2].some((seed) => Sink.placeboId(id, seed) === id)).length
-  const placebo: HygieneCheck = {
-    name: "placebo ids",
-    passed: same === 0,
-    value: same,
-    bound: "no id is its own placebo",
-    detail: `${new Set(ids).size} ids, three seeds`
-  }
-  return [density, overlap, largest, collisions, id0, placebo]
-}
-
-// ---------------------------------------------------------------------------------------------------------------
-// On the device
 
 /** What the checks on the device look at. */
 interface Subject {
@@ -222,7 +77,8 @@ type Check = Effect.Effect<ReadonlyArray<HygieneCheck>, HygieneError, Device | M
 
 /** Values of two arrays that are not the same bits. */
 export const differingBits = (a: Float32Array, b: Float32Array): number => {
-  const [x, y] = [a, b].map((one) => new Uint32Array(one.buffer, one.byteOffset, one.length)) as [Uint32Array, Uint32Array]
+  const bits = (data: Float32Array) => new Uint32Array(data.buffer, data.byteOffset, data.length)
+  const [x, y] = [bits(a), bits(b)]
   if (x.length !== y.length) return Math.max(x.length, y.length)
   let count = 0
   for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) count++
@@ -308,7 +164,7 @@ const withTwin = <A, E, R>(
 /** Steps of training on other ids. */
 const TAIL = 3
 
-/** What gradients of sinks hold before: neither a pass nor the optimizer may take it for theirs. As large as AdamW's eps. */
+/** What gradients of sinks hold before, as large as AdamW's eps: no pass and no update may take it for theirs. */
 const TRACE = 1e-8
 
 /** Gradients of sinks that no id of the batch lights, and what a few steps do to them. */
@@ -373,7 +229,7 @@ const training = (subject: Subject): Check =>
       value: Math.max(tail, moved(neverAfter, neverBefore, 1) / size),
       bound: lazy
         ? "0: a lazy sink moves only when an id of its own is in the batch"
-        : "what a dense optimizer promises: a sink that was never lit moves by weight decay alone (share of the largest weight)",
+        : "share of the largest weight; sinks that were never lit move by weight decay alone",
       detail: `in ${TAIL} steps on other ids: sinks lit before moved by ${round(tail)} of the largest weight through ` +
         `momentum and decay (${left.length} units), those never lit by ` +
         `${round(moved(neverAfter, neverBefore, 1) / size)} (${never.length} units)` +
@@ -451,7 +307,8 @@ const packed = (subject: Subject): Check =>
       passed: a.length === b.length && off <= tolerance,
       value: off,
       bound: `losses differ by at most ${tolerance} of the largest`,
-      detail: `${a.length} tokens of two sequences a row; ` + (bits === 0 ? "the same bits" : `${bits} differ in their last bits`)
+      detail: `${a.length} tokens of two sequences a row; ` +
+        (bits === 0 ? "the same bits" : `${bits} differ in their last bits`)
     }]
   })
 
@@ -486,7 +343,7 @@ const causality = (subject: Subject): Check =>
       passed: bits === 0 && moved > 0,
       value: bits,
       bound: "0 logits change before a token that is changed, or in other documents of its row",
-      detail: `logits of ${looked} tokens, two documents a row; of the tokens from the changed one on ${moved} logits changed`
+      detail: `logits of ${looked} tokens, two documents a row; from the changed token on ${moved} logits changed`
     }]
   })
 
@@ -592,9 +449,9 @@ const deletion = (subject: Subject): Check =>
       overlap = {
         ...overlap,
         value: difference(masked, without) / Math.max(1, largestOf(without)),
-        detail: `a sequence shares ${other.shared} of its ${units.size} units with the deleted id; its loss changes by up ` +
-          `to ${round(difference(ofRow(own, 0), masked))} nats; ${differingBits(masked, without)} of ${masked.length} ` +
-          "losses have other bits"
+        detail: `a sequence shares ${other.shared} of its ${units.size} units with the deleted id; its loss changes by ` +
+          `up to ${round(difference(ofRow(own, 0), masked))} nats; ` +
+          `${differingBits(masked, without)} of ${masked.length} losses have other bits`
       }
     }
     return [disjoint, {
@@ -604,14 +461,14 @@ const deletion = (subject: Subject): Check =>
     }, deleted]
   })
 
-/** Every check on the device. `training` puts the weights back from an export, which `determinism` has looked at by then. */
+/** Every check on the device. `training` puts the weights back from an export: `determinism` looks at that one before. */
 const checks: ReadonlyArray<(subject: Subject) => Check> = [
   determinism, training, unread, pruned, packed, causality, deletion
 ]
 
 /**
- * All checks on the sink model that is there. Its weights are moved by a few steps of training and put back, also when a
- * check fails. Fails with DataError for a model without sinks, or for sequences of fewer than four ids.
+ * All checks on the sink model that is there. Its weights are moved by a few steps of training and put back, also when
+ * a check fails. Fails with DataError for a model without sinks, or for sequences of fewer than four ids.
  */
 export const hygiene = (
   input: HygieneInput
@@ -626,7 +483,8 @@ export const hygiene = (
     const unfit = all.find(({ tokens }) => tokens.length < 2 || tokens.length > seqLen + 1)
     if (unfit !== undefined) {
       return yield* new DataError({
-        detail: `sequence ${unfit.document} has ${unfit.tokens.length} tokens: rows of ${seqLen} take 2 to ${seqLen + 1}`
+        detail: `sequence ${unfit.document} has ${unfit.tokens.length} tokens: ` +
+          `rows of ${seqLen} take 2 to ${seqLen + 1}`
       })
     }
     const known = new Set<bigint>()

@@ -23,7 +23,7 @@ export interface InterferenceInput {
   /** Sequences a pass. */
   readonly batchSize: number
   readonly seed: number
-  /** Ids that are deleted, one at a time, drawn at random from those of `rows`. Default 16, or all if there are fewer. */
+  /** Ids that are deleted, one at a time, drawn at random from those of `rows`. Default 16, or all there are. */
   readonly deletions?: number
 }
 
@@ -35,7 +35,7 @@ export interface InterferenceResult {
     readonly loss: number
     readonly losses: ReadonlyArray<number>
   }>
-  /** What sinks add, in the mean: loss(off) - loss(own), and loss(off) - loss(placebo), of as many that are not its own. */
+  /** What sinks add, in the mean: loss(off) - loss(own), and loss(off) - loss(placebo), of a random id's. */
   readonly sliceContent: { readonly own: number; readonly placebo: number }
   /** How much more own sinks add than random ones, with a 95 % interval over sequences; `passed`: it is above 0. */
   readonly ownContent: Statistics.Interval & { readonly passed: boolean }
@@ -89,7 +89,8 @@ const shared = (units: Iterable<number>, other: ReadonlySet<number>): number => 
   return count
 }
 
-const largest = (values: ReadonlyArray<number>): number => values.reduce((most, value) => Math.max(most, value), -Infinity)
+const largest = (values: ReadonlyArray<number>): number =>
+  values.reduce((most, value) => Math.max(most, value), -Infinity)
 
 /** Share of the pool that ids light together, beside the 1 - (1 - p)^K that independent masks would. Pure. */
 export const emptiedBy = (sinks: Sink.SinkConfig, ids: ReadonlyArray<bigint>): InterferenceResult["emptied"] => {
@@ -107,8 +108,8 @@ export const emptiedBy = (sinks: Sink.SinkConfig, ids: ReadonlyArray<bigint>): I
 /**
  * Memory that is not in sinks: how much better sequences are known with sinks off than to a model that never met them
  * repeatedly (`oracle`), in nats by sequence, and as a share of all that is memorized, that is, of the same difference
- * for a model that has everything on (`memorized`: the sink model with own sinks on, or the standard one). Share 0: all of
- * it was in sinks; 1: none. Null where nothing is memorized. Pure.
+ * for a model that has everything on (`memorized`: the sink model with own sinks on, or the standard one). Share 0: all
+ * of it was in sinks; 1: none. Null where nothing is memorized. Pure.
  */
 export const leakage = (losses: {
   readonly oracle: ReadonlyArray<number>
@@ -122,8 +123,8 @@ export const leakage = (losses: {
 }
 
 /**
- * Interference on the sink model that is there. Fails with DataError for a model without sinks, without sequences, or with
- * sequences of fewer than two or more than `seqLen + 1` tokens. The model is not changed.
+ * Interference on the sink model that is there. Fails with DataError for a model without sinks, without sequences, or
+ * with sequences of fewer than two or more than `seqLen + 1` tokens. The model is not changed.
  */
 export const interference = (
   input: InterferenceInput
@@ -133,12 +134,17 @@ export const interference = (
     const model = yield* Model
     const { batchSize, deletions = 16, rows, seed, seqLen } = input
     const { sinks } = model.config
-    if (sinks === undefined) return yield* new DataError({ detail: "interference is between sinks: the model has none" })
-    if (rows.length === 0) return yield* new DataError({ detail: "interference needs sequences to score: rows is empty" })
+    if (sinks === undefined) {
+      return yield* new DataError({ detail: "interference is between sinks: the model has none" })
+    }
+    if (rows.length === 0) {
+      return yield* new DataError({ detail: "interference needs sequences to score: rows is empty" })
+    }
     const unfit = rows.find(({ tokens }) => tokens.length < 2 || tokens.length > seqLen + 1)
     if (unfit !== undefined) {
       return yield* new DataError({
-        detail: `sequence ${unfit.document} has ${unfit.tokens.length} tokens: rows of ${seqLen} take 2 to ${seqLen + 1}`
+        detail: `sequence ${unfit.document} has ${unfit.tokens.length} tokens: ` +
+          `rows of ${seqLen} take 2 to ${seqLen + 1}`
       })
     }
     const size = Math.min(batchSize, rows.length)
@@ -188,7 +194,8 @@ export const interference = (
       }
       return out
     })
-    const ofRows = (lit: (row: Row) => Iterable<number>) => lossesOf(rows.map((row) => ({ row, coef: coefOf(lit(row)) })))
+    const ofRows = (lit: (row: Row) => Iterable<number>) =>
+      lossesOf(rows.map((row) => ({ row, coef: coefOf(lit(row)) })))
 
     const own = yield* ofRows(({ id }) => unitsOf(id))
     const off = yield* ofRows(() => [])
