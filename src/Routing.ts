@@ -25,7 +25,7 @@ export const routings = {
     repeated: { mode: Sink.own, update: { general: false, sinks: true, rest: true } },
     others: { mode: Sink.own, update: { general: true, sinks: false, rest: true } }
   },
-  /** Selective gradient masking, arXiv 2512.05648: repeated sequences move sinks alone, which are off for all others. */
+  /** Selective gradient masking, arXiv 2512.05648: repeated sequences move sinks alone, off for all others. */
   sgtm: {
     repeated: { mode: Sink.own, update: { general: false, sinks: true, rest: false } },
     others: { mode: Sink.off, update: { general: true, sinks: false, rest: true } }
@@ -48,7 +48,7 @@ export interface Routed {
 
 /**
  * A batch once for each side that has something to score in it, with targets that complement each other. `repeated` are
- * the ids of repeated sequences.
+ * the ids of repeated sequences; an exposure under a fresh id (`idNoise`) counts as another.
  */
 export const route = (
   routing: Routing,

@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Batch } from "./Batch.ts"
+import type { Batch } from "./Batch.ts"
 import { DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import { Model, type PassShape } from "./Model.ts"
@@ -31,8 +31,8 @@ export interface TunerOptions {
    */
   readonly update?: NonNullable<PassShape["update"]>
   /**
-   * Which parameters are trained, by their names in the Model (`layers.0.down`); the others do not move, and do not count
-   * in the gradient's norm. Default: all.
+   * Which parameters are trained, by their names in the Model (`layers.0.down`); the others do not move, and do not
+   * count in the gradient's norm. Default: all.
    */
   readonly trainable?: (parameterName: string) => boolean
 }
@@ -49,12 +49,12 @@ export interface TunerTargets {
 
 export interface Tuner {
   /**
-   * One step of AdamW on a batch. Without weights it descends the mean loss of the scored tokens; with weights their sum,
-   * each times its weight, divided by nothing.
+   * One step of AdamW on a batch. Without weights it descends the mean loss of the scored tokens; with weights their
+   * sum, each times its weight, divided by nothing.
    *
-   * Gives the unweighted loss of every token in nats (of head `{ hidden }`, a mean square), 0 where nothing is scored, and
-   * the norm of the gradient; both from before the step. Fails with DataError for a batch of another shape or targets that
-   * do not go with the head, with Diverged when loss or norm are no longer finite.
+   * Gives the unweighted loss of every token in nats (of head `{ hidden }`, a mean square), 0 where nothing is scored,
+   * and the norm of the gradient; both from before the step. Fails with DataError for a batch of another shape or
+   * targets that do not go with the head, with Diverged when loss or norm are no longer finite.
    */
   readonly step: (
     batch: Batch,
@@ -64,8 +64,8 @@ export interface Tuner {
 
 /**
  * A Tuner of the Model, with moments of zero. It changes the Model's weights: keep those of before with
- * `model.exportTensors` and put them back with `model.importTensors`. Its memory is freed when the scope closes. One at a
- * time: gradients are the Model's.
+ * `model.exportTensors` and put them back with `model.importTensors`. Its memory is freed when the scope closes. One at
+ * a time: gradients are the Model's.
  */
 export const makeTuner = (
   options: TunerOptions
@@ -164,7 +164,7 @@ export const makeTuner = (
       })
       const at = taken
       const [losses, stats] = yield* Effect.all([device.read(loss), device.read(training.optimizer.stats)])
-      const [total, gradNorm] = stats as unknown as [number, number]
+      const [total, gradNorm] = [stats[0]!, stats[1]!]
       if (!Number.isFinite(total) || !Number.isFinite(gradNorm)) return yield* new Diverged({ step: at, loss: total })
       return { loss: losses as Float32Array, gradNorm }
     })
