@@ -109,7 +109,7 @@ interface Task {
 }
 
 /** The run that saved a checkpoint: the nearest run.json above it, as `pretrain` writes it. */
-const runAbove = (folder: string) =>
+export const runAbove = (folder: string) =>
   Effect.gen(function*() {
     const paths = yield* Path.Path
     let at = folder
@@ -122,7 +122,7 @@ const runAbove = (folder: string) =>
   })
 
 /** The data section of a run's configuration, for the seed of the checkpoint's folder. */
-const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
+export const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
   const data = (Object(record.config) as { readonly data?: DataConfigInput }).data ?? {}
   const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
   return { ...data, ...(seed === undefined ? {} : { seed: Number(seed) }) }

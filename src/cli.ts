@@ -410,9 +410,73 @@ const evaluate = Command.make("evaluate", {
   Command.withDescription("Score a checkpoint on data, sinks on and off side by side")
 )
 
+const isolate = Command.make("isolate", {
+  preset: Options.choice("preset", ["full", "quick"] as const).pipe(
+    Options.withDescription("Size of the experiment (default: full)"),
+    Options.optional
+  ),
+  config,
+  arms: Options.text("arms").pipe(
+    Options.withPseudoName("names"),
+    Options.withDescription("Arms to train, e.g. standard,neverRepeated,sinks,goldfish"),
+    Options.optional
+  ),
+  subject: Options.text("subject").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("The arm or method that the verdict is about (default: sinks)"),
+    Options.optional
+  ),
+  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 3)"), Options.optional),
+  outDir: Options.text("out-dir").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Where the report, models and records go (default: runs/isolate-<time>)"),
+    Options.optional
+  ),
+  resume: Options.text("resume").pipe(
+    Options.withPseudoName("run"),
+    Options.withDescription("Go on with the run in this folder, as for pretrain"),
+    Options.optional
+  ),
+  store: Options.text("store").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Models and records that several experiments share (default: store in --out-dir)"),
+    Options.optional
+  ),
+  force: Options.boolean("force").pipe(
+    Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
+  ),
+  jobs: Options.integer("jobs").pipe(
+    Options.withDescription("Arms to train at once, as far as memory goes"),
+    Options.withDefault(1)
+  ),
+  checkpoint: Options.text("checkpoint").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Instead: tell what this checkpoint knows of the data it was trained on"),
+    Options.optional
+  ),
+  against: Options.text("against").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("With --checkpoint: a model beside it, e.g. one that never saw the repeated sequences"),
+    Options.optional
+  ),
+  adapter,
+  json,
+  quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
+  verbose: Options.boolean("verbose").pipe(
+    Options.withAlias("v"),
+    Options.withDescription("Also tell of every evaluation and checkpoint")
+  ),
+  overrides: Args.text({ name: "key=value" }).pipe(
+    Args.withDescription("A field of the configuration, e.g. relearnSteps=128"),
+    Args.repeated
+  )
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/isolate.ts")), (it) => it.isolate(options))).pipe(
+  Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden or not isolated")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate, evaluate])
+  Command.withSubcommands([pretrain, isolate, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate, evaluate])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(withResume(process.argv)))

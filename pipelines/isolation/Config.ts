@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { decodeConfig, nearest } from "../../src/Config.ts"
+import { DataConfig } from "../../src/data/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
 import { localizers } from "../../src/localizers/index.ts"
 import { ModelConfig } from "../../src/ModelConfig.ts"
@@ -69,8 +70,8 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   unlearnSteps: withDefault(positive, () => 64),
   /** Sequences to forget a step, and as many to retain. Default 4. */
   unlearnBatchSize: withDefault(positive, () => 4),
-  /** Learning rates of relearning; the worst case counts. None: no relearning, and no verdict of `isolated`. */
-  relearnRates: withDefault(Schema.Array(rate), () => [1e-4, 5e-4] as const),
+  /** Learning rates of relearning; the worst case counts. */
+  relearnRates: withDefault(Schema.NonEmptyArray(rate), () => [1e-4, 5e-4] as const),
   /** Steps of relearning at most. Default 64. */
   relearnSteps: withDefault(positive, () => 64),
   /** Share of the memory of the other half that counts as back. Default 0.5. */
@@ -98,6 +99,45 @@ const miniature = new ModelConfig({
   intermediateSize: 192 + 2048,
   sinks: new SinkConfig({ pool: 2048, active: 32 })
 })
+
+/** Experiments by size. */
+export const presets = {
+  /** Every arm and method, at the size of the miniature of pipelines/README.md. */
+  full: new IsolateConfig({}),
+  /** A few of each, small enough for two cores and a software adapter. */
+  quick: new IsolateConfig({
+    world: {
+      world: "text",
+      data: new DataConfig({
+        batchSize: 8,
+        repeat: [{ sequences: 16, times: 48 }, { sequences: 4, times: 6 }],
+        singleSequences: 512,
+        heldOutSequences: 128
+      })
+    },
+    model: new ModelConfig({
+      vocabSize: 256,
+      hiddenSize: 32,
+      numHiddenLayers: 2,
+      numAttentionHeads: 2,
+      intermediateSize: 96 + 2048,
+      sinks: new SinkConfig({ pool: 2048, active: 32 })
+    }),
+    training: new TrainConfig({
+      optimizer: new OptimizerConfig({ learningRate: 1e-2, sinks: "lazy", sinkLearningRateRatio: 4 }),
+      evalSequences: 16
+    }),
+    arms: ["standard", "neverRepeated", "sinks", "goldfish"],
+    localizers: ["integratedGradients"],
+    unlearners: ["npo"],
+    unlearnRates: [1e-3],
+    unlearnSteps: 32,
+    relearnRates: [1e-3],
+    relearnSteps: 32,
+    evaluations: 8,
+    interference: [1, 10]
+  })
+} as const
 
 /** An arm of an experiment, with what is different about it. */
 export interface NamedArm extends Omit<Variant, "arm"> {
@@ -129,7 +169,6 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     const postHoc = [...config.localizers, ...config.unlearners]
     const subject = config.subject ?? (names.includes("sinks") ? "sinks" : names.at(-1)!)
     const repeated = twice(names) ?? twice(postHoc)
-    const needed = postHoc.length > 0 || config.relearnRates.length > 0
     const problems = [
       ...arms.map(({ arm }) => unknown("arms", arm, armNames)),
       ...config.localizers.map((name) => unknown("localizers", name, Object.keys(localizers))),
@@ -144,7 +183,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
         : config.model.sinks.problem,
       ...arms.map(({ name, sinks }) => sinks?.problem === undefined ? undefined : `arms: ${name}: ${sinks.problem}`),
       ...[STANDARD, ORACLE].map((name) =>
-        names.includes(name) || !needed ? undefined : `arms: ${name} is missing: recovery is measured between ` +
+        names.includes(name) ? undefined : `arms: ${name} is missing: recovery is measured between ` +
           `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`)
     ].filter((problem) => problem !== undefined)
     if (problems.length > 0) {

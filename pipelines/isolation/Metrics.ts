@@ -126,6 +126,12 @@ const copies = (
   of: ({ said }) => said === undefined ? undefined : mean(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
 })
 
+/** After how many tokens a sequence must be continued to its end: a quarter and a half of it, unless told. */
+export const windowsOf = (contexts: ReadonlyArray<number> | undefined, seqLen: number): ReadonlyArray<Window> =>
+  (contexts ?? [...new Set([Math.max(1, Math.floor(seqLen / 4)), Math.max(1, Math.floor(seqLen / 2))])])
+    .filter((context) => context < seqLen + 1)
+    .map((context) => ({ context, length: seqLen + 1 - context }))
+
 /** All metrics of a panel. */
 export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinition> => [
   lossMetric,

@@ -1,0 +1,454 @@
+/**
+ * Everything that is asked of one seed: arms are trained, methods that come after training are swept, and each model is
+ * looked at in each state of its sinks. What fails is told and left out; the others go on.
+ */
+import type * as FileSystem from "@effect/platform/FileSystem"
+import type * as Path from "@effect/platform/Path"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Row } from "../../src/data/DataStream.ts"
+import type { Device } from "../../src/gpu/Device.ts"
+import { type LocalizerName, localizers, recall, sinkNeurons } from "../../src/localizers/index.ts"
+import { calibrate, calibratedRecords } from "../../src/measures/Calibration.ts"
+import * as Extraction from "../../src/measures/Extraction.ts"
+import * as Measures from "../../src/measures/Metrics.ts"
+import { mean } from "../../src/measures/Statistics.ts"
+import * as TokenRecords from "../../src/measures/TokenRecords.ts"
+import { Model } from "../../src/Model.ts"
+import type { ModelConfig } from "../../src/ModelConfig.ts"
+import { relearn, relearnRatio, stepsToBack } from "../../src/Relearn.ts"
+import * as Sink from "../../src/Sink.ts"
+import type { TrainEvent } from "../../src/TrainEvent.ts"
+import type { UnlearnerName } from "../../src/unlearners/index.ts"
+import { arms, ORACLE, STANDARD } from "./Arms.ts"
+import type { NamedArm, Plan } from "./Config.ts"
+import { hygiene, prunedTensors } from "./Hygiene.ts"
+import { interference } from "./Interference.ts"
+import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
+import {
+  type IsolateError, keptRecords, type Laboratory, named, recordWorld, ROWS, say, scoredRows, sinkMode, type TrainedModel,
+  trainOnce, withModel
+} from "./Models.ts"
+import { type AtPoint, lossesOf, type SplitLosses, type SweepPoint, sweepLocalizer, sweepUnlearner, watched } from "./PostHoc.ts"
+import type { Failure, Hygiene, MaskState, Panel, Subject } from "./Report.ts"
+import type { Found, SeedFindings } from "./Summary.ts"
+
+type Files = FileSystem.FileSystem | Path.Path
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends ReadonlyArray<infer A> ? Array<A> : T[K] }
+type Item<K extends keyof SeedFindings> = SeedFindings[K] extends ReadonlyArray<infer A> ? A : never
+
+/** A model that is looked at: trained, or made from the standard one. */
+interface Examined {
+  readonly name: string
+  readonly kind: Subject["kind"]
+  readonly setting?: string
+  readonly key: unknown
+  readonly config: ModelConfig
+  readonly tensors: AtPoint
+}
+
+/** Whether an id has sinks of its own, rather than those of everyone. */
+const hasSlices = ({ sinks }: ModelConfig): boolean => sinks !== undefined && sinks.active < sinks.pool
+
+const statesOf = (config: ModelConfig): ReadonlyArray<MaskState> =>
+  config.sinks === undefined
+    ? ["own"]
+    : hasSlices(config)
+    ? ["own", "off", "calibrated", "placebo", "all", "pruned"]
+    : ["own", "off", "calibrated"]
+
+/** The records of a model in a state of its sinks. */
+const recordsOf = (lab: Laboratory, { config, key, name, tensors }: Examined, state: MaskState) => {
+  const { precision } = lab.config
+  const { seen, validation } = lab.world.splits
+  const shape = { batchSize: ROWS, seqLen: lab.world.seqLen }
+  const compute = () => {
+    if (state === "calibrated") {
+      return withModel(config, tensors, precision, Effect.gen(function*() {
+        const model = yield* Model
+        const { bias } = yield* calibrate(model, { forget: seen, retain: validation }, Sink.off, shape)
+        const rows = scoredRows(lab.world)
+        const records = yield* calibratedRecords(model, rows.map(([, row]) => row), Sink.off, bias, {
+          ...shape,
+          split: "",
+          repeats: rows.map(([, row]) => lab.world.repeatsOf(row))
+        })
+        return named(records, rows)
+      }))
+    }
+    if (state === "pruned") {
+      const cut = prunedTensors(config, tensors)
+      return withModel(cut.config, cut.tensors, precision, recordWorld(lab, Sink.own))
+    }
+    return withModel(config, tensors, precision, recordWorld(lab, sinkMode[state as keyof typeof sinkMode]))
+  }
+  return keptRecords(
+    lab.store,
+    { model: key, run: `${name} seed ${lab.seed}`, checkpoint: lab.steps, mask: state },
+    Effect.suspend(compute)
+  )
+}
+
+/** What a model says in a state, of the sequences that are scored. */
+const saidBy = (lab: Laboratory, { config, key, tensors }: Examined, state: MaskState, rows: ReadonlyArray<Row>) => {
+  const [window] = windowsOf(lab.config.contexts, lab.world.seqLen)
+  return lab.store.once(
+    "said",
+    { model: key, state, window, rows: rows.map(({ document, offset }) => `${document}+${offset}`) },
+    withModel(config, tensors, lab.config.precision, say(rows, window!, sinkMode[state as keyof typeof sinkMode]))
+  )
+}
+
+/** Sequences with the most exposures: what the tables are about; the curves by exposures are about all. */
+const most = (rows: ReadonlyArray<Row>, repeatsOf: (row: Row) => number): ReadonlyArray<Row> => {
+  const times = Math.max(0, ...rows.map(repeatsOf))
+  return rows.filter((row) => repeatsOf(row) === times)
+}
+
+const mostOf = (records: TokenRecords.TokenRecords): TokenRecords.TokenRecords => {
+  const times = Math.max(...records.sequences.map(({ repeats }) => repeats))
+  return TokenRecords.pick(records, records.sequences.flatMap(({ repeats }, s) => (repeats === times ? [s] : [])))
+}
+
+/** Tokens that are asked for where the context varies. */
+const CONTINUED = 16
+
+const curvesOf = (
+  arm: string,
+  state: MaskState,
+  panel: Panel,
+  records: TokenRecords.TokenRecords,
+  seqLen: number,
+  window: Extraction.Window
+): ReadonlyArray<Item<"extraction">> => {
+  const times = [...new Set(records.sequences.map(({ repeats }) => repeats))].sort((a, b) => a - b)
+  const byRepeats = (metric: string, of: (records: TokenRecords.TokenRecords) => number): Item<"extraction"> => ({
+    arm, state, panel, by: "repeats", metric,
+    points: times.map((x) => ({
+      x,
+      value: of(TokenRecords.pick(records, records.sequences.flatMap(({ repeats }, s) => (repeats === x ? [s] : []))))
+    }))
+  })
+  const greedy = (window: Extraction.Window) => (some: TokenRecords.TokenRecords) =>
+    Extraction.rate(Extraction.greedyExtraction(some, window))
+  const top = mostOf(records)
+  const contexts: Array<number> = []
+  for (let context = 4; context + CONTINUED <= seqLen; context *= 2) contexts.push(context)
+  return [
+    ...(times.length < 2 ? [] : [
+      byRepeats(`greedy@${window.context}`, greedy(window)),
+      byRepeats("extractionStrength", (some) => mean(Measures.extractionStrength(some)))
+    ]),
+    {
+      arm, state, panel, by: "context", metric: `greedy, ${CONTINUED} tokens`,
+      points: contexts.map((x) => ({ x, value: greedy({ context: x, length: CONTINUED })(top) }))
+    }
+  ]
+}
+
+/** Runs the whole of a seed. Only what concerns every arm fails it: a lost device, a folder that cannot be written. */
+export const investigate = (
+  lab: Laboratory,
+  plan: Plan,
+  options: {
+    readonly concurrency: number
+    readonly onEvent: (arm: NamedArm, index: number, event: TrainEvent) => Effect.Effect<void>
+    readonly onFailure: (failure: Failure) => Effect.Effect<void>
+  }
+): Effect.Effect<SeedFindings, IsolateError, Device | Files> =>
+  Effect.gen(function*() {
+    const { config, seed, world } = lab
+    const { seqLen, splits } = world
+    const findings: Mutable<SeedFindings> = {
+      seed, found: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
+      localizers: [], costs: []
+    }
+    /** What becomes of an arm or a method is its own affair, unless it concerns all. */
+    const attempt = <A, R>(arm: string, effect: Effect.Effect<A, IsolateError, R>) =>
+      Effect.gen(function*() {
+        const exit = yield* Effect.exit(effect)
+        if (Exit.isSuccess(exit)) return Option.some(exit.value)
+        const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
+        const all = failure === undefined || (failure._tag === "DeviceError" && failure.reason === "Lost") ||
+          (failure._tag === "CheckpointError" && failure.reason === "Write")
+        if (all) return yield* Effect.failCause(exit.cause)
+        yield* options.onFailure({ arm, seed, message: failure.message })
+        return Option.none()
+      })
+
+    // ---- arms
+    const trained = new Map<string, TrainedModel>()
+    yield* Effect.forEach(plan.arms, (arm, index) =>
+      Effect.map(
+        attempt(arm.name, trainOnce(lab, arm, (event) => options.onEvent(arm, index, event)).pipe(
+          Effect.withSpan("train", { attributes: { arm: arm.name, seed } })
+        )),
+        Option.map((model) => trained.set(arm.name, model))
+      ), { concurrency: options.concurrency, discard: true })
+    const examined: Array<Examined> = []
+    for (const arm of plan.arms) {
+      const model = trained.get(arm.name)
+      if (model === undefined) continue
+      const { activeParameters, curves, parameters, seconds, steps, tokens } = model.result
+      examined.push({ name: arm.name, kind: "trained", key: model.key, config: model.config, tensors: yield* model.tensors })
+      findings.costs.push({
+        name: arm.name,
+        kind: "trained",
+        title: arm.name === arm.arm ? arms[arm.arm].title : `${arms[arm.arm].title}; ${arm.name}`,
+        parameters, activeParameters, steps, tokens, seconds
+      })
+      findings.curves.push(...curves.map(({ name, points }) => ({ arm: arm.name, series: name, points: [...points] })))
+    }
+    const byName = (name: string) => examined.find((one) => one.name === name)
+    const standard = byName(STANDARD)
+    const oracle = byName(ORACLE)
+
+    // ---- after training
+    const reference = (one: Examined): Effect.Effect<SplitLosses, IsolateError, Device> =>
+      lab.store.once(
+        "losses",
+        { model: one.key, splits: "watched" },
+        withModel(one.config, one.tensors, "f32", lossesOf(watched(lab), seqLen, Sink.own))
+      )
+    if (standard !== undefined && oracle !== undefined) {
+      const target = yield* reference(oracle)
+      const from = yield* reference(standard)
+      const model = trained.get(STANDARD)!
+      const panels: ReadonlyArray<Panel> = splits.canaryScored.length > 0 ? ["natural", "canary"] : ["natural"]
+      const scoredBy = { natural: "scored", canary: "canaryScored", other: "other" } as const
+      const trade = (arm: string, panel: Panel, points: ReadonlyArray<SweepPoint>, chosen: number) =>
+        findings.tradeoffs.push({
+          arm,
+          panel,
+          points: points.map(({ losses, setting }, i) => ({
+            setting,
+            degradation: losses["heldOut"]! - from["heldOut"]!,
+            forgetting: losses[scoredBy[panel]]! - from[scoredBy[panel]]!,
+            chosen: i === chosen
+          }))
+        })
+      const add = (name: string, kind: Examined["kind"], setting: string, at: AtPoint, seconds: number, tokens: number) => {
+        examined.push({ name, kind, setting, key: { from: model.key, name, setting }, config: model.config, tensors: at })
+        findings.costs.push({
+          name, kind, title: `${kind} on ${STANDARD}`, parameters: model.config.numParameters,
+          activeParameters: model.config.numActiveParameters, steps: 0, tokens, seconds
+        })
+      }
+      for (const name of config.localizers as ReadonlyArray<LocalizerName>) {
+        for (const panel of panels) {
+          yield* lab.stage(`seed ${seed}: ${name} on ${panel} sequences`)
+          const began = performance.now()
+          const swept = yield* attempt(name, sweepLocalizer(lab, model, standard.tensors, target, name, panel))
+          if (Option.isNone(swept)) break
+          const { at, chosen, points } = swept.value
+          trade(name, panel, points, chosen)
+          if (panel === "natural") {
+            add(name, "localizer", points[chosen]!.setting, at, (performance.now() - began) / 1000, 0)
+          }
+        }
+      }
+      for (const name of config.unlearners as ReadonlyArray<UnlearnerName>) {
+        yield* lab.stage(`seed ${seed}: ${name}`)
+        const began = performance.now()
+        const swept = yield* attempt(name, sweepUnlearner(lab, model, standard.tensors, target, name))
+        if (Option.isNone(swept)) continue
+        const { at, chosen, points } = swept.value
+        for (const panel of panels) trade(name, panel, points, chosen)
+        const tokens = (points[chosen]!.step ?? 0) * 2 * config.unlearnBatchSize * seqLen
+        add(name, "unlearner", points[chosen]!.setting, at, (performance.now() - began) / 1000, tokens)
+      }
+      // every other arm is a point on the same plane
+      for (const one of examined.filter(({ kind, name }) => kind === "trained" && name !== STANDARD)) {
+        const losses = yield* lab.store.once(
+          "losses",
+          { model: one.key, splits: "watched", off: true },
+          withModel(one.config, one.tensors, "f32", lossesOf(watched(lab), seqLen, Sink.off))
+        )
+        for (const panel of panels) trade(one.name, panel, [{ setting: one.config.sinks === undefined ? "" : "off", losses }], 0)
+      }
+    }
+
+    // ---- what each knows, in each state
+    const windows = windowsOf(config.contexts, seqLen)
+    const definitions = metricsFor(windows)
+    const textsOf = (split: keyof typeof splits) => world.texts(splits[split] ?? [])
+    const others = { natural: "heldOut", canary: "canaryOthers", other: "heldOut" } as const
+    const scoredOf = { natural: "scored", canary: "canaryScored" } as const
+    const rowsOf = (panel: "natural" | "canary") => most(splits[scoredOf[panel]], world.repeatsOf)
+    const oracleRecords = oracle === undefined ? undefined : yield* recordsOf(lab, oracle, "own")
+    const part = (records: TokenRecords.TokenRecords, split: string) => TokenRecords.ofSplit(records, split)
+    for (const one of examined) {
+      yield* lab.stage(`seed ${seed}: what ${one.name} knows`)
+      yield* attempt(one.name, Effect.gen(function*() {
+        for (const state of statesOf(one.config)) {
+          const records = yield* recordsOf(lab, one, state)
+          const metrics: Record<string, number> = {}
+          const note = (panel: string, measured: Readonly<Record<string, number>>) => {
+            for (const [name, value] of Object.entries(measured)) metrics[`${panel}.${name}`] = value
+          }
+          for (const panel of ["natural", "canary"] as const) {
+            const rows = rowsOf(panel)
+            if (rows.length === 0) continue
+            const panelRecords = part(records, scoredOf[panel])
+            const talks = config.generate && panel === "natural" && (state === "own" || state === "off")
+            note(panel, measure(definitions, {
+              records: mostOf(panelRecords),
+              texts: world.texts(rows),
+              others: part(records, others[panel]),
+              otherTexts: textsOf(others[panel]),
+              ...(oracleRecords === undefined ? {} : {
+                reference: {
+                  records: mostOf(part(oracleRecords, scoredOf[panel])),
+                  others: part(oracleRecords, others[panel])
+                }
+              }),
+              ...(talks ? { said: yield* saidBy(lab, one, state, rows) } : {}),
+              windows
+            }))
+            if (state === "own" || state === "off") {
+              findings.extraction.push(...curvesOf(one.name, state, panel, panelRecords, seqLen, windows[0]!))
+            }
+          }
+          for (const split of ["heldOut", "other"] as const) {
+            if ((splits[split] ?? []).length === 0) continue
+            const own = part(records, split)
+            const nothing = { records: own, texts: [], others: own, otherTexts: [], windows }
+            note(split, measure(heldOutMetrics, nothing))
+          }
+          if (metrics["natural.loss"] !== undefined) {
+            metrics["natural.gap"] = Measures.memorizationGap(metrics["heldOut.loss"]!, metrics["natural.loss"])
+          }
+          findings.found.push({
+            arm: one.name, kind: one.kind, state, metrics, ...(one.setting === undefined ? {} : { setting: one.setting })
+          })
+        }
+      }))
+    }
+    const gap = findings.found.find(({ arm, state }) => arm === STANDARD && state === "own")?.metrics["natural.gap"]
+    if (gap !== undefined) {
+      findings.found = findings.found.map((found): Found => {
+        const own = found.metrics["natural.gap"]
+        return own === undefined
+          ? found
+          : { ...found, metrics: { ...found.metrics, "natural.closed": Measures.fractionClosed(own, gap) } }
+      })
+    }
+
+    // ---- whether it comes back
+    if (config.relearnRates.length > 0 && standard !== undefined && oracle !== undefined) {
+      const levels = { oracle: (yield* reference(oracle))["scored"]!, standard: (yield* reference(standard))["scored"]! }
+      let oracleSteps: number | undefined
+      for (const one of [oracle, ...examined.filter((one) => one !== oracle)]) {
+        yield* lab.stage(`seed ${seed}: ${one.name} learns again`)
+        const state: MaskState = one.config.sinks === undefined ? "own" : "off"
+        const options = {
+          learningRates: config.relearnRates,
+          steps: config.relearnSteps,
+          batchSize: config.unlearnBatchSize,
+          seqLen,
+          mode: Sink.off,
+          seed
+        }
+        const relearned = yield* attempt(one.name, lab.store.once(
+          "relearning",
+          { model: one.key, ...options },
+          withModel(
+            one.config,
+            one.tensors,
+            "f32",
+            Effect.map(
+              Stream.runCollect(relearn({
+                ...options,
+                train: splits.seen,
+                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut }
+              })),
+              (points) => [...points]
+            )
+          )
+        ))
+        if (Option.isNone(relearned)) continue
+        const points = relearned.value
+        const steps = stepsToBack(points, { ...levels, set: "scored", share: config.relearnBack })
+        if (one === oracle) oracleSteps = steps
+        const best = Math.min(...points.map(({ losses }) => losses["scored"]!))
+        findings.relearning.push({
+          arm: one.name,
+          state,
+          points: points.map(({ learningRate, losses, step }) => ({
+            learningRate, step, seen: losses["seen"]!, scored: losses["scored"]!, heldOut: losses["heldOut"]!
+          })),
+          steps: steps ?? null,
+          recovered: (best - levels.oracle) / (levels.standard - levels.oracle),
+          ratio: relearnRatio(steps, oracleSteps, config.relearnSteps)
+        })
+      }
+    }
+
+    // ---- whether sinks keep to themselves
+    for (const one of examined.filter(({ config }) => hasSlices(config))) {
+      yield* lab.stage(`seed ${seed}: whether the sinks of ${one.name} keep to themselves`)
+      const rows = { repeated: [...splits.seen, ...splits.scored], singles: splits.retained, heldOut: splits.heldOut }
+      const checks = yield* attempt(one.name, lab.store.once(
+        "hygiene",
+        { model: one.key },
+        withModel(one.config, one.tensors, "f32", hygiene({
+          optimizer: config.training.optimizer, rows, seqLen, batchSize: 4, seed
+        }))
+      ))
+      if (Option.isSome(checks)) {
+        findings.hygiene.push({ arm: one.name, seed, checks: checks.value } satisfies Hygiene)
+      }
+      const own = findings.found.filter(({ arm }) => arm === one.name)
+      const loss = (state: MaskState) => own.find((found) => found.state === state)?.metrics["natural.loss"]
+      const of = (arm: string) => findings.found.find((f) => f.arm === arm && f.state === "own")?.metrics["natural.loss"]
+      const between = yield* attempt(one.name, lab.store.once(
+        "interference",
+        { model: one.key, others: config.interference },
+        withModel(one.config, one.tensors, "f32", interference({
+          rows: most(splits.scored, world.repeatsOf), others: rows.repeated.concat(rows.singles), ladder: config.interference,
+          seqLen, batchSize: 4, seed
+        }))
+      ))
+      if (Option.isSome(between)) {
+        const { deletion, ladder, placeboOff, sliceContent } = between.value
+        const [off, memorized, never] = [loss("off"), of(STANDARD), of(ORACLE)]
+        findings.interference.push({
+          arm: one.name,
+          ladder,
+          ...sliceContent,
+          ...(placeboOff === null ? {} : { placeboOff }),
+          deletionMean: deletion.mean,
+          deletionWorst: deletion.worst,
+          ...(off === undefined || memorized === undefined || never === undefined
+            ? {}
+            : { leakage: (off - never) / (memorized - never) })
+        })
+      }
+      if (one.name !== "sinks") continue
+      // the truth is known here: which sinks the scored sequences were given
+      const scored = most(splits.scored, world.repeatsOf)
+      const known = sinkNeurons(one.config, scored.map(({ id }) => id))
+      const truth = Array.from({ length: one.config.numHiddenLayers }, () => known)
+      const share = known.reduce((sum, sink) => sum + sink, 0) / known.length
+      // a pass for every neuron of the whole pool is out of proportion
+      for (const name of (config.localizers as ReadonlyArray<LocalizerName>).filter((name) => name !== "zeroOut")) {
+        const ranked = yield* attempt(name, lab.store.once(
+          "recall",
+          { model: one.key, name },
+          withModel(one.config, one.tensors, "f32", Effect.map(
+            localizers[name].localize(scored, {
+              seqLen, promptTokens: Math.max(1, Math.floor(seqLen / 4)), batchSize: ROWS, seed
+            }),
+            (scores) => recall(scores, truth, share)
+          ))
+        ))
+        if (Option.isSome(ranked)) {
+          findings.localizers.push({ localizer: name, arm: one.name, recall: ranked.value, chance: share })
+        }
+      }
+    }
+    return findings
+  })

@@ -1,0 +1,99 @@
+/** Verdicts on every arm that can be judged, and what a reader should be warned of. Pure. */
+import { DataError } from "../../src/Errors.ts"
+import { ORACLE, STANDARD } from "./Arms.ts"
+import type { Plan } from "./Config.ts"
+import { isKnown, minus } from "./Estimates.ts"
+import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
+import { verdictOf } from "./Verdict.ts"
+
+type Parts = Pick<IsolationReport, "subjects" | "relearning" | "interference">
+
+/** The model after removal: with its sinks off, or as it is where it has none. */
+const removed = (subjects: ReadonlyArray<Subject>, arm: string): Subject | undefined => {
+  const states = subjects.filter((subject) => subject.arm === arm)
+  return states.find(({ state }) => state === "off") ?? states.find(({ state }) => state === "own")
+}
+
+/** The fair bar for held-out loss: repeats hurt, so the standard model's is an easy one. */
+const baseline = (subjects: ReadonlyArray<Subject>): Subject | undefined =>
+  removed(subjects, "deduplicated") ?? removed(subjects, STANDARD)
+
+const heldOut = (subject: Subject | undefined) => subject?.metrics["heldOut.loss"]
+
+/**
+ * Verdicts on all arms and methods. Fails with a DataError that says why where the subject cannot be judged; others that
+ * cannot be are left out.
+ */
+export const verdictsOf = (
+  { interference, relearning, subjects }: Parts,
+  { config, subject }: Plan,
+  failures: ReadonlyArray<Failure>
+): ReadonlyArray<Verdict> => {
+  const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
+  return [...new Set([subject, ...subjects.map(({ arm }) => arm)])].flatMap((arm) => {
+    const recovery = removed(subjects, arm)
+    if (recovery === undefined) {
+      if (arm !== subject) return []
+      const why = failures.find((failure) => failure.arm === arm)
+      throw new DataError({
+        detail: `no verdict on ${arm}: it failed in every seed${why === undefined ? "" : `: ${why.message}`}`
+      })
+    }
+    const relearned = relearning.find((one) => one.arm === arm)
+    const placeboOff = interference.find((one) => one.arm === arm)?.placeboOff
+    const heldOutCost = minus(heldOut(recovery), heldOut(baseline(subjects)))
+    try {
+      return [verdictOf({
+        recovery,
+        ...(standard === undefined || oracle === undefined ? {} : { references: { standard, oracle } }),
+        ...(relearned === undefined ? {} : { relearning: relearned }),
+        ...(isKnown(placeboOff) ? { placeboOff } : {}),
+        ...(heldOutCost === undefined ? {} : { heldOutCost })
+      }, config.gate)]
+    } catch (error) {
+      if (arm === subject || !(error instanceof DataError)) throw error
+      return []
+    }
+  })
+}
+
+/** What a reader should know before believing the numbers. */
+export const warningsOf = (
+  { interference, subjects }: Parts,
+  { arms, config }: Plan,
+  data: IsolationReport["data"]
+): ReadonlyArray<string> => {
+  const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
+  const [one, zero] = [standard?.metrics["natural.loss"], oracle?.metrics["natural.loss"]]
+  const found = Object.entries(oracle?.metrics ?? {}).flatMap(([name, { mean }]) =>
+    /greedy@|np@/.test(name) && mean > 0 ? [`${name} ${mean.toFixed(3)}`] : [])
+  const scored = data.splits["scored"] ?? 0
+  return [
+    ...(one !== undefined && zero !== undefined && one.mean > 0.05 * zero.mean
+      ? [
+        `The standard model did not memorize to the end: its loss on repeated sequences is ${one.mean.toFixed(3)}, more than ` +
+        `a twentieth of the oracle's ${zero.mean.toFixed(3)}. What is removed is the memory that there was.`
+      ]
+      : []),
+    ...(found.length === 0
+      ? []
+      : [`The oracle, which never saw them repeated, says some sequences too (${found.join(", ")}): recovery discounts it.`]),
+    `Rates are over ${scored} scored sequences a seed, so they move in steps of ${(1 / Math.max(1, scored)).toFixed(3)}; ` +
+    "true positives at 1 % false ones need more than 100 sequences that were never seen to mean much.",
+    "Ids of held-out sequences own sinks that were never trained with them: their loss with own sinks on is a placebo's.",
+    "Arms whose epoch is shorter (never repeated, deduplicated) go around again until they have trained on as many tokens.",
+    ...(config.unlearners.length === 0
+      ? []
+      : [
+        `Unlearners were tried at ${config.unlearnRates.length} learning rates each and stopped by one rule (seen sequences, ` +
+        "validation loss); with more tuning they may do better."
+      ]),
+    ...(arms.some(({ arm }) => arm === "sgtm")
+      ? ["SGTM's block is in the MLPs only: no attention heads were set aside, as its authors do besides."]
+      : []),
+    ...(interference.length > 0 && config.model.sinks!.active * scored > config.model.sinks!.pool
+      ? ["The scored sequences' sinks fill the pool: deleting all of them is switching sinks off."]
+      : []),
+    `${config.seeds} seed${config.seeds === 1 ? " is not a result" : "s: intervals are Student's t and wide"}.`
+  ]
+}

@@ -1,0 +1,59 @@
+/** `memsinks isolate --checkpoint A --against B`: what A knows of its training data beside B. */
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import process from "node:process"
+import { type Comparison, compare as compareCheckpoints } from "../../pipelines/isolation/Compare.ts"
+import { hasColor, type Paint, painter } from "../Terminal.ts"
+import * as Edge from "./Edge.ts"
+
+export interface CompareCommand {
+  readonly checkpoint: Option.Option<string>
+  readonly against: Option.Option<string>
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+}
+
+/** A line a metric, a column a state, and the other checkpoint. */
+export const format = ({ against, checkpoint, differences, metrics, sequences }: Comparison, paint: Paint): string => {
+  const states = [...new Set(metrics.map(({ state }) => state))]
+  const names = [...new Set(metrics.map(({ metric }) => metric))]
+  const at = (metric: string, state: string) => metrics.find((one) => one.metric === metric && one.state === state)
+  const number = (value: number | undefined) => (value === undefined ? "-" : value.toFixed(3))
+  const rows = names.map((metric) => [
+    metric,
+    ...states.map((state) => number(at(metric, state)?.value)),
+    number(at(metric, states[0]!)?.against)
+  ])
+  const head = ["", ...states, "against"]
+  const widths = head.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)))
+  const line = (row: ReadonlyArray<string>) =>
+    row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join("  ").trimEnd()
+  return [
+    paint("bold", line(head)),
+    ...rows.map(line),
+    "",
+    "loss minus the other's, nats a token, 95 % bootstrap interval over sequences:",
+    ...differences.map(({ high, low, split, state, value }) =>
+      `  ${split}, ${state}: ${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`),
+    "",
+    `${checkpoint} against ${against}; ` +
+    Object.entries(sequences).filter(([, n]) => n > 0).map(([name, n]) => `${n} ${name}`).join(", ")
+  ].join("\n")
+}
+
+/** Prints a table, or with --json one object, on stdout. */
+export const compare = (options: CompareCommand) =>
+  Effect.gen(function*() {
+    if (Option.isNone(options.checkpoint) || Option.isNone(options.against)) {
+      return yield* Effect.fail(Edge.usage({
+        message: "--checkpoint and --against go together: the model that is looked at, and the one beside it"
+      }))
+    }
+    const runtime = yield* Edge.runtime
+    const comparison = yield* compareCheckpoints(options.checkpoint.value, options.against.value, {
+      device: runtime.layer(Edge.adapterOptions(options.adapter))
+    })
+    yield* Edge.print(
+      options.json ? JSON.stringify(comparison) : format(comparison, painter(hasColor(process.stdout, process.env)))
+    )
+  })

@@ -1,0 +1,103 @@
+/** `memsinks isolate`: the isolation experiment, or what two checkpoints know of the same data. */
+import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import process from "node:process"
+import * as Isolation from "../../pipelines/isolation.ts"
+import { presets } from "../../pipelines/isolation/Config.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
+import { decodeConfig } from "../Config.ts"
+import * as Progress from "../Progress.ts"
+import { hasColor } from "../Terminal.ts"
+import * as Config from "./config.ts"
+import * as Edge from "./Edge.ts"
+import { type Where, whereOf } from "./resume.ts"
+import { savedConfig, tellSignals, writeReports } from "./run.ts"
+
+export interface IsolateCommand {
+  readonly preset: Option.Option<keyof typeof presets>
+  readonly config: Option.Option<string>
+  readonly arms: Option.Option<string>
+  readonly subject: Option.Option<string>
+  readonly seeds: Option.Option<number>
+  readonly outDir: Option.Option<string>
+  readonly resume: Option.Option<string>
+  readonly store: Option.Option<string>
+  readonly force: boolean
+  readonly jobs: number
+  readonly checkpoint: Option.Option<string>
+  readonly against: Option.Option<string>
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+  readonly overrides: ReadonlyArray<string>
+}
+
+const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
+  Effect.gen(function*() {
+    const base = resume
+      ? yield* savedConfig(folder)
+      : Schema.encodeSync(Isolation.IsolateConfig)(presets[Option.getOrElse(options.preset, () => "full" as const)])
+    const decoded = Effect.gen(function*() {
+      const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
+      const flags = {
+        ...Option.match(options.seeds, { onNone: () => ({}), onSome: (seeds) => ({ seeds }) }),
+        ...Option.match(options.subject, { onNone: () => ({}), onSome: (subject) => ({ subject }) }),
+        ...Option.match(options.arms, {
+          onNone: () => ({}),
+          onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
+        })
+      }
+      yield* Config.unknownOption("isolate", options)
+      const overrides = yield* Effect.forEach(options.overrides, Config.override)
+      return yield* decodeConfig(
+        Isolation.IsolateConfig,
+        [file, flags, ...overrides].reduce<unknown>(Config.merge, base)
+      )
+    })
+    return yield* Effect.mapError(decoded, Edge.usage)
+  })
+
+/** Prints the report on stdout and leaves it, with models and records, in the run's folder. */
+export const isolate = (options: IsolateCommand) =>
+  Effect.gen(function*() {
+    if (Option.isSome(options.checkpoint) || Option.isSome(options.against)) {
+      return yield* Effect.flatMap(Effect.promise(() => import("./compare.ts")), (it) => it.compare(options))
+    }
+    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
+    const say = (message: string) => progress.event({ _tag: "Stage", message })
+    yield* tellSignals(progress)
+    const where = yield* whereOf(options, "isolate")
+    const { folder } = where
+    const config = yield* configOf(options, where)
+    const device = yield* Edge.runtime
+    yield* say(`memsinks ${Edge.version}: isolation checks, results go to ${folder}`)
+    const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
+    const report = yield* Isolation.run(config, {
+      device: device.layer(Edge.adapterOptions(options.adapter)),
+      outDir: folder,
+      resume: where.resume,
+      force: options.force,
+      concurrency: options.jobs,
+      ...Option.match(options.store, { onNone: () => ({}), onSome: (store) => ({ store }) }),
+      onEvent: progress.event,
+      versions: Edge.versions()
+    }).pipe(
+      Effect.withSpan("isolate", { attributes: { folder } }),
+      Effect.provide(Logger.replace(Edge.logger, logger)),
+      Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks isolate --resume --out-dir ${folder}`))
+    )
+    yield* progress.clear
+    yield* Edge.print(
+      options.json
+        ? Isolation.toJson(report)
+        : toTerminal(report, {
+          color: hasColor(process.stdout, process.env),
+          width: Math.min(120, process.stdout.columns || 120)
+        })
+    )
+    const html = yield* Effect.promise(() => toHtml(report))
+    yield* say(`\nreport, models and records: ${yield* writeReports(folder, toMarkdown(report), html)}`)
+  }).pipe(Effect.scoped)
