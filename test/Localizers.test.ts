@@ -268,11 +268,13 @@ describe("scores", () => {
     )
     // a mark on gate, up and output row of general neuron 1 and of sink 2
     const d = withPool.hiddenSize
-    for (const row of [1, 16 + 1, 32 + 2, 32 + 8 + 2]) ones["layers.1.gateUp"][row * d] = 10
-    for (const row of [1, 16 + 2]) ones["layers.1.down"][row * d] = 10
+    for (const [row, mark] of [[1, 2], [16 + 1, 3], [32 + 2, 5], [32 + 8 + 2, 9]]) {
+      ones["layers.1.gateUp"][row * d] = mark
+    }
+    for (const row of [1, 16 + 2]) ones["layers.1.down"][row * d] = 17
     const scores = Effect.runSync(gradientScores(withPool, () => Effect.succeed(ones), [memory], options))
     expect([...scores[0]]).toEqual(Array.from({ length: 24 }, () => 3 * d))
-    expect([...scores[1]]).toEqual(Array.from({ length: 24 }, (_, i) => 3 * d + (i === 1 || i === 18 ? 27 : 0)))
+    expect([...scores[1]]).toEqual(Array.from({ length: 24 }, (_, i) => 3 * d + (i === 1 ? 1 + 2 + 16 : i === 18 ? 4 + 8 + 16 : 0)))
   })
 
   for (const name of ["zeroOut", "activations", "integratedGradients", "gradient"] as const) {
@@ -291,8 +293,12 @@ describe("scores", () => {
 
   it("are the same for the same seed, and others for another where numbers are drawn", () => {
     const few = { hardConcrete: { steps: 3 }, slimming: { steps: 3, lambda: 0.1 } }
-    const rows = [memory, stranger, short]
-    for (const name of ["random", "hardConcrete", "slimming"] as const) {
+    // slimming draws the order of sequences alone, hard concrete masks too
+    for (const [name, rows] of [
+      ["random", [memory]],
+      ["hardConcrete", [memory]],
+      ["slimming", [memory, stranger, short]]
+    ] as const) {
       const first = scoresOf(name, rows, few)
       expect(scoresOf(name, rows, few), name).toEqual(first)
       expect(scoresOf(name, rows, { ...few, seed: 2 }), name).not.toEqual(first)
@@ -314,6 +320,14 @@ describe("learned gates", () => {
   it("of slimming are the same however often a sequence is in a batch", () => {
     const of = (batchSize: number) => scoresOf("slimming", [memory], { batchSize, slimming: { lambda: 1, steps: 4 } })
     of(3).forEach((layer, l) => expectClose(layer, of(1)[l], { name: `layer ${l}`, atol: 1e-5 }))
+  })
+
+  it("of slimming follow all rows of a batch, whatever their order", () => {
+    const of = (seed: number) => scoresOf("slimming", [memory, stranger], { seed, slimming: { lambda: 1, steps: 4 } })
+    const first = of(1)
+    for (let seed = 2; seed < 7; seed++) {
+      of(seed).forEach((layer, l) => expectClose(layer, first[l], { name: `layer ${l}`, atol: 1e-5 }))
+    }
   })
 
   it("end where the penalty is below the bound", () => {
@@ -349,8 +363,8 @@ describe("learned gates", () => {
   })
 
   it("of hardConcrete begin in the middle of a draw at the probability to be kept", () => {
-    const [first] = scoresOf("hardConcrete", [memory], { hardConcrete: { steps: 1, learningRate: 1e-9, keep: 0.5 } })
-    expect(hardConcreteMask(Math.log(first[0] / (1 - first[0])), 0.5, 1).mask).toBeCloseTo(0.5, 6)
+    const [first] = scoresOf("hardConcrete", [memory], { hardConcrete: { steps: 1, learningRate: 1e-9, keep: 0.8 } })
+    expect(hardConcreteMask(Math.log(first[0] / (1 - first[0])), 0.5, 1).mask).toBeCloseTo(0.8, 6)
   })
 })
 
