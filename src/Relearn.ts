@@ -4,8 +4,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { endless } from "./data/Endless.ts"
 import { batchOf, type Row } from "./data/Packing.ts"
+import { countScored, endless, misfit } from "./data/Rows.ts"
 import { type CheckpointError, DataError, type DeviceError, type Diverged, type KernelError } from "./Errors.ts"
 import type { Device } from "./gpu/Device.ts"
 import { Model } from "./Model.ts"
@@ -59,11 +59,8 @@ const problemOf = (options: RelearnOptions): string | undefined => {
   if (Object.keys(score).length === 0) return "there is no set of sequences to score"
   const empty = Object.keys(score).find((name) => score[name].length === 0)
   if (empty !== undefined) return `the scored set ${empty} has no sequences`
-  for (const row of [...train, ...Object.values(score).flat()]) {
-    if (row.tokens.length < 2 || row.tokens.length > seqLen + 1) {
-      return `a sequence of ${row.document} has ${row.tokens.length} tokens; rows of ${seqLen} take 2 to ${seqLen + 1}`
-    }
-  }
+  const unfit = misfit([...train, ...Object.values(score).flat()], seqLen)
+  if (unfit !== undefined) return unfit
   const rate = learningRates.find((rate) => !(rate > 0 && rate < Infinity))
   if (learningRates.length === 0 || rate !== undefined) {
     return `learningRates must be positive numbers, at least one${rate === undefined ? "" : `; got ${rate}`}`
@@ -97,8 +94,7 @@ export const relearn = (options: RelearnOptions): Stream.Stream<RelearnPoint, Re
         Effect.gen(function*() {
           const batchSize = Math.min(options.batchSize, rows.length)
           const sums = yield* sequenceLosses(model, rows, { batchSize, seqLen, mode })
-          const tokens = rows.reduce((sum, row) => sum + row.tokens.length - 1, 0)
-          return [name, sums.reduce((a, b) => a + b, 0) / tokens] as const
+          return [name, sums.reduce((a, b) => a + b, 0) / countScored(rows)] as const
         })),
       (all): RelearnPoint["losses"] => Object.fromEntries(all)
     )

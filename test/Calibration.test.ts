@@ -2,7 +2,7 @@
 import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { batchOf, type Row } from "../src/data/Packing.ts"
+import { batchOf, type Row, scoredTokens } from "../src/data/Packing.ts"
 import { calibrate, calibrateBias, calibratedRecords } from "../src/measures/Calibration.ts"
 import { recordRows } from "../src/measures/Record.ts"
 import * as TokenRecords from "../src/measures/TokenRecords.ts"
@@ -141,7 +141,8 @@ const rowsOf = (name: string, lengths: ReadonlyArray<number>): ReadonlyArray<Row
 }
 
 layer(NodeDevice.layer())("calibration of a model", (it) => {
-  const forget = rowsOf("forgotten", [17, 9, 17])
+  const [first, second, third] = rowsOf("forgotten", [17, 9, 17])
+  const forget = [first, { ...second, scoredFrom: 5 }, third]
   const retain = rowsOf("kept", [17, 5, 17, 12])
 
   it.scoped("minimizes forget loss and 100 times retain loss over the model's own logits", () =>
@@ -152,7 +153,7 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
       const losses = yield* Effect.forEach([forget, retain], (rows) =>
         Effect.gen(function*() {
           const { loss } = yield* model.evaluate(batchOf(rows, seqLen), off)
-          return loss.reduce((a, b) => a + b) / rows.reduce((sum, { tokens }) => sum + tokens.length - 1, 0)
+          return loss.reduce((a, b) => a + b) / rows.reduce((sum, row) => sum + scoredTokens(row), 0)
         }))
       expect(objective[0]).toBeCloseTo((losses[0] + 100 * losses[1]) / 101, 5)
       // calibrated records of the same rows have the loss that was reached
@@ -183,11 +184,12 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
         expectClose(same[name], plain[name], { name, atol: 2e-5, rtol: 2e-5 })
       }
       const bias = zero.map((_, j) => Math.sin(j))
-      const logits = yield* model.logits(batchOf(forget, seqLen), off)
+      const all = [first, second, third]
+      const logits = yield* model.logits(batchOf(all, seqLen), off)
       const shifted = logits.map((z, i) => z + bias[i % config.vocabSize])
       const width = seqLen * config.vocabSize
       const want = TokenRecords.fromLogits(
-        forget.map(({ document, id, tokens }, s) => ({
+        all.map(({ document, id, tokens }, s) => ({
           name: document,
           split: "repeated",
           id,
@@ -198,7 +200,7 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
         config.vocabSize,
         schemes
       )
-      const got = yield* calibratedRecords(model, forget, off, bias, options)
+      const got = yield* calibratedRecords(model, all, off, bias, options)
       expect(got.rank).toEqual(want.rank)
       expect(got.token).toEqual(want.token)
       for (const name of ["logProb", "mean", "variance", "massAbove", "margin"] as const) {
@@ -216,7 +218,7 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
         Effect.map(Effect.flip(calibrate(model, rows, off, options)), (error) => error.message)
       expect(yield* refusal({ forget: [], retain })).toContain("there are no sequences to forget")
       expect(yield* refusal({ forget, retain: [] })).toContain("there are no sequences to retain")
-      expect(yield* refusal({ forget, retain: rowsOf("long", [18]) })).toContain("a sequence of long 0 has 18 tokens")
+      expect(yield* refusal({ forget, retain: rowsOf("long", [18]) })).toContain("sequence long 0 has 18 tokens")
       const records = calibratedRecords(model, forget, off, [0, 1], { ...options, split: "x" })
       expect((yield* Effect.flip(records)).message).toContain("the bias has 2 numbers, the model's vocabulary 61 items")
     }))

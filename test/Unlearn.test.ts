@@ -2,8 +2,8 @@
 import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { endless } from "../src/data/Endless.ts"
-import { batchOf, type Row } from "../src/data/Packing.ts"
+import { batchOf, type Row, scoredTokens } from "../src/data/Packing.ts"
+import { endless } from "../src/data/Rows.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -101,17 +101,18 @@ const derivatives: ReadonlyArray<
   ],
   [
     "simNpo",
-    { delta: 1 },
+    { delta: 4, gamma: 2 },
     1,
-    ({ length, nll }, { sequences }) => 0.125 * simNpoWeight(nll / length, 4.5, 1) / sequences / length
+    ({ length, nll }, { sequences }) => 2 * simNpoWeight(nll / length, 4.5, 4) / sequences / length
   ]
 ]
 
 layer(NodeDevice.layer())("unlearning", (it) => {
-  const forget = rowsOf("forgotten", [17, 9])
+  const [whole, part] = rowsOf("forgotten", [17, 9])
+  const forget = [whole, { ...part, scoredFrom: 4 }]
   const retain = rowsOf("kept", [17, 5])
   const problem = { forget, retain, seqLen, seed: 3 } satisfies UnlearnProblem
-  const lengths = (rows: ReadonlyArray<Row>) => rows.map(({ tokens }) => tokens.length - 1)
+  const lengths = (rows: ReadonlyArray<Row>) => rows.map(scoredTokens)
   const total = (values: ReadonlyArray<number>) => values.reduce((a, b) => a + b, 0)
 
   for (const [name, options, alpha, derivative] of derivatives) {
@@ -185,9 +186,11 @@ layer(NodeDevice.layer())("unlearning", (it) => {
       ) => {
         let [sum, tokens] = [0, 0]
         for (const r of rows) {
-          const length = [...forget, ...retain][r].tokens.length - 1
-          for (let i = 0; i < length * config.hiddenSize; i++) sum += (at[r][i] - to(r, i)) ** 2 / config.hiddenSize
-          tokens += length
+          const { scoredFrom = 1, tokens: { length } } = [...forget, ...retain][r] as Row
+          for (let i = (scoredFrom - 1) * config.hiddenSize; i < (length - 1) * config.hiddenSize; i++) {
+            sum += (at[r][i] - to(r, i)) ** 2 / config.hiddenSize
+          }
+          tokens += length - scoredFrom
         }
         return sum / tokens
       }
@@ -291,6 +294,7 @@ layer(NodeDevice.layer())("unlearning", (it) => {
         "sequence copy is to be forgotten and to be retained"
       )
       expect(yield* refusal({ retain: rowsOf("long", [18]) })).toContain("sequence long 0 has 18 tokens")
+      expect(yield* refusal({ retain: [{ ...retain[0], scoredFrom: 17 }] })).toContain("kept 0 has no scored token")
       expect(yield* refusal({}, { delta: 1 })).toContain("npo: it has no option delta; its options are learningRate,")
       expect(yield* refusal({}, { batchSize: 0 })).toContain("batchSize must be a whole number, got 0")
       expect(yield* refusal({}, { beta: 0 })).toContain("beta must be positive, got 0")

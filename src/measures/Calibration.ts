@@ -7,7 +7,8 @@
  */
 import * as Effect from "effect/Effect"
 import { IGNORE } from "../Batch.ts"
-import { batchOf, type Row } from "../data/Packing.ts"
+import { batchOf, type Row, scoredTokens } from "../data/Packing.ts"
+import { countScored, misfit } from "../data/Rows.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../Model.ts"
 import type { SinkMode } from "../Sink.ts"
@@ -186,8 +187,8 @@ export interface CalibrationOptions extends BiasOptions {
   /** Weight of the mean loss of the retained tokens over that of the forgotten ones. Default 100. */
   readonly retainWeight?: number
   /**
-   * Most tokens of each of the two sets: of more, the first sequences count, at least one. Default 2^23 / vocabSize, which
-   * takes 200 MB on the host.
+   * Most tokens of each of the two sets: of more, the first sequences count, at least one. Default 2^23 / vocabSize,
+   * which takes 200 MB on the host.
    */
   readonly tokens?: number
 }
@@ -213,23 +214,17 @@ export const calibrate = (
     const { tokens: most = 2 ** 23 / vocabSize } = options
     const first = (some: ReadonlyArray<Row>) => {
       let tokens = 0
-      const beyond = some.findIndex((row) => (tokens += row.tokens.length - 1) > most)
+      const beyond = some.findIndex((row) => (tokens += scoredTokens(row)) > most)
       return beyond < 0 ? some : some.slice(0, Math.max(1, beyond))
     }
     const forget = first(rows.forget)
     const all = [...forget, ...first(rows.retain)]
-    const odd = all.find(({ tokens }) => tokens.length < 2 || tokens.length > seqLen + 1)
-    if (odd !== undefined) {
-      return yield* new DataError({
-        detail: `calibration: a sequence of ${odd.document} has ${odd.tokens.length} tokens; rows of ${seqLen} ` +
-          `take 2 to ${seqLen + 1}`
-      })
-    }
-    const count = (some: ReadonlyArray<Row>) => some.reduce((sum, { tokens }) => sum + tokens.length - 1, 0)
-    const forgotten = count(forget)
-    const n = count(all)
+    const wrong = misfit(all, seqLen)
+    if (wrong !== undefined) return yield* new DataError({ detail: `calibration: ${wrong}` })
+    const forgotten = countScored(forget)
+    const n = countScored(all)
     const logits = new Float32Array(n * vocabSize)
-    const targets = Uint32Array.from(all.flatMap(({ tokens }) => [...tokens.subarray(1)]))
+    const targets = Uint32Array.from(all.flatMap(({ scoredFrom = 1, tokens }) => [...tokens.subarray(scoredFrom)]))
     const weights = Float64Array.from(targets, (_, t) => t < forgotten ? 1 / forgotten : retainWeight / (n - forgotten))
     const size = Math.min(batchSize, all.length)
     let at = 0
@@ -237,9 +232,9 @@ export const calibrate = (
       const chunk = all.slice(from, from + size)
       const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0])]
       const got = yield* model.logits(batchOf(full, seqLen), mode)
-      chunk.forEach(({ tokens }, r) => {
-        const begin = r * seqLen * vocabSize
-        const width = (tokens.length - 1) * vocabSize
+      chunk.forEach((row, r) => {
+        const begin = (r * seqLen + (row.scoredFrom ?? 1) - 1) * vocabSize
+        const width = scoredTokens(row) * vocabSize
         logits.set(got.subarray(begin, begin + width), at)
         at += width
       })

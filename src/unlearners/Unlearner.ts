@@ -9,8 +9,8 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
-import { endless } from "../data/Endless.ts"
-import { batchOf, type Row } from "../data/Packing.ts"
+import { batchOf, type Row, scoredTokens, sequenceName } from "../data/Packing.ts"
+import { countScored, endless, misfit } from "../data/Rows.ts"
 import { DataError, type DeviceError, type Diverged, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import { Model, type ModelService } from "../Model.ts"
@@ -100,8 +100,6 @@ export interface Unlearner {
 // ---------------------------------------------------------------------------------------------------------------
 // What they share
 
-const nameOf = ({ document, offset }: Row): string => offset === 0 ? document : `${document}+${offset}`
-
 /** An Unlearner's settings: its defaults, and the options instead where they are given. */
 export const settings = <D extends UnlearnOptions>(
   name: string,
@@ -137,17 +135,13 @@ export const checkProblem = (
   if (retain.length === 0) {
     return fail("there are no sequences to retain: give some that were seen once, none of which is scored as held out")
   }
-  for (const row of [...forget, ...retain]) {
-    if (row.tokens.length < 2 || row.tokens.length > seqLen + 1) {
-      const { length } = row.tokens
-      return fail(`sequence ${nameOf(row)} has ${length} tokens; rows of ${seqLen} take 2 to ${seqLen + 1}`)
-    }
-  }
+  const wrong = misfit([...forget, ...retain], seqLen)
+  if (wrong !== undefined) return fail(wrong)
   const forgotten = new Set(forget.map(({ tokens }) => tokens.join()))
   const both = retain.find(({ tokens }) => forgotten.has(tokens.join()))
   return both === undefined
     ? Effect.void
-    : fail(`sequence ${nameOf(both)} is to be forgotten and to be retained: the two must be disjoint`)
+    : fail(`sequence ${sequenceName(both)} is to be forgotten and to be retained: the two must be disjoint`)
 }
 
 /** AdamW as unlearning and relearning use it: a constant rate, so that a prefix of the steps is a run of its own. */
@@ -258,13 +252,12 @@ export const weighted = <D extends UnlearnOptions>(weighting: Weighting<D>): Unl
       return {
         step: Effect.gen(function*() {
           const { batch, forgotten, retained } = next()
-          const count = (rows: ReadonlyArray<Row>) => rows.reduce((sum, { tokens }) => sum + tokens.length - 1, 0)
           const before = yield* losses(forgotten)
-          const of = { sequences: size, tokens: count(forgotten) }
-          const weights = new Float32Array(2 * size * seqLen).fill(all.alpha / count(retained), size * seqLen)
+          const of = { sequences: size, tokens: countScored(forgotten) }
+          const weights = new Float32Array(2 * size * seqLen).fill(all.alpha / countScored(retained), size * seqLen)
           let sum = 0
           forgotten.forEach((row, r) => {
-            const sequence = { nll: before[r], referenceNll: reference.get(row)!, tokens: row.tokens.length - 1 }
+            const sequence = { nll: before[r], referenceNll: reference.get(row)!, tokens: scoredTokens(row) }
             const { per, weight } = forget(sequence, of, all)
             weights.fill(all.gamma * weight / per, r * seqLen, (r + 1) * seqLen)
             sum += weight

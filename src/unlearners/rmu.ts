@@ -1,6 +1,7 @@
 /** Representation misdirection (RMU): hidden states instead of losses. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
+import { countScored } from "../data/Rows.ts"
 import { DataError } from "../Errors.ts"
 import { Model } from "../Model.ts"
 import { random } from "../Random.ts"
@@ -82,10 +83,9 @@ export const rmu: Unlearner = {
       return {
         step: Effect.gen(function*() {
           const { batch, forgotten, retained } = next()
-          const count = (rows: ReadonlyArray<Row>) => rows.reduce((sum, { tokens }) => sum + tokens.length - 1, 0)
           const weights = new Float32Array(2 * size * seqLen)
-            .fill(all.gamma / count(forgotten), 0, size * seqLen)
-            .fill(all.alpha / count(retained), size * seqLen)
+            .fill(all.gamma / countScored(forgotten), 0, size * seqLen)
+            .fill(all.alpha / countScored(retained), size * seqLen)
           retained.forEach((one, r) => hidden.set(reference.get(one)!, (size + r) * row))
           const { loss } = yield* tuner.step(batch, { weights, hidden })
           const lost = sumOf(loss, batch, 0, size)
