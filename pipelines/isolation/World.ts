@@ -27,7 +27,7 @@ const fraction = Schema.Number.pipe(Schema.between(0, 1))
 
 /** Natural text: repeated sequences of it, and canaries (sequences of random tokens) beside them. */
 export const TextWorld = Schema.Struct({
-  world: withDefault(Schema.Literal("text"), () => "text" as const),
+  world: Schema.Literal("text"),
   /**
    * The text, what of it is repeated, and the canaries: its `random` entries are scored, `text` entries only trained on.
    * `seed` is the first of the experiment's seeds, and `arm` is said by its arms.

@@ -24,9 +24,12 @@ export interface OverlapIndex {
   readonly find: (row: Row) => Overlap | undefined
 }
 
+/** Distinct runs of n tokens, two characters a token: parts of a string are cheaper keys than lists of numbers. */
 const gramsOf = (tokens: Uint32Array, n: number): Set<string> => {
   const grams = new Set<string>()
-  for (let at = 0; at + n <= tokens.length; at++) grams.add(tokens.subarray(at, at + n).join())
+  let text = ""
+  for (const token of tokens) text += String.fromCharCode(token & 0xffff, token >>> 16)
+  for (let at = 0; at + n <= tokens.length; at++) grams.add(text.slice(2 * at, 2 * (at + n)))
   return grams
 }
 
