@@ -1,6 +1,7 @@
 /**
- * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with. Shapes
- * and defaults come from the schemas, descriptions from the comments beside their fields.
+ * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with, and
+ * pipelines/isolation.schema.json, which says what a report of isolation checks holds. Shapes and defaults come from the
+ * schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
@@ -9,14 +10,18 @@ import * as AST from "effect/SchemaAST"
 import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import ts from "typescript"
+import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 
 type Json = { [key: string]: unknown }
 
 const root = new URL("../", import.meta.url)
 
-/** Where the schema is kept. */
+/** Where the schema of configurations is kept. */
 export const schemaFile = new URL("pipelines/pretrain.schema.json", root)
+
+/** Where the schema of isolation reports is kept. */
+export const reportSchemaFile = new URL("pipelines/isolation.schema.json", root)
 
 const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
@@ -162,7 +167,41 @@ export const makeSchema = (): Json => {
   return { ...schema, title: "memsinks pretrain", description: "What memsinks pretrain --config takes.", properties }
 }
 
-/** The schema as it is kept in the file. */
-export const schemaText = (): string => `${JSON.stringify(makeSchema(), undefined, 2)}\n`
+/** The schema of the `report.json` of isolation checks, draft 7 of JSON Schema. */
+export const makeReportSchema = (): Json => {
+  const comments = commentsBySignature()
+  const describe = (node: unknown): unknown => {
+    if (Array.isArray(node)) return node.map(describe)
+    if (!isObject(node)) return node
+    const { $id: _id, ...rest } = node
+    const inner = Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, describe(value)]))
+    const properties = inner["properties"]
+    if (!isObject(properties)) return inner
+    const known = comments.get(Object.keys(properties).sort().join()) ?? {}
+    return {
+      ...inner,
+      properties: Object.fromEntries(
+        Object.entries(properties).map(([name, property]) => [
+          name,
+          // beside a reference nothing else is read
+          name in known && isObject(property)
+            ? "$ref" in property ? { allOf: [property], description: known[name] } : { ...property, description: known[name] }
+            : property
+        ])
+      )
+    }
+  }
+  const schema = describe(JSONSchema.make(IsolationReport)) as Json
+  return { ...schema, title: "memsinks isolate: report", description: "What report.json of memsinks isolate holds." }
+}
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(schemaFile, schemaText())
+const textOf = (schema: Json): string => `${JSON.stringify(schema, undefined, 2)}\n`
+
+/** The schemas as they are kept in their files. */
+export const schemaText = (): string => textOf(makeSchema())
+export const reportSchemaText = (): string => textOf(makeReportSchema())
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(schemaFile, schemaText())
+  writeFileSync(reportSchemaFile, reportSchemaText())
+}

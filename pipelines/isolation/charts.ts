@@ -1,7 +1,7 @@
 /** The figures of an isolation report: learning curves, trade-off, extraction, relearning. */
 import { type Chart, colors, svg } from "../render/svg.ts"
-import type { Estimate, IsolationReport } from "./Report.ts"
 import { isKnown } from "./Estimates.ts"
+import type { Estimate, IsolationReport, Subject } from "./Report.ts"
 import { panelName, stateName } from "./tables.ts"
 
 /** By section. */
@@ -27,12 +27,33 @@ const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(va
 
 const spread = ({ high, low, mean }: Estimate) => ({ y: mean, low: low ?? mean, high: high ?? mean })
 
-/** An arm has the same colour in all figures. */
-const palette = (report: IsolationReport): ReadonlyMap<string, string> =>
-  new Map(
-    unique([...report.arms.map(({ name }) => name), ...report.subjects.map(({ arm }) => arm)])
-      .map((name, i) => [name, colors[i % colors.length]])
-  )
+/** Variants of an arm have numbers in the tables; here they would only be in the way. */
+const isVariant = (arm: string): boolean => arm.includes("=")
+
+interface Look {
+  readonly color: string
+  readonly shape: string
+}
+
+const shapes: Readonly<Record<Subject["kind"], string>> = { trained: "circle", localizer: "square", unlearner: "triangle-up" }
+
+/** An arm looks the same in all figures: a colour that no other of its kind has, and the shape of its kind. */
+const looks = ({ arms, subjects, tradeoffs }: IsolationReport): ReadonlyMap<string, Look> => {
+  const kinds = new Map<string, Subject["kind"]>([
+    ...tradeoffs.map(({ arm }) => [arm, "trained"] as const),
+    ...subjects.map(({ arm, kind }) => [arm, kind] as const),
+    ...arms.map(({ kind, name }) => [name, kind] as const)
+  ])
+  const names = unique(["standard", "sinks", "neverRepeated", ...arms.map(({ name }) => name), ...kinds.keys()])
+    .filter((name) => kinds.has(name) && !isVariant(name))
+  return new Map(names.map((name) => {
+    const kind = kinds.get(name)!
+    const place = names.filter((other) => kinds.get(other) === kind).indexOf(name)
+    return [name, { color: colors[place % colors.length], shape: shapes[kind] }]
+  }))
+}
+
+type Looks = ReadonlyMap<string, Look>
 
 interface Axes {
   readonly x: { readonly title: string; readonly scale?: object; readonly axis?: object }
@@ -41,16 +62,25 @@ interface Axes {
   readonly marks: "band" | "points"
 }
 
-const draw = (points: ReadonlyArray<Point>, colorOf: ReadonlyMap<string, string>, axes: Axes): Promise<string> => {
+/** What a chart shows, not yet drawn. */
+interface Figure {
+  readonly title: string
+  readonly points: ReadonlyArray<Point>
+  readonly axes: Axes
+}
+
+const draw = ({ axes, points }: Figure, looks: Looks): Promise<string> => {
   const arms = unique(points.map(({ arm }) => arm))
   const texts = unique(points.map(({ text }) => text))
   const color = {
     field: "arm",
     type: "nominal" as const,
     title: null,
-    scale: { domain: [...arms], range: arms.map((arm) => colorOf.get(arm) ?? colors[0]) },
-    legend: { columns: 4 }
+    scale: { domain: [...arms], range: arms.map((arm) => looks.get(arm)?.color ?? colors[0]) },
+    legend: { columns: 3, labelLimit: 300, symbolOpacity: 1, ...(axes.marks === "points" ? { symbolSize: 90 } : {}) }
   }
+  // of the colour's field, so that one legend tells both
+  const shape = { ...color, scale: { domain: [...arms], range: arms.map((arm) => looks.get(arm)?.shape ?? "circle") } }
   const dashed = texts.length < 2 ? {} : {
     strokeDash: {
       field: "text",
@@ -78,12 +108,7 @@ const draw = (points: ReadonlyArray<Point>, colorOf: ReadonlyMap<string, string>
       { mark: { type: "line", strokeWidth: 2 }, encoding: { ...dashed, order: { field: "order", type: "quantitative" } } },
       ...(axes.marks === "band" ? [] : [{
         mark: { type: "point" as const, filled: true, opacity: 1 },
-        encoding: {
-          size: {
-            condition: { test: "datum.chosen === true", value: 90 },
-            value: 28
-          }
-        }
+        encoding: { shape, size: { condition: { test: "datum.chosen === true", value: 90 }, value: 28 } }
       }])
     ]
   } as Parameters<typeof svg>[0])
@@ -98,10 +123,7 @@ const titles: Readonly<Record<string, string>> = {
   sequence: "Loss on one sequence, around its exposures"
 }
 
-/** Variants of an arm have numbers in the table; here they would only be in the way. */
-const isVariant = (arm: string): boolean => arm.includes("=")
-
-const learning = (report: IsolationReport, colorOf: ReadonlyMap<string, string>) => {
+const learning = (report: IsolationReport): ReadonlyArray<Figure> => {
   const points = report.curves.filter(({ arm }) => !isVariant(arm)).flatMap(({ arm, points, series }) => {
     const [split, state = "own"] = series.split(".")
     const text = state === "own" ? "own sinks" : state === "off" ? "sinks off" : state
@@ -109,18 +131,19 @@ const learning = (report: IsolationReport, colorOf: ReadonlyMap<string, string>)
       split, arm, text, line: `${arm} ${text}`, x: tokens, ...spread(loss)
     }))
   })
-  return unique(points.map(({ split }) => split)).map(async (split): Promise<Chart> => ({
+  return unique(points.map(({ split }) => split)).map((split): Figure => ({
     title: titles[split] ?? split,
-    svg: await draw(points.filter((point) => point.split === split), colorOf, {
+    points: points.filter((point) => point.split === split),
+    axes: {
       x: { title: "tokens trained on", axis: { tickCount: 6, format: "~s" } },
       y: { title: "loss, nats a token" },
       marks: "band"
-    })
+    }
   }))
 }
 
-const tradeoff = (report: IsolationReport, colorOf: ReadonlyMap<string, string>) =>
-  unique(report.tradeoffs.map(({ panel }) => panel)).map(async (panel): Promise<Chart> => {
+const tradeoff = (report: IsolationReport): ReadonlyArray<Figure> =>
+  unique(report.tradeoffs.map(({ panel }) => panel)).map((panel): Figure => {
     const points = report.tradeoffs.filter((one) => one.panel === panel && !isVariant(one.arm)).flatMap(({ arm, points }) =>
       points.filter(({ degradation, forgetting }) => isKnown(degradation) && isKnown(forgetting)).map((point, order) => {
         const { high, low, mean } = point.degradation
@@ -142,17 +165,18 @@ const tradeoff = (report: IsolationReport, colorOf: ReadonlyMap<string, string>)
     const most = Math.max(0.2, ...stops.map(({ x }) => 1.2 * x))
     return {
       title: `Forgetting of ${panelName(panel)} against degradation; large: chosen; up to ${most.toFixed(2)} nats`,
-      svg: await draw(points.filter(({ x }) => x <= most), colorOf, {
+      points: points.filter(({ x }) => x <= most),
+      axes: {
         x: { title: "held-out loss minus the standard model's, nats a token" },
         y: { title: "repeated loss minus the standard model's", zero: true },
         marks: "points"
-      })
+      }
     }
   })
 
-const extraction = (report: IsolationReport, colorOf: ReadonlyMap<string, string>) => {
+const extraction = (report: IsolationReport): ReadonlyArray<Figure> => {
   const kinds = unique(report.extraction.map(({ by, metric, panel }) => JSON.stringify({ by, metric, panel })))
-  return kinds.map(async (kind): Promise<Chart> => {
+  return kinds.map((kind): Figure => {
     const { by, metric, panel } = JSON.parse(kind) as IsolationReport["extraction"][number]
     const points = report.extraction
       .filter((one) => one.by === by && one.metric === metric && one.panel === panel && !isVariant(one.arm))
@@ -162,43 +186,53 @@ const extraction = (report: IsolationReport, colorOf: ReadonlyMap<string, string
         })))
     return {
       title: `${metric} against ${by === "repeats" ? "exposures" : "tokens of context"}, ${panelName(panel)}`,
-      svg: await draw(points, colorOf, {
+      points,
+      axes: {
         x: {
           title: by === "repeats" ? "exposures" : "tokens of context",
           scale: { type: "log", base: 2, nice: false },
-          axis: { values: unique(points.map(({ x }) => x)), format: "~d" }
+          axis: { values: unique(points.map(({ x }) => x)), format: "~d", labelOverlap: true }
         },
         y: { title: metric, zero: true },
         marks: "points"
-      })
+      }
     }
   })
 }
 
-const relearning = (report: IsolationReport, colorOf: ReadonlyMap<string, string>) => {
+const relearning = (report: IsolationReport): ReadonlyArray<Figure> => {
   const rates = unique(report.relearning.flatMap(({ points }) => points.map(({ learningRate }) => learningRate)))
-  return rates.map(async (rate): Promise<Chart> => {
+  return rates.map((rate): Figure => {
     const points = report.relearning.flatMap(({ arm, points, state }) =>
       points.filter(({ learningRate, scored }) => learningRate === rate && isKnown(scored)).map(({ scored, step }) => ({
         arm, text: "", line: `${arm} ${state}`, x: step, ...spread(scored)
       })))
     return {
       title: `Loss of the half that is not trained on, at learning rate ${rate}`,
-      svg: await draw(points, colorOf, {
-        x: { title: "steps of fine-tuning", scale: { type: "symlog" } },
+      points,
+      axes: {
+        x: {
+          title: "steps of fine-tuning",
+          scale: { type: "symlog" },
+          axis: { values: unique(points.map(({ x }) => x)), format: "~d", labelOverlap: true }
+        },
         y: { title: "loss, nats a token" },
-        marks: "band"
-      })
+        marks: "points"
+      }
     }
   })
 }
 
 /** The figures that there is data for, by the section that they belong to. */
 export const charts = async (report: IsolationReport): Promise<Charts> => {
-  const colorOf = palette(report)
-  const of = { curves: learning, tradeoffs: tradeoff, extraction, relearning }
-  const drawn = await Promise.all(
-    Object.entries(of).map(async ([section, make]) => [section, await Promise.all(make(report, colorOf))] as const)
-  )
-  return Object.fromEntries(drawn)
+  const look = looks(report)
+  const of = { curves: learning(report), tradeoffs: tradeoff(report), extraction: extraction(report), relearning: relearning(report) }
+  const drawn: Record<string, ReadonlyArray<Chart>> = {}
+  for (const [section, figures] of Object.entries(of)) {
+    drawn[section] = await Promise.all(
+      figures.filter(({ points }) => points.length > 0)
+        .map(async (figure) => ({ title: figure.title, svg: await draw(figure, look) }))
+    )
+  }
+  return drawn
 }

@@ -24,7 +24,7 @@ export const toTerminal = (report: IsolationReport, { color, width = 100 }: Term
     paint("bold", head),
     ...rows,
     "",
-    ...prose(`Claims of the papers: ${Tables.claimsInShort(report)}.`),
+    ...(report.claims.length === 0 ? [] : prose(`Claims of the papers: ${Tables.claimsInShort(report)}.`)),
     ...report.failures.flatMap(({ arm, message, seed }) => prose(`${arm} failed in seed ${seed}: ${message}`)),
     ...report.warnings.flatMap((warning) => prose(`Warning: ${warning}`)),
     "",
