@@ -2,8 +2,8 @@
  * What a localizer is: it scores every hidden neuron of every MLP by how much it is needed to recite given sequences,
  * after training and with frozen weights (Chang et al. 2024; the post-hoc arms of MemSinks, section 4).
  *
- * A neuron is a hidden unit of an MLP behind gate and up; its output row is its row of the down-projection. The loss of a
- * sequence is the mean negative log-likelihood of its suffix, in nats; several sequences count alike.
+ * A neuron is a hidden unit of an MLP behind gate and up; its output row is its row of the down-projection. The loss of
+ * a sequence is the mean negative log-likelihood of its suffix, in nats; several sequences count alike.
  */
 import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../Batch.ts"
@@ -11,34 +11,14 @@ import { batchOf, type Row } from "../data/Packing.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import type { Model } from "../Model.ts"
-import type { SinkMode } from "../Sink.ts"
-import type { ActivationsOptions } from "./activations.ts"
-import type { HardConcreteOptions } from "./hardConcrete.ts"
-import type { IntegratedGradientsOptions } from "./integratedGradients.ts"
-import type { SlimmingOptions } from "./slimming.ts"
+import type { LocalizeOptions } from "./Options.ts"
 
-/** Per layer one number a neuron [general + pool]: the higher, the more it is needed to recite, the sooner it is dropped. */
+export type { LocalizeOptions }
+
+/** Per layer a number a neuron [general + pool]; the higher, the more it is needed to recite: dropped first. */
 export type NeuronScores = ReadonlyArray<Float32Array>
 
 export type LocalizeError = DeviceError | KernelError | DataError
-
-/** What all localizers take, and what each takes for itself, under its name. */
-export interface LocalizeOptions {
-  /** Tokens a row of a batch has; a sequence has at most one more. */
-  readonly seqLen: number
-  /** Tokens of a sequence that are given, at least 1 (the paper: 32). What follows is the suffix, at least one token. */
-  readonly promptTokens: number
-  /** Rows a pass computes at once. */
-  readonly batchSize: number
-  /** Seed of all that is drawn: two calls with the same seed give the same scores. */
-  readonly seed: number
-  /** Sinks that are on. Default: each sequence's own. */
-  readonly mode?: SinkMode
-  readonly activations?: ActivationsOptions
-  readonly integratedGradients?: IntegratedGradientsOptions
-  readonly slimming?: SlimmingOptions
-  readonly hardConcrete?: HardConcreteOptions
-}
 
 /**
  * A way to find the neurons that recite. It leaves the weights as they are, fails with a DataError for options or

@@ -7,11 +7,6 @@ import type { NeuronGates } from "../NeuronGates.ts"
 import { type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
 import { gatesFor } from "./withGates.ts"
 
-export interface ActivationsOptions {
-  /** `absolute` (default, the paper's text): mean of |h|. `signed` (the authors' code): |mean of h| over a suffix. */
-  readonly mean?: "absolute" | "signed"
-}
-
 /**
  * Mean activation over the positions that predict the suffix, in absolute value, times the norm of the neuron's output
  * row (`outputNorms`, per layer [width]); mean over sequences. One forward pass a batch.

@@ -57,7 +57,9 @@ export const gradientScores = Effect.fnUntraced(function*(
   const scores = Array.from({ length: config.numHiddenLayers }, () => new Float64Array(config.intermediateSize))
   for (const row of rows) {
     const gradients = yield* Effect.flatMap(attempt(() => suffixBatch([row], options)), gradientsOf)
-    neuronMass(config, gradients).forEach((layer, l) => layer.forEach((mass, i) => (scores[l][i] += mass / rows.length)))
+    neuronMass(config, gradients).forEach((layer, l) =>
+      layer.forEach((mass, i) => (scores[l][i] += mass / rows.length))
+    )
   }
   return scores.map((layer) => Float32Array.from(layer))
 })

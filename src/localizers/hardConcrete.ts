@@ -1,4 +1,4 @@
-/** Hard concrete (Louizos et al. 2018; Chang et al. 2024): learn how likely each neuron is kept. "Pruning" in MemSinks. */
+/** Hard concrete (Louizos et al. 2018; Chang et al. 2024; "pruning" in MemSinks): learn how likely a neuron is kept. */
 import * as Effect from "effect/Effect"
 import type { Row } from "../data/Packing.ts"
 import type { NeuronGates } from "../NeuronGates.ts"
@@ -6,25 +6,6 @@ import { random } from "../Random.ts"
 import { learnGates, perLayer } from "./learnGates.ts"
 import { attempt, checkBetween, type Localizer, type LocalizeOptions } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
-
-export interface HardConcreteOptions {
-  /**
-   * Weight of the mean probability that a neuron is kept, against the suffix loss in nats. Because it is a mean, each
-   * neuron is pulled with lambda / neurons: the default is the paper's pull (2,000 for the 327,680 neurons of Pythia 2.8B),
-   * 0.0061 times the neurons there are.
-   */
-  readonly lambda?: number
-  /** Of Adam. Default 0.01, the largest of the paper's grid. */
-  readonly learningRate?: number
-  /** Default 400. */
-  readonly steps?: number
-  /** Learning ends when the mean probability to be kept is below this. Default 0.1. */
-  readonly stopBelow?: number
-  /** beta: how soft the draws are. Default 0.33. */
-  readonly temperature?: number
-  /** Where a mask begins when its draw is in the middle. Default 0.9. */
-  readonly keep?: number
-}
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))
 
@@ -49,8 +30,8 @@ export const keptProbability = (a: number, temperature: number): number =>
 
 /**
  * Masks m = clip(1.2 s - 0.1, 0, 1), s = sigmoid((log u - log(1 - u) + a) / beta), that minimize suffix loss +
- * lambda * mean P(m > 0) while the weights are frozen; the score is sigmoid(a). One training pass a step; every row of a
- * batch draws masks of its own, which are more samples at the price of one.
+ * lambda * mean P(m > 0) while the weights are frozen; the score is sigmoid(a). One training pass a step; every row of
+ * a batch draws masks of its own, which are more samples at the price of one.
  */
 export const hardConcreteScores = Effect.fnUntraced(function*(
   gates: NeuronGates,

@@ -5,11 +5,6 @@ import type { NeuronGates } from "../NeuronGates.ts"
 import { attempt, checkCount, filledGates, type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
-export interface IntegratedGradientsOptions {
-  /** Steps from silent to as they are. Default 16 (MemSinks; Chang et al. take 20). */
-  readonly steps?: number
-}
-
 /**
  * A neuron's share of the probability of the true token, mean over suffix tokens and sequences: its activation times
  * the gradient of that probability by it, averaged while all neurons of its layer are scaled together from 0 to 1 and

@@ -21,7 +21,7 @@ export interface GateModel {
   readonly initial: number
   /** The gates of one row, and what the gradient by each gate is multiplied with to be that by its value. */
   readonly gates: (values: Values) => { readonly gate: Values; readonly slope: Values }
-  /** The penalty, a mean over all neurons from 0 to 1, and its gradient by each value before division by their number. */
+  /** The penalty, a mean over all neurons, and its gradient by each value before division by their number. */
   readonly penalty: (values: Values) => { readonly mean: number; readonly slope: Values }
 }
 
@@ -43,8 +43,8 @@ const adam = (values: Values, learningRate: number) => {
 }
 
 /**
- * Minimizes the suffix loss plus lambda times the penalty by Adam, a training pass a step, until `steps` are done or the
- * penalty is below `stopBelow`. Each step takes the next `batchSize` sequences of a shuffled round; where there are
+ * Minimizes the suffix loss plus lambda times the penalty by Adam, a training pass a step, until `steps` are done or
+ * the penalty is below `stopBelow`. Each step takes the next `batchSize` sequences of a shuffled round; where there are
  * fewer, they come several times in a batch, each with gates of its own. Returns the values.
  */
 export const learnGates = Effect.fnUntraced(function*(

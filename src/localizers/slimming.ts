@@ -6,21 +6,6 @@ import { learnGates, perLayer } from "./learnGates.ts"
 import type { Localizer, LocalizeOptions } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
-export interface SlimmingOptions {
-  /**
-   * Weight of the mean |coefficient| over all neurons of all layers, against the suffix loss in nats. Because it is a
-   * mean, each neuron is pulled with lambda / neurons: the default is the paper's pull (30,000 for the 327,680 neurons of
-   * Pythia 2.8B), 0.0916 times the neurons there are.
-   */
-  readonly lambda?: number
-  /** Of Adam. Default 0.01. */
-  readonly learningRate?: number
-  /** Default 60. */
-  readonly steps?: number
-  /** Learning ends when the mean |coefficient| is below this. Default 0.4. */
-  readonly stopBelow?: number
-}
-
 /**
  * Coefficients, from 1 on, that minimize suffix loss + lambda * mean |c| while the weights are frozen; the score is the
  * coefficient within [0, 1]. One training pass a step.

@@ -6,9 +6,9 @@ import { attempt, checkOptions, filledGates, type Localizer, type LocalizeOption
 import { withGates } from "./withGates.ts"
 
 /**
- * Loss with the neuron at 0 minus loss as it is, mean over sequences. Exact: a forward pass for each `batchSize` neurons
- * of each sequence, whose copies fill a batch, each with its own neuron off. Neurons that are silent all through a
- * sequence, such as sinks that are off, change nothing and are not tried.
+ * Loss with the neuron at 0 minus loss as it is, mean over sequences. Exact: a forward pass for each `batchSize`
+ * neurons of each sequence, whose copies fill a batch, each with its own neuron off. Neurons that are silent all
+ * through a sequence, such as sinks that are off, change nothing and are not tried.
  */
 export const zeroOutScores = Effect.fnUntraced(function*(
   gates: NeuronGates,

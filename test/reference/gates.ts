@@ -1,6 +1,6 @@
 /**
- * Gates on neurons in float64. A gate of a neuron is a factor on its output row, so the ungated reference with scaled rows
- * says all: a row of the batch at a time, since each has gates of its own.
+ * Gates on neurons in float64. A gate of a neuron is a factor on its output row, so the ungated reference with scaled
+ * rows says all: a row of the batch at a time, since each has gates of its own.
  */
 import type { Batch } from "../../src/Batch.ts"
 import { backward, forward, type ReferenceConfig, type Tensors, weighted } from "./model.ts"
