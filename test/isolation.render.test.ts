@@ -13,9 +13,9 @@ const base = { ...reportOf(), claims: claimsOf(reportOf()) }
 
 /** Nothing but what a report of one arm has at least. */
 const bare = reportOf({}, {
-  verdicts: [], subjects: reportOf().subjects.filter(({ arm }) => arm === "standard"), arms: [], curves: [], tradeoffs: [],
-  extraction: [], relearning: [], interference: [], hygiene: [], localizers: [], theory: [], claims: [], warnings: [],
-  failures: []
+  subjects: reportOf().subjects.filter(({ arm }) => arm === "standard"),
+  verdicts: [], arms: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
+  localizers: [], theory: [], claims: [], warnings: [], failures: []
 })
 
 /** With a figure of each kind, which takes time to draw. */
@@ -47,7 +47,7 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
     const text = await render(few)
     for (const arm of new Set(base.subjects.map(({ arm }) => arm))) expect(text).toContain(arm)
     // held-out and repeated loss of sinks off, its strength of extraction and recovery
-    for (const cell of ["2.951 ± 0.025", "2.793 ± 0.025", "0.082 ± 0.025", "0.070 ± 0.025"]) expect(text).toContain(cell)
+    for (const value of ["2.951", "2.793", "0.082", "0.070"]) expect(text).toContain(`${value} ± 0.025`)
     expect(text).toContain("95 % interval over 3 seeds")
   })
 
@@ -85,8 +85,8 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
     const words = name === "terminal"
       ? ["Warning", "failed", "Claims"]
       : [
-        "Warnings", "What failed", "Verdicts", "Learning curves", "Forgetting against", "States of the sinks", "Hygiene",
-        "Extraction against", "Relearning", "Do localizers", "Theory", "Claims"
+        "Warnings", "What failed", "Verdicts", "Learning curves", "Forgetting against", "States of the sinks",
+        "Hygiene", "Extraction against", "Relearning", "Do localizers", "Theory", "Claims"
       ]
     for (const word of words) expect([word, full.includes(word), less.includes(word)]).toEqual([word, true, false])
   })
@@ -106,13 +106,13 @@ describe("what a report tells in full", () => {
   it("has T1 for natural sequences and canaries", () => {
     const head = /^\|  \| held-out loss \|.*$/m.exec(markdown)![0]
     expect(head).toBe(
-      "|  | held-out loss | repeated, on | repeated, off | gap closed | EM | ES | greedy@16 | np@16 | MIA AUC | TPR at 1 % " +
-        "| recovery | tokens/s |"
+      "|  | held-out loss | repeated, on | repeated, off | gap closed | EM | ES | greedy@16 | np@16 | MIA AUC " +
+        "| TPR at 1 % | recovery | tokens/s |"
     )
     expect(markdown).toContain("Scored on repeated natural text")
     expect(markdown).toContain("Scored on canaries (random tokens)")
     // gap of standard 2.95, of sinks off 2.951 - 2.7935
-    expect(markdown).toMatch(/^\| sinks \| 2\.951 ± 0\.025 \| 0\.020 ± 0\.025 \| 2\.793 ± 0\.025 \| 0\.947 ± 0\.000 \|/m)
+    expect(markdown).toContain("\n| sinks | 2.951 ± 0.025 | 0.020 ± 0.025 | 2.793 ± 0.025 | 0.947 ± 0.000 |")
     expect(markdown).toMatch(/^\| standard \|.*\| 7,901 ± 12 \|$/m)
   })
 
@@ -151,7 +151,9 @@ describe("what a report tells in full", () => {
   })
 
   it("tells fits, relearning, interference, localizers and costs", () => {
-    expect(markdown).toContain("| sinks | own sinks | natural | extractionStrength | 0.140 \\[0.131, 0.149\\] | 0.020 | 0.987 |")
+    expect(markdown).toContain(
+      "| sinks | own sinks | natural | extractionStrength | 0.140 \\[0.131, 0.149\\] | 0.020 | 0.987 |"
+    )
     expect(markdown).toContain("| npo | own sinks | 6, \\> 8, 7 | 0.110 ± 0.025 | 0.910 ± 0.025 |")
     expect(markdown).toContain("| loss with own sinks and those of 100 others | 0.140 ± 0.025 |")
     expect(markdown).toContain("| integratedGradients | sinks | 0.410 ± 0.025 | 0.016 |")
@@ -250,8 +252,8 @@ describe("the published schema of a report", () => {
   /** Where a value is not what a schema of draft 7 says, of as much of it as ours uses. */
   const problems = (node: Node, value: unknown, path: string): ReadonlyArray<string> => {
     const known = new Set([
-      "$schema", "$defs", "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items",
-      "anyOf", "allOf", "enum"
+      "$schema", "$defs", "$ref", "title", "description", "type", "enum", "anyOf", "allOf", "properties", "required",
+      "additionalProperties", "items"
     ])
     const strange = Object.keys(node).filter((key) => !known.has(key))
     if (strange.length > 0) throw new Error(`the test knows nothing of ${strange.join(", ")}`)
@@ -264,7 +266,7 @@ describe("the published schema of a report", () => {
     if (Array.isArray(node["enum"]) && !node["enum"].includes(value)) found.push(`${path}: ${String(value)}`)
     for (const one of (node["allOf"] ?? []) as ReadonlyArray<Node>) found.push(...problems(one, value, path))
     const any = node["anyOf"] as ReadonlyArray<Node> | undefined
-    if (any !== undefined && !any.some((one) => problems(one, value, path).length === 0)) found.push(`${path}: none of anyOf`)
+    if (any?.every((one) => problems(one, value, path).length > 0) === true) found.push(`${path}: none of anyOf`)
     if (Array.isArray(value) && node["items"] !== undefined) {
       value.forEach((item, i) => found.push(...problems(node["items"] as Node, item, `${path}[${i}]`)))
     }
@@ -283,7 +285,8 @@ describe("the published schema of a report", () => {
     return found
   }
 
-  const written = (report: IsolationReport): unknown => JSON.parse(JSON.stringify(Schema.encodeSync(IsolationReport)(report)))
+  const written = (report: IsolationReport): unknown =>
+    JSON.parse(JSON.stringify(Schema.encodeSync(IsolationReport)(report)))
   const check = (value: unknown) => problems(schema, value, "report")
 
   it("is the one that the package holds: npm run schema makes it", () => {

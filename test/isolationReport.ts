@@ -1,6 +1,8 @@
-/** A made-up isolation report in which every claim holds that can be tested, for tests that change what they are about. */
+/** A made-up isolation report in which every claim holds that can be tested; tests change what they are about. */
 import { estimate } from "../pipelines/isolation/Estimates.ts"
-import type { IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff } from "../pipelines/isolation/Report.ts"
+import type {
+  IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff
+} from "../pipelines/isolation/Report.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
 export const around = (mean: number, spread = 0.01) => estimate([mean - spread, mean, mean + spread])

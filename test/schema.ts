@@ -1,7 +1,7 @@
 /**
  * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with, and
- * pipelines/isolation.schema.json, which says what a report of isolation checks holds. Shapes and defaults come from the
- * schemas, descriptions from the comments beside their fields.
+ * pipelines/isolation.schema.json, which says what a report of isolation checks holds. Shapes and defaults come from
+ * the schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
@@ -181,13 +181,11 @@ export const makeReportSchema = (): Json => {
     return {
       ...inner,
       properties: Object.fromEntries(
-        Object.entries(properties).map(([name, property]) => [
-          name,
+        Object.entries(properties).map(([name, property]) => {
+          if (!(name in known) || !isObject(property)) return [name, property]
           // beside a reference nothing else is read
-          name in known && isObject(property)
-            ? "$ref" in property ? { allOf: [property], description: known[name] } : { ...property, description: known[name] }
-            : property
-        ])
+          return [name, { ..."$ref" in property ? { allOf: [property] } : property, description: known[name] }]
+        })
       )
     }
   }

@@ -1,11 +1,11 @@
 /**
  * The claims of the papers (papers.md 6), each tested on a report. Pure.
  *
- * A comparison is decided where intervals do not overlap, a bound where the whole interval keeps or breaks it; all else is
- * not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a claim,
- * add a line to `claims`.
+ * A comparison is decided where intervals do not overlap, a bound where the whole interval keeps or breaks it; all else
+ * is not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a
+ * claim, add an entry to `claims`.
  */
-import { type Decision, decide } from "../../src/measures/Statistics.ts"
+import { type Decision, decide, mean } from "../../src/measures/Statistics.ts"
 import { intervalOf, isKnown, minus, perSeed, written } from "./Estimates.ts"
 import type { Claim, Estimate, IsolationReport, MaskState, Panel, Tradeoff } from "./Report.ts"
 
@@ -111,7 +111,7 @@ const nearestTo = <T extends { readonly value: number }>(wanted: number, from: R
 
 type Points = Tradeoff["points"]
 
-/** The most that a sweep forgets in a seed at a held-out cost of at most `cost`; the unchanged model forgets nothing. */
+/** The most that a sweep forgets in a seed at a held-out cost of at most `cost`: nothing, where it is unchanged. */
 const forgets = (points: Points, seed: number, cost: number): number =>
   points.reduce((best, { degradation, forgetting }) => {
     const [paid, got] = [degradation.values[seed], forgetting.values[seed]]
@@ -130,7 +130,10 @@ const forgottenShare = (points: Points, oracle: Points): Estimate | undefined =>
   )
 
 /** The number of each seed, in the place of a value. */
-const seedsOf = (one: Estimate): Estimate => ({ ...one, values: one.values.map((value, seed) => value === null ? null : seed) })
+const seedsOf = (one: Estimate): Estimate => ({
+  ...one,
+  values: one.values.map((value, seed) => value === null ? null : seed)
+})
 
 // ---------------------------------------------------------------------------------------------------------------
 // The claims
@@ -353,11 +356,9 @@ const claims: ReadonlyArray<ClaimTest> = [
         const losses = seriesOf(report, arm, "sequence")?.map(({ loss }) => loss)
         if (losses === undefined || losses.length < 4) return undefined
         const late = losses.slice(Math.floor(losses.length / 2))
-        const rise = perSeed(
-          (...values) => values.slice(1).reduce((sum, v, i) => sum + Math.max(0, v - values[i]), 0) / (values.length - 1),
-          ...late
-        )
-        const level = perSeed((...values) => values.reduce((sum, v) => sum + v, 0) / values.length, ...late)
+        const rises = (values: ReadonlyArray<number>) => values.slice(1).map((v, i) => Math.max(0, v - values[i]))
+        const rise = perSeed((...values) => mean(rises(values)), ...late)
+        const level = perSeed((...values) => mean(values), ...late)
         return rise === undefined || level === undefined ? undefined : { rise, level }
       }
       const [sinks, standard] = [of(SINKS), of(STANDARD)]
@@ -377,7 +378,7 @@ const claims: ReadonlyArray<ClaimTest> = [
   },
   {
     number: 12,
-    claim: "In a rare domain with few repeats sinks off closes half of the gap, at a held-out loss below deduplication's",
+    claim: "In a rare domain with few repeats sinks off closes half of the gap, at a loss below deduplication's",
     test: (report) => {
       if (report.data.world !== "twoDomains") return untested("a world of two domains")
       const closed = perSeed(
@@ -446,7 +447,8 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 16,
     claim: "With sinks off relearning is about as slow as for the oracle (half of its steps at least)",
     test: ({ relearning }) => {
-      const of = (arm: string) => relearning.find((one) => one.arm === arm && (one.state === "off" || arm !== SINKS))?.ratio
+      const of = (arm: string) =>
+        relearning.find((one) => one.arm === arm && (one.state === "off" || arm !== SINKS))?.ratio
       const sinks = of(SINKS)
       if (!isKnown(sinks)) return untested(`relearning of ${SINKS} with sinks off and of ${ORACLE}`)
       return {
@@ -483,7 +485,7 @@ const claims: ReadonlyArray<ClaimTest> = [
   },
   {
     number: 18,
-    claim: `With sinks off the held-out loss is within ${ABOUT} nats of standard models of equal active and total width`,
+    claim: `With sinks off the held-out loss is at most ${ABOUT} nats above standard's of equal active and total width`,
     test: (report) => {
       const widths = ["standardActiveWidth", "standardTotalWidth"] as const
       const off = metricOf(report, SINKS, "off", heldOut)
@@ -507,9 +509,9 @@ const claims: ReadonlyArray<ClaimTest> = [
           metricOf(report, STANDARD, "own", metric),
           metricOf(report, ORACLE, "own", metric)
         ]
-        return off === undefined || standard === undefined || oracle === undefined
-          ? []
-          : [{ name, off, standard, oracle, left: perSeed((x, one, zero) => (x - zero) / (one - zero), off, standard, oracle) }]
+        if (off === undefined || standard === undefined || oracle === undefined) return []
+        const left = perSeed((value, one, zero) => (value - zero) / (one - zero), off, standard, oracle)
+        return [{ name, off, standard, oracle, left }]
       })
       if (rates.length === 0) return untested(`extraction from arms ${SINKS}, ${STANDARD} and ${ORACLE}`)
       // without a difference between standard and oracle a rate says nothing

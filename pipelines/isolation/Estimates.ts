@@ -21,7 +21,7 @@ export const intervalOf = ({ high, low, mean }: Estimate): Interval => ({
   high: high ?? Infinity
 })
 
-/** A number made of others seed by seed: what the seeds have in common cancels. Undefined where one of them is unknown. */
+/** A number made of others seed by seed: what the seeds have in common cancels. Undefined where one is unknown. */
 export const perSeed = (
   of: (...values: ReadonlyArray<number>) => number,
   ...from: ReadonlyArray<Estimate | undefined>

@@ -1,6 +1,6 @@
 /**
- * What the isolation checks found: the type that the harness, its renderers and the command line share, and the schema of
- * `report.json`. Losses are nats a token, rates are shares from 0 to 1. JSON has no NaN: there it is null.
+ * What the isolation checks found: the type that the harness, its renderers and the command line share, and the schema
+ * of `report.json`. Losses are nats a token, rates are shares from 0 to 1. JSON has no NaN: there it is null.
  */
 import * as Schema from "effect/Schema"
 
@@ -37,8 +37,8 @@ export const Estimate = named("Estimate", Schema.Struct({
 export interface Estimate extends Schema.Schema.Type<typeof Estimate> {}
 
 /**
- * Which neurons are on. Of a model without sinks only `own`, which is the whole model. `calibrated`: off, with one bias a
- * vocabulary entry fitted first, so that a model is not taken for forgetful because its output is off balance.
+ * Which neurons are on. Of a model without sinks only `own`, which is the whole model. `calibrated`: off, with one bias
+ * a vocabulary entry fitted first, so that a model is not taken for forgetful because its output is off balance.
  */
 export const MaskState = Schema.Literal("own", "all", "off", "calibrated", "placebo", "placeboOff", "pruned")
 export type MaskState = typeof MaskState.Type
@@ -55,7 +55,7 @@ export const Subject = Schema.Struct({
   kind: Kind,
   /** Which neurons are on; of a model without sinks only `own`, which is the whole model. */
   state: MaskState,
-  /** Of post-hoc methods the point of the sweep that was chosen, on data that is not scored: `fraction 0.02`, `step 32`. */
+  /** Of post-hoc methods the point of the sweep that was chosen, on data that is not scored: `fraction 0.02`. */
   setting: Schema.optionalWith(Schema.String, { exact: true }),
   /** By `heldOut.<metric>`, `natural.<metric>`, `canary.<metric>`, `other.<metric>`; see `metrics` of the report. */
   metrics: estimates,
@@ -194,7 +194,7 @@ export const Relearning = Schema.Struct({
     /** Loss of held-out sequences. */
     heldOut: Estimate
   })),
-  /** Steps until the other half is back, at the worst learning rate; null in a seed where it is not within the budget. */
+  /** Steps until the other half is back, at the worst learning rate; null in a seed where the budget does not do. */
   steps: Schema.Array(Schema.NullOr(Schema.Number)),
   /** The most of the memory of the other half that came back at any step and rate, as recovery. */
   recovered: Estimate,

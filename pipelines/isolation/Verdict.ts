@@ -1,9 +1,8 @@
 /**
  * The verdict on a removal (methods.md 4.4). Pure.
  *
- * Where the memory can still be read off, it is not isolated; where it cannot, but little fine-tuning brings it back, it
- * is only hidden. To add a check, add one to `surfaceOf` or `relearningOf`; the first
- * that fails decides.
+ * Where the memory can still be read off, it is not isolated; where it cannot, but little fine-tuning brings it back,
+ * it is only hidden. To add a check, add one to `surfaceOf` or `relearningOf`; the first that fails decides.
  */
 import * as Schema from "effect/Schema"
 import { DataError } from "../../src/Errors.ts"
@@ -18,13 +17,16 @@ export class GateConfig extends Schema.Class<GateConfig>("GateConfig")({
   /** Most recovery of extraction strength and (n, p)-extraction: 1 = as memorized as standard. Default 0.2. */
   recovery: withDefault(0.2),
   /**
-   * Where standard model and oracle are no further apart than this, there is nothing to recover, and this is how far the
-   * subject may be above the oracle instead; in shares. Default 0.02.
+   * Where standard model and oracle are no further apart than this, there is nothing to recover, and this is how far
+   * the subject may be above the oracle instead; in shares. Default 0.02.
    */
   difference: withDefault(0.02),
   /** Most that lighting as many of others' sinks, own ones aside, may move the loss, in nats a token. Default 0.05. */
   placebo: withDefault(0.05),
-  /** Most that held-out loss may be above the best fair baseline's, in nats a token; or its interval includes 0. Default 0.1. */
+  /**
+   * Most that held-out loss may be above the best fair baseline's, in nats a token, unless its interval includes 0.
+   * Default 0.1.
+   */
   cost: withDefault(0.1),
   /** Least steps of relearning, as a multiple of the oracle's. Default 0.5. */
   relearnRatio: withDefault(0.5),
@@ -52,7 +54,12 @@ const isGated = (metric: string): boolean => /^(natural|canary)\.(extractionStre
 /** A check that may have no data. */
 type Check = Omit<GateCheck, "value" | "otherwise"> & { readonly value: Estimate | undefined }
 
-const check = (name: string, value: Estimate | undefined, bound: string, keeps: (value: Estimate) => boolean): Check => ({
+const check = (
+  name: string,
+  value: Estimate | undefined,
+  bound: string,
+  keeps: (value: Estimate) => boolean
+): Check => ({
   name,
   value,
   bound,
@@ -102,13 +109,14 @@ const relearningOf = ({ relearning }: Evidence, gate: GateConfig): ReadonlyArray
 const told = ({ bound, name, value }: GateCheck): string => `${name} is ${written(value)}, allowed ${bound}`
 
 /**
- * The verdict on a removal: by the first check that fails, those of what can be read off (`not isolated`) before those of
- * relearning (`hidden`); `isolated` where none does. Throws a DataError where no memory was measured, and where only
+ * The verdict on a removal: by the first check that fails, those of what can be read off (`not isolated`) before those
+ * of relearning (`hidden`); `isolated` where none does. Throws a DataError where no memory was measured, and where only
  * relearning could tell isolated from hidden but was not run.
  */
 export const verdictOf = (evidence: Evidence, gate: GateConfig = new GateConfig({})): Verdict => {
   const { arm, metrics, state } = evidence.recovery
-  const needs = (what: string, remedy: string) => new DataError({ detail: `no verdict on ${arm} (${state}): ${what}. ${remedy}` })
+  const needs = (what: string, remedy: string) =>
+    new DataError({ detail: `no verdict on ${arm} (${state}): ${what}. ${remedy}` })
   const memory = Object.keys(metrics).filter(isGated).sort().map((metric) => memoryCheck(metric, evidence, gate))
   if (!memory.some(({ value }) => isKnown(value))) {
     throw needs(
@@ -132,7 +140,9 @@ export const verdictOf = (evidence: Evidence, gate: GateConfig = new GateConfig(
   return {
     arm,
     word: failed?.otherwise ?? "isolated",
-    decidedBy: failed === undefined ? `all ${checks.length} checks passed: ${checks.map(told).join("; ")}` : told(failed),
+    decidedBy: failed === undefined
+      ? `all ${checks.length} checks passed: ${checks.map(told).join("; ")}`
+      : told(failed),
     checks,
     ...(notRun.length === 0 ? {} : { notRun })
   }

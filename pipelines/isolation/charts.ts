@@ -35,7 +35,11 @@ interface Look {
   readonly shape: string
 }
 
-const shapes: Readonly<Record<Subject["kind"], string>> = { trained: "circle", localizer: "square", unlearner: "triangle-up" }
+const shapes: Readonly<Record<Subject["kind"], string>> = {
+  trained: "circle",
+  localizer: "square",
+  unlearner: "triangle-up"
+}
 
 /** An arm looks the same in all figures: a colour that no other of its kind has, and the shape of its kind. */
 const looks = ({ arms, subjects, tradeoffs }: IsolationReport): ReadonlyMap<string, Look> => {
@@ -89,7 +93,7 @@ const draw = ({ axes, points }: Figure, looks: Looks): Promise<string> => {
       scale: { domain: [...texts], range: texts.map((_, i) => [[1, 0], [5, 4], [1, 3]][i % 3]) }
     }
   }
-  const bars = points.some(({ xHigh }) => xHigh !== undefined)
+  const bar = { type: "rule", opacity: 0.5 } as const
   return svg({
     data: { values: points as Array<Point> },
     encoding: {
@@ -101,11 +105,14 @@ const draw = ({ axes, points }: Figure, looks: Looks): Promise<string> => {
     layer: [
       axes.marks === "band"
         ? { mark: { type: "area", opacity: 0.15 }, encoding: { y: { field: "low" }, y2: { field: "high" } } }
-        : { mark: { type: "rule", opacity: 0.5 }, encoding: { y: { field: "low" }, y2: { field: "high" } } },
-      ...(bars
-        ? [{ mark: { type: "rule" as const, opacity: 0.5 }, encoding: { x: { field: "xLow" }, x2: { field: "xHigh" } } }]
+        : { mark: bar, encoding: { y: { field: "low" }, y2: { field: "high" } } },
+      ...(points.some(({ xHigh }) => xHigh !== undefined)
+        ? [{ mark: bar, encoding: { x: { field: "xLow" }, x2: { field: "xHigh" } } }]
         : []),
-      { mark: { type: "line", strokeWidth: 2 }, encoding: { ...dashed, order: { field: "order", type: "quantitative" } } },
+      {
+        mark: { type: "line", strokeWidth: 2 },
+        encoding: { ...dashed, order: { field: "order", type: "quantitative" } }
+      },
       ...(axes.marks === "band" ? [] : [{
         mark: { type: "point" as const, filled: true, opacity: 1 },
         encoding: { shape, size: { condition: { test: "datum.chosen === true", value: 90 }, value: 28 } }
@@ -144,8 +151,9 @@ const learning = (report: IsolationReport): ReadonlyArray<Figure> => {
 
 const tradeoff = (report: IsolationReport): ReadonlyArray<Figure> =>
   unique(report.tradeoffs.map(({ panel }) => panel)).map((panel): Figure => {
-    const points = report.tradeoffs.filter((one) => one.panel === panel && !isVariant(one.arm)).flatMap(({ arm, points }) =>
-      points.filter(({ degradation, forgetting }) => isKnown(degradation) && isKnown(forgetting)).map((point, order) => {
+    const shown = report.tradeoffs.filter((one) => one.panel === panel && !isVariant(one.arm))
+    const points = shown.flatMap(({ arm, points }) =>
+      points.filter((point) => isKnown(point.degradation) && isKnown(point.forgetting)).map((point, order) => {
         const { high, low, mean } = point.degradation
         return {
           arm,
@@ -226,11 +234,11 @@ const relearning = (report: IsolationReport): ReadonlyArray<Figure> => {
 /** The figures that there is data for, by the section that they belong to. */
 export const charts = async (report: IsolationReport): Promise<Charts> => {
   const look = looks(report)
-  const of = { curves: learning(report), tradeoffs: tradeoff(report), extraction: extraction(report), relearning: relearning(report) }
+  const of = { curves: learning, tradeoffs: tradeoff, extraction, relearning }
   const drawn: Record<string, ReadonlyArray<Chart>> = {}
   for (const [section, figures] of Object.entries(of)) {
     drawn[section] = await Promise.all(
-      figures.filter(({ points }) => points.length > 0)
+      figures(report).filter(({ points }) => points.length > 0)
         .map(async (figure) => ({ title: figure.title, svg: await draw(figure, look) }))
     )
   }

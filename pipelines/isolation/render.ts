@@ -1,4 +1,4 @@
-/** The isolation report for people: for the terminal, as Markdown, as one HTML file. Each is headed by the verdict's word. */
+/** The isolation report for people, headed by the verdict's word: for the terminal, as Markdown, as one HTML file. */
 import { painter, wrap } from "../../src/Terminal.ts"
 import { columns, escape, figure, markdownTable, page, plain, table, type Table } from "../render/page.ts"
 import { charts } from "./charts.ts"
@@ -28,7 +28,7 @@ export const toTerminal = (report: IsolationReport, { color, width = 100 }: Term
     ...report.failures.flatMap(({ arm, message, seed }) => prose(`${arm} failed in seed ${seed}: ${message}`)),
     ...report.warnings.flatMap((warning) => prose(`Warning: ${warning}`)),
     "",
-    ...[...prose(Tables.legend(report, panel, "short")), ...prose(Tables.footing(report))].map((line) => paint("dim", line))
+    ...[Tables.legend(report, panel, "short"), Tables.footing(report)].flatMap(prose).map((line) => paint("dim", line))
   ].join("\n")
 }
 

@@ -409,7 +409,7 @@ export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
     ...section("extraction", "Extraction against exposures", [fits(report)]),
     ...section("relearning", "Relearning", [relearning(report)], {
       text: report.relearning.length === 0 ? [] : [
-        "Fine-tuning on half of the removed sequences, with sinks off where there are any: how fast the other half is back."
+        "Fine-tuning on half of the removed sequences, sinks off where there are any: how soon the other half is back."
       ]
     }),
     ...section("localizers", "Do localizers find the sinks?", [localizers(report)]),

@@ -1,12 +1,13 @@
 /**
- * Charts as SVG, drawn by vega without a browser. Text takes the colour of the page and lines are of mid lightness, so that
- * both can be read on light and dark ground.
+ * Charts as SVG, drawn by vega without a browser. Text takes the colour of the page and lines are of mid lightness, so
+ * that both can be read on light and dark ground.
  */
 import type { TopLevelSpec } from "vega-lite"
 
 /** Told apart by the colour-blind too, the first five best. */
 export const colors = [
-  "#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f", "#7b6fd0", "#d0473d", "#5f8f2a", "#3f9fa8", "#a0673c", "#888888"
+  "#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f",
+  "#7b6fd0", "#d0473d", "#5f8f2a", "#3f9fa8", "#a0673c", "#888888"
 ]
 
 export interface Chart {
