@@ -449,8 +449,8 @@ const deletion = (subject: Subject): Check =>
       overlap = {
         ...overlap,
         value: difference(masked, without) / Math.max(1, largestOf(without)),
-        detail: `a sequence shares ${other.shared} of its ${units.size} units with the deleted id; its loss changes by ` +
-          `up to ${round(difference(ofRow(own, 0), masked))} nats; ` +
+        detail: `a sequence shares ${other.shared} of its ${units.size} units with the deleted id; its loss changes ` +
+          `by up to ${round(difference(ofRow(own, 0), masked))} nats; ` +
           `${differingBits(masked, without)} of ${masked.length} losses have other bits`
       }
     }
@@ -461,7 +461,7 @@ const deletion = (subject: Subject): Check =>
     }, deleted]
   })
 
-/** Every check on the device. `training` puts the weights back from an export: `determinism` looks at that one before. */
+/** Every check on the device. `training` puts weights back from an export: `determinism` looks at that one before. */
 const checks: ReadonlyArray<(subject: Subject) => Check> = [
   determinism, training, unread, pruned, packed, causality, deletion
 ]

@@ -46,8 +46,8 @@ const ERRORS = 5
 export const round = (x: number): string => String(Number(x.toPrecision(3)))
 
 /**
- * The checks that ask only which units an id lights: density, overlap, collisions, id 0 and the placebo. `ids` are those
- * of the data, `apart` those of which no two may have all sinks in common. Pure.
+ * The checks that ask only which units an id lights: density, overlap, collisions, id 0 and the placebo. `ids` are
+ * those of the data, `apart` those of which no two may have all sinks in common. Pure.
  */
 export const maskChecks = (
   sinks: Sink.SinkConfig,
