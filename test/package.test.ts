@@ -242,7 +242,7 @@ describe("the package", () => {
       /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
       /^dist\/(src|pipelines)\/.+\.(js|d\.ts)$/,
       /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/,
-      /^dist\/pipelines\/pretrain\.schema\.json$/
+      /^dist\/pipelines\/(pretrain|isolation)\.schema\.json$/
     ]
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([])
     expect(
