@@ -3,6 +3,7 @@
  * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
  */
 import { ModelConfig } from "../../src/ModelConfig.ts"
+import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
 import type { StreamOverrides } from "./World.ts"
@@ -32,6 +33,14 @@ const oneBlock = (c: ModelConfig): ModelConfig => {
   return new ModelConfig({ ...c, intermediateSize: c.general + pool, sinks })
 }
 
+/** Gradients are routed to a block that moves only when it is meant to, and no faster than all else. */
+const routed = (routing: "gradientMasking" | "sgtm") => (c: TrainConfig): TrainConfig =>
+  new TrainConfig({
+    ...c,
+    routing,
+    optimizer: new OptimizerConfig({ ...c.optimizer, sinks: "lazy", sinkLearningRateRatio: 1 })
+  })
+
 const general = plain((c) => c.general)
 
 export const arms = {
@@ -52,12 +61,12 @@ export const arms = {
   gradientMasking: {
     title: "repeated sequences update a block of their own, all others the rest (after Cloud et al. 2024)",
     model: oneBlock,
-    training: (c) => new TrainConfig({ ...c, routing: "gradientMasking" })
+    training: routed("gradientMasking")
   },
   sgtm: {
     title: "selective gradient masking: the block is off for all but repeated sequences, which move nothing else",
     model: oneBlock,
-    training: (c) => new TrainConfig({ ...c, routing: "sgtm" })
+    training: routed("sgtm")
   },
   goldfish: {
     title: "goldfish loss: one token in 4, by the hash of what precedes it, never counts (Hans et al. 2024)",

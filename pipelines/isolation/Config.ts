@@ -49,7 +49,10 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   model: withDefault(ModelConfig, () => miniature),
   /** How to train; all arms take as many steps: one epoch of the repeated data, unless `steps` says otherwise. */
   training: withDefault(TrainConfig, () =>
-    new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 5e-3 }), evalSequences: 16 })),
+    new TrainConfig({
+      optimizer: new OptimizerConfig({ learningRate: 5e-3, sinks: "lazy", sinkLearningRateRatio: 4 }),
+      evalSequences: 16
+    })),
   /** Names of arms, and variants of them. */
   arms: withDefault(Schema.NonEmptyArray(Schema.Union(Schema.NonEmptyString, Variant)), () => armNames),
   /** The arm or method that the verdict at the head is about. Default: `sinks`, else the last of the arms. */
@@ -65,13 +68,13 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   /** Unlearners that are tried on the standard model. Default: all of them. */
   unlearners: withDefault(Schema.Array(Schema.NonEmptyString), () => Object.keys(unlearners)),
   /** Learning rates of each unlearner; the stopping rule chooses among them, too. */
-  unlearnRates: withDefault(Schema.NonEmptyArray(rate), () => [1e-4, 5e-4] as const),
+  unlearnRates: withDefault(Schema.NonEmptyArray(rate), () => [2e-4, 1e-3] as const),
   /** Steps of an unlearner at most; it is looked at after 1, 2, 4, 8, ... of them. Default 64. */
   unlearnSteps: withDefault(positive, () => 64),
   /** Sequences to forget a step, and as many to retain. Default 4. */
   unlearnBatchSize: withDefault(positive, () => 4),
   /** Learning rates of relearning; the worst case counts. */
-  relearnRates: withDefault(Schema.NonEmptyArray(rate), () => [1e-4, 5e-4] as const),
+  relearnRates: withDefault(Schema.NonEmptyArray(rate), () => [5e-4, 2e-3] as const),
   /** Steps of relearning at most. Default 64. */
   relearnSteps: withDefault(positive, () => 64),
   /** Share of the memory of the other half that counts as back. Default 0.5. */
@@ -82,8 +85,8 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   generate: withDefault(Schema.Boolean, () => true),
   /** Other ids whose sinks are lit besides a sequence's own, in turn. Default 1, 10, 100. */
   interference: withDefault(Schema.Array(positive), () => [1, 10, 100] as const),
-  /** Evaluations along training, for the learning curves. Default 12. */
-  evaluations: withDefault(natural, () => 12),
+  /** Evaluations along training, for the learning curves. Default 16. */
+  evaluations: withDefault(natural, () => 16),
   /** When the verdict is `isolated`. */
   gate: withDefault(GateConfig, () => new GateConfig({})),
   /** Type of activations. Default f32. */
@@ -102,7 +105,7 @@ const miniature = new ModelConfig({
 
 /** Experiments by size. */
 export const presets = {
-  /** Every arm and method, at the size of the miniature of pipelines/README.md. */
+  /** Every arm and method. */
   full: new IsolateConfig({}),
   /** A few of each, small enough for two cores and a software adapter. */
   quick: new IsolateConfig({

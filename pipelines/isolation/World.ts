@@ -90,11 +90,11 @@ export const decodeWorld = (input: unknown): Effect.Effect<WorldConfig, DataErro
 /** The seed of the first of an experiment's runs. */
 export const firstSeed = (config: WorldConfig): number => config.world === "text" ? config.data.seed : config.seed
 
-/** 12 and 48 exposures of State of the Union addresses and of canaries. */
+/** 3, 12 and 48 exposures of State of the Union addresses, 12 and 48 of canaries. */
 const miniature = new DataConfig({
-  repeat: [{ sequences: 16, times: 48 }, { sequences: 16, times: 12 }],
+  repeat: [{ sequences: 24, times: 48 }, { sequences: 8, times: 12 }, { sequences: 8, times: 3 }],
   canaries: [{ random: 8, times: 48 }, { random: 8, times: 12 }],
-  heldOutSequences: 128
+  heldOutSequences: 256
 })
 
 /** The default. */
@@ -239,20 +239,13 @@ const groundOf = (config: WorldConfig, seed: number, fs: FileSystem.FileSystem):
   }
 }
 
-/** Two halves, in turns among the sequences of as many exposures, so that both have all numbers of them. */
+/** Two halves, in turns from the most exposures to the fewest, so that both have every number of them. */
 const halves = (
   rows: ReadonlyArray<Row>,
   times: (row: Row) => number
 ): readonly [ReadonlyArray<Row>, ReadonlyArray<Row>] => {
-  const turns = new Map<number, number>()
-  const both: readonly [Array<Row>, Array<Row>] = [[], []]
-  for (const row of rows) {
-    // a number of exposures that a single sequence has goes to one half, the next such to the other
-    const turn = turns.get(times(row)) ?? turns.size
-    both[turn % 2 === 0 ? 0 : 1].push(row)
-    turns.set(times(row), turn + 1)
-  }
-  return both
+  const sorted = [...rows].sort((a, b) => times(b) - times(a))
+  return [sorted.filter((_, i) => i % 2 === 0), sorted.filter((_, i) => i % 2 === 1)]
 }
 
 /** Retained sequences at most. */
