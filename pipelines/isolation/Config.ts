@@ -50,7 +50,7 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   /** How to train; all arms take as many steps: one epoch of the repeated data, unless `steps` says otherwise. */
   training: withDefault(TrainConfig, () =>
     new TrainConfig({
-      optimizer: new OptimizerConfig({ learningRate: 5e-3, sinks: "lazy", sinkLearningRateRatio: 4 }),
+      optimizer: new OptimizerConfig({ learningRate: 7e-3, sinks: "lazy", sinkLearningRateRatio: 4 }),
       evalSequences: 16
     })),
   /** Names of arms, and variants of them. */

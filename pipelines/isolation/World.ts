@@ -92,8 +92,10 @@ export const firstSeed = (config: WorldConfig): number => config.world === "text
 
 /** 3, 12 and 48 exposures of State of the Union addresses, 12 and 48 of canaries. */
 const miniature = new DataConfig({
+  batchSize: 8,
   repeat: [{ sequences: 24, times: 48 }, { sequences: 8, times: 12 }, { sequences: 8, times: 3 }],
   canaries: [{ random: 8, times: 48 }, { random: 8, times: 12 }],
+  singleSequences: 1536,
   heldOutSequences: 256
 })
 
