@@ -97,6 +97,22 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
       }))
   }
 
+  it.scoped("of rows that are only read up to a token are those of the tokens from there on", () =>
+    Effect.gen(function*() {
+      const model = yield* Model.make(config)
+      const options = { batchSize: 2, seqLen, split: "sums", schemes: [] }
+      const rows = rowsOf([17, 5, 9])
+      const all = yield* recordRows(model, rows, own, options)
+      const from = [3, 4, 1]
+      const got = yield* recordRows(model, rows.map((row, s) => ({ ...row, scoredFrom: from[s]! })), own, options)
+      expect([...got.first]).toEqual(from)
+      expect([...got.start]).toEqual([0, 14, 15, 23])
+      const tail = (column: ArrayLike<number>) =>
+        from.flatMap((first, s) => Array.from(column).slice(all.start[s]! + first - 1, all.start[s + 1]))
+      for (const column of ["token", "rank"] as const) expect([...got[column]]).toEqual(tail(all[column]))
+      expectClose(got.logProb, tail(all.logProb), { name: "logProb", atol: 1e-6, rtol: 1e-6 })
+    }))
+
   it.scoped("tell the states of the sinks apart", () =>
     Effect.gen(function*() {
       const model = yield* Model.make(config)

@@ -25,6 +25,23 @@ describe("modular arithmetic", () => {
     expect(sequences.every(({ tokens }) => tokens.length === 4 && tokens[2] === 23)).toBe(true)
   })
 
+  it("scores answers alone, of documents, too", () => {
+    expect(sequences.every(({ scoredFrom }) => scoredFrom === 3)).toBe(true)
+    const documents = Synthetic.tokenDocuments(sequences)
+    expect([documents.documents, documents.scoredFrom?.(0), documents.scoredFrom?.(264)]).toEqual([265, 3, 3])
+    const others = Synthetic.tokenDocuments(Synthetic.twoDomains({ common: 2, rare: 1, heldOut: 0 }).sequences)
+    expect(others.scoredFrom?.(2)).toBe(1)
+  })
+
+  it("can be read as words, by a tokenizer that is kept as JSON", async () => {
+    const words = Synthetic.wordTokenizer([...Synthetic.numerals(23), "="])
+    expect(words.vocabSize).toBe(24)
+    expect(words.decode([3, 21, 23, 1])).toBe("3 21 = 1")
+    expect([...words.encode("3 21 = 1")]).toEqual([3, 21, 23, 1])
+    const again = await Effect.runPromise(Tokenizer.fromJSON(words.toJSON()))
+    for (const { tokens } of sequences.slice(0, 50)) expect(again.encode(words.decode(tokens))).toEqual(tokens)
+  })
+
   it("says the truth, but in corrupted answers, which are right by luck alone", () => {
     for (const { answer, split, tokens } of sequences) {
       expect(answer).toBe((tokens[0]! + tokens[1]!) % 23)
