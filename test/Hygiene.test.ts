@@ -2,7 +2,9 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { describe, expect, it as test } from "vitest"
-import { hygiene, type HygieneCheck, type HygieneInput, prunedTensors } from "../pipelines/isolation/Hygiene.ts"
+import {
+  differingBits, hygiene, type HygieneCheck, type HygieneInput, prunedTensors
+} from "../pipelines/isolation/Hygiene.ts"
 import { maskChecks } from "../pipelines/isolation/Masks.ts"
 import { theoryTable } from "../pipelines/isolation/TheoryTable.ts"
 import { batchOf } from "../src/data/Packing.ts"
@@ -36,6 +38,15 @@ const failed = (checks: ReadonlyArray<HygieneCheck>) => checks.filter(({ passed 
 const valueOf = (checks: ReadonlyArray<HygieneCheck>, name: string) =>
   checks.find((check) => check.name === name)!.value
 
+type Tensors = Effect.Effect.Success<ReturnType<typeof memorize>>
+
+/** Tensors whose bits are not the same: a comparison of them all would take minutes to print. */
+const changed = (a: Tensors, b: Tensors) => {
+  expect(Object.keys(a)).toEqual(Object.keys(b))
+  const data = (tensors: Tensors, name: string) => tensors[name]!.data as Float32Array
+  return Object.keys(a).filter((name) => differingBits(data(a, name), data(b, name)) > 0)
+}
+
 /** The checks on a model of which something is broken. */
 const broken = (breakIt: (model: ModelService) => Partial<ModelService>, overrides: Partial<HygieneInput> = {}) =>
   Effect.flatMap(Model, (model) =>
@@ -60,7 +71,7 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
             if (sinks === "lazy") expect(drift).toBe(0)
             else expect(drift).toBeGreaterThan(2e-3)
             for (const { bound, detail } of checks) expect(bound.length * detail.length).toBeGreaterThan(0)
-            expect(yield* (yield* Model).exportTensors).toEqual(weights)
+            expect(changed(yield* (yield* Model).exportTensors, weights)).toEqual([])
             expect(JSON.parse(JSON.stringify(checks))).toEqual(checks)
           }), { compute })
         }))
@@ -190,7 +201,7 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
             calls++ === 0 ? Effect.fail(new DataError({ detail: "no" }) as never) : model.importTensors(tensors)
         })))
         expect(Exit.isFailure(exit)).toBe(true)
-        expect(yield* (yield* Model).exportTensors).toEqual(weights)
+        expect(changed(yield* (yield* Model).exportTensors, weights)).toEqual([])
       }))))
 
   it.effect("of sinks that everyone lights finds nothing unlit or disjoint, says so, and fails on collisions", () =>
@@ -225,8 +236,8 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
       const batch = batchOf(repeated, seqLen)
       const logits = (mode: Sink.SinkMode) => Effect.flatMap(Model, (model) => model.logits(batch, mode))
       const off = yield* withModel(logits(Sink.off))
-      expect(yield* withWeights(plain, tensors, logits(Sink.own))).toEqual(off)
-      expect(yield* withModel(logits(Sink.own))).not.toEqual(off)
+      expect(differingBits(yield* withWeights(plain, tensors, logits(Sink.own)), off)).toBe(0)
+      expect(differingBits(yield* withModel(logits(Sink.own)), off)).toBeGreaterThan(off.length / 2)
     }))
 })
 
