@@ -314,6 +314,8 @@ describe("the published schema of a report", () => {
   it("is kept by a report, also by one with numbers that are not known", () => {
     const unknown = reportOf({ "neverRepeated own": { "natural.loss": 0.3 }, "standard own": { "natural.loss": 0.3 } })
     expect(unknown.subjects.some(({ recovery }) => Number.isNaN(recovery["natural.loss"]?.mean))).toBe(true)
+    const encoded = Schema.encodeSync(IsolationReport)(unknown)
+    expect(encoded.subjects.some(({ recovery }) => recovery["natural.loss"]?.mean === null)).toBe(true)
     for (const report of [base, bare, unknown]) {
       expect(check(written(report))).toEqual([])
       const read = Schema.decodeUnknownSync(IsolationReport)(written(report))

@@ -150,6 +150,7 @@ const tradeoffs: ReadonlyArray<Tradeoff> = [
   sweep("neverRepeated", "natural", [[0.1, 2.95]]),
   sweep("neverRepeated", "canary", [[0.1, 5.44]]),
   sweep("sinks", "natural", [[-0.049, 2.74]]),
+  sweep("sinks p=0.3", "natural", [[-0.04, 2.65]]),
   sweep("sinks", "canary", [[-0.049, 5.1]])
 ]
 
