@@ -267,7 +267,7 @@ describe("where a sweep stops", () => {
   const point = (seen: number, validation: number, learningRate?: number) => ({
     setting: "",
     ...(learningRate === undefined ? {} : { learningRate }),
-    losses: { seen, validation, scored: NaN === seen ? NaN : seen }
+    losses: { seen, validation, scored: seen }
   })
   const oracle = { seen: 3 }
   it("is the first point at which the seen half is unknown, of several rates the cheapest one", () => {

@@ -4,11 +4,11 @@
  * sequences is no better known than to the oracle; of several learning rates that get there, the one that costs least on
  * the validation sequences; where none gets there, the point that forgets most.
  */
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import { batchOf, type Row } from "../../src/data/DataStream.ts"
-import type { CheckpointError, DataError, DeviceError, KernelError } from "../../src/Errors.ts"
-import type { Device } from "../../src/gpu/Device.ts"
+import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import { IGNORE } from "../../src/Batch.ts"
 import { type LocalizerName, localizers, topFraction, withoutNeurons } from "../../src/localizers/index.ts"
 import { Model } from "../../src/Model.ts"
@@ -29,12 +29,6 @@ export interface SweepPoint {
   readonly step?: number
   readonly learningRate?: number
   readonly losses: SplitLosses
-}
-
-export interface Sweep {
-  readonly points: ReadonlyArray<SweepPoint>
-  /** The point that the rule chose. */
-  readonly chosen: number
 }
 
 const ROWS = 16
@@ -96,7 +90,9 @@ export const choose = (points: ReadonlyArray<SweepPoint>, oracle: SplitLosses, f
 /** Tensors of the model at a point of a sweep. */
 export type AtPoint = Readonly<Record<string, HostTensor>>
 
-type Failure = DataError | DeviceError | KernelError | CheckpointError
+/** With the seconds it took: kept with it, so that a resumed run tells them, too. */
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Effect.timed(effect), ([duration, value]) => ({ value, seconds: Duration.toSeconds(duration) }))
 
 const promptOf = ({ world }: Laboratory) => Math.max(1, Math.floor(world.seqLen / 4))
 
@@ -112,9 +108,9 @@ const scoresOf = (lab: Laboratory, standard: TrainedModel, tensors: AtPoint, nam
       standard.config,
       tensors,
       "f32",
-      Effect.map(localizers[name].localize(rows, options), (scores) => scores.map((layer) => [...layer]))
+      timed(Effect.map(localizers[name].localize(rows, options), (scores) => scores.map((layer) => [...layer])))
     )
-  ).pipe(Effect.map((scores) => scores.map((layer) => Float32Array.from(layer))))
+  ).pipe(Effect.map(({ seconds, value }) => ({ seconds, scores: value.map((layer) => Float32Array.from(layer)) })))
 }
 
 /** Drops more and more of the neurons that a localizer ranks highest. */
@@ -127,7 +123,7 @@ export const sweepLocalizer = (
   panel: Panel
 ) =>
   Effect.gen(function*() {
-    const scores = yield* scoresOf(lab, standard, tensors, name, panel)
+    const { scores, seconds } = yield* scoresOf(lab, standard, tensors, name, panel)
     const { fractions } = lab.config
     const points = yield* lab.store.once(
       "sweeps",
@@ -144,7 +140,7 @@ export const sweepLocalizer = (
     )
     const chosen = choose(points, oracle, panel === "canary" ? "canarySeen" : "seen")
     const at = withoutNeurons(tensors, topFraction(scores, points[chosen]!.fraction!))
-    return { points, chosen, at }
+    return { points, chosen, at, seconds }
   })
 
 /** The steps after which an unlearner is looked at. */
@@ -193,19 +189,20 @@ export const sweepUnlearner = (
 ) =>
   Effect.gen(function*() {
     const { unlearnBatchSize, unlearnRates, unlearnSteps } = lab.config
-    const points = (yield* Effect.forEach(unlearnRates, (learningRate) =>
+    const swept = yield* Effect.forEach(unlearnRates, (learningRate) =>
       lab.store.once(
         "sweeps",
         { model: standard.key, name, learningRate, unlearnBatchSize, unlearnSteps, seed: lab.seed },
-        withModel(standard.config, tensors, "f32", Effect.gen(function*() {
+        withModel(standard.config, tensors, "f32", timed(Effect.gen(function*() {
           const points: Array<SweepPoint> = []
           yield* unlearn(lab, name, learningRate, unlearnSteps, (step) =>
             Effect.map(lossesOf(watched(lab), lab.world.seqLen, own), (losses) => {
               points.push({ setting: `step ${step} at ${learningRate}`, step, learningRate, losses })
             }), lookedAt(unlearnSteps))
           return points
-        }))
-      ))).flat()
+        })))
+      ))
+    const points = swept.flatMap(({ value }) => value)
     const chosen = choose(points, oracle, "seen")
     const { learningRate, step } = points[chosen]!
     // the same steps again, which are the same bit for bit
@@ -213,8 +210,5 @@ export const sweepUnlearner = (
       yield* unlearn(lab, name, learningRate!, step!, () => Effect.void, new Set())
       return yield* (yield* Model).exportTensors
     }))
-    return { points, chosen, at }
+    return { points, chosen, at, seconds: swept.reduce((sum, { seconds }) => sum + seconds, 0) }
   })
-
-export type PostHoc = Sweep & { readonly at: AtPoint }
-export type PostHocEffect = Effect.Effect<PostHoc, Failure, Device>

@@ -240,25 +240,21 @@ export const investigate = (
       for (const name of config.localizers as ReadonlyArray<LocalizerName>) {
         for (const panel of panels) {
           yield* lab.stage(`seed ${seed}: ${name} on ${panel} sequences`)
-          const began = performance.now()
           const swept = yield* attempt(name, sweepLocalizer(lab, model, standard.tensors, target, name, panel))
           if (Option.isNone(swept)) break
-          const { at, chosen, points } = swept.value
+          const { at, chosen, points, seconds } = swept.value
           trade(name, panel, points, chosen)
-          if (panel === "natural") {
-            add(name, "localizer", points[chosen]!.setting, at, (performance.now() - began) / 1000, 0)
-          }
+          if (panel === "natural") add(name, "localizer", points[chosen]!.setting, at, seconds, 0)
         }
       }
       for (const name of config.unlearners as ReadonlyArray<UnlearnerName>) {
         yield* lab.stage(`seed ${seed}: ${name}`)
-        const began = performance.now()
         const swept = yield* attempt(name, sweepUnlearner(lab, model, standard.tensors, target, name))
         if (Option.isNone(swept)) continue
-        const { at, chosen, points } = swept.value
+        const { at, chosen, points, seconds } = swept.value
         for (const panel of panels) trade(name, panel, points, chosen)
         const tokens = (points[chosen]!.step ?? 0) * 2 * config.unlearnBatchSize * seqLen
-        add(name, "unlearner", points[chosen]!.setting, at, (performance.now() - began) / 1000, tokens)
+        add(name, "unlearner", points[chosen]!.setting, at, seconds, tokens)
       }
       // every other arm is a point on the same plane
       for (const one of examined.filter(({ kind, name }) => kind === "trained" && name !== STANDARD)) {

@@ -241,7 +241,8 @@ const costsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<ArmCost> =>
   across(seeds, ({ costs }) => costs, ({ name }) => name).map(({ all, first: { seconds: _, ...first } }) => ({
     ...first,
     seconds: estimate(all.map((one) => one?.seconds)),
-    tokensPerSecond: estimate(all.map((one) => (one === undefined ? undefined : one.tokens / one.seconds)))
+    // a sweep takes time for more than what it trains on
+    tokensPerSecond: estimate(all.map((one) => (one?.kind === "trained" ? one.tokens / one.seconds : undefined)))
   }))
 
 /** The parts of the report that seeds make. */
