@@ -116,6 +116,12 @@ describe("what a report tells in full", () => {
     expect(markdown).toMatch(/^\| standard \|.*\| 7,901 ± 12 \|$/m)
   })
 
+  it("gives no speed to what was not trained", () => {
+    const still = { tokens: 0, tokensPerSecond: estimate([0, 0, 0]) }
+    const arms = base.arms.map((arm) => arm.kind === "localizer" ? { ...arm, ...still } : arm)
+    expect(toMarkdown({ ...base, arms })).toMatch(/^\| integratedGradients \| 3\.250 .* \| - \|$/m)
+  })
+
   it("leaves columns out that nothing is known of", () => {
     const metrics = base.metrics.filter(({ name }) => !name.startsWith("np@"))
     expect(toMarkdown({ ...base, metrics })).not.toContain("| np@16")

@@ -138,7 +138,8 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
     },
     {
       head: "tokens/s",
-      of: ({ arm }) => plusMinus(report.arms.find(({ name }) => name === arm)?.tokensPerSecond, count)
+      of: ({ arm }) =>
+        plusMinus(report.arms.find(({ name, tokens }) => name === arm && tokens > 0)?.tokensPerSecond, count)
     }
   ]
 }
@@ -390,7 +391,6 @@ export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
     return there.length === 0 && text.length === 0 ? [] : [{ key, title, tables: there, text, folded }]
   }
   const panels = panelsOf(report)
-  const [tokens, unsteady] = [report.data.trainedTokens, report.failures.length > 0]
   return [
     ...section("main", "All arms", panels.map((panel) => mainTable(report, panel)), {
       text: [legend(report, firstPanel(report))]
@@ -400,9 +400,9 @@ export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
       prose: true,
       head: ["", "seed", "why"],
       rows: report.failures.map(({ arm, message, seed }) => [arm, String(seed), message])
-    }], unsteady ? { text: ["Numbers of these arms are of the other seeds."] } : {}),
+    }], report.failures.length > 0 ? { text: ["Numbers of these arms are of the other seeds."] } : {}),
     ...section("verdicts", "Verdicts", [...gate(report), verdicts(report)]),
-    ...section("curves", `Learning curves, over ${count(tokens)} tokens`, [curves(report)]),
+    ...section("curves", `Learning curves, over ${count(report.data.trainedTokens)} tokens`, [curves(report)]),
     ...section("tradeoffs", "Forgetting against degradation", tradeoffs(report)),
     ...section("ladder", "States of the sinks", [...ladder(report), ...interference(report)]),
     ...section("hygiene", "Hygiene", [hygiene(report)]),
