@@ -372,7 +372,7 @@ describe("targets that do not count", () => {
     ["of both", { goldfish: { k: 3, window: 4 }, scoredExposures: "first" }]
   ]
   for (const packing of ["row", "documents"] as const) {
-    it.each(masks)(`%s change nothing but targets, and are not counted as scored (packing ${packing})`, async (_, mask) => {
+    it.each(masks)(`%s change targets alone, and are not counted as scored (packing ${packing})`, async (_, mask) => {
       const shared = { packing, seqLen: 48, repeats: 6, canaries: [{ random: 2, times: 3, length: 30 }] }
       const [plain, masked] = [build(shared), build({ ...shared, ...mask })]
       const [before, after] = [await epoch(plain), await epoch(masked)]
@@ -391,7 +391,8 @@ describe("targets that do not count", () => {
       for (const name of ["repeated", "singles", "heldOut", "canaries"] as const) {
         expect(masked.split(name)).toEqual(plain.split(name))
       }
-      expect(await take(masked, 3, { epoch: 1, batch: 2 })).toEqual((await take(masked, 20, { epoch: 1, batch: 0 })).slice(2, 5))
+      const later = await take(masked, 5, { epoch: 1, batch: 0 })
+      expect(await take(masked, 3, { epoch: 1, batch: 2 })).toEqual(later.slice(2))
     })
   }
 
@@ -402,7 +403,7 @@ describe("targets that do not count", () => {
     expect(after.map(({ targets }) => targets)).toEqual(before.map((batch) => goldfishTargets(batch, goldfish)))
     const [id] = plain.split("repeated").map(({ id }) => id)
     const exposures = after.flatMap(({ ids, seqLen, targets }) =>
-      [...Array(3).keys()].flatMap((r) => ids[r * seqLen] === id ? [targets.slice(r * seqLen, (r + 1) * seqLen).join()] : [])
+      [0, 1, 2].map((r) => r * seqLen).filter((at) => ids[at] === id).map((at) => targets.slice(at, at + seqLen).join())
     )
     expect(exposures).toHaveLength(5)
     expect(new Set(exposures).size).toBe(1)
@@ -421,7 +422,7 @@ describe("targets that do not count", () => {
   }
   const canaries = [{ random: 2, times: 3 }]
 
-  it("of repetitions leave one whole exposure of each repeated sequence and canary in the first epoch, none later", async () => {
+  it("of repetitions leave one whole exposure of each sequence and canary in the first epoch, none later", async () => {
     for (const arm of ["repeats", "deduplicated"] as const) {
       const service = build({ scoredExposures: "first", arm, canaries })
       const [first, second] = [scoredOf(await epoch(service)), scoredOf(await epoch(service, 1))]

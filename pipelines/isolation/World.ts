@@ -29,7 +29,7 @@ const fraction = Schema.Number.pipe(Schema.between(0, 1))
 export const TextWorld = Schema.Struct({
   world: Schema.Literal("text"),
   /**
-   * The text, what of it is repeated, and the canaries: its `random` entries are scored, `text` entries only trained on.
+   * The text, what of it is repeated, and the canaries: `random` entries are scored, `text` entries only trained on.
    * `seed` is the first of the experiment's seeds, and `arm` is said by its arms.
    */
   data: withDefault(DataConfig, () => miniature)
@@ -59,8 +59,8 @@ export const TwoDomainsWorld = Schema.Struct({
 })
 
 /**
- * Modular addition with corrupted answers: Synthetic.modular. The repeated sequences, which only memory can tell, are the
- * corrupted sums; retained are the right ones. Only answers are scored.
+ * Modular addition with corrupted answers: Synthetic.modular. The repeated sequences, which only memory can tell, are
+ * the corrupted sums; retained are the right ones. Only answers are scored.
  */
 export const ModularWorld = Schema.Struct({
   world: Schema.Literal("modular"),
@@ -256,10 +256,10 @@ const RETAINED = 512
 const refuse = (detail: string) => new DataError({ detail })
 
 /**
- * The data of one seed; the seed decides all that is drawn. Of two sequences that share an id or are near-duplicates (one
- * has .8 of the other's 13-grams of tokens) one is in no split: the later one of the repeated, else the retained or
- * held-out one. Of a configuration of all documents, held-out sequences are compared with the repeated ones and with the
- * sample of 512 others.
+ * The data of one seed; the seed decides all that is drawn. Of two sequences that share an id or are near-duplicates
+ * (one has .8 of the other's 13-grams of tokens) one is in no split: the later one of the repeated, else the retained
+ * or held-out one. Of a configuration of all documents, held-out sequences are compared with the repeated ones and with
+ * the sample of 512 others.
  *
  * Fails with a DataError, before anything trains, where nothing is repeated, fewer than 2 repeated or 4 held-out
  * sequences are left, or a single canary.
@@ -288,7 +288,8 @@ export const makeWorld = (
         "the data repeats nothing, so there is no memory to isolate: " +
           (config.world === "text"
             ? "set repeatedSequences and repeats, or repeat, to sequences of several exposures"
-            : `raise repeats (${config.repeats})` + (config.world === "modular" ? ` or corrupted (${config.corrupted})` : ""))
+            : `raise repeats (${config.repeats})`) +
+          (config.world === "modular" ? ` or corrupted (${config.corrupted})` : "")
       )
     }
     const allCanaries = data.split("canaries")
@@ -331,16 +332,16 @@ export const makeWorld = (
     const few = (what: string, kept: number, all: number, advice: string) =>
       refuse(`${kept} of ${all} ${what} can be scored, those that share no id and no text with others; ${advice}`)
     if (scored.length === 0) {
-      return yield* few("repeated sequences", seen.length, repeated.length, "2 are needed, one half to remove and the " +
-        "other to judge by: repeat more sequences")
+      return yield* few("repeated sequences", seen.length, repeated.length, "2 are needed, one half to remove and " +
+        "the other to judge by: repeat more sequences")
     }
     if (heldOutRows.length < 4) {
       return yield* few("held-out sequences", heldOutRows.length, ground.heldOut(data).length, "4 are needed, 2 to " +
         "choose by and 2 to report: hold out more")
     }
     if (randomCanaries.length > 0 && canaryScored.length === 0) {
-      return yield* few("random canaries", canarySeen.length, randomCanaries.length, "2 are needed, or none: set random " +
-        "to 2 or more, and leave id out")
+      return yield* few("random canaries", canarySeen.length, randomCanaries.length, "2 are needed, or none: set " +
+        "random to 2 or more, and leave id out")
     }
     const canaryOthers = randomCanaries.length === 0 ? [] : heldOut.map((_, i): Row => {
       const draw = random(seed, "canaryOthers", i)

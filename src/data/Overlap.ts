@@ -1,6 +1,6 @@
 /**
- * Sequences that say the same: a near-duplicate of a sequence is one that has most of its 13-grams of tokens. Exact, and
- * made for thousands of sequences; NearDuplicates.ts estimates among millions of texts. Pure but for `checkDisjoint`.
+ * Sequences that say the same: a near-duplicate of a sequence is one that has most of its 13-grams of tokens. Exact,
+ * and made for thousands of sequences; NearDuplicates.ts estimates among millions of texts.
  */
 import * as Effect from "effect/Effect"
 import { DataError } from "../Errors.ts"
@@ -86,8 +86,8 @@ export const checkDisjoint = (
     for (const row of scored) {
       const leaked = (trained: Row, how: string) =>
         new DataError({
-          detail: `sequence ${sequenceName(row)} is scored, but ${how} ${sequenceName(trained)}, which is trained on. ` +
-            "Leave one of the two out"
+          detail: `sequence ${sequenceName(row)} is scored, but ${how} ${sequenceName(trained)}, which is trained ` +
+            "on. Leave one of the two out"
         })
       const same = byId.get(row.id)
       if (same !== undefined) return leaked(same, `has id ${row.id} of`)

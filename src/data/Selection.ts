@@ -229,8 +229,8 @@ const repeatGroups = (
     }
     const own = order.filter((d) => taken[d] === 0 && (place < 0 || corpus.source(d) === place))
     if (own.length < count) {
-      return `repeat asks for ${count} documents of source ${JSON.stringify(source)}, but only ${own.length} of it are ` +
-        "trained on and have no copy. Ask for fewer, or give more data"
+      return `repeat asks for ${count} documents of source ${JSON.stringify(source)}, but only ${own.length} of it ` +
+        "are trained on and have no copy. Ask for fewer, or give more data"
     }
     documentsOf[g] = own.subarray(0, count)
     for (const d of documentsOf[g]) taken[d] = 1

@@ -207,7 +207,8 @@ export const canaries = (
 // Use
 
 /** Sequences that are seen equally often and scored alike are one source; its name. */
-export const sourceOf = ({ repeats, split }: Pick<SyntheticSequence, "repeats" | "split">): string => `${split} x${repeats}`
+export const sourceOf = ({ repeats, split }: Pick<SyntheticSequence, "repeats" | "split">): string =>
+  `${split} x${repeats}`
 
 const trained = (sequences: ReadonlyArray<SyntheticSequence>): ReadonlyArray<SyntheticSequence> =>
   sequences.filter(({ repeats }) => repeats > 0)
