@@ -18,15 +18,15 @@ import type { ProgressEvent } from "../src/Progress.ts"
 import { claimFolder, type FolderOptions, writeJson } from "./folder.ts"
 import { ORACLE, STANDARD } from "./isolation/Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
-import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
+import { IsolateConfig, modelOf, type Plan, planOf } from "./isolation/Config.ts"
 import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
-import { type IsolateError, type Laboratory, modelOf } from "./isolation/Models.ts"
+import { type IsolateError, type Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
 import { investigate } from "./isolation/Seed.ts"
 import { fileStore, memoryStore, type Store } from "./isolation/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
-import { firstSeed, makeWorld, type StreamOverrides, type World, WorldConfig } from "./isolation/World.ts"
+import { checkDisjoint, firstSeed, makeWorld, type StreamOverrides, type World, WorldConfig } from "./isolation/World.ts"
 
 export { IsolateConfig }
 export { IsolationReport }
@@ -122,6 +122,12 @@ export const run = (
 
     // the data of every seed, which may not do, before anything is claimed or trained
     const worlds = yield* Effect.forEach(seeds, (seed) => makeWorld(config.world, seed))
+    yield* Effect.forEach(worlds, ({ splits: { heldOut, retained, scored, seen, validation } }) =>
+      // what relearning and unlearners train on must not be what they are scored by
+      Effect.zipRight(
+        checkDisjoint(seen, [...scored, ...validation, ...heldOut]),
+        checkDisjoint(retained, [...seen, ...scored, ...validation, ...heldOut])
+      ), { discard: true })
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "isolate",
       schema: IsolateConfig,

@@ -6,7 +6,6 @@ import {
   differingBits, hygiene, type HygieneCheck, type HygieneInput, prunedTensors
 } from "../pipelines/isolation/Hygiene.ts"
 import { maskChecks } from "../pipelines/isolation/Masks.ts"
-import { theoryTable } from "../pipelines/isolation/TheoryTable.ts"
 import { batchOf } from "../src/data/Packing.ts"
 import { DataError } from "../src/Errors.ts"
 import { Model, type ModelService } from "../src/Model.ts"
@@ -283,18 +282,5 @@ describe("checks of masks", () => {
     expect(value).toBe(counts.reduce((sum, n) => sum + (n * (n - 1)) / 2, 0))
     // 190 pairs over 4
     expect(detail).toContain("gives 47.5 by chance")
-  })
-})
-
-describe("the table of theorems", () => {
-  test("holds with every margin at rounding or above, and fails without its assumptions", () => {
-    const rows = theoryTable(2)
-    expect(rows.map(({ theorem }) => theorem)).toEqual(["entanglement", "co-adaptation", "forgetting", "accumulation"])
-    for (const { brokenFails, holds, margin, note, steps } of rows) {
-      expect([holds, brokenFails]).toEqual([true, true])
-      expect(margin).toBeGreaterThan(-1e-9)
-      expect(steps).toBeGreaterThan(100)
-      expect(note).toMatch(/^closest: ".+"; without its assumption fails ".+" at step \d+/)
-    }
   })
 })

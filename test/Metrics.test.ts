@@ -41,7 +41,7 @@ describe("loss", () => {
   })
 
   it("is compared before and after removal with the paper's signs", () => {
-    // papers.md 1.5: repeated loss 0.03 standard, 1.83 with sinks off, 2.98 never repeated
+    // the paper's figure 4: repeated loss 0.03 standard, 1.83 with sinks off, 2.98 never repeated
     expect(Metrics.recovery(1.83, { oracle: 2.98, standard: 0.03 })).toBeCloseTo(1.15 / 2.95, 12)
     expect(Metrics.recovery(2.98, { oracle: 2.98, standard: 0.03 })).toBeCloseTo(0, 14)
     expect(Metrics.recovery(0.03, { oracle: 2.98, standard: 0.03 })).toBe(1)

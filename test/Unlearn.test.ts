@@ -81,7 +81,7 @@ interface Sequence {
   readonly length: number
 }
 
-/** Forget terms as methods.md writes them: the derivative by the loss of each token of a sequence. */
+/** Forget terms as their papers write them: the derivative by the loss of each token of a sequence. */
 const derivatives: ReadonlyArray<
   readonly [
     name: UnlearnerName,

@@ -86,6 +86,14 @@ const withEvents = async (c: unknown, options: Partial<Isolation.IsolateOptions>
 const timeless = (report: Isolation.IsolationReport) =>
   JSON.parse(Isolation.toJson({ ...report, seconds: 0, arms: [] }))
 
+/** Where a store keeps the model of an arm, of any seed. */
+const folderOf = (arm: string, of = store): string => {
+  const models = join(of, "models")
+  const name = readdirSync(models).find((file) =>
+    file.endsWith(".json") && JSON.parse(readFileSync(join(models, file), "utf8")).value.name === arm)!
+  return join(models, name.replace(/\.json$/, ""))
+}
+
 describe("the experiment", () => {
   it("says isolated, hidden, and not isolated where that is so, and trains no model twice", async () => {
     const first = await withEvents(config({ subject: "standard" }))
@@ -165,13 +173,21 @@ describe("the experiment", () => {
   })
 
   it("reports an arm that fails, and does not let it take the others with it", async () => {
-    const arms = ["standard", "neverRepeated", "sinks", { arm: "sinks", name: "too long", general: 4, hiddenSize: 8 }]
-    // a width that its heads do not divide
-    const { report } = await withEvents(config({ arms, unlearners: [], relearnSteps: 2 })).catch((error: unknown) => {
-      throw error
-    })
-    expect(report.failures.map(({ arm }) => arm)).toContain("too long")
-    expect(report.subjects.map(({ arm }) => arm)).toContain("sinks")
+    const damaged = join(root, "damaged-store")
+    cpSync(store, damaged, { recursive: true })
+    const folder = folderOf("sinks", damaged)
+    rmSync(`${folder}.json`)
+    const step = readdirSync(folder).find((name) => name.startsWith("step-"))!
+    writeFileSync(join(folder, step, "model.safetensors"), "nothing")
+    const { report, trained } = await withEvents(config({ subject: "standard" }), { store: damaged })
+    expect(trained).toEqual([])
+    expect(report.failures).toHaveLength(1)
+    expect(report.failures[0]).toMatchObject({ arm: "sinks" })
+    expect(report.failures[0]!.message).toContain("model.safetensors")
+    // the other seed's is there
+    const off = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!
+    expect(off.metrics["natural.loss"]!.values.filter((value) => value === null)).toHaveLength(1)
+    expect(report.subjects.find(({ arm }) => arm === "standard")!.metrics["natural.loss"]!.values).not.toContain(null)
   })
 })
 
@@ -185,6 +201,8 @@ describe("a configuration", () => {
     expect(await problem(config({ arms: ["standard", "sinks"] }))).toContain("neverRepeated is missing")
     expect(await problem(config({ arms: ["standard", "neverRepeated", "standard"] }))).toContain("named twice")
     expect(await problem({ armz: ["standard"] })).toContain("Did you mean arms?")
+    const arms = ["standard", "neverRepeated", { arm: "sinks", name: "thin", hiddenSize: 30 }]
+    expect(await problem(config({ arms }))).toMatch(/arms: thin: .*hiddenSize/)
   })
   it("asks for two seeds where intervals are asked for", async () => {
     expect(await problem(config({ seeds: 1 }))).toContain("an interval needs at least 2")
@@ -192,7 +210,9 @@ describe("a configuration", () => {
     expect(plan.arms).toHaveLength(3)
   })
   it("whose data repeats nothing is refused", async () => {
-    const data = new DataConfig({ data: join(root, "text.txt"), tokenizer: "bytes", seqLen: 16, repeatedSequences: 0, singleSequences: 32 })
+    const data = new DataConfig({
+      data: join(root, "text.txt"), tokenizer: "bytes", seqLen: 16, repeatedSequences: 0, singleSequences: 32, heldOutSequences: 8
+    })
     const error = await Effect.runPromise(Effect.flip(run(config({ world: { world: "text", data } }))))
     expect(error.message).toContain("repeats nothing")
   })
@@ -313,12 +333,6 @@ describe("a summary over seeds", () => {
 })
 
 describe("two checkpoints", () => {
-  const folderOf = (arm: string) => {
-    const models = join(store, "models")
-    const name = readdirSync(models).find((file) =>
-      file.endsWith(".json") && JSON.parse(readFileSync(join(models, file), "utf8")).value.name === arm)!
-    return join(models, name.replace(/\.json$/, ""))
-  }
   const compared = (one: string, other: string) =>
     compare(one, other, { device: NodeDevice.layer() }).pipe(Effect.provide(NodeContext.layer))
   it("are compared on what the first was trained on, in every state of its sinks", async () => {

@@ -1,5 +1,5 @@
 /**
- * The claims of the papers (papers.md 6), each tested on a report. Pure.
+ * The claims of the two papers, each tested on a report. Pure.
  *
  * A comparison is decided where intervals do not overlap, a bound where the whole interval keeps or breaks it; all else
  * is not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a
@@ -23,7 +23,7 @@ interface ClaimTest {
   readonly test: (report: Report) => Outcome
 }
 
-/** Arms as papers.md names them. */
+/** Names of arms. */
 const STANDARD = "standard"
 const ORACLE = "neverRepeated"
 const SINKS = "sinks"
@@ -436,7 +436,8 @@ const claims: ReadonlyArray<ClaimTest> = [
       })
       if (sinks === undefined || others.length === 0) return untested(`arm ${SINKS} and gradientAscent or npo`)
       return {
-        result: all(...others.map(({ cost }) => is("higher", cost, sinks))),
+        // above what sinks cost is not enough: sinks may cost less than nothing
+        result: all(...others.flatMap(({ cost }) => [is("higher", cost, sinks), isAtLeast(cost, 0)])),
         evidence: `shared: held-out text, not facts; its loss above standard: ${
           list([SINKS, sinks], ...others.map(({ cost, name }) => [name, cost] as const))
         }`
@@ -547,6 +548,6 @@ const claims: ReadonlyArray<ClaimTest> = [
   }
 ]
 
-/** Each claim of papers.md 6 as it went in this report, in their order. */
+/** Each claim as it went in this report, in order of their numbers. */
 export const claimsOf = (report: Report): ReadonlyArray<Claim> =>
   claims.map(({ claim, number, test }) => ({ number, claim, ...test(report) }))

@@ -12,7 +12,7 @@ import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
 import { unlearners } from "../../src/unlearners/index.ts"
-import { type ArmName, armNames, ORACLE, STANDARD } from "./Arms.ts"
+import { type Arm, type ArmName, armNames, arms as table, ORACLE, STANDARD } from "./Arms.ts"
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
@@ -147,6 +147,24 @@ export interface NamedArm extends Omit<Variant, "arm"> {
   readonly arm: ArmName
 }
 
+/** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
+export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hiddenSize, sinks }: NamedArm): ModelConfig => {
+  const grown = (hiddenSize ?? base.hiddenSize) / base.hiddenSize
+  const wide = Math.round((general ?? base.general * grown) / 4) * 4
+  const pool = sinks ?? base.sinks!
+  const config = new ModelConfig({
+    ...base,
+    vocabSize,
+    ...(hiddenSize === undefined
+      ? {}
+      : { hiddenSize, numAttentionHeads: Math.max(1, Math.round(base.numAttentionHeads * grown)) }),
+    intermediateSize: wide + pool.pool,
+    sinks: pool
+  })
+  const of: Arm = table[arm]
+  return of.model?.(config) ?? config
+}
+
 /** A configuration whose names are all known. */
 export interface Plan {
   readonly config: IsolateConfig
@@ -162,6 +180,18 @@ const unknown = (what: string, name: string, known: ReadonlyArray<string>): stri
 }
 
 const twice = (names: ReadonlyArray<string>) => names.find((name, i) => names.indexOf(name) !== i)
+
+/** What is wrong with the shape of an arm's model. */
+const shapeProblem = (config: IsolateConfig, arm: Variant): string | undefined => {
+  if (config.model.sinks === undefined || !(armNames as ReadonlyArray<string>).includes(arm.arm)) return undefined
+  try {
+    modelOf(config.model, config.model.vocabSize, arm as NamedArm)
+    return undefined
+  } catch (error) {
+    // of a tree of refinements the last line says it
+    return `arms: ${arm.name}: ${String((error as Error).message).split("\n").at(-1)!.replace(/^[\s│├└─]+/, "")}`
+  }
+}
 
 /** Decodes a configuration and checks what its fields ask of each other. Fails with one DataError, before any training. */
 export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
@@ -184,7 +214,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       config.model.sinks === undefined
         ? "model.sinks is missing: an isolation experiment is about a model with sinks"
         : config.model.sinks.problem,
-      ...arms.map(({ name, sinks }) => sinks?.problem === undefined ? undefined : `arms: ${name}: ${sinks.problem}`),
+      ...arms.map((arm) => shapeProblem(config, arm)),
       ...[STANDARD, ORACLE].map((name) =>
         names.includes(name) ? undefined : `arms: ${name} is missing: recovery is measured between ` +
           `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`)

@@ -1,6 +1,6 @@
 /**
- * Whether an implementation of sinks keeps the promises that isolation rests on: pass or fail, on a trained model
- * (methods.md 4.3, T3). Each check is a function and a line in the table; bits are compared as bits.
+ * Whether an implementation of sinks keeps the promises that isolation rests on: pass or fail, on a trained model.
+ * Each check is a function and a line in the table; bits are compared as bits.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"

@@ -1,6 +1,6 @@
 /**
- * Which units ids light: the checks of hygiene that need no device (methods.md 4.3, T3; papers.md 3.1 for what the
- * reference code's hash gets wrong). Pure.
+ * Which units ids light: the checks of hygiene that need no device, among them what the reference code's hash gets wrong.
+ * Pure.
  */
 import { logGamma, mean } from "../../src/measures/Statistics.ts"
 import * as Sink from "../../src/Sink.ts"

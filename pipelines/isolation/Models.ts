@@ -24,8 +24,8 @@ import { TrainConfig, type TrainError, Trainer } from "../../src/Trainer.ts"
 import type { TrainEvent } from "../../src/TrainEvent.ts"
 import type { Curve } from "../Report.ts"
 import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
-import { arms } from "./Arms.ts"
-import type { IsolateConfig, NamedArm } from "./Config.ts"
+import { type Arm, arms } from "./Arms.ts"
+import { type IsolateConfig, modelOf, type NamedArm } from "./Config.ts"
 import type { MaskState } from "./Report.ts"
 import type { Store } from "./Store.ts"
 import type { StreamOverrides, World } from "./World.ts"
@@ -72,22 +72,6 @@ export interface TrainedModel {
   readonly tensors: Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, Files>
 }
 
-/** The model of an arm, or of a variant of it. */
-export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hiddenSize, sinks }: NamedArm): ModelConfig => {
-  const grown = (hiddenSize ?? base.hiddenSize) / base.hiddenSize
-  const wide = Math.round((general ?? base.general * grown) / 4) * 4
-  const pool = sinks ?? base.sinks!
-  const config = new ModelConfig({
-    ...base,
-    vocabSize,
-    ...(hiddenSize === undefined ? {} : { hiddenSize, numAttentionHeads: Math.max(1, Math.round(base.numAttentionHeads * grown)) }),
-    intermediateSize: wide + pool.pool,
-    sinks: pool
-  })
-  const of = arms[arm] as { readonly model?: (c: ModelConfig) => ModelConfig }
-  return of.model?.(config) ?? config
-}
-
 /** Trains an arm, or finds it trained. */
 export const trainOnce = (
   lab: Laboratory,
@@ -96,10 +80,7 @@ export const trainOnce = (
 ): Effect.Effect<TrainedModel, IsolateError, Device | Files> =>
   Effect.gen(function*() {
     const { config, seed, store, world } = lab
-    const arm: (typeof arms)[keyof typeof arms] & {
-      readonly stream?: object
-      readonly training?: (c: TrainConfig) => TrainConfig
-    } = arms[named.arm]
+    const arm: Arm = arms[named.arm]
     const overrides = { ...arm.stream, ...(named.idNoise === undefined ? {} : { idNoise: named.idNoise }) }
     const model = modelOf(config.model, world.tokenizer.vocabSize, named)
     const base = new TrainConfig({

@@ -59,7 +59,7 @@ export const Subject = Schema.Struct({
   setting: Schema.optionalWith(Schema.String, { exact: true }),
   /** By `heldOut.<metric>`, `natural.<metric>`, `canary.<metric>`, `other.<metric>`; see `metrics` of the report. */
   metrics: estimates,
-  /** The same as recovery: 1 = as memorized as the standard model, 0 = as if never repeated (methods.md 4.2). */
+  /** The same as recovery: 1 = as memorized as the standard model, 0 = as if never repeated. */
   recovery: estimates
 })
 export interface Subject extends Schema.Schema.Type<typeof Subject> {}
@@ -284,7 +284,7 @@ export const GateCheck = Schema.Struct({
 })
 export interface GateCheck extends Schema.Schema.Type<typeof GateCheck> {}
 
-/** The verdict on one arm (methods.md 4.4). */
+/** The verdict on one arm. */
 export const Verdict = Schema.Struct({
   /** Of the arm or the method. */
   arm: Schema.String,
@@ -299,9 +299,9 @@ export const Verdict = Schema.Struct({
 })
 export interface Verdict extends Schema.Schema.Type<typeof Verdict> {}
 
-/** A claim of the papers (papers.md 6), as it went here. */
+/** A claim of the papers, as it went here. */
 export const Claim = Schema.Struct({
-  /** As in papers.md 6. */
+  /** As in the list of pipelines/README.md. */
   number: Schema.Number,
   /** In a sentence. */
   claim: Schema.String,
@@ -384,7 +384,7 @@ export const IsolationReport = Schema.Struct({
   theory: Schema.Array(Simulation),
   /** The claims of the papers, as they went here. */
   claims: Schema.Array(Claim),
-  /** Traps of methods.md 4.7 that bite here, in words. */
+  /** What a reader should know before believing the numbers. */
   warnings: strings,
   /** Arms that failed. */
   failures: Schema.Array(Failure),

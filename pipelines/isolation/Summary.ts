@@ -119,7 +119,8 @@ const subjectsOf = (
         const [one, zero] = [ones[s]?.[name], zeros[s]?.[name]]
         return value === undefined || one === undefined || zero === undefined || Math.abs(one - zero) < NOTHING
           ? null
-          : (value - zero) / (one - zero)
+          // no negative zero
+          : (value - zero) / (one - zero) + 0
       })
     const settings = [...new Set(all.flatMap((one) => one?.setting ?? []))]
     return {

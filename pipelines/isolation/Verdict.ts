@@ -1,5 +1,5 @@
 /**
- * The verdict on a removal (methods.md 4.4). Pure.
+ * The verdict on a removal. Pure.
  *
  * Where the memory can still be read off, it is not isolated; where it cannot, but little fine-tuning brings it back,
  * it is only hidden. To add a check, add one to `surfaceOf` or `relearningOf`; the first that fails decides.
