@@ -139,6 +139,9 @@ describe("the claims of the papers", () => {
     })],
     [12, "deduplication is the better model", reportOf({ "deduplicated own": heldOut(2.8) })],
     [15, "only one of the two does harm", reportOf({ "gradientAscent own": heldOut(2.7) })],
+    [15, "neither does harm, and sinks do good", reportOf({
+      "gradientAscent own": heldOut(2.9), "npo own": heldOut(2.9), "sinks off": heldOut(2.5)
+    })],
     [17, "sinks remember no better", reportOf({ "sinks p=0.7 own": loss(0.001) })],
     [17, "no less leaks", reportOf({ "sinks p=0.7 off": loss(2.99) })],
     [18, "it is so at one width only", reportOf({ "standardActiveWidth own": heldOut(2.7) })],

@@ -113,8 +113,8 @@ export const presets = {
       world: "text",
       data: new DataConfig({
         batchSize: 8,
-        repeat: [{ sequences: 16, times: 48 }, { sequences: 4, times: 6 }],
-        singleSequences: 512,
+        repeat: [{ sequences: 12, times: 72 }, { sequences: 4, times: 6 }],
+        singleSequences: 384,
         heldOutSequences: 128
       })
     },
