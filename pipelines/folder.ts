@@ -21,6 +21,18 @@ export interface FolderOptions {
   readonly versions?: Readonly<Record<string, string>>
 }
 
+const unwritable = (folder: string) => (error: { readonly message: string }) =>
+  new CheckpointError({
+    reason: "Write",
+    path: folder,
+    detail: `cannot be written: ${error.message}. Choose another folder`
+  })
+
+/** Makes a folder, and those above it, where there is none. */
+export const makeFolder = (folder: string) =>
+  Effect.flatMap(FileSystem.FileSystem, (fs) =>
+    Effect.mapError(fs.makeDirectory(folder, { recursive: true }), unwritable(folder)))
+
 /** Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. */
 export const claimFolder = <A, I>(
   outDir: string,
@@ -39,15 +51,9 @@ export const claimFolder = <A, I>(
     const path = yield* Path.Path
     const file = path.join(outDir, "run.json")
     const encoded = Schema.encodeSync(run.schema)(run.config)
-    const unwritable = (error: { readonly message: string }) =>
-      new CheckpointError({
-        reason: "Write",
-        path: outDir,
-        detail: `cannot be written: ${error.message}. Choose another folder with --out-dir`
-      })
-    yield* Effect.mapError(fs.makeDirectory(outDir, { recursive: true }), unwritable)
+    yield* makeFolder(outDir)
     yield* RunLock.hold(outDir, { force })
-    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable)).filter((name) => !/^lock\b|\.tmp$/.test(name))
+    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable(outDir))).filter((name) => !/^lock\b|\.tmp$/.test(name))
     if (entries.length > 0 && !resume) {
       return yield* new CheckpointError({
         reason: "Mismatch",
@@ -56,7 +62,7 @@ export const claimFolder = <A, I>(
       })
     }
     if (entries.includes("run.json")) {
-      const text = yield* Effect.mapError(fs.readFileString(file), unwritable)
+      const text = yield* Effect.mapError(fs.readFileString(file), unwritable(outDir))
       const before = yield* Effect.try({
         try: () => JSON.parse(text) as { readonly kind?: unknown; readonly config?: unknown },
         catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })

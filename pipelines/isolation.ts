@@ -15,21 +15,23 @@ import { Device } from "../src/gpu/Device.ts"
 import { checkFits } from "../src/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
-import { claimFolder, type FolderOptions, writeJson } from "./folder.ts"
+import * as RunLock from "../src/runs/RunLock.ts"
+import { claimFolder, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
 import { ORACLE, STANDARD } from "./isolation/Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, modelOf, type Plan, planOf } from "./isolation/Config.ts"
 import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
-import { type IsolateError, type Laboratory } from "./isolation/Models.ts"
+import type { IsolateError, Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
 import { investigate } from "./isolation/Seed.ts"
 import { fileStore, memoryStore, type Store } from "./isolation/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
-import { checkDisjoint, firstSeed, makeWorld, type StreamOverrides, type World, WorldConfig } from "./isolation/World.ts"
+import {
+  checkDisjoint, firstSeed, makeWorld, type StreamOverrides, type World, withSeed, WorldConfig,
+} from "./isolation/World.ts"
 
-export { IsolateConfig }
-export { IsolationReport }
+export { IsolateConfig, IsolationReport }
 export type { IsolateError }
 
 export interface IsolateOptions extends FolderOptions {
@@ -59,6 +61,9 @@ const exposuresOf = ({ repeatsOf, splits }: World): IsolationReport["data"]["rep
   }
   return [...count].sort(([a], [b]) => b - a).map(([exposures, sequences]) => ({ sequences, exposures }))
 }
+
+/** A world as the store knows it: without the first seed, so that experiments with other seeds find their models. */
+const worldKey = (config: WorldConfig): unknown => Schema.encodeSync(WorldConfig)(withSeed(config, 0))
 
 /** Streams of a world that live until the scope closes, each made once: text is tokenized for it. */
 const oneStreamOf = (world: World) =>
@@ -136,6 +141,11 @@ export const run = (
       arms: plan.arms.map(({ name }) => name)
     }, options)
     const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
+    // two experiments at once would train the same models in the same folders
+    if (options.store !== undefined) {
+      yield* makeFolder(options.store)
+      yield* RunLock.hold(options.store, { force: options.force ?? false })
+    }
     const store: Store = storeFolder === undefined ? memoryStore() : yield* fileStore(storeFolder)
 
     const checkpoints: Laboratory["checkpoints"] = new Map()
@@ -148,7 +158,7 @@ export const run = (
       tokensPerStep = batchSize * seqLen * config.training.gradientAccumulation
       labs.push({
         config, seed, world, store, checkpoints, stage, stream,
-        worldKey: Schema.encodeSync(WorldConfig)(config.world),
+        worldKey: worldKey(config.world),
         steps: config.training.steps ?? Math.max(1, Math.floor(batchesPerEpoch / config.training.gradientAccumulation))
       })
     }

@@ -90,6 +90,12 @@ export const decodeWorld = (input: unknown): Effect.Effect<WorldConfig, DataErro
 /** The seed of the first of an experiment's runs. */
 export const firstSeed = (config: WorldConfig): number => config.world === "text" ? config.data.seed : config.seed
 
+/** The same world, of another first seed. */
+export const withSeed = (config: WorldConfig, seed: number): WorldConfig =>
+  config.world === "text"
+    ? { ...config, data: new DataConfig({ ...config.data, seed }) }
+    : { ...config, seed }
+
 /** 3, 12 and 48 exposures of State of the Union addresses, 12 and 48 of canaries. */
 const miniature = new DataConfig({
   batchSize: 8,
