@@ -10,6 +10,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type { Row } from "../../src/data/DataStream.ts"
+import type { CheckpointError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import { type LocalizerName, localizers, recall, sinkNeurons } from "../../src/localizers/index.ts"
 import { calibrate, calibratedRecords } from "../../src/measures/Calibration.ts"
@@ -47,8 +48,13 @@ interface Examined {
   readonly setting?: string
   readonly key: unknown
   readonly config: ModelConfig
-  readonly tensors: AtPoint
+  /** Loaded when they are needed: not all models fit the host at once. */
+  readonly tensors: Effect.Effect<AtPoint, CheckpointError, Files>
 }
+
+/** Runs something with a model that is looked at. */
+const opened = <A, E, R>({ config, tensors }: Examined, precision: "f32" | "f16", use: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(tensors, (loaded) => withModel(config, loaded, precision, use))
 
 /** Whether an id has sinks of its own, rather than those of everyone. */
 const hasSlices = ({ sinks }: ModelConfig): boolean => sinks !== undefined && sinks.active < sinks.pool
@@ -60,16 +66,23 @@ const statesOf = (config: ModelConfig): ReadonlyArray<MaskState> =>
     ? ["own", "off", "calibrated", "placebo", "all", "pruned"]
     : ["own", "off", "calibrated"]
 
+/** Enough for one bias a vocabulary entry; each step of the fit goes over all their logits. */
+const CALIBRATION_TOKENS = 2048
+
 /** The records of a model in a state of its sinks. */
-const recordsOf = (lab: Laboratory, { config, key, name, tensors }: Examined, state: MaskState) => {
+const recordsOf = (lab: Laboratory, one: Examined, state: MaskState) => {
+  const { config, key, name, tensors } = one
   const { precision } = lab.config
   const { seen, validation } = lab.world.splits
   const shape = { batchSize: ROWS, seqLen: lab.world.seqLen }
   const compute = () => {
     if (state === "calibrated") {
-      return withModel(config, tensors, precision, Effect.gen(function*() {
+      return opened(one, precision, Effect.gen(function*() {
         const model = yield* Model
-        const { bias } = yield* calibrate(model, { forget: seen, retain: validation }, Sink.off, shape)
+        const { bias } = yield* calibrate(model, { forget: seen, retain: validation }, Sink.off, {
+          ...shape,
+          tokens: CALIBRATION_TOKENS
+        })
         const rows = scoredRows(lab.world)
         const records = yield* calibratedRecords(model, rows.map(([, row]) => row), Sink.off, bias, {
           ...shape,
@@ -80,10 +93,12 @@ const recordsOf = (lab: Laboratory, { config, key, name, tensors }: Examined, st
       }))
     }
     if (state === "pruned") {
-      const cut = prunedTensors(config, tensors)
-      return withModel(cut.config, cut.tensors, precision, recordWorld(lab, Sink.own))
+      return Effect.flatMap(tensors, (whole) => {
+        const cut = prunedTensors(config, whole)
+        return withModel(cut.config, cut.tensors, precision, recordWorld(lab, Sink.own))
+      })
     }
-    return withModel(config, tensors, precision, recordWorld(lab, sinkMode[state as keyof typeof sinkMode]))
+    return opened(one, precision, recordWorld(lab, sinkMode[state as keyof typeof sinkMode]))
   }
   return keptRecords(
     lab.store,
@@ -93,12 +108,12 @@ const recordsOf = (lab: Laboratory, { config, key, name, tensors }: Examined, st
 }
 
 /** What a model says in a state, of the sequences that are scored. */
-const saidBy = (lab: Laboratory, { config, key, tensors }: Examined, state: MaskState, rows: ReadonlyArray<Row>) => {
+const saidBy = (lab: Laboratory, one: Examined, state: MaskState, rows: ReadonlyArray<Row>) => {
   const [window] = windowsOf(lab.config.contexts, lab.world.seqLen)
   return lab.store.once(
     "said",
-    { model: key, state, window, rows: rows.map(({ document, offset }) => `${document}+${offset}`) },
-    withModel(config, tensors, lab.config.precision, say(rows, window!, sinkMode[state as keyof typeof sinkMode]))
+    { model: one.key, state, window, rows: rows.map(({ document, offset }) => `${document}+${offset}`) },
+    opened(one, lab.config.precision, say(rows, window!, sinkMode[state as keyof typeof sinkMode]))
   )
 }
 
@@ -193,7 +208,7 @@ export const investigate = (
       const model = trained.get(arm.name)
       if (model === undefined) continue
       const { activeParameters, curves, parameters, seconds, steps, tokens } = model.result
-      examined.push({ name: arm.name, kind: "trained", key: model.key, config: model.config, tensors: yield* model.tensors })
+      examined.push({ name: arm.name, kind: "trained", key: model.key, config: model.config, tensors: model.tensors })
       findings.costs.push({
         name: arm.name,
         kind: "trained",
@@ -207,15 +222,16 @@ export const investigate = (
     const oracle = byName(ORACLE)
 
     // ---- after training
-    const reference = (one: Examined): Effect.Effect<SplitLosses, IsolateError, Device> =>
+    const reference = (one: Examined): Effect.Effect<SplitLosses, IsolateError, Device | Files> =>
       lab.store.once(
         "losses",
         { model: one.key, splits: "watched" },
-        withModel(one.config, one.tensors, "f32", lossesOf(watched(lab), seqLen, Sink.own))
+        opened(one, "f32", lossesOf(watched(lab), seqLen, Sink.own))
       )
     if (standard !== undefined && oracle !== undefined) {
       const target = yield* reference(oracle)
-      const from = yield* reference(standard)
+      const before = yield* reference(standard)
+      const from = yield* standard.tensors
       const model = trained.get(STANDARD)!
       const panels: ReadonlyArray<Panel> = splits.canaryScored.length > 0 ? ["natural", "canary"] : ["natural"]
       const scoredBy = { natural: "scored", canary: "canaryScored", other: "other" } as const
@@ -225,13 +241,15 @@ export const investigate = (
           panel,
           points: points.map(({ losses, setting }, i) => ({
             setting,
-            degradation: losses["heldOut"]! - from["heldOut"]!,
-            forgetting: losses[scoredBy[panel]]! - from[scoredBy[panel]]!,
+            degradation: losses["heldOut"]! - before["heldOut"]!,
+            forgetting: losses[scoredBy[panel]]! - before[scoredBy[panel]]!,
             chosen: i === chosen
           }))
         })
       const add = (name: string, kind: Examined["kind"], setting: string, at: AtPoint, seconds: number, tokens: number) => {
-        examined.push({ name, kind, setting, key: { from: model.key, name, setting }, config: model.config, tensors: at })
+        examined.push({ name, kind, setting, key: { from: model.key, name, setting }, config: model.config,
+          tensors: Effect.succeed(at)
+        })
         findings.costs.push({
           name, kind, title: `${kind} on ${STANDARD}`, parameters: model.config.numParameters,
           activeParameters: model.config.numActiveParameters, steps: 0, tokens, seconds
@@ -240,7 +258,7 @@ export const investigate = (
       for (const name of config.localizers as ReadonlyArray<LocalizerName>) {
         for (const panel of panels) {
           yield* lab.stage(`seed ${seed}: ${name} on ${panel} sequences`)
-          const swept = yield* attempt(name, sweepLocalizer(lab, model, standard.tensors, target, name, panel))
+          const swept = yield* attempt(name, sweepLocalizer(lab, model, from, target, name, panel))
           if (Option.isNone(swept)) break
           const { at, chosen, points, seconds } = swept.value
           trade(name, panel, points, chosen)
@@ -249,7 +267,7 @@ export const investigate = (
       }
       for (const name of config.unlearners as ReadonlyArray<UnlearnerName>) {
         yield* lab.stage(`seed ${seed}: ${name}`)
-        const swept = yield* attempt(name, sweepUnlearner(lab, model, standard.tensors, target, name))
+        const swept = yield* attempt(name, sweepUnlearner(lab, model, from, target, name))
         if (Option.isNone(swept)) continue
         const { at, chosen, points, seconds } = swept.value
         for (const panel of panels) trade(name, panel, points, chosen)
@@ -261,7 +279,7 @@ export const investigate = (
         const losses = yield* lab.store.once(
           "losses",
           { model: one.key, splits: "watched", off: true },
-          withModel(one.config, one.tensors, "f32", lossesOf(watched(lab), seqLen, Sink.off))
+          opened(one, "f32", lossesOf(watched(lab), seqLen, Sink.off))
         )
         for (const panel of panels) trade(one.name, panel, [{ setting: one.config.sinks === undefined ? "" : "off", losses }], 0)
       }
@@ -351,9 +369,8 @@ export const investigate = (
         const relearned = yield* attempt(one.name, lab.store.once(
           "relearning",
           { model: one.key, ...options },
-          withModel(
-            one.config,
-            one.tensors,
+          opened(
+            one,
             "f32",
             Effect.map(
               Stream.runCollect(relearn({
@@ -390,7 +407,7 @@ export const investigate = (
       const checks = yield* attempt(one.name, lab.store.once(
         "hygiene",
         { model: one.key },
-        withModel(one.config, one.tensors, "f32", hygiene({
+        opened(one, "f32", hygiene({
           optimizer: config.training.optimizer, rows, seqLen, batchSize: 4, seed
         }))
       ))
@@ -403,7 +420,7 @@ export const investigate = (
       const between = yield* attempt(one.name, lab.store.once(
         "interference",
         { model: one.key, others: config.interference },
-        withModel(one.config, one.tensors, "f32", interference({
+        opened(one, "f32", interference({
           rows: most(splits.scored, world.repeatsOf), others: rows.repeated.concat(rows.singles), ladder: config.interference,
           seqLen, batchSize: 4, seed
         }))
@@ -434,7 +451,7 @@ export const investigate = (
         const ranked = yield* attempt(name, lab.store.once(
           "recall",
           { model: one.key, name },
-          withModel(one.config, one.tensors, "f32", Effect.map(
+          opened(one, "f32", Effect.map(
             localizers[name].localize(scored, {
               seqLen, promptTokens: Math.max(1, Math.floor(seqLen / 4)), batchSize: ROWS, seed
             }),
