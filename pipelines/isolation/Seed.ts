@@ -128,6 +128,9 @@ const mostOf = (records: TokenRecords.TokenRecords): TokenRecords.TokenRecords =
   return TokenRecords.pick(records, records.sequences.flatMap(({ repeats }, s) => (repeats === times ? [s] : [])))
 }
 
+/** Held-out sequences that are scored while a model learns again: enough to see what that costs. */
+const RELEARN_HELD_OUT = 32
+
 /** Tokens that are asked for where the context varies. */
 const CONTINUED = 16
 
@@ -247,8 +250,8 @@ export const investigate = (
           }))
         })
       const add = (name: string, kind: Examined["kind"], setting: string, at: AtPoint, seconds: number, tokens: number) => {
-        examined.push({ name, kind, setting, key: { from: model.key, name, setting }, config: model.config,
-          tensors: Effect.succeed(at)
+        examined.push({
+          name, kind, setting, key: { from: model.key, name, setting }, config: model.config, tensors: Effect.succeed(at)
         })
         findings.costs.push({
           name, kind, title: `${kind} on ${STANDARD}`, parameters: model.config.numParameters,
@@ -376,7 +379,7 @@ export const investigate = (
               Stream.runCollect(relearn({
                 ...options,
                 train: splits.seen,
-                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut }
+                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut.slice(0, RELEARN_HELD_OUT) }
               })),
               (points) => [...points]
             )
