@@ -46,7 +46,7 @@ const config = (overrides: object = {}) =>
       numHiddenLayers: 1,
       numAttentionHeads: 2,
       intermediateSize: 64 + 512,
-      sinks: new SinkConfig({ pool: 512, active: 32 })
+      sinks: new SinkConfig({ pool: 512, active: 32, block: 8 })
     }),
     training: new TrainConfig({
       optimizer: new OptimizerConfig({ learningRate: 1e-2, sinks: "lazy", sinkLearningRateRatio: 4 }),

@@ -2,6 +2,7 @@
  * What an isolation experiment depends on: the data, the sink model, the arms, the post-hoc methods, the checks.
  */
 import * as Effect from "effect/Effect"
+import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { decodeConfig, nearest } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/DataConfig.ts"
@@ -188,8 +189,9 @@ const shapeProblem = (config: IsolateConfig, arm: Variant): string | undefined =
     modelOf(config.model, config.model.vocabSize, arm as NamedArm)
     return undefined
   } catch (error) {
-    // of a tree of refinements the last line says it
-    return `arms: ${arm.name}: ${String((error as Error).message).split("\n").at(-1)!.replace(/^[\s│├└─]+/, "")}`
+    if (!ParseResult.isParseError(error)) throw error
+    const issues = ParseResult.ArrayFormatter.formatErrorSync(error)
+    return `arms: ${arm.name}: ${issues.map(({ message, path }) => `${path.join(".")}: ${message}`).join("; ")}`
   }
 }
 
