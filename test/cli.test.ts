@@ -79,6 +79,7 @@ describe("help", () => {
   it.each([
     ["help", ["--help"]],
     ["help-pretrain", ["pretrain", "--help"]],
+    ["help-isolate", ["isolate", "--help"]],
     ["help-plan", ["plan", "--help"]],
     ["help-doctor", ["doctor", "--help"]],
     ["help-runs", ["runs", "--help"]],
@@ -99,9 +100,11 @@ describe("wrong usage", () => {
   const file = join(folder, "config.yaml")
   writeFileSync(file, "training:\n  optimiser:\n    learningRate: 1.0e-3\n")
   it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
+    ["an unknown arm", ["isolate", "--arms", "standard,neverRepeated,sink"], /^error: [^]*Did you mean sinks\?\n$/],
+    ["half of a comparison", ["isolate", "--checkpoint", "x"], /^error: --checkpoint and --against go together.*\n$/],
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
-    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'tokenize', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
+    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'isolate', 'tokenize', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
     ["a shape that nobody named", ["plan", "--preset", "smol-2b"], /^error: .* cases: tiny, smol-135m, .*\nSee .*\n$/],

@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Isolation from "../../pipelines/isolation.ts"
-import { presets } from "../../pipelines/isolation/Config.ts"
+import { planOf, presets } from "../../pipelines/isolation/Config.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
 import { decodeConfig } from "../Config.ts"
 import * as Progress from "../Progress.ts"
@@ -52,10 +52,11 @@ const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
       }
       yield* Config.unknownOption("isolate", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
-      return yield* decodeConfig(
+      const config = yield* decodeConfig(
         Isolation.IsolateConfig,
         [file, flags, ...overrides].reduce<unknown>(Config.merge, base)
       )
+      return (yield* planOf(config)).config
     })
     return yield* Effect.mapError(decoded, Edge.usage)
   })
