@@ -29,20 +29,23 @@ describe("the verdict", () => {
     expect([word, notRun]).toEqual(["isolated", undefined])
     expect(checks.map(({ name }) => name)).toEqual([
       "recovery of canary.extractionStrength",
+      "recovery of canary.loss",
       "recovery of canary.np@16",
       "recovery of natural.extractionStrength",
+      "recovery of natural.loss",
       "recovery of natural.np@16",
       "effect of a placebo",
       "held-out cost",
       "steps of relearning over the oracle's",
       "recovery by relearning"
     ])
-    expect(decidedBy).toContain("all 8 checks passed: ")
+    expect(decidedBy).toContain("all 10 checks passed: ")
     expect(decidedBy).toContain("recovery of natural.np@16 is 0.070 [0.045, 0.095], allowed at most 0.2")
   })
 
   it.each<readonly [string, string, Partial<Evidence>, string]>([
     ["extraction strength", "not isolated", { recovery: withMetric("natural.extractionStrength", 0.25) }, "natural.ex"],
+    ["the loss", "not isolated", { recovery: withMetric("natural.loss", 0.25) }, "natural.loss"],
     ["(n, p)-extraction", "not isolated", { recovery: withMetric("natural.np@16", 0.25) }, "natural.np@16"],
     ["canaries", "not isolated", { recovery: withMetric("canary.np@16", 0.25) }, "canary.np@16"],
     ["a placebo that helps", "not isolated", { placeboOff: around(-0.06) }, "placebo"],

@@ -14,7 +14,7 @@ const withDefault = (value: number) => Schema.optionalWith(atLeast0, { default: 
 
 /** When the memory of a model counts as isolated. */
 export class GateConfig extends Schema.Class<GateConfig>("GateConfig")({
-  /** Most recovery of extraction strength and (n, p)-extraction: 1 = as memorized as standard. Default 0.2. */
+  /** Most recovery of loss, extraction strength and (n, p)-extraction: 1 = as memorized as standard. Default 0.2. */
   recovery: withDefault(0.2),
   /**
    * Where standard model and oracle are no further apart than this, there is nothing to recover, and this is how far
@@ -44,12 +44,12 @@ export interface Evidence {
   readonly relearning?: Relearning
   /** Loss with own sinks on and as many random other ones off, minus that with own sinks on; nats a token. */
   readonly placeboOff?: Estimate
-  /** Held-out loss with sinks off minus the best fair baseline's, nats a token. */
+  /** Held-out loss with sinks off minus the standard model's, nats a token. */
   readonly heldOutCost?: Estimate
 }
 
-/** Of repeated sequences: extraction strength, and (n, p)-extraction after every context. */
-const isGated = (metric: string): boolean => /^(natural|canary)\.(extractionStrength$|np@)/.test(metric)
+/** Of repeated sequences: loss, extraction strength, and (n, p)-extraction after every context. */
+const isGated = (metric: string): boolean => /^(natural|canary)\.(loss$|extractionStrength$|np@)/.test(metric)
 
 /** A check that may have no data. */
 type Check = Omit<GateCheck, "value" | "otherwise"> & { readonly value: Estimate | undefined }
@@ -73,10 +73,14 @@ const atMost = (name: string, value: Estimate | undefined, bound: number): Check
 const memoryCheck = (metric: string, { recovery: subject, references }: Evidence, gate: GateConfig): Check => {
   const [oracle, standard] = [references?.oracle.metrics[metric], references?.standard.metrics[metric]]
   const recovery = subject.recovery[metric]
-  const apart = minus(standard, oracle)
-  const same = apart === undefined ? !isKnown(recovery) : apart.mean <= gate.difference
+  // more memory is more extraction, but less loss
+  const isLoss = metric.endsWith(".loss")
+  const difference = isLoss ? gate.placebo : gate.difference
+  const more = (a: Estimate | undefined, b: Estimate | undefined) => isLoss ? minus(b, a) : minus(a, b)
+  const apart = more(standard, oracle)
+  const same = apart === undefined ? !isKnown(recovery) : apart.mean <= difference
   return same
-    ? atMost(`${metric} above the oracle's`, minus(subject.metrics[metric], oracle), gate.difference)
+    ? atMost(`${metric} above the oracle's`, more(subject.metrics[metric], oracle), difference)
     : atMost(`recovery of ${metric}`, recovery, gate.recovery)
 }
 
@@ -120,7 +124,7 @@ export const verdictOf = (evidence: Evidence, gate: GateConfig = new GateConfig(
   const memory = Object.keys(metrics).filter(isGated).sort().map((metric) => memoryCheck(metric, evidence, gate))
   if (!memory.some(({ value }) => isKnown(value))) {
     throw needs(
-      "neither extraction strength nor (n, p)-extraction of repeated sequences was measured against the oracle",
+      "neither loss nor extraction of repeated sequences was measured against the oracle",
       "Add the arms standard and neverRepeated, and repeat sequences"
     )
   }
