@@ -17,9 +17,9 @@ import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
 import { claimFolder, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
-import { ORACLE, STANDARD } from "./isolation/Arms.ts"
+import { modelOf, ORACLE, STANDARD, type StreamOverrides } from "./Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
-import { IsolateConfig, modelOf, type Plan, planOf } from "./isolation/Config.ts"
+import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
 import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
 import type { IsolateError, Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
@@ -28,7 +28,7 @@ import { fileStore, memoryStore, type Store } from "./isolation/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
 import {
-  checkDisjoint, firstSeed, makeWorld, type StreamOverrides, type World, withSeed, WorldConfig,
+  checkDisjoint, firstSeed, makeWorld, type World, withSeed, WorldConfig,
 } from "./isolation/World.ts"
 
 export { IsolateConfig, IsolationReport }

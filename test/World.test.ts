@@ -8,8 +8,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import type { StreamOverrides } from "../pipelines/Arms.ts"
 import {
-  checkDisjoint, decodeWorld, firstSeed, makeWorld, type Splits, type StreamOverrides, textWorld, type World
+  checkDisjoint, decodeWorld, firstSeed, makeWorld, type Splits, textWorld, type World
 } from "../pipelines/isolation/World.ts"
 import { type Batch, IGNORE } from "../src/Batch.ts"
 import { DataStream, type Row } from "../src/data/DataStream.ts"

@@ -5,17 +5,12 @@
  * is not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a
  * claim, add an entry to `claims`.
  */
-import { type Decision, decide, mean } from "../../src/measures/Statistics.ts"
-import { intervalOf, isKnown, minus, perSeed, written } from "./Estimates.ts"
+import { mean } from "../../src/measures/Statistics.ts"
+import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../Deciding.ts"
+import { isKnown, minus, perSeed, written } from "../Estimates.ts"
 import type { Claim, Estimate, IsolationReport, MaskState, Panel, Tradeoff } from "./Report.ts"
 
 type Report = Omit<IsolationReport, "claims">
-type Result = Claim["result"]
-
-interface Outcome {
-  readonly result: Result
-  readonly evidence: string
-}
 
 interface ClaimTest {
   readonly number: number
@@ -65,39 +60,6 @@ const seriesOf = (report: Report, arm: string, series: string) =>
 
 const tradeoffOf = (report: Report, arm: string, panel: Panel) =>
   report.tradeoffs.find((one) => one.arm === arm && one.panel === panel)?.points
-
-// ---------------------------------------------------------------------------------------------------------------
-// Deciding
-
-const untested = (...missing: ReadonlyArray<string>): Outcome => ({
-  result: "not tested",
-  evidence: `needs ${missing.join(" and ")}`
-})
-
-/** Held where all parts held; failed where one did. */
-const all = (...results: ReadonlyArray<Result>): Result =>
-  results.includes("did not hold") ? "did not hold" : results.every((one) => one === "held") ? "held" : "not decided"
-
-const compare = (a: Estimate, b: Estimate): Decision => decide(intervalOf(a), intervalOf(b))
-
-/** That a is higher, or lower, than b. */
-const is = (wanted: "higher" | "lower", a: Estimate, b: Estimate): Result => {
-  const found = compare(a, b)
-  return found === wanted ? "held" : found === "not decided" ? "not decided" : "did not hold"
-}
-
-const isAtMost = (value: Estimate, bound: number): Result => {
-  const { high, low } = intervalOf(value)
-  return high <= bound ? "held" : low > bound ? "did not hold" : "not decided"
-}
-
-const isAtLeast = (value: Estimate, bound: number): Result => {
-  const { high, low } = intervalOf(value)
-  return low >= bound ? "held" : high < bound ? "did not hold" : "not decided"
-}
-
-const list = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>): string =>
-  entries.filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${written(value)}`).join("; ")
 
 /** The value nearest to one that is wanted. */
 const nearestTo = <T extends { readonly value: number }>(wanted: number, from: ReadonlyArray<T>): T | undefined =>

@@ -13,7 +13,7 @@ import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
 import { unlearners } from "../../src/unlearners/index.ts"
-import { type Arm, type ArmName, armNames, arms as table, ORACLE, STANDARD } from "./Arms.ts"
+import { armNames, modelOf, type NamedArm, ORACLE, STANDARD, Variant } from "../Arms.ts"
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
@@ -24,23 +24,6 @@ const positive = Schema.Int.pipe(Schema.positive())
 const natural = Schema.Int.pipe(Schema.nonNegative())
 const fraction = Schema.Number.pipe(Schema.between(0, 1))
 const rate = Schema.Number.pipe(Schema.positive())
-
-/** An arm with other sinks, another width, or ids that are sometimes wrong: a point of a sweep. */
-export const Variant = Schema.Struct({
-  /** The arm that it is a variant of. */
-  arm: Schema.NonEmptyString,
-  /** What the report calls it: `sinks p=0.3`. */
-  name: Schema.NonEmptyString,
-  /** Sinks instead of the model's own; the general neurons stay as many. */
-  sinks: Schema.optional(SinkConfig),
-  /** Width of the model instead of its own; general neurons and heads grow with it. */
-  hiddenSize: Schema.optional(positive),
-  /** General neurons instead of the model's own. */
-  general: Schema.optional(positive),
-  /** Probability that an exposure of a repeated sequence carries a fresh id. */
-  idNoise: Schema.optional(fraction)
-})
-export type Variant = typeof Variant.Type
 
 /** Everything that an isolation experiment depends on. Its defaults are the experiment of `npm run isolate`. */
 export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")({
@@ -142,29 +125,6 @@ export const presets = {
     interference: [1, 10]
   })
 } as const
-
-/** An arm of an experiment, with what is different about it. */
-export interface NamedArm extends Omit<Variant, "arm"> {
-  readonly arm: ArmName
-}
-
-/** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
-export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hiddenSize, sinks }: NamedArm): ModelConfig => {
-  const grown = (hiddenSize ?? base.hiddenSize) / base.hiddenSize
-  const wide = Math.round((general ?? base.general * grown) / 4) * 4
-  const pool = sinks ?? base.sinks!
-  const config = new ModelConfig({
-    ...base,
-    vocabSize,
-    ...(hiddenSize === undefined
-      ? {}
-      : { hiddenSize, numAttentionHeads: Math.max(1, Math.round(base.numAttentionHeads * grown)) }),
-    intermediateSize: wide + pool.pool,
-    sinks: pool
-  })
-  const of: Arm = table[arm]
-  return of.model?.(config) ?? config
-}
 
 /** A configuration whose names are all known. */
 export interface Plan {

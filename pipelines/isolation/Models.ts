@@ -24,11 +24,11 @@ import { TrainConfig, type TrainError, Trainer } from "../../src/Trainer.ts"
 import type { TrainEvent } from "../../src/TrainEvent.ts"
 import type { Curve } from "../Report.ts"
 import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
-import { type Arm, arms } from "./Arms.ts"
-import { type IsolateConfig, modelOf, type NamedArm } from "./Config.ts"
+import { type Arm, arms, modelOf, type NamedArm, type StreamOverrides } from "../Arms.ts"
+import type { IsolateConfig } from "./Config.ts"
 import type { MaskState } from "./Report.ts"
 import type { Store } from "./Store.ts"
-import type { StreamOverrides, World } from "./World.ts"
+import type { World } from "./World.ts"
 
 export type IsolateError = TrainError
 

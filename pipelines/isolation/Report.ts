@@ -3,17 +3,11 @@
  * of `report.json`. Losses are nats a token, rates are shares from 0 to 1. JSON has no NaN: there it is null.
  */
 import * as Schema from "effect/Schema"
+import { Claim, Estimate, Failure, Real } from "../Findings.ts"
+
+export { Claim, Estimate, Failure }
 
 const strings = Schema.Array(Schema.String)
-
-/** A number that may be undefined: NaN, of a share of nothing; null in JSON. */
-const Real = Schema.transform(Schema.NullOr(Schema.Number), Schema.Number, {
-  strict: true,
-  decode: (value) => value ?? NaN,
-  encode: (value) => Number.isFinite(value) ? value : null
-})
-
-const named = <A, I>(identifier: string, schema: Schema.Schema<A, I>) => schema.annotations({ identifier })
 
 /** The head of the report. */
 export const Word = Schema.Literal("isolated", "hidden", "not isolated")
@@ -22,19 +16,6 @@ export type Word = typeof Word.Type
 /** What a set of sequences is: natural repeated text, random tokens, or text of another domain. */
 export const Panel = Schema.Literal("natural", "canary", "other")
 export type Panel = typeof Panel.Type
-
-/** A number over seeds: its mean, and its 95 % interval (Student's t). */
-export const Estimate = named("Estimate", Schema.Struct({
-  /** Over the seeds that have it. */
-  mean: Real,
-  /** Lower end of the 95 % interval (Student's t); absent where there are fewer than 2 seeds. */
-  low: Schema.optionalWith(Real, { exact: true }),
-  /** Upper end of it. */
-  high: Schema.optionalWith(Real, { exact: true }),
-  /** One value a seed, in the order of `seeds`; null where the seed's arm failed or has no such number. */
-  values: Schema.Array(Schema.NullOr(Schema.Number))
-}))
-export interface Estimate extends Schema.Schema.Type<typeof Estimate> {}
 
 /**
  * Which neurons are on. Of a model without sinks only `own`, which is the whole model. `calibrated`: off, with one bias
@@ -298,29 +279,6 @@ export const Verdict = Schema.Struct({
   notRun: Schema.optionalWith(strings, { exact: true })
 })
 export interface Verdict extends Schema.Schema.Type<typeof Verdict> {}
-
-/** A claim of the papers, as it went here. */
-export const Claim = Schema.Struct({
-  /** As in the list of pipelines/README.md. */
-  number: Schema.Number,
-  /** In a sentence. */
-  claim: Schema.String,
-  /** How it went here. */
-  result: Schema.Literal("held", "did not hold", "not decided", "not tested"),
-  /** The numbers it rests on, in words. */
-  evidence: Schema.String
-})
-export interface Claim extends Schema.Schema.Type<typeof Claim> {}
-
-export const Failure = Schema.Struct({
-  /** That failed. */
-  arm: Schema.String,
-  /** In which it failed. */
-  seed: Schema.Number,
-  /** What went wrong. */
-  message: Schema.String
-})
-export interface Failure extends Schema.Schema.Type<typeof Failure> {}
 
 /** A result of the theory, simulated; see src/measures/Theory.ts. */
 const Simulation = Schema.Struct({

@@ -6,7 +6,7 @@
  */
 import * as Schema from "effect/Schema"
 import { DataError } from "../../src/Errors.ts"
-import { isKnown, minus, written } from "./Estimates.ts"
+import { isKnown, minus, written } from "../Estimates.ts"
 import type { Estimate, GateCheck, Relearning, Subject, Verdict } from "./Report.ts"
 
 const atLeast0 = Schema.Number.pipe(Schema.nonNegative())

@@ -9,12 +9,13 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { decodeConfig } from "../../src/Config.ts"
-import { DataConfig, type DataConfigInput, DataStream, type Row } from "../../src/data/DataStream.ts"
+import { DataConfig, DataStream, type Row } from "../../src/data/DataStream.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import * as Synthetic from "../../src/data/Synthetic.ts"
 import type { Tokenizer } from "../../src/data/Tokenizer.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
+import type { StreamOverrides } from "../Arms.ts"
 
 export { checkDisjoint } from "../../src/data/Overlap.ts"
 
@@ -107,9 +108,6 @@ const miniature = new DataConfig({
 
 /** The default. */
 export const textWorld: WorldConfig = { world: "text", data: miniature }
-
-/** What an arm may change about the data. */
-export type StreamOverrides = Pick<DataConfigInput, "arm" | "idNoise" | "goldfish" | "scoredExposures">
 
 /** Sequences by what they are there for. */
 export interface Splits {

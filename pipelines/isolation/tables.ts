@@ -1,7 +1,7 @@
 /** What every rendering of an isolation report shows: its sections, tables and sentences as plain values. */
 import { count } from "../../src/Terminal.ts"
 import type { Table } from "../render/page.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "./Estimates.ts"
+import { digits, type Format, isKnown, perSeed, plusMinus } from "../Estimates.ts"
 import type { Claim, Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
 
 export interface Section {

@@ -1,6 +1,6 @@
 /** Numbers over seeds: made, combined, compared and written. Pure. */
-import { type Interval, mean, tInterval } from "../../src/measures/Statistics.ts"
-import type { Estimate } from "./Report.ts"
+import { type Interval, mean, tInterval } from "../src/measures/Statistics.ts"
+import type { Estimate } from "./Findings.ts"
 
 /** A number over seeds. Values that are absent or not finite do not count, and are null. */
 export const estimate = (values: ReadonlyArray<number | null | undefined>): Estimate => {

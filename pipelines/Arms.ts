@@ -1,12 +1,16 @@
 /**
- * The arms of an isolation experiment: how a model is trained. All of them see the same data in the same order, as many
+ * The arms of an experiment: how a model is trained. All of them see the same data in the same order, as many
  * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
  */
-import { ModelConfig } from "../../src/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/Optimizer.ts"
-import { SinkConfig } from "../../src/Sink.ts"
-import { TrainConfig } from "../../src/Trainer.ts"
-import type { StreamOverrides } from "./World.ts"
+import * as Schema from "effect/Schema"
+import type { DataConfigInput } from "../src/data/DataStream.ts"
+import { ModelConfig } from "../src/ModelConfig.ts"
+import { OptimizerConfig } from "../src/Optimizer.ts"
+import { SinkConfig } from "../src/Sink.ts"
+import { TrainConfig } from "../src/Trainer.ts"
+
+/** What an arm may change about the data. */
+export type StreamOverrides = Pick<DataConfigInput, "arm" | "idNoise" | "goldfish" | "scoredExposures">
 
 export interface Arm {
   /** In words, for the report. */
@@ -87,3 +91,46 @@ export const armNames = Object.keys(arms) as [ArmName, ...Array<ArmName>]
 /** The model that every post-hoc method starts from, and what recovery calls 1; what it calls 0. */
 export const STANDARD = "standard"
 export const ORACLE = "neverRepeated"
+
+const positive = Schema.Int.pipe(Schema.positive())
+const fraction = Schema.Number.pipe(Schema.between(0, 1))
+
+/** An arm with other sinks, another width, or ids that are sometimes wrong: a point of a sweep. */
+export const Variant = Schema.Struct({
+  /** The arm that it is a variant of. */
+  arm: Schema.NonEmptyString,
+  /** What the report calls it: `sinks p=0.3`. */
+  name: Schema.NonEmptyString,
+  /** Sinks instead of the model's own; the general neurons stay as many. */
+  sinks: Schema.optional(SinkConfig),
+  /** Width of the model instead of its own; general neurons and heads grow with it. */
+  hiddenSize: Schema.optional(positive),
+  /** General neurons instead of the model's own. */
+  general: Schema.optional(positive),
+  /** Probability that an exposure of a repeated sequence carries a fresh id. */
+  idNoise: Schema.optional(fraction)
+})
+export type Variant = typeof Variant.Type
+
+/** An arm of an experiment, with what is different about it. */
+export interface NamedArm extends Omit<Variant, "arm"> {
+  readonly arm: ArmName
+}
+
+/** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
+export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hiddenSize, sinks }: NamedArm): ModelConfig => {
+  const grown = (hiddenSize ?? base.hiddenSize) / base.hiddenSize
+  const wide = Math.round((general ?? base.general * grown) / 4) * 4
+  const pool = sinks ?? base.sinks!
+  const config = new ModelConfig({
+    ...base,
+    vocabSize,
+    ...(hiddenSize === undefined
+      ? {}
+      : { hiddenSize, numAttentionHeads: Math.max(1, Math.round(base.numAttentionHeads * grown)) }),
+    intermediateSize: wide + pool.pool,
+    sinks: pool
+  })
+  const of: Arm = arms[arm]
+  return of.model?.(config) ?? config
+}
