@@ -18,6 +18,16 @@ export type ProgressEvent =
     readonly count: number
     readonly event: TrainEvent
   }
+  | {
+    /** Sequences were probed between two steps. */
+    readonly _tag: "Probed"
+    readonly arm: string
+    readonly seed: number
+    readonly step: number
+    readonly steps: number
+    /** Mean losses, nats a token, by group and mask state: `sawtooth.own`. Only of what was probed at this step. */
+    readonly losses: Readonly<Record<string, number>>
+  }
 
 export interface ProgressOptions {
   readonly output: Output
@@ -97,6 +107,7 @@ const make = ({ env, now = () => performance.now(), output, quiet = false, verbo
   }
   const show = (event: ProgressEvent) => {
     if (event._tag === "Stage") return print(event.message)
+    if (event._tag === "Probed") return
     const { arm, count, event: training, index, seed } = event
     const name = `${arm} ${index + 1}/${count} (seed ${seed})`
     switch (training._tag) {

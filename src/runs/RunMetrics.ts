@@ -23,7 +23,7 @@ const memory = gauge("resident_memory_bytes", "Memory of the process, without th
 
 /** Sets what an event says; numbers carry the training's `arm` and `seed`. */
 export const record = (event: ProgressEvent): Effect.Effect<void> => {
-  if (event._tag === "Stage") return Effect.void
+  if (event._tag !== "Training") return Effect.void
   const { arm, event: training, seed } = event
   const set = (metric: Metric.Metric.Gauge<number>, value: number, tags: Readonly<Record<string, string>> = {}) =>
     Metric.set(
