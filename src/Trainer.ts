@@ -54,9 +54,12 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
   evalEvery: withDefault(natural, 0),
   /** Sequences of a split that an evaluation during training scores at most. Default 64. */
   evalSequences: withDefault(Schema.Int.pipe(Schema.positive()), 64),
-  /** Save every n steps; 0: only at the end and on interruption. Default 0. */
+  /** Save every n steps, written while training goes on; 0: only at the end and on interruption. Default 0. */
   saveEvery: withDefault(natural, 0),
-  /** Also save after steps 0, 1, 2, 4, 8, ...: a curve over all of training. Default false. */
+  /**
+   * Also save after steps 0, 1, 2, 4, 8, ..., up to `saveEvery` where that is given (with 1000: ..., 512, 1000, 2000): a
+   * curve over all of training. Default false.
+   */
   saveLogSpaced: withDefault(Schema.Boolean, false),
   /** Also save after an evaluation whose held-out loss (sinks off, where there are any) is the lowest yet. Default false. */
   saveBest: withDefault(Schema.Boolean, false)
@@ -74,6 +77,24 @@ export interface SplitScore {
   readonly sequences: ReadonlyArray<number>
   /** Share of sequences whose tokens after the first `promptTokens` are all predicted greedily: verbatim extraction. */
   readonly extractionRate: number
+}
+
+/**
+ * Looks at the model between two steps. It must leave parameters, gradients and the optimizer as they are: training is
+ * the same with and without it, bit for bit.
+ */
+export interface Observer {
+  /** Whether there is something to see after so many steps. */
+  readonly due: (step: number) => boolean
+  /**
+   * Called once for every step that is due, in order, 0 included, before a checkpoint of that step is written. A resumed
+   * run goes on behind the step of its checkpoint: what was seen later, before it broke off, is seen again.
+   */
+  readonly look: (step: number) => Effect.Effect<void, TrainError>
+}
+
+export interface TrainerOptions {
+  readonly observer?: Observer
 }
 
 export interface TrainerService {
@@ -147,7 +168,7 @@ const routedParts = Effect.fnUntraced(function*(
     }))
 })
 
-const make = (config: TrainConfig): Effect.Effect<
+const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Effect<
   TrainerService,
   TrainError,
   Device | Model | DataStream | Checkpoints | Scope.Scope
@@ -215,12 +236,13 @@ const make = (config: TrainConfig): Effect.Effect<
     })
 
     const encodedConfig = Schema.encodeSync(TrainConfig)(config)
-    const save: Effect.Effect<string, TrainError> = Effect.gen(function*() {
+    /** Reads everything that a checkpoint holds; gives what writes it. */
+    const capture = Effect.gen(function*() {
       const at = step
       // a run that has diverged must not replace the last good checkpoint
       const stats = (yield* device.read(optimizer.stats)) as Float32Array
       if (at > 0 && !(Number.isFinite(stats[0]!) && Number.isFinite(stats[1]!))) return yield* diverged(at, stats[0]!)
-      const path = yield* checkpoints.save({
+      const snapshot = {
         step: at,
         config: huggingFaceConfig(model.config),
         model: yield* model.exportTensors,
@@ -234,11 +256,16 @@ const make = (config: TrainConfig): Effect.Effect<
         },
         tokenizer: data.tokenizer.toJSON(),
         ...(validation?.step === at ? { loss: validation.loss } : {})
-      })
-      lastSaved = { step: at, path }
-      yield* Effect.annotateCurrentSpan("step", at)
-      return path
-    }).pipe(Effect.withSpan("save"))
+      }
+      return checkpoints.save(snapshot).pipe(
+        Effect.tap((path) => Effect.annotateCurrentSpan("step", at).pipe(
+          Effect.zipRight(Effect.sync(() => void (lastSaved = { step: at, path })))
+        )),
+        Effect.map((path) => new Saved({ step: at, path })),
+        Effect.withSpan("save")
+      )
+    })
+    const save: Effect.Effect<string, TrainError> = Effect.map(Effect.flatten(capture), ({ path }) => path)
 
     const diverged = (at: number, loss: number) =>
       new Diverged({ step: at, loss, ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }) })
@@ -368,7 +395,7 @@ const make = (config: TrainConfig): Effect.Effect<
         seconds += (now - since) / 1000
         since = now
       }
-      const pause = (effect: Effect.Effect<TrainEvent, TrainError>) =>
+      const pause = <A>(effect: Effect.Effect<A, TrainError>) =>
         Effect.tap(effect, () => Effect.sync(() => void (since = performance.now())))
       let pending: Fiber.Fiber<Stepped, TrainError> | undefined
 
@@ -413,15 +440,27 @@ const make = (config: TrainConfig): Effect.Effect<
         return events
       })
 
-      const saved = Effect.map(Effect.suspend(() => save), (path) => new Saved({ step, path }))
-      let saving = false
-      const saveDue = Effect.gen(function*() {
-        saving = false
-        const event = yield* pause(saved)
-        if (step < steps) return Chunk.of<TrainEvent>(event)
-        const tokensPerSecond = ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
-        return Chunk.make<[TrainEvent, TrainEvent]>(event, new Finished({ step, seconds, tokensPerSecond }))
+      /** A checkpoint that is being written while training goes on. */
+      let writing: Fiber.Fiber<Saved, TrainError> | undefined
+      const written = Effect.gen(function*() {
+        if (writing === undefined) return []
+        const fiber = writing
+        writing = undefined
+        return [yield* Fiber.join(fiber)]
       })
+      let saving = false
+      const saveDue: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
+        saving = false
+        // one at a time, in order
+        const before: ReadonlyArray<TrainEvent> = yield* written
+        const write = yield* capture
+        // whoever interrupts waits for it
+        writing = yield* Effect.forkIn(Effect.uninterruptible(write), scope)
+        if (step < steps) return Chunk.fromIterable(before)
+        const last = yield* written
+        const tokensPerSecond = ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
+        return Chunk.fromIterable([...before, ...last, new Finished({ step, seconds, tokensPerSecond })])
+      }).pipe(pause)
 
       /**
        * One step, and whatever is due after it. Ends the stream after the last. A save has a turn of its own: what came
@@ -448,13 +487,20 @@ const make = (config: TrainConfig): Effect.Effect<
         const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
         const events: Array<TrainEvent> = []
         const work = Effect.gen(function*() {
+          const done = writing === undefined ? Option.none() : yield* Fiber.poll(writing)
+          if (Option.isSome(done)) events.push(...(yield* written))
           if (step % config.logEvery === 0) events.push(...(yield* closeWindow))
+          if (observer?.due(step) === true) {
+            events.push(...(yield* drain))
+            yield* pause(observer.look(step))
+          }
           if (due(config.evalEvery)) {
             events.push(...(yield* drain), yield* pause(evaluateSplits))
           }
           const isBest = validation?.step === step && validation.loss < best
           if (isBest) best = validation!.loss
-          const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step))
+          const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step)) &&
+            (config.saveEvery === 0 || step < config.saveEvery)
           if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
             events.push(...(yield* drain))
             saving = true
@@ -474,8 +520,13 @@ const make = (config: TrainConfig): Effect.Effect<
         tokensPerStep,
         adapter: device.name
       })
-      const beginning = config.saveLogSpaced && step === 0
-        ? Stream.concat(Stream.make(started), Stream.fromEffect(pause(saved)))
+      const begin: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
+        if (observer?.due(0) === true) yield* observer.look(0)
+        return config.saveLogSpaced ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
+      }).pipe(pause)
+      // what a checkpoint of step 0 was written after is not done again
+      const beginning = existing.length === 0 && step === 0
+        ? Stream.concat(Stream.make(started), Stream.fromIterableEffect(begin))
         : Stream.make(started)
       // Stream.interruptWhen would pull ahead of whoever takes the events
       const untilLost = Effect.raceFirst(next, Effect.mapError(device.lost, Option.some))
@@ -500,6 +551,8 @@ export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerSer
   static readonly make = make
   /** A trainer of the Model on the DataStream. Goes on from the latest of Checkpoints when there is one. */
   static readonly layer = (
-    config: TrainConfig = new TrainConfig()
-  ): Layer.Layer<Trainer, TrainError, Device | Model | DataStream | Checkpoints> => Layer.scoped(Trainer, make(config))
+    config: TrainConfig = new TrainConfig(),
+    options?: TrainerOptions
+  ): Layer.Layer<Trainer, TrainError, Device | Model | DataStream | Checkpoints> =>
+    Layer.scoped(Trainer, make(config, options))
 }

@@ -20,7 +20,7 @@ import { learningRateAt, OptimizerConfig } from "../src/Optimizer.ts"
 import * as Segments from "../src/Segments.ts"
 import * as Sink from "../src/Sink.ts"
 import type { TrainEvent } from "../src/TrainEvent.ts"
-import { TrainConfig, Trainer } from "../src/Trainer.ts"
+import { type Observer, TrainConfig, Trainer } from "../src/Trainer.ts"
 import { expectClose } from "./reference/compare.ts"
 import * as Reference from "./reference/model.ts"
 import { miniatureData, miniatureModel, referenceConfig } from "./support.ts"
@@ -32,9 +32,10 @@ const app = (
   training: Partial<ConstructorParameters<typeof TrainConfig>[0]> = {},
   model: ModelConfig = miniatureModel,
   data: DataConfigInput = {},
-  options: ModelOptions = {}
+  options: ModelOptions = {},
+  observer?: Observer
 ) =>
-  Trainer.layer(new TrainConfig({ steps: 12, logEvery: 3, ...training })).pipe(
+  Trainer.layer(new TrainConfig({ steps: 12, logEvery: 3, ...training }), observer && { observer }).pipe(
     Layer.provideMerge(Model.layer(model, { seed: 5, ...options })),
     Layer.provideMerge(miniatureData(data))
   )
@@ -125,11 +126,12 @@ layer(device)("training", (it) => {
       )
       for (const stop of [1, 5, 11]) {
         const store = yield* checkpointsLayer
-        yield* Effect.flatMap(Trainer, (trainer) =>
-          trainer.run.pipe(
-            Stream.takeUntil((e) => e._tag === "Saved" && e.step === stop),
-            Stream.runDrain
-          )).pipe(Effect.provide(Layer.provide(app({ saveEvery: stop }), store)))
+        // a checkpoint is written while training goes on: only an observer stops at the very step
+        const stopping = { due: (step: number) => step === stop, look: () => Effect.interrupt }
+        const exit = yield* Effect.exit(
+          Effect.provide(runToEnd, Layer.provide(app({ saveEvery: 4 }, undefined, undefined, undefined, stopping), store))
+        )
+        expect(Exit.isInterrupted(exit)).toBe(true)
         const resumed = yield* Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
           Effect.provide(Layer.provide(app(), store))
         )
@@ -278,6 +280,10 @@ layer(device)("training", (it) => {
       const list = Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list), store)
       yield* Effect.provide(runToEnd, Layer.provide(app({ saveLogSpaced: true }), store))
       expect((yield* list).map(({ step }) => step)).toEqual([0, 1, 2, 4, 8, 12])
+      const regular = yield* checkpointsLayer
+      yield* Effect.provide(runToEnd, Layer.provide(app({ saveLogSpaced: true, saveEvery: 3 }), regular))
+      const saved = yield* Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list), regular)
+      expect(saved.map(({ step }) => step)).toEqual([0, 1, 2, 3, 6, 9, 12])
       expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...quiet, trainerState: null })
 
       const other = yield* checkpointsLayer
