@@ -1,10 +1,12 @@
 /**
- * Progress for people, on stderr: one line that is rewritten on a terminal, a line every two seconds elsewhere.
+ * Progress for people, on stderr: one line that is rewritten on a terminal, a line every two seconds elsewhere; and the
+ * curves of what is probed, for who watches.
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Environment, isInteractive, type Output, truncate } from "./Terminal.ts"
+import { block, type Environment, hasColor, isInteractive, type Output, truncate } from "./Terminal.ts"
 import { format, type Stepped, type TrainEvent } from "./TrainEvent.ts"
+import * as WatchView from "./WatchView.ts"
 
 /** What a pipeline tells while it runs. */
 export type ProgressEvent =
@@ -36,6 +38,8 @@ export interface ProgressOptions {
   readonly quiet?: boolean
   /** Also tell of every evaluation and checkpoint. Default false. */
   readonly verbose?: boolean
+  /** Also show the losses that are probed: as curves above the rewritten line, elsewhere as lines. Default false. */
+  readonly watch?: boolean
   /** Milliseconds. Default: the monotonic clock. */
   readonly now?: () => number
 }
@@ -44,12 +48,12 @@ export interface Progress {
   readonly event: (event: ProgressEvent) => Effect.Effect<void>
   /** A line that stays, above the rewritten one; shown even when quiet. */
   readonly log: (line: string) => Effect.Effect<void>
-  /** Takes the rewritten line away, before something else is written to the terminal. */
+  /** Takes the rewritten line away, before something else is written to the terminal. Curves stay. */
   readonly clear: Effect.Effect<void>
 }
 
-/** Least time between two lines of training, ms: rewritten ones and plain ones. */
-const interval = { interactive: 60, plain: 2000 }
+/** Least time between two lines of training, ms: rewritten ones and plain ones; two pictures, two lines of losses. */
+const interval = { interactive: 60, plain: 2000, picture: 250, losses: 10_000 }
 
 /** `0:04`, `1:20`, `2:05:00`. */
 export const clock = (seconds: number): string => {
@@ -69,20 +73,58 @@ const line = (width: number, done: number, parts: ReadonlyArray<string>, speed: 
   return `[${"=".repeat(full)}${"-".repeat(cells - full)}] ${rest(true)}`
 }
 
-const make = ({ env, now = () => performance.now(), output, quiet = false, verbose = false }: ProgressOptions) => {
+const make = (options: ProgressOptions) => {
+  const { env, now = () => performance.now(), output, quiet = false, verbose = false, watch = false } = options
   const interactive = isInteractive(output, env)
-  let drawn = false
+  const color = hasColor(output, env)
+  const bottom = block(output)
+  const watched = WatchView.watched()
   let lastShown = -Infinity
   /** When the first training of this process began, and how much of the whole run was done by then. */
   let began: { readonly time: number; readonly done: number } | undefined
+  /** What is on the terminal: curves, when and for which size they were drawn, and the rewritten line below. */
+  let picture: ReadonlyArray<string> = []
+  let pictured = { time: -Infinity, width: 0, height: 0 }
+  let bar = ""
+  /** There are losses that the curves do not show yet. */
+  let stale = false
+  let lastTold = -Infinity
+  /** Steps whose losses were told in a line. */
+  const told = new Map<WatchView.Run, number>()
 
+  /** `force`: newer losses are drawn though the last picture is young. */
+  const draw = (force = false) => {
+    const size = { width: (output.columns || 80) - 1, height: (output.rows || 24) - 5 }
+    const resized = picture.length > 0 && (size.width !== pictured.width || size.height !== pictured.height)
+    if (resized || stale && (force || now() - pictured.time >= interval.picture)) {
+      picture = watched.picture(size, color)
+      pictured = { time: now(), ...size }
+      stale = false
+    }
+    bottom.draw(bar === "" ? picture : [...picture, truncate(bar, size.width)])
+  }
   const clear = () => {
-    if (drawn) output.write("\r\u001b[K")
-    drawn = false
+    bar = ""
+    draw(true)
+    bottom.leave()
+    picture = []
   }
   const print = (line: string) => {
-    clear()
+    bar = ""
+    bottom.draw([])
     output.write(`${line}\n`)
+    if (picture.length > 0) draw()
+  }
+  const tell = (run: WatchView.Run) => {
+    lastTold = now()
+    told.set(run, run.step)
+    print(WatchView.line(run))
+  }
+  const probed = (event: WatchView.Probe) => {
+    const run = watched.probed(event, now())
+    stale = interactive
+    if (interactive) draw(run.finished)
+    else if (run.finished || now() - lastTold >= interval.losses) tell(run)
   }
   const stepped = (arm: string, index: number, count: number, event: Stepped) => {
     const time = now()
@@ -101,14 +143,14 @@ const make = ({ env, now = () => performance.now(), output, quiet = false, verbo
     ]
     const speed = `${Math.round(event.tokensPerSecond).toLocaleString("en")} tokens/s`
     if (!interactive) return print([...parts, speed, left].join("  ").trimEnd())
-    clear()
-    output.write(line((output.columns || 80) - 1, done, parts, speed, left))
-    drawn = true
+    bar = line((output.columns || 80) - 1, done, parts, speed, left)
+    draw()
   }
   const show = (event: ProgressEvent) => {
     if (event._tag === "Stage") return print(event.message)
-    if (event._tag === "Probed") return
+    if (event._tag === "Probed") return watch ? probed(event) : undefined
     const { arm, count, event: training, index, seed } = event
+    const run = watched.heard(arm, seed, now(), training._tag === "Finished")
     const name = `${arm} ${index + 1}/${count} (seed ${seed})`
     switch (training._tag) {
       case "Started":
@@ -117,6 +159,7 @@ const make = ({ env, now = () => performance.now(), output, quiet = false, verbo
       case "Stepped":
         return stepped(arm, index, count, training)
       case "Finished":
+        if (run !== undefined && !interactive && told.get(run) !== run.step) tell(run)
         return print(`${name}: ${format(training)}`)
       case "Evaluated":
       case "Saved":

@@ -6,6 +6,7 @@
 export interface Output {
   readonly isTTY?: boolean
   readonly columns?: number
+  readonly rows?: number
   write(text: string): unknown
 }
 
@@ -25,7 +26,17 @@ export const isInteractive = (output: Output, env: Environment): boolean =>
   output.isTTY === true && env["TERM"] !== "dumb" && !isSet(env["CI"])
 
 /** What switches a style on and off; `mark` is black on yellow, to be read on any ground. */
-const codes = { bold: ["1", "22"], dim: ["2", "22"], red: ["31", "39"], mark: ["30;43", "39;49"] } as const
+const codes = {
+  bold: ["1", "22"],
+  dim: ["2", "22"],
+  red: ["31", "39"],
+  green: ["32", "39"],
+  yellow: ["33", "39"],
+  blue: ["34", "39"],
+  magenta: ["35", "39"],
+  cyan: ["36", "39"],
+  mark: ["30;43", "39;49"]
+} as const
 
 export type Style = keyof typeof codes
 
@@ -72,6 +83,45 @@ export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): R
     if (from < characters.length && characters[from][0] === " ") from++
   }
   return lines
+}
+
+/** Lines at the bottom of a terminal that are rewritten in place. Nothing else may write to that terminal meanwhile. */
+export interface Block {
+  /** Shows these lines, each narrower than the terminal, where the ones before were. */
+  readonly draw: (lines: ReadonlyArray<string>) => void
+  /** What is written next comes below the lines, which stay as they are. */
+  readonly leave: () => void
+}
+
+export const block = (output: Output): Block => {
+  let drawn: ReadonlyArray<string> = []
+  let size = ""
+  const sizeNow = () => `${output.columns} ${output.rows}`
+  /** To the start of line `from`, with all from there on erased. */
+  const erase = (from: number): string => {
+    // a terminal that became narrower has wrapped them
+    const columns = output.columns || 80
+    const up = drawn.slice(from).reduce((sum, line) => sum + Math.max(1, Math.ceil(stripAnsi(line).length / columns)), -1)
+    return up < 0 ? "" : up === 0 ? "\r\u001b[K" : `\r\u001b[${up}A\u001b[J`
+  }
+  return {
+    draw: (lines) => {
+      // what did not change stays, or it would flicker
+      let from = 0
+      const same = size === sizeNow()
+      if (same && lines.length === drawn.length && lines.every((line, i) => line === drawn[i])) return
+      const most = same ? Math.min(drawn.length, lines.length) - 1 : 0
+      while (from < most && drawn[from] === lines[from]) from++
+      const text = erase(from) + lines.slice(from).join("\n")
+      drawn = lines
+      size = sizeNow()
+      if (text !== "") output.write(text)
+    },
+    leave: () => {
+      if (drawn.length > 0) output.write("\n")
+      drawn = []
+    }
+  }
 }
 
 /** A number of things, with commas: `12,345`. */

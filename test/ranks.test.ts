@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 
 /** From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. */
 const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
-  ["pure modules", /^src\/(Batch|Config|Errors|Init|Json|ModelConfig|Progress|Random|Segments|Sink|Terminal|TrainEvent)\.ts$/],
+  ["pure modules", /^src\/(Batch|Config|Errors|Init|Json|ModelConfig|Progress|Random|Segments|Sink|Terminal|TerminalChart|TrainEvent|WatchView)\.ts$/],
   ["data/, formats of checkpoints", /^src\/(data\/(?!DataStream).+|checkpoints\/(HuggingFace|Quantize|Safetensors|SeqTd))\.ts$/],
   ["measures/", /^src\/measures\/(?!(?:Record|Calibration)\b)[A-Za-z]+\.ts$/],
   ["runs/", /^src\/runs\/[A-Za-z]+\.ts$/],
@@ -20,7 +20,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
   [
     "Trainer, MemoryPlan, Decode, Import, Export",
-    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|MemoryPlan|Decode|Generate|measures\/(Record|Calibration)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
+    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
   ],
   ["localizers/, unlearners/, Relearn", /^src\/(localizers\/[A-Za-z]+|unlearners\/[A-Za-z]+|Relearn)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
