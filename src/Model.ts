@@ -134,6 +134,8 @@ export interface PassShape {
    * the gates' gradients are computed. Computes the whole pool, masked; f32 only. Default false.
    */
   readonly gates?: boolean
+  /** Keep the residual stream around every attention and MLP, in `tensors.residual`; not for training. Default false. */
+  readonly residual?: boolean
 }
 
 /** What the loss is taken of: see PassShape. */
@@ -169,6 +171,11 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   readonly hiddenTarget: Tensor.Tensor | undefined
   /** That residual stream itself, f32 [n, hiddenSize]; of the hidden head with output "loss". */
   readonly stream: Tensor.Tensor | undefined
+  /**
+   * The residual stream behind the embedding, then behind the attention and behind the MLP of each block: 2 * layers + 1
+   * of f32 [n, hiddenSize]; with residual.
+   */
+  readonly residual: ReadonlyArray<Tensor.Tensor> | undefined
   /** f32 [maxSegments, general + pool] for each recorded block. The caller writes them. */
   readonly gates: ReadonlyArray<Tensor.Tensor> | undefined
   /** Gradients of the gates by segment, overwritten (segments that the batch lacks get 0); for "train" with gates. */
@@ -214,7 +221,7 @@ const refuseScheme = (scheme: Sampling): void => {
 
 /** Throws a DataError for what cannot be combined in one pass. */
 const refuseShape = (c: ModelConfig, shape: PassShape): void => {
-  const { compute, gates = false, head = "crossEntropy", output, precision = "f32", seqLen } = shape
+  const { compute, gates = false, head = "crossEntropy", output, precision = "f32", residual = false, seqLen } = shape
   const layers = c.numHiddenLayers
   const wrong = seqLen > c.maxPositionEmbeddings
     ? `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
@@ -228,6 +235,8 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
     ? "gates need every neuron of the pool: use compute \"masked\""
     : gates && precision !== "f32"
     ? `gates are computed in f32, got precision "${precision}"`
+    : residual && (output === "train" || typeof head === "object")
+    ? "residual keeps the stream of a whole forward pass: leave it out with output \"train\" and with head.hidden"
     : undefined
   if (wrong !== undefined) throw new DataError({ detail: wrong })
 }
@@ -291,6 +300,9 @@ export const recordPass = (
     soft: head === "soft" ? Tensor.make("soft", [n, ldLogits]) : undefined,
     hiddenTarget: typeof head === "object" ? Tensor.make("hiddenTarget", [n, c.hiddenSize]) : undefined,
     stream: typeof head === "object" && !train ? Tensor.make("stream", [n, c.hiddenSize]) : undefined,
+    residual: shape.residual === true
+      ? Array.from({ length: 2 * layers.length + 1 }, (_, i) => Tensor.make(`residual.${i}`, [n, c.hiddenSize]))
+      : undefined,
     gates: gates ? perBlock("gates", maxSegments, width) : undefined,
     gateGradients: gates && train ? perBlock("gates.gradient", maxSegments, width) : undefined,
     hidden: gates ? perBlock("hidden", n, width) : undefined,
@@ -322,6 +334,8 @@ export const recordPass = (
       segmentRange: tensors.segmentRange!
     })
     return {
+      /** The residual stream between attention and MLP, and behind the block. */
+      middle: o.y,
       y: mlp.y,
       /** Takes the gradient of the residual stream behind the block and leaves that before it, in place. */
       backward: (dx: Tensor.Tensor) => {
@@ -376,7 +390,12 @@ export const recordPass = (
     if (rest) embedding.backward(dx)
   }
   const all = p.finish()
-  const program = tensors.stream === undefined ? all : Program.replace(all, stream.at(-1)!, tensors.stream)
+  const kept = tensors.residual ?? []
+  const around = [stream[0]!, ...blocks.flatMap(({ middle, y }) => [middle, y])]
+  const program = kept.reduce(
+    (program, tensor, i) => Program.replace(program, around[i]!, tensor),
+    tensors.stream === undefined ? all : Program.replace(all, stream.at(-1)!, tensors.stream)
+  )
   // what only leads to gradients that nobody asked for, or is computed again anyway
   const prune = shape.recompute === true || (train && !(general && ofSinks && rest))
   return { shape, gathered, maxSegments, tensors, program: prune ? Program.prune(program) : program }
@@ -434,8 +453,14 @@ export interface ModelService {
   readonly precision: Precision
   /** What every pass is recorded with, unless its shape says otherwise. */
   readonly defaults: Pick<PassShape, "precision" | "recompute" | "compute">
-  /** Record, allocate and compile a pass; it lives until the scope closes. */
-  readonly compile: (shape: PassShape) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
+  /**
+   * Record, allocate and compile a pass; it lives until the scope closes. Gradients are added to those of `parameters`, by
+   * default the Model's own `handles`; the caller allocates them.
+   */
+  readonly compile: (
+    shape: PassShape,
+    parameters?: Parameters
+  ) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
   /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
   readonly evaluate: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Scores, ModelError>
   /**
@@ -659,9 +684,9 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
     }
 
-    const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape) {
+    const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape, of = handles) {
       const pass = yield* Effect.try({
-        try: () => recordPass(config, handles, hyper, { ...defaults, ...shape }, device.target),
+        try: () => recordPass(config, of, hyper, { ...defaults, ...shape }, device.target),
         catch: (error) => {
           if (error instanceof DataError) return error
           throw error

@@ -20,7 +20,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
   [
     "Trainer, MemoryPlan, Decode, Import, Export",
-    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
+    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|SinkContents|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
   ],
   ["localizers/, unlearners/, Relearn", /^src\/(localizers\/[A-Za-z]+|unlearners\/[A-Za-z]+|Relearn)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
