@@ -2,6 +2,7 @@
  * The arms of an experiment: how a model is trained. All of them see the same data in the same order, as many
  * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
  */
+import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type { DataConfigInput } from "../src/data/DataStream.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -133,4 +134,17 @@ export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hi
   })
   const of: Arm = arms[arm]
   return of.model?.(config) ?? config
+}
+
+/** What is wrong with the shape of an arm's model, or undefined; also of an arm that is not known. */
+export const shapeProblem = (base: ModelConfig, arm: Variant): string | undefined => {
+  if (base.sinks === undefined || !(armNames as ReadonlyArray<string>).includes(arm.arm)) return undefined
+  try {
+    modelOf(base, base.vocabSize, arm as NamedArm)
+    return undefined
+  } catch (error) {
+    if (!ParseResult.isParseError(error)) throw error
+    const issues = ParseResult.ArrayFormatter.formatErrorSync(error)
+    return `arms: ${arm.name}: ${issues.map(({ message, path }) => `${path.join(".")}: ${message}`).join("; ")}`
+  }
 }

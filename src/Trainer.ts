@@ -87,8 +87,8 @@ export interface Observer {
   /** Whether there is something to see after so many steps. */
   readonly due: (step: number) => boolean
   /**
-   * Called once for every step that is due, in order, 0 included, before a checkpoint of that step is written. A resumed
-   * run goes on behind the step of its checkpoint: what was seen later, before it broke off, is seen again.
+   * Called for every step that is due, in order, 0 included, before a checkpoint of that step is written. A resumed run
+   * begins with the step of its checkpoint, which was seen before; what was seen later is seen again, too.
    */
   readonly look: (step: number) => Effect.Effect<void, TrainError>
 }
@@ -521,13 +521,10 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         adapter: device.name
       })
       const begin: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
-        if (observer?.due(0) === true) yield* observer.look(0)
-        return config.saveLogSpaced ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
+        if (step < steps && observer?.due(step) === true) yield* observer.look(step)
+        return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
       }).pipe(pause)
-      // what a checkpoint of step 0 was written after is not done again
-      const beginning = existing.length === 0 && step === 0
-        ? Stream.concat(Stream.make(started), Stream.fromIterableEffect(begin))
-        : Stream.make(started)
+      const beginning = Stream.concat(Stream.make(started), Stream.fromIterableEffect(begin))
       // Stream.interruptWhen would pull ahead of whoever takes the events
       const untilLost = Effect.raceFirst(next, Effect.mapError(device.lost, Option.some))
       return Stream.concat(beginning, Stream.repeatEffectChunkOption(untilLost)) as Stream.Stream<TrainEvent, TrainError>

@@ -142,7 +142,7 @@ export const Retention = Schema.Struct({
 })
 export interface Retention extends Schema.Schema.Type<typeof Retention> {}
 
-/** Experiment 3: size of the weights of a part of the model, and how far they moved since the point before. */
+/** Experiment 3: size of the weights of a part of the model, and how far a step moves them. */
 export const Norm = Schema.Struct({
   arm: Schema.String,
   /** -1: not of a layer. */
@@ -153,7 +153,7 @@ export const Norm = Schema.Struct({
     step: Schema.Number,
     /** Root mean square of the weights. */
     weight: Estimate,
-    /** Root mean square of their change since the point before, a step; absent at the first. */
+    /** Root mean square of what the last step changed them by; absent before the first step. */
     update: Schema.optionalWith(Estimate, { exact: true })
   }))
 })

@@ -2,7 +2,6 @@
  * What an isolation experiment depends on: the data, the sink model, the arms, the post-hoc methods, the checks.
  */
 import * as Effect from "effect/Effect"
-import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { decodeConfig, nearest } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/DataConfig.ts"
@@ -13,7 +12,7 @@ import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
 import { unlearners } from "../../src/unlearners/index.ts"
-import { armNames, modelOf, type NamedArm, ORACLE, STANDARD, Variant } from "../Arms.ts"
+import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, Variant } from "../Arms.ts"
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
@@ -142,19 +141,6 @@ const unknown = (what: string, name: string, known: ReadonlyArray<string>): stri
 
 const twice = (names: ReadonlyArray<string>) => names.find((name, i) => names.indexOf(name) !== i)
 
-/** What is wrong with the shape of an arm's model. */
-const shapeProblem = (config: IsolateConfig, arm: Variant): string | undefined => {
-  if (config.model.sinks === undefined || !(armNames as ReadonlyArray<string>).includes(arm.arm)) return undefined
-  try {
-    modelOf(config.model, config.model.vocabSize, arm as NamedArm)
-    return undefined
-  } catch (error) {
-    if (!ParseResult.isParseError(error)) throw error
-    const issues = ParseResult.ArrayFormatter.formatErrorSync(error)
-    return `arms: ${arm.name}: ${issues.map(({ message, path }) => `${path.join(".")}: ${message}`).join("; ")}`
-  }
-}
-
 /** Decodes a configuration and checks what its fields ask of each other. Fails with one DataError, before any training. */
 export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
   Effect.gen(function*() {
@@ -176,7 +162,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       config.model.sinks === undefined
         ? "model.sinks is missing: an isolation experiment is about a model with sinks"
         : config.model.sinks.problem,
-      ...arms.map((arm) => shapeProblem(config, arm)),
+      ...arms.map((arm) => shapeProblem(config.model, arm)),
       ...[STANDARD, ORACLE].map((name) =>
         names.includes(name) ? undefined : `arms: ${name} is missing: recovery is measured between ` +
           `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`)

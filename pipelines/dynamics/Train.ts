@@ -1,0 +1,113 @@
+/** Training an arm of a forgetting experiment while it is probed; what a resumed one has done already is not done again. */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
+import { DataStream } from "../../src/data/DataStream.ts"
+import type { CheckpointError } from "../../src/Errors.ts"
+import { Device } from "../../src/gpu/Device.ts"
+import { Model } from "../../src/Model.ts"
+import type { ModelConfig } from "../../src/ModelConfig.ts"
+import { OptimizerConfig } from "../../src/Optimizer.ts"
+import * as TensorBoard from "../../src/runs/TensorBoard.ts"
+import { TrainConfig, type TrainError, Trainer } from "../../src/Trainer.ts"
+import type { TrainEvent } from "../../src/TrainEvent.ts"
+import { type Arm, arms, modelOf } from "../Arms.ts"
+import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
+import type { DynamicsArm, Plan } from "./Config.ts"
+import { type Losses, makeProbes } from "./Probe.ts"
+import { type Rows, resumable, type TraceLog, traceFolder, tracesInMemory } from "./TraceLog.ts"
+import type { DynamicsWorld } from "./World.ts"
+
+export type DynamicsError = TrainError
+
+export type Files = FileSystem.FileSystem | Path.Path
+
+/** What outlives a lost device: checkpoints, traces. */
+export interface Kept {
+  readonly folder: string | undefined
+  readonly checkpoints: Layer.Layer<Checkpoints, CheckpointError, Files>
+  readonly log: TraceLog
+}
+
+/** What an arm of a seed keeps, in a folder, or in memory. */
+export const keep = (folder: string | undefined): Effect.Effect<Kept, DynamicsError, Files> =>
+  Effect.gen(function*() {
+    if (folder === undefined) {
+      const memory = yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory))
+      return { folder, checkpoints: Layer.succeed(Checkpoints, memory), log: tracesInMemory() }
+    }
+    const path = yield* Path.Path
+    return {
+      folder,
+      checkpoints: Checkpoints.layerFileSystem(folder, { resume: true, keepLast: Infinity }),
+      log: yield* traceFolder(path.join(folder, "traces"))
+    }
+  })
+
+/** What a probed training leaves. */
+export interface Traced {
+  readonly model: ModelConfig
+  readonly rows: Rows
+  /** Of this process: of training, and of probing. */
+  readonly seconds: number
+  readonly probeSeconds: number
+}
+
+/** How an arm is trained. */
+export const trainingOf = (base: TrainConfig, named: DynamicsArm): TrainConfig => {
+  const config = named.learningRate === undefined ? base : new TrainConfig({
+    ...base,
+    optimizer: new OptimizerConfig({ ...base.optimizer, learningRate: named.learningRate })
+  })
+  return (arms[named.arm] as Arm).training?.(config) ?? config
+}
+
+/** Trains an arm to its end, from where its checkpoints are, then does `after` with the Model. */
+export const trainProbed = <A, R>(
+  plan: Plan,
+  world: DynamicsWorld,
+  arm: DynamicsArm,
+  kept: Kept,
+  {
+    after, onEvent, onProbed
+  }: {
+    readonly after: Effect.Effect<A, DynamicsError, R>
+    readonly onEvent: (event: TrainEvent) => Effect.Effect<void>
+    readonly onProbed: (step: number, losses: Losses) => Effect.Effect<void>
+  }
+): Effect.Effect<Traced & { readonly after: A }, DynamicsError, Exclude<R, Model> | Device | Files> =>
+  Effect.gen(function*() {
+    const { config } = plan
+    const { folder, log } = kept
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const modelConfig = modelOf(config.model, world.data.tokenizer.vocabSize, arm)
+    const checkpoints = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
+    // a folder's own run is known by its checkpoint of the last step
+    yield* log.rewind((yield* checkpoints.list).at(-1)?.step ?? 0)
+    const data = yield* world.stream(arm)
+    const modelContext = yield* Layer.build(Model.layer(modelConfig, { seed: world.seed, precision: config.precision }))
+    const probes = yield* Effect.provide(
+      makeProbes({ plan, world, table: world.table(arm), log, onProbed }),
+      modelContext
+    )
+    const services = Layer.mergeAll(
+      Layer.succeedContext(modelContext),
+      Layer.succeed(DataStream, data),
+      Layer.succeed(Checkpoints, resumable(log)(checkpoints))
+    )
+    const { seconds } = yield* Effect.gen(function*() {
+      const trainer = yield* Trainer
+      const events = folder === undefined
+        ? eventsInMemory()
+        : eventFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
+      return yield* trainToEnd(trainer, data.batchSize * data.seqLen, events, onEvent)
+    }).pipe(
+      Effect.provide(Trainer.layer(trainingOf(config.training, arm), probes).pipe(Layer.provide(services)))
+    )
+    const done = yield* Effect.provide(after, modelContext)
+    return { model: modelConfig, rows: yield* log.read, seconds, probeSeconds: probes.seconds(), after: done }
+  }).pipe(Effect.scoped)

@@ -1,0 +1,159 @@
+/**
+ * What one seed of a forgetting experiment shows when, and the sequences that it probes: the same in every arm, but for
+ * what an arm changes on purpose.
+ */
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/DataStream.ts"
+import { overlapIndex } from "../../src/data/Overlap.ts"
+import { type Planted, stepsOf, type Timetable, timetable } from "../../src/data/Timetable.ts"
+import { DataError } from "../../src/Errors.ts"
+import { random } from "../../src/Random.ts"
+import { arms, type Arm } from "../Arms.ts"
+import { BACKGROUND, type DynamicsArm, FOILS, type Plan } from "./Config.ts"
+
+/** A sequence that is probed. */
+export interface Probed {
+  readonly row: Row
+  readonly group: string
+  /** Its place in the timetable; undefined for a foil, which is never shown. */
+  readonly planted?: number
+}
+
+export interface DynamicsWorld {
+  readonly seed: number
+  readonly data: typeof DataStream.Service
+  readonly planted: ReadonlyArray<Planted>
+  /** Planted sequences in order, background sequences, foils. */
+  readonly probed: ReadonlyArray<Probed>
+  /** The batches of an arm. */
+  readonly stream: (arm: DynamicsArm) => Effect.Effect<typeof DataStream.Service, DataError>
+  /** When an arm shows what. */
+  readonly table: (arm: DynamicsArm) => Timetable
+}
+
+/** The share of a row's pairs of neighbouring tokens that some of `others` has, too: 0 to 1. */
+export const similarity = (row: Row, others: ReadonlyArray<Row>): number => {
+  const pairs = ({ tokens }: Row) => Array.from(tokens.subarray(1), (token, i) => tokens[i]! * 2 ** 24 + token)
+  const known = new Set(others.flatMap(pairs))
+  const own = pairs(row)
+  return own.reduce((sum, pair) => sum + (known.has(pair) ? 1 : 0), 0) / Math.max(1, own.length)
+}
+
+/** Ids above all that a stream gives. */
+const FRESH = 1n << 48n
+
+/**
+ * The world of one seed. No foil is a near-duplicate of what is shown. Fails with a DataError, before anything trains, where
+ * the corpus has too few sequences, or a step would show more of them than it has rows.
+ */
+export const makeWorld = (
+  plan: Plan,
+  seed: number
+): Effect.Effect<DynamicsWorld, DataError, FileSystem.FileSystem | Scope.Scope> =>
+  Effect.gen(function*() {
+    const { config, groups, steps } = plan
+    const count = groups.reduce((sum, { sequences }) => sum + sequences, 0)
+    const { canaries: _, repeat: __, ...encoded } = Schema.encodeSync(DataConfig)(config.data)
+    // how often they are shown is up to the timetable
+    const layer = DataStream.layer({ ...encoded, repeatedSequences: count, repeats: 2, seed })
+    const data = Context.get(yield* Layer.build(layer), DataStream)
+    const [repeated, singles, heldOut] = [data.split("repeated"), data.split("singles"), data.split("heldOut")]
+    const index = overlapIndex()
+    for (const row of repeated) index.add(row)
+    // one that is like what is shown would be recognized for what it is like
+    const distinct = heldOut.filter((row) => index.find(row) === undefined)
+    const lacking = [
+      ["groups", count, repeated.length, "smaller groups"],
+      ["foils", config.foils, distinct.length, "fewer foils, or more data.heldOutSequences"],
+      ["backgroundProbes", config.backgroundProbes, singles.length, "fewer of them, or more data.singleSequences"]
+    ] as const
+    for (const [name, wanted, there, advice] of lacking) {
+      if (there < wanted) {
+        return yield* new DataError({
+          detail: `${name}: ${wanted} sequences are to be probed, but the data has ${there} of their kind: ask for ${advice}`
+        })
+      }
+    }
+    const foils = distinct.slice(0, config.foils)
+
+    let at = 0
+    const plantedGroups = groups.map((group) => {
+      const rows = repeated.slice(at, at += group.sequences)
+      return { group, planted: stepsOf(group.showing, rows.length).map((own, i): Planted => ({ row: rows[i]!, steps: own })) }
+    })
+    const planted = plantedGroups.flatMap(({ planted }) => planted)
+    const names = plantedGroups.flatMap(({ group, planted }) => planted.map(() => group.name))
+
+    const withheld = plantedGroups.filter(({ group }) => group.withheld)
+    const leftAlone = Math.min(steps, ...withheld.map(({ group }) => group.showing.end))
+    const similar = (): ReadonlyArray<Row> => {
+      const rows = withheld.flatMap(({ planted }) => planted.map(({ row }) => row))
+      return singles.slice(Math.floor(singles.length / 2))
+        .map((row) => ({ row, similarity: similarity(row, rows) }))
+        .sort((a, b) => b.similarity - a.similarity)
+        .map(({ row }) => row)
+    }
+    const background = (intervening: DynamicsArm["intervening"]) => {
+      if (intervening === undefined) return [{ from: 0, rows: singles }]
+      const sorted = similar()
+      const half = Math.floor(sorted.length / 2)
+      return [
+        { from: 0, rows: singles.slice(0, Math.floor(singles.length / 2)) },
+        { from: leftAlone, rows: intervening === "similar" ? sorted.slice(0, half) : sorted.slice(-half) }
+      ]
+    }
+    const tables = new Map<string, Timetable>()
+    const table = ({ intervening }: DynamicsArm): Timetable => {
+      const key = intervening ?? ""
+      const known = tables.get(key) ??
+        timetable({ steps, batchSize: data.batchSize, planted, background: background(intervening), seed })
+      tables.set(key, known)
+      return known
+    }
+    yield* Effect.try({
+      try: () => plan.arms.forEach(table),
+      catch: (error) => {
+        if (error instanceof DataError) return error
+        throw error
+      }
+    })
+    const ids = new Set(planted.map(({ row }) => row.id))
+    const stream = (arm: DynamicsArm) =>
+      Effect.sync(() => {
+        const shown = table(arm)
+        const noise = arm.idNoise ?? (arms[arm.arm] as Arm).stream?.idNoise ?? 0
+        const rowsAt = (step: number): ReadonlyArray<Row> => {
+          const draw = random(seed, "idNoise", step)
+          return shown.rows(step).map((row, r) =>
+            ids.has(row.id) && draw.uniform() < noise
+              ? { ...row, id: FRESH + BigInt(step * data.batchSize + r) }
+              : row)
+        }
+        const batches = (cursor: Cursor) =>
+          Stream.unfold(cursor.batch, (step) =>
+            step >= steps ? Option.none() : Option.some([
+              { batch: batchOf(rowsAt(step), data.seqLen), cursor: { epoch: 0, batch: step + 1 } },
+              step + 1
+            ] as const))
+        return DataStream.of({ ...data, batches, batchesPerEpoch: steps, maxSegments: data.batchSize })
+      })
+    return {
+      seed,
+      data,
+      planted,
+      probed: [
+        ...planted.map(({ row }, i): Probed => ({ row, group: names[i]!, planted: i })),
+        ...singles.slice(0, config.backgroundProbes).map((row): Probed => ({ row, group: BACKGROUND })),
+        ...foils.map((row): Probed => ({ row, group: FOILS }))
+      ],
+      stream,
+      table
+    }
+  })
