@@ -268,7 +268,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
     const label = yAt.get(r)
     return `${(label ?? "").padStart(margin)} ${label === undefined ? "│" : "┤"}${row(r)}`.trimEnd()
   })
-  const mostX = Math.max(2, Math.min(5, Math.floor(columns / 8)))
+  const mostX = Math.max(3, Math.min(5, Math.floor(columns / 7)))
   let whole = true
   for (const x of values("x")) whole &&= Number.isInteger(x)
   const xTicks = logX ? logTicks(xScale.low, xScale.high, mostX, xScale.low <= 0) : ticks(xScale.low, xScale.high, mostX, whole)
