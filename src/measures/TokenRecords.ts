@@ -5,11 +5,9 @@
  * All logarithms are natural: log-probabilities, moments and margins are in nats, per token. Tokens of different
  * tokenizers are not comparable; compare per character where they differ.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import { parquetRead } from "hyparquet"
-import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer"
 import { DataError } from "../Errors.ts"
+import * as Parquet from "./Parquet.ts"
 
 /** How a next token is drawn: from the `topK` likeliest, or the likeliest that have a mass of `topP`, or from all. */
 export interface Sampling {
@@ -263,12 +261,7 @@ const columnOf = {
   margin: "margin"
 } as const
 
-const columnTypes = {
-  text: { type: "BYTE_ARRAY", converted_type: "UTF8" },
-  whole: { type: "INT32" },
-  unsigned64: { type: "INT64", converted_type: "UINT_64" },
-  real: { type: "FLOAT" }
-} as const
+const what = "token records"
 
 /** The column of a scheme: `log_t0_7`, `log_k40_t1`, `log_p0_9_t1`. */
 const schemeColumn = (scheme: Sampling): string => `log_${schemeName(scheme).replaceAll(/[ .]/g, "_")}`
@@ -299,7 +292,6 @@ const schemeOf = (column: string): Sampling | undefined => {
  * The file appears when it is complete. Fails with a DataError when it cannot be written.
  */
 export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, records: TokenRecords) {
-  const fs = yield* FileSystem.FileSystem
   const { first, sequences, start } = records
   const n = start[sequences.length]
   const rows = <A>(of: (sequence: number, at: number) => A): Array<A> => {
@@ -307,9 +299,8 @@ export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, r
     for (let s = 0; s < sequences.length; s++) for (let i = start[s]; i < start[s + 1]; i++) all[i] = of(s, i)
     return all
   }
-  type Column = readonly [name: string, type: typeof columnTypes[keyof typeof columnTypes], data: ColumnSource["data"]]
-  const { real, text, unsigned64, whole } = columnTypes
-  const columns: ReadonlyArray<Column> = [
+  const { real, text, unsigned64, whole } = Parquet.types
+  yield* Parquet.write(path, what, [
     ["run", text, rows(() => key.run)],
     ["checkpoint", whole, rows(() => key.checkpoint)],
     ["mask", text, rows(() => key.mask)],
@@ -321,90 +312,40 @@ export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, r
     ["position", whole, rows((s, i) => first[s] + i - start[s])],
     ["token", whole, Int32Array.from(records.token)],
     ["rank", whole, Int32Array.from(records.rank)],
-    ...numbers.flatMap((name): ReadonlyArray<Column> =>
+    ...numbers.flatMap((name): ReadonlyArray<Parquet.Column> =>
       name === "rank" ? [] : [[columnOf[name], real, records[name]]]
     ),
-    ...records.schemes.map((scheme, i): Column => [schemeColumn(scheme), real, records.schemeLogProb[i]])
-  ]
-  yield* Effect.gen(function*() {
-    const buffer = yield* Effect.try(() =>
-      parquetWriteBuffer({
-        schema: [
-          { name: "root", num_children: columns.length },
-          ...columns.map(([name, type]) => ({ name, repetition_type: "REQUIRED" as const, ...type }))
-        ],
-        // real numbers hardly repeat: a dictionary of them would be larger, and compression in vain
-        columnData: columns.map(([name, type, data]) =>
-          type === real ? { name, data, encoding: "PLAIN" as const, codec: "UNCOMPRESSED" as const } : { name, data }
-        )
-      })
-    )
-    yield* fs.writeFile(`${path}.partial`, new Uint8Array(buffer))
-    yield* fs.rename(`${path}.partial`, path)
-  }).pipe(
-    Effect.mapError((cause) => new DataError({ path, detail: "the token records cannot be written", cause }))
-  )
+    ...records.schemes.map((scheme, i): Parquet.Column => [schemeColumn(scheme), real, records.schemeLogProb[i]])
+  ])
 })
 
 /** Reads what `write` wrote. Fails with a DataError when the file cannot be read, or is not of token records. */
 export const read = Effect.fnUntraced(function*(path: string) {
-  const fs = yield* FileSystem.FileSystem
-  const fail = (detail: string, cause?: unknown) =>
-    new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
-  const bytes = yield* fs.readFile(path).pipe(Effect.mapError((cause) => fail("cannot be read", cause)))
-  const columns = new Map<string, Array<{ readonly at: number; readonly data: ArrayLike<unknown> }>>()
-  yield* Effect.tryPromise({
-    try: () =>
-      parquetRead({
-        file: new Uint8Array(bytes).buffer,
-        onChunk: ({ columnData, columnName, rowStart }) => {
-          const chunks = columns.get(columnName) ?? []
-          columns.set(columnName, chunks)
-          chunks.push({ at: rowStart, data: columnData })
-        }
-      }),
-    catch: (cause) => fail("is not a Parquet file that can be read", cause)
-  })
-  const wanted = ["run", "checkpoint", "mask", "sequence", "name", "split", "id", "repeats", "position"]
-  const missing = [...wanted, ...Object.values(columnOf)].find((name) => !columns.has(name))
-  if (missing !== undefined) return yield* fail(`is not a file of token records: it has no column "${missing}"`)
-  const fill = <A extends Uint32Array | Float32Array>(name: string, into: A): A => {
-    for (const { at, data } of columns.get(name)!) into.set(data as ArrayLike<number>, at)
-    return into
-  }
-  /** A column's values in some rows, which rise. */
-  const pickRows = <A>(name: string, rows: ReadonlyArray<number>): ReadonlyArray<A> => {
-    const chunks = [...columns.get(name)!].sort((a, b) => a.at - b.at)
-    let chunk = 0
-    return rows.map((row) => {
-      while (row >= chunks[chunk].at + chunks[chunk].data.length) chunk++
-      return chunks[chunk].data[row - chunks[chunk].at] as A
-    })
-  }
-  const count = columns.get("sequence")!.reduce((sum, { data }) => sum + data.length, 0)
-  if (count === 0) return yield* fail("holds no token records")
-  const sequence = fill("sequence", new Uint32Array(count))
-  const schemes = [...columns.keys()].flatMap((name) => schemeOf(name) ?? [])
+  const keys = ["run", "checkpoint", "mask", "sequence", "name", "split", "id", "repeats", "position"]
+  const table = yield* Parquet.read(path, what, [...keys, ...Object.values(columnOf)])
+  if (table.rows === 0) return yield* new DataError({ path, detail: `holds no ${what}` })
+  const sequence = table.fill("sequence", new Uint32Array(table.rows))
+  const schemes = table.names.flatMap((name) => schemeOf(name) ?? [])
   const starts: Array<number> = []
   sequence.forEach((s, i) => {
     if (i === 0 || s !== sequence[i - 1]) starts.push(i)
   })
-  const names = pickRows<string>("name", starts)
-  const splits = pickRows<string>("split", starts)
-  const ids = pickRows<bigint>("id", starts)
-  const repeats = pickRows<number>("repeats", starts)
+  const names = table.pick<string>("name", starts)
+  const splits = table.pick<string>("split", starts)
+  const ids = table.pick<bigint>("id", starts)
+  const repeats = table.pick<number>("repeats", starts)
   const records = makeRecords(
     names.map((name, s) => ({ name, split: splits[s], id: BigInt.asUintN(64, ids[s]), repeats: repeats[s] })),
-    starts.map((from, s) => (starts[s + 1] ?? count) - from),
+    starts.map((from, s) => (starts[s + 1] ?? table.rows) - from),
     schemes
   )
-  records.first.set(pickRows<number>("position", starts))
-  for (const name of ["token", ...numbers] as const) fill(columnOf[name], records[name])
-  schemes.forEach((scheme, i) => fill(schemeColumn(scheme), records.schemeLogProb[i]))
+  records.first.set(table.pick<number>("position", starts))
+  for (const name of ["token", ...numbers] as const) table.fill(columnOf[name], records[name])
+  schemes.forEach((scheme, i) => table.fill(schemeColumn(scheme), records.schemeLogProb[i]))
   const key: RecordKey = {
-    run: pickRows<string>("run", [0])[0],
-    checkpoint: pickRows<number>("checkpoint", [0])[0],
-    mask: pickRows<string>("mask", [0])[0]
+    run: table.pick<string>("run", [0])[0],
+    checkpoint: table.pick<number>("checkpoint", [0])[0],
+    mask: table.pick<string>("mask", [0])[0]
   }
   return { key, records }
 })
