@@ -107,11 +107,11 @@ interface Due {
   readonly interference: Set<number>
 }
 
-/** Steps since the last exposure that are probed, as far as the run goes: 0, 1, 2, 4, 8, ... */
+/** Steps since the last exposure that are probed, as far as the run goes: 0, 1, 2, 3, 4, 6, 8, 12, 16, ... */
 export const ages = (longest: number): ReadonlyArray<number> => {
-  const all = [0]
-  for (let age = 1; age <= longest; age *= 2) all.push(age)
-  return all
+  const all = [0, 1]
+  for (let age = 2; age <= longest; age *= 2) all.push(age, 1.5 * age)
+  return all.filter((age) => age <= longest)
 }
 
 /** Sequences of a group whose gradients are compared. */
