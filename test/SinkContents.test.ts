@@ -452,5 +452,7 @@ describe("a page of contents", () => {
     expect([...small.matchAll(/data-part="(\w+)"[^]*?(?:sink|neuron) (\d+):/g)].map(([, part, i]) => [part, i]))
       .toEqual([["sinks", "18"], ["sinks", "17"], ["general", "2"]])
     expect(small).toContain("layer 0, sinks: 1 of strength 0.500 and less")
+    expect(contentsPage(contents, { title: "", arm: "", seed: 0, decode, most: 1 }))
+      .toContain("layer 0, sinks: 2 of strength 1.00 and less")
   })
 })
