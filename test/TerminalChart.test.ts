@@ -153,6 +153,11 @@ describe("a chart", () => {
     expect(chart({ width: 9, height: 0, series })).toEqual([])
   })
 
+  it("cuts a long name, not its value", () => {
+    const long = chart({ width: 24, height: 9, series: [line([1, 2], "n".repeat(40))] }).at(-1)
+    expect(long).toBe(`a ${"n".repeat(13)}... 2.00`)
+  })
+
   it("never shows escapes that a name brings along", () => {
     const text = chart({ width: 60, height: 9, series: [line([1, 2], "a\u001b[31mb\nc")] }).at(-1)
     expect(text).toBe("a a [31mb c 2.00")

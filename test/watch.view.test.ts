@@ -243,6 +243,21 @@ describe("a run that is watched on a terminal", () => {
     }
   })
 
+  it("takes its line away when something else is said, until the next step", () => {
+    const it = terminal(80, 24)
+    watching(it.output, ({ event, wait }) => {
+      event(probed(1, { a: 1 }))
+      event(stepped(1))
+      event({ _tag: "Stage", message: "measuring" })
+      expect(it.screen()[0]).toBe("measuring")
+      expect(it.screen().filter(isTitle)).toHaveLength(1)
+      expect(it.screen().filter(isBar)).toEqual([])
+      wait(100)
+      event(stepped(2))
+      expect(isBar(it.screen().at(-1)!)).toBe(true)
+    })
+  })
+
   it("fits a terminal that became lower, and one that has hardly any rows", () => {
     const it = terminal(70, 30)
     watching(it.output, ({ event, wait }) => {
@@ -353,6 +368,14 @@ describe("a run that is watched without a terminal", () => {
     ])
   })
 
+  it("is told at its last step even if nothing else follows", () => {
+    const written: Array<string> = []
+    watching({ write: (text) => written.push(text) }, ({ event }) => {
+      for (const step of [98, 99, 100]) event(probed(step, { a: step / 10 }))
+    })
+    expect(written).toEqual(["sinks seed 1 step 98/100: a 9.80\n", "sinks seed 1 step 100/100: a 10.0\n"])
+  })
+
   it("tells its last losses though its last step was not probed, and those of each run", () => {
     const written: Array<string> = []
     watching({ isTTY: true, columns: 80, write: (text) => written.push(text) }, ({ event, wait }) => {
@@ -372,6 +395,13 @@ describe("a run that is watched without a terminal", () => {
 })
 
 describe("curves", () => {
+  it("of another arm are those of its seed that was heard of last", () => {
+    const watched = WatchView.watched()
+    watched.probed(probed(1, { a: 9 }), 0)
+    for (const [seed, step] of [[1, 1], [2, 1], [1, 2]]) watched.probed(probed(step, { a: 10 * seed + step }, "other", seed), 0)
+    expect(watched.picture({ width: 60, height: 20 }, false).at(-1)).toBe("a a 9.00  b other a 12.0")
+  })
+
   it("start anew where a resumed run does", () => {
     const watched = WatchView.watched()
     for (const [step, loss] of [[1, 5], [2, 4], [3, 3], [2, 3.5], [3, 2]]) watched.probed(probed(step, { a: loss }), 0)
