@@ -105,3 +105,10 @@ export const writeJson = (file: string, value: unknown) =>
       new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` })
     )
   )
+
+/** A device that was lost: what is kept goes on, on a fresh one. */
+export const isLost = (error: { readonly _tag: string; readonly reason?: unknown }): boolean =>
+  error._tag === "DeviceError" && error.reason === "Lost"
+
+/** Fresh devices that an experiment may take in the place of lost ones. */
+export const LOST_DEVICES = 3

@@ -16,7 +16,7 @@ import { checkFits } from "../src/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
-import { claimFolder, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
+import { claimFolder, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "./folder.ts"
 import { modelOf, ORACLE, STANDARD, type StreamOverrides } from "./Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
@@ -45,8 +45,6 @@ export interface IsolateOptions extends FolderOptions {
   readonly concurrency?: number
   readonly onEvent?: (event: ProgressEvent) => Effect.Effect<void>
 }
-
-const isLost = (error: IsolateError): boolean => error._tag === "DeviceError" && error.reason === "Lost"
 
 /** A report as JSON: numbers that are not finite are null. */
 const encoded = Schema.encodeSync(IsolationReport)
@@ -81,9 +79,6 @@ const oneStreamOf = (world: World) =>
           )
       }).pipe(alone.withPermits(1))
   })
-
-/** Runs the experiment again where it was when the device is lost, as often as it gets further. */
-const LOST_DEVICES = 3
 
 /** Before anything is trained: every arm must fit the device. */
 const checkArms = (lab: Laboratory, plan: Plan) =>

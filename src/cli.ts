@@ -34,6 +34,17 @@ const config = Options.text("config").pipe(
   Options.optional
 )
 
+const force = Options.boolean("force").pipe(
+  Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
+)
+const noProgress = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr"))
+const verbose = Options.boolean("verbose").pipe(
+  Options.withAlias("v"),
+  Options.withDescription("Also tell of every evaluation and checkpoint")
+)
+const overrides = (description: string) =>
+  Args.text({ name: "key=value" }).pipe(Args.withDescription(description), Args.repeated)
+
 const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
@@ -57,9 +68,7 @@ const pretrain = Command.make("pretrain", {
     ),
     Options.optional
   ),
-  force: Options.boolean("force").pipe(
-    Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
-  ),
+  force,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
   ),
@@ -75,15 +84,9 @@ const pretrain = Command.make("pretrain", {
     Options.withDescription("Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
     Options.optional
   ),
-  quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
-  verbose: Options.boolean("verbose").pipe(
-    Options.withAlias("v"),
-    Options.withDescription("Also tell of every evaluation and checkpoint")
-  ),
-  overrides: Args.text({ name: "key=value" }).pipe(
-    Args.withDescription("A field of the configuration, e.g. training.optimizer.learningRate=1e-3"),
-    Args.repeated
-  )
+  quiet: noProgress,
+  verbose,
+  overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./cli/pretrain.ts")), (it) => it.pretrain(options))).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
@@ -111,10 +114,7 @@ const plan = Command.make("plan", {
     Options.optional
   ),
   json,
-  overrides: Args.text({ name: "key=value" }).pipe(
-    Args.withDescription("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments"),
-    Args.repeated
-  )
+  overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./cli/plan.ts")), (it) => it.plan(options))).pipe(
   Command.withDescription("Tell how much memory training takes, without a GPU, and what would fit a limit")
 )
@@ -442,9 +442,7 @@ const isolate = Command.make("isolate", {
     Options.withDescription("Models and records that several experiments share (default: store in --out-dir)"),
     Options.optional
   ),
-  force: Options.boolean("force").pipe(
-    Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
-  ),
+  force,
   jobs: Options.integer("jobs").pipe(
     Options.withDescription("Arms to train at once, as far as memory goes"),
     Options.withDefault(1)
@@ -461,22 +459,63 @@ const isolate = Command.make("isolate", {
   ),
   adapter,
   json,
-  quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
-  verbose: Options.boolean("verbose").pipe(
-    Options.withAlias("v"),
-    Options.withDescription("Also tell of every evaluation and checkpoint")
-  ),
-  overrides: Args.text({ name: "key=value" }).pipe(
-    Args.withDescription("A field of the configuration, e.g. relearnSteps=128"),
-    Args.repeated
-  )
+  quiet: noProgress,
+  verbose,
+  overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
 }, (options) => Effect.flatMap(Effect.promise(() => import("./cli/isolate.ts")), (it) => it.isolate(options))).pipe(
   Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden or not isolated")
 )
 
+const dynamics = Command.make("dynamics", {
+  preset: Options.choice("preset", ["full", "quick"] as const).pipe(
+    Options.withDescription("Size of the experiment (default: full)"),
+    Options.optional
+  ),
+  config,
+  arms: Options.text("arms").pipe(
+    Options.withPseudoName("names"),
+    Options.withDescription("Arms to train, e.g. standard,sinks"),
+    Options.optional
+  ),
+  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 3)"), Options.optional),
+  from: Options.text("from").pipe(
+    Options.withPseudoName("run"),
+    Options.withDescription("Train nothing: probe the checkpoints of this run of pretrain or dynamics"),
+    Options.optional
+  ),
+  ids: Options.text("ids").pipe(
+    Options.withPseudoName("ids"),
+    Options.withDescription("With --from: only the sequences of these ids, e.g. 1,2,3"),
+    Options.optional
+  ),
+  watch: Options.boolean("watch").pipe(Options.withDescription("Draw the curves in the terminal while the run goes on")),
+  outDir: Options.text("out-dir").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Where the report, checkpoints and traces go (default: runs/dynamics-<time>)"),
+    Options.optional
+  ),
+  resume: Options.text("resume").pipe(
+    Options.withPseudoName("run"),
+    Options.withDescription("Go on with the run in this folder, as for pretrain"),
+    Options.optional
+  ),
+  force,
+  jobs: Options.integer("jobs").pipe(
+    Options.withDescription("Arms to train, or with --from checkpoints to probe, at once, as far as memory goes"),
+    Options.withDefault(1)
+  ),
+  adapter,
+  json,
+  quiet: noProgress,
+  verbose,
+  overrides: overrides("A field of the configuration, e.g. probeEvery=4")
+}, (options) => Effect.flatMap(Effect.promise(() => import("./cli/dynamics.ts")), (it) => it.dynamics(options))).pipe(
+  Command.withDescription("Watch memories being written, protected and overwritten while models train")
+)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
-  Command.withSubcommands([pretrain, isolate, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate, evaluate])
+  Command.withSubcommands([pretrain, isolate, dynamics, tokenize, plan, doctor, identity, runs, inspect, exporting, importing, schema, generate, evaluate])
 )
 
 const main = Edge.run(Command.run(memsinks, { name: "memsinks", version: Edge.version })(withResume(process.argv)))

@@ -154,6 +154,7 @@ export const presets = {
     foils: 16,
     backgroundProbes: 8,
     accumulation: 8,
+    decomposed: 2,
     interference: 0,
     contents: false
   })

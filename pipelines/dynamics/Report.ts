@@ -200,6 +200,8 @@ export const Contents = Schema.Struct({
   neurons: Schema.Number,
   /** Share of a neuron's top triggers that come from one source, mean over neurons. */
   purity: Estimate,
+  /** Of sinks: share of a neuron's top triggers that come from the sequences that own it. */
+  owned: Schema.optionalWith(Estimate, { exact: true }),
   /** Share of a neuron's top triggers whose next token is among the ten that it promotes most. */
   agreement: Estimate,
   /** Share of the gradient of memorized sequences that lies in the part, and of held-out ones (sum of absolute values). */

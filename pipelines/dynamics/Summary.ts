@@ -13,8 +13,9 @@ import type { Rows } from "./TraceLog.ts"
 import type { DynamicsWorld } from "./World.ts"
 
 /** What is known of a part of a model in a seed, see `Contents` of the report. */
-export interface PartContents extends Omit<Contents, "arm" | "purity" | "agreement" | "gradientMass"> {
+export interface PartContents extends Omit<Contents, "arm" | "purity" | "owned" | "agreement" | "gradientMass"> {
   readonly purity: number
+  readonly owned?: number
   readonly agreement: number
   readonly gradientMass?: { readonly memorized: number; readonly heldOut: number }
 }
@@ -310,6 +311,7 @@ const contentsOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>): 
         part,
         neurons: ones.find((one) => one !== undefined)!.neurons,
         purity: estimate(ones.map((one) => one?.purity)),
+        ...(ones.some((one) => one?.owned !== undefined) ? { owned: estimate(ones.map((one) => one?.owned)) } : {}),
         agreement: estimate(ones.map((one) => one?.agreement)),
         ...(mass.every((one) => one === undefined) ? {} : {
           gradientMass: {

@@ -27,7 +27,7 @@ export interface Where {
  */
 export const whereOf = (
   options: { readonly outDir: Option.Option<string>; readonly resume: Option.Option<string> },
-  kind: "pretrain" | "isolate",
+  kind: "pretrain" | "isolate" | "dynamics",
   runs = "runs"
 ) =>
   Effect.gen(function*() {

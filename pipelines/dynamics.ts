@@ -1,0 +1,240 @@
+/**
+ * Forgetting dynamics: what an exposure adds to a memory, how fast it fades while other data is learned, and what sinks
+ * change about both. Trains the arms of a configuration on a timetable of exposures, probes them between the steps, and
+ * reports saw-teeth, retention, where memory accumulates, how other data interferes, and what single sinks hold.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { batchOf } from "../src/data/DataStream.ts"
+import { sequenceName } from "../src/data/Packing.ts"
+import { DataError, type DeviceError } from "../src/Errors.ts"
+import { Device } from "../src/gpu/Device.ts"
+import * as Gradients from "../src/Gradients.ts"
+import { checkFits } from "../src/MemoryPlan.ts"
+import { mean } from "../src/measures/Statistics.ts"
+import { theory } from "../src/measures/Theory.ts"
+import { Model } from "../src/Model.ts"
+import type { ProgressEvent } from "../src/Progress.ts"
+import * as Sink from "../src/Sink.ts"
+import { sinkContents } from "../src/SinkContents.ts"
+import { type Arm, arms, modelOf } from "./Arms.ts"
+import { claimsOf } from "./dynamics/Claims.ts"
+import { type DynamicsArm, DynamicsConfig, FOILS, type Plan, planOf } from "./dynamics/Config.ts"
+import { contentsPage } from "./dynamics/contentsPage.ts"
+import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts"
+import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
+import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
+import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
+import { estimate } from "./Estimates.ts"
+import { claimFolder, type FolderOptions, isLost, LOST_DEVICES, writeJson } from "./folder.ts"
+
+export { DynamicsConfig, DynamicsReport }
+export type { DynamicsError }
+
+export interface DynamicsOptions extends FolderOptions {
+  /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
+  readonly device: Layer.Layer<Device, DeviceError>
+  /** Where the report, checkpoints and traces go. Default: nowhere, all stays in memory. */
+  readonly outDir?: string
+  /** Arms that are trained at once, as far as memory goes. Default 1. */
+  readonly concurrency?: number
+  readonly onEvent?: (event: ProgressEvent) => Effect.Effect<void>
+}
+
+const encoded = Schema.encodeSync(DynamicsReport)
+
+/** A report as JSON: numbers that are not finite are null. */
+export const toJson = (report: DynamicsReport): string => JSON.stringify(encoded(report))
+
+/** A name as a folder has it: the arm's own, without what a file system may not like. */
+export const folderOf = (arm: string): string => arm.replace(/[^A-Za-z0-9._=-]+/g, "-")
+
+/** What single sinks hold when training ends, and where the gradient of a memorized sequence falls. */
+const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept) =>
+  Effect.gen(function*() {
+    if (!plan.config.contents) return []
+    const fs = yield* FileSystem.FileSystem
+    const path = yield* Path.Path
+    const model = yield* Model
+    const { seqLen, tokenizer } = world.data
+    const rows = world.probed.map(({ group, planted, row }) => ({
+      row,
+      source: sequenceName(row),
+      kind: planted !== undefined ? "memorized" as const : group === FOILS ? "heldOut" as const : "background" as const
+    }))
+    const contents = yield* sinkContents({ rows, seqLen })
+    const gradients = yield* Gradients.makeGradients({ rows: 1, seqLen })
+    const masses = yield* Effect.forEach(rows.filter(({ kind }) => kind !== "background"), ({ kind, row }) =>
+      Effect.map(gradients.of(batchOf([row], seqLen), Sink.own), (one) => {
+        const parts = Gradients.absoluteMass(one.gradients, model.config)
+        const whole = parts.reduce((sum, { value }) => sum + value, 0)
+        return { kind, parts: parts.map((part) => ({ ...part, value: part.value / whole })) }
+      }))
+    const massOf = (kind: string, layer: number, part: string) =>
+      mean(masses.filter((one) => one.kind === kind).map(({ parts }) =>
+        parts.find((one) => one.layer === layer && one.part === part)?.value ?? 0))
+    if (kept.folder !== undefined && model.config.sinks !== undefined) {
+      const html = contentsPage(contents, {
+        title: `What the sinks of ${arm.name} hold, seed ${world.seed}`,
+        arm: arm.name,
+        seed: world.seed,
+        decode: (tokens) => tokenizer.decode(Uint32Array.from(tokens))
+      })
+      yield* Effect.catchAll(
+        fs.writeFileString(path.join(kept.folder, "sinks.html"), html),
+        (error) => Effect.logWarning(`${kept.folder}: sinks.html: ${error.message}`)
+      )
+    }
+    return contents.summary.map(({ agreement, layer, neurons, owned, part, purity }): PartContents => ({
+      layer, part, neurons, purity, agreement,
+      ...(owned === undefined ? {} : { owned }),
+      ...(part === "random" ? {} : {
+        gradientMass: { memorized: massOf("memorized", layer, part), heldOut: massOf("heldOut", layer, part) }
+      })
+    }))
+  }).pipe(Effect.scoped)
+
+/** Before anything is trained: every arm must fit the device. */
+const checkArms = (plan: Plan, world: DynamicsWorld) =>
+  Effect.gen(function*() {
+    const { config } = plan
+    const device = yield* Device
+    const { batchSize, seqLen, tokenizer } = world.data
+    for (const arm of plan.arms) {
+      yield* checkFits(
+        modelOf(config.model, tokenizer.vocabSize, arm),
+        { rows: batchSize, seqLen, maxSegments: batchSize, precision: config.precision },
+        device,
+        { optimizer: config.training.optimizer, logEvery: config.training.logEvery, gradientAccumulation: 1 }
+      )
+    }
+  })
+
+const warningsOf = (plan: Plan, failures: ReadonlyArray<Failure>): ReadonlyArray<string> => {
+  const { arms, config, groups } = plan
+  const names = arms.map(({ name }) => name)
+  return [
+    ...(config.seeds < 2 ? ["one seed is not a result: nothing has an interval over seeds"] : []),
+    ...(names.includes("standard") ? [] : ["there is no arm standard to compare with"]),
+    ...(groups.some(({ withheld }) => withheld)
+      ? []
+      : ["no group is left alone before the end, so there is no retention: set until to less than 7/8 for one"]),
+    ...(groups.some(({ teeth }) => teeth) ? [] : ["no group is probed around its exposures, so there are no saw-teeth"]),
+    ...(failures.length === 0 ? [] : ["arms that failed in a seed are missing from its numbers"])
+  ]
+}
+
+/**
+ * Run all arms of all seeds and report. Interruptible at any moment: checkpoints and traces stay in the folder, and a
+ * later call with `resume` goes on from there, with no probe missing or doubled. An arm that fails is reported and does not
+ * take the others with it. Fails with a DataError for a configuration that makes no sense, before anything is trained.
+ */
+export const run = (
+  input: unknown,
+  options: DynamicsOptions
+): Effect.Effect<DynamicsReport, DynamicsError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const began = performance.now()
+    const plan = yield* planOf(input)
+    const { config } = plan
+    const onEvent = options.onEvent ?? (() => Effect.void)
+    const stage = (message: string) => onEvent({ _tag: "Stage", message })
+    const path = yield* Path.Path
+    const { outDir } = options
+    const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
+    const worlds = yield* Effect.forEach(seeds, (seed) => makeWorld(plan, seed))
+    const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
+      kind: "dynamics",
+      schema: DynamicsConfig,
+      config,
+      seeds,
+      arms: plan.arms.map(({ name }) => name)
+    }, options)
+
+    const jobs = worlds.flatMap((world) => plan.arms.map((arm) => ({ world, arm })))
+    const keeps = yield* Effect.forEach(jobs, ({ arm, world }) =>
+      keep(outDir === undefined ? undefined : path.join(outDir, `seed-${world.seed}`, folderOf(arm.name))))
+    const traced = new Map<number, Traced & { readonly after: ReadonlyArray<PartContents> }>()
+    const failures = new Map<number, Failure>()
+    let adapter = ""
+    const attempt = Effect.gen(function*() {
+      const device = yield* Device
+      adapter = device.name
+      if (recording !== undefined) yield* recording.note({ adapter: device.name })
+      yield* stage(`forgetting dynamics on ${device.name}: ${device.reason}`)
+      yield* Effect.forEach(worlds, (world) => checkArms(plan, world), { discard: true })
+      yield* Effect.forEach(jobs, ({ arm, world }, index) => {
+        if (traced.has(index)) return Effect.void
+        const kept = keeps[index]!
+        const labels = { arm: arm.name, seed: world.seed }
+        return trainProbed(plan, world, arm, kept, {
+          after: examine(plan, world, arm, kept),
+          onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
+          onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
+        }).pipe(
+          Effect.map((one) => void traced.set(index, one)),
+          Effect.catchIf((error) => !isLost(error), (error) =>
+            Effect.zipRight(
+              Effect.sync(() => void failures.set(index, { ...labels, message: error.message })),
+              stage(`seed ${world.seed}: ${arm.name} failed: ${error.message}`)
+            ))
+        )
+      }, { concurrency: options.concurrency ?? 1, discard: true })
+    }).pipe(Effect.provide(options.device))
+    yield* attempt.pipe(
+      Effect.tapError((error) =>
+        isLost(error) ? stage(`${error.message}; going on from what is kept, on a fresh device`) : Effect.void
+      ),
+      Effect.retry({ while: isLost, times: LOST_DEVICES })
+    )
+
+    const found = jobs.flatMap(({ arm, world }, index): ReadonlyArray<Found> => {
+      const one = traced.get(index)
+      return one === undefined ? [] : [{ arm: arm.name, seed: world.seed, rows: one.rows, contents: one.after }]
+    })
+    const failed = [...failures.values()]
+    if (found.length === 0) {
+      return yield* new DataError({
+        detail: ["every arm failed:", ...failed.map(({ arm, message, seed }) => `  seed ${seed}, ${arm}: ${message}`)].join("\n")
+      })
+    }
+    const summary = summarize(found, worlds, plan)
+    const { data } = worlds[0]!
+    const costs = plan.arms.map((arm, a): ArmCost => {
+      const of = (value: (one: Traced) => number) =>
+        estimate(worlds.map((_, s) => {
+          const one = traced.get(s * plan.arms.length + a)
+          return one && value(one)
+        }))
+      const model = modelOf(config.model, data.tokenizer.vocabSize, arm)
+      return {
+        name: arm.name,
+        title: (arms[arm.arm] as Arm).title,
+        parameters: model.numParameters,
+        activeParameters: model.numActiveParameters,
+        seconds: of(({ seconds }) => seconds),
+        probeSeconds: of(({ probeSeconds }) => probeSeconds)
+      }
+    })
+    const report: DynamicsReport = {
+      format: 1,
+      arms: costs,
+      steps: plan.steps,
+      tokensPerStep: data.batchSize * data.seqLen,
+      ...summary,
+      claims: claimsOf(summary, theory({ seed: seeds[0]! })),
+      warnings: warningsOf(plan, failed),
+      failures: failed,
+      seeds,
+      data: { vocabSize: data.tokenizer.vocabSize, seqLen: data.seqLen, promptTokens: config.promptTokens },
+      adapter,
+      seconds: (performance.now() - began) / 1000,
+      config: Schema.encodeSync(DynamicsConfig)(config),
+      versions: options.versions ?? {}
+    }
+    if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), encoded(report))
+    return report
+  }).pipe(Effect.scoped)

@@ -1,0 +1,124 @@
+/** `memsinks dynamics`: the forgetting experiment, or its probes on the checkpoints of a run that is finished. */
+import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import process from "node:process"
+import * as Dynamics from "../../pipelines/dynamics.ts"
+import { planOf, presets } from "../../pipelines/dynamics/Config.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/dynamics/render.ts"
+import { replay } from "../../pipelines/dynamics/Replay.ts"
+import { decodeConfig } from "../Config.ts"
+import * as Progress from "../Progress.ts"
+import { hasColor } from "../Terminal.ts"
+import * as Config from "./config.ts"
+import * as Edge from "./Edge.ts"
+import { type Where, whereOf } from "./resume.ts"
+import { savedConfig, tellSignals, writeReports } from "./run.ts"
+
+export interface DynamicsCommand {
+  readonly preset: Option.Option<keyof typeof presets>
+  readonly config: Option.Option<string>
+  readonly arms: Option.Option<string>
+  readonly seeds: Option.Option<number>
+  readonly from: Option.Option<string>
+  readonly ids: Option.Option<string>
+  readonly watch: boolean
+  readonly outDir: Option.Option<string>
+  readonly resume: Option.Option<string>
+  readonly force: boolean
+  readonly jobs: number
+  readonly adapter: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+  readonly overrides: ReadonlyArray<string>
+}
+
+const configOf = (options: DynamicsCommand, { folder, resume }: Where) =>
+  Effect.gen(function*() {
+    const base = resume
+      ? yield* savedConfig(folder)
+      : Schema.encodeSync(Dynamics.DynamicsConfig)(presets[Option.getOrElse(options.preset, () => "full" as const)])
+    const decoded = Effect.gen(function*() {
+      const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
+      const flags = {
+        ...Option.match(options.seeds, { onNone: () => ({}), onSome: (seeds) => ({ seeds }) }),
+        ...Option.match(options.arms, {
+          onNone: () => ({}),
+          onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
+        })
+      }
+      yield* Config.unknownOption("dynamics", options)
+      const overrides = yield* Effect.forEach(options.overrides, Config.override)
+      const config = yield* decodeConfig(
+        Dynamics.DynamicsConfig,
+        [file, flags, ...overrides].reduce<unknown>(Config.merge, base)
+      )
+      return (yield* planOf(config)).config
+    })
+    return yield* Effect.mapError(decoded, Edge.usage)
+  })
+
+/** The ids that `--ids` names. */
+const idsOf = (ids: Option.Option<string>) =>
+  Option.match(ids, {
+    onNone: () => Effect.succeed(undefined),
+    onSome: (text) =>
+      Effect.forEach(text.split(","), (one) =>
+        Effect.try({
+          try: () => BigInt(one.trim()),
+          catch: () => Edge.usage({ message: `--ids takes whole numbers, with commas between them, got ${JSON.stringify(one)}` })
+        }))
+  })
+
+/** Prints the report on stdout and leaves it, with checkpoints and traces, in the run's folder. */
+export const dynamics = (options: DynamicsCommand) =>
+  Effect.gen(function*() {
+    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
+    const say = (message: string) => progress.event({ _tag: "Stage", message })
+    yield* tellSignals(progress)
+    const from = Option.getOrUndefined(options.from)
+    if (from !== undefined && (options.overrides.length > 0 || Option.isSome(options.config) || Option.isSome(options.preset))) {
+      return yield* Effect.fail(Edge.usage({
+        message: "--from looks at a run as it is: leave --config, --preset and fields of the configuration out"
+      }))
+    }
+    if (from === undefined && Option.isSome(options.ids)) {
+      return yield* Effect.fail(Edge.usage({ message: "--ids chooses among the sequences of a run: name it with --from" }))
+    }
+    const where = yield* whereOf(options, "dynamics")
+    const { folder } = where
+    const device = yield* Edge.runtime
+    const ids = yield* idsOf(options.ids)
+    const config = from === undefined ? yield* configOf(options, where) : undefined
+    yield* say(`memsinks ${Edge.version}: forgetting dynamics, results go to ${folder}`)
+    const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
+    const shared = {
+      device: device.layer(Edge.adapterOptions(options.adapter)),
+      outDir: folder,
+      resume: where.resume,
+      force: options.force,
+      onEvent: progress.event,
+      versions: Edge.versions()
+    }
+    const again = `memsinks dynamics${from === undefined ? "" : ` --from ${from}`} --resume --out-dir ${folder}`
+    const report = yield* (from === undefined
+      ? Dynamics.run(config, { ...shared, concurrency: options.jobs })
+      : replay(from, { ...shared, jobs: options.jobs, ...(ids === undefined ? {} : { ids }) })).pipe(
+        Effect.withSpan("dynamics", { attributes: { folder } }),
+        Effect.provide(Logger.replace(Edge.logger, logger)),
+        Effect.onInterrupt(() => progress.log(`interrupted; go on with: ${again}`))
+      )
+    yield* progress.clear
+    yield* Edge.print(
+      options.json
+        ? Dynamics.toJson(report)
+        : toTerminal(report, {
+          color: hasColor(process.stdout, process.env),
+          width: Math.min(120, process.stdout.columns || 120)
+        })
+    )
+    const html = yield* Effect.promise(() => toHtml(report))
+    yield* say(`\nreport, checkpoints and traces: ${yield* writeReports(folder, toMarkdown(report), html)}`)
+  }).pipe(Effect.scoped)
