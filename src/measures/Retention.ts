@@ -152,7 +152,7 @@ const descend = (
   return simplex.reduce((p, q) => q.value < p.value ? q : p).x
 }
 
-/** `count` numbers from the logarithm of the one to that of the other, evenly. */
+/** `count` numbers from the one to the other, evenly. */
 const spread = ([low, high]: readonly [number, number], count: number): ReadonlyArray<number> =>
   Array.from({ length: count }, (_, i) => low + ((high - low) * i) / (count - 1))
 
@@ -282,7 +282,7 @@ export interface RetentionFitOptions {
  *
  * A curve that does not fall more than noise does (F test of the exponential law against a constant, 5 %) is the constant:
  * residual 1, no half-life, tau NaN. Where the memory has not levelled off before the last time the residual is an
- * extrapolation; trust its interval (`retentionOf`), not its value.
+ * extrapolation; trust its interval (`retentionOf`), not its value. So is the initial memory where there is no time at 0.
  *
  * Undefined with fewer than 4 different times, or where the memory at the first of them is not above `least`. Throws a
  * DataError for a time that is negative, or a number that is not finite.
@@ -335,8 +335,8 @@ export interface Retention extends Omit<RetentionCurve, "residual">, Pick<Retent
  * sequences do. A half-life's end is null where it is beyond what was observed. Of a single sequence nothing can be drawn
  * anew: the intervals hold all that is possible.
  *
- * Takes about a tenth of a second for 200 resamples at 20 times. Throws a DataError for a time that is negative or twice in a sequence,
- * or a number that is not finite.
+ * Takes about a tenth of a second for 200 resamples at 20 times. Throws a DataError for a time that is negative or twice
+ * in a sequence, or a number that is not finite.
  */
 export const retentionOf = (
   curves: ReadonlyArray<SequenceRetention>,
