@@ -97,12 +97,12 @@ export const block = (output: Output): Block => {
   let drawn: ReadonlyArray<string> = []
   let size = ""
   const sizeNow = () => `${output.columns} ${output.rows}`
-  /** To the start of line `from`, with all from there on erased. */
+  /** To the start of line `from`, with all from there on erased: row by row, as tmux keeps a screen that is erased at once. */
   const erase = (from: number): string => {
     // a terminal that became narrower has wrapped them
     const columns = output.columns || 80
     const up = drawn.slice(from).reduce((sum, line) => sum + Math.max(1, Math.ceil(stripAnsi(line).length / columns)), -1)
-    return up < 0 ? "" : up === 0 ? "\r\u001b[K" : `\r\u001b[${up}A\u001b[J`
+    return up < 0 ? "" : `\r\u001b[K${"\u001b[A\u001b[K".repeat(up)}`
   }
   return {
     draw: (lines) => {

@@ -271,7 +271,8 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   const mostX = Math.max(3, Math.min(5, Math.floor(columns / 7)))
   let whole = true
   for (const x of values("x")) whole &&= Number.isInteger(x)
-  const xTicks = logX ? logTicks(xScale.low, xScale.high, mostX, xScale.low <= 0) : ticks(xScale.low, xScale.high, mostX, whole)
+  const [low, high] = [xScale.low, xScale.high]
+  const xTicks = logX ? logTicks(low, high, mostX, low <= 0) : ticks(low, high, mostX, whole)
   let axis = "─".repeat(columns)
   let under = ""
   labels(xTicks, logX).forEach((label, i) => {

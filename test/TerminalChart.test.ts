@@ -148,7 +148,10 @@ describe("a chart", () => {
     expect(chart({ width: 26, height: 3, series })).toEqual(["a one 2.00  b two 2.00  +2"])
     expect(chart({ width: 24, height: 3, series })).toEqual(["a one 2.00  +3"])
     expect(chart({ width: 9, height: 3, series: series.slice(0, 1) })).toEqual(["a one 2.00".slice(0, 6) + "..."])
-    expect(chart({ width: 26, height: 30, series }).slice(-2)).toEqual(["a one 2.00  b two 2.00", "c three 2.00  d four 2.00"])
+    expect(chart({ width: 26, height: 30, series }).slice(-2)).toEqual([
+      "a one 2.00  b two 2.00",
+      "c three 2.00  d four 2.00"
+    ])
     expect(chart({ width: 0, height: 9, series })).toEqual([])
     expect(chart({ width: 9, height: 0, series })).toEqual([])
   })

@@ -32,16 +32,15 @@ const terminal = (columns: number, rows: number) => {
     write: (text: string) => {
       writes.push(text)
       for (let i = 0; i < text.length;) {
-        const escape = /^\u001b\[(\d*)([AJKm])|^\u001b\[\d+;\d+m/.exec(text.slice(i, i + 16))
+        const escape = /^\u001b\[(\d*)([AKm])|^\u001b\[\d+;\d+m/.exec(text.slice(i, i + 16))
         if (escape !== null) {
           i += escape[0].length
           const line = lines[row]
-          if (escape[2] === "A") row = Math.max(top, row - Number(escape[1]))
-          if (escape[2] === "K" || escape[2] === "J") {
+          if (escape[2] === "A") row = Math.max(top, row - Number(escape[1] || 1))
+          if (escape[2] === "K") {
             line.text = line.text.slice(0, column)
             line.wrapped = false
           }
-          if (escape[2] === "J") for (const below of lines.slice(row + 1)) Object.assign(below, { text: "", wrapped: false })
           continue
         }
         const character = text[i++]
@@ -133,7 +132,10 @@ const probed = (step: number, losses: Readonly<Record<string, number>>, arm = "s
 const training = (event: Started | Stepped | Finished, arm = "sinks", seed = 1) =>
   ({ _tag: "Training", arm, seed, index: 0, count: 1, event }) as const
 const stepped = (step: number, arm = "sinks") =>
-  training(new Stepped({ step, steps: 100, loss: 2.5, gradNorm: 1, learningRate: 1e-3, tokens: 64, tokensPerSecond: 4321 }), arm)
+  training(
+    new Stepped({ step, steps: 100, loss: 2.5, gradNorm: 1, learningRate: 1e-3, tokens: 64, tokensPerSecond: 4321 }),
+    arm
+  )
 const finished = (arm = "sinks", seed = 1) =>
   training(new Finished({ step: 100, seconds: 1, tokensPerSecond: 64 }), arm, seed)
 
@@ -398,7 +400,9 @@ describe("curves", () => {
   it("of another arm are those of its seed that was heard of last", () => {
     const watched = WatchView.watched()
     watched.probed(probed(1, { a: 9 }), 0)
-    for (const [seed, step] of [[1, 1], [2, 1], [1, 2]]) watched.probed(probed(step, { a: 10 * seed + step }, "other", seed), 0)
+    for (const [seed, step] of [[1, 1], [2, 1], [1, 2]]) {
+      watched.probed(probed(step, { a: 10 * seed + step }, "other", seed), 0)
+    }
     expect(watched.picture({ width: 60, height: 20 }, false).at(-1)).toBe("a a 9.00  b other a 12.0")
   })
 
