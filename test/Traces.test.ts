@@ -5,7 +5,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import { parquetMetadata, parquetReadObjects } from "hyparquet"
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import {
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
@@ -22,11 +31,13 @@ type Draw = ReturnType<typeof random>
 
 const awkward = [NaN, Infinity, -Infinity, -0, 0, 1e-45, 1e-310, 1e300]
 
+const names = ["", "story 7 é😀", "story 8", "an arbitrarily long name, longer than statistics keep"]
+
 const real = (draw: Draw): number => draw.below(6) === 0 ? awkward[draw.below(awkward.length)]! : 20 * draw.uniform() - 10
 
 const probe = (draw: Draw, step: number): ProbeRow => ({
   step,
-  sequence: ["", "story 7 é😀", `story ${draw.below(50)}`, "an arbitrarily long name, longer than statistics keep"][draw.below(4)]!,
+  sequence: names[draw.below(names.length)]!,
   id: [0n, 2n ** 64n - 1n, 2n ** 63n, BigInt(draw.below(1000))][draw.below(4)]!,
   group: `k=${draw.below(5)}`,
   mask: ["own", "off", "placebo", "all"][draw.below(4)]!,
@@ -146,10 +157,12 @@ describe("a file of traces", () => {
       await run(Traces.writeQuantities(path, [quantity(random(1), 1)]))
       expect(await refusal(Traces.readProbes(path))).toContain(`is not a file of probes: it has no column "id"`)
       await run(Traces.writeProbes(path, []))
-      expect(await refusal(Traces.readQuantities(path))).toContain(`is not a file of quantities: it has no column "quantity"`)
+      const missing = `is not a file of quantities: it has no column "quantity"`
+      expect(await refusal(Traces.readQuantities(path))).toContain(missing)
       const { parquetWriteBuffer } = await import("hyparquet-writer")
-      const wrong = { step: ["7"], quantity: ["a"], layer: ["a"], part: [""], sequence: [""], group: [""], mask: [""], value: [""] }
-      const columnData = Object.entries(wrong).map(([name, data]) => ({ name, data, type: "STRING" as const }))
+      const columnData = ["step", "quantity", "layer", "part", "sequence", "group", "mask", "value"].map((name) => (
+        { name, data: ["7"], type: "STRING" as const }
+      ))
       writeFileSync(path, new Uint8Array(parquetWriteBuffer({ columnData })))
       expect(await refusal(Traces.readQuantities(path))).toContain(`row 0: "step" is 7, expected a whole number of 32 bits`)
     }))
@@ -158,12 +171,14 @@ describe("a file of traces", () => {
     inFolder(async (folder) => {
       const path = join(folder, "a.parquet")
       const rows = [probe(random(5), 1), probe(random(6), 2)]
-      const refused = (change: Partial<ProbeRow>) => refusal(Traces.writeProbes(path, [rows[0]!, { ...rows[1]!, ...change }]))
+      const refused = (change: Partial<ProbeRow>) =>
+        refusal(Traces.writeProbes(path, [rows[0]!, { ...rows[1]!, ...change }]))
       expect(await refused({ exposures: 1.5 })).toContain(`a.parquet: row 1: "exposures" is 1.5, expected a whole number`)
       expect(await refused({ step: 2 ** 31 })).toContain(`"step" is 2147483648`)
       expect(await refused({ since: NaN })).toContain(`"since" is NaN`)
       expect(await refused({ id: -1n })).toContain(`"id" is -1, expected a bigint from 0`)
-      expect(await refusal(Traces.writeProbes(join(folder, "none", "a.parquet"), rows))).toContain("the probes cannot be written")
+      const nowhere = join(folder, "none", "a.parquet")
+      expect(await refusal(Traces.writeProbes(nowhere, rows))).toContain("the probes cannot be written")
       expect(readdirSync(folder)).toEqual([])
     }))
 })
@@ -212,7 +227,9 @@ const mortal = (changes: number) => {
           Object.assign(Object.create(file) as typeof file, {
             writeAll: (bytes: Uint8Array) =>
               Effect.suspend(() =>
-                left-- > 0 ? file.writeAll(bytes) : Effect.zipRight(file.writeAll(bytes.subarray(0, bytes.length >> 1)), kill)
+                left-- > 0
+                  ? file.writeAll(bytes)
+                  : Effect.zipRight(file.writeAll(bytes.subarray(0, bytes.length >> 1)), kill)
               )
           }))
       ),
@@ -265,6 +282,43 @@ describe.each(["in a folder", "in memory"])("a log %s", (where) => {
       expect(await run(log.read)).toEqual({ probes: [], quantities: [] })
     }))
 
+  it("takes what it lacks of the step that is measured again, and of no other", () =>
+    withLog(async (log) => {
+      const at = (step: number, sequence: string, loss: number): ProbeRow =>
+        ({ ...probe(random(1), step), sequence, loss, logRank: 0 })
+      const of = (step: number, name: string, value: number): QuantityRow =>
+        ({ ...quantity(random(1), step), quantity: name, value })
+      // interrupted at 4: measured half of the probes, and an update, which is not measured again
+      log.probes([at(3, "a", 1), at(4, "a", 2)])
+      log.quantities([of(4, "update", 3)])
+      await run(log.flush(4))
+      await run(log.rewind(4))
+      log.probes([at(3, "b", 9), at(4, "a", 9)])
+      log.probes([at(4, "b", 4), at(5, "a", 5)])
+      log.quantities([of(4, "weight", 6)])
+      const after = {
+        probes: [at(3, "a", 1), at(4, "a", 2), at(4, "b", 4), at(5, "a", 5)].map(Traces.rounded),
+        quantities: [of(4, "update", 3), of(4, "weight", 6)]
+      }
+      expect(await run(log.read)).toStrictEqual(after)
+      await run(log.flush(8))
+      expect(await run(log.read)).toStrictEqual(after)
+      expect(() => log.probes([at(4, "b", 9)])).toThrow("a row of step 4 came after")
+      await run(log.rewind(4))
+      expect(await run(log.read)).toStrictEqual({ ...after, probes: after.probes.slice(0, 3) })
+    }))
+
+  it("takes a step that was flushed before any of it was measured", () =>
+    withLog(async (log) => {
+      log.probes([probe(random(1), 3)])
+      await run(log.flush(4))
+      await run(log.rewind(4))
+      log.probes([probe(random(2), 4)])
+      await run(log.flush(8))
+      await run(log.rewind(4))
+      expect(await run(log.steps)).toEqual([3, 4])
+    }))
+
   it("keeps of step 0 what was flushed", () =>
     withLog(async (log) => {
       const first = { probes: [probe(random(1), 0)], quantities: [] }
@@ -295,7 +349,8 @@ describe.each(["in a folder", "in memory"])("a log %s", (where) => {
     withLog(async (log) => {
       log.probes([probe(random(1), 8)])
       await run(log.flush(8))
-      expect(() => log.probes([probe(random(2), 8)])).toThrow("a row of step 8 came after the rows up to step 8 were written")
+      const late = "a row of step 8 came after the rows up to step 8 were written"
+      expect(() => log.probes([probe(random(2), 8)])).toThrow(late)
       // the other table has no such part
       log.quantities([quantity(random(2), 8)])
       expect((await run(log.read)).quantities).toHaveLength(1)
@@ -306,11 +361,17 @@ describe.each(["in a folder", "in memory"])("a log %s", (where) => {
       const snapshot = (step: number): Snapshot =>
         ({ step, config: {}, model: {}, optimizer: {}, trainerState: null, tokenizer: undefined })
       const order: Array<string> = []
-      const noted: TraceLog = { ...log, flush: (step) => Effect.tap(log.flush(step), () => void order.push(`flush ${step}`)) }
+      const noted: TraceLog = {
+        ...log,
+        flush: (step) => Effect.tap(log.flush(step), () => void order.push(`flush ${step}`))
+      }
       await run(Effect.provide(
         Effect.gen(function*() {
           const memory = yield* Checkpoints
-          const saving = { ...memory, save: (one: Snapshot) => Effect.tap(memory.save(one), () => void order.push(`save ${one.step}`)) }
+          const saving = {
+            ...memory,
+            save: (one: Snapshot) => Effect.tap(memory.save(one), () => void order.push(`save ${one.step}`))
+          }
           const checkpoints = resumable(noted)(saving)
           log.probes([probe(random(1), 3), probe(random(1), 4)])
           expect(yield* checkpoints.save(snapshot(3))).toBe("memory/step-00000003")
@@ -372,6 +433,8 @@ describe("a log in a folder", () => {
         const saveAt = new Set([steps, ...Array.from({ length: 5 }, () => draw.below(steps))])
         /** Steps of the checkpoints that are complete. */
         let saved: Array<number> = []
+        /** Those at which it had not measured all when they were saved. */
+        const half = new Set<number>()
         /** One process: goes on behind the last checkpoint until it is done, or dies. */
         const life = Effect.gen(function*() {
           const log = yield* traceFolder(join(folder, "traces"))
@@ -385,9 +448,23 @@ describe("a log in a folder", () => {
             }
             writing = undefined
           })
-          for (let step = saved.length === 0 ? 0 : saved.at(-1)! + 1; step <= steps; step++) {
-            observe(log, measured(seed, step))
-            if (!saveAt.has(step)) continue
+          // the step of a checkpoint may be measured again, and is where it was not measured to the end
+          const from = saved.length === 0 ? 0 : saved.at(-1)! + (half.has(saved.at(-1)!) || draw.below(2) === 0 ? 0 : 1)
+          for (let step = from; step <= steps; step++) {
+            const rows = measured(seed, step)
+            if (step > from && step < steps && draw.below(20) === 0) {
+              // interrupted while it measures: saves a checkpoint on its way out
+              yield* written
+              const some = <A>(all: ReadonlyArray<A>) => all.slice(0, draw.below(all.length + 1))
+              observe(log, { probes: some(rows.probes), quantities: some(rows.quantities) })
+              half.add(step)
+              yield* log.flush(step)
+              saved.push(step)
+              return yield* Effect.die("killed")
+            }
+            observe(log, rows)
+            if (!saveAt.has(step) || step === saved.at(-1)) continue
+            half.delete(step)
             // a checkpoint is written while the run goes on, one at a time
             yield* written
             last = step

@@ -24,9 +24,11 @@ export interface Rows {
 }
 
 /**
- * A log of traces. All rows of a step come before that step is flushed. Rows of a step that a part holds from before the
- * run was resumed are measured again and left out; those that come after this very run wrote the part are a mistake of the
- * caller's, and throw a DataError.
+ * A log of traces. All rows of a step come before that step is flushed: those that come later throw a DataError.
+ *
+ * A resumed run may measure the step of its checkpoint again. Of what it then gives, the log takes what it lacks: a run
+ * that was interrupted while it measured saves a checkpoint on its way out, and may have measured half. What the log has it
+ * keeps, since what needs the step before cannot be measured again. Rows of earlier steps that come again are left out.
  */
 export interface TraceLog {
   /** Keeps rows until the next flush; loss, log rank and recall as float32, as files have them. */
@@ -69,10 +71,35 @@ interface Parts<Row> {
 const byStep = <Row extends { readonly step: number }>(rows: ReadonlyArray<Row>): ReadonlyArray<Row> =>
   rows.toSorted((a, b) => a.step - b.step)
 
-/** One table: `resumed` is the last part that was there before this run. */
-const makeTable = <Row extends { readonly step: number }>(parts: Parts<Row>, resumed: number) => {
+/** What a row is of, whatever was measured. */
+type Key<Row> = (row: Row) => string
+
+const probeKey: Key<ProbeRow> = ({ group, id, mask, sequence, step }) => [step, sequence, id, group, mask].join("\n")
+
+const quantityKey: Key<QuantityRow> = ({ group, layer, mask, part, quantity, sequence, step }) =>
+  [step, quantity, layer, part, sequence, group, mask].join("\n")
+
+/** Rows, then those of `more` that are not among them. */
+const union = <Row>(rows: ReadonlyArray<Row>, more: ReadonlyArray<Row>, key: Key<Row>): ReadonlyArray<Row> => {
+  const known = new Map<string, number>()
+  for (const row of more.length === 0 ? [] : rows) known.set(key(row), (known.get(key(row)) ?? 0) + 1)
+  return [
+    ...rows,
+    ...more.filter((row) => {
+      const count = known.get(key(row)) ?? 0
+      known.set(key(row), count - 1)
+      return count <= 0
+    })
+  ]
+}
+
+/** One table: `resumed` is the last part that was there before this run, -1 where there was none. */
+const makeTable = <Row extends { readonly step: number }>(parts: Parts<Row>, key: Key<Row>, resumed: number) => {
   let kept: Array<Row> = []
-  let [before, last] = [resumed, resumed]
+  /** The last part, and the last of before this run. */
+  let [last, before] = [resumed, resumed]
+  /** Rows of this step complete those of the part of its name, which is the last; -1: of none. */
+  let again = resumed
   return {
     append: (rows: ReadonlyArray<Row>): void => {
       const late = rows.find(({ step }) => step > before && step <= last)
@@ -82,20 +109,31 @@ const makeTable = <Row extends { readonly step: number }>(parts: Parts<Row>, res
             "add all rows of a step before its checkpoint is saved"
         })
       }
-      for (const row of rows) if (row.step > last) kept.push(row)
+      for (const row of rows) if (row.step > last || row.step === again) kept.push(row)
     },
     flush: (step: number) =>
       Effect.suspend(() => {
         const due = kept.filter((row) => row.step <= step)
         if (due.length === 0) return Effect.void
-        const was = last
+        const was = { again, before, last }
+        const anew = due.filter((row) => row.step === was.again)
+        const next = due.filter((row) => row.step > was.last)
         // rows may come in while these are written
         kept = kept.filter((row) => row.step > step)
-        last = step
-        return parts.write(step, byStep(due)).pipe(Effect.tapErrorCause(() =>
+        if (step >= again) again = -1
+        if (anew.length > 0) before = was.again - 1
+        if (next.length > 0) last = step
+        return Effect.gen(function*() {
+          if (anew.length > 0) {
+            const had = byStep(yield* parts.read(was.again))
+            const all = union(had, anew, key)
+            if (all.length > had.length) yield* parts.write(was.again, all)
+          }
+          if (next.length > 0) yield* parts.write(step, byStep(next))
+        }).pipe(Effect.tapErrorCause(() =>
           Effect.sync(() => {
             kept = [...due, ...kept]
-            last = was
+            ;({ again, before, last } = was)
           })
         ))
       }),
@@ -117,6 +155,7 @@ const makeTable = <Row extends { readonly step: number }>(parts: Parts<Row>, res
         for (const part of later.toReversed()) yield* parts.remove(part)
         kept = []
         before = last = end
+        again = end === step ? step : -1
       }),
     read: Effect.gen(function*() {
       const rows: Array<ReadonlyArray<Row>> = []
@@ -127,7 +166,7 @@ const makeTable = <Row extends { readonly step: number }>(parts: Parts<Row>, res
         rows.push(byStep(yield* parts.read(part)).filter(({ step }) => step > from))
         end = part
       }
-      return [...rows.flat(), ...byStep(kept)]
+      return union(rows.flat(), byStep(kept), key)
     })
   }
 }
@@ -151,7 +190,7 @@ const makeLog = (probes: Table<ProbeRow>, quantities: Table<QuantityRow>): Trace
 // ---------------------------------------------------------------------------------------------------------------
 // Logs
 
-const memoryTable = <Row extends { readonly step: number }>(): Table<Row> => {
+const memoryTable = <Row extends { readonly step: number }>(key: Key<Row>): Table<Row> => {
   const parts = new Map<number, ReadonlyArray<Row>>()
   return makeTable<Row>({
     list: Effect.sync(() => [...parts.keys()].toSorted((a, b) => a - b)),
@@ -159,16 +198,17 @@ const memoryTable = <Row extends { readonly step: number }>(): Table<Row> => {
     write: (part, rows) => Effect.sync(() => void parts.set(part, rows)),
     remove: (part) => Effect.sync(() => void parts.delete(part)),
     tidy: Effect.void
-  }, -1)
+  }, key, -1)
 }
 
 /** A log that forgets everything with the process. */
-export const tracesInMemory = (): TraceLog => makeLog(memoryTable(), memoryTable())
+export const tracesInMemory = (): TraceLog => makeLog(memoryTable(probeKey), memoryTable(quantityKey))
 
 const partPattern = /^step-(\d{8,})\.parquet$/
 
 const fileTable = <Row extends { readonly step: number }>(
   folder: string,
+  key: Key<Row>,
   write: (path: string, rows: ReadonlyArray<Row>) => Effect.Effect<void, DataError, FileSystem.FileSystem>,
   read: (path: string) => Effect.Effect<ReadonlyArray<Row>, DataError, FileSystem.FileSystem>
 ) =>
@@ -220,7 +260,7 @@ const fileTable = <Row extends { readonly step: number }>(
           discard: true
         }))
     }
-    return makeTable(parts, (yield* parts.list).at(-1) ?? -1)
+    return makeTable(parts, key, (yield* parts.list).at(-1) ?? -1)
   })
 
 /**
@@ -233,8 +273,8 @@ export const traceFolder = (
   Effect.gen(function*() {
     const path = yield* Path.Path
     return makeLog(
-      yield* fileTable(path.join(folder, "probes"), Traces.writeProbes, Traces.readProbes),
-      yield* fileTable(path.join(folder, "quantities"), Traces.writeQuantities, Traces.readQuantities)
+      yield* fileTable(path.join(folder, "probes"), probeKey, Traces.writeProbes, Traces.readProbes),
+      yield* fileTable(path.join(folder, "quantities"), quantityKey, Traces.writeQuantities, Traces.readQuantities)
     )
   })
 

@@ -111,7 +111,8 @@ const format = <Row extends object>(what: string, columns: Columns<Row>) => ({
     Effect.flatMap(
       Effect.forEach(columns, ([key, type]) => {
         const name = columnName(key)
-        return Effect.map(checked(path, name, type, rows.map((row) => row[key])), (data): Parquet.Column => [name, type, data])
+        const values = checked(path, name, type, rows.map((row) => row[key]))
+        return Effect.map(values, (data): Parquet.Column => [name, type, data])
       }),
       (all) => Parquet.write(path, what, all)
     ),
