@@ -97,7 +97,7 @@ export const block = (output: Output): Block => {
   let drawn: ReadonlyArray<string> = []
   let size = ""
   const sizeNow = () => `${output.columns} ${output.rows}`
-  /** To the start of line `from`, with all from there on erased: row by row, as tmux keeps a screen that is erased at once. */
+  /** To the start of line `from`, with the rest erased: row by row, as tmux keeps a screen that is erased at once. */
   const erase = (from: number): string => {
     // a terminal that became narrower has wrapped them
     const columns = output.columns || 80
