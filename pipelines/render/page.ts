@@ -1,6 +1,6 @@
 /**
  * What renderings are made of: tables for a terminal, for Markdown and for HTML, and a page of HTML that needs nothing
- * else: no scripts, no fonts, no network.
+ * else: no fonts, no network, and no scripts but those that are put into it.
  */
 
 export interface Table {
@@ -75,19 +75,27 @@ export const table = ({ caption, head, prose = false, rows }: Table): string => 
 export const figure = ({ svg, title }: { readonly title: string; readonly svg: string }): string =>
   `<figure><figcaption>${escape(title)}</figcaption><div role="img" aria-label="${escape(title)}">${svg}</div></figure>`
 
+/** What a page holds beside its body. */
+export interface PageOptions {
+  /** CSS, after that of all pages. Default none. */
+  readonly style?: string
+  /** JavaScript, run in this order when the body is there. Default none. */
+  readonly scripts?: ReadonlyArray<string>
+}
+
 /** One page that needs nothing else, from what stands in its body. */
-export const page = (title: string, body: string): string =>
+export const page = (title: string, body: string, { scripts = [], style: more = "" }: PageOptions = {}): string =>
   `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>${escape(title)}</title>
-<style>${style}
+<style>${style}${more === "" ? "" : `\n${more.replace(/<\/(?=style)/gi, "<\\/")}`}
 </style>
 </head>
 <body>
 ${body}
-</body>
+${scripts.map((script) => `<script>\n${script.replace(/<(?=\/script|!--)/gi, "\\x3c")}\n</script>\n`).join("")}</body>
 </html>
 `

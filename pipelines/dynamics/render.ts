@@ -1,0 +1,82 @@
+/** The dynamics report for people: for the terminal, as Markdown, as one HTML file with curves to explore. */
+import { painter, wrap } from "../../src/Terminal.ts"
+import { assets, curves } from "../render/interactive.ts"
+import { columns, escape, markdownTable, page, plain, table, type Table } from "../render/page.ts"
+import { charts } from "./charts.ts"
+import type { DynamicsReport } from "./Report.ts"
+import * as Tables from "./tables.ts"
+
+export interface TerminalOptions {
+  readonly color: boolean
+  /** Characters a line of prose may have. Default 100. */
+  readonly width?: number
+}
+
+/** The report for a terminal, in short: what came out, half-lives, saw-teeth, how the claims went, and what failed. */
+export const toTerminal = (report: DynamicsReport, { color, width = 100 }: TerminalOptions): string => {
+  const paint = painter(color)
+  const prose = (text: string) => wrap([[text]], width, paint)
+  const numbers = (title: string, one: Table) => {
+    if (one.rows.length === 0) return []
+    const [head, ...rows] = columns({ ...one, head: [title, ...one.head.slice(1)] })
+    return ["", paint("bold", head), ...rows]
+  }
+  const rest = [
+    ...(report.claims.length === 0 ? [] : prose(`Claims: ${Tables.claimsInShort(report)}.`)),
+    ...report.failures.flatMap(({ arm, message, seed }) => prose(`${arm} failed in seed ${seed}: ${message}`)),
+    ...report.warnings.flatMap((warning) => prose(`Warning: ${warning}`))
+  ]
+  return [
+    ...Tables.sentences(report).flatMap(prose),
+    ...numbers("kept", Tables.halfLives(report, "short")),
+    ...numbers("saw-tooth", Tables.lateTeeth(report, "short")),
+    ...(rest.length === 0 ? [] : ["", ...rest]),
+    "",
+    ...prose(Tables.footing(report)).map((line) => paint("dim", line))
+  ].join("\n")
+}
+
+/** The whole report as GitHub-flavoured Markdown, without curves; details are folded. */
+export const toMarkdown = (report: DynamicsReport): string => {
+  const tables = (all: ReadonlyArray<Table>) =>
+    all.flatMap((one) => [...(one.caption === undefined ? [] : [plain(one.caption)]), markdownTable(one)])
+  const fold = (title: string, body: ReadonlyArray<string>) =>
+    [`<details><summary>${escape(title)}</summary>`, ...body, "</details>"]
+  return [
+    "# Forgetting dynamics",
+    ...Tables.sentences(report).map(plain),
+    ...Tables.sections(report).flatMap(({ folded, tables: all, text, title }) => {
+      const body = [...tables(all), ...text.map(plain)]
+      return folded ? fold(title, body) : [`## ${title}`, ...body]
+    }),
+    // no fence of backticks: a text in the configuration could end it
+    ...fold("Configuration", [`<pre>${escape(JSON.stringify(report.config ?? null, undefined, 2))}</pre>`]),
+    plain(Tables.footing(report))
+  ].join("\n\n") + "\n"
+}
+
+/** The whole report as one HTML file with curves to explore, legible on light and dark ground; details are folded. */
+export const toHtml = async (report: DynamicsReport): Promise<string> => {
+  const drawn = charts(report)
+  const fold = (title: string, body: string) =>
+    `<details><summary><h2>${escape(title)}</h2></summary>\n${body}\n</details>`
+  const sections = Tables.sections(report).map(({ folded, key, tables, text, title }) => {
+    const figures = (drawn[key] ?? []).map(curves)
+    const words = text.map((one) => `<p class="faint">${escape(one)}</p>`)
+    const numbers = tables.map(table)
+    const body = figures.length === 0
+      ? [...words, ...numbers]
+      // what comes first is what most want to know: half-lives as numbers, all else as curves
+      : key === "retention"
+      ? [...numbers, ...words, ...figures]
+      : [...words, ...figures, `<details><summary>Numbers</summary>${numbers.join("\n")}</details>`]
+    return folded ? fold(title, body.join("\n")) : `<h2>${escape(title)}</h2>\n${body.join("\n")}`
+  })
+  const title = "Forgetting dynamics"
+  const { scripts, style } = assets()
+  return page(title, `<h1>${title}</h1>
+${Tables.sentences(report).map((one) => `<p class="verdict">${escape(one)}</p>`).join("\n")}
+${sections.join("\n")}
+${fold("Configuration", `<pre>${escape(JSON.stringify(report.config ?? null, undefined, 2))}</pre>`)}
+<p class="faint">${escape(Tables.footing(report))}</p>`, { scripts, style: `body { max-width: 64rem }\n${style}` })
+}
