@@ -102,7 +102,7 @@ describe.each(renderings)("a dynamics report as %s", (name, render) => {
       ...rest,
       curves: base.curves.map((one) => ({ ...one, points: [] })),
       sawTeeth: base.sawTeeth.map((one) => ({ ...one, teeth: [] })),
-      retention: base.retention.map(({ fit: _, ...one }, i) => ({ ...one, points: i % 2 === 0 ? [] : one.points.slice(0, 1) })),
+      retention: base.retention.map(({ fit: _, ...one }, i) => ({ ...one, points: one.points.slice(0, i % 2) })),
       norms: base.norms.map((one) => ({ ...one, points: one.points.map(({ step, weight }) => ({ step, weight })) })),
       shares: base.shares.map((one) => ({ ...one, points: [] })),
       config: undefined
@@ -193,7 +193,11 @@ describe("tables", () => {
   it("tell the late saw-teeth", () => {
     // tooth 8 of the arm with sinks: 5 - 7 * 0.4 * 0.52
     expect(row(Tables.lateTeeth(base), "sinks", "sawtooth", "own sinks")!.slice(3)).toEqual([
-      "3.544 ± 0.025", "3.024 ± 0.025", "0.520 ± 0.025", "0.312 ± 0.025"
+      "3.544 ± 0.025", "3.284 ± 0.025", "3.024 ± 0.025", "0.520 ± 0.025", "0.312 ± 0.025"
+    ])
+    expect(Tables.lateTeeth(base, "short").head.slice(3)).toEqual(["before", "lowest", "amplitude", "decay"])
+    expect(row(Tables.lateTeeth(base, "short"), "sinks", "sawtooth", "own sinks")!.slice(3)).toEqual([
+      "3.54 ± 0.02", "3.02 ± 0.02", "0.52 ± 0.02", "0.31 ± 0.02"
     ])
   })
 
@@ -243,7 +247,8 @@ describe("tables", () => {
 
   it("are about the group that is left alone and was shown most, where its curves were fitted", () => {
     expect(Tables.focalGroup(base)!.name).toBe("k=48")
-    const retention = base.retention.map(({ fit, ...one }) => one.group === "k=48" || fit === undefined ? one : { ...one, fit })
+    const retention = base.retention.map(({ fit, ...one }) =>
+      one.group === "k=48" || fit === undefined ? one : { ...one, fit })
     expect(Tables.focalGroup({ ...base, retention })!.name).toBe("k=8")
     expect(Tables.focalGroup(reportOf(bare))).toBeUndefined()
   })
@@ -272,13 +277,15 @@ describe("charts", () => {
   })
 
   it("draw what exposures take off and what comes back as teeth, in the order of time", () => {
-    const [{ points }] = lines("sawTeeth", { arm: "standard" })
+    const [{ points }] = lines("sawTeeth", { arm: "standard", drawn: "teeth" })
     expect(points.slice(0, 4).map(({ note, x, y }) => [x, Number(y.toFixed(3)), note])).toEqual([
       [5, 5, "before exposure 1"],
-      [6, 4.52, "after exposure 1"],
+      [6, 4.76, "after exposure 1"],
       [45, 4.976, "before exposure 2"],
-      [46, 4.496, "after exposure 2"]
+      [46, 4.736, "after exposure 2"]
     ])
+    const [below] = lines("sawTeeth", { arm: "standard", drawn: "lowest" })
+    expect(below.points.slice(0, 2).map(({ x, y }) => [x, Number(y.toFixed(3))])).toEqual([[6, 4.52], [46, 4.496]])
     expect(points).toHaveLength(18)
   })
 
@@ -293,9 +300,9 @@ describe("charts", () => {
 
   it("have the fitted law beside what was measured, where there is one and of memory alone", () => {
     const fitted = lines("retention", { drawn: "fitted" })
-    expect(fitted.map(({ of }) => [of["arm"], of["group"], of["measure"]])).toEqual(
-      [["standard", "k=8", "memory"], ["standard", "k=48", "memory"], ["sinks", "k=8", "memory"], ["sinks", "k=48", "memory"]]
-    )
+    expect(fitted.map(({ of }) => [of["arm"], of["group"], of["measure"]])).toEqual([
+      ["standard", "k=8", "memory"], ["standard", "k=48", "memory"], ["sinks", "k=8", "memory"], ["sinks", "k=48", "memory"]
+    ])
     const at = fitted[1].points.find(({ x }) => x === 64)!
     expect(at.y).toBeCloseTo(2.4 * (0.05 + 0.95 * Math.exp(-64 / 50)), 12)
     expect(fitted[1].points.at(-1)!.x).toBe(400)
@@ -533,7 +540,11 @@ describe("a chart in the page", () => {
         points: [{ x: 0, y: 4, low: 3, high: 5 }, { x: 10, y: 2, low: -1, high: 5 }, { x: 20, y: NaN }]
       },
       { label: "two", of: { arm: "b", mask: "own", measure: "loss", layer: "2" }, points: [{ x: 5, y: 3, note: "half" }] },
-      { label: "three", of: { arm: "b", mask: "off", measure: "loss", layer: "1" }, points: [{ x: 0, y: 1 }, { x: 9, y: 1.5 }] },
+      {
+        label: "three",
+        of: { arm: "b", mask: "off", measure: "loss", layer: "1" },
+        points: [{ x: 0, y: 1 }, { x: 9, y: 1.5 }]
+      },
       { label: "four", of: { arm: "a", measure: "recall" }, points: [{ x: 0, y: 0.5 }, { x: 10, y: 0.25 }] }
     ]
   }
@@ -622,11 +633,11 @@ describe("a chart in the page", () => {
   it("orders numbers on any logarithmic axis, and finds them again", () => {
     const values = Array.from({ length: 50 }, () => (Math.random() - 0.3) * 10 ** (8 * Math.random() - 4))
     const points = [0, ...values].map((y, x) => ({ x, y }))
-    const { fwd, bwd } = browser([json({ ...two, facets: [], y: { title: "", log: true }, lines: [{ label: "", of: {}, points }] })])
-      .drawn()[0].options.scales.y as Required<Parameters<typeof Object.is>[0]>
+    const page = start({ ...two, facets: [], y: { title: "", log: true }, lines: [{ label: "", of: {}, points }] })
+    const { bwd, fwd } = page.drawn()[0].options.scales.y
     const sorted = [0, ...values].sort((a, b) => a - b)
-    for (let i = 1; i < sorted.length; i++) expect(fwd(sorted[i])).toBeGreaterThan(fwd(sorted[i - 1]))
-    for (const value of sorted) expect(Math.abs(bwd(fwd(value)) - value)).toBeLessThanOrEqual(1e-9 * Math.abs(value))
+    for (let i = 1; i < sorted.length; i++) expect(fwd!(sorted[i])).toBeGreaterThan(fwd!(sorted[i - 1]))
+    for (const value of sorted) expect(Math.abs(bwd!(fwd!(value)) - value)).toBeLessThanOrEqual(1e-9 * Math.abs(value))
   })
 
   it("is drawn again in the colours of the page when these change", () => {

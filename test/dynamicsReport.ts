@@ -95,7 +95,9 @@ const sawToothOf = ({ arm, mask, memory, residual }: Subject): SawTooth => {
       exposure: i + 1,
       step: 5 + 40 * i,
       before: around(before),
-      after: around(before - amplitude),
+      // momentum does the other half
+      after: around(before - amplitude / 2),
+      lowest: around(before - amplitude),
       amplitude: around(amplitude),
       ...(i === 8 ? {} : { decay: around((1 - kept) * amplitude) })
     }
@@ -106,7 +108,13 @@ const sawToothOf = ({ arm, mask, memory, residual }: Subject): SawTooth => {
     group: "sawtooth",
     mask,
     teeth,
-    late: { before: late.before, after: late.after, amplitude: late.amplitude, decay: late.decay! }
+    late: {
+      before: late.before,
+      after: late.after,
+      lowest: late.lowest,
+      amplitude: late.amplitude,
+      decay: late.decay!
+    }
   }
 }
 
@@ -134,7 +142,10 @@ const sharesOf = (arm: string, mask: MaskState): ReadonlyArray<Share> =>
       mask,
       layer: Number(layer),
       part: String(part),
-      points: steps.map((step, i) => ({ step, logit: around(part === "logit" ? 1 + i : 0.25 + (part === "sinks" ? 0.25 : 0.125) * i) }))
+      points: steps.map((step, i) => ({
+        step,
+        logit: around(part === "logit" ? 1 + i : 0.25 + (part === "sinks" ? 0.25 : 0.125) * i)
+      }))
     }))
 
 const interference: ReadonlyArray<Interference> = [
@@ -164,7 +175,15 @@ export const reportOf = (parts: Partial<DynamicsReport> = {}): DynamicsReport =>
     { name: "sinks", title: "sinks by sequence", parameters: 234_567, activeParameters: 130_000 }
   ],
   groups: [
-    { name: "sawtooth", title: "shown every 40 steps", sequences: 8, exposures: 9, every: 40, lastShown: 326, withheld: false },
+    {
+      name: "sawtooth",
+      title: "shown every 40 steps",
+      sequences: 8,
+      exposures: 9,
+      every: 40,
+      lastShown: 326,
+      withheld: false
+    },
     { name: "k=8", title: "shown 8 times", sequences: 16, exposures: 8, every: 12.5, lastShown: 100, withheld: true },
     { name: "k=48", title: "shown 48 times", sequences: 16, exposures: 48, every: 2.5, lastShown: 120, withheld: true },
     { name: "foils", title: "never trained on", sequences: 32, exposures: 0, withheld: false }

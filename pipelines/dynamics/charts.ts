@@ -2,7 +2,9 @@
 import { isKnown } from "../Estimates.ts"
 import type { Chart, Facet, Line, Point } from "../render/interactive.ts"
 import type { DynamicsReport, Estimate, MaskState } from "./Report.ts"
-import { fittedMemory, focalGroup, hasSinks, layerName, maskName, subjectName, unique, wholeNorms, wholeShares } from "./tables.ts"
+import {
+  fittedMemory, focalGroup, hasSinks, layerName, maskName, subjectName, unique, wholeNorms, wholeShares
+} from "./tables.ts"
 
 /** By section. */
 export type Charts = Readonly<Record<string, ReadonlyArray<Chart>>>
@@ -88,25 +90,46 @@ const training = (report: DynamicsReport): Chart => ({
 
 /**
  * Before an exposure, and a step later, after it. Where the next exposure is at once, it begins where this one ends: the
- * two are one point.
+ * two are one point. The lowest loss until the next, of which the step is not known, is a line below.
  */
 const teeth = (report: DynamicsReport): Chart => ({
   title: "Loss just before and just after each exposure",
   x: stepAxis,
   y: lossAxis,
-  facets: [arms(report.sawTeeth), masks(report, report.sawTeeth, ["own", "off"]), groups(report, report.sawTeeth)],
+  facets: [
+    arms(report.sawTeeth),
+    masks(report, report.sawTeeth, ["own", "off"]),
+    groups(report, report.sawTeeth),
+    {
+      key: "drawn",
+      title: "drawn",
+      values: [{ name: "teeth", label: "before and after", on: true }, { name: "lowest", label: "lowest after", on: true }]
+    }
+  ],
   color: ["arm", "mask"],
   dash: ["group"],
-  lines: report.sawTeeth.map((one) => ({
-    label: named(report, one),
-    of: tags(report, one),
-    dots: true,
-    width: 1.5,
-    points: byX(one.teeth.flatMap(({ after, before, exposure, step }, i) => [
-      ...point(step, before, `before exposure ${exposure}`),
-      ...point(Math.min(step + 1, one.teeth[i + 1]?.step ?? Infinity), after, `after exposure ${exposure}`)
-    ]))
-  }))
+  lines: report.sawTeeth.flatMap((one): ReadonlyArray<Line> => {
+    const [label, of] = [named(report, one), tags(report, one)]
+    const after = (i: number) => Math.min(one.teeth[i].step + 1, one.teeth[i + 1]?.step ?? Infinity)
+    return [
+      {
+        label,
+        of: { ...of, drawn: "teeth" },
+        dots: true,
+        width: 1.5,
+        points: byX(one.teeth.flatMap((tooth, i) => [
+          ...point(tooth.step, tooth.before, `before exposure ${tooth.exposure}`),
+          ...point(after(i), tooth.after, `after exposure ${tooth.exposure}`)
+        ]))
+      },
+      {
+        label: `${label}, lowest until the next`,
+        of: { ...of, drawn: "lowest" },
+        width: 0.75,
+        points: byX(one.teeth.flatMap(({ exposure, lowest }, i) => point(after(i), lowest, `exposure ${exposure}`)))
+      }
+    ]
+  })
 })
 
 const measures = [

@@ -330,20 +330,22 @@ export const legend = (report: DynamicsReport): string =>
 
 /** What an exposure does late in training, by arm, group and sinks that are on. */
 export const lateTeeth = (report: DynamicsReport, room: Room = "full"): Table => {
-  const format = digits(room === "full" ? 3 : 2)
+  const [format, full] = [digits(room === "full" ? 3 : 2), room === "full"]
   return filled({
-    head: ["", "group", "sinks on", "before", "after", "amplitude", "decay"],
+    head: ["", "group", "sinks on", "before", ...(full ? ["after"] : []), "lowest", "amplitude", "decay"],
     rows: inShort(report, report.sawTeeth, room).map(({ arm, group, late, mask }) => [
       arm,
       group,
       maskName(report, arm, mask),
-      ...[late.before, late.after, late.amplitude, late.decay].map((one) => plusMinus(one, format))
+      ...[late.before, ...(full ? [late.after] : []), late.lowest, late.amplitude, late.decay]
+        .map((one) => plusMinus(one, format))
     ])
   })
 }
 
 const fits = (report: DynamicsReport): Table => filled({
-  caption: "memory(t) = initial (residual + (1 - residual) f), f = exp(-t / tau) or (1 + t / tau)^-psi; AICc, lower is better",
+  caption: "memory(t) = initial (residual + (1 - residual) f), f = exp(-t / tau) or (1 + t / tau)^-psi; of AICc lower is " +
+    "better",
   head: [
     "", "group", "sinks on", "law", "AICc exponential", "AICc power", "tau, steps", "psi", "initial, nats", "residual",
     "error, nats", "observed, steps"
@@ -540,8 +542,9 @@ export const sections = (report: DynamicsReport): ReadonlyArray<Section> => {
     }], when(report.failures.length > 0, "Numbers of these arms are of the other seeds.")),
     ...section("sawTeeth", "Between exposures", [lateTeeth(report)], when(
       report.sawTeeth.length > 0,
-      "Loss just before and just after an exposure, what the exposure took off it (amplitude), and what came back until " +
-        "the next (decay): means over the last third of the exposures, nats a token" + `${overSeeds(report)}.`
+      "Loss just before and just after an exposure, and the lowest until the next; amplitude: what the exposure took off, " +
+        "before minus lowest; decay: what came back until the next. Means over the last third of the exposures, nats a " +
+        `token${overSeeds(report)}.`
     )),
     ...section("curves", "Along training", [curves(report)],
       when(report.curves.length > 0, `Mean loss, nats a token${overSeeds(report)}.`)),

@@ -222,7 +222,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
     const plain = values.every((value) => value > 0)
     // far smaller ones would push all else together
-    const unit = given !== undefined ? given : positive === Infinity ? Math.max(largest, 1) : Math.max(positive, largest / 1e5)
+    const unit = given ?? (positive === Infinity ? Math.max(largest, 1) : Math.max(positive, largest / 1e5))
     return {
       /** What is nearer to 0, if anything, is on the linear part, which needs no ticks. */
       least: plain ? 0 : unit,
