@@ -492,7 +492,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
           if (step % config.logEvery === 0) events.push(...(yield* closeWindow))
           if (observer?.due(step) === true) {
             events.push(...(yield* drain))
-            yield* pause(observer.look(step))
+            // interrupted halfway, a step would be saved that was never seen whole
+            yield* Effect.uninterruptible(pause(observer.look(step)))
           }
           if (due(config.evalEvery)) {
             events.push(...(yield* drain), yield* pause(evaluateSplits))
@@ -521,7 +522,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         adapter: device.name
       })
       const begin: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
-        if (step < steps && observer?.due(step) === true) yield* observer.look(step)
+        if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
         return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
       }).pipe(pause)
       const beginning = Stream.concat(Stream.make(started), Stream.fromIterableEffect(begin))

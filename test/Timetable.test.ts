@@ -1,7 +1,7 @@
 /** Timetables: exposures where they should be, every row filled, the same however it is asked for. */
 import { describe, expect, it } from "vitest"
 import type { Row } from "../src/data/Packing.ts"
-import { showingProblem, stepsOf, timetable } from "../src/data/Timetable.ts"
+import { showingProblem, spread, stepsOf, timetable } from "../src/data/Timetable.ts"
 import { makeRandom } from "./reference/random.ts"
 
 const row = (id: number): Row => ({ id: BigInt(id), tokens: Uint32Array.of(id, id + 1), document: `d${id}`, offset: 0 })
@@ -33,6 +33,36 @@ describe("steps of a showing", () => {
     expect(stepsOf({ exposures: 4, first: 0, end: 40 }, 2)).toEqual([[9, 19, 29, 39], [8, 18, 28, 38]])
     expect(stepsOf({ exposures: 4, first: 0, end: 40, blocks: 1 }, 2)).toEqual([[36, 37, 38, 39], [32, 33, 34, 35]])
     expect(stepsOf({ exposures: 4, first: 0, end: 40, blocks: 2 }, 1)).toEqual([[18, 19, 38, 39]])
+  })
+
+  it("moves exposures out of full steps, no further than they must, and keeps blocks whole", () => {
+    const random = makeRandom(4)
+    for (let i = 0; i < 100; i++) {
+      const batchSize = 2 + random.int(3)
+      const groups = Array.from({ length: 1 + random.int(4) }, (_, g) => {
+        const exposures = 1 + random.int(8)
+        const blocks = random.int(2) === 0 ? {} : { blocks: 1 + random.int(exposures) }
+        return { name: `g${g}`, sequences: 1 + random.int(3), showing: { exposures, first: 0, end: 60, ...blocks } }
+      })
+      const placed = spread(groups, batchSize)
+      const all = placed.flat(2)
+      for (let step = 0; step < 60; step++) expect(all.filter((one) => one === step).length).toBeLessThanOrEqual(batchSize)
+      placed.forEach((group, g) => {
+        expect(group).toHaveLength(groups[g]!.sequences)
+        for (const steps of group) {
+          expect(new Set(steps).size).toBe(groups[g]!.showing.exposures)
+          expect(steps).toEqual([...steps].sort((a, b) => a - b))
+          expect(steps.every((step) => step >= 0 && step < 60)).toBe(true)
+        }
+      })
+    }
+    // with room nothing moves
+    const showing = { exposures: 4, first: 0, end: 40 }
+    expect(spread([{ name: "a", sequences: 2, showing }], 2)).toEqual([stepsOf(showing, 2)])
+    const twins = [{ name: "a", sequences: 1, showing }, { name: "b", sequences: 1, showing: { ...showing, blocks: 1 } }]
+    expect(spread(twins, 1)).toEqual([[[9, 19, 29, 35]], [[36, 37, 38, 39]]])
+    expect(() => spread([{ name: "a", sequences: 2, showing: { exposures: 10, first: 0, end: 10 } }], 1))
+      .toThrow("groups: a: between steps 0 and 10 there is no room for 10 exposures of 2 sequences")
   })
 
   it("says what does not fit", () => {

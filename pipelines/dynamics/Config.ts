@@ -118,7 +118,8 @@ const miniature = (hiddenSize: number) =>
 const training = (steps: number, learningRate: number) =>
   new TrainConfig({
     steps,
-    optimizer: new OptimizerConfig({ learningRate, sinks: "lazy", sinkLearningRateRatio: 4 }),
+    // a rate that falls would slow forgetting down, too
+    optimizer: new OptimizerConfig({ learningRate, schedule: "constant", sinks: "lazy", sinkLearningRateRatio: 4 }),
     saveLogSpaced: true,
     saveEvery: 1000
   })
@@ -146,8 +147,8 @@ export const presets = {
     training: training(320, 1e-2),
     groups: [
       { name: "sawtooth", sequences: 4, every: 8, from: 0, until: 1 },
-      { name: "k=32", sequences: 6, exposures: 32, from: 0, until: 0.5 },
-      { name: "k=8", sequences: 6, exposures: 8, from: 0, until: 0.5 }
+      { name: "k=48", sequences: 6, exposures: 48, from: 0, until: 0.5 },
+      { name: "k=12", sequences: 6, exposures: 12, from: 0, until: 0.5 }
     ],
     arms: ["standard", "sinks"],
     probeEvery: 16,

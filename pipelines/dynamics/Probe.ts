@@ -144,7 +144,9 @@ export const schedule = (
     if (group.teeth) {
       own.forEach((step, e) => {
         if (own[e - 1] !== step - 1) at(step).sequences.add(i)
-        if (own[e + 1] !== step + 1) at(step + 1).sequences.add(i)
+        if (own[e + 1] === step + 1) return
+        // momentum goes on: the lowest loss comes some steps after the exposure
+        for (const age of ages((own[e + 1] ?? steps) - step - 1)) at(step + 1 + age).sequences.add(i)
       })
     }
     if (!group.withheld) return
@@ -303,7 +305,8 @@ export const makeProbes = (
     const due = schedule(plan, world)
     const looking = { batchSize: data.batchSize, seqLen: data.seqLen, promptTokens: config.promptTokens }
     const takeNorms = norms(model.config)
-    const takeShares = config.accumulation > 0 ? yield* shares(config, probed, masks, data.seqLen) : undefined
+    // with sinks off what they add is nothing
+    const takeShares = config.accumulation > 0 ? yield* shares(config, probed, ["own"], data.seqLen) : undefined
     const takeInterference = config.interference > 0 ? yield* interference({ table, world }) : undefined
     const accumulates = (step: number) => due.get(step)?.accumulation === true
     const compares = (step: number) => (due.get(step)?.interference.size ?? 0) > 0

@@ -75,13 +75,15 @@ export const SawTooth = Schema.Struct({
     before: Estimate,
     /** Loss just after it. */
     after: Estimate,
-    /** What the exposure took off the loss: before - after. */
+    /** Lowest loss until the next exposure: with momentum it comes some steps later. */
+    lowest: Estimate,
+    /** What the exposure took off the loss: before - lowest. */
     amplitude: Estimate,
-    /** What came back until the next exposure: its before - this after; absent at the last. */
+    /** What came back until the next exposure: its before - this lowest; absent at the last. */
     decay: Schema.optionalWith(Estimate, { exact: true })
   })),
   /** Means over the last third of the exposures. */
-  late: Schema.Struct({ before: Estimate, after: Estimate, amplitude: Estimate, decay: Estimate })
+  late: Schema.Struct({ before: Estimate, after: Estimate, lowest: Estimate, amplitude: Estimate, decay: Estimate })
 })
 export interface SawTooth extends Schema.Schema.Type<typeof SawTooth> {}
 

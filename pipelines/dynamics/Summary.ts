@@ -137,38 +137,55 @@ const sawTeethOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsW
     const masks = seeds.find((one) => one !== undefined)?.masks ?? []
     return plan.groups.filter(({ teeth }) => teeth).flatMap(({ name: group }) => {
       const members = worlds.map((world) => membersOf(world, group).map(({ name, steps }) => ({ name, blocks: blocksOf(steps) })))
-      const count = members[0]![0]!.blocks.length
+      // where steps were full, blocks may have been moved together
+      const count = Math.min(...members.flat().map(({ blocks }) => blocks.length))
       return masks.map((mask): SawTooth => {
-        const perSeed = seeds.map((one, s) =>
-          one && Retain.teethOf(Array.from({ length: count }, (_, b) => {
+        const perSeed = seeds.map((one, s) => {
+          if (one === undefined) return undefined
+          const blocks = Array.from({ length: count }, (_, b) => {
             const around = members[s]!.map(({ blocks, name }) => {
               const [first, last] = blocks[b]!
-              return [one.at(mask, first, name)?.loss ?? NaN, one.at(mask, last + 1, name)?.loss ?? NaN] as const
+              const lossAt = (step: number) => one.at(mask, step, name)?.loss ?? NaN
+              const between = ages((blocks[b + 1]?.[0] ?? plan.steps) - last - 1).map((age) => lossAt(last + 1 + age))
+              return { before: lossAt(first), after: lossAt(last + 1), lowest: Math.min(...between) }
             })
-            return { before: mean(around.map(([before]) => before)), after: mean(around.map(([, after]) => after)) }
-          })))
-        const late = (name: "before" | "after" | "amplitude" | "decay") => estimate(perSeed.map((one) => one?.late[name]))
+            const of = (name: "before" | "after" | "lowest") => mean(around.map((one) => one[name]))
+            return { before: of("before"), after: of("after"), lowest: of("lowest") }
+          })
+          const { late, teeth } = Retain.teethOf(blocks.map(({ before, lowest }) => ({ before, after: lowest })))
+          const last = blocks.slice(-Math.ceil(count / 3))
+          return {
+            teeth: teeth.map((tooth, b) => ({ ...tooth, ...blocks[b]! })),
+            late: { ...late, lowest: late.after, after: mean(last.map(({ after }) => after)) }
+          }
+        })
+        const late = (name: Late) => estimate(perSeed.map((one) => one?.late[name]))
         return {
           arm,
           group,
           mask,
           teeth: Array.from({ length: count }, (_, b) => {
-            const of = (name: "before" | "after" | "amplitude" | "decay") => estimate(perSeed.map((one) => one?.teeth[b]?.[name]))
+            const of = (name: Late) => estimate(perSeed.map((one) => one?.teeth[b]?.[name]))
             const decay = of("decay")
             return {
               exposure: b + 1,
               step: mean(members[0]!.map(({ blocks }) => blocks[b]![0])),
               before: of("before"),
               after: of("after"),
+              lowest: of("lowest"),
               amplitude: of("amplitude"),
               ...(isKnown(decay) ? { decay } : {})
             }
           }),
-          late: { before: late("before"), after: late("after"), amplitude: late("amplitude"), decay: late("decay") }
+          late: {
+            before: late("before"), after: late("after"), lowest: late("lowest"), amplitude: late("amplitude"), decay: late("decay")
+          }
         }
       })
     })
   })
+
+type Late = "before" | "after" | "lowest" | "amplitude" | "decay"
 
 /** What is left of each sequence of a group after its last exposure, in one seed. */
 const retainedOf = ({ at, world }: Seeded, group: string, mask: MaskState, steps: number) => {

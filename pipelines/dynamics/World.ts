@@ -12,7 +12,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/DataStream.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
-import { type Planted, stepsOf, type Timetable, timetable } from "../../src/data/Timetable.ts"
+import { type Planted, spread, type Timetable, timetable } from "../../src/data/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
 import { arms, type Arm } from "../Arms.ts"
@@ -45,6 +45,15 @@ export const similarity = (row: Row, others: ReadonlyArray<Row>): number => {
   const own = pairs(row)
   return own.reduce((sum, pair) => sum + (known.has(pair) ? 1 : 0), 0) / Math.max(1, own.length)
 }
+
+const attempt = <A>(evaluate: () => A): Effect.Effect<A, DataError> =>
+  Effect.try({
+    try: evaluate,
+    catch: (error) => {
+      if (error instanceof DataError) return error
+      throw error
+    }
+  })
 
 /** Ids above all that a stream gives. */
 const FRESH = 1n << 48n
@@ -84,9 +93,10 @@ export const makeWorld = (
     const foils = distinct.slice(0, config.foils)
 
     let at = 0
-    const plantedGroups = groups.map((group) => {
+    const placed = yield* attempt(() => spread(groups, data.batchSize))
+    const plantedGroups = groups.map((group, g) => {
       const rows = repeated.slice(at, at += group.sequences)
-      return { group, planted: stepsOf(group.showing, rows.length).map((own, i): Planted => ({ row: rows[i]!, steps: own })) }
+      return { group, planted: placed[g]!.map((own, i): Planted => ({ row: rows[i]!, steps: own })) }
     })
     const planted = plantedGroups.flatMap(({ planted }) => planted)
     const names = plantedGroups.flatMap(({ group, planted }) => planted.map(() => group.name))
@@ -117,13 +127,7 @@ export const makeWorld = (
       tables.set(key, known)
       return known
     }
-    yield* Effect.try({
-      try: () => plan.arms.forEach(table),
-      catch: (error) => {
-        if (error instanceof DataError) return error
-        throw error
-      }
-    })
+    yield* attempt(() => plan.arms.forEach(table))
     const ids = new Set(planted.map(({ row }) => row.id))
     const stream = (arm: DynamicsArm) =>
       Effect.sync(() => {

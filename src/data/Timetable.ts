@@ -50,6 +50,46 @@ export const stepsOf = (showing: Showing, sequences: number): ReadonlyArray<Read
   })
 }
 
+/**
+ * Moves exposures out of steps that are too full, each to the nearest step with room that lies in its showing and does not
+ * show the same sequence already. Those that come in the fewest blocks are placed first, since blocks must stay whole.
+ * Throws a DataError where there is no room.
+ */
+export const spread = (
+  groups: ReadonlyArray<{ readonly name: string; readonly showing: Showing; readonly sequences: number }>,
+  batchSize: number
+): ReadonlyArray<ReadonlyArray<ReadonlyArray<number>>> => {
+  const taken = new Map<number, number>()
+  const order = groups.map((group, g) => ({ ...group, g }))
+    .sort((a, b) => (a.showing.blocks ?? Infinity) - (b.showing.blocks ?? Infinity) || a.g - b.g)
+  const placed = new Array<ReadonlyArray<ReadonlyArray<number>>>(groups.length)
+  for (const { g, name, sequences, showing } of order) {
+    const { end, first } = showing
+    placed[g] = stepsOf(showing, sequences).map((wanted) => {
+      const own = new Set<number>()
+      for (const [i, step] of wanted.entries()) {
+        const free = (at: number) => at >= first && at < end && (taken.get(at) ?? 0) < batchSize && !own.has(at) &&
+          // those that are still to come keep their steps where they can
+          (at === step || !wanted.includes(at, i + 1))
+        let distance = 0
+        while (distance < end - first && !free(step - distance) && !free(step + distance)) distance++
+        const at = free(step - distance) ? step - distance : step + distance
+        if (!free(at)) {
+          throw new DataError({
+            detail: `groups: ${name}: between steps ${first} and ${end} there is no room for ${wanted.length} exposures of ` +
+              `${sequences} sequences beside the other groups: a batch has ${batchSize} rows. Raise data.batchSize, or show ` +
+              "fewer sequences, or less often"
+          })
+        }
+        own.add(at)
+        taken.set(at, (taken.get(at) ?? 0) + 1)
+      }
+      return [...own].sort((a, b) => a - b)
+    })
+  }
+  return placed
+}
+
 export interface Planted {
   readonly row: Row
   /** Steps that show it, counted from 0, rising. */
