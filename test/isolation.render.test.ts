@@ -1,13 +1,10 @@
-import * as Schema from "effect/Schema"
-import { readFileSync } from "node:fs"
 import { beforeAll, describe, expect, it } from "vitest"
 import { claimsOf } from "../pipelines/isolation/Claims.ts"
 import { estimate } from "../pipelines/Estimates.ts"
 import { toHtml, toMarkdown, toTerminal } from "../pipelines/isolation/render.ts"
-import { IsolationReport } from "../pipelines/isolation/Report.ts"
+import type { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { stripAnsi } from "../src/Terminal.ts"
 import { reportOf } from "./isolationReport.ts"
-import { makeReportSchema, reportSchemaFile, reportSchemaText } from "./schema.ts"
 
 const base = { ...reportOf(), claims: claimsOf(reportOf()) }
 
@@ -248,96 +245,5 @@ describe("the figures of the HTML page", () => {
   it("need nothing from elsewhere", () => {
     expect(html).not.toMatch(/<script|<link|<img|@import|url\(|(src|href)=/)
     expect(figures.map(([, svg]) => svg).join("")).not.toMatch(/ id="/)
-  })
-})
-
-describe("the published schema of a report", () => {
-  type Node = { readonly [key: string]: unknown }
-  const schema = makeReportSchema() as Node
-
-  /** Where a value is not what a schema of draft 7 says, of as much of it as ours uses. */
-  const problems = (node: Node, value: unknown, path: string): ReadonlyArray<string> => {
-    const known = new Set([
-      "$schema", "$defs", "$ref", "title", "description", "type", "enum", "anyOf", "allOf", "properties", "required",
-      "additionalProperties", "items"
-    ])
-    const strange = Object.keys(node).filter((key) => !known.has(key))
-    if (strange.length > 0) throw new Error(`the test knows nothing of ${strange.join(", ")}`)
-    if (typeof node["$ref"] === "string") {
-      return problems((schema["$defs"] as Record<string, Node>)[node["$ref"].split("/").at(-1)!], value, path)
-    }
-    const found: Array<string> = []
-    const type = value === null ? "null" : Array.isArray(value) ? "array" : typeof value
-    if (node["type"] !== undefined && node["type"] !== type) return [`${path}: ${type}, not ${String(node["type"])}`]
-    if (Array.isArray(node["enum"]) && !node["enum"].includes(value)) found.push(`${path}: ${String(value)}`)
-    for (const one of (node["allOf"] ?? []) as ReadonlyArray<Node>) found.push(...problems(one, value, path))
-    const any = node["anyOf"] as ReadonlyArray<Node> | undefined
-    if (any?.every((one) => problems(one, value, path).length > 0) === true) found.push(`${path}: none of anyOf`)
-    if (Array.isArray(value) && node["items"] !== undefined) {
-      value.forEach((item, i) => found.push(...problems(node["items"] as Node, item, `${path}[${i}]`)))
-    }
-    if (type === "object" && node["properties"] !== undefined) {
-      const properties = node["properties"] as Record<string, Node>
-      for (const name of node["required"] as ReadonlyArray<string>) {
-        if (!(name in (value as Node))) found.push(`${path}.${name}: missing`)
-      }
-      for (const [name, inner] of Object.entries(value as Node)) {
-        const others = node["additionalProperties"]
-        if (name in properties) found.push(...problems(properties[name], inner, `${path}.${name}`))
-        else if (others === false) found.push(`${path}.${name}: not known`)
-        else found.push(...problems(others as Node, inner, `${path}.${name}`))
-      }
-    }
-    return found
-  }
-
-  const written = (report: IsolationReport): unknown =>
-    JSON.parse(JSON.stringify(Schema.encodeSync(IsolationReport)(report)))
-  const check = (value: unknown) => problems(schema, value, "report")
-
-  it("is the one that the package holds: npm run schema makes it", () => {
-    expect(readFileSync(reportSchemaFile, "utf8")).toBe(reportSchemaText())
-  })
-
-  it("describes every field in the words of the source", () => {
-    const silent: Array<string> = []
-    const visit = (value: unknown, path: string): void => {
-      if (typeof value !== "object" || value === null) return
-      for (const [key, inner] of Object.entries(value)) {
-        if (key === "properties") {
-          for (const [name, one] of Object.entries(inner as Record<string, Node>)) {
-            if (!one["description"]) silent.push(`${path}.${name}`)
-          }
-        }
-        visit(inner, `${path}.${key}`)
-      }
-    }
-    visit(schema, "")
-    expect(silent).toEqual([])
-    expect(JSON.stringify(schema)).toContain("Held-out loss minus the standard model's: the lower the better.")
-  })
-
-  it("is kept by a report, also by one with numbers that are not known", () => {
-    const unknown = reportOf({ "neverRepeated own": { "natural.loss": 0.3 }, "standard own": { "natural.loss": 0.3 } })
-    expect(unknown.subjects.some(({ recovery }) => Number.isNaN(recovery["natural.loss"]?.mean))).toBe(true)
-    const encoded = Schema.encodeSync(IsolationReport)(unknown)
-    expect(encoded.subjects.some(({ recovery }) => recovery["natural.loss"]?.mean === null)).toBe(true)
-    for (const report of [base, bare, unknown]) {
-      expect(check(written(report))).toEqual([])
-      const read = Schema.decodeUnknownSync(IsolationReport)(written(report))
-      expect(JSON.stringify(read)).toBe(JSON.stringify(report))
-      expect(read.subjects.map(({ recovery }) => recovery["natural.loss"]?.mean)).toEqual(
-        report.subjects.map(({ recovery }) => recovery["natural.loss"]?.mean)
-      )
-    }
-  })
-
-  it("is broken by what is missing, of another type, or not known", () => {
-    const report = written(base) as Record<string, unknown>
-    const { subject: _, ...without } = report
-    expect(check(without)).toEqual(["report.subject: missing"])
-    expect(check({ ...report, word: "maybe" })).toEqual(["report.word: maybe"])
-    expect(check({ ...report, more: 1 })).toEqual(["report.more: not known"])
-    expect(check({ ...report, seeds: ["1"] })).toEqual(["report.seeds[0]: string, not number"])
   })
 })

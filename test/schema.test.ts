@@ -5,9 +5,17 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
+import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
+import { estimate } from "../pipelines/Estimates.ts"
+import { claimsOf } from "../pipelines/isolation/Claims.ts"
+import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { readConfig } from "../src/cli/config.ts"
-import { makeSchema, schemaFile, schemaText } from "./schema.ts"
+import * as dynamics from "./dynamicsReport.ts"
+import * as isolation from "./isolationReport.ts"
+import {
+  makeReportSchema, makeSchema, type ReportName, reportSchemaFile, reportSchemaText, schemaFile, schemaText
+} from "./schema.ts"
 
 interface Node {
   readonly properties?: Readonly<Record<string, Node>>
@@ -71,5 +79,153 @@ describe("the JSON Schema of a configuration file", () => {
     } finally {
       rmSync(folder, { recursive: true, force: true })
     }
+  })
+})
+
+const isolationReport = { ...isolation.reportOf(), claims: claimsOf(isolation.reportOf()) }
+const dynamicsReport = dynamics.reportOf()
+
+interface Published {
+  readonly name: ReportName
+  readonly type: Schema.Schema<object, unknown>
+  /** The fullest, then others that say less, the last with numbers that are not known. */
+  readonly reports: readonly [object, ...ReadonlyArray<object>]
+  /** Of a comment, and of a field that may not be missing. */
+  readonly says: string
+  readonly field: string
+  /** Something else in place of a field, and where that is found. */
+  readonly wrong: readonly [part: object, problem: string]
+}
+
+const published: ReadonlyArray<Published> = [
+  {
+    name: "isolation",
+    type: IsolationReport as Schema.Schema<object, unknown>,
+    reports: [
+      isolationReport,
+      // nothing but what a report of one arm has at least
+      isolation.reportOf({}, {
+        subjects: isolationReport.subjects.filter(({ arm }) => arm === "standard"),
+        verdicts: [], arms: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
+        localizers: [], theory: [], claims: [], warnings: [], failures: []
+      }),
+      isolation.reportOf({ "neverRepeated own": { "natural.loss": 0.3 }, "standard own": { "natural.loss": 0.3 } })
+    ],
+    says: "Held-out loss minus the standard model's: the lower the better.",
+    field: "subject",
+    wrong: [{ word: "maybe" }, "report.word: maybe"]
+  },
+  {
+    name: "dynamics",
+    type: DynamicsReport as Schema.Schema<object, unknown>,
+    reports: [
+      { ...dynamicsReport, from: "runs/one" },
+      dynamics.reportOf(dynamics.bare),
+      {
+        ...dynamicsReport,
+        retention: dynamicsReport.retention.map((one) => ({
+          ...one,
+          points: one.points.map((point) => ({ ...point, recall: estimate([null, null, null]) })),
+          fit: dynamics.fitOf({ tau: NaN, halfLife: { value: null, low: null, high: null } })
+        }))
+      }
+    ],
+    says: "What came back until the next exposure: its before - this lowest; absent at the last.",
+    field: "groups",
+    wrong: [
+      { curves: [{ ...dynamicsReport.curves[0], mask: "none" }] },
+      "report.curves[0].mask: none"
+    ]
+  }
+]
+
+describe.each(published)("the published schema of a report of $name", ({ field, name, reports, says, type, wrong }) => {
+  type Node = { readonly [key: string]: unknown }
+  const schema = makeReportSchema(name) as Node
+
+  /** Where a value is not what a schema of draft 7 says, of as much of it as ours uses. */
+  const problems = (node: Node, value: unknown, path: string): ReadonlyArray<string> => {
+    const known = new Set([
+      "$schema", "$defs", "$ref", "title", "description", "type", "enum", "anyOf", "allOf", "properties", "required",
+      "additionalProperties", "items"
+    ])
+    const strange = Object.keys(node).filter((key) => !known.has(key))
+    if (strange.length > 0) throw new Error(`the test knows nothing of ${strange.join(", ")}`)
+    if (typeof node["$ref"] === "string") {
+      return problems((schema["$defs"] as Record<string, Node>)[node["$ref"].split("/").at(-1)!], value, path)
+    }
+    const found: Array<string> = []
+    const type = value === null ? "null" : Array.isArray(value) ? "array" : typeof value
+    if (node["type"] !== undefined && node["type"] !== type) return [`${path}: ${type}, not ${String(node["type"])}`]
+    if (Array.isArray(node["enum"]) && !node["enum"].includes(value)) found.push(`${path}: ${String(value)}`)
+    for (const one of (node["allOf"] ?? []) as ReadonlyArray<Node>) found.push(...problems(one, value, path))
+    const any = node["anyOf"] as ReadonlyArray<Node> | undefined
+    if (any?.every((one) => problems(one, value, path).length > 0) === true) found.push(`${path}: none of anyOf`)
+    if (Array.isArray(value) && node["items"] !== undefined) {
+      value.forEach((item, i) => found.push(...problems(node["items"] as Node, item, `${path}[${i}]`)))
+    }
+    if (type === "object" && node["properties"] !== undefined) {
+      const properties = node["properties"] as Record<string, Node>
+      for (const name of node["required"] as ReadonlyArray<string>) {
+        if (!(name in (value as Node))) found.push(`${path}.${name}: missing`)
+      }
+      for (const [name, inner] of Object.entries(value as Node)) {
+        const others = node["additionalProperties"]
+        if (name in properties) found.push(...problems(properties[name], inner, `${path}.${name}`))
+        else if (others === false) found.push(`${path}.${name}: not known`)
+        else found.push(...problems(others as Node, inner, `${path}.${name}`))
+      }
+    }
+    return found
+  }
+
+  const written = (report: object): unknown => JSON.parse(JSON.stringify(Schema.encodeSync(type)(report)))
+  /** As JSON, but for NaN. */
+  const spelled = (value: unknown): unknown =>
+    JSON.parse(JSON.stringify(value, (_, inner) => Number.isNaN(inner) ? "NaN" : inner))
+  const check = (value: unknown) => problems(schema, value, "report")
+
+  it("is the one that the package holds: npm run schema makes it", () => {
+    expect(readFileSync(reportSchemaFile(name), "utf8")).toBe(reportSchemaText(name))
+    const { exports } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"))
+    expect(exports[`./${name}.schema.json`]).toBe(`./dist/pipelines/${name}.schema.json`)
+  })
+
+  it("describes every field in the words of the source", () => {
+    const silent: Array<string> = []
+    const visit = (value: unknown, path: string): void => {
+      if (typeof value !== "object" || value === null) return
+      for (const [key, inner] of Object.entries(value)) {
+        if (key === "properties") {
+          for (const [name, one] of Object.entries(inner as Record<string, Node>)) {
+            if (!one["description"]) silent.push(`${path}.${name}`)
+          }
+        }
+        visit(inner, `${path}.${key}`)
+      }
+    }
+    visit(schema, "")
+    expect(silent).toEqual([])
+    expect(JSON.stringify(schema)).toContain(says)
+  })
+
+  it("is kept by a report, also by one with numbers that are not known", () => {
+    for (const report of reports) {
+      expect(check(written(report))).toEqual([])
+      const read = Schema.decodeUnknownSync(type)(written(report))
+      expect(spelled(read)).toEqual(spelled(report))
+    }
+    // JSON has no NaN
+    expect(JSON.stringify(written(reports.at(-1)!))).toContain("\"mean\":null")
+  })
+
+  it("is broken by what is missing, of another type, or not known", () => {
+    const report = written(reports[0]) as Record<string, unknown>
+    const { [field]: _, ...without } = report
+    expect(check(without)).toEqual([`report.${field}: missing`])
+    const [part, problem] = wrong
+    expect(check({ ...report, ...part })).toEqual([problem])
+    expect(check({ ...report, more: 1 })).toEqual(["report.more: not known"])
+    expect(check({ ...report, seeds: ["1"] })).toEqual(["report.seeds[0]: string, not number"])
   })
 })

@@ -1,7 +1,7 @@
 /**
  * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with, and
- * pipelines/isolation.schema.json, which says what a report of isolation checks holds. Shapes and defaults come from
- * the schemas, descriptions from the comments beside their fields.
+ * pipelines/isolation.schema.json and dynamics.schema.json, which say what reports of these hold. Shapes and defaults
+ * come from the schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
@@ -10,6 +10,7 @@ import * as AST from "effect/SchemaAST"
 import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import ts from "typescript"
+import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 
@@ -20,8 +21,16 @@ const root = new URL("../", import.meta.url)
 /** Where the schema of configurations is kept. */
 export const schemaFile = new URL("pipelines/pretrain.schema.json", root)
 
-/** Where the schema of isolation reports is kept. */
-export const reportSchemaFile = new URL("pipelines/isolation.schema.json", root)
+/** Reports whose schema is published, by the folder of pipelines that has it in its Report.ts. */
+const reports = {
+  isolation: { command: "memsinks isolate", schema: IsolationReport },
+  dynamics: { command: "memsinks dynamics", schema: DynamicsReport }
+} as const
+export type ReportName = keyof typeof reports
+export const reportNames = Object.keys(reports) as ReadonlyArray<ReportName>
+
+/** Where the schema of a report is kept. */
+export const reportSchemaFile = (name: ReportName): URL => new URL(`pipelines/${name}.schema.json`, root)
 
 const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
 
@@ -32,12 +41,15 @@ const isObject = (value: unknown): value is Json => typeof value === "object" &&
 const wordsOf = (comment: string): string =>
   comment.replace(/^\/\*\*|\*\/$/g, "").replace(/^\s*\*(?!\/) ?/gm, "").replace(/\s+/g, " ").trim()
 
-/** Comments of the properties of every object literal, under the sorted names of its properties. */
-const commentsBySignature = (): ReadonlyMap<string, Readonly<Record<string, string>>> => {
+/**
+ * Comments of the properties of every object literal, under the sorted names of its properties; where several literals
+ * have the same names, those in the file `own` come first.
+ */
+const commentsBySignature = (own?: string): ReadonlyMap<string, Readonly<Record<string, string>>> => {
   const found = new Map<string, Record<string, string>>()
   const files = ["src", "pipelines"].flatMap((folder) =>
     readdirSync(new URL(folder, root), { encoding: "utf8", recursive: true }).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`))
-  for (const file of files) {
+  for (const file of own === undefined ? files : [...files, own]) {
     const source = ts.createSourceFile(file, readFileSync(new URL(file, root), "utf8"), ts.ScriptTarget.ES2022, true)
     const visit = (node: ts.Node): void => {
       if (ts.isObjectLiteralExpression(node)) {
@@ -167,9 +179,10 @@ export const makeSchema = (): Json => {
   return { ...schema, title: "memsinks pretrain", description: "What memsinks pretrain --config takes.", properties }
 }
 
-/** The schema of the `report.json` of isolation checks, draft 7 of JSON Schema. */
-export const makeReportSchema = (): Json => {
-  const comments = commentsBySignature()
+/** The schema of a `report.json`, draft 7 of JSON Schema. */
+export const makeReportSchema = (name: ReportName): Json => {
+  const { command, schema } = reports[name]
+  const comments = commentsBySignature(`pipelines/${name}/Report.ts`)
   const describe = (node: unknown): unknown => {
     if (Array.isArray(node)) return node.map(describe)
     if (!isObject(node)) return node
@@ -189,17 +202,17 @@ export const makeReportSchema = (): Json => {
       )
     }
   }
-  const schema = describe(JSONSchema.make(IsolationReport)) as Json
-  return { ...schema, title: "memsinks isolate: report", description: "What report.json of memsinks isolate holds." }
+  const described = describe(JSONSchema.make(schema as Schema.Schema.Any)) as Json
+  return { ...described, title: `${command}: report`, description: `What report.json of ${command} holds.` }
 }
 
 const textOf = (schema: Json): string => `${JSON.stringify(schema, undefined, 2)}\n`
 
 /** The schemas as they are kept in their files. */
 export const schemaText = (): string => textOf(makeSchema())
-export const reportSchemaText = (): string => textOf(makeReportSchema())
+export const reportSchemaText = (name: ReportName): string => textOf(makeReportSchema(name))
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   writeFileSync(schemaFile, schemaText())
-  writeFileSync(reportSchemaFile, reportSchemaText())
+  for (const name of reportNames) writeFileSync(reportSchemaFile(name), reportSchemaText(name))
 }

@@ -49,12 +49,17 @@ export interface Group extends Schema.Schema.Type<typeof Group> {}
 
 /** Mean loss of a group along training. */
 export const Curve = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
+  /** Of the group. */
   group: Schema.String,
+  /** Which sinks are on. */
   mask: MaskState,
+  /** Along training. */
   points: Schema.Array(Schema.Struct({
     /** Steps taken. */
     step: Schema.Number,
+    /** Mean over its sequences. */
     loss: Estimate
   }))
 })
@@ -62,8 +67,11 @@ export interface Curve extends Schema.Schema.Type<typeof Curve> {}
 
 /** Experiment 1: what each exposure of a sequence adds, and what is lost until the next (MemSinks, figure 7). */
 export const SawTooth = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
+  /** Of the group. */
   group: Schema.String,
+  /** Which sinks are on. */
   mask: MaskState,
   /** One an exposure, means over the group's sequences. */
   teeth: Schema.Array(Schema.Struct({
@@ -83,15 +91,28 @@ export const SawTooth = Schema.Struct({
     decay: Schema.optionalWith(Estimate, { exact: true })
   })),
   /** Means over the last third of the exposures. */
-  late: Schema.Struct({ before: Estimate, after: Estimate, lowest: Estimate, amplitude: Estimate, decay: Estimate })
+  late: Schema.Struct({
+    /** Loss just before the step that shows the sequence. */
+    before: Estimate,
+    /** Loss just after it. */
+    after: Estimate,
+    /** Lowest loss until the next exposure. */
+    lowest: Estimate,
+    /** What an exposure took off the loss: before - lowest. */
+    amplitude: Estimate,
+    /** What came back until the next exposure. */
+    decay: Estimate
+  })
 })
 export interface SawTooth extends Schema.Schema.Type<typeof SawTooth> {}
 
 /** A time until something happens; null where it lies beyond what was observed. */
 const Time = Schema.Struct({
+  /** The estimate. */
   value: Schema.NullOr(Schema.Number),
-  /** 95 %, by resampling sequences within seeds. */
+  /** Lower end of the 95 % interval, by resampling sequences and, from two on, seeds. */
   low: Schema.NullOr(Schema.Number),
+  /** Upper end of it. */
   high: Schema.NullOr(Schema.Number)
 })
 export type Time = typeof Time.Type
@@ -101,7 +122,12 @@ export const Fit = Schema.Struct({
   /** The law with the lower AIC. */
   law: Schema.Literal("exponential", "power"),
   /** Corrected for few points (AICc), of each law. */
-  aic: Schema.Struct({ exponential: Real, power: Real }),
+  aic: Schema.Struct({
+    /** Of the exponential. */
+    exponential: Real,
+    /** Of the power law. */
+    power: Real
+  }),
   /** Steps. */
   tau: Real,
   /** Of the power law. */
@@ -109,7 +135,14 @@ export const Fit = Schema.Struct({
   /** Memory at t = 0, nats. */
   initial: Real,
   /** b / (a + b): the share that is never forgotten, as far as the curve says. */
-  residual: Schema.Struct({ value: Real, low: Real, high: Real }),
+  residual: Schema.Struct({
+    /** The estimate. */
+    value: Real,
+    /** Lower end of the 95 % interval, by resampling sequences and, from two on, seeds. */
+    low: Real,
+    /** Upper end of it. */
+    high: Real
+  }),
   /** Steps until half of the memory at t = 0 is left; null: not within the steps that were observed. */
   halfLife: Time,
   /** Root mean square error, nats. */
@@ -121,12 +154,17 @@ export interface Fit extends Schema.Schema.Type<typeof Fit> {}
 
 /** Experiment 2: what is left of a sequence's memory after its last exposure. */
 export const Retention = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
+  /** Of the group. */
   group: Schema.String,
+  /** Which sinks are on. */
   mask: MaskState,
+  /** As it ages. */
   points: Schema.Array(Schema.Struct({
     /** Steps since the last exposure. */
     since: Schema.Number,
+    /** Mean over its sequences. */
     loss: Estimate,
     /** Loss of the foils, never trained on, minus that of the sequences, at the same step in the same state. */
     memory: Estimate,
@@ -146,12 +184,15 @@ export interface Retention extends Schema.Schema.Type<typeof Retention> {}
 
 /** Experiment 3: size of the weights of a part of the model, and how far a step moves them. */
 export const Norm = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
   /** -1: not of a layer. */
   layer: Schema.Number,
   /** `general`, `sinks`, `attention`, `embedding`. */
   part: Schema.String,
+  /** Along training. */
   points: Schema.Array(Schema.Struct({
+    /** Steps taken. */
     step: Schema.Number,
     /** Root mean square of the weights. */
     weight: Estimate,
@@ -166,18 +207,29 @@ export interface Norm extends Schema.Schema.Type<typeof Norm> {}
  * stream is a sum, so parts add up to the whole exactly, under the final norm's scale.
  */
 export const Share = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
+  /** Of the group. */
   group: Schema.String,
+  /** Which sinks are on. */
   mask: MaskState,
+  /** -1: not of a layer. */
   layer: Schema.Number,
   /** `embedding`, `attention`, `general`, `sinks`; `logit`, of layer -1: all of them together. */
   part: Schema.String,
-  points: Schema.Array(Schema.Struct({ step: Schema.Number, logit: Estimate }))
+  /** Along training. */
+  points: Schema.Array(Schema.Struct({
+    /** Steps taken. */
+    step: Schema.Number,
+    /** Mean over the scored tokens. */
+    logit: Estimate
+  }))
 })
 export interface Share extends Schema.Schema.Type<typeof Share> {}
 
 /** Experiment 4: how the gradient of other data's batches lies to that of a memorized sequence. */
 export const Interference = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
   /** `all`, `general`, `sinks`, `attention`, `embedding`. */
   part: Schema.String,
@@ -194,7 +246,9 @@ export interface Interference extends Schema.Schema.Type<typeof Interference> {}
 
 /** Experiment 5, in short: the page of each arm (`sinks-seed-1.html`) has the neurons one by one. */
 export const Contents = Schema.Struct({
+  /** Of the arm. */
   arm: Schema.String,
+  /** Counted from 0. */
   layer: Schema.Number,
   /** `sinks`, `general`, `random`: sinks under the masks of other ids. */
   part: Schema.String,
@@ -207,7 +261,15 @@ export const Contents = Schema.Struct({
   /** Share of a neuron's top triggers whose next token is among the ten that it promotes most. */
   agreement: Estimate,
   /** Share of the gradient of memorized sequences that lies in the part, and of held-out ones (sum of absolute values). */
-  gradientMass: Schema.optionalWith(Schema.Struct({ memorized: Estimate, heldOut: Estimate }), { exact: true })
+  gradientMass: Schema.optionalWith(
+    Schema.Struct({
+      /** Of memorized sequences. */
+      memorized: Estimate,
+      /** Of held-out ones. */
+      heldOut: Estimate
+    }),
+    { exact: true }
+  )
 })
 export interface Contents extends Schema.Schema.Type<typeof Contents> {}
 
@@ -217,25 +279,41 @@ export const DynamicsReport = Schema.Struct({
   format: Schema.Literal(1),
   /** What was probed: a training of this pipeline, or checkpoints of another one. */
   from: Schema.optionalWith(Schema.String, { exact: true }),
+  /** What each arm cost. */
   arms: Schema.Array(ArmCost),
+  /** What is shown, or probed, alike. */
   groups: Schema.Array(Group),
   /** Of a training. */
   steps: Schema.Number,
+  /** Trained on in a step. */
   tokensPerStep: Schema.Number,
+  /** Losses along training. */
   curves: Schema.Array(Curve),
+  /** What exposures add, and what is lost between them. */
   sawTeeth: Schema.Array(SawTooth),
+  /** What is left after the last exposure. */
   retention: Schema.Array(Retention),
+  /** Sizes of weights and steps. */
   norms: Schema.Array(Norm),
+  /** What parts of the model add to the logit of the true token. */
   shares: Schema.Array(Share),
+  /** What other data's gradients do to a memory. */
   interference: Schema.Array(Interference),
+  /** What single sinks hold. */
   contents: Schema.Array(Contents),
+  /** The claims of the papers, as they went here. */
   claims: Schema.Array(Claim),
+  /** What a reader should know before believing the numbers. */
   warnings: Schema.Array(Schema.String),
+  /** Arms that failed. */
   failures: Schema.Array(Failure),
+  /** Of data order and initial weights. */
   seeds: Schema.Array(Schema.Number),
   /** What the sequences are. */
   data: Schema.Struct({
+    /** Of the tokenizer. */
     vocabSize: Schema.Number,
+    /** Tokens of a row. */
     seqLen: Schema.Number,
     /** Tokens given before recall and verbatim count. */
     promptTokens: Schema.Number
