@@ -68,7 +68,7 @@ export class DynamicsConfig extends Schema.Class<DynamicsConfig>("DynamicsConfig
   /** The sink model. The vocabulary follows the data. */
   model: withDefault(ModelConfig, () => miniature(64)),
   /** How to train. `steps` must be given; `gradientAccumulation` must be 1. */
-  training: withDefault(TrainConfig, () => training(1408, 7e-3)),
+  training: withDefault(TrainConfig, () => training(640, 7e-3)),
   /** What is shown when. */
   groups: withDefault(Schema.NonEmptyArray(GroupConfig), () => groups),
   /** Names of arms, and variants of them. */
@@ -90,10 +90,10 @@ export class DynamicsConfig extends Schema.Class<DynamicsConfig>("DynamicsConfig
   backgroundProbes: withDefault(natural, () => 16),
   /** Tokens given before recall and recitation count. Default 16. */
   promptTokens: withDefault(positive, () => 16),
-  /** Points along training at which norms of weights and shares of logits are taken; 0: none. Default 12. */
-  accumulation: withDefault(natural, () => 12),
-  /** Sequences of a group whose logits are taken apart, at most. Default 4. */
-  decomposed: withDefault(positive, () => 4),
+  /** Points along training at which norms of weights and shares of logits are taken; 0: none. Default 10. */
+  accumulation: withDefault(natural, () => 10),
+  /** Sequences of a group whose logits are taken apart, at most. Default 2. */
+  decomposed: withDefault(positive, () => 2),
   /** Steps behind the last exposure of each withheld group in which gradients are compared; 0: none. Default 16. */
   interference: withDefault(natural, () => 16),
   /** Look at what single sinks hold when training ends. Default true. */
@@ -127,12 +127,12 @@ const training = (steps: number, learningRate: number) =>
 const corpus = new DataConfig({ batchSize: 8, singleSequences: 2048, heldOutSequences: 256 })
 
 const groups: readonly [GroupConfig, ...ReadonlyArray<GroupConfig>] = [
-  { name: "sawtooth", sequences: 4, every: 40, from: 0, until: 1 },
-  { name: "repeated", sequences: 8, exposures: 96, from: 0, until: 1, teeth: false },
-  { name: "k=48", sequences: 8, exposures: 48, from: 0.1, until: 0.5 },
-  { name: "k=16", sequences: 8, exposures: 16, from: 0.1, until: 0.5 },
-  { name: "k=4", sequences: 8, exposures: 4, from: 0.1, until: 0.5 },
-  { name: "massed", sequences: 8, exposures: 16, blocks: 1, from: 0.1, until: 0.5 },
+  { name: "every 10", sequences: 4, every: 10, from: 0, until: 1 },
+  { name: "every 40", sequences: 4, every: 40, from: 0, until: 1 },
+  { name: "k=48", sequences: 6, exposures: 48, from: 0, until: 0.5 },
+  { name: "k=16", sequences: 6, exposures: 16, from: 0, until: 0.5 },
+  { name: "k=4", sequences: 6, exposures: 4, from: 0, until: 0.5 },
+  { name: "massed 16", sequences: 6, exposures: 16, blocks: 1, from: 0, until: 0.5 },
   { name: "cycles", sequences: 4, exposures: 48, blocks: 4, from: 0, until: 1 }
 ]
 
@@ -146,7 +146,7 @@ export const presets = {
     model: miniature(32),
     training: training(320, 1e-2),
     groups: [
-      { name: "sawtooth", sequences: 4, every: 8, from: 0, until: 1 },
+      { name: "every 8", sequences: 4, every: 8, from: 0, until: 1 },
       { name: "k=48", sequences: 6, exposures: 48, from: 0, until: 0.5 },
       { name: "k=12", sequences: 6, exposures: 12, from: 0, until: 0.5 }
     ],
@@ -155,7 +155,6 @@ export const presets = {
     foils: 16,
     backgroundProbes: 8,
     accumulation: 8,
-    decomposed: 2,
     interference: 0,
     contents: false
   })
