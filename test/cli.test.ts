@@ -80,6 +80,7 @@ describe("help", () => {
     ["help", ["--help"]],
     ["help-pretrain", ["pretrain", "--help"]],
     ["help-isolate", ["isolate", "--help"]],
+    ["help-dynamics", ["dynamics", "--help"]],
     ["help-plan", ["plan", "--help"]],
     ["help-doctor", ["doctor", "--help"]],
     ["help-runs", ["runs", "--help"]],
@@ -101,10 +102,33 @@ describe("wrong usage", () => {
   writeFileSync(file, "training:\n  optimiser:\n    learningRate: 1.0e-3\n")
   it.each<readonly [what: string, args: ReadonlyArray<string>, message: RegExp]>([
     ["an unknown arm", ["isolate", "--arms", "standard,neverRepeated,sink"], /^error: [^]*Did you mean sinks\?\n$/],
+    ["an unknown arm of dynamics", ["dynamics", "--arms", "standard,sink"], /^error: [^]*Did you mean sinks\?\n$/],
+    [
+      "a field of the configuration for a run that was made",
+      ["dynamics", "--from", folder, "probeEvery=4"],
+      /^error: --from looks at a run as it is: leave .* fields of the configuration out\n$/
+    ],
+    ["arms for a run that was made", ["dynamics", "--from", folder, "--arms", "sinks"], /^error: --from .*--arms.* out\n$/],
+    [
+      "an id that is no number",
+      ["dynamics", "--from", folder, "--ids", "1,x"],
+      /^error: --ids takes whole numbers, with commas between them, got "x"\n$/
+    ],
+    [
+      "an id that is missing between commas",
+      ["dynamics", "--from", folder, "--ids", "1,,2"],
+      /^error: --ids takes whole numbers, .*, got ""\n$/
+    ],
+    ["ids of no run", ["dynamics", "--ids", "1"], /^error: --ids chooses among the sequences of a run: name it with --from\n$/],
+    [
+      "exposures further apart than the run is long, with the group",
+      ["dynamics", "--preset", "quick", "groups=[{name: often, sequences: 2, every: 321}]"],
+      /^error: .*\n {2}groups: often: every is 321 steps, but .* between steps 0 and 320 of 320: lower every, or raise .*\n$/
+    ],
     ["half of a comparison", ["isolate", "--checkpoint", "x"], /^error: --checkpoint and --against go together.*\n$/],
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],
-    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'isolate', 'tokenize', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
+    ["an unknown command", ["pretrian"], /^error: .*'pretrain', 'isolate', 'dynamics', 'tokenize', 'plan', 'doctor'.*\nSee memsinks --help, .*\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: 'x' is not a.*\nSee .*\n$/],
     ["a shape that nobody named", ["plan", "--preset", "smol-2b"], /^error: .* cases: tiny, smol-135m, .*\nSee .*\n$/],
@@ -143,6 +167,17 @@ describe("failures", () => {
     expect(errors).toHaveLength(1)
     expect(errors[0]).toMatch(new RegExp(`^\u001b\\[31merror:\u001b\\[39m ${missing}: there is no such file`))
     expect(stderr).not.toMatch(/^\s+at /m)
+  })
+
+  it("to find a run to replay exit with 1 and leave nothing behind", async () => {
+    const outDir = join(folder, "replayed")
+    const { code, stderr, stdout } = await memsinks(["dynamics", "--from", folder, "--out-dir", outDir, "-q"])
+    expect([code, stdout]).toEqual([1, ""])
+    expect(stderr).toBe(
+      `error: ${folder}: there is no run: neither it nor a folder above it has a run.json. ` +
+        "Name the folder of a run of memsinks pretrain or memsinks dynamics\n"
+    )
+    expect(existsSync(outDir)).toBe(false)
   })
 
   it("to resume where there is nothing exit with 1", async () => {

@@ -66,10 +66,9 @@ const idsOf = (ids: Option.Option<string>) =>
     onNone: () => Effect.succeed(undefined),
     onSome: (text) =>
       Effect.forEach(text.split(","), (one) =>
-        Effect.try({
-          try: () => BigInt(one.trim()),
-          catch: () => Edge.usage({ message: `--ids takes whole numbers, with commas between them, got ${JSON.stringify(one)}` })
-        }))
+        /^\d+$/.test(one.trim())
+          ? Effect.succeed(BigInt(one.trim()))
+          : Effect.fail(Edge.usage({ message: `--ids takes whole numbers, with commas between them, got ${JSON.stringify(one)}` })))
   })
 
 /** Prints the report on stdout and leaves it, with checkpoints and traces, in the run's folder. */
@@ -79,9 +78,10 @@ export const dynamics = (options: DynamicsCommand) =>
     const say = (message: string) => progress.event({ _tag: "Stage", message })
     yield* tellSignals(progress)
     const from = Option.getOrUndefined(options.from)
-    if (from !== undefined && (options.overrides.length > 0 || Option.isSome(options.config) || Option.isSome(options.preset))) {
+    const configured = [options.config, options.preset, options.arms, options.seeds].some((one) => Option.isSome<unknown>(one))
+    if (from !== undefined && (options.overrides.length > 0 || configured)) {
       return yield* Effect.fail(Edge.usage({
-        message: "--from looks at a run as it is: leave --config, --preset and fields of the configuration out"
+        message: "--from looks at a run as it is: leave --config, --preset, --arms, --seeds and fields of the configuration out"
       }))
     }
     if (from === undefined && Option.isSome(options.ids)) {
