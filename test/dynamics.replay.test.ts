@@ -249,6 +249,8 @@ it("goes on where it was interrupted, and does nothing twice", async () => {
   expect(before.length).toBeLessThan(14)
   // a file that is not what was written counts as none
   writeFileSync(join(out, "traces/seed-1/standard/quantities-00000001.parquet"), "half of it")
+  const traces = join(out, "traces/seed-1/standard")
+  cpSync(join(traces, "probes-00000004.parquet"), join(traces, "probes-00000002.parquet"))
   expect(await refused(run, options)).toContain("is not empty: pass --resume")
   expect(await refused(run, { ...options, foils: 6, resume: true })).toContain("foils is 6, was 7")
   const rest: Array<string> = []
@@ -258,7 +260,7 @@ it("goes on where it was interrupted, and does nothing twice", async () => {
     onEvent: into(rest)
   })
   const done = before.map((name) => /(\w+)[\\/]probes-0*(\d+)\./.exec(name)!).map(([, arm, n]) => `${arm} ${n}/24`)
-  expect(rest).toEqual(probed.filter((one) => !done.includes(one) || one === "standard 1/24"))
+  expect(rest).toEqual(probed.filter((one) => !done.includes(one) || /^standard [12]\//.test(one)))
   expect(told.every((one) => done.includes(one))).toBe(true)
   expect(filesIn(out)).toEqual(filesIn(straight))
   expect(resumed.curves).toEqual(report.curves)

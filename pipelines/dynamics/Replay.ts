@@ -536,7 +536,8 @@ const probe = (
       }))
       // nothing is asked of the background but its loss
       if (config.decomposed > 0 && probed.some(({ group }) => group !== BACKGROUND)) {
-        const take = yield* shares(config, probed, masks, data.seqLen)
+        // with sinks off what they add is nothing
+        const take = yield* shares(config, probed, ["own"], data.seqLen)
         quantities.push(...yield* take(step))
       }
       if (outDir === undefined) return { probes, quantities }
@@ -556,8 +557,8 @@ const probe = (
       yield* Traces.writeQuantities(files.quantities, quantities)
       yield* Traces.writeProbes(files.probes, probes)
       return { probes, quantities }
-    }).pipe(Effect.provide(opened.layer))
-  }).pipe(Effect.scoped)
+    }).pipe(Effect.scoped, Effect.provide(opened.layer))
+  })
 
 // ---------------------------------------------------------------------------------------------------------------
 // All
