@@ -24,12 +24,13 @@ import { type Arm, arms, modelOf } from "./Arms.ts"
 import { claimsOf } from "./dynamics/Claims.ts"
 import { type DynamicsArm, DynamicsConfig, FOILS, type Plan, planOf } from "./dynamics/Config.ts"
 import { contentsPage } from "./dynamics/contentsPage.ts"
+import { masksOf, recordTokens } from "./dynamics/Probe.ts"
 import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts"
 import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
 import { estimate } from "./Estimates.ts"
-import { claimFolder, type FolderOptions, isLost, LOST_DEVICES, writeJson } from "./folder.ts"
+import { claimFolder, folderOf, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "./folder.ts"
 
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
@@ -49,8 +50,22 @@ const encoded = Schema.encodeSync(DynamicsReport)
 /** A report as JSON: numbers that are not finite are null. */
 export const toJson = (report: DynamicsReport): string => JSON.stringify(encoded(report))
 
-/** A name as a folder has it: the arm's own, without what a file system may not like. */
-export const folderOf = (arm: string): string => arm.replace(/[^A-Za-z0-9._=-]+/g, "-")
+/** Every token of the probed sequences under the trained model, in `traces/records`. */
+const record = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, { folder }: Kept) =>
+  Effect.gen(function*() {
+    if (folder === undefined) return
+    const records = (yield* Path.Path).join(folder, "traces", "records")
+    yield* makeFolder(records)
+    const { config } = yield* Model
+    const probed = world.probed.map((one) => ({
+      ...one,
+      repeats: one.planted === undefined ? 0 : world.planted[one.planted]!.steps.length
+    }))
+    const run = `${arm.name} seed ${world.seed}`
+    for (const mask of masksOf(config, plan.config.masks)) {
+      yield* recordTokens(records, probed, { run, step: plan.steps, mask, seqLen: world.data.seqLen })
+    }
+  })
 
 /** What single sinks hold when training ends, and where the gradient of a memorized sequence falls. */
 const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept) =>
@@ -171,7 +186,7 @@ export const run = (
         const kept = keeps[index]!
         const labels = { arm: arm.name, seed: world.seed }
         return trainProbed(plan, world, arm, kept, {
-          after: examine(plan, world, arm, kept),
+          after: Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept)),
           onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
           onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
         }).pipe(

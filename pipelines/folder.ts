@@ -112,3 +112,6 @@ export const isLost = (error: { readonly _tag: string; readonly reason?: unknown
 
 /** Fresh devices that an experiment may take in the place of lost ones. */
 export const LOST_DEVICES = 3
+
+/** A name as a folder has it: the arm's own, without what a file system may not like. */
+export const folderOf = (arm: string): string => arm.replace(/[^A-Za-z0-9._=-]+/g, "-")

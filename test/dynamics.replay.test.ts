@@ -9,6 +9,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
+import { folderOf } from "../pipelines/folder.ts"
 import * as Dynamics from "../pipelines/dynamics.ts"
 import { replay, type ReplayOptions } from "../pipelines/dynamics/Replay.ts"
 import { type Curve, DynamicsReport } from "../pipelines/dynamics/Report.ts"
@@ -447,7 +448,7 @@ it("finds of a run of dynamics what that run found at the steps of its checkpoin
   expect(replayed.groups.map(({ name, sequences, exposures }) => [name, sequences, exposures]))
     .toEqual([["teeth", 2, 4], ["left alone", 3, 4], ["background", 3, expect.any(Number)], ["foils", 6, 0]])
   for (const arm of ["standard", "sinks, twice"]) {
-    const folder = Dynamics.folderOf(arm)
+    const folder = folderOf(arm)
     const log = traceFolder(join(from, "seed-1", folder, "traces"))
     const { probes } = await provided(Effect.flatMap(log, ({ read }) => read))
     for (const n of [0, 1, 2, 4, 8, 16]) {

@@ -22,6 +22,7 @@ import { estimate } from "../pipelines/Estimates.ts"
 import { Checkpoints, type Snapshot } from "../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/data/DataStream.ts"
 import { mean } from "../src/measures/Statistics.ts"
+import * as TokenRecords from "../src/measures/TokenRecords.ts"
 import { readProbes, readQuantities } from "../src/measures/Traces.ts"
 import { Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -308,6 +309,11 @@ describe("an experiment", () => {
     const probed = events.flatMap((event) => (event._tag === "Probed" ? [event] : []))
     expect(probed[0]).toMatchObject({ arm: "standard", seed: 1, step: 0, steps: STEPS })
     expect(Object.keys(probed[0]!.losses)).toContain("saw.own")
+    const { key, records } = await run(TokenRecords.read(join(straight, "seed-2", "sinks", "traces", "records", "step-00000024.off.parquet")))
+    expect(key).toEqual({ run: "sinks seed 2", checkpoint: STEPS, mask: "off" })
+    const ofSaw = TokenRecords.ofSplit(records, "saw")
+    expect(ofSaw.sequences.map(({ repeats }) => repeats)).toEqual([4, 4])
+    expect(-mean(ofSaw.logProb)).toBeCloseTo(curve.points.at(-1)!.loss.values[1]!, 4)
     expect(existsSync(join(straight, "seed-1", "sinks", "sinks.html"))).toBe(true)
     expect(existsSync(join(straight, "seed-1", "standard", "sinks.html"))).toBe(false)
     expect(report.contents.filter(({ arm, part }) => arm === "sinks" && part === "sinks").length).toBe(2)

@@ -1,6 +1,7 @@
 /**
  * Probes: what is looked at between the steps of a training, when, and what is recorded of it. They never change the model.
  */
+import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { IGNORE } from "../../src/Batch.ts"
@@ -11,7 +12,9 @@ import { decompose } from "../../src/Decomposition.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Gradients from "../../src/Gradients.ts"
+import { recordRows } from "../../src/measures/Record.ts"
 import { mean } from "../../src/measures/Statistics.ts"
+import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import { Model, type ModelService } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
@@ -93,6 +96,31 @@ export const knowledgeOf = (
     }
     return known
   })
+
+/** Sequences a pass of token records. */
+const RECORDED = 16
+
+/** Every token of probed sequences with the sinks in a state, kept as `step-00000128.own.parquet` in a folder that is there. */
+export const recordTokens = (
+  folder: string,
+  probed: ReadonlyArray<Probed & { readonly repeats: number }>,
+  { mask, run, seqLen, step }: { readonly run: string; readonly step: number; readonly mask: MaskState; readonly seqLen: number }
+) =>
+  Effect.gen(function*() {
+    const path = yield* Path.Path
+    const records = yield* recordRows(yield* Model, probed.map(({ row }) => row), sinkModes[mask], {
+      batchSize: RECORDED,
+      seqLen,
+      split: "",
+      repeats: probed.map(({ repeats }) => repeats)
+    })
+    const sequences = records.sequences.map((sequence, i) => ({ ...sequence, split: probed[i]!.group }))
+    const key = { run, checkpoint: step, mask }
+    yield* TokenRecords.write(path.join(folder, recordsFile(step, mask)), key, { ...records, sequences })
+  })
+
+/** Where they are. */
+export const recordsFile = (step: number, mask: MaskState): string => `step-${String(step).padStart(8, "0")}.${mask}.parquet`
 
 // ---------------------------------------------------------------------------------------------------------------
 // When

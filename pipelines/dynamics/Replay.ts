@@ -28,8 +28,6 @@ import * as Tokenizer from "../../src/data/Tokenizer.ts"
 import { because, CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import * as Gradients from "../../src/Gradients.ts"
-import { recordRows } from "../../src/measures/Record.ts"
-import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import * as Traces from "../../src/measures/Traces.ts"
 import { huggingFaceConfig, Model } from "../../src/Model.ts"
@@ -38,12 +36,11 @@ import type { ProgressEvent } from "../../src/Progress.ts"
 import type { RunRecord } from "../../src/runs/RunRecord.ts"
 import { differences } from "../../src/Trainer.ts"
 import { type Arm, arms } from "../Arms.ts"
-import { folderOf } from "../dynamics.ts"
 import { estimate } from "../Estimates.ts"
 import { dataOf, runAbove } from "../evaluate.ts"
-import { claimFolder, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "../folder.ts"
+import { claimFolder, folderOf, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "../folder.ts"
 import { BACKGROUND, FOILS, planOf } from "./Config.ts"
-import { knowledgeOf, lossesOf, masksOf, shares, sinkModes } from "./Probe.ts"
+import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, sinkModes } from "./Probe.ts"
 import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
@@ -457,9 +454,6 @@ interface Job {
   readonly saved: Saved
 }
 
-/** Sequences a pass of token records. */
-const RECORDED = 16
-
 const padded = (step: number): string => String(step).padStart(8, "0")
 
 /** Where what is found of a checkpoint goes. */
@@ -471,7 +465,8 @@ const filesOf = (outDir: string, { model: { name, seed }, saved: { step } }: Job
       folders: [traces, records],
       probes: path.join(traces, `probes-${padded(step)}.parquet`),
       quantities: path.join(traces, `quantities-${padded(step)}.parquet`),
-      records: (mask: MaskState) => path.join(records, `step-${padded(step)}.${mask}.parquet`)
+      records,
+      recordsOf: (mask: MaskState) => path.join(records, recordsFile(step, mask))
     }
   })
 
@@ -486,7 +481,7 @@ const foundBefore = (
     const files = yield* filesOf(outDir, job)
     if (job.config === undefined) return undefined
     const states = masksOf(job.config, masks)
-    const all = [files.probes, files.quantities, ...states.map(files.records)]
+    const all = [files.probes, files.quantities, ...states.map(files.recordsOf)]
     const complete = yield* Effect.forEach(all, (file) => fs.exists(file))
     if (complete.includes(false)) return undefined
     const [probes, quantities] = [yield* Traces.readProbes(files.probes), yield* Traces.readQuantities(files.quantities)]
@@ -544,15 +539,8 @@ const probe = (
       const files = yield* filesOf(outDir, job)
       yield* Effect.forEach(files.folders, makeFolder, { discard: true })
       for (const mask of masks) {
-        const records = yield* recordRows(model, rows, sinkModes[mask], {
-          batchSize: RECORDED,
-          seqLen: data.seqLen,
-          split: "",
-          repeats: probed.map((one) => repeats(arm, one))
-        })
-        const sequences = records.sequences.map((sequence, i) => ({ ...sequence, split: probed[i]!.group }))
-        const key = { run: `${arm} seed ${seed}`, checkpoint: step, mask }
-        yield* TokenRecords.write(files.records(mask), key, { ...records, sequences })
+        const counted = probed.map((one) => ({ ...one, repeats: repeats(arm, one) }))
+        yield* recordTokens(files.records, counted, { run: `${arm} seed ${seed}`, step, mask, seqLen: data.seqLen })
       }
       yield* Traces.writeQuantities(files.quantities, quantities)
       yield* Traces.writeProbes(files.probes, probes)
