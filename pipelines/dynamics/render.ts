@@ -1,7 +1,8 @@
 /** The dynamics report for people: for the terminal, as Markdown, as one HTML file with curves to explore. */
 import { painter, wrap } from "../../src/Terminal.ts"
 import { assets, curves } from "../render/interactive.ts"
-import { columns, escape, markdownTable, page, plain, table, type Table } from "../render/page.ts"
+import { columns, escape, page, table, type Table } from "../render/page.ts"
+import { claimsInShort, markdown } from "../render/sections.ts"
 import { charts } from "./charts.ts"
 import type { DynamicsReport } from "./Report.ts"
 import * as Tables from "./tables.ts"
@@ -22,7 +23,7 @@ export const toTerminal = (report: DynamicsReport, { color, width = 100 }: Termi
     return ["", paint("bold", head), ...rows]
   }
   const rest = [
-    ...(report.claims.length === 0 ? [] : prose(`Claims: ${Tables.claimsInShort(report)}.`)),
+    ...(report.claims.length === 0 ? [] : prose(`Claims: ${claimsInShort(report)}.`)),
     ...report.failures.flatMap(({ arm, message, seed }) => prose(`${arm} failed in seed ${seed}: ${message}`)),
     ...report.warnings.flatMap((warning) => prose(`Warning: ${warning}`))
   ]
@@ -37,23 +38,13 @@ export const toTerminal = (report: DynamicsReport, { color, width = 100 }: Termi
 }
 
 /** The whole report as GitHub-flavoured Markdown, without curves; details are folded. */
-export const toMarkdown = (report: DynamicsReport): string => {
-  const tables = (all: ReadonlyArray<Table>) =>
-    all.flatMap((one) => [...(one.caption === undefined ? [] : [plain(one.caption)]), markdownTable(one)])
-  const fold = (title: string, body: ReadonlyArray<string>) =>
-    [`<details><summary>${escape(title)}</summary>`, ...body, "</details>"]
-  return [
-    "# Forgetting dynamics",
-    ...Tables.sentences(report).map(plain),
-    ...Tables.sections(report).flatMap(({ folded, tables: all, text, title }) => {
-      const body = [...tables(all), ...text.map(plain)]
-      return folded ? fold(title, body) : [`## ${title}`, ...body]
-    }),
-    // no fence of backticks: a text in the configuration could end it
-    ...fold("Configuration", [`<pre>${escape(JSON.stringify(report.config ?? null, undefined, 2))}</pre>`]),
-    plain(Tables.footing(report))
-  ].join("\n\n") + "\n"
-}
+export const toMarkdown = (report: DynamicsReport): string =>
+  markdown("Forgetting dynamics", {
+    head: Tables.sentences(report),
+    sections: Tables.sections(report),
+    config: report.config,
+    footing: Tables.footing(report)
+  })
 
 /** The whole report as one HTML file with curves to explore, legible on light and dark ground; details are folded. */
 export const toHtml = async (report: DynamicsReport): Promise<string> => {

@@ -2,19 +2,10 @@
 import { count } from "../../src/Terminal.ts"
 import { digits, type Format, isKnown, perSeed, plusMinus } from "../Estimates.ts"
 import type { Table } from "../render/page.ts"
+import { caveats, claimsTable, filled, type Section, section } from "../render/sections.ts"
 import type {
-  Claim, DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time
+  DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time
 } from "./Report.ts"
-
-export interface Section {
-  /** Where its charts are. */
-  readonly key: string
-  readonly title: string
-  readonly text: ReadonlyArray<string>
-  readonly tables: ReadonlyArray<Table>
-  /** Details, that need not be seen at once. */
-  readonly folded: boolean
-}
 
 /** How much room there is: `short` for a terminal. */
 export type Room = "short" | "full"
@@ -25,13 +16,6 @@ export const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new
 const short: Format = (value) => Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(3)))
 
 const percent: Format = (value) => `${digits(0)(100 * value)} %`
-
-/** Columns that say nothing in any row are left out. */
-const filled = (table: Table): Table => {
-  const kept = table.head.map((_, i) => i === 0 || table.rows.some((row) => row[i] !== "-" && row[i] !== ""))
-  const keep = (row: ReadonlyArray<string>) => row.filter((_, i) => kept[i])
-  return { ...table, head: keep(table.head), rows: table.rows.map(keep) }
-}
 
 // ---------------------------------------------------------------------------------------------------------------
 // Names
@@ -263,14 +247,6 @@ export const footing = ({ adapter, seconds, seeds, versions }: DynamicsReport): 
   `${adapter}, ${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}, ${count(seconds)} s; ` +
   Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")
 
-/** How the claims went, by number. */
-export const claimsInShort = ({ claims }: DynamicsReport): string =>
-  (["held", "did not hold", "not decided", "not tested"] as const)
-    .map((result) => [result, claims.filter((claim) => claim.result === result)] as const)
-    .filter(([, those]) => those.length > 0)
-    .map(([result, those]) => `${result}: ${those.map(({ number }) => number).join(", ")}`)
-    .join("; ")
-
 const overSeeds = ({ seeds }: DynamicsReport): string =>
   seeds.length < 2 ? "" : `; ±: 95 % interval over ${seeds.length} seeds`
 
@@ -475,12 +451,6 @@ const contents = ({ contents }: DynamicsReport): Table => filled({
 // ---------------------------------------------------------------------------------------------------------------
 // The rest
 
-const claims = (all: ReadonlyArray<Claim>): Table => ({
-  prose: true,
-  head: ["", "claim", "here", "evidence"],
-  rows: all.map(({ claim, evidence, number, result }) => [String(number), claim, result, evidence])
-})
-
 const groups = ({ groups }: DynamicsReport): Table => filled({
   head: ["", "sequences", "exposures", "every, steps", "last shown at", "then left alone", "what it is"],
   rows: groups.map(({ every, exposures, lastShown, name, sequences, title, withheld }) => [
@@ -520,26 +490,12 @@ const data = ({ data, from, steps, tokensPerStep }: DynamicsReport): Table => ({
 
 /** The sections of the report, those that there is something for. */
 export const sections = (report: DynamicsReport): ReadonlyArray<Section> => {
-  const section = (
-    key: string,
-    title: string,
-    tables: ReadonlyArray<Table>,
-    { folded = false, text = [] }: Partial<Section> = {}
-  ): ReadonlyArray<Section> => {
-    const there = tables.filter(({ rows }) => rows.length > 0)
-    return there.length === 0 && text.length === 0 ? [] : [{ key, title, tables: there, text, folded }]
-  }
   const when = (there: boolean, ...text: ReadonlyArray<string>) => ({ text: there ? text : [] })
   const [wholeOfNorms, wholeOfShares] = [wholeNorms(report), wholeShares(report)]
   return [
     ...section("retention", "After the last exposure", [halfLives(report)],
       when(report.retention.length > 0, legend(report))),
-    ...section("warnings", "Warnings", [], { text: report.warnings }),
-    ...section("failures", "What failed", [{
-      prose: true,
-      head: ["", "seed", "why"],
-      rows: report.failures.map(({ arm, message, seed }) => [arm, String(seed), message])
-    }], when(report.failures.length > 0, "Numbers of these arms are of the other seeds.")),
+    ...caveats(report),
     ...section("sawTeeth", "Between exposures", [lateTeeth(report)], when(
       report.sawTeeth.length > 0,
       "Loss just before and just after an exposure, and the lowest until the next; amplitude: what the exposure took off, " +
@@ -562,7 +518,7 @@ export const sections = (report: DynamicsReport): ReadonlyArray<Section> => {
       "Purity: share of a neuron's top triggers that come from one source; agreement: share of them whose next token is " +
         "among the ten that the neuron promotes most."
     )),
-    ...section("claims", "Claims", [claims(report.claims)]),
+    ...section("claims", "Claims", [claimsTable(report.claims)]),
     ...section("fits", "Fits, and all measures of what is left", [fits(report), retained(report)], { folded: true }),
     ...section("layers", "Layer by layer", [
       ...(wholeOfNorms.length === 0 ? [] : [norms(report, report.norms, "Size of the weights")]),

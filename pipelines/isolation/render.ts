@@ -1,6 +1,7 @@
 /** The isolation report for people, headed by the verdict's word: for the terminal, as Markdown, as one HTML file. */
 import { painter, wrap } from "../../src/Terminal.ts"
-import { columns, escape, figure, markdownTable, page, plain, table, type Table } from "../render/page.ts"
+import { columns, escape, figure, page, table } from "../render/page.ts"
+import { claimsInShort, markdown } from "../render/sections.ts"
 import { charts } from "./charts.ts"
 import type { IsolationReport } from "./Report.ts"
 import * as Tables from "./tables.ts"
@@ -24,7 +25,7 @@ export const toTerminal = (report: IsolationReport, { color, width = 100 }: Term
     paint("bold", head),
     ...rows,
     "",
-    ...(report.claims.length === 0 ? [] : prose(`Claims of the papers: ${Tables.claimsInShort(report)}.`)),
+    ...(report.claims.length === 0 ? [] : prose(`Claims of the papers: ${claimsInShort(report)}.`)),
     ...report.failures.flatMap(({ arm, message, seed }) => prose(`${arm} failed in seed ${seed}: ${message}`)),
     ...report.warnings.flatMap((warning) => prose(`Warning: ${warning}`)),
     "",
@@ -33,22 +34,13 @@ export const toTerminal = (report: IsolationReport, { color, width = 100 }: Term
 }
 
 /** The whole report as GitHub-flavoured Markdown, without figures; details are folded. */
-export const toMarkdown = (report: IsolationReport): string => {
-  const tables = (all: ReadonlyArray<Table>) =>
-    all.flatMap((one) => [...(one.caption === undefined ? [] : [plain(one.caption)]), markdownTable(one)])
-  const fold = (title: string, body: ReadonlyArray<string>) =>
-    [`<details><summary>${escape(title)}</summary>`, ...body, "</details>"]
-  return [
-    `# ${report.word}`,
-    plain(Tables.because(report)),
-    ...Tables.sections(report).flatMap(({ folded, tables: all, text, title }) => {
-      const body = [...tables(all), ...text.map(plain)]
-      return folded ? fold(title, body) : [`## ${title}`, ...body]
-    }),
-    ...fold("Configuration", [`\`\`\`json\n${JSON.stringify(report.config, undefined, 2)}\n\`\`\``]),
-    plain(Tables.footing(report))
-  ].join("\n\n") + "\n"
-}
+export const toMarkdown = (report: IsolationReport): string =>
+  markdown(report.word, {
+    head: [Tables.because(report)],
+    sections: Tables.sections(report),
+    config: report.config,
+    footing: Tables.footing(report)
+  })
 
 /** The whole report as one HTML file with its figures, legible on light and dark ground; details are folded. */
 export const toHtml = async (report: IsolationReport): Promise<string> => {

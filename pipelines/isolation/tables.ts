@@ -1,18 +1,9 @@
 /** What every rendering of an isolation report shows: its sections, tables and sentences as plain values. */
 import { count } from "../../src/Terminal.ts"
 import type { Table } from "../render/page.ts"
+import { caveats, claimsTable, filled, type Section, section } from "../render/sections.ts"
 import { digits, type Format, isKnown, perSeed, plusMinus } from "../Estimates.ts"
-import type { Claim, Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
-
-export interface Section {
-  /** Where its charts are. */
-  readonly key: string
-  readonly title: string
-  readonly text: ReadonlyArray<string>
-  readonly tables: ReadonlyArray<Table>
-  /** Details, that need not be seen at once. */
-  readonly folded: boolean
-}
+import type { Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
 
 const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]
 
@@ -47,14 +38,6 @@ export const because = ({ decidedBy, subject }: IsolationReport): string => `${s
 export const footing = ({ adapter, seconds, seeds, versions }: IsolationReport): string =>
   `${adapter}, ${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}, ${count(seconds)} s; ` +
   Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")
-
-/** How the claims went, by number. */
-export const claimsInShort = ({ claims }: IsolationReport): string =>
-  (["held", "did not hold", "not decided", "not tested"] as const)
-    .map((result) => [result, claims.filter((claim) => claim.result === result)] as const)
-    .filter(([, those]) => those.length > 0)
-    .map(([result, those]) => `${result}: ${those.map(({ number }) => number).join(", ")}`)
-    .join("; ")
 
 // ---------------------------------------------------------------------------------------------------------------
 // T1
@@ -147,13 +130,6 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
 const panelsOf = ({ subjects }: IsolationReport): ReadonlyArray<Panel> =>
   (["natural", "canary", "other"] as const).filter((panel) =>
     subjects.some(({ metrics }) => `${panel}.loss` in metrics))
-
-/** Columns that say nothing in any row are left out. */
-const filled = (table: Table): Table => {
-  const kept = table.head.map((_, i) => i === 0 || table.rows.some((row) => row[i] !== "-"))
-  const keep = (row: ReadonlyArray<string>) => row.filter((_, i) => kept[i])
-  return { ...table, head: keep(table.head), rows: table.rows.map(keep) }
-}
 
 /** T1, of a panel: every arm, after removal where there is any. */
 export const mainTable = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): Table => {
@@ -324,12 +300,6 @@ const theory = ({ theory }: IsolationReport): Table => ({
   ])
 })
 
-const claims = (all: ReadonlyArray<Claim>): Table => ({
-  prose: true,
-  head: ["", "claim", "here", "evidence"],
-  rows: all.map(({ claim, evidence, number, result }) => [String(number), claim, result, evidence])
-})
-
 const verdicts = ({ verdicts }: IsolationReport): Table => ({
   prose: true,
   head: ["", "verdict", "decided by"],
@@ -381,26 +351,12 @@ const data = ({ data }: IsolationReport): Table => ({
 
 /** The sections of the report, those that there is something for. */
 export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
-  const section = (
-    key: string,
-    title: string,
-    tables: ReadonlyArray<Table>,
-    { folded = false, text = [] }: Partial<Section> = {}
-  ): ReadonlyArray<Section> => {
-    const there = tables.filter(({ rows }) => rows.length > 0)
-    return there.length === 0 && text.length === 0 ? [] : [{ key, title, tables: there, text, folded }]
-  }
   const panels = panelsOf(report)
   return [
     ...section("main", "All arms", panels.map((panel) => mainTable(report, panel)), {
       text: [legend(report, firstPanel(report))]
     }),
-    ...section("warnings", "Warnings", [], { text: report.warnings }),
-    ...section("failures", "What failed", [{
-      prose: true,
-      head: ["", "seed", "why"],
-      rows: report.failures.map(({ arm, message, seed }) => [arm, String(seed), message])
-    }], report.failures.length > 0 ? { text: ["Numbers of these arms are of the other seeds."] } : {}),
+    ...caveats(report),
     ...section("verdicts", "Verdicts", [...gate(report), verdicts(report)]),
     ...section("curves", `Learning curves, over ${count(report.data.trainedTokens)} tokens`, [curves(report)]),
     ...section("tradeoffs", "Forgetting against degradation", tradeoffs(report)),
@@ -413,7 +369,7 @@ export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
       ]
     }),
     ...section("localizers", "Do localizers find the sinks?", [localizers(report)]),
-    ...section("claims", "Claims of the papers", [claims(report.claims)]),
+    ...section("claims", "Claims of the papers", [claimsTable(report.claims)]),
     ...section("theory", "Theory, simulated", [theory(report)], { folded: true }),
     ...section("everything", "All metrics, in every state", everything(report), { folded: true }),
     ...section("metrics", "What the metrics are", [{
