@@ -123,9 +123,16 @@ export const runAbove = (folder: string) =>
 
 /** The data section of a run's configuration, for the seed of the checkpoint's folder. */
 export const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
-  const data = (Object(record.config) as { readonly data?: DataConfigInput }).data ?? {}
+  const { data = {}, groups } = Object(record.config) as {
+    readonly data?: DataConfigInput
+    readonly groups?: ReadonlyArray<{ readonly sequences: number }>
+  }
   const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
-  return { ...data, ...(seed === undefined ? {} : { seed: Number(seed) }) }
+  // of dynamics: what is shown is the timetable's
+  const shown = record.kind === "dynamics" && groups !== undefined
+    ? { repeatedSequences: groups.reduce((sum, { sequences }) => sum + sequences, 0), repeats: 2 }
+    : {}
+  return { ...data, ...shown, ...(seed === undefined ? {} : { seed: Number(seed) }) }
 }
 
 /** `count` of the numbers below `n` (all, where there are no more), drawn and then in rising order. */

@@ -19,6 +19,7 @@ import { toHtml, toMarkdown, toTerminal } from "../pipelines/dynamics/render.ts"
 import { keep, trainProbed } from "../pipelines/dynamics/Train.ts"
 import { makeWorld, similarity } from "../pipelines/dynamics/World.ts"
 import { estimate } from "../pipelines/Estimates.ts"
+import { dataOf } from "../pipelines/evaluate.ts"
 import { Checkpoints, type Snapshot } from "../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../src/data/DataStream.ts"
 import { mean } from "../src/measures/Statistics.ts"
@@ -29,6 +30,7 @@ import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
+import { readRecord } from "../src/runs/RunRecord.ts"
 import { SinkConfig } from "../src/Sink.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import { makeRandomText } from "./support.ts"
@@ -314,6 +316,12 @@ describe("an experiment", () => {
     const ofSaw = TokenRecords.ofSplit(records, "saw")
     expect(ofSaw.sequences.map(({ repeats }) => repeats)).toEqual([4, 4])
     expect(-mean(ofSaw.logProb)).toBeCloseTo(curve.points.at(-1)!.loss.values[1]!, 4)
+    // its data is found again by whoever looks at a checkpoint of it
+    const again = await run(Effect.scoped(Effect.provide(DataStream, DataStream.layer(dataOf(readRecord(straight)!, join(straight, "seed-2", "sinks"))))))
+    const second = await run(Effect.scoped(makeWorld(plan, 2)))
+    expect(again.split("repeated").map(({ id }) => id)).toEqual(second.planted.map(({ row }) => row.id))
+    expect(again.split("heldOut")[0]!.tokens).toEqual(second.data.split("heldOut")[0]!.tokens)
+    expect(readFileSync(join(straight, "config.resolved.yaml"), "utf8")).toContain("memsinks dynamics --config <this file>")
     expect(existsSync(join(straight, "seed-1", "sinks", "sinks.html"))).toBe(true)
     expect(existsSync(join(straight, "seed-1", "standard", "sinks.html"))).toBe(false)
     expect(report.contents.filter(({ arm, part }) => arm === "sinks" && part === "sinks").length).toBe(2)

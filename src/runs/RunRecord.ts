@@ -10,6 +10,7 @@ import * as fs from "node:fs"
 import { join } from "node:path"
 import { stringify } from "yaml"
 import { CheckpointError } from "../Errors.ts"
+import { isObject } from "../Json.ts"
 
 /** `running` is what a process that was killed leaves behind, too: see RunLock. */
 export type RunState = "running" | "finished" | "interrupted" | "failed"
@@ -107,7 +108,10 @@ export const begin = (
     }
     yield* Effect.try({
       try: () => {
-        const header = "# Everything this run depends on. To run it again: memsinks pretrain --config <this file>\n"
+        // a replay depends on the run that it is of
+        const from = isObject(run.config) ? run.config["from"] : undefined
+        const again = typeof from === "string" ? `--from ${from}` : "--config <this file>"
+        const header = `# Everything this run depends on. To run it again: memsinks ${run.kind} ${again}\n`
         writeJson(file, record)
         write(join(folder, configFile), header + stringify(run.config))
       },
