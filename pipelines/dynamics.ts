@@ -112,6 +112,22 @@ const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept)
     }))
   }).pipe(Effect.scoped)
 
+/** What is found of a trained model is kept beside it, as `contents.json`: a resumed run does not look again. */
+const once = <E, R>(folder: string | undefined, find: Effect.Effect<ReadonlyArray<PartContents>, E, R>) =>
+  Effect.gen(function*() {
+    if (folder === undefined) return yield* find
+    const fs = yield* FileSystem.FileSystem
+    const file = (yield* Path.Path).join(folder, "contents.json")
+    const known = yield* fs.readFileString(file).pipe(
+      Effect.flatMap((text) => Effect.try(() => JSON.parse(text) as ReadonlyArray<PartContents>)),
+      Effect.option
+    )
+    if (known._tag === "Some") return known.value
+    const found = yield* find
+    yield* writeJson(file, found)
+    return found
+  })
+
 /** Before anything is trained: every arm must fit the device. */
 const checkArms = (plan: Plan, world: DynamicsWorld) =>
   Effect.gen(function*() {
@@ -186,7 +202,7 @@ export const run = (
         const kept = keeps[index]!
         const labels = { arm: arm.name, seed: world.seed }
         return trainProbed(plan, world, arm, kept, {
-          after: Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept)),
+          after: once(kept.folder, Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept))),
           onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
           onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
         }).pipe(
