@@ -186,6 +186,23 @@ describe("probes", () => {
       expect(similarity(left[0]!, left)).toBe(1)
     }))))
 
+  it("see the same sequences in every arm, with fresh ids where an arm says so", () =>
+    run(Effect.scoped(Effect.gen(function*() {
+      const plan = yield* planOf(config({ arms: ["sinks", "untied", { arm: "sinks", name: "half", idNoise: 0.5 }] }))
+      const world = yield* makeWorld(plan, 1)
+      const planted = new Map(world.planted.map(({ row }) => [row.tokens.join(), row.id]))
+      const rows = plan.arms.map((arm) => Array.from({ length: STEPS }, (_, step) => world.rows(arm)(step)).flat())
+      const texts = rows.map((all) => all.map(({ tokens }) => tokens.join()))
+      expect(texts[1]).toEqual(texts[0])
+      const shown = rows.map((all) => all.filter(({ tokens }) => planted.has(tokens.join())))
+      const fresh = shown.map((all) => all.filter(({ id, tokens }) => planted.get(tokens.join()) !== id))
+      expect(fresh[0]).toEqual([])
+      expect(fresh[1]).toHaveLength(shown[1]!.length)
+      expect(new Set(fresh[1]!.map(({ id }) => id)).size).toBe(shown[1]!.length)
+      expect(fresh[2]!.length / shown[2]!.length).toBeGreaterThan(0.2)
+      expect(fresh[2]!.length / shown[2]!.length).toBeLessThan(0.8)
+    }))))
+
   it("leave weights, optimizer, data order and random numbers as they are, bit for bit", () =>
     run(Effect.scoped(Effect.gen(function*() {
       const plan = yield* planOf(config())

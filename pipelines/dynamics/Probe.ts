@@ -7,7 +7,6 @@ import type * as Scope from "effect/Scope"
 import { IGNORE } from "../../src/Batch.ts"
 import { batchOf, type Row } from "../../src/data/DataStream.ts"
 import { sequenceName } from "../../src/data/Packing.ts"
-import type { Timetable } from "../../src/data/Timetable.ts"
 import { decompose } from "../../src/Decomposition.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
@@ -20,7 +19,7 @@ import { Model, type ModelService } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { Observer } from "../../src/Trainer.ts"
-import { BACKGROUND, type DynamicsConfig, FOILS, type Plan } from "./Config.ts"
+import { BACKGROUND, type DynamicsArm, type DynamicsConfig, FOILS, type Plan } from "./Config.ts"
 import type { MaskState } from "./Report.ts"
 import type { TraceLog } from "./TraceLog.ts"
 import type { DynamicsWorld, Probed } from "./World.ts"
@@ -203,7 +202,7 @@ export interface Probes {
 export interface ProbesOptions {
   readonly plan: Plan
   readonly world: DynamicsWorld
-  readonly table: Timetable
+  readonly arm: DynamicsArm
   readonly log: TraceLog
   readonly onProbed: (step: number, losses: Losses) => Effect.Effect<void>
 }
@@ -270,10 +269,11 @@ export const shares = (
   })
 
 /** Gradients of sequences against those of the step that comes, and what the step did to them. */
-const interference = ({ table, world: { data, probed } }: Pick<ProbesOptions, "table" | "world">) =>
+const interference = ({ arm, plan: { steps }, world: { data, probed, rows: rowsOf } }: Pick<ProbesOptions, "arm" | "plan" | "world">) =>
   Effect.gen(function*() {
     const model = yield* Model
     const { seqLen } = data
+    const rowsAt = rowsOf(arm)
     const ofOne = yield* Gradients.makeGradients({ rows: 1, seqLen })
     const ofBatch = yield* Gradients.makeGradients({ rows: data.batchSize, seqLen })
     interface Before {
@@ -296,8 +296,8 @@ const interference = ({ table, world: { data, probed } }: Pick<ProbesOptions, "t
         }
       }
       before = undefined
-      if (all.length > 0 && step < table.steps) {
-        const other = yield* ofBatch.of(batchOf(table.rows(step), seqLen), Sink.own)
+      if (all.length > 0 && step < steps) {
+        const other = yield* ofBatch.of(batchOf(rowsAt(step), seqLen), Sink.own)
         const size = Gradients.innerProducts(other.gradients, other.gradients, model.config)
         const of = yield* Effect.forEach(all, (probe) =>
           Effect.map(ofOne.of(batchOf([probe.row], seqLen), Sink.own), ({ gradients, loss }) => {
@@ -322,7 +322,7 @@ const interference = ({ table, world: { data, probed } }: Pick<ProbesOptions, "t
  * not held up later.
  */
 export const makeProbes = (
-  { log, onProbed, plan, table, world }: ProbesOptions
+  { arm, log, onProbed, plan, world }: ProbesOptions
 ): Effect.Effect<Probes, DeviceError | KernelError | DataError, Model | Device | Scope.Scope> =>
   Effect.gen(function*() {
     const model = yield* Model
@@ -331,11 +331,12 @@ export const makeProbes = (
     const { data, probed } = world
     const masks = masksOf(model.config, config.masks)
     const due = schedule(plan, world)
+    const table = world.table(arm)
     const looking = { batchSize: data.batchSize, seqLen: data.seqLen, promptTokens: config.promptTokens }
     const takeNorms = norms(model.config)
     // with sinks off what they add is nothing
     const takeShares = config.accumulation > 0 ? yield* shares(config, probed, ["own"], data.seqLen) : undefined
-    const takeInterference = config.interference > 0 ? yield* interference({ table, world }) : undefined
+    const takeInterference = config.interference > 0 ? yield* interference({ arm, plan, world }) : undefined
     const accumulates = (step: number) => due.get(step)?.accumulation === true
     const compares = (step: number) => (due.get(step)?.interference.size ?? 0) > 0
 

@@ -91,7 +91,7 @@ export const trainProbed = <A, R>(
     const data = yield* world.stream(arm)
     const modelContext = yield* Layer.build(Model.layer(modelConfig, { seed: world.seed, precision: config.precision }))
     const probes = yield* Effect.provide(
-      makeProbes({ plan, world, table: world.table(arm), log, onProbed }),
+      makeProbes({ plan, world, arm, log, onProbed }),
       modelContext
     )
     const services = Layer.mergeAll(

@@ -36,6 +36,8 @@ export interface DynamicsWorld {
   readonly stream: (arm: DynamicsArm) => Effect.Effect<typeof DataStream.Service, DataError>
   /** When an arm shows what. */
   readonly table: (arm: DynamicsArm) => Timetable
+  /** The rows of a step of an arm, with the ids that it gives them. */
+  readonly rows: (arm: DynamicsArm) => (step: number) => ReadonlyArray<Row>
 }
 
 /** The share of a row's pairs of neighbouring tokens that some of `others` has, too: 0 to 1. */
@@ -129,17 +131,20 @@ export const makeWorld = (
     }
     yield* attempt(() => plan.arms.forEach(table))
     const ids = new Set(planted.map(({ row }) => row.id))
+    const rows = (arm: DynamicsArm) => {
+      const shown = table(arm)
+      const noise = arm.idNoise ?? (arms[arm.arm] as Arm).stream?.idNoise ?? 0
+      return (step: number): ReadonlyArray<Row> => {
+        const draw = random(seed, "idNoise", step)
+        return shown.rows(step).map((row, r) =>
+          ids.has(row.id) && draw.uniform() < noise
+            ? { ...row, id: FRESH + BigInt(step * data.batchSize + r) }
+            : row)
+      }
+    }
     const stream = (arm: DynamicsArm) =>
       Effect.sync(() => {
-        const shown = table(arm)
-        const noise = arm.idNoise ?? (arms[arm.arm] as Arm).stream?.idNoise ?? 0
-        const rowsAt = (step: number): ReadonlyArray<Row> => {
-          const draw = random(seed, "idNoise", step)
-          return shown.rows(step).map((row, r) =>
-            ids.has(row.id) && draw.uniform() < noise
-              ? { ...row, id: FRESH + BigInt(step * data.batchSize + r) }
-              : row)
-        }
+        const rowsAt = rows(arm)
         const batches = (cursor: Cursor) =>
           Stream.unfold(cursor.batch, (step) =>
             step >= steps ? Option.none() : Option.some([
@@ -158,6 +163,7 @@ export const makeWorld = (
         ...foils.map((row): Probed => ({ row, group: FOILS }))
       ],
       stream,
-      table
+      table,
+      rows
     }
   })
