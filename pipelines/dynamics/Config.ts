@@ -144,7 +144,7 @@ export const presets = {
   quick: new DynamicsConfig({
     data: new DataConfig({ ...corpus, singleSequences: 1024, heldOutSequences: 64 }),
     model: miniature(32),
-    training: training(320, 1e-2),
+    training: training(280, 1e-2),
     groups: [
       { name: "every 8", sequences: 4, every: 8, from: 0, until: 1 },
       { name: "k=48", sequences: 6, exposures: 48, from: 0, until: 0.5 },
@@ -152,9 +152,9 @@ export const presets = {
     ],
     arms: ["standard", "sinks"],
     probeEvery: 16,
-    foils: 16,
-    backgroundProbes: 8,
-    accumulation: 8,
+    foils: 12,
+    backgroundProbes: 4,
+    accumulation: 5,
     interference: 0,
     contents: false
   })
