@@ -86,7 +86,7 @@ export const trainProbed = <A, R>(
     const path = yield* Path.Path
     const modelConfig = modelOf(config.model, world.data.tokenizer.vocabSize, arm)
     const checkpoints = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
-    // a folder's own run is known by its checkpoint of the last step
+    // what is later than the last checkpoint is trained, and probed, again
     yield* log.rewind((yield* checkpoints.list).at(-1)?.step ?? 0)
     const data = yield* world.stream(arm)
     const modelContext = yield* Layer.build(Model.layer(modelConfig, { seed: world.seed, precision: config.precision }))
