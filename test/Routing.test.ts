@@ -16,7 +16,7 @@ import { learningRateAt, OptimizerConfig } from "../src/Optimizer.ts"
 import { route, type RoutingName, routings } from "../src/Routing.ts"
 import * as Segments from "../src/Segments.ts"
 import * as Sink from "../src/Sink.ts"
-import { TrainConfig, Trainer } from "../src/Trainer.ts"
+import { type Observer, TrainConfig, Trainer } from "../src/Trainer.ts"
 import { expectClose } from "./reference/compare.ts"
 import * as Reference from "./reference/model.ts"
 import { makeRandom } from "./reference/random.ts"
@@ -35,9 +35,10 @@ const data: DataConfigInput = { repeats: 4, singleSequences: 12, canaries: [{ ra
 const app = (
   training: Partial<ConstructorParameters<typeof TrainConfig>[0]>,
   model: ModelConfig = oneBlock,
-  overrides: DataConfigInput = {}
+  overrides: DataConfigInput = {},
+  observer?: Observer
 ) =>
-  Trainer.layer(new TrainConfig({ steps: 3, logEvery: 1, ...training })).pipe(
+  Trainer.layer(new TrainConfig({ steps: 3, logEvery: 1, ...training }), observer && { observer }).pipe(
     Layer.provideMerge(Model.layer(model, { seed: 5 })),
     Layer.provideMerge(miniatureData({ ...data, ...overrides }))
   )
@@ -205,11 +206,9 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
         Effect.provide(Layer.provideMerge(app(training), Checkpoints.layerMemory))
       )
       const store = Layer.succeed(Checkpoints, yield* Effect.provide(Checkpoints, Checkpoints.layerMemory))
-      yield* Effect.flatMap(Trainer, (trainer) =>
-        trainer.run.pipe(
-          Stream.takeUntil((e) => e._tag === "Saved"),
-          Stream.runDrain
-        )).pipe(Effect.provide(Layer.provide(app({ ...training, saveEvery: 3 }), store)))
+      // interrupted there, it saves what it has
+      const stopping = { due: (step: number) => step === 3, look: () => Effect.interrupt }
+      yield* Effect.exit(Effect.provide(run, Layer.provide(app(training, undefined, undefined, stopping), store)))
       expect((yield* Effect.provide(latest, store)).step).toBe(3)
       const other = yield* Effect.flip(Effect.provide(run, Layer.provide(app({ ...training, routing: "gradientMasking" }), store)))
       expect(other.message).toContain("training.routing is \"gradientMasking\", was \"sgtm\"")

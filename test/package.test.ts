@@ -248,7 +248,7 @@ describe("the package", () => {
       /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
       /^dist\/(src|pipelines)\/.+\.(js|d\.ts)$/,
       /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/,
-      /^dist\/pipelines\/(pretrain|isolation)\.schema\.json$/
+      /^dist\/pipelines\/(pretrain|isolation|dynamics)\.schema\.json$/
     ]
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([])
     expect(
