@@ -1,5 +1,5 @@
 /** On Deno, through npm webgpu: a tiny model against float64, and a short training. */
-import * as Chunk from "effect/Chunk"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
@@ -69,18 +69,20 @@ for (const compute of ["gathered", "masked"] as const) {
     }).pipe(Effect.scoped, Effect.provide(DenoDevice.layer()), Effect.runPromise))
 }
 
-/** Trains the miniature to its 20th step, or until the checkpoint of `stop`, on what `store` holds. */
+/** Trains the miniature to its 20th step, or until it is interrupted after `stop` steps, on what `store` holds. */
 const train = (store: Layer.Layer<Checkpoints>, stop = Infinity) =>
   Effect.gen(function*() {
     const trainer = yield* Trainer
-    const events = yield* trainer.run.pipe(
-      Stream.takeUntil((event) => event._tag === "Saved" && event.step === stop),
-      Stream.runCollect
+    const losses: Array<number> = []
+    yield* trainer.run.pipe(
+      Stream.runForEach((event) => Effect.sync(() => event._tag === "Stepped" && losses.push(event.loss))),
+      Effect.catchAllCause((cause) => Cause.isInterruptedOnly(cause) ? Effect.void : Effect.failCause(cause))
     )
-    const losses = Chunk.toReadonlyArray(events).flatMap((event) => (event._tag === "Stepped" ? [event.loss] : []))
     return { losses, snapshot: yield* Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("latest")) }
   }).pipe(Effect.provide(
-    Trainer.layer(new TrainConfig({ steps: 20, logEvery: 1, saveEvery: 10 })).pipe(
+    Trainer.layer(new TrainConfig({ steps: 20, logEvery: 1 }), {
+      observer: { due: (step) => step === stop, look: () => Effect.interrupt }
+    }).pipe(
       Layer.provide(Model.layer(miniatureModel, { seed: 5 })),
       Layer.provide(miniatureData()),
       Layer.provideMerge(store),
