@@ -284,11 +284,12 @@ describe("a process with a GPU", () => {
     ["ends with its own code when it exits with work in flight", "exit", 4, ""],
     ["ends by itself when the scope closes over work in flight", "scope-closes", 0, "read refused"],
     ["keeps the GPU as long as the scope, whatever the garbage collector does", "collect", 0, "end"]
-  ])("%s", async (_, scenario, code, text) => {
+    // exiting while the driver's threads compute crashes in the driver now and then, seen once on a loaded machine
+  ])("%s", { retry: 1, timeout: 60_000 }, async (_, scenario, code, text) => {
     const ended = await child([scenario], environment)
     expect(opened(ended).name).toContain("SwiftShader")
     expect({ code: ended.code, signal: ended.signal }).toEqual({ code, signal: null })
     expect(ended.out).toContain(text)
     if (scenario === "throw") expect(ended.err).toContain("thrown on purpose")
-  }, 60_000)
+  })
 })
