@@ -30,7 +30,7 @@ import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
 import { estimate } from "./Estimates.ts"
-import { claimFolder, folderOf, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "./folder.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "./folder.ts"
 
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
@@ -215,12 +215,7 @@ export const run = (
         )
       }, { concurrency: options.concurrency ?? 1, discard: true })
     }).pipe(Effect.provide(options.device))
-    yield* attempt.pipe(
-      Effect.tapError((error) =>
-        isLost(error) ? stage(`${error.message}; going on from what is kept, on a fresh device`) : Effect.void
-      ),
-      Effect.retry({ while: isLost, times: LOST_DEVICES })
-    )
+    yield* againWhenLost(attempt, stage, "from what is kept")
 
     const found = jobs.flatMap(({ arm, world }, index): ReadonlyArray<Found> => {
       const one = traced.get(index)

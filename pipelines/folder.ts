@@ -111,7 +111,18 @@ export const isLost = (error: { readonly _tag: string; readonly reason?: unknown
   error._tag === "DeviceError" && error.reason === "Lost"
 
 /** Fresh devices that an experiment may take in the place of lost ones. */
-export const LOST_DEVICES = 3
+const LOST_DEVICES = 3
+
+/** Tries again on a fresh device when one is lost, and says so: `how` it goes on, `from what is kept`. */
+export const againWhenLost = <A, E extends { readonly _tag: string; readonly message: string; readonly reason?: unknown }, R, R2>(
+  attempt: Effect.Effect<A, E, R>,
+  stage: (message: string) => Effect.Effect<void, never, R2>,
+  how: string
+): Effect.Effect<A, E, R | R2> =>
+  attempt.pipe(
+    Effect.tapError((error) => isLost(error) ? stage(`${error.message}; going on ${how}, on a fresh device`) : Effect.void),
+    Effect.retry({ while: isLost, times: LOST_DEVICES })
+  )
 
 /** A name as a folder has it: the arm's own, without what a file system may not like. */
 export const folderOf = (arm: string): string => arm.replace(/[^A-Za-z0-9._=-]+/g, "-")

@@ -16,7 +16,7 @@ import { checkFits } from "../src/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
-import { claimFolder, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "./folder.ts"
+import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
 import { modelOf, ORACLE, STANDARD, type StreamOverrides } from "./Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
@@ -186,12 +186,7 @@ export const run = (
             )
         }))
     }).pipe(Effect.provide(options.device))
-    const found = yield* attempt.pipe(
-      Effect.tapError((error) =>
-        isLost(error) ? stage(`${error.message}; going on from what is kept, on a fresh device`) : Effect.void
-      ),
-      Effect.retry({ while: isLost, times: LOST_DEVICES })
-    )
+    const found = yield* againWhenLost(attempt, stage, "from what is kept")
 
     const parts = summarize(found, { standard: STANDARD, oracle: ORACLE })
     const verdicts = yield* Effect.try({

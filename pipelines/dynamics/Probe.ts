@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import { IGNORE } from "../../src/Batch.ts"
 import { batchOf, type Row } from "../../src/data/DataStream.ts"
 import { sequenceName } from "../../src/data/Packing.ts"
+import type { Timetable } from "../../src/data/Timetable.ts"
 import { decompose } from "../../src/Decomposition.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
@@ -187,6 +188,17 @@ export const schedule = (
   return all
 }
 
+/** How often a sequence was shown before so many steps are taken, and how long ago; -1: not counted. */
+export const shownBy = (
+  table: Timetable | undefined,
+  { group, planted }: { readonly group: string; readonly planted?: number | undefined },
+  step: number
+): Pick<ProbeRow, "exposures" | "since"> => {
+  if (table === undefined || planted === undefined) return { exposures: group === FOILS ? 0 : -1, since: -1 }
+  const { exposures, last } = table.shown(planted, step)
+  return { exposures, since: last < 0 ? -1 : step - last - 1 }
+}
+
 // ---------------------------------------------------------------------------------------------------------------
 // Observing a training
 
@@ -349,15 +361,13 @@ export const makeProbes = (
       for (const mask of chosen.length === 0 ? [] : masks) {
         const known = yield* knowledgeOf(model, chosen.map(({ row }) => row), sinkModes[mask], looking)
         chosen.forEach(({ group, planted, row }, i) => {
-          const shown = planted === undefined ? { exposures: group === FOILS ? 0 : -1, last: -1 } : table.shown(planted, step)
           rows.push({
             step,
             sequence: sequenceName(row),
             id: row.id,
             group,
             mask,
-            exposures: shown.exposures,
-            since: shown.last < 0 ? -1 : step - shown.last - 1,
+            ...shownBy(table, { group, planted }, step),
             ...known[i]!
           })
         })

@@ -38,9 +38,9 @@ import { differences } from "../../src/Trainer.ts"
 import { type Arm, arms } from "../Arms.ts"
 import { estimate } from "../Estimates.ts"
 import { dataOf, runAbove } from "../evaluate.ts"
-import { claimFolder, folderOf, type FolderOptions, isLost, LOST_DEVICES, makeFolder, writeJson } from "../folder.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "../folder.ts"
 import { BACKGROUND, FOILS, planOf } from "./Config.ts"
-import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, sinkModes } from "./Probe.ts"
+import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, shownBy, sinkModes } from "./Probe.ts"
 import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
@@ -295,7 +295,7 @@ const pretrainWorld = (
       seed,
       data,
       probed,
-      shown: (_, { group }) => ({ exposures: group === FOILS ? 0 : -1, since: -1 }),
+      shown: (_, one, step) => shownBy(undefined, { group: one.group }, step),
       repeats: (arm, one) => exposuresOf(inEpoch(arm, one)),
       groups: counted([
         ...new Map(data.groups.map(({ times: n }) => [n, group(`repeated x${n}`, times(n), n)])).values(),
@@ -339,9 +339,7 @@ const dynamicsWorld = (
       probed,
       shown: (name, { group, planted }, step) => {
         const arm = plan.arms.find((arm) => arm.name === name)
-        if (planted === undefined || arm === undefined) return { exposures: group === FOILS ? 0 : -1, since: -1 }
-        const { exposures, last } = world.table(arm).shown(planted, step)
-        return { exposures, since: last < 0 ? -1 : step - last - 1 }
+        return shownBy(arm && world.table(arm), { group, planted }, step)
       },
       repeats: (_, { group, planted: p }) =>
         p === undefined ? groups.find(({ name }) => name === group)!.exposures : planted[p]!.steps.length,
@@ -698,12 +696,7 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
         )
       }, { concurrency: options.jobs ?? 1, discard: true })
     }).pipe(Effect.provide(options.device))
-    yield* attempt.pipe(
-      Effect.tapError((error) =>
-        isLost(error) ? stage(`${error.message}; going on with the other checkpoints, on a fresh device`) : Effect.void
-      ),
-      Effect.retry({ while: isLost, times: LOST_DEVICES })
-    )
+    yield* againWhenLost(attempt, stage, "with the other checkpoints")
     if (done.size === 0) return yield* Effect.fail([...failed.values()][0]!)
 
     const found = models.flatMap((model): ReadonlyArray<Found> => {
