@@ -45,6 +45,15 @@ const verbose = Options.boolean("verbose").pipe(
 const overrides = (description: string) =>
   Args.text({ name: "key=value" }).pipe(Args.withDescription(description), Args.repeated)
 
+const sizeOfExperiment = Options.choice("preset", ["full", "quick"] as const).pipe(
+  Options.withDescription("Size of the experiment (default: full)"),
+  Options.optional
+)
+const seedsOfExperiment = Options.integer("seeds").pipe(
+  Options.withDescription("How many seeds to run (default: 3)"),
+  Options.optional
+)
+
 const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
@@ -411,10 +420,7 @@ const evaluate = Command.make("evaluate", {
 )
 
 const isolate = Command.make("isolate", {
-  preset: Options.choice("preset", ["full", "quick"] as const).pipe(
-    Options.withDescription("Size of the experiment (default: full)"),
-    Options.optional
-  ),
+  preset: sizeOfExperiment,
   config,
   arms: Options.text("arms").pipe(
     Options.withPseudoName("names"),
@@ -426,7 +432,7 @@ const isolate = Command.make("isolate", {
     Options.withDescription("The arm or method that the verdict is about (default: sinks)"),
     Options.optional
   ),
-  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 3)"), Options.optional),
+  seeds: seedsOfExperiment,
   outDir: Options.text("out-dir").pipe(
     Options.withPseudoName("folder"),
     Options.withDescription("Where the report, models and records go (default: runs/isolate-<time>)"),
@@ -467,17 +473,14 @@ const isolate = Command.make("isolate", {
 )
 
 const dynamics = Command.make("dynamics", {
-  preset: Options.choice("preset", ["full", "quick"] as const).pipe(
-    Options.withDescription("Size of the experiment (default: full)"),
-    Options.optional
-  ),
+  preset: sizeOfExperiment,
   config,
   arms: Options.text("arms").pipe(
     Options.withPseudoName("names"),
     Options.withDescription("Arms to train, e.g. standard,sinks"),
     Options.optional
   ),
-  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 3)"), Options.optional),
+  seeds: seedsOfExperiment,
   from: Options.text("from").pipe(
     Options.withPseudoName("run"),
     Options.withDescription("Train nothing: probe the checkpoints of this run of pretrain or dynamics"),
