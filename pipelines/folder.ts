@@ -6,7 +6,8 @@ import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { CheckpointError } from "../src/Errors.ts"
+import * as AtomicFile from "../src/AtomicFile.ts"
+import { because, CheckpointError } from "../src/Errors.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
 import * as RunRecord from "../src/runs/RunRecord.ts"
 import { differences } from "../src/Trainer.ts"
@@ -93,18 +94,13 @@ export const claimFolder = <A, I>(
     return recording
   })
 
-/** Writes JSON under a temporary name first, so that nobody ever reads half of it. */
-export const writeJson = (file: string, value: unknown) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const temporary = `${file}.${Math.trunc(performance.now() * 1000)}.tmp`
-    yield* fs.writeFileString(temporary, `${JSON.stringify(value, undefined, 2)}\n`)
-    yield* fs.rename(temporary, file)
-  }).pipe(
-    Effect.mapError((error) =>
-      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` })
-    )
-  )
+/** Writes JSON whole, so that nobody ever reads half of it. */
+export const writeJson = (file: string, value: unknown): Effect.Effect<void, CheckpointError> =>
+  Effect.try({
+    try: () => AtomicFile.writeJson(file, value),
+    catch: (cause) =>
+      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${because(cause)}`, cause })
+  })
 
 /** A device that was lost: what is kept goes on, on a fresh one. */
 export const isLost = (error: { readonly _tag: string; readonly reason?: unknown }): boolean =>

@@ -4,6 +4,7 @@
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import * as AtomicFile from "../src/AtomicFile.ts"
 import type * as TensorBoard from "../src/runs/TensorBoard.ts"
 import type { TrainError, TrainerService } from "../src/Trainer.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
@@ -39,8 +40,10 @@ export const eventFile = (fs: FileSystem.FileSystem, file: string, board: Tensor
         const text = (yield* fs.exists(file)) ? yield* fs.readFileString(file) : ""
         const before = upTo(text.split("\n").flatMap(TrainEvent.fromJsonLine), step)
         // whoever is killed while writing must not lose what was there
-        yield* fs.writeFileString(`${file}.tmp`, before.map(TrainEvent.toJsonLine).join(""))
-        yield* fs.rename(`${file}.tmp`, file)
+        yield* Effect.try({
+          try: () => AtomicFile.write(file, before.map(TrainEvent.toJsonLine).join("")),
+          catch: (cause) => cause as Error
+        })
         return before
       }).pipe(Effect.catchAll((error) => Effect.as(warn(error), []))),
     append: (event) =>

@@ -3,6 +3,7 @@
  * person at the terminal: what is wrong, what was expected, what to do. They flow up unmapped; the command line
  * prints the message and exits with 1.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /** What went wrong with the GPU, its driver, or a request to it. */
@@ -72,3 +73,32 @@ export const because = (cause: unknown): string => cause instanceof Error ? caus
 /** A `DataError` of a file. */
 export const dataError = (path: string, detail: string, cause?: unknown): DataError =>
   new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
+
+/** Any of the five. */
+export type MemsinksError = DeviceError | KernelError | DataError | CheckpointError | Diverged
+
+const five = [DeviceError, KernelError, DataError, CheckpointError, Diverged] as const
+
+/** Whether a value is one of the five errors: meant for people, and no bug. */
+export const isMemsinksError = (value: unknown): value is MemsinksError => five.some((kind) => value instanceof kind)
+
+type Thrown<Kinds extends ReadonlyArray<(typeof five)[number]>> = Kinds extends readonly [] ? MemsinksError
+  : InstanceType<Kinds[number]>
+
+/**
+ * Plain code that throws, as an Effect: one of the five errors fails it, all else is a defect, so that a bug is never
+ * told as a failure of the data or the device.
+ *
+ * @param _kinds those that the code throws, for the type of the failure; default: any of the five
+ */
+export const attempt = <A, Kinds extends ReadonlyArray<(typeof five)[number]>>(
+  body: () => A,
+  ..._kinds: Kinds
+): Effect.Effect<A, Thrown<Kinds>> =>
+  Effect.suspend(() => {
+    try {
+      return Effect.succeed(body())
+    } catch (error) {
+      return isMemsinksError(error) ? Effect.fail(error as Thrown<Kinds>) : Effect.die(error)
+    }
+  })

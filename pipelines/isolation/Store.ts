@@ -6,6 +6,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
+import * as AtomicFile from "../../src/AtomicFile.ts"
 import { CheckpointError } from "../../src/Errors.ts"
 import { isObject } from "../../src/Json.ts"
 
@@ -79,10 +80,8 @@ export const fileStore = (root: string): Effect.Effect<Store, never, FileSystem.
         const write = (value: A) =>
           Effect.gen(function*() {
             yield* fs.makeDirectory(path.dirname(file), { recursive: true })
-            const temporary = `${file}.${process.pid}.tmp`
             const text = JSON.stringify({ key, value })
-            yield* fs.writeFileString(temporary, text)
-            yield* fs.rename(temporary, file)
+            yield* Effect.try({ try: () => AtomicFile.write(file, text), catch: (cause) => cause as Error })
             return (JSON.parse(text) as { readonly value: A }).value
           }).pipe(
             Effect.uninterruptible,

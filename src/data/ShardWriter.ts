@@ -2,7 +2,7 @@
 import { because, dataError as fail } from "../Errors.ts"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs"
+import * as AtomicFile from "../AtomicFile.ts"
 import { type Dataset, RECORD, shardFiles } from "./Dataset.ts"
 
 /** A file that gets its name only when it is complete and on the disk. Methods throw `DataError`. */
@@ -14,8 +14,7 @@ export interface NewFile {
   readonly abandon: () => void
 }
 
-/** Ends the names of files that are not finished. */
-export const TEMPORARY = ".tmp"
+export { TEMPORARY } from "../AtomicFile.ts"
 
 const unwritten = <A>(path: string, attempt: () => A): A => {
   try {
@@ -32,45 +31,21 @@ const unwritten = <A>(path: string, attempt: () => A): A => {
 
 /** Begins a file, in place of one of the same name. Throws `DataError`. */
 export const newFile = (path: string): NewFile => {
-  const temporary = `${path}${TEMPORARY}`
-  const handle = unwritten(path, () => openSync(temporary, "w"))
+  // whoever goes on in the folder knows the names of what was left unfinished
+  const file = unwritten(path, () => AtomicFile.begin(path, `${path}${AtomicFile.TEMPORARY}`))
   const hash = createHash("sha256")
   return {
     write: (bytes) =>
       unwritten(path, () => {
         hash.update(bytes)
-        for (let at = 0; at < bytes.length;) at += writeSync(handle, bytes, at, bytes.length - at)
+        file.write(bytes)
       }),
     finish: () =>
       unwritten(path, () => {
-        fsyncSync(handle)
-        closeSync(handle)
-        renameSync(temporary, path)
+        file.finish()
         return hash.digest("hex")
       }),
-    abandon: () => {
-      try {
-        closeSync(handle)
-      } catch {
-        // closed already: what failed came after
-      }
-      rmSync(temporary, { force: true })
-    }
-  }
-}
-
-/** Makes the names of a folder's files durable. */
-export const syncFolder = (folder: string): void => {
-  let handle: number
-  try {
-    handle = openSync(folder, "r")
-  } catch {
-    return // Windows cannot open a folder and needs no sync of it
-  }
-  try {
-    unwritten(folder, () => fsyncSync(handle))
-  } finally {
-    closeSync(handle)
+    abandon: file.abandon
   }
 }
 
@@ -152,7 +127,6 @@ export const newShard = (
     },
     finish: () => {
       const [sha256Bin, sha256Idx, sha256Names] = files.map((one) => one.finish())
-      syncFolder(folder)
       return { [names.bin]: sha256Bin, [names.idx]: sha256Idx, [names.names]: sha256Names }
     },
     abandon: () => {
@@ -172,5 +146,4 @@ export const withNear = (idx: Uint8Array, near: Uint32Array): Uint8Array => {
 /** Writes `dataset.json`: with it the dataset is complete. Throws `DataError`. */
 export const writeDataset = (folder: string, dataset: Dataset): void => {
   writeWhole(`${folder}/dataset.json`, `${JSON.stringify(dataset, null, 2)}\n`)
-  syncFolder(folder)
 }

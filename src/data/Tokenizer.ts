@@ -6,7 +6,8 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { createRequire } from "node:module"
 import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
-import { DataError } from "../Errors.ts"
+import * as AtomicFile from "../AtomicFile.ts"
+import { because, DataError } from "../Errors.ts"
 import { type AddedToken, parseTokenizer, specialFlags, type Tokenizer, tokenizerJson } from "./TokenizerJson.ts"
 
 export type { Tokenizer }
@@ -294,11 +295,9 @@ export const cachedBpe = Effect.fnUntraced(function*(
   if (remembered._tag === "Some") return remembered.value
 
   const trained = yield* trainBpe(texts, options)
-  const temporary = `${path}.${crypto.randomUUID()}.tmp`
   yield* fs.makeDirectory(directory, { recursive: true }).pipe(
-    Effect.zipRight(fs.writeFileString(temporary, trained.toJSON())),
-    Effect.zipRight(fs.rename(temporary, path)),
-    Effect.catchAll((cause) => Effect.logWarning(`the tokenizer was not cached in ${directory}: ${cause.message}`))
+    Effect.zipRight(Effect.try({ try: () => AtomicFile.write(path, trained.toJSON()), catch: (cause) => cause })),
+    Effect.catchAll((cause) => Effect.logWarning(`the tokenizer was not cached in ${directory}: ${because(cause)}`))
   )
   return trained
 })

@@ -5,6 +5,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { parquetMetadata, parquetRead, parquetSchema } from "hyparquet"
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer"
+import * as AtomicFile from "../AtomicFile.ts"
 import { dataError } from "../Errors.ts"
 
 /** What a column holds: text in UTF-8, whole numbers of 32 bits, numbers without a sign of 64, float32, float64. */
@@ -26,7 +27,6 @@ export type Column = readonly [name: string, type: Type, data: ColumnSource["dat
  * on the disk. Fails with a DataError, `the ${what} cannot be written`.
  */
 export const write = Effect.fnUntraced(function*(path: string, what: string, columns: ReadonlyArray<Column>) {
-  const fs = yield* FileSystem.FileSystem
   yield* Effect.gen(function*() {
     const buffer = yield* Effect.try(() =>
       parquetWriteBuffer({
@@ -42,12 +42,7 @@ export const write = Effect.fnUntraced(function*(path: string, what: string, col
         )
       })
     )
-    yield* Effect.scoped(Effect.gen(function*() {
-      const file = yield* fs.open(`${path}.partial`, { flag: "w" })
-      yield* file.writeAll(new Uint8Array(buffer))
-      yield* file.sync
-    }))
-    yield* fs.rename(`${path}.partial`, path)
+    yield* Effect.try(() => AtomicFile.write(path, new Uint8Array(buffer), `${path}.partial`))
   }).pipe(
     Effect.mapError((cause) => dataError(path, `the ${what} cannot be written`, cause))
   )

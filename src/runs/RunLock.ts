@@ -10,6 +10,7 @@ import * as fs from "node:fs"
 import { hostname } from "node:os"
 import { join } from "node:path"
 import process from "node:process"
+import * as AtomicFile from "../AtomicFile.ts"
 import { CheckpointError } from "../Errors.ts"
 
 /** Who holds a folder. */
@@ -164,9 +165,7 @@ const take = (path: string, me: Holder, force: boolean): Holder | undefined => {
   try {
     const still = read(path)
     if (still === "free" || still?.token !== found?.token) return take(path, me, force)
-    const temporary = `${path}.${me.token}.tmp`
-    fs.writeFileSync(temporary, `${JSON.stringify(me)}\n`, { flush: true })
-    fs.renameSync(temporary, path)
+    AtomicFile.write(path, `${JSON.stringify(me)}\n`)
     return found
   } finally {
     release(guard, me)

@@ -9,6 +9,7 @@ import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
 import { join } from "node:path"
 import { stringify } from "yaml"
+import * as AtomicFile from "../AtomicFile.ts"
 import { CheckpointError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
 
@@ -50,15 +51,6 @@ const git = (): RunRecord["git"] => {
     return undefined
   }
 }
-
-/** Under a temporary name first, so that nobody ever reads half of it. */
-const write = (file: string, text: string): void => {
-  const temporary = `${file}.tmp`
-  fs.writeFileSync(temporary, text, { flush: true })
-  fs.renameSync(temporary, file)
-}
-
-const writeJson = (file: string, value: unknown) => write(file, `${JSON.stringify(value, undefined, 2)}\n`)
 
 /** The record in a run's folder; undefined where there is none that can be read. */
 export const readRecord = (folder: string): RunRecord | undefined => {
@@ -112,8 +104,8 @@ export const begin = (
         const from = isObject(run.config) ? run.config["from"] : undefined
         const again = typeof from === "string" ? `--from ${from}` : "--config <this file>"
         const header = `# Everything this run depends on. To run it again: memsinks ${run.kind} ${again}\n`
-        writeJson(file, record)
-        write(join(folder, configFile), header + stringify(run.config))
+        AtomicFile.writeJson(file, record)
+        AtomicFile.write(join(folder, configFile), header + stringify(run.config))
       },
       catch: (cause) =>
         new CheckpointError({
@@ -123,7 +115,7 @@ export const begin = (
         })
     })
     const update = (fields: Partial<RunRecord>) =>
-      Effect.try(() => writeJson(file, record = { ...record, ...fields })).pipe(
+      Effect.try(() => AtomicFile.writeJson(file, record = { ...record, ...fields })).pipe(
         Effect.catchAll(({ cause }) => Effect.logWarning(`${file}: ${(cause as Error).message}`))
       )
     return {

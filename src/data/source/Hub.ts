@@ -4,10 +4,11 @@
  */
 import { createHash, randomUUID } from "node:crypto"
 import { createWriteStream, type Dirent } from "node:fs"
-import { copyFile, mkdir, readdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises"
+import { copyFile, mkdir, readdir, readFile, rm, stat, symlink } from "node:fs/promises"
 import { homedir } from "node:os"
 import { dirname, join, relative } from "node:path"
 import { finished } from "node:stream/promises"
+import * as AtomicFile from "../../AtomicFile.ts"
 import { because, dataError as fail, DataError } from "../../Errors.ts"
 import { kindOf, some, sorted, type SourceFile } from "./Files.ts"
 import { chosenFiles, configurationsOf } from "./Splits.ts"
@@ -98,9 +99,7 @@ const textOf = (path: string): Promise<string | undefined> => readFile(path, "ut
 /** Writes a small file so that nobody ever sees half of it. */
 const put = async (path: string, text: string): Promise<void> => {
   await mkdir(dirname(path), { recursive: true })
-  const temporary = `${path}.${randomUUID()}.tmp`
-  await writeFile(temporary, text)
-  await rename(temporary, path)
+  AtomicFile.write(path, text)
 }
 
 /** Paths of all files below a folder. */
@@ -272,7 +271,7 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, pause:
       const temporary = `${blob}.memsinks-${randomUUID()}.incomplete`
       try {
         await download(sha, entry, temporary)
-        await rename(temporary, blob)
+        AtomicFile.rename(temporary, blob)
       } finally {
         await rm(temporary, { force: true })
       }
