@@ -9,6 +9,7 @@ import * as os from "node:os"
 import process from "node:process"
 import { adapterAdvice } from "./gpu/Adapter.ts"
 import type { Attempt, OpenGpu } from "./gpu/Adapter.ts"
+import { polled } from "./gpu/Poll.ts"
 
 /** All that `doctor` found out. Sizes are in bytes; plain data, ready for JSON. */
 export interface DoctorReport {
@@ -65,7 +66,7 @@ fn main(@builtin(local_invocation_index) i: u32, @builtin(workgroup_id) group: v
 }`
 
 const runCheckKernel = async (adapter: GPUAdapter): Promise<{ readonly correct: boolean; readonly detail: string }> => {
-  const device = await adapter.requestDevice()
+  const device = await polled(() => adapter.requestDevice())
   try {
     // small integers, so that every sum is exact in f32
     const input = Float32Array.from({ length: groups * 64 }, (_, i) => i % 97 - 48)
@@ -93,9 +94,9 @@ const runCheckKernel = async (adapter: GPUAdapter): Promise<{ readonly correct: 
     pass.end()
     encoder.copyBufferToBuffer(sums, 0, back, 0, groups * 4)
     device.queue.submit([encoder.finish()])
-    const error = await device.popErrorScope()
+    const error = await polled(() => device.popErrorScope())
     if (error !== null) return { correct: false, detail: `refused: ${error.message.split("\n", 1)[0]}` }
-    await back.mapAsync(mapRead)
+    await polled(() => back.mapAsync(mapRead))
     const got = new Float32Array(back.getMappedRange().slice(0))
     back.unmap()
     const wrong = expected.findIndex((value, i) => value !== got[i])

@@ -9,6 +9,7 @@ import process from "node:process"
 import { setTimeout } from "node:timers"
 import { isMainThread } from "node:worker_threads"
 import { DeviceError } from "../Errors.ts"
+import { polled } from "./Poll.ts"
 import { unpackSwiftShader } from "./SoftwareVulkan.ts"
 
 /** Which adapter to open, and how. */
@@ -198,7 +199,7 @@ const listWith = async (create: Create): Promise<ReadonlyArray<string>> => {
   const flags = only === undefined ? [] : [`backend=${only}`]
   try {
     // No adapter is called this; Dawn refuses by listing all that exist, and answers null when there is none.
-    await create([...flags, "adapter=?"]).requestAdapter({ powerPreference: "high-performance" })
+    await polled(() => create([...flags, "adapter=?"]).requestAdapter({ powerPreference: "high-performance" }))
     return []
   } catch (error) {
     return parseAdapterList(error instanceof Error ? error.message : String(error))
@@ -210,7 +211,7 @@ type Found = Omit<OpenGpu, "tried" | "reason">
 const openNamed = async (create: Create, options: AdapterOptions, name: string): Promise<Found | undefined> => {
   const only = backend[process.platform]
   const gpu = create(dawnFlags(options, [...(only === undefined ? [] : [`backend=${only}`]), `adapter=${name}`]))
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" })
+  const adapter = await polled(() => gpu.requestAdapter({ powerPreference: "high-performance" }))
   if (adapter === null) return undefined
   return { gpu, adapter, backend: "dawn", kind: adapter.info.isFallbackAdapter ? "software" : "hardware", name }
 }
@@ -253,7 +254,7 @@ const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenG
 
   if (keyword === "null") {
     const gpu = create(dawnFlags(options, ["backend=null"]))
-    const adapter = await gpu.requestAdapter()
+    const adapter = await polled(() => gpu.requestAdapter())
     if (adapter !== null) {
       const reason = "the null backend was asked for: it checks everything and computes nothing"
       return { gpu, adapter, backend: "null", kind: "null", name: "null backend", reason, tried }

@@ -10,6 +10,7 @@ import { DeviceError, KernelError } from "../Errors.ts"
 import type { OpenGpu } from "./Adapter.ts"
 import * as Float16 from "./Float16.ts"
 import * as Kernel from "./Kernel.ts"
+import { polled } from "./Poll.ts"
 import * as Program from "./Program.ts"
 import { SOFTWARE_SUBGROUPS, type Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
@@ -115,7 +116,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     const device = yield* Effect.acquireRelease(
       Effect.tryPromise({
         try: () =>
-          adapter.requestDevice({
+          polled(() => adapter.requestDevice({
             requiredFeatures: wanted as Array<GPUFeatureName>,
             requiredLimits: {
               maxBufferSize: adapter.limits.maxBufferSize,
@@ -123,7 +124,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
               maxStorageBuffersPerShaderStage: adapter.limits.maxStorageBuffersPerShaderStage,
               maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup
             }
-          }),
+          })),
         catch: (cause) =>
           new DeviceError({ reason: "NoAdapter", detail: `${open.name} gave no device: ${String(cause)}`, cause })
       }),
@@ -180,8 +181,8 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           } catch (cause) {
             thrown = cause
           }
-          const validation = await device.popErrorScope()
-          const memory = await device.popErrorScope()
+          const validation = await polled(() => device.popErrorScope())
+          const memory = await polled(() => device.popErrorScope())
           if (thrown !== undefined) throw thrown
           if (memory !== null) {
             throw new DeviceError({
@@ -268,14 +269,16 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       const layout = device.createBindGroupLayout({ entries })
       try {
         counters.pipelines++
-        const pipeline = await device.createComputePipelineAsync({
-          label: Kernel.key(kernel),
-          layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-          compute: { module, entryPoint: kernel.entry, constants: { ...kernel.constants } }
-        })
+        const pipeline = await polled(() =>
+          device.createComputePipelineAsync({
+            label: Kernel.key(kernel),
+            layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+            compute: { module, entryPoint: kernel.entry, constants: { ...kernel.constants } }
+          })
+        )
         return { pipeline, layout }
       } catch (cause) {
-        const info = await module.getCompilationInfo()
+        const info = await polled(() => module.getCompilationInfo())
         const lines = info.messages.map((m) => `${kernel.file}.wgsl:${m.lineNum}:${m.linePos} ${m.type}: ${m.message}`)
         throw new KernelError({
           kernel: Kernel.key(kernel),
@@ -388,7 +391,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           encoder.copyBufferToBuffer(bufferOf(tensor), 0, buffer, 0, bytes)
           device.queue.submit([encoder.finish()])
           try {
-            await buffer.mapAsync(1)
+            await polled(() => buffer.mapAsync(1))
             const width = tensor.type === "f16" ? 2 : 4
             const copy = buffer.getMappedRange().slice(0, Tensor.size(tensor) * width)
             buffer.unmap()
@@ -441,7 +444,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       idle: Effect.tryPromise({
         try: async () => {
           check()
-          await device.queue.onSubmittedWorkDone()
+          await polled(() => device.queue.onSubmittedWorkDone())
           check()
         },
         catch: (cause) =>
