@@ -52,12 +52,58 @@ const keysAt = (ast: AST.AST, path: ReadonlyArray<PropertyKey>): ReadonlyArray<s
     if (typeof key === "number") continue
     fields = fields.filter(({ name }) => name === key).flatMap(({ type }) => fieldsOf(type))
   }
-  return fields.map(({ name }) => String(name))
+  return [...new Set(fields.map(({ name }) => String(name)))]
 }
 
+/** Fields below fields: deeper than any configuration goes. */
+const DEPTH = 8
+
+const pathsBelow = (ast: AST.AST, depth: number): ReadonlyArray<string> =>
+  depth === 0 ? [] : fieldsOf(ast).flatMap(({ name, type }) => [
+    String(name),
+    // a place in a list has no name of its own
+    ...pathsBelow(type, depth - 1).map((below) => `${String(name)}.${below}`)
+  ])
+
+/** Every field of a configuration by its path, `training.optimizer.learningRate`, those of lists' items left out twice. */
+export const pathsOf = (schema: Schema.Schema.Any): ReadonlyArray<string> => [
+  ...new Set(pathsBelow(AST.encodedAST(schema.ast), DEPTH))
+]
+
+/** What people call a field whose name has no letter in common with it. */
+const synonyms: Readonly<Record<string, string>> = {
+  lr: "learningRate", batch: "batchSize", bs: "batchSize", seq: "seqLen", context: "seqLen", blocksize: "seqLen",
+  layers: "numHiddenLayers", width: "hiddenSize", dim: "hiddenSize", heads: "numAttentionHeads", wd: "weightDecay",
+  warmup: "warmupSteps", iterations: "steps", maxsteps: "steps", maxiters: "steps", sinks: "model.sinks"
+}
+
+const plain = (word: string): string => word.toLowerCase().replace(/[-_]/g, "")
+
+/** The field that a word names exactly, whatever its case, dashes, and the path before it: the least deep one. */
+export const namedField = (word: string, paths: ReadonlyArray<string>): string | undefined => {
+  const meant = synonyms[plain(word)]
+  const wanted = [plain(word), ...(meant === undefined ? [] : [plain(meant)])]
+  return [...paths]
+    .filter((path) => wanted.some((one) => plain(path) === one || plain(path).endsWith(`.${one}`)))
+    .sort((a, b) => a.split(".").length - b.split(".").length)[0]
+}
+
+/** The field of a configuration, by its path, that a word was probably meant for; or undefined. */
+export const nearestField = (word: string, paths: ReadonlyArray<string>): string | undefined => {
+  const named = namedField(word, paths)
+  if (named !== undefined) return named
+  const leaf = nearest(plain(word.split(".").at(-1)!), paths.map((path) => path.split(".").at(-1)!))
+  return leaf === undefined ? undefined : namedField(leaf, paths)
+}
+
+/** What an unknown key was meant to be: a name beside it, else a field elsewhere by its path. */
+const meantKey = (key: string, beside: ReadonlyArray<string>, paths: () => ReadonlyArray<string>): string | undefined =>
+  beside.find((one) => plain(one) === plain(key)) ?? namedField(key, paths()) ?? nearest(key, beside) ??
+    nearestField(key, paths())
+
 /** `a`, `a or b`, `a, b or c`. */
-const alternatives = (words: ReadonlyArray<string>): string =>
-  words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`
+export const alternatives = (words: ReadonlyArray<string>, or = "or"): string =>
+  words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${or} ${words.at(-1)}`
 
 const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<string> => {
   const byPath = new Map<string, Array<ParseResult.ArrayFormatterIssue>>()
@@ -74,7 +120,7 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     if (_tag === "Missing") return `${label}is missing`
     if (_tag === "Unexpected") {
       const known = keysAt(ast, path.slice(0, -1))
-      const meant = nearest(String(path.at(-1)), known)
+      const meant = meantKey(String(path.at(-1)), known, () => pathsBelow(AST.encodedAST(ast), DEPTH))
       const hint = meant === undefined ? `; known: ${known.join(", ")}` : `. Did you mean ${meant}?`
       return `${label}is not a known key${hint}`
     }
@@ -86,14 +132,58 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
   })
 }
 
+const decode = <A, I>(schema: Schema.Schema<A, I>, input: unknown): Either.Either<A, DataError> => {
+  const decoded = Schema.decodeUnknownEither(schema, { errors: "all", onExcessProperty: "error" })(input)
+  if (Either.isRight(decoded)) return Either.right(decoded.right)
+  const lines = problems(schema.ast, decoded.left)
+  const title = `the configuration has ${lines.length === 1 ? "a problem" : `${lines.length} problems`}`
+  return Either.left(new DataError({ detail: [`${title}:`, ...lines.map((line) => `  ${line}`)].join("\n") }))
+}
+
 /**
  * Decodes a configuration. Fails with one `DataError` that lists every problem, a line each: unknown keys (with the
  * known key that was probably meant), missing ones, and values out of range.
  */
-export const decodeConfig = <A, I>(schema: Schema.Schema<A, I>, input: unknown): Effect.Effect<A, DataError> => {
-  const decoded = Schema.decodeUnknownEither(schema, { errors: "all", onExcessProperty: "error" })(input)
-  if (Either.isRight(decoded)) return Effect.succeed(decoded.right)
-  const lines = problems(schema.ast, decoded.left)
-  const title = `the configuration has ${lines.length === 1 ? "a problem" : `${lines.length} problems`}`
-  return Effect.fail(new DataError({ detail: [`${title}:`, ...lines.map((line) => `  ${line}`)].join("\n") }))
-}
+export const decodeConfig = <A, I>(schema: Schema.Schema<A, I>, input: unknown): Effect.Effect<A, DataError> =>
+  Effect.suspend(() => decode(schema, input))
+
+type AnyClass = Schema.Class<any, any, any, any, any, any, any>
+
+/** A class of a configuration whose constructor takes plain objects, however deep, and fills in what is left out. */
+type Configuration<C extends AnyClass> =
+  & { [K in keyof C]: C[K] }
+  & (new(fields: Schema.Schema.Encoded<C>, options?: Schema.MakeOptions) => InstanceType<C>)
+
+/**
+ * Makes `new` of a schema's class decode, as `decodeConfig` does: nested configurations may be plain objects, unknown
+ * fields are refused with the nearest name. It throws a `DataError` that says in one message all that is wrong.
+ */
+export const configuration = <C extends AnyClass>(Base: C): Configuration<C> =>
+  class extends (Base as new(...args: ReadonlyArray<any>) => object) {
+    constructor(fields: unknown, options?: Schema.MakeOptions) {
+      const unchecked = options === true || (typeof options === "object" && options.disableValidation === true)
+      super(unchecked ? fields : Either.getOrThrowWith(decode(new.target as unknown as Schema.Schema<object>, fields ?? {}), (e) => e), true)
+    }
+  } as unknown as Configuration<C>
+
+/** A field that may be left out, and what it is then. */
+export const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A> | (() => NoInfer<A>)) =>
+  Schema.optionalWith(schema, { default: typeof value === "function" ? value as () => NoInfer<A> : () => value })
+
+/** The most of anything that is counted: indices of kernels, and of typed arrays, have 32 bits. */
+export const MOST = 2 ** 31 - 1
+
+/** A whole number from 1 on. */
+export const positive = Schema.Int.pipe(Schema.positive(), Schema.lessThanOrEqualTo(MOST))
+
+/** A whole number from 0 on. */
+export const natural = Schema.Int.pipe(Schema.nonNegative(), Schema.lessThanOrEqualTo(MOST))
+
+/** A whole number from 1 up to what its field can bear. */
+export const upTo = (most: number) => Schema.Int.pipe(Schema.positive(), Schema.lessThanOrEqualTo(most))
+
+/** A share, 0 to 1. */
+export const fraction = Schema.Number.pipe(Schema.between(0, 1))
+
+/** A rate or a factor that 32 bits of a float can hold, and its inverse too. */
+export const rate = Schema.Number.pipe(Schema.positive(), Schema.between(1e-30, 1e30))

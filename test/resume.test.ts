@@ -8,7 +8,9 @@ import { join } from "node:path"
 import { afterAll, describe, expect, vi } from "vitest"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { dryRun } from "../src/cli/dryRun.ts"
-import { whereOf, withResume } from "../src/cli/resume.ts"
+import { optionsOf, readWords } from "../src/cli/arguments.ts"
+import { pretrain } from "../src/cli/commands/pretrain.ts"
+import { whereOf } from "../src/cli/resume.ts"
 import { tidy } from "../src/cli/help.ts"
 import { DataConfig } from "../src/data/DataConfig.ts"
 import { makeRandomText, miniatureModel } from "./support.ts"
@@ -18,13 +20,16 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 
 describe("--resume", () => {
   it("may stand alone, before options and keys, or name a run", () => {
-    const args = (...args: ReadonlyArray<string>) => withResume(["pretrain", ...args]).slice(1)
-    expect(args("--resume")).toEqual(["--resume", "latest"])
-    expect(args("--resume", "--json")).toEqual(["--resume", "latest", "--json"])
-    expect(args("--resume", "seeds=2")).toEqual(["--resume", "latest", "seeds=2"])
-    for (const as of [["--resume", "auto"], ["--resume", "runs/a"], ["--resume=runs/a", "--json"]]) {
-      expect(args(...as)).toEqual(as)
+    const read = (...words: ReadonlyArray<string>) => {
+      const read = readWords(words, optionsOf(pretrain))
+      return "_tag" in read ? read.message : [read.options.get("--resume"), read.options.has("--json"), read.positional]
     }
+    expect(read("--resume")).toEqual([["latest"], false, []])
+    expect(read("--resume", "--json")).toEqual([["latest"], true, []])
+    expect(read("--resume", "seeds=2")).toEqual([["latest"], false, ["seeds=2"]])
+    expect(read("--resume", "auto")).toEqual([["auto"], false, []])
+    expect(read("--resume", "runs/p=0.3")).toEqual([["runs/p=0.3"], false, []])
+    expect(read("--resume=runs/a", "--json")).toEqual([["runs/a"], true, []])
   })
 
   const where = (resume: string | undefined, outDir: string | undefined, runs: string) =>

@@ -5,7 +5,6 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { parse } from "yaml"
-import { nearest } from "../Config.ts"
 import { DataError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
 
@@ -36,25 +35,6 @@ export const override = (text: string): Effect.Effect<Tree, DataError> => {
 
 const firstLine = (cause: unknown): string =>
   (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0].replace(/:$/, "")
-
-/** What looks like an option among the key=value arguments: @effect/cli hands on what it does not know. */
-export const unknownOption = (
-  command: string,
-  options: { readonly overrides: ReadonlyArray<string> }
-): Effect.Effect<void, DataError> => {
-  const given = options.overrides.find((text) => text.startsWith("-"))?.split("=", 1)[0]
-  if (given === undefined) return Effect.void
-  const known = Object.keys(options)
-    .filter((key) => key !== "overrides")
-    .map((key) => `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`)
-  const meant = nearest(given, known)
-  const hint = meant === undefined ? `; see memsinks ${command} --help` : `. Did you mean ${meant}?`
-  return Effect.fail(
-    new DataError({
-      detail: known.includes(given) ? `the option ${given} needs a value` : `there is no option ${given}${hint}`
-    })
-  )
-}
 
 /** A configuration file, YAML or JSON, which is YAML too. */
 export const readConfig = (path: string): Effect.Effect<Tree, DataError, FileSystem.FileSystem> =>

@@ -49,7 +49,6 @@ const configOf = (options: DynamicsCommand, { folder, resume }: Where) =>
           onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
         })
       }
-      yield* Config.unknownOption("dynamics", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Dynamics.DynamicsConfig,

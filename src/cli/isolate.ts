@@ -50,7 +50,6 @@ const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
           onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
         })
       }
-      yield* Config.unknownOption("isolate", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Isolation.IsolateConfig,

@@ -41,7 +41,6 @@ const PlanConfig = Schema.Struct({
 
 const configOf = (options: PlanOptions) =>
   Effect.gen(function*() {
-    yield* Config.unknownOption("plan", options)
     const base = Schema.encodeSync(PretrainConfig)(new PretrainConfig({}))
     const preset = Option.isSome(options.preset)
       ? { model: Schema.encodeSync(ModelConfig)(presets[options.preset.value]) }

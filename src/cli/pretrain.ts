@@ -58,7 +58,6 @@ const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
           ...Option.match(options.seed, { onNone: () => ({}), onSome: (seed) => ({ seed }) })
         }
       }
-      yield* Config.unknownOption("pretrain", options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, preset) as {
         readonly data?: { readonly data?: unknown }

@@ -7,14 +7,6 @@ import { CheckpointError } from "../Errors.ts"
 import { readRecord } from "../runs/RunRecord.ts"
 import * as Edge from "./Edge.ts"
 
-/** @effect/cli knows no option whose value may be left out: `--resume` alone stands for `--resume latest`. */
-export const withResume = (args: ReadonlyArray<string>): ReadonlyArray<string> =>
-  args.flatMap((arg, i) => {
-    const next = args[i + 1]
-    const alone = arg === "--resume" && (next === undefined || next.startsWith("-") || next.includes("="))
-    return alone ? ["--resume", "latest"] : [arg]
-  })
-
 export interface Where {
   readonly folder: string
   /** The folder holds the run to go on with. */

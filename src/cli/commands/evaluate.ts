@@ -1,0 +1,49 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { identities } from "../../data/Identity.ts"
+import { adapter, checkpoint, json, precision, quiet } from "./options.ts"
+
+/** `memsinks evaluate`: what it takes; what it does is loaded when it runs. */
+export const evaluate = Command.make("evaluate", {
+  checkpoint,
+  data: Options.text("data").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"),
+    Options.optional
+  ),
+  sourceField: Options.text("source-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field of --data that says which source a text is from (default: its file)"),
+    Options.optional
+  ),
+  sinks: Options.text("sinks").pipe(
+    Options.withPseudoName("states"),
+    Options.withDescription("Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
+    Options.optional
+  ),
+  identity: Options.choice("identity", identities).pipe(
+    Options.withDescription("Whose sinks are a text's own, for --data (default: as its run's)"),
+    Options.optional
+  ),
+  seq: Options.integer("seq").pipe(
+    Options.withDescription("Tokens a sequence of --data (default: as its run's, else 512)"),
+    Options.optional
+  ),
+  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
+  sequences: Options.integer("sequences").pipe(
+    Options.withDefault(512),
+    Options.withDescription("Sequences to score at most, of --data or of each split (default: 512)")
+  ),
+  promptTokens: Options.integer("prompt-tokens").pipe(
+    Options.withDefault(16),
+    Options.withDescription("Tokens given before a sequence must be said verbatim (default: 16)")
+  ),
+  seed: Options.integer("seed").pipe(Options.withDefault(1), Options.withDescription("Of the choice (default: 1)")),
+  precision,
+  adapter,
+  json,
+  quiet
+}, (options) => Effect.flatMap(Effect.promise(() => import("../evaluate.ts")), (it) => it.runEvaluate(options))).pipe(
+  Command.withDescription("Score a checkpoint on data, sinks on and off side by side")
+)

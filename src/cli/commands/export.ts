@@ -1,0 +1,36 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { json } from "./options.ts"
+
+/** `memsinks export`: what it takes; what it does is loaded when it runs. */
+export const exporting = Command.make("export", {
+  checkpoint: Options.text("checkpoint").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama")
+  ),
+  out: Options.text("out").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Folder or .gguf file to write; it must not exist")
+  ),
+  format: Options.choice("format", ["safetensors", "gguf"]).pipe(
+    Options.withDescription("For Hugging Face's loaders, or llama.cpp (default: by the name of --out)"),
+    Options.optional
+  ),
+  sinks: Options.choice("sinks", ["off", "own", "all"]).pipe(
+    Options.withDefault("off"),
+    Options.withDescription("Sinks it keeps: none, those of --ids, or all at their expected value")
+  ),
+  ids: Options.text("ids").pipe(
+    Options.withPseudoName("numbers"),
+    Options.withDescription("Ids whose sinks are kept, e.g. 1,2"),
+    Options.optional
+  ),
+  dtype: Options.choice("dtype", ["f32", "f16", "q8_0"]).pipe(
+    Options.withDefault("f32"),
+    Options.withDescription("Type of the weights; q8_0 only for gguf")
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("../export.ts")), (it) => it.runExport(options))).pipe(
+  Command.withDescription("Write a checkpoint as a plain Llama: sinks off, or some of them kept for good")
+)

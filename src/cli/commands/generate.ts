@@ -1,0 +1,61 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { adapter, checkpoint, json, precision, quiet } from "./options.ts"
+
+/** `memsinks generate`: what it takes; what it does is loaded when it runs. */
+export const generate = Command.make("generate", {
+  checkpoint,
+  prompt: Options.text("prompt").pipe(
+    Options.withDescription("What to continue; may be repeated"),
+    Options.repeated
+  ),
+  prompts: Options.text("prompts").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
+    Options.optional
+  ),
+  maxNewTokens: Options.integer("max-new-tokens").pipe(
+    Options.withDefault(64),
+    Options.withDescription("Tokens to add at most (default: 64)")
+  ),
+  temperature: Options.float("temperature").pipe(
+    Options.withDefault(1),
+    Options.withDescription("Divides the logits; 0: always the likeliest token (default: 1)")
+  ),
+  topK: Options.integer("top-k").pipe(
+    Options.withDescription("Choose among so many of the likeliest tokens (default: all)"),
+    Options.optional
+  ),
+  topP: Options.float("top-p").pipe(
+    Options.withDefault(1),
+    Options.withDescription("Choose among the likeliest with this probability together (default: 1)")
+  ),
+  seed: Options.integer("seed").pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
+  id: Options.text("id").pipe(
+    Options.withPseudoName("number"),
+    Options.withDescription("The id whose sinks are on, for prompts without one"),
+    Options.optional
+  ),
+  source: Options.text("source").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("The same for a source, of a model trained with identity source"),
+    Options.optional
+  ),
+  sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
+    Options.withDescription("Which sinks are on (default: own with an id, else off)"),
+    Options.optional
+  ),
+  stop: Options.text("stop").pipe(
+    Options.withDescription("A text that ends the continuation; may be repeated"),
+    Options.repeated
+  ),
+  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Prompts at once (default: 8)")),
+  precision,
+  logProbs: Options.boolean("log-probs").pipe(Options.withDescription("Log-probabilities of the tokens in --json")),
+  adapter,
+  json,
+  quiet
+}, (options) => Effect.flatMap(Effect.promise(() => import("../generate.ts")), (it) => it.runGenerate(options))).pipe(
+  Command.withDescription("Continue texts with a checkpoint, sinks off or on, as they come")
+)

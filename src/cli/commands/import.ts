@@ -1,0 +1,30 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { json } from "./options.ts"
+
+/** `memsinks import`: what it takes; what it does is loaded when it runs. */
+export const importing = Command.make("import", {
+  from: Options.text("from").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("A LlamaForCausalLM or a SeqTD model: config, safetensors, tokenizer.json")
+  ),
+  out: Options.text("out").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("The checkpoint to write; it must not exist")
+  ),
+  pool: Options.integer("pool").pipe(Options.withDescription("Fresh sinks in every MLP (default: none)"), Options.optional),
+  active: Options.integer("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
+  block: Options.integer("block").pipe(
+    Options.withDescription("Sinks that are on as one (default: 16)"),
+    Options.optional
+  ),
+  seed: Options.integer("seed").pipe(Options.withDescription("Of the fresh sinks (default: 0)"), Options.optional),
+  idBits: Options.choice("id-bits", ["32", "64"]).pipe(
+    Options.withDescription("Of a SeqTD model: the width at which ids were multiplied (default: 64)"),
+    Options.optional
+  ),
+  json
+}, (options) => Effect.flatMap(Effect.promise(() => import("../import.ts")), (it) => it.runImport(options))).pipe(
+  Command.withDescription("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks")
+)

@@ -1,0 +1,74 @@
+/** Options that several commands have. */
+import * as Args from "@effect/cli/Args"
+import * as Options from "@effect/cli/Options"
+import { presets } from "../../ModelConfig.ts"
+
+/** Which GPU. */
+export const adapter = Options.text("adapter").pipe(
+  Options.withPseudoName("name"),
+  Options.withDescription("auto, hardware, software, swiftshader, null, or part of an adapter's name"),
+  Options.optional
+)
+
+/** One JSON object. */
+export const json = Options.boolean("json").pipe(
+  Options.withDescription("Print one JSON object and nothing else on stdout")
+)
+
+/** A shape of a model. */
+export const preset = Options.choice("preset", Object.keys(presets) as Array<keyof typeof presets>).pipe(
+  Options.withDescription("Shape of the model"),
+  Options.optional
+)
+
+/** A configuration file. */
+export const config = Options.text("config").pipe(
+  Options.withPseudoName("file"),
+  Options.withDescription("Configuration in YAML or JSON; options and key=value go over it"),
+  Options.optional
+)
+
+/** Takes over a locked folder. */
+export const force = Options.boolean("force").pipe(
+  Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
+)
+
+/** For what runs long. */
+export const noProgress = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr"))
+
+/** Tells more. */
+export const verbose = Options.boolean("verbose").pipe(
+  Options.withAlias("v"),
+  Options.withDescription("Also tell of every evaluation and checkpoint")
+)
+
+/** `key=value` arguments. */
+export const overrides = (description: string) =>
+  Args.text({ name: "key=value" }).pipe(Args.withDescription(description), Args.repeated)
+
+/** Size of an experiment. */
+export const sizeOfExperiment = Options.choice("preset", ["full", "quick"] as const).pipe(
+  Options.withDescription("Size of the experiment (default: full)"),
+  Options.optional
+)
+
+/** How many seeds an experiment has. */
+export const seedsOfExperiment = Options.integer("seeds").pipe(
+  Options.withDescription("How many seeds to run (default: 3)"),
+  Options.optional
+)
+
+/** Where a trained model is. */
+export const checkpoint = Options.text("checkpoint").pipe(
+  Options.withPseudoName("folder"),
+  Options.withDescription("Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama")
+)
+
+/** Type of activations, f32 unless asked. */
+export const precision = Options.choice("precision", ["f32", "f16"]).pipe(
+  Options.withDefault("f32"),
+  Options.withDescription("Of activations (default: f32)")
+)
+
+/** For what is soon done. */
+export const quiet = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("Nothing on stderr"))

@@ -1,0 +1,33 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { config, json, overrides, preset } from "./options.ts"
+
+const size = (name: string, description: string) =>
+  Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
+
+/** `memsinks plan`: what it takes; what it does is loaded when it runs. */
+export const plan = Command.make("plan", {
+  preset,
+  config,
+  batch: Options.integer("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
+  seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
+  precision: Options.choice("precision", ["f32", "f16"]).pipe(
+    Options.withDescription("Of activations: precision"),
+    Options.optional
+  ),
+  recompute: Options.boolean("recompute").pipe(
+    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
+  ),
+  limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
+  memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
+  adapter: Options.text("adapter").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Take the limit, and the choice of kernels, of this adapter: auto or as for pretrain"),
+    Options.optional
+  ),
+  json,
+  overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments")
+}, (options) => Effect.flatMap(Effect.promise(() => import("../plan.ts")), (it) => it.plan(options))).pipe(
+  Command.withDescription("Tell how much memory training takes, without a GPU, and what would fit a limit")
+)

@@ -1,0 +1,51 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { adapter, config, force, json, noProgress, overrides, preset, verbose } from "./options.ts"
+
+/** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
+export const pretrain = Command.make("pretrain", {
+  data: Options.text("data").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
+    Options.optional
+  ),
+  preset,
+  config,
+  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
+  seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
+  outDir: Options.text("out-dir").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Where checkpoints, metrics and the report go (default: runs/pretrain-<time>)"),
+    Options.optional
+  ),
+  resume: Options.text("resume").pipe(
+    Options.withPseudoName("run"),
+    Options.withDescription(
+      "Go on with the run in this folder; alone: with that in --out-dir, or the latest in runs/; auto: the same, or " +
+        "begin where there is none"
+    ),
+    Options.optional
+  ),
+  force,
+  dryRun: Options.boolean("dry-run").pipe(
+    Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
+  ),
+  adapter,
+  json,
+  metricsPort: Options.text("metrics-port").pipe(
+    Options.withPseudoName("port"),
+    Options.withDescription("Serve /metrics to Prometheus, on this machine or on host:port"),
+    Options.optional
+  ),
+  otlp: Options.text("otlp").pipe(
+    Options.withPseudoName("url"),
+    Options.withDescription("Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
+    Options.optional
+  ),
+  quiet: noProgress,
+  verbose,
+  overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
+}, (options) => Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
+  Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
+)

@@ -1,0 +1,74 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import * as Effect from "effect/Effect"
+import { json, quiet } from "./options.ts"
+
+/** `memsinks tokenize`: what it takes; what it does is loaded when it runs. */
+export const tokenize = Command.make("tokenize", {
+  data: Options.text("data").pipe(
+    Options.withPseudoName("path"),
+    Options.withDescription("Text, JSONL (.gz, .zst) or Parquet, a folder, or hf://datasets/owner/name; may be repeated"),
+    Options.repeated
+  ),
+  out: Options.text("out").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription("Where shards go; what an interrupted run has finished in it stays")
+  ),
+  tokenizer: Options.text("tokenizer").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("gpt2, bpe (trained on the data), bytes, or a tokenizer.json (default: gpt2)"),
+    Options.optional
+  ),
+  vocabSize: Options.integer("vocab-size").pipe(
+    Options.withDescription("Entries of bpe (default: 16384)"),
+    Options.optional
+  ),
+  textField: Options.text("text-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field of a record with its text (default: text)"),
+    Options.optional
+  ),
+  idField: Options.text("id-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field that names a document (default: id)"),
+    Options.optional
+  ),
+  sourceField: Options.text("source-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field that says what a document belongs to (default: its file)"),
+    Options.optional
+  ),
+  split: Options.text("split").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Split of a dataset (default: train)"),
+    Options.optional
+  ),
+  bos: Options.text("bos").pipe(
+    Options.withPseudoName("token"),
+    Options.withDescription("Special token before each document: its name, auto or none (default: none)"),
+    Options.optional
+  ),
+  eos: Options.text("eos").pipe(
+    Options.withPseudoName("token"),
+    Options.withDescription("The same behind each (default: auto)"),
+    Options.optional
+  ),
+  shardSize: Options.text("shard-size").pipe(
+    Options.withPseudoName("size"),
+    Options.withDescription("Tokens (100M), or bytes (200MB), of a shard at most (default: 100M)"),
+    Options.optional
+  ),
+  workers: Options.integer("workers").pipe(
+    Options.withDescription("Threads that tokenize (default: one less than cores)"),
+    Options.optional
+  ),
+  near: Options.float("near").pipe(
+    Options.withPseudoName("threshold"),
+    Options.withDescription("Find near-duplicates from this Jaccard index on, e.g. 0.8, for identity near"),
+    Options.optional
+  ),
+  json,
+  quiet
+}, (options) => Effect.flatMap(Effect.promise(() => import("../tokenize.ts")), (it) => it.runTokenize(options))).pipe(
+  Command.withDescription("Turn texts into token shards, once; tell what repeats in them")
+)

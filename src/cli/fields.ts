@@ -1,0 +1,10 @@
+/** Which fields a configuration has, so that a word that names none can be told which was meant. */
+import { DynamicsConfig } from "../../pipelines/dynamics/Config.ts"
+import { IsolateConfig } from "../../pipelines/isolation/Config.ts"
+import { PretrainConfig } from "../../pipelines/pretrain.ts"
+import { pathsOf } from "../Config.ts"
+
+const schemas = { pretrain: PretrainConfig, plan: PretrainConfig, isolate: IsolateConfig, dynamics: DynamicsConfig }
+
+/** The fields of a command's configuration, by their paths. */
+export const fields = (command: keyof typeof schemas): ReadonlyArray<string> => pathsOf(schemas[command])
