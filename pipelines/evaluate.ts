@@ -23,6 +23,7 @@ import { readRecord, type RunRecord } from "../src/runs/RunRecord.ts"
 import * as Sink from "../src/Sink.ts"
 import * as Source from "../src/data/Source.ts"
 import type { Tokenizer } from "../src/data/Tokenizer.ts"
+import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import * as TokenShards from "../src/data/TokenShards.ts"
 
 /** States of the sinks that are compared; see Sink.SinkMode. */
@@ -151,7 +152,7 @@ const ownData = Effect.fnUntraced(function*(
     DataStream,
     DataStream.layer(config, options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory })
   )
-  if (stream.tokenizer.toJSON() !== tokenizer.toJSON()) {
+  if (!sameTokenizer(stream.tokenizer.toJSON(), tokenizer.toJSON())) {
     return yield* new DataError({
       detail: "the data of the run is not what it was: its tokenizer comes out different. Name other data with --data"
     })
@@ -190,6 +191,22 @@ const textDocuments = Effect.fnUntraced(function*(path: string, sourceField: str
   } satisfies TokenDocuments
 })
 
+/** Token shards, if they are of the model's tokenizer; those of others do not say whose they are. */
+const openShards = Effect.fnUntraced(function*(path: string, tokenizer: Tokenizer) {
+  const shards = yield* Effect.acquireRelease(
+    TokenShards.open(path, { vocabSize: tokenizer.vocabSize }),
+    ({ close }) => Effect.sync(close)
+  )
+  if (shards.tokenizer !== undefined && !sameTokenizer(shards.tokenizer, tokenizer.toJSON())) {
+    return yield* new DataError({
+      path,
+      detail: "was made with another tokenizer than the model's, so its tokens mean other text: tokenize the text with " +
+        "the checkpoint's tokenizer.json (memsinks tokenize --tokenizer)"
+    })
+  }
+  return shards
+})
+
 /** Other data, cut into sequences that hold every token once as a target but the first of a document. */
 const otherData = Effect.fnUntraced(function*(
   path: string,
@@ -199,10 +216,7 @@ const otherData = Effect.fnUntraced(function*(
   options: EvaluateOptions
 ) {
   const corpus: TokenDocuments = (yield* TokenShards.isTokens(path))
-    ? yield* Effect.acquireRelease(
-      TokenShards.open(path, { vocabSize: tokenizer.vocabSize }),
-      ({ close }) => Effect.sync(close)
-    )
+    ? yield* openShards(path, tokenizer)
     : yield* textDocuments(path, options.sourceField, tokenizer)
   const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: 2 })
   if (pieces.document.length === 0) {

@@ -29,6 +29,7 @@ import * as TrainEvent from "../src/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import { claimFolder, type FolderOptions, writeJson } from "./folder.ts"
 import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
+import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
 
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
@@ -215,7 +216,7 @@ const trainArm = (
     })
     // a trained model may have more entries than its tokenizer: rows of padding
     const fewer = (initial?.config.vocabSize ?? Infinity) < data.tokenizer.vocabSize
-    if (fewer || (initial?.tokenizer !== undefined && initial.tokenizer !== data.tokenizer.toJSON())) {
+    if (fewer || (initial?.tokenizer !== undefined && !sameTokenizer(initial.tokenizer, data.tokenizer.toJSON()))) {
       return yield* problem(
         `the tokenizer of initialFrom (${initial!.path}) is not the one of the data: tokenize the data with ` +
           `--tokenizer ${initial!.path}/tokenizer.json`

@@ -25,6 +25,7 @@ import type { HostTensor } from "./checkpoints/Safetensors.ts"
 import { route, type RoutingName, routings } from "./Routing.ts"
 import * as Sink from "./Sink.ts"
 import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
+import { sameTokenizer } from "./data/SameTokenizer.ts"
 import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 
 const natural = Schema.Int.pipe(Schema.nonNegative())
@@ -289,7 +290,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
             "Resume with the same one, or start in another folder"
         )
       }
-      if (snapshot.tokenizer !== undefined && snapshot.tokenizer !== data.tokenizer.toJSON()) {
+      if (snapshot.tokenizer !== undefined && !sameTokenizer(snapshot.tokenizer, data.tokenizer.toJSON())) {
         return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
       }
       yield* model.importTensors(snapshot.model)

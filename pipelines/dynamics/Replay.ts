@@ -45,6 +45,7 @@ import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
 import type { DynamicsError, Files } from "./Train.ts"
+import { sameTokenizer } from "../../src/data/SameTokenizer.ts"
 import { makeWorld, type Probed } from "./World.ts"
 
 export interface ReplayOptions extends FolderOptions {
@@ -428,7 +429,7 @@ const checkModel = (
           `has a vocabulary of ${config.vocabSize}, but the tokenizer of the run's data has ${tokenizer.vocabSize} ` +
             "entries: the data is not what the model was trained on"
         ] as const
-        : other !== undefined && other.toJSON() !== text
+        : other !== undefined && !sameTokenizer(other.toJSON(), text)
         ? [
           "tokenizer.json",
           `is another tokenizer than that of the run's data: it has ${other.vocabSize} entries, the data's has ` +

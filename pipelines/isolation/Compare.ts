@@ -23,6 +23,7 @@ import * as Sink from "../../src/Sink.ts"
 import { dataOf, runAbove } from "../evaluate.ts"
 import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
 import { ROWS } from "./Models.ts"
+import { sameTokenizer } from "../../src/data/SameTokenizer.ts"
 import { decodeWorld, makeWorld } from "./World.ts"
 
 export interface CompareOptions {
@@ -129,7 +130,7 @@ export const compare = (
 ): Effect.Effect<Comparison, CompareError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
     const [one, other] = [yield* openCheckpoint(checkpoint, { precision }), yield* openCheckpoint(against, { precision })]
-    if (one.tokenizer === undefined || one.tokenizer.toJSON() !== other.tokenizer?.toJSON()) {
+    if (one.tokenizer === undefined || !sameTokenizer(one.tokenizer.toJSON(), other.tokenizer?.toJSON() ?? "")) {
       return yield* new DataError({
         path: other.path,
         detail: `has another tokenizer than ${one.path}, so their tokens are not the same: compare checkpoints that were ` +

@@ -28,6 +28,7 @@ import { join, type TokenDocuments } from "./Pieces.ts"
 import type { Split } from "./Selection.ts"
 import { prepare, prepareAll, type TokenizerFor } from "./TextDocuments.ts"
 import * as Tokenizer from "./Tokenizer.ts"
+import { sameTokenizer } from "./SameTokenizer.ts"
 import * as TokenShards from "./TokenShards.ts"
 
 export { batchOf, DataConfig }
@@ -226,7 +227,8 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
         })
       }
     }
-    if (opened.length > 1 && shards.tokenizer !== opened[0].tokenizer) {
+    const [first, own] = [opened[0]!.tokenizer, shards.tokenizer]
+    if (first === undefined || own === undefined ? first !== own : !sameTokenizer(first, own)) {
       return yield* new DataError({ path, detail: `was made with another tokenizer than ${paths[0]}` })
     }
     tokenizer ??= shards.tokenizer === undefined

@@ -4,8 +4,9 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
 import { dataError as fail, type DataError } from "../Errors.ts"
-import { beyond, type Place, readable, reader, sizeOf, type TokenShards } from "./ShardReader.ts"
+import { beyond, type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
 
 /** What is not written in the shards of others. */
 export interface ForeignOptions {
@@ -76,6 +77,7 @@ export const openForeign = Effect.fnUntraced(function*(
   const starts = growing((length) => new Float64Array(length))
   const lengths = growing((length) => new Float64Array(length))
   const places: Array<Place> = []
+  const sums: Array<readonly [path: string, sha256: string]> = []
   let firstToken = 0
 
   const scan = (path: string) =>
@@ -96,7 +98,9 @@ export const openForeign = Effect.fnUntraced(function*(
       const got = yield* next(Math.min(12, size))
       const skip = headerOf(path, got < 12 ? new Int32Array(3) : new Int32Array(piece.buffer, 0, 3), size)
       if (typeof skip !== "number") return yield* skip
-      yield* file.seek(skip, "start")
+      yield* file.seek(0, "start")
+      const hash = createHash("sha256")
+      hash.update(piece.subarray(0, yield* next(skip)))
       places.push({ path, skip, firstDocument: starts.length(), firstToken })
 
       const tokens = (size - skip) / 2
@@ -109,6 +113,7 @@ export const openForeign = Effect.fnUntraced(function*(
         const there = (yield* next(Math.min(piece.length, 2 * (tokens - at)))) >> 1
         if (there === 0) return yield* fail(path, "became shorter while it was read")
         const ids = new Uint16Array(piece.buffer, 0, there)
+        hash.update(piece.subarray(0, 2 * there))
         for (let i = 0; i < there; i++) {
           if (ids[i] === endOfText) {
             // where end-of-text stands before each document, the first one ends nothing
@@ -119,6 +124,7 @@ export const openForeign = Effect.fnUntraced(function*(
         at += there
       }
       if (tokens > begin) close(begin, tokens)
+      sums.push([path, hash.digest("hex")])
       firstToken += tokens
     }))
 
@@ -150,7 +156,13 @@ export const openForeign = Effect.fnUntraced(function*(
       return `${sources[shard]}#${1 + document - places[shard].firstDocument}`
     },
     read,
-    verify: Effect.void,
+    identity: createHash("sha256").update(JSON.stringify([endOfText, sums.map(([, sha256]) => sha256)])).digest("hex"),
+    verify: Effect.forEach(sums, ([file, expected]) =>
+      Effect.flatMap(sha256Of(file), (found) =>
+        found === expected
+          ? Effect.void
+          : Effect.fail(fail(file, "is not what it was when it was opened: it was changed since"))), { discard: true })
+      .pipe(Effect.provideService(FileSystem.FileSystem, fs)),
     close: files.close
   }
   return shards

@@ -18,7 +18,16 @@ export interface TokenShards extends TokenDocuments {
   readonly start: (document: number) => number
   /** `dataset.json`; undefined for the shards of others. */
   readonly dataset: Dataset | undefined
-  /** Reads every file and compares it with its checksum; the shards of others have none. */
+  /**
+   * SHA-256 of what they hold, tokens, documents and tokenizer: equal for equal data, wherever it lies. For our own it
+   * is made of the checksums in `dataset.json`, which `verify` holds the files against; for the shards of others of the
+   * tokens themselves, read when they were opened.
+   */
+  readonly identity: string
+  /**
+   * Reads every file and compares it with its checksum: in `dataset.json`, or as it was when the shards of others were
+   * opened. Fails with a `DataError` that names the file.
+   */
   readonly verify: Effect.Effect<void, DataError>
   /** Closes files that reading has opened. Reading opens them again. */
   readonly close: () => void

@@ -13,6 +13,7 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
 import { decodeConfig } from "../Config.ts"
 import { Dataset, widthOf, RECORD, shardFiles } from "./Dataset.ts"
 import { because, dataError as fail, type DataError } from "../Errors.ts"
@@ -144,8 +145,10 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     }
   }).pipe(Effect.provideService(FileSystem.FileSystem, fs))
 
+  const sums = Object.entries(sha256).sort(([a], [b]) => a < b ? -1 : 1)
   const all: TokenShards = {
     path: folder,
+    identity: createHash("sha256").update(JSON.stringify(sums)).digest("hex"),
     tokenizer,
     vocabSize,
     documents,
