@@ -132,10 +132,24 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
   })
 }
 
+/**
+ * A value as a schema decodes it, or its problems, a line each. Keys that the schema does not know are one too, unless
+ * they are to be ignored.
+ */
+export const decodeWith = <A, I>(
+  schema: Schema.Schema<A, I>,
+  input: unknown,
+  onExcessProperty: "error" | "ignore" = "error"
+): Either.Either<A, ReadonlyArray<string>> =>
+  Either.mapLeft(
+    Schema.decodeUnknownEither(schema, { errors: "all", onExcessProperty })(input),
+    (error) => problems(schema.ast, error)
+  )
+
 const decode = <A, I>(schema: Schema.Schema<A, I>, input: unknown): Either.Either<A, DataError> => {
-  const decoded = Schema.decodeUnknownEither(schema, { errors: "all", onExcessProperty: "error" })(input)
+  const decoded = decodeWith(schema, input)
   if (Either.isRight(decoded)) return Either.right(decoded.right)
-  const lines = problems(schema.ast, decoded.left)
+  const lines = decoded.left
   const title = `the configuration has ${lines.length === 1 ? "a problem" : `${lines.length} problems`}`
   return Either.left(new DataError({ detail: [`${title}:`, ...lines.map((line) => `  ${line}`)].join("\n") }))
 }

@@ -51,6 +51,27 @@ export const painter = (color: boolean): Paint => (style, text) => {
 /** Text without escapes. */
 export const stripAnsi = (text: string): string => text.replace(/\u001b\[[0-9;?]*[A-Za-z]/g, "")
 
+const painted = new Set(Object.values(codes).flat().map((code) => `\u001b[${code}m`))
+
+/**
+ * Text that a terminal can only show: control characters, and those that turn the direction of a line, are written out
+ * (`\u001b`, which in JSON means the same); line ends, tabs and the escapes of our own styles stay.
+ */
+export const printable = (text: string): string =>
+  text.replace(
+    /\u001b\[[0-9;]{1,8}m|[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (found) =>
+      painted.has(found)
+        ? found
+        : found.replace(
+          /[^\x20-\x7e]/g,
+          (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
+        )
+  )
+
+/** The same without the user and password that a URL in it may carry. */
+export const withoutCredentials = (text: string): string => text.replace(/(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/?#"'<>]{0,1000}@/gi, "$1")
+
 /** Cut to `width` characters. */
 export const truncate = (text: string, width: number): string =>
   text.length <= width ? text : `${text.slice(0, Math.max(0, width - 3))}...`.slice(0, width)

@@ -2,6 +2,7 @@
 import { parse } from "yaml"
 import { isObject } from "../../Json.ts"
 import { kindOf, sorted } from "./Files.ts"
+import { matcher, STEPS } from "./Glob.ts"
 
 /** What was asked for: a file, folder, pattern or configuration of a dataset, and a split of it. */
 export interface Wanted {
@@ -51,26 +52,6 @@ export const configurationsOf = (card: string): ReadonlyArray<Configuration> => 
       files: files.map(({ pattern, split }) => ({ split, pattern: folder + pattern }))
     }]
   })
-}
-
-const SPECIAL: Readonly<Record<string, string>> = {
-  "**/": "(?:.*/)?",
-  "**": ".*",
-  "*": "[^/]*",
-  "?": "[^/]",
-  "{": "(?:",
-  "}": ")",
-  ",": "|"
-}
-
-/** A pattern of paths, `*` within a folder and `**` through them; of a folder, all below it. */
-const matcher = (pattern: string): (path: string) => boolean => {
-  const source = pattern.replace(/^\.?\//, "").replace(
-    /\*\*\/|\*\*|\[[^\]]+\]|[*?{},]|[.+^$()|\\[\]]/g,
-    (part) => part.length > 1 && part.startsWith("[") ? part.replace(/^\[!/, "[^") : SPECIAL[part] ?? `\\${part}`
-  )
-  const expression = new RegExp(`^${source}(?:/.*)?$`)
-  return (path) => expression.test(path)
 }
 
 const NAMES: Readonly<Record<string, ReadonlyArray<string>>> = {
@@ -127,8 +108,9 @@ const ofConfiguration = (
   { files, name }: Configuration,
   split: string | undefined
 ): ReadonlyArray<string> | string => {
+  const budget = { steps: STEPS }
   const found = files.flatMap(({ pattern, split }) =>
-    paths.filter(matcher(pattern)).map((path) => [path, split] as const)
+    paths.filter(matcher(pattern, budget)).map((path) => [path, split] as const)
   )
   return found.length === 0 ? `has no file of those that its configuration "${name}" names` : choose(found, split)
 }
@@ -138,6 +120,19 @@ const ofConfiguration = (
  * frequent kind by their names, or a file or pattern that was asked for. Or, as a string, why there are none.
  */
 export const chosenFiles = (
+  all: ReadonlyArray<string>,
+  configurations: ReadonlyArray<Configuration>,
+  wanted: Wanted
+): ReadonlyArray<string> | string => {
+  try {
+    return choice(all, configurations, wanted)
+  } catch (cause) {
+    if (cause instanceof RangeError) return `cannot be looked through: ${cause.message}. Name the files after a slash`
+    throw cause
+  }
+}
+
+const choice = (
   all: ReadonlyArray<string>,
   configurations: ReadonlyArray<Configuration>,
   { path, split }: Wanted
