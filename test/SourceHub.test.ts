@@ -1,6 +1,7 @@
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { parquetWriteBuffer } from "hyparquet-writer"
 import { createHash } from "node:crypto"
@@ -13,9 +14,12 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  symlinkSync,
   utimesSync,
   writeFileSync
 } from "node:fs"
+import { createServer, type IncomingMessage, type RequestListener } from "node:http"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
@@ -221,7 +225,7 @@ describe("a download", () => {
   })
 
   it("that stays cut is an error and leaves no half file; the next attempt is whole", async () => {
-    const [first] = await hubFiles(PLAYS, undefined, 1)
+    const [first] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.cuts.push(1000, 0, 0, 0, 0, 0, 0)
     await expect(first.locate()).rejects.toThrow(
       /train-00000-of-00002\.parquet: the download broke off after 1000 of \d+ bytes/
@@ -250,16 +254,279 @@ describe("a download", () => {
   })
 
   it("tries again when the hub is busy", async () => {
-    const [first] = await hubFiles(PLAYS, undefined, 1)
+    const [first] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.answers.push(503, 429)
     expect(new Uint8Array(readFileSync(await first.locate()))).toEqual(plays[FIRST].content)
-    const [, second] = await hubFiles(PLAYS, undefined, 1)
+    const [, second] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.answers.push(403)
     await expect(second.locate()).rejects.toThrow("the token in HF_TOKEN may not read it")
   })
 })
 
+/** A server that answers as it is told, for what no hub should do. */
+const serving = async <A>(listener: RequestListener, body: (url: string) => Promise<A>): Promise<A> => {
+  const server = createServer(listener)
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+  try {
+    return await body(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
+  } finally {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+}
+
+const gitHash = (content: string): string =>
+  createHash("sha1").update(`blob ${Buffer.byteLength(content)}\0`).update(content).digest("hex")
+
+const COMMIT = "0123456789abcdef0123456789abcdef01234567"
+const LINE = `{"text":"read"}`
+
+/** A hub of one file, whose listing, commit and content are as they are given. */
+const oddHub = (
+  { content = LINE, entry = {}, link, serve, sha = COMMIT, tree }: {
+    readonly content?: string
+    readonly entry?: object
+    readonly link?: (request: IncomingMessage) => string
+    readonly serve?: RequestListener
+    readonly sha?: string
+    readonly tree?: string
+  },
+  seen: Array<string> = []
+): RequestListener =>
+(request, response) => {
+  seen.push(`${request.url}${request.headers.authorization === undefined ? "" : " with token"}`)
+  if (request.url!.includes("/revision/")) return response.end(JSON.stringify({ sha }))
+  if (request.url!.includes("/tree/")) {
+    if (link !== undefined) response.setHeader("link", link(request))
+    const file = { type: "file", path: "a.jsonl", size: content.length, oid: gitHash(content), ...entry }
+    return response.end(tree ?? JSON.stringify([file]))
+  }
+  return serve === undefined ? response.end(content) : serve(request, response)
+}
+
+const fromOdd = (options: Parameters<typeof oddHub>[0], then: (path: string) => Promise<unknown> = texts) =>
+  serving(oddHub(options), (url) => {
+    vi.stubEnv("HF_ENDPOINT", url)
+    return then("hf://datasets/ann/odd")
+  })
+
+/** Every file below a folder. */
+const below = (folder: string): ReadonlyArray<string> => readdirSync(folder, { recursive: true, encoding: "utf8" }).sort()
+
+describe("a hub that must not be believed", () => {
+  it("is read where it lists what it has", async () => {
+    expect(await fromOdd({})).toEqual(["read"])
+    expect(await fromOdd({ content: LINE, entry: { path: "a #1?%20.jsonl" } })).toEqual(["read"])
+  })
+
+  it.each([
+    ["an oid", { entry: { oid: "../../../../secret" } }, /0\.oid: expected a git hash.*secret/],
+    ["a SHA-256", { entry: { lfs: { oid: "../../../../secret", size: 15 } } }, /lfs\.oid: expected a SHA-256/],
+    ["a path above", { entry: { path: "x/../../../secret.jsonl" } }, /0\.path: expected a path below the folder/],
+    ["a path from the root", { entry: { path: "/secret.jsonl" } }, /0\.path: expected a path below/],
+    ["a path with a backslash", { entry: { path: "..\\secret.jsonl" } }, /0\.path: expected a path below/],
+    ["a path with a drive", { entry: { path: "C:secret.jsonl" } }, /0\.path: expected a path below/],
+    ["a path with NUL", { entry: { path: "a\0.jsonl" } }, /0\.path: expected a path below/],
+    ["a path with an escape", { entry: { path: "a\u001b[2J.jsonl" } }, /0\.path: expected a path below/],
+    ["a size that is none", { entry: { size: -1 } }, /0\.size: expected a non-negative number/],
+    ["a size beyond numbers", { entry: { size: 1e300 } }, /0\.size: expected/],
+    ["a commit", { sha: "../../../../secret" }, /names no commit for "main"/],
+    ["no list", { tree: "{}" }, /gives an answer that cannot be used/],
+    ["no JSON", { tree: "<html>down</html>" }, /gives an answer that cannot be used: it is not JSON/],
+    ["a file twice", { tree: `[${`,{"type":"file","path":"a.txt","size":1,"oid":"${COMMIT}"}`.repeat(2).slice(1)}]` }, /lists a\.txt twice/]
+  ])("is refused where %s leads elsewhere or is none", async (_, options, expected) => {
+    writeFileSync(join(cache, "secret"), LINE)
+    const before = below(cache)
+    const told = String(await fromOdd(options as Parameters<typeof oddHub>[0]))
+    expect(told).toMatch(expected)
+    expect(told).not.toContain("read")
+    expect(told).not.toContain("cannot be reached")
+    expect(below(cache).filter((path) => !before.includes(path) && !path.startsWith("hub"))).toEqual([])
+  })
+
+  it("cannot have a link in the cache followed out of it", async () => {
+    await fromOdd({}, async (path) => {
+      expect(await texts(path)).toEqual(["read"])
+      const pointer = join(cache, "hub/datasets--ann--odd/snapshots", COMMIT, "a.jsonl")
+      const secret = join(cache, "secret")
+      writeFileSync(secret, `{"text":"SECR"}`)
+      rmSync(pointer)
+      symlinkSync(secret, pointer)
+      expect(await texts(path)).toEqual(["read"])
+      expect(readFileSync(secret, "utf8")).toBe(`{"text":"SECR"}`)
+      rmSync(pointer)
+      // a copy, where links are not allowed, with another content
+      writeFileSync(pointer, `{"text":"SECR"}`)
+      expect(await texts(path)).toEqual(["read"])
+    })
+  })
+
+  it("that sends more, less, another part or other bytes than it lists is refused, and no more is written", async () => {
+    const size = LINE.length
+    const chunked: RequestListener = (_, response) => {
+      const more = () => response.write("x".repeat(1 << 16)) && !response.destroyed ? setTimeout(more, 1) : undefined
+      response.on("drain", more)
+      more()
+    }
+    expect(await fromOdd({ serve: chunked })).toMatchObject({ detail: `the hub sends more than the ${size} bytes that it lists` })
+    expect(await fromOdd({ serve: (_, response) => response.end("x".repeat(400)) })).toMatchObject({
+      detail: `the hub lists ${size} bytes and sends 400. Try again`
+    })
+    expect(await fromOdd({ serve: (_, response) => response.end(`{"text":"evil"}`) })).toMatchObject({
+      detail: expect.stringContaining("is not the file that the hub lists")
+    })
+    expect(below(cache).filter((path) => /blobs\/./.test(path))).toEqual([])
+  })
+
+  it("whose listing goes in a circle, or on without files, is left", async () => {
+    const next = (query: string) => `<http://127.0.0.2/elsewhere?${query}>; rel="next"`
+    expect(await fromOdd({ link: () => next("cursor=1"), tree: "[]" })).toMatchObject({
+      detail: expect.stringContaining("it has an empty page, and says that more follow")
+    })
+    const tree = JSON.stringify([{ type: "directory", path: "x", size: 0 }])
+    expect(await fromOdd({ link: () => next("cursor=1"), tree })).toMatchObject({
+      detail: expect.stringContaining("leads back to a page that was read")
+    })
+  })
+
+  it("gets the token itself, and no other host gets it: not by a redirect, not by a next page", async () => {
+    vi.stubEnv("HF_TOKEN", "hf_secret")
+    const elsewhere: Array<string> = []
+    const tokens: Array<string | undefined> = []
+    await serving((request, response) => {
+      elsewhere.push(`${request.url} ${request.headers.authorization ?? "no token"}`)
+      // as @huggingface/hub takes it, an answer of the hub's own
+      response.writeHead(200, { "x-cache": "Hit from cloudfront", "content-length": LINE.length }).end(LINE)
+    }, (other) =>
+      fromOdd({
+        link: (request) => {
+          tokens.push(request.headers.authorization)
+          return request.url!.includes("cursor") ? `<${other}/x>; rel="first"` : `<${other}/tree?cursor=1>; rel="next"`
+        },
+        serve: (request, response) => {
+          tokens.push(request.headers.authorization)
+          response.writeHead(307, { location: `${other.replace("//", "//ann:pw@")}/file` }).end()
+        },
+        tree: JSON.stringify([{ type: "directory", path: "x" }])
+      }).then(() =>
+        fromOdd({
+          serve: (request, response) => {
+            tokens.push(request.headers.authorization)
+            response.writeHead(307, { location: `${other.replace("//", "//ann:pw@")}/file` }).end()
+          }
+        }, async (path) => {
+          rmSync(join(cache, "hub"), { recursive: true })
+          expect(await texts(path)).toEqual(["read"])
+        })
+      ))
+    expect(tokens).toEqual(["Bearer hf_secret", "Bearer hf_secret", "Bearer hf_secret"])
+    expect(elsewhere).toEqual(["/file no token"])
+  })
+
+  it("is told without the password of its address, and without a token that is none", async () => {
+    vi.stubEnv("HF_ENDPOINT", "http://ann:sesame@127.0.0.1:1")
+    expect(await message(PLAYS)).toBe("HF_ENDPOINT: holds a user or a password, which is not sent: leave them out, and set HF_TOKEN")
+    vi.stubEnv("HF_ENDPOINT", "not a url")
+    expect(await message(PLAYS)).toMatch(/^HF_ENDPOINT: is no address of a hub/)
+    vi.stubEnv("HF_ENDPOINT", hub.url)
+    vi.stubEnv("HF_TOKEN", "hf_a\nb")
+    const told = await message(PLAYS)
+    expect(told).toMatch(/^HF_TOKEN: holds white space/)
+    expect(told).not.toContain("hf_a")
+    expect(await message("hf://datasets/../plays")).toMatch(/is no name of a dataset/)
+    expect(await message("hf://datasets/ann/plays@..%2f..%2fx")).toMatch(/"..%2f..%2fx" is no name of a revision/)
+    expect(await message("hf://datasets/ann/plays@%ff")).toMatch(/"%ff" is no name of a revision/)
+  })
+
+  it("has its listings and commits kept apart from another one's", async () => {
+    expect(await fromOdd({})).toEqual(["read"])
+    const other = `{"text":"good"}`
+    expect(await fromOdd({ content: other })).toEqual(["good"])
+    expect(await fromOdd({ content: LINE })).toEqual(["read"])
+  })
+
+  it("is asked again where the listing that was kept is damaged", async () => {
+    await fromOdd({}, async (path) => {
+      expect(await texts(path)).toEqual(["read"])
+      const [kept] = below(join(cache, "hub")).filter((one) => one.endsWith(`${COMMIT}.json`))
+      for (const text of ["{", "null", `[{"path":"../../x"}]`, `{"entries":[]}`]) {
+        writeFileSync(join(cache, "hub", kept!), text)
+        expect(await texts(path)).toEqual(["read"])
+      }
+    })
+  })
+})
+
+describe("a slow hub", () => {
+  const options = { pauseMillis: 1, idleMillis: 40 }
+  const drip: RequestListener = (_, response) => {
+    response.writeHead(200, { "content-length": LINE.length })
+    const timer = setInterval(() => response.write("x"), 15)
+    response.on("close", () => clearInterval(timer))
+  }
+
+  it("is given up: silent before the answer, silent in it, or with a byte now and then", async () => {
+    const silent: RequestListener = () => {}
+    const stalled: RequestListener = (_, response) => void response.writeHead(200, { "content-length": 15 }).write("x")
+    for (const serve of [silent, stalled, drip]) {
+      await fromOdd({ serve }, async (path) => {
+        const [file] = await hubFiles(path, undefined, options)
+        const told = await file!.locate().then(() => "", (error: Error) => error.message)
+        expect(told).toMatch(/too slow: not a byte came|broke off after \d+ of 15 bytes: (not a byte came|only \d+ bytes)/)
+      })
+    }
+  })
+
+  it("can be left at once, and the next attempt goes on behind what has come", async () => {
+    const content = `{"text":"${"x".repeat(200_000)}"}`
+    const ranges: Array<string | undefined> = []
+    let isWhole = false
+    const serve: RequestListener = (request, response) => {
+      ranges.push(request.headers.range)
+      const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0)
+      const rest = content.slice(from)
+      const headers = { "content-length": rest.length, "content-range": `bytes ${from}-${content.length - 1}/${content.length}` }
+      response.writeHead(from > 0 ? 206 : 200, headers)
+      if (isWhole) response.end(rest)
+      else response.write(rest.slice(0, 100_000))
+    }
+    await fromOdd({ content, serve }, async (path) => {
+      const fiber = Effect.runFork(Stream.runDrain(stream({ path })).pipe(Effect.provide(NodeFileSystem.layer)))
+      await vi.waitUntil(() => below(cache).some((one) => {
+        return one.endsWith("incomplete") && lstatSync(join(cache, one)).size === 100_000
+      }), 5000)
+      const began = performance.now()
+      await Effect.runPromise(Fiber.interrupt(fiber))
+      expect(performance.now() - began).toBeLessThan(500)
+      expect(below(cache).filter((one) => one.endsWith("-partial"))).toHaveLength(1)
+      isWhole = true
+      expect(await texts(path)).toEqual(["x".repeat(200_000)])
+      expect(ranges).toEqual([undefined, `bytes=100000-${content.length - 1}`])
+      expect(below(cache).filter((one) => /partial|incomplete/.test(one))).toEqual([])
+    })
+  })
+
+  it("whose part of a file was something else has it once more from the beginning", async () => {
+    await fromOdd({}, async (path) => {
+      const [file] = await hubFiles(path, undefined, options)
+      const blobs = join(cache, "hub/datasets--ann--odd/blobs")
+      mkdirSync(blobs, { recursive: true })
+      writeFileSync(join(blobs, `${gitHash(LINE)}.memsinks-partial`), "other")
+      expect(readFileSync(await file!.locate(), "utf8")).toBe(LINE)
+    })
+  })
+})
+
 describe("the files of a split", () => {
+  it("of a card with a pattern that repeats itself are found at once", () => {
+    const card = `---\nconfigs:\n- config_name: x\n  data_files: "${"**/".repeat(100)}x.jsonl"\n---`
+    const began = performance.now()
+    expect(chosenFiles([`${"a/".repeat(300)}y.jsonl`], configurationsOf(card), { path: undefined, split: undefined }))
+      .toBe(`has no file of those that its configuration "x" names`)
+    expect(chosenFiles(["a"], [], { path: "*".repeat(2000), split: undefined })).toMatch(/cannot be looked through/)
+    expect(performance.now() - began).toBeLessThan(500)
+  })
+
   const of = (paths: ReadonlyArray<string>, split?: string, path?: string, card = ""): unknown =>
     chosenFiles(paths, configurationsOf(card), { path, split })
 

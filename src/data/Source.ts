@@ -52,8 +52,12 @@ export type SourceSpecInput = typeof SourceSpec.Encoded
 const BATCH_CHARACTERS = 1 << 20
 const BATCH_DOCUMENTS = 1024
 
-const read = async function*(file: SourceFile, spec: SourceSpec): AsyncGenerator<ReadonlyArray<Document>> {
-  const path = await file.locate()
+const read = async function*(
+  file: SourceFile,
+  spec: SourceSpec,
+  signal: AbortSignal
+): AsyncGenerator<ReadonlyArray<Document>> {
+  const path = await file.locate(signal)
   const fields = { textField: spec.textField, idField: spec.idField, sourceField: spec.sourceField }
   yield* file.kind === "parquet"
     ? parquetDocuments(path, file, fields)
@@ -66,13 +70,14 @@ const read = async function*(file: SourceFile, spec: SourceSpec): AsyncGenerator
 const batches = async function*(
   files: ReadonlyArray<SourceFile>,
   spec: SourceSpec,
-  empty: string
+  empty: string,
+  signal: AbortSignal
 ): AsyncGenerator<ReadonlyArray<Document>> {
   let batch: Array<Document> = []
   let characters = 0
   let found = false
   for (const file of files) {
-    for await (const documents of read(file, spec)) {
+    for await (const documents of read(file, spec, signal)) {
       for (const document of documents) {
         // Surrounding white space says nothing about a document; one that is nothing else is left out.
         const text = document.text.trim()
@@ -90,6 +95,21 @@ const batches = async function*(
   if (batch.length > 0) yield batch
   else if (!found) throw fail(spec.path, empty)
 }
+
+/** A generator that is told when nobody waits for it: else whoever leaves it waits for its download. */
+const stoppable = <A>(make: (signal: AbortSignal) => AsyncGenerator<A>): AsyncIterable<A> => ({
+  [Symbol.asyncIterator]: () => {
+    const controller = new AbortController()
+    const inner = make(controller.signal)
+    return {
+      next: () => inner.next(),
+      return: (value: unknown) => {
+        controller.abort()
+        return inner.return(value)
+      }
+    }
+  }
+})
 
 const fileOf = (name: string, label: string): SourceFile | undefined => {
   const kind = kindOf(name)
@@ -114,7 +134,7 @@ const inFolder = Effect.fnUntraced(function*(folder: string, split: string | und
 const filesOf = Effect.fnUntraced(function*({ path, split }: SourceSpec) {
   if (isHub(path)) {
     const files = yield* Effect.tryPromise({
-      try: () => hubFiles(path, split),
+      try: (signal) => hubFiles(path, split, { signal }),
       catch: (cause) => cause instanceof DataError ? cause : unreadable(path, cause)
     })
     return { files, empty: `the dataset has ${files.length} files, all of them empty` }
@@ -146,7 +166,7 @@ export const stream = (input: SourceSpecInput): Stream.Stream<Document, DataErro
     const spec = yield* decodeConfig(SourceSpec, input)
     const { empty, files } = yield* filesOf(spec)
     const documents = Stream.fromAsyncIterable(
-      batches(files, spec, empty),
+      stoppable((signal) => batches(files, spec, empty, signal)),
       (cause) => cause instanceof DataError ? cause : unreadable(spec.path, cause)
     )
     return documents.pipe(Stream.mapConcatChunk(Chunk.unsafeFromArray))

@@ -13,8 +13,8 @@ export interface SourceFile {
   readonly label: string
   readonly kind: Kind
   readonly compression: "gz" | "zst" | undefined
-  /** Gives its path on this machine, after a download where that is needed. */
-  readonly locate: () => Promise<string>
+  /** Gives its path on this machine, after a download where that is needed, which the signal stops. */
+  readonly locate: (signal?: AbortSignal) => Promise<string>
 }
 
 /** A text, where it came from, and what it belongs to. */
