@@ -14,7 +14,7 @@ import type { DataConfigInput } from "../src/data/DataConfig.ts"
 import { batchOf, DataStream, type Row } from "../src/data/DataStream.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { contentHash, documentIds, type Identity } from "../src/data/Identity.ts"
+import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/Identity.ts"
 import { Model } from "../src/Model.ts"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
@@ -27,7 +27,7 @@ import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import * as TokenShards from "../src/data/TokenShards.ts"
 
 /** States of the sinks that are compared; see Sink.SinkMode. */
-export type EvaluatedSinks = "own" | "off" | "placebo" | "all"
+export type EvaluatedSinks = Sink.State
 
 export interface EvaluateOptions {
   readonly device: Layer.Layer<Device, DeviceError>
@@ -74,6 +74,9 @@ export interface Score {
 export interface EvaluatedGroup {
   readonly by: "all" | "split" | "source"
   readonly name: string
+  /** Of a source: the id it has by identity `source`, and whether the model was trained with it, where that is known. */
+  readonly id?: string
+  readonly trained?: boolean
   readonly sequences: number
   /** Tokens that are scored, and bytes of their text. */
   readonly tokens: number
@@ -91,20 +94,24 @@ export interface EvaluationReport {
   readonly identity: Identity | undefined
   readonly seqLen: number
   readonly promptTokens: number
+  /**
+   * Of data by source: all of it, then its sources, that with most tokens first. A source of which no sequence was drawn
+   * has 0 of them, and no scores.
+   */
   readonly groups: ReadonlyArray<EvaluatedGroup>
+  /** Sequences that there are, of which those of `groups` were drawn. */
+  readonly available: number
   readonly seconds: number
 }
 
 export type EvaluateError = DeviceError | KernelError | DataError | CheckpointError
-
-/** Sources that are told apart at most; more are told together. */
-const MOST_SOURCES = 64
 
 /** Sequences to score, read when it is their turn, and the groups that each is in. */
 interface Task {
   readonly data: string
   readonly groups: ReadonlyArray<Pick<EvaluatedGroup, "by" | "name">>
   readonly count: number
+  readonly available: number
   readonly row: (i: number) => Row
   readonly groupsOf: (i: number) => ReadonlyArray<number>
 }
@@ -163,11 +170,13 @@ const ownData = Effect.fnUntraced(function*(
     const drawn = Array.from(draw(rows.length, sequences, seed, name), (i) => rows[i]!)
     return drawn.length === 0 ? [] : [{ name, rows: drawn }]
   })
+  const available = (["repeated", "heldOut", "singles", "canaries"] as const).reduce((sum, name) => sum + stream.split(name).length, 0)
   const rows = splits.flatMap(({ rows }, split) => rows.map((row) => ({ row, split })))
   return {
     data: typeof config.data === "string" ? config.data : "the run's data",
     groups: splits.map(({ name }) => ({ by: "split" as const, name })),
     count: rows.length,
+    available,
     row: (i: number) => rows[i]!.row,
     groupsOf: (i: number) => [rows[i]!.split]
   } satisfies Task
@@ -228,7 +237,7 @@ const otherData = Effect.fnUntraced(function*(
     return yield* new DataError({ path, detail })
   }
   const numbers = draw(pieces.document.length, options.sequences ?? 512, options.seed ?? 1, "data")
-  const apart = corpus.sources.length > 1 && corpus.sources.length <= MOST_SOURCES
+  const apart = corpus.sources.length > 1
   return {
     data: path,
     groups: [
@@ -236,6 +245,7 @@ const otherData = Effect.fnUntraced(function*(
       ...(apart ? corpus.sources.map((name) => ({ by: "source" as const, name })) : [])
     ],
     count: numbers.length,
+    available: pieces.document.length,
     row: (i: number) => {
       const [document, offset] = [pieces.document[numbers[i]!]!, pieces.offset[numbers[i]!]!]
       const length = Math.min(seqLen + 1, corpus.length(document) - offset)
@@ -337,7 +347,7 @@ export const evaluate = (
           }
         })
         for (const mode of modes) {
-          const scores = yield* model.evaluate(batch, Sink[mode])
+          const scores = yield* model.evaluate(batch, Sink.states[mode].mode)
           rows.forEach(({ tokens }, r) => {
             let [loss, hits, verbatim] = [0, 0, tokens.length > promptTokens]
             for (let t = 0; t < tokens.length - 1; t++) {
@@ -357,6 +367,17 @@ export const evaluate = (
         }
         yield* options.onProgress?.(first + count, task.count) ?? Effect.void
       }
+      const { names } = checkpoint
+      /** A source's id, and whether the model knows it. */
+      const ids = new Map(yield* Effect.forEach(
+        identity === "source" ? task.groups.filter(({ by }) => by === "source") : [],
+        ({ name }) =>
+          Effect.map(names === undefined ? Effect.succeed(undefined) : names.get(sourceHash(name)), (found) =>
+            [name, {
+              id: `${sourceHash(name)}`,
+              ...(names === undefined || names.identity !== "source" ? {} : { trained: found !== undefined })
+            }] as const)
+      ))
       return {
         checkpoint: path,
         step,
@@ -368,7 +389,8 @@ export const evaluate = (
         promptTokens,
         groups: task.groups.flatMap((group, i) => {
           const { bytes, long, of, sequences, tokens } = totals[i]!
-          if (sequences === 0) return []
+          // a source of which nothing was drawn is told all the same
+          if (sequences === 0) return group.by === "source" ? [{ ...group, ...ids.get(group.name), sequences, tokens, bytes, scores: {} }] : []
           const scores = Object.fromEntries(modes.map((mode) => {
             const { hits, loss, verbatim } = of[mode]
             return [mode, {
@@ -379,8 +401,9 @@ export const evaluate = (
               extraction: verbatim / Math.max(1, long)
             }]
           }))
-          return [{ ...group, sequences, tokens, bytes, scores }]
-        }),
+          return [{ ...group, ...(group.by === "source" ? ids.get(group.name) : {}), sequences, tokens, bytes, scores }]
+        }).sort((a, b) => (a.by === "source" && b.by === "source" ? b.tokens - a.tokens : 0)),
+        available: task.available,
         seconds: (performance.now() - began) / 1000
       }
     }).pipe(Effect.provide(checkpoint.layer), Effect.provide(options.device))

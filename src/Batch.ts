@@ -24,10 +24,30 @@ export interface Batch {
   readonly ids: BigUint64Array
 }
 
-/** Any integer a caller may use as an id, as the 64 bits it stands for: negative numbers wrap, 0 is an id like any other. */
+/** Ids are whole numbers below this: 64 bits without a sign. */
+const IDS = 2n ** 64n
+
+/** Whether a number is an id: 0 to 2^64 - 1. 0 is an id like any other. */
+export const isId = (id: bigint): boolean => id >= 0n && id < IDS
+
+/**
+ * A whole number from 0 to 2^64 - 1 as an id. Throws a RangeError for any other, and for a `number` that may have been
+ * rounded: write those above 2^53 as a bigint.
+ */
 export const toId = (id: number | bigint): bigint => {
   if (typeof id === "number" && !Number.isSafeInteger(id)) {
     throw new RangeError(`an id must be a safe integer or a bigint, got ${id}`)
   }
-  return BigInt.asUintN(64, BigInt(id))
+  const exact = BigInt(id)
+  if (!isId(exact)) throw new RangeError(`an id is a whole number from 0 to 2^64 - 1, got ${id}`)
+  return exact
+}
+
+/** An id as it is written: `7`, or `0xff` in hexadecimal; undefined for any other text, and from 2^64 on. */
+export const parseId = (text: string): bigint | undefined => {
+  const digits = text.trim()
+  // longer ones are too large, leading zeros aside, and slow to read
+  if (!/^(0*\d{1,20}|0x0*[0-9a-f]{1,16})$/i.test(digits)) return undefined
+  const id = BigInt(digits)
+  return isId(id) ? id : undefined
 }

@@ -404,13 +404,13 @@ export const open = (
     const begin: Session["begin"] = (slot, id) => {
       lengths[slot] = 0
       if (gathered) {
-        const lit = Sink.gathered(c.sinks!, c.general, mode, BigInt.asUintN(64, id))
+        const lit = Sink.gathered(c.sinks!, c.general, mode, id)
         device.write(state.coef, lit.coef, slot * lit.coef.length)
         device.write(state.activeUnits!, lit.units, slot * lit.units.length)
       } else {
         const coef = c.sinks === undefined
           ? Float32Array.of(1)
-          : Sink.coefficients(c.sinks, c.general, mode, BigInt.asUintN(64, id))
+          : Sink.coefficients(c.sinks, c.general, mode, id)
         device.write(state.coef, coef, slot * coef.length)
       }
     }

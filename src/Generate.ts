@@ -8,6 +8,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import { isId } from "./Batch.ts"
 import * as Decode from "./Decode.ts"
 import { DataError, type DeviceError, type KernelError } from "./Errors.ts"
 import type { Device } from "./gpu/Device.ts"
@@ -254,8 +255,9 @@ const problem = (
   if (!whole(batchSize)) return `batchSize must be a whole number of at least 1, got ${batchSize}`
   if (stop.includes("")) return "stop must not be an empty text"
   if (stop.length > 0 && o.tokenizer === undefined) return "stop texts need a tokenizer"
-  for (const [i, { tokens }] of prompts.entries()) {
+  for (const [i, { id = 0n, tokens }] of prompts.entries()) {
     const name = prompts.length === 1 ? "the prompt" : `prompt ${i + 1}`
+    if (!isId(id)) return `${name} has the id ${id}: ids are whole numbers from 0 to 2^64 - 1`
     if (tokens.length === 0) return `${name} is empty: generation needs at least one token to go on from`
     if (tokens.length > c.maxPositionEmbeddings) {
       return `${name} has ${tokens.length} tokens, the model has positions (maxPositionEmbeddings) for ` +

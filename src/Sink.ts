@@ -10,6 +10,7 @@
  * compute only what is on. The papers' Bernoulli masks and the reference code's hash remain for checkpoints made elsewhere.
  */
 import * as Schema from "effect/Schema"
+import { toId } from "./Batch.ts"
 
 const count = Schema.Int.pipe(Schema.positive())
 
@@ -87,6 +88,20 @@ export const off: SinkMode = { mode: "off" }
 export const all: SinkMode = { mode: "all" }
 export const placebo: SinkMode = { mode: "placebo" }
 
+/** The states that models are compared in, in the order in which tables show them, and what tables call them. */
+export const states = {
+  own: { mode: own, title: "own sinks" },
+  off: { mode: off, title: "sinks off" },
+  placebo: { mode: placebo, title: "placebo" },
+  all: { mode: all, title: "all at expected" }
+} as const
+
+export type State = keyof typeof states
+
+/** The states that a model has: without sinks only `own`, the model as it is. */
+export const statesOf = (sinks: SinkConfig | undefined): ReadonlyArray<State> =>
+  sinks === undefined ? ["own"] : Object.keys(states) as Array<State>
+
 /** A bijection of 32 bits in which every input bit moves about half of the output bits (two rounds of multiply-xorshift). */
 const mix = (x: number): number => {
   x ^= x >>> 16
@@ -111,7 +126,7 @@ const words = (id: bigint, seed: number, purpose: number): () => number => {
 
 /** The id whose sinks stand in for `id`'s in the placebo: random, but always the same for the same id and seed. */
 export const placeboId = (id: bigint, seed = 0): bigint => {
-  const next = words(id, seed, 0x706c6163)
+  const next = words(toId(id), seed, 0x706c6163)
   // the top bit keeps it out of the small numbers that people number sequences with
   return (BigInt(next() | 0x80000000) << 32n) & 0xffffffff00000000n | BigInt(next())
 }
@@ -158,9 +173,12 @@ export const referenceMask = (id: bigint, pool: number, p: number, idBits: 32 | 
   return mask
 }
 
-/** The units that an id lights, in rising order. The same in every layer, process and runtime. */
+/**
+ * The units that an id lights, in rising order. The same in every layer, process and runtime. Throws a RangeError where
+ * the id is not one of 64 bits.
+ */
 export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => {
-  const key = BigInt.asUintN(64, id)
+  const key = toId(id)
   switch (config.assignment) {
     case "permutation":
       return permutation(config.units, config.activeUnits, words(key, config.seed, 1))

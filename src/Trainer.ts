@@ -20,6 +20,7 @@ import { Device } from "./gpu/Device.ts"
 import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
 import { fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
+import { encodeNames } from "./data/Names.ts"
 import * as Optimizer from "./Optimizer.ts"
 import type { HostTensor } from "./checkpoints/Safetensors.ts"
 import { route, type RoutingName, routings } from "./Routing.ts"
@@ -237,6 +238,9 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     })
 
     const encodedConfig = Schema.encodeSync(TrainConfig)(config)
+    // whose sinks they are matters where there are any
+    const named = sinks === undefined ? undefined : yield* data.names
+    const names = named === undefined ? undefined : encodeNames(named)
     /** Reads everything that a checkpoint holds; gives what writes it. */
     const capture = Effect.gen(function*() {
       const at = step
@@ -256,6 +260,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
           ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
         },
         tokenizer: data.tokenizer.toJSON(),
+        names,
         ...(validation?.step === at ? { loss: validation.loss } : {})
       }
       return checkpoints.save(snapshot).pipe(

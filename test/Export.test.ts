@@ -6,7 +6,7 @@ import * as Layer from "effect/Layer"
 import { expect } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
 import { saveModel } from "../src/checkpoints/Checkpoints.ts"
-import { exportModel, type ExportSinks, prune } from "../src/checkpoints/Export.ts"
+import { exportModel, type KeptSinks, prune } from "../src/checkpoints/Export.ts"
 import { loadInitial } from "../src/checkpoints/Import.ts"
 import { huggingFaceConfig, initialValue, listParameters, Model, parametersOf, toHuggingFace } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -75,7 +75,7 @@ const inFolder = <A, E, R>(
 const materialized = (tensors: ReturnType<typeof prune>["tensors"]) =>
   Object.fromEntries(Object.entries(tensors).map(([name, { data, shape }]) => [name, { shape, data: data() }]))
 
-const modes: ReadonlyArray<readonly [title: string, sinks: ExportSinks, mode: Sink.SinkMode, width: number]> = [
+const modes: ReadonlyArray<readonly [title: string, sinks: KeptSinks, mode: Sink.SinkMode, width: number]> = [
   ["sinks off", { mode: "off" }, Sink.off, 20],
   ["one id's sinks", { mode: "own", ids: [1n] }, Sink.own, 36],
   ["two ids' sinks", { mode: "own", ids: [1n, 2n] }, { mode: "only", ids: [1n, 2n] }, NaN],

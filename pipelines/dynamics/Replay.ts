@@ -19,9 +19,11 @@ import type * as Scope from "effect/Scope"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { modelConfigOf } from "../../src/checkpoints/HuggingFace.ts"
-import { decodeConfig } from "../../src/Config.ts"
+import { parseId } from "../../src/Batch.ts"
+import { decodeConfig, nearest } from "../../src/Config.ts"
 import { canaryDocuments } from "../../src/data/Canary.ts"
 import { DataConfig, DataStream } from "../../src/data/DataStream.ts"
+import { sourceHash } from "../../src/data/Identity.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import { sequenceName } from "../../src/data/Packing.ts"
 import * as Tokenizer from "../../src/data/Tokenizer.ts"
@@ -55,8 +57,8 @@ export interface ReplayOptions extends FolderOptions {
   readonly outDir?: string
   /** States of the sinks. Default: those of a run of `memsinks dynamics`, else own and off. */
   readonly masks?: ReadonlyArray<MaskState>
-  /** Probe the sequences with these ids, of all that the data hands out, and no others. Default: those of all groups. */
-  readonly ids?: ReadonlyArray<bigint>
+  /** Probe the sequences with these ids (numbers, or names of sources, documents or sequences), of all that the data hands out, and no others. Default: those of all groups. */
+  readonly ids?: ReadonlyArray<bigint | string>
   /** Held-out sequences that are probed. Default: as many as a run of `memsinks dynamics` probed, else 32. */
   readonly foils?: number
   /** Sequences seen once an epoch that are probed. Default: as many as a run of `memsinks dynamics` probed, else 16. */
@@ -80,7 +82,7 @@ export class ReplayConfig extends Schema.Class<ReplayConfig>("ReplayConfig")({
   from: Schema.NonEmptyString,
   masks: Schema.NonEmptyArray(MaskState),
   /** As text, since JSON has no whole numbers of 64 bits. */
-  ids: Schema.optional(Schema.NonEmptyArray(Schema.BigInt)),
+  ids: Schema.optional(Schema.NonEmptyArray(Schema.NonEmptyString)),
   foils: natural,
   background: natural,
   promptTokens: Schema.Int.pipe(Schema.positive()),
@@ -206,15 +208,32 @@ interface ReplayWorld {
   readonly tokensPerStep: number
 }
 
-/** The sequences with some ids. Fails with a DataError where the data lacks one. */
+/** The sequences with some ids: numbers, or names of sources, documents or sequences. Fails where the data lacks one. */
 const withIds = (
   all: ReadonlyArray<Probed>,
-  ids: ReadonlyArray<bigint>,
-  seed: number
+  asked: ReadonlyArray<string>,
+  seed: number,
+  names: ReadonlyArray<string>
 ): Effect.Effect<ReadonlyArray<Probed>, DataError> => {
   const there = [...new Set(all.map(({ row }) => row.id))]
-  const missing = ids.filter((id) => !there.includes(id))
-  if (missing.length === 0) return Effect.succeed(all.filter(({ row }) => ids.includes(row.id)))
+  const known = new Set(there)
+  const byName = new Map<string, Set<bigint>>()
+  for (const { row } of all) {
+    for (const name of [row.document, sequenceName(row)]) byName.set(name, (byName.get(name) ?? new Set()).add(row.id))
+  }
+  const found = asked.map((one): ReadonlyArray<bigint> => {
+    const ids = [parseId(one) ?? sourceHash(one), ...(byName.get(one) ?? [])]
+    return ids.filter((id) => known.has(id))
+  })
+  const ids = new Set(found.flat())
+  const missing = asked.filter((_, i) => found[i]!.length === 0)
+  if (missing.length === 0) return Effect.succeed(all.filter(({ row }) => ids.has(row.id)))
+  const meant = missing.length === 1 ? nearest(missing[0]!, [...names, ...byName.keys()]) : undefined
+  if (meant !== undefined && parseId(missing[0]!) === undefined) {
+    return new DataError({
+      detail: `ids: ${JSON.stringify(missing[0])} is not in the data of seed ${seed}. Did you mean ${JSON.stringify(meant)}?`
+    })
+  }
   const [some, more] = [missing.slice(0, 8), missing.length - 8]
   return new DataError({
     detail: `ids: ${some.join(", ")}${more > 0 ? ` and ${more} more` : ""} ${missing.length === 1 ? "is" : "are"} not in ` +
@@ -260,7 +279,7 @@ const pretrainWorld = (
     const distinct = heldOut.filter(({ row }) => index.find(row) === undefined)
     const probed = ids === undefined
       ? [...repeated, ...canaries, ...singles.slice(0, background), ...distinct.slice(0, foils)]
-      : yield* withIds([...repeated, ...canaries, ...singles, ...heldOut], ids, seed)
+      : yield* withIds([...repeated, ...canaries, ...singles, ...heldOut], ids, seed, (yield* data.names)?.ids.map(({ name }) => name) ?? [])
     if (probed.length === 0) {
       return yield* new DataError({
         detail: `the data of seed ${seed} has nothing to probe: nothing is repeated in it, and foils and background are ` +
@@ -331,7 +350,7 @@ const dynamicsWorld = (
     const split = (name: "singles" | "heldOut", group: string) => data.split(name).map((row): Probed => ({ row, group }))
     const probed = ids === undefined
       ? [...shownOnes, ...inGroup(BACKGROUND).slice(0, background), ...inGroup(FOILS).slice(0, foils)]
-      : yield* withIds([...shownOnes, ...split("singles", BACKGROUND), ...split("heldOut", FOILS)], ids, seed)
+      : yield* withIds([...shownOnes, ...split("singles", BACKGROUND), ...split("heldOut", FOILS)], ids, seed, [])
     const all = { ...plan.config, backgroundProbes: 1, foils: 1 }
     const groups = groupsOf({ ...plan, config: all }, world)
     return {

@@ -3,6 +3,7 @@
  *
  *     runs/a/step-00001000/   config.json  model.safetensors  optimizer.safetensors  trainer_state.json
  *                             tokenizer.json and what loaders of Hugging Face's look for beside it
+ *                             sources.parquet (of models with sinks: what their ids are called)
  *                             manifest.json (bytes and sha256 of the others, validation loss)
  *     runs/a/latest           the name of the folder to resume from, written last
  *
@@ -39,6 +40,8 @@ export interface Snapshot {
   readonly trainerState: unknown
   /** The text of a `tokenizer.json`. */
   readonly tokenizer: string | undefined
+  /** The bytes of `sources.parquet`: what the ids it was trained with are called (`Names.encodeNames`). */
+  readonly names?: Uint8Array | undefined
   /** Validation loss: the checkpoint with the lowest one is the best. Left out, or not finite: never the best. */
   readonly loss?: number | undefined
 }
@@ -108,6 +111,7 @@ const folderPattern = /^step-(\d{8,})(?:\.old)?$/
 const configFile = "config.json"
 const stateFile = "trainer_state.json"
 const tokenizerFile = "tokenizer.json"
+const namesFile = "sources.parquet"
 const manifestFile = "manifest.json"
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ const encodeFiles = (
 
 /** What a model is without the run that trained it. */
 const modelFiles = (
-  { config, model, tokenizer }: Pick<Snapshot, "config" | "model" | "tokenizer">,
+  { config, model, names, tokenizer }: Pick<Snapshot, "config" | "model" | "tokenizer" | "names">,
   at: (file: string) => string,
   maxShardBytes?: number
 ): Either.Either<Files, CheckpointError> =>
@@ -170,6 +174,7 @@ const modelFiles = (
       [configFile, yield* encodeJson(at(configFile), config)],
       ...Safetensors.shards(parts, "model", maxShardBytes),
       ...(tokenizer === undefined ? [] : [[tokenizerFile, utf8(tokenizer)] as const]),
+      ...(names === undefined ? [] : [[namesFile, { byteLength: names.length, chunks: [names] }] as const]),
       ...companions(typeof positions === "number" ? positions : undefined, tokenizer).map(([file, text]) =>
         [file, utf8(text)] as const
       )
@@ -296,7 +301,7 @@ const decodeModel = Effect.fnUntraced(function*<R>(path: string, prefix: string,
   const tokenizer = files.has(tokenizerFile)
     ? yield* decodeText(`${prefix}${tokenizerFile}`, yield* files.bytes(tokenizerFile))
     : undefined
-  return { config, model, tokenizer }
+  return { config, model, tokenizer, ...(files.has(namesFile) ? { names: yield* files.bytes(namesFile) } : {}) }
 })
 
 const decodeFolder = Effect.fnUntraced(function*<R>(
@@ -618,7 +623,7 @@ export const loadFolder = (
   Effect.flatMap(locate(path), ({ advice, path }) => Effect.mapError(readFolder(path), withAdvice(advice)))
 
 /** A model without the state of the run that trained it. */
-export interface SavedModel extends Pick<Snapshot, "step" | "config" | "model" | "tokenizer"> {
+export interface SavedModel extends Pick<Snapshot, "step" | "config" | "model" | "tokenizer" | "names"> {
   /** Its own folder. */
   readonly path: string
 }
@@ -636,7 +641,7 @@ export const loadModel = (
 /** Writes a model that no run here has trained, as step 0, to a folder that is not there yet; `loadModel` reads it. */
 export const saveModel = Effect.fnUntraced(function*(
   target: string,
-  model: Pick<Snapshot, "config" | "model" | "tokenizer">,
+  model: Pick<Snapshot, "config" | "model" | "tokenizer" | "names">,
   maxShardBytes?: number
 ) {
   const paths = yield* Path.Path
@@ -687,7 +692,7 @@ const openFolder = Effect.fnUntraced(function*(folder: string) {
 
 /** Read by loaders of Hugging Face's, not here: verified all the same. */
 const isCompanion = (file: string) =>
-  ![configFile, stateFile, tokenizerFile].includes(file) && !file.includes(".safetensors")
+  ![configFile, stateFile, tokenizerFile, namesFile].includes(file) && !file.includes(".safetensors")
 
 const readFolder = Effect.fnUntraced(function*(folder: string) {
   const { files, manifest, prefix } = yield* openFolder(folder)

@@ -6,6 +6,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Checkpoints from "./Checkpoints.ts"
+import { resolveId } from "../data/Names.ts"
 import { CheckpointError, type DataError } from "../Errors.ts"
 import * as Gguf from "./Gguf.ts"
 import { encode as toHalves } from "../gpu/Float16.ts"
@@ -21,8 +22,11 @@ import * as Sink from "../Sink.ts"
 export type ExportSinks =
   /** None: what all data has in common. */
   | { readonly mode: "off" }
-  /** Those that at least one of these ids lights. */
-  | { readonly mode: "own"; readonly ids: ReadonlyArray<bigint> }
+  /**
+   * Those that at least one of these ids lights: numbers, or names of what the model was trained on. Training lights those
+   * of one id at a time, so of several ids together more are on than ever were: refused without `union`.
+   */
+  | { readonly mode: "own"; readonly ids: ReadonlyArray<bigint | string>; readonly union?: boolean }
   /** All, each at its expected value (its probability of being on), as in Sink.all. */
   | { readonly mode: "all" }
 
@@ -55,6 +59,8 @@ export interface ExportReport {
   readonly general: number
   /** Sink neurons in every MLP of what was written. */
   readonly sinks: number
+  /** Whose sinks were kept, with their names where the model has such. */
+  readonly kept: ReadonlyArray<{ readonly id: string; readonly name?: string }>
   /** Neurons of zeros added to every MLP, for a width that the format can hold. */
   readonly padding: number
   /** What a user should know. */
@@ -69,7 +75,10 @@ export interface Pruned {
   readonly padding: number
 }
 
-const modeOf = (sinks: ExportSinks): Sink.SinkMode =>
+/** Sinks by the numbers of their ids. */
+export type KeptSinks = { readonly mode: "off" | "all" } | { readonly mode: "own"; readonly ids: ReadonlyArray<bigint> }
+
+const modeOf = (sinks: KeptSinks): Sink.SinkMode =>
   sinks.mode === "own" ? { mode: "only", ids: sinks.ids } : sinks.mode === "all" ? Sink.all : Sink.off
 
 /**
@@ -80,7 +89,7 @@ const modeOf = (sinks: ExportSinks): Sink.SinkMode =>
 export const prune = (
   c: ModelConfig,
   weights: Readonly<Record<string, Safetensors.HostTensor>>,
-  sinks: ExportSinks,
+  sinks: KeptSinks,
   multipleOf = 4
 ): Pruned => {
   const coef = c.sinks === undefined
@@ -122,6 +131,18 @@ export const prune = (
   }
 }
 
+/** How many sinks several ids light together, where that is more than one id has in training; else undefined. */
+const unionOf = ({ sinks }: ModelConfig, ids: ReadonlyArray<bigint>): { readonly sentence: string } | undefined => {
+  if (sinks === undefined || ids.length < 2) return undefined
+  const lit = ids.map((id) => Sink.unitsOf(sinks, id))
+  const all = new Set(lit.flatMap((units) => [...units])).size * sinks.block
+  const most = lit.reduce((most, units) => Math.max(most, units.length), 0) * sinks.block
+  return all <= most ? undefined : {
+    sentence: `${ids.length} ids together light ${all} of ${sinks.pool} sinks at once, ${(all / most).toFixed(1)} times the ` +
+      `${most} that training lit for a token`
+  }
+}
+
 /** The largest number that a type holds; infinite weights and NaNs are refused in all of them. */
 const LARGEST: Readonly<Record<ExportType, number>> = { f32: 3.5e38, f16: 65504, q8_0: 65504 * 127 }
 
@@ -142,8 +163,12 @@ const bytesOf = (values: Float32Array, dtype: ExportType): Uint8Array => {
   return new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength)
 }
 
+/** Whose sinks are in an exported model, for `config.json` and GGUF: names where there are such. */
+type Kept = ExportReport["kept"]
+
 const safetensorsFiles = (
   { config, tensors }: Pruned,
+  kept: Kept,
   dtype: ExportType,
   tokenizer: string | undefined,
   maxShardBytes: number | undefined
@@ -163,7 +188,8 @@ const safetensorsFiles = (
     rope_scaling: null,
     attention_dropout: 0,
     initializer_range: config.initializerRange ?? 0.02,
-    use_cache: true
+    use_cache: true,
+    ...(kept.length === 0 ? {} : { memsinks_kept: kept })
   }
   return [
     ["config.json", Checkpoints.utf8(`${JSON.stringify(json, null, 2)}\n`)],
@@ -229,10 +255,24 @@ export const exportModel = (
     if (sinks.mode === "own" && from.config.sinks === undefined) {
       return yield* refuse("the model has no sinks: leave out --sinks")
     }
-    const pruned = prune(from.config, from.tensors, sinks, dtype === "q8_0" ? Gguf.BLOCK : 4)
+    const named = sinks.mode !== "own" ? [] : yield* Effect.forEach(sinks.ids, (one) => resolveId(one, from.names))
+    // an id that is named twice is one id
+    const asked = [...new Map(named.map((one) => [one.id, one])).values()]
+    const kept: KeptSinks = sinks.mode === "own" ? { mode: "own", ids: asked.map(({ id }) => id) } : sinks
+    const union = unionOf(from.config, asked.map(({ id }) => id))
+    if (sinks.mode === "own" && union !== undefined && sinks.union !== true) {
+      return yield* refuse(
+        `${union.sentence}: it was never trained so, and what it says of any of them gets worse. Export one id at a ` +
+          "time, or keep them all at once with --union"
+      )
+    }
+    const pruned = prune(from.config, from.tensors, kept, dtype === "q8_0" ? Gguf.BLOCK : 4)
     const detail = unfit(pruned.tensors, dtype)
     if (detail !== undefined) return yield* refuse(detail)
-    const notes: Array<string> = []
+    const notes: Array<string> = union === undefined ? [] : [`${union.sentence}: never trained so; score it before use`]
+    if (from.names === undefined && asked.length > 0) {
+      notes.push("the checkpoint does not list the ids it was trained with: sinks of one that it never saw are noise")
+    }
     if (pruned.padding > 0) {
       notes.push(`every MLP got ${pruned.padding} neurons of zeros: ${dtype} needs a width that is a multiple of ` +
         `${dtype === "q8_0" ? Gguf.BLOCK : 4}`)
@@ -240,7 +280,7 @@ export const exportModel = (
     let path: string
     let bytes: number
     if (format === "safetensors") {
-      const files = safetensorsFiles(pruned, dtype, from.tokenizer, options.maxShardBytes)
+      const files = safetensorsFiles(pruned, asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })), dtype, from.tokenizer, options.maxShardBytes)
       if (from.tokenizer === undefined) notes.push("the checkpoint has no tokenizer: the folder has none either")
       path = yield* Checkpoints.writeNew(out, files)
       bytes = files.reduce((sum, [, file]) => sum + file.byteLength, 0)
@@ -264,6 +304,7 @@ export const exportModel = (
       from: { path: from.path, step: from.step, intermediateSize: from.config.intermediateSize },
       general: from.config.general,
       sinks: pruned.sinks,
+      kept: asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })),
       padding: pruned.padding,
       notes
     }

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import { parse as parseYaml } from "yaml"
 import * as Checkpoints from "./Checkpoints.ts"
 import { decodeConfig } from "../Config.ts"
+import { decodeNames, type Names, namesFile } from "../data/Names.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { modelConfigOf } from "./HuggingFace.ts"
 import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
@@ -26,6 +27,8 @@ export interface InitialModel {
   readonly tensors: Tensors
   /** The text of its `tokenizer.json`. */
   readonly tokenizer: string | undefined
+  /** What the ids it was trained with are called; undefined where it does not say. */
+  readonly names?: Names | undefined
   /** The folder that it was read from, and the step it was saved at; a foreign one has none. */
   readonly path: string
   readonly step: number | undefined
@@ -191,6 +194,10 @@ const readForeign = Effect.fnUntraced(function*(
   return isLitgpt(json) ? yield* readLitgpt(folder, path, json, idBits) : yield* readLlama(folder, path, json)
 })
 
+/** The names in a folder's file. */
+const namesOf = (bytes: Uint8Array, path: string) =>
+  Effect.mapError(decodeNames(bytes, path), ({ detail }) => new CheckpointError({ reason: "Corrupt", path, detail }))
+
 /** The folder of the only model that a comparison has trained, as `seed-1/sinks`; the folder itself where it is none. */
 const onlyModel = Effect.fnUntraced(function*(folder: string) {
   const fs = yield* FileSystem.FileSystem
@@ -240,6 +247,7 @@ export const loadInitial = (
       config,
       tensors: yield* checked(config, saved.model, saved.path),
       tokenizer: saved.tokenizer,
+      ...(saved.names === undefined ? {} : { names: yield* namesOf(saved.names, paths.join(saved.path, namesFile)) }),
       path: saved.path,
       step: saved.step,
       notes: []
@@ -333,7 +341,7 @@ export const importModel = (
       : yield* withSinks(initial.config, initial.tensors, options.sinks, options.seed)
     const path = yield* Checkpoints.saveModel(
       out,
-      { config: huggingFaceConfig(config), model: tensors, tokenizer: initial.tokenizer },
+      { config: huggingFaceConfig(config), model: tensors, tokenizer: initial.tokenizer, names: initial.names?.bytes },
       options.maxShardBytes
     )
     return {

@@ -9,6 +9,7 @@ import { planOf, presets } from "../../pipelines/dynamics/Config.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/dynamics/render.ts"
 import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { decodeConfig } from "../Config.ts"
+import { splitIds } from "../data/Names.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
 import * as Config from "./config.ts"
@@ -64,10 +65,13 @@ const idsOf = (ids: Option.Option<string>) =>
   Option.match(ids, {
     onNone: () => Effect.succeed(undefined),
     onSome: (text) =>
-      Effect.forEach(text.split(","), (one) =>
-        /^\d+$/.test(one.trim())
-          ? Effect.succeed(BigInt(one.trim()))
-          : Effect.fail(Edge.usage({ message: `--ids takes whole numbers, with commas between them, got ${JSON.stringify(one)}` })))
+      Option.match(Option.fromNullable(splitIds(text)), {
+        onNone: () =>
+          Effect.fail(Edge.usage({
+            message: `--ids takes numbers or names, with commas between them (a name with a comma in quotes), got ${text}`
+          })),
+        onSome: Effect.succeed
+      })
   })
 
 /** Prints the report on stdout and leaves it, with checkpoints and traces, in the run's folder. */

@@ -3,7 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
+import { nearest } from "../Config.ts"
 import type { Identity } from "../data/Identity.ts"
+import * as Sink from "../Sink.ts"
 import { hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
@@ -24,15 +26,17 @@ export interface EvaluateCommand {
   readonly quiet: boolean
 }
 
-const states: ReadonlyArray<EvaluatedSinks> = ["own", "off", "placebo", "all"]
-
 /** `own,off` as states. */
 const statesOf = (text: string): Effect.Effect<ReadonlyArray<EvaluatedSinks>, Edge.Usage> => {
   const named = text.split(",").map((part) => part.trim())
-  const wrong = named.find((name, i) => !states.some((state) => state === name) || named.indexOf(name) !== i)
-  return wrong === undefined
-    ? Effect.succeed(named as ReadonlyArray<EvaluatedSinks>)
-    : Effect.fail(Edge.usage({ message: `--sinks takes some of ${states.join(",")}, each once, got ${text}` }))
+  const states = Object.keys(Sink.states)
+  const wrong = named.find((name, i) => !states.includes(name) || named.indexOf(name) !== i)
+  if (wrong === undefined) return Effect.succeed(named as ReadonlyArray<EvaluatedSinks>)
+  const meant = states.includes(wrong) ? undefined : nearest(wrong, states)
+  return Effect.fail(Edge.usage({
+    message: `--sinks takes some of ${states.join(",")}, each once, got ${text}` +
+      (meant === undefined ? "" : `. Did you mean ${meant}?`)
+  }))
 }
 
 const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => string]> = [
@@ -43,12 +47,23 @@ const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => st
   ["verbatim", ({ extraction }) => `${(100 * extraction).toFixed(1)} %`]
 ]
 
+const some = (names: ReadonlyArray<string>): string =>
+  names.length <= 5 ? names.join(", ") : `${names.slice(0, 5).join(", ")} and ${names.length - 5} more, "trained": false in --json`
+
 /** Names of sources may be paths: their end tells them apart. */
 const short = (name: string): string => name.length <= 32 ? name : `...${name.slice(-29)}`
 
-/** A line for each group and state. */
+/** Sources that a table has at most; --json has all. */
+const SHOWN = 64
+
+/** A line for each group and state; of many sources the largest, and says so. */
 export const format = (report: EvaluationReport, paint: Paint): string => {
-  const rows = report.groups.flatMap((group) =>
+  const all = report.groups.filter(({ by }) => by === "source")
+  const sources = all.filter(({ sequences }) => sequences > 0)
+  const left = new Set([...sources.slice(SHOWN), ...all.filter(({ sequences }) => sequences === 0)])
+  const unknown = sources.filter(({ trained }) => trained === false)
+  const lessOf = report.groups.reduce((sum, { by, sequences }) => by === "source" ? sum : sum + sequences, 0)
+  const rows = report.groups.filter((group) => !left.has(group)).flatMap((group) =>
     report.sinks.map((sinks, i) => [
       ...(i === 0 ? [short(group.name), String(group.sequences), String(group.tokens)] : ["", "", ""]),
       sinks,
@@ -62,6 +77,19 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
   return [
     paint("bold", line(head)),
     ...rows.map(line),
+    ...(sources.length <= SHOWN ? [] : [
+      `the ${SHOWN} largest of ${sources.length} sources; ${sources.length - SHOWN} are left out here: --json has all of them`
+    ]),
+    ...(all.length === sources.length ? [] : [
+      `no sequence was drawn of ${all.length - sources.length} of ${all.length} sources: raise --sequences`
+    ]),
+    ...(unknown.length === 0 ? [] : [
+      `the model was never trained with ${unknown.length} of these sources (${some(unknown.map(({ name }) => short(name)))}): ` +
+      "their own sinks are those of nobody"
+    ]),
+    ...(lessOf >= report.available ? [] : [
+      `${lessOf} of ${report.available} sequences, drawn by the seed: more with --sequences ${report.available}`
+    ]),
     `verbatim: all tokens after the first ${report.promptTokens} said greedily, of sequences of up to ` +
     `${report.seqLen + 1} tokens`
   ].join("\n")

@@ -1,8 +1,8 @@
 /** `memsinks export`: write a checkpoint as a plain Llama, for Hugging Face's loaders or for llama.cpp. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { toId } from "../Batch.ts"
 import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../checkpoints/Export.ts"
+import { splitIds } from "../data/Names.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
 
@@ -12,32 +12,25 @@ export interface ExportCommand {
   readonly format: Option.Option<"safetensors" | "gguf">
   readonly sinks: "off" | "own" | "all"
   readonly ids: Option.Option<string>
+  readonly union: boolean
   readonly dtype: ExportType
   readonly json: boolean
 }
 
-/** `1, 2,0xff` as ids. */
-const idsOf = (text: string): Effect.Effect<ReadonlyArray<bigint>, Edge.Usage> =>
-  Effect.try({
-    try: () =>
-      text.split(",").map((part) => {
-        if (!/^\s*-?(\d+|0x[0-9a-f]+)\s*$/i.test(part)) throw new Error(part)
-        const digits = part.trim().replace("-", "")
-        return toId(part.trim().startsWith("-") ? -BigInt(digits) : BigInt(digits))
-      }),
-    catch: () => Edge.usage({ message: `--ids takes whole numbers with commas between them, e.g. 1,2; got ${text}` })
-  })
-
-const sinksOf = ({ ids, sinks }: ExportCommand): Effect.Effect<ExportSinks, Edge.Usage> => {
-  if (sinks === "own") {
-    return Option.match(ids, {
-      onNone: () => Effect.fail(Edge.usage({ message: "--sinks own keeps the sinks of ids: give them with --ids 1,2" })),
-      onSome: (text) => Effect.map(idsOf(text), (ids) => ({ mode: "own" as const, ids }))
-    })
+const sinksOf = ({ ids, sinks, union }: ExportCommand): Effect.Effect<ExportSinks, Edge.Usage> => {
+  const wrong = (message: string) => Effect.fail(Edge.usage({ message }))
+  if (sinks !== "own") {
+    if (union) return wrong(`--union goes with --sinks own, not with --sinks ${sinks}`)
+    return Option.isSome(ids)
+      ? wrong(`--ids goes with --sinks own, not with --sinks ${sinks}`)
+      : Effect.succeed({ mode: sinks })
   }
-  return Option.isSome(ids)
-    ? Effect.fail(Edge.usage({ message: `--ids goes with --sinks own, not with --sinks ${sinks}` }))
-    : Effect.succeed({ mode: sinks })
+  if (Option.isNone(ids)) return wrong("--sinks own keeps the sinks of ids: give them with --ids 1,2")
+  const named = splitIds(ids.value)
+  return named === undefined
+    ? wrong("--ids takes numbers or names, with commas between them (a name with a comma in quotes), e.g. 1,2 or " +
+      `Genesis,Psalms; got ${ids.value}`)
+    : Effect.succeed({ mode: "own", ids: named, union })
 }
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
@@ -49,6 +42,7 @@ export const format = (report: ExportReport): string =>
     `MLP width ${count(report.intermediateSize)} of ${count(report.from.intermediateSize)}: ` +
     `${count(report.general)} general neurons, ${count(report.sinks)} sinks` +
     (report.padding > 0 ? `, ${report.padding} of zeros` : ""),
+    ...(report.kept.length === 0 ? [] : [`sinks of ${report.kept.map(({ id, name }) => name === undefined ? id : `${name} (${id})`).join(", ")}`]),
     ...report.notes.map((note) => `note: ${note}`)
   ].join("\n")
 

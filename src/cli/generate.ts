@@ -3,15 +3,15 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import process from "node:process"
-import { toId } from "../Batch.ts"
+import { parseId } from "../Batch.ts"
 import * as Corpus from "../data/Corpus.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import * as Generate from "../Generate.ts"
 import { Device } from "../gpu/Device.ts"
-import { sourceHash } from "../data/Identity.ts"
+import { type Names, resolveId } from "../data/Names.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Sink from "../Sink.ts"
-import { hasColor, painter } from "../Terminal.ts"
+import { hasColor, painter, stripAnsi } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface GenerateCommand {
@@ -35,20 +35,30 @@ export interface GenerateCommand {
   readonly quiet: boolean
 }
 
+/** An id as it is asked for: by a number or a name, or by the name of a source alone. */
+type Whose = { readonly id: string } | { readonly source: string }
+
 /** A text to continue, and whose sinks it asks for. */
 interface Asked {
   readonly prompt: string
-  readonly id: bigint | undefined
+  readonly whose: Whose | undefined
 }
+
+/** The id that was asked for. Fails where the model was not trained with it. */
+const idOf = (whose: Whose, names: Names | undefined) =>
+  Effect.gen(function*() {
+    if ("id" in whose) return yield* resolveId(whose.id, names)
+    if (names !== undefined && names.identity !== "source" && (yield* names.find(whose.source)) === undefined) {
+      const [one] = yield* names.largest(1)
+      return yield* new DataError({
+        detail: `an id of this model stands for a ${names.identity}, not for a source: name one with --id <number or name>` +
+          (one === undefined ? "" : `, such as --id ${JSON.stringify(one.name)}`)
+      })
+    }
+    return yield* resolveId(whose.source, names, "name")
+  })
 
 const wrong = (message: string): Effect.Effect<never, Edge.Usage> => Effect.fail(Edge.usage({ message }))
-
-/** A whole number, decimal or hexadecimal, as the id it stands for. */
-const idOf = (text: string): bigint | undefined => {
-  if (!/^\s*-?(\d+|0x[0-9a-f]+)\s*$/i.test(text)) return undefined
-  const digits = text.trim().replace("-", "")
-  return toId(text.trim().startsWith("-") ? -BigInt(digits) : BigInt(digits))
-}
 
 /** `\n`, `\t` and `\\` as they are meant: a shell hands them on as they are written. */
 const unescape = (text: string): string =>
@@ -59,16 +69,15 @@ const parseLine = (path: string, line: string, number: number): Effect.Effect<As
   Effect.try({
     try: () => {
       const value = JSON.parse(line) as unknown
-      if (typeof value === "string") return { prompt: value, id: undefined }
+      if (typeof value === "string") return { prompt: value, whose: undefined }
       const { id, prompt, source } = Object(value) as { prompt?: unknown; id?: unknown; source?: unknown }
       if (typeof prompt !== "string") throw new Error("it has no field prompt with a text")
       if (id !== undefined && source !== undefined) throw new Error("it has both an id and a source")
       if (source !== undefined && typeof source !== "string") throw new Error("its source is not a text")
-      const given = id === undefined ? undefined : idOf(String(id))
-      if (id !== undefined && (given === undefined || (typeof id === "number" && !Number.isSafeInteger(id)))) {
-        throw new Error(`its id ${JSON.stringify(id)} is no whole number (write large ones as a text)`)
+      if (typeof id === "number" ? !Number.isSafeInteger(id) || parseId(`${id}`) === undefined : id !== undefined && typeof id !== "string") {
+        throw new Error(`its id ${JSON.stringify(id)} is no whole number (write large ones as a text) and no name`)
       }
-      return { prompt, id: source === undefined ? given : sourceHash(source) }
+      return { prompt, whose: source !== undefined ? { source } : id !== undefined ? { id: `${id}` } : undefined }
     },
     catch: (cause) => new DataError({ path, detail: `line ${number} is no prompt: ${(cause as Error).message}` })
   })
@@ -76,13 +85,13 @@ const parseLine = (path: string, line: string, number: number): Effect.Effect<As
 /** The prompts of the command line, and those of the file: a line each. */
 const promptsOf = (options: GenerateCommand) =>
   Effect.gen(function*() {
-    const asked: Array<Asked> = options.prompt.map((prompt) => ({ prompt: unescape(prompt), id: undefined }))
+    const asked: Array<Asked> = options.prompt.map((prompt) => ({ prompt: unescape(prompt), whose: undefined }))
     if (Option.isSome(options.prompts)) {
       const path = options.prompts.value
       const lines = (yield* Corpus.readText(path)).split(/\r?\n/).map((line, i) => [line, i + 1] as const)
       for (const [line, number] of lines) {
         if (line.trim() === "") continue
-        const plain = { prompt: unescape(line), id: undefined }
+        const plain = { prompt: unescape(line), whose: undefined }
         asked.push(/\.(jsonl|ndjson)$/.test(path) ? yield* parseLine(path, line, number) : plain)
       }
       if (asked.length === 0) return yield* new DataError({ path, detail: "holds no prompt: write one a line" })
@@ -92,23 +101,19 @@ const promptsOf = (options: GenerateCommand) =>
   })
 
 /** The id of the command line, if it names one. */
-const ownId = (options: GenerateCommand): Effect.Effect<bigint | undefined, Edge.Usage> => {
+const ownId = (options: GenerateCommand): Effect.Effect<Whose | undefined, Edge.Usage> => {
   if (Option.isSome(options.id) && Option.isSome(options.source)) {
     return wrong("--id and --source name an id each: leave one out")
   }
-  if (Option.isSome(options.source)) return Effect.succeed(sourceHash(options.source.value))
-  if (Option.isNone(options.id)) return Effect.succeed(undefined)
-  const id = idOf(options.id.value)
-  return id === undefined
-    ? wrong(`--id takes a whole number of 64 bits, such as 7 or 0xff, got ${options.id.value}`)
-    : Effect.succeed(id)
+  if (Option.isSome(options.source)) return Effect.succeed({ source: options.source.value })
+  return Effect.succeed(Option.isNone(options.id) ? undefined : { id: options.id.value })
 }
 
 /** Which sinks are on: what was asked for, else those of the ids that were named, else none. */
 const modeOf = (
   options: GenerateCommand,
   hasSinks: boolean,
-  ids: ReadonlyArray<bigint | undefined>
+  ids: ReadonlyArray<Whose | undefined>
 ): Effect.Effect<Sink.SinkMode, Edge.Usage> => {
   const named = ids.some((id) => id !== undefined)
   const asked = Option.getOrUndefined(options.sinks) ?? (named ? "own" : "off")
@@ -116,7 +121,7 @@ const modeOf = (
     return wrong("the model has no sinks: leave --id, --source and --sinks out")
   }
   if (asked === "own" && ids.some((id) => id === undefined)) {
-    return wrong("own sinks are those of an id: name it with --id <number> or --source <name>")
+    return wrong("own sinks are those of an id: name it with --id <number or name> or --source <name>")
   }
   return Effect.succeed(Sink[asked])
 }
@@ -140,14 +145,26 @@ const inOrder = (count: number, write: (text: string) => void, title: (prompt: n
   }
 }
 
+/** ` of Psalms`, where all prompts are of one id. */
+const whoseOf = (asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>): string => {
+  const whose = new Set(asked.map(({ id, name }) => name ?? id))
+  const [one] = whose
+  return whose.size !== 1 || one === undefined ? "" : ` of ${stripAnsi(`${one}`).replace(/[\u0000-\u001f\u007f-\u009f]/g, "")}`
+}
+
 /** Generates, and prints texts, or with --json one object, on stdout. */
 export const runGenerate = (options: GenerateCommand) =>
   Effect.gen(function*() {
     const given = yield* ownId(options)
-    const asked = (yield* promptsOf(options)).map(({ id, prompt }) => ({ prompt, id: id ?? given }))
+    const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({ prompt, whose: whose ?? given }))
     const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
-    const { config, eos, tokenizer } = checkpoint
-    const mode = yield* modeOf(options, config.sinks !== undefined, asked.map(({ id }) => id))
+    const { config, eos, names, tokenizer } = checkpoint
+    const mode = yield* modeOf(options, config.sinks !== undefined, written.map(({ whose }) => whose))
+    const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
+      Effect.gen(function*() {
+        const one = whose === undefined ? undefined : yield* idOf(whose, names)
+        return { prompt, id: one?.id, name: one?.name }
+      }))
     if (tokenizer === undefined) {
       return yield* new CheckpointError({
         reason: "Missing",
@@ -166,9 +183,12 @@ export const runGenerate = (options: GenerateCommand) =>
     yield* Effect.gen(function*() {
       const device = yield* Device
       for (const note of checkpoint.notes) yield* say(`note: ${note}`)
+      if (names === undefined && config.sinks !== undefined && asked.some(({ id }) => id !== undefined)) {
+        yield* say("note: the checkpoint does not list the ids it was trained with: sinks of one that it never saw are noise")
+      }
       yield* say(
         `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ` +
-          `${config.sinks === undefined ? "" : `sinks ${mode.mode}; `}${device.name}`
+          `${config.sinks === undefined ? "" : `sinks ${mode.mode}${whoseOf(asked)}; `}${device.name}`
       )
       const paint = painter(hasColor(process.stdout, process.env))
       // what a model says must not steer somebody's terminal
@@ -179,9 +199,10 @@ export const runGenerate = (options: GenerateCommand) =>
       const show = options.json
         ? () => {}
         : inOrder(asked.length, write, (i) => shown ? paint("dim", asked[i]!.prompt) : "")
-      const results = asked.map(({ id, prompt }) => ({
+      const results = asked.map(({ id, name, prompt }) => ({
         prompt,
         ...(id === undefined ? {} : { id: `${id}` }),
+        ...(name === undefined ? {} : { name }),
         text: "",
         tokens: [] as Array<number>,
         ...(options.logProbs ? { logProbs: [] as Array<number> } : {}),

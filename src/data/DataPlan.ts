@@ -8,8 +8,9 @@ import type { SamplePlan, WholePlan } from "./DataConfig.ts"
 import { DataError } from "../Errors.ts"
 import { goldfishTargets } from "./Goldfish.ts"
 import { sourceHash } from "./Identity.ts"
+import { LISTED, type NamedId, type NamedIds } from "./Names.ts"
 import type { Part } from "./Mixture.ts"
-import { batchOf, packedBatch, type Row } from "./Packing.ts"
+import { batchOf, packedBatch, type Row, sequenceName } from "./Packing.ts"
 import { cut, join, type Pieces, type TokenDocuments } from "./Pieces.ts"
 import { schedule } from "./Schedule.ts"
 import { cutting, sample, SAMPLE, type Selection, timesIn, whole } from "./Selection.ts"
@@ -69,7 +70,7 @@ export interface DataReport {
   /** Repeated groups: sequences, and exposures of each in an epoch of this arm. */
   readonly groups: ReadonlyArray<{ readonly sequences: number; readonly exposures: number }>
   readonly canaries: number
-  /** The sources of an epoch, the largest first, 64 at most. */
+  /** The sources of an epoch, the largest first. */
   readonly sources: ReadonlyArray<SourceReport>
 }
 
@@ -362,7 +363,31 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       name: corpus.sources[i],
       scoredTokens: tokens,
       share: tokens / scoredTokens
-    })).filter((source) => source.scoredTokens > 0).sort((a, b) => b.scoredTokens - a.scoredTokens).slice(0, 64)
+    })).filter((source) => source.scoredTokens > 0).sort((a, b) => b.scoredTokens - a.scoredTokens)
+  }
+  /** The ids that an epoch holds. Undefined where they are too many and stand for no source, whose names are few. */
+  const names = (): NamedIds | undefined => {
+    if (identity !== "source" && report.distinctIds > LISTED) return undefined
+    const found = new Map<bigint, { -readonly [key in keyof NamedId]: NamedId[key] }>()
+    const counted = new Uint8Array(corpus.documents)
+    exposures.forEach((piece, exposure) => {
+      const document = pieces.document[piece]
+      const id = idOf(piece)
+      let one = found.get(id)
+      if (one === undefined) {
+        // a canary's own id stands for it alone
+        const source = corpus.sources[corpus.source(document)]
+        const name = identity === "row"
+          ? sequenceName({ document: corpus.name(document), offset: pieces.offset[piece] })
+          : identity === "source" && id === sourceHash(source) ? source : corpus.name(document)
+        found.set(id, one = { id, name, documents: 0, tokens: 0 })
+      }
+      if (identity === "row") one.documents = 1
+      else if (counted[document] === 0) one.documents++
+      counted[document] = 1
+      one.tokens += counts(exposure, 0) ? scored(piece) : 0
+    })
+    return { identity, ids: [...found.values()] }
   }
   return {
     split: {
@@ -380,6 +405,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     batchesPerEpoch: epochs.batchesPerEpoch,
     maxSegments: batchSize * epochs.widest,
     batchAt,
+    names,
     report
   }
 }

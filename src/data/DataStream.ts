@@ -23,6 +23,7 @@ import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
 import { assemble, type Cursor, type DataReport, type Loaded, type Plan, type RepeatedGroup } from "./DataPlan.ts"
 import { DataError } from "../Errors.ts"
 import type { Part } from "./Mixture.ts"
+import type { NamedIds } from "./Names.ts"
 import { batchOf, type Row } from "./Packing.ts"
 import { join, type TokenDocuments } from "./Pieces.ts"
 import type { Split } from "./Selection.ts"
@@ -39,7 +40,7 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
   const at = loaded.path === undefined ? {} : { path: loaded.path }
   const assembled = yield* attempt(() => assemble(loaded, plan))
   if (typeof assembled === "string") return yield* new DataError({ ...at, detail: assembled })
-  const { batchAt, batchesPerEpoch, groups, maxSegments, repeatedIds, report, split } = assembled
+  const { batchAt, batchesPerEpoch, groups, maxSegments, names, repeatedIds, report, split } = assembled
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
       ...at,
@@ -90,6 +91,7 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
           "whole documents are repeated"
       })
     }),
+    names: yield* Effect.cached(attempt(names)),
     report
   })
 })
@@ -359,6 +361,11 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
    * with a `DataError` where a sequence that is not repeated has one of them, too.
    */
   readonly repeatedIds: Effect.Effect<ReadonlySet<bigint>, DataError>
+  /**
+   * The ids of an epoch and what each is called, which checkpoints keep. Undefined where they are more than 65,536 and
+   * stand for no source. Found when first asked for, with one look at every sequence.
+   */
+  readonly names: Effect.Effect<NamedIds | undefined, DataError>
   readonly report: DataReport
 }>() {
   /**

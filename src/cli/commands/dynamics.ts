@@ -20,7 +20,7 @@ export const dynamics = Command.make("dynamics", {
   ),
   ids: Options.text("ids").pipe(
     Options.withPseudoName("ids"),
-    Options.withDescription("With --from: only the sequences of these ids, e.g. 1,2,3"),
+    Options.withDescription("With --from: only the sequences of these ids, numbers or names, e.g. 1,2"),
     Options.optional
   ),
   watch: Options.boolean("watch").pipe(Options.withDescription("Draw the curves in the terminal while the run goes on")),

@@ -22,9 +22,12 @@ export const exporting = Command.make("export", {
     Options.withDescription("Sinks it keeps: none, those of --ids, or all at their expected value")
   ),
   ids: Options.text("ids").pipe(
-    Options.withPseudoName("numbers"),
-    Options.withDescription("Ids whose sinks are kept, e.g. 1,2"),
+    Options.withPseudoName("ids"),
+    Options.withDescription("Numbers or names of those whose sinks are kept, e.g. 7 or Psalms"),
     Options.optional
+  ),
+  union: Options.boolean("union").pipe(
+    Options.withDescription("Keep the sinks of several --ids at once, as training never did")
   ),
   dtype: Options.choice("dtype", ["f32", "f16", "q8_0"]).pipe(
     Options.withDefault("f32"),

@@ -33,8 +33,8 @@ export const generate = Command.make("generate", {
   ),
   seed: Options.integer("seed").pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
   id: Options.text("id").pipe(
-    Options.withPseudoName("number"),
-    Options.withDescription("The id whose sinks are on, for prompts without one"),
+    Options.withPseudoName("id"),
+    Options.withDescription("Number or name of what has its sinks on, for prompts without one"),
     Options.optional
   ),
   source: Options.text("source").pipe(
