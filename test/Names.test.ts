@@ -59,7 +59,8 @@ describe("names of ids", () => {
         expect(yield* said(wide)).toContain("from 0 to 2^64 - 1")
       }
       // nothing is known of a model without names, but 64 bits are 64 bits
-      expect(yield* resolveId("Nowhere", undefined)).toEqual({ id: sourceHash("Nowhere") })
+      expect(yield* resolveId("Nowhere", undefined, "name")).toEqual({ id: sourceHash("Nowhere") })
+      expect((yield* Effect.flip(resolveId("3.5", undefined))).message).toContain("an id is a whole number")
       expect((yield* Effect.flip(resolveId("18446744073709551617", undefined))).message).toContain("from 0 to 2^64 - 1")
     }))
 

@@ -153,7 +153,8 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   }
   const cases: ReadonlyArray<readonly [tag: string, message: RegExp, over: Partial<GenerateCommand>]> = [
     ["Usage", /^give a text to continue/, { prompt: [] }],
-    ["Usage", /^--id takes a whole number of 64 bits.*got seven/, { id: Option.some("seven") }],
+    ["DataError", /an id is a whole number, such as 7 or 0xff, got "seven"/, { id: Option.some("seven") }],
+    ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, { id: Option.some("18446744073709551617") }],
     ["Usage", /^own sinks are those of an id/, { sinks: Option.some("own" as const) }],
     ["Usage", /^--id and --source name an id each/, { id: Option.some("1"), source: Option.some("web") }],
     ["DataError", /^topP must be above 0 and at most 1, got 1.5/, { topP: 1.5 }],

@@ -187,7 +187,7 @@ export type Asked = bigint | string
 
 /**
  * The id that a number (`7`, `0xff`) or a name means, with its name where the model's ids have names. Without `names`,
- * as of models of before there were any, a name is taken for that of a source, and nothing can be refused.
+ * as of models of before there were any, any number is taken, and with `as` "name" the name of a source; no other name.
  *
  * Fails with a DataError for a name or a number that the model was not trained with, which says what is nearest to it,
  * and for a number from 2^64 on.
@@ -204,7 +204,15 @@ export const resolveId = (
     if (number === undefined && as === "either" && /^[-+]?(\d+|0x[0-9a-f]+)$/i.test(`${asked}`.trim())) {
       return yield* outOfRange(`${asked}`)
     }
-    if (names === undefined) return { id: number ?? sourceHash(`${asked}`) }
+    if (names === undefined) {
+      if (number !== undefined) return { id: number }
+      const id = sourceHash(`${asked}`)
+      if (as === "name") return { id }
+      return yield* new DataError({
+        detail: `the checkpoint does not say what its ids are called, so an id is a whole number, such as 7 or 0xff, got ` +
+          `${JSON.stringify(asked)}. As the name of a source it would be 0x${id.toString(16).padStart(16, "0")}`
+      })
+    }
     if (number !== undefined) {
       const found = yield* names.get(number)
       if (found !== undefined) return { id: number, name: found.name }
