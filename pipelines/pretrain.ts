@@ -375,8 +375,15 @@ const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, secon
     }),
     curves: all.flatMap((result) => result.curves),
     seconds,
-    tokensPerSecond: all.reduce((n, r) => n + r.tokens, 0) / Math.max(1e-9, all.reduce((n, r) => n + r.seconds, 0))
+    tokensPerSecond: throughput(all)
   }
+}
+
+/** Tokens a second of trainings; 0 where nothing tells how long they took. */
+const throughput = (all: ReadonlyArray<ArmResult>): number => {
+  const timed = all.filter(({ seconds }) => seconds > 0)
+  const total = timed.reduce((sum, { seconds }) => sum + seconds, 0)
+  return total > 0 ? timed.reduce((sum, { tokens }) => sum + tokens, 0) / total : 0
 }
 
 /** Field by field, the mean of equal records of numbers. */
@@ -399,7 +406,6 @@ export const run = (
   Effect.gen(function*() {
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })
-    const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const began = performance.now()
     const names = yield* armNames(config)
@@ -460,7 +466,7 @@ export const run = (
               const data = yield* DataStream
               const plan = armsOf(config, names, initial?.config.vocabSize ?? data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
               const metrics = metricsOf.get(key) ??
-                (folder === undefined ? eventsInMemory() : eventFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
+                (folder === undefined ? eventsInMemory() : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
               metricsOf.set(key, metrics)
               return yield* trainArm(plan, config, seed, metrics, (event) =>
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
@@ -494,7 +500,7 @@ export const run = (
       gaps: meanOf(perSeed.map((s) => s.gaps)),
       extraction: meanOf(perSeed.map((s) => s.extraction)),
       seconds: (performance.now() - began) / 1000,
-      tokensPerSecond: first.reduce((n, r) => n + r.tokens, 0) / Math.max(1e-9, first.reduce((n, r) => n + r.seconds, 0)),
+      tokensPerSecond: throughput(first),
       adapter: first[0]!.adapter,
       seeds,
       arms: [...new Map(first.map((r) => [r.arm.name, r.arm])).values()],

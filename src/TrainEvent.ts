@@ -14,7 +14,9 @@ export class Started extends Schema.TaggedClass<Started>()("Started", {
   /** Parameters that one token is multiplied with. */
   activeParameters: Schema.Number,
   tokensPerStep: Schema.Number,
-  adapter: Schema.String
+  adapter: Schema.String,
+  /** The checkpoint that a resumed run goes on from. */
+  from: Schema.optional(Schema.String)
 }) {}
 
 /** A window of steps has run; its losses were read back while later steps were running. */
@@ -28,7 +30,13 @@ export class Stepped extends Schema.TaggedClass<Stepped>()("Stepped", {
   learningRate: Schema.Number,
   /** Tokens trained on since the run's first step. */
   tokens: Schema.Number,
-  tokensPerSecond: Schema.Number
+  /** Of this process. */
+  tokensPerSecond: Schema.Number,
+  /**
+   * Time spent training until then, without evaluation and saving: of this process; in metrics.jsonl, of all that took
+   * part in what the run kept. Files of earlier versions lack it.
+   */
+  seconds: Schema.optional(Schema.Number)
 }) {}
 
 /** Mean losses in nats a token, by split and sink mode: `repeated.own`, `repeated.off`, `heldOut.off`. */
@@ -41,7 +49,7 @@ export class Saved extends Schema.TaggedClass<Saved>()("Saved", { step: Schema.N
 
 export class Finished extends Schema.TaggedClass<Finished>()("Finished", {
   step: Schema.Number,
-  /** Time spent training in this process, without evaluation and saving. */
+  /** Time spent training, without evaluation and saving: of this process; in metrics.jsonl, of the run. */
   seconds: Schema.Number,
   tokensPerSecond: Schema.Number
 }) {}

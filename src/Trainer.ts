@@ -15,7 +15,7 @@ import * as Stream from "effect/Stream"
 import { type Batch, IGNORE } from "./Batch.ts"
 import { Checkpoints } from "./checkpoints/Checkpoints.ts"
 import { type Cursor, DataStream, type Row, batchOf } from "./data/DataStream.ts"
-import { CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
+import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
@@ -113,6 +113,8 @@ export interface TrainerService {
   ) => Effect.Effect<SplitScore, TrainError>
   /** Train from where the run stands to its end. Losses come a window late, so that the loop never waits for them. */
   readonly run: Stream.Stream<TrainEvent, TrainError>
+  /** Events of the last `run` that came when it had been interrupted: nobody took them from the stream. */
+  readonly untold: Effect.Effect<ReadonlyArray<TrainEvent>>
   /** Save now; returns where. */
   readonly save: Effect.Effect<string, TrainError>
 }
@@ -128,7 +130,9 @@ const trainerState = Schema.Struct({
   steps: Schema.Number,
   config: Schema.Unknown,
   /** Of mixed precision: the scale, and the steps since it changed. */
-  lossScale: Schema.optional(Schema.Array(Schema.Number))
+  lossScale: Schema.optional(Schema.Array(Schema.Number)),
+  /** It was interrupted before the evaluation that its step was due for. */
+  unsettled: Schema.optional(Schema.Boolean)
 })
 
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
@@ -220,10 +224,14 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     let validation: { readonly step: number; readonly loss: number } | undefined
     /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
     let best = Infinity
+    /** The last step has been trained, and what is due after it is not done. */
+    let unsettled = false
+    let untold: Array<TrainEvent> = []
 
     const trainStep = (batches: ReadonlyArray<Batch>): void => {
       training.run(batches.flatMap(parts), step)
       step++
+      unsettled = true
     }
 
     const readMoments = Effect.gen(function*() {
@@ -257,6 +265,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
           cursor,
           steps,
           config: { ...encodedConfig, precision: model.precision },
+          ...(unsettled ? { unsettled } : {}),
           ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
         },
         tokenizer: data.tokenizer.toJSON(),
@@ -299,8 +308,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
       }
       yield* model.importTensors(snapshot.model)
-      yield* Effect.try({
-        try: () => {
+      yield* attempt(
+        () => {
           for (const [suffix, key] of [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const) {
             const named = Object.fromEntries(
               Object.entries(snapshot.optimizer)
@@ -312,13 +321,14 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
             }
           }
         },
-        catch: (error) => error as CheckpointError
-      })
+        CheckpointError
+      )
       if (optimizer.scaler !== undefined && state.lossScale !== undefined) {
         device.write(optimizer.scaler, Float32Array.from(state.lossScale))
       }
       step = state.step
       cursor = state.cursor
+      unsettled = state.unsettled ?? false
       lastSaved = { step, path }
       best = existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
     }
@@ -380,13 +390,23 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     }).pipe(Effect.withSpan("evaluate"))
 
     const run: TrainerService["run"] = Stream.unwrapScoped(Effect.gen(function*() {
+      untold = []
+      /** Events of steps after one whose checkpoint is being written: they are told in order, after it. */
+      let held: Array<TrainEvent> = []
+      let pending: Fiber.Fiber<Stepped, TrainError> | undefined
+      /** A checkpoint that is being written while training goes on. */
+      let writing: Fiber.Fiber<Saved, TrainError> | undefined
       yield* Effect.addFinalizer((exit) =>
-        // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
-        (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) && step > 0 && lastSaved?.step !== step
-          ? save.pipe(
-            Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`))
-          )
-          : Effect.void
+        Effect.gen(function*() {
+          // what is in the making is waited for by the scope
+          const outcome = (fiber: Fiber.Fiber<TrainEvent, TrainError> | undefined) =>
+            fiber === undefined ? Effect.succeed([]) : Effect.map(Fiber.poll(fiber), (exit) =>
+              Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
+          untold.push(...yield* outcome(writing), ...held, ...yield* outcome(pending))
+          // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
+          if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || lastSaved?.step === step) return
+          untold.push(yield* Effect.flatten(capture))
+        }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
       )
       const scope = yield* Effect.scope
       const pull = yield* Stream.toPull(Stream.rechunk(data.batches(cursor), 1))
@@ -401,9 +421,9 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         seconds += (now - since) / 1000
         since = now
       }
+      const speed = (last: number) => ((last - first) * tokensPerStep) / Math.max(1e-9, seconds)
       const pause = <A>(effect: Effect.Effect<A, TrainError>) =>
         Effect.tap(effect, () => Effect.sync(() => void (since = performance.now())))
-      let pending: Fiber.Fiber<Stepped, TrainError> | undefined
 
       const closeWindow = Effect.gen(function*() {
         const count = windowSteps
@@ -428,53 +448,89 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
                 gradNorm: history[slot + 1]!,
                 learningRate: history[slot + 2]!,
                 tokens: last * tokensPerStep,
-                tokensPerSecond: ((last - first) * tokensPerStep) / Math.max(1e-9, seconds)
+                tokensPerSecond: speed(last),
+                seconds
               })
             )
           })
         )
         const previous = pending
-        pending = yield* Effect.forkIn(reading, scope)
-        return previous === undefined ? [] : [yield* Fiber.join(previous)]
+        pending = yield* Effect.forkIn(Effect.uninterruptible(reading), scope)
+        if (previous !== undefined) held.push(yield* Fiber.join(previous))
       })
       const drain = Effect.gen(function*() {
-        const events: Array<TrainEvent> = windowSteps > 0 ? [...(yield* closeWindow)] : []
+        if (windowSteps > 0) yield* closeWindow
         if (pending !== undefined) {
-          events.push(yield* Fiber.join(pending))
+          held.push(yield* Fiber.join(pending))
           pending = undefined
         }
-        return events
       })
 
-      /** A checkpoint that is being written while training goes on. */
-      let writing: Fiber.Fiber<Saved, TrainError> | undefined
+      /** What can be told now. */
+      const told = (): Chunk.Chunk<TrainEvent> => {
+        if (writing !== undefined) return Chunk.empty()
+        const events = held
+        held = []
+        return Chunk.fromIterable(events)
+      }
+      /** Waits for the checkpoint that is being written, if any: it comes before what is held. */
       const written = Effect.gen(function*() {
-        if (writing === undefined) return []
-        const fiber = writing
+        if (writing === undefined) return
+        held.unshift(yield* Fiber.join(writing))
         writing = undefined
-        return [yield* Fiber.join(fiber)]
       })
       let saving = false
       const saveDue: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
         saving = false
-        // one at a time, in order
-        const before: ReadonlyArray<TrainEvent> = yield* written
         const write = yield* capture
         // whoever interrupts waits for it
         writing = yield* Effect.forkIn(Effect.uninterruptible(write), scope)
-        if (step < steps) return Chunk.fromIterable(before)
-        const last = yield* written
-        const tokensPerSecond = ((step - first) * tokensPerStep) / Math.max(1e-9, seconds)
-        return Chunk.fromIterable([...before, ...last, new Finished({ step, seconds, tokensPerSecond })])
+        if (step === steps) yield* written
+        return told()
       }).pipe(pause)
+
+      /** All that is due after a step. */
+      const settle = Effect.gen(function*() {
+        const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
+        const done = writing === undefined ? Option.none() : yield* Fiber.poll(writing)
+        if (Option.isSome(done)) yield* written
+        if (step % config.logEvery === 0 && windowSteps > 0) yield* closeWindow
+        if (observer?.due(step) === true) {
+          yield* drain
+          // interrupted halfway, a step would be saved that was never seen whole
+          yield* Effect.uninterruptible(pause(observer.look(step)))
+        }
+        if (due(config.evalEvery)) {
+          yield* drain
+          held.push(yield* pause(evaluateSplits))
+        }
+        const isBest = validation?.step === step && validation.loss < best
+        if (isBest) best = validation!.loss
+        const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step)) &&
+          (config.saveEvery === 0 || step < config.saveEvery)
+        if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
+          yield* drain
+          // one at a time, in order
+          yield* pause(written)
+          saving = true
+        }
+        unsettled = false
+        return told()
+      })
 
       /**
        * One step, and whatever is due after it. Ends the stream after the last. A save has a turn of its own: what came
        * before it has been taken by then, so that of a process killed while it saves no saved step is left untold.
        */
+      let finished = false
       const next: Effect.Effect<Chunk.Chunk<TrainEvent>, Option.Option<TrainError>> = Effect.gen(function*() {
         if (saving) return yield* Effect.mapError(saveDue, Option.some)
-        if (step >= steps) return yield* Effect.fail(Option.none())
+        if (step >= steps) {
+          if (finished) return yield* Effect.fail(Option.none())
+          // of a run that was killed after its last save, too
+          finished = true
+          return Chunk.of(new Finished({ step, seconds, tokensPerSecond: speed(step) }))
+        }
         const batches: Array<Batch> = []
         let after = cursor
         for (let i = 0; i < accumulation; i++) {
@@ -482,41 +538,18 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
           batches.push(item!.batch)
           after = item!.cursor
         }
-        yield* Effect.try({
-          try: () => {
+        yield* Effect.mapError(
+          attempt(() => {
             trainStep(batches)
             cursor = after
-          },
-          catch: (error) => Option.some(error as TrainError)
-        })
+          }),
+          Option.some
+        )
         windowSteps++
-        const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
-        const events: Array<TrainEvent> = []
-        const work = Effect.gen(function*() {
-          const done = writing === undefined ? Option.none() : yield* Fiber.poll(writing)
-          if (Option.isSome(done)) events.push(...(yield* written))
-          if (step % config.logEvery === 0) events.push(...(yield* closeWindow))
-          if (observer?.due(step) === true) {
-            events.push(...(yield* drain))
-            // interrupted halfway, a step would be saved that was never seen whole
-            yield* Effect.uninterruptible(pause(observer.look(step)))
-          }
-          if (due(config.evalEvery)) {
-            events.push(...(yield* drain), yield* pause(evaluateSplits))
-          }
-          const isBest = validation?.step === step && validation.loss < best
-          if (isBest) best = validation!.loss
-          const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step)) &&
-            (config.saveEvery === 0 || step < config.saveEvery)
-          if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
-            events.push(...(yield* drain))
-            saving = true
-          }
-        })
-        yield* Effect.mapError(work, Option.some)
+        const events = yield* Effect.mapError(settle, Option.some)
         // the device works on its own thread, but interruption and progress need a turn of this one
         yield* Effect.yieldNow()
-        return Chunk.fromIterable(events)
+        return events
       })
 
       const started = new Started({
@@ -525,9 +558,11 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         parameters: model.config.numParameters,
         activeParameters: model.config.numActiveParameters,
         tokensPerStep,
-        adapter: device.name
+        adapter: device.name,
+        ...(step > 0 && lastSaved?.step === step ? { from: lastSaved.path } : {})
       })
       const begin: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
+        if (unsettled && step > 0) return yield* settle
         if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
         return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
       }).pipe(pause)
@@ -537,7 +572,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       return Stream.concat(beginning, Stream.repeatEffectChunkOption(untilLost)) as Stream.Stream<TrainEvent, TrainError>
     }))
 
-    return { config, steps, step: Effect.sync(() => step), evaluate, run, save }
+    return { config, steps, step: Effect.sync(() => step), evaluate, run, untold: Effect.sync(() => untold), save }
   })
 
 /** Leaves that differ between two JSON values, `name wanted, was`. */

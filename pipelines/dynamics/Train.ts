@@ -82,7 +82,6 @@ export const trainProbed = <A, R>(
   Effect.gen(function*() {
     const { config } = plan
     const { folder, log } = kept
-    const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const modelConfig = modelOf(config.model, world.data.tokenizer.vocabSize, arm)
     const checkpoints = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
@@ -103,7 +102,7 @@ export const trainProbed = <A, R>(
       const trainer = yield* Trainer
       const events = folder === undefined
         ? eventsInMemory()
-        : eventFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
+        : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
       return yield* trainToEnd(trainer, data.batchSize * data.seqLen, events, onEvent)
     }).pipe(
       Effect.provide(Trainer.layer(trainingOf(config.training, arm), probes).pipe(Layer.provide(services)))

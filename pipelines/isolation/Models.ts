@@ -108,12 +108,11 @@ export const trainOnce = (
       const trainer = yield* Trainer
       const data = yield* DataStream
       const device = yield* Device
-      const fs = yield* FileSystem.FileSystem
       const path = yield* Path.Path
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
       const log = folder === undefined
         ? eventsInMemory()
-        : eventFile(fs, path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
+        : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
       const { curves, seconds } = yield* trainToEnd(trainer, tokensPerStep, log, onEvent)
       return {
         name: named.name,

@@ -243,7 +243,7 @@ const costsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<ArmCost> =>
     ...first,
     seconds: estimate(all.map((one) => one?.seconds)),
     // a sweep takes time for more than what it trains on
-    tokensPerSecond: estimate(all.map((one) => (one?.kind === "trained" ? one.tokens / one.seconds : undefined)))
+    tokensPerSecond: estimate(all.map((one) => (one?.kind === "trained" && one.seconds > 0 ? one.tokens / one.seconds : undefined)))
   }))
 
 /** The parts of the report that seeds make. */
