@@ -2,7 +2,8 @@ import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
-import { createServer, type IncomingHttpHeaders } from "node:http"
+import { Buffer } from "node:buffer"
+import { createServer, type IncomingHttpHeaders, request, type RequestOptions, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { describe, expect } from "vitest"
 import * as Otlp from "../src/runs/Otlp.ts"
@@ -52,9 +53,33 @@ describe("Prometheus", () => {
       expect(second.message).toMatch(new RegExp(`no metrics on "${port}": .*EADDRINUSE`))
     }))
 
+  it.scoped("answers on this machine to whoever names this machine, of either family", () =>
+    Effect.gen(function*() {
+      const port = yield* Prometheus.serve("0")
+      const ask = (options: RequestOptions) =>
+        Effect.promise(() =>
+          new Promise<number>((resolve) =>
+            request({ host: "127.0.0.1", port, path: "/metrics", ...options }, (response) => {
+              response.resume()
+              resolve(response.statusCode!)
+            }).end())
+        )
+      for (const host of ["localhost", `localhost:${port}`, "127.0.0.1:1", "[::1]:9464"]) {
+        expect([host, yield* ask({ headers: { host } })]).toEqual([host, 200])
+      }
+      for (const host of ["evil.example", `evil.example:${port}`, "127.0.0.1.evil.example", "localhost.evil"]) {
+        expect([host, yield* ask({ headers: { host } })]).toEqual([host, 403])
+      }
+      expect(yield* ask({ method: "POST" })).toBe(405)
+      const six = yield* Effect.either(Prometheus.serve("[::1]:0"))
+      if (six._tag === "Right") {
+        expect((yield* Effect.promise(() => fetch(`http://[::1]:${six.right}/metrics`))).status).toBe(200)
+      } else expect(six.left.message).toMatch(/EADDRNOTAVAIL|EAFNOSUPPORT/)
+    }))
+
   it.effect("needs a port", () =>
     Effect.gen(function*() {
-      for (const wrong of ["", "x", "99999", "localhost"]) {
+      for (const wrong of ["", "x", "99999", "localhost", "::1:9464", "[x]:1", "[::1]", "a:b:1"]) {
         expect(yield* Effect.flip(Effect.scoped(Prometheus.serve(wrong)))).toMatchObject({ _tag: "DataError" })
       }
     }))
@@ -144,14 +169,99 @@ describe("OTLP", () => {
   it.scopedLive("tells once of a collector that refuses or is gone, and goes on", () =>
     Effect.gen(function*() {
       const { endpoint } = yield* collector(503)
-      for (const [where, reason] of [[endpoint, "it answered 503"], ["http://127.0.0.1:1", "fetch failed"]] as const) {
+      for (const [where, reason] of [[endpoint, "it answered 503"], ["http://127.0.0.1:1", "connect ECONNREFUSED"]] as const) {
         const logged: Array<string> = []
         const logger = Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => void logged.push(String(message))))
         const done = yield* Effect.as(work, "done").pipe(
           Effect.provide(Layer.provideMerge(Otlp.layer({ endpoint: where, env: {} }), logger))
         )
         expect(done).toBe("done")
-        expect(logged).toEqual([expect.stringContaining(`takes no telemetry: ${reason}. Training goes on without`)])
+        expect(logged).toEqual([
+          expect.stringContaining(`takes no telemetry: ${reason}`),
+          expect.stringMatching(/^3 spans did not get to /)
+        ])
+        expect(logged[0]).toMatch(/Training goes on without$/)
       }
+    }))
+
+  const logging = (logged: Array<string>) =>
+    Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => void logged.push(String(message))))
+
+  it.scopedLive("waits for no collector that never answers, answers without an end, or sends elsewhere", () =>
+    Effect.gen(function*() {
+      const elsewhere = yield* collector(200)
+      let bytes = 0
+      const answers: Record<string, (response: ServerResponse) => void> = {
+        silent: () => {},
+        endless: (response) => {
+          response.writeHead(200)
+          const more = (): void => {
+            while (!response.destroyed && response.write(Buffer.alloc(65536))) bytes += 65536
+            response.once("drain", more)
+          }
+          more()
+        },
+        elsewhere: (response) => void response.writeHead(307, { location: `${elsewhere.endpoint}v1/metrics` }).end()
+      }
+      const server = createServer((request, response) => {
+        response.on("error", () => {})
+        answers[request.url!.split("/")[1]!]!(response)
+      })
+      yield* Effect.acquireRelease(
+        Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))),
+        () => Effect.sync(() => (server.close(), server.closeAllConnections()))
+      )
+      const root = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+      for (const [name, problem] of [
+        ["silent", "it did not answer within 0.2 s"],
+        ["endless", undefined],
+        ["elsewhere", "it answered 307, and redirects are not followed"]
+      ] as const) {
+        const logged: Array<string> = []
+        const began = performance.now()
+        yield* Effect.uninterruptible(work.pipe(
+          Effect.provide(Otlp.layer({ endpoint: `${root}/${name}`, env: { OTEL_EXPORTER_OTLP_HEADERS: "x-api-key=secret" }, lastPatience: 200 })),
+          Effect.provide(logging(logged))
+        ))
+        expect(performance.now() - began).toBeLessThan(2000)
+        if (problem === undefined) expect(logged).toEqual([])
+        else {
+          expect(logged[0]).toContain(problem)
+          expect(logged[1]).toMatch(/^3 spans did not get to /)
+          expect(logged.join()).not.toContain("secret")
+        }
+      }
+      expect(elsewhere.requests).toEqual([])
+      expect(bytes).toBeLessThan(50e6)
+    }))
+
+  it.scopedLive("keeps no more spans than it may, and counts the others once", () =>
+    Effect.gen(function*() {
+      const logged: Array<string> = []
+      yield* Effect.void.pipe(Effect.withSpan("x"), Effect.repeatN(4999)).pipe(
+        Effect.provide(Otlp.layer({ endpoint: "http://127.0.0.1:1", env: {} })),
+        Effect.provide(logging(logged))
+      )
+      // those that did not fit, and the batch that was refused
+      expect(logged.at(-1)).toMatch(/^1416 spans did not get to /)
+      expect(logged).toHaveLength(2)
+    }))
+
+  it.effect("takes addresses of the web, and shows no password", () =>
+    Effect.gen(function*() {
+      for (const wrong of ["not a url", "localhost:4318", "ftp://x", "file:///etc/passwd", "http://"]) {
+        const error = yield* Effect.flip(Effect.scoped(Otlp.make({ endpoint: wrong, env: {} })))
+        expect(error.message).toContain("is no address of a collector")
+      }
+      const error = yield* Effect.flip(Effect.scoped(Otlp.make({ endpoint: "ftp://me:secret@x", env: {} })))
+      expect(error.message).not.toContain("secret")
+      expect(Otlp.addressOf("http://me:secret@x:1/a/").shown).toBe("http://x:1/a")
+    }))
+
+  it.scopedLive("sends the user and password of an address as authorization", () =>
+    Effect.gen(function*() {
+      const { endpoint, requests } = yield* collector(200)
+      yield* work.pipe(Effect.provide(Otlp.layer({ endpoint: endpoint.replace("//", "//me:a%20b@"), env: {} })))
+      expect(requests[0]!.headers.authorization).toBe(`Basic ${Buffer.from("me:a b").toString("base64")}`)
     }))
 })

@@ -25,7 +25,9 @@ export const watch = (options: WatchOptions) =>
       telling.push(`metrics for Prometheus: port ${yield* serve(options.metricsPort.value)}, /metrics`)
     }
     if (endpoint === "") return { onEvent: record, layer: Layer.empty, telling }
-    const { layer } = yield* Effect.promise(() => import("../runs/Otlp.ts"))
-    telling.push(`traces and metrics by OTLP: ${endpoint}`)
-    return { onEvent: record, layer: layer({ endpoint, attributes: { "service.version": Edge.version } }), telling }
+    const Otlp = yield* Effect.promise(() => import("../runs/Otlp.ts"))
+    // of this scope, not of the layer's: what is left is sent when the report has been printed
+    const tracer = yield* Otlp.make({ endpoint, attributes: { "service.version": Edge.version } })
+    telling.push(`traces and metrics by OTLP: ${Otlp.addressOf(endpoint).shown}`)
+    return { onEvent: record, layer: Layer.setTracer(tracer), telling }
   })
