@@ -1,7 +1,7 @@
 import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { appendFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect } from "vitest"
@@ -166,6 +166,24 @@ describe("event files for TensorBoard", () => {
         [[0, undefined], [21, 1], [30, undefined]],
         [[0, undefined], [41, 1], [50, undefined]]
       ])
+    }))
+
+  it.effect("hold every step once after a resume, for readers that purge nothing, and no half record", () =>
+    Effect.gen(function*() {
+      const folder = mkdtempSync(join(root, "run-"))
+      const clock = () => 1_700_000_000
+      const first = TensorBoard.writer(folder, clock)
+      yield* Effect.forEach([started(0), stepped(100, 1), stepped(200, 1), stepped(210, 1), stepped(310, 1)], first.write)
+      const [name] = readdirSync(folder)
+      appendFileSync(join(folder, name!), Uint8Array.of(40, 0, 0))
+      writeFileSync(join(folder, "events.out.tfevents.1500000000.elsewhere.1"), "none of ours")
+      const second = TensorBoard.writer(folder, clock)
+      yield* Effect.forEach([started(200), stepped(210, 1), stepped(310, 1), stepped(400, 1)], second.write)
+      const steps = readdirSync(folder).filter((name) => !name.includes("elsewhere")).sort()
+        .flatMap((name) => read(join(folder, name)))
+        .flatMap(({ step, values }) => values === undefined ? [] : [step])
+      expect(steps).toEqual([100, 200, 210, 310, 400])
+      expect(readFileSync(join(folder, "events.out.tfevents.1500000000.elsewhere.1"), "utf8")).toBe("none of ours")
     }))
 
   it.effect("that cannot be written are told of once, and end nothing", () =>

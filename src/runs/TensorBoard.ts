@@ -101,6 +101,52 @@ const nameIn = (folder: string, seconds: number): string => {
   return `events.out.tfevents.${String(number).padStart(10, "0")}.${hostname()}.${process.pid}`
 }
 
+/** Where the records of a file end that are whole and of steps up to one; in a file steps only rise. */
+const endOf = (file: string, step: number): number => {
+  const handle = fs.openSync(file, "r")
+  try {
+    const head = Buffer.alloc(12)
+    for (let at = 0;;) {
+      if (fs.readSync(handle, head, 0, 12, at) < 12) return at
+      const length = Number(head.readBigUInt64LE(0))
+      if (length > longest || masked(head.subarray(0, 8)) !== head.readUInt32LE(8)) return at
+      const rest = Buffer.alloc(length + 4)
+      if (fs.readSync(handle, rest, 0, length + 4, at + 12) < length + 4 || stepIn(rest) > step) return at
+      at += 16 + length
+    }
+  } finally {
+    fs.closeSync(handle)
+  }
+}
+
+/** No record of ours is longer, bytes. */
+const longest = 1 << 20
+
+/** The step of an event: after its time, or not there, for 0. */
+const stepIn = (record: Uint8Array): number => {
+  if (record[9] !== tag(2, VARINT)) return 0
+  let step = 0
+  for (let i = 10, scale = 1; i < record.length; i++, scale *= 128) {
+    step += (record[i]! & 127) * scale
+    if (record[i]! < 128) break
+  }
+  return step
+}
+
+/**
+ * Cuts off what earlier files say of later steps, which run again, and half a record that a killed process left: not every
+ * reader heeds that a later file purges them.
+ */
+const rewind = (folder: string, step: number): void => {
+  for (const name of fs.readdirSync(folder)) {
+    const file = join(folder, name)
+    if (!pattern.test(name) || !fs.lstatSync(file).isFile()) continue
+    const end = endOf(file, step)
+    // of one that is none of ours nothing is cut
+    if (end > 0 && end < fs.statSync(file).size) fs.truncateSync(file, end)
+  }
+}
+
 export interface Writer {
   /** Write what an event says. `Started` begins a new file; of a run that was resumed, what it runs again is purged. */
   readonly write: (event: TrainEvent) => Effect.Effect<void>
@@ -117,6 +163,7 @@ export const writer = (folder: string, now: () => number = () => Date.now() / 10
   const put = (event: TrainEvent): void => {
     const seconds = now()
     if (event._tag === "Started") {
+      rewind(folder, event.step)
       file = join(folder, nameIn(folder, seconds))
       fs.writeFileSync(file, Buffer.concat([version(seconds), restart(seconds, event.step + 1)]), { flag: "wx" })
     }
