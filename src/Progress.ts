@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { block, type Environment, hasColor, isInteractive, type Output, truncate } from "./Terminal.ts"
+import { block, type Environment, hasColor, isInteractive, type Output, printable, truncate } from "./Terminal.ts"
 import { format, type Stepped, type TrainEvent } from "./TrainEvent.ts"
 import * as WatchView from "./WatchView.ts"
 
@@ -112,7 +112,7 @@ const make = (options: ProgressOptions) => {
   const print = (line: string) => {
     bar = ""
     bottom.draw([])
-    output.write(`${line}\n`)
+    output.write(`${printable(line)}\n`)
     if (picture.length > 0) draw()
   }
   const tell = (run: WatchView.Run) => {

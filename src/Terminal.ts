@@ -126,7 +126,8 @@ export const block = (output: Output): Block => {
     return up < 0 ? "" : `\r\u001b[K${"\u001b[A\u001b[K".repeat(up)}`
   }
   return {
-    draw: (lines) => {
+    draw: (given) => {
+      const lines = given.map(printable)
       // what did not change stays, or it would flicker
       let from = 0
       const same = size === sizeNow()

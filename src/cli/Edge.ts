@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import process from "node:process"
-import { hasColor, painter, stripAnsi } from "../Terminal.ts"
+import { hasColor, painter, printable, stripAnsi, withoutCredentials } from "../Terminal.ts"
 import { tidy } from "./help.ts"
 
 /** The command was not used as it should be: exit code 2. */
@@ -47,13 +47,15 @@ export const runtime = Effect.promise((): Promise<typeof import("../node.ts")> =
   "Deno" in globalThis ? import("../deno.ts") : import("../node.ts"))
 
 /** Data on stdout. */
-export const print = (text: string): Effect.Effect<void> => Effect.sync(() => void process.stdout.write(`${text}\n`))
+export const print = (text: string): Effect.Effect<void> =>
+  Effect.sync(() => void process.stdout.write(`${printable(text)}\n`))
 
 /** The adapter asked for on the command line, if any was. */
 export const adapterOptions = (name: Option.Option<string>): { readonly adapter?: string } =>
   Option.isSome(name) ? { adapter: name.value } : {}
 
-const complain = (text: string) => Effect.sync(() => void process.stderr.write(`${text}\n`))
+/** A line on stderr, be it in the words of a file or a server: no password of a URL, no escapes but our own. */
+export const complain = (text: string): void => void process.stderr.write(`${withoutCredentials(printable(text))}\n`)
 
 /** One line of a log, for people. */
 export const logLine = (options: Logger.Logger.Options<unknown>): string => {
@@ -62,7 +64,7 @@ export const logLine = (options: Logger.Logger.Options<unknown>): string => {
 }
 
 /** Logs go to stderr; the default ones go to stdout. */
-export const logger = Logger.make((options) => void process.stderr.write(`${logLine(options)}\n`))
+export const logger = Logger.make((options) => complain(logLine(options)))
 
 const isUsage = (error: unknown): boolean =>
   ValidationError.isValidationError(error) || (error as Partial<Usage> | undefined)?._tag === "Usage"
@@ -99,7 +101,7 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
     Effect.tapErrorCause((cause) => {
       const message = messageOf(cause)
       const paint = painter(hasColor(process.stderr, process.env))
-      return message === undefined ? Effect.void : complain(`${paint("red", "error:")} ${message}`)
+      return message === undefined ? Effect.void : Effect.sync(() => complain(`${paint("red", "error:")} ${message}`))
     }),
     Effect.provide(Logger.replace(Logger.defaultLogger, logger))
   )

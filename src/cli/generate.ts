@@ -178,7 +178,7 @@ export const runGenerate = (options: GenerateCommand) =>
     }))
     const runtime = yield* Edge.runtime
     const say = (line: string) =>
-      options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(`${line}\n`))
+      options.quiet ? Effect.void : Effect.sync(() => Edge.complain(line))
 
     yield* Effect.gen(function*() {
       const device = yield* Device

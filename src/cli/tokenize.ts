@@ -8,7 +8,7 @@ import type { Identity } from "../data/Identity.ts"
 import { formatIdentityReport, identityReport } from "../data/IdentityReport.ts"
 import { clock } from "../Progress.ts"
 import * as RunLock from "../runs/RunLock.ts"
-import { count, isInteractive, truncate } from "../Terminal.ts"
+import { count, isInteractive, printable, truncate } from "../Terminal.ts"
 import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../data/Tokenize.ts"
 import * as Tokenizer from "../data/Tokenizer.ts"
 import * as TokenShards from "../data/TokenShards.ts"
@@ -103,7 +103,7 @@ const progress = (quiet: boolean) => {
   }
   const stay = (line: string) => {
     clear()
-    output.write(`${line}\n`)
+    output.write(`${printable(line)}\n`)
   }
   const pass = (line: string) => {
     const now = performance.now()
@@ -111,7 +111,7 @@ const progress = (quiet: boolean) => {
     shown = now
     if (!interactive) return stay(line)
     clear()
-    output.write(truncate(line, (output.columns || 80) - 1))
+    output.write(truncate(printable(line), (output.columns || 80) - 1))
     drawn = true
   }
   const training = (entries: number, vocabSize: number) => {
