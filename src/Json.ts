@@ -2,7 +2,7 @@
 import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { decodeWith } from "./Config.ts"
-import { shown } from "./Names.ts"
+import { shown } from "./Paths.ts"
 
 /** JSON whose shape is not known yet. */
 export type Json = Readonly<Record<string, unknown>>
