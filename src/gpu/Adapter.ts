@@ -7,6 +7,8 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import process from "node:process"
 import { setTimeout } from "node:timers"
+import * as v8 from "node:v8"
+import * as vm from "node:vm"
 import { isMainThread } from "node:worker_threads"
 import { DeviceError } from "../Errors.ts"
 import { polled } from "./Poll.ts"
@@ -340,6 +342,20 @@ export const noAdapter = (mode: string, tried: ReadonlyArray<Attempt>): DeviceEr
 // Everything open, so that the garbage collector cannot take a GPU whose device still works.
 const held = new Set<GPU>()
 
+/** GPUs closed, after which the garbage collector is called: a driver's threads end only when it has run. */
+const COLLECT_EVERY = 8
+let closed = 0
+
+/** A closed device holds threads and memory of its driver, but hardly any of the heap by which V8 decides to collect. */
+const collect = (): void => {
+  try {
+    v8.setFlagsFromString("--expose-gc")
+    vm.runInNewContext("gc")()
+  } catch {
+    // a runtime without it collects when it sees fit
+  }
+}
+
 /**
  * Keep a GPU until its scope closes, and one second more: callbacks of a device just destroyed still come through it.
  * The timer does not keep the process alive, and a process that ends with the GPU held ends cleanly.
@@ -350,7 +366,13 @@ const hold = (open: OpenGpu): Effect.Effect<OpenGpu, never, Scope.Scope> =>
       held.add(open.gpu)
       return open
     }),
-    () => Effect.sync(() => void setTimeout(() => held.delete(open.gpu), 1000).unref())
+    () =>
+      Effect.sync(() =>
+        void setTimeout(() => {
+          held.delete(open.gpu)
+          if (++closed % COLLECT_EVERY === 0) collect()
+        }, 1000).unref()
+      )
   )
 
 // One search at a time: a search changes the process's environment.

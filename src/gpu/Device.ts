@@ -140,10 +140,15 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       Effect.runFork(Deferred.fail(lostDeferred, failure))
     })
     let uncaptured: string | undefined
-    device.addEventListener("uncapturederror", (event) => {
+    const onUncaptured = (event: Event): void => {
       uncaptured ??= (event as GPUUncapturedErrorEvent).error.message
       event.preventDefault()
-    })
+    }
+    device.addEventListener("uncapturederror", onUncaptured)
+    // Dawn holds its listeners strongly, and this one sees the device: left there, neither is ever collected
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => device.removeEventListener("uncapturederror", onUncaptured))
+    )
     const check = (): void => {
       if (failure !== undefined) throw failure
       if (uncaptured !== undefined) throw new DeviceError({ reason: "Validation", detail: uncaptured })
