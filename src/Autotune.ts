@@ -8,7 +8,7 @@ import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import process from "node:process"
-import { DeviceError, type KernelError } from "./Errors.ts"
+import { DeviceError } from "./Errors.ts"
 import type { DeviceService } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import { cacheFolders } from "./gpu/SoftwareVulkan.ts"
@@ -17,7 +17,7 @@ import * as Tensor from "./gpu/Tensor.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
-const VERSION = 1
+const VERSION = 2
 
 /** A family must be faster than the suggested one by this factor: less may be noise. */
 const CLEARLY = 1.1
@@ -26,6 +26,8 @@ const CLEARLY = 1.1
 export interface Tuning {
   readonly family: Family
   readonly seconds: Readonly<Partial<Record<Family, number>>>
+  /** Families that this device cannot use, and why. */
+  readonly failed?: Readonly<Partial<Record<Family, string>>>
 }
 
 /** Families whose kernels a device can run. */
@@ -49,33 +51,60 @@ export const choose = (suggested: Family, seconds: Tuning["seconds"]): Family =>
 /** A product with a weight, and a weight's gradient, of `size` cubed, in the type that the family is best at. */
 const products = (target: Target, size: number, type: Tensor.ElementType) => {
   const [a, b] = [Tensor.make("a", [size, size], { type }), Tensor.make("b", [size, size], { type })]
-  const c = Tensor.make("c", [size, size])
+  const [nn, tn] = [Tensor.make("nn", [size, size]), Tensor.make("tn", [size, size])]
   const p = Program.record(`${target.family} products`, target)
-  const views = { a: { tensor: a, ld: size }, b: { tensor: b, ld: size }, c: { tensor: c, ld: size } }
-  Ops.matmulNN(p, { ...views, m: size, n: size, k: size })
-  Ops.matmulTN(p, { ...views, m: size, n: size, k: size })
-  return { a, b, c, program: p.finish() }
+  const of = (tensor: Tensor.Tensor) => ({ tensor, ld: size })
+  const shape = { m: size, n: size, k: size }
+  Ops.matmulNN(p, { a: of(a), b: of(b), c: of(nn), ...shape })
+  Ops.matmulTN(p, { a: of(a), b: of(b), c: of(tn), ...shape })
+  return { a, b, nn, tn, program: p.finish() }
 }
 
 /** Small numbers, so that products are exact whatever the order of their sums. */
 const integers = (length: number, seed: number): Float32Array =>
   Float32Array.from({ length }, (_, i) => ((Math.imul(i + seed, 2654435761) >>> 27) % 5) - 2)
 
+/** Rows of a product that are computed here, too: in every tile of 64, and none where rows of another tile begin. */
+const SAMPLED = 37
+
+/** What is wrong with a product a b (or a^T b): the first sampled cell that is not the sum it should be. */
+const wrongCell = (
+  kind: "nn" | "tn",
+  a: Float32Array,
+  b: Float32Array,
+  got: Float32Array,
+  size: number
+): string | undefined => {
+  const want = new Float64Array(size)
+  for (let row = 0; row < size; row += SAMPLED) {
+    want.fill(0)
+    for (let k = 0; k < size; k++) {
+      const factor = kind === "nn" ? a[row * size + k]! : a[k * size + row]!
+      for (let column = 0; column < size; column++) want[column]! += factor * b[k * size + column]!
+    }
+    const wrong = want.findIndex((x, column) => x !== got[row * size + column])
+    if (wrong >= 0) return `${got[row * size + wrong]} in a product (${kind}) where ${want[wrong]} is right`
+  }
+  return undefined
+}
+
 /**
- * Time every family that can run. Fails when one computes something else than the plain kernels: such a driver must not
- * train a model.
+ * Time every family that can run. One that does not compile, or computes something else than the sums it should, is left
+ * out and named in `failed`. Fails when the plain kernels do: with such a driver no model can be trained.
  */
-export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceError | KernelError> =>
+export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceError> =>
   Effect.scoped(Effect.gen(function*() {
     const size = device.kind === "hardware" ? 1024 : 192
     const able = candidates(device)
     const type = able.includes("tensor") ? "f16" : "f32"
+    const [left, right] = [integers(size * size, 1), integers(size * size, 2)]
+    const failed: Partial<Record<Family, string>> = {}
     const entries = yield* Effect.forEach(able, (family) =>
       Effect.gen(function*() {
-        const { a, b, c, program } = products({ ...device.target, family }, size, type)
-        yield* device.allocate([a, b, c])
-        device.write(a, integers(size * size, 1))
-        device.write(b, integers(size * size, 2))
+        const { a, b, nn, program, tn } = products({ ...device.target, family }, size, type)
+        yield* device.allocate([a, b, nn, tn])
+        device.write(a, left)
+        device.write(b, right)
         const prepared = yield* device.prepare(program)
         const run = Effect.gen(function*() {
           const began = performance.now()
@@ -84,26 +113,39 @@ export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceErro
           return (performance.now() - began) / 1000
         })
         yield* run
-        return { family, run, result: (yield* device.read(c)) as Float32Array }
-      }))
-    const plain = entries.find(({ family }) => family === "plain")!.result
-    for (const { family, result } of entries) {
-      const wrong = result.findIndex((x, i) => x !== plain[i])
-      if (wrong >= 0) {
-        return yield* new DeviceError({
-          reason: "Validation",
-          detail: `${device.name} computes ${result[wrong]} with the ${family} kernels where the plain ones give ` +
-            `${plain[wrong]}: update its driver, or set MEMSINKS_KERNELS=plain`
-        })
-      }
-    }
+        for (const [kind, tensor] of [["nn", nn], ["tn", tn]] as const) {
+          const wrong = wrongCell(kind, left, right, (yield* device.read(tensor)) as Float32Array, size)
+          if (wrong === undefined) continue
+          return yield* new DeviceError({
+            reason: "Validation",
+            detail: `${device.name} computes ${wrong}, with the ${family} kernels: update its driver`
+          })
+        }
+        return [{ family, run }]
+      }).pipe(Effect.catchIf(
+        // a lost device is lost for all of them
+        (error) => family !== "plain" && !(error._tag === "DeviceError" && error.reason === "Lost"),
+        (error) => Effect.sync(() => (failed[family] = error.message, []))
+      )))
     // in turns, so that whatever else the machine does meets all of them
     const seconds: Partial<Record<Family, number>> = {}
     for (let round = 0; round < 5; round++) {
-      for (const { family, run } of entries) seconds[family] = Math.min(seconds[family] ?? Infinity, yield* run)
+      for (const { family, run } of entries.flat()) seconds[family] = Math.min(seconds[family] ?? Infinity, yield* run)
     }
-    return { family: choose(device.target.family, seconds), seconds }
-  }))
+    return { family: choose(suggestion(device, failed), seconds), seconds, failed }
+  })).pipe(Effect.catchTag("KernelError", (cause) =>
+    new DeviceError({
+      reason: "Validation",
+      detail: `${device.name} compiles no kernels: ${cause.message}. Update its driver, or choose another adapter`,
+      cause
+    })))
+
+/** The family that the features suggest, or the next one below it that did not fail. */
+const suggestion = (device: DeviceService, failed: Tuning["failed"] = {}): Family =>
+  [device.target.family, ...fallbacks].find((family) => failed[family] === undefined && candidates(device).includes(family))!
+
+/** What remains where a family fails, best first. */
+const fallbacks: ReadonlyArray<Family> = ["gpu", "software", "plain"]
 
 const fileOf = (device: DeviceService): string =>
   `kernels-${createHash("sha256").update(`${VERSION} ${device.name} ${device.driver}`).digest("hex").slice(0, 16)}.json`
@@ -149,7 +191,8 @@ const keep = (
 
 /**
  * The device with the family of kernels that runs best on it. The environment variable MEMSINKS_KERNELS names one instead.
- * Where the answer cannot be kept, the family that the features suggest is taken: two runs must not differ.
+ * Where the answer cannot be kept, the family that the features suggest is taken: two runs must not differ. A family that
+ * does not compile or computes wrongly costs that family alone, with a warning.
  */
 export const tuned = (
   device: DeviceService,
@@ -171,12 +214,11 @@ export const tuned = (
     const known = () => folders.map((folder) => readChoice(path.join(folder, name), able)).find((x) => x !== undefined)
     const before = known()
     if (before !== undefined) return withFamily(device, before)
-    const tuning = yield* measure(device).pipe(
-      Effect.catchTag("KernelError", (error) =>
-        Effect.as(Effect.logWarning(`kernels were not compared: ${error.message}`), undefined))
-    )
-    if (tuning === undefined) return withFamily(device, "plain")
-    return withFamily(device, keep(folders, name, tuning, able) ?? device.target.family)
+    const tuning = yield* measure(device)
+    for (const [family, why] of Object.entries(tuning.failed ?? {})) {
+      yield* Effect.logWarning(`${device.name} does without the ${family} kernels: ${why}`)
+    }
+    return withFamily(device, keep(folders, name, tuning, able) ?? suggestion(device, tuning.failed))
   })
 
 const withFamily = (device: DeviceService, family: Family): DeviceService => ({

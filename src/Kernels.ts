@@ -595,6 +595,12 @@ type AttentionSize = [tokens: number, heads: number, headSize: number]
 
 const chunked = (tokens: number, heads: number, headSize: number): number => tokens * heads * Math.ceil(headSize / 32)
 
+/** The plain kernel, an invocation for 32 dimensions of a token and head. */
+const byInvocation = <K extends Kernel.Kernel>(target: Target, kernel: K): Choice<K, AttentionSize> => ({
+  kernel: isGpu(target) ? { ...kernel, constants: { WX: 64 } } : kernel,
+  grid: chunked
+})
+
 /** A workgroup for 64 tokens of a head. */
 const tokenTiles = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => ({
   kernel,
@@ -611,12 +617,15 @@ const tokenSubgroups = <K extends Kernel.Kernel>(kernel: K): Choice<K, Attention
   }
 }
 
-export const attention = (target: Target): Choice<typeof kernels.attention, AttentionSize> =>
-  isGpu(target)
+/** The largest heads that the tiled kernels have registers for: larger ones take the plain kernels. */
+const TILED_HEAD = 128
+
+export const attention = (target: Target, headSize: number): Choice<typeof kernels.attention, AttentionSize> =>
+  isGpu(target) && headSize <= TILED_HEAD
     ? tokenTiles(kernels.attentionTiled)
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroup(target.subgroupSize))
-    : { kernel: kernels.attention, grid: chunked }
+    : byInvocation(target, kernels.attention)
 
 export const attentionDelta = (target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
   kernel: isGpu(target) ? { ...kernels.attentionDelta, constants: { WX: 64 } } : kernels.attentionDelta,
@@ -625,13 +634,14 @@ export const attentionDelta = (target: Target): Choice<typeof kernels.attentionD
 
 export const attentionBackward = (
   target: Target,
-  part: "q" | "kv"
+  part: "q" | "kv",
+  headSize: number
 ): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> =>
-  isGpu(target)
+  isGpu(target) && headSize <= TILED_HEAD
     ? tokenTiles(kernels.attentionTiledBackward(part))
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
-    : { kernel: kernels.attentionBackward(part), grid: chunked }
+    : byInvocation(target, kernels.attentionBackward(part))
 
 /** Attention of `tokens` to a cache. */
 export const attentionCached = (

@@ -286,7 +286,7 @@ export const attention = (
   turn(qkv, 1)
   const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
   const lse = p.scratch("lse", [tokens, heads])
-  const forward = Kernels.attention(p.target)
+  const forward = Kernels.attention(p.target, headSize)
   p.dispatch(
     forward.kernel,
     { qkv, documentStart: inputs.documentStart, out: y, lse },
@@ -301,9 +301,9 @@ export const attention = (
       const products = Kernels.attentionDelta(p.target)
       p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
-      const ofQueries = Kernels.attentionBackward(p.target, "q")
+      const ofQueries = Kernels.attentionBackward(p.target, "q", headSize)
       p.dispatch(ofQueries.kernel, tensors, params, ofQueries.grid(tokens, heads, headSize))
-      const ofKeys = Kernels.attentionBackward(p.target, "kv")
+      const ofKeys = Kernels.attentionBackward(p.target, "kv", headSize)
       p.dispatch(ofKeys.kernel, tensors, params, ofKeys.grid(tokens, kvHeads, headSize))
       turn(dqkv, -1)
       return dqkv

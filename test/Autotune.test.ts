@@ -5,7 +5,9 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import { candidates, choose, measure, tuned } from "../src/Autotune.ts"
-import { Device } from "../src/gpu/Device.ts"
+import { KernelError } from "../src/Errors.ts"
+import { Device, type DeviceService } from "../src/gpu/Device.ts"
+import type { Family } from "../src/gpu/Target.ts"
 import * as NodeDevice from "../src/node.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-autotune-"))
@@ -56,6 +58,44 @@ layer(NodeDevice.layer())("tuning a device", (it) => {
       yield* tuned(device, { folders: [folder] })
       expect(submits()).toBeGreaterThan(measured)
       expect(candidates(device)).toContain(JSON.parse(readFileSync(join(folder, file!), "utf8")).family)
+    }), 120_000)
+
+  it.effect("does without a family that does not compile or computes wrongly, and says so", () =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      const broken = candidates(device).find((family) => family !== "plain")
+      // a device of the plain family alone has none to lose
+      if (broken === undefined) return
+      const refuses: DeviceService = {
+        ...device,
+        prepare: (program) =>
+          program.name.startsWith(broken)
+            ? Effect.fail(new KernelError({ kernel: "matmul", detail: "no such instruction", source: "" }))
+            : device.prepare(program)
+      }
+      const lies = (family: Family, product: string): DeviceService => {
+        let last = ""
+        return {
+          ...device,
+          prepare: (program) => Effect.suspend(() => (last = program.name, device.prepare(program))),
+          read: (tensor) =>
+            Effect.map(device.read(tensor), (values) => {
+              if (last.startsWith(family) && tensor.name === product) values[0] = NaN
+              return values
+            })
+        }
+      }
+      for (const [kind, bad] of [["refuses", refuses], ["nn", lies(broken, "nn")], ["tn", lies(broken, "tn")]] as const) {
+        const { failed, family, seconds } = yield* measure(bad)
+        expect(Object.keys(failed!)).toEqual([broken])
+        expect(failed![broken]).toContain(kind === "refuses" ? "no such instruction" : `NaN in a product (${kind})`)
+        expect(Object.keys(seconds).sort()).toEqual(candidates(device).filter((name) => name !== broken).sort())
+        expect(family).not.toBe(broken)
+        // nothing can be kept there: what the features suggest is not taken blindly
+        const nowhere = join(folder, readdirSync(folder)[0]!, "below-a-file")
+        expect((yield* tuned(bad, { folders: [nowhere] })).target.family).not.toBe(broken)
+      }
+      expect(yield* Effect.flip(measure(lies("plain", "nn")))).toMatchObject({ _tag: "DeviceError", reason: "Validation" })
     }), 120_000)
 
   it.effect("takes what the features suggest where nothing can be kept, and what is asked for", () =>

@@ -102,7 +102,7 @@ export const forward = (s: AttentionShape): Case =>
           lse: { want: placeWant(x.lse, lseFrame), ...x.tolerance }
         },
         record: (p, t) => {
-          const { grid, kernel } = Kernels.attention(p.target)
+          const { grid, kernel } = Kernels.attention(p.target, s.headSize)
           p.dispatch(kernel, t, x.params, grid(x.rows, s.heads, s.headSize))
         }
       }
@@ -161,7 +161,7 @@ export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
         record: (p, t) => {
           for (const part of ["q", "kv"] as const) {
             if (which !== "both" && which !== part) continue
-            const { grid, kernel } = Kernels.attentionBackward(p.target, part)
+            const { grid, kernel } = Kernels.attentionBackward(p.target, part, s.headSize)
             p.dispatch(kernel, t, x.params, grid(x.rows, part === "q" ? s.heads : s.kvHeads, s.headSize))
           }
         }
@@ -174,8 +174,12 @@ const shapes: ReadonlyArray<AttentionShape> = [
   { documents: [1, 10, 2, 18], heads: 4, kvHeads: 2, headSize: 12 },
   { documents: [31, 1, 33], heads: 3, kvHeads: 1, headSize: 40 },
   { documents: [7, 8], heads: 6, kvHeads: 2, headSize: 32, std: 2 },
-  // tiles of 64 tokens that begin and end inside documents, and hold many; the largest head
-  { documents: [70, 1, 3, 2, 20, 50], heads: 2, kvHeads: 1, headSize: 128 }
+  // tiles of 64 tokens that begin and end inside documents, and hold many; the largest head of the tiled kernels
+  { documents: [70, 1, 3, 2, 20, 50], heads: 2, kvHeads: 1, headSize: 128 },
+  // larger heads: just above, in the middle of a chunk, and twice as large
+  { documents: [5, 66], heads: 2, kvHeads: 1, headSize: 132 },
+  { documents: [9, 20], heads: 2, kvHeads: 2, headSize: 160 },
+  { documents: [33], heads: 2, kvHeads: 1, headSize: 256 }
 ]
 
 export const cases: ReadonlyArray<Case> = [
