@@ -1,15 +1,12 @@
 /** The bytes of a file from its beginning to its end, decompressed, without holding more than a few pieces of it. */
-import { Decompress } from "fzstd"
 import { open } from "node:fs/promises"
 import { pipeline, Readable } from "node:stream"
 import { createGunzip } from "node:zlib"
-import { because, dataError as fail } from "../../Errors.ts"
+import { because, DataError, dataError as fail } from "../../Errors.ts"
 import { type SourceFile, unreadable } from "./Files.ts"
+import type { ZstdStream } from "./Zstd.ts"
 
 const PIECE = 1 << 20
-
-/** A frame of zstd can make 128 KiB of 4 bytes: small pieces bound what one of them becomes. */
-const ZSTD_PIECE = 1 << 16
 
 async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
   try {
@@ -33,50 +30,73 @@ async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
 }
 
 /** What is wrong with compressed data, and how far it was sound. */
-const damaged = (label: string, format: string, cutShort: boolean, cause: unknown, bytes: number) => {
-  const how = cutShort ? `cut short: its ${format} data ends in the middle` : `damaged: ${format} says ${because(cause)}`
-  return fail(label, `is ${how}, ${bytes} bytes into the decompressed text. Download or copy it again`, cause)
-}
+const damaged = (label: string, how: string, cause: unknown, bytes: number): DataError =>
+  fail(label, `is ${how}, ${bytes} bytes into the decompressed text. Download or copy it again`, cause)
 
 async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
+  const gunzip = createGunzip({ chunkSize: PIECE >> 2 })
+  // Bytes of the file, and up to the last that is no padding: zlib takes what is behind padding for nothing.
+  let [given, used] = [0, 0]
+  const count = (piece: Uint8Array): Uint8Array => {
+    for (let at = piece.length; at > 0; at--) {
+      if (piece[at - 1] === 0) continue
+      used = given + at
+      break
+    }
+    given += piece.length
+    return piece
+  }
+  const counted = async function*(): AsyncGenerator<Uint8Array> {
+    for (let next = await pieces.next(); !next.done; next = await pieces.next()) yield count(next.value)
+  }
   let bytes = 0
   try {
     // An error of the pieces, or of zlib, destroys the last stream, which then throws it below.
-    const stream = pipeline(Readable.from(pieces), createGunzip({ chunkSize: PIECE >> 2 }), () => {})
+    const stream = pipeline(Readable.from(counted()), gunzip, () => {})
     for await (const piece of stream as AsyncIterable<Uint8Array>) {
       bytes += piece.length
       yield piece
     }
+    for (let next = await pieces.next(); !next.done; next = await pieces.next()) count(next.value)
   } catch (cause) {
+    if (cause instanceof DataError) throw cause
     const { code } = cause as { readonly code?: unknown }
-    if (typeof code !== "string" || !code.startsWith("Z_")) throw cause
-    throw damaged(label, "gzip", code === "Z_BUF_ERROR", cause, bytes)
+    const how = code === "Z_BUF_ERROR"
+      ? "cut short: its gzip data ends in the middle"
+      : `damaged: gzip says ${because(cause)}`
+    throw damaged(label, how, cause, bytes)
+  } finally {
+    await pieces.return(undefined)
+  }
+  if (used > gunzip.bytesWritten) {
+    const what = `gzip data ends at byte ${gunzip.bytesWritten} of the file, and there is more behind it`
+    throw damaged(label, `damaged: its ${what}`, undefined, bytes)
   }
 }
 
 // Not with what newer Node and Deno have in node:zlib: that reads no frame after the first, or takes half for whole.
 async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
+  const { loadZstd, ZstdError, zstdStream } = await import("./Zstd.ts")
+  await loadZstd()
   let bytes = 0
-  let out: Array<Uint8Array> = []
-  const decompress = new Decompress((block) => {
-    if (block.length > 0) out.push(block)
-  })
-  const push = (piece: Uint8Array, final: boolean): ReadonlyArray<Uint8Array> => {
-    out = []
-    try {
-      decompress.push(piece, final)
-    } catch (cause) {
-      // 5 is the code of an unexpected end, which is one only where the file has ended.
-      const cutShort = final && (cause as { readonly code?: unknown }).code === 5
-      throw damaged(label, "zstd", cutShort, cause, bytes)
+  let stream: ZstdStream | undefined
+  try {
+    stream = zstdStream()
+    for await (const piece of pieces) {
+      for (const text of stream.push(piece)) {
+        bytes += text.length
+        yield text
+      }
     }
-    for (const { length } of out) bytes += length
-    return out
+    stream.end()
+  } catch (cause) {
+    if (!(cause instanceof ZstdError)) throw cause
+    if (cause.problem === "refused") throw fail(label, cause.message, cause)
+    const how = cause.problem === "damaged" ? `damaged: zstd says that ${cause.message}` : `cut short: ${cause.message}`
+    throw damaged(label, how, cause, bytes)
+  } finally {
+    stream?.close()
   }
-  for await (const piece of pieces) {
-    for (let at = 0; at < piece.length; at += ZSTD_PIECE) yield* push(piece.subarray(at, at + ZSTD_PIECE), false)
-  }
-  yield* push(new Uint8Array(0), true)
 }
 
 /** The bytes of a file when they are decompressed. Throws a `DataError` where they are damaged or cut short. */
