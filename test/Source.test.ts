@@ -110,7 +110,7 @@ describe("JSONL", () => {
   it("names the line that has no such field, and lists those it has", async () => {
     const after = (record: unknown, spec: Partial<SourceSpecInput> = {}) =>
       message({ "a.jsonl": jsonl([{ text: "fine", site: "x" }, record]) }, { path: "a.jsonl", ...spec })
-    expect(await after({ body: 1, site: "x" })).toMatch(/a\.jsonl: line 2 has no field "text"; it has: body, site$/)
+    expect(await after({ body: 1, site: "x" })).toMatch(/a\.jsonl: line 2 has no field "text"; it has: body, site\. To/)
     expect(await after({ text: "t", url: 1 }, { sourceField: "site" })).toMatch(
       /line 2 has no field "site"; it has: text, url$/
     )
@@ -187,7 +187,7 @@ describe("Parquet", () => {
       const path = join(mkdtempSync(join(tmpdir(), "memsinks-")), "a.parquet")
       try {
         writeFileSync(path, file)
-        for await (const batch of parquetDocuments(path, fileOf("a.parquet"), fields)) {
+        for await (const batch of parquetDocuments(path, fileOf("a.parquet"), fields, noTally)) {
           seen.push(...batch.map((d) => d.name))
         }
       } finally {
@@ -218,26 +218,25 @@ describe("Parquet", () => {
 })
 
 describe("a folder", () => {
-  it("gives files of all kinds sorted by path, and passes over what is not data", async () => {
+  it("gives records of all kinds sorted by path, and passes over what is not data", async () => {
     const files: Files = {
       "f/b.txt": "text",
       "f/a/z.jsonl.gz": gzipSync(jsonl([{ text: "one" }, { text: " " }, { text: "two" }])),
       "f/Z.parquet": new Uint8Array(
         parquetWriteBuffer({ columnData: [{ name: "text", data: ["row"], type: "STRING" }] })
       ),
-      "f/a.md.zst": zstd("note\n<|endoftext|>\nnext"),
-      "f/a/empty.txt": " \n",
+      "f/a.json.zst": zstd(jsonl([{ text: "note" }, { text: "next" }])),
+      "f/a/empty.ndjson": " \n",
       "f/config.json": "{}",
       "f/a.parquet.gz": "no",
       "f/table.csv": "a,b"
     }
     expect(await read(files, { path: "f" })).toEqual([
       { name: "Z.parquet:1", text: "row", source: "Z.parquet" },
-      { name: "a.md.zst#1", text: "note", source: "a.md.zst" },
-      { name: "a.md.zst#2", text: "next", source: "a.md.zst" },
+      { name: "a.json.zst:1", text: "note", source: "a.json.zst" },
+      { name: "a.json.zst:2", text: "next", source: "a.json.zst" },
       { name: "a/z.jsonl.gz:1", text: "one", source: "a/z.jsonl.gz" },
-      { name: "a/z.jsonl.gz:3", text: "two", source: "a/z.jsonl.gz" },
-      { name: "b.txt", text: "text", source: "b.txt" }
+      { name: "a/z.jsonl.gz:3", text: "two", source: "a/z.jsonl.gz" }
     ])
   })
 
@@ -272,7 +271,15 @@ const fileOf = (name: string): SourceFile => ({
   locate: () => Promise.resolve(name)
 })
 
-const fields = { textField: "text", idField: "id", sourceField: undefined }
+const fields = {
+  textField: "text",
+  idField: "id",
+  sourceField: undefined,
+  onMissingText: "error",
+  maxDocumentBytes: 2 ** 28
+} as const
+
+const noTally = { missing: 0, blank: 0 }
 
 /** All documents of a file, trimmed as the stream does, whose bytes come in pieces; or its error. */
 const inPieces = async (name: string, all: Uint8Array, places: ReadonlyArray<number>) => {
@@ -280,7 +287,9 @@ const inPieces = async (name: string, all: Uint8Array, places: ReadonlyArray<num
   const pieces = decompressed(cut(all, places), file)
   const found: Array<Document> = []
   try {
-    const batches = file.kind === "jsonl" ? jsonlDocuments(pieces, file, fields) : textDocuments(pieces, file)
+    const batches = file.kind === "jsonl"
+      ? jsonlDocuments(pieces, file, fields, noTally)
+      : textDocuments(pieces, file, fields)
     for await (const batch of batches) for (const one of batch) found.push({ ...one, text: one.text.trim() })
     return found
   } catch (error) {

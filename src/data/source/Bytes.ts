@@ -1,31 +1,30 @@
 /** The bytes of a file from its beginning to its end, decompressed, without holding more than a few pieces of it. */
-import { open } from "node:fs/promises"
+import { closeSync, fstatSync, read } from "node:fs"
 import { pipeline, Readable } from "node:stream"
+import { promisify } from "node:util"
 import { createGunzip } from "node:zlib"
 import { because, DataError, dataError as fail } from "../../Errors.ts"
-import { type SourceFile, unreadable } from "./Files.ts"
+import { openFile, type SourceFile, unreadable } from "./Files.ts"
 import type { ZstdStream } from "./Zstd.ts"
 
 const PIECE = 1 << 20
 
+const readAt = promisify(read)
+
 async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
+  const handle = openFile(path, label)
   try {
-    const handle = await open(path, "r")
-    try {
-      const { size } = await handle.stat()
-      // A pipe says that it has 0 bytes.
-      const length = size > 0 ? Math.min(size, PIECE) : PIECE
-      while (true) {
-        const piece = Buffer.allocUnsafeSlow(length)
-        const { bytesRead } = await handle.read(piece, 0, length, null)
-        if (bytesRead === 0) return
-        yield piece.subarray(0, bytesRead)
-      }
-    } finally {
-      await handle.close()
+    const length = Math.min(fstatSync(handle).size || PIECE, PIECE)
+    while (true) {
+      const piece = Buffer.allocUnsafeSlow(length)
+      const { bytesRead } = await readAt(handle, piece, 0, length, null)
+      if (bytesRead === 0) return
+      yield piece.subarray(0, bytesRead)
     }
   } catch (cause) {
-    throw unreadable(label, cause)
+    throw cause instanceof DataError ? cause : unreadable(label, cause)
+  } finally {
+    closeSync(handle)
   }
 }
 

@@ -1,6 +1,7 @@
 /** Files of documents: which kinds there are, and what messages call them. */
 import type { PlatformError } from "@effect/platform/Error"
-import { because, dataError as fail, type DataError } from "../../Errors.ts"
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, type Stats } from "node:fs"
+import { because, DataError, dataError as fail } from "../../Errors.ts"
 
 /** How the documents of a file are told apart. */
 export type Kind = "text" | "jsonl" | "parquet"
@@ -29,15 +30,60 @@ export interface Document {
 const ABSENT =
   "there is no such file or folder. Check the path; it is relative to the folder the command runs in"
 
+/** What keeps a file from being read, by the system's code for it. */
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: ABSENT,
+  ENOTDIR: "a part of its path is a file, not a folder. Check the path",
+  EISDIR: "is a folder, not a file",
+  EACCES: "may not be read by this user. Change its permissions (chmod u+r, and u+x of its folders), or its owner",
+  EPERM: "may not be read by this user. Change its permissions, or its owner",
+  EMFILE: "cannot be opened: this process has as many files open as it may. Raise that limit (ulimit -n 4096)",
+  ENFILE: "cannot be opened: this machine has as many files open as it may. Close programs that hold many",
+  ELOOP: "is a link that leads back to itself. Remove it, or give the file that was meant",
+  ENAMETOOLONG: "has a path that is too long for this file system",
+  EIO: "cannot be read: the disk fails. Copy it from where it came, and check the disk",
+  ENXIO: "is a socket or a device, not a file"
+}
+
+/** The system's code, also of an error inside another. */
+const codeOf = (cause: unknown): string | undefined => {
+  const { cause: inner, code } = Object(cause) as { readonly code?: unknown; readonly cause?: unknown }
+  return typeof code === "string" ? code : inner === undefined ? undefined : codeOf(inner)
+}
+
 /** What keeps a file from being opened or read, for people. */
-export const unreadable = (label: string, cause: unknown): DataError =>
-  (cause as { readonly code?: unknown }).code === "ENOENT"
-    ? fail(label, ABSENT)
-    : fail(label, `cannot be read: ${because(cause)}`, cause)
+export const unreadable = (label: string, cause: unknown): DataError => {
+  const reason = REASONS[codeOf(cause) ?? ""]
+  return fail(label, reason ?? `cannot be read: ${because(cause)}`, cause)
+}
 
 /** The same for what the service FileSystem says. */
 export const missing = (label: string) => (error: PlatformError): DataError =>
   error._tag === "SystemError" && error.reason === "NotFound" ? fail(label, ABSENT) : unreadable(label, error)
+
+/** What is no file, and could be waited for without end; undefined for files. Folders are not asked about here. */
+export const notFile = (stats: Stats | BigIntStats): string | undefined =>
+  stats.isFIFO()
+    ? "is a pipe, which can be read once; data is read again when a tokenizer is trained on it, and when a run that " +
+      "was interrupted goes on. Write it to a file, and give that"
+    : stats.isFile() || stats.isDirectory()
+    ? undefined
+    : `is a ${stats.isSocket() ? "socket" : "device"}, not a file`
+
+/** Opens a file. Throws a `DataError` where it cannot, and where it is a pipe, socket or device. */
+export const openFile = (path: string, label: string): number => {
+  let handle: number | undefined
+  try {
+    // Opening a pipe that nobody writes to would wait, and nothing could end that.
+    handle = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+    const problem = notFile(fstatSync(handle))
+    if (problem === undefined) return handle
+    throw fail(label, problem)
+  } catch (cause) {
+    if (handle !== undefined) closeSync(handle)
+    throw cause instanceof DataError ? cause : unreadable(label, cause)
+  }
+}
 
 /** Names in a message: the first few, and how many more there are. */
 export const some = (names: ReadonlyArray<string>, most = 8): string =>
@@ -62,7 +108,7 @@ export const kindOf = (name: string): Pick<SourceFile, "kind" | "compression"> |
   return REFUSED.test(stem) ? undefined : { kind: "text", compression }
 }
 
-/** Whether a file of a folder is data: others, such as `.json` that says something about the data, are passed over. */
+/** Whether a file of a folder is data by its name alone. */
 export const isData = (name: string): boolean =>
   /\.(txt|md|jsonl|ndjson)(\.(gz|zst))?$/i.test(name) || /\.(parquet|json\.(gz|zst))$/i.test(name)
 

@@ -1,5 +1,4 @@
 /** Bytes cut between lines: no character and no line is in two pieces, however the file was read. */
-import { constants } from "node:buffer"
 import { dataError as fail } from "../../Errors.ts"
 import { type SourceFile } from "./Files.ts"
 import { notText } from "./Utf8.ts"
@@ -13,6 +12,10 @@ export interface Lines {
 
 const NEWLINE = 10
 
+/** What to do about a document that is too long. */
+export const SHORTER =
+  "cut it, in a text file by lines of <|endoftext|>, or set maxDocumentBytes if that much may be held in memory"
+
 const count = (bytes: Buffer): number => {
   let lines = 0
   for (let at = bytes.indexOf(NEWLINE); at >= 0; at = bytes.indexOf(NEWLINE, at + 1)) lines++
@@ -21,12 +24,12 @@ const count = (bytes: Buffer): number => {
 
 /**
  * Cuts pieces of a file between lines, without a byte order mark. Throws a `DataError` that names the byte where the
- * file is not UTF-8 text, and the line that is longer than `longest` bytes.
+ * file is not UTF-8 text, and the line that is longer than `longest` bytes, the most that a document may be.
  */
 export async function* linesOf(
   pieces: AsyncIterable<Uint8Array>,
   { compression, label }: SourceFile,
-  longest = constants.MAX_STRING_LENGTH
+  longest: number
 ): AsyncGenerator<Lines> {
   const advice = compression === undefined
     ? "Convert the file to UTF-8"
@@ -62,7 +65,7 @@ export async function* linesOf(
     open.push(rest)
     openBytes += rest.length
     if (openBytes > longest) {
-      throw fail(label, `line ${before + 1} is longer than ${longest} bytes, the most that a document can be`)
+      throw fail(label, `line ${before + 1} is longer than ${longest} bytes: ${SHORTER}`)
     }
   }
   if (openBytes > 0) yield take(new Uint8Array(0))

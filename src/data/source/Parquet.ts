@@ -1,10 +1,11 @@
 /** Parquet, a page at a time, and of its columns only those that are asked for. */
 import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { closeSync, fstatSync, readSync } from "node:fs"
 import { because, dataError as fail, DataError } from "../../Errors.ts"
-import { type Document, some, type SourceFile, unreadable } from "./Files.ts"
+import { type Document, openFile, some, type SourceFile } from "./Files.ts"
 import type { ReadBytes } from "./ParquetPages.ts"
-import { documentOf, type Fields } from "./Records.ts"
+import { documentOf, type Fields, type Tally } from "./Records.ts"
+import { loadZstd } from "./Zstd.ts"
 
 /**
  * Offsets come out of the file itself: what lies beyond its end is damage, not a reason to ask for memory. Reads at
@@ -47,19 +48,18 @@ interface Cursor {
 export async function* parquetDocuments(
   path: string,
   file: SourceFile,
-  fields: Fields
+  fields: Fields,
+  tally: Tally
 ): AsyncGenerator<Array<Document>> {
   const { label } = file
   const { parquetMetadataAsync, parquetReadObjects, parquetSchema } = await import("hyparquet")
-  const { compressors } = await import("hyparquet-compressors")
-  const { pagesOf, parsers } = await import("./ParquetPages.ts")
+  const { compressors: known } = await import("hyparquet-compressors")
+  const { checkingDecompressors, checkPages, isDecimal, pagesOf, parsersFor } = await import("./ParquetPages.ts")
+  await loadZstd()
+  const compressors = { ...known, ...checkingDecompressors }
+  const parsers = parsersFor(fields.maxDocumentBytes)
 
-  let handle: number
-  try {
-    handle = openSync(path, "r")
-  } catch (cause) {
-    throw unreadable(label, cause)
-  }
+  const handle = openFile(path, label)
   let before = 0
   const damaged = (cause: unknown, where: string): DataError =>
     cause instanceof DataError ? cause : fail(label, `${where}cannot be read as Parquet: ${because(cause)}`, cause)
@@ -75,6 +75,7 @@ export async function* parquetDocuments(
     } catch (cause) {
       throw damaged(cause, "")
     }
+    const hasDecimal = (one: SchemaTree): boolean => isDecimal(one.element) || one.children.some(hasDecimal)
     const columns = columnsOf(tree.children, fields)
     const names = tree.children.map(({ element }) => element.name)
     const isThere = (field: string): boolean =>
@@ -82,6 +83,12 @@ export async function* parquetDocuments(
     for (const field of [fields.textField, fields.sourceField]) {
       if (field !== undefined && !isThere(field)) {
         throw fail(label, `has no column "${field}"; it has: ${some(names, 20) || "none"}`)
+      }
+    }
+
+    for (const { children, element } of columns) {
+      if (children.some(hasDecimal) || (element.repetition_type === "REPEATED" && isDecimal(element))) {
+        throw fail(label, `the column "${element.name}" has decimals inside: they are read as columns of their own`)
       }
     }
 
@@ -98,8 +105,13 @@ export async function* parquetDocuments(
           const { name } = column.element
           const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema[0] === name)?.meta_data
           if (chunk === undefined) throw new Error(`a group of rows has no column "${name}"`)
+          if (!isFlat(column)) {
+            for (const { meta_data } of group.columns) {
+              if (meta_data?.path_in_schema[0] === name) checkPages(read, meta_data)
+            }
+          }
           const pages = isFlat(column)
-            ? pagesOf(read, chunk, [tree, column], rows, compressors)
+            ? pagesOf(read, chunk, [tree, column], rows, compressors, parsers)
             : nested(
               name,
               await parquetReadObjects({
@@ -127,7 +139,9 @@ export async function* parquetDocuments(
           const documents: Array<Document> = []
           for (let i = 0; i < count; i++) {
             const record = Object.fromEntries(cursors.map(({ at, name, page }) => [name, page[at + i] ?? null]))
-            documents.push(documentOf(record, fields, file, "row", before + row + i + 1))
+            const document = documentOf(record, fields, file, "row", before + row + i + 1)
+            if (document === undefined) tally.missing++
+            else documents.push(document)
           }
           for (const cursor of cursors) cursor.at += count
           row += count

@@ -3,22 +3,56 @@
  * the file says of its pages is checked before it is decoded, since the decoder takes it at its word: a damaged count
  * would have it fill all memory, or never come to an end.
  */
-import type { ColumnMetaData, Compressors, DecodedArray, PageHeader, SchemaTree } from "hyparquet"
+import type { ColumnMetaData, Compressors, DecodedArray, PageHeader, SchemaElement, SchemaTree } from "hyparquet"
 import { parquetHeader, readPage } from "hyparquet/src/column.js"
 import { convert, DEFAULT_PARSERS } from "hyparquet/src/convert.js"
 import { isUtf8 } from "node:buffer"
+import { brotliDecompressSync, unzipSync } from "node:zlib"
+import { decimal, unrounded } from "./Decimal.ts"
+import { unzstd } from "./Zstd.ts"
 
 /** Gives the bytes of a file from one offset up to another. */
 export type ReadBytes = (start: number, end: number) => Uint8Array<ArrayBuffer>
 
-/** How values are made of bytes: texts must be UTF-8. */
-export const parsers = {
-  ...DEFAULT_PARSERS,
-  stringFromBytes: (bytes: Uint8Array | undefined): string | undefined => {
+/** A time as ISO 8601, with all digits that it has. Counts are of so many to a second, from 1970. */
+const instant = (count: bigint, aSecond: bigint): string => {
+  const perMilli = aSecond / 1000n
+  const rest = ((count % perMilli) + perMilli) % perMilli
+  const milli = Number((count - rest) / perMilli)
+  // Years beyond 275760 have no date.
+  if (!(Math.abs(milli) <= 8.64e15)) return `${count}/${aSecond} s`
+  const iso = new Date(milli).toISOString()
+  return rest === 0n ? iso : `${iso.slice(0, -1)}${String(rest).padStart(String(perMilli).length - 1, "0")}Z`
+}
+
+/** How values are made of bytes and counts: texts must be UTF-8, and nothing is rounded. */
+export const parsersFor = (maxBytes: number): typeof DEFAULT_PARSERS => {
+  const stringFromBytes = (bytes: Uint8Array | undefined): string | undefined => {
     if (bytes === undefined) return undefined
+    if (bytes.length > maxBytes) throw new Error(`a text has ${bytes.length} bytes, maxDocumentBytes is ${maxBytes}`)
     if (!isUtf8(bytes)) throw new Error("a text is not UTF-8")
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8")
   }
+  return {
+    ...DEFAULT_PARSERS,
+    stringFromBytes: stringFromBytes as typeof DEFAULT_PARSERS.stringFromBytes,
+    jsonFromBytes: (bytes: Uint8Array | undefined) => bytes && JSON.parse(unrounded(stringFromBytes(bytes)!)),
+    dateFromDays: (days: number) => instant(BigInt(days) * 86_400_000n, 1000n).replace(/T.*/, ""),
+    timestampFromMilliseconds: (count: bigint) => instant(count, 1000n),
+    timestampFromMicroseconds: (count: bigint) => instant(count, 1_000_000n),
+    timestampFromNanoseconds: (count: bigint) => instant(count, 1_000_000_000n)
+  } as typeof DEFAULT_PARSERS
+}
+
+export const isDecimal = ({ converted_type, logical_type }: SchemaElement): boolean =>
+  converted_type === "DECIMAL" || logical_type?.type === "DECIMAL"
+
+/** The digits of a decimal that is stored as an integer or the bytes of one. */
+const digitsOf = (value: unknown): unknown => {
+  if (!(value instanceof Uint8Array)) return value
+  let digits = 0n
+  for (const byte of value) digits = digits << 8n | BigInt(byte)
+  return BigInt.asIntN(8 * value.length, digits)
 }
 
 /** Bytes that a page is when it is decompressed, at most. */
@@ -110,19 +144,62 @@ const headerAt = (read: ReadBytes, start: number, end: number): readonly [header
   }
 }
 
+const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte
+  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1
+  return value
+})
+
+/** What node:zlib has from 20.15 on. */
+const crc32 = (bytes: Uint8Array): number => {
+  let value = -1
+  for (let i = 0; i < bytes.length; i++) value = CRC[(value ^ bytes[i]) & 255] ^ (value >>> 8)
+  return ~value >>> 0
+}
+
+/** A header has a checksum of its page where the writer took the time. */
+const checkSum = (page: Uint8Array, { crc }: PageHeader): void => {
+  if (crc !== undefined && crc !== null && crc32(page) !== crc >>> 0) throw damaged("a page has not its checksum")
+}
+
+const extent = (column: ColumnMetaData): readonly [start: number, end: number] => {
+  const start = Number(column.dictionary_page_offset || column.data_page_offset)
+  return [start, start + Number(column.total_compressed_size)]
+}
+
+/** Checks the sizes and checksums of all pages of a column, whatever the column is inside of. */
+export const checkPages = (read: ReadBytes, column: ColumnMetaData): void => {
+  const [start, end] = extent(column)
+  for (let at = start; at < end;) {
+    const [header, body] = headerAt(read, at, end)
+    const { compressed_page_size: size, uncompressed_page_size: becomes } = header
+    if (!isCount(size, end - body)) throw damaged(`a page has ${size} bytes where ${end - body} are left`)
+    if (!isCount(becomes, LARGEST_PAGE)) throw damaged(`a page becomes ${becomes} bytes`)
+    at = body + size
+    checkSum(read(body, at), header)
+  }
+}
+
+/** Decompressors that check what they are given as far as its format can be checked. */
+export const checkingDecompressors: Compressors = {
+  ZSTD: unzstd,
+  GZIP: (bytes, length) => new Uint8Array(unzipSync(bytes, { maxOutputLength: Math.max(1, length) })),
+  BROTLI: (bytes, length) => new Uint8Array(brotliDecompressSync(bytes, { maxOutputLength: Math.max(1, length) }))
+}
+
 /** The values of a column of a group of rows, a page at a time. The column is inside no other, and no list. */
 export function* pagesOf(
   read: ReadBytes,
   column: ColumnMetaData,
   schemaPath: Array<SchemaTree>,
   rows: number,
-  decompressors: Compressors
+  decompressors: Compressors,
+  parsers: typeof DEFAULT_PARSERS
 ): Generator<DecodedArray> {
-  const { codec, data_page_offset, dictionary_page_offset, path_in_schema, total_compressed_size } = column
+  const { codec, path_in_schema } = column
   const { element } = schemaPath[schemaPath.length - 1]
   const isOptional = element.repetition_type !== "REQUIRED"
-  const start = Number(dictionary_page_offset || data_page_offset)
-  const end = start + Number(total_compressed_size)
+  const [start, end] = extent(column)
   let header!: PageHeader
   const decompress = decompressors[codec]
   const compressors: Compressors = decompress === undefined ? {} : {
@@ -132,7 +209,13 @@ export function* pagesOf(
       return page
     }
   }
-  const decoder = { ...column, pathInSchema: path_in_schema, element, schemaPath, compressors, parsers }
+  const common = { ...column, pathInSchema: path_in_schema, element, schemaPath, compressors, parsers }
+  // The decoder makes a double of a decimal: it gives the integer when it does not know.
+  const { converted_type: _, logical_type: __, ...plain } = element
+  const decoder = isDecimal(element) ? { ...common, element: plain, utf8: false } : common
+  const scale = element.scale ?? (element.logical_type?.type === "DECIMAL" ? element.logical_type.scale : 0)
+  const exact = (value: unknown): unknown =>
+    value === undefined || value === null ? value : decimal(`${digitsOf(value)}e${-scale}`)
   let dictionary: DecodedArray | undefined
   let left = rows
   for (let at = start; at < end && left > 0;) {
@@ -141,6 +224,7 @@ export function* pagesOf(
     const values = checkHeader(header, end - body, left)
     at = body + header.compressed_page_size
     const page = read(body, at)
+    checkSum(page, header)
     const levels = header.data_page_header_v2?.definition_levels_byte_length ?? 0
     if (header.data_page_header_v2 !== undefined) checkRuns(page, 0, levels, 1, values)
     if (codec === "UNCOMPRESSED" || header.data_page_header_v2?.is_compressed === false) {
@@ -153,7 +237,7 @@ export function* pagesOf(
     }
     if (data?.length !== values) throw damaged(`a page gives ${data?.length} of ${values} rows`)
     left -= values
-    if (values > 0) yield data
+    if (values > 0) yield isDecimal(element) ? Array.from(data, exact) : data
   }
   if (left > 0) throw damaged(`the column "${path_in_schema.join(".")}" has ${rows - left} of ${rows} rows`)
 }

@@ -1,6 +1,7 @@
 /** Documents out of records: a line of JSONL, a row of Parquet. */
 import { isObject, type Json } from "../../Json.ts"
 import { dataError as fail } from "../../Errors.ts"
+import { decimal } from "./Decimal.ts"
 import { type Document, type SourceFile } from "./Files.ts"
 
 /** Which fields of a record are what. A name with dots also finds what is inside a field: `meta.url`. */
@@ -8,6 +9,18 @@ export interface Fields {
   readonly textField: string
   readonly idField: string
   readonly sourceField: string | undefined
+  /** What a record is whose text is null or not there. */
+  readonly onMissingText: "error" | "skip"
+  /** Bytes that a line, a value, or a document is at most: it is held as a whole. */
+  readonly maxDocumentBytes: number
+}
+
+/** What was read and is no document, counted as it is read. */
+export interface Tally {
+  /** Records whose text is null or not there. */
+  missing: number
+  /** Documents of nothing but white space. */
+  blank: number
 }
 
 const at = (record: Json, field: string): unknown => {
@@ -19,42 +32,69 @@ const at = (record: Json, field: string): unknown => {
 
 const fieldsOf = (record: Json): string => Object.keys(record).join(", ") || "no fields"
 
-const isName = (value: unknown): value is string | number | bigint | boolean =>
-  ["string", "number", "bigint", "boolean"].includes(typeof value)
+/** The name that a value is, equal for equal ones; undefined where it is none. */
+const nameOf = (value: unknown): string | undefined => {
+  switch (typeof value) {
+    case "string":
+      return value
+    case "number":
+      return decimal(String(value))
+    case "bigint":
+    case "boolean":
+      return String(value)
+    default:
+      return undefined
+  }
+}
 
-/** What a message shows of a value. */
-const excerpt = (value: unknown): string => (JSON.stringify(value) ?? String(value)).slice(0, 40)
+/** What a message shows of a value: of what may be large, or nested without end, only what it is. */
+const excerpt = (value: unknown): string => {
+  if (Array.isArray(value)) return "a list"
+  if (ArrayBuffer.isView(value)) return "bytes"
+  if (isObject(value)) return Object.keys(value).length === 0 ? "{}" : "an object"
+  return typeof value === "string" ? JSON.stringify(value.slice(0, 40)) : String(value)
+}
 
 /**
- * The document of a record, which is a file's `line` or `row` of a number from 1. Throws a `DataError` where it has no
- * text, or no field that was asked for as its source; a source of `null` is the file, as where none was asked for.
+ * The document of a record, which is a file's `line` or `row` of a number from 1; undefined where it has no text and
+ * such are skipped. Throws a `DataError` where it has no text otherwise, or no field that was asked for as its source;
+ * a source of `null` is the file, as where none was asked for. `exact` gives the record again with all the digits of
+ * its numbers, where `record` may have lost some.
  */
 export const documentOf = (
   record: unknown,
-  { idField, sourceField, textField }: Fields,
+  { idField, onMissingText, sourceField, textField }: Fields,
   { label, name }: SourceFile,
   unit: "line" | "row",
-  number: number
-): Document => {
+  number: number,
+  exact: () => unknown = () => record
+): Document | undefined => {
   if (!isObject(record)) {
     throw fail(label, `${unit} ${number} must be an object with a field "${textField}", it is ${excerpt(record)}`)
   }
   const text = at(record, textField)
   if (typeof text !== "string") {
-    const problem = text === undefined ? `no field "${textField}"` : `a field "${textField}" that is not a string`
-    throw fail(label, `${unit} ${number} has ${problem}; it has: ${fieldsOf(record)}`)
+    const isMissing = text === undefined || text === null
+    if (isMissing && onMissingText === "skip") return undefined
+    const problem = text === undefined
+      ? `no field "${textField}"; it has: ${fieldsOf(record)}`
+      : `a field "${textField}" that is not a string but ${excerpt(text)}; it has: ${fieldsOf(record)}`
+    const advice = isMissing ? ". To pass over records without text, set onMissingText to skip" : ""
+    throw fail(label, `${unit} ${number} has ${problem}${advice}`)
   }
-  const id = at(record, idField)
-  const source = sourceField === undefined ? null : at(record, sourceField)
+  let id = at(record, idField)
+  let source = sourceField === undefined ? null : at(record, sourceField)
+  if (typeof id === "number" || typeof source === "number") {
+    const same = exact() as Json
+    id = at(same, idField)
+    source = sourceField === undefined ? null : at(same, sourceField)
+  }
   if (source === undefined) {
     throw fail(label, `${unit} ${number} has no field "${sourceField}"; it has: ${fieldsOf(record)}`)
   }
-  if (source !== null && !isName(source)) {
+  const sourceName = source === null ? name : nameOf(source)
+  if (sourceName === undefined) {
     throw fail(label, `${unit} ${number} has a field "${sourceField}" that names no source: ${excerpt(source)}`)
   }
-  return {
-    name: typeof id === "string" || typeof id === "number" || typeof id === "bigint" ? String(id) : `${name}:${number}`,
-    text,
-    source: source === null ? name : String(source)
-  }
+  return { name: (typeof id === "boolean" ? undefined : nameOf(id)) ?? `${name}:${number}`, text, source: sourceName }
 }

@@ -1,28 +1,25 @@
 /** Text files: a document each, or several between lines of `<|endoftext|>`. */
-import { constants } from "node:buffer"
 import { dataError as fail } from "../../Errors.ts"
 import { type Document, type SourceFile } from "./Files.ts"
-import { linesOf } from "./Lines.ts"
+import { linesOf, SHORTER } from "./Lines.ts"
+import type { Fields } from "./Records.ts"
 
 const END_OF_TEXT = /^<\|endoftext\|>[ \t]*\r?$/m
 
 /** The documents of a text file in their order, out of its bytes. */
 export async function* textDocuments(
   pieces: AsyncIterable<Uint8Array>,
-  file: SourceFile
+  file: SourceFile,
+  { maxDocumentBytes }: Pick<Fields, "maxDocumentBytes">
 ): AsyncGenerator<Array<Document>> {
   let number = 1
   let parts: Array<string> = []
   let length = 0
   const add = (part: string): void => {
     parts.push(part)
-    length += part.length
-    if (length > constants.MAX_STRING_LENGTH) {
-      throw fail(
-        file.label,
-        `document ${number} is longer than ${constants.MAX_STRING_LENGTH} characters, the most that a document can ` +
-          "be. Put a line of <|endoftext|> between its parts"
-      )
+    length += Buffer.byteLength(part)
+    if (length > maxDocumentBytes) {
+      throw fail(file.label, `document ${number} is longer than ${maxDocumentBytes} bytes: ${SHORTER}`)
     }
   }
   const take = (name: string): Document => {
@@ -32,7 +29,7 @@ export async function* textDocuments(
     number++
     return { name, text, source: file.name }
   }
-  for await (const { bytes } of linesOf(pieces, file)) {
+  for await (const { bytes } of linesOf(pieces, file, maxDocumentBytes)) {
     const [first, ...rest] = bytes.toString("utf8").split(END_OF_TEXT)
     add(first)
     const documents: Array<Document> = []
