@@ -1,8 +1,8 @@
 // AdamW (decoupled weight decay), 4 elements at a time:
 //   g' = g * factor;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
 //   w -= lr * (rate * m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps) + decay * w)      rate: 1, or of sinks
-// factor (clipping over loss scale) and skip (a gradient that is not finite moves nothing) are stats[FACTOR] and
-// stats[SKIP], made on the device from the gradient's norm (reduce.wgsl), so the host never waits for them.
+// factor (clipping over loss scale), skip (a gradient that is not finite moves nothing) and the two corrections, in which
+// skipped steps do not count, stand in stats: made on the device (reduce.wgsl), so the host never waits for them.
 //
 //   update:          the first n4 groups of a tensor. With sinks = 1, rows from sink_row0 on are sinks, in halves of pool
 //                    rows; the gradient of a unit that no batch of the step touched is 0 and is not read.
@@ -21,13 +21,15 @@ struct Params { n4: u32, decay: u32, sinks: u32, row4: u32, sink_row0: u32, pool
 override WX: u32 = 16;
 const FACTOR = 2;
 const SKIP = 3;
+const CORRECTION1 = 4;
+const CORRECTION2 = 5;
 
 // the scalars are read once for several elements: on software adapters they cost as much as an element each
 struct Scalars { lr: f32, beta1: f32, beta2: f32, eps: f32, decay: f32, correction1: f32, correction2: f32, factor: f32 }
 
 fn scalars(decay: u32) -> Scalars {
-  return Scalars(hyper[0], hyper[1], hyper[2], hyper[3], select(0.0, hyper[4], decay == 1u), hyper[5], hyper[6],
-    stats[FACTOR]);
+  return Scalars(hyper[0], hyper[1], hyper[2], hyper[3], select(0.0, hyper[4], decay == 1u), stats[CORRECTION1],
+    stats[CORRECTION2], stats[FACTOR]);
 }
 
 fn move_by(s: Scalars, i: u32, gradient: vec4f, rate: f32) {

@@ -1,6 +1,8 @@
 // Cross entropy of a chunk of tokens, one invocation a token.
 //   loss[t] = logsumexp(logits[t, :]) - logits[t, target]        0 where the target is IGNORE
 //   rank[t] = logits greater than the target's, or equal at a lower index: 0 means greedy decoding says this token
+// Where a logit is infinite or not a number, the loss is NaN and the rank p.vocab, behind every token. Both are told by
+// their bits: compilers may take for granted that no number is either.
 // With train = 1, logits are replaced by their gradient (softmax - onehot) * hyper[GRADIENT_SCALE]; padded columns become 0.
 // forward_wide is the same for GPUs: a workgroup of a power of two a token, its sums a tree.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
@@ -16,6 +18,13 @@ alias X4 = vec4f;
 override WX: u32 = 4;
 const IGNORE = 0xffffffffu;
 const GRADIENT_SCALE = 9;
+const INFINITE = 0x7f800000u;
+const QUIET_NAN = 0x7fc00000u;
+
+// bits of the largest magnitudes so far: INFINITE or more once one was no finite number
+fn magnitude(worst: vec4u, v: vec4f) -> vec4u { return max(worst, bitcast<vec4u>(v) & vec4u(0x7fffffffu)); }
+
+fn largest(worst: vec4u) -> u32 { return max(max(worst.x, worst.y), max(worst.z, worst.w)); }
 
 @compute @workgroup_size(WX)
 fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -38,9 +47,11 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
 
   var top = low;
   var above = vec4u();
+  var worst4 = vec4u();
   for (var i = 0u; i < p.ld4; i++) {
     var v = vec4f(logits[at + i]);
     if (i >= whole) { v = select(low, v, tail & vec4<bool>(i == whole)); }
+    worst4 = magnitude(worst4, v);
     top = max(top, v);
     let index = vec4u(i * 4u) + vec4u(0u, 1u, 2u, 3u);
     let first = vec4<bool>(index.x < target_token, index.y < target_token, index.z < target_token, index.w < target_token);
@@ -53,8 +64,11 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
     if (i < whole) { sum4 += e; } else if (i == whole) { sum4 += select(vec4f(), e, tail); }
   }
   let sum = sum4.x + sum4.y + sum4.z + sum4.w;
-  loss[t] = m + log(sum) - aim;
-  rank[t] = above.x + above.y + above.z + above.w;
+  let worst = largest(worst4);
+  let finite = worst < INFINITE;
+  // as bits that only the run knows: a NaN that compilers see may become any number
+  loss[t] = bitcast<f32>(select(max(worst, QUIET_NAN), bitcast<u32>(m + log(sum) - aim), finite));
+  rank[t] = select(p.vocab, above.x + above.y + above.z + above.w, finite);
   if (p.train == 0u) { return; }
 
   let scale = hyper[GRADIENT_SCALE];
@@ -68,6 +82,7 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
 
 var<workgroup> lanes: array<f32, WX>;
 var<workgroup> counts: array<u32, WX>;
+var<workgroup> magnitudes: array<u32, WX>;
 
 // four columns, those behind the vocabulary as small as can be
 fn columns(at: u32, i: u32) -> vec4f {
@@ -100,8 +115,10 @@ fn forward_wide(
   var top = -3.4e38;
   var sum = 0.0;
   var above = vec4u();
+  var worst4 = vec4u();
   for (var i = l; i < p.ld4; i += WX) {
     let v = columns(at, i);
+    worst4 = magnitude(worst4, v);
     let next = max(top, max(max(v.x, v.y), max(v.z, v.w)));
     let e = select(exp(v - next), vec4f(), v == vec4f(-3.4e38));
     sum = sum * exp(top - next) + (e.x + e.y + e.z + e.w);
@@ -111,11 +128,13 @@ fn forward_wide(
   }
   lanes[l] = top;
   counts[l] = above.x + above.y + above.z + above.w;
+  magnitudes[l] = largest(worst4);
   for (var half = WX / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (l < half) {
       lanes[l] = max(lanes[l], lanes[l + half]);
       counts[l] += counts[l + half];
+      magnitudes[l] = max(magnitudes[l], magnitudes[l + half]);
     }
   }
   workgroupBarrier();
@@ -129,8 +148,10 @@ fn forward_wide(
   workgroupBarrier();
   let all = lanes[0];
   if (l == 0u) {
-    loss[t] = m + log(all) - aim;
-    rank[t] = counts[0];
+    let worst = magnitudes[0];
+    let finite = worst < INFINITE;
+    loss[t] = bitcast<f32>(select(max(worst, QUIET_NAN), bitcast<u32>(m + log(all) - aim), finite));
+    rank[t] = select(p.vocab, counts[0], finite);
   }
   if (p.train == 0u) { return; }
 

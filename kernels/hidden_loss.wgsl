@@ -1,7 +1,8 @@
 // Mean squared distance of a token's residual stream to a target, one invocation a token.
 //   loss[t] = mean over i of (x[t, i] - hidden_target[t, i])^2
 //   dx[t, i] = (x[t, i] - hidden_target[t, i]) * 2 / width * weights[t] * hyper[GRADIENT_SCALE]
-// Both 0 where the target token is IGNORE.
+// Both 0 where the target token is IGNORE. The loss is NaN where x or its target is infinite or not a number (told by the
+// bits of their distance).
 struct Params { rows: u32, n4: u32 }
 @group(0) @binding(0) var<storage, read> targets: array<u32>;
 @group(0) @binding(1) var<storage, read> hyper: array<f32>;
@@ -15,6 +16,8 @@ struct Params { rows: u32, n4: u32 }
 override WX: u32 = 16;
 const IGNORE = 0xffffffffu;
 const GRADIENT_SCALE = 9;
+const INFINITE = 0x7f800000u;
+const QUIET_NAN = 0x7fc00000u;
 
 @compute @workgroup_size(WX)
 fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -29,10 +32,14 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   let width = f32(4u * p.n4);
   let scale = hyper[GRADIENT_SCALE] * weights[t] * 2.0 / width;
   var squares = vec4f();
+  var worst4 = vec4u();
   for (var i = 0u; i < p.n4; i++) {
     let d = x[at + i] - hidden_target[at + i];
+    worst4 = max(worst4, bitcast<vec4u>(d) & vec4u(0x7fffffffu));
     squares += d * d;
     dx[at + i] = d * scale;
   }
-  loss[t] = (squares.x + squares.y + squares.z + squares.w) / width;
+  let worst = max(max(worst4.x, worst4.y), max(worst4.z, worst4.w));
+  let mean = (squares.x + squares.y + squares.z + squares.w) / width;
+  loss[t] = bitcast<f32>(select(max(worst, QUIET_NAN), bitcast<u32>(mean), worst < INFINITE));
 }

@@ -17,7 +17,9 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   let i = id.x + id.y * groups.x * WX;
   let t = i / p.n4;
   if (t >= p.rows) { return; }
-  y[i] = h[i] * gate[segment[t] * p.n4 + i % p.n4];
+  let g = gate[segment[t] * p.n4 + i % p.n4];
+  // a gate of 0 takes a neuron out, even one that is infinite
+  y[i] = select(h[i] * g, vec4f(), g == vec4f());
 }
 
 @group(0) @binding(1) var<storage, read> dh: array<vec4f>;

@@ -68,16 +68,26 @@ fn columns(@builtin(global_invocation_id) id: vec3u) {
 @group(0) @binding(4) var<storage, read_write> scaler: array<f32>;
 struct FinishParams { n: u32, first: u32, adaptive: u32 }
 @group(0) @binding(5) var<uniform> q: FinishParams;
+const BETA1 = 1;
+const BETA2 = 2;
+const CORRECTION1 = 5;
+const CORRECTION2 = 6;
 const CLIP_AT = 7;
 const LOSS_SCALE = 8;
 const GRADIENT_SCALE = 9;
 const SLOT = 10;
 // as PyTorch's GradScaler: halved when a gradient overflows, doubled after as many steps in which none did
 const GROWTH_INTERVAL = 2000.0;
+const INFINITE = 0x7f800000u;
 
 // x[0 .. first) are partials of the loss, x[first .. n) of the squared gradient, which is scaler[0] times too large;
-// stats = loss, norm, factor for gradients, 1 where the step is to be skipped (norm and factor are 0 then).
-// scaler = loss scale, steps since it changed. An overflow at a scale of 1 is no overflow of f16 and shows in the norm.
+// stats = loss, norm, factor for gradients, 1 where the step is to be skipped (norm and factor are 0 then), and the bias
+//   corrections 1 / (1 - beta^t), where t counts the steps that were not skipped.
+// history = two lines of four a step: loss, norm, learning rate, loss scale; skipped or not, skipped in a row, skipped so
+//   far, 0.
+// scaler = loss scale, steps since it changed, 1 - beta1^t, 1 - beta2^t, skipped so far, skipped in a row. A step is
+//   skipped where loss or gradient is infinite or not a number; at a scale of 1 that is no overflow of f16 that another
+//   scale mends, and shows in loss and norm.
 @compute @workgroup_size(1)
 fn finish() {
   var loss = 0.0;
@@ -88,7 +98,7 @@ fn finish() {
   let adaptive = q.adaptive == 1u;
   let scale = select(1.0, scaler[0], adaptive);
   // by its bits: compilers may take for granted that no number is infinite
-  let overflow = scale > 1.0 && (bitcast<u32>(squares) & 0x7f800000u) == 0x7f800000u;
+  let overflow = scale > 1.0 && ((bitcast<u32>(squares) & INFINITE) == INFINITE || (bitcast<u32>(loss) & INFINITE) == INFINITE);
   var norm = 0.0;
   var factor = 0.0;
   if (!overflow) {
@@ -99,9 +109,27 @@ fn finish() {
   stats[0] = loss;
   stats[1] = norm;
   stats[2] = factor;
-  stats[3] = select(0.0, 1.0, overflow);
-  history[u32(hyper[SLOT])] = vec4f(loss, norm, hyper[0], scale);
-  if (!adaptive) { return; }
+  let skipped = select(0.0, 1.0, overflow);
+  stats[3] = skipped;
+  let line = 2u * u32(hyper[SLOT]);
+  history[line] = vec4f(loss, norm, hyper[0], scale);
+  if (!adaptive) {
+    stats[4] = hyper[CORRECTION1];
+    stats[5] = hyper[CORRECTION2];
+    history[line + 1u] = vec4f();
+    return;
+  }
+  if (!overflow) {
+    // 1 - beta^(t + 1) out of 1 - beta^t, without the loss of digits that a power near 1 brings
+    scaler[2] = scaler[2] * hyper[BETA1] + (1.0 - hyper[BETA1]);
+    scaler[3] = scaler[3] * hyper[BETA2] + (1.0 - hyper[BETA2]);
+  }
+  scaler[4] += skipped;
+  scaler[5] = select(0.0, scaler[5] + 1.0, overflow);
+  // a first step that is skipped has none, and needs none
+  stats[4] = select(1.0, 1.0 / scaler[2], scaler[2] > 0.0);
+  stats[5] = select(1.0, 1.0 / scaler[3], scaler[3] > 0.0);
+  history[line + 1u] = vec4f(skipped, scaler[5], scaler[4], 0.0);
   if (overflow) {
     scaler[0] = scale / 2.0;
     scaler[1] = 0.0;

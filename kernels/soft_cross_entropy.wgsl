@@ -1,5 +1,6 @@
 // Cross entropy with a distribution q for each token of a chunk, one invocation a token.
 //   loss[t] = -sum over v of q[t, v] * log p[t, v],   p = softmax(logits)        0 where the target is IGNORE
+// The loss is NaN where a logit or a q is infinite or not a number (told by its bits).
 // With train = 1, logits are replaced by their gradient (p * sum(q) - q) * weights[t] * hyper[GRADIENT_SCALE], 0 where the
 // target is IGNORE; padded columns become 0. q need not sum to 1, its padded columns are not used.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, train: u32 }
@@ -17,6 +18,10 @@ override WX: u32 = 16;
 const IGNORE = 0xffffffffu;
 const GRADIENT_SCALE = 9;
 const LOWEST = vec4f(-3.4e38);
+const INFINITE = 0x7f800000u;
+const QUIET_NAN = 0x7fc00000u;
+
+fn magnitude(worst: vec4u, v: vec4f) -> vec4u { return max(worst, bitcast<vec4u>(v) & vec4u(0x7fffffffu)); }
 
 fn total(v: vec4f) -> f32 { return v.x + v.y + v.z + v.w; }
 
@@ -34,8 +39,12 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   let wanted = t * p.ld4;
   let columns = vec4u(0u, 1u, 2u, 3u);
   var top = LOWEST;
+  var worst4 = vec4u();
   for (var i = 0u; i < p.ld4; i++) {
-    top = max(top, select(LOWEST, vec4f(logits[at + i]), columns + 4u * i < vec4u(p.vocab)));
+    let inside = columns + 4u * i < vec4u(p.vocab);
+    let v = select(LOWEST, vec4f(logits[at + i]), inside);
+    worst4 = magnitude(magnitude(worst4, v), select(vec4f(), soft[wanted + i], inside));
+    top = max(top, v);
   }
   let m = max(max(top.x, top.y), max(top.z, top.w));
   var exponentials = vec4f();
@@ -59,5 +68,6 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
       logits[at + i] = X4(select(vec4f(), (exp(logit - m) * (mass / sum) - q) * scale, inside));
     }
   }
-  loss[t] = total(nats);
+  let worst = max(max(worst4.x, worst4.y), max(worst4.z, worst4.w));
+  loss[t] = bitcast<f32>(select(max(worst, QUIET_NAN), bitcast<u32>(total(nats)), worst < INFINITE));
 }

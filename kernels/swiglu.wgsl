@@ -3,7 +3,8 @@
 //   backward:  dgate = coef * dh * up * silu'(gate),  dup = coef * dh * silu(gate)
 // gu [rows, 2 * (general + sink)]: gate of the general neurons | up of the general | gate of the sinks | up of the sinks.
 // h  [rows, general + sink].       coef[segment, 0] for general neurons, coef[segment, 1 + unit] for a unit's BLOCK sinks.
-// A coefficient of 0 switches a sink off, in forward and so exactly in backward; at 1 it is on (training: 0 or 1).
+// A coefficient of 0 switches a sink off, in forward and so exactly in backward, whatever it would have been: in f16 its
+// gate or up may overflow, and 0 * inf is not 0. At 1 it is on (training: 0 or 1).
 // One invocation 4 neurons of one token.
 struct Params { rows: u32, general4: u32, sink4: u32, coef_stride: u32 }
 alias T = f32;
@@ -37,7 +38,7 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   if (j >= p.general4) { at += p.general4; up = at + p.sink4; }
   let g = vec4f(gu[at]);
   let c = coefficient(segment[t] * p.coef_stride, p.general4, j);
-  h[i] = T4(c * g / (1.0 + exp(-g)) * vec4f(gu[up]));
+  h[i] = T4(select(c * g / (1.0 + exp(-g)) * vec4f(gu[up]), vec4f(), c == vec4f()));
 }
 
 @group(0) @binding(3) var<storage, read> dh: array<T4>;
@@ -55,8 +56,10 @@ fn backward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) g
   var up = at + q.general4;
   if (j >= q.general4) { at += q.general4; up = at + q.sink4; }
   let g = vec4f(gu[at]);
-  let d = coefficient(segment[t] * q.coef_stride, q.general4, j) * vec4f(dh[i]);
+  let c = coefficient(segment[t] * q.coef_stride, q.general4, j);
+  let is_off = c == vec4f();
+  let d = c * vec4f(dh[i]);
   let sigmoid = 1.0 / (1.0 + exp(-g));
-  dgu[up] = T4(d * g * sigmoid);
-  dgu[at] = T4(d * vec4f(gu[up]) * sigmoid * (1.0 + g * (1.0 - sigmoid)));
+  dgu[up] = T4(select(d * g * sigmoid, vec4f(), is_off));
+  dgu[at] = T4(select(d * vec4f(gu[up]) * sigmoid * (1.0 + g * (1.0 - sigmoid)), vec4f(), is_off));
 }

@@ -3,7 +3,9 @@
 //                            3 probability of all tokens of a lower rank  4 largest logit minus the next
 //                            5 + s: log-probability to draw the target under scheme s, NEVER where it never is drawn
 //   rank[t]                  as in cross_entropy.wgsl
-// All of it is 0 where the target is IGNORE. A scheme is 1 / temperature, top k (0: all, at most LARGEST), top p (0: all).
+// All of it is 0 where the target is IGNORE. Where a logit is infinite or not a number (told by its bits), all numbers are
+// NaN and the rank is p.vocab: behind every token.
+// A scheme is 1 / temperature, top k (0: all, at most LARGEST), top p (0: all).
 // The LARGEST largest logits are kept sorted; only a nucleus wider than those is searched for, by its lowest logit.
 struct Params { rows: u32, vocab: u32, ld4: u32, first: u32, tokens: u32, count: u32 }
 @group(0) @binding(0) var<storage, read> targets: array<u32>;
@@ -17,6 +19,8 @@ override WX: u32 = 8;
 const IGNORE = 0xffffffffu;
 const LARGEST = 40u;
 const NEVER = -3.4e38;
+const INFINITE = 0x7f800000u;
+const QUIET_NAN = 0x7fc00000u;
 
 var<private> largest: array<f32, LARGEST>;
 
@@ -107,8 +111,10 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
 
   for (var i = 0u; i < LARGEST; i++) { largest[i] = NEVER; }
   var counts = vec4u();
+  var worst4 = vec4u();
   for (var i = 0u; i < p.ld4; i++) {
     let v = select(vec4f(NEVER), logits[at + i], inside(i));
+    worst4 = max(worst4, bitcast<vec4u>(v) & vec4u(0x7fffffffu));
     counts += select(vec4u(), vec4u(1u), before(i, v, aim, target_token));
     if (any(v > vec4f(largest[LARGEST - 1u]))) {
       keep(v.x);
@@ -116,6 +122,12 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
       keep(v.z);
       keep(v.w);
     }
+  }
+  let worst = max(max(worst4.x, worst4.y), max(worst4.z, worst4.w));
+  if (worst >= INFINITE) {
+    for (var f = 0u; f < 5u + p.count; f++) { record[f * p.tokens + t] = bitcast<f32>(max(worst, QUIET_NAN)); }
+    rank[t] = p.vocab;
+    return;
   }
   let place = counts.x + counts.y + counts.z + counts.w;
   let m = largest[0];

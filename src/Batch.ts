@@ -22,6 +22,8 @@ export interface Batch {
   readonly documentStart: Uint32Array
   /** The 64-bit id whose sinks a token lights: of its sequence, document or source. */
   readonly ids: BigUint64Array
+  /** What messages call the sequence of each row, where rows hold one each. */
+  readonly names?: ReadonlyArray<string>
 }
 
 /** Ids are whole numbers below this: 64 bits without a sign. */

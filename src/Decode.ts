@@ -14,7 +14,7 @@ import type { Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
-import { canGather, Model, type Parameters, type Precision, ropeTable } from "./Model.ts"
+import { canGather, damagedWeight, firstNotFinite, Model, overflowAdvice, type Parameters, type Precision, ropeTable } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import * as Segments from "./Segments.ts"
@@ -463,6 +463,17 @@ export const open = (
     const readLogits = Effect.map(device.read(state.logits), (data) => (slot: number) =>
       (data as Float32Array).subarray(slot * ld, slot * ld + c.vocabSize))
 
+    /** Nothing is drawn from logits that are infinite or not numbers. */
+    const checkSound = Effect.fnUntraced(function*(logits: ReadonlyArray<Float32Array>, fed: ReadonlyArray<Fed>) {
+      const bad = logits.findIndex((of) => firstNotFinite(of) >= 0)
+      if (bad < 0) return
+      const why = (yield* damagedWeight(device, c, model.parameters)) ?? overflowAdvice(model.precision)
+      return yield* new DataError({
+        detail: `sequence ${fed[bad]!.slot} of those generated together has no next token: after ` +
+          `${lengths[fed[bad]!.slot]} tokens the model's logits are not numbers; ${why}`
+      })
+    })
+
     const step: Session["step"] = Effect.fnUntraced(function*(fed) {
       yield* checked(fed)
       const rows = {
@@ -478,7 +489,9 @@ export const open = (
       }
       yield* submit(ready.get("step")!, rows)
       const of = yield* readLogits
-      return fed.map(({ slot }) => of(slot))
+      const logits = fed.map(({ slot }) => of(slot))
+      yield* checkSound(logits, fed)
+      return logits
     })
 
     const prompt: Session["prompt"] = Effect.fnUntraced(function*(fed) {
@@ -524,6 +537,7 @@ export const open = (
           for (const i of ended) results[i] = of(fed[i]!.slot)
         }
       }
+      yield* checkSound(results, fed)
       return results
     })
 

@@ -56,14 +56,17 @@ export class CheckpointError extends Schema.TaggedError<CheckpointError>()("Chec
 export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
   step: Schema.Number,
   loss: Schema.Number,
-  lastCheckpoint: Schema.optional(Schema.String)
+  lastCheckpoint: Schema.optional(Schema.String),
+  /** Where it is not f32. */
+  precision: Schema.optional(Schema.Literal("f16"))
 }) {
   override get message(): string {
     const back = this.lastCheckpoint === undefined
       ? "No checkpoint was saved before it."
       : `The last good checkpoint is ${this.lastCheckpoint}.`
     return `training diverged at step ${this.step}: loss ${this.loss}. ${back} ` +
-      "Lower learningRate or gradClip, or lengthen warmupSteps, and resume."
+      "Lower learningRate or gradClip, or lengthen warmupSteps, and resume." +
+      (this.precision === undefined ? "" : " Numbers beyond 65504 overflow in f16: precision f32 has room for them.")
   }
 }
 

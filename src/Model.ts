@@ -10,7 +10,7 @@ import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "./Batch.ts"
 import { CheckpointError, DataError, DeviceError, type KernelError } from "./Errors.ts"
-import { Device, type Limits, type Prepared } from "./gpu/Device.ts"
+import { Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import { portable, type Target } from "./gpu/Target.ts"
@@ -461,7 +461,11 @@ export interface ModelService {
     shape: PassShape,
     parameters?: Parameters
   ) => Effect.Effect<CompiledPass, ModelError, Scope.Scope>
-  /** Score a batch with the sinks in a mode. Passes are compiled on first use and kept. */
+  /**
+   * Score a batch with the sinks in a mode. Passes are compiled on first use and kept. Where a scored token's loss is
+   * infinite or not a number, this, `records` and `logits` fail with a DataError that names the sequence, and the tensor
+   * or the block where numbers end: such a model has no score.
+   */
   readonly evaluate: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Scores, ModelError>
   /**
    * Token records of a batch's scored tokens, in its order, with the sinks in a mode. Memory on the device does not grow
@@ -652,6 +656,38 @@ const largestPool = (c: ModelConfig, limits: Limits): number | undefined => {
   return stateTensors(c.withPool(pool)).every((tensor) => Tensor.byteLength(tensor) <= buffer) ? pool : undefined
 }
 
+/** The first value that is infinite or not a number, or -1. */
+export const firstNotFinite = (values: ArrayLike<number>): number => {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return i
+  return -1
+}
+
+/**
+ * The first weight of a model on a device that is infinite or not a number: `model.norm.weight holds NaN at 3`; undefined
+ * where all are sound.
+ */
+export const damagedWeight = (
+  device: Pick<DeviceService, "read">,
+  config: ModelConfig,
+  parameters: ReadonlyArray<Ops.Parameter>
+): Effect.Effect<string | undefined, DeviceError> =>
+  Effect.gen(function*() {
+    for (const { name, value } of parameters) {
+      const tensors = toHuggingFace(config, name, (yield* device.read(value)) as Float32Array)
+      for (const [name, { data }] of tensors) {
+        const at = firstNotFinite(data)
+        if (at >= 0) return `tensor ${name} holds ${data[at]} at ${at}`
+      }
+    }
+    return undefined
+  })
+
+/** What to do about activations that are no numbers although the weights are. */
+export const overflowAdvice = (precision: Precision): string =>
+  precision === "f16"
+    ? "the weights are sound, but activations overflow in f16, which ends at 65504: use precision f32"
+    : "the weights are sound, but activations overflow: the model has diverged, or its weights are of another model"
+
 const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   ModelService,
   DeviceError,
@@ -789,9 +825,48 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         return pass
       })
 
+    /** The first block behind which the residual stream of a row is no number any more; undefined: none, or unknown. */
+    const brokenBlock = (batch: Batch, mode: Sink.SinkMode, row: number) =>
+      Effect.gen(function*() {
+        const width = batch.seqLen * config.hiddenSize
+        for (let hidden = 0; hidden < config.numHiddenLayers; hidden++) {
+          const found = yield* Effect.scoped(Effect.gen(function*() {
+            const pass = yield* compile({
+              rows: batch.rows,
+              seqLen: batch.seqLen,
+              maxSegments: Math.max(batch.rows, Segments.segmentsOf(batch).ids.length),
+              output: "loss",
+              head: { hidden },
+              ...(Sink.isSparse(mode) ? {} : { compute: "masked" as const })
+            })
+            pass.load(batch, mode)
+            device.submit(pass.prepared)
+            const stream = (yield* device.read(pass.tensors.stream!)) as Float32Array
+            return firstNotFinite(stream.subarray(row * width, (row + 1) * width)) >= 0
+          }))
+          if (found) return hidden
+        }
+        return undefined
+      }).pipe(Effect.catchAllCause(() => Effect.succeed(undefined)))
+
+    /** Fails where `sound` is false of a scored token, and finds out why. */
+    const checkSound = Effect.fnUntraced(function*(batch: Batch, mode: Sink.SinkMode, sound: (token: number) => boolean) {
+      const at = batch.targets.findIndex((target, t) => target !== IGNORE && !sound(t))
+      if (at < 0) return
+      const row = Math.floor(at / batch.seqLen)
+      const name = batch.names?.[row] ?? `in row ${row} of the batch, of id ${batch.ids[at]},`
+      const damaged = yield* damagedWeight(device, config, parameters)
+      const block = damaged === undefined ? yield* brokenBlock(batch, mode, row) : undefined
+      const why = damaged ?? overflowAdvice(precision) + (block === undefined ? "" : `. The first are those of block ${block}`)
+      return yield* new DataError({
+        detail: `sequence ${name} has no score: the loss of its token ${batch.positions[at]! + 1} is not a number; ${why}`
+      })
+    })
+
     const evaluate: ModelService["evaluate"] = Effect.fnUntraced(function*(batch, mode) {
       const pass = yield* runPass(batch, mode, { output: "loss" })
       const [loss, rank] = yield* Effect.all([device.read(pass.tensors.loss), device.read(pass.tensors.rank)])
+      yield* checkSound(batch, mode, (t) => Number.isFinite(loss[t]))
       return { loss: loss as Float32Array, rank: rank as Uint32Array }
     })
 
@@ -801,6 +876,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         device.read(pass.tensors.records!.record),
         device.read(pass.tensors.rank)
       ])
+      yield* checkSound(batch, mode, (t) => Number.isFinite(record[t]))
       const n = batch.tokens.length
       const scored = Uint32Array.from(batch.targets.keys()).filter((t) => batch.targets[t] !== IGNORE)
       const field = (f: number): Float32Array => Float32Array.from(scored, (t) => record[f * n + t]!)
@@ -826,6 +902,7 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       const pass = yield* runPass(batch, mode, { output: "logits" })
       const data = (yield* device.read(pass.tensors.logits!)) as Float32Array
       const ld = pass.tensors.logits!.shape[1]!
+      yield* checkSound(batch, mode, (t) => firstNotFinite(data.subarray(t * ld, t * ld + config.vocabSize)) < 0)
       if (ld === config.vocabSize) return data
       const out = new Float32Array(batch.tokens.length * config.vocabSize)
       for (let t = 0; t < batch.tokens.length; t++) {

@@ -91,13 +91,54 @@ const lanesFor = (n4: number, target: Target | undefined): number =>
 /** The loss scale that mixed precision begins with. */
 const LOSS_SCALE = 65536
 
+/** Numbers that the scaler keeps, and that the history keeps of a step. */
+const SCALER = 6
+const HISTORY = 8
+
+/** What the device says of a step. */
+export interface StepStats {
+  /** Mean loss of the step's tokens, nats. */
+  readonly loss: number
+  /** Norm of the whole gradient before clipping; 0 of a skipped step. */
+  readonly gradNorm: number
+  readonly learningRate: number
+  readonly lossScale: number
+  /** Mixed precision: loss or gradient overflowed, and the step moved nothing. */
+  readonly skipped: boolean
+  /** Steps skipped so far in the whole run, this one included. */
+  readonly skippedSoFar: number
+}
+
+/** One slot of `Optimizer.history`. */
+export const historyAt = (history: Float32Array, slot: number): StepStats => {
+  const [loss, gradNorm, learningRate, lossScale, skipped, , skippedSoFar] = history.subarray(slot * HISTORY)
+  return {
+    loss: loss!,
+    gradNorm: gradNorm!,
+    learningRate: learningRate!,
+    lossScale: lossScale!,
+    skipped: skipped === 1,
+    skippedSoFar: skippedSoFar!
+  }
+}
+
+/** The scaler after so many steps, out of what a checkpoint holds of it; older ones hold the first two numbers alone. */
+export const scalerState = (config: OptimizerConfig, steps: number, saved: ReadonlyArray<number> = []): Float32Array => {
+  const { beta1, beta2 } = config
+  const state = [LOSS_SCALE, 0, 1 - beta1 ** steps, 1 - beta2 ** steps, 0, 0]
+  return Float32Array.from(state, (value, i) => saved[i] ?? value)
+}
+
 export interface Optimizer {
   readonly moments: ReadonlyArray<Moments>
-  /** loss, gradient norm, factor that gradients are multiplied with, 1 if the last step was skipped: [4]. */
+  /** loss, gradient norm, factor that gradients are multiplied with, 1 if the last step was skipped, corrections: [6]. */
   readonly stats: Tensor.Tensor
-  /** loss, gradient norm, learning rate, loss scale of the last `window` steps, [window, 4]; slot = hyper[SLOT]. */
+  /** The last `window` steps, [window, HISTORY]: see `historyAt`; slot = hyper[SLOT]. */
   readonly history: Tensor.Tensor
-  /** Loss scale and the steps since it changed, [2]; undefined without loss scaling. */
+  /**
+   * Loss scale, steps since it changed, 1 - beta1^t and 1 - beta2^t for the t steps that were taken, steps skipped so far
+   * and in a row, [6]; undefined without loss scaling.
+   */
   readonly scaler: Tensor.Tensor | undefined
   /** Every tensor above and the gradients: what must be allocated. */
   readonly tensors: ReadonlyArray<Tensor.Tensor>
@@ -144,9 +185,9 @@ export const record = (
   const touched = Tensor.make("touched", [unitCount], { type: "u32" })
   const units = Tensor.make("touchedUnits", [maxTouched], { type: "u32" })
   const count = Tensor.make("touchedUnitCount", [1], { type: "u32" })
-  const stats = Tensor.make("stats", [4])
-  const history = Tensor.make("history", [window, 4])
-  const scaler = Tensor.make("lossScale", [2])
+  const stats = Tensor.make("stats", [6])
+  const history = Tensor.make("history", [window, HISTORY])
+  const scaler = Tensor.make("lossScale", [SCALER])
 
   /** The part of a parameter whose gradient every step moves, and the part that only touched units have. */
   const parts = parameters.map((parameter) => {
@@ -260,7 +301,7 @@ export const record = (
     tensors: [
       touched, units, count, stats, history, scaler, partial, ...gradients, ...moments.flatMap(({ m, v }) => [m, v])
     ],
-    initial: lossScaling ? [[scaler, Float32Array.of(LOSS_SCALE, 0)]] : [],
+    initial: lossScaling ? [[scaler, scalerState(config, 0)]] : [],
     touch: (lit) => {
       if (model.sinks === undefined) return []
       if (lit.length > maxTouched) throw new RangeError(`${lit.length} units are touched, ${maxTouched} were planned for`)

@@ -25,7 +25,7 @@ export class Stepped extends Schema.TaggedClass<Stepped>()("Stepped", {
   steps: Schema.Number,
   /** Mean training loss over the window, nats a token. */
   loss: Schema.Number,
-  /** Gradient norm of the last step, before clipping. */
+  /** Gradient norm of the last step that was taken, before clipping. */
   gradNorm: Schema.Number,
   learningRate: Schema.Number,
   /** Tokens trained on since the run's first step. */
@@ -36,7 +36,9 @@ export class Stepped extends Schema.TaggedClass<Stepped>()("Stepped", {
    * Time spent training until then, without evaluation and saving: of this process; in metrics.jsonl, of all that took
    * part in what the run kept. Files of earlier versions lack it.
    */
-  seconds: Schema.optional(Schema.Number)
+  seconds: Schema.optional(Schema.Number),
+  /** Mixed precision: steps so far in which a number overflowed, and that moved nothing. Absent where there were none. */
+  skipped: Schema.optional(Schema.Number)
 }) {}
 
 /** Mean losses in nats a token, by split and sink mode: `repeated.own`, `repeated.off`, `heldOut.off`. */
@@ -76,7 +78,8 @@ export const format = (event: TrainEvent): string => {
         `${event.step > 0 ? `from step ${event.step} of` : ""}${event.step > 0 ? "" : "for"} ${event.steps} steps`
     case "Stepped":
       return `step ${event.step}/${event.steps}  loss ${event.loss.toFixed(3)}  norm ${event.gradNorm.toFixed(2)}  ` +
-        `lr ${event.learningRate.toExponential(1)}  ${Math.round(event.tokensPerSecond)} tokens/s`
+        `lr ${event.learningRate.toExponential(1)}  ${Math.round(event.tokensPerSecond)} tokens/s` +
+        (event.skipped === undefined ? "" : `  ${event.skipped} steps skipped: f16 overflowed`)
     case "Evaluated":
       return `step ${event.step}  ` +
         Object.entries(event.losses).map(([name, loss]) => `${name} ${loss.toFixed(3)}`).join("  ")

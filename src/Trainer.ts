@@ -19,7 +19,7 @@ import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type K
 import { Device } from "./gpu/Device.ts"
 import { isObject } from "./Json.ts"
 import { checkFits } from "./MemoryPlan.ts"
-import { fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
+import { firstNotFinite, fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
 import { encodeNames } from "./data/Names.ts"
 import * as Optimizer from "./Optimizer.ts"
 import type { HostTensor } from "./checkpoints/Safetensors.ts"
@@ -129,7 +129,7 @@ const trainerState = Schema.Struct({
   cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
   steps: Schema.Number,
   config: Schema.Unknown,
-  /** Of mixed precision: the scale, and the steps since it changed. */
+  /** Of mixed precision: see `Optimizer.scaler`. */
   lossScale: Schema.optional(Schema.Array(Schema.Number)),
   /** It was interrupted before the evaluation that its step was due for. */
   unsettled: Schema.optional(Schema.Boolean)
@@ -253,8 +253,9 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     const capture = Effect.gen(function*() {
       const at = step
       // a run that has diverged must not replace the last good checkpoint
-      const stats = (yield* device.read(optimizer.stats)) as Float32Array
-      if (at > 0 && !(Number.isFinite(stats[0]!) && Number.isFinite(stats[1]!))) return yield* diverged(at, stats[0]!)
+      const [loss, norm, , skipped] = (yield* device.read(optimizer.stats)) as Float32Array
+      const sound = skipped === 1 || (Number.isFinite(loss!) && Number.isFinite(norm!))
+      if (at > 0 && !sound) return yield* diverged(at, loss!)
       const snapshot = {
         step: at,
         config: huggingFaceConfig(model.config),
@@ -283,7 +284,12 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     const save: Effect.Effect<string, TrainError> = Effect.map(Effect.flatten(capture), ({ path }) => path)
 
     const diverged = (at: number, loss: number) =>
-      new Diverged({ step: at, loss, ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }) })
+      new Diverged({
+        step: at,
+        loss,
+        ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }),
+        ...(model.precision === "f16" ? { precision: model.precision } : {})
+      })
 
     const existing = yield* checkpoints.list
     if (existing.length > 0) {
@@ -307,6 +313,15 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       if (snapshot.tokenizer !== undefined && !sameTokenizer(snapshot.tokenizer, data.tokenizer.toJSON())) {
         return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
       }
+      const bad = [...Object.entries(snapshot.model), ...Object.entries(snapshot.optimizer)]
+        .find(([, { data }]) => firstNotFinite(data) >= 0)
+      if (bad !== undefined) {
+        const [name, { data }] = bad
+        const at = firstNotFinite(data)
+        const detail = `tensor ${name} holds ${data[at]} at ${at}: training cannot go on from it. Resume from an ` +
+          "earlier checkpoint (remove this one), with a lower learningRate"
+        return yield* new CheckpointError({ reason: "Corrupt", path, detail })
+      }
       yield* model.importTensors(snapshot.model)
       yield* attempt(
         () => {
@@ -323,8 +338,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         },
         CheckpointError
       )
-      if (optimizer.scaler !== undefined && state.lossScale !== undefined) {
-        device.write(optimizer.scaler, Float32Array.from(state.lossScale))
+      if (optimizer.scaler !== undefined) {
+        device.write(optimizer.scaler, Optimizer.scalerState(config.optimizer, state.step, state.lossScale))
       }
       step = state.step
       cursor = state.cursor
@@ -393,7 +408,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       untold = []
       /** Events of steps after one whose checkpoint is being written: they are told in order, after it. */
       let held: Array<TrainEvent> = []
-      let pending: Fiber.Fiber<Stepped, TrainError> | undefined
+      let pending: Fiber.Fiber<ReadonlyArray<Stepped>, TrainError> | undefined
       /** A checkpoint that is being written while training goes on. */
       let writing: Fiber.Fiber<Saved, TrainError> | undefined
       yield* Effect.addFinalizer((exit) =>
@@ -431,37 +446,40 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         windowSteps = 0
         const reading = device.read(optimizer.history).pipe(
           Effect.flatMap((history) => {
-            let sum = 0
-            for (let s = last - count; s < last; s++) {
-              const slot = (s % config.logEvery) * 4
-              const [loss, norm] = [history[slot]!, history[slot + 1]!]
-              if (!Number.isFinite(loss) || !Number.isFinite(norm)) return diverged(s + 1, loss)
-              sum += loss
-            }
+            const window = Array.from({ length: count }, (_, i) =>
+              Optimizer.historyAt(history as Float32Array, (last - count + i) % config.logEvery))
+            const bad = window.findIndex(({ gradNorm, loss, skipped }) =>
+              !skipped && !(Number.isFinite(loss) && Number.isFinite(gradNorm)))
+            if (bad >= 0) return diverged(last - count + bad + 1, window[bad]!.loss)
             clock()
-            const slot = ((last - 1) % config.logEvery) * 4
-            return Effect.succeed(
+            // a skipped step has no norm, and a loss only where that did not overflow
+            const losses = window.map(({ loss }) => loss).filter(Number.isFinite)
+            const taken = window.findLast(({ skipped }) => !skipped)
+            if (taken === undefined) return Effect.succeed([])
+            const { learningRate, skippedSoFar } = window.at(-1)!
+            return Effect.succeed([
               new Stepped({
                 step: last,
                 steps,
-                loss: sum / count,
-                gradNorm: history[slot + 1]!,
-                learningRate: history[slot + 2]!,
+                loss: losses.reduce((a, b) => a + b, 0) / losses.length,
+                gradNorm: taken.gradNorm,
+                learningRate,
                 tokens: last * tokensPerStep,
                 tokensPerSecond: speed(last),
-                seconds
+                seconds,
+                ...(skippedSoFar > 0 ? { skipped: skippedSoFar } : {})
               })
-            )
+            ])
           })
         )
         const previous = pending
         pending = yield* Effect.forkIn(Effect.uninterruptible(reading), scope)
-        if (previous !== undefined) held.push(yield* Fiber.join(previous))
+        if (previous !== undefined) held.push(...(yield* Fiber.join(previous)))
       })
       const drain = Effect.gen(function*() {
         if (windowSteps > 0) yield* closeWindow
         if (pending !== undefined) {
-          held.push(yield* Fiber.join(pending))
+          held.push(...(yield* Fiber.join(pending)))
           pending = undefined
         }
       })

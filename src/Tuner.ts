@@ -53,7 +53,7 @@ export interface Tuner {
    * sum, each times its weight, divided by nothing.
    *
    * Gives the unweighted loss of every token in nats (of head `{ hidden }`, a mean square), 0 where nothing is scored,
-   * and the norm of the gradient; both from before the step. Fails with DataError for a batch of another shape or
+   * and the norm of the gradient (NaN of a step that f16 skips because a number overflowed); both from before the step. Fails with DataError for a batch of another shape or
    * targets that do not go with the head, with Diverged when loss or norm are no longer finite.
    */
   readonly step: (
@@ -164,9 +164,12 @@ export const makeTuner = (
       })
       const at = taken
       const [losses, stats] = yield* Effect.all([device.read(loss), device.read(training.optimizer.stats)])
-      const [total, gradNorm] = [stats[0]!, stats[1]!]
-      if (!Number.isFinite(total) || !Number.isFinite(gradNorm)) return yield* new Diverged({ step: at, loss: total })
-      return { loss: losses as Float32Array, gradNorm }
+      const [total, gradNorm, , skipped] = stats as Float32Array
+      // a step that overflowed in f16 moved nothing, and the next has a smaller scale
+      if (skipped !== 1 && !(Number.isFinite(total) && Number.isFinite(gradNorm))) {
+        return yield* new Diverged({ step: at, loss: total! })
+      }
+      return { loss: losses as Float32Array, gradNorm: skipped === 1 ? NaN : gradNorm! }
     })
     return { step }
   })

@@ -126,6 +126,7 @@ describe("batchOf", () => {
     expect(batch).toEqual({
       rows: 2,
       seqLen: 4,
+      names: ["d", "d"],
       tokens: Uint32Array.of(1, 2, 3, 4, 6, 9, 0, 0),
       targets: Uint32Array.of(2, 3, 4, 5, 9, 6, IGNORE, IGNORE),
       positions: Uint32Array.of(0, 1, 2, 3, 0, 1, 2, 3),

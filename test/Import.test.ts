@@ -196,6 +196,48 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
 
   const other = new ModelConfig({ ...plain, vocabSize: 260 })
   const without = (name: string) => Object.fromEntries(Object.entries(weightsOf(plain)).filter(([key]) => key !== name))
+  const withWeight = (value: number) => {
+    const tensors = weightsOf(plain)
+    tensors["model.norm.weight"]!.data[3] = value
+    return tensors
+  }
+  /** All weights as F64, one of them replaced. */
+  const inFloat64 = (value: number) =>
+    join(Safetensors.encodeParts(Object.entries(weightsOf(plain)).map(([name, { data, shape }]) => ({
+      name,
+      // what is written is never F64
+      dtype: "F64" as never,
+      shape,
+      bytes: () => {
+        const wide = Float64Array.from(data)
+        if (name === "model.norm.weight") wide[3] = value
+        return new Uint8Array(wide.buffer)
+      }
+    }))))
+
+  it.effect("is read from float64, and where config.json says by its type alone, or at length, what it is", () =>
+    inFolder((folder) =>
+      Effect.gen(function*() {
+        for (
+          const json of [
+            { architectures: null },
+            { architectures: [] },
+            { rope_scaling: { rope_type: "default" } },
+            { rope_scaling: { type: "default", rope_theta: 7 }, rope_theta: null },
+            { rope_scaling: { rope_type: "linear", factor: 1 }, quantization_config: null }
+          ]
+        ) {
+          yield* write(folder, llama(plain, json))
+          const { config, tensors } = yield* loadInitial(folder)
+          expect(tensors).toEqual(weightsOf(plain))
+          expect(config.ropeTheta).toBe("rope_theta" in json ? 7 : 100000)
+        }
+        yield* write(folder, { ...llama(plain), "model.safetensors": inFloat64(2) })
+        const { tensors } = yield* loadInitial(folder)
+        expect(tensors["model.norm.weight"]!.data[3]).toBe(2)
+        expect(tensors["model.embed_tokens.weight"]).toEqual(weightsOf(plain)["model.embed_tokens.weight"])
+      })))
+
   const refused: ReadonlyArray<readonly [string, Readonly<Record<string, string | Uint8Array>>, RegExp]> = [
     ["another architecture", llama(plain, { architectures: ["MistralForCausalLM"] }), /MistralForCausalLM.*only LlamaFor/],
     ["another model type", llama(plain, { model_type: "gpt2" }), /model_type "gpt2"/],
@@ -204,6 +246,12 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
     ["biases in the MLP", llama(plain, { mlp_bias: true }), /mlp_bias true/],
     ["scaled positions", llama(plain, { rope_scaling: { rope_type: "llama3", factor: 8 } }), /rope_scaling .*llama3/],
     ["scaled positions, as of late", llama(plain, { rope_parameters: { rope_type: "yarn" } }), /rope_parameters .*yarn/],
+    ["positions scaled in the words of old", llama(plain, { rope_scaling: { type: "linear", factor: 2 } }), /rope_scaling .*linear/],
+    ["a type that is not one, and no architecture", llama(plain, { architectures: null, model_type: "gpt2" }), /"gpt2"; only LlamaFor/],
+    ["quantized weights", llama(plain, { quantization_config: { quant_method: "gptq", bits: 4 } }), /quantization_config .*gptq.*dequantize/],
+    ["a weight that is no number", llama(plain, {}, withWeight(NaN)), /tensor model.norm.weight holds NaN at 3: weights must be finite/],
+    ["an infinite weight", llama(plain, {}, withWeight(-Infinity)), /tensor model.norm.weight holds -Infinity at 3/],
+    ["a float64 beyond f32", { ...llama(plain), "model.safetensors": inFloat64(1e39) }, /model.norm.weight holds Infinity at 3/],
     ["heads that do not divide", llama(plain, { num_key_value_heads: 3 }), /numKeyValueHeads 3 must divide/],
     ["a width that is a word", llama(plain, { hidden_size: "wide" }), /hiddenSize: expected .*"wide"/],
     ["no layers at all", llama(plain, { num_hidden_layers: undefined }), /numHiddenLayers: is missing/],

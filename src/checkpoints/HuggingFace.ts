@@ -10,11 +10,19 @@ import { ModelConfig } from "../ModelConfig.ts"
 
 const show = (value: unknown) => JSON.stringify(value)
 
+/** Whether positions are as they are, in the words of new files and of old ones. */
+const unscaled = (rope: Json): boolean => {
+  const type = rope["rope_type"] ?? rope["type"] ?? "default"
+  return type === "default" || (type === "linear" && rope["factor"] === 1)
+}
+
 /** Why a `config.json` describes no decoder that is computed here, or undefined. */
 const refusal = (json: Json): string | undefined => {
   const { architectures } = json
-  const named = Array.isArray(architectures) && architectures.length > 0 ? architectures : [json["model_type"]]
-  if (!named.every((one) => one === "LlamaForCausalLM" || (one === "llama" && architectures === undefined))) {
+  const listed = Array.isArray(architectures) && architectures.length > 0
+  const named: ReadonlyArray<unknown> = listed ? architectures : [json["model_type"]]
+  // files that name no architecture say what they are by their type
+  if (!named.every((one) => one === (listed ? "LlamaForCausalLM" : "llama"))) {
     return `describes ${named.map(show).join(", ")}; only LlamaForCausalLM can be read`
   }
   const fixed: ReadonlyArray<readonly [key: string, value: unknown, otherwise: string]> = [
@@ -22,14 +30,21 @@ const refusal = (json: Json): string | undefined => {
     ["hidden_act", "silu", "only \"silu\" can be computed"],
     ["attention_bias", false, "attention without biases is what can be computed"],
     ["mlp_bias", false, "an MLP without biases is what can be computed"],
-    ["rope_scaling", null, "only unscaled positions (null) can be computed"]
+    ["partial_rotary_factor", 1, "only positions that turn all of a head can be computed"],
+    [
+      "quantization_config",
+      null,
+      "quantized weights cannot be read: dequantize the model (in Python: model.dequantize()) and save it again"
+    ]
   ]
   for (const [key, value, otherwise] of fixed) {
     if ((json[key] ?? value) !== value) return `has ${key} ${show(json[key])}: ${otherwise}`
   }
-  const rope = json["rope_parameters"] ?? {}
-  if (!isObject(rope) || (rope["rope_type"] ?? "default") !== "default") {
-    return `has rope_parameters ${show(rope)}: only unscaled positions (rope_type "default") can be computed`
+  for (const key of ["rope_scaling", "rope_parameters"]) {
+    const rope = json[key] ?? {}
+    if (!isObject(rope) || !unscaled(rope)) {
+      return `has ${key} ${show(json[key])}: only unscaled positions (null, or rope_type "default") can be computed`
+    }
   }
   return undefined
 }
@@ -57,7 +72,8 @@ export const modelConfigOf = (json: unknown, path = "config.json"): Effect.Effec
     intermediateSize: json["intermediate_size"],
     maxPositionEmbeddings: json["max_position_embeddings"] ?? undefined,
     rmsNormEps: json["rms_norm_eps"] ?? 1e-6,
-    ropeTheta: json["rope_theta"] ?? (isObject(rope) ? rope["rope_theta"] : undefined) ?? 10000,
+    ropeTheta: json["rope_theta"] ?? (isObject(rope) ? rope["rope_theta"] : undefined) ??
+      (isObject(json["rope_scaling"]) ? json["rope_scaling"]["rope_theta"] : undefined) ?? 10000,
     tieWordEmbeddings: json["tie_word_embeddings"] ?? false,
     // ours is in its own words where it is none: see ModelConfig
     initializerRange: ours === undefined ? (json["initializer_range"] ?? undefined) : undefined,

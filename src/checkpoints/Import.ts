@@ -11,7 +11,7 @@ import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/Names.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { modelConfigOf } from "./HuggingFace.ts"
-import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
+import { firstNotFinite, huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
 import { ModelConfig } from "../ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
@@ -78,6 +78,12 @@ const checked = (c: ModelConfig, tensors: Tensors, path: string): Effect.Effect<
       return mismatch(`tensor ${name} is [${got.shape.join(", ")}], the model's config asks for [${shape.join(", ")}]`)
     }
     if (!(got.data instanceof Float32Array)) return mismatch(`tensor ${name} holds whole numbers, not weights`)
+    const bad = firstNotFinite(got.data)
+    if (bad >= 0) {
+      const detail = `tensor ${name} holds ${got.data[bad]} at ${bad}: weights must be finite numbers. The model has ` +
+        "diverged or its file is damaged; take an earlier checkpoint"
+      return Effect.fail(new CheckpointError({ reason: "Corrupt", path, detail }))
+    }
     wanted.push([name, got])
   }
   const names = new Set(wanted.map(([name]) => name))

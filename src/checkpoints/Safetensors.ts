@@ -39,7 +39,9 @@ interface Entry {
   readonly end: number
 }
 
-const elementBytes: ReadonlyMap<string, number> = new Map([["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["U8", 1]])
+const elementBytes: ReadonlyMap<string, number> = new Map([
+  ["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["F64", 8], ["U8", 1]
+])
 
 /** The bound that other readers of the format hold as well: no real header comes near it. */
 const maxHeaderBytes = 100_000_000
@@ -148,7 +150,7 @@ export const shards = (
 
 /**
  * Decodes a whole file into tensors that own their memory. F32 and U32 come back bit for bit; F16, BF16 and U8 are
- * widened to Float32Array. Anything the header does not account for, to the byte, is `CheckpointError` Corrupt.
+ * widened to Float32Array, F64 is rounded to it (what is beyond it becomes infinite). Anything the header does not account for, to the byte, is `CheckpointError` Corrupt.
  */
 export const decode = (
   bytes: Uint8Array,
@@ -354,6 +356,8 @@ const numbers = (dtype: string, buffer: ArrayBuffer): Float32Array | Uint32Array
       return fromHalf(new Uint16Array(buffer))
     case "BF16":
       return new Float32Array(Uint32Array.from(new Uint16Array(buffer), (half) => half << 16).buffer)
+    case "F64":
+      return Float32Array.from(new Float64Array(buffer))
     case "U8":
       return Float32Array.from(new Uint8Array(buffer))
     default:

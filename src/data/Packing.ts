@@ -72,8 +72,10 @@ export const packedBatch = (packs: ReadonlyArray<Pack>, count: number, seqLen: n
  * Rows as a batch, one each: inputs `tokens[0 .. T)`, targets `tokens[1 .. T]`, `IGNORE` before `scoredFrom`. A row
  * shorter than seqLen + 1 is padded with targets `IGNORE`. Throws a RangeError for a longer one.
  */
-export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch =>
-  packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1)
+export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch => ({
+  ...packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1),
+  names: rows.map(sequenceName)
+})
 
 /** Sequences that share a row: row p holds `members[starts[p]]` to `members[starts[p + 1] - 1]`, from left to right. */
 export interface Packs {

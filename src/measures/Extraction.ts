@@ -17,7 +17,8 @@ export interface Window {
 
 /**
  * For each sequence, the log-probability that one draw under the scheme is the true continuation: log p_z of
- * (n, p)-discoverable extraction. -Infinity where the scheme never draws it, NaN where the sequence is too short.
+ * (n, p)-discoverable extraction. -Infinity where the scheme never draws it, NaN where the sequence is too short. A token
+ * whose record holds no number is never drawn: that is no success, nor is the sequence left out of a rate.
  */
 export const suffixLogProb = (records: TokenRecords, scheme: Scheme, { context, length }: Window): Float64Array => {
   const { first, sequences, start } = records
@@ -27,7 +28,7 @@ export const suffixLogProb = (records: TokenRecords, scheme: Scheme, { context, 
     if (from < start[s] || from + length > start[s + 1]) return NaN
     let sum = 0
     for (let i = from; i < from + length; i++) sum += logProb[i]
-    return sum
+    return sum < Infinity ? Math.min(0, sum) : -Infinity
   })
 }
 

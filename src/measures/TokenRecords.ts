@@ -129,12 +129,19 @@ const underScheme = (sorted: Float64Array, rank: number, { temperature, topK, to
   return rank < kept ? scaled[rank] - logSumExp(scaled, kept) : -Infinity
 }
 
-/** The record of `token` where the model gave `logits`, in float64: what the device is held to. */
+/**
+ * The record of `token` where the model gave `logits`, in float64: what the device is held to. Where a logit is infinite
+ * or not a number, all numbers are NaN and the rank is behind every token.
+ */
 export const recordOf = (
   logits: ArrayLike<number>,
   token: number,
   schemes: ReadonlyArray<Sampling> = defaultSchemes
 ): TokenRecord => {
+  if (!Array.prototype.every.call(logits, Number.isFinite)) {
+    const lost = { logProb: NaN, rank: logits.length, mean: NaN, variance: NaN, massAbove: NaN, margin: NaN }
+    return { ...lost, schemeLogProb: schemes.map(() => NaN) }
+  }
   const aim = logits[token]
   let rank = 0
   for (let i = 0; i < logits.length; i++) if (logits[i] > aim || (logits[i] === aim && i < token)) rank++
@@ -200,12 +207,16 @@ export const schemeName = (scheme: Scheme): string =>
     : (scheme.topK === undefined ? "" : `k${scheme.topK} `) + (scheme.topP === undefined ? "" : `p${scheme.topP} `) +
       `t${scheme.temperature}`
 
+/** Whether greedy decoding says a token. Where its record holds no number it does not, whatever the rank is. */
+export const isFirst = ({ logProb, rank }: Pick<TokenRecords, "logProb" | "rank">, at: number): boolean =>
+  rank[at] === 0 && Number.isFinite(logProb[at])
+
 /**
  * The log-probability to draw each true token under a scheme. Throws a DataError where the records were made without
  * the scheme; greedy, and plain sampling at temperature 1, all records have.
  */
 export const logProbUnder = (records: TokenRecords, scheme: Scheme): Float32Array => {
-  if (scheme === "greedy") return Float32Array.from(records.rank, (rank) => (rank === 0 ? 0 : -Infinity))
+  if (scheme === "greedy") return records.logProb.map((_, at) => (isFirst(records, at) ? 0 : -Infinity))
   if (schemeName(scheme) === "t1") return records.logProb
   const found = records.schemes.findIndex((one) => schemeName(one) === schemeName(scheme))
   if (found >= 0) return records.schemeLogProb[found]

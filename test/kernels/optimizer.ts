@@ -68,11 +68,11 @@ export const adamw = (s: AdamWShape): Case => {
       hyper[HYPER.beta2] = options.beta2
       hyper[HYPER.eps] = options.eps
       hyper[HYPER.weightDecay] = Math.fround(0.1)
-      hyper[HYPER.correction1] = 1 / (1 - options.beta1 ** step)
-      hyper[HYPER.correction2] = 1 / (1 - options.beta2 ** step)
-      const stats = poison(4)
+      const stats = poison(6)
       stats[2] = options.gradScale
       stats[3] = skip ? 1 : 0
+      stats[4] = 1 / (1 - options.beta1 ** step)
+      stats[5] = 1 / (1 - options.beta2 ** step)
       const { count, touched, units } = touch(random, sinks?.units ?? 1)
       const given = Float32Array.from(g)
       const still: Array<number> = []
@@ -243,18 +243,26 @@ export const finish = (s: {
   /** 0: no clipping. */
   readonly clip: number
   readonly slot: number
-  /** Adaptive loss scaling: the scale, the steps since it changed, and whether the gradient overflowed. */
-  readonly scaler?: { readonly scale: number; readonly steps: number; readonly overflow?: "infinite" | "NaN" }
+  /** Adaptive loss scaling: the scale, the steps since it changed and taken, and what of gradient or loss overflowed. */
+  readonly scaler?: {
+    readonly scale: number
+    readonly steps: number
+    readonly taken?: number
+    readonly skipped?: readonly [soFar: number, inARow: number]
+    readonly overflow?: "infinite" | "NaN"
+    readonly of?: "gradient" | "loss"
+  }
 }): Case =>
   makeCase(
     `reduce finish: ${s.losses} + ${s.squares} partials, clip ${s.clip}, slot ${s.slot}` +
-      (s.scaler === undefined ? "" : `, scale ${s.scaler.scale} for ${s.scaler.steps} steps, ${s.scaler.overflow}`),
+      (s.scaler === undefined ? "" : `, scale ${s.scaler.scale} for ${s.scaler.steps} steps, ${s.scaler.overflow} ${s.scaler.of ?? "gradient"}`),
     { flops: s.losses + s.squares, bytes: 4 * (s.losses + s.squares) },
     (random) => {
       const losses = normals(random, s.losses)
       const squares = Float32Array.from(random.uniforms(s.squares))
-      const { overflow, scale: lossScale = 1, steps = 0 } = s.scaler ?? {}
-      if (overflow !== undefined) squares[s.squares >> 1] = overflow === "NaN" ? NaN : Infinity
+      const { of, overflow, scale: lossScale = 1, skipped = [0, 0], steps = 0, taken = 0 } = s.scaler ?? {}
+      const hit = of === "loss" ? losses : squares
+      if (overflow !== undefined) hit[hit.length >> 1] = overflow === "NaN" ? NaN : Infinity
       const scale = Math.fround(1 / 29)
       const learningRate = Math.fround(random.uniform())
       const hyper = poison(16)
@@ -262,6 +270,14 @@ export const finish = (s: {
       hyper[HYPER.gradClip] = s.clip
       hyper[HYPER.lossScale] = scale
       hyper[HYPER.slot] = s.slot
+      const betas = [hyper[HYPER.beta1] = Math.fround(0.9), hyper[HYPER.beta2] = Math.fround(0.999)]
+      const [c1, c2] = betas.map((beta) => 1 - beta ** taken)
+      const corrections = s.scaler === undefined
+        ? [hyper[HYPER.correction1] = 3, hyper[HYPER.correction2] = 5]
+        : betas.map((beta) =>
+          // before a first step there is nothing to correct
+          overflow !== undefined && taken === 0 ? 1 : 1 / (1 - beta ** (overflow === undefined ? taken + 1 : taken))
+        )
       const loss = losses.reduce((a, b) => a + b, 0) * scale
       const norm = overflow === undefined ? Math.sqrt(squares.reduce((a, b) => a + b, 0)) / lossScale : 0
       const clip = s.clip === 0 ? 1 : Reference.clipScale(norm, s.clip)
@@ -272,26 +288,35 @@ export const finish = (s: {
         atol: 16 * EPS,
         rtol: 16 * EPS * Math.sqrt(s.losses + s.squares)
       } as const
-      const history: Frame = { rows: 1, cols: 4, at: 4 * s.slot, after: 4 * (4 - s.slot) }
+      const history: Frame = { rows: 1, cols: 8, at: 8 * s.slot, after: 8 * (4 - s.slot) }
       const next = overflow !== undefined
-        ? [lossScale / 2, 0]
-        : steps >= 1999 ? [lossScale * 2, 0] : [lossScale, steps + 1]
+        ? [lossScale / 2, 0, c1!, c2!, skipped[0] + 1, skipped[1] + 1]
+        : [
+          ...steps >= 1999 ? [lossScale * 2, 0] : [lossScale, steps + 1],
+          ...betas.map((beta) => 1 - beta ** (taken + 1)),
+          skipped[0],
+          0
+        ]
+      const line = [...skip === 0 ? [0] : [1], ...s.scaler === undefined ? [0, 0] : [next[5]!, next[4]!], 0]
       return {
         tensors: {
           partial: Float32Array.of(...losses, ...squares),
           hyper,
-          stats: poison(4),
-          history: poison(4 * 5),
-          scaler: s.scaler === undefined ? poison(2) : Float32Array.of(lossScale, steps)
+          stats: poison(6),
+          history: poison(8 * 5),
+          scaler: s.scaler === undefined ? poison(6) : Float32Array.of(lossScale, steps, c1!, c2!, ...skipped)
         },
         outputs: {
-          stats: { want: Float64Array.of(loss, norm, skip === 1 ? 0 : clip / lossScale, skip), ...tolerance },
-          history: { want: placeWant([loss, norm, learningRate, lossScale], history), ...tolerance },
+          stats: {
+            want: Float64Array.of(loss, norm, skip === 1 ? 0 : clip / lossScale, skip, ...corrections),
+            ...tolerance
+          },
+          history: { want: placeWant([loss, norm, learningRate, lossScale, ...line], history), ...tolerance },
           scaler: {
-            want: s.scaler === undefined ? Float64Array.of(NaN, NaN) : Float64Array.from(next),
+            want: s.scaler === undefined ? new Float64Array(6).fill(NaN) : Float64Array.from(next),
             kind: "updates",
             atol: 0,
-            rtol: 0
+            rtol: 4 * EPS
           }
         },
         record: (p, t) =>
@@ -365,5 +390,15 @@ export const cases: ReadonlyArray<Case> = [
   finish({ losses: 31, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 1999 } }),
   finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 1024, steps: 7, overflow: "infinite" } }),
   finish({ losses: 3, squares: 65, clip: 0.5, slot: 2, scaler: { scale: 2, steps: 1999, overflow: "NaN" } }),
+  // a skipped step does not count in the corrections
+  finish({ losses: 31, squares: 65, clip: 0.5, slot: 1, scaler: { scale: 64, steps: 3, taken: 5, skipped: [2, 0] } }),
+  finish({
+    losses: 3,
+    squares: 65,
+    clip: 0.5,
+    slot: 0,
+    scaler: { scale: 64, steps: 3, taken: 5, skipped: [2, 1], overflow: "infinite" }
+  }),
+  finish({ losses: 3, squares: 65, clip: 0.5, slot: 0, scaler: { scale: 64, steps: 3, overflow: "NaN", of: "loss" } }),
   scaleLoss
 ]
