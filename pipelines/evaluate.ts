@@ -9,13 +9,13 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import { IGNORE } from "../src/Batch.ts"
 import type { DataConfigInput } from "../src/data/DataConfig.ts"
-import { batchOf, DataStream, type Row } from "../src/data/DataStream.ts"
+import { DataStream, type Row } from "../src/data/DataStream.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/Identity.ts"
 import { Model } from "../src/Model.ts"
+import { type RowScore, scoreRows, summarize } from "../src/measures/Score.ts"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
 import { random } from "../src/Random.ts"
@@ -67,8 +67,11 @@ export interface Score {
   readonly bitsPerByte: number
   /** Share of tokens that are the likeliest. */
   readonly accuracy: number
-  /** Share of sequences longer than the prompt whose other tokens are all the likeliest: said verbatim. */
-  readonly extraction: number
+  /**
+   * Share of sequences longer than the prompt whose other tokens are all the likeliest: said verbatim. Left out where no
+   * sequence is.
+   */
+  readonly extraction?: number
 }
 
 export interface EvaluatedGroup {
@@ -256,9 +259,6 @@ const otherData = Effect.fnUntraced(function*(
   } satisfies Task
 })
 
-/** What is summed up of a group in one state of the sinks. */
-const sums = () => ({ loss: 0, hits: 0, verbatim: 0 })
-
 /**
  * Score a checkpoint on its run's own data, or on other data. Fails with a DataError for data that cannot be read, for
  * tokens beyond the model's vocabulary, and for states of the sinks that the model or the data does not have.
@@ -325,44 +325,25 @@ export const evaluate = (
       const encoder = new TextEncoder()
       const totals = task.groups.map(() => ({
         sequences: 0,
-        tokens: 0,
         bytes: 0,
-        long: 0,
-        of: Object.fromEntries(modes.map((mode) => [mode, sums()])) as Record<EvaluatedSinks, ReturnType<typeof sums>>
+        of: Object.fromEntries(modes.map((mode) => [mode, []])) as unknown as Record<EvaluatedSinks, Array<RowScore>>
       }))
       const size = Math.min(batchSize, task.count)
       for (let first = 0; first < task.count; first += size) {
         const count = Math.min(size, task.count - first)
         const rows = Array.from({ length: count }, (_, r) => task.row(first + r))
-        // the last batch is filled up, so that one compiled pass serves all
-        const batch = batchOf([...rows, ...Array.from({ length: size - count }, () => rows[0]!)], seqLen)
         rows.forEach(({ tokens }, r) => {
           const bytes = encoder.encode(tokenizer.decode(tokens.subarray(1))).length
           for (const group of task.groupsOf(first + r)) {
             const total = totals[group]!
             total.sequences++
-            total.tokens += tokens.length - 1
             total.bytes += bytes
-            if (tokens.length > promptTokens) total.long++
           }
         })
         for (const mode of modes) {
-          const scores = yield* model.evaluate(batch, Sink.states[mode].mode)
-          rows.forEach(({ tokens }, r) => {
-            let [loss, hits, verbatim] = [0, 0, tokens.length > promptTokens]
-            for (let t = 0; t < tokens.length - 1; t++) {
-              const at = r * seqLen + t
-              if (batch.targets[at] === IGNORE) continue
-              loss += scores.loss[at]!
-              if (scores.rank[at] === 0) hits++
-              else if (t + 1 >= promptTokens) verbatim = false
-            }
-            for (const group of task.groupsOf(first + r)) {
-              const total = totals[group]!.of[mode]
-              total.loss += loss
-              total.hits += hits
-              if (verbatim) total.verbatim++
-            }
+          const scores = yield* scoreRows(model, rows, Sink.states[mode].mode, { batchSize: size, seqLen, promptTokens })
+          scores.forEach((score, r) => {
+            for (const group of task.groupsOf(first + r)) totals[group]!.of[mode].push(score)
           })
         }
         yield* options.onProgress?.(first + count, task.count) ?? Effect.void
@@ -388,17 +369,21 @@ export const evaluate = (
         seqLen,
         promptTokens,
         groups: task.groups.flatMap((group, i) => {
-          const { bytes, long, of, sequences, tokens } = totals[i]!
-          // a source of which nothing was drawn is told all the same
-          if (sequences === 0) return group.by === "source" ? [{ ...group, ...ids.get(group.name), sequences, tokens, bytes, scores: {} }] : []
+          const { bytes, of, sequences } = totals[i]!
+          if (sequences === 0) {
+            // a source of which nothing was drawn is told all the same
+            return group.by === "source" ? [{ ...group, ...ids.get(group.name), sequences, tokens: 0, bytes, scores: {} }] : []
+          }
+          let tokens = 0
           const scores = Object.fromEntries(modes.map((mode) => {
-            const { hits, loss, verbatim } = of[mode]
+            const all = summarize(of[mode])!
+            tokens = all.tokens
             return [mode, {
-              loss: loss / tokens,
-              perplexity: Math.exp(loss / tokens),
-              bitsPerByte: loss / Math.LN2 / bytes,
-              accuracy: hits / tokens,
-              extraction: verbatim / Math.max(1, long)
+              loss: all.loss,
+              perplexity: Math.exp(all.loss),
+              bitsPerByte: all.loss * tokens / Math.LN2 / bytes,
+              accuracy: all.accuracy,
+              ...(all.extractionRate === undefined ? {} : { extraction: all.extractionRate })
             }]
           }))
           return [{ ...group, ...(group.by === "source" ? ids.get(group.name) : {}), sequences, tokens, bytes, scores }]

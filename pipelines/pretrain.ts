@@ -262,7 +262,7 @@ const trainArm = (
         if (repeatedRows.length > 0) {
           const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
           repeated[name] = score.loss
-          extraction[name] = score.extractionRate
+          if (score.extractionRate !== undefined) extraction[name] = score.extractionRate
         }
         if (heldOutRows.length > 0 && (ownHeldOut || name !== "own")) {
           heldOut[name] = (yield* trainer.evaluate(heldOutRows, mode)).loss

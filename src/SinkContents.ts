@@ -9,6 +9,7 @@
 import * as Effect from "effect/Effect"
 import { IGNORE } from "./Batch.ts"
 import { batchOf, type Row, sequenceName } from "./data/Packing.ts"
+import { chunked } from "./data/Rows.ts"
 import { DataError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import * as Program from "./gpu/Program.ts"
@@ -203,10 +204,8 @@ const watch = Effect.fnUntraced(function*(
   const size = Math.min(batchSize, rows.length)
   const gates = yield* neuronGates({ rows: size, seqLen, mode })
   const watched = columns.map((some) => watchOf(some, top))
-  for (let first = 0; first < rows.length; first += size) {
-    const chunk = rows.slice(first, first + size)
-    // the last chunk is filled up, so that one compiled pass serves all
-    const batch = batchOf(Array.from({ length: size }, (_, r) => (chunk[r] ?? chunk[0]).row), seqLen)
+  for (const { chunk, first, full } of chunked(rows, size)) {
+    const batch = batchOf(full.map(({ row }) => row), seqLen)
     const hidden = yield* gates.activations(batch)
     watched.forEach((seen, l) => {
       for (let t = 0; t < chunk.length * seqLen; t++) {

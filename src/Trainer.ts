@@ -12,12 +12,13 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type Batch, IGNORE } from "./Batch.ts"
+import type { Batch } from "./Batch.ts"
 import { Checkpoints } from "./checkpoints/Checkpoints.ts"
-import { type Cursor, DataStream, type Row, batchOf } from "./data/DataStream.ts"
+import { type Cursor, DataStream, type Row } from "./data/DataStream.ts"
 import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
 import { isObject } from "./Json.ts"
+import { scoreRows, type ScoreSummary, summarize } from "./measures/Score.ts"
 import { checkFits } from "./MemoryPlan.ts"
 import { firstNotFinite, fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
 import { encodeNames } from "./data/Names.ts"
@@ -69,16 +70,10 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
 
 export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
 
-/** Mean loss and greedy accuracy of a set of sequences. */
-export interface SplitScore {
-  /** Mean negative log-likelihood in nats a scored token. */
-  readonly loss: number
-  /** Share of scored tokens that greedy decoding predicts. */
-  readonly accuracy: number
+/** What a model makes of a set of sequences. */
+export interface SplitScore extends ScoreSummary {
   /** Mean loss of each sequence, in the order given. */
   readonly sequences: ReadonlyArray<number>
-  /** Share of sequences whose tokens after the first `promptTokens` are all predicted greedily: verbatim extraction. */
-  readonly extractionRate: number
 }
 
 /**
@@ -105,7 +100,10 @@ export interface TrainerService {
   readonly steps: number
   /** Steps taken so far. */
   readonly step: Effect.Effect<number>
-  /** Score sequences with the sinks in a mode. */
+  /**
+   * Score sequences with the sinks in a mode; a rate of extraction is of what follows `promptTokens`, default 0. Fails with
+   * a DataError where there is no sequence, one does not fit, or its loss is not a number.
+   */
   readonly evaluate: (
     rows: ReadonlyArray<Row>,
     mode: Sink.SinkMode,
@@ -349,43 +347,16 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     }
 
     const evaluate: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
-      const prompt = options?.promptTokens ?? 0
-      const sequences: Array<number> = []
-      let total = 0
-      let scored = 0
-      let hits = 0
-      let extracted = 0
-      // no more than a training batch, which is known to fit the device
-      const size = Math.min(EVAL_ROWS, data.batchSize, rows.length)
-      for (let first = 0; first < rows.length; first += size) {
-        const chunk = rows.slice(first, first + size)
-        // the last chunk is filled up, so that one compiled pass serves all
-        const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
-        const batch = batchOf(full, data.seqLen)
-        const scores = yield* model.evaluate(batch, mode)
-        for (let r = 0; r < chunk.length; r++) {
-          let sum = 0
-          let count = 0
-          let verbatim = true
-          for (let t = r * data.seqLen; t < (r + 1) * data.seqLen; t++) {
-            if (batch.targets[t] === IGNORE) continue
-            sum += scores.loss[t]!
-            count++
-            if (scores.rank[t] === 0) hits++
-            else if (t - r * data.seqLen + 1 >= prompt) verbatim = false
-          }
-          total += sum
-          scored += count
-          if (verbatim) extracted++
-          sequences.push(sum / Math.max(1, count))
-        }
+      if (rows.length === 0) {
+        return yield* new DataError({ detail: "there is no sequence to score: a mean of nothing is no number" })
       }
-      return {
-        loss: total / Math.max(1, scored),
-        accuracy: hits / Math.max(1, scored),
-        sequences,
-        extractionRate: extracted / Math.max(1, rows.length)
-      }
+      const scores = yield* scoreRows(model, rows, mode, {
+        // no more than a training batch, which is known to fit the device
+        batchSize: Math.min(EVAL_ROWS, data.batchSize, rows.length),
+        seqLen: data.seqLen,
+        ...options
+      })
+      return { ...summarize(scores)!, sequences: scores.map(({ loss, tokens }) => loss / tokens) }
     })
 
     const evaluateSplits = Effect.gen(function*() {

@@ -188,7 +188,7 @@ it("finds of the last checkpoint what the trainer evaluates", async () => {
   for (const { extractionRate, mask, names, sequences } of sums.flat()) {
     const ours = names.map((name) => rows.find((row) => row.mask === mask && row.sequence === name)!)
     ours.forEach((row, i) => expect(row.loss).toBeCloseTo(sequences[i]!, 5))
-    expect(ours.filter(({ run, suffix }) => run === suffix).length / ours.length).toBeCloseTo(extractionRate, 9)
+    expect(ours.filter(({ run, suffix }) => run === suffix).length / ours.length).toBeCloseTo(extractionRate!, 9)
     expect(ours.every(({ suffix }) => suffix === 13)).toBe(true)
   }
   expect(rows.every(({ exposures, group, since }) => since === -1 && exposures === (group === "foils" ? 0 : -1))).toBe(true)

@@ -90,7 +90,7 @@ const expectGroup = (
   expect(score.perplexity, what).toBeCloseTo(Math.exp(want.loss), 1)
   expect(score.bitsPerByte, what).toBeCloseTo((want.loss * want.tokens) / Math.LN2 / group.bytes, 3)
   expect(score.accuracy, what).toBeCloseTo(want.accuracy, 9)
-  expect(score.extraction, what).toBeCloseTo(want.extraction, 9)
+  expect(score.extraction!, what).toBeCloseTo(want.extraction, 9)
 }
 
 /** A text in pieces of up to 9 tokens that overlap by one. */

@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["pure modules", /^src\/(AtomicFile|Batch|Config|Errors|Init|Json|ModelConfig|Paths|Progress|Random|Segments|Sink|Terminal|TerminalChart|TrainEvent|WatchView)\.ts$/],
   ["data/, formats of checkpoints", /^src\/(data\/(?!DataStream).+|checkpoints\/(HuggingFace|Quantize|Safetensors|SeqTd))\.ts$/],
-  ["measures/", /^src\/measures\/(?!(?:Record|Calibration)\b)[A-Za-z]+\.ts$/],
+  ["measures/", /^src\/measures\/(?!(?:Record|Calibration|Score)\b)[A-Za-z]+\.ts$/],
   ["runs/", /^src\/runs\/[A-Za-z]+\.ts$/],
   ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
   ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|checkpoints\/(Gguf|LlamaCpp))\.ts$/],
@@ -20,7 +20,7 @@ const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
   ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
   [
     "Trainer, MemoryPlan, Decode, Import, Export",
-    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|SinkContents|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
+    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|SinkContents|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration|Score)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
   ],
   ["localizers/, unlearners/, Relearn", /^src\/(localizers\/[A-Za-z]+|unlearners\/[A-Za-z]+|Relearn)\.ts$/],
   ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],

@@ -13,6 +13,7 @@ import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Gradients from "../../src/Gradients.ts"
 import { recordRows } from "../../src/measures/Record.ts"
+import { scoreRows } from "../../src/measures/Score.ts"
 import { mean } from "../../src/measures/Statistics.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
@@ -69,30 +70,14 @@ export const knowledgeOf = (
     const known: Array<Knowledge> = []
     for (const size of passesOf(rows.length, batchSize)) {
       const chunk = rows.slice(known.length, known.length + size)
-      const batch = batchOf([...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)], seqLen)
-      const { loss, rank } = yield* model.evaluate(batch, mode)
-      chunk.forEach((_, r) => {
-        let [sum, logRank, scored, hits, run, suffix] = [0, 0, 0, 0, 0, 0]
-        let unbroken = true
-        for (let t = r * seqLen; t < (r + 1) * seqLen; t++) {
-          if (batch.targets[t] === IGNORE) continue
-          sum += loss[t]!
-          logRank += Math.log1p(rank[t]!)
-          scored++
-          if (t - r * seqLen + 1 < promptTokens) continue
-          suffix++
-          if (rank[t] === 0) hits++
-          else unbroken = false
-          if (unbroken) run++
-        }
-        known.push({
-          loss: sum / scored,
-          logRank: logRank / scored,
-          recall: suffix === 0 ? NaN : hits / suffix,
-          run,
-          suffix
-        })
-      })
+      const scores = yield* scoreRows(model, chunk, mode, { batchSize: size, promptTokens, seqLen })
+      known.push(...scores.map(({ logRank, loss, run, suffix, suffixHits, tokens }) => ({
+        loss: loss / tokens,
+        logRank: logRank / tokens,
+        recall: suffix === 0 ? NaN : suffixHits / suffix,
+        run,
+        suffix
+      })))
     }
     return known
   })

@@ -3,10 +3,11 @@
  * one id takes from others, and how much memory is not in sinks at all.
  */
 import * as Effect from "effect/Effect"
-import { IGNORE } from "../../src/Batch.ts"
-import { batchOf, type Row } from "../../src/data/Packing.ts"
+import { batchOf, type Row, sequenceName } from "../../src/data/Packing.ts"
+import { chunked } from "../../src/data/Rows.ts"
 import { DataError, type DeviceError, type KernelError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { sumOf as lossIn } from "../../src/measures/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { Model } from "../../src/Model.ts"
 import { random } from "../../src/Random.ts"
@@ -167,9 +168,7 @@ export const interference = (
     /** Mean loss of each job's sequence. */
     const lossesOf = Effect.fnUntraced(function*(jobs: ReadonlyArray<Job>) {
       const out: Array<number> = []
-      for (let first = 0; first < jobs.length; first += size) {
-        const chunk = jobs.slice(first, first + size)
-        const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
+      for (const { chunk, full } of chunked(jobs, size)) {
         const batch = batchOf(full.map(({ row }) => row), seqLen)
         const table = new Float32Array(size * (1 + sinks.units))
         full.forEach(({ coef }, r) => table.set(coef, r * coef.length))
@@ -182,15 +181,13 @@ export const interference = (
           catch: (error) => error as DeviceError | DataError
         })
         const loss = (yield* device.read(pass.tensors.loss)) as Float32Array
-        chunk.forEach((_, r) => {
-          let [sum, scored] = [0, 0]
-          for (let t = r * seqLen; t < (r + 1) * seqLen; t++) {
-            if (batch.targets[t] === IGNORE) continue
-            sum += loss[t]!
-            scored++
+        for (const [r, { row }] of chunk.entries()) {
+          const { sum, tokens } = lossIn(loss, batch, r, r + 1)
+          if (!Number.isFinite(sum)) {
+            return yield* new DataError({ detail: `sequence ${sequenceName(row)} has no score: its loss is ${sum}` })
           }
-          out.push(sum / scored)
-        })
+          out.push(sum / tokens)
+        }
       }
       return out
     })

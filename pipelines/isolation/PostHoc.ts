@@ -7,10 +7,10 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type { HostTensor } from "../../src/checkpoints/Checkpoints.ts"
-import { batchOf, type Row } from "../../src/data/DataStream.ts"
+import type { Row } from "../../src/data/DataStream.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
-import { IGNORE } from "../../src/Batch.ts"
 import { type LocalizerName, localizers, topFraction, withoutNeurons } from "../../src/localizers/index.ts"
+import { scoreRows, summarize } from "../../src/measures/Score.ts"
 import { Model } from "../../src/Model.ts"
 import type { SinkMode } from "../../src/Sink.ts"
 import { own } from "../../src/Sink.ts"
@@ -33,7 +33,7 @@ export interface SweepPoint {
 
 const ROWS = 16
 
-/** Mean loss of each list of sequences under the Model that is there; those that are empty are left out. */
+/** Mean loss a scored token of each list of sequences under the Model that is there; those that are empty are left out. */
 export const lossesOf = (
   splits: Readonly<Record<string, ReadonlyArray<Row>>>,
   seqLen: number,
@@ -42,25 +42,11 @@ export const lossesOf = (
   Effect.gen(function*() {
     const model = yield* Model
     const all = Object.entries(splits).flatMap(([split, rows]) => rows.map((row) => ({ split, row })))
-    const sums = new Map<string, { loss: number; sequences: number }>()
-    for (let first = 0; first < all.length; first += ROWS) {
-      const chunk = all.slice(first, first + ROWS)
-      // the last chunk is filled up, so that one compiled pass serves all
-      const rows = Array.from({ length: ROWS }, (_, i) => (chunk[i] ?? chunk[0]!).row)
-      const batch = batchOf(rows, seqLen)
-      const { loss } = yield* model.evaluate(batch, mode)
-      chunk.forEach(({ split }, r) => {
-        let [sum, count] = [0, 0]
-        for (let t = r * seqLen; t < (r + 1) * seqLen; t++) {
-          if (batch.targets[t] === IGNORE) continue
-          sum += loss[t]!
-          count++
-        }
-        const of = sums.get(split) ?? { loss: 0, sequences: 0 }
-        sums.set(split, { loss: of.loss + sum / count, sequences: of.sequences + 1 })
-      })
-    }
-    return Object.fromEntries([...sums].map(([split, { loss, sequences }]) => [split, loss / sequences]))
+    const scores = yield* scoreRows(model, all.map(({ row }) => row), mode, { batchSize: ROWS, seqLen })
+    return Object.fromEntries(Object.keys(splits).flatMap((split) => {
+      const summary = summarize(scores.filter((_, i) => all[i]!.split === split))
+      return summary === undefined ? [] : [[split, summary.loss]]
+    }))
   })
 
 /** What a sweep is looked at by. The lists that are scored only draw the curve; the rule sees `seen` and `validation`. */

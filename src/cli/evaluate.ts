@@ -44,7 +44,7 @@ const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => st
   ["perplexity", ({ perplexity }) => perplexity < 1e5 ? perplexity.toFixed(2) : perplexity.toExponential(1)],
   ["bits/byte", ({ bitsPerByte }) => bitsPerByte.toFixed(3)],
   ["accuracy", ({ accuracy }) => `${(100 * accuracy).toFixed(1)} %`],
-  ["verbatim", ({ extraction }) => `${(100 * extraction).toFixed(1)} %`]
+  ["verbatim", ({ extraction }) => extraction === undefined ? "–" : `${(100 * extraction).toFixed(1)} %`]
 ]
 
 const some = (names: ReadonlyArray<string>): string =>

@@ -28,3 +28,22 @@ export const endless = <A>(items: ReadonlyArray<A>, random: Random): (count: num
       return left.pop()!
     })
 }
+
+/** Some of many items, and with them `full`, as many as a pass takes: the last one is filled up with the first of its own. */
+export interface RowChunk<A> {
+  /** Place of the first of them among all. */
+  readonly first: number
+  readonly chunk: ReadonlyArray<A>
+  readonly full: ReadonlyArray<A>
+}
+
+/** Items in chunks of `size`, each filled up to it, so that one compiled pass serves all. None of none. */
+export const chunked = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<RowChunk<A>> =>
+  Array.from({ length: Math.ceil(items.length / size) }, (_, i) => {
+    const chunk = items.slice(i * size, (i + 1) * size)
+    return {
+      first: i * size,
+      chunk,
+      full: [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
+    }
+  })

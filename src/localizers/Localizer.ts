@@ -8,6 +8,7 @@
 import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../Batch.ts"
 import { batchOf, type Row } from "../data/Packing.ts"
+import { chunked } from "../data/Rows.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import type { Model } from "../Model.ts"
@@ -75,9 +76,7 @@ export const suffixBatches = (
     checkOptions(rows, options)
     const { batchSize, seqLen } = options
     const batches: Array<SuffixBatch> = []
-    for (let first = 0; first < rows.length; first += batchSize) {
-      const chunk = rows.slice(first, first + batchSize)
-      const full = [...chunk, ...Array.from({ length: batchSize - chunk.length }, () => chunk[0])]
+    for (const { chunk, full } of chunked(rows, batchSize)) {
       const { batch, weights } = suffixBatch(full, options)
       batches.push({
         batch,

@@ -8,7 +8,7 @@
 import * as Effect from "effect/Effect"
 import { IGNORE } from "../Batch.ts"
 import { batchOf, type Row, scoredTokens } from "../data/Packing.ts"
-import { countScored, misfit } from "../data/Rows.ts"
+import { chunked, countScored, misfit } from "../data/Rows.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../Model.ts"
 import type { SinkMode } from "../Sink.ts"
@@ -228,9 +228,7 @@ export const calibrate = (
     const weights = Float64Array.from(targets, (_, t) => t < forgotten ? 1 / forgotten : retainWeight / (n - forgotten))
     const size = Math.min(batchSize, all.length)
     let at = 0
-    for (let from = 0; from < all.length; from += size) {
-      const chunk = all.slice(from, from + size)
-      const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0])]
+    for (const { chunk, full } of chunked(all, size)) {
       const got = yield* model.logits(batchOf(full, seqLen), mode)
       chunk.forEach((row, r) => {
         const begin = (r * seqLen + (row.scoredFrom ?? 1) - 1) * vocabSize

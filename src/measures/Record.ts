@@ -4,6 +4,7 @@ import type { Batch } from "../Batch.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../Model.ts"
 import { batchOf, type Row, scoredTokens, sequenceName } from "../data/Packing.ts"
+import { chunked } from "../data/Rows.ts"
 import type { SinkMode } from "../Sink.ts"
 import { defaultSchemes, makeRecords, type Sampling, type TokenRecords } from "./TokenRecords.ts"
 
@@ -63,10 +64,7 @@ export const recordRows = (
       records.first[s] = scoredFrom ?? 1
     })
     const size = Math.min(batchSize, rows.length)
-    for (let first = 0; first < rows.length; first += size) {
-      const chunk = rows.slice(first, first + size)
-      // the last chunk is filled up, so that one compiled pass serves all
-      const full = [...chunk, ...Array.from({ length: size - chunk.length }, () => chunk[0]!)]
+    for (const { chunk, first, full } of chunked(rows, size)) {
       const batch: Batch = batchOf(full, seqLen)
       const got: RecordColumns = yield* model.records(batch, mode, schemes)
       const at = records.start[first]!

@@ -8,11 +8,11 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type Batch, IGNORE } from "../Batch.ts"
 import { batchOf, type Row, scoredTokens, sequenceName } from "../data/Packing.ts"
 import { countScored, endless, misfit } from "../data/Rows.ts"
 import { DataError, type DeviceError, type Diverged, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
+import { scoreRows, sumOf } from "../measures/Score.ts"
 import { Model, type ModelService } from "../Model.ts"
 import { OptimizerConfig } from "../Optimizer.ts"
 import { random } from "../Random.ts"
@@ -164,34 +164,13 @@ export const batches = ({ forget, retain, seed, seqLen }: UnlearnProblem, batchS
   }
 }
 
-/** Scored tokens in the rows [from, to) of a batch, and the sum of their losses. */
-export const sumOf = (loss: Float32Array, { seqLen, targets }: Batch, from: number, to: number) => {
-  let [sum, tokens] = [0, 0]
-  for (let t = from * seqLen; t < to * seqLen; t++) {
-    if (targets[t] === IGNORE) continue
-    sum += loss[t]
-    tokens++
-  }
-  return { sum, tokens }
-}
-
 /** Sums of the losses of sequences under the Model as it is, in nats. */
 export const sequenceLosses = (
   model: ModelService,
   rows: ReadonlyArray<Row>,
   { batchSize, mode, seqLen }: { readonly batchSize: number; readonly seqLen: number; readonly mode: SinkMode }
 ): Effect.Effect<ReadonlyArray<number>, UnlearnError> =>
-  Effect.gen(function*() {
-    const sums: Array<number> = []
-    for (let first = 0; first < rows.length; first += batchSize) {
-      const chunk = rows.slice(first, first + batchSize)
-      // the last chunk is filled up, so that one compiled pass serves all
-      const batch = batchOf([...chunk, ...Array.from({ length: batchSize - chunk.length }, () => chunk[0])], seqLen)
-      const { loss } = yield* model.evaluate(batch, mode)
-      chunk.forEach((_, r) => sums.push(sumOf(loss, batch, r, r + 1).sum))
-    }
-    return sums
-  })
+  Effect.map(scoreRows(model, rows, mode, { batchSize, seqLen }), (scores) => scores.map(({ loss }) => loss))
 
 // ---------------------------------------------------------------------------------------------------------------
 // Weights of token losses

@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { batchOf, type Row } from "../data/Packing.ts"
+import { chunked } from "../data/Rows.ts"
 import type { DataError, DeviceError, KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { Model } from "../Model.ts"
@@ -32,9 +33,7 @@ export const hiddenStates = (
     })
     const width = seqLen * model.config.hiddenSize
     const states: Array<Float32Array> = []
-    for (let first = 0; first < rows.length; first += batchSize) {
-      const chunk = rows.slice(first, first + batchSize)
-      const full = [...chunk, ...Array.from({ length: batchSize - chunk.length }, () => chunk[0])]
+    for (const { chunk, full } of chunked(rows, batchSize)) {
       yield* Effect.try({
         try: () => {
           pass.load(batchOf(full, seqLen), mode)

@@ -243,26 +243,24 @@ export const finish = (s: {
   /** 0: no clipping. */
   readonly clip: number
   readonly slot: number
-  /** Adaptive loss scaling: the scale, the steps since it changed and taken, and what of gradient or loss overflowed. */
+  /** Adaptive loss scaling: the scale, the steps since it changed and taken, and whether the gradient overflowed. */
   readonly scaler?: {
     readonly scale: number
     readonly steps: number
     readonly taken?: number
     readonly skipped?: readonly [soFar: number, inARow: number]
     readonly overflow?: "infinite" | "NaN"
-    readonly of?: "gradient" | "loss"
   }
 }): Case =>
   makeCase(
     `reduce finish: ${s.losses} + ${s.squares} partials, clip ${s.clip}, slot ${s.slot}` +
-      (s.scaler === undefined ? "" : `, scale ${s.scaler.scale} for ${s.scaler.steps} steps, ${s.scaler.overflow} ${s.scaler.of ?? "gradient"}`),
+      (s.scaler === undefined ? "" : `, scale ${s.scaler.scale} for ${s.scaler.steps} steps, ${s.scaler.overflow}`),
     { flops: s.losses + s.squares, bytes: 4 * (s.losses + s.squares) },
     (random) => {
       const losses = normals(random, s.losses)
       const squares = Float32Array.from(random.uniforms(s.squares))
-      const { of, overflow, scale: lossScale = 1, skipped = [0, 0], steps = 0, taken = 0 } = s.scaler ?? {}
-      const hit = of === "loss" ? losses : squares
-      if (overflow !== undefined) hit[hit.length >> 1] = overflow === "NaN" ? NaN : Infinity
+      const { overflow, scale: lossScale = 1, skipped = [0, 0], steps = 0, taken = 0 } = s.scaler ?? {}
+      if (overflow !== undefined) squares[s.squares >> 1] = overflow === "NaN" ? NaN : Infinity
       const scale = Math.fround(1 / 29)
       const learningRate = Math.fround(random.uniform())
       const hyper = poison(16)
@@ -399,6 +397,5 @@ export const cases: ReadonlyArray<Case> = [
     slot: 0,
     scaler: { scale: 64, steps: 3, taken: 5, skipped: [2, 1], overflow: "infinite" }
   }),
-  finish({ losses: 3, squares: 65, clip: 0.5, slot: 0, scaler: { scale: 64, steps: 3, overflow: "NaN", of: "loss" } }),
   scaleLoss
 ]
