@@ -385,10 +385,10 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       yield* Effect.addFinalizer((exit) =>
         Effect.gen(function*() {
           // what is in the making is waited for by the scope
-          const outcome = (fiber: Fiber.Fiber<TrainEvent, TrainError> | undefined) =>
+          const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
             fiber === undefined ? Effect.succeed([]) : Effect.map(Fiber.poll(fiber), (exit) =>
               Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
-          untold.push(...yield* outcome(writing), ...held, ...yield* outcome(pending))
+          untold.push(...yield* outcome(writing), ...held, ...(yield* outcome(pending)).flat())
           // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
           if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || lastSaved?.step === step) return
           untold.push(yield* Effect.flatten(capture))
