@@ -14,14 +14,26 @@ export interface RepeatedLosses {
   readonly placebo?: number
   /** All sinks at their expected value. */
   readonly all?: number
-}
-
-/** Loss on sequences that were never trained on. */
-export interface HeldOutLosses extends RepeatedLosses {
   /** A standard model whose MLP is as wide as what the sink model has on for one token. */
   readonly standardActiveWidth?: number
   /** A standard model that saw every repeated sequence once. */
   readonly deduplicated?: number
+}
+
+/** Loss on sequences that were never trained on. */
+export type HeldOutLosses = RepeatedLosses
+
+/** What a run by source made of one of its sources. */
+export interface SourceResult {
+  /** Decimal. */
+  readonly id: string
+  readonly name: string
+  /** Documents trained on, and tokens of them that an epoch scores. */
+  readonly documents: number
+  readonly tokens: number
+  /** Of the held-out sequences that were scored, and the mean loss of their tokens by state of the sinks. */
+  readonly heldOutSequences: number
+  readonly heldOut: Pick<RepeatedLosses, "own" | "off" | "placebo" | "all">
 }
 
 /**
@@ -60,7 +72,9 @@ export interface SeedResult {
   readonly heldOut: HeldOutLosses
   readonly gaps: Gaps
   /** Share of repeated sequences whose rest is produced verbatim, greedily, from its first tokens. */
-  readonly extraction: { readonly standard?: number; readonly own?: number; readonly off?: number }
+  readonly extraction: Pick<RepeatedLosses, "standard" | "own" | "off" | "standardActiveWidth" | "deduplicated">
+  /** Of a run by source with sinks: every source, that with most tokens first. */
+  readonly sources?: ReadonlyArray<SourceResult>
   /** Absent without repeated sequences. */
   readonly continuation?: Continuation
   readonly curves: ReadonlyArray<Curve>

@@ -13,7 +13,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
-import { DataConfig, DataStream } from "../src/data/DataStream.ts"
+import { DataConfig, DataStream, type Row } from "../src/data/DataStream.ts"
+import type { NamedId } from "../src/data/Names.ts"
+import { scoredTokens } from "../src/data/Packing.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
 import * as Generate from "../src/Generate.ts"
 import { Device } from "../src/gpu/Device.ts"
@@ -28,7 +30,7 @@ import * as TokenShards from "../src/data/TokenShards.ts"
 import * as TrainEvent from "../src/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/Trainer.ts"
 import { claimFolder, type FolderOptions, writeJson } from "./folder.ts"
-import type { Arm, Curve, PretrainReport, SeedResult } from "./Report.ts"
+import type { Arm, Curve, PretrainReport, SeedResult, SourceResult } from "./Report.ts"
 import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
 
@@ -125,6 +127,8 @@ interface ArmResult {
   readonly repeated: Readonly<Record<string, number>>
   readonly heldOut: Readonly<Record<string, number>>
   readonly extraction: Readonly<Record<string, number>>
+  /** Of sinks by source; results of earlier versions lack it. */
+  readonly sources?: ReadonlyArray<SourceResult>
   readonly continuation: { readonly prompt: string; readonly truth: string; readonly texts: Readonly<Record<string, string>> }
   readonly seconds: number
   readonly tokens: number
@@ -248,9 +252,8 @@ const trainArm = (
       yield* stage(`measuring ${plan.name}`)
       const repeatedRows = data.split("repeated")
       const heldOutRows = data.split("heldOut")
-      const modes: ReadonlyArray<readonly [string, Sink.SinkMode]> = plan.model.sinks === undefined
-        ? [["own", Sink.own]]
-        : [["own", Sink.own], ["off", Sink.off], ["placebo", Sink.placebo], ["all", Sink.all]]
+      const modes = Sink.statesOf(plan.model.sinks).map((name) => [name, Sink.states[name].mode] as const)
+      const bySequence: Partial<Record<Sink.State, ReadonlyArray<number>>> = {}
       const repeated: Record<string, number> = {}
       const heldOut: Record<string, number> = {}
       const extraction: Record<string, number> = {}
@@ -265,7 +268,9 @@ const trainArm = (
           if (score.extractionRate !== undefined) extraction[name] = score.extractionRate
         }
         if (heldOutRows.length > 0 && (ownHeldOut || name !== "own")) {
-          heldOut[name] = (yield* trainer.evaluate(heldOutRows, mode)).loss
+          const score = yield* trainer.evaluate(heldOutRows, mode)
+          heldOut[name] = score.loss
+          bySequence[name] = score.sequences
         }
       }
       const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
@@ -296,6 +301,9 @@ const trainArm = (
         repeated,
         heldOut,
         extraction,
+        ...(plan.model.sinks === undefined || data.report.identity !== "source"
+          ? {}
+          : { sources: sourceResults((yield* data.names)?.ids ?? [], heldOutRows, bySequence) }),
         continuation: {
           prompt: text(0, promptEnd),
           truth: text(promptEnd, (shown?.tokens.length ?? 1) - 1),
@@ -314,6 +322,24 @@ const trainArm = (
     ))
   })
 
+/** Held-out losses by source; every source that was trained on, that with most tokens first. */
+const sourceResults = (
+  ids: ReadonlyArray<NamedId>,
+  rows: ReadonlyArray<Row>,
+  losses: Partial<Record<Sink.State, ReadonlyArray<number>>>
+): ReadonlyArray<SourceResult> => {
+  const of = new Map<bigint, Array<number>>()
+  rows.forEach(({ id }, i) => of.set(id, [...(of.get(id) ?? []), i]))
+  return ids.map(({ documents, id, name, tokens }) => {
+    const mine = of.get(id) ?? []
+    const scored = mine.map((i) => scoredTokens(rows[i]!))
+    const all = scored.reduce((sum, n) => sum + n, 0)
+    const heldOut = mine.length === 0 ? {} : Object.fromEntries(Object.entries(losses).map(([state, loss]) =>
+      [state, mine.reduce((sum, i, k) => sum + loss[i]! * scored[k]!, 0) / all]))
+    return { id: `${id}`, name, documents, tokens, heldOutSequences: mine.length, heldOut }
+  }).sort((a, b) => b.tokens - a.tokens || a.name.localeCompare(b.name))
+}
+
 /** The repeated sequence to show: the one whose document's name sorts last, which is the most recent address. */
 const shownSequence = (data: DataStream["Type"], count: number): number => {
   const rows = data.split("repeated")
@@ -322,8 +348,6 @@ const shownSequence = (data: DataStream["Type"], count: number): number => {
   return best
 }
 
-const modes = ["own", "off", "placebo", "all"] as const
-
 /** A record without the fields that are undefined. */
 const present = <K extends string, V>(fields: Record<K, V | undefined>): { readonly [key in K]?: V } =>
   Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as { [key in K]?: V }
@@ -331,15 +355,20 @@ const present = <K extends string, V>(fields: Record<K, V | undefined>): { reado
 const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, seconds: number): SeedResult => {
   const standard = results.get("standard")
   const sinks = results.get("sinks")
+  const [active, deduplicated] = [results.get("standardActiveWidth"), results.get("deduplicated")]
   const byMode = (of: "repeated" | "heldOut") => ({
     standard: standard?.[of]["own"],
-    ...Object.fromEntries(modes.map((mode) => [mode, sinks?.[of][mode]])) as Record<(typeof modes)[number], number>
+    standardActiveWidth: active?.[of]["own"],
+    deduplicated: deduplicated?.[of]["own"],
+    ...Object.fromEntries(Object.keys(Sink.states).map((mode) => [mode, sinks?.[of][mode]])) as Record<Sink.State, number | undefined>
   })
   const repeated = byMode("repeated")
   const heldOut = byMode("heldOut")
   const minus = (a: number | undefined, b: number | undefined) => a === undefined || b === undefined ? undefined : a - b
   const gaps = {
     standard: minus(heldOut.standard, repeated.standard),
+    standardActiveWidth: minus(heldOut.standardActiveWidth, repeated.standardActiveWidth),
+    deduplicated: minus(heldOut.deduplicated, repeated.deduplicated),
     own: minus(heldOut.own ?? heldOut.placebo, repeated.own),
     off: minus(heldOut.off, repeated.off),
     placebo: minus(heldOut.placebo, repeated.placebo),
@@ -351,14 +380,12 @@ const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, secon
     seed,
     ...(gaps.off === undefined || gaps.standard === undefined ? {} : { gapClosed: 1 - gaps.off / gaps.standard }),
     repeated: present(repeated),
-    heldOut: present({
-      ...heldOut,
-      standardActiveWidth: results.get("standardActiveWidth")?.heldOut["own"],
-      deduplicated: results.get("deduplicated")?.heldOut["own"]
-    }),
+    heldOut: present(heldOut),
     gaps: present(gaps),
     extraction: present({
       standard: standard?.extraction["own"],
+      standardActiveWidth: active?.extraction["own"],
+      deduplicated: deduplicated?.extraction["own"],
       own: sinks?.extraction["own"],
       off: sinks?.extraction["off"]
     }),
@@ -373,6 +400,7 @@ const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>, secon
         })
       }
     }),
+    ...(sinks?.sources === undefined ? {} : { sources: sinks.sources }),
     curves: all.flatMap((result) => result.curves),
     seconds,
     tokensPerSecond: throughput(all)

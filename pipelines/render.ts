@@ -29,6 +29,8 @@ export const toTerminal = (report: PretrainReport, { color, width = 100 }: Termi
   lines.push(...prose(Tables.verdict(report)).map((line) => paint("bold", line)), "")
   const baselines = Tables.baselines(report)
   if (baselines.rows.length > 1) lines.push(...table(baselines), "")
+  const sources = Tables.sources(report)
+  if (sources.rows.length > 0) lines.push(...table(sources), paint("dim", sources.caption!), "")
   const seeds = Tables.seeds(report)
   if (seeds.rows.length > 0) lines.push(...table(seeds), "")
   const { continuation } = report.perSeed[0]
@@ -65,6 +67,9 @@ export const toMarkdown = (report: PretrainReport): string => {
     markdownTable(Tables.losses(report)),
     Tables.legend(report),
     ...(baselines.rows.length > 1 ? [markdownTable(baselines)] : []),
+    ...(Tables.sources(report).rows.length > 0
+      ? [markdownTable(Tables.sources(report)), `${Tables.sources(report).caption}.`]
+      : []),
     ...(seeds.rows.length > 0 ? [markdownTable(seeds)] : []),
     ...(continuation === undefined ? [] : [
       "## A repeated passage, continued",

@@ -166,7 +166,7 @@ describe("the list of runs", () => {
       const options = { folder: Option.some(root), json: false }
       const table = (yield* printed(runs(options))).split("\n")
       expect(table[0]).toMatch(/^run +state +training +step +loss +best held out +tokens\/s +age +size$/)
-      expect(table[1]).toMatch(new RegExp(`^${live} +interrupted +sinks 2/2 +20/40 +2\\.750 +2\\.500 +1,234 +\\d+ s +\\d+ KiB$`))
+      expect(table[1]).toMatch(new RegExp(`^${live} +interrupted +sinks 2/2 +20/40 +2\\.750 +2\\.500 off +1,234 +\\d+ s +\\d+ KiB$`))
       expect(table.slice(6)).toEqual([`${failed}: no such file`, ""])
       const found = JSON.parse(yield* printed(runs({ ...options, json: true })))
       expect(found.map((run: Runs.Run) => run.path)).toEqual(Runs.listRuns(root).map((run) => run.path))

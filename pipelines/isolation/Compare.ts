@@ -18,7 +18,6 @@ import { recordRows } from "../../src/measures/Record.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/Model.ts"
-import type { ModelConfig } from "../../src/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
 import { dataOf, runAbove } from "../evaluate.ts"
 import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
@@ -34,7 +33,7 @@ export interface CompareOptions {
 }
 
 /** States of the sinks that are compared. */
-export type ComparedState = "own" | "off" | "placebo" | "all"
+export type ComparedState = Sink.State
 
 /** A metric of one checkpoint in a state of its sinks, beside the other's. */
 export interface Compared {
@@ -100,24 +99,19 @@ const scoredOf = (folder: string) =>
       })
     }
     const data = yield* Effect.provide(DataStream, DataStream.layer(dataOf(run, folder)))
-    if (data.split("repeated").length === 0) {
-      return yield* new DataError({
-        path: folder,
-        detail: "nothing was repeated in its data, so there is no memory to look for: choose a run with repeatedSequences"
-      })
+    // where nothing was repeated, as in a run by source, what it was trained on is what it may remember
+    const trained = data.split("repeated").length > 0 ? data.split("repeated") : data.split("singles")
+    if (trained.length === 0) {
+      return yield* new DataError({ path: folder, detail: "was trained on no sequence that could be looked at" })
     }
     return {
       seqLen: data.seqLen,
       splits: {
-        natural: data.split("repeated"), canary: data.split("canaries"), heldOut: data.split("heldOut"), canaryOthers: []
+        natural: trained, canary: data.split("canaries"), heldOut: data.split("heldOut"), canaryOthers: []
       },
       texts: (rows: ReadonlyArray<Row>) => rows.map(({ tokens }) => data.tokenizer.decode(tokens))
     } satisfies Scored
   }).pipe(Effect.scoped)
-
-/** The states that a model has. */
-const statesOf = (config: ModelConfig): ReadonlyArray<ComparedState> =>
-  config.sinks === undefined ? ["own"] : ["own", "off", "placebo", "all"]
 
 /**
  * Compares two checkpoints on the first one's training data. Fails with a DataError for checkpoints with different
@@ -180,8 +174,8 @@ export const compare = (
       const metrics: Array<Compared> = []
       const differences: Array<Comparison["differences"][number]> = []
       yield* Effect.provide(Effect.gen(function*() {
-        for (const state of statesOf(one.config)) {
-          const records = yield* recordAll(Sink[state])
+        for (const state of Sink.statesOf(one.config.sinks)) {
+          const records = yield* recordAll(Sink.states[state].mode)
           for (const [metric, value] of Object.entries(metricsOf(records, reference))) {
             metrics.push({ state, metric, value, against: there[metric] })
           }

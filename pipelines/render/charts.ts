@@ -66,10 +66,14 @@ export const charts = async (report: Curves): Promise<ReadonlyArray<Chart>> => {
   const training = pointsOf(report, (arm, name) => name === "train" ? { series: arm, text: "training" } : undefined)
   const modes = ["standard", "own sinks", "sinks off"]
   const texts = ["repeated", "held out"]
+  // baselines are left out beside what they are compared with
+  const alone = !report.perSeed.some(({ curves }) => curves.some(({ arm }) => arm === "standard" || arm === "sinks"))
   const evaluated = pointsOf(report, (arm, name) => {
     const [split, mode] = name.split(".")
     const text = split === "repeated" ? texts[0] : split === "heldOut" ? texts[1] : undefined
-    const series = arm === "standard" ? modes[0] : arm !== "sinks" ? undefined : mode === "own" ? modes[1] : modes[2]
+    const series = arm === "standard"
+      ? modes[0]
+      : arm === "sinks" ? mode === "own" ? modes[1] : modes[2] : alone ? arm : undefined
     return text === undefined || series === undefined ? undefined : { series, text }
   })
   const drawn: Array<Chart> = []
@@ -80,8 +84,11 @@ export const charts = async (report: Curves): Promise<ReadonlyArray<Chart>> => {
     })
   }
   if (evaluated.length > 0) {
-    const title = "Repeated and held-out text along training"
-    drawn.push({ title, svg: await lines(evaluated, modes, texts, opacity) })
+    const drawnOf = (label: (point: Point) => string) => unique(evaluated.map(label))
+    const title = drawnOf((p) => p.text).length === 1
+      ? `${evaluated[0].text === "repeated" ? "Repeated" : "Held-out"} text along training`
+      : "Repeated and held-out text along training"
+    drawn.push({ title, svg: await lines(evaluated, drawnOf((p) => p.series), drawnOf((p) => p.text), opacity) })
   }
   return drawn
 }

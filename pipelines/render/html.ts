@@ -13,7 +13,8 @@ export const toHtml = async (report: PretrainReport): Promise<string> => {
     `<blockquote><span class="faint">${escape(prompt)}</span>` +
     pieces.map(({ known, text }) => known ? `<mark>${escape(text)}</mark>` : escape(text)).join("") + "</blockquote>"
   const passages = Tables.continuations(report).length === 0 ? "" : `<h2>A repeated passage, continued</h2>
-<p>Greedily, from its first tokens${seeds.rows.length === 0 ? "" : ` (seed ${report.perSeed[0].seed})`};
+<p>Greedily, from its first tokens${Tables.sources(report).rows.length === 0 ? "" : table(Tables.sources(report))}
+${seeds.rows.length === 0 ? "" : ` (seed ${report.perSeed[0].seed})`};
 <mark>marked</mark>: verbatim from the training text.</p>
 <p><strong>training text</strong></p>
 <blockquote><span class="faint">${escape(prompt)}</span>${escape(truth)}</blockquote>
@@ -25,6 +26,7 @@ ${Tables.continuations(report)
 ${table(Tables.losses(report))}
 <small class="faint">${escape(Tables.legend(report))}</small>
 ${baselines.rows.length > 1 ? table(baselines) : ""}
+${Tables.sources(report).rows.length === 0 ? "" : table(Tables.sources(report))}
 ${seeds.rows.length === 0 ? "" : `<h2>Seeds</h2>\n${table(seeds)}`}
 ${passages}
 ${(await charts(report)).map(({ svg, title }) => `<h2>${title}</h2>\n${svg}`).join("\n")}

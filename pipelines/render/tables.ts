@@ -3,7 +3,7 @@
  */
 import { mean, variance } from "../../src/measures/Statistics.ts"
 import { count, type Span } from "../../src/Terminal.ts"
-import type { PretrainReport, SeedResult } from "../Report.ts"
+import type { PretrainReport, RepeatedLosses, SeedResult } from "../Report.ts"
 import type { Table } from "./page.ts"
 
 /** A number of every seed as its mean, with the standard deviation when there are several. */
@@ -29,11 +29,20 @@ const columns = [
   ["all", "all at expected"]
 ] as const
 
+/** Baselines, which `losses` has where neither a standard nor a sink model was trained: else `baselines` has them. */
+const others = [
+  ["standardActiveWidth", "standard, active width"],
+  ["deduplicated", "deduplicated"]
+] as const
+
 /** Losses, gaps and verbatim continuations, by sink mode: a column for each that was measured. */
 export const losses = (report: PretrainReport): Table => {
   const there = (pick: Pick) => report.perSeed.some((seed) => pick(seed) !== undefined)
-  const shown = columns.filter(([mode]) => there((s) => s.heldOut[mode] ?? s.repeated[mode]))
-  const row = (name: string, of: (mode: (typeof columns)[number][0]) => Pick, format?: (value: number) => string) =>
+  const present = <C extends readonly [keyof RepeatedLosses, string]>(some: ReadonlyArray<C>) =>
+    some.filter(([mode]) => there((s) => s.heldOut[mode] ?? s.repeated[mode]))
+  const main = present(columns)
+  const shown: ReadonlyArray<readonly [keyof RepeatedLosses, string]> = main.length > 0 ? main : present(others)
+  const row = (name: string, of: (mode: keyof RepeatedLosses) => Pick, format?: (value: number) => string) =>
     shown.some(([mode]) => there(of(mode))) ? [[name, ...shown.map(([mode]) => over(report, of(mode), format))]] : []
   return {
     head: ["loss, nats a token", ...shown.map(([, title]) => title)],
@@ -97,6 +106,39 @@ export const arms = (report: PretrainReport): Table => ({
   ])
 })
 
+/** Names come out of data: nothing in them steers a terminal. Of long ones, which may be paths, the end. */
+const shortName = (name: string): string => {
+  const plain = name.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+  return plain.length <= 40 ? plain : `...${plain.slice(-37)}`
+}
+
+/** Sources that a table has at most; report.json has all. */
+const SOURCES = 20
+
+/** Held-out losses by source, that with most tokens first, means over the seeds; no rows without sinks by source. */
+export const sources = (report: PretrainReport): Table => {
+  const all = report.perSeed[0].sources ?? []
+  const later = report.perSeed.map(({ sources = [] }) => new Map(sources.map((one) => [one.id, one])))
+  const modes = columns.flatMap(([mode, title]) =>
+    mode !== "standard" && all.some(({ heldOut }) => heldOut[mode] !== undefined) ? [[mode, title] as const] : [])
+  const rest = all.length - Math.min(all.length, SOURCES)
+  return {
+    head: ["held-out loss by source", "tokens an epoch", "held out", ...modes.map(([, title]) => title)],
+    rows: all.slice(0, SOURCES).map(({ heldOutSequences, id, name, tokens }) => [
+      shortName(name),
+      count(tokens),
+      count(heldOutSequences),
+      ...modes.map(([mode]) => {
+        const losses = later.flatMap((of) => of.get(id)?.heldOut[mode] ?? [])
+        return losses.length === 0 ? "-" : mean(losses).toFixed(3)
+      })
+    ]),
+    caption: rest === 0
+      ? "by source, that with most tokens first"
+      : `the ${SOURCES} sources with most tokens of ${all.length}; report.json has the other ${rest}, too`
+  }
+}
+
 /** One row a seed; no rows when there is only one, whose numbers are in `losses` already. */
 export const seeds = (report: PretrainReport): Table => ({
   head: ["seed", "gap closed", "gap standard", "own sinks", "sinks off", "placebo", "all at expected", "seconds"],
@@ -117,6 +159,8 @@ export const verdict = (report: PretrainReport): string => {
     const losses = [
       ...(heldOut.standard === undefined ? [] : [`held-out loss of the standard model ${nats(heldOut.standard)}`]),
       ...(heldOut.off === undefined ? [] : [`held-out loss with sinks off ${nats(heldOut.off)}`]),
+      ...others.flatMap(([arm, title]) =>
+        heldOut[arm] === undefined || heldOut.standard !== undefined ? [] : [`held-out loss of ${title} ${nats(heldOut[arm])}`]),
       ...(repeated.own === undefined || repeated.off === undefined ? [] : [
         `repeated sequences ${nats(repeated.own)} with their own sinks, ${nats(repeated.off)} with sinks off`
       ])

@@ -605,9 +605,31 @@ const latestOf = Effect.fnUntraced(function*(location: string, there: ReadonlyAr
     : corrupt(pointer, `does not name a checkpoint: ${advice}`)
 })
 
-/** The checkpoint that a path means: its own folder, or the latest in the folder of a run. */
+/** The folder of the only model that a comparison has trained, as `seed-1/sinks`; the folder itself where it is none. */
+export const onlyModel = Effect.fnUntraced(function*(folder: string) {
+  const fs = yield* FileSystem.FileSystem
+  const paths = yield* Path.Path
+  const list = (path: string) => Effect.orElseSucceed(fs.readDirectory(path), (): Array<string> => [])
+  const hasSteps = (names: ReadonlyArray<string>) => names.some((name) => /^step-\d/.test(name))
+  const names = yield* list(folder)
+  if (!names.includes("run.json") || hasSteps(names)) return folder
+  const models: Array<string> = []
+  for (const seed of names.filter((name) => /^seed-\d+$/.test(name)).sort()) {
+    for (const arm of (yield* list(paths.join(folder, seed))).sort()) {
+      const path = paths.join(folder, seed, arm)
+      if (hasSteps(yield* list(path))) models.push(path)
+    }
+  }
+  if (models.length > 1) {
+    const detail = `is a run of ${models.length} models: give the folder of one of them, ${models.join(", ")}`
+    return yield* new CheckpointError({ reason: "Mismatch", path: folder, detail })
+  }
+  return models[0] ?? folder
+})
+
+/** The checkpoint that a path means: its own folder, or the latest in the folder of a model, or of a run of one model. */
 const locate = Effect.fnUntraced(function*(path: string) {
-  const folder = (yield* Path.Path).resolve(path)
+  const folder = yield* onlyModel((yield* Path.Path).resolve(path))
   const inside = yield* Effect.orElseSucceed(listFolder(folder), () => [])
   if (inside.length > 0) return yield* choose(folder, "latest")
   return { path: folder, advice: "Give the folder of a run, or one of the step- folders in it that is whole" }

@@ -204,28 +204,6 @@ const readForeign = Effect.fnUntraced(function*(
 const namesOf = (bytes: Uint8Array, path: string) =>
   Effect.mapError(decodeNames(bytes, path), ({ detail }) => new CheckpointError({ reason: "Corrupt", path, detail }))
 
-/** The folder of the only model that a comparison has trained, as `seed-1/sinks`; the folder itself where it is none. */
-const onlyModel = Effect.fnUntraced(function*(folder: string) {
-  const fs = yield* FileSystem.FileSystem
-  const paths = yield* Path.Path
-  const list = (path: string) => Effect.orElseSucceed(fs.readDirectory(path), (): Array<string> => [])
-  const hasSteps = (names: ReadonlyArray<string>) => names.some((name) => /^step-\d/.test(name))
-  const names = yield* list(folder)
-  if (!names.includes("run.json") || hasSteps(names)) return folder
-  const models: Array<string> = []
-  for (const seed of names.filter((name) => /^seed-\d+$/.test(name)).sort()) {
-    for (const arm of (yield* list(paths.join(folder, seed))).sort()) {
-      const path = paths.join(folder, seed, arm)
-      if (hasSteps(yield* list(path))) models.push(path)
-    }
-  }
-  if (models.length > 1) {
-    const detail = `is a run of ${models.length} models: give the folder of one of them, ${models.join(", ")}`
-    return yield* new CheckpointError({ reason: "Mismatch", path: folder, detail })
-  }
-  return models[0] ?? folder
-})
-
 /**
  * Reads a model to start from, or to export: the folder of a run (its latest checkpoint), of one checkpoint, of an
  * imported model, of a plain Llama with `config.json` and safetensors, or of a SeqTD model with `model_config.yaml` (ids
@@ -239,7 +217,7 @@ export const loadInitial = (
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const paths = yield* Path.Path
-    const folder = yield* onlyModel(paths.resolve(path))
+    const folder = yield* Checkpoints.onlyModel(paths.resolve(path))
     const names = yield* Effect.mapError(fs.readDirectory(folder), (cause) =>
       Safetensors.unreadable(folder)(cause).reason === "Missing"
         ? new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })

@@ -6,6 +6,7 @@ import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { DataConfig, type DataReport, DataStream } from "../data/DataStream.ts"
 import * as MemoryPlan from "../MemoryPlan.ts"
 import { ModelConfig } from "../ModelConfig.ts"
+import { exposureLines, sinkExposure, tokenShares } from "../data/TokenShares.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
 
@@ -23,7 +24,7 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
   (report.canaries === 0 ? "" : `; ${count(report.canaries)} canaries`),
   ...(report.sources.length < 2 ? [] : [
     "sources: " + report.sources.slice(0, 8).map(({ name, share: part }) => `${name} ${share(part)}`).join(", ") +
-    (report.sources.length > 8 ? ", ..." : "")
+    (report.sources.length > 8 ? ` and ${count(report.sources.length - 8)} more; --json has all` : "")
   ])
 ]
 
@@ -45,6 +46,13 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
     const encoded = Schema.encodeSync(PretrainConfig)(config)
     const tokens = steps * data.batchSize * data.seqLen * gradientAccumulation
     const { tensors: _, ...memory } = plan
+    const names = model.sinks === undefined ? undefined : yield* data.names
+    const sinks = model.sinks === undefined
+      ? undefined
+      : { general: model.general, active: model.sinks.active, pool: model.sinks.pool }
+    const shares = names === undefined
+      ? undefined
+      : tokenShares((use) => names.ids.forEach(({ id, name, tokens }) => use(id, tokens, () => name)))
     yield* Edge.print(
       json
         ? JSON.stringify({
@@ -54,6 +62,7 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
           tokens,
           parameters: model.numParameters,
           activeParameters: model.numActiveParameters,
+          ...(shares === undefined || sinks === undefined ? {} : { shares, exposure: sinkExposure(shares, sinks) }),
           memory
         })
         : [
@@ -62,7 +71,9 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
           ...dataLines(data.report, config),
           `training: ${count(steps)} steps, ${count(tokens)} tokens, ` +
           `${(steps * gradientAccumulation / data.batchesPerEpoch).toFixed(2)} epochs`,
-          `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token`,
+          `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token` +
+          (sinks === undefined ? "" : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
+          ...(shares === undefined ? [] : exposureLines(shares, sinks)),
           "",
           MemoryPlan.formatMemoryPlan(plan)
         ].join("\n")

@@ -51,7 +51,10 @@ const some = (names: ReadonlyArray<string>): string =>
   names.length <= 5 ? names.join(", ") : `${names.slice(0, 5).join(", ")} and ${names.length - 5} more, "trained": false in --json`
 
 /** Names of sources may be paths: their end tells them apart. */
-const short = (name: string): string => name.length <= 32 ? name : `...${name.slice(-29)}`
+const short = (text: string): string => {
+  const name = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+  return name.length <= 32 ? name : `...${name.slice(-29)}`
+}
 
 /** Sources that a table has at most; --json has all. */
 const SHOWN = 64

@@ -59,6 +59,7 @@ export const identity = (options: IdentityOptions) =>
         identityReport(shards, {
           identity: chosen,
           sinks,
+          general: presets[Option.getOrElse(options.preset, (): Preset => "tiny")].general,
           ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {}),
           ...(tokenizer === undefined ? {} : {
             text: (document: number) =>

@@ -36,15 +36,18 @@ const head = ["run", "state", "training", "step", "loss", "best held out", "toke
 const row = (run: Runs.Run): ReadonlyArray<string> => {
   const { count, state, trainings } = run
   const last = trainings.at(-1)
-  const heldOut = trainings.flatMap(({ best }) => best?.name.startsWith("heldOut") ? [best.loss] : [])
-  const done = trainings.filter(({ finished }) => finished).length
+  const heldOut = trainings.flatMap(({ best }) => best?.name.startsWith("heldOut") ? [best] : [])
+    .sort((a, b) => a.loss - b.loss)[0]
+  const finished = trainings.filter((training) => training.finished).length
+  // models of an experiment may lie in a store that several share, or be one for two arms: it is finished all the same
+  const done = state === "finished" && run.record.kind === "isolate" ? count : finished
   return [
     run.path,
     state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,
-    last === undefined ? `0/${count}` : state === "finished" ? `${done}/${count}` : `${last.arm} ${trainings.length}/${count}`,
+    last === undefined ? `${done}/${count}` : state === "finished" ? `${done}/${count}` : `${last.arm} ${trainings.length}/${count}`,
     last === undefined ? "-" : `${last.step}/${last.steps ?? "?"}`,
     loss(last?.loss),
-    loss(heldOut.length === 0 ? undefined : Math.min(...heldOut)),
+    `${loss(heldOut?.loss)}${heldOut?.name === "heldOut.off" ? " off" : ""}`,
     last?.tokensPerSecond === undefined ? "-" : Math.round(last.tokensPerSecond).toLocaleString("en"),
     ago(Date.now() - run.updated),
     size(run.bytes)

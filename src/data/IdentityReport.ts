@@ -5,12 +5,15 @@
 import { documentIds, type Identity, identities } from "./Identity.ts"
 import type { TokenDocuments } from "./Pieces.ts"
 import { type SinkConfig, unitsOf } from "../Sink.ts"
+import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "./TokenShares.ts"
 import { count } from "../Terminal.ts"
 
 export interface IdentityReportOptions {
   readonly identity: Identity
   /** How sinks are shared out. Left out: the report says nothing of them. */
   readonly sinks?: SinkConfig | undefined
+  /** Neurons that are always on, beside the sinks. Left out: nothing is said of what switching sinks off will cost. */
+  readonly general?: number
   /** Tokens a row feeds to the model; a row of identity `row` has one more. Default 1024. */
   readonly seqLen?: number
   /** How often a document is trained on in an epoch; 0 where it is held out. Default: once each. */
@@ -93,7 +96,14 @@ export interface IdentityReport extends IdentitySummary {
   readonly documents: number
   readonly tokens: number
   readonly seqLen: number
-  /** The ids that are seen most: exposures, tokens of all their documents, and names of the first few. */
+  /** How the tokens seen are shared out among ids. */
+  readonly shares: TokenShares
+  /** What that means for sinks: null where they, or the general neurons, are not known. */
+  readonly exposure: (SinkExposure & { readonly general: number }) | null
+  /**
+   * The ids that are seen most, 5 at most: exposures, tokens of all their documents, and names of the first few documents;
+   * of a source, its own name.
+   */
   readonly mostSeen: ReadonlyArray<{
     readonly id: string
     readonly exposures: number
@@ -417,8 +427,8 @@ const mostSeen = (
   })
   const first = identity === "row" ? undefined : leaders(identity, corpus)
   return top.map(({ document, id, ...seen }) => {
-    const names = [corpus.name(document)]
-    for (let d = document + 1; first !== undefined && d < corpus.documents && names.length < 3; d++) {
+    const names = [identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document)]
+    for (let d = document + 1; identity !== "source" && first !== undefined && d < corpus.documents && names.length < 3; d++) {
       if (first[d] === document && exposures(d) > 0) names.push(corpus.name(d))
     }
     const hashed = identity === "source" || identity === "content"
@@ -434,7 +444,7 @@ export const identityReport = (
   corpus: TokenDocuments,
   options: IdentityReportOptions
 ): IdentityReport | undefined => {
-  const { exposures = () => 1, identity, maxOthers = 1, seqLen = 1024, sinks, text = () => "" } = options
+  const { exposures = () => 1, general, identity, maxOthers = 1, seqLen = 1024, sinks, text = () => "" } = options
   const ids = idsOf(identity, corpus, seqLen, exposures)
   if (ids === undefined) return undefined
   let [documents, tokens] = [0, 0]
@@ -448,8 +458,15 @@ export const identityReport = (
     const one = mode === identity ? summary : summaryOf(mode, these)
     return [{ ...one, othersPerSink: sinks === undefined ? null : Math.max(0, one.ids - 1) * sinks.probability }]
   })
+  const shares = tokenShares((use) =>
+    ids.each((id, _, tokens, document) =>
+      use(id, tokens, () => identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document))))
   return {
     ...summary,
+    shares,
+    exposure: sinks === undefined || general === undefined || summary.ids === 0
+      ? null
+      : { general, ...sinkExposure(shares, { general, active: sinks.active, pool: sinks.pool }) },
     documents,
     tokens,
     seqLen,
@@ -529,6 +546,7 @@ const nearLines = (near: NonNullable<IdentityReport["near"]>, examples: boolean)
     ? "near-duplicates: none"
     : `near-duplicates: ${plural(near.clusters, "cluster")} of ${plural(near.documents, "document")}` +
       (near.exactRepeats === null ? "" : `; ${plural(near.exactRepeats, "exact repeat")} in the corpus`),
+  ...(examples && near.clusters > near.examples.length ? [`  ${count(near.examples.length)} of them as examples:`] : []),
   ...(examples ? near.examples : []).flatMap(({ documents, members }) => [
     `  ${plural(documents, "document")}:`,
     ...members.map(({ name, text }) => {
@@ -540,7 +558,7 @@ const nearLines = (near: NonNullable<IdentityReport["near"]>, examples: boolean)
 
 /** The report in lines of up to 100 characters, for people. */
 export const formatIdentityReport = (report: IdentityReport): string => {
-  const { documents, identity, modes, mostSeen, near, repeats, seqLen, sinks, tokens } = report
+  const { documents, exposure, identity, modes, mostSeen, near, repeats, seqLen, shares, sinks, tokens } = report
   const of = identity === "row" ? "rows" : "documents"
   const seen = (bin: RepeatBin): string =>
     bin.to === bin.from ? count(bin.from) : bin.to === null ? `over ${count(bin.from - 1)}` : `${bin.from} to ${bin.to}`
@@ -561,9 +579,15 @@ export const formatIdentityReport = (report: IdentityReport): string => {
     ]),
     ...(mostSeen.length === 0 ? [] : ["", "most repeated:"]),
     ...mostSeen.map(({ exposures, id, names }) =>
-      cut(`  ${count(exposures)} x id ${id}: ${names.join(", ")}${exposures > names.length ? ", ..." : ""}`, WIDTH)),
+      cut(`  ${count(exposures)} x id ${id}: ${names.join(", ")}` +
+        `${identity !== "source" && exposures > names.length ? ", ..." : ""}`, WIDTH)),
+    ...(report.repeatedIds <= mostSeen.length ? [] : [
+      `  and ${plural(report.repeatedIds - mostSeen.length, "other repeated id")}`
+    ]),
     ...(near === null ? [] : nearLines(near, identity === "near")),
     ...(sinks === null ? [] : sinkLines(sinks)),
+    "",
+    ...exposureLines(shares, sinks === null || exposure === null ? undefined : { ...sinks, general: exposure.general }),
     "",
     ...columns([
       ["identity", "ids", "repeated", "their tokens", "most", ...(sinks === null ? [] : ["others a sink"])],

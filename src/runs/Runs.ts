@@ -34,7 +34,10 @@ export interface Training {
   readonly activeParameters?: number
   /** Last training loss, nats a token. */
   readonly loss?: number
-  /** Lowest held-out loss, or where nothing is held out, lowest training loss. */
+  /**
+   * Lowest held-out loss, of a model with sinks with its sinks off, which the name says: `heldOut.off`; or where nothing
+   * is held out, lowest training loss.
+   */
   readonly best?: { readonly name: string; readonly step: number; readonly loss: number }
   readonly tokensPerSecond?: number
   readonly curves: ReadonlyArray<Curve>
@@ -115,7 +118,9 @@ const curvesOf = (lines: ReadonlyArray<Line>): ReadonlyArray<Curve> => {
 }
 
 const lowest = (curves: ReadonlyArray<Curve>): Training["best"] => {
-  const heldOut = curves.filter(({ name }) => name.startsWith("heldOut"))
+  // with sinks off where there are any, as reports have it: own sinks of a held-out sequence were never trained
+  const off = curves.filter(({ name }) => name === "heldOut.off")
+  const heldOut = off.length > 0 ? off : curves.filter(({ name }) => name.startsWith("heldOut"))
   let best: Training["best"]
   for (const { name, points } of heldOut.length > 0 ? heldOut : curves.filter(({ name }) => name === "train")) {
     for (const { loss, step } of points) if (best === undefined || loss < best.loss) best = { name, step, loss }
@@ -159,11 +164,31 @@ export const readTraining = (path: string): Training | undefined => {
   }
 }
 
+/** The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json`. */
+const storedIn = (path: string): ReadonlyArray<Training> => {
+  const models = join(path, "store", "models")
+  return entriesOf(models).filter((entry) => entry.isDirectory()).flatMap(({ name }) => {
+    const training = readTraining(join(models, name))
+    if (training === undefined) return []
+    const { key, value } = (attempt(() => JSON.parse(fs.readFileSync(join(models, `${name}.json`), "utf8"))) ?? {}) as {
+      readonly key?: { readonly seed?: unknown }
+      readonly value?: { readonly name?: unknown }
+    }
+    return [{
+      ...training,
+      ...(typeof key?.seed === "number" ? { seed: key.seed } : {}),
+      ...(typeof value?.name === "string" ? { arm: value.name } : {}),
+      finished: value !== undefined || training.finished
+    }]
+  })
+}
+
 const trainingsOf = (path: string, record: RunRecord): ReadonlyArray<Training> => {
   const rank = (arm: string) => (record.arms ?? []).indexOf(arm)
   return entriesOf(path)
     .filter((seed) => seed.isDirectory() && seed.name.startsWith("seed-"))
     .flatMap((seed) => entriesOf(join(path, seed.name)).flatMap((arm) => readTraining(join(path, seed.name, arm.name)) ?? []))
+    .concat(storedIn(path))
     .sort((a, b) => (a.seed ?? 0) - (b.seed ?? 0) || rank(a.arm) - rank(b.arm))
 }
 
