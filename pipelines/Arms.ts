@@ -4,6 +4,7 @@
  */
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import { GoldfishConfig } from "../src/data/DataConfig.ts"
 import type { DataConfigInput } from "../src/data/DataStream.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
@@ -17,7 +18,7 @@ export interface Arm {
   /** In words, for the report. */
   readonly title: string
   /** The arm's model, given the sink model of the configuration. Default: that model. */
-  readonly model?: (sinks: ModelConfig) => ModelConfig
+  readonly model?: (sinks: ModelConfig, arm: NamedArm) => ModelConfig
   /** What is different about the data. */
   readonly stream?: StreamOverrides
   /** What is different about training. */
@@ -30,21 +31,26 @@ const plain = (width: (c: ModelConfig) => number) => (c: ModelConfig): ModelConf
   return new ModelConfig({ ...rest, intermediateSize: width(c) })
 }
 
-/** A pool as large as the general part, on for every sequence: a block of neurons to write memories into. */
-const oneBlock = (c: ModelConfig): ModelConfig => {
+/**
+ * A pool on for every sequence, a block of neurons to write memories into: as large as the general part, or as the pool
+ * that the arm asks for.
+ */
+const oneBlock = (c: ModelConfig, { sinks: asked }: NamedArm): ModelConfig => {
   const block = c.sinks?.block ?? 16
-  const pool = Math.max(1, Math.round(c.general / block)) * block
+  const pool = asked?.pool ?? Math.max(1, Math.round(c.general / block)) * block
   const sinks = new SinkConfig({ ...c.sinks, assignment: "permutation", pool, active: pool, block })
   return new ModelConfig({ ...c, intermediateSize: c.general + pool, sinks })
 }
 
-/** Gradients are routed to a block that moves only when it is meant to, and no faster than all else. */
+/** Gradients are routed to a block that moves only when it is meant to, and no faster than all else unless that is asked. */
 const routed = (routing: "gradientMasking" | "sgtm") => (c: TrainConfig): TrainConfig =>
   new TrainConfig({
     ...c,
     routing,
     optimizer: new OptimizerConfig({ ...c.optimizer, sinks: "lazy", sinkLearningRateRatio: 1 })
   })
+
+const GOLDFISH = { k: 4, window: 13 }
 
 const general = plain((c) => c.general)
 
@@ -76,7 +82,7 @@ export const arms = {
   goldfish: {
     title: "goldfish loss: one token in 4, by the hash of what precedes it, never counts (Hans et al. 2024)",
     model: general,
-    stream: { goldfish: { k: 4, window: 13 } }
+    stream: { goldfish: GOLDFISH }
   },
   lossMasking: {
     title: "only the first exposure of a repeated sequence counts in the loss",
@@ -109,7 +115,13 @@ export const Variant = Schema.Struct({
   /** General neurons instead of the model's own. */
   general: Schema.optional(positive),
   /** Probability that an exposure of a repeated sequence carries a fresh id. */
-  idNoise: Schema.optional(fraction)
+  idNoise: Schema.optional(fraction),
+  /** Of `goldfish`: which targets are left out, instead of one in 4 by the 13 tokens before it. */
+  goldfish: Schema.optional(GoldfishConfig),
+  /** Instead of the training's own. */
+  learningRate: Schema.optional(Schema.Number.pipe(Schema.finite(), Schema.positive())),
+  /** Of sinks over that of all else, instead of the training's own; of `gradientMasking` and `sgtm` instead of 1. */
+  sinkLearningRateRatio: Schema.optional(Schema.Number.pipe(Schema.finite(), Schema.positive()))
 })
 export type Variant = typeof Variant.Type
 
@@ -118,8 +130,34 @@ export interface NamedArm extends Omit<Variant, "arm"> {
   readonly arm: ArmName
 }
 
+/** What an arm, or a variant of it, changes about the data. */
+export const streamOf = ({ arm, goldfish, idNoise }: NamedArm): StreamOverrides => ({
+  ...(arms[arm] as Arm).stream,
+  ...(goldfish === undefined ? {} : { goldfish: { ...goldfish } }),
+  ...(idNoise === undefined ? {} : { idNoise })
+})
+
+/** How an arm, or a variant of it, is trained. */
+export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningRateRatio }: NamedArm): TrainConfig => {
+  const own = (arms[arm] as Arm).training?.(base) ?? base
+  if (learningRate === undefined && sinkLearningRateRatio === undefined) return own
+  return new TrainConfig({
+    ...own,
+    optimizer: new OptimizerConfig({
+      ...own.optimizer,
+      ...(learningRate === undefined ? {} : { learningRate }),
+      ...(sinkLearningRateRatio === undefined ? {} : { sinkLearningRateRatio })
+    })
+  })
+}
+
+/** What an arm asks for that it has no use for, or undefined. */
+export const useless = ({ arm, goldfish, name }: Variant): string | undefined =>
+  goldfish !== undefined && arm !== "goldfish" ? `arms: ${name}: goldfish is of arm goldfish, and this is ${arm}: leave it out` : undefined
+
 /** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
-export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hiddenSize, sinks }: NamedArm): ModelConfig => {
+export const modelOf = (base: ModelConfig, vocabSize: number, named: NamedArm): ModelConfig => {
+  const { arm, general, hiddenSize, sinks } = named
   const grown = (hiddenSize ?? base.hiddenSize) / base.hiddenSize
   const wide = Math.round((general ?? base.general * grown) / 4) * 4
   const pool = sinks ?? base.sinks!
@@ -133,7 +171,7 @@ export const modelOf = (base: ModelConfig, vocabSize: number, { arm, general, hi
     sinks: pool
   })
   const of: Arm = arms[arm]
-  return of.model?.(config) ?? config
+  return of.model?.(config, named) ?? config
 }
 
 /** What is wrong with the shape of an arm's model, or undefined; also of an arm that is not known. */

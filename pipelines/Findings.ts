@@ -41,6 +41,8 @@ export const Failure = Schema.Struct({
   /** In which it failed. */
   seed: Schema.Number,
   /** What went wrong. */
-  message: Schema.String
+  message: Schema.String,
+  /** It is no fault of the arm but of the program. */
+  bug: Schema.optionalWith(Schema.Boolean, { exact: true })
 })
 export interface Failure extends Schema.Schema.Type<typeof Failure> {}

@@ -7,30 +7,34 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { batchOf } from "../src/data/DataStream.ts"
 import { sequenceName } from "../src/data/Packing.ts"
 import { DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
+import { keyOf } from "../src/Key.ts"
 import * as Gradients from "../src/Gradients.ts"
-import { checkFits } from "../src/MemoryPlan.ts"
+import { checkTraining } from "../src/MemoryPlan.ts"
 import { mean } from "../src/measures/Statistics.ts"
 import { theory } from "../src/measures/Theory.ts"
 import { Model } from "../src/Model.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
 import * as Sink from "../src/Sink.ts"
 import { sinkContents } from "../src/SinkContents.ts"
-import { type Arm, arms, modelOf } from "./Arms.ts"
+import { type Arm, arms, modelOf, trainingOf } from "./Arms.ts"
 import { claimsOf } from "./dynamics/Claims.ts"
 import { type DynamicsArm, DynamicsConfig, FOILS, type Plan, planOf } from "./dynamics/Config.ts"
 import { contentsPage } from "./dynamics/contentsPage.ts"
+import { armOf, contentsOf } from "./dynamics/Jobs.ts"
 import { masksOf, recordTokens } from "./dynamics/Probe.ts"
 import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts"
 import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
 import { estimate } from "./Estimates.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "./folder.ts"
+import { attempt } from "./failures.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
 
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
@@ -112,35 +116,34 @@ const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept)
     }))
   }).pipe(Effect.scoped)
 
-/** What is found of a trained model is kept beside it, as `contents.json`: a resumed run does not look again. */
-const once = <E, R>(folder: string | undefined, find: Effect.Effect<ReadonlyArray<PartContents>, E, R>) =>
+/**
+ * What is found of a trained model is kept beside it, as `contents.json`, with the key of what it is of: a resumed run does
+ * not look again.
+ */
+const once = <E, R>(folder: string | undefined, key: string, find: Effect.Effect<ReadonlyArray<PartContents>, E, R>) =>
   Effect.gen(function*() {
     if (folder === undefined) return yield* find
     const fs = yield* FileSystem.FileSystem
     const file = (yield* Path.Path).join(folder, "contents.json")
     const known = yield* fs.readFileString(file).pipe(
-      Effect.flatMap((text) => Effect.try(() => JSON.parse(text) as ReadonlyArray<PartContents>)),
+      Effect.flatMap((text) =>
+        Effect.try(() => Object(JSON.parse(text)) as { readonly key?: unknown; readonly value?: ReadonlyArray<PartContents> })),
       Effect.option
     )
-    if (known._tag === "Some") return known.value
-    const found = yield* find
-    yield* writeJson(file, found)
-    return found
+    if (known._tag === "Some" && known.value.key === key && known.value.value !== undefined) return known.value.value
+    const value = yield* find
+    yield* writeJson(file, { key, value })
+    return value
   })
 
-/** Before anything is trained: every arm must fit the device. */
-const checkArms = (plan: Plan, world: DynamicsWorld) =>
+/** Before anything is trained: every arm must fit the device, with its own model and training. */
+const checkArms = ({ arms, config }: Plan, { data }: DynamicsWorld) =>
   Effect.gen(function*() {
-    const { config } = plan
     const device = yield* Device
-    const { batchSize, seqLen, tokenizer } = world.data
-    for (const arm of plan.arms) {
-      yield* checkFits(
-        modelOf(config.model, tokenizer.vocabSize, arm),
-        { rows: batchSize, seqLen, maxSegments: batchSize, precision: config.precision },
-        device,
-        { optimizer: config.training.optimizer, logEvery: config.training.logEvery, gradientAccumulation: 1 }
-      )
+    const shape = { batchSize: data.batchSize, seqLen: data.seqLen, maxSegments: data.batchSize }
+    for (const arm of arms) {
+      const model = modelOf(config.model, data.tokenizer.vocabSize, arm)
+      yield* checkTraining(model, shape, device, trainingOf(config.training, arm), { precision: config.precision })
     }
   })
 
@@ -177,45 +180,58 @@ export const run = (
     const { outDir } = options
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const worlds = yield* Effect.forEach(seeds, (seed) => makeWorld(plan, seed))
+    const inputs = Effect.map(Effect.forEach(worlds, ({ data }) => data.inputs), (all) => all.flat())
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "dynamics",
       schema: DynamicsConfig,
       config,
       seeds,
-      arms: plan.arms.map(({ name }) => name)
+      arms: plan.arms.map(({ name }) => name),
+      inputs: Effect.zipRight(Effect.forEach(worlds, ({ data }) => data.verify, { discard: true }), inputs)
     }, options)
+    if (recording !== undefined) yield* recording.madeOf(yield* inputs)
 
+    const madeOf = new Map(yield* Effect.forEach(worlds, (world) =>
+      Effect.map(world.data.inputs, (inputs) => [world, inputs] as const)))
     const jobs = worlds.flatMap((world) => plan.arms.map((arm) => ({ world, arm })))
     const keeps = yield* Effect.forEach(jobs, ({ arm, world }) =>
-      keep(outDir === undefined ? undefined : path.join(outDir, `seed-${world.seed}`, folderOf(arm.name))))
+      keep(
+        outDir === undefined ? undefined : path.join(outDir, `seed-${world.seed}`, folderOf(arm.name)),
+        armOf(plan, arm, world.seed, world.data.tokenizer.vocabSize, madeOf.get(world)!)
+      ))
     const traced = new Map<number, Traced & { readonly after: ReadonlyArray<PartContents> }>()
     const failures = new Map<number, Failure>()
     let adapter = ""
-    const attempt = Effect.gen(function*() {
+    const all = Effect.gen(function*() {
       const device = yield* Device
       adapter = device.name
-      if (recording !== undefined) yield* recording.note({ adapter: device.name })
+      if (recording !== undefined) yield* recording.computedOn(device)
       yield* stage(`forgetting dynamics on ${device.name}: ${device.reason}`)
       yield* Effect.forEach(worlds, (world) => checkArms(plan, world), { discard: true })
       yield* Effect.forEach(jobs, ({ arm, world }, index) => {
         if (traced.has(index)) return Effect.void
         const kept = keeps[index]!
         const labels = { arm: arm.name, seed: world.seed }
-        return trainProbed(plan, world, arm, kept, {
-          after: once(kept.folder, Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept))),
-          onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
-          onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
-        }).pipe(
-          Effect.map((one) => void traced.set(index, one)),
-          Effect.catchIf((error) => !isLost(error), (error) =>
-            Effect.zipRight(
-              Effect.sync(() => void failures.set(index, { ...labels, message: error.message })),
-              stage(`seed ${world.seed}: ${arm.name} failed: ${error.message}`)
-            ))
-        )
+        const of = armOf(plan, arm, world.seed, world.data.tokenizer.vocabSize, madeOf.get(world)!)
+        return attempt(
+          labels,
+          trainProbed(plan, world, arm, kept, {
+            after: once(kept.folder, keyOf(contentsOf(of)), Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept))),
+            onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
+            onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
+          }),
+          {
+            outDir,
+            onFailure: (failure) =>
+              Effect.zipRight(
+                Effect.sync(() => void failures.set(index, failure)),
+                stage(`seed ${world.seed}: ${arm.name} failed: ${failure.message}`)
+              )
+          }
+        ).pipe(Effect.map(Option.map((one) => void traced.set(index, one))))
       }, { concurrency: options.concurrency ?? 1, discard: true })
     }).pipe(Effect.provide(options.device))
-    yield* againWhenLost(attempt, stage, "from what is kept")
+    yield* againWhenLost(all, stage, "from what is kept")
 
     const found = jobs.flatMap(({ arm, world }, index): ReadonlyArray<Found> => {
       const one = traced.get(index)

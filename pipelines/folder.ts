@@ -7,10 +7,15 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as AtomicFile from "../src/AtomicFile.ts"
-import { because, CheckpointError } from "../src/Errors.ts"
+import { changedInputs, type Input, notTheSameData } from "../src/data/Inputs.ts"
+import { because, CheckpointError, type DataError } from "../src/Errors.ts"
+import type { DeviceService } from "../src/gpu/Device.ts"
+import { machineOf, sameMachine } from "../src/gpu/Machine.ts"
+import { keyOf } from "../src/Key.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
 import * as RunRecord from "../src/runs/RunRecord.ts"
 import { differences } from "../src/Trainer.ts"
+import { armNames } from "./Arms.ts"
 
 /** How a folder is taken. */
 export interface FolderOptions {
@@ -34,8 +39,19 @@ export const makeFolder = (folder: string) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) =>
     Effect.mapError(fs.makeDirectory(folder, { recursive: true }), unwritable(folder)))
 
-/** Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. */
-export const claimFolder = <A, I>(
+/** A run's folder that is ours. */
+export interface Claim {
+  /** Record what the run is made of; a run that goes on was asked for the same. */
+  readonly madeOf: (inputs: ReadonlyArray<Input>) => Effect.Effect<void>
+  /** Record what computes it. Fails with CheckpointError Mismatch where the run was computed with other kernels. */
+  readonly computedOn: (device: DeviceService) => Effect.Effect<void, CheckpointError>
+}
+
+/**
+ * Take a run's folder until the scope closes: a fresh one, or with `resume` one that holds this very run. Fails with
+ * CheckpointError Mismatch, naming what is different, where the configuration or what the run is made of is another.
+ */
+export const claimFolder = <A, I, R>(
   outDir: string,
   run: {
     /** The pipeline. */
@@ -44,6 +60,8 @@ export const claimFolder = <A, I>(
     readonly config: A
     readonly seeds: ReadonlyArray<number>
     readonly arms: ReadonlyArray<string>
+    /** What it is made of, verified; computed only where a run goes on. */
+    readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError, R>
   },
   { force = false, resume = false, versions = {} }: FolderOptions
 ) =>
@@ -62,10 +80,11 @@ export const claimFolder = <A, I>(
         detail: "is not empty: pass --resume to go on with the run it holds, or choose another --out-dir"
       })
     }
+    let machine: { readonly adapter?: string; readonly kernels?: string } | undefined
     if (entries.includes("run.json")) {
       const text = yield* Effect.mapError(fs.readFileString(file), unwritable(outDir))
       const before = yield* Effect.try({
-        try: () => JSON.parse(text) as { readonly kind?: unknown; readonly config?: unknown },
+        try: () => Object(JSON.parse(text)) as Partial<RunRecord.RunRecord>,
         catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
       })
       if (before.kind !== undefined && before.kind !== run.kind) {
@@ -87,11 +106,27 @@ export const claimFolder = <A, I>(
             "Resume with the same one, or choose another --out-dir"
         })
       }
+      const inputs = Array.isArray(before.inputs) ? before.inputs : undefined
+      const changed = inputs === undefined ? [] : changedInputs(yield* run.inputs, inputs)
+      if (changed.length > 0) {
+        return yield* new CheckpointError({ reason: "Mismatch", path: outDir, detail: notTheSameData(changed) })
+      }
+      machine = before
     }
     const { arms, kind, seeds } = run
     const recording = yield* RunRecord.begin(outDir, { kind, versions, config: encoded, seeds, arms })
     yield* Effect.addFinalizer(recording.end)
-    return recording
+    const claim: Claim = {
+      madeOf: (inputs) => recording.note({ inputs }),
+      computedOn: (device) =>
+        Effect.gen(function*() {
+          const now = machineOf(device)
+          yield* sameMachine(now, machine, outDir)
+          machine = now
+          yield* recording.note(now)
+        })
+    }
+    return claim
   })
 
 /** Writes JSON whole, so that nobody ever reads half of it. */
@@ -120,5 +155,21 @@ export const againWhenLost = <A, E extends { readonly _tag: string; readonly mes
     Effect.retry({ while: isLost, times: LOST_DEVICES })
   )
 
-/** A name as a folder has it: the arm's own, without what a file system may not like. */
-export const folderOf = (arm: string): string => arm.replace(/[^A-Za-z0-9._=-]+/g, "-")
+/** Names that Windows keeps for devices. */
+const RESERVED = /^(con|prn|aux|nul|com\d|lpt\d)(\.|$)/
+
+/**
+ * The folder of a name: a folder of one's own for each name, whatever the names are made of. A short name of small letters,
+ * digits and `.`, `_`, `=`, `-` is its own folder, as are the names in `known`, which must be such but for their case; of
+ * any other the rest is left out, and `~` and a hash of the whole name tell it from all others. File systems that do not
+ * tell capitals from small letters are no exception.
+ */
+export const folderOf = (name: string, known: ReadonlyArray<string> = armNames): string => {
+  const small = name.toLowerCase()
+  const plain = known.includes(name) ||
+    (/^[a-z0-9][a-z0-9._=-]{0,59}$/.test(name) && !name.endsWith(".") && !RESERVED.test(name) &&
+      !known.some((one) => one.toLowerCase() === small))
+  if (plain) return name
+  const slug = name.replace(/[^A-Za-z0-9._=-]+/g, "-").replace(/^[.-]+|[.-]+$/g, "").slice(0, 40)
+  return `${slug}~${keyOf(name).slice(0, 12)}`
+}

@@ -12,14 +12,15 @@ import * as Schema from "effect/Schema"
 import { DataStream } from "../src/data/DataStream.ts"
 import type { DataError, DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { checkFits } from "../src/MemoryPlan.ts"
+import { machineOf } from "../src/gpu/Machine.ts"
+import { checkTraining } from "../src/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
-import * as RunLock from "../src/runs/RunLock.ts"
 import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./folder.ts"
-import { modelOf, ORACLE, STANDARD, type StreamOverrides } from "./Arms.ts"
+import { modelOf, ORACLE, STANDARD, streamOf, type StreamOverrides } from "./Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
+import { trainingOfArm } from "./isolation/Jobs.ts"
 import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
 import type { IsolateError, Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
@@ -28,7 +29,7 @@ import { fileStore, memoryStore, type Store } from "./isolation/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
 import {
-  checkDisjoint, firstSeed, makeWorld, type World, withSeed, WorldConfig,
+  checkDisjoint, firstSeed, makeWorld, type World
 } from "./isolation/World.ts"
 
 export { IsolateConfig, IsolationReport }
@@ -60,9 +61,6 @@ const exposuresOf = ({ repeatsOf, splits }: World): IsolationReport["data"]["rep
   return [...count].sort(([a], [b]) => b - a).map(([exposures, sequences]) => ({ sequences, exposures }))
 }
 
-/** A world as the store knows it: without the first seed, so that experiments with other seeds find their models. */
-const worldKey = (config: WorldConfig): unknown => Schema.encodeSync(WorldConfig)(withSeed(config, 0))
-
 /** Streams of a world that live until the scope closes, each made once: text is tokenized for it. */
 const oneStreamOf = (world: World) =>
   Effect.gen(function*() {
@@ -80,23 +78,13 @@ const oneStreamOf = (world: World) =>
       }).pipe(alone.withPermits(1))
   })
 
-/** Before anything is trained: every arm must fit the device. */
-const checkArms = (lab: Laboratory, plan: Plan) =>
+/** Before anything is trained: every arm must fit the device, with its own model, data and training. */
+const checkArms = (lab: Omit<Laboratory, "machine">, plan: Plan) =>
   Effect.gen(function*() {
-    const { training } = plan.config
-    const device = yield* Device
-    const { batchSize, maxSegments, seqLen } = yield* Effect.provide(DataStream, yield* lab.stream({}))
     for (const arm of plan.arms) {
-      yield* checkFits(
-        modelOf(plan.config.model, lab.world.tokenizer.vocabSize, arm),
-        { rows: batchSize, seqLen, maxSegments, precision: plan.config.precision },
-        device,
-        {
-          optimizer: training.optimizer,
-          logEvery: training.logEvery,
-          gradientAccumulation: training.gradientAccumulation
-        }
-      )
+      const data = yield* Effect.provide(DataStream, yield* lab.stream(streamOf(arm)))
+      const model = modelOf(plan.config.model, lab.world.tokenizer.vocabSize, arm)
+      yield* checkTraining(model, data, yield* Device, trainingOfArm(lab, arm), { precision: plan.config.precision })
     }
   })
 
@@ -128,23 +116,24 @@ export const run = (
         checkDisjoint(seen, [...scored, ...validation, ...heldOut]),
         checkDisjoint(retained, [...seen, ...scored, ...validation, ...heldOut])
       ), { discard: true })
+    const inputs = worlds.flatMap((world) => world.inputs)
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "isolate",
       schema: IsolateConfig,
       config,
       seeds,
-      arms: plan.arms.map(({ name }) => name)
+      arms: plan.arms.map(({ name }) => name),
+      inputs: Effect.succeed(inputs)
     }, options)
+    if (recording !== undefined) yield* recording.madeOf(inputs)
     const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
-    // two experiments at once would train the same models in the same folders
-    if (options.store !== undefined) {
-      yield* makeFolder(options.store)
-      yield* RunLock.hold(options.store, { force: options.force ?? false })
-    }
-    const store: Store = storeFolder === undefined ? memoryStore() : yield* fileStore(storeFolder)
+    if (options.store !== undefined) yield* makeFolder(options.store)
+    const store: Store = storeFolder === undefined
+      ? memoryStore()
+      : yield* fileStore(storeFolder, { force: options.force ?? false })
 
     const checkpoints: Laboratory["checkpoints"] = new Map()
-    const labs: Array<Laboratory> = []
+    const labs: Array<Omit<Laboratory, "machine">> = []
     let tokensPerStep = 0
     for (const [s, seed] of seeds.entries()) {
       const world = worlds[s]!
@@ -153,7 +142,6 @@ export const run = (
       tokensPerStep = batchSize * seqLen * config.training.gradientAccumulation
       labs.push({
         config, seed, world, store, checkpoints, stage, stream,
-        worldKey: worldKey(config.world),
         steps: config.training.steps ?? Math.max(1, Math.floor(batchesPerEpoch / config.training.gradientAccumulation))
       })
     }
@@ -164,12 +152,13 @@ export const run = (
       const device = yield* Device
       adapter = device.name
       failures = []
-      if (recording !== undefined) yield* recording.note({ adapter: device.name })
+      if (recording !== undefined) yield* recording.computedOn(device)
       yield* stage(`isolation checks on ${device.name}: ${device.reason}`)
       yield* Effect.forEach(labs, (lab) => checkArms(lab, plan), { discard: true })
       return yield* Effect.forEach(labs, (lab, s) =>
-        investigate(lab, plan, {
+        investigate({ ...lab, machine: machineOf(device) }, plan, {
           concurrency: options.concurrency ?? 1,
+          outDir,
           onEvent: (arm, i, event) =>
             onEvent({
               _tag: "Training",

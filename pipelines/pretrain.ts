@@ -13,14 +13,16 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
-import { DataConfig, DataStream, type Row } from "../src/data/DataStream.ts"
+import { DataConfig, DataStream, type Input, type Row } from "../src/data/DataStream.ts"
+import { tensorsSha256 } from "../src/data/Inputs.ts"
 import type { NamedId } from "../src/data/Names.ts"
 import { scoredTokens } from "../src/data/Packing.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
 import * as Generate from "../src/Generate.ts"
 import { Device } from "../src/gpu/Device.ts"
+import { keyOf } from "../src/Key.ts"
 import { type InitialModel, loadInitial } from "../src/checkpoints/Import.ts"
-import { checkFits } from "../src/MemoryPlan.ts"
+import { checkTraining } from "../src/MemoryPlan.ts"
 import { huggingFaceConfig, Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
@@ -227,22 +229,8 @@ const trainArm = (
       )
     }
     // before the weights are allocated, which the Trainer finds done
-    yield* checkFits(
-      plan.model,
-      {
-        rows: data.batchSize,
-        seqLen: data.seqLen,
-        maxSegments: data.maxSegments,
-        precision: config.precision,
-        recompute: config.recompute
-      },
-      yield* Device,
-      {
-        optimizer: training.optimizer,
-        logEvery: training.logEvery,
-        gradientAccumulation: training.gradientAccumulation
-      }
-    )
+    const { precision, recompute } = config
+    yield* checkTraining(plan.model, data, yield* Device, training, { precision, recompute })
     return yield* Effect.gen(function*() {
       const trainer = yield* Trainer
       const device = yield* Device
@@ -440,12 +428,29 @@ export const run = (
     const initial = config.initialFrom === undefined ? undefined : yield* loadInitial(config.initialFrom)
     if (initial !== undefined) yield* checkInitial(config, names, initial)
     const outDir = options.outDir
+    const initialSha256 = initial === undefined ? undefined : tensorsSha256(initial.tensors)
+    const streamOf = (data: DataConfig) =>
+      DataStream.layer(
+        Schema.encodeSync(DataConfig)(data),
+        options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
+      )
+    /** Of the first seed: the others follow from it and the configuration. */
+    const madeOf = (data: DataStream["Type"]): Effect.Effect<ReadonlyArray<Input>, DataError> =>
+      Effect.map(data.inputs, (inputs) => [
+        ...inputs,
+        ...(initial === undefined ? [] : [{ what: initial.path, sha256: initialSha256! }])
+      ])
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "pretrain",
       schema: PretrainConfig,
       config,
       seeds: Array.from({ length: config.seeds }, (_, i) => config.data.seed + i),
-      arms: names
+      arms: names,
+      inputs: Effect.gen(function*() {
+        const data = yield* DataStream
+        yield* data.verify
+        return yield* madeOf(data)
+      }).pipe(Effect.provide(streamOf(armsOf(config, names, config.model.vocabSize, config.data.seed)[0]!.data)))
     }, options)
 
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
@@ -459,7 +464,7 @@ export const run = (
     /** All that is not finished yet, on one device. Called again on a fresh one when that is lost. */
     const attempt = Effect.gen(function*() {
       const device = yield* Device
-      if (recording !== undefined) yield* recording.note({ adapter: device.name })
+      if (recording !== undefined) yield* recording.computedOn(device)
       yield* stage(`training on ${device.name}: ${device.reason}`)
       let index = 0
       for (const seed of seeds) {
@@ -470,17 +475,16 @@ export const run = (
             const key = `${seed}/${planned.name}`
             if (finished.has(key)) continue
             const folder = folderOf(seed, planned.name)
-            const known = folder === undefined ? undefined : yield* readResult(path.join(folder, "result.json"))
+            const own = resultKey(planned, config, initialSha256)
+            const known = folder === undefined ? undefined : yield* readResult(path.join(folder, "result.json"), own)
             if (known !== undefined) {
               finished.set(key, known)
               continue
             }
             const dataKey = planned.data.arm
-            const stream = streams.get(dataKey) ?? (yield* Layer.build(DataStream.layer(
-              Schema.encodeSync(DataConfig)(planned.data),
-              options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
-            )))
+            const stream = streams.get(dataKey) ?? (yield* Layer.build(streamOf(planned.data)))
             streams.set(dataKey, stream)
+            if (recording !== undefined && position === 0) yield* recording.madeOf(yield* madeOf(Context.get(stream, DataStream)))
             const store = stores.get(key) ?? (folder === undefined
               // built once and kept, so that it outlives a lost device
               ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
@@ -500,7 +504,7 @@ export const run = (
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
                 .pipe(Effect.withSpan("train", { attributes: { arm: planned.name, seed } }))
             }).pipe(Effect.provide(store), Effect.provide(stream))
-            if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), result)
+            if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), { key: own, ...result })
             finished.set(key, result)
           }
         }))
@@ -544,9 +548,31 @@ const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", pa
 
 const isLost = (error: PretrainError): boolean => error._tag === "DeviceError" && error.reason === "Lost"
 
-/** A finished arm's result, or undefined where there is none that can be read. */
-const readResult = (file: string) =>
+/**
+ * What a finished arm's result depends on besides what its data holds, which the run's folder is asked for. Raise `version`
+ * when training or what is measured gives other numbers.
+ */
+const resultKey = ({ data, model, name }: ArmPlan, config: PretrainConfig, initial: string | undefined): string => {
+  const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(config.training)
+  const { evaluations, precision, promptTokens, recompute } = config
+  return keyOf({
+    version: 1,
+    name,
+    data: Schema.encodeSync(DataConfig)(data),
+    model: Schema.encodeSync(ModelConfig)(model),
+    training,
+    evaluations,
+    precision,
+    promptTokens,
+    recompute,
+    initial
+  })
+}
+
+/** A finished arm's result, or undefined where there is none that can be read, or one of other settings. */
+const readResult = (file: string, key: string) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    return JSON.parse(yield* fs.readFileString(file)) as ArmResult
+    const { key: of, ...result } = Object(JSON.parse(yield* fs.readFileString(file))) as ArmResult & { readonly key?: unknown }
+    return of === key ? result as ArmResult : undefined
   }).pipe(Effect.catchAll(() => Effect.succeed(undefined)), Effect.catchAllDefect(() => Effect.succeed(undefined)))

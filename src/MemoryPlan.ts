@@ -328,6 +328,26 @@ export const checkFits = (
     }
   })
 
+/** How a run trains, as far as its memory depends on it; a `TrainConfig` is one. */
+export interface Training {
+  readonly optimizer: Optimizer.OptimizerConfig
+  readonly logEvery: number
+  readonly gradientAccumulation: number
+  readonly routing?: RoutingName | undefined
+}
+
+/** `checkFits` for batches of a stream and all that a training takes, the passes of its routing included. */
+export const checkTraining = (
+  config: ModelConfig,
+  data: { readonly batchSize: number; readonly seqLen: number; readonly maxSegments: number },
+  device: Parameters<typeof checkFits>[2],
+  { gradientAccumulation, logEvery, optimizer, routing }: Training,
+  pass: Omit<TrainShape, "rows" | "seqLen" | "maxSegments">
+): Effect.Effect<void, DeviceError | DataError> => {
+  const { batchSize: rows, maxSegments, seqLen } = data
+  return checkFits(config, { ...pass, rows, seqLen, maxSegments }, device, { optimizer, logEvery, gradientAccumulation, routing })
+}
+
 /** The plan as a table. */
 export const formatMemoryPlan = (plan: MemoryPlan): string => {
   const rows: ReadonlyArray<readonly [string, number]> = [

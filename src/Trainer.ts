@@ -15,11 +15,13 @@ import * as Stream from "effect/Stream"
 import type { Batch } from "./Batch.ts"
 import { Checkpoints } from "./checkpoints/Checkpoints.ts"
 import { type Cursor, DataStream, type Row } from "./data/DataStream.ts"
+import { changedInputs, notTheSameData } from "./data/Inputs.ts"
 import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
 import { Device } from "./gpu/Device.ts"
+import { machineOf, sameMachine } from "./gpu/Machine.ts"
 import { isObject } from "./Json.ts"
 import { scoreRows, type ScoreSummary, summarize } from "./measures/Score.ts"
-import { checkFits } from "./MemoryPlan.ts"
+import { checkTraining } from "./MemoryPlan.ts"
 import { firstNotFinite, fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "./Model.ts"
 import { encodeNames } from "./data/Names.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -130,7 +132,11 @@ const trainerState = Schema.Struct({
   /** Of mixed precision: see `Optimizer.scaler`. */
   lossScale: Schema.optional(Schema.Array(Schema.Number)),
   /** It was interrupted before the evaluation that its step was due for. */
-  unsettled: Schema.optional(Schema.Boolean)
+  unsettled: Schema.optional(Schema.Boolean),
+  /** What the run has been trained on; runs of before this was kept go on without. */
+  inputs: Schema.optional(Schema.Array(Schema.Struct({ what: Schema.String, sha256: Schema.String }))),
+  /** What computes it. */
+  machine: Schema.optional(Schema.Struct({ adapter: Schema.String, kernels: Schema.String }))
 })
 
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
@@ -186,17 +192,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     const accumulation = config.gradientAccumulation
     const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
     const { sinks } = model.config
-    yield* checkFits(
-      model.config,
-      { ...model.defaults, rows: data.batchSize, seqLen: data.seqLen, maxSegments: data.maxSegments },
-      device,
-      {
-        optimizer: config.optimizer,
-        logEvery: config.logEvery,
-        gradientAccumulation: accumulation,
-        routing: config.routing
-      }
-    )
+    yield* checkTraining(model.config, data, device, config, model.defaults)
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,
       steps,
@@ -247,6 +243,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     // whose sinks they are matters where there are any
     const named = sinks === undefined ? undefined : yield* data.names
     const names = named === undefined ? undefined : encodeNames(named)
+    const inputs = yield* data.inputs
     /** Reads everything that a checkpoint holds; gives what writes it. */
     const capture = Effect.gen(function*() {
       const at = step
@@ -265,6 +262,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
           steps,
           config: { ...encodedConfig, precision: model.precision },
           ...(unsettled ? { unsettled } : {}),
+          inputs,
+          machine: machineOf(device),
           ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
         },
         tokenizer: data.tokenizer.toJSON(),
@@ -311,6 +310,11 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       if (snapshot.tokenizer !== undefined && !sameTokenizer(snapshot.tokenizer, data.tokenizer.toJSON())) {
         return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
       }
+      // what is on the disk must be what its checksums say, before those are compared
+      yield* data.verify
+      const changed = state.inputs === undefined ? [] : changedInputs(inputs, state.inputs)
+      if (changed.length > 0) return yield* mismatch(notTheSameData(changed))
+      yield* sameMachine(machineOf(device), state.machine, path)
       const bad = [...Object.entries(snapshot.model), ...Object.entries(snapshot.optimizer)]
         .find(([, { data }]) => firstNotFinite(data) >= 0)
       if (bad !== undefined) {

@@ -10,10 +10,11 @@ import { compare } from "../pipelines/isolation/Compare.ts"
 import { planOf } from "../pipelines/isolation/Config.ts"
 import { metricsFor, measure, windowsOf } from "../pipelines/isolation/Metrics.ts"
 import { choose } from "../pipelines/isolation/PostHoc.ts"
-import { fileStore, hashOf, memoryStore } from "../pipelines/isolation/Store.ts"
+import { fileStore, memoryStore } from "../pipelines/isolation/Store.ts"
 import { type SeedFindings, summarize } from "../pipelines/isolation/Summary.ts"
 import { DataConfig } from "../src/data/DataConfig.ts"
 import * as NodeDevice from "../src/node.ts"
+import { keyOf } from "../src/Key.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
 import type { ProgressEvent } from "../src/Progress.ts"
@@ -225,13 +226,14 @@ describe("the store", () => {
       const compute = Effect.promise(async () => {
         computed++
         await new Promise((resolve) => setTimeout(resolve, 5))
-        return { value: [1, NaN] as Array<number | null> }
+        return { value: [1, NaN, -Infinity] }
       })
       const both = await Effect.runPromise(Effect.all(
         [one.once("a", { x: 1, y: [2] }, compute), one.once("a", { y: [2], x: 1 }, compute)],
         { concurrency: 2 }
       ))
-      expect(both).toEqual([{ value: [1, null] }, { value: [1, null] }])
+      // null, which JSON has in their place, would be added up as 0
+      expect(both).toEqual([{ value: [1, NaN, -Infinity] }, { value: [1, NaN, -Infinity] }])
       expect(computed).toBe(1)
       await Effect.runPromise(one.once("a", { x: 2, y: [2] }, compute))
       await Effect.runPromise(one.once("b", { x: 1, y: [2] }, compute))
@@ -245,7 +247,7 @@ describe("the store", () => {
     expect(existsSync(join(folder, "a"))).toBe(false)
     expect(await Effect.runPromise(one.once("a", 1, Effect.succeed("first")))).toBe("first")
     expect(await Effect.runPromise(one.once("a", 1, Effect.succeed("second")))).toBe("first")
-    writeFileSync(join(folder, "a", `${hashOf(1)}.json`), "{")
+    writeFileSync(join(folder, "a", `${keyOf(1)}.json`), "{")
     expect(await Effect.runPromise(one.once("a", 1, Effect.succeed("third")))).toBe("third")
   })
 })
@@ -284,9 +286,9 @@ describe("metrics", () => {
 })
 
 describe("where a sweep stops", () => {
-  const point = (seen: number, validation: number, learningRate?: number) => ({
+  const point = (seen: number, validation: number, series: unknown = "") => ({
     setting: "",
-    ...(learningRate === undefined ? {} : { learningRate }),
+    series: String(series),
     losses: { seen, validation, scored: seen }
   })
   const oracle = { seen: 3 }
@@ -298,6 +300,7 @@ describe("where a sweep stops", () => {
     expect(choose([point(1, 2), point(2.5, 2.1), point(2, 2.2)], oracle, "seen")).toBe(1)
     expect(choose([point(1, 2), point(NaN, NaN), point(2, 2.2)], oracle, "seen")).toBe(2)
     expect(choose([point(1, 2), point(Infinity, Infinity), point(3.5, 2.2)], oracle, "seen")).toBe(2)
+    expect(choose([point(1, 2), point(Infinity, Infinity), point(2.5, 2.2)], oracle, "seen")).toBe(2)
   })
 })
 

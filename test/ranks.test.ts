@@ -9,7 +9,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 
 /** From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. */
 const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
-  ["pure modules", /^src\/(AtomicFile|Batch|Config|Errors|Init|Json|ModelConfig|Paths|Progress|Random|Segments|Sink|Terminal|TerminalChart|TrainEvent|WatchView)\.ts$/],
+  ["pure modules", /^src\/(AtomicFile|Batch|Config|Errors|Init|Json|Key|ModelConfig|Paths|Progress|Random|Segments|Sink|Terminal|TerminalChart|TrainEvent|WatchView)\.ts$/],
   ["data/, formats of checkpoints", /^src\/(data\/(?!DataStream).+|checkpoints\/(HuggingFace|Quantize|Safetensors|SeqTd))\.ts$/],
   ["measures/", /^src\/measures\/(?!(?:Record|Calibration|Score)\b)[A-Za-z]+\.ts$/],
   ["runs/", /^src\/runs\/[A-Za-z]+\.ts$/],

@@ -11,7 +11,7 @@ import { ModelConfig } from "../../src/ModelConfig.ts"
 import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
-import { armNames, type NamedArm, shapeProblem, Variant } from "../Arms.ts"
+import { armNames, type NamedArm, shapeProblem, useless, Variant } from "../Arms.ts"
 import { MaskState } from "./Report.ts"
 
 const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
@@ -48,8 +48,6 @@ export type GroupConfig = typeof GroupConfig.Type
 /** An arm as isolation checks know it; or with another learning rate, or other data behind the last exposures. */
 export const DynamicsVariant = Schema.Struct({
   ...Variant.fields,
-  /** Instead of the training's own. */
-  learningRate: Schema.optional(Schema.Number.pipe(Schema.positive())),
   /**
    * From when the first withheld group is left alone, the background is the half of its sequences that is most, or least,
    * similar to the withheld ones (by the share of its pairs of neighbouring tokens that they have, too).
@@ -161,7 +159,7 @@ export const presets = {
 } as const
 
 /** An arm of the experiment, with what is different about it. */
-export interface DynamicsArm extends NamedArm, Pick<DynamicsVariant, "learningRate" | "intervening"> {}
+export interface DynamicsArm extends NamedArm, Pick<DynamicsVariant, "intervening"> {}
 
 /** A group, in steps. */
 export interface PlannedGroup extends GroupConfig {
@@ -230,6 +228,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
         return `arms: there is no ${JSON.stringify(arm)}` +
           (meant === undefined ? `; known: ${armNames.join(", ")}` : `. Did you mean ${meant}?`)
       }),
+      ...arms.map(useless),
       ...arms.filter(({ arm }) => ["neverRepeated", "deduplicated", "goldfish", "lossMasking", "gradientMasking", "sgtm"].includes(arm))
         .map(({ arm }) => `arms: ${arm} changes which sequences are shown or count, and here the groups say that: leave it out`),
       repeatedArm === undefined ? undefined : `arms: ${JSON.stringify(repeatedArm)} is named twice: give one another name`,

@@ -22,7 +22,7 @@ import { modelConfigOf } from "../../src/checkpoints/HuggingFace.ts"
 import { parseId } from "../../src/Batch.ts"
 import { decodeConfig, nearest } from "../../src/Config.ts"
 import { canaryDocuments } from "../../src/data/Canary.ts"
-import { DataConfig, DataStream } from "../../src/data/DataStream.ts"
+import { DataConfig, DataStream, type Input } from "../../src/data/DataStream.ts"
 import { sourceHash } from "../../src/data/Identity.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import { sequenceName } from "../../src/data/Packing.ts"
@@ -32,6 +32,7 @@ import { Device } from "../../src/gpu/Device.ts"
 import * as Gradients from "../../src/Gradients.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import * as Traces from "../../src/measures/Traces.ts"
+import { keyOf } from "../../src/Key.ts"
 import { huggingFaceConfig, Model } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
 import type { ProgressEvent } from "../../src/Progress.ts"
@@ -619,6 +620,7 @@ const warningsOf = (
 export const replay = (from: string, options: ReplayOptions): Effect.Effect<DynamicsReport, DynamicsError, Files> =>
   Effect.gen(function*() {
     const began = performance.now()
+    const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })
@@ -653,13 +655,27 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
     })).flat()
     const seeds = [...worlds.keys()]
     const armNames = [...new Set(models.map(({ arm }) => arm))]
+    const manifestOf = (folder: string) =>
+      Effect.map(
+        Effect.orElseSucceed(fs.readFileString(path.join(folder, "manifest.json")), () => ""),
+        (text): Input => ({ what: folder, sha256: keyOf(text) })
+      )
+    const inputs = Effect.map(
+      Effect.all([
+        Effect.forEach([...worlds.values()], ({ data }) => Effect.zipRight(data.verify, data.inputs)),
+        Effect.forEach(jobs, ({ saved }) => manifestOf(saved.path))
+      ]),
+      ([data, models]) => [...data.flat(), ...models]
+    )
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "dynamics",
       schema: ReplayConfig,
       config,
       seeds,
-      arms: armNames
+      arms: armNames,
+      inputs
     }, options)
+    if (recording !== undefined) yield* recording.madeOf(yield* inputs)
 
     const done = new Map<Job, Rows>()
     const failed = new Map<Job, DynamicsError>()
@@ -692,7 +708,7 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
     const attempt = Effect.gen(function*() {
       const device = yield* Device
       adapter = device.name
-      if (recording !== undefined) yield* recording.note({ adapter: device.name })
+      if (recording !== undefined) yield* recording.computedOn(device)
       yield* stage(
         `replaying ${jobs.length} checkpoint${jobs.length === 1 ? "" : "s"} of ${models.length} ` +
           `model${models.length === 1 ? "" : "s"} on ${device.name}: ${device.reason}`

@@ -4,17 +4,19 @@ import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import { existsSync, mkdirSync, readFileSync } from "node:fs"
+import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream } from "../../src/data/DataStream.ts"
-import type { CheckpointError } from "../../src/Errors.ts"
+import { because, CheckpointError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { keyOf } from "../../src/Key.ts"
 import { Model } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/Optimizer.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
-import { TrainConfig, type TrainError, Trainer } from "../../src/Trainer.ts"
+import { type TrainError, Trainer } from "../../src/Trainer.ts"
 import type { TrainEvent } from "../../src/TrainEvent.ts"
-import { type Arm, arms, modelOf } from "../Arms.ts"
+import { modelOf, trainingOf } from "../Arms.ts"
 import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
 import type { DynamicsArm, Plan } from "./Config.ts"
 import { type Losses, makeProbes } from "./Probe.ts"
@@ -32,14 +34,44 @@ export interface Kept {
   readonly log: TraceLog
 }
 
-/** What an arm of a seed keeps, in a folder, or in memory. */
-export const keep = (folder: string | undefined): Effect.Effect<Kept, DynamicsError, Files> =>
+/** What an arm's folder says it is of. */
+const ARM = "arm.json"
+
+/** A folder belongs to one arm: one that says it is of another is refused. */
+const belongs = (folder: string, key: string): Effect.Effect<void, CheckpointError, Path.Path> =>
+  Effect.flatMap(Path.Path, (path) =>
+    Effect.try({
+      try: () => {
+        const file = path.join(folder, ARM)
+        if (!existsSync(file)) {
+          mkdirSync(folder, { recursive: true })
+          return AtomicFile.writeJson(file, { key })
+        }
+        const found = Object(JSON.parse(readFileSync(file, "utf8"))) as { readonly key?: unknown }
+        if (found.key === key) return
+        throw new CheckpointError({
+          reason: "Mismatch",
+          path: folder,
+          detail: "holds an arm of other data or with other settings: resume with the same ones, or choose another --out-dir"
+        })
+      },
+      catch: (cause) => cause instanceof CheckpointError ? cause : new CheckpointError({
+        reason: "Write",
+        path: folder,
+        detail: `cannot be used: ${because(cause)}. Choose another folder`,
+        cause
+      })
+    }))
+
+/** What an arm of a seed keeps, in a folder, or in memory. `of`: all that it depends on, which the folder must agree with. */
+export const keep = (folder: string | undefined, of?: unknown): Effect.Effect<Kept, DynamicsError, Files> =>
   Effect.gen(function*() {
     if (folder === undefined) {
       const memory = yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory))
       return { folder, checkpoints: Layer.succeed(Checkpoints, memory), log: tracesInMemory() }
     }
     const path = yield* Path.Path
+    if (of !== undefined) yield* belongs(folder, keyOf(of))
     return {
       folder,
       checkpoints: Checkpoints.layerFileSystem(folder, { resume: true, keepLast: Infinity }),
@@ -54,15 +86,6 @@ export interface Traced {
   /** Of this process: of training, and of probing. */
   readonly seconds: number
   readonly probeSeconds: number
-}
-
-/** How an arm is trained. */
-export const trainingOf = (base: TrainConfig, named: DynamicsArm): TrainConfig => {
-  const config = named.learningRate === undefined ? base : new TrainConfig({
-    ...base,
-    optimizer: new OptimizerConfig({ ...base.optimizer, learningRate: named.learningRate })
-  })
-  return (arms[named.arm] as Arm).training?.(config) ?? config
 }
 
 /** Trains an arm to its end, from where its checkpoints are, then does `after` with the Model. */

@@ -14,9 +14,11 @@ import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../sr
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import { type Planted, spread, type Timetable, timetable } from "../../src/data/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
+import { keyOf } from "../../src/Key.ts"
 import { random } from "../../src/Random.ts"
-import { arms, type Arm } from "../Arms.ts"
+import { streamOf } from "../Arms.ts"
 import { BACKGROUND, type DynamicsArm, FOILS, type Plan } from "./Config.ts"
+import { shownOf } from "./Jobs.ts"
 
 /** A sequence that is probed. */
 export interface Probed {
@@ -133,7 +135,7 @@ export const makeWorld = (
     const ids = new Set(planted.map(({ row }) => row.id))
     const rows = (arm: DynamicsArm) => {
       const shown = table(arm)
-      const noise = arm.idNoise ?? (arms[arm.arm] as Arm).stream?.idNoise ?? 0
+      const noise = streamOf(arm).idNoise ?? 0
       return (step: number): ReadonlyArray<Row> => {
         const draw = random(seed, "idNoise", step)
         return shown.rows(step).map((row, r) =>
@@ -151,7 +153,16 @@ export const makeWorld = (
               { batch: batchOf(rowsAt(step), data.seqLen), cursor: { epoch: 0, batch: step + 1 } },
               step + 1
             ] as const))
-        return DataStream.of({ ...data, batches, batchesPerEpoch: steps, maxSegments: data.batchSize })
+        return DataStream.of({
+          ...data,
+          batches,
+          batchesPerEpoch: steps,
+          maxSegments: data.batchSize,
+          inputs: Effect.map(data.inputs, (inputs) => [
+            ...inputs,
+            { what: "what is shown when", sha256: keyOf(shownOf(plan, arm, seed)) }
+          ])
+        })
       })
     return {
       seed,

@@ -21,8 +21,8 @@ import { Model } from "../../src/Model.ts"
 import * as Sink from "../../src/Sink.ts"
 import { dataOf, runAbove } from "../evaluate.ts"
 import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
-import { ROWS } from "./Models.ts"
 import { sameTokenizer } from "../../src/data/SameTokenizer.ts"
+import { ROWS } from "./Jobs.ts"
 import { decodeWorld, makeWorld } from "./World.ts"
 
 export interface CompareOptions {

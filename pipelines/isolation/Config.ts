@@ -6,13 +6,15 @@ import * as Schema from "effect/Schema"
 import { decodeConfig, nearest } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
-import { localizers } from "../../src/localizers/index.ts"
 import { ModelConfig } from "../../src/ModelConfig.ts"
 import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
-import { unlearners } from "../../src/unlearners/index.ts"
-import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, Variant } from "../Arms.ts"
+import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, useless, Variant } from "../Arms.ts"
+import {
+  LocalizerConfig, localizerMethod, type LocalizerMethod, localizerNames, UnlearnerConfig, unlearnerMethod, type UnlearnerMethod,
+  unlearnerNames
+} from "./Sweeps.ts"
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
@@ -44,17 +46,24 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   seeds: withDefault(positive, () => 3),
   /** Report intervals over seeds. Default true; a single seed is refused unless it is false. */
   intervals: withDefault(Schema.Boolean, () => true),
-  /** Localizers that are tried on the standard model. Default: all of them. */
-  localizers: withDefault(Schema.Array(Schema.NonEmptyString), () => Object.keys(localizers)),
+  /**
+   * Localizers that are tried on the standard model, by name or with options of their own, each of which may be a list that
+   * is swept: `{ localizer: hardConcrete, learningRate: [0.001, 0.01] }`. Default: all of them.
+   */
+  localizers: withDefault(Schema.Array(Schema.Union(Schema.NonEmptyString, LocalizerConfig)), () => localizerNames),
   /** Shares of each layer's neurons that are dropped in turn. */
   fractions: withDefault(Schema.NonEmptyArray(fraction), () => [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4] as const),
-  /** Unlearners that are tried on the standard model. Default: all of them. */
-  unlearners: withDefault(Schema.Array(Schema.NonEmptyString), () => Object.keys(unlearners)),
-  /** Learning rates of each unlearner; the stopping rule chooses among them, too. */
-  unlearnRates: withDefault(Schema.NonEmptyArray(rate), () => [2e-4, 1e-3] as const),
+  /**
+   * Unlearners that are tried on the standard model: by name, swept over what its authors sweep, or with options of their
+   * own, each of which may be a list: `{ unlearner: rmu, alpha: [1, 3, 10], layer: [0, 1], rates: [0.001] }`. The stopping
+   * rule chooses among all settings. Default: all of them.
+   */
+  unlearners: withDefault(Schema.Array(Schema.Union(Schema.NonEmptyString, UnlearnerConfig)), () => unlearnerNames),
+  /** Learning rates of each unlearner that names none of its own. Default: those of each one's sweep. */
+  unlearnRates: Schema.optional(Schema.NonEmptyArray(rate)),
   /** Steps of an unlearner at most; it is looked at after 1, 2, 4, 8, ... of them. Default 64. */
   unlearnSteps: withDefault(positive, () => 64),
-  /** Sequences to forget a step, and as many to retain. Default 4. */
+  /** Sequences to forget a step, and as many to retain; also those of a step of relearning. Default 4. */
   unlearnBatchSize: withDefault(positive, () => 4),
   /** Learning rates of relearning; the worst case counts. */
   relearnRates: withDefault(Schema.NonEmptyArray(rate), () => [5e-4, 2e-3] as const),
@@ -115,7 +124,7 @@ export const presets = {
     }),
     arms: ["standard", "neverRepeated", "sinks", "goldfish"],
     localizers: ["integratedGradients"],
-    unlearners: ["npo"],
+    unlearners: [{ unlearner: "npo" }],
     unlearnRates: [1e-3],
     unlearnSteps: 32,
     relearnRates: [1e-3],
@@ -129,6 +138,8 @@ export const presets = {
 export interface Plan {
   readonly config: IsolateConfig
   readonly arms: ReadonlyArray<NamedArm>
+  readonly localizers: ReadonlyArray<LocalizerMethod>
+  readonly unlearners: ReadonlyArray<UnlearnerMethod>
   readonly subject: string
 }
 
@@ -147,15 +158,26 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     const config = input instanceof IsolateConfig ? input : yield* decodeConfig(IsolateConfig, input)
     const arms = config.arms.map((arm) => typeof arm === "string" ? { arm, name: arm } : arm)
     const names = arms.map(({ name }) => name)
-    const postHoc = [...config.localizers, ...config.unlearners]
+    const { unlearnBatchSize: batchSize, unlearnRates: rates, unlearnSteps: steps } = config
+    const unknownMethods = [
+      ...config.localizers.map((one) => unknown("localizers", typeof one === "string" ? one : one.localizer, localizerNames)),
+      ...config.unlearners.map((one) => unknown("unlearners", typeof one === "string" ? one : one.unlearner, unlearnerNames))
+    ].filter((problem) => problem !== undefined)
+    const tried = unknownMethods.length > 0 ? [] : [
+      ...config.localizers.map(localizerMethod),
+      ...config.unlearners.map((one) => unlearnerMethod(one, { rates, steps, batchSize }, config.model))
+    ]
+    const methods = tried.filter((one) => typeof one !== "string")
+    const postHoc = methods.map(({ name }) => name)
     const subject = config.subject ?? (names.includes("sinks") ? "sinks" : names.at(-1)!)
-    const repeated = twice(names) ?? twice(postHoc)
+    const repeated = twice([...names, ...postHoc])
     const problems = [
       ...arms.map(({ arm }) => unknown("arms", arm, armNames)),
-      ...config.localizers.map((name) => unknown("localizers", name, Object.keys(localizers))),
-      ...config.unlearners.map((name) => unknown("unlearners", name, Object.keys(unlearners))),
+      ...arms.map(useless),
+      ...unknownMethods,
+      ...tried.filter((one) => typeof one === "string"),
       repeated === undefined ? undefined : `${JSON.stringify(repeated)} is named twice: leave one out, or give it another name`,
-      unknown("subject", subject, [...names, ...postHoc]),
+      unknownMethods.length > 0 ? undefined : unknown("subject", subject, [...names, ...postHoc]),
       config.intervals && config.seeds < 2
         ? `seeds is ${config.seeds}: an interval needs at least 2. Raise seeds, or set intervals to false`
         : undefined,
@@ -170,5 +192,11 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     if (problems.length > 0) {
       return yield* new DataError({ detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n") })
     }
-    return { config, arms: arms as ReadonlyArray<NamedArm>, subject }
+    return {
+      config,
+      arms: arms as ReadonlyArray<NamedArm>,
+      localizers: methods.slice(0, config.localizers.length) as ReadonlyArray<LocalizerMethod>,
+      unlearners: methods.slice(config.localizers.length) as ReadonlyArray<UnlearnerMethod>,
+      subject
+    }
   })

@@ -6,26 +6,28 @@ import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream, type Row } from "../../src/data/DataStream.ts"
 import type { CheckpointError, DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import * as Generate from "../../src/Generate.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import type { Machine } from "../../src/gpu/Machine.ts"
+import { keyOf } from "../../src/Key.ts"
 import type { Window } from "../../src/measures/Extraction.ts"
 import { recordRows } from "../../src/measures/Record.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/Model.ts"
-import { ModelConfig } from "../../src/ModelConfig.ts"
+import type { ModelConfig } from "../../src/ModelConfig.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import * as Sink from "../../src/Sink.ts"
-import { TrainConfig, type TrainError, Trainer } from "../../src/Trainer.ts"
+import { type TrainError, Trainer } from "../../src/Trainer.ts"
 import type { TrainEvent } from "../../src/TrainEvent.ts"
 import type { Curve } from "../Report.ts"
 import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
-import { type Arm, arms, modelOf, type NamedArm, type StreamOverrides } from "../Arms.ts"
+import { modelOf, type NamedArm, streamOf, type StreamOverrides } from "../Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
+import * as Jobs from "./Jobs.ts"
 import type { MaskState } from "./Report.ts"
 import type { Store } from "./Store.ts"
 import type { World } from "./World.ts"
@@ -39,8 +41,8 @@ export interface Laboratory {
   readonly config: IsolateConfig
   readonly seed: number
   readonly world: World
-  /** Everything that the world depends on, for the store. */
-  readonly worldKey: unknown
+  /** What computes it all. */
+  readonly machine: Machine
   readonly store: Store
   /** Checkpoints that are in memory because the store is. */
   readonly checkpoints: Map<string, Layer.Layer<Checkpoints, CheckpointError, Files>>
@@ -63,10 +65,15 @@ export interface Trained {
   readonly seconds: number
 }
 
+/** What all keys of a seed are made of. */
+export const setupOf = ({ config, machine, seed, steps, world }: Laboratory): Jobs.Setup => ({
+  config, machine, seed, steps, vocabSize: world.tokenizer.vocabSize, inputs: world.inputs
+})
+
 /** A trained model, and everything that it depends on. */
 export interface TrainedModel {
   readonly name: string
-  readonly key: unknown
+  readonly key: Jobs.Key
   readonly config: ModelConfig
   readonly result: Trained
   readonly tensors: Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, Files>
@@ -80,30 +87,17 @@ export const trainOnce = (
 ): Effect.Effect<TrainedModel, IsolateError, Device | Files> =>
   Effect.gen(function*() {
     const { config, seed, store, world } = lab
-    const arm: Arm = arms[named.arm]
-    const overrides = { ...arm.stream, ...(named.idNoise === undefined ? {} : { idNoise: named.idNoise }) }
+    const overrides = streamOf(named)
     const model = modelOf(config.model, world.tokenizer.vocabSize, named)
-    const base = new TrainConfig({
-      ...config.training,
-      steps: lab.steps,
-      evalEvery: config.evaluations === 0 ? 0 : Math.max(1, Math.floor(lab.steps / config.evaluations))
-    })
-    const training = arm.training?.(base) ?? base
-    const key = {
-      format: 1,
-      world: lab.worldKey,
-      stream: overrides,
-      model: Schema.encodeSync(ModelConfig)(model),
-      training: Schema.encodeSync(TrainConfig)(training),
-      precision: config.precision,
-      seed
-    }
+    const training = Jobs.trainingOfArm(lab, named)
+    const key = Jobs.model(setupOf(lab), named)
+    const name = keyOf(key)
     const folder = store.folder("models", key)
-    const checkpoints = lab.checkpoints.get(JSON.stringify(key)) ?? (folder === undefined
+    const checkpoints = lab.checkpoints.get(name) ?? (folder === undefined
       // built once and kept, so that it outlives a lost device
       ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
       : Checkpoints.layerFileSystem(folder, { resume: true, keepLast: 1 }))
-    lab.checkpoints.set(JSON.stringify(key), checkpoints)
+    lab.checkpoints.set(name, checkpoints)
     const result = yield* store.once("models", key, Effect.gen(function*() {
       const trainer = yield* Trainer
       const data = yield* DataStream
@@ -129,7 +123,7 @@ export const trainOnce = (
         Layer.provideMerge(Model.layer(model, { seed, precision: config.precision })),
         Layer.provideMerge(Layer.merge(Layer.effectContext(lab.stream(overrides)), checkpoints))
       )
-    )))
+    )), { alone: true })
     return {
       name: named.name,
       key,
@@ -167,9 +161,6 @@ export const sinkMode: Readonly<Record<Exclude<MaskState, "calibrated" | "placeb
   pruned: Sink.own
 }
 
-/** Sequences that a pass records at once. */
-export const ROWS = 16
-
 /** Every split of the world, in one list. */
 export const scoredRows = (world: World): ReadonlyArray<readonly [split: string, row: Row]> =>
   Object.entries(world.splits).flatMap(([split, rows]) =>
@@ -192,7 +183,7 @@ export const recordWorld = (
   Effect.gen(function*() {
     const rows = scoredRows(world)
     const records = yield* recordRows(yield* Model, rows.map(([, row]) => row), mode, {
-      batchSize: ROWS,
+      batchSize: Jobs.ROWS,
       seqLen: world.seqLen,
       split: "",
       repeats: rows.map(([, row]) => world.repeatsOf(row))
@@ -200,14 +191,15 @@ export const recordWorld = (
     return named(records, rows)
   })
 
-/** Records that are kept in the store's folder as Parquet, by model, state and method. */
+/** Records that are kept in the store's folder as Parquet, with what the file says they are of. */
 export const keptRecords = <E, R>(
   store: Store,
-  key: TokenRecords.RecordKey & { readonly model: unknown },
+  job: Jobs.Key,
+  key: TokenRecords.RecordKey,
   compute: Effect.Effect<TokenRecords.TokenRecords, E, R>
 ): Effect.Effect<TokenRecords.TokenRecords, E | DataError, R | Files> =>
   Effect.gen(function*() {
-    const folder = store.folder("records", key)
+    const folder = store.folder("records", job)
     if (folder === undefined) return yield* compute
     const fs = yield* FileSystem.FileSystem
     const file = `${folder}.parquet`
@@ -233,7 +225,7 @@ export const say = (
     const texts = rows.map((): Array<number> => [])
     const prompts = rows.map(({ id, tokens }) => ({ id, tokens: tokens.subarray(0, context) }))
     yield* Stream.runForEach(
-      Generate.generate(prompts, { maxNewTokens: length, temperature: 0, sinks: mode, batchSize: ROWS }),
+      Generate.generate(prompts, { maxNewTokens: length, temperature: 0, sinks: mode, batchSize: Jobs.ROWS }),
       ({ prompt, token }) => Effect.sync(() => void texts[prompt]!.push(token))
     )
     return texts.map((text, i) => ({ text, truth: [...rows[i]!.tokens.subarray(context, context + length)] }))

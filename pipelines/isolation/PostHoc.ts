@@ -1,7 +1,7 @@
 /**
  * Methods that come after training, swept: the standard model is taken further and further, and a rule chooses where to
  * stop by data that is not scored. The rule (that of MUSE): the first point at which the seen half of the repeated
- * sequences is no better known than to the oracle; of several learning rates that get there, the one that costs least on
+ * sequences is no better known than to the oracle; of several settings that get there, the one that costs least on
  * the validation sequences; where none gets there, the point that forgets most.
  */
 import * as Duration from "effect/Duration"
@@ -9,29 +9,30 @@ import * as Effect from "effect/Effect"
 import type { HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import type { Row } from "../../src/data/DataStream.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
-import { type LocalizerName, localizers, topFraction, withoutNeurons } from "../../src/localizers/index.ts"
+import { localizers, topFraction, withoutNeurons } from "../../src/localizers/index.ts"
 import { scoreRows, summarize } from "../../src/measures/Score.ts"
 import { Model } from "../../src/Model.ts"
 import type { SinkMode } from "../../src/Sink.ts"
 import { own } from "../../src/Sink.ts"
-import { type UnlearnerName, unlearners } from "../../src/unlearners/index.ts"
+import { unlearners } from "../../src/unlearners/index.ts"
+import * as Jobs from "./Jobs.ts"
 import { type Laboratory, type TrainedModel, withModel } from "./Models.ts"
 import type { Panel } from "./Report.ts"
+import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
 
 /** Mean losses by split. */
 export type SplitLosses = Readonly<Record<string, number>>
 
 /** A point of a sweep. JSON. */
 export interface SweepPoint {
-  /** `fraction 0.02`, `step 8 at 0.0005`. */
+  /** `fraction 0.02`, `step 8 at 0.0005, alpha 3`. */
   readonly setting: string
+  /** The setting of the method that it is a point of, as the method's `settings` label it. */
+  readonly series: string
   readonly fraction?: number
   readonly step?: number
-  readonly learningRate?: number
   readonly losses: SplitLosses
 }
-
-const ROWS = 16
 
 /** Mean loss a scored token of each list of sequences under the Model that is there; those that are empty are left out. */
 export const lossesOf = (
@@ -42,7 +43,7 @@ export const lossesOf = (
   Effect.gen(function*() {
     const model = yield* Model
     const all = Object.entries(splits).flatMap(([split, rows]) => rows.map((row) => ({ split, row })))
-    const scores = yield* scoreRows(model, all.map(({ row }) => row), mode, { batchSize: ROWS, seqLen })
+    const scores = yield* scoreRows(model, all.map(({ row }) => row), mode, { batchSize: Jobs.ROWS, seqLen })
     return Object.fromEntries(Object.keys(splits).flatMap((split) => {
       const summary = summarize(scores.filter((_, i) => all[i]!.split === split))
       return summary === undefined ? [] : [[split, summary.loss]]
@@ -58,19 +59,17 @@ export const watched = ({ world }: Pick<Laboratory, "world">) => {
 /** Which point of a sweep to stop at; `forget` names the split that must become unknown. */
 export const choose = (points: ReadonlyArray<SweepPoint>, oracle: SplitLosses, forget: string): number => {
   const target = oracle[forget]!
-  const first = new Map<number | undefined, number>()
-  points.forEach(({ learningRate, losses }, i) => {
-    // a diverged model knows nothing, but is no way to forget
-    const known = Object.values(losses).every(Number.isFinite)
-    if (known && losses[forget]! >= target && !first.has(learningRate)) first.set(learningRate, i)
+  const first = new Map<string, number>()
+  // a diverged model knows nothing, but is no way to forget
+  const sound = points.map(({ losses }) => Object.values(losses).every(Number.isFinite))
+  points.forEach(({ losses, series }, i) => {
+    if (sound[i]! && losses[forget]! >= target && !first.has(series)) first.set(series, i)
   })
   const reached = [...first.values()]
   const cost = (i: number) => points[i]!.losses["validation"] ?? 0
   if (reached.length > 0) return reached.reduce((best, i) => (cost(i) < cost(best) ? i : best))
-  return points.reduce((best, { losses }, i) => {
-    const [one, other] = [losses[forget] ?? -Infinity, points[best]!.losses[forget] ?? -Infinity]
-    return one > other ? i : best
-  }, 0)
+  const forgotten = (i: number) => sound[i]! ? points[i]!.losses[forget] ?? -Infinity : -Infinity
+  return points.reduce((best, _, i) => forgotten(i) > forgotten(best) ? i : best, 0)
 }
 
 /** Tensors of the model at a point of a sweep. */
@@ -80,53 +79,99 @@ export type AtPoint = Readonly<Record<string, HostTensor>>
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.timed(effect), ([duration, value]) => ({ value, seconds: Duration.toSeconds(duration) }))
 
-const promptOf = ({ world }: Laboratory) => Math.max(1, Math.floor(world.seqLen / 4))
+/** What localizers are given besides their own options. */
+export const localizing = ({ seed, world: { seqLen } }: Laboratory) => ({
+  seqLen,
+  promptTokens: Math.max(1, Math.floor(seqLen / 4)),
+  seed
+})
 
-/** The scores of a localizer on the sequences of a panel. */
-const scoresOf = (lab: Laboratory, standard: TrainedModel, tensors: AtPoint, name: LocalizerName, panel: Panel) => {
+/** The scores of a localizer on the sequences of a panel, and the key they are kept under. */
+const scoresOf = (
+  lab: Laboratory,
+  standard: TrainedModel,
+  tensors: AtPoint,
+  { method }: LocalizerMethod,
+  { options }: LocalizerMethod["settings"][number],
+  panel: Panel
+) => {
   const { canaryScored, canarySeen, scored, seen } = lab.world.splits
   const rows = panel === "canary" ? [...canarySeen, ...canaryScored] : [...seen, ...scored]
-  const options = { seqLen: lab.world.seqLen, promptTokens: promptOf(lab), batchSize: ROWS, seed: lab.seed }
+  const key = Jobs.localizer(standard.key, method, options, panel, localizing(lab))
   return lab.store.once(
     "localizers",
-    { model: standard.key, name, panel, options },
+    key,
     withModel(
       standard.config,
       tensors,
       "f32",
-      timed(Effect.map(localizers[name].localize(rows, options), (scores) => scores.map((layer) => [...layer])))
+      timed(Effect.map(
+        localizers[method].localize(rows, { ...localizing(lab), batchSize: Jobs.ROWS, ...options }),
+        (scores) => scores.map((layer) => [...layer])
+      ))
     )
-  ).pipe(Effect.map(({ seconds, value }) => ({ seconds, scores: value.map((layer) => Float32Array.from(layer)) })))
+  ).pipe(Effect.map(({ seconds, value }) => ({ key, seconds, scores: value.map((layer) => Float32Array.from(layer)) })))
 }
 
-/** Drops more and more of the neurons that a localizer ranks highest. */
+/** Where a sweep was stopped. */
+export interface Swept<Setting> {
+  readonly points: ReadonlyArray<SweepPoint>
+  readonly chosen: number
+  /** The model there, and all that it depends on. */
+  readonly at: AtPoint
+  readonly key: Jobs.Key
+  /** The setting that the point is of. */
+  readonly setting: Setting
+  readonly seconds: number
+}
+
+const sum = (values: ReadonlyArray<number>): number => values.reduce((a, b) => a + b, 0)
+
+/** Drops more and more of the neurons that a localizer ranks highest, with each of its settings. */
 export const sweepLocalizer = (
   lab: Laboratory,
   standard: TrainedModel,
   tensors: AtPoint,
   oracle: SplitLosses,
-  name: LocalizerName,
+  method: LocalizerMethod,
   panel: Panel
 ) =>
   Effect.gen(function*() {
-    const { scores, seconds } = yield* scoresOf(lab, standard, tensors, name, panel)
     const { fractions } = lab.config
-    const points = yield* lab.store.once(
-      "sweeps",
-      { model: standard.key, name, panel, fractions },
-      withModel(standard.config, tensors, "f32", Effect.gen(function*() {
-        const model = yield* Model
-        return yield* Effect.forEach([0, ...fractions], (fraction) =>
-          Effect.gen(function*() {
-            yield* model.importTensors(withoutNeurons(tensors, topFraction(scores, fraction)))
-            const losses = yield* lossesOf(watched(lab), lab.world.seqLen, own)
-            return { setting: `fraction ${fraction}`, fraction, losses }
+    const swept = yield* Effect.forEach(method.settings, (setting) =>
+      Effect.gen(function*() {
+        const { key: scoresKey, scores, seconds } = yield* scoresOf(lab, standard, tensors, method, setting, panel)
+        const key = Jobs.localizerSweep(scoresKey, fractions)
+        const points = yield* lab.store.once(
+          "sweeps",
+          key,
+          withModel(standard.config, tensors, "f32", Effect.gen(function*() {
+            const model = yield* Model
+            return yield* Effect.forEach([0, ...fractions], (fraction) =>
+              Effect.gen(function*() {
+                yield* model.importTensors(withoutNeurons(tensors, topFraction(scores, fraction)))
+                return { fraction, losses: yield* lossesOf(watched(lab), lab.world.seqLen, own) }
+              }))
           }))
+        )
+        return { key, scores, seconds, setting, points: points.map((point): SweepPoint => ({
+          ...point,
+          series: setting.label,
+          setting: `fraction ${point.fraction}${setting.label === "" ? "" : ` at ${setting.label}`}`
+        })) }
       }))
-    )
+    const points = swept.flatMap(({ points }) => points)
     const chosen = choose(points, oracle, panel === "canary" ? "canarySeen" : "seen")
-    const at = withoutNeurons(tensors, topFraction(scores, points[chosen]!.fraction!))
-    return { points, chosen, at, seconds }
+    const { fraction, series } = points[chosen]!
+    const from = swept.find(({ setting }) => setting.label === series)!
+    return {
+      points,
+      chosen,
+      at: withoutNeurons(tensors, topFraction(from.scores, fraction!)),
+      key: Jobs.atPoint(from.key, { fraction: fraction! }),
+      setting: from.setting,
+      seconds: sum(swept.map(({ seconds }) => seconds))
+    } satisfies Swept<LocalizerMethod["settings"][number]>
   })
 
 /** The steps after which an unlearner is looked at. */
@@ -149,15 +194,14 @@ const problemOf = ({ seed, world }: Laboratory) => {
 /** Runs an unlearner for so many steps; `look` is called after those in `at`. */
 const unlearn = <E, R>(
   lab: Laboratory,
-  name: UnlearnerName,
-  learningRate: number,
+  { method }: UnlearnerMethod,
+  { options }: UnlearnerMethod["settings"][number],
   steps: number,
   look: (step: number) => Effect.Effect<void, E, R>,
   at: ReadonlySet<number>
 ) =>
   Effect.scoped(Effect.gen(function*() {
-    const { unlearnBatchSize: batchSize, unlearnSteps } = lab.config
-    const { step } = yield* unlearners[name].start(problemOf(lab), { learningRate, batchSize, steps: unlearnSteps })
+    const { step } = yield* unlearners[method].start(problemOf(lab), options)
     if (at.has(0)) yield* look(0)
     for (let i = 1; i <= steps; i++) {
       yield* step
@@ -165,36 +209,49 @@ const unlearn = <E, R>(
     }
   }))
 
-/** Unlearns step by step, at every learning rate. */
+/** Unlearns step by step, with each setting. */
 export const sweepUnlearner = (
   lab: Laboratory,
   standard: TrainedModel,
   tensors: AtPoint,
   oracle: SplitLosses,
-  name: UnlearnerName
+  method: UnlearnerMethod
 ) =>
   Effect.gen(function*() {
-    const { unlearnBatchSize, unlearnRates, unlearnSteps } = lab.config
-    const swept = yield* Effect.forEach(unlearnRates, (learningRate) =>
-      lab.store.once(
-        "sweeps",
-        { model: standard.key, name, learningRate, unlearnBatchSize, unlearnSteps, seed: lab.seed },
+    const swept = yield* Effect.forEach(method.settings, (setting) => {
+      const key = Jobs.unlearning(standard.key, method.method, setting.options, lab.seed)
+      return lab.store.once(
+        "unlearning",
+        key,
         withModel(standard.config, tensors, "f32", timed(Effect.gen(function*() {
-          const points: Array<SweepPoint> = []
-          yield* unlearn(lab, name, learningRate, unlearnSteps, (step) =>
+          const points: Array<{ readonly step: number; readonly losses: SplitLosses }> = []
+          yield* unlearn(lab, method, setting, setting.options.steps, (step) =>
             Effect.map(lossesOf(watched(lab), lab.world.seqLen, own), (losses) => {
-              points.push({ setting: `step ${step} at ${learningRate}`, step, learningRate, losses })
-            }), lookedAt(unlearnSteps))
+              points.push({ step, losses })
+            }), lookedAt(setting.options.steps))
           return points
         })))
-      ))
-    const points = swept.flatMap(({ value }) => value)
+      ).pipe(Effect.map(({ seconds, value }) => ({ key, seconds, setting, points: value.map((point): SweepPoint => ({
+        ...point,
+        series: setting.label,
+        setting: `step ${point.step} at ${setting.label}`
+      })) })))
+    })
+    const points = swept.flatMap(({ points }) => points)
     const chosen = choose(points, oracle, "seen")
-    const { learningRate, step } = points[chosen]!
+    const { series, step } = points[chosen]!
+    const { key, setting } = swept.find(({ setting }) => setting.label === series)!
     // the same steps again, which are the same bit for bit
     const at = yield* withModel(standard.config, tensors, "f32", Effect.gen(function*() {
-      yield* unlearn(lab, name, learningRate!, step!, () => Effect.void, new Set())
+      yield* unlearn(lab, method, setting, step!, () => Effect.void, new Set())
       return yield* (yield* Model).exportTensors
     }))
-    return { points, chosen, at, seconds: swept.reduce((sum, { seconds }) => sum + seconds, 0) }
+    return {
+      points,
+      chosen,
+      at,
+      key: Jobs.atPoint(key, { step: step! }),
+      setting,
+      seconds: sum(swept.map(({ seconds }) => seconds))
+    } satisfies Swept<UnlearnerMethod["settings"][number]>
   })

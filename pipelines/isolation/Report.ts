@@ -76,7 +76,9 @@ export const ArmCost = Schema.Struct({
   /** Of training, without evaluation. */
   seconds: Estimate,
   /** Of training. */
-  tokensPerSecond: Estimate
+  tokensPerSecond: Estimate,
+  /** Of a method after training: settings that the stopping rule chose among, in each seed. */
+  settings: Schema.optionalWith(Schema.Number, { exact: true })
 })
 export interface ArmCost extends Schema.Schema.Type<typeof ArmCost> {}
 

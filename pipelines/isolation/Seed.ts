@@ -4,15 +4,14 @@
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type * as Path from "@effect/platform/Path"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Row } from "../../src/data/DataStream.ts"
 import type { CheckpointError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
-import { type LocalizerName, localizers, recall, sinkNeurons } from "../../src/localizers/index.ts"
+import { localizers, recall, sinkNeurons } from "../../src/localizers/index.ts"
 import { calibrate, calibratedRecords } from "../../src/measures/Calibration.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
@@ -20,22 +19,27 @@ import { mean } from "../../src/measures/Statistics.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/Model.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
+import { OptimizerConfig } from "../../src/Optimizer.ts"
 import { relearn, relearnRatio, stepsToBack } from "../../src/Relearn.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { TrainEvent } from "../../src/TrainEvent.ts"
-import type { UnlearnerName } from "../../src/unlearners/index.ts"
-import { arms, type NamedArm, ORACLE, STANDARD } from "../Arms.ts"
+import { type NamedArm, ORACLE, STANDARD } from "../Arms.ts"
+import * as Failures from "../failures.ts"
 import type { Plan } from "./Config.ts"
 import { hygiene, prunedTensors } from "./Hygiene.ts"
 import { interference } from "./Interference.ts"
+import * as Jobs from "./Jobs.ts"
 import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
 import {
-  type IsolateError, keptRecords, type Laboratory, named, recordWorld, ROWS, say, scoredRows, sinkMode, type TrainedModel,
+  type IsolateError, keptRecords, type Laboratory, named, recordWorld, say, scoredRows, sinkMode, type TrainedModel,
   trainOnce, withModel
 } from "./Models.ts"
-import { type AtPoint, lossesOf, type SplitLosses, type SweepPoint, sweepLocalizer, sweepUnlearner, watched } from "./PostHoc.ts"
+import {
+  type AtPoint, localizing, lossesOf, type SplitLosses, type SweepPoint, sweepLocalizer, sweepUnlearner, type Swept, watched
+} from "./PostHoc.ts"
 import type { Failure, Hygiene, MaskState, Panel, Subject } from "./Report.ts"
 import type { Found, SeedFindings } from "./Summary.ts"
+import type { LocalizerMethod } from "./Sweeps.ts"
 
 type Files = FileSystem.FileSystem | Path.Path
 type Mutable<T> = { -readonly [K in keyof T]: T[K] extends ReadonlyArray<infer A> ? Array<A> : T[K] }
@@ -46,7 +50,7 @@ interface Examined {
   readonly name: string
   readonly kind: Subject["kind"]
   readonly setting?: string
-  readonly key: unknown
+  readonly key: Jobs.Key
   readonly config: ModelConfig
   /** Loaded when they are needed: not all models fit the host at once. */
   readonly tensors: Effect.Effect<AtPoint, CheckpointError, Files>
@@ -66,22 +70,19 @@ const statesOf = (config: ModelConfig): ReadonlyArray<MaskState> =>
     ? ["own", "off", "calibrated", "placebo", "all", "pruned"]
     : ["own", "off", "calibrated"]
 
-/** Enough for one bias a vocabulary entry; each step of the fit goes over all their logits. */
-const CALIBRATION_TOKENS = 2048
-
 /** The records of a model in a state of its sinks. */
 const recordsOf = (lab: Laboratory, one: Examined, state: MaskState) => {
   const { config, key, name, tensors } = one
   const { precision } = lab.config
   const { seen, validation } = lab.world.splits
-  const shape = { batchSize: ROWS, seqLen: lab.world.seqLen }
+  const shape = { batchSize: Jobs.ROWS, seqLen: lab.world.seqLen }
   const compute = () => {
     if (state === "calibrated") {
       return opened(one, precision, Effect.gen(function*() {
         const model = yield* Model
         const { bias } = yield* calibrate(model, { forget: seen, retain: validation }, Sink.off, {
           ...shape,
-          tokens: CALIBRATION_TOKENS
+          tokens: Jobs.CALIBRATION_TOKENS
         })
         const rows = scoredRows(lab.world)
         const records = yield* calibratedRecords(model, rows.map(([, row]) => row), Sink.off, bias, {
@@ -100,9 +101,11 @@ const recordsOf = (lab: Laboratory, one: Examined, state: MaskState) => {
     }
     return opened(one, precision, recordWorld(lab, sinkMode[state as keyof typeof sinkMode]))
   }
+  const run = `${name} seed ${lab.seed}`
   return keptRecords(
     lab.store,
-    { model: key, run: `${name} seed ${lab.seed}`, checkpoint: lab.steps, mask: state },
+    Jobs.records(key, run, state),
+    { run, checkpoint: lab.steps, mask: state },
     Effect.suspend(compute)
   )
 }
@@ -112,7 +115,7 @@ const saidBy = (lab: Laboratory, one: Examined, state: MaskState, rows: Readonly
   const [window] = windowsOf(lab.config.contexts, lab.world.seqLen)
   return lab.store.once(
     "said",
-    { model: one.key, state, window, rows: rows.map(({ document, offset }) => `${document}+${offset}`) },
+    Jobs.said(one.key, state, window!),
     opened(one, lab.config.precision, say(rows, window!, sinkMode[state as keyof typeof sinkMode]))
   )
 }
@@ -127,9 +130,6 @@ const mostOf = (records: TokenRecords.TokenRecords): TokenRecords.TokenRecords =
   const times = Math.max(...records.sequences.map(({ repeats }) => repeats))
   return TokenRecords.pick(records, records.sequences.flatMap(({ repeats }, s) => (repeats === times ? [s] : [])))
 }
-
-/** Held-out sequences that are scored while a model learns again: enough to see what that costs. */
-const RELEARN_HELD_OUT = 32
 
 /** Tokens that are asked for where the context varies. */
 const CONTINUED = 16
@@ -173,6 +173,8 @@ export const investigate = (
   plan: Plan,
   options: {
     readonly concurrency: number
+    /** The run's folder. */
+    readonly outDir: string | undefined
     readonly onEvent: (arm: NamedArm, index: number, event: TrainEvent) => Effect.Effect<void>
     readonly onFailure: (failure: Failure) => Effect.Effect<void>
   }
@@ -186,16 +188,7 @@ export const investigate = (
     }
     /** What becomes of an arm or a method is its own affair, unless it concerns all. */
     const attempt = <A, R>(arm: string, effect: Effect.Effect<A, IsolateError, R>) =>
-      Effect.gen(function*() {
-        const exit = yield* Effect.exit(effect)
-        if (Exit.isSuccess(exit)) return Option.some(exit.value)
-        const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
-        const all = failure === undefined || (failure._tag === "DeviceError" && failure.reason === "Lost") ||
-          (failure._tag === "CheckpointError" && failure.reason === "Write")
-        if (all) return yield* Effect.failCause(exit.cause)
-        yield* options.onFailure({ arm, seed, message: failure.message })
-        return Option.none()
-      })
+      Failures.attempt({ arm, seed }, effect, options)
 
     // ---- arms
     const trained = new Map<string, TrainedModel>()
@@ -215,7 +208,7 @@ export const investigate = (
       findings.costs.push({
         name: arm.name,
         kind: "trained",
-        title: arm.name === arm.arm ? arms[arm.arm].title : `${arms[arm.arm].title}; ${arm.name}`,
+        title: Jobs.titleOf(arm),
         parameters, activeParameters, steps, tokens, seconds
       })
       findings.curves.push(...curves.map(({ name, points }) => ({ arm: arm.name, series: name, points: [...points] })))
@@ -225,10 +218,12 @@ export const investigate = (
     const oracle = byName(ORACLE)
 
     // ---- after training
+    /** The setting of each localizer that was chosen. */
+    const localized = new Map<string, LocalizerMethod["settings"][number]>()
     const reference = (one: Examined): Effect.Effect<SplitLosses, IsolateError, Device | Files> =>
       lab.store.once(
         "losses",
-        { model: one.key, splits: "watched" },
+        Jobs.losses(one.key, "own"),
         opened(one, "f32", lossesOf(watched(lab), seqLen, Sink.own))
       )
     if (standard !== undefined && oracle !== undefined) {
@@ -238,7 +233,12 @@ export const investigate = (
       const model = trained.get(STANDARD)!
       const panels: ReadonlyArray<Panel> = splits.canaryScored.length > 0 ? ["natural", "canary"] : ["natural"]
       const scoredBy = { natural: "scored", canary: "canaryScored", other: "other" } as const
-      const trade = (arm: string, panel: Panel, points: ReadonlyArray<SweepPoint>, chosen: number) =>
+      const trade = (
+        arm: string,
+        panel: Panel,
+        points: ReadonlyArray<Pick<SweepPoint, "setting" | "losses">>,
+        chosen: number
+      ) =>
         findings.tradeoffs.push({
           arm,
           panel,
@@ -249,39 +249,46 @@ export const investigate = (
             chosen: i === chosen
           }))
         })
-      const add = (name: string, kind: Examined["kind"], setting: string, at: AtPoint, seconds: number, tokens: number) => {
-        examined.push({
-          name, kind, setting, key: { from: model.key, name, setting }, config: model.config, tensors: Effect.succeed(at)
-        })
+      const add = (
+        name: string,
+        kind: Examined["kind"],
+        { at, chosen, key, points, seconds }: Swept<unknown>,
+        settings: number,
+        tokens: number
+      ) => {
+        examined.push({ name, kind, setting: points[chosen]!.setting, key, config: model.config, tensors: Effect.succeed(at) })
         findings.costs.push({
           name, kind, title: `${kind} on ${STANDARD}`, parameters: model.config.numParameters,
-          activeParameters: model.config.numActiveParameters, steps: 0, tokens, seconds
+          activeParameters: model.config.numActiveParameters, steps: 0, tokens, seconds, settings
         })
       }
-      for (const name of config.localizers as ReadonlyArray<LocalizerName>) {
+      for (const method of plan.localizers) {
+        const { name, settings } = method
         for (const panel of panels) {
           yield* lab.stage(`seed ${seed}: ${name} on ${panel} sequences`)
-          const swept = yield* attempt(name, sweepLocalizer(lab, model, from, target, name, panel))
+          const swept = yield* attempt(name, sweepLocalizer(lab, model, from, target, method, panel))
           if (Option.isNone(swept)) break
-          const { at, chosen, points, seconds } = swept.value
-          trade(name, panel, points, chosen)
-          if (panel === "natural") add(name, "localizer", points[chosen]!.setting, at, seconds, 0)
+          trade(name, panel, swept.value.points, swept.value.chosen)
+          if (panel !== "natural") continue
+          add(name, "localizer", swept.value, settings.length, 0)
+          localized.set(name, swept.value.setting)
         }
       }
-      for (const name of config.unlearners as ReadonlyArray<UnlearnerName>) {
+      for (const method of plan.unlearners) {
+        const { name, settings } = method
         yield* lab.stage(`seed ${seed}: ${name}`)
-        const swept = yield* attempt(name, sweepUnlearner(lab, model, from, target, name))
+        const swept = yield* attempt(name, sweepUnlearner(lab, model, from, target, method))
         if (Option.isNone(swept)) continue
-        const { at, chosen, points, seconds } = swept.value
+        const { chosen, points, setting } = swept.value
         for (const panel of panels) trade(name, panel, points, chosen)
-        const tokens = (points[chosen]!.step ?? 0) * 2 * config.unlearnBatchSize * seqLen
-        add(name, "unlearner", points[chosen]!.setting, at, seconds, tokens)
+        const tokens = (points[chosen]!.step ?? 0) * 2 * setting.options.batchSize * seqLen
+        add(name, "unlearner", swept.value, settings.length, tokens)
       }
       // every other arm is a point on the same plane
       for (const one of examined.filter(({ kind, name }) => kind === "trained" && name !== STANDARD)) {
         const losses = yield* lab.store.once(
           "losses",
-          { model: one.key, splits: "watched", off: true },
+          Jobs.losses(one.key, "off"),
           opened(one, "f32", lossesOf(watched(lab), seqLen, Sink.off))
         )
         for (const panel of panels) trade(one.name, panel, [{ setting: one.config.sinks === undefined ? "" : "off", losses }], 0)
@@ -366,20 +373,20 @@ export const investigate = (
           steps: config.relearnSteps,
           batchSize: config.unlearnBatchSize,
           seqLen,
-          mode: Sink.off,
           seed
         }
         const relearned = yield* attempt(one.name, lab.store.once(
           "relearning",
-          { model: one.key, ...options },
+          Jobs.relearning(one.key, options),
           opened(
             one,
             "f32",
             Effect.map(
               Stream.runCollect(relearn({
                 ...options,
+                mode: Sink.off,
                 train: splits.seen,
-                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut.slice(0, RELEARN_HELD_OUT) }
+                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut.slice(0, Jobs.RELEARN_HELD_OUT) }
               })),
               (points) => [...points]
             )
@@ -405,14 +412,14 @@ export const investigate = (
 
     // ---- whether sinks keep to themselves
     for (const one of examined.filter(({ config }) => hasSlices(config))) {
+      const arm = plan.arms.find(({ name }) => name === one.name)!
+      const { optimizer } = Jobs.trainingOfArm(lab, arm)
       yield* lab.stage(`seed ${seed}: whether the sinks of ${one.name} keep to themselves`)
       const rows = { repeated: [...splits.seen, ...splits.scored], singles: splits.retained, heldOut: splits.heldOut }
       const checks = yield* attempt(one.name, lab.store.once(
         "hygiene",
-        { model: one.key },
-        opened(one, "f32", hygiene({
-          optimizer: config.training.optimizer, rows, seqLen, batchSize: 4, seed
-        }))
+        Jobs.hygiene(one.key, Schema.encodeSync(OptimizerConfig)(optimizer), seed),
+        opened(one, "f32", hygiene({ optimizer, rows, seqLen, batchSize: Jobs.CHECKED_ROWS, seed }))
       ))
       if (Option.isSome(checks)) {
         findings.hygiene.push({ arm: one.name, seed, checks: checks.value } satisfies Hygiene)
@@ -422,10 +429,10 @@ export const investigate = (
       const of = (arm: string) => findings.found.find((f) => f.arm === arm && f.state === "own")?.metrics["natural.loss"]
       const between = yield* attempt(one.name, lab.store.once(
         "interference",
-        { model: one.key, others: config.interference },
+        Jobs.interference(one.key, config.interference, seed),
         opened(one, "f32", interference({
           rows: most(splits.scored, world.repeatsOf), others: rows.repeated.concat(rows.singles), ladder: config.interference,
-          seqLen, batchSize: 4, seed
+          seqLen, batchSize: Jobs.CHECKED_ROWS, seed
         }))
       ))
       if (Option.isSome(between)) {
@@ -450,14 +457,13 @@ export const investigate = (
       const truth = Array.from({ length: one.config.numHiddenLayers }, () => known)
       const share = known.reduce((sum, sink) => sum + sink, 0) / known.length
       // a pass for every neuron of the whole pool is out of proportion
-      for (const name of (config.localizers as ReadonlyArray<LocalizerName>).filter((name) => name !== "zeroOut")) {
+      for (const { method, name, settings } of plan.localizers.filter(({ method }) => method !== "zeroOut")) {
+        const { options } = localized.get(name) ?? settings[0]!
         const ranked = yield* attempt(name, lab.store.once(
           "recall",
-          { model: one.key, name },
+          Jobs.recall(Jobs.localizer(one.key, method, options, "natural", localizing(lab))),
           opened(one, "f32", Effect.map(
-            localizers[name].localize(scored, {
-              seqLen, promptTokens: Math.max(1, Math.floor(seqLen / 4)), batchSize: ROWS, seed
-            }),
+            localizers[method].localize(scored, { ...localizing(lab), batchSize: Jobs.ROWS, ...options }),
             (scores) => recall(scores, truth, share)
           ))
         ))

@@ -1,36 +1,41 @@
 /**
- * What was computed, by the hash of all that it depends on: a model that was trained once is never trained twice, and a
- * run that was interrupted goes on where it stood.
+ * What was computed, by the hash of all that it depends on (Jobs.ts): a model that was trained once is never trained twice,
+ * and a run that was interrupted goes on where it stood. Several processes may share a store.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import { createHash } from "node:crypto"
+import * as fsSync from "node:fs"
 import * as AtomicFile from "../../src/AtomicFile.ts"
-import { CheckpointError } from "../../src/Errors.ts"
+import { because, CheckpointError } from "../../src/Errors.ts"
 import { isObject } from "../../src/Json.ts"
+import { canonical, keyOf } from "../../src/Key.ts"
+import * as RunLock from "../../src/runs/RunLock.ts"
 
 export interface Store {
   /** The folder of a thing, where the store is on disk. Made when something is written into it. */
   readonly folder: (kind: string, key: unknown) => string | undefined
   /**
-   * The JSON that is kept under a key; computed, and kept from then on, where there is none. A number that is not finite
-   * comes back as null.
+   * The JSON that is kept under a key; computed, and kept from then on, where there is none. Numbers that are not finite
+   * come back as they were. `alone`: what computes it writes into the thing's folder, so that only one process may; another
+   * that wants it waits.
    */
-  readonly once: <A, E, R>(kind: string, key: unknown, compute: Effect.Effect<A, E, R>) => Effect.Effect<A, E | CheckpointError, R>
+  readonly once: <A, E, R>(
+    kind: string,
+    key: unknown,
+    compute: Effect.Effect<A, E, R>,
+    options?: { readonly alone?: boolean }
+  ) => Effect.Effect<A, E | CheckpointError, R>
 }
 
-/** A value with the keys of its objects sorted, so that equal ones have equal texts. */
-const sorted = (value: unknown): unknown =>
-  Array.isArray(value)
-    ? value.map(sorted)
-    : isObject(value)
-    ? Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined).sort().map(([k, v]) => [k, sorted(v)]))
-    : value
+/** JSON has no NaN and no infinities; null would be taken for 0 by whatever adds it up. */
+const NUMBER = "#number"
 
-/** 64 bits of the hash of a JSON value, in hexadecimal; the order of keys does not matter. */
-export const hashOf = (value: unknown): string =>
-  createHash("sha256").update(JSON.stringify(sorted(value))).digest("hex").slice(0, 16)
+const toText = (value: unknown): string =>
+  JSON.stringify(value, (_, item: unknown) => typeof item === "number" && !Number.isFinite(item) ? { [NUMBER]: String(item) } : item)
+
+const fromText = (text: string): unknown =>
+  JSON.parse(text, (_, item: unknown) => isObject(item) && typeof item[NUMBER] === "string" ? Number(item[NUMBER]) : item)
 
 /** One computation of a key at a time. */
 const keyed = () => {
@@ -48,53 +53,88 @@ export const memoryStore = (): Store => {
   const alone = keyed()
   return {
     folder: () => undefined,
-    once: (kind, key, compute) => {
-      const name = `${kind}/${hashOf(key)}`
-      return alone(name, Effect.suspend(() => {
+    once: <A, E, R>(kind: string, key: unknown, compute: Effect.Effect<A, E, R>) => {
+      const name = `${kind}/${keyOf(key)}`
+      return alone(name, Effect.suspend((): Effect.Effect<A, E, R> => {
         const text = kept.get(name)
-        if (text !== undefined) return Effect.succeed(JSON.parse(text))
+        if (text !== undefined) return Effect.succeed(fromText(text) as A)
         return Effect.map(compute, (value) => {
-          kept.set(name, JSON.stringify(value))
-          return JSON.parse(kept.get(name)!)
+          kept.set(name, toText(value))
+          return fromText(kept.get(name)!) as A
         })
       }))
     }
   }
 }
 
-/** Keeps things in a folder, which several runs may share. What cannot be read is computed again. */
-export const fileStore = (root: string): Effect.Effect<Store, never, FileSystem.FileSystem | Path.Path> =>
+/** How often a process looks whether another one is done. */
+const LOOK_AGAIN = "500 millis"
+
+/**
+ * Keeps things in a folder, which several runs may share, at a time, too: of two that compute the same thing the one that is
+ * done first is believed. What cannot be read, or is of another key, is computed again.
+ *
+ * @param options `force`: take over what a process holds that cannot be asked whether it still runs
+ */
+export const fileStore = (
+  root: string,
+  options: { readonly force?: boolean } = {}
+): Effect.Effect<Store, never, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
-    const alone = keyed()
-    const folder = (kind: string, key: unknown) => path.join(root, kind, hashOf(key))
+    const inProcess = keyed()
+    const folder = (kind: string, key: unknown) => path.join(root, kind, keyOf(key))
+    const failed = (file: string) => (cause: unknown) =>
+      new CheckpointError({
+        reason: "Write",
+        path: file,
+        detail: `cannot be kept: ${because(cause)}. Free space, or choose another folder with --out-dir or --store`
+      })
     return {
       folder,
-      once: <A, E, R>(kind: string, key: unknown, compute: Effect.Effect<A, E, R>) => {
-        const file = `${folder(kind, key)}.json`
-        const read = fs.readFileString(file).pipe(
-          Effect.flatMap((text) => Effect.try(() => (JSON.parse(text) as { readonly value: A }).value)),
-          Effect.option
-        )
+      once: <A, E, R>(
+        kind: string,
+        key: unknown,
+        compute: Effect.Effect<A, E, R>,
+        { alone = false }: { readonly alone?: boolean } = {}
+      ) => {
+        const own = folder(kind, key)
+        const file = `${own}.json`
+        const read = Effect.option(Effect.try(() => {
+          const found = fromText(fsSync.readFileSync(file, "utf8")) as { readonly key: unknown; readonly value: A }
+          if (canonical(found.key) !== canonical(key)) throw new Error("is of another key")
+          return found.value
+        }))
         const write = (value: A) =>
-          Effect.gen(function*() {
-            yield* fs.makeDirectory(path.dirname(file), { recursive: true })
-            const text = JSON.stringify({ key, value })
-            yield* Effect.try({ try: () => AtomicFile.write(file, text), catch: (cause) => cause as Error })
-            return (JSON.parse(text) as { readonly value: A }).value
-          }).pipe(
-            Effect.uninterruptible,
-            Effect.mapError((error) =>
-              new CheckpointError({
-                reason: "Write",
-                path: file,
-                detail: `cannot be kept: ${error.message}. Free space, or choose another folder with --out-dir`
-              })
-            )
+          Effect.flatMap(read, (first) =>
+            first._tag === "Some" ? Effect.succeed(first.value) : Effect.try({
+              try: () => {
+                fsSync.mkdirSync(path.dirname(file), { recursive: true })
+                const text = toText({ key, value })
+                AtomicFile.write(file, text)
+                return (fromText(text) as { readonly value: A }).value
+              },
+              catch: failed(file)
+            })).pipe(Effect.uninterruptible)
+        const knownOr = (effect: Effect.Effect<A, E | CheckpointError, R>) =>
+          Effect.flatMap(read, (known): Effect.Effect<A, E | CheckpointError, R> =>
+            known._tag === "Some" ? Effect.succeed(known.value) : effect)
+        const computed = knownOr(Effect.flatMap(compute, write))
+        /** Held by another process: its result will be ours. */
+        const inTurn: Effect.Effect<A, E | CheckpointError, R> = Effect.suspend(() => {
+          if (RunLock.peek(own).state === "held") return Effect.zipRight(Effect.sleep(LOOK_AGAIN), knownOr(inTurn))
+          return Effect.try({ try: () => fsSync.mkdirSync(own, { recursive: true }), catch: failed(own) }).pipe(
+            Effect.zipRight(Effect.exit(Effect.scoped(
+              Effect.zipRight(RunLock.hold(own, { force: options.force ?? false }), Effect.exit(computed))
+            ))),
+            // somebody was quicker, who is to be waited for
+            Effect.flatMap((exit) => {
+              if (exit._tag === "Success") return exit.value
+              return RunLock.peek(own).state === "held" ? inTurn : Effect.failCause(exit.cause)
+            })
           )
-        return alone(file, Effect.flatMap(read, (known) =>
-          known._tag === "Some" ? Effect.succeed(known.value) : Effect.flatMap(compute, write)))
+        })
+        return inProcess(file, knownOr(alone ? inTurn : computed))
       }
     }
   })

@@ -74,7 +74,7 @@ export interface SeedFindings {
     readonly chance: number
   }>
   readonly costs: ReadonlyArray<
-    & Pick<ArmCost, "name" | "kind" | "title" | "parameters" | "activeParameters" | "steps" | "tokens">
+    & Pick<ArmCost, "name" | "kind" | "title" | "parameters" | "activeParameters" | "settings" | "steps" | "tokens">
     & { readonly seconds: number }
   >
 }

@@ -56,7 +56,7 @@ export const verdictsOf = (
 /** What a reader should know before believing the numbers. */
 export const warningsOf = (
   { interference, subjects }: Parts,
-  { arms, config }: Plan,
+  { arms, config, localizers, unlearners }: Plan,
   data: IsolationReport["data"]
 ): ReadonlyArray<string> => {
   const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
@@ -80,11 +80,12 @@ export const warningsOf = (
     "Arms whose epoch is shorter (never repeated, deduplicated) go around again until they have trained on as many tokens.",
     "Held-out cost is against the standard model, which saw the same data. The oracle and the deduplicated model spend the tokens " +
     "of the repeats on other sequences, and have a lower held-out loss for that.",
-    ...(config.unlearners.length === 0
+    ...(unlearners.length === 0
       ? []
       : [
-        `Unlearners were tried at ${config.unlearnRates.length} learning rates each and stopped by one rule (seen sequences, ` +
-        "validation loss); with more tuning they may do better."
+        `Methods after training were stopped by one rule (seen sequences, validation loss) and given so many settings each: ${
+          [...localizers, ...unlearners].map(({ name, settings }) => `${name} ${settings.length}`).join(", ")
+        }; with more tuning they may do better.`
       ]),
     ...(arms.some(({ arm }) => arm === "sgtm")
       ? ["SGTM's block is in the MLPs only: no attention heads were set aside, as its authors do besides."]

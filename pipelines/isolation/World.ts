@@ -9,7 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { decodeConfig } from "../../src/Config.ts"
-import { DataConfig, DataStream, type Row } from "../../src/data/DataStream.ts"
+import { DataConfig, DataStream, type Input, type Row } from "../../src/data/DataStream.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import * as Synthetic from "../../src/data/Synthetic.ts"
 import type { Tokenizer } from "../../src/data/Tokenizer.ts"
@@ -143,6 +143,8 @@ export interface World {
   readonly domains: ReadonlyArray<string>
   /** What the sequences say, their first token included. */
   readonly texts: (rows: ReadonlyArray<Row>) => ReadonlyArray<string>
+  /** What it is all made of. */
+  readonly inputs: ReadonlyArray<Input>
   /** Sequences that are in no split because they share an id with one, or nearly all of their text. */
   readonly dropped: number
 }
@@ -365,6 +367,7 @@ export const makeWorld = (
       repeatsOf,
       domains: ground.domains,
       texts: (rows) => rows.map(({ tokens }) => data.tokenizer.decode(tokens)),
+      inputs: yield* Effect.zipRight(data.verify, data.inputs),
       dropped
     }
   })

@@ -15,13 +15,16 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { decodeConfig } from "../Config.ts"
 import * as Corpus from "./Corpus.ts"
 import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
+import { type Input, textSha256, tokensSha256 } from "./Inputs.ts"
 import { assemble, type Cursor, type DataReport, type Loaded, type Plan, type RepeatedGroup } from "./DataPlan.ts"
 import { DataError } from "../Errors.ts"
+import { keyOf } from "../Key.ts"
 import type { Part } from "./Mixture.ts"
 import type { NamedIds } from "./Names.ts"
 import { batchOf, type Row } from "./Packing.ts"
@@ -33,10 +36,33 @@ import { sameTokenizer } from "./SameTokenizer.ts"
 import * as TokenShards from "./TokenShards.ts"
 
 export { batchOf, DataConfig }
-export type { Cursor, DataConfigInput, DataReport, RepeatedGroup, Row, Split, TokenDocuments }
+export type { Cursor, DataConfigInput, DataReport, Input, RepeatedGroup, Row, Split, TokenDocuments }
 
-const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
+/** What the data holds, and whether that is still so on the disk. */
+interface Contents {
+  readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError>
+  readonly verify: Effect.Effect<void, DataError>
+}
+
+/** Of text, which is in memory as a whole. */
+const contentsOfText = (documents: ReadonlyArray<Corpus.Document>, parts: ReadonlyArray<Part>): Contents => {
+  const inputs = parts.map(({ end, first, path }): Input => ({ what: path, sha256: textSha256(documents.slice(first, end)) }))
+  return { inputs: Effect.succeed(inputs), verify: Effect.void }
+}
+
+/** A configuration without where things are: those are told apart by what they hold. */
+const settingsOf = (config: DataConfig): unknown => {
+  const { data: _, tokenizer: __, ...settings } = Schema.encodeSync(DataConfig)(config)
+  return settings
+}
+
+const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: Contents) {
   const { config } = plan
+  const inputs = yield* Effect.cached(Effect.map(contents.inputs, (all): ReadonlyArray<Input> => [
+    ...all,
+    { what: "the tokenizer", sha256: keyOf(loaded.tokenizer.toJSON()) },
+    { what: "the data configuration", sha256: keyOf(settingsOf(config)) }
+  ]))
   const at = loaded.path === undefined ? {} : { path: loaded.path }
   const assembled = yield* attempt(() => assemble(loaded, plan))
   if (typeof assembled === "string") return yield* new DataError({ ...at, detail: assembled })
@@ -92,7 +118,9 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan) {
       })
     }),
     names: yield* Effect.cached(attempt(names)),
-    report
+    report,
+    inputs,
+    verify: contents.verify
   })
 })
 
@@ -153,9 +181,10 @@ const loadText = Effect.fnUntraced(function*<R>(
 ) {
   const plan = yield* planFor(config, "text")
   const path = typeof config.data === "string" ? config.data : undefined
+  const contents = contentsOfText(documents, parts)
   if (plan.kind === "whole") {
     const { bytes, corpus, documents: used, tokenizer, tokens } = yield* prepareAll(documents, config, tokenizerFor)
-    return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: undefined }, plan)
+    return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: undefined }, plan, contents)
   }
   const { bytes, corpus, documents: used, duplicates, pieces, tokenizer, tokens } = yield* prepare(
     documents,
@@ -164,7 +193,8 @@ const loadText = Effect.fnUntraced(function*<R>(
   )
   return yield* make(
     { corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: { pieces, duplicates } },
-    plan
+    plan,
+    contents
   )
 })
 
@@ -245,7 +275,10 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
     (sum, { dataset }) => sum === undefined || dataset?.bytes === undefined ? undefined : sum + dataset.bytes,
     0
   )
-  return yield* loadTokens(join(opened), parts, tokenizer!, config, bytes)
+  return yield* loadTokens(join(opened), parts, tokenizer!, config, bytes, {
+    inputs: Effect.succeed(opened.map(({ identity, path }): Input => ({ what: path, sha256: identity }))),
+    verify: Effect.forEach(opened, ({ verify }) => verify, { discard: true })
+  })
 })
 
 const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
@@ -299,7 +332,10 @@ const fromTokens = Effect.fnUntraced(function*(
     })
   }
   yield* checkTokens(config, tokenizer)
-  return yield* loadTokens(corpus, partsOf([["tokens", corpus.documents]]), tokenizer, config)
+  return yield* loadTokens(corpus, partsOf([["tokens", corpus.documents]]), tokenizer, config, undefined, {
+    inputs: attempt(() => [{ what: "the tokens", sha256: tokensSha256(corpus) }]),
+    verify: Effect.void
+  })
 })
 
 const loadTokens = Effect.fnUntraced(function*(
@@ -307,7 +343,8 @@ const loadTokens = Effect.fnUntraced(function*(
   parts: ReadonlyArray<Part>,
   tokenizer: Tokenizer.Tokenizer,
   config: DataConfig,
-  bytes?: number
+  bytes: number | undefined,
+  contents: Contents
 ) {
   const plan = yield* planFor(config, "tokens")
   let tokens = 0
@@ -315,7 +352,8 @@ const loadTokens = Effect.fnUntraced(function*(
   const path = typeof config.data === "string" ? config.data : undefined
   return yield* make(
     { corpus, parts, tokenizer, path, documents: corpus.documents, bytes, tokens, cut: undefined },
-    plan
+    plan,
+    contents
   )
 })
 
@@ -367,6 +405,14 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
    */
   readonly names: Effect.Effect<NamedIds | undefined, DataError>
   readonly report: DataReport
+  /**
+   * Everything that batches and splits depend on: what each path of `data` holds, the tokenizer, and the configuration
+   * besides. Two streams with equal checksums, in order, give the same batches. Of token shards it is their `identity`;
+   * `verify` looks whether that is still so.
+   */
+  readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError>
+  /** Reads every file of token shards; fails with a `DataError` that names the one that has changed. */
+  readonly verify: Effect.Effect<void, DataError>
 }>() {
   /**
    * Reads the corpus that `data` names, text or tokens. Of token shards the index is read now, and tokens when a batch

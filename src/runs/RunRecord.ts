@@ -10,6 +10,7 @@ import * as fs from "node:fs"
 import { join } from "node:path"
 import { stringify } from "yaml"
 import * as AtomicFile from "../AtomicFile.ts"
+import type { Input } from "../data/Inputs.ts"
 import { CheckpointError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
 
@@ -32,6 +33,10 @@ export interface RunRecord {
   /** Commit of the working folder, where that is in a git repository; `dirty`: tracked files had been changed. */
   readonly git?: { readonly sha: string; readonly dirty: boolean }
   readonly adapter?: string
+  /** Family of its kernels. */
+  readonly kernels?: string
+  /** What it is made of: data, tokenizer, initial weights. */
+  readonly inputs?: ReadonlyArray<Input>
   readonly seeds?: ReadonlyArray<number>
   /** Models that are trained for each seed. */
   readonly arms?: ReadonlyArray<string>
@@ -65,7 +70,7 @@ export const readRecord = (folder: string): RunRecord | undefined => {
 /** A run that is being recorded. */
 export interface Recording {
   /** Add what is known only later. */
-  readonly note: (fields: Pick<RunRecord, "adapter">) => Effect.Effect<void>
+  readonly note: (fields: Pick<RunRecord, "adapter" | "kernels" | "inputs">) => Effect.Effect<void>
   /** Record what became of the run. */
   readonly end: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
 }

@@ -1,0 +1,55 @@
+/**
+ * What everything that a forgetting experiment keeps depends on, as plain data: a folder belongs to one arm of one
+ * experiment, and what is found in it is taken only when all of this agrees.
+ */
+import * as Schema from "effect/Schema"
+import type { Input } from "../../src/data/DataStream.ts"
+import { ModelConfig } from "../../src/ModelConfig.ts"
+import { TrainConfig } from "../../src/Trainer.ts"
+import { modelOf, streamOf, trainingOf } from "../Arms.ts"
+import { type DynamicsArm, DynamicsConfig, type Plan } from "./Config.ts"
+
+/** Numbers of the code: raise one when its computation gives other values. */
+const versions = { shown: 1, arm: 1, contents: 1 } as const
+
+/** What an arm shows when. */
+export const shownOf = ({ config, steps }: Pick<Plan, "config" | "steps">, arm: DynamicsArm, seed: number) => ({
+  version: versions.shown,
+  groups: config.groups.map((group) => ({ ...group })),
+  steps,
+  seed,
+  stream: streamOf(arm),
+  intervening: arm.intervening
+})
+
+/** A trained arm with its traces. */
+export const armOf = (
+  { config, steps }: Pick<Plan, "config" | "steps">,
+  arm: DynamicsArm,
+  seed: number,
+  vocabSize: number,
+  inputs: ReadonlyArray<Input>
+) => {
+  // an interval over resamplings, the other arms and seeds, and what is looked at when all is done are no part of it
+  const { arms: _, contents: __, data, intervals: ___, model, resamples: ____, seeds: _____, training, ...probed } = Schema
+    .encodeSync(DynamicsConfig)(config)
+  void model
+  void training
+  const { saveBest: _a, saveEvery: _b, saveLogSpaced: _c, ...trained } = Schema.encodeSync(TrainConfig)(
+    trainingOf(config.training, arm)
+  )
+  return {
+    version: versions.arm,
+    ...probed,
+    // the first seed, which is told apart by `seed`
+    data: { ...data, seed: 0 },
+    inputs: inputs.map(({ sha256 }) => sha256),
+    shown: shownOf({ config, steps }, arm, seed),
+    model: Schema.encodeSync(ModelConfig)(modelOf(config.model, vocabSize, arm)),
+    training: trained,
+    seed
+  }
+}
+
+/** What single sinks of a trained arm hold. */
+export const contentsOf = (arm: ReturnType<typeof armOf>) => ({ version: versions.contents, of: arm })
