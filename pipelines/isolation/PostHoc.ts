@@ -209,7 +209,7 @@ const unlearn = <E, R>(
     }
   }))
 
-/** Unlearns step by step, with each setting. */
+/** Unlearns step by step, with each setting; one that diverges has the points before. */
 export const sweepUnlearner = (
   lab: Laboratory,
   standard: TrainedModel,
@@ -228,7 +228,13 @@ export const sweepUnlearner = (
           yield* unlearn(lab, method, setting, setting.options.steps, (step) =>
             Effect.map(lossesOf(watched(lab), lab.world.seqLen, own), (losses) => {
               points.push({ step, losses })
-            }), lookedAt(setting.options.steps))
+            }), lookedAt(setting.options.steps)).pipe(
+              // a model that was sound at step 0 and has diverged since: this setting ends there
+              Effect.catchIf(
+                ({ _tag }) => points.length > 0 && (_tag === "Diverged" || _tag === "DataError"),
+                () => Effect.void
+              )
+            )
           return points
         })))
       ).pipe(Effect.map(({ seconds, value }) => ({ key, seconds, setting, points: value.map((point): SweepPoint => ({
