@@ -72,7 +72,7 @@ export const adapterAdvice: ReadonlyArray<string> = [
 
 /** How to get an adapter at all where nothing can be installed into the system. */
 export const lastResortAdvice =
-  "Without root, on Linux x64: npm install @sparticuz/chromium@147 (it holds SwiftShader, a slow but complete " +
+  "Without root, on Linux x64: npm install @sparticuz/chromium@147.0.0 (it holds SwiftShader, a slow but complete " +
   "software Vulkan)."
 
 const isSoftwareName = (name: string): boolean => /llvmpipe|lavapipe|swiftshader|softpipe|basic render/i.test(name)

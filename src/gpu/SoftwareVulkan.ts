@@ -2,6 +2,7 @@
  * SwiftShader, a Vulkan driver that runs on any x86-64 processor, taken out of the optional dependency
  * `@sparticuz/chromium` and kept in the user's cache folder: no root, nothing to install, nothing downloaded.
  */
+import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as os from "node:os"
@@ -23,7 +24,18 @@ export interface SoftwareVulkan {
 const packageName = "@sparticuz/chromium"
 const loaderFile = "libvulkan.so.1"
 const manifestFile = "vk_swiftshader_icd.json"
-const wanted = ["libvk_swiftshader.so", loaderFile, manifestFile]
+
+/** The one version of the package whose files are loaded, and their SHA-256: code from elsewhere is checked first. */
+const VERSION = "147.0.0"
+const digests: Readonly<Record<string, string>> = {
+  "libvk_swiftshader.so": "5b9e8591c7c2d1c9618c3ad485d0cdffb81f5f1ffd6a982fdb6578c2d8d3213e",
+  [loaderFile]: "fe17a77c1f2df38d3b6a935140f746fd80aac564bb44eb3e4f6b75a504295a41",
+  [manifestFile]: "c9eef28b6b984fec220ef0abfecc40b502d46946706e47bfe97707027cb818bd"
+}
+const wanted = Object.keys(digests)
+
+const isWanted = (name: string, content: Uint8Array): boolean =>
+  createHash("sha256").update(content).digest("hex") === digests[name]
 
 /** The regular files of a tar archive, by name. Understands what the plain ustar format says, and no extensions. */
 export const untar = (archive: Uint8Array): Map<string, Uint8Array> => {
@@ -45,7 +57,13 @@ export const untar = (archive: Uint8Array): Map<string, Uint8Array> => {
 }
 
 const isComplete = (directory: string): boolean =>
-  wanted.every((file) => fs.statSync(path.join(directory, file), { throwIfNoEntry: false })?.size)
+  wanted.every((name) => {
+    try {
+      return isWanted(name, fs.readFileSync(path.join(directory, name)))
+    } catch {
+      return false
+    }
+  })
 
 // Libraries are loaded from here, so a folder that someone else could have put there is not used.
 const isOurs = (directory: string): boolean => {
@@ -103,9 +121,12 @@ export const unpackSwiftShader = (folders: ReadonlyArray<string> = cacheFolders(
     // the package exports no package.json; its entry point lies two folders below the root
     root = path.resolve(path.dirname(createRequire(import.meta.url).resolve(packageName)), "..", "..")
   } catch {
-    throw new Error(`the optional dependency ${packageName} is not installed (npm install ${packageName}@147)`)
+    throw new Error(`the optional dependency ${packageName} is not installed (npm install ${packageName}@${VERSION})`)
   }
   const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")) as { version: string }
+  if (version !== VERSION) {
+    throw new Error(`${packageName} is installed as ${version}; only ${VERSION} is known (npm install ${packageName}@${VERSION})`)
+  }
   let files: Map<string, Uint8Array> | undefined
   const problems: Array<string> = []
   for (const folder of folders) {
@@ -136,6 +157,9 @@ const readPackage = (archive: string): Map<string, Uint8Array> => {
   return new Map(wanted.map((name) => {
     const content = all.get(name)
     if (content === undefined) throw new Error(`${archive} holds no ${name}`)
+    if (!isWanted(name, content)) {
+      throw new Error(`${name} in ${archive} is not that of ${packageName} ${VERSION}: it is not loaded. Install it again`)
+    }
     return [name, content]
   }))
 }
