@@ -4,6 +4,7 @@
  */
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import { fraction, positive, rate } from "../src/Config.ts"
 import { GoldfishConfig } from "../src/data/DataConfig.ts"
 import type { DataConfigInput } from "../src/data/DataStream.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -99,9 +100,6 @@ export const armNames = Object.keys(arms) as [ArmName, ...Array<ArmName>]
 export const STANDARD = "standard"
 export const ORACLE = "neverRepeated"
 
-const positive = Schema.Int.pipe(Schema.positive())
-const fraction = Schema.Number.pipe(Schema.between(0, 1))
-
 /** An arm with other sinks, another width, or ids that are sometimes wrong: a point of a sweep. */
 export const Variant = Schema.Struct({
   /** The arm that it is a variant of. */
@@ -119,9 +117,9 @@ export const Variant = Schema.Struct({
   /** Of `goldfish`: which targets are left out, instead of one in 4 by the 13 tokens before it. */
   goldfish: Schema.optional(GoldfishConfig),
   /** Instead of the training's own. */
-  learningRate: Schema.optional(Schema.Number.pipe(Schema.finite(), Schema.positive())),
+  learningRate: Schema.optional(rate),
   /** Of sinks over that of all else, instead of the training's own; of `gradientMasking` and `sgtm` instead of 1. */
-  sinkLearningRateRatio: Schema.optional(Schema.Number.pipe(Schema.finite(), Schema.positive()))
+  sinkLearningRateRatio: Schema.optional(rate)
 })
 export type Variant = typeof Variant.Type
 

@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
+import { configuration, MOST_SEEDS, natural, positive, upTo, withDefault } from "../src/Config.ts"
 import { DataConfig, DataStream, type Input, type Row } from "../src/data/DataStream.ts"
 import { tensorsSha256 } from "../src/data/Inputs.ts"
 import type { NamedId } from "../src/data/Names.ts"
@@ -36,15 +37,10 @@ import type { Arm, Curve, PretrainReport, SeedResult, SourceResult } from "./Rep
 import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
 
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: value })
-
-const positive = Schema.Int.pipe(Schema.positive())
-
 const ArmName = Schema.Literal("standard", "sinks", "standardActiveWidth", "deduplicated")
 
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
-export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig")({
+export class PretrainConfig extends configuration(Schema.Class<PretrainConfig>("PretrainConfig")({
   /** What to train on. */
   data: withDefault(DataConfig, () => new DataConfig({
       batchSize: 8,
@@ -77,14 +73,14 @@ export class PretrainConfig extends Schema.Class<PretrainConfig>("PretrainConfig
    */
   arms: Schema.optional(Schema.NonEmptyArray(ArmName)),
   /** Evaluations along training, for the curves. Default 6. */
-  evaluations: withDefault(Schema.Int.pipe(Schema.nonNegative()), () => 6),
+  evaluations: withDefault(natural, 6),
   /** How many of the last checkpoints of an arm stay, besides the best and those of `saveLogSpaced`. Default 2. */
   keepCheckpoints: withDefault(Schema.Union(positive, Schema.Literal("all")), () => 2),
   /** Tokens of a repeated sequence that are given before it must continue verbatim. Default 16. */
   promptTokens: withDefault(positive, () => 16),
   /** How many seeds to run; the first is `data.seed`. Default 1. */
-  seeds: withDefault(positive, () => 1)
-}) {}
+  seeds: withDefault(upTo(MOST_SEEDS), 1)
+})) {}
 
 /** Two layers of width 32 with 96 general neurons and 8,192 sinks, of which a sequence lights 32. */
 const demoModel = new ModelConfig({

@@ -165,8 +165,11 @@ type AnyClass = Schema.Class<any, any, any, any, any, any, any>
 
 /** A class of a configuration whose constructor takes plain objects, however deep, and fills in what is left out. */
 type Configuration<C extends AnyClass> =
-  & { [K in keyof C]: C[K] }
-  & (new(fields: Schema.Schema.Encoded<C>, options?: Schema.MakeOptions) => InstanceType<C>)
+  & C
+  & (new(
+    ...given: {} extends Schema.Schema.Encoded<C> ? [fields?: Schema.Schema.Encoded<C>, options?: Schema.MakeOptions]
+      : [fields: Schema.Schema.Encoded<C>, options?: Schema.MakeOptions]
+  ) => InstanceType<C>)
 
 /**
  * Makes `new` of a schema's class decode, as `decodeConfig` does: nested configurations may be plain objects, unknown
@@ -193,8 +196,14 @@ export const positive = Schema.Int.pipe(Schema.positive(), Schema.lessThanOrEqua
 /** A whole number from 0 on. */
 export const natural = Schema.Int.pipe(Schema.nonNegative(), Schema.lessThanOrEqualTo(MOST))
 
+/** Seeds of an experiment at most: each is a training, and is planned before the first begins. */
+export const MOST_SEEDS = 1000
+
 /** A whole number from 1 up to what its field can bear. */
 export const upTo = (most: number) => Schema.Int.pipe(Schema.positive(), Schema.lessThanOrEqualTo(most))
+
+/** A number from 0 on that is no infinity, and stays one when it is summed. */
+export const atLeast0 = Schema.Number.pipe(Schema.nonNegative(), Schema.lessThanOrEqualTo(1e30))
 
 /** A share, 0 to 1. */
 export const fraction = Schema.Number.pipe(Schema.between(0, 1))

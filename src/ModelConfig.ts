@@ -2,38 +2,40 @@
  * The shape of a Llama-style decoder, in Hugging Face's names. Decoding is the only validation.
  */
 import * as Schema from "effect/Schema"
+import { configuration, rate, upTo, withDefault } from "./Config.ts"
 import { SinkConfig } from "./Sink.ts"
 
-const count = Schema.Int.pipe(Schema.positive())
+/** Bounds far above any model, and below where a number of weights or of bytes is no exact integer any more. */
+const MOST_NEURONS = 2 ** 24
 
 const fields = {
   /** Entries of the vocabulary; a training run takes its tokenizer's. */
-  vocabSize: count,
+  vocabSize: upTo(2 ** 24),
   /** Width of the residual stream, a multiple of 4. */
-  hiddenSize: count.pipe(Schema.multipleOf(4)),
+  hiddenSize: upTo(2 ** 16).pipe(Schema.multipleOf(4)),
   /** Layers, each of attention and an MLP. */
-  numHiddenLayers: count,
+  numHiddenLayers: upTo(1024),
   /** Query heads. */
-  numAttentionHeads: count,
+  numAttentionHeads: upTo(4096),
   /** Key and value heads; must divide `numAttentionHeads`. Default: as many as those. */
-  numKeyValueHeads: Schema.optional(count),
+  numKeyValueHeads: Schema.optional(upTo(4096)),
   /** Size of a head, independent of width and heads. Default hiddenSize / numAttentionHeads. */
-  headDim: Schema.optional(count.pipe(Schema.multipleOf(4))),
+  headDim: Schema.optional(upTo(4096).pipe(Schema.multipleOf(4))),
   /** MLP width: general neurons plus the whole sink pool. */
-  intermediateSize: count.pipe(Schema.multipleOf(4)),
+  intermediateSize: upTo(MOST_NEURONS).pipe(Schema.multipleOf(4)),
   /** Longest position. Default 2048. */
-  maxPositionEmbeddings: Schema.optionalWith(count, { default: () => 2048 }),
+  maxPositionEmbeddings: withDefault(upTo(2 ** 24), 2048),
   /** Default 1e-5. */
-  rmsNormEps: Schema.optionalWith(Schema.Number.pipe(Schema.positive()), { default: () => 1e-5 }),
+  rmsNormEps: withDefault(rate, 1e-5),
   /** Default 10000. */
-  ropeTheta: Schema.optionalWith(Schema.Number.pipe(Schema.positive()), { default: () => 10000 }),
+  ropeTheta: withDefault(rate, 10000),
   /** One matrix for embedding and head. Default true. */
-  tieWordEmbeddings: Schema.optionalWith(Schema.Boolean, { default: () => true }),
+  tieWordEmbeddings: withDefault(Schema.Boolean, true),
   /**
    * Standard deviation of initial weights. Default: scaled by fan-in (1/sqrt(in)), embeddings .05. Either way the two
    * matrices that write to the residual stream are divided by sqrt(2 * numHiddenLayers).
    */
-  initializerRange: Schema.optional(Schema.Number.pipe(Schema.positive())),
+  initializerRange: Schema.optional(rate),
   /** Memorization sinks; none: a standard decoder. */
   sinks: Schema.optional(SinkConfig)
 }
@@ -58,9 +60,9 @@ const problem = (c: Fields): string | undefined => {
   return undefined
 }
 
-export class ModelConfig extends Schema.Class<ModelConfig>("ModelConfig")(
+export class ModelConfig extends configuration(Schema.Class<ModelConfig>("ModelConfig")(
   Schema.Struct(fields).pipe(Schema.filter((c) => problem(c)))
-) {
+)) {
   get kvHeads(): number {
     return this.numKeyValueHeads ?? this.numAttentionHeads
   }

@@ -2,6 +2,7 @@
  * AdamW: its configuration, learning-rate schedules as pure functions of the step, and the Programs that clip and update.
  */
 import * as Schema from "effect/Schema"
+import { atLeast0, configuration, fraction, natural, rate, withDefault } from "./Config.ts"
 import * as Program from "./gpu/Program.ts"
 import { isGpu, type Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
@@ -9,34 +10,28 @@ import type { ModelConfig } from "./ModelConfig.ts"
 import { kernels } from "./Kernels.ts"
 import * as Ops from "./Ops.ts"
 
-const positive = Schema.Number.pipe(Schema.positive())
-const fraction = Schema.Number.pipe(Schema.between(0, 1))
-
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: () => value })
-
 /** AdamW and its schedule. */
-export class OptimizerConfig extends Schema.Class<OptimizerConfig>("OptimizerConfig")({
+export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>("OptimizerConfig")({
   /** Peak. Default 5e-3, which suits models of width 64; use 5e-4 at width 1,000. */
-  learningRate: withDefault(positive, 5e-3),
+  learningRate: withDefault(rate, 5e-3),
   /** Where the schedule ends, as a share of the peak. Default 0.1. */
   minLearningRateRatio: withDefault(fraction, 0.1),
   /** Steps of linear rise. Default: 5 % of all steps. */
-  warmupSteps: Schema.optional(Schema.Int.pipe(Schema.nonNegative())),
+  warmupSteps: Schema.optional(natural),
   /** `wsd`: warm-up, stable, then linear decay over `decayRatio` of the steps. Default cosine. */
   schedule: withDefault(Schema.Literal("cosine", "linear", "constant", "wsd"), "cosine"),
   /** Only for `wsd`. Default 0.2. */
   decayRatio: withDefault(fraction, 0.2),
   /** Decoupled, on matrices only, not on norms. Default 0.1. */
-  weightDecay: withDefault(Schema.Number.pipe(Schema.nonNegative()), 0.1),
+  weightDecay: withDefault(atLeast0, 0.1),
   /** Decay of the mean of gradients. Default 0.9. */
   beta1: withDefault(fraction, 0.9),
   /** Decay of the mean of their squares. Default 0.95. */
   beta2: withDefault(fraction, 0.95),
   /** Added to the root of that mean. Default 1e-8. */
-  eps: withDefault(positive, 1e-8),
+  eps: withDefault(rate, 1e-8),
   /** Largest norm of the whole gradient; 0: no clipping. Default 1. */
-  gradClip: withDefault(Schema.Number.pipe(Schema.nonNegative()), 1),
+  gradClip: withDefault(atLeast0, 1),
   /**
    * `dense` (default, as the reference code): momentum tails and decay move sinks that are off. `lazy`: a sink moves only
    * in steps where an id that owns it is in the batch; it then holds nothing of other data.
@@ -46,8 +41,8 @@ export class OptimizerConfig extends Schema.Class<OptimizerConfig>("OptimizerCon
    * Learning rate of sinks over that of all else. A lazy sink moves only when its id comes, by about a sixth of what dense
    * momentum adds up to until the next time; a ratio of 4 to 8 makes up for it. Default 1.
    */
-  sinkLearningRateRatio: withDefault(positive, 1)
-}) {}
+  sinkLearningRateRatio: withDefault(rate, 1)
+})) {}
 
 /** The learning rate of a step, counted from 0. */
 export const learningRateAt = (config: OptimizerConfig, step: number, steps: number): number => {

@@ -11,11 +11,13 @@
  */
 import * as Schema from "effect/Schema"
 import { toId } from "./Batch.ts"
+import { configuration, upTo } from "./Config.ts"
 
-const count = Schema.Int.pipe(Schema.positive())
+/** Neurons of an MLP at most, as ModelConfig says. */
+const count = upTo(2 ** 24)
 
 /** How sinks are shared out. */
-export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
+export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConfig")({
   /** Sink neurons in every MLP. */
   pool: count.annotations({ description: "sink neurons in every MLP" }),
   /** Sink neurons an id lights; exactly for `permutation`, on average for the others. */
@@ -35,7 +37,7 @@ export class SinkConfig extends Schema.Class<SinkConfig>("SinkConfig")({
    * trained with. Default active / pool.
    */
   maskProbability: Schema.optional(Schema.Number.pipe(Schema.greaterThan(0), Schema.lessThanOrEqualTo(1)))
-}) {
+})) {
   /** Units: blocks of neurons that are on or off together. */
   get units(): number {
     return this.pool / this.block

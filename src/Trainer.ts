@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Batch } from "./Batch.ts"
 import { Checkpoints } from "./checkpoints/Checkpoints.ts"
+import { configuration, natural, positive, upTo, withDefault } from "./Config.ts"
 import { type Cursor, DataStream, type Row } from "./data/DataStream.ts"
 import { changedInputs, notTheSameData } from "./data/Inputs.ts"
 import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "./Errors.ts"
@@ -32,16 +33,12 @@ import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from ".
 import { sameTokenizer } from "./data/SameTokenizer.ts"
 import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 
-const natural = Schema.Int.pipe(Schema.nonNegative())
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: () => value })
-
 /** How long and how to train. */
-export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
+export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainConfig")({
   /** Optimizer steps. Default: one epoch of the data stream. */
-  steps: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  steps: Schema.optional(positive),
   /** Batches whose gradients make one step. Default 1. */
-  gradientAccumulation: withDefault(Schema.Int.pipe(Schema.positive()), 1),
+  gradientAccumulation: withDefault(upTo(2 ** 16), 1),
   /** AdamW and its schedule. */
   optimizer: Schema.optionalWith(Optimizer.OptimizerConfig, { default: () => new Optimizer.OptimizerConfig() }),
   /**
@@ -54,11 +51,11 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
    */
   routing: Schema.optional(Schema.Literal(...(Object.keys(routings) as [RoutingName, ...Array<RoutingName>]))),
   /** Steps whose losses are read back together. Default 10. */
-  logEvery: withDefault(Schema.Int.pipe(Schema.positive()), 10),
+  logEvery: withDefault(upTo(2 ** 16), 10),
   /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
   evalEvery: withDefault(natural, 0),
   /** Sequences of a split that an evaluation during training scores at most. Default 64. */
-  evalSequences: withDefault(Schema.Int.pipe(Schema.positive()), 64),
+  evalSequences: withDefault(positive, 64),
   /** Save every n steps, written while training goes on; 0: only at the end and on interruption. Default 0. */
   saveEvery: withDefault(natural, 0),
   /**
@@ -68,7 +65,7 @@ export class TrainConfig extends Schema.Class<TrainConfig>("TrainConfig")({
   saveLogSpaced: withDefault(Schema.Boolean, false),
   /** Also save after an evaluation whose held-out loss (sinks off, where there are any) is the lowest yet. Default false. */
   saveBest: withDefault(Schema.Boolean, false)
-}) {}
+})) {}
 
 export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
 

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { decodeConfig, nearest } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/DataConfig.ts"
 import { type Showing, showingProblem } from "../../src/data/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
@@ -13,13 +13,6 @@ import { SinkConfig } from "../../src/Sink.ts"
 import { TrainConfig } from "../../src/Trainer.ts"
 import { armNames, type NamedArm, shapeProblem, useless, Variant } from "../Arms.ts"
 import { MaskState } from "./Report.ts"
-
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: value })
-
-const positive = Schema.Int.pipe(Schema.positive())
-const natural = Schema.Int.pipe(Schema.nonNegative())
-const fraction = Schema.Number.pipe(Schema.between(0, 1))
 
 /** Sequences that are shown alike: when, and how often. */
 export const GroupConfig = Schema.Struct({
@@ -57,7 +50,7 @@ export const DynamicsVariant = Schema.Struct({
 export type DynamicsVariant = typeof DynamicsVariant.Type
 
 /** Everything that a forgetting experiment depends on. Its defaults are the experiment of `npm run dynamics`. */
-export class DynamicsConfig extends Schema.Class<DynamicsConfig>("DynamicsConfig")({
+export class DynamicsConfig extends configuration(Schema.Class<DynamicsConfig>("DynamicsConfig")({
   /**
    * The corpus; `singleSequences` fill the steps' other rows, of `heldOutSequences` foils and held-out loss are taken.
    * What is repeated is said by `groups`. `seed` is the first of the experiment's seeds.
@@ -75,7 +68,7 @@ export class DynamicsConfig extends Schema.Class<DynamicsConfig>("DynamicsConfig
     () => ["standard", "sinks", "untied"] as const
   ),
   /** Seeds; the first is that of the data. Intervals need at least 2. Default 3. */
-  seeds: withDefault(positive, () => 3),
+  seeds: withDefault(upTo(MOST_SEEDS), () => 3),
   /** Report intervals over seeds. Default true; a single seed is refused unless it is false. */
   intervals: withDefault(Schema.Boolean, () => true),
   /** States in which a model with sinks is probed; one without has `own` alone. Default own and off. */
@@ -97,10 +90,10 @@ export class DynamicsConfig extends Schema.Class<DynamicsConfig>("DynamicsConfig
   /** Look at what single sinks hold when training ends. Default true. */
   contents: withDefault(Schema.Boolean, () => true),
   /** Resamplings of sequences behind an interval of a half-life. Default 200. */
-  resamples: withDefault(positive, () => 200),
+  resamples: withDefault(upTo(1e6), () => 200),
   /** Type of activations. Default f32. */
   precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const)
-}) {}
+})) {}
 
 /** Two layers with 3 general neurons a dimension and 2,048 sinks, of which a sequence lights 32. */
 const miniature = (hiddenSize: number) =>

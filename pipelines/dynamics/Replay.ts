@@ -20,7 +20,7 @@ import { loadInitial } from "../../src/checkpoints/Import.ts"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { modelConfigOf } from "../../src/checkpoints/HuggingFace.ts"
 import { parseId } from "../../src/Batch.ts"
-import { decodeConfig, nearest } from "../../src/Config.ts"
+import { decodeConfig, natural, nearest } from "../../src/Config.ts"
 import { canaryDocuments } from "../../src/data/Canary.ts"
 import { DataConfig, DataStream, type Input } from "../../src/data/DataStream.ts"
 import { sourceHash } from "../../src/data/Identity.ts"
@@ -74,8 +74,6 @@ export interface ReplayOptions extends FolderOptions {
   readonly cacheDirectory?: string
   readonly onEvent?: (event: ProgressEvent) => Effect.Effect<void>
 }
-
-const natural = Schema.Int.pipe(Schema.nonNegative())
 
 /** What a replay depends on, all defaults spelled out. */
 export class ReplayConfig extends Schema.Class<ReplayConfig>("ReplayConfig")({

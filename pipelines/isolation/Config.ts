@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { decodeConfig, nearest } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
 import { ModelConfig } from "../../src/ModelConfig.ts"
@@ -18,16 +18,8 @@ import {
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: value })
-
-const positive = Schema.Int.pipe(Schema.positive())
-const natural = Schema.Int.pipe(Schema.nonNegative())
-const fraction = Schema.Number.pipe(Schema.between(0, 1))
-const rate = Schema.Number.pipe(Schema.positive())
-
 /** Everything that an isolation experiment depends on. Its defaults are the experiment of `npm run isolate`. */
-export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")({
+export class IsolateConfig extends configuration(Schema.Class<IsolateConfig>("IsolateConfig")({
   /** What is trained on and scored. */
   world: withDefault(WorldConfig, () => textWorld),
   /** The sink model. The vocabulary follows the data. */
@@ -43,7 +35,7 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   /** The arm or method that the verdict at the head is about. Default: `sinks`, else the last of the arms. */
   subject: Schema.optional(Schema.NonEmptyString),
   /** Seeds; the first is that of the world's data. Intervals need at least 2. Default 3. */
-  seeds: withDefault(positive, () => 3),
+  seeds: withDefault(upTo(MOST_SEEDS), () => 3),
   /** Report intervals over seeds. Default true; a single seed is refused unless it is false. */
   intervals: withDefault(Schema.Boolean, () => true),
   /**
@@ -83,7 +75,7 @@ export class IsolateConfig extends Schema.Class<IsolateConfig>("IsolateConfig")(
   gate: withDefault(GateConfig, () => new GateConfig({})),
   /** Type of activations. Default f32. */
   precision: withDefault(Schema.Literal("f32", "f16"), () => "f32" as const)
-}) {}
+})) {}
 
 /** Two layers of width 64 with 192 general neurons and 2,048 sinks, of which a sequence lights 32. */
 const miniature = new ModelConfig({

@@ -5,34 +5,32 @@
  * it is only hidden. To add a check, add one to `surfaceOf` or `relearningOf`; the first that fails decides.
  */
 import * as Schema from "effect/Schema"
+import { atLeast0, configuration, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { isKnown, minus, written } from "../Estimates.ts"
 import type { Estimate, GateCheck, Relearning, Subject, Verdict } from "./Report.ts"
 
-const atLeast0 = Schema.Number.pipe(Schema.nonNegative())
-const withDefault = (value: number) => Schema.optionalWith(atLeast0, { default: () => value })
-
 /** When the memory of a model counts as isolated. */
-export class GateConfig extends Schema.Class<GateConfig>("GateConfig")({
+export class GateConfig extends configuration(Schema.Class<GateConfig>("GateConfig")({
   /** Most recovery of loss, extraction strength and (n, p)-extraction: 1 = as memorized as standard. Default 0.2. */
-  recovery: withDefault(0.2),
+  recovery: withDefault(atLeast0, 0.2),
   /**
    * Where standard model and oracle are no further apart than this, there is nothing to recover, and this is how far
    * the subject may be above the oracle instead; in shares. Default 0.02.
    */
-  difference: withDefault(0.02),
+  difference: withDefault(atLeast0, 0.02),
   /** Most that lighting as many of others' sinks, own ones aside, may move the loss, in nats a token. Default 0.05. */
-  placebo: withDefault(0.05),
+  placebo: withDefault(atLeast0, 0.05),
   /**
    * Most that held-out loss may be above the best fair baseline's, in nats a token, unless its interval includes 0.
    * Default 0.1.
    */
-  cost: withDefault(0.1),
+  cost: withDefault(atLeast0, 0.1),
   /** Least steps of relearning, as a multiple of the oracle's. Default 0.5. */
-  relearnRatio: withDefault(0.5),
+  relearnRatio: withDefault(atLeast0, 0.5),
   /** Most of the memory of the other half that relearning may bring back, as recovery. Default 0.5. */
-  recovered: withDefault(0.5)
-}) {}
+  recovered: withDefault(atLeast0, 0.5)
+})) {}
 
 /** What a verdict rests on. Checks without data are left out, and named. */
 export interface Evidence {

@@ -13,18 +13,16 @@ import { DataConfig, DataStream, type Input, type Row } from "../../src/data/Dat
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import * as Synthetic from "../../src/data/Synthetic.ts"
 import type { Tokenizer } from "../../src/data/Tokenizer.ts"
+import { fraction, upTo, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
 import type { StreamOverrides } from "../Arms.ts"
 
 export { checkDisjoint } from "../../src/data/Overlap.ts"
 
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: () => NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: value })
-
-const positive = Schema.Int.pipe(Schema.positive())
-const several = Schema.Int.pipe(Schema.greaterThanOrEqualTo(2))
-const fraction = Schema.Number.pipe(Schema.between(0, 1))
+/** A made world is held in memory: a bound far above any experiment. */
+const positive = upTo(2 ** 24)
+const several = Schema.Int.pipe(Schema.between(2, 2 ** 16))
 
 /** Natural text: repeated sequences of it, and canaries (sequences of random tokens) beside them. */
 export const TextWorld = Schema.Struct({

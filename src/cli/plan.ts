@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
-import { decodeConfig } from "../Config.ts"
+import { decodeConfig, positive } from "../Config.ts"
 import { DataError, DeviceError } from "../Errors.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { Device } from "../gpu/Device.ts"
@@ -28,8 +28,6 @@ export interface PlanOptions {
   readonly json: boolean
   readonly overrides: ReadonlyArray<string>
 }
-
-const positive = Schema.Int.pipe(Schema.positive())
 
 /** A run's configuration, and what only a pass knows (see PassShape). */
 const PlanConfig = Schema.Struct({

@@ -2,13 +2,7 @@
  * What a run trains on: which text or tokens, how they are cut, what is repeated and how often.
  */
 import * as Schema from "effect/Schema"
-
-const count = Schema.Int.pipe(Schema.nonNegative())
-const positive = Schema.Int.pipe(Schema.positive())
-const natural = Schema.Number.pipe(Schema.finite(), Schema.nonNegative())
-
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: () => value })
+import { atLeast0, configuration, fraction, MOST, natural, positive, upTo, withDefault } from "../Config.ts"
 
 const oneOf = (fields: ReadonlyArray<string>, given: ReadonlyArray<unknown>): true | string =>
   given.filter((value) => value !== undefined).length === 1 ||
@@ -33,7 +27,7 @@ export type RepeatGroup = typeof RepeatGroup.Type
 /** Tokens that never count in the loss, one in k, chosen by what is before them: the goldfish loss. */
 export const GoldfishConfig = Schema.Struct({
   /** One target in k is left out. */
-  k: Schema.Number.pipe(Schema.finite(), Schema.greaterThan(1)),
+  k: Schema.Number.pipe(Schema.finite(), Schema.greaterThan(1), Schema.lessThanOrEqualTo(MOST)),
   /** Tokens before a target that decide over it; the first so many of a sequence always count. Default 13. */
   window: withDefault(positive, 13),
   /** Seed of the hash. Default 0. */
@@ -46,9 +40,9 @@ export const MixtureSource = Schema.Struct({
   /** Name of a source, or a path of `data`, which stands for all that it holds. */
   name: Schema.NonEmptyString,
   /** Share of the epoch's tokens, relative to the weights of the other sources. */
-  weight: Schema.optional(natural),
+  weight: Schema.optional(atLeast0),
   /** Or: how often the epoch holds each of its documents; of a fraction, so large a part of the documents. */
-  epochs: Schema.optional(natural)
+  epochs: Schema.optional(atLeast0)
 }).pipe(Schema.filter((s) => oneOf(["weight", "epochs"], [s.weight, s.epochs])))
 export type MixtureSource = typeof MixtureSource.Type
 
@@ -67,7 +61,7 @@ export const Canary = Schema.Struct({
   /** The source it pretends to be from. Default `canary`. */
   source: Schema.optional(Schema.NonEmptyString),
   /** Its id, whatever the identity says; random sequences of one entry share it. */
-  id: Schema.optional(count)
+  id: Schema.optional(natural)
 }).pipe(
   Schema.filter((c) => oneOf(["text", "random"], [c.text, c.random])),
   Schema.filter((c) => c.length === undefined || c.random !== undefined || "length goes with random, not with text")
@@ -90,30 +84,30 @@ const fields = {
   /** Entries of a `bpe` tokenizer, at most. `bytes` always has 256; a `tokenizer.json` says itself. Default 256. */
   vocabSize: Schema.optional(positive),
   /** Token that divides the documents in shards of nanoGPT and llm.c. Default 50256, as in GPT-2. */
-  endOfText: Schema.optional(count),
+  endOfText: Schema.optional(natural),
   /** Tokens a row feeds to the model. Default 64. */
-  seqLen: withDefault(positive, 64),
+  seqLen: withDefault(upTo(2 ** 20), 64),
   /** Rows a step. Default 4. */
-  batchSize: withDefault(positive, 4),
+  batchSize: withDefault(upTo(2 ** 16), 4),
   /**
    * Sequences seen once an epoch, the background; `all`: whole documents, all of them but those held out, so that an
    * epoch holds every token. Default 2048 for text, `all` for tokens.
    */
-  singleSequences: Schema.optional(Schema.Union(count, Schema.Literal("all"))),
+  singleSequences: Schema.optional(Schema.Union(natural, Schema.Literal("all"))),
   /** Sequences that are trained on `repeats` times. Default 16; of `all`, none. */
-  repeatedSequences: Schema.optional(count),
+  repeatedSequences: Schema.optional(natural),
   /** Exposures of each repeated sequence in an epoch. Default 48. */
   repeats: Schema.optional(positive),
   /** Several groups of repeated sequences or documents instead, each with its own number of exposures. */
   repeat: Schema.optional(Schema.Array(RepeatGroup)),
   /** Sequences never trained on, for validation; of `all`, as many as are validated on at most. Default 512. */
-  heldOutSequences: Schema.optional(count),
+  heldOutSequences: Schema.optional(natural),
   /**
    * Of `all`: share of documents never trained on, chosen by the hash of their content, so that copies are on one side
    * and every run on the corpus holds out the same. Near-duplicates, where they are known, stay together too.
    * Default 0.01.
    */
-  heldOutFraction: Schema.optional(Schema.Number.pipe(Schema.between(0, 1))),
+  heldOutFraction: Schema.optional(fraction),
   /** Of `all`: how much of each source an epoch holds. Sources without `epochs` are seen once. Default: all once. */
   sources: Schema.optional(Schema.Array(MixtureSource)),
   /** Sequences put in between. Default none. */
@@ -145,7 +139,7 @@ const fields = {
    */
   nearThreshold: Schema.optional(Schema.Number.pipe(Schema.between(0.1, 1))),
   /** Probability that an exposure of a repeated sequence carries a fresh id instead of its own. Default 0. */
-  idNoise: withDefault(Schema.Number.pipe(Schema.between(0, 1)), 0),
+  idNoise: withDefault(fraction, 0),
   /**
    * The goldfish loss: targets of batches that are left out of the loss, the same at every exposure. What is handed out
    * for scoring keeps all of its targets. Default: none is left out.
@@ -162,7 +156,7 @@ const fields = {
 }
 
 /** Configuration of a `DataStream`; its defaults are the miniature experiment of the README. */
-export class DataConfig extends Schema.Class<DataConfig>("DataConfig")(
+export class DataConfig extends configuration(Schema.Class<DataConfig>("DataConfig")(
   Schema.Struct(fields).pipe(
     Schema.filter((c) =>
       c.seqLen % c.segmentAlignment === 0 ||
@@ -181,7 +175,7 @@ export class DataConfig extends Schema.Class<DataConfig>("DataConfig")(
       "sources names a source twice"
     )
   )
-) {}
+)) {}
 
 /** A configuration before decoding: every field may be left out. */
 export type DataConfigInput = Schema.Schema.Encoded<typeof DataConfig>

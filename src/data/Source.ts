@@ -18,14 +18,12 @@ import { hubFiles, isHub } from "./source/Hub.ts"
 import { jsonlDocuments } from "./source/Jsonl.ts"
 import { parquetDocuments } from "./source/Parquet.ts"
 import type { Fields, Tally } from "./source/Records.ts"
+import { withDefault } from "../Config.ts"
 import { chosenFiles } from "./source/Splits.ts"
 import { textDocuments } from "./source/Text.ts"
 
 export type { Document } from "./source/Files.ts"
 export type { Tally } from "./source/Records.ts"
-
-const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A>) =>
-  Schema.optionalWith(schema, { default: () => value })
 
 /** Where documents come from, and which fields of their records are what. */
 export const SourceSpec = Schema.Struct({

@@ -11,7 +11,7 @@ import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
-import { decodeConfig } from "../Config.ts"
+import { decodeConfig, positive, withDefault } from "../Config.ts"
 import * as Corpus from "./Corpus.ts"
 import { type Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "./Dataset.ts"
 import { because, dataError as fail, DataError } from "../Errors.ts"
@@ -38,8 +38,6 @@ export type DocumentSource = (
   spec: SourceSpec
 ) => Stream.Stream<Corpus.Document, DataError, FileSystem.FileSystem>
 
-const positive = Schema.Int.pipe(Schema.positive())
-
 /** What is tokenized, and how: all that the shards depend on. */
 export const TokenizeConfig = Schema.Struct({
   /** Where documents come from, one source after the other. */
@@ -47,7 +45,7 @@ export const TokenizeConfig = Schema.Struct({
   /** `gpt2`, `bpe` (trained on the data), `bytes`, or the path of a `tokenizer.json`. Default gpt2. */
   tokenizer: Schema.optionalWith(Schema.NonEmptyString, { default: () => "gpt2" }),
   /** Entries of a `bpe` tokenizer at most, the special token counted. Default 16384. */
-  vocabSize: Schema.optionalWith(Schema.Int.pipe(Schema.greaterThan(1)), { default: () => 16384 }),
+  vocabSize: withDefault(Schema.Int.pipe(Schema.between(2, 2 ** 24)), 16384),
   /** Text that a `bpe` tokenizer is trained on, in characters: an equal share from the beginning of each source. */
   trainCharacters: Schema.optionalWith(positive, { default: () => 50_000_000 }),
   /** Name of the special token before each document, `auto` for the usual one, or `none`. Default none. */
