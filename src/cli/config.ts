@@ -4,9 +4,12 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import { parse } from "yaml"
 import { DataError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
+import { ModelConfig } from "../ModelConfig.ts"
 
 export type Tree = { readonly [key: string]: unknown }
 
@@ -35,6 +38,66 @@ export const override = (text: string): Effect.Effect<Tree, DataError> => {
 
 const firstLine = (cause: unknown): string =>
   (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0].replace(/:$/, "")
+
+/** What options say of a run's data. */
+export interface DataFlags {
+  readonly batch?: Option.Option<number>
+  readonly seq?: Option.Option<number>
+  readonly data?: Option.Option<string>
+  readonly textField?: Option.Option<string>
+  readonly sourceField?: Option.Option<string>
+  readonly seed?: Option.Option<number>
+}
+
+/** A tree with those of the fields that are given. */
+const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
+  Object.fromEntries(Object.entries(fields).flatMap(([key, value]) =>
+    value !== undefined && Option.isSome(value) ? [[key, value.value]] : []))
+
+/** The fields of `data` that options set. */
+export const dataOf = (options: DataFlags): Tree =>
+  given({
+    data: options.data,
+    textField: options.textField,
+    sourceField: options.sourceField,
+    seed: options.seed,
+    batchSize: options.batch,
+    seqLen: options.seq
+  })
+
+/** The fields of `training` that options set. */
+export const trainingOf = (options: { readonly steps: Option.Option<number>; readonly lr: Option.Option<number> }): Tree => {
+  const optimizer = given({ learningRate: options.lr })
+  return { ...given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
+}
+
+/** Whether a tree says anything of a field, by its path. */
+export const says = (tree: unknown, path: string): boolean => {
+  let at: unknown = tree
+  for (const key of path.split(".")) {
+    if (!isObject(at) || !Object.hasOwn(at, key)) return false
+    at = at[key]
+  }
+  return true
+}
+
+/**
+ * A preset is a whole shape, which replaces the default one. Sinks that are given to one without any are added to its
+ * neurons, as `memsinks import --pool` does, unless the width of its MLP is given, too.
+ */
+export const shapeOf = (preset: ModelConfig, given: unknown): Tree => {
+  const shape = Schema.encodeSync(ModelConfig)(preset) as Tree
+  if (preset.sinks !== undefined || !says(given, "model.sinks.pool") || says(given, "model.intermediateSize")) return shape
+  const { pool } = (given as { readonly model: { readonly sinks: { readonly pool: unknown } } }).model.sinks
+  return typeof pool === "number" ? { ...shape, intermediateSize: preset.intermediateSize + pool } : shape
+}
+
+/**
+ * The peak learning rate that a model of another width than the default one begins with, unless one is given: 5e-3 at
+ * width 64, 5e-4 at 1,000, and between and beyond by the same power, in two digits.
+ */
+export const rateOfWidth = (hiddenSize: number): number =>
+  Number((5e-3 * (64 / hiddenSize) ** (1 / Math.log10(1000 / 64))).toPrecision(2))
 
 /** A configuration file, YAML or JSON, which is YAML too. */
 export const readConfig = (path: string): Effect.Effect<Tree, DataError, FileSystem.FileSystem> =>

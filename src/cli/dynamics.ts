@@ -22,6 +22,10 @@ export interface DynamicsCommand {
   readonly config: Option.Option<string>
   readonly arms: Option.Option<string>
   readonly seeds: Option.Option<number>
+  readonly steps: Option.Option<number>
+  readonly batch: Option.Option<number>
+  readonly seq: Option.Option<number>
+  readonly lr: Option.Option<number>
   readonly from: Option.Option<string>
   readonly ids: Option.Option<string>
   readonly watch: boolean
@@ -50,10 +54,12 @@ const configOf = (options: DynamicsCommand, { folder, resume }: Where) =>
           onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
         })
       }
+      const data = Config.dataOf(options)
+      const training = Config.trainingOf(options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Dynamics.DynamicsConfig,
-        [file, flags, ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, { data }, { training }, ...overrides].reduce<unknown>(Config.merge, base)
       )
       return (yield* planOf(config)).config
     })

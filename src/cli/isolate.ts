@@ -21,6 +21,10 @@ export interface IsolateCommand {
   readonly arms: Option.Option<string>
   readonly subject: Option.Option<string>
   readonly seeds: Option.Option<number>
+  readonly steps: Option.Option<number>
+  readonly batch: Option.Option<number>
+  readonly seq: Option.Option<number>
+  readonly lr: Option.Option<number>
   readonly outDir: Option.Option<string>
   readonly resume: Option.Option<string>
   readonly store: Option.Option<string>
@@ -50,10 +54,12 @@ const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
           onSome: (arms) => ({ arms: arms.split(",").map((arm) => arm.trim()) })
         })
       }
+      const data = Config.dataOf(options)
+      const training = Config.trainingOf(options)
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Isolation.IsolateConfig,
-        [file, flags, ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, { world: { data } }, { training }, ...overrides].reduce<unknown>(Config.merge, base)
       )
       return (yield* planOf(config)).config
     })

@@ -40,23 +40,16 @@ const PlanConfig = Schema.Struct({
 const configOf = (options: PlanOptions) =>
   Effect.gen(function*() {
     const base = Schema.encodeSync(PretrainConfig)(new PretrainConfig({}))
-    const preset = Option.isSome(options.preset)
-      ? { model: Schema.encodeSync(ModelConfig)(presets[options.preset.value]) }
-      : {}
     const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
     const flags = {
       ...(Option.isSome(options.precision) ? { precision: options.precision.value } : {}),
       ...(options.recompute ? { recompute: true } : {}),
-      data: {
-        ...(Option.isSome(options.batch) ? { batchSize: options.batch.value } : {}),
-        ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {})
-      }
+      data: Config.dataOf(options)
     }
     const overrides = yield* Effect.forEach(options.overrides, Config.override)
-    return yield* decodeConfig(
-      PlanConfig,
-      [file, flags, ...overrides].reduce<unknown>(Config.merge, { ...base, ...preset })
-    )
+    const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, {})
+    const model = Option.isSome(options.preset) ? { model: Config.shapeOf(presets[options.preset.value], given) } : {}
+    return yield* decodeConfig(PlanConfig, Config.merge({ ...base, ...model }, given))
   })
 
 const UNITS: Readonly<Record<string, number>> = {

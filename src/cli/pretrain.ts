@@ -1,4 +1,5 @@
 /** `memsinks pretrain`: configuration from its sources, progress, the run, and its report in every form. */
+import type * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
@@ -8,11 +9,12 @@ import * as Pretrain from "../../pipelines/pretrain.ts"
 import * as Render from "../../pipelines/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
-import { ModelConfig, type Preset, presets } from "../ModelConfig.ts"
+import { presets } from "../ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
 import * as TokenShards from "../data/TokenShards.ts"
+import type { pretrainOptions } from "./commands/pretrain.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
@@ -20,24 +22,8 @@ import { type Where, whereOf } from "./resume.ts"
 import { savedConfig, tellSignals, writeReports } from "./run.ts"
 import { watch } from "./watch.ts"
 
-export interface PretrainOptions {
-  readonly data: Option.Option<string>
-  readonly preset: Option.Option<Preset>
-  readonly config: Option.Option<string>
-  readonly seeds: Option.Option<number>
-  readonly seed: Option.Option<number>
-  readonly outDir: Option.Option<string>
-  readonly resume: Option.Option<string>
-  readonly force: boolean
-  readonly dryRun: boolean
-  readonly adapter: Option.Option<string>
-  readonly metricsPort: Option.Option<string>
-  readonly otlp: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-  readonly verbose: boolean
-  readonly overrides: ReadonlyArray<string>
-}
+/** What the command line gives. */
+export type PretrainOptions = Command.Command.ParseConfig<typeof pretrainOptions>
 
 const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {
@@ -45,35 +31,39 @@ const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
       ? yield* savedConfig(folder)
       : Schema.encodeSync(Pretrain.PretrainConfig)(new Pretrain.PretrainConfig({}))
     const decoded = Effect.gen(function*() {
-      // a preset is a whole shape: it replaces the default one
-      const preset = Option.match(options.preset, {
-        onNone: () => ({}),
-        onSome: (name) => ({ model: Schema.encodeSync(ModelConfig)(presets[name]) })
-      })
       const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
       const flags = {
         ...Option.match(options.seeds, { onNone: () => ({}), onSome: (seeds) => ({ seeds }) }),
-        data: {
-          ...Option.match(options.data, { onNone: () => ({}), onSome: (data) => ({ data }) }),
-          ...Option.match(options.seed, { onNone: () => ({}), onSome: (seed) => ({ seed }) })
-        }
+        data: Config.dataOf(options),
+        training: Config.trainingOf(options)
       }
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
-      const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, preset) as {
+      const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, {}) as {
         readonly data?: { readonly data?: unknown }
-        readonly model?: unknown
+        readonly model?: { readonly hiddenSize?: unknown }
         readonly initialFrom?: unknown
       }
       const paths = [given.data?.data ?? []].flat().filter((path) => typeof path === "string")
       // the defaults are those of the experiment on text; a corpus of tokens, and a trained model, bring their own
       const tokens = !resume && (yield* Effect.exists(paths, (path) => TokenShards.isTokens(path)))
       const initial = typeof given.initialFrom === "string" && given.model === undefined
-        ? { model: Schema.encodeSync(ModelConfig)((yield* loadInitial(given.initialFrom)).config) }
-        : {}
-      return yield* decodeConfig(
-        Pretrain.PretrainConfig,
-        Config.merge({ ...base, ...(tokens ? { data: {}, training: {} } : {}), ...preset, ...initial }, given)
+        ? (yield* loadInitial(given.initialFrom)).config
+        : undefined
+      const preset = Option.match(options.preset, { onNone: () => initial, onSome: (name) => presets[name] })
+      const width = given.model?.hiddenSize ?? preset?.hiddenSize
+      const merged = Config.merge(
+        {
+          ...base,
+          ...(tokens ? { data: {}, training: {} } : {}),
+          ...(preset === undefined ? {} : { model: Config.shapeOf(preset, given) })
+        },
+        given
       )
+      // the default rate is for the default width
+      const rate = !resume && typeof width === "number" && width > 0 && !Config.says(given, "training.optimizer.learningRate")
+        ? { training: { optimizer: { learningRate: Config.rateOfWidth(width) } } }
+        : {}
+      return yield* decodeConfig(Pretrain.PretrainConfig, Config.merge(merged, rate))
     })
     return yield* Effect.mapError(decoded, Edge.usage)
   })

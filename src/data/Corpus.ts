@@ -42,12 +42,17 @@ export const readText = Effect.fnUntraced(function*(path: string) {
 /**
  * Reads the documents of a corpus into memory, in a fixed order, without surrounding white space, blank ones left out:
  * those of the State of the Union addresses, sorted by year, where `path` is undefined, else what `Source.stream` gives
- * for it, with the text in the field `text` and the name in the field `id` where there are fields.
+ * for it, with the text in the field `text`, or another, and the name in the field `id` where there are fields. A
+ * document's source is its name, or what a field says.
  *
  * Fails with a `DataError` that names the file, and the line, row or byte offset, when something is missing, empty, not
  * UTF-8, not JSON, or damaged.
  */
-export const documents = Effect.fnUntraced(function*(path: string | undefined) {
-  const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile }))
-  return Chunk.toReadonlyArray(found).map(({ name, text }): Document => ({ name, text }))
+export const documents = Effect.fnUntraced(function*(
+  path: string | undefined,
+  fields: { readonly textField?: string | undefined; readonly sourceField?: string | undefined } = {}
+) {
+  const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile, ...fields }))
+  return Chunk.toReadonlyArray(found).map(({ name, source, text }): Document =>
+    fields.sourceField === undefined || source === undefined ? { name, text } : { name, text, source })
 })

@@ -75,6 +75,10 @@ const fields = {
    * llm.c; or a list of such, all of text or all of tokens. Default: the State of the Union addresses.
    */
   data: Schema.optional(Schema.Union(Schema.NonEmptyString, Schema.NonEmptyArray(Schema.NonEmptyString))),
+  /** Of text: field of a record, column of a table, that holds it; `a.b` is the field `b` in the field `a`. Default `text`. */
+  textField: Schema.optional(Schema.NonEmptyString),
+  /** Of text: field that says what a document belongs to, for identity `source` and mixtures. Default: its name. */
+  sourceField: Schema.optional(Schema.NonEmptyString),
   /**
    * `bpe` trains one on the text used, `bytes` needs none, `gpt2` is GPT-2's, anything else is the path of a
    * `tokenizer.json`. Default: `bpe` for text, the one they were made with for tokens, `gpt2` for shards of nanoGPT and
@@ -238,6 +242,11 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
   }
   if (config.endOfText !== undefined && data === "text") {
     return "endOfText goes with shards of nanoGPT and llm.c, not with text"
+  }
+  for (const field of ["textField", "sourceField"] as const) {
+    if (config[field] !== undefined && data === "tokens") {
+      return `${field} goes with text: tokens have the texts and sources that memsinks tokenize read`
+    }
   }
   if (config.nearThreshold !== undefined && data === "tokens") {
     return "nearThreshold goes with text: of tokens, memsinks tokenize --near has found the near-duplicates"

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, config, force, json, noProgress, overrides, seedsOfExperiment, sizeOfExperiment, verbose } from "./options.ts"
+import { adapter, batch, config, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes; what it does is loaded when it runs. */
 export const dynamics = Command.make("dynamics", {
@@ -13,6 +13,10 @@ export const dynamics = Command.make("dynamics", {
     Options.optional
   ),
   seeds: seedsOfExperiment,
+  steps,
+  batch,
+  seq,
+  lr,
   from: Options.text("from").pipe(
     Options.withPseudoName("run"),
     Options.withDescription("Train nothing: probe the checkpoints of this run of pretrain or dynamics"),

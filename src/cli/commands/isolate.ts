@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, config, force, json, noProgress, overrides, seedsOfExperiment, sizeOfExperiment, verbose } from "./options.ts"
+import { adapter, batch, config, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks isolate`: what it takes; what it does is loaded when it runs. */
 export const isolate = Command.make("isolate", {
@@ -18,6 +18,10 @@ export const isolate = Command.make("isolate", {
     Options.optional
   ),
   seeds: seedsOfExperiment,
+  steps,
+  batch,
+  seq,
+  lr,
   outDir: Options.text("out-dir").pipe(
     Options.withPseudoName("folder"),
     Options.withDescription("Where the report, models and records go (default: runs/isolate-<time>)"),

@@ -42,6 +42,22 @@ export const verbose = Options.boolean("verbose").pipe(
   Options.withDescription("Also tell of every evaluation and checkpoint")
 )
 
+/** Fields of the configuration that most runs set, by short names. */
+export const steps = Options.integer("steps").pipe(
+  Options.withDescription("Optimizer steps: training.steps (default: one epoch)"),
+  Options.optional
+)
+export const batch = Options.integer("batch").pipe(
+  Options.withDescription("Rows a batch: data.batchSize"),
+  Options.optional
+)
+export const seq = Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional)
+export const lr = Options.float("lr").pipe(
+  Options.withPseudoName("rate"),
+  Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
+  Options.optional
+)
+
 /** `key=value` arguments. */
 export const overrides = (description: string) =>
   Args.text({ name: "key=value" }).pipe(Args.withDescription(description), Args.repeated)

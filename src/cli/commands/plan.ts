@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { config, json, overrides, preset } from "./options.ts"
+import { batch, config, json, overrides, preset, seq } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
@@ -10,8 +10,8 @@ const size = (name: string, description: string) =>
 export const plan = Command.make("plan", {
   preset,
   config,
-  batch: Options.integer("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
-  seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
+  batch,
+  seq,
   precision: Options.choice("precision", ["f32", "f16"]).pipe(
     Options.withDescription("Of activations: precision"),
     Options.optional

@@ -1,10 +1,10 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, config, force, json, noProgress, overrides, preset, verbose } from "./options.ts"
+import { adapter, batch, config, force, json, lr, noProgress, overrides, preset, seq, steps, verbose } from "./options.ts"
 
-/** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
-export const pretrain = Command.make("pretrain", {
+/** What it takes. */
+export const pretrainOptions = {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
     Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
@@ -12,6 +12,20 @@ export const pretrain = Command.make("pretrain", {
   ),
   preset,
   config,
+  textField: Options.text("text-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field of a record with its text: data.textField (default: text)"),
+    Options.optional
+  ),
+  sourceField: Options.text("source-field").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("Field that says what a document belongs to: data.sourceField (default: its file)"),
+    Options.optional
+  ),
+  steps,
+  batch,
+  seq,
+  lr,
   seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
   seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
   outDir: Options.text("out-dir").pipe(
@@ -46,6 +60,10 @@ export const pretrain = Command.make("pretrain", {
   quiet: noProgress,
   verbose,
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
-}, (options) => Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
+}
+
+/** `memsinks pretrain`: what it does is loaded when it runs. */
+export const pretrain = Command.make("pretrain", pretrainOptions, (options) =>
+  Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
