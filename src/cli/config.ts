@@ -71,6 +71,12 @@ export const trainingOf = (options: { readonly steps: Option.Option<number>; rea
   return { ...given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
 }
 
+/** The tree, or nothing where all that it holds is empty: worlds without text take no `data`. */
+export const filled = (tree: Tree): ReadonlyArray<Tree> =>
+  Object.values(tree).some((value) => isObject(value) && (Object.values(value).some((one) => !isObject(one)) || filled(value).length > 0))
+    ? [tree]
+    : []
+
 /** Whether a tree says anything of a field, by its path. */
 export const says = (tree: unknown, path: string): boolean => {
   let at: unknown = tree

@@ -59,7 +59,7 @@ const configOf = (options: DynamicsCommand, { folder, resume }: Where) =>
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Dynamics.DynamicsConfig,
-        [file, flags, { data }, { training }, ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, ...Config.filled({ data }), ...Config.filled({ training }), ...overrides].reduce<unknown>(Config.merge, base)
       )
       return (yield* planOf(config)).config
     })

@@ -59,7 +59,7 @@ const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Isolation.IsolateConfig,
-        [file, flags, { world: { data } }, { training }, ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, ...Config.filled({ world: { data } }), ...Config.filled({ training }), ...overrides].reduce<unknown>(Config.merge, base)
       )
       return (yield* planOf(config)).config
     })

@@ -1,5 +1,4 @@
 /** `memsinks pretrain`: configuration from its sources, progress, the run, and its report in every form. */
-import type * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
@@ -9,12 +8,11 @@ import * as Pretrain from "../../pipelines/pretrain.ts"
 import * as Render from "../../pipelines/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
-import { presets } from "../ModelConfig.ts"
+import { type Preset, presets } from "../ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../Progress.ts"
 import { hasColor } from "../Terminal.ts"
 import * as TokenShards from "../data/TokenShards.ts"
-import type { pretrainOptions } from "./commands/pretrain.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
@@ -22,8 +20,30 @@ import { type Where, whereOf } from "./resume.ts"
 import { savedConfig, tellSignals, writeReports } from "./run.ts"
 import { watch } from "./watch.ts"
 
-/** What the command line gives. */
-export type PretrainOptions = Command.Command.ParseConfig<typeof pretrainOptions>
+export interface PretrainOptions {
+  readonly data: Option.Option<string>
+  readonly preset: Option.Option<Preset>
+  readonly config: Option.Option<string>
+  readonly textField: Option.Option<string>
+  readonly sourceField: Option.Option<string>
+  readonly steps: Option.Option<number>
+  readonly batch: Option.Option<number>
+  readonly seq: Option.Option<number>
+  readonly lr: Option.Option<number>
+  readonly seeds: Option.Option<number>
+  readonly seed: Option.Option<number>
+  readonly outDir: Option.Option<string>
+  readonly resume: Option.Option<string>
+  readonly force: boolean
+  readonly dryRun: boolean
+  readonly adapter: Option.Option<string>
+  readonly metricsPort: Option.Option<string>
+  readonly otlp: Option.Option<string>
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly verbose: boolean
+  readonly overrides: ReadonlyArray<string>
+}
 
 const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {

@@ -3,8 +3,8 @@ import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
 import { adapter, batch, config, force, json, lr, noProgress, overrides, preset, seq, steps, verbose } from "./options.ts"
 
-/** What it takes. */
-export const pretrainOptions = {
+/** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
+export const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
     Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
@@ -60,10 +60,6 @@ export const pretrainOptions = {
   quiet: noProgress,
   verbose,
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
-}
-
-/** `memsinks pretrain`: what it does is loaded when it runs. */
-export const pretrain = Command.make("pretrain", pretrainOptions, (options) =>
-  Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
+}, (options) => Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
