@@ -11,6 +11,7 @@ import { changedInputs, type Input, notTheSameData } from "../src/data/Inputs.ts
 import { because, CheckpointError, type DataError } from "../src/Errors.ts"
 import type { DeviceService } from "../src/gpu/Device.ts"
 import { machineOf, sameMachine } from "../src/gpu/Machine.ts"
+import { isObject } from "../src/Json.ts"
 import { keyOf } from "../src/Key.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
 import * as RunRecord from "../src/runs/RunRecord.ts"
@@ -72,7 +73,10 @@ export const claimFolder = <A, I, R>(
     const encoded = Schema.encodeSync(run.schema)(run.config)
     yield* makeFolder(outDir)
     yield* RunLock.hold(outDir, { force })
-    const entries = (yield* Effect.mapError(fs.readDirectory(outDir), unwritable(outDir))).filter((name) => !/^lock\b|\.tmp$/.test(name))
+    const names = yield* Effect.mapError(fs.readDirectory(outDir), unwritable(outDir))
+    // the folder is ours: what is half written is of nobody who lives
+    for (const name of names.filter(AtomicFile.isLeft)) yield* Effect.ignore(fs.remove(path.join(outDir, name)))
+    const entries = names.filter((name) => !/^lock\b|\.tmp$/.test(name))
     if (entries.length > 0 && !resume) {
       return yield* new CheckpointError({
         reason: "Mismatch",
@@ -82,10 +86,19 @@ export const claimFolder = <A, I, R>(
     }
     let machine: { readonly adapter?: string; readonly kernels?: string } | undefined
     if (entries.includes("run.json")) {
-      const text = yield* Effect.mapError(fs.readFileString(file), unwritable(outDir))
       const before = yield* Effect.try({
-        try: () => Object(JSON.parse(text)) as Partial<RunRecord.RunRecord>,
-        catch: () => new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+        try: (): Partial<RunRecord.RunRecord> => {
+          const found: unknown = JSON.parse(AtomicFile.readText(file))
+          if (!isObject(found)) throw new Error("it is no object")
+          return found
+        },
+        catch: (cause) =>
+          new CheckpointError({
+            reason: "Corrupt",
+            path: file,
+            detail: `is not the JSON of a run: ${because(cause)}. Choose another --out-dir`,
+            cause
+          })
       })
       if (before.kind !== undefined && before.kind !== run.kind) {
         return yield* new CheckpointError({

@@ -10,6 +10,9 @@ import { dirname } from "node:path"
 /** What temporary names end with; such a file is of nobody who lives once the folder's lock is ours. */
 export const TEMPORARY = ".tmp"
 
+/** Whether a file is one that `begin` named, and whoever wrote it did not finish. */
+export const isLeft = (name: string): boolean => /\.[0-9a-f]{12}\.tmp$/.test(name)
+
 /** Makes the names of a folder's files durable. */
 export const syncFolder = (folder: string): void => {
   let handle: number
@@ -97,3 +100,19 @@ export const write = (path: string, data: string | Uint8Array, temporary?: strin
 
 /** Writes a value as indented JSON, whole. */
 export const writeJson = (path: string, value: unknown): void => write(path, `${JSON.stringify(value, undefined, 2)}\n`)
+
+/**
+ * A file of text, whole. Throws what the file system says, and where it is no file or larger than `most` bytes: what
+ * lies in a folder of ours may have been put there by anybody, and a pipe would be waited for without an end.
+ */
+export const readText = (path: string, most = 64 << 20): string => {
+  const handle = fs.openSync(path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0))
+  try {
+    const stat = fs.fstatSync(handle)
+    if (!stat.isFile()) throw new Error(`${path} is not a file`)
+    if (stat.size > most) throw new Error(`${path} has ${stat.size} bytes, more than the ${most} that it may have`)
+    return fs.readFileSync(handle, "utf8")
+  } finally {
+    fs.closeSync(handle)
+  }
+}

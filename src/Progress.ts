@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { block, type Environment, hasColor, isInteractive, type Output, printable, truncate } from "./Terminal.ts"
+import { block, type Environment, hasColor, cells as cellsOf, isInteractive, type Output, printable, truncate, widthOf } from "./Terminal.ts"
 import { format, type Stepped, type TrainEvent } from "./TrainEvent.ts"
 import * as WatchView from "./WatchView.ts"
 
@@ -57,7 +57,7 @@ const interval = { interactive: 60, plain: 2000, picture: 250, losses: 10_000 }
 
 /** `0:04`, `1:20`, `2:05:00`. */
 export const clock = (seconds: number): string => {
-  const s = Math.max(0, Math.round(seconds))
+  const s = Number.isFinite(seconds) ? Math.max(0, Math.round(seconds)) : 0
   const two = (n: number) => String(n).padStart(2, "0")
   const [hours, minutes] = [Math.floor(s / 3600), Math.floor(s / 60) % 60]
   return `${hours === 0 ? minutes : `${hours}:${two(minutes)}`}:${two(s % 60)}`
@@ -67,9 +67,9 @@ export const clock = (seconds: number): string => {
 const line = (width: number, done: number, parts: ReadonlyArray<string>, speed: string, left: string): string => {
   const rest = (withSpeed: boolean) =>
     [...parts, ...(withSpeed ? [speed] : []), ...(left === "" ? [] : [left])].join("  ")
-  const cells = Math.min(24, width - rest(true).length - 3)
-  if (cells < 6) return truncate(rest(rest(true).length <= width), width)
-  const full = Math.round(cells * done)
+  const cells = Math.min(24, width - cellsOf(rest(true)) - 3)
+  if (!(cells >= 6)) return truncate(rest(cellsOf(rest(true)) <= width), width)
+  const full = Math.max(0, Math.min(cells, Math.round(cells * done) || 0))
   return `[${"=".repeat(full)}${"-".repeat(cells - full)}] ${rest(true)}`
 }
 
@@ -92,9 +92,12 @@ const make = (options: ProgressOptions) => {
   /** Steps whose losses were told in a line. */
   const told = new Map<WatchView.Run, number>()
 
+  /** The last column stays empty: a line that fills it wraps on some terminals. */
+  const room = () => Math.max(1, widthOf(output.columns) - 1)
+
   /** `force`: newer losses are drawn though the last picture is young. */
   const draw = (force = false) => {
-    const size = { width: (output.columns || 80) - 1, height: (output.rows || 24) - 5 }
+    const size = { width: room(), height: widthOf(output.rows, 24) - 5 }
     const resized = picture.length > 0 && (size.width !== pictured.width || size.height !== pictured.height)
     if (resized || stale && (force || now() - pictured.time >= interval.picture)) {
       picture = watched.picture(size, color)
@@ -137,13 +140,13 @@ const make = (options: ProgressOptions) => {
       : `${clock((time - began.time) / 1000 * (1 - done) / (done - began.done))} left`
     const parts = [
       `${String(Math.floor(100 * done)).padStart(3)} %`,
-      `${arm} ${index + 1}/${count}`,
+      printable(`${arm} ${index + 1}/${count}`).replace(/\s+/g, " "),
       `step ${event.step}/${event.steps}`,
       `loss ${event.loss.toFixed(3)}`
     ]
     const speed = `${Math.round(event.tokensPerSecond).toLocaleString("en")} tokens/s`
     if (!interactive) return print([...parts, speed, left].join("  ").trimEnd())
-    bar = line((output.columns || 80) - 1, done, parts, speed, left)
+    bar = line(room(), done, parts, speed, left)
     draw()
   }
   const show = (event: ProgressEvent) => {
@@ -166,7 +169,17 @@ const make = (options: ProgressOptions) => {
         return verbose ? print(`${name}: ${format(training)}`) : undefined
     }
   }
-  return { show: quiet ? () => {} : show, print, clear }
+  /** A view that fails ends no run: it is given up, and lines that stay are tried again. */
+  const safely = <A extends ReadonlyArray<unknown>>(body: (...args: A) => void) => (...args: A): void => {
+    try {
+      body(...args)
+    } catch {
+      bar = ""
+      picture = []
+      stale = false
+    }
+  }
+  return { show: quiet ? () => {} : safely(show), print: safely(print), clear: safely(clear) }
 }
 
 /** Progress until the scope closes, which leaves the terminal with no half-written line. */

@@ -1,6 +1,7 @@
 /**
  * What a terminal shows: whether to colour, whether a line can be rewritten, and text cut and wrapped to its width.
  */
+import stringWidth from "string-width"
 
 /** Where lines go: `process.stdout`, `process.stderr`, or a test's own. */
 export interface Output {
@@ -72,21 +73,91 @@ export const printable = (text: string): string =>
 /** The same without the user and password that a URL in it may carry. */
 export const withoutCredentials = (text: string): string => text.replace(/(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/?#"'<>]{0,1000}@/gi, "$1")
 
-/** Cut to `width` characters. */
-export const truncate = (text: string, width: number): string =>
-  text.length <= width ? text : `${text.slice(0, Math.max(0, width - 3))}...`.slice(0, width)
+const isAscii = /^[\x20-\x7e]*$/
+
+/** Cells that text takes on a terminal: an ideograph two, a combining mark and an escape none. */
+export const cells = (text: string): number => isAscii.test(text) ? text.length : stringWidth(text)
+
+const segmenter = new Intl.Segmenter("en", { granularity: "grapheme" })
+
+/** What is seen as one character each: letters with their marks, emoji of several parts. */
+const graphemes = (text: string): ReadonlyArray<string> =>
+  isAscii.test(text) ? [...text] : Array.from(segmenter.segment(text), ({ segment }) => segment)
+
+/** A width that a terminal reports: 0 or nothing where it does not know, and then `otherwise`; never below 1. */
+export const widthOf = (columns: number | undefined, otherwise = 80, most = 10_000): number => {
+  const known = columns !== undefined && columns >= 1 ? Math.floor(columns) : otherwise
+  return Math.max(1, Math.min(known, most))
+}
+
+/** Cut to `width` cells. */
+export const truncate = (text: string, width: number): string => {
+  if (cells(text) <= width) return text
+  const dots = ".".repeat(Math.max(0, Math.min(3, Math.floor(width || 0))))
+  if (!(width > 3)) return dots
+  let [kept, room] = ["", width - 3]
+  for (const one of graphemes(text)) {
+    room -= cells(one)
+    if (room < 0) break
+    kept += one
+  }
+  return kept + dots
+}
+
+const spaces = (count: number): string => " ".repeat(Math.max(0, count))
+
+/**
+ * A line for each row, as wide as its cells, which are on one line each.
+ *
+ * @param isLeft columns that are flush left; default: the first
+ */
+export const columns = (
+  rows: ReadonlyArray<ReadonlyArray<string>>,
+  isLeft: (column: number) => boolean = (column) => column === 0
+): ReadonlyArray<string> => {
+  const shown = rows.map((row) => row.map((cell) => printable(cell).replace(/[\n\t]+/g, " ")))
+  const widths: Array<number> = []
+  for (const row of shown) row.forEach((cell, i) => void (widths[i] = Math.max(widths[i] ?? 0, cells(cell))))
+  return shown.map((row) =>
+    row.map((cell, i) => {
+      const padding = spaces(widths[i]! - cells(cell))
+      return isLeft(i) ? cell + padding : padding + cell
+    }).join("  ").trimEnd())
+}
+
+/** Bytes for people: `812 KiB`, `1.2 GiB`. */
+export const bytes = (count: number): string => {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+  const size = Number.isFinite(count) ? Math.max(0, count) : 0
+  let unit = 0
+  let amount = size
+  // 1023.6 KiB is a MiB
+  while (unit < units.length - 1 && Math.round(amount) >= 1024) {
+    amount /= 1024
+    unit++
+  }
+  return `${amount < 9.95 && unit > 0 ? amount.toFixed(1) : Math.round(amount)} ${units[unit]}`
+}
 
 /** A piece of text and how it looks. */
 export type Span = readonly [text: string, style?: Style]
 
-/** Wrap spans at spaces to lines of at most `width` characters; longer words are cut, white space becomes one space. */
+/**
+ * Wrap spans at spaces to lines of at most `width` cells; longer words are cut, white space becomes one space. Every line
+ * has a character at least, however narrow it is to be.
+ */
 export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): ReadonlyArray<string> => {
+  const room = widthOf(width, 1)
   const characters = spans.flatMap(([text, style]) =>
-    Array.from(text.replace(/[\s\u0000-\u001f\u007f]+/g, " "), (character) => [character, style] as const))
+    graphemes(text.replace(/[\s\u0000-\u001f\u007f]+/g, " ")).map((character) => [character, style] as const))
   const lines: Array<string> = []
   let from = 0
   while (from < characters.length) {
-    let to = Math.min(from + width, characters.length)
+    let to = from
+    for (let taken = 0; to < characters.length; to++) {
+      taken += cells(characters[to]![0])
+      if (taken > room && to > from) break
+    }
     if (to < characters.length) {
       let space = to
       while (space > from && characters[space][0] !== " ") space--
@@ -121,8 +192,8 @@ export const block = (output: Output): Block => {
   /** To the start of line `from`, with the rest erased: row by row, as tmux keeps a screen that is erased at once. */
   const erase = (from: number): string => {
     // a terminal that became narrower has wrapped them
-    const columns = output.columns || 80
-    const up = drawn.slice(from).reduce((sum, line) => sum + Math.max(1, Math.ceil(stripAnsi(line).length / columns)), -1)
+    const columns = widthOf(output.columns)
+    const up = drawn.slice(from).reduce((sum, line) => sum + Math.max(1, Math.ceil(cells(line) / columns)), -1)
     return up < 0 ? "" : `\r\u001b[K${"\u001b[A\u001b[K".repeat(up)}`
   }
   return {

@@ -2,7 +2,7 @@
  * Line charts in a terminal's characters. A braille character holds 2 x 4 dots, so a plot of 60 x 12 characters has
  * 120 x 48 of them.
  */
-import { painter, type Style, truncate } from "./Terminal.ts"
+import { cells, painter, printable, type Style, truncate, widthOf } from "./Terminal.ts"
 
 export interface Point {
   readonly x: number
@@ -135,7 +135,7 @@ interface Entry {
 
 /** Names and last values, as many as fit; `+3`: so many did not. */
 const legend = (entries: ReadonlyArray<Entry>, width: number, most: number): ReadonlyArray<string> => {
-  const lengthOf = (line: ReadonlyArray<Entry>) => line.reduce((sum, { text }) => sum + text.length + 2, -2)
+  const lengthOf = (line: ReadonlyArray<Entry>) => line.reduce((sum, { text }) => sum + cells(text) + 2, -2)
   const lines: Array<Array<Entry>> = []
   for (const entry of entries) {
     const line = lines.at(-1)
@@ -161,8 +161,9 @@ const legend = (entries: ReadonlyArray<Entry>, width: number, most: number): Rea
  * Never wider than `width` or taller than `height`: where both leave no room to draw, the legend alone is left.
  */
 export const chart = (options: ChartOptions): ReadonlyArray<string> => {
-  const { color = false, height, logX = false, logY = false, series, width, yLabel } = options
-  if (width < 1 || height < 1) return []
+  const { color = false, logX = false, logY = false, series, yLabel } = options
+  if (!(options.width >= 1) || !(options.height >= 1)) return []
+  const [width, height] = [widthOf(options.width), widthOf(options.height)]
   const paint = painter(color)
   const lettered = !color || series.length > palette.length
   const painted = series.map(({ faint = false, style }, i) => (text: string) => {
@@ -176,7 +177,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   const entries = series.map(({ name, points }, i) => {
     const letter = letters[i % letters.length]
     const last = points.length === 0 ? "-" : figure(points.at(-1)!.y)
-    const said = name.replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, " ")
+    const said = printable(name.replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, " "))
     const short = truncate(said, Math.max(4, width - last.length - 4))
     const text = truncate(`${lettered ? letter : "⠒⠒"} ${short} ${last}`, width)
     return { text, painted: painted[i](text) }

@@ -1,5 +1,5 @@
 /** What is seen of a run while it is probed: the losses of its groups along its steps, as curves or in a line. */
-import { painter, truncate } from "./Terminal.ts"
+import { painter, printable, truncate, widthOf } from "./Terminal.ts"
 import { chart, figure, palette, type Point, type Series } from "./TerminalChart.ts"
 
 /** Sequences were probed between two steps: the event of the same name. */
@@ -60,10 +60,10 @@ export const picture = (
   size: { readonly width: number; readonly height: number },
   color: boolean
 ): ReadonlyArray<string> => {
-  const width = Math.min(size.width, most.width)
-  const height = Math.min(size.height, most.height)
-  if (height < 1) return []
-  const title = `${run.arm}  seed ${run.seed}  step ${run.step}/${run.steps}  loss, nats a token`
+  if (!(size.width >= 1) || !(size.height >= 1)) return []
+  const width = widthOf(size.width, 1, most.width)
+  const height = widthOf(size.height, 1, most.height)
+  const title = `${printable(run.arm)}  seed ${run.seed}  step ${run.step}/${run.steps}  loss, nats a token`
   return [
     painter(color)("bold", truncate(title, width)),
     ...chart({ width, height: height - 1, series: seriesOf(run, others), color })

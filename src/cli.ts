@@ -1,11 +1,10 @@
 #!/usr/bin/env node
 /**
  * memsinks on the command line. stdout is data, stderr is progress and what went wrong.
- * Exit codes: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted (SIGINT, SIGTERM).
+ * Exit codes: 0, 1 for a failure, 2 for wrong usage, 130, 143 or 129 when a signal (SIGINT, SIGTERM, SIGHUP) ended it.
  */
 import * as Command from "@effect/cli/Command"
 import * as NodeContext from "@effect/platform-node/NodeContext"
-import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import process from "node:process"
 import { run } from "./cli/arguments.ts"
@@ -21,7 +20,7 @@ const told = Command.run(memsinks, { name: "memsinks", version: Edge.version })
 
 const main = Edge.run(run(commands, (words) => told(["memsinks", "memsinks", ...words]), process.argv.slice(2)))
 
-NodeRuntime.runMain(Effect.provide(main, NodeContext.layer), {
+Edge.runMain(Effect.provide(main, NodeContext.layer), {
   disableErrorReporting: true,
   disablePrettyLogger: true,
   teardown: Edge.teardown

@@ -369,7 +369,7 @@ describe("a run", () => {
     expect(stdout).not.toContain("\u001b")
   })
 
-  it.each(["SIGINT", "SIGTERM"] as const)("that gets %s saves, tells how to go on, exits with 130", async (signal) => {
+  it.each([["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const)("that gets %s saves, tells how to go on, exits with %i", async (signal, expected) => {
     const outDir = join(folder, signal)
     let sent = false
     const args = ["pretrain", ...small, "training.steps=1000000", "evaluations=0", "--data", text, "--out-dir", outDir]
@@ -380,7 +380,7 @@ describe("a run", () => {
         kill(signal)
       }
     })
-    expect(code, stderr).toBe(130)
+    expect(code, stderr).toBe(expected)
     expect(stdout).toBe("")
     expect(stderr).toContain(`interrupted; go on with: memsinks pretrain --resume --out-dir ${outDir}\n`)
     expect(stderr).not.toContain("error")

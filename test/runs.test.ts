@@ -8,11 +8,12 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, vi } from "vitest"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import { inspect, type InspectOptions, sparkline } from "../src/cli/inspect.ts"
-import { ago, runs, size } from "../src/cli/runs.ts"
+import { ago, runs } from "../src/cli/runs.ts"
 import { huggingFaceConfig } from "../src/Model.ts"
 import * as RunLock from "../src/runs/RunLock.ts"
 import * as Runs from "../src/runs/Runs.ts"
 import { Evaluated, Finished, Started, Stepped, toJsonLine } from "../src/TrainEvent.ts"
+import { bytes as size } from "../src/Terminal.ts"
 import { miniatureModel } from "./support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-runs-"))
@@ -193,7 +194,7 @@ describe("inspect", () => {
       for (const line of [
         /^state +interrupted, last written \d+ s ago$/,
         /^trained +1 of 2$/,
-        /^sinks, seed 3: step 20 of 40$/,
+        /^sinks, seed 3: step 20 of 40, a damaged line of metrics.jsonl left out$/,
         /^train +█▁ +3\.000 +2\.750 +2\.750$/,
         /^heldOut\.off +▁█ +2\.500 +2\.750 +2\.500$/,
         /^step +20 of 40, loss 2\.5000$/,

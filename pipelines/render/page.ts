@@ -2,6 +2,7 @@
  * What renderings are made of: tables for a terminal, for Markdown and for HTML, and a page of HTML that needs nothing
  * else: no fonts, no network, and no scripts but those that are put into it.
  */
+import * as Terminal from "../../src/Terminal.ts"
 
 export interface Table {
   /** The first head is empty or names the rows. */
@@ -17,11 +18,7 @@ export interface Table {
 // Terminal
 
 /** A line for the head and for each row, the first column flush left, numbers flush right. */
-export const columns = ({ head, rows }: Table): ReadonlyArray<string> => {
-  const widths = head.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i].length)))
-  return [head, ...rows].map((row) =>
-    row.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ").trimEnd())
-}
+export const columns = ({ head, rows }: Table): ReadonlyArray<string> => Terminal.columns([head, ...rows])
 
 // ---------------------------------------------------------------------------------------------------------------
 // Markdown

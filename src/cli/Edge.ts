@@ -3,6 +3,7 @@
  */
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as ValidationError from "@effect/cli/ValidationError"
+import * as Runtime from "@effect/platform/Runtime"
 import type { Teardown } from "@effect/platform/Runtime"
 import * as Cause from "effect/Cause"
 import * as Console from "effect/Console"
@@ -13,6 +14,7 @@ import * as Option from "effect/Option"
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import process from "node:process"
+import { because, lacking } from "../Errors.ts"
 import { hasColor, painter, printable, stripAnsi, withoutCredentials } from "../Terminal.ts"
 import { tidy } from "./help.ts"
 
@@ -60,7 +62,7 @@ export const complain = (text: string): void => void process.stderr.write(`${wit
 /** One line of a log, for people. */
 export const logLine = (options: Logger.Logger.Options<unknown>): string => {
   const parts = Array.isArray(options.message) ? options.message : [options.message]
-  return `${options.logLevel.label.toLowerCase()}: ${parts.map(String).join(" ")}`
+  return printable(withoutCredentials(`${options.logLevel.label.toLowerCase()}: ${parts.map(String).join(" ")}`))
 }
 
 /** Logs go to stderr; the default ones go to stdout. */
@@ -76,9 +78,14 @@ const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
     const text = stripAnsi(HelpDoc.toAnsiText(failure.error)).replace(/\s+/g, " ").trim()
     return `${text}\nSee memsinks --help, and --help after a command.`
   }
-  if (failure !== undefined) return (failure as { readonly message: string }).message
+  if (failure !== undefined) {
+    const { message } = failure as { readonly message: string }
+    const advice = lacking(message)
+    return advice === undefined || message.includes(advice) ? message : `${message}\n${advice}`
+  }
   const defect = Option.getOrUndefined(Cause.dieOption(cause))
   if (defect === undefined) return undefined
+  if (lacking(defect) !== undefined) return because(defect)
   const stack = defect instanceof Error ? (defect.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)) : []
   const text = defect instanceof Error ? defect.message : String(defect)
   return [text, ...stack.slice(0, 5), "This is a bug in memsinks: please report it with the lines above."].join("\n")
@@ -106,13 +113,58 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
     Effect.provide(Logger.replace(Logger.defaultLogger, logger))
   )
 
-/** The exit code of what became of the command. */
+/** Signals that ask a run to save and stop, and their numbers. */
+const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const
+
+/** The first signal that was heard. */
+let heard: keyof typeof signals | undefined
+
+const listeners = new Set<() => void>()
+
+/** Calls `tell` when the first signal is heard, until the scope closes. */
+export const onSignal = (tell: () => void) =>
+  Effect.acquireRelease(
+    Effect.sync(() => void listeners.add(tell)),
+    () => Effect.sync(() => void listeners.delete(tell))
+  )
+
+/** The exit code of what became of the command: of one that a signal ended, 128 and the signal's number. */
 export const teardown: Teardown = (exit, onExit) => {
   if (Exit.isSuccess(exit)) return onExit(0)
   const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
   if (failure !== undefined) return onExit(isUsage(failure) ? 2 : 1)
-  onExit(Cause.isInterruptedOnly(exit.cause) ? 130 : 1)
+  onExit(Cause.isInterruptedOnly(exit.cause) ? 128 + signals[heard ?? "SIGINT"] : 1)
 }
 
-// whoever read our output may leave before the end (`memsinks pretrain | head`): training goes on and saves
+/**
+ * Runs the program. The first of SIGINT, SIGTERM and SIGHUP interrupts it, so that what was learned is saved; a second,
+ * whichever, ends the process at once.
+ */
+export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
+  const keepAlive = setInterval(() => {}, 2 ** 31 - 1)
+  const names = Object.keys(signals) as ReadonlyArray<keyof typeof signals>
+  const stop = (signal: keyof typeof signals) => {
+    if (heard !== undefined) process.exit(128 + signals[signal])
+    heard = signal
+    for (const tell of listeners) {
+      try {
+        tell()
+      } catch {
+        // the terminal may be gone: that is what SIGHUP says
+      }
+    }
+    fiber.unsafeInterruptAsFork(fiber.id())
+  }
+  for (const name of names) process.on(name, stop)
+  fiber.addObserver((exit) => {
+    clearInterval(keepAlive)
+    for (const name of names) process.removeListener(name, stop)
+    teardown(exit, (code) => {
+      if (heard !== undefined || code !== 0) process.exit(code)
+    })
+  })
+})
+
+// whoever read our output may leave before the end (`memsinks pretrain | head`), and a terminal may go away: training goes
+// on and saves
 for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { type Comparison, compare as compareCheckpoints } from "../../pipelines/isolation/Compare.ts"
-import { hasColor, type Paint, painter } from "../Terminal.ts"
+import { columns, hasColor, type Paint, painter } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface CompareCommand {
@@ -25,12 +25,10 @@ export const format = ({ against, checkpoint, differences, metrics, sequences }:
     number(at(metric, states[0]!)?.against)
   ])
   const head = ["", ...states, "against"]
-  const widths = head.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)))
-  const line = (row: ReadonlyArray<string>) =>
-    row.map((cell, c) => (c === 0 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join("  ").trimEnd()
+  const [first, ...others] = columns([head, ...rows])
   return [
-    paint("bold", line(head)),
-    ...rows.map(line),
+    paint("bold", first!),
+    ...others,
     "",
     "loss minus the other's, nats a token, 95 % bootstrap interval over sequences:",
     ...differences.map(({ high, low, split, state, value }) =>

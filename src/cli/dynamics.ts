@@ -11,11 +11,11 @@ import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { decodeConfig } from "../Config.ts"
 import { splitIds } from "../data/Names.ts"
 import * as Progress from "../Progress.ts"
-import { hasColor } from "../Terminal.ts"
+import { hasColor, widthOf } from "../Terminal.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, tellSignals, writeReports } from "./run.ts"
+import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
 export interface DynamicsCommand {
   readonly preset: Option.Option<keyof typeof presets>
@@ -117,17 +117,15 @@ export const dynamics = (options: DynamicsCommand) =>
       : replay(from, { ...shared, jobs: options.jobs, ...(ids === undefined ? {} : { ids }) })).pipe(
         Effect.withSpan("dynamics", { attributes: { folder } }),
         Effect.provide(Logger.replace(Edge.logger, logger)),
-        Effect.onInterrupt(() => progress.log(`interrupted; go on with: ${again}`))
+        Effect.onInterrupt(() => tellInterrupted(progress, folder, again))
       )
-    yield* progress.clear
-    yield* Edge.print(
-      options.json
-        ? Dynamics.toJson(report)
-        : toTerminal(report, {
-          color: hasColor(process.stdout, process.env),
-          width: Math.min(120, process.stdout.columns || 120)
-        })
-    )
-    const html = yield* Effect.promise(() => toHtml(report))
-    yield* say(`\nreport, checkpoints and traces: ${yield* writeReports(folder, toMarkdown(report), html)}`)
+    yield* showReport(progress, folder, {
+      text: () =>
+        options.json
+          ? Dynamics.toJson(report)
+          : toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+      markdown: () => toMarkdown(report),
+      html: () => toHtml(report),
+      what: "report, checkpoints and traces"
+    })
   }).pipe(Effect.scoped)

@@ -6,7 +6,7 @@ import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from
 import { nearest } from "../Config.ts"
 import type { Identity } from "../data/Identity.ts"
 import * as Sink from "../Sink.ts"
-import { hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
+import { columns as aligned, hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface EvaluateCommand {
@@ -74,12 +74,10 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
     ])
   )
   const head = ["data", "sequences", "tokens", "sinks", ...columns.map(([title]) => title)]
-  const widths = head.map((title, c) => Math.max(title.length, ...rows.map((row) => row[c]!.length)))
-  const line = (row: ReadonlyArray<string>) =>
-    row.map((cell, c) => c === 0 || c === 3 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!)).join("  ").trimEnd()
+  const [first, ...others] = aligned([head, ...rows], (column) => column === 0 || column === 3)
   return [
-    paint("bold", line(head)),
-    ...rows.map(line),
+    paint("bold", first!),
+    ...others,
     ...(sources.length <= SHOWN ? [] : [
       `the ${SHOWN} largest of ${sources.length} sources; ${sources.length - SHOWN} are left out here: --json has all of them`
     ]),

@@ -7,9 +7,9 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
-import { count, hasColor, painter } from "../Terminal.ts"
+import { bytes as size, columns as aligned, count, hasColor, painter, printable, widthOf, withoutCredentials } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
-import { ago, size } from "./runs.ts"
+import { ago } from "./runs.ts"
 
 export interface InspectOptions {
   readonly path: string
@@ -64,7 +64,7 @@ const runFacts = ({ count: trainings, record, state, updated, ...run }: Runs.Run
     `${state}${run.holder === undefined ? "" : ` (process ${run.holder.pid} on ${run.holder.host})`}, ` +
     `last written ${ago(Date.now() - updated)} ago`
   ],
-  ...(record.error === undefined || state !== "failed" ? [] : [["error", record.error] as const]),
+  ...(record.error === undefined || state !== "failed" ? [] : [["error", withoutCredentials(record.error)] as const]),
   ["started", record.started],
   ...(record.resumed === undefined ? [] : [["resumed", `${record.resumed.length} times, last ${record.resumed.at(-1)}`] as const]),
   ...(record.finished === undefined ? [] : [["ended", record.finished] as const]),
@@ -125,7 +125,7 @@ const tensorHead = ["tensor", "layers", "type", "shape", "size"]
 /** A curve in one line of at most `width` characters: the mean of what falls into each. */
 export const sparkline = (values: ReadonlyArray<number>, width: number): string => {
   const bars = "▁▂▃▄▅▆▇█"
-  const cells = Math.min(width, values.length)
+  const cells = Math.min(widthOf(width, 1), values.length)
   const means = Array.from({ length: cells }, (_, i) => {
     const part = values.slice(Math.floor(i * values.length / cells), Math.floor((i + 1) * values.length / cells))
     return part.reduce((a, b) => a + b, 0) / part.length
@@ -142,14 +142,11 @@ const curveRows = ({ curves }: Runs.Training, width: number): ReadonlyArray<Read
 
 const curveHead = ["loss, nats a token", "", "first", "last", "lowest"]
 
-const columns = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
-  const widths = (rows[0] ?? []).map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
-  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd())
-}
+const columns = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => aligned(rows, () => true)
 
-const titleOf = ({ arm, finished, seed, step, steps }: Runs.Training): string =>
+const titleOf = ({ arm, finished, seed, step, steps, torn }: Runs.Training): string =>
   `${arm}${seed === undefined ? "" : `, seed ${seed}`}: step ${count(step)}${steps === undefined ? "" : ` of ${count(steps)}`}` +
-  `${finished ? ", finished" : ""}`
+  `${finished ? ", finished" : ""}${torn === undefined ? "" : `, ${torn === 1 ? "a damaged line" : `${count(torn)} damaged lines`} of metrics.jsonl left out`}`
 
 const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: number): string => {
   const paint = painter(color)
@@ -159,12 +156,12 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
     return [paint("dim", first!), ...rest]
   }
   const sections: Array<ReadonlyArray<string>> = []
-  if (run !== undefined) sections.push([paint("bold", run.path), ...facts(runFacts(run))])
+  if (run !== undefined) sections.push([paint("bold", printable(run.path)), ...facts(runFacts(run))])
   for (const training of trainings) {
     const rows = curveRows(training, Math.max(10, Math.min(60, width - 48)))
-    sections.push([paint("bold", titleOf(training)), ...(rows.length === 0 ? ["no losses yet"] : table(curveHead, rows))])
+    sections.push([paint("bold", printable(titleOf(training))), ...(rows.length === 0 ? ["no losses yet"] : table(curveHead, rows))])
   }
-  for (const info of checkpoints) sections.push([paint("bold", info.path), ...facts(checkpointFacts(info))])
+  for (const info of checkpoints) sections.push([paint("bold", printable(info.path)), ...facts(checkpointFacts(info))])
   // of several models the last: they differ in the width of the MLP at most
   const last = checkpoints.at(-1)
   if (last !== undefined) sections.push(table(tensorHead, tensorRows(last.tensors)))
@@ -217,6 +214,6 @@ export const inspect = (options: InspectOptions) =>
     yield* Edge.print(
       options.json
         ? JSON.stringify(found)
-        : toText(found, hasColor(process.stdout, process.env), process.stdout.columns || 100)
+        : toText(found, hasColor(process.stdout, process.env), widthOf(process.stdout.columns, 100))
     )
   })

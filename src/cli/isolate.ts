@@ -9,11 +9,11 @@ import { planOf, presets } from "../../pipelines/isolation/Config.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
 import { decodeConfig } from "../Config.ts"
 import * as Progress from "../Progress.ts"
-import { hasColor } from "../Terminal.ts"
+import { hasColor, widthOf } from "../Terminal.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, tellSignals, writeReports } from "./run.ts"
+import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
 export interface IsolateCommand {
   readonly preset: Option.Option<keyof typeof presets>
@@ -93,17 +93,15 @@ export const isolate = (options: IsolateCommand) =>
     }).pipe(
       Effect.withSpan("isolate", { attributes: { folder } }),
       Effect.provide(Logger.replace(Edge.logger, logger)),
-      Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks isolate --resume --out-dir ${folder}`))
+      Effect.onInterrupt(() => tellInterrupted(progress, folder, `memsinks isolate --resume --out-dir ${folder}`))
     )
-    yield* progress.clear
-    yield* Edge.print(
-      options.json
-        ? Isolation.toJson(report)
-        : toTerminal(report, {
-          color: hasColor(process.stdout, process.env),
-          width: Math.min(120, process.stdout.columns || 120)
-        })
-    )
-    const html = yield* Effect.promise(() => toHtml(report))
-    yield* say(`\nreport, models and records: ${yield* writeReports(folder, toMarkdown(report), html)}`)
+    yield* showReport(progress, folder, {
+      text: () =>
+        options.json
+          ? Isolation.toJson(report)
+          : toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+      markdown: () => toMarkdown(report),
+      html: () => toHtml(report),
+      what: "report, models and records"
+    })
   }).pipe(Effect.scoped)

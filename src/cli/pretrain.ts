@@ -11,13 +11,13 @@ import { loadInitial } from "../checkpoints/Import.ts"
 import { type Preset, presets } from "../ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../Progress.ts"
-import { hasColor } from "../Terminal.ts"
+import { hasColor, widthOf } from "../Terminal.ts"
 import * as TokenShards from "../data/TokenShards.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, tellSignals, writeReports } from "./run.ts"
+import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 import { watch } from "./watch.ts"
 
 export interface PretrainOptions {
@@ -127,16 +127,15 @@ export const pretrain = (options: PretrainOptions) =>
       Effect.withSpan("pretrain", { attributes: { folder } }),
       Effect.provide(watched.layer),
       Effect.provide(Logger.replace(Edge.logger, logger)),
-      Effect.onInterrupt(() => progress.log(`interrupted; go on with: memsinks pretrain --resume --out-dir ${folder}`))
+      Effect.onInterrupt(() => tellInterrupted(progress, folder, `memsinks pretrain --resume --out-dir ${folder}`))
     )
-    yield* progress.clear
-    yield* Edge.print(
-      options.json
-        ? Render.toJson(report)
-        : Render.toTerminal(report, {
-          color: hasColor(process.stdout, process.env),
-          width: Math.min(100, process.stdout.columns || 100)
-        })
-    )
-    yield* say(`\nreport, curves and checkpoints: ${yield* writeReports(folder, Render.toMarkdown(report), yield* Effect.promise(() => Render.toHtml(report)))}`)
+    yield* showReport(progress, folder, {
+      text: () =>
+        options.json
+          ? Render.toJson(report)
+          : Render.toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) }),
+      markdown: () => Render.toMarkdown(report),
+      html: () => Render.toHtml(report),
+      what: "report, curves and checkpoints"
+    })
   }).pipe(Effect.scoped)

@@ -2,10 +2,13 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import process from "node:process"
-import { CheckpointError } from "../Errors.ts"
+import * as AtomicFile from "../AtomicFile.ts"
+import { because, CheckpointError } from "../Errors.ts"
+import { isObject } from "../Json.ts"
 import type * as Progress from "../Progress.ts"
+import { readRecord } from "../runs/RunRecord.ts"
 import type * as Config from "./config.ts"
+import * as Edge from "./Edge.ts"
 
 /** The configuration of the run that a folder holds. */
 export const savedConfig = (folder: string) =>
@@ -18,22 +21,33 @@ export const savedConfig = (folder: string) =>
       path: folder,
       detail: "holds no run to resume: leave --resume out to start one there"
     })
-    const text = yield* Effect.mapError(fs.readFileString(file), () => missing)
+    if (!(yield* Effect.orElseSucceed(fs.exists(file), () => false))) return yield* missing
     return yield* Effect.try({
-      try: () => (JSON.parse(text) as { readonly config: Config.Tree }).config,
-      catch: () =>
-        new CheckpointError({ reason: "Corrupt", path: file, detail: "is not JSON: choose another --out-dir" })
+      try: () => {
+        const found: unknown = JSON.parse(AtomicFile.readText(file))
+        if (!isObject(found) || !isObject(found["config"])) throw new Error("it holds no configuration")
+        return found["config"] as Config.Tree
+      },
+      catch: (cause) =>
+        new CheckpointError({
+          reason: "Corrupt",
+          path: file,
+          detail: `is not the JSON of a run: ${because(cause)}. Choose another --out-dir`,
+          cause
+        })
     })
   })
 
 /** Leaves a report in a run's folder, and says where. */
 export const writeReports = (folder: string, markdown: string, html: string) =>
   Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const write = (name: string, text: string) =>
-      Effect.mapError(fs.writeFileString(path.join(folder, name), text), (error) =>
-        new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${error.message}` }))
+      Effect.try({
+        try: () => AtomicFile.write(path.join(folder, name), text),
+        catch: (cause) =>
+          new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${because(cause)}`, cause })
+      })
     yield* write("report.md", markdown)
     yield* write("report.html", html)
     return path.join(folder, "report.html")
@@ -41,14 +55,31 @@ export const writeReports = (folder: string, markdown: string, html: string) =>
 
 /** Tells at once that a signal was heard: the step that runs is finished and saved first. */
 export const tellSignals = (progress: Progress.Progress) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const tell = () => Effect.runSync(progress.log("stopping after this step, and saving; once more to stop at once"))
-      for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, tell)
-      return tell
-    }),
-    (tell) =>
-      Effect.sync(() => {
-        for (const signal of ["SIGINT", "SIGTERM"] as const) process.removeListener(signal, tell)
-      })
-  )
+  Edge.onSignal(() => Effect.runSync(progress.log("stopping after this step, and saving; once more to stop at once")))
+
+/** Says how to go on with an interrupted run, where one has been begun. */
+export const tellInterrupted = (progress: Progress.Progress, folder: string, command: string) =>
+  Effect.suspend(() => progress.log(readRecord(folder) === undefined ? "interrupted" : `interrupted; go on with: ${command}`))
+
+/** What a run that is done shows. */
+export interface Shown {
+  /** Printed on stdout; drawing it may fail, and costs nothing but the picture. */
+  readonly text: () => string
+  readonly markdown: () => string
+  readonly html: () => string | Promise<string>
+  /** What the folder holds: `report, curves and checkpoints`. */
+  readonly what: string
+}
+
+/** Leaves the report in the run's folder, and then shows it. */
+export const showReport = (progress: Progress.Progress, folder: string, shown: Shown) =>
+  Effect.gen(function*() {
+    const html = yield* Effect.promise(async () => shown.html())
+    const file = yield* writeReports(folder, shown.markdown(), html)
+    yield* progress.clear
+    yield* Effect.try(shown.text).pipe(
+      Effect.flatMap(Edge.print),
+      Effect.catchTag("UnknownException", ({ cause }) => Effect.logWarning(`the report cannot be shown: ${because(cause)}`))
+    )
+    yield* progress.event({ _tag: "Stage", message: `\n${shown.what}: ${file}` })
+  })

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs"
 import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import * as Runs from "../runs/Runs.ts"
-import { hasColor, painter } from "../Terminal.ts"
+import { bytes, columns, hasColor, painter, printable, withoutCredentials } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface RunsOptions {
@@ -18,14 +18,6 @@ export const ago = (ms: number): string => {
   const s = Math.max(0, ms / 1000)
   const [amount, unit] = s < 90 ? [s, "s"] : s < 5400 ? [s / 60, "min"] : s < 48 * 3600 ? [s / 3600, "h"] : [s / 86400, "d"]
   return `${Math.round(amount)} ${unit}`
-}
-
-/** `812 KiB`, `1.2 GiB`. */
-export const size = (bytes: number): string => {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"]
-  const unit = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log2(Math.max(1, bytes)) / 10)))
-  const amount = bytes / 1024 ** unit
-  return `${amount < 10 && unit > 0 ? amount.toFixed(1) : Math.round(amount)} ${units[unit]}`
 }
 
 const loss = (value: number | undefined): string => value === undefined ? "-" : value.toFixed(3)
@@ -50,7 +42,7 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
     `${loss(heldOut?.loss)}${heldOut?.name === "heldOut.off" ? " off" : ""}`,
     last?.tokensPerSecond === undefined ? "-" : Math.round(last.tokensPerSecond).toLocaleString("en"),
     ago(Date.now() - run.updated),
-    size(run.bytes)
+    bytes(run.bytes)
   ]
 }
 
@@ -71,13 +63,11 @@ export const runs = (options: RunsOptions) =>
     if (found.length === 0) return yield* Edge.print(`no runs in ${folder}`)
     const paint = painter(hasColor(process.stdout, process.env))
     const rows = found.map(row)
-    const widths = head.map((name, i) => Math.max(name.length, ...rows.map((cells) => cells[i]!.length)))
-    const line = (cells: ReadonlyArray<string>) =>
-      cells.map((cell, i) => i < 3 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ").trimEnd()
-    yield* Edge.print([paint("bold", line(head)), ...rows.map(line)].join("\n"))
+    const [first, ...others] = columns([head, ...rows], (column) => column < 3)
+    yield* Edge.print([paint("bold", first!), ...others].join("\n"))
     for (const run of found) {
       if (run.state === "failed" && run.record.error !== undefined) {
-        yield* Edge.print(paint("dim", `${run.path}: ${run.record.error.split("\n", 1)[0]}`))
+        yield* Edge.print(paint("dim", printable(withoutCredentials(`${run.path}: ${run.record.error.split("\n", 1)[0]}`))))
       }
     }
   })

@@ -6,7 +6,7 @@ import { documentIds, type Identity, identities } from "./Identity.ts"
 import type { TokenDocuments } from "./Pieces.ts"
 import { type SinkConfig, unitsOf } from "../Sink.ts"
 import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "./TokenShares.ts"
-import { count } from "../Terminal.ts"
+import { columns, count } from "../Terminal.ts"
 
 export interface IdentityReportOptions {
   readonly identity: Identity
@@ -487,11 +487,6 @@ const few = (n: number): string => {
 }
 const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`
 
-/** Columns as wide as their widest cell: the first to the left, the others to the right. */
-const columns = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => {
-  const widths = rows[0].map((_, c) => Math.max(...rows.map((row) => row[c].length)))
-  return rows.map((row) => row.map((cell, c) => c === 0 ? cell.padEnd(widths[c]) : cell.padStart(widths[c])).join("  "))
-}
 
 const WIDTH = 100
 

@@ -89,13 +89,16 @@ const stateOf = (holder: Holder): LockState => {
 const read = (path: string): Holder | "free" | undefined => {
   let text: string
   try {
-    text = fs.readFileSync(path, "utf8")
+    text = AtomicFile.readText(path, 1 << 16)
   } catch (error) {
     if (codeOf(error) === "ENOENT") return "free"
     throw error
   }
   const holder = attempt(() => JSON.parse(text) as Partial<Holder> | null)
-  return Number.isInteger(holder?.pid) && typeof holder?.host === "string" && typeof holder.token === "string"
+  const isText = (value: unknown) => typeof value === "string"
+  const isMaybe = (value: unknown) => value === undefined || isText(value)
+  return Number.isInteger(holder?.pid) && holder!.pid! > 0 && isText(holder?.host) && isText(holder?.token) &&
+      isText(holder?.since) && isMaybe(holder?.began) && isMaybe(holder?.boot) && isMaybe(holder?.pids)
     ? holder as Holder
     : undefined
 }

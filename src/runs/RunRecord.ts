@@ -6,13 +6,13 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { execFileSync } from "node:child_process"
-import * as fs from "node:fs"
 import { join } from "node:path"
 import { stringify } from "yaml"
 import * as AtomicFile from "../AtomicFile.ts"
 import type { Input } from "../data/Inputs.ts"
-import { CheckpointError } from "../Errors.ts"
+import { because, CheckpointError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
+import { withoutCredentials } from "../Terminal.ts"
 
 /** `running` is what a process that was killed leaves behind, too: see RunLock. */
 export type RunState = "running" | "finished" | "interrupted" | "failed"
@@ -57,11 +57,36 @@ const git = (): RunRecord["git"] => {
   }
 }
 
+const isText = (value: unknown): value is string => typeof value === "string"
+const isListOf = (is: (value: unknown) => boolean) => (value: unknown): boolean => Array.isArray(value) && value.every(is)
+
+/** What the fields that are there must be; one that is not is as good as none. */
+const fields: Readonly<Record<string, (value: unknown) => boolean>> = {
+  state: (value) => ["running", "finished", "interrupted", "failed"].includes(value as string),
+  started: isText,
+  resumed: isListOf(isText),
+  finished: isText,
+  error: isText,
+  versions: (value) => isObject(value) && Object.values(value).every(isText),
+  git: (value) => isObject(value) && isText(value["sha"]),
+  adapter: isText,
+  kernels: isText,
+  inputs: isListOf(isObject),
+  seeds: isListOf((value) => typeof value === "number"),
+  arms: isListOf(isText)
+}
+
+/** The record that a value is; undefined where it is none. */
+export const recordOf = (value: unknown): RunRecord | undefined => {
+  if (!isObject(value) || !isText(value["kind"])) return undefined
+  const sound = Object.entries(value).filter(([name, it]) => !Object.hasOwn(fields, name) || fields[name]!(it))
+  return { state: "interrupted", started: "", versions: {}, config: undefined, ...Object.fromEntries(sound) } as unknown as RunRecord
+}
+
 /** The record in a run's folder; undefined where there is none that can be read. */
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {
-    const found = JSON.parse(fs.readFileSync(join(folder, recordFile), "utf8")) as Partial<RunRecord> | null
-    return typeof found?.kind === "string" ? found as RunRecord : undefined
+    return recordOf(JSON.parse(AtomicFile.readText(join(folder, recordFile))))
   } catch {
     return undefined
   }
@@ -77,7 +102,7 @@ export interface Recording {
 
 const reasonOf = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
-  return error instanceof Error ? error.message : String(error)
+  return withoutCredentials(error instanceof Error ? error.message : String(error))
 }
 
 /**
@@ -121,7 +146,7 @@ export const begin = (
     })
     const update = (fields: Partial<RunRecord>) =>
       Effect.try(() => AtomicFile.writeJson(file, record = { ...record, ...fields })).pipe(
-        Effect.catchAll(({ cause }) => Effect.logWarning(`${file}: ${(cause as Error).message}`))
+        Effect.catchAll(({ cause }) => Effect.logWarning(`${file}: ${because(cause)}`))
       )
     return {
       note: update,

@@ -4,6 +4,8 @@
  */
 import * as fs from "node:fs"
 import { basename, dirname, join } from "node:path"
+import type { TrainEvent } from "../TrainEvent.ts"
+import { eventsFile, readEvents } from "./EventLog.ts"
 import * as RunLock from "./RunLock.ts"
 import { readRecord, type RunRecord, type RunState } from "./RunRecord.ts"
 
@@ -43,6 +45,8 @@ export interface Training {
   readonly curves: ReadonlyArray<Curve>
   /** Names of its checkpoints, by rising step. */
   readonly checkpoints: ReadonlyArray<string>
+  /** Lines of metrics.jsonl that are no events and were passed over, where there are any. */
+  readonly torn?: number
 }
 
 /** One run. */
@@ -90,24 +94,13 @@ const usage = (folder: string): { readonly bytes: number; readonly updated: numb
   return { bytes, updated }
 }
 
-interface Line {
-  readonly _tag?: string
-  readonly step?: number
-  readonly steps?: number
-  readonly loss?: number
-  readonly tokens?: number
-  readonly tokensPerSecond?: number
-  readonly tokensPerStep?: number
-  readonly parameters?: number
-  readonly activeParameters?: number
-  readonly losses?: Readonly<Record<string, number>>
-}
-
-const curvesOf = (lines: ReadonlyArray<Line>): ReadonlyArray<Curve> => {
+const curvesOf = (events: ReadonlyArray<TrainEvent>): ReadonlyArray<Curve> => {
   const curves = new Map<string, Array<Point>>()
-  const tokensPerStep = lines.find((line) => line._tag === "Started")?.tokensPerStep ?? 0
-  for (const { _tag, loss, losses = {}, step = 0, tokens = step * tokensPerStep } of lines) {
-    const named = _tag === "Stepped" && loss !== undefined ? { train: loss } : _tag === "Evaluated" ? losses : {}
+  const tokensPerStep = events.find((event) => event._tag === "Started")?.tokensPerStep ?? 0
+  for (const event of events) {
+    const { step } = event
+    const tokens = event._tag === "Stepped" ? event.tokens : step * tokensPerStep
+    const named = event._tag === "Stepped" ? { train: event.loss } : event._tag === "Evaluated" ? event.losses : {}
     for (const [name, loss] of Object.entries(named)) {
       const points = curves.get(name) ?? []
       points.push({ step, tokens, loss })
@@ -134,13 +127,8 @@ const isStep = (name: string) => /^step-\d{8,}$/.test(name)
 export const readTraining = (path: string): Training | undefined => {
   const names = entriesOf(path).map((entry) => entry.name)
   const checkpoints = names.filter(isStep).sort()
-  if (!names.includes("metrics.jsonl") && checkpoints.length === 0) return undefined
-  const text = attempt(() => fs.readFileSync(join(path, "metrics.jsonl"), "utf8")) ?? ""
-  // a process may have died while it wrote the last line
-  const lines = text.split("\n").flatMap((line): ReadonlyArray<Line> => {
-    const found = attempt(() => JSON.parse(line) as unknown)
-    return typeof found === "object" && found !== null ? [found] : []
-  })
+  if (!names.includes(eventsFile) && checkpoints.length === 0) return undefined
+  const { events: lines, torn } = attempt(() => readEvents(join(path, eventsFile))) ?? { events: [], torn: 0 }
   const started = lines.findLast((line) => line._tag === "Started")
   const stepped = lines.findLast((line) => line._tag === "Stepped")
   const curves = curvesOf(lines)
@@ -160,7 +148,8 @@ export const readTraining = (path: string): Training | undefined => {
     ...(best === undefined ? {} : { best }),
     ...(stepped?.tokensPerSecond === undefined ? {} : { tokensPerSecond: stepped.tokensPerSecond }),
     curves,
-    checkpoints
+    checkpoints,
+    ...(torn === 0 ? {} : { torn })
   }
 }
 
