@@ -7,7 +7,8 @@ import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import type { DataConfigInput } from "../src/data/DataStream.ts"
 import { DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { type Fit, fit, formatMemoryPlan, memoryPlan, tooLarge } from "../src/MemoryPlan.ts"
+import { checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, memoryPlan, tooLarge } from "../src/MemoryPlan.ts"
+import type { RoutingName } from "../src/Routing.ts"
 import { Model, type ModelOptions } from "../src/Model.ts"
 import { ModelConfig, presets } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
@@ -58,20 +59,20 @@ layer(NodeDevice.layer())("the memory plan", (it) => {
 // the null device computes nothing, but allocates, and has f16
 layer(NodeDevice.layer({ adapter: "null" }))("the memory plan, on a device with every feature,", (it) => {
   const wide = new ModelConfig({ ...miniatureModel, hiddenSize: 128, numHiddenLayers: 3 }).withPool(4096)
-  const planned = (config: ModelConfig, options: ModelOptions, gradientAccumulation = 1) =>
+  const planned = (config: ModelConfig, options: ModelOptions, gradientAccumulation = 1, routing?: RoutingName) =>
     Effect.gen(function*() {
       const device = yield* Device
       expect([...device.features]).toContain("shader-f16")
       const before = device.counters.bytes
       yield* Layer.build(
-        Trainer.layer(new TrainConfig({ steps: 2, gradientAccumulation })).pipe(
+        Trainer.layer(new TrainConfig({ steps: 2, gradientAccumulation, routing })).pipe(
           Layer.provide(Model.layer(config, options)),
           Layer.provide(miniatureData()),
           Layer.provide(Checkpoints.layerMemory)
         )
       )
       const shape = { rows: 2, seqLen: 16, ...options }
-      const plan = memoryPlan(config, shape, { target: device.target, gradientAccumulation })
+      const plan = memoryPlan(config, shape, { target: device.target, gradientAccumulation, routing })
       expect(plan.peak).toBe(device.counters.bytes - before)
       return plan
     })
@@ -85,6 +86,35 @@ layer(NodeDevice.layer({ adapter: "null" }))("the memory plan, on a device with 
       // packed weights and activations of half the size; weights, gradients and moments stay f32
       expect(f16.activations).toBeLessThan(f32.activations)
       expect([f16.weights, f16.gradients, f16.optimizer]).toEqual([f32.weights, f32.gradients, f32.optimizer])
+    }))
+
+  it.scoped("says to the byte what the two passes of a routing take", () =>
+    Effect.gen(function*() {
+      const one = yield* planned(wide, {})
+      for (const routing of ["gradientMasking", "sgtm"] as const) {
+        const two = yield* planned(wide, {}, 1, routing)
+        expect(two.activations).toBeGreaterThan(1.5 * one.activations)
+      }
+    }))
+
+  it.scoped("refuses an arm by its own training: two passes where one would fit", () =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      const data = { batchSize: 2, seqLen: 16, maxSegments: 2 }
+      const limited = (buffer: number) => ({
+        ...device, limits: { ...device.limits, maxBufferSize: buffer, maxStorageBufferBindingSize: buffer }
+      })
+      const training = new TrainConfig({ steps: 2 })
+      const { largest } = memoryPlan(wide, { rows: 2, seqLen: 16, maxSegments: 2 }, { target: device.target })
+      yield* checkTraining(wide, data, limited(largest.bytes), training, {})
+      for (const routing of ["gradientMasking", "sgtm"] as const) {
+        const refused = yield* Effect.flip(
+          checkTraining(wide, data, limited(largest.bytes - 1), new TrainConfig({ ...training, routing }), {})
+        )
+        const { peak } = memoryPlan(wide, { rows: 2, seqLen: 16, maxSegments: 2 }, { target: device.target, routing })
+        // what it would take is that of two passes
+        expect(refused.message).toContain(`peak`.padEnd(12) + formatBytes(peak).padStart(12))
+      }
     }))
 
   it.scoped("counts the units that the batches of a step light, and no others", () =>
