@@ -197,7 +197,8 @@ export const run = (
     const keeps = yield* Effect.forEach(jobs, ({ arm, world }) =>
       keep(
         outDir === undefined ? undefined : path.join(outDir, `seed-${world.seed}`, folderOf(arm.name)),
-        armOf(plan, arm, world.seed, world.data.tokenizer.vocabSize, madeOf.get(world)!)
+        armOf(plan, arm, world.seed, world.data.tokenizer.vocabSize, madeOf.get(world)!),
+        arm.name
       ))
     const traced = new Map<number, Traced & { readonly after: ReadonlyArray<PartContents> }>()
     const failures = new Map<number, Failure>()

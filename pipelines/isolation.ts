@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { DataStream } from "../src/data/DataStream.ts"
-import type { DataError, DeviceError } from "../src/Errors.ts"
+import { attempt, DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { machineOf } from "../src/gpu/Machine.ts"
 import { checkTraining } from "../src/MemoryPlan.ts"
@@ -148,7 +148,7 @@ export const run = (
 
     let adapter = ""
     let failures: Array<Failure> = []
-    const attempt = Effect.gen(function*() {
+    const all = Effect.gen(function*() {
       const device = yield* Device
       adapter = device.name
       failures = []
@@ -175,13 +175,10 @@ export const run = (
             )
         }))
     }).pipe(Effect.provide(options.device))
-    const found = yield* againWhenLost(attempt, stage, "from what is kept")
+    const found = yield* againWhenLost(all, stage, "from what is kept")
 
     const parts = summarize(found, { standard: STANDARD, oracle: ORACLE })
-    const verdicts = yield* Effect.try({
-      try: () => verdictsOf(parts, plan, failures),
-      catch: (error) => error as DataError
-    })
+    const verdicts = yield* attempt(() => verdictsOf(parts, plan, failures), DataError)
     const head = verdicts.find(({ arm }) => arm === subject)!
     const world = worlds[0]!
     const data = {

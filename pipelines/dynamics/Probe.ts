@@ -145,9 +145,9 @@ export const schedule = (
   for (let step = 0; step < steps + config.probeEvery; step += config.probeEvery) {
     probed.forEach((_, i) => at(Math.min(step, steps)).sequences.add(i))
   }
-  for (let i = 0; i <= config.accumulation && config.accumulation > 0; i++) {
-    at(Math.round((i * steps) / config.accumulation)).accumulation = true
-  }
+  // no more points than steps
+  const points = Math.min(config.accumulation, steps)
+  for (let i = 0; i <= points && points > 0; i++) at(Math.round((i * steps) / points)).accumulation = true
   const of = new Map(groups.map((group) => [group.name, group]))
   const compared = new Map<string, number>()
   probed.forEach(({ group: name, planted: p }, i) => {

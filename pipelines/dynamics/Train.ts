@@ -38,14 +38,14 @@ export interface Kept {
 const ARM = "arm.json"
 
 /** A folder belongs to one arm: one that says it is of another is refused. */
-const belongs = (folder: string, key: string): Effect.Effect<void, CheckpointError, Path.Path> =>
+const belongs = (folder: string, key: string, arm: string | undefined): Effect.Effect<void, CheckpointError, Path.Path> =>
   Effect.flatMap(Path.Path, (path) =>
     Effect.try({
       try: () => {
         const file = path.join(folder, ARM)
         if (!existsSync(file)) {
           mkdirSync(folder, { recursive: true })
-          return AtomicFile.writeJson(file, { key })
+          return AtomicFile.writeJson(file, { arm, key })
         }
         const found = Object(JSON.parse(readFileSync(file, "utf8"))) as { readonly key?: unknown }
         if (found.key === key) return
@@ -63,15 +63,18 @@ const belongs = (folder: string, key: string): Effect.Effect<void, CheckpointErr
       })
     }))
 
-/** What an arm of a seed keeps, in a folder, or in memory. `of`: all that it depends on, which the folder must agree with. */
-export const keep = (folder: string | undefined, of?: unknown): Effect.Effect<Kept, DynamicsError, Files> =>
+/**
+ * What an arm of a seed keeps, in a folder, or in memory. `of`: all that it depends on, which the folder must agree with.
+ * `arm`: its name, which the folder's may be short of.
+ */
+export const keep = (folder: string | undefined, of?: unknown, arm?: string): Effect.Effect<Kept, DynamicsError, Files> =>
   Effect.gen(function*() {
     if (folder === undefined) {
       const memory = yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory))
       return { folder, checkpoints: Layer.succeed(Checkpoints, memory), log: tracesInMemory() }
     }
     const path = yield* Path.Path
-    if (of !== undefined) yield* belongs(folder, keyOf(of))
+    if (of !== undefined) yield* belongs(folder, keyOf(of), arm)
     return {
       folder,
       checkpoints: Checkpoints.layerFileSystem(folder, { resume: true, keepLast: Infinity }),

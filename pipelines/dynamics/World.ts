@@ -13,7 +13,7 @@ import * as Stream from "effect/Stream"
 import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/DataStream.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import { type Planted, spread, type Timetable, timetable } from "../../src/data/Timetable.ts"
-import { DataError } from "../../src/Errors.ts"
+import { attempt, DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
 import { random } from "../../src/Random.ts"
 import { streamOf } from "../Arms.ts"
@@ -49,15 +49,6 @@ export const similarity = (row: Row, others: ReadonlyArray<Row>): number => {
   const own = pairs(row)
   return own.reduce((sum, pair) => sum + (known.has(pair) ? 1 : 0), 0) / Math.max(1, own.length)
 }
-
-const attempt = <A>(evaluate: () => A): Effect.Effect<A, DataError> =>
-  Effect.try({
-    try: evaluate,
-    catch: (error) => {
-      if (error instanceof DataError) return error
-      throw error
-    }
-  })
 
 /** Ids above all that a stream gives. */
 const FRESH = 1n << 48n
@@ -97,7 +88,7 @@ export const makeWorld = (
     const foils = distinct.slice(0, config.foils)
 
     let at = 0
-    const placed = yield* attempt(() => spread(groups, data.batchSize))
+    const placed = yield* attempt(() => spread(groups, data.batchSize), DataError)
     const plantedGroups = groups.map((group, g) => {
       const rows = repeated.slice(at, at += group.sequences)
       return { group, planted: placed[g]!.map((own, i): Planted => ({ row: rows[i]!, steps: own })) }
@@ -131,7 +122,7 @@ export const makeWorld = (
       tables.set(key, known)
       return known
     }
-    yield* attempt(() => plan.arms.forEach(table))
+    yield* attempt(() => plan.arms.forEach(table), DataError)
     const ids = new Set(planted.map(({ row }) => row.id))
     const rows = (arm: DynamicsArm) => {
       const shown = table(arm)

@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import { batchOf, type Row, sequenceName } from "../../src/data/Packing.ts"
 import { chunked } from "../../src/data/Rows.ts"
-import { DataError, type DeviceError, type KernelError } from "../../src/Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { sumOf as lossIn } from "../../src/measures/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
@@ -172,14 +172,11 @@ export const interference = (
         const batch = batchOf(full.map(({ row }) => row), seqLen)
         const table = new Float32Array(size * (1 + sinks.units))
         full.forEach(({ coef }, r) => table.set(coef, r * coef.length))
-        yield* Effect.try({
-          try: () => {
-            pass.load(batch, Sink.off)
-            device.write(pass.tensors.coef, table)
-            device.submit(pass.prepared)
-          },
-          catch: (error) => error as DeviceError | DataError
-        })
+        yield* attempt(() => {
+          pass.load(batch, Sink.off)
+          device.write(pass.tensors.coef, table)
+          device.submit(pass.prepared)
+        }, DataError, DeviceError)
         const loss = (yield* device.read(pass.tensors.loss)) as Float32Array
         for (const [r, { row }] of chunk.entries()) {
           const { sum, tokens } = lossIn(loss, batch, r, r + 1)

@@ -85,6 +85,17 @@ export interface Method<Name, Options> {
 export type LocalizerMethod = Method<LocalizerName, Pick<LocalizeOptions, LocalizerName & keyof LocalizeOptions>>
 export type UnlearnerMethod = Method<UnlearnerName, Partial<UnlearnOptions> & Pick<UnlearnOptions, "learningRate" | "steps" | "batchSize">>
 
+/** More settings of a method than anyone waits for. */
+const MOST_SETTINGS = 1000
+
+/** What is wrong with so many settings, if anything; counted before any is made. */
+const tooMany = (name: string, grid: Readonly<Record<string, Values>>, rates = 1): string | undefined => {
+  const count = Object.values(grid).reduce((all, values) => all * values.length, rates)
+  return count <= MOST_SETTINGS
+    ? undefined
+    : `${name} has ${count} settings, all combinations of its lists, of ${MOST_SETTINGS} at most: shorten a list`
+}
+
 type Values = ReadonlyArray<string | number | boolean>
 type Choice = Readonly<Record<string, string | number | boolean>>
 
@@ -147,6 +158,8 @@ export const localizerMethod = (entry: string | LocalizerConfig): LocalizerMetho
     return `localizers: ${name}: ${method} has no option ${wrong}` +
       (allowed.length === 0 ? ": it has none" : `; its options are ${allowed.join(", ")}`)
   }
+  const many = tooMany(name, grid)
+  if (many !== undefined) return `localizers: ${many}`
   const settings = combinations(grid).map((choice) => ({
     label: inWords(choice),
     options: Object.keys(choice).length === 0 ? {} : { [method]: choice }
@@ -175,6 +188,8 @@ export const unlearnerMethod = (
     return `unlearners: ${name}: layer is ${block}, but the model has blocks 0 to ${numHiddenLayers - 1}`
   }
   const learningRates = [...new Set(rates ?? defaults.rates ?? usual as ReadonlyArray<number>)]
+  const many = tooMany(name, grid, learningRates.length)
+  if (many !== undefined) return `unlearners: ${many}`
   const settings = learningRates.flatMap((learningRate) =>
     combinations(grid).map((choice) => ({
       label: [String(learningRate), inWords(choice)].filter((part) => part !== "").join(", "),

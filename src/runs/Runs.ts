@@ -123,6 +123,12 @@ const lowest = (curves: ReadonlyArray<Curve>): Training["best"] => {
 
 const isStep = (name: string) => /^step-\d{8,}$/.test(name)
 
+/** The name of an arm: what its folder says, which may be too short for it, else the folder's own. */
+const nameOf = (folder: string): string => {
+  const found = attempt(() => JSON.parse(fs.readFileSync(join(folder, "arm.json"), "utf8")) as { readonly arm?: unknown } | null)
+  return typeof found?.arm === "string" ? found.arm : basename(folder)
+}
+
 /** The training in a folder that holds metrics.jsonl or checkpoints; undefined in any other. */
 export const readTraining = (path: string): Training | undefined => {
   const names = entriesOf(path).map((entry) => entry.name)
@@ -138,7 +144,7 @@ export const readTraining = (path: string): Training | undefined => {
   return {
     path,
     ...(seed === undefined ? {} : { seed: Number(seed) }),
-    arm: basename(path),
+    arm: nameOf(path),
     finished: names.includes("result.json") || lines.some((line) => line._tag === "Finished"),
     step,
     ...(started?.steps === undefined ? {} : { steps: started.steps }),
