@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/deno/**", "node_modules/**", "dist/**"],
+    exclude: ["test/deno/**", "test/slow/**", "node_modules/**", "dist/**"],
     pool: "forks",
     // the software adapters use every core themselves
     poolOptions: { forks: { maxForks: 2 } },

@@ -1,8 +1,8 @@
-/** `npx tsx test/bench/kill50.ts [kills] [seed]`: 50 processes of a run killed at random moments; see test/kill.ts. */
+/** `npx tsx test/bench/kill50.ts [kills] [seed]`: 50 processes of a run killed at random moments; see test/slow/kill.ts. */
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { killAtRandom } from "../kill.ts"
+import { killAtRandom } from "../slow/kill.ts"
 
 const [kills = 50, seed = 1] = process.argv.slice(2).map(Number)
 const root = mkdtempSync(join(tmpdir(), "memsinks-kill-"))

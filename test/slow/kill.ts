@@ -4,7 +4,7 @@ import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
-import { makeRandom } from "./reference/random.ts"
+import { makeRandom } from "../reference/random.ts"
 
 /** What a process of the run said: hashes of checkpoints and of the report by their names. */
 interface Incarnation {

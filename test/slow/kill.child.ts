@@ -4,11 +4,11 @@ import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as Pretrain from "../pipelines/pretrain.ts"
-import { DataConfig } from "../src/data/DataStream.ts"
-import * as NodeDevice from "../src/node.ts"
-import { TrainConfig } from "../src/Trainer.ts"
-import { makeRandomText, miniatureModel } from "./support.ts"
+import * as Pretrain from "../../pipelines/pretrain.ts"
+import { DataConfig } from "../../src/data/DataStream.ts"
+import * as NodeDevice from "../../src/node.ts"
+import { TrainConfig } from "../../src/Trainer.ts"
+import { makeRandomText, miniatureModel } from "../support.ts"
 
 const [root, name] = process.argv.slice(2) as [string, string]
 const text = join(root, "text.txt")
