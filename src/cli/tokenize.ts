@@ -1,6 +1,7 @@
 /** `memsinks tokenize`: text to token shards, once, and what their ids would be. */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { DataError } from "../Errors.ts"
@@ -10,6 +11,7 @@ import { clock } from "../Progress.ts"
 import * as RunLock from "../runs/RunLock.ts"
 import { count, isInteractive, printable, truncate } from "../Terminal.ts"
 import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../data/Tokenize.ts"
+import { missingTexts } from "../data/Source.ts"
 import * as Tokenizer from "../data/Tokenizer.ts"
 import * as TokenShards from "../data/TokenShards.ts"
 import * as Edge from "./Edge.ts"
@@ -23,6 +25,8 @@ export interface TokenizeCommand {
   readonly textField: Option.Option<string>
   readonly idField: Option.Option<string>
   readonly sourceField: Option.Option<string>
+  readonly onMissingText: Option.Option<"error" | "skip">
+  readonly maxDocument: Option.Option<string>
   readonly split: Option.Option<string>
   readonly bos: Option.Option<string>
   readonly eos: Option.Option<string>
@@ -57,11 +61,14 @@ const given = <K extends string, A>(key: K, value: Option.Option<A>): { readonly
 
 const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataError> =>
   Effect.gen(function*() {
+    const maxDocumentBytes = yield* Effect.transposeOption(Option.map(options.maxDocument, parseSize))
     const [first, ...more] = options.data.map((path) => ({
       path,
       ...given("textField", options.textField),
       ...given("idField", options.idField),
       ...given("sourceField", options.sourceField),
+      ...given("onMissingText", options.onMissingText),
+      ...given("maxDocumentBytes", maxDocumentBytes),
       ...given("split", options.split)
     }))
     if (first === undefined) {
@@ -143,7 +150,7 @@ const progress = (quiet: boolean) => {
         return stay(`looking for near-duplicates among ${count(event.documents)} documents`)
     }
   }
-  return { show: quiet ? () => {} : show, clear, say: (line: string) => quiet ? clear() : stay(line) }
+  return { show: quiet ? () => {} : show, clear, stay, say: (line: string) => quiet ? clear() : stay(line) }
 }
 
 /** Tokens of which the beginning of a text is shown. */
@@ -165,9 +172,10 @@ const identityOf = (folder: string) =>
     }).pipe(Effect.ensuring(Effect.sync(shards.close)))
   })
 
-const summary = ({ blanks, bytes, dataset, documents, tokens, tokensPerByte }: TokenizeReport): string => [
+const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport): string => [
   `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
-  (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`),
+  (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`) +
+  (missing === 0 ? "" : `, ${missingTexts(missing)}`),
   `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}`
 ].join("\n")
 
@@ -187,7 +195,11 @@ export const runTokenize = (options: TokenizeCommand) =>
       Effect.sync(() => progress(options.quiet)),
       ({ clear }) => Effect.sync(clear)
     )
-    const report = yield* tokenize(config, { out, onEvent: shown.show, ...given("workers", options.workers) })
+    // A warning goes above the line of progress.
+    const logger = Logger.make<unknown, void>((line) => shown.stay(Edge.logLine(line)))
+    const report = yield* tokenize(config, { out, onEvent: shown.show, ...given("workers", options.workers) }).pipe(
+      Effect.provide(Logger.replace(Edge.logger, logger))
+    )
     const { dataset, speed, ...told } = report
     shown.say(speed === undefined ? "all of it was tokenized before" : `${clock(speed.seconds)}  ${speedOf(speed)}`)
     const identity = yield* identityOf(out)

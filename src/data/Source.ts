@@ -46,16 +46,18 @@ export const SourceSpec = Schema.Struct({
    */
   split: Schema.optional(Schema.NonEmptyString),
   /** What a record is whose text is null, or not there: an error (the default), or passed over, and counted. */
-  onMissingText: withDefault(Schema.Literal("error", "skip"), "error"),
+  onMissingText: Schema.optional(Schema.Literal("error", "skip")),
   /**
    * Bytes of a line, of a value of Parquet, or of a document at most, since each is held as a whole, several times.
    * Default 268,435,456 (256 MiB).
    */
-  maxDocumentBytes: withDefault(Schema.Int.pipe(Schema.between(1, constants.MAX_STRING_LENGTH)), 2 ** 28)
+  maxDocumentBytes: Schema.optional(Schema.Int.pipe(Schema.between(1, constants.MAX_STRING_LENGTH)))
 })
 export type SourceSpec = typeof SourceSpec.Type
 /** A SourceSpec before decoding: every field but `path` may be left out. */
 export type SourceSpecInput = typeof SourceSpec.Encoded
+
+const MAX_DOCUMENT_BYTES = 2 ** 28
 
 /** Says how many records had no text. */
 export const missingTexts = (records: number): string =>
@@ -72,7 +74,13 @@ const read = async function*(
   signal: AbortSignal
 ): AsyncGenerator<ReadonlyArray<Document>> {
   const path = await file.locate(signal)
-  const fields: Fields = { ...spec, sourceField: spec.sourceField }
+  const fields: Fields = {
+    textField: spec.textField,
+    idField: spec.idField,
+    sourceField: spec.sourceField,
+    onMissingText: spec.onMissingText ?? "error",
+    maxDocumentBytes: spec.maxDocumentBytes ?? MAX_DOCUMENT_BYTES
+  }
   yield* file.kind === "parquet"
     ? parquetDocuments(path, file, fields, tally)
     : file.kind === "jsonl"

@@ -6,6 +6,8 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
@@ -27,15 +29,16 @@ import {
   writeDataset,
   writeWhole
 } from "./ShardWriter.ts"
-import { SourceSpec, stream } from "./Source.ts"
+import { SourceSpec, stream, type Tally } from "./Source.ts"
 import { makePool } from "./TokenizePool.ts"
 import type { EncodedTexts } from "./TokenizeWorker.ts"
 import * as Tokenizer from "./Tokenizer.ts"
 import * as TokenShards from "./TokenShards.ts"
 
-/** Gives the documents of a source, in an order that is the same each time. */
+/** Gives the documents of a source, in an order that is the same each time, and counts what is none of them. */
 export type DocumentSource = (
-  spec: SourceSpec
+  spec: SourceSpec,
+  tally: Tally
 ) => Stream.Stream<Corpus.Document, DataError, FileSystem.FileSystem>
 
 /** What is tokenized, and how: all that the shards depend on. */
@@ -94,6 +97,8 @@ export interface TokenizeReport extends Amount {
   readonly dataset: Dataset
   /** Documents without any text, which were left out. */
   readonly blanks: number
+  /** Records whose text was null or not there, which `onMissingText` had passed over. */
+  readonly missing: number
   readonly tokensPerByte: number
   /** What this process has done of it; undefined where everything was there already. */
   readonly speed: Speed | undefined
@@ -223,14 +228,16 @@ const trained = Effect.fnUntraced(function*(
   const texts: Array<string> = []
   for (const spec of data) {
     let left = trainCharacters / data.length
-    yield* source(spec).pipe(
+    // What is passed over is said when all of it is read.
+    yield* source(spec, { missing: 0, blank: 0 }).pipe(
       Stream.takeWhile(() => left > 0),
       Stream.runForEach(({ text }) =>
         Effect.sync(() => {
           texts.push(text)
           left -= text.length
         })
-      )
+      ),
+      Logger.withMinimumLogLevel(LogLevel.Error)
     )
   }
   onEvent({ _tag: "Training", entries: 0, vocabSize })
@@ -458,10 +465,15 @@ const cluster = Effect.fnUntraced(function*(folder: string, journal: Journal, ne
   return { sha256, near: { threshold, numHashes, shingle, ...found } }
 })
 
-const reportOf = (folder: string, dataset: Dataset, blanks: number, speed: Speed | undefined): TokenizeReport => {
+const reportOf = (
+  folder: string,
+  dataset: Dataset,
+  { blank: blanks, missing }: Tally,
+  speed: Speed | undefined
+): TokenizeReport => {
   const { documents, tokens } = dataset
   const bytes = dataset.bytes ?? 0
-  return { folder, dataset, documents, tokens, bytes, blanks, tokensPerByte: tokens / bytes, speed }
+  return { folder, dataset, documents, tokens, bytes, blanks, missing, tokensPerByte: tokens / bytes, speed }
 }
 
 /**
@@ -497,7 +509,7 @@ export const tokenize = (
     const { finished, journal: found } = yield* examine(folder, encoded)
     if (finished !== undefined) {
       yield* removeLeftovers
-      return reportOf(folder, finished, 0, undefined)
+      return reportOf(folder, finished, { blank: 0, missing: 0 }, undefined)
     }
     let journal: Journal = found ?? { ...EMPTY, config: encoded }
     if (found === undefined) yield* attempt(journalFile, () => writeWhole(journalFile, JSON.stringify(journal)))
@@ -525,6 +537,7 @@ export const tokenize = (
     }
     yield* expectShards(folder, journal, widthOf(dtype))
 
+    const tally: Tally = { missing: 0, blank: 0 }
     const began = performance.now()
     const done = { documents: 0, tokens: 0, bytes: 0 }
     const speed = (): Speed => {
@@ -546,7 +559,7 @@ export const tokenize = (
       const pool = yield* makePool({ tokenizer: tokenizer.toJSON(), dtype, bos, eos, near: config.near }, workers)
       const batches = Stream.fromIterable(config.data).pipe(
         Stream.flatMap((spec) =>
-          Stream.chunks(source(spec)).pipe(
+          Stream.chunks(source(spec, tally)).pipe(
             Stream.mapEffect((chunk) => attempt(folder, () => batcher.add(spec, chunk)))
           )
         ),
@@ -593,5 +606,6 @@ export const tokenize = (
     }
     yield* attempt(folder, () => writeDataset(folder, dataset))
     yield* removeLeftovers
-    return reportOf(folder, dataset, batcher.consumed() - journal.documents, speed())
+    const blank = tally.blank + batcher.consumed() - journal.documents
+    return reportOf(folder, dataset, { blank, missing: tally.missing }, speed())
   })

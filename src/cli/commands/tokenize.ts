@@ -38,6 +38,15 @@ export const tokenize = Command.make("tokenize", {
     Options.withDescription("Field that says what a document belongs to (default: its file)"),
     Options.optional
   ),
+  onMissingText: Options.choice("on-missing-text", ["error", "skip"]).pipe(
+    Options.withDescription("What a record is whose text is null or not there (default: error)"),
+    Options.optional
+  ),
+  maxDocument: Options.text("max-document").pipe(
+    Options.withPseudoName("size"),
+    Options.withDescription("Largest line, value or document that is read (default: 256MiB)"),
+    Options.optional
+  ),
   split: Options.text("split").pipe(
     Options.withPseudoName("name"),
     Options.withDescription("Split of a dataset (default: train)"),

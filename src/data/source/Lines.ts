@@ -14,7 +14,7 @@ const NEWLINE = 10
 
 /** What to do about a document that is too long. */
 export const SHORTER =
-  "cut it, in a text file by lines of <|endoftext|>, or set maxDocumentBytes if that much may be held in memory"
+  "cut it, in a text file by lines of <|endoftext|>, or raise maxDocumentBytes (--max-document) where memory has room"
 
 const count = (bytes: Buffer): number => {
   let lines = 0
