@@ -2,13 +2,13 @@
 import { because, dataError as fail } from "../../Errors.ts"
 import { mayRound, unrounded } from "./Decimal.ts"
 import { type Document, type SourceFile } from "./Files.ts"
-import { linesOf } from "./Lines.ts"
+import { linesOf, tooLong } from "./Lines.ts"
 import { documentOf, type Fields, type Tally } from "./Records.ts"
 
 const [NEWLINE, QUOTE, BACKSLASH, COMMA] = [10, 34, 92, 44]
 
 /** Lists and objects inside one another, and values, of a line at most: each takes many times its bytes of memory. */
-const MOST = { depth: 1000, values: 10_000_000 }
+const MOST = { depth: 1000, values: 4_000_000 }
 
 /** Why a line would not fit in memory as values, if so. A line that is no JSON is told as that later. */
 const tooMuch = (bytes: Buffer, start: number, end: number): string | undefined => {
@@ -65,6 +65,7 @@ export async function* jsonlDocuments(
       number++
       end = bytes.indexOf(NEWLINE, start)
       if (end < 0) end = bytes.length
+      if (end - start > fields.maxDocumentBytes) throw tooLong(file, number, fields.maxDocumentBytes)
       const problem = tooMuch(bytes, start, end)
       if (problem !== undefined) throw fail(file.label, `line ${number} ${problem}: it is no record of a text`)
       const line = bytes.toString("utf8", start, end)

@@ -1,5 +1,5 @@
 /** Bytes cut between lines: no character and no line is in two pieces, however the file was read. */
-import { dataError as fail } from "../../Errors.ts"
+import { type DataError, dataError as fail } from "../../Errors.ts"
 import { type SourceFile } from "./Files.ts"
 import { notText } from "./Utf8.ts"
 
@@ -15,6 +15,10 @@ const NEWLINE = 10
 /** What to do about a document that is too long. */
 export const SHORTER =
   "cut it, in a text file by lines of <|endoftext|>, or raise maxDocumentBytes (--max-document) where memory has room"
+
+/** The failure of a line that is too long. */
+export const tooLong = ({ label }: Pick<SourceFile, "label">, line: number, longest: number): DataError =>
+  fail(label, `line ${line} is longer than ${longest} bytes: ${SHORTER}`)
 
 const count = (bytes: Buffer): number => {
   let lines = 0
@@ -64,9 +68,7 @@ export async function* linesOf(
     if (rest.includes(0)) throw fail(label, notText(rest, offset + openBytes)!)
     open.push(rest)
     openBytes += rest.length
-    if (openBytes > longest) {
-      throw fail(label, `line ${before + 1} is longer than ${longest} bytes: ${SHORTER}`)
-    }
+    if (openBytes > longest) throw tooLong({ label }, before + 1, longest)
   }
   if (openBytes > 0) yield take(new Uint8Array(0))
 }

@@ -79,7 +79,9 @@ export const documentOf = (
     const problem = text === undefined
       ? `no field "${textField}"; it has: ${fieldsOf(record)}`
       : `a field "${textField}" that is not a string but ${excerpt(text)}; it has: ${fieldsOf(record)}`
-    const advice = isMissing ? ". To pass over records without text, set onMissingText to skip (--on-missing-text skip)" : ""
+    const advice = isMissing
+      ? ". To pass over records without text, set onMissingText to skip (--on-missing-text skip)"
+      : ""
     throw fail(label, `${unit} ${number} has ${problem}${advice}`)
   }
   let id = at(record, idField)
