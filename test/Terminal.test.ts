@@ -1,33 +1,47 @@
 import { describe, expect, it } from "vitest"
-import { block, painter, printable, withoutCredentials } from "../src/Terminal.ts"
+import { because, lacking } from "../src/Errors.ts"
+import { bytes, cells, columns, painter, truncate, widthOf, wrap } from "../src/Terminal.ts"
+import { fuzzers } from "./fuzz/runs.ts"
+import { makeRandom } from "./reference/random.ts"
 
-describe("what a terminal is given", () => {
-  it("is shown, not obeyed: controls, escapes of C0 and C1, and turns of direction are written out", () => {
-    expect(printable("a\u001b[2Jb\u001b]0;title\u0007c")).toBe("a\\u001b[2Jb\\u001b]0;title\\u0007c")
-    expect(printable("\u009b31m \u007f \u202egpj.exe \u2066x\r")).toBe("\\u009b31m \\u007f \\u202egpj.exe \\u2066x\\u000d")
-    // conceal, and black on black
-    expect(printable("\u001b[8mhidden\u001b[30;40m")).toBe("\\u001b[8mhidden\\u001b[30;40m")
+describe("text on a terminal", () => {
+  it("takes the cells that it is seen to take", () => {
+    expect(["abc", "日本", "e\u0301", "👩‍👩‍👧", "\u001b[1mx\u001b[22m"].map(cells)).toEqual([3, 4, 1, 2, 1])
+    expect(truncate("日本語日本語", 8)).toBe("日本...")
+    expect(wrap([["日本語 e\u0301x"]], 4, painter(false))).toEqual(["日本", "語", "e\u0301x"])
+    expect(wrap([["日本"]], 1, painter(false))).toEqual(["日", "本"])
+    for (const width of [0, -1, NaN, 0.5]) expect(wrap([["ab"]], width, painter(false))).toEqual(["a", "b"])
   })
 
-  it("keeps lines, tabs, all that is text, and our own styles", () => {
-    const text = `${painter(true)("red", "error:")} für ☕\t日本\n${painter(true)("mark", "x")}`
-    expect(printable(text)).toBe(text)
+  it("stands in columns, whatever it is, and shows no escape of others", () => {
+    expect(columns([["", "n"], ["日本", "1"], ["a\u001b[2Jb\nc", "100"]])).toEqual([
+      `${" ".repeat(17)}n`,
+      `日本${" ".repeat(13)}1`,
+      "a\\u001b[2Jb c  100"
+    ])
   })
 
-  it("means the same where it is JSON", () => {
-    const value = { name: "a\u009b2J\u007f\u202e\u001b[1m" }
-    expect(JSON.parse(printable(JSON.stringify(value)))).toEqual(value)
+  it("has a width in any terminal", () => {
+    expect([0, 1, 2, NaN, undefined, -3, 80, 1e9].map((width) => widthOf(width))).toEqual([80, 1, 2, 80, 80, 80, 80, 10_000])
+    expect([0, 1023, 1024, 1023.7 * 1024, 5.5 * 2 ** 30, NaN, -1].map(bytes)).toEqual([
+      "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.5 GiB", "0 B", "0 B"
+    ])
   })
+})
 
-  it("is so in lines that are rewritten", () => {
-    const written: Array<string> = []
-    block({ columns: 80, rows: 24, write: (text) => written.push(text) }).draw(["arm \u001b[2J"])
-    expect(written.join("")).toBe("arm \\u001b[2J")
+describe("what a machine lacks", () => {
+  it("is told with what to do, and nothing else is", () => {
+    expect(because(new Error("EMFILE: too many open files, open 'x'"))).toContain("ulimit -n")
+    expect(because(new RangeError("Array buffer allocation failed"))).toContain("no more memory")
+    expect(because(new Error("ENOSPC: no space left on device, write"))).toContain("the disk is full")
+    expect(lacking(new RangeError("Invalid array length"))).toBeUndefined()
+    expect(because("plain")).toBe("plain")
   })
+})
 
-  it("has no password of a URL in it", () => {
-    expect(withoutCredentials("https://ann:pw@host/x?a@b is not http://u@h, ann@host")).toBe(
-      "https://host/x?a@b is not http://h, ann@host"
-    )
+describe("a few tries of each fuzzer", () => {
+  it.each(fuzzers)("$name", async ({ name, run }) => {
+    const { uniform } = makeRandom(20)
+    expect(await run(uniform, name.startsWith("damaged") ? 3 : 15)).toEqual([])
   })
 })
