@@ -12,7 +12,7 @@ import { isId } from "./Batch.ts"
 import * as Decode from "./Decode.ts"
 import { DataError, type DeviceError, type KernelError } from "./Errors.ts"
 import type { Device } from "./gpu/Device.ts"
-import { Model } from "./Model.ts"
+import { firstNotFinite, Model } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import { type Random, random } from "./Random.ts"
 import * as Sink from "./Sink.ts"
@@ -116,8 +116,13 @@ const ranked = (
   }
 }
 
-/** A token of `logits` drawn by `uniform`, a number in [0, 1). Top-k cuts first, top-p what is left. */
+/**
+ * A token of `logits` drawn by `uniform`, a number in [0, 1). Top-k cuts first, top-p what is left. Throws a DataError
+ * where a logit is infinite or not a number: nothing can be drawn of those.
+ */
 export const choose = (logits: Float32Array, { temperature, topK, topP }: Sampling, uniform: () => number): number => {
+  const bad = firstNotFinite(logits)
+  if (bad >= 0) throw new DataError({ detail: `no token can be drawn: the logit of token ${bad} is ${logits[bad]}` })
   const top = likeliest(logits)
   if (temperature === 0) return top
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[top]!) / temperature))

@@ -350,7 +350,7 @@ layer(nullDevice)("on the null backend", (it) => {
         expect(device.counters).toEqual({ ...before, submits: before.submits + 3 })
       }))
       // the one staging buffer that reading stats took
-      expect(device.counters).toMatchObject({ buffers: 1, bindGroups: 0, bytes: 24 })
+      expect(device.counters).toMatchObject({ buffers: 1, bindGroups: 0, bytes: 32 })
     }))
 
   it.scoped("a tensor above the adapter's limit is refused by a table of name, size and limit", () =>

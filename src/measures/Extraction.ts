@@ -52,7 +52,7 @@ export const samplesNeeded = (logP: number, p: number): number => {
   return Math.max(1, Math.ceil(n * (1 - 1e-13)))
 }
 
-/** Mean of the values that are numbers: the rate over sequences long enough. NaN of none. */
+/** Mean of the values that are numbers: the rate over sequences long enough (the others are NaN). NaN of none. */
 export const rate = (values: ArrayLike<number>): number => {
   let [sum, count] = [0, 0]
   for (let i = 0; i < values.length; i++) {

@@ -1,11 +1,13 @@
 /**
  * Membership inference: from scores of token records, whether a sequence was trained on. Pure.
  *
+ * A score that is infinite or not a number is no score: what is computed of it, or of a class without members, is NaN.
+ *
  * Every score is higher for members. Members and others must be alike in all but training, in length, source and date
  * too: attacks find any other difference as readily. Repeated often enough, members give themselves away to any attack,
  * so arms are never ranked by these alone.
  */
-import { deflateSync } from "node:zlib"
+import { zlibSync } from "fflate"
 import { DataError } from "../Errors.ts"
 import * as Metrics from "./Metrics.ts"
 import { random } from "../Random.ts"
@@ -20,14 +22,17 @@ type Numbers = ArrayLike<number>
 /** Minus the mean loss. */
 export const lossScore = (records: TokenRecords): Float64Array => Metrics.loss(records).map((nats) => -nats)
 
-/** Minus the mean loss over the bytes of the compressed text: discounts what is easy to say for anyone. */
+/**
+ * Minus the mean loss over the bytes of the compressed text: discounts what is easy to say for anyone. Compressed by one
+ * program for all runtimes (fflate, level 6), since zlibs differ in what they make of a text.
+ */
 export const zlibScore = (records: TokenRecords, texts: ReadonlyArray<string>): Float64Array => {
   if (texts.length !== records.sequences.length) {
     throw new DataError({
       detail: `the zlib score needs the text of each of the ${records.sequences.length} sequences, got ${texts.length}`
     })
   }
-  return lossScore(records).map((score, s) => score / deflateSync(texts[s]).length)
+  return lossScore(records).map((score, s) => score / compressedBytes(texts[s]))
 }
 
 /** The reference model's loss minus the model's, of the same sequences: discounts what is easy for that model too. */
@@ -48,8 +53,11 @@ export const referenceScore = (records: TokenRecords, reference: TokenRecords): 
   return Metrics.loss(reference).map((nats, s) => nats - own[s])
 }
 
+/** Bytes of a text in UTF-8, compressed. */
+export const compressedBytes = (text: string): number => zlibSync(new TextEncoder().encode(text), { level: 6 }).length
+
 const lowest = (values: Float64Array, share: number): number =>
-  Statistics.mean(values.sort().subarray(0, Math.max(1, Math.floor(values.length * share))))
+  !Statistics.known(values) ? NaN : Statistics.mean(values.sort().subarray(0, Math.max(1, Math.floor(values.length * share))))
 
 /** Min-K%: the mean log-probability of the `share` of tokens that are least likely, at least one. */
 export const minK = (records: TokenRecords, share = 0.2): Float64Array =>
@@ -61,7 +69,8 @@ export const minKPlusPlus = (records: TokenRecords, share = 0.2): Float64Array =
     lowest(
       Float64Array.from({ length: to - from }, (_, i) => {
         const at = from + i
-        // a model that is certain, or knows nothing, has no variance
+        // a model that is certain, or knows nothing, has no variance; an infinite one would hide what is not a number
+        if (!Number.isFinite(records.variance[at])) return NaN
         return (records.logProb[at] - records.mean[at]) / Math.sqrt(Math.max(records.variance[at], 1e-6))
       }),
       share
@@ -99,17 +108,22 @@ const rates = ({ count, members, others }: Places): ReadonlyArray<readonly [fpr:
   return points
 }
 
+/** Whether there is something to tell apart: members and others, and nothing but numbers. */
+const comparable = (members: Numbers, others: Numbers): boolean =>
+  members.length > 0 && others.length > 0 && Statistics.finite(members) && Statistics.finite(others)
+
 const area = (places: Places): number => {
   const points = rates(places)
   let sum = 0
   for (let i = 1; i < points.length; i++) {
     sum += ((points[i][0] - points[i - 1][0]) * (points[i][1] + points[i - 1][1])) / 2
   }
-  return places.members.length * places.others.length === 0 ? NaN : sum
+  return sum
 }
 
 /** The probability that a member scores higher than one of the others, ties a half: 0.5 is guessing. NaN of nothing. */
-export const auc = (members: Numbers, others: Numbers): number => area(placesOf(members, others))
+export const auc = (members: Numbers, others: Numbers): number =>
+  comparable(members, others) ? area(placesOf(members, others)) : NaN
 
 /** The AUC with its bootstrap interval: members and others are drawn anew, each among themselves. */
 export const aucInterval = (
@@ -117,6 +131,7 @@ export const aucInterval = (
   others: Numbers,
   { level = 0.95, resamples = 1000, seed = 0 }: Statistics.BootstrapOptions = {}
 ): Statistics.Interval => {
+  if (!comparable(members, others)) return { value: NaN, low: NaN, high: NaN }
   const draw = random(seed, "auc")
   const places = placesOf(members, others)
   const again = (values: Uint32Array): Uint32Array => values.map(() => values[draw.below(values.length)])
@@ -134,11 +149,15 @@ export const aucInterval = (
  * others that is: with no other at all.
  */
 export const tprAt = (members: Numbers, others: Numbers, fpr: number): number =>
-  rates(placesOf(members, others)).reduce((best, [o, m]) => (o <= fpr + 1e-12 ? m : best), 0)
+  comparable(members, others)
+    ? rates(placesOf(members, others)).reduce((best, [o, m]) => (o <= fpr + 1e-12 ? m : best), 0)
+    : NaN
 
 /** The best mean of the shares of members and of others that one threshold tells right: at least 0.5. */
 export const balancedAccuracy = (members: Numbers, others: Numbers): number =>
-  rates(placesOf(members, others)).reduce((best, [o, m]) => Math.max(best, (m + 1 - o) / 2), 0)
+  comparable(members, others)
+    ? rates(placesOf(members, others)).reduce((best, [o, m]) => Math.max(best, (m + 1 - o) / 2), 0)
+    : NaN
 
 /** What an attack finds, in the words of reports. */
 export interface Attack {
@@ -168,9 +187,11 @@ export const privLeak = (unlearned: number, retrained = 0.5): number =>
 
 /**
  * Exposure of a canary among random strings of its format, by loss: bits by which its rank beats guessing. At most
- * log2(references + 1); equal losses rank before it. Canaries of few tokens reach the most soon: use longer ones.
+ * log2(references + 1); equal losses rank before it. Canaries of few tokens reach the most soon: use longer ones. NaN
+ * without references, and where a loss is infinite or not a number.
  */
 export const exposure = (canaryLoss: number, references: Numbers): number => {
+  if (references.length === 0 || !Number.isFinite(canaryLoss) || !Statistics.finite(references)) return NaN
   let rank = 1
   for (let i = 0; i < references.length; i++) if (references[i] <= canaryLoss) rank++
   return Math.log2(references.length + 1) - Math.log2(rank)
@@ -195,6 +216,7 @@ const logSkewNormal = (z: number, alpha: number): number => {
  * distribution with the references' mean, variance and skewness. Needs some hundreds of references.
  */
 export const exposureExtrapolated = (canaryLoss: number, references: Numbers): number => {
+  if (!Number.isFinite(canaryLoss) || !Statistics.finite(references)) return NaN
   const mean = Statistics.mean(references)
   const spread = Math.sqrt(Statistics.variance(references))
   const skewness = Statistics.mean(Float64Array.from(references, (x) => ((x - mean) / spread) ** 3))

@@ -6,7 +6,7 @@
  * says nothing of what it would write by itself (see Extraction for that). A sequence's value is NaN where it has none.
  */
 import * as Statistics from "./Statistics.ts"
-import type { TokenRecords } from "./TokenRecords.ts"
+import { isFirst, type TokenRecords } from "./TokenRecords.ts"
 
 /** A value of each sequence, from the range of its records. */
 export const perSequence = (records: TokenRecords, of: (from: number, to: number) => number): Float64Array =>
@@ -46,8 +46,12 @@ export const probability = (records: TokenRecords): Float64Array => loss(records
 /** Loss on held-out text minus that on repeated text of the same domain: 0 where nothing is memorized. */
 export const memorizationGap = (heldOut: number, repeated: number): number => heldOut - repeated
 
-/** Share of the standard model's gap that an arm closes: 1 closes it, 0 leaves it as it is. */
-export const fractionClosed = (gap: number, standardGap: number): number => 1 - gap / standardGap
+/**
+ * Share of the standard model's gap that an arm closes: 1 closes it, 0 leaves it as it is. NaN where there is no gap to
+ * close, and of gaps that are infinite or not numbers.
+ */
+export const fractionClosed = (gap: number, standardGap: number): number =>
+  standardGap === 0 || !Statistics.finite([gap, standardGap]) ? NaN : 1 - gap / standardGap
 
 /** Loss on the repeated sequences after removal minus before: the higher, the more was forgotten. */
 export const sequenceForgetting = (before: number, after: number): number => after - before
@@ -57,17 +61,21 @@ export const modelDegradation = (before: number, after: number): number => befor
 
 /**
  * Any metric between the model that never saw the repeats (0) and the standard one (1). NaN where those two agree: then
- * the metric does not see memorization at all.
+ * the metric does not see memorization at all; and where one of the three is infinite or not a number.
  */
 export const recovery = (value: number, { oracle, standard }: { readonly oracle: number; readonly standard: number }) =>
-  standard === oracle ? NaN : (value - oracle) / (standard - oracle)
+  standard === oracle || !Statistics.finite([value, oracle, standard]) ? NaN : (value - oracle) / (standard - oracle)
 
 // ---------------------------------------------------------------------------------------------------------------
 // Verbatim memory
 
 /** Exact memorization: the share of a sequence's tokens that are the model's first choice. */
 export const exactMemorization = (records: TokenRecords): Float64Array =>
-  perSequence(records, (from, to) => records.rank.subarray(from, to).filter((rank) => rank === 0).length / (to - from))
+  perSequence(records, (from, to) => {
+    let first = 0
+    for (let i = from; i < to; i++) if (isFirst(records, i)) first++
+    return first / (to - from)
+  })
 
 /** How extraction strength is counted. */
 export interface ExtractionStrengthOptions {
@@ -88,7 +96,7 @@ export const extractionStrength = (
   perSequence(records, (from, end) => {
     const to = dropLast ? end - 1 : end
     let right = to
-    while (right > from && records.rank[right - 1] === 0) right--
+    while (right > from && isFirst(records, right - 1)) right--
     const tokens = to - from
     return tokens === 0 ? NaN : Math.max(to - right, openUnlearning ? 1 : 0) / tokens
   })
@@ -98,7 +106,7 @@ export const extractionStrength = (
  * and so are the metrics that count first choices.
  */
 export const nearTies = (records: TokenRecords, margin = 1e-3): number =>
-  records.margin.filter((m) => m < margin).length / records.margin.length
+  Statistics.known(records.margin) ? records.margin.filter((m) => m < margin).length / records.margin.length : NaN
 
 // ---------------------------------------------------------------------------------------------------------------
 // Truth ratio

@@ -39,8 +39,20 @@ const quantileOf = (values: Float64Array, q: number): number => {
   return values[low] + (at - low) * (values[Math.min(low + 1, values.length - 1)] - values[low])
 }
 
-/** The quantile at share `q` of values in any order; NaN of nothing. */
-export const quantile = (values: Numbers, q: number): number => quantileOf(sorted(values), q)
+/** Whether all values are numbers: what is computed of any other is NaN, never a number that leaves it out. */
+export const known = (values: Numbers): boolean => {
+  for (let i = 0; i < values.length; i++) if (Number.isNaN(values[i])) return false
+  return true
+}
+
+/** Whether all values are numbers and none is infinite. */
+export const finite = (values: Numbers): boolean => {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false
+  return true
+}
+
+/** The quantile at share `q` of values in any order; NaN of nothing, and where a value is. */
+export const quantile = (values: Numbers, q: number): number => known(values) ? quantileOf(sorted(values), q) : NaN
 
 // ---------------------------------------------------------------------------------------------------------------
 // Distributions
@@ -165,7 +177,8 @@ export interface BootstrapOptions {
 
 /**
  * The percentile bootstrap of a statistic of items, by their indices: `statistic` is given as many indices as there are
- * items, drawn with replacement. Resamples in which it is not a number are left out.
+ * items, drawn with replacement. Resamples in which it is not a number are left out; where it is none of the items as
+ * they are, the interval is NaN too.
  */
 export const bootstrapIndices = (
   items: number,
@@ -175,6 +188,7 @@ export const bootstrapIndices = (
   const draw = random(seed, "bootstrap")
   const indices = Uint32Array.from({ length: items }, (_, i) => i)
   const value = statistic(indices)
+  if (Number.isNaN(value)) return { value, low: NaN, high: NaN }
   const drawn: Array<number> = []
   for (let r = 0; r < resamples; r++) {
     for (let i = 0; i < items; i++) indices[i] = draw.below(items)
@@ -204,7 +218,7 @@ export type Decision = "higher" | "lower" | "not decided"
 
 /** Whether a is higher or lower than b, that is, whether their intervals do not overlap. NaN decides nothing. */
 export const decide = (a: Interval, b: Interval): Decision =>
-  a.low > b.high ? "higher" : a.high < b.low ? "lower" : "not decided"
+  !known([a.value, a.low, a.high, b.value, b.low, b.high]) ? "not decided" : a.low > b.high ? "higher" : a.high < b.low ? "lower" : "not decided"
 
 // ---------------------------------------------------------------------------------------------------------------
 // Tests
@@ -212,12 +226,12 @@ export const decide = (a: Interval, b: Interval): Decision =>
 /**
  * The two-sample test of Kolmogorov and Smirnov: the largest distance of the two distributions, and the probability of
  * one at least as large where both samples come from one distribution. Exact for up to a million pairs and samples
- * without ties (with ties p is on the high side), asymptotic above.
+ * without ties (with ties p is on the high side), asymptotic above. NaN of nothing, and where a value is.
  */
 export const kolmogorovSmirnov = (a: Numbers, b: Numbers): { readonly distance: number; readonly p: number } => {
   const [x, y] = [sorted(a), sorted(b)]
   const [n, m] = [x.length, y.length]
-  if (n === 0 || m === 0) return { distance: NaN, p: NaN }
+  if (n === 0 || m === 0 || !known(a) || !known(b)) return { distance: NaN, p: NaN }
   let steps = 0
   for (let i = 0, j = 0; i < n && j < m;) {
     const at = Math.min(x[i], y[j])
@@ -246,9 +260,10 @@ export const kolmogorovSmirnov = (a: Numbers, b: Numbers): { readonly distance: 
   return { distance, p: apart[m] }
 }
 
-/** Ranks from 1; equal values share the mean of their ranks. */
+/** Ranks from 1; equal values share the mean of their ranks. All are NaN where a value is: nothing is above or below it. */
 export const ranks = (values: Numbers): Float64Array => {
-  const order = Array.from({ length: values.length }, (_, i) => i).sort((i, j) => values[i] - values[j])
+  if (!known(values)) return new Float64Array(values.length).fill(NaN)
+  const order = Array.from({ length: values.length }, (_, i) => i).sort((i, j) => values[i] < values[j] ? -1 : values[i] > values[j] ? 1 : 0)
   const rank = new Float64Array(values.length)
   for (let from = 0; from < order.length;) {
     let to = from + 1
