@@ -95,7 +95,10 @@ export interface EvaluationReport {
   readonly sinks: ReadonlyArray<EvaluatedSinks>
   /** Whose sinks are `own`, where they are compared and the run or the caller says so. */
   readonly identity: Identity | undefined
+  /** Tokens of a row: those that stand before the last scored one at most. The longer, the lower losses tend to be. */
   readonly seqLen: number
+  /** The same in the training of the run that the checkpoint lies in; undefined where it lies in none. */
+  readonly trainedSeqLen: number | undefined
   readonly promptTokens: number
   /**
    * Of data by source: all of it, then its sources, that with most tokens first. A source of which no sequence was drawn
@@ -367,6 +370,7 @@ export const evaluate = (
         sinks: modes,
         identity: modes.includes("own") ? said : undefined,
         seqLen,
+        trainedSeqLen: trained === undefined ? undefined : trained.seqLen ?? 64,
         promptTokens,
         groups: task.groups.flatMap((group, i) => {
           const { bytes, of, sequences } = totals[i]!

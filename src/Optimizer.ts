@@ -16,9 +16,9 @@ export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>
   learningRate: withDefault(rate, 5e-3),
   /** Where the schedule ends, as a share of the peak. Default 0.1. */
   minLearningRateRatio: withDefault(fraction, 0.1),
-  /** Steps of linear rise. Default: 5 % of all steps. */
+  /** Steps of linear rise; no more than there are steps. Default: 5 % of all steps. */
   warmupSteps: Schema.optional(natural),
-  /** `wsd`: warm-up, stable, then linear decay over `decayRatio` of the steps. Default cosine. */
+  /** `wsd`: warm-up, stable, then linear decay over `decayRatio` of the steps, which warm-up must leave. Default cosine. */
   schedule: withDefault(Schema.Literal("cosine", "linear", "constant", "wsd"), "cosine"),
   /** Only for `wsd`. Default 0.2. */
   decayRatio: withDefault(fraction, 0.2),
@@ -34,19 +34,42 @@ export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>
   gradClip: withDefault(atLeast0, 1),
   /**
    * `dense` (default, as the reference code): momentum tails and decay move sinks that are off. `lazy`: a sink moves only
-   * in steps where an id that owns it is in the batch; it then holds nothing of other data.
+   * in steps where an id that owns it is in the batch; it then holds nothing of other data. Its moments are corrected for
+   * their beginning at 0 by the step of the training, as in PyTorch's SparseAdam, not by how often it moved: the first
+   * move of a sink that is lit late is (1 - beta1) / sqrt(1 - beta2) of a full one (.45 by default).
    */
   sinks: withDefault(Schema.Literal("dense", "lazy"), "dense"),
   /**
-   * Learning rate of sinks over that of all else. A lazy sink moves only when its id comes, by about a sixth of what dense
+   * Learning rate of sinks over that of all else, of AdamW's step alone: weight decay takes learningRate * weightDecay of
+   * a sink as of any other weight, whatever the ratio is. A lazy sink moves only when its id comes, by about a sixth of what dense
    * momentum adds up to until the next time; a ratio of 4 to 8 makes up for it. Default 1.
    */
   sinkLearningRateRatio: withDefault(rate, 1)
 })) {}
 
+/** Steps of warm-up, and of `wsd`'s decay. */
+const phases = ({ decayRatio, schedule, warmupSteps }: OptimizerConfig, steps: number) => ({
+  warmup: warmupSteps ?? Math.round(0.05 * steps),
+  decay: schedule === "wsd" ? Math.max(1, Math.round(decayRatio * steps)) : 0
+})
+
+/** Why a schedule does not fit into so many steps, naming the fields to change; undefined where it does. */
+export const scheduleProblem = (config: OptimizerConfig, steps: number): string | undefined => {
+  const { decay, warmup } = phases(config, steps)
+  if (warmup > steps) {
+    return `training.optimizer.warmupSteps of ${warmup} are more than the ${steps} steps (training.steps): the learning ` +
+      "rate would never reach its peak. Lower warmupSteps, or train longer"
+  }
+  return warmup + decay > steps
+    ? `training.optimizer.schedule "wsd" has ${warmup} steps of warm-up (warmupSteps) and ${decay} of decay (decayRatio ` +
+      `${config.decayRatio}), more than the ${steps} steps (training.steps): the rate would drop at once. Lower ` +
+      "warmupSteps or decayRatio, or train longer"
+    : undefined
+}
+
 /** The learning rate of a step, counted from 0. */
 export const learningRateAt = (config: OptimizerConfig, step: number, steps: number): number => {
-  const warmup = config.warmupSteps ?? Math.round(0.05 * steps)
+  const { decay, warmup } = phases(config, steps)
   const { learningRate: peak } = config
   if (step < warmup) return (peak * (step + 1)) / warmup
   const low = peak * config.minLearningRateRatio
@@ -59,7 +82,6 @@ export const learningRateAt = (config: OptimizerConfig, step: number, steps: num
     case "cosine":
       return low + 0.5 * (peak - low) * (1 + Math.cos(Math.PI * done))
     case "wsd": {
-      const decay = Math.max(1, Math.round(config.decayRatio * steps))
       const into = Math.max(0, step - (steps - decay))
       return peak + (low - peak) * Math.min(1, into / decay)
     }

@@ -74,7 +74,8 @@ const problemOf = (options: RelearnOptions): string | undefined => {
 
 /**
  * Points of each rate in turn, each beginning at step 0 from the weights that the Model has now; it has them again at
- * the end, and when the stream fails or is interrupted. Fails with a DataError for options that make no sense and for
+ * the end, and when the stream fails or is interrupted. A rate at which the model diverges has no points from there on.
+ * Fails with a DataError for options that make no sense and for
  * sequences that do not fit into rows.
  */
 export const relearn = (options: RelearnOptions): Stream.Stream<RelearnPoint, RelearnError, Model | Device> =>
@@ -117,10 +118,11 @@ export const relearn = (options: RelearnOptions): Stream.Stream<RelearnPoint, Re
             return { learningRate, step, losses: yield* losses }
           })
         )
-        return Stream.concat(
-          Stream.make<[RelearnPoint]>({ learningRate, step: 0, losses: before }),
-          Stream.mapEffect(Stream.fromIterable(points), (point) => point)
+        // a rate that the model does not survive has no points from there on, and is no way to relearn
+        const later = Stream.mapEffect(Stream.fromIterable(points), (point) => point).pipe(
+          Stream.catchTags({ Diverged: () => Stream.empty, DataError: () => Stream.empty })
         )
+        return Stream.concat(Stream.make<[RelearnPoint]>({ learningRate, step: 0, losses: before }), later)
       }))
     return Stream.flatMap(Stream.fromIterable(learningRates), atRate)
   }))

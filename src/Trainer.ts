@@ -189,6 +189,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
     const accumulation = config.gradientAccumulation
     const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
     const { sinks } = model.config
+    const unfit = Optimizer.scheduleProblem(config.optimizer, steps)
+    if (unfit !== undefined) return yield* new DataError({ detail: unfit })
     yield* checkTraining(model.config, data, device, config, model.defaults)
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,

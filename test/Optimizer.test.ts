@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { learningRateAt, OptimizerConfig } from "../src/Optimizer.ts"
+import { learningRateAt, OptimizerConfig, scheduleProblem } from "../src/Optimizer.ts"
 
 const peak = 0.01
 
@@ -63,6 +63,28 @@ describe("wsd", () => {
     // the last 20 of 100 steps
     expectRates(rates(config, 100, [10, 79, 80, 81, 90, 99, 100, 150]), [1, 1, 1, 0.955, 0.55, 0.145, 0.1, 0.1])
     expectRates(rates({ ...config, decayRatio: 0.5, minLearningRateRatio: 0 }, 100, [50, 75, 100]), [1, 0.5, 0])
+  })
+})
+
+describe("a schedule that does not fit into the steps", () => {
+  const problem = (config: Partial<OptimizerConfig>, steps: number) => scheduleProblem(new OptimizerConfig(config), steps)
+
+  it("is refused by the names of the fields", () => {
+    for (const field of ["warmupSteps", "decayRatio", "training.steps"]) {
+      expect(problem({ schedule: "wsd", warmupSteps: 81 }, 100)).toContain(field)
+    }
+    expect(problem({ schedule: "wsd", decayRatio: 1 }, 100)).toMatch(/5 steps of warm-up.* and 100 of decay/)
+    for (const schedule of ["cosine", "linear", "constant"] as const) {
+      expect(problem({ schedule, warmupSteps: 11 }, 10)).toMatch(/warmupSteps of 11 are more than the 10 steps/)
+      expect(problem({ schedule, warmupSteps: 10 }, 10)).toBe(undefined)
+    }
+  })
+
+  it("is none of those that a default or a few steps make", () => {
+    expect(problem({ schedule: "wsd", warmupSteps: 80 }, 100)).toBe(undefined)
+    for (const schedule of ["cosine", "linear", "constant", "wsd"] as const) {
+      for (let steps = 1; steps < 50; steps++) expect(problem({ schedule }, steps)).toBe(undefined)
+    }
   })
 })
 

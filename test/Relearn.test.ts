@@ -127,6 +127,15 @@ const options = {
 const withModel = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, Model.layer(config, { seed: 5 }))
 
 layer(NodeDevice.layer())("relearning", (it) => {
+  it.effect("goes on with the other rates where a model does not survive one", () =>
+    withModel(Effect.gen(function*() {
+      const got = yield* Stream.runCollect(relearn({ ...options, learningRates: [1e30, 1e-3] }))
+      const points = [...got]
+      expect(points.filter(({ learningRate }) => learningRate === 1e-3).map(({ step }) => step)).toEqual([0, 1, 4, 6])
+      expect(points.filter(({ learningRate }) => learningRate === 1e30).length).toBeLessThan(4)
+      for (const { losses } of points) expect(Object.values(losses).every(Number.isFinite)).toBe(true)
+    })))
+
   const lossOf = (rows: ReadonlyArray<Row>) =>
     Effect.gen(function*() {
       const { loss } = yield* (yield* Model).evaluate(batchOf(rows, seqLen), off)

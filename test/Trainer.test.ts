@@ -12,6 +12,7 @@ import { join } from "node:path"
 import { describe, expect } from "vitest"
 import { Checkpoints, type Snapshot } from "../src/checkpoints/Checkpoints.ts"
 import { DataStream, type DataConfigInput } from "../src/data/DataStream.ts"
+import { DataError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { initialValue, listParameters, Model, type ModelOptions, parametersOf, toHuggingFace } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
@@ -305,6 +306,26 @@ layer(device)("training", (it) => {
       const best = yield* Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("best")), other)
       expect(best.step).toBe(lowest[0])
     }))
+
+  it.effect("has no score of no sequences, and counts in a rate those that have a suffix", () =>
+    Effect.gen(function*() {
+      const trainer = yield* Trainer
+      const rows = (yield* DataStream).split("heldOut").slice(0, 3)
+      const none = yield* Effect.flip(trainer.evaluate([], Sink.own))
+      expect(none).toBeInstanceOf(DataError)
+      expect(none.message).toMatch(/no sequence to score/)
+      const all = yield* trainer.evaluate(rows, Sink.own)
+      const short = rows.map((row) => ({ ...row, tokens: row.tokens.slice(0, 4) }))
+      const promptTokens = rows[0]!.tokens.length - 1
+      expect((yield* trainer.evaluate(short, Sink.own, { promptTokens })).extractionRate).toBe(undefined)
+      // those that are shorter than the prompt are no part of the rate, and of the mean by their tokens
+      const both = yield* trainer.evaluate([...rows, ...short], Sink.own, { promptTokens })
+      const long = yield* trainer.evaluate(rows, Sink.own, { promptTokens })
+      expect(both.extractionRate).toBe(long.extractionRate)
+      const few = yield* trainer.evaluate(short, Sink.own)
+      expect(both.tokens).toBe(all.tokens + few.tokens)
+      expect(both.loss).toBeCloseTo((all.loss * all.tokens + few.loss * few.tokens) / both.tokens, 6)
+    }).pipe(Effect.provide(Layer.provideMerge(app(), Checkpoints.layerMemory))))
 
   it.effect("evaluating changes neither weights nor the course of training", () =>
     Effect.gen(function*() {

@@ -214,6 +214,30 @@ layer(NodeDevice.layer())("unlearning", (it) => {
       expect(kept).toBeLessThan(0.25 * distance([0, 1], after, (r, i) => initial[r][i]))
     }))))
 
+  it.effect("takes the same steps, whatever number was asked for", () =>
+    Effect.gen(function*() {
+      const more = Array.from({ length: 9 }, (_, i) => ({
+        ...retain[0],
+        document: `more ${i}`,
+        tokens: Uint32Array.from(retain[0].tokens, (token, t) => (token + i + t) % config.vocabSize)
+      }))
+      for (const name of ["rmu", "npo"] as const) {
+        const first = (steps: number) =>
+          Effect.scoped(withModel(Effect.gen(function*() {
+            const options = { learningRate: 0.01, batchSize: 2, steps }
+            const { step } = yield* unlearners[name].start({ ...problem, retain: more }, options)
+            return [yield* step, yield* step]
+          })))
+        expect(yield* first(20)).toEqual(yield* first(2))
+      }
+      const beyond = yield* Effect.scoped(withModel(Effect.gen(function*() {
+        const { step } = yield* unlearners.rmu.start({ ...problem, retain: more }, { batchSize: 2, steps: 1 })
+        yield* step
+        return yield* Effect.flip(Effect.forever(step))
+      })))
+      expect(beyond.message).toMatch(/more steps were taken than the 1 asked for.*raise steps/)
+    }))
+
   it.effect("by RMU moves the blocks up to its layer and nothing else, or only their down-projections", () =>
     Effect.scoped(withModel(Effect.gen(function*() {
       const moved = (options: Partial<UnlearnOptions>) =>

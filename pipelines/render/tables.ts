@@ -13,7 +13,8 @@ const over = (
   format: (value: number) => string = (value) => value.toFixed(3)
 ): string => {
   const values = report.perSeed.map(pick).filter((value) => value !== undefined)
-  if (values.length === 0) return "-"
+  // a mean that leaves out what is no number would be none
+  if (values.length === 0 || values.some(Number.isNaN)) return "–"
   return values.length === 1 ? format(values[0]) : `${format(mean(values))} ± ${format(Math.sqrt(variance(values)))}`
 }
 
@@ -144,8 +145,8 @@ export const seeds = (report: PretrainReport): Table => ({
   head: ["seed", "gap closed", "gap standard", "own sinks", "sinks off", "placebo", "all at expected", "seconds"],
   rows: report.perSeed.length < 2 ? [] : report.perSeed.map((s) => [
     String(s.seed),
-    s.gapClosed === undefined ? "-" : percent(s.gapClosed),
-    ...columns.map(([mode]) => s.gaps[mode]?.toFixed(3) ?? "-"),
+    s.gapClosed === undefined ? "–" : percent(s.gapClosed),
+    ...columns.map(([mode]) => s.gaps[mode]?.toFixed(3) ?? "–"),
     s.seconds.toFixed(1)
   ])
 })

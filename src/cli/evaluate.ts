@@ -91,6 +91,15 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
     ...(lessOf >= report.available ? [] : [
       `${lessOf} of ${report.available} sequences, drawn by the seed: more with --sequences ${report.available}`
     ]),
+    `rows of ${report.seqLen} tokens: ` + (
+      report.trainedSeqLen === undefined
+        ? "nothing here says how long those of the training were, and losses of rows of other lengths do not compare; " +
+          "choose with --seq"
+        : report.trainedSeqLen === report.seqLen
+        ? "as in training"
+        : `the training's had ${report.trainedSeqLen}, and losses of rows of other lengths do not compare; for the same, ` +
+          `--seq ${report.trainedSeqLen}`
+    ),
     `verbatim: all tokens after the first ${report.promptTokens} said greedily, of sequences of up to ` +
     `${report.seqLen + 1} tokens`
   ].join("\n")

@@ -7,15 +7,18 @@ import { attempt, type NeuronScores } from "./Localizer.ts"
 
 /**
  * The neurons of the top fraction of each layer, rising: round(fraction * width) of them, equal scores from the first
- * neuron on. Throws a DataError for a fraction outside [0, 1] and for a score that is not a number.
+ * neuron on. Throws a DataError for a fraction outside [0, 1] and for a score that is infinite or not a number.
  */
 export const topFraction = (scores: NeuronScores, fraction: number): ReadonlyArray<Uint32Array> => {
   if (!(fraction >= 0 && fraction <= 1)) {
     throw new DataError({ detail: `the fraction of neurons must be from 0 to 1, got ${fraction}` })
   }
   return scores.map((layer, l) => {
-    const unknown = layer.findIndex(Number.isNaN)
-    if (unknown >= 0) throw new DataError({ detail: `the score of neuron ${unknown} in layer ${l} is not a number` })
+    const unknown = layer.findIndex((score) => !Number.isFinite(score))
+    if (unknown >= 0) {
+      const is = Number.isNaN(layer[unknown]) ? "not a number" : "infinite"
+      throw new DataError({ detail: `the score of neuron ${unknown} in layer ${l} is ${is}` })
+    }
     return Uint32Array.from(layer.keys())
       .sort((a, b) => layer[b] - layer[a] || a - b)
       .slice(0, Math.round(fraction * layer.length))

@@ -1,6 +1,6 @@
 /** Representation misdirection (RMU): hidden states instead of losses. */
 import * as Effect from "effect/Effect"
-import type { Row } from "../data/Packing.ts"
+import { type Row, sequenceName } from "../data/Packing.ts"
 import { countScored } from "../data/Rows.ts"
 import { DataError } from "../Errors.ts"
 import { sumOf } from "../measures/Score.ts"
@@ -63,9 +63,15 @@ export const rmu: Unlearner = {
         })
       }
       const size = Math.min(all.batchSize, problem.forget.length)
-      // no more can be drawn, and each keeps its hidden states
-      const retain = random(seed, "rmu retain").shuffle([...problem.retain]).slice(0, size * all.steps)
-      const { next } = batches({ ...problem, retain }, size)
+      const { next } = batches(problem, size)
+      // the steps' draws do not depend on how many there are, but each row that is drawn keeps its hidden states: those of
+      // so many steps are drawn beforehand, to see which they are
+      const ahead = batches(problem, size)
+      const drawn = new Set<Row>()
+      for (let step = 0; step < all.steps && drawn.size < problem.retain.length; step++) {
+        for (const row of ahead.next().retained) drawn.add(row)
+      }
+      const retain = [...drawn]
       const initial = yield* hiddenStates(retain, { batchSize: size, layer, mode, seqLen })
       const reference = new Map(retain.map((row, i): [Row, Float32Array] => [row, initial[i]]))
       const u = rmuDirection(hiddenSize, seed).map((x) => all.coefficient * x)
@@ -84,6 +90,12 @@ export const rmu: Unlearner = {
       return {
         step: Effect.gen(function*() {
           const { batch, forgotten, retained } = next()
+          const beyond = retained.find((one) => !reference.has(one))
+          if (beyond !== undefined) {
+            const detail = `${name}: more steps were taken than the ${all.steps} asked for, and the hidden states of ` +
+              `sequence ${sequenceName(beyond)} were not kept: raise steps`
+            return yield* new DataError({ detail })
+          }
           const weights = new Float32Array(2 * size * seqLen)
             .fill(all.gamma / countScored(forgotten), 0, size * seqLen)
             .fill(all.alpha / countScored(retained), size * seqLen)

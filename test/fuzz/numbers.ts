@@ -249,7 +249,7 @@ const checks: ReadonlyArray<Check> = [
     check: (draw) => {
       const points = Array.from({ length: 1 + below(draw, 6) }, (_, i) => ({
         setting: `${i}`,
-        learningRate: below(draw, 2),
+        series: `${below(draw, 2)}`,
         losses: { seen: Math.abs(numberOf(draw, true)), validation: Math.abs(numberOf(draw, true)) }
       }))
       const chosen = points[choosePoint(points, { seen: 1 }, "seen")]!
