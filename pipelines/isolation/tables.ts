@@ -277,7 +277,9 @@ const relearning = ({ relearning }: IsolationReport): Table => ({
   rows: relearning.map(({ arm, points, ratio, recovered, state, steps }) => [
     arm,
     states[state],
-    steps.map((step) => step ?? `> ${Math.max(0, ...points.map((point) => point.step))}`).join(", "),
+    // between two points that were looked at the steps are a fraction
+    steps.map((step) => step === null || step === undefined ? `> ${Math.max(0, ...points.map((point) => point.step))}` : short(step))
+      .join(", "),
     plusMinus(ratio),
     plusMinus(recovered)
   ])
