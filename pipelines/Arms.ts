@@ -2,11 +2,11 @@
  * The arms of an experiment: how a model is trained. All of them see the same data in the same order, as many
  * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
  */
-import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import { fraction, positive, rate } from "../src/Config.ts"
 import { GoldfishConfig } from "../src/data/DataConfig.ts"
 import type { DataConfigInput } from "../src/data/DataStream.ts"
+import { DataError } from "../src/Errors.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import { OptimizerConfig } from "../src/Optimizer.ts"
 import { SinkConfig } from "../src/Sink.ts"
@@ -180,8 +180,9 @@ export const shapeProblem = (base: ModelConfig, arm: Variant): string | undefine
     modelOf(base, base.vocabSize, arm as NamedArm)
     return undefined
   } catch (error) {
-    if (!ParseResult.isParseError(error)) throw error
-    const issues = ParseResult.ArrayFormatter.formatErrorSync(error)
-    return `arms: ${arm.name}: ${issues.map(({ message, path }) => `${path.join(".")}: ${message}`).join("; ")}`
+    if (!(error instanceof DataError)) throw error
+    // without its head: a line a problem
+    const problems = error.detail.split("\n").slice(1).map((line) => line.trim())
+    return `arms: ${arm.name}: ${problems.join("; ")}`
   }
 }

@@ -4,7 +4,6 @@
  * kernels it began with: other kernels round otherwise.
  */
 import * as Effect from "effect/Effect"
-import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import process from "node:process"
@@ -14,6 +13,7 @@ import * as Program from "./gpu/Program.ts"
 import { cacheFolders } from "./gpu/SoftwareVulkan.ts"
 import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
+import { keyOf } from "./Key.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
@@ -148,7 +148,7 @@ const suggestion = (device: DeviceService, failed: Tuning["failed"] = {}): Famil
 const fallbacks: ReadonlyArray<Family> = ["gpu", "software", "plain"]
 
 const fileOf = (device: DeviceService): string =>
-  `kernels-${createHash("sha256").update(`${VERSION} ${device.name} ${device.driver}`).digest("hex").slice(0, 16)}.json`
+  `kernels-${keyOf({ version: VERSION, name: device.name, driver: device.driver }).slice(0, 16)}.json`
 
 const readChoice = (file: string, able: ReadonlyArray<Family>): Family | undefined => {
   try {

@@ -3,14 +3,10 @@
  * be swept. One that is only named is swept over what its authors sweep, as far as that is meant for models of this size.
  */
 import * as Schema from "effect/Schema"
+import { atLeast0, fraction, natural, positive, rate } from "../../src/Config.ts"
 import { type LocalizeOptions, type LocalizerName, localizers } from "../../src/localizers/index.ts"
 import type { ModelConfig } from "../../src/ModelConfig.ts"
 import { type UnlearnerName, unlearners, type UnlearnOptions } from "../../src/unlearners/index.ts"
-
-const positive = Schema.Int.pipe(Schema.positive())
-const natural = Schema.Int.pipe(Schema.nonNegative())
-const above = Schema.Number.pipe(Schema.finite(), Schema.positive())
-const weight = Schema.Number.pipe(Schema.finite(), Schema.nonNegative())
 
 /** A value, or several to be tried in turn. */
 const some = <A, I>(schema: Schema.Schema<A, I>) => Schema.optional(Schema.Union(schema, Schema.NonEmptyArray(schema)))
@@ -26,15 +22,15 @@ export const LocalizerConfig = Schema.Struct({
   /** Of integratedGradients from silent to as they are; of slimming and hardConcrete of Adam. */
   steps: some(positive),
   /** Of slimming and hardConcrete: weight of the penalty. */
-  lambda: some(weight),
+  lambda: some(atLeast0),
   /** Of slimming and hardConcrete: of Adam. */
-  learningRate: some(above),
+  learningRate: some(rate),
   /** Of slimming and hardConcrete: learning ends when the penalty is below this. */
-  stopBelow: some(weight),
+  stopBelow: some(atLeast0),
   /** Of hardConcrete: how soft the draws are. */
-  temperature: some(above),
+  temperature: some(rate),
   /** Of hardConcrete: where a mask begins. */
-  keep: some(Schema.Number.pipe(Schema.between(0, 1)))
+  keep: some(fraction)
 })
 export type LocalizerConfig = typeof LocalizerConfig.Type
 
@@ -45,23 +41,23 @@ export const UnlearnerConfig = Schema.Struct({
   /** What the report calls it. Default: the unlearner's name. */
   name: Schema.optional(Schema.NonEmptyString),
   /** Learning rates. Default: `unlearnRates`, else those of the unlearner's grid. */
-  rates: Schema.optional(Schema.NonEmptyArray(above)),
+  rates: Schema.optional(Schema.NonEmptyArray(rate)),
   /** Steps at most. Default: `unlearnSteps`. */
   steps: Schema.optional(positive),
   /** Sequences to forget a step, and as many to retain. Default: `unlearnBatchSize`. */
   batchSize: Schema.optional(positive),
   /** Weight of the forget term. */
-  gamma: some(weight),
+  gamma: some(atLeast0),
   /** Weight of the retain term. */
-  alpha: some(weight),
+  alpha: some(atLeast0),
   /** Of npo and simNpo: how soon a sequence's weight falls as it is forgotten. */
-  beta: some(above),
+  beta: some(rate),
   /** Of simNpo: loss a token, in nats, about which the weight falls. */
   delta: some(Schema.Number.pipe(Schema.finite())),
   /** Of npo: the mean loss a token rather than the sum over a sequence. */
   lengthNormalized: some(Schema.Boolean),
   /** Of rmu: length of the vector that hidden states are steered to. */
-  coefficient: some(above),
+  coefficient: some(rate),
   /** Of rmu: block, from 0, behind which hidden states are steered. */
   layer: some(Schema.Union(natural, Schema.Literal("middle"))),
   /** Of rmu: all weights of the blocks up to the layer, or the down-projections of the last three of them. */
