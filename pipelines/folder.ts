@@ -61,6 +61,8 @@ export const claimFolder = <A, I, R>(
     readonly config: A
     readonly seeds: ReadonlyArray<number>
     readonly arms: ReadonlyArray<string>
+    /** Whether a run may go on although this field, by its path, differs from what it was. Default: it may not. */
+    readonly longer?: (field: string, now: unknown, was: unknown) => boolean
     /** What it is made of, verified; computed only where a run goes on. */
     readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError, R>
   },
@@ -110,7 +112,7 @@ export const claimFolder = <A, I, R>(
       // a version that knew fewer fields meant their defaults
       const decoded = Schema.decodeUnknownOption(run.schema)(before.config)
       const was = Option.isSome(decoded) ? Schema.encodeSync(run.schema)(decoded.value) : before.config
-      const differing = differences(encoded, was)
+      const differing = differences(encoded, was).filter((line) => !run.longer?.(line.split(" ", 1)[0]!, encoded, was))
       if (differing.length > 0) {
         return yield* new CheckpointError({
           reason: "Mismatch",

@@ -436,6 +436,9 @@ export const run = (
         ...inputs,
         ...(initial === undefined ? [] : [{ what: initial.path, sha256: initialSha256! }])
       ])
+    const firstData = armsOf(config, names, config.model.vocabSize, config.data.seed)[0]!.data
+    // data that will not do must not leave a folder behind, or open a device; a run that goes on has its folder
+    const opened = options.resume === true ? undefined : yield* Layer.build(streamOf(firstData))
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "pretrain",
       schema: PretrainConfig,
@@ -446,7 +449,8 @@ export const run = (
         const data = yield* DataStream
         yield* data.verify
         return yield* madeOf(data)
-      }).pipe(Effect.provide(streamOf(armsOf(config, names, config.model.vocabSize, config.data.seed)[0]!.data)))
+      }).pipe(Effect.provide(opened === undefined ? streamOf(firstData) : Layer.succeedContext(opened))),
+      longer: longerTraining
     }, options)
 
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
@@ -473,12 +477,14 @@ export const run = (
             const folder = folderOf(seed, planned.name)
             const own = resultKey(planned, config, initialSha256)
             const known = folder === undefined ? undefined : yield* readResult(path.join(folder, "result.json"), own)
-            if (known !== undefined) {
+            // what was trained for fewer steps than are asked for now goes on
+            if (known !== undefined && known.arm.steps >= (config.training.steps ?? 0)) {
               finished.set(key, known)
               continue
             }
             const dataKey = planned.data.arm
-            const stream = streams.get(dataKey) ?? (yield* Layer.build(streamOf(planned.data)))
+            const mine = seed === seeds[0] && dataKey === firstData.arm ? opened : undefined
+            const stream = streams.get(dataKey) ?? mine ?? (yield* Layer.build(streamOf(planned.data)))
             streams.set(dataKey, stream)
             if (recording !== undefined && position === 0) yield* recording.madeOf(yield* madeOf(Context.get(stream, DataStream)))
             const store = stores.get(key) ?? (folder === undefined
@@ -539,6 +545,12 @@ export const run = (
     if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), report)
     return report
   }).pipe(Effect.scoped)
+
+/** A run may go on for more steps than it was begun with. */
+const longerTraining = (field: string, now: unknown, was: unknown): boolean => {
+  const stepsOf = (config: unknown) => (config as { readonly training?: { readonly steps?: number } }).training?.steps
+  return field === "training.steps" && (stepsOf(now) ?? 0) > (stepsOf(was) ?? 0)
+}
 
 const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", path: "config", detail })
 

@@ -271,10 +271,16 @@ export const fit = (
 
   const active = Math.ceil((config.sinks?.active ?? 0) / config.poolUnit) * config.poolUnit
   const smallest = shortest({ ...asked, config: config.withPool(Math.min(config.pool, active)) })
-  const plan = memoryPlan(smallest.config, smallest.shape, {
-    ...options,
-    gradientAccumulation: smallest.gradientAccumulation
-  })
+  let plan: MemoryPlan
+  try {
+    plan = memoryPlan(smallest.config, smallest.shape, { ...options, gradientAccumulation: smallest.gradientAccumulation })
+  } catch (error) {
+    // not the rows but the model itself is more than a kernel's grid holds
+    if (!(error instanceof RangeError)) throw error
+    const sentence = `Nothing fits, not even one row of ${step} tokens: ${error.message}, so that vocabSize or hiddenSize would ` +
+      "have to shrink."
+    return { nearest: undefined, asAsked: false, sentence }
+  }
   const least = `one row of ${step} tokens` + (config.pool === 0 ? "" : ` and a pool of ${smallest.config.pool} sinks`)
   const large = tooLarge(plan, limits.buffer)
   const sentence = large.length > 0

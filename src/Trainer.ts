@@ -118,8 +118,16 @@ export interface TrainerService {
 
 const EVAL_ROWS = 16
 
-/** Fields of a saved run that a resumed one may change. */
+/** Fields of a saved run that a resumed one may change: what is looked at and kept, not what is learned. */
 const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery", "saveLogSpaced", "saveBest"])
+
+/**
+ * Whether a resumed run may differ in a field. `steps` may grow: the schedule is then that of the new total from the next
+ * step on. A constant rate stays what it was, `wsd` goes back to its peak and decays at the new end, `cosine` and `linear`
+ * are stretched over the new total, so that the rate rises to where they would be. All else decides what was learned.
+ */
+const mayChange = (field: string, steps: number, before: number): boolean =>
+  field === "training.steps" ? steps > before : FREE.has(field.split(".").at(-1)!)
 
 const trainerState = Schema.Struct({
   step: Schema.Number,
@@ -299,7 +307,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
         { config: huggingFaceConfig(model.config), training: { ...encodedConfig, precision: model.precision, steps } },
         // runs of before there was a choice were f32
         { config: snapshot.config, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
-      ).filter((line) => !FREE.has(line.split(" ")[0]!.split(".").at(-1)!))
+      ).filter((line) => !mayChange(line.split(" ")[0]!, steps, state.steps))
       if (differing.length > 0) {
         return yield* mismatch(
           `the run was started with another configuration:\n  ${differing.join("\n  ")}\n` +

@@ -11,6 +11,10 @@ import { run } from "./cli/arguments.ts"
 import { commands } from "./cli/commands.ts"
 import * as Edge from "./cli/Edge.ts"
 
+// npm runs scripts in the package's folder, and says where it was called: paths are meant from there
+const calledFrom = process.env["INIT_CWD"]
+if (process.env["npm_lifecycle_event"] === "memsinks" && calledFrom !== undefined) process.chdir(calledFrom)
+
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),
   Command.withSubcommands(commands)

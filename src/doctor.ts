@@ -230,7 +230,10 @@ export const formatDoctor = (report: DoctorReport): string => {
     lines.push("The null backend computes nothing: it only checks that programs are valid. Ask for another adapter.")
   } else {
     lines.push("This adapter runs on the processor: good for tests and tiny models. To get a faster one:")
-    lines.push(...adapterAdvice.map((advice) => `  - ${advice}`))
+    // the newest of software adapters is there: only a GPU's own driver is faster
+    const mesa = /llvmpipe|lavapipe/i.test(`${adapter.name} ${adapter.driver}`)
+    lines.push(...adapterAdvice.filter((advice) => !mesa || !advice.includes("mesa-vulkan-drivers")).map((advice) => `  - ${advice}`))
+    if (mesa) lines.push("  - A machine with a GPU, and its driver: Mesa's software adapter, the fastest there is, is in use here.")
   }
   return lines.join("\n")
 }

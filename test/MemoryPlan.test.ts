@@ -280,4 +280,11 @@ layer(NodeDevice.layer({ adapter: "null" }))("a run that exceeds its adapter", (
       expect(yield* refused(new ModelConfig({ ...vocabulary.withPool(2 ** 20) }))).not.toContain("sinks.pool")
       expect(device.counters).toEqual(before)
     }))
+
+  test("says of a vocabulary beyond a kernel's grid that it has to shrink", () => {
+    const config = new ModelConfig({ ...presets.tiny, vocabSize: 600_000 })
+    const { nearest, sentence } = fit(config, { rows: 4, seqLen: 64 }, { buffer: Infinity })
+    expect(nearest).toBeUndefined()
+    expect(sentence).toMatch(/^Nothing fits, not even one row of 16 tokens: .* exceeds 65535, so that vocabSize .* shrink\.$/)
+  })
 })

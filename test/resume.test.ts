@@ -6,7 +6,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, vi } from "vitest"
-import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { PretrainConfig, run } from "../pipelines/pretrain.ts"
+import * as NodeDevice from "../src/node.ts"
+import * as Exit from "effect/Exit"
+import { existsSync, readFileSync } from "node:fs"
 import { dryRun } from "../src/cli/dryRun.ts"
 import { optionsOf, readWords } from "../src/cli/arguments.ts"
 import { pretrain } from "../src/cli/commands/pretrain.ts"
@@ -64,6 +67,52 @@ describe("--resume", () => {
       expect(yield* where("some/where", undefined, runs)).toEqual({ folder: "some/where", resume: true })
       expect(yield* Effect.flip(where("some/where", "else", runs))).toMatchObject({ _tag: "Usage" })
     }))
+})
+
+describe("a finished run", () => {
+  const text = join(root, "long.txt")
+  writeFileSync(text, makeRandomText(3)(8000))
+  const config = (steps: number, schedule: "constant" | "cosine", more: object = {}) =>
+    new PretrainConfig({
+      data: {
+        data: text,
+        tokenizer: "bytes",
+        seqLen: 16,
+        batchSize: 2,
+        repeatedSequences: 4,
+        repeats: 3,
+        singleSequences: 40,
+        heldOutSequences: 10
+      },
+      model: miniatureModel,
+      training: { steps, optimizer: { schedule, warmupSteps: 1, ...more } },
+      arms: ["sinks"],
+      evaluations: 0
+    })
+  const train = (config: PretrainConfig, folder: string, resume: boolean) =>
+    run(config, { device: NodeDevice.layer(), outDir: join(root, folder), resume }).pipe(Effect.provide(NodeContext.layer), Effect.exit)
+  const weights = (folder: string) =>
+    readFileSync(join(root, folder, "seed-1", "sinks", "step-00000006", "model.safetensors"))
+
+  it("goes on for more steps, at a constant rate as if it had been asked for them at once", async () => {
+    expect(Exit.isSuccess(await Effect.runPromise(train(config(4, "constant"), "longer", false)))).toBe(true)
+    const longer = await Effect.runPromise(train(config(6, "constant"), "longer", true))
+    expect(Exit.isSuccess(longer) && longer.value.arms[0]!.steps).toBe(6)
+    expect(Exit.isSuccess(await Effect.runPromise(train(config(6, "constant"), "whole", false)))).toBe(true)
+    expect(weights("longer").equals(weights("whole"))).toBe(true)
+    // neither shorter, nor another rate
+    const shorter = await Effect.runPromise(train(config(5, "constant"), "longer", true))
+    expect(JSON.stringify(shorter)).toContain("training.steps is 5, was 6")
+    const other = await Effect.runPromise(train(config(8, "constant", { learningRate: 1 }), "longer", true))
+    expect(JSON.stringify(other)).toContain("training.optimizer.learningRate is 1")
+  }, 60_000)
+
+  it("needs its data before there is a folder", async () => {
+    const missing = new PretrainConfig({ data: { data: join(root, "nowhere.txt") } })
+    const failed = await Effect.runPromise(train(missing, "unmade", false))
+    expect(JSON.stringify(failed)).toContain("there is no such file")
+    expect(existsSync(join(root, "unmade"))).toBe(false)
+  })
 })
 
 describe("a dry run", () => {

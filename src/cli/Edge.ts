@@ -14,7 +14,7 @@ import * as Option from "effect/Option"
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import process from "node:process"
-import { because, lacking } from "../Errors.ts"
+import { because, DataError, lacking } from "../Errors.ts"
 import { hasColor, painter, printable, stripAnsi, withoutCredentials } from "../Terminal.ts"
 import { tidy } from "./help.ts"
 
@@ -48,9 +48,24 @@ export const versions = (): Readonly<Record<string, string>> => ({
 export const runtime = Effect.promise((): Promise<typeof import("../node.ts")> =>
   "Deno" in globalThis ? import("../deno.ts") : import("../node.ts"))
 
+/** What could not be written to stdout, if anything. */
+let lost: string | undefined
+
+const lose = (error: unknown): void => {
+  // whoever read our output may leave before the end (`memsinks pretrain | head`): training goes on and saves
+  if ((error as NodeJS.ErrnoException).code !== "EPIPE") lost ??= because(error)
+}
+
 /** Data on stdout. */
 export const print = (text: string): Effect.Effect<void> =>
-  Effect.sync(() => void process.stdout.write(`${printable(text)}\n`))
+  Effect.async<void>((resume) => {
+    try {
+      process.stdout.write(`${printable(text)}\n`, () => resume(Effect.void))
+    } catch (error) {
+      lose(error)
+      resume(Effect.void)
+    }
+  })
 
 /** The adapter asked for on the command line, if any was. */
 export const adapterOptions = (name: Option.Option<string>): { readonly adapter?: string } =>
@@ -94,7 +109,7 @@ const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
 /**
  * Runs the command line: help tidied, logs on stderr, every failure told once, as one message.
  */
-export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>
+export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<void, E | DataError, R> =>
   Console.consoleWith((console) =>
     command.pipe(
       Effect.withConsole({
@@ -105,6 +120,11 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
       })
     )
   ).pipe(
+    // what was said last may still be on its way
+    Effect.zipLeft(Effect.async<void>((resume) => void process.stdout.write("", () => resume(Effect.void)))),
+    Effect.zipRight(Effect.suspend((): Effect.Effect<void, E | DataError> => lost === undefined ? Effect.void : Effect.fail(
+      new DataError({ detail: `the output could not be written: ${lost}` })
+    ))),
     Effect.tapErrorCause((cause) => {
       const message = messageOf(cause)
       const paint = painter(hasColor(process.stderr, process.env))
@@ -165,6 +185,5 @@ export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
   })
 })
 
-// whoever read our output may leave before the end (`memsinks pretrain | head`), and a terminal may go away: training goes
-// on and saves
-for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {})
+process.stdout.on("error", lose)
+process.stderr.on("error", () => {})

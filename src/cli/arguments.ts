@@ -11,13 +11,16 @@ import type * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import type * as Path from "@effect/platform/Path"
+import type * as Terminal from "@effect/platform/Terminal"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
 import * as LogLevel from "effect/LogLevel"
 import * as Logger from "effect/Logger"
 import { alternatives, namedField, nearest, nearestField } from "../Config.ts"
 import { stripAnsi } from "../Terminal.ts"
-import { usage } from "./Edge.ts"
+import { type Usage, usage } from "./Edge.ts"
 
 type AnyCommand = Command.Command<any, any, any, any>
 
@@ -316,18 +319,22 @@ const explain = ({ message, unknown }: Wrong, command: string | undefined) =>
  * Runs what the words ask for: a command, or what `tell` tells of commands. Fails with Usage where the words are not
  * how the command is used.
  */
-export const run = <E, R, E2, R2>(
-  commands: ReadonlyArray<Command.Command<any, R, E, any>>,
+export const run = <C extends Command.Command<any, any, any, any>, E2, R2>(
+  commands: ReadonlyArray<C>,
   tell: (words: ReadonlyArray<string>) => Effect.Effect<void, E2, R2>,
   words: ReadonlyArray<string>
-) =>
+): Effect.Effect<
+  void,
+  Effect.Effect.Error<ReturnType<C["handler"]>> | E2 | Usage,
+  Effect.Effect.Context<ReturnType<C["handler"]>> | R2 | FileSystem.FileSystem | Path.Path | Terminal.Terminal
+> =>
   Effect.gen(function*() {
     const asked = read(commands, words)
     if (asked._tag === "Told") return yield* tell(asked.words)
     if (asked._tag === "Wrong") return yield* Effect.fail(usage({ message: yield* explain(asked.wrong, asked.command) }))
-    const command = asked.command as Command.Command<any, R, E, any>
+    const command = asked.command as C
     const value = yield* Effect.mapError(applyWords(command, asked.words), usage)
-    const effect = command.handler(value)
+    const effect = command.handler(value) as ReturnType<C["handler"]>
     return yield* asked.logLevel === undefined ? effect : Logger.withMinimumLogLevel(effect, asked.logLevel)
   })
 

@@ -62,6 +62,7 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
           tokens,
           parameters: model.numParameters,
           activeParameters: model.numActiveParameters,
+          mlp: { general: model.general, pool: model.pool, active: model.activeSize, width: model.intermediateSize },
           ...(shares === undefined || sinks === undefined ? {} : { shares, exposure: sinkExposure(shares, sinks) }),
           memory
         })
@@ -73,6 +74,8 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
           `${(steps * gradientAccumulation / data.batchesPerEpoch).toFixed(2)} epochs`,
           `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token` +
           (sinks === undefined ? "" : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
+          `every MLP: ${count(model.activeSize)} of ${count(model.intermediateSize)} neurons on for a token; ` +
+          `learning rate ${optimizer.learningRate}`,
           ...(shares === undefined ? [] : exposureLines(shares, sinks)),
           "",
           MemoryPlan.formatMemoryPlan(plan)

@@ -15,7 +15,7 @@ import { hasColor, widthOf } from "../Terminal.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
+import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
 export interface DynamicsCommand {
   readonly preset: Option.Option<keyof typeof presets>
@@ -128,4 +128,5 @@ export const dynamics = (options: DynamicsCommand) =>
       html: () => toHtml(report),
       what: "report, checkpoints and traces"
     })
+    if (report.failures.length > 0) return yield* failedArms(report.failures)
   }).pipe(Effect.scoped)

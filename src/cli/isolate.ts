@@ -13,7 +13,7 @@ import { hasColor, widthOf } from "../Terminal.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
+import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
 export interface IsolateCommand {
   readonly preset: Option.Option<keyof typeof presets>
@@ -104,4 +104,5 @@ export const isolate = (options: IsolateCommand) =>
       html: () => toHtml(report),
       what: "report, models and records"
     })
+    if (report.failures.length > 0) return yield* failedArms(report.failures)
   }).pipe(Effect.scoped)

@@ -3,7 +3,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as AtomicFile from "../AtomicFile.ts"
-import { because, CheckpointError } from "../Errors.ts"
+import { because, CheckpointError, DataError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
 import type * as Progress from "../Progress.ts"
 import { readRecord } from "../runs/RunRecord.ts"
@@ -52,6 +52,13 @@ export const writeReports = (folder: string, markdown: string, html: string) =>
     yield* write("report.html", html)
     return path.join(folder, "report.html")
   })
+
+/** Fails where arms failed: the report tells of the others, and of why. */
+export const failedArms = (failures: ReadonlyArray<{ readonly arm: string; readonly seed: number }>) =>
+  Effect.fail(new DataError({
+    detail: `${failures.length} ${failures.length === 1 ? "arm" : "arms"} failed: ` +
+      `${failures.map(({ arm, seed }) => `${arm} (seed ${seed})`).join(", ")}; the report says why`
+  }))
 
 /** Tells at once that a signal was heard: the step that runs is finished and saved first. */
 export const tellSignals = (progress: Progress.Progress) =>

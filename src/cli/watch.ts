@@ -19,10 +19,21 @@ export const watch = (options: WatchOptions) =>
     if (endpoint === "" && Option.isNone(options.metricsPort)) {
       return { onEvent: (_: ProgressEvent) => Effect.void, layer: Layer.empty, telling }
     }
+    if (endpoint !== "" && !(/^https?:\/\//i.test(endpoint) && URL.canParse(endpoint))) {
+      return yield* Effect.fail(Edge.usage({
+        message: `--otlp expects the URL of a collector, e.g. http://localhost:4318, got ${JSON.stringify(endpoint)}`
+      }))
+    }
+    const address = Option.map(options.metricsPort, (text) => text.replace(/^\[([0-9a-fA-F:.]+)\](?=:\d+$)/, "$1"))
+    if (Option.isSome(address) && !/^((?:[^\s[\]/]+):)?\d{1,5}$/.test(address.value)) {
+      return yield* Effect.fail(Edge.usage({
+        message: `--metrics-port expects a port, or host:port, e.g. 9464, 0.0.0.0:9464 or [::1]:9464, got ${JSON.stringify(address.value)}`
+      }))
+    }
     const { record } = yield* Effect.promise(() => import("../runs/RunMetrics.ts"))
-    if (Option.isSome(options.metricsPort)) {
+    if (Option.isSome(address)) {
       const { serve } = yield* Effect.promise(() => import("../runs/Prometheus.ts"))
-      telling.push(`metrics for Prometheus: port ${yield* serve(options.metricsPort.value)}, /metrics`)
+      telling.push(`metrics for Prometheus: port ${yield* serve(address.value)}, /metrics`)
     }
     if (endpoint === "") return { onEvent: record, layer: Layer.empty, telling }
     const Otlp = yield* Effect.promise(() => import("../runs/Otlp.ts"))
