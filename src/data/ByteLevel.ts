@@ -2,9 +2,16 @@
  * Byte-level BPE as GPT-2 has it, fast: words are found, hashed and looked up in one pass over the text, without a
  * string being made, and only a word that is not remembered is merged.
  */
+import { property, SPACE as WHITE } from "./Unicode.ts"
+
+const [LETTERS, DIGITS] = [`[${property("L")}]`, `[${property("N")}]`]
 
 /** The splitting rule of GPT-2: contractions, then runs of letters, of digits, of neither, with one space before. */
-export const WORDS = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu
+export const WORDS = new RegExp(
+  `'s|'t|'re|'ve|'m|'ll|'d| ?${LETTERS}+| ?${DIGITS}+| ?[^${WHITE}${LETTERS}${DIGITS}]+|[${WHITE}]+(?![^${WHITE}])|` +
+    `[${WHITE}]+`,
+  "gv"
+)
 
 /**
  * The printable character that stands for each byte in a byte-level vocabulary: itself where Latin-1 prints it,
@@ -20,8 +27,10 @@ export const BYTE_SYMBOLS: ReadonlyArray<string> = (() => {
 
 const [OTHER, LETTER, DIGIT, SPACE, SURROGATE] = [0, 1, 2, 3, 4]
 
+const [letter, digit, space] = [LETTERS, DIGITS, `[${WHITE}]`].map((set) => new RegExp(set, "v")) as [RegExp, RegExp, RegExp]
+
 const classOf = (character: string): number =>
-  /\p{L}/u.test(character) ? LETTER : /\p{N}/u.test(character) ? DIGIT : /\s/.test(character) ? SPACE : OTHER
+  letter.test(character) ? LETTER : digit.test(character) ? DIGIT : space.test(character) ? SPACE : OTHER
 
 /** Classes of all UTF-16 units. */
 const classes = (() => {
@@ -75,6 +84,8 @@ export interface ByteLevelModel {
   readonly bytes: ArrayLike<number>
   /** What such a byte becomes; -1: nothing. */
   readonly unknown: number
+  /** Words that are tokens as they are, by the characters that stand for their bytes. Absent: merges alone decide. */
+  readonly whole?: ReadonlyMap<string, number> | undefined
   /** Ids that merge, and what they become, the first to merge first. */
   readonly merges: ReadonlyArray<readonly [left: number, right: number, merged: number]>
 }
@@ -111,7 +122,7 @@ const mergeTable = (merges: ByteLevelModel["merges"]) => {
 const SHORT = 48
 
 /** Merges a word's ids in place; gives how many are left. */
-const makeMerger = (merges: ByteLevelModel["merges"]) => {
+export const makeMerger = (merges: ByteLevelModel["merges"]) => {
   const { merged, rank } = mergeTable(merges)
 
   const short = (ids: Int32Array, count: number): number => {
@@ -184,11 +195,15 @@ const REMEMBERED = 1 << 17
 const REMEMBERED_UNITS = 1 << 21
 /** UTF-16 units of a word that may be remembered: longer ones do not come back. */
 const LONGEST = 64
+/** UTF-16 units of a word at most: memory for its bytes and pairs is 40 times as much. */
+const LONGEST_WORD = 1 << 25
 
 /** Appends the ids of texts, or parts of them, to one growing array. */
 export interface ByteLevelEncoder {
   /** Appends the ids of `text` from `start` to `end`, which must not cut a word in two. */
   readonly encode: (text: string, start: number, end: number) => void
+  /** Appends the ids of a word, whatever it holds. */
+  readonly word: (text: string) => void
   /** Appends an id. */
   readonly push: (id: number) => void
   /** Gives all that was appended, in an array of its own, and forgets it. */
@@ -213,20 +228,39 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
 
   /** Merges a word and appends its ids; gives how many. */
   const mergeWord = (word: string): number => {
+    if (word.length > LONGEST_WORD) {
+      throw new Error(
+        `a word of ${word.length} characters without a place to divide it is beyond the limit of ${LONGEST_WORD}: is this ` +
+          "text? Divide it, or leave it out"
+      )
+    }
     if (bytes.length < 3 * word.length) {
-      bytes = new Uint8Array(6 * word.length)
-      ids = new Int32Array(6 * word.length)
+      bytes = new Uint8Array(Math.min(6 * word.length, 3 * LONGEST_WORD))
+      ids = new Int32Array(bytes.length)
     }
-    const { written } = utf8.encodeInto(word, bytes)
-    for (let i = 0; i < written; i++) ids[i] = model.bytes[bytes[i]]
-    const count = merge(ids, written)
+    const { read, written } = utf8.encodeInto(word, bytes)
+    if (read !== word.length) throw new Error(`only ${read} of ${word.length} characters of a word could be encoded`)
+    if (model.whole !== undefined) {
+      let symbols = ""
+      for (let i = 0; i < written; i++) symbols += BYTE_SYMBOLS[bytes[i]]
+      const id = model.whole.get(symbols)
+      if (id !== undefined) {
+        reserve(1)
+        out[length++] = id
+        return 1
+      }
+    }
+    let known = 0
+    for (let i = 0; i < written; i++) {
+      const id = model.bytes[bytes[i]]
+      // a byte without a token is not there: what stands beside it may merge
+      if (id >= 0) ids[known++] = id
+      else if (model.unknown >= 0) ids[known++] = model.unknown
+    }
+    const count = merge(ids, known)
     reserve(count)
-    const begin = length
-    for (let i = 0; i < count; i++) {
-      const id = ids[i] < 0 ? model.unknown : ids[i]
-      if (id >= 0) out[length++] = id
-    }
-    return length - begin
+    for (let i = 0; i < count; i++) out[length++] = ids[i]
+    return count
   }
 
   // Words by number: where their units and their ids begin. A slot of the hash table holds a number, or -1.
@@ -288,6 +322,10 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
         else mergeWord(part.slice(at, next))
         at = next
       }
+    },
+    word: (text) => {
+      if (text.length <= LONGEST) encodeWord(text, 0, text.length)
+      else mergeWord(text)
     },
     push: (id) => {
       reserve(1)

@@ -1,16 +1,35 @@
 /**
- * A `tokenizer.json` as a tokenizer: byte-level BPE runs here, all else in `@huggingface/tokenizers`. Apart from
- * Tokenizer so that a worker thread loads no more than it needs.
+ * A `tokenizer.json` as a tokenizer. Text becomes the ids that Hugging Face's `tokenizers` gives it: every component is
+ * run as it is there, or refused by its name; ids come back as text in `@huggingface/tokenizers`. Apart from Tokenizer so
+ * that a worker thread loads no more than it needs.
  */
 import { Tokenizer as Library } from "@huggingface/tokenizers"
-import { BYTE_SYMBOLS, type ByteLevelEncoder, type ByteLevelModel, makeEncoder } from "./ByteLevel.ts"
+import { isObject, type Json } from "../Json.ts"
+import { type AddedToken, makeMatchers, readAdded } from "./AddedTokens.ts"
+import { type ByteLevelEncoder, makeEncoder } from "./ByteLevel.ts"
+import { makeNormalizer, toSymbols } from "./Normalizers.ts"
+import { makePreTokenizer } from "./PreTokenizers.ts"
+import { makeModel } from "./TokenModels.ts"
 
-/** Encodes text as token ids below `vocabSize`, and decodes them. Adds no beginning- or end-of-text token. */
+export type { AddedToken }
+
+export interface EncodeOptions {
+  /**
+   * Names of special tokens in a text are text like any other. Default false: as in Hugging Face's tokenizers a text that
+   * spells one is encoded as it.
+   */
+  readonly specialAsText?: boolean
+}
+
+/**
+ * Encodes text as token ids below `vocabSize`, and decodes them. Adds no beginning- or end-of-text token, and neither
+ * cuts nor pads, whatever the file says of that: documents are encoded whole.
+ */
 export interface Tokenizer {
   /** One more than the largest id: the number of rows an embedding needs. */
   readonly vocabSize: number
-  readonly encode: (text: string) => Uint32Array
-  /** Ids of special tokens by name. A text that spells one is encoded as it, as in Hugging Face's tokenizers. */
+  readonly encode: (text: string, options?: EncodeOptions) => Uint32Array
+  /** Ids of special tokens by name. */
   readonly specialTokens: ReadonlyMap<string, number>
   /** Bytes that are not valid UTF-8 (half a character, say) come out as U+FFFD. */
   readonly decode: (ids: Iterable<number>) => string
@@ -53,94 +72,87 @@ export const tokenizerJson = (
   })
 }
 
-export interface AddedToken {
-  readonly id: number
-  readonly content: string
-  readonly special?: boolean
-  readonly lstrip?: boolean
-  readonly rstrip?: boolean
-}
+/** Half a character in UTF-16, which UTF-8 has not: it stands for nothing that can be known. */
+const LONE = /[\ud800-\udfff]/
+const wellFormed = (text: string): string =>
+  LONE.test(text) ? text.replace(/\p{Surrogate}/gu, "\ufffd") : text
 
-/** The parts of a parsed `tokenizer.json` that decide whether a text may be encoded word by word. */
-interface TokenizerJson {
-  readonly normalizer?: unknown
-  readonly added_tokens?: ReadonlyArray<AddedToken>
-  readonly pre_tokenizer?: { readonly type?: string; readonly add_prefix_space?: boolean; readonly use_regex?: boolean }
-  readonly model: {
-    readonly type?: string
-    readonly vocab: Readonly<Record<string, number>>
-    readonly merges: ReadonlyArray<string | readonly [string, string]>
-    readonly unk_token?: string | null
-  }
-}
-
-/** The vocabulary of a tokenizer that splits with GPT-2's rule and does nothing else to the text; else undefined. */
-const byteLevelModel = (json: TokenizerJson): ByteLevelModel | undefined => {
-  const { added_tokens = [], model, normalizer, pre_tokenizer } = json
-  const plain = pre_tokenizer?.type === "ByteLevel" &&
-    pre_tokenizer.add_prefix_space === false &&
-    pre_tokenizer.use_regex !== false &&
-    (normalizer ?? null) === null &&
-    added_tokens.every(({ lstrip, rstrip }) => lstrip !== true && rstrip !== true) &&
-    model.type === "BPE" &&
-    ["dropout", "continuing_subword_prefix", "continuing_subword_suffix", "end_of_word_suffix", "fuse_unk",
-      "byte_fallback", "ignore_merges"]
-      .every((option) => !(model as Readonly<Record<string, unknown>>)[option])
-  if (!plain) return undefined
-  const idOf = new Map(Object.entries(model.vocab))
-  const merges: Array<readonly [number, number, number]> = []
-  for (const merge of model.merges) {
-    const [left, right] = typeof merge === "string" ? merge.split(" ", 2) : merge
-    const ids = [idOf.get(left), idOf.get(right), idOf.get(left + right)] as const
-    if (ids.includes(undefined)) return undefined
-    merges.push(ids as readonly [number, number, number])
-  }
-  const unknown = typeof model.unk_token === "string" ? idOf.get(model.unk_token) ?? -1 : -1
-  return { bytes: BYTE_SYMBOLS.map((symbol) => idOf.get(symbol) ?? -1), unknown, merges }
-}
-
-/** Encodes texts with a byte-level model; added tokens are found first, at each place the longest. */
-const byteLevel = (model: ByteLevelModel, added: ReadonlyArray<AddedToken>): Tokenizer["encode"] => {
+/** Encodes as `tokenizers` does: added tokens, normalizer, added tokens, pre-tokenizer, model. */
+const makeEncode = (json: Json) => {
+  const model = makeModel(json["model"])
+  const normalizer = makeNormalizer(json["normalizer"])
+  const pre = makePreTokenizer(json["pre_tokenizer"], normalizer !== undefined)
+  const added = readAdded(json["added_tokens"], model.vocabulary)
+  const matchers = makeMatchers(added, normalizer)
+  const fast = pre.bytes ? model.byteLevel : undefined
   let made: ByteLevelEncoder | undefined
-  const ids = new Map(added.map(({ content, id }) => [content, id]))
-  const contents = added.map(({ content }) => content).sort((a, b) => b.length - a.length)
-  const anyAdded = new RegExp(contents.map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|"), "g")
-  return (text) => {
-    const encoder = made ??= makeEncoder(model)
-    let at = 0
-    if (added.length > 0) {
-      for (const { 0: content, index } of text.matchAll(anyAdded)) {
-        encoder.encode(text, at, index)
-        encoder.push(ids.get(content)!)
-        at = index + content.length
-      }
+  const encode: Tokenizer["encode"] = (given, { specialAsText = false } = {}) => {
+    const ids: Array<number> = []
+    const encoder = fast === undefined ? undefined : made ??= makeEncoder(fast)
+    const push = encoder?.push ?? ((id: number): void => {
+      ids.push(id)
+    })
+    const word = encoder?.word ??
+      ((text: string): void => model.encode(pre.bytes ? toSymbols(text) : text, push))
+    const text = encoder !== undefined && pre.words ? given : wellFormed(given)
+    const pieces = (text: string, first: boolean): void => {
+      if (text !== "") pre.split({ text, first }, (part) => word(part.text))
     }
-    encoder.encode(text, at, text.length)
-    return encoder.take()
+    try {
+      matchers.raw(text, specialAsText, (from, to) => {
+        const part = from === 0 && to === text.length ? text : text.slice(from, to)
+        const normal = normalizer === undefined ? part : normalizer(part)
+        matchers.normalized(normal, specialAsText, (start, end) => {
+          if (encoder !== undefined && pre.words) encoder.encode(normal, start, end)
+          else pieces(normal.slice(start, end), from === 0 && start === 0)
+        }, push)
+      }, push)
+      return encoder?.take() ?? Uint32Array.from(ids)
+    } catch (cause) {
+      encoder?.take()
+      throw cause
+    }
+  }
+  return { encode, added, vocabulary: model.vocabulary }
+}
+
+/** Decodes by the library, which is given nothing that only encoding needs. */
+const makeDecode = (json: Json, tokens: ReadonlyMap<number, string>, added: ReadonlyArray<AddedToken>) => {
+  // merges and the rest would be compiled, and fail where encoding has no use for them either
+  const parts = {
+    ...json,
+    normalizer: null,
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: json["decoder"] ?? null,
+    added_tokens: added,
+    model: { ...json["model"] as object, merges: [] }
+  }
+  let library: Library | undefined
+  return (ids: Iterable<number>): string => {
+    // Without this setting the library drops spaces before punctuation.
+    library ??= new Library(parts as never, { clean_up_tokenization_spaces: false })
+    const known = Array.from(ids).filter((id) => tokens.has(id))
+    return known.length === 0 ? "" : library.decode(known)
   }
 }
 
-/** Reads a `tokenizer.json`. Throws when it is none. */
+/** Reads a `tokenizer.json`. Throws when it is none, and an Error that names what is not supported in it. */
 export const parseTokenizer = (text: string): Tokenizer => {
-  const json = JSON.parse(text) as TokenizerJson
-  // Without this setting the library drops spaces before punctuation when it decodes.
-  const library = new Library(json, { clean_up_tokenization_spaces: false })
-  const model = byteLevelModel(json)
+  const json = JSON.parse(text) as unknown
+  if (!isObject(json) || !isObject(json["model"])) throw new Error("it has no model")
+  const { added, encode, vocabulary } = makeEncode(json)
+  const tokens = new Map<number, string>()
+  for (const [token, id] of vocabulary) tokens.set(id, token)
+  for (const { content, id } of added) tokens.set(id, content)
+  if (tokens.size === 0) throw new Error("its vocabulary is empty")
   let largest = -1
-  for (const id of library.get_vocab().values()) largest = Math.max(largest, id)
-  if (largest < 0) throw new Error("its vocabulary is empty")
+  for (const id of tokens.keys()) largest = Math.max(largest, id)
   return {
     vocabSize: largest + 1,
-    encode: model === undefined
-      ? (text) => Uint32Array.from(library.encode(text, { add_special_tokens: false }).ids)
-      : byteLevel(model, json.added_tokens ?? []),
-    specialTokens: new Map(
-      (json.added_tokens ?? []).filter(({ special }) => special).map(({ content, id }) => [content, id])
-    ),
-    decode: (ids) => {
-      const array = Array.from(ids)
-      return array.length === 0 ? "" : library.decode(array)
-    },
+    encode,
+    specialTokens: new Map(added.filter(({ special }) => special).map(({ content, id }) => [content, id])),
+    decode: makeDecode(json, tokens, added),
     toJSON: () => text
   }
 }
