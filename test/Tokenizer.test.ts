@@ -205,7 +205,7 @@ describe("GPT-2", () => {
     expect([Tokenizer.specialId(gpt2, "bos"), Tokenizer.specialId(gpt2, "eos")]).toEqual([50256, 50256])
   })
 
-  it("agrees with the package's own encoder, and with the library", () => {
+  it("agrees with the package's own encoder, and with the library, where white space is the same in all", () => {
     const whole = oracle(gpt2)
     const texts = [...corpus, readFileSync(new URL("../src/data/Tokenizer.ts", import.meta.url), "utf8")
       .replaceAll("<|endoftext|>", "")]
@@ -214,7 +214,9 @@ describe("GPT-2", () => {
       expect(Array.from(gpt2.encode(text))).toEqual(whole(text))
     }
     FastCheck.assert(
-      FastCheck.property(anyText, (text) => {
+      FastCheck.property(anyText, (any) => {
+        // white space in Rust and not in JavaScript, and the other way round
+        const text = any.replace(/[\u0085\ufeff]/g, "")
         const ids = Array.from(gpt2.encode(text))
         expect(ids).toEqual(whole(text))
         expect(ids).toEqual(packaged.encode(text))
@@ -305,15 +307,16 @@ describe("tokenizer.json", () => {
     }
   })
 
-  it("hands the whole text to the library when the file asks for more than splitting into words", () => {
+  it("normalizes what is between special tokens", () => {
     const json = JSON.parse(train(corpus, 300).toJSON())
+    const end = Object.keys(json.model.vocab).length
     json.normalizer = { type: "Lowercase" }
     json.added_tokens = [
-      { id: 300, content: "<|end|>", special: true, normalized: false, lstrip: false, rstrip: false }
+      { id: end, content: "<|end|>", special: true, normalized: false, lstrip: false, rstrip: false }
     ]
     const tokenizer = Effect.runSync(Tokenizer.fromJSON(JSON.stringify(json)))
-    expect(tokenizer.vocabSize).toBe(301)
-    expect(tokenizer.encode("THE CAT<|end|>").at(-1)).toBe(300)
+    expect(tokenizer.vocabSize).toBe(end + 1)
+    expect(tokenizer.encode("THE CAT<|end|>").at(-1)).toBe(end)
     expect(tokenizer.decode(tokenizer.encode("THE CAT<|end|>"))).toBe("the cat<|end|>")
   })
 
