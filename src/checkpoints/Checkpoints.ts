@@ -21,7 +21,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import { createHash } from "node:crypto"
 import { CheckpointError } from "../Errors.ts"
-import { companions } from "./HuggingFace.ts"
+import { companions, textEnds } from "./HuggingFace.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
 
@@ -175,9 +175,11 @@ const modelFiles = (
       ...Safetensors.shards(parts, "model", maxShardBytes),
       ...(tokenizer === undefined ? [] : [[tokenizerFile, utf8(tokenizer)] as const]),
       ...(names === undefined ? [] : [[namesFile, { byteLength: names.length, chunks: [names] }] as const]),
-      ...companions(typeof positions === "number" ? positions : undefined, tokenizer).map(([file, text]) =>
-        [file, utf8(text)] as const
-      )
+      ...companions(
+        typeof positions === "number" ? positions : undefined,
+        tokenizer,
+        textEnds(tokenizer, { config })
+      ).map(([file, text]) => [file, utf8(text)] as const)
     ]
   })
 

@@ -171,6 +171,7 @@ const safetensorsFiles = (
   kept: Kept,
   dtype: ExportType,
   tokenizer: string | undefined,
+  ends: HuggingFace.TextEnds,
   maxShardBytes: number | undefined
 ): Checkpoints.Files => {
   const parts = Object.entries(tensors).map(([name, { data, shape }]): Safetensors.Part => ({
@@ -180,10 +181,9 @@ const safetensorsFiles = (
     bytes: () => bytesOf(data(), dtype)
   }))
   const { memsinks: _, ...plain } = huggingFaceConfig(config)
-  const special = HuggingFace.specialIds(tokenizer)
   const json = {
     ...plain,
-    ...special,
+    ...HuggingFace.endIds(ends),
     torch_dtype: dtype === "f32" ? "float32" : "float16",
     rope_scaling: null,
     attention_dropout: 0,
@@ -195,7 +195,7 @@ const safetensorsFiles = (
     ["config.json", Checkpoints.utf8(`${JSON.stringify(json, null, 2)}\n`)],
     ...Safetensors.shards(parts, "model", maxShardBytes),
     ...(tokenizer === undefined ? [] : [["tokenizer.json", Checkpoints.utf8(tokenizer)] as const]),
-    ...HuggingFace.companions(config.maxPositionEmbeddings, tokenizer).map(([file, text]) =>
+    ...HuggingFace.companions(config.maxPositionEmbeddings, tokenizer, ends).map(([file, text]) =>
       [file, Checkpoints.utf8(text)] as const
     )
   ]
@@ -206,12 +206,13 @@ const ggufFile = (
   dtype: ExportType,
   name: string,
   tokenizer: string,
+  ends: HuggingFace.TextEnds,
   path: string
 ): Effect.Effect<{ readonly file: Safetensors.Encoded; readonly notes: ReadonlyArray<string> }, CheckpointError> =>
   Effect.try({
     try: () => {
       const type = ({ f32: "F32", f16: "F16", q8_0: "Q8_0" } as const)[dtype]
-      const { metadata, notes } = LlamaCpp.tokenizerMetadata(tokenizer, config.vocabSize)
+      const { metadata, notes } = LlamaCpp.tokenizerMetadata(tokenizer, config.vocabSize, ends)
       const list = LlamaCpp.tensors(config, tensors, type)
       const wider = list.filter((tensor) => tensor.shape.length > 1 && tensor.type !== type).length
       return {
@@ -280,7 +281,7 @@ export const exportModel = (
     let path: string
     let bytes: number
     if (format === "safetensors") {
-      const files = safetensorsFiles(pruned, asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })), dtype, from.tokenizer, options.maxShardBytes)
+      const files = safetensorsFiles(pruned, asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })), dtype, from.tokenizer, from.ends, options.maxShardBytes)
       if (from.tokenizer === undefined) notes.push("the checkpoint has no tokenizer: the folder has none either")
       path = yield* Checkpoints.writeNew(out, files)
       bytes = files.reduce((sum, [, file]) => sum + file.byteLength, 0)
@@ -289,7 +290,7 @@ export const exportModel = (
         return yield* refuse("the checkpoint has no tokenizer.json, which GGUF must contain: put it beside config.json")
       }
       const name = options.name ?? paths.basename(out).replace(/\.gguf$/, "")
-      const gguf = yield* ggufFile(pruned, dtype, name, from.tokenizer, checkpoint)
+      const gguf = yield* ggufFile(pruned, dtype, name, from.tokenizer, from.ends, checkpoint)
       notes.push(...gguf.notes)
       path = yield* Checkpoints.writeNew(out, gguf.file)
       bytes = gguf.file.byteLength

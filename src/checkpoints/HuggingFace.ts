@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import { decodeConfig } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
 import { isObject, type Json } from "../Json.ts"
+import { framing } from "../data/TokenizerJson.ts"
 import { ModelConfig } from "../ModelConfig.ts"
 
 const show = (value: unknown) => JSON.stringify(value)
@@ -149,36 +150,93 @@ export const tokenizerParts = (text: string): TokenizerParts => {
   }
 }
 
-/** The tokens that begin and end a text, where the vocabulary has them under one of their usual names. */
-export interface SpecialTokens {
-  readonly bos: AddedToken | undefined
-  readonly eos: AddedToken | undefined
+/** What begins and ends a text. */
+export interface TextEnds {
+  readonly bos: number | undefined
+  /** Ids that end a text, the tokenizer's own first; none where nothing is known of one. */
+  readonly eos: ReadonlyArray<number>
+  /** Whether the tokenizer itself puts `bos` before a text, or the end after it. */
+  readonly addBos: boolean
+  readonly addEos: boolean
 }
 
-/** GPT-2 and its kin have one token for both. */
+/** What the files beside `tokenizer.json` say; each is optional. */
+export interface TextEndFiles {
+  readonly config?: unknown
+  /** `generation_config.json` */
+  readonly generation?: unknown
+  /** `tokenizer_config.json` */
+  readonly tokenizerConfig?: unknown
+  /** `special_tokens_map.json` */
+  readonly specialTokensMap?: unknown
+}
+
+/** Usual names, for where no file says anything. GPT-2 and its kin have one token for both. */
 const EOS = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>"]
 const BOS = ["<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>"]
 
-export const specialTokens = ({ added }: Pick<TokenizerParts, "added">): SpecialTokens => {
-  const first = (names: ReadonlyArray<string>) =>
-    names.map((name) => added.find((one) => one.special && one.content === name)).find((one) => one !== undefined)
-  return { bos: first(BOS), eos: first(EOS) }
-}
-
-/** `bos_token_id` and `eos_token_id` as a config.json states them; nothing where there is no such token. */
-export const specialIds = (tokenizer: string | undefined): Readonly<Record<string, number>> => {
-  if (tokenizer === undefined) return {}
+/**
+ * What begins and ends a text, as the files of a model say it: a text ends at whatever `generation_config.json` names,
+ * or else `config.json`, and at the `eos_token` of `tokenizer_config.json` or `special_tokens_map.json`; where none of
+ * them says anything, at the special token with the most usual name. Ids from `vocabSize` on are no tokens of the model.
+ */
+export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, vocabSize = Infinity): TextEnds => {
+  let parts: TokenizerParts | undefined
+  let frame: ReturnType<typeof framing> = { before: [], after: [] }
   try {
-    const { bos, eos } = specialTokens(tokenizerParts(tokenizer))
-    return {
-      ...(bos === undefined ? {} : { bos_token_id: bos.id }),
-      ...(eos === undefined ? {} : { eos_token_id: eos.id })
+    if (tokenizer !== undefined) {
+      parts = tokenizerParts(tokenizer)
+      frame = framing(tokenizer)
     }
   } catch {
     // a tokenizer that is not ours to judge is written as it is
-    return {}
+  }
+  const isId = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocabSize
+  const field = (file: unknown, name: string): unknown => isObject(file) ? file[name] : undefined
+  const idsIn = (file: unknown, name: string): ReadonlyArray<number> => {
+    const value = field(file, name)
+    return (Array.isArray(value) ? value : [value]).filter(isId)
+  }
+  const idOf = (content: string): number | undefined =>
+    parts?.added.find((one) => one.content === content)?.id ?? (parts !== undefined && Object.hasOwn(parts.vocab, content)
+      ? parts.vocab[content]
+      : undefined)
+  const named = (file: unknown, name: string): ReadonlyArray<number> => {
+    const value = field(file, name)
+    const content = isObject(value) ? value["content"] : value
+    return typeof content === "string" ? [idOf(content)].filter(isId) : []
+  }
+  const first = (...lists: ReadonlyArray<ReadonlyArray<number>>) => lists.find(({ length }) => length > 0) ?? []
+  const usual = (names: ReadonlyArray<string>) =>
+    names.flatMap((name) => parts?.added.find((one) => one.special && one.content === name)?.id ?? []).filter(isId).slice(0, 1)
+  const { config, generation, specialTokensMap, tokenizerConfig } = files
+  const own = first(named(tokenizerConfig, "eos_token"), named(specialTokensMap, "eos_token"))
+  const said = first(idsIn(generation, "eos_token_id"), idsIn(config, "eos_token_id"))
+  const eos = [...new Set([...own, ...said])]
+  const bos = first(
+    frame.before.filter(isId),
+    named(tokenizerConfig, "bos_token"),
+    named(specialTokensMap, "bos_token"),
+    idsIn(generation, "bos_token_id"),
+    idsIn(config, "bos_token_id"),
+    usual(BOS)
+  )[0]
+  // classes of tokenizers that make their post-processor anew from this
+  const rebuilt = /^(Llama|Gemma|CodeLlama)Tokenizer/.test(String(field(tokenizerConfig, "tokenizer_class")))
+  const asked = rebuilt ? field(tokenizerConfig, "add_bos_token") : undefined
+  return {
+    bos,
+    eos: first(eos, usual(EOS)),
+    addBos: bos !== undefined && (typeof asked === "boolean" ? asked : frame.before.length > 0),
+    addEos: frame.after.length > 0
   }
 }
+
+/** `bos_token_id` and `eos_token_id` as a config.json states them; nothing where there is no such token. */
+export const endIds = ({ bos, eos }: TextEnds): Readonly<Record<string, number | ReadonlyArray<number>>> => ({
+  ...(bos === undefined ? {} : { bos_token_id: bos }),
+  ...(eos.length === 0 ? {} : { eos_token_id: eos.length === 1 ? eos[0]! : eos })
+})
 
 const pretty = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`
 
@@ -188,9 +246,10 @@ const pretty = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`
  */
 export const companions = (
   maxPositionEmbeddings: number | undefined,
-  tokenizer: string | undefined
+  tokenizer: string | undefined,
+  ends: TextEnds = textEnds(tokenizer, {})
 ): ReadonlyArray<readonly [file: string, text: string]> => {
-  const generation = pretty({ _from_model_config: true, ...specialIds(tokenizer) })
+  const generation = pretty({ _from_model_config: true, ...endIds(ends) })
   let parts: TokenizerParts | undefined
   try {
     parts = tokenizer === undefined ? undefined : tokenizerParts(tokenizer)
@@ -198,10 +257,14 @@ export const companions = (
     // as above
   }
   if (parts === undefined) return [["generation_config.json", generation]]
-  const { bos, eos } = specialTokens(parts)
+  const contents = new Map([
+    ...Object.entries(parts.vocab).map(([content, id]) => [id, content] as const),
+    ...parts.added.map(({ content, id }) => [id, content] as const)
+  ])
+  const [bos, eos] = [ends.bos, ends.eos[0]].map((id) => id === undefined ? undefined : contents.get(id))
   const special = {
-    ...(bos === undefined ? {} : { bos_token: bos.content }),
-    ...(eos === undefined ? {} : { eos_token: eos.content }),
+    ...(bos === undefined ? {} : { bos_token: bos }),
+    ...(eos === undefined ? {} : { eos_token: eos }),
     ...(parts.unknown === undefined ? {} : { unk_token: parts.unknown })
   }
   return [

@@ -10,7 +10,7 @@ import * as Checkpoints from "./Checkpoints.ts"
 import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/Names.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
-import { modelConfigOf } from "./HuggingFace.ts"
+import { endIds, modelConfigOf, type TextEnds, textEnds } from "./HuggingFace.ts"
 import { firstNotFinite, huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
 import { ModelConfig } from "../ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
@@ -27,6 +27,8 @@ export interface InitialModel {
   readonly tensors: Tensors
   /** The text of its `tokenizer.json`. */
   readonly tokenizer: string | undefined
+  /** What begins and ends a text, as its files say. */
+  readonly ends: TextEnds
   /** What the ids it was trained with are called; undefined where it does not say. */
   readonly names?: Names | undefined
   /** The folder that it was read from, and the step it was saved at; a foreign one has none. */
@@ -141,13 +143,30 @@ const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArr
   return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
 })
 
+const endsOf = Effect.fnUntraced(function*(
+  folder: string,
+  tokenizer: string | undefined,
+  config: unknown,
+  vocabSize: number
+) {
+  const paths = yield* Path.Path
+  const read = (file: string) => jsonOf(paths.join(folder, file))
+  return textEnds(tokenizer, {
+    config,
+    generation: yield* read("generation_config.json"),
+    tokenizerConfig: yield* read("tokenizer_config.json"),
+    specialTokensMap: yield* read("special_tokens_map.json")
+  }, vocabSize)
+})
+
 /** A Llama as Hugging Face has it: `config.json`, safetensors, and `tokenizer.json` where there is one. */
 const readLlama = Effect.fnUntraced(function*(folder: string, path: string, json: unknown) {
   const paths = yield* Path.Path
   const config = yield* modelConfigOf(json, path)
   const tensors = yield* checked(config, yield* tensorsOf(folder, ["model"]), folder)
   const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
-  return { config, tensors, tokenizer, path: folder, step: undefined, notes: [] } satisfies InitialModel
+  const ends = yield* endsOf(folder, tokenizer, json, config.vocabSize)
+  return { config, tensors, tokenizer, ends, path: folder, step: undefined, notes: [] } satisfies InitialModel
 })
 
 /** A model of the reference implementation, under litgpt's names. */
@@ -170,7 +189,8 @@ const readLitgpt = Effect.fnUntraced(function*(
   )
   const tensors = yield* checked(config, found.tensors, folder)
   const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
-  return { config, tensors, tokenizer, path: folder, step: undefined, notes } satisfies InitialModel
+  const ends = yield* endsOf(folder, tokenizer, json, config.vocabSize)
+  return { config, tensors, tokenizer, ends, path: folder, step: undefined, notes } satisfies InitialModel
 })
 
 const yamlOf = Effect.fnUntraced(function*(path: string) {
@@ -231,6 +251,7 @@ export const loadInitial = (
       config,
       tensors: yield* checked(config, saved.model, saved.path),
       tokenizer: saved.tokenizer,
+      ends: textEnds(saved.tokenizer, { config: saved.config }, config.vocabSize),
       ...(saved.names === undefined ? {} : { names: yield* namesOf(saved.names, paths.join(saved.path, namesFile)) }),
       path: saved.path,
       step: saved.step,
@@ -325,7 +346,12 @@ export const importModel = (
       : yield* withSinks(initial.config, initial.tensors, options.sinks, options.seed)
     const path = yield* Checkpoints.saveModel(
       out,
-      { config: huggingFaceConfig(config), model: tensors, tokenizer: initial.tokenizer, names: initial.names?.bytes },
+      {
+        config: { ...huggingFaceConfig(config), ...endIds(initial.ends) },
+        model: tensors,
+        tokenizer: initial.tokenizer,
+        names: initial.names?.bytes
+      },
       options.maxShardBytes
     )
     return {

@@ -3,7 +3,7 @@
  * describe a tokenizer. What it cannot express is refused, never approximated.
  */
 import * as Gguf from "./Gguf.ts"
-import { specialTokens, type TokenizerParts, tokenizerParts } from "./HuggingFace.ts"
+import { type TextEnds, textEnds, type TokenizerParts, tokenizerParts } from "./HuggingFace.ts"
 import type { ModelConfig } from "../ModelConfig.ts"
 
 export type Metadata = ReadonlyArray<readonly [key: string, value: Gguf.Value]>
@@ -139,7 +139,8 @@ const NUL = "\u0100"
  */
 export const tokenizerMetadata = (
   text: string,
-  vocabSize: number
+  vocabSize: number,
+  ends: TextEnds = textEnds(text, {}, vocabSize)
 ): { readonly metadata: Metadata; readonly notes: ReadonlyArray<string> } => {
   const parts = tokenizerParts(text)
   const pre = parts.type === "BPE" ? splitting(parts) : undefined
@@ -171,17 +172,21 @@ export const tokenizerMetadata = (
       `the vocabulary lacks some bytes: where the tokenizer says ${parts.unknown}, llama.cpp leaves them out`
     )
   }
-  const { bos, eos } = specialTokens(parts)
+  const { bos, eos: [eos, ...others] } = ends
+  if (others.length > 0) {
+    const names = others.map((id) => JSON.stringify(tokens[id] ?? id)).join(", ")
+    notes.push(`a text ends at ${names}, too: GGUF has one end of text, ${JSON.stringify(tokens[eos!] ?? eos)}`)
+  }
   // llama.cpp always has an end of text and takes token 11 when it is told none: better one that no text holds
   const silent = parts.vocab[NUL] ?? unknown
-  const end = eos?.id ?? silent
+  const end = eos ?? silent
   if (eos === undefined) {
     const named = parts.vocab[NUL] !== undefined
       ? "the byte 0, which no text holds,"
       : end === undefined ? `token 11 (${JSON.stringify(tokens[11])})` : JSON.stringify(tokens[end])
     notes.push(`the tokenizer has no end-of-text token: llama.cpp takes ${named} for it`)
   }
-  const begin = bos?.id ?? end
+  const begin = bos ?? end
   // its reader refuses a model without merges: one that leads to no token of the vocabulary changes nothing
   const merges = parts.merges.length === 0 ? [[NUL, NUL] as const] : parts.merges
   return {
@@ -196,8 +201,8 @@ export const tokenizerMetadata = (
       ...(unknown === undefined || unknown < 0
         ? []
         : [["tokenizer.ggml.unknown_token_id", Gguf.u32(unknown)] as const]),
-      ["tokenizer.ggml.add_bos_token", Gguf.bool(false)],
-      ["tokenizer.ggml.add_eos_token", Gguf.bool(false)]
+      ["tokenizer.ggml.add_bos_token", Gguf.bool(ends.addBos)],
+      ["tokenizer.ggml.add_eos_token", Gguf.bool(ends.addEos)]
     ],
     notes
   }

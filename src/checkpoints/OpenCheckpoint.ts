@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { CheckpointError, type DeviceError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
-import { specialTokens, tokenizerParts } from "./HuggingFace.ts"
+import type { TextEnds } from "./HuggingFace.ts"
 import { loadInitial } from "./Import.ts"
 import { Model, type ModelOptions } from "../Model.ts"
 import type { ModelConfig } from "../ModelConfig.ts"
@@ -26,9 +26,8 @@ export interface OpenCheckpoint {
   readonly tokenizer: Tokenizer.Tokenizer | undefined
   /** What the ids it was trained with are called; undefined where it does not say. */
   readonly names: Names | undefined
-  /** The tokens that begin and end a text, where the tokenizer has such. */
-  readonly bos: number | undefined
-  readonly eos: number | undefined
+  /** The tokens that begin and end a text, and whether the tokenizer itself puts them there. */
+  readonly ends: TextEnds
   /** The model with its weights. Each use of the layer makes one of its own. */
   readonly layer: Layer.Layer<Model, DeviceError | CheckpointError, Device>
 }
@@ -43,13 +42,9 @@ export const openCheckpoint = (
   options: Pick<ModelOptions, "precision" | "compute"> = {}
 ): Effect.Effect<OpenCheckpoint, CheckpointError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const { config, names, notes, path: folder, step, tensors, tokenizer } = yield* loadInitial(path)
+    const { config, ends, names, notes, path: folder, step, tensors, tokenizer } = yield* loadInitial(path)
     const file = (yield* Path.Path).join(folder, "tokenizer.json")
-    const read = tokenizer === undefined ? undefined : yield* Effect.all({
-      tokenizer: Tokenizer.fromJSON(tokenizer),
-      special: Effect.sync(() => specialTokens(tokenizerParts(tokenizer)))
-    }).pipe(
-      Effect.catchAllDefect((defect) => Effect.fail(defect as Error)),
+    const read = tokenizer === undefined ? undefined : yield* Tokenizer.fromJSON(tokenizer).pipe(
       Effect.mapError((error) => new CheckpointError({ reason: "Corrupt", path: file, detail: error.message }))
     )
     return {
@@ -57,10 +52,9 @@ export const openCheckpoint = (
       step,
       config,
       notes,
-      tokenizer: read?.tokenizer,
+      tokenizer: read,
       names,
-      bos: read?.special.bos?.id,
-      eos: read?.special.eos?.id,
+      ends,
       layer: Layer.scoped(
         Model,
         Effect.tap(Model.make(config, { ...options, initialize: false }), (model) => model.importTensors(tensors))

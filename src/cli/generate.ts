@@ -27,6 +27,8 @@ export interface GenerateCommand {
   readonly source: Option.Option<string>
   readonly sinks: Option.Option<"own" | "off" | "all" | "placebo">
   readonly stop: ReadonlyArray<string>
+  /** Names of special tokens in prompts are text. Default false. */
+  readonly specialAsText?: boolean
   readonly batch: number
   readonly precision: "f32" | "f16"
   readonly logProbs: boolean
@@ -158,7 +160,7 @@ export const runGenerate = (options: GenerateCommand) =>
     const given = yield* ownId(options)
     const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({ prompt, whose: whose ?? given }))
     const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
-    const { config, eos, names, tokenizer } = checkpoint
+    const { config, ends, names, tokenizer } = checkpoint
     const mode = yield* modeOf(options, config.sinks !== undefined, written.map(({ whose }) => whose))
     const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
       Effect.gen(function*() {
@@ -173,7 +175,11 @@ export const runGenerate = (options: GenerateCommand) =>
       })
     }
     const prompts = asked.map(({ id, prompt }) => ({
-      tokens: tokenizer.encode(prompt),
+      // what the tokenizer puts before a text, as the model was trained with
+      tokens: Uint32Array.from([
+        ...(ends.addBos ? [ends.bos!] : []),
+        ...tokenizer.encode(prompt, { specialAsText: options.specialAsText ?? false })
+      ]),
       ...(id === undefined ? {} : { id })
     }))
     const runtime = yield* Edge.runtime
@@ -217,7 +223,7 @@ export const runGenerate = (options: GenerateCommand) =>
         seed: options.seed,
         sinks: mode,
         stop: options.stop.map(unescape),
-        stopTokens: eos === undefined ? [] : [eos],
+        stopTokens: ends.eos,
         tokenizer,
         logProbs: options.logProbs,
         batchSize: options.batch

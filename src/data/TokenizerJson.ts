@@ -156,3 +156,53 @@ export const parseTokenizer = (text: string): Tokenizer => {
     toJSON: () => text
   }
 }
+
+/**
+ * The ids that a tokenizer itself puts before a text and after it: what its `post_processor` says. Throws an Error where
+ * that is of a kind that is not known.
+ */
+export const framing = (
+  text: string
+): { readonly before: ReadonlyArray<number>; readonly after: ReadonlyArray<number> } => {
+  const of = (value: unknown): { before: ReadonlyArray<number>; after: ReadonlyArray<number> } => {
+    if (!isObject(value)) return { before: [], after: [] }
+    switch (value["type"]) {
+      case "ByteLevel":
+        return { before: [], after: [] }
+      case "BertProcessing":
+      case "RobertaProcessing": {
+        const [begin, end] = [value["cls"], value["sep"]] as ReadonlyArray<ReadonlyArray<unknown> | undefined>
+        return { before: [Number(begin?.[1])], after: [Number(end?.[1])] }
+      }
+      case "TemplateProcessing": {
+        const sides: [Array<number>, Array<number>] = [[], []]
+        let side: 0 | 1 = 0
+        for (const piece of Array.isArray(value["single"]) ? value["single"] : []) {
+          const name = isObject(piece) && isObject(piece["SpecialToken"]) ? piece["SpecialToken"]["id"] : undefined
+          if (name === undefined) {
+            side = 1
+            continue
+          }
+          const token = isObject(value["special_tokens"]) ? value["special_tokens"][String(name)] : undefined
+          const ids = isObject(token) ? token["ids"] : undefined
+          if (!Array.isArray(ids)) throw new Error(`its post_processor does not say which id ${String(name)} has`)
+          sides[side].push(...ids as ReadonlyArray<number>)
+        }
+        return { before: sides[0], after: sides[1] }
+      }
+      case "Sequence":
+        return (Array.isArray(value["processors"]) ? value["processors"] : []).map(of).reduce(
+          (all, one) => ({ before: [...one.before, ...all.before], after: [...all.after, ...one.after] }),
+          { before: [], after: [] }
+        )
+      default:
+        throw new Error(`its post_processor is ${JSON.stringify(value["type"])}, which is not known here`)
+    }
+  }
+  const json = JSON.parse(text) as unknown
+  const found = of(isObject(json) ? json["post_processor"] : undefined)
+  for (const id of [...found.before, ...found.after]) {
+    if (!Number.isSafeInteger(id) || id < 0) throw new Error("its post_processor names a token without an id")
+  }
+  return found
+}

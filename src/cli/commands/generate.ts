@@ -50,6 +50,9 @@ export const generate = Command.make("generate", {
     Options.withDescription("A text that ends the continuation; may be repeated"),
     Options.repeated
   ),
+  specialAsText: Options.boolean("special-as-text").pipe(
+    Options.withDescription("Names of special tokens in prompts are text like any other")
+  ),
   batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Prompts at once (default: 8)")),
   precision,
   logProbs: Options.boolean("log-probs").pipe(Options.withDescription("Log-probabilities of the tokens in --json")),
