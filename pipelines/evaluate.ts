@@ -22,6 +22,7 @@ import { random } from "../src/Random.ts"
 import { readRecord, type RunRecord } from "../src/runs/RunRecord.ts"
 import * as Sink from "../src/Sink.ts"
 import * as Source from "../src/data/Source.ts"
+import { textBytes } from "../src/data/TextBytes.ts"
 import type { Tokenizer } from "../src/data/Tokenizer.ts"
 import { sameTokenizer } from "../src/data/SameTokenizer.ts"
 import * as TokenShards from "../src/data/TokenShards.ts"
@@ -63,7 +64,10 @@ export interface Score {
   readonly loss: number
   /** exp(loss). */
   readonly perplexity: number
-  /** Bits of log-likelihood a byte of the text that is scored; comparable between tokenizers. */
+  /**
+   * Bits of log-likelihood a UTF-8 byte of the text that is scored; comparable between tokenizers. Special tokens, as that
+   * of the end of a text, are no text: neither their loss nor a byte of theirs counts.
+   */
   readonly bitsPerByte: number
   /** Share of tokens that are the likeliest. */
   readonly accuracy: number
@@ -325,7 +329,8 @@ export const evaluate = (
         : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, options)
       const model = yield* Model
       const device = yield* Device
-      const encoder = new TextEncoder()
+      const bytesOf = textBytes(tokenizer)
+      const silent = new Set(tokenizer.specialTokens.values())
       const totals = task.groups.map(() => ({
         sequences: 0,
         bytes: 0,
@@ -336,7 +341,7 @@ export const evaluate = (
         const count = Math.min(size, task.count - first)
         const rows = Array.from({ length: count }, (_, r) => task.row(first + r))
         rows.forEach(({ tokens }, r) => {
-          const bytes = encoder.encode(tokenizer.decode(tokens.subarray(1))).length
+          const bytes = bytesOf(tokens, 1)
           for (const group of task.groupsOf(first + r)) {
             const total = totals[group]!
             total.sequences++
@@ -344,7 +349,12 @@ export const evaluate = (
           }
         })
         for (const mode of modes) {
-          const scores = yield* scoreRows(model, rows, Sink.states[mode].mode, { batchSize: size, seqLen, promptTokens })
+          const scores = yield* scoreRows(model, rows, Sink.states[mode].mode, {
+            batchSize: size,
+            seqLen,
+            promptTokens,
+            silent
+          })
           scores.forEach((score, r) => {
             for (const group of task.groupsOf(first + r)) totals[group]!.of[mode].push(score)
           })
@@ -385,7 +395,7 @@ export const evaluate = (
             return [mode, {
               loss: all.loss,
               perplexity: Math.exp(all.loss),
-              bitsPerByte: all.loss * tokens / Math.LN2 / bytes,
+              bitsPerByte: of[mode].reduce((sum, { textLoss }) => sum + textLoss, 0) / Math.LN2 / bytes,
               accuracy: all.accuracy,
               ...(all.extractionRate === undefined ? {} : { extraction: all.extractionRate })
             }]

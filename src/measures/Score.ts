@@ -16,6 +16,8 @@ export interface RowScore {
   /** Its scored tokens, and the sum of their losses in nats. */
   readonly tokens: number
   readonly loss: number
+  /** The sum of the losses of those that are text: all but the `silent` ones. */
+  readonly textLoss: number
   /** Scored tokens that greedy decoding predicts. */
   readonly hits: number
   /** Sum over scored tokens of log(1 + rank). */
@@ -33,6 +35,8 @@ export interface ScoreOptions {
   readonly seqLen: number
   /** Tokens of a sequence that are given; the suffix is behind them. Default 0: all scored tokens. */
   readonly promptTokens?: number
+  /** Tokens that stand for no text, as special tokens do. Default: none. */
+  readonly silent?: ReadonlySet<number>
 }
 
 /** Scored tokens in the rows [from, to) of a batch, and the sum of their losses. */
@@ -51,13 +55,15 @@ export const rowScores = (
   batch: Batch,
   { loss, rank }: Scores,
   rows = batch.rows,
-  promptTokens = 0
+  promptTokens = 0,
+  silent?: ReadonlySet<number>
 ): ReadonlyArray<RowScore> =>
   Array.from({ length: rows }, (_, r) => {
     const { sum, tokens } = sumOf(loss, batch, r, r + 1)
-    let [hits, logRank, suffix, suffixHits, run] = [0, 0, 0, 0, 0]
+    let [textLoss, hits, logRank, suffix, suffixHits, run] = [0, 0, 0, 0, 0, 0]
     for (let t = r * batch.seqLen; t < (r + 1) * batch.seqLen; t++) {
       if (batch.targets[t] === IGNORE) continue
+      if (silent?.has(batch.targets[t]!) !== true) textLoss += loss[t]!
       logRank += Math.log1p(rank[t]!)
       const hit = rank[t] === 0
       if (hit) hits++
@@ -67,7 +73,7 @@ export const rowScores = (
       if (hit && run === suffix) run++
       suffix++
     }
-    return { tokens, loss: sum, hits, logRank, suffix, suffixHits, run }
+    return { tokens, loss: sum, textLoss, hits, logRank, suffix, suffixHits, run }
   })
 
 /**
@@ -78,7 +84,7 @@ export const scoreRows = (
   model: Pick<ModelService, "evaluate">,
   rows: ReadonlyArray<Row>,
   mode: SinkMode,
-  { batchSize, promptTokens, seqLen }: ScoreOptions
+  { batchSize, promptTokens, seqLen, silent }: ScoreOptions
 ): Effect.Effect<ReadonlyArray<RowScore>, DataError | DeviceError | KernelError> =>
   Effect.gen(function*() {
     const wrong = misfit(rows, seqLen)
@@ -86,7 +92,7 @@ export const scoreRows = (
     const all: Array<RowScore> = []
     for (const { chunk, full } of chunked(rows, batchSize)) {
       const batch = batchOf(full, seqLen)
-      all.push(...rowScores(batch, yield* model.evaluate(batch, mode), chunk.length, promptTokens))
+      all.push(...rowScores(batch, yield* model.evaluate(batch, mode), chunk.length, promptTokens, silent))
     }
     return all
   })
