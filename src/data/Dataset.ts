@@ -22,6 +22,8 @@ export const Dataset = Schema.Struct({
   documents: count,
   /** UTF-8 bytes of the text that was tokenized. */
   bytes: Schema.optional(count),
+  /** SHA-256 of the names and texts of the documents that were tokenized: tells whether the data is what it was. */
+  documentsSha256: Schema.optional(Schema.String),
   /** Names of the sources, in the order in which they first occur. */
   sources: Schema.Array(Schema.String),
   /** How near-duplicates were found, where they were looked for. */

@@ -190,6 +190,9 @@ const list = Effect.fnUntraced(function*(folder: string, pattern: RegExp) {
 const patternOf = (name: string): RegExp =>
   new RegExp(`^${name.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")).join(".*")}$`)
 
+/** Names of files that hold text. */
+const TEXT = /\.(txt|text|md|jsonl?|ndjson|csv|tsv|parquet)(\.(gz|zst))?$/i
+
 /** Whether a path is that of token shards: a folder with `dataset.json` or `.bin` files, or a `.bin` file. */
 export const isTokens = (path: string): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
@@ -224,6 +227,9 @@ export const open = (
       return yield* openForeign(path, names.map((one) => `${inside}/${one}`), options)
     }
     const { type } = yield* readable(path, fs.stat(path))
+    if (type !== "Directory" && TEXT.test(path)) {
+      return yield* fail(path, `is text, not tokens: tokenize it first, memsinks tokenize --data ${path} --out FOLDER`)
+    }
     if (type !== "Directory") return yield* openForeign(path, [path], options)
     if (yield* readable(path, fs.exists(`${path}/dataset.json`))) return yield* openDataset(path)
     const names = yield* list(path, /\.bin$/)

@@ -176,6 +176,32 @@ const expectSame = (folder: string, state: string, before: unknown, now: unknown
   )
 }
 
+/** SHA-256 of documents' names and texts, in their order, one after the other. */
+const chained = (digest: Uint8Array, { name, text }: Corpus.Document): Uint8Array =>
+  createHash("sha256").update(digest).update(name).update("\0").update(text).digest()
+
+/**
+ * Whether documents are those that finished shards were made of. Shards of before this was written down, and data that
+ * is not there any more, tell nothing else.
+ */
+const expectUnchanged = Effect.fnUntraced(function*(
+  folder: string,
+  { documentsSha256 }: Dataset,
+  config: TokenizeConfig,
+  source: DocumentSource
+) {
+  if (documentsSha256 === undefined) return
+  let digest: Uint8Array = new Uint8Array(0)
+  const read = yield* Effect.either(Effect.forEach(config.data, (spec) =>
+    Stream.runForEach(source(spec), (document) => Effect.sync(() => void (digest = chained(digest, document))))))
+  if (read._tag === "Left" || Buffer.from(digest).toString("hex") === documentsSha256) return
+  return yield* fail(
+    folder,
+    "holds the finished shards of other text: the data has changed since it was tokenized. Choose another folder for what " +
+      "it is now, or remove this one"
+  )
+})
+
 /** What the folder holds: everything, a part, or nothing. */
 const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   const fs = yield* FileSystem.FileSystem
@@ -199,6 +225,10 @@ const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
     Effect.flatMap((json) => decodeConfig(Journal, json)),
     Effect.mapError((cause) => fail(path, `is no record of an interrupted run. ${advice}`, cause))
   )
+  // what never came to a shard is no loss: the next attempt may be another
+  if (journal.shards.length === 0 && differences(journal.config, config).length > 0) {
+    return { finished: undefined, journal: undefined }
+  }
   yield* expectSame(folder, "a part of the shards", journal.config, config)
   return { finished: undefined, journal }
 })
@@ -243,6 +273,7 @@ const trained = Effect.fnUntraced(function*(
   onEvent({ _tag: "Training", entries: 0, vocabSize })
   return yield* Tokenizer.trainBpe(texts, {
     vocabSize: vocabSize - 1,
+    reserved: 1,
     onProgress: (entries) => onEvent({ _tag: "Training", entries, vocabSize })
   })
 })
@@ -326,8 +357,9 @@ const makeBatcher = (folder: string, journal: Journal, enough: number) => {
   /** Throws `DataError` where documents that were tokenized before have changed. */
   const add = (spec: SourceSpec, documents: Iterable<Corpus.Document>): ReadonlyArray<Batch> => {
     const ready: Array<Batch> = []
-    for (const { name, source = spec.path, text } of documents) {
-      digest = createHash("sha256").update(digest).update(name).update("\0").update(text).digest()
+    for (const document of documents) {
+      const { name, source = spec.path, text } = document
+      digest = chained(digest, document)
       consumed++
       if (consumed === journal.consumed && Buffer.from(digest).toString("hex") !== journal.digest) throw changed()
       if (consumed <= journal.consumed || text.trim() === "") continue
@@ -349,7 +381,7 @@ const makeBatcher = (folder: string, journal: Journal, enough: number) => {
     if (consumed < journal.consumed) throw changed()
     return flush()
   }
-  return { sources, add, end, consumed: () => consumed }
+  return { sources, add, end, consumed: () => consumed, sha256: () => Buffer.from(digest).toString("hex") }
 }
 
 /** Signatures of a shard's documents, kept until clusters are made. */
@@ -508,6 +540,7 @@ export const tokenize = (
 
     const { finished, journal: found } = yield* examine(folder, encoded)
     if (finished !== undefined) {
+      yield* expectUnchanged(folder, finished, config, source)
       yield* removeLeftovers
       return reportOf(folder, finished, { blank: 0, missing: 0 }, undefined)
     }
@@ -598,6 +631,7 @@ export const tokenize = (
       tokens: journal.tokens,
       documents: journal.documents,
       bytes: journal.bytes,
+      documentsSha256: batcher.sha256(),
       sources: journal.sources,
       ...(near === undefined ? {} : { near: near.near }),
       shards: journal.shards,

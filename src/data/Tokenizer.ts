@@ -20,6 +20,8 @@ export interface BpeOptions {
    * bytes of the training text get an entry, and entry 0 is `<unk>`, which stands for any other byte.
    */
   readonly vocabSize: number
+  /** Entries that whoever asks adds to these: counted in what an error says of the size. Default 0. */
+  readonly reserved?: number
   /** Called every 256 merges with the number of entries so far. */
   readonly onProgress?: (entries: number) => void
 }
@@ -232,7 +234,7 @@ const pairTable = (words: ReadonlyArray<Word>) => {
  * the bytes that occur.
  */
 export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, options: BpeOptions) {
-  const { onProgress, vocabSize } = options
+  const { onProgress, reserved = 0, vocabSize } = options
   const encoder = new TextEncoder()
   const encoded = Array.from(countWords(texts), ([word, count]) => ({ bytes: encoder.encode(word), count }))
   if (encoded.length === 0) return yield* new DataError({ detail: "there is no text to train a tokenizer on" })
@@ -245,7 +247,8 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
   if (vocabulary.length > vocabSize) {
     return yield* new DataError({
       detail: `the text has ${alphabet.length} distinct bytes: with ${UNKNOWN} a vocabulary of them needs ` +
-        `${vocabulary.length} entries, vocabSize is ${vocabSize}. Raise vocabSize to ${vocabulary.length} or more`
+        `${vocabulary.length + reserved} entries${reserved === 0 ? "" : ", special tokens counted"}, vocabSize is ` +
+        `${vocabSize + reserved}. Raise vocabSize to ${vocabulary.length + reserved} or more`
     })
   }
 
