@@ -193,7 +193,7 @@ const expectUnchanged = Effect.fnUntraced(function*(
   if (documentsSha256 === undefined) return
   let digest: Uint8Array = new Uint8Array(0)
   const read = yield* Effect.either(Effect.forEach(config.data, (spec) =>
-    Stream.runForEach(source(spec), (document) => Effect.sync(() => void (digest = chained(digest, document))))))
+    Stream.runForEach(source(spec, { missing: 0, blank: 0 }), (document) => Effect.sync(() => void (digest = chained(digest, document))))))
   if (read._tag === "Left" || Buffer.from(digest).toString("hex") === documentsSha256) return
   return yield* fail(
     folder,
