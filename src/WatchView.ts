@@ -63,7 +63,9 @@ export const picture = (
   if (!(size.width >= 1) || !(size.height >= 1)) return []
   const width = widthOf(size.width, 1, most.width)
   const height = widthOf(size.height, 1, most.height)
-  const title = `${printable(run.arm)}  seed ${run.seed}  step ${run.step}/${run.steps}  loss, nats a token`
+  const left = run.curves.size - mostCurves
+  const title = `${printable(run.arm)}  seed ${run.seed}  step ${run.step}/${run.steps}  loss, nats a token` +
+    (left > 0 ? `  ${mostCurves} of ${run.curves.size} curves: all in the report` : "")
   return [
     painter(color)("bold", truncate(title, width)),
     ...chart({ width, height: height - 1, series: seriesOf(run, others), color })

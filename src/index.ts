@@ -5,7 +5,7 @@
  * Services, configurations and errors are classes of their own; pure modules are namespaces. The Device comes from
  * `memsinks/node` or `memsinks/deno`, whole experiments from `memsinks/pipelines/*`.
  */
-export { type Batch, IGNORE, toId } from "./Batch.ts"
+export { type Batch, IGNORE, parseId, toId } from "./Batch.ts"
 export * as Calibration from "./measures/Calibration.ts"
 export {
   Checkpoints,
@@ -62,6 +62,9 @@ export {
 export * as Localizers from "./localizers/index.ts"
 export * as MemoryPlan from "./MemoryPlan.ts"
 export * as Membership from "./measures/Membership.ts"
+export * as Names from "./data/Names.ts"
+export { rowsOf } from "./data/Packing.ts"
+export { documentsOf, type TokenArray } from "./data/Pieces.ts"
 export * as Metrics from "./measures/Metrics.ts"
 export { ModelConfig, type Preset, presets } from "./ModelConfig.ts"
 export { type NeuronGates, neuronGates, type NeuronGatesShape } from "./NeuronGates.ts"

@@ -13,6 +13,8 @@ import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
 import type { HostTensor } from "../src/checkpoints/Safetensors.ts"
 import * as Sink from "../src/Sink.ts"
+import { sourceHash } from "../src/data/Identity.ts"
+import { encodeNames } from "../src/data/Names.ts"
 import * as Tokenizer from "../src/data/Tokenizer.ts"
 import { makeRandom } from "./reference/random.ts"
 
@@ -100,6 +102,35 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect(largestDifference(ours, theirs)).toBeLessThan(1e-5 * Math.max(...ours.map(Math.abs)))
       }))
   }
+
+  it.effect("keeps sinks by name, and those of several ids at once only when asked for, with what is known of it", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const root = yield* (yield* FileSystem.FileSystem).makeTempDirectoryScoped()
+      const model = `${root}/model`
+      const ids = ["Genesis", "Exodus"].map((name) => ({ id: sourceHash(name), name, documents: 1, tokens: 9 }))
+      yield* saveModel(model, {
+        config: huggingFaceConfig(sinksConfig),
+        model: weightsOf(sinksConfig),
+        tokenizer: Tokenizer.bytes.toJSON(),
+        names: encodeNames({ identity: "source", ids })
+      })
+      const own = (...ids: ReadonlyArray<bigint | string>) => ({ format: "safetensors", sinks: { mode: "own", ids } }) as const
+      const one = yield* exportModel(model, `${root}/one`, own("Genesis", `${ids[0].id}`))
+      expect(one).toMatchObject({ kept: [{ id: `${ids[0].id}`, name: "Genesis" }], notes: [] })
+      const config = JSON.parse(yield* (yield* FileSystem.FileSystem).readFileString(`${root}/one/config.json`))
+      expect(config.memsinks_kept).toEqual(one.kept)
+      const lit = new Set(ids.flatMap(({ id }) => [...Sink.unitsOf(sinksConfig.sinks!, id)])).size * sinksConfig.sinks!.block
+      expect(lit).toBeGreaterThan(sinksConfig.sinks!.active)
+      const both = yield* Effect.flip(exportModel(model, `${root}/both`, own("Genesis", "Exodus")))
+      expect(both.message).toContain(`2 ids together light ${lit} of ${sinksConfig.pool} sinks at once`)
+      const union = { format: "safetensors", sinks: { mode: "own", ids: ["Genesis", "Exodus"], union: true } } as const
+      expect(yield* exportModel(model, `${root}/both`, union)).toMatchObject({ sinks: lit })
+      for (const [asked, said] of [["exodus", "Did you mean \"Exodus\"?"], [7n, "not trained with the id 7"]] as const) {
+        expect((yield* Effect.flip(exportModel(model, `${root}/none`, own(asked)))).message).toContain(said)
+      }
+      // names travel with an import, too
+      expect((yield* loadInitial(model)).names?.count).toBe(2)
+    })))
 
   it.effect("computes the same when it is read back from its folder", () =>
     inFolder((folder, out) =>

@@ -2,6 +2,12 @@ import { it as effectIt } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { sourceHash } from "../src/data/Identity.ts"
+import { batchOf, type DataConfigInput, DataStream } from "../src/data/DataStream.ts"
+import { rowsOf } from "../src/data/Packing.ts"
+import { documentsOf } from "../src/data/Pieces.ts"
+import { bytes } from "../src/data/Tokenizer.ts"
+import { exposureLines, MUCH, sinkExposure, SOME, tokenShares } from "../src/data/TokenShares.ts"
+import { IGNORE } from "../src/Batch.ts"
 import { decodeNames, encodeNames, type NamedIds, resolveId, splitIds } from "../src/data/Names.ts"
 
 const books: NamedIds = {
@@ -78,5 +84,74 @@ describe("names of ids", () => {
     expect(splitIds("\"1 Samuel, first half\",7")).toEqual(["1 Samuel, first half", "7"])
     expect(splitIds("\"say \\\"a\\\", b\"")).toEqual(["say \"a\", b"])
     for (const wrong of ["", ",", "1,", ",1", "1,,2", "\"a", "\"a\"b", " "]) expect(splitIds(wrong), wrong).toBeUndefined()
+  })
+})
+
+describe("data", () => {
+  effectIt.scoped("knows what its ids are called, by source as by sequence", () =>
+    Effect.gen(function*() {
+      const documents = ["a", "b", "a", "c"].map((source, i) => ({ name: `d${i}`, source, text: `text number ${i} `.repeat(4) }))
+      const namesOf = (config: DataConfigInput) =>
+        Effect.flatMap(DataStream, ({ names }) => names).pipe(Effect.provide(DataStream.layerMemory(documents, {
+          tokenizer: "bytes", seqLen: 16, singleSequences: "all", heldOutFraction: 0, ...config
+        })))
+      const bySource = (yield* namesOf({ identity: "source" }))!
+      const found = bySource.ids.map(({ documents, id, name }) => [name, id, documents])
+      expect(found).toEqual([["a", sourceHash("a"), 2], ["b", sourceHash("b"), 1], ["c", sourceHash("c"), 1]].sort())
+      // every token but a document's first is scored once
+      const all = documents.reduce((sum, { text }) => sum + text.length - 1, 0)
+      expect(bySource.ids.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(all)
+      const byRow = (yield* namesOf({ identity: "row" }))!
+      expect(byRow.identity).toBe("row")
+      expect(byRow.ids.find(({ name }) => name === "d1+16")).toMatchObject({ documents: 1, tokens: 16 })
+    }))
+
+  effectIt.scoped("takes arrays of tokens with the ids that are given", () =>
+    Effect.gen(function*() {
+      const corpus = documentsOf([
+        { tokens: [1, 2, 3, 4, 5], id: 7, name: "ours" },
+        { tokens: [6, 7, 8], id: 2n ** 64n - 1n },
+        { tokens: [9, 10, 11] }
+      ])
+      const config = { seqLen: 4, batchSize: 1, singleSequences: "all", heldOutFraction: 0, identity: "document" } as const
+      const layer = DataStream.layerTokens(corpus, bytes, { ...config, packing: "documents" })
+      const rows = (yield* Effect.provide(DataStream, layer)).split("singles")
+      const ids = new Map(rows.map(({ id, tokens }) => [tokens.join(), id]))
+      expect(ids).toEqual(new Map([["1,2,3,4,5", 7n], ["6,7,8", 2n ** 64n - 1n], ["9,10,11", 3n]]))
+      const batch = batchOf([...rowsOf([1, 2, 3, 4, 5, 6], 7, 4), ...rowsOf(Uint32Array.of(8, 9), 0xffn, 4)], 4)
+      expect([...batch.tokens]).toEqual([1, 2, 3, 4, 5, 0, 0, 0, 8, 0, 0, 0])
+      expect([...batch.targets].filter((target) => target !== IGNORE)).toEqual([2, 3, 4, 5, 6, 9])
+      expect([...batch.ids]).toEqual([...Array(8).fill(7n), ...Array(4).fill(255n)])
+      expect(() => rowsOf([1, 2], 2n ** 64n, 4)).toThrow("from 0 to 2^64 - 1")
+      expect(() => documentsOf([{ tokens: [1, 2], id: -1 }])).toThrow("from 0 to 2^64 - 1")
+    }))
+})
+
+describe("what sinks off will cost", () => {
+  const sharesOf = (tokens: ReadonlyArray<number>) =>
+    tokenShares((use) => tokens.forEach((n, i) => use(BigInt(i), n, () => `s${i}`)))
+  const equal = (n: number) => sharesOf(Array.from({ length: n }, () => 10))
+
+  it("follows from shares of tokens, the pool and the active sinks", () => {
+    expect(sharesOf([50, 25, 25])).toEqual({
+      ids: 3, effectiveIds: 100 ** 2 / (50 ** 2 + 2 * 25 ** 2), largest: { id: "0", name: "s0", share: 0.5 }
+    })
+    // one id: its sinks are on for all tokens, as general neurons are
+    expect(sinkExposure(equal(1), { active: 64, general: 96, pool: 1024 })).toEqual({ onFor: 1, sinkShare: 0.4, exposure: 0.4 })
+    // the runs of pipelines/results/sinks-by-source.md, by what they cost
+    const exposures = ([[1, 64, 1024], [2, 64, 1024], [4, 64, 1024], [64, 64, 256], [2, 16, 1024], [16, 64, 1024], [64, 64, 1024]])
+      .map(([ids, active, pool]) => sinkExposure(equal(ids!), { active: active!, general: 96, pool: pool! }).exposure)
+    expect(exposures).toEqual([...exposures].sort((a, b) => b - a))
+    expect(exposures.map((one) => one >= MUCH ? "much" : one >= SOME ? "some" : "none"))
+      .toEqual(["much", "much", "some", "some", "some", "none", "none"])
+  })
+
+  it("is said in words, with what helps", () => {
+    const text = exposureLines(sharesOf([500, ...Array.from({ length: 65 }, () => 8)]), { active: 128, general: 192, pool: 8192 }).join("\n")
+    expect(text).toContain("66 ids as concentrated as 4.1 equal ones; the largest, s0, has 49 %")
+    expect(text).toContain("of 320 neurons on for a token 128 are sinks (40 %)")
+    expect(text).toContain("warning: sinks learn some of what all data has in common")
+    expect(text).toContain("identity document or row")
+    expect(exposureLines(equal(1000), { active: 32, general: 96, pool: 8192 }).join("\n")).not.toContain("warning")
   })
 })

@@ -117,6 +117,27 @@ layer(NodeDevice.layer())("evaluation", (it) => {
   const provided = <A, E>(effect: Effect.Effect<A, E, any>) =>
     Effect.provide(effect, NodeContext.layer) as Effect.Effect<A, E, never>
 
+  it.scoped("has every source in JSON, however many there are, and says what a table leaves out", () =>
+    provided(Effect.gen(function*() {
+      yield* setUp
+      const many = join(folder, "many.jsonl")
+      const lines = Array.from({ length: 70 }, (_, i) => ({ text: `text ${"ab".repeat(i % 5)} ${i}`, topic: `t${i}` }))
+      writeFileSync(many, lines.map((line) => `${JSON.stringify(line)}\n`).join(""))
+      const options = { data: many, sourceField: "topic", identity: "source", seqLen: 24, batchSize: 35, sinks: ["off"] } as const
+      const report = yield* score(lone, options)
+      const sources = report.groups.filter(({ by }) => by === "source")
+      expect(sources.map(({ name }) => name).sort()).toEqual(lines.map(({ topic }) => topic).sort())
+      expect(sources.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(report.groups[0]!.tokens)
+      for (const { id, name } of sources) expect(id).toBe(`${sourceHash(name)}`)
+      expect(sources.map(({ tokens }) => tokens)).toEqual(sources.map(({ tokens }) => tokens).toSorted((a, b) => b - a))
+      expect(format(report, (_, text) => text)).toContain("the 64 largest of 70 sources; 6 are left out here: --json has all")
+
+      const few = yield* score(lone, { ...options, sequences: 20 })
+      expect(few.groups.filter(({ by }) => by === "source").length).toBe(70)
+      expect(format(few, (_, text) => text)).toContain("no sequence was drawn of 50 of 70 sources: raise --sequences")
+      expect(format(few, (_, text) => text)).toContain("20 of 70 sequences, drawn by the seed")
+    })))
+
   it.scoped("scores other data by source, with the sinks of its identity and without", () =>
     provided(Effect.gen(function*() {
       const model = yield* setUp

@@ -57,6 +57,31 @@ describe.each(renderings)("a report as %s", (_, render) => {
     expect(await render(report)).not.toContain("±")
   })
 
+  it("has a row a source of a run by source, and says what is left out", async () => {
+    const sources = Array.from({ length: 25 }, (_, i) => ({
+      id: `${i}`, name: `book ${i}`, documents: 3, tokens: 900 - i, heldOutSequences: i % 2,
+      heldOut: i % 2 === 0 ? {} : { own: 2.1111, off: 3.2222 + i / 10, placebo: 2.9 }
+    }))
+    const text = (await render({ ...report, perSeed: [{ ...report.perSeed[0]!, sources }] })).replace(/\s+/g, " ")
+    expect(text).toContain("book 19")
+    expect(text).not.toContain("book 20")
+    expect(text).toContain("5.122")
+    expect(text).toContain("the 20 sources with most tokens of 25; report.json has the other 5, too")
+  })
+
+  it("shows a baseline that was trained alone", async () => {
+    const perSeed = [{
+      ...report.perSeed[0]!, gapClosed: undefined, continuation: undefined, extraction: {}, curves: [], gaps: {},
+      repeated: {}, heldOut: { standardActiveWidth: 3.4567 }
+    }] as unknown as PretrainReport["perSeed"]
+    const { gapClosed: _, ...rest } = report
+    const arms = [{ ...report.arms[0]!, name: "standardActiveWidth" }]
+    const alone = { ...rest, arms, repeated: {}, gaps: {}, extraction: {}, heldOut: perSeed[0]!.heldOut, perSeed }
+    const text = (await render(alone)).replace(/\s+/g, " ")
+    expect(text).toContain("held-out loss of standard, active width 3.457 nats a token")
+    expect(text).not.toContain("own sinks")
+  })
+
   it("tells of arms alone what they have, and nothing else", async () => {
     const { gapClosed: _, ...first } = report.perSeed[0]
     const { gapClosed: __, ...rest } = report

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { hostname, tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { afterAll, beforeAll, describe, expect, vi } from "vitest"
 import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import { inspect, type InspectOptions, sparkline } from "../src/cli/inspect.ts"
@@ -133,6 +133,27 @@ describe("the list of runs", () => {
       expect(Runs.listRuns(live).map((run) => run.path)).toEqual([live])
       expect(Runs.listRuns(join(root, "no run"))).toEqual([])
     }))
+
+  it("finds the models of an experiment in its store, and counts a finished one as such", () =>
+    Effect.runPromise(Effect.gen(function*() {
+      const folder = join(root, "..", `${basename(root)}-isolate`)
+      const models = join(folder, "store", "models")
+      mkdirSync(join(models, "0123", "step-00000008"), { recursive: true })
+      const begun = { kind: "isolate", state: "finished", started: "2026-01-01T00:00:00Z", seeds: [1, 2], arms: ["standard", "sinks"] }
+      writeFileSync(join(folder, "run.json"), JSON.stringify(begun))
+      writeFileSync(join(models, "0123", "metrics.jsonl"), [
+        { _tag: "Evaluated", step: 4, losses: { "heldOut.own": 1.5, "heldOut.off": 2.75 } },
+        { _tag: "Evaluated", step: 8, losses: { "heldOut.own": 1.25, "heldOut.off": 2.5 } }
+      ].map((line) => `${JSON.stringify(line)}\n`).join(""))
+      writeFileSync(join(models, "0123.json"), JSON.stringify({ key: { seed: 2 }, value: { name: "sinks" } }))
+      const run = Runs.readRun(folder)!
+      expect(run.trainings.map(({ arm, finished, seed }) => [arm, finished, seed])).toEqual([["sinks", true, 2]])
+      const table = yield* printed(runs({ folder: Option.some(folder), json: false }))
+      expect(table).toContain(" 4/4 ")
+      // the state that reports speak of, and its name, not the lowest of all
+      expect(table).toContain("2.500 off")
+      rmSync(folder, { recursive: true })
+    })))
 
   it("tells how far each training came, and its losses", () => {
     const run = Runs.readRun(live)!

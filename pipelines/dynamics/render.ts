@@ -17,10 +17,11 @@ export interface TerminalOptions {
 export const toTerminal = (report: DynamicsReport, { color, width = 100 }: TerminalOptions): string => {
   const paint = painter(color)
   const prose = (text: string) => wrap([[text]], width, paint)
-  const numbers = (title: string, one: Table) => {
+  const numbers = (title: string, one: Table, whole: Table) => {
     if (one.rows.length === 0) return []
+    const left = whole.rows.length - one.rows.length
     const [head, ...rows] = columns({ ...one, head: [title, ...one.head.slice(1)] })
-    return ["", paint("bold", head), ...rows]
+    return ["", paint("bold", head), ...rows, ...(left <= 0 ? [] : [paint("dim", `${left} more rows in report.html`)])]
   }
   const rest = [
     ...(report.claims.length === 0 ? [] : prose(`Claims: ${claimsInShort(report)}.`)),
@@ -29,8 +30,8 @@ export const toTerminal = (report: DynamicsReport, { color, width = 100 }: Termi
   ]
   return [
     ...Tables.sentences(report).flatMap(prose),
-    ...numbers("kept", Tables.halfLives(report, "short")),
-    ...numbers("saw-tooth", Tables.lateTeeth(report, "short")),
+    ...numbers("kept", Tables.halfLives(report, "short"), Tables.halfLives(report)),
+    ...numbers("saw-tooth", Tables.lateTeeth(report, "short"), Tables.lateTeeth(report)),
     ...(rest.length === 0 ? [] : ["", ...rest]),
     "",
     ...prose(Tables.footing(report)).map((line) => paint("dim", line))

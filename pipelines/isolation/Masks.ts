@@ -56,7 +56,8 @@ export const maskChecks = (
 ): ReadonlyArray<HygieneCheck> => {
   const exact = sinks.assignment === "permutation"
   const { probability: p, units: n } = sinks
-  const looked = [...new Set(ids)].slice(0, 256)
+  const all = new Set(ids)
+  const looked = [...all].slice(0, 256)
   const masks = looked.map((id) => new Set(Sink.unitsOf(sinks, id)))
   const expected = n * p
   /** Five standard errors of the number of units of an id. */
@@ -100,7 +101,7 @@ export const maskChecks = (
     passed: chance >= 1e-6,
     value: most / (expected * p),
     bound: "multiples of the mean overlap; no more than chance gives once in a million models",
-    detail: `the two most alike of ${looked.length} ids share ${most} of ${round(expected)} units; chance gives ` +
+    detail: `the two most alike of ${looked.length} ids${all.size > looked.length ? ` (of ${all.size})` : ""} share ${most} of ${round(expected)} units; chance gives ` +
       `${round(Math.min(1, chance))} such pairs`
   }
 

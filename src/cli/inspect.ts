@@ -54,6 +54,9 @@ const find = (path: string): Effect.Effect<Found, CheckpointError> =>
     return { ...(run === undefined ? {} : { run }), trainings, checkpoints }
   })
 
+/** Names come out of data: nothing in them steers a terminal. */
+const plain = (name: string): string => name.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+
 const record = (value: unknown): Readonly<Record<string, unknown>> => Object(value) as Readonly<Record<string, unknown>>
 
 type Fact = readonly [name: string, value: string]
@@ -96,6 +99,12 @@ const checkpointFacts = (info: CheckpointInfo): ReadonlyArray<Fact> => {
       ? `${config["intermediate_size"]} neurons, no sinks`
       : `${memsinks["general"]} general neurons, ${count(pool)} sinks, of which an id lights ${active} ` +
         `(${(100 * active / pool).toFixed(1)} %) in blocks of ${sinks["block"]} by ${sinks["assignment"]}, seed ${sinks["seed"]}`],
+    ...(info.ids === undefined ? [] : [[
+      "ids",
+      `${count(info.ids.count)}, one a ${info.ids.identity}` + (info.ids.largest.length === 0 ? "" :
+        `; with most tokens: ${info.ids.largest.map(({ name, tokens }) => `${plain(name)} (${count(tokens)})`).join(", ")}`) +
+      (info.ids.count > info.ids.largest.length ? "; all in sources.parquet" : "")
+    ] as const]),
     ...(training === undefined ? [] : [[
       "optimizer",
       `AdamW, learning rate ${adam["learningRate"]} (${adam["schedule"]}), ${adam["sinks"]} sinks; ` +

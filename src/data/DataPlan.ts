@@ -161,7 +161,7 @@ const idsBy = (
   }[identity]
   return (piece) => {
     const canary = pieces.document[piece] - firstCanary
-    return (canary < 0 ? undefined : canaries[canary].id) ?? own(piece)
+    return (canary < 0 ? corpus.id?.(pieces.document[piece]) : canaries[canary].id) ?? own(piece)
   }
 }
 

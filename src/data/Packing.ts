@@ -1,7 +1,7 @@
 /**
  * Sequences of tokens as rows of a batch, one a row or several side by side. Pure.
  */
-import { type Batch, IGNORE } from "../Batch.ts"
+import { type Batch, IGNORE, toId } from "../Batch.ts"
 
 /** A sequence: the unit that is repeated, seen once, or held out. */
 export interface Row {
@@ -76,6 +76,28 @@ export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch => ({
   ...packedBatch(rows.map((row) => [row]), rows.length, seqLen, 1),
   names: rows.map(sequenceName)
 })
+
+/**
+ * An array of tokens that has an id, as sequences of at most `seqLen + 1` tokens, each a target once but the first. Throws
+ * a RangeError for fewer than two tokens, and for an id that is not one of 64 bits.
+ *
+ * @example
+ * ```ts
+ * const batch = batchOf([...rowsOf(tokens, 7, 64), ...rowsOf(others, 0xffn, 64)], 64)
+ * const scores = yield* model.evaluate(batch, Sink.own)
+ * ```
+ */
+export const rowsOf = (tokens: ArrayLike<number>, id: number | bigint, seqLen: number, document = `${id}`): ReadonlyArray<Row> => {
+  if (!(Number.isSafeInteger(seqLen) && seqLen >= 1)) throw new RangeError(`seqLen must be at least 1, got ${seqLen}`)
+  if (tokens.length < 2) throw new RangeError(`a sequence has two tokens or more, got ${tokens.length}`)
+  const [all, whose] = [Uint32Array.from(tokens), toId(id)]
+  return Array.from({ length: Math.ceil((all.length - 1) / seqLen) }, (_, i) => ({
+    id: whose,
+    tokens: all.slice(i * seqLen, (i + 1) * seqLen + 1),
+    document,
+    offset: i * seqLen
+  }))
+}
 
 /** Sequences that share a row: row p holds `members[starts[p]]` to `members[starts[p + 1] - 1]`, from left to right. */
 export interface Packs {

@@ -2,6 +2,7 @@
  * Tokenized documents, and the pieces that sequences are made of. A piece is two numbers, a document and an offset, so
  * that millions of them are planned without reading a token. Pure, but for `read` of documents that lie on disk.
  */
+import { toId } from "../Batch.ts"
 
 /**
  * Tokenized documents that can be read at any place; token shards on disk are such. Documents count from 0 in an order
@@ -23,6 +24,8 @@ export interface TokenDocuments {
   readonly content?: ((document: number) => bigint) | undefined
   /** The smallest document of its cluster of near-duplicates, itself where it has none. Absent: not known. */
   readonly near?: ((document: number) => number) | undefined
+  /** The document's own id, whatever the identity says; undefined where it has none. Absent: none has one. */
+  readonly id?: ((document: number) => bigint | undefined) | undefined
   /** A document's first token that is scored; those before it are only read. Absent: 1 for all. */
   readonly scoredFrom?: ((document: number) => number) | undefined
 }
@@ -57,9 +60,54 @@ export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => 
     near: corpora.every((corpus) => corpus.near !== undefined)
       ? (document) => at(document, (corpus, own, part) => firsts[part] + corpus.near!(own))
       : undefined,
+    id: corpora.some((corpus) => corpus.id !== undefined)
+      ? (document) => at(document, (corpus, own) => corpus.id?.(own))
+      : undefined,
     scoredFrom: corpora.some((corpus) => corpus.scoredFrom !== undefined)
       ? (document) => at(document, (corpus, own) => corpus.scoredFrom?.(own) ?? 1)
       : undefined
+  }
+}
+
+/** An array of tokens that is a document. */
+export interface TokenArray {
+  readonly tokens: ArrayLike<number>
+  /** Whose sinks its tokens light. Default: as the identity of the configuration says. */
+  readonly id?: number | bigint
+  /** Default: its place in the list. */
+  readonly name?: string
+  /** Default `memory`. */
+  readonly source?: string
+}
+
+/**
+ * Arrays of tokens as documents to train on, each with its id where it has one; arrays may share an id. Throws a
+ * RangeError for an id that is not one of 64 bits.
+ *
+ * @example
+ * ```ts
+ * const corpus = documentsOf([{ tokens: ours, id: 7, name: "ours" }, { tokens: theirs, id: 8 }])
+ * const data = DataStream.layerTokens(corpus, tokenizer, { singleSequences: "all" })
+ * ```
+ */
+export const documentsOf = (arrays: ReadonlyArray<TokenArray>): TokenDocuments => {
+  const tokens = arrays.map((one) => Uint32Array.from(one.tokens))
+  const ids = arrays.map(({ id }) => id === undefined ? undefined : toId(id))
+  const sources = [...new Set(arrays.map(({ source = "memory" }) => source))]
+  const places = new Map(sources.map((name, i) => [name, i]))
+  return {
+    documents: arrays.length,
+    length: (document) => tokens[document].length,
+    read: (document, offset, length, into) => {
+      const part = tokens[document].subarray(offset, offset + length)
+      if (into === undefined) return part
+      into.set(part)
+      return into.subarray(0, part.length)
+    },
+    name: (document) => arrays[document].name ?? `${document + 1}`,
+    sources,
+    source: (document) => places.get(arrays[document].source ?? "memory")!,
+    id: ids.some((id) => id !== undefined) ? (document) => ids[document] : undefined
   }
 }
 

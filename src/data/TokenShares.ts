@@ -93,7 +93,7 @@ export const exposureLines = (
     "  what helps: " + [
       ...(small ? ["a larger sinks.pool"] : []),
       "fewer sinks.active",
-      ...(1 / effectiveIds > sinks.active / sinks.pool
+      ...(1 / effectiveIds > sinks.active / sinks.pool || largest.share >= 0.2
         ? ["ids that stand for less: identity document or row, or a large source split into several"]
         : [])
     ].join("; ")

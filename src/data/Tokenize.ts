@@ -29,6 +29,7 @@ import {
   writeDataset,
   writeWhole
 } from "./ShardWriter.ts"
+import { some } from "./source/Files.ts"
 import { SourceSpec, stream, type Tally } from "./Source.ts"
 import { makePool } from "./TokenizePool.ts"
 import type { EncodedTexts } from "./TokenizeWorker.ts"
@@ -308,7 +309,7 @@ const specialId = (tokenizer: Tokenizer.Tokenizer, which: "bos" | "eos", name: s
   if (id !== undefined) return Effect.succeed(id)
   const names = [...tokenizer.specialTokens.keys()]
   const missing = name === "auto" ? `no ${which} token under a usual name` : `no special token ${name}`
-  const has = names.length === 0 ? "it has none" : `it has ${names.slice(0, 20).join(", ")}`
+  const has = names.length === 0 ? "it has none" : `it has ${some(names, 20)}`
   const detail = `${which}: the tokenizer has ${missing}; ${has}. Give one of them, or none`
   return Effect.fail(new DataError({ detail }))
 }

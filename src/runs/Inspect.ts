@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import { join } from "node:path"
+import { decodeNames, namesFile } from "../data/Names.ts"
 import { because, CheckpointError } from "../Errors.ts"
 import { isObject, type Json } from "../Json.ts"
 
@@ -32,6 +33,12 @@ export interface CheckpointInfo {
   readonly parameters: number
   readonly tensors: ReadonlyArray<TensorInfo>
   readonly optimizer: { readonly tensors: number; readonly bytes: number }
+  /** Of a model with sinks: how many ids it was trained with, what each stands for, and the largest, 5 at most. */
+  readonly ids?: {
+    readonly identity: string
+    readonly count: number
+    readonly largest: ReadonlyArray<{ readonly id: string; readonly name: string; readonly documents: number; readonly tokens: number }>
+  }
   readonly files: ReadonlyArray<{ readonly name: string; readonly bytes: number }>
 }
 
@@ -119,7 +126,15 @@ const inspectSync = (path: string): CheckpointInfo => {
  * or a JSON file is damaged; numbers are not verified (`loadFolder` does that).
  */
 export const inspectCheckpoint = (path: string): Effect.Effect<CheckpointInfo, CheckpointError> =>
-  Effect.try({
-    try: () => inspectSync(path),
-    catch: (cause) => cause instanceof CheckpointError ? cause : corrupt(path, because(cause))
+  Effect.gen(function*() {
+    const failed = (cause: unknown) => cause instanceof CheckpointError ? cause : corrupt(path, because(cause))
+    const info = yield* Effect.try({ try: () => inspectSync(path), catch: failed })
+    if (!info.files.some(({ name }) => name === namesFile)) return info
+    const file = join(path, namesFile)
+    const ids = yield* Effect.gen(function*() {
+      const names = yield* decodeNames(yield* Effect.try({ try: () => fs.readFileSync(file), catch: failed }), file)
+      const largest = (yield* names.largest(5)).map(({ id, ...one }) => ({ id: `${id}`, ...one }))
+      return { identity: names.identity, count: names.count, largest }
+    }).pipe(Effect.mapError((error) => error._tag === "CheckpointError" ? error : corrupt(file, error.detail)))
+    return { ...info, ids }
   })
