@@ -128,7 +128,12 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     const parts = telling.map(({ message }) => /^Expected (.*), actual (.*)$/s.exec(message))
     if (parts.some((part) => part === null)) return `${label}${telling.map(({ message }) => message).join("; ")}`
     const expected = Array.from(new Set(parts.map((part) => part![1])))
-    return `${label}expected ${alternatives(expected)}, got ${parts[0]![2]}`
+    // a choice among words: the one that was probably meant
+    const got = /^"(.*)"$/s.exec(parts[0]![2])?.[1]
+    const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]))
+    const meant = got === undefined ? undefined : nearest(got, words)
+    return `${label}expected ${alternatives(expected)}, got ${parts[0]![2]}` +
+      (meant === undefined ? "" : `. Did you mean ${JSON.stringify(meant)}?`)
   })
 }
 

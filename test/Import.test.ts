@@ -9,7 +9,7 @@ import * as Layer from "effect/Layer"
 import { readFileSync } from "node:fs"
 import { expect } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
-import { Checkpoints, loadFolder } from "../src/checkpoints/Checkpoints.ts"
+import { Checkpoints, loadFolder, loadModel } from "../src/checkpoints/Checkpoints.ts"
 import { CheckpointError } from "../src/Errors.ts"
 import { modelConfigOf } from "../src/checkpoints/HuggingFace.ts"
 import { importModel, loadInitial, withSinks } from "../src/checkpoints/Import.ts"
@@ -374,6 +374,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect(nothing.message).toMatch(/holds no model/)
         yield* save("sinks")
         expect((yield* loadInitial(folder)).path).toBe(`${folder}/seed-1/sinks/step-00000002`)
+        expect((yield* loadModel(folder)).path).toBe(`${folder}/seed-1/sinks/step-00000002`)
         yield* save("standard")
         const error = yield* Effect.flip(loadInitial(folder))
         expect(error.message).toMatch(/a run of 2 models: give the folder of one of them, .*\/seed-1\/sinks, .*\/seed-1\/standard/)

@@ -103,6 +103,8 @@ describe("data", () => {
       expect(bySource.ids.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(all)
       const byRow = (yield* namesOf({ identity: "row" }))!
       expect(byRow.identity).toBe("row")
+      const { split } = yield* Effect.provide(DataStream, DataStream.layerMemory(documents, { tokenizer: "bytes", seqLen: 16, singleSequences: "all" }))
+      expect(() => split("heldout" as "heldOut")).toThrow("did you mean \"heldOut\"?")
       expect(byRow.ids.find(({ name }) => name === "d1+16")).toMatchObject({ documents: 1, tokens: 16 })
     }))
 

@@ -11,6 +11,7 @@ import { type GenerateCommand, runGenerate } from "../src/cli/generate.ts"
 import * as Checkpoints from "../src/checkpoints/Checkpoints.ts"
 import * as Generate from "../src/Generate.ts"
 import { sourceHash } from "../src/data/Identity.ts"
+import { encodeNames } from "../src/data/Names.ts"
 import { huggingFaceConfig, Model } from "../src/Model.ts"
 import { ModelConfig } from "../src/ModelConfig.ts"
 import * as NodeDevice from "../src/node.ts"
@@ -129,6 +130,12 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   const bare = join(folder, "bare")
   mkdirSync(bare)
   for (const name of ["model.safetensors", "config.json"]) cpSync(join(checkpoint, name), join(bare, name))
+  const named = join(folder, "named")
+  const ids = [{ id: sourceHash("web"), name: "web", documents: 1, tokens: 1 }]
+  await Effect.runPromise(Effect.flatMap(Checkpoints.loadModel(checkpoint), (saved) =>
+    Checkpoints.saveModel(named, { ...saved, names: encodeNames({ identity: "source", ids }) })).pipe(
+      Effect.provide(NodeContext.layer)
+    ))
   const file = join(folder, "broken.jsonl")
   writeFileSync(file, "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n")
   const options: GenerateCommand = {
@@ -155,6 +162,8 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     ["Usage", /^give a text to continue/, { prompt: [] }],
     ["DataError", /an id is a whole number, such as 7 or 0xff, got "seven"/, { id: Option.some("seven") }],
     ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, { id: Option.some("18446744073709551617") }],
+    ["DataError", /trained with a source called "Web"\. Did you mean "web"\?/, { checkpoint: named, source: Option.some("Web") }],
+    ["DataError", /not trained with the id 7/, { checkpoint: named, id: Option.some("7") }],
     ["Usage", /^own sinks are those of an id/, { sinks: Option.some("own" as const) }],
     ["Usage", /^--id and --source name an id each/, { id: Option.some("1"), source: Option.some("web") }],
     ["DataError", /^topP must be above 0 and at most 1, got 1.5/, { topP: 1.5 }],

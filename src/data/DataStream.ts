@@ -18,7 +18,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
-import { decodeConfig } from "../Config.ts"
+import { decodeConfig, nearest } from "../Config.ts"
 import * as Corpus from "./Corpus.ts"
 import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
 import { type Input, textSha256, tokensSha256 } from "./Inputs.ts"
@@ -107,7 +107,14 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: C
     batchesPerEpoch,
     maxSegments,
     batches,
-    split: (name) => split[name],
+    split: (name) => {
+      if (Object.hasOwn(split, name)) return split[name]
+      const meant = nearest(name, Object.keys(split))
+      throw new DataError({
+        detail: `there is no split ${JSON.stringify(name)}: ` +
+          (meant === undefined ? `there are ${Object.keys(split).join(", ")}` : `did you mean ${JSON.stringify(meant)}?`)
+      })
+    },
     groups,
     repeatedIds: Effect.suspend(() => {
       const ids = repeatedIds()
