@@ -43,7 +43,7 @@ describe("decodeConfig", () => {
       "inner.blockSize: expected an integer, got 1.5",
       "inner.blocksize: is not a known key. Did you mean blockSize?",
       "learningRate: expected a positive number, got -1",
-      `mode: expected "dense" or "lazy", got "lasy"`,
+      `mode: expected "dense" or "lazy", got "lasy". Did you mean "lazy"?`,
       "stebs: is not a known key. Did you mean steps?",
       "steps: is missing"
     ])

@@ -24,6 +24,7 @@ import { decodeConfig, natural, nearest } from "../../src/Config.ts"
 import { canaryDocuments } from "../../src/data/Canary.ts"
 import { DataConfig, DataStream, type Input } from "../../src/data/DataStream.ts"
 import { sourceHash } from "../../src/data/Identity.ts"
+import { isWide, outOfRange } from "../../src/data/Names.ts"
 import { overlapIndex } from "../../src/data/Overlap.ts"
 import { sequenceName } from "../../src/data/Packing.ts"
 import * as Tokenizer from "../../src/data/Tokenizer.ts"
@@ -214,6 +215,8 @@ const withIds = (
   seed: number,
   names: ReadonlyArray<string>
 ): Effect.Effect<ReadonlyArray<Probed>, DataError> => {
+  const wide = asked.find(isWide)
+  if (wide !== undefined) return outOfRange(wide)
   const there = [...new Set(all.map(({ row }) => row.id))]
   const known = new Set(there)
   const byName = new Map<string, Set<bigint>>()

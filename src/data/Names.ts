@@ -201,9 +201,7 @@ export const resolveId = (
     const number = typeof asked === "bigint" ? asked : as === "name" ? undefined : parseId(asked)
     if (typeof asked === "bigint" && !isId(asked)) return yield* outOfRange(`${asked}`)
     // what looks like a number is none where it is too large, and never a name
-    if (number === undefined && as === "either" && /^[-+]?(\d+|0x[0-9a-f]+)$/i.test(`${asked}`.trim())) {
-      return yield* outOfRange(`${asked}`)
-    }
+    if (as === "either" && isWide(`${asked}`)) return yield* outOfRange(`${asked}`)
     if (names === undefined) {
       if (number !== undefined) return { id: number }
       const id = sourceHash(`${asked}`)
@@ -232,7 +230,12 @@ export const resolveId = (
     })
   })
 
-const outOfRange = (text: string) =>
+/** Whether a text looks like an id but is none of 64 bits. */
+export const isWide = (text: string): boolean =>
+  parseId(text) === undefined && /^[-+]?(\d+|0x[0-9a-f]+)$/i.test(text.trim())
+
+/** The refusal of such a text. */
+export const outOfRange = (text: string) =>
   new DataError({
     detail: `an id is a whole number from 0 to 2^64 - 1, decimal or 0x and hexadecimal digits, got ${text}`
   })
