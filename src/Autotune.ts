@@ -4,6 +4,7 @@
  * kernels it began with: other kernels round otherwise.
  */
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import process from "node:process"
@@ -14,6 +15,7 @@ import { cacheFolders } from "./gpu/SoftwareVulkan.ts"
 import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "./gpu/Target.ts"
 import * as Tensor from "./gpu/Tensor.ts"
 import { keyOf } from "./Key.ts"
+import { cachedJson } from "./Json.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
@@ -150,10 +152,13 @@ const fallbacks: ReadonlyArray<Family> = ["gpu", "software", "plain"]
 const fileOf = (device: DeviceService): string =>
   `kernels-${keyOf({ version: VERSION, name: device.name, driver: device.driver }).slice(0, 16)}.json`
 
+/** Of an answer that was kept, what is used; one that is anything else is worth nothing. */
+const Kept = Schema.Struct({ family: Schema.Literal(...families) })
+
 const readChoice = (file: string, able: ReadonlyArray<Family>): Family | undefined => {
   try {
-    const family = (JSON.parse(fs.readFileSync(file, "utf8")) as Tuning).family
-    return able.includes(family) ? family : undefined
+    const found = cachedJson(Kept, fs.readFileSync(file, "utf8"))
+    return found !== undefined && able.includes(found.family) ? found.family : undefined
   } catch {
     return undefined
   }

@@ -274,7 +274,7 @@ describe("inspect", () => {
       const at = (file: string) => join(folder, "step-00000001", file)
       const header = Number(readFileSync(at("model.safetensors")).readBigUInt64LE(0))
       truncateSync(at("model.safetensors"), header)
-      expect(yield* refusal(folder)).toContain("model.safetensors: does not begin with a safetensors header")
+      expect(yield* refusal(folder)).toContain("model.safetensors: its header cannot be read: states a header of")
       yield* Effect.promise(() => save(folder, 1))
       writeFileSync(at("trainer_state.json"), "{")
       expect(yield* refusal(folder)).toContain("trainer_state.json: is not JSON")

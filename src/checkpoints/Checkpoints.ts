@@ -19,9 +19,13 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
+import { decodeWith, natural } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
 import { companions, textEnds } from "./HuggingFace.ts"
+import { parseJson } from "../Json.ts"
+import { FileName, LEADS_OUT, liesIn, Sha256 } from "../Paths.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
 
@@ -190,27 +194,22 @@ const decodeText = (path: string, bytes: Uint8Array): Either.Either<string, Chec
   })
 
 const decodeJson = (path: string, bytes: Uint8Array): Either.Either<unknown, CheckpointError> =>
-  Either.flatMap(decodeText(path, bytes), (text) =>
-    Either.try({
-      try: () => JSON.parse(text) as unknown,
-      catch: (cause) => corrupt(path, `is not JSON: ${(cause as Error).message}`)
-    }))
+  Either.flatMap(decodeText(path, bytes), (text) => Either.mapLeft(parseJson(text), (detail) => corrupt(path, detail)))
 
 const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
 
 const missing = (path: string, detail: string) => new CheckpointError({ reason: "Missing", path, detail })
 
-interface Digest {
-  readonly bytes: number
-  readonly sha256: string
-}
+const Digest = Schema.Struct({ bytes: Schema.Int.pipe(Schema.nonNegative()), sha256: Sha256 })
 
-interface Manifest {
-  readonly format: 1
-  readonly step: number
-  readonly loss?: number
-  readonly files: Readonly<Record<string, Digest>>
-}
+/** `manifest.json`. Files are known by names in the checkpoint's own folder. */
+const Manifest = Schema.Struct({
+  format: Schema.Literal(1),
+  step: natural,
+  loss: Schema.optionalWith(Schema.JsonNumber, { exact: true }),
+  files: Schema.Record({ key: FileName, value: Digest })
+})
+type Manifest = typeof Manifest.Type
 
 const sha256 = (data: string | Uint8Array) => createHash("sha256").update(data).digest("hex")
 
@@ -224,13 +223,11 @@ const decodeManifest = (path: string, bytes: Uint8Array): Either.Either<Manifest
     const { self: _, ...manifest } = Object(yield* decodeJson(path, bytes)) as Manifest & { self: string }
     if (encodeManifest(manifest) !== text) return yield* Either.left(corrupt(path, "is not as it was saved"))
     if (manifest.format !== 1) {
-      const detail = `has format ${manifest.format}, this version reads 1: use the version that wrote it`
+      const detail = `has format ${String(manifest.format)}, this version reads 1: use the version that wrote it`
       return yield* Either.left(new CheckpointError({ reason: "Mismatch", path, detail }))
     }
-    if (!Number.isSafeInteger(manifest.step) || !Object.values(Object(manifest.files)).every((one) => Object(one) === one)) {
-      return yield* Either.left(corrupt(path, "does not list the files of a step"))
-    }
-    return manifest
+    return yield* Either.mapLeft(decodeWith(Manifest, manifest, "ignore"), (lines) =>
+      corrupt(path, `does not list the files of a step: ${lines.slice(0, 5).join("; ")}`))
   })
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -385,7 +382,7 @@ const write = (path: string, file: Safetensors.Encoded) =>
 /** Writes files into an empty folder, with a manifest of them where there is a `manifest`, and syncs it. */
 const fill = Effect.fnUntraced(function*(folder: string, files: Files, manifest: Omit<Manifest, "files"> | undefined) {
   const paths = yield* Path.Path
-  const digests: Record<string, Digest> = {}
+  const digests: Record<string, typeof Digest.Type> = {}
   for (const [name, file] of files) digests[name] = yield* write(paths.join(folder, name), file)
   if (manifest !== undefined) {
     yield* write(paths.join(folder, manifestFile), utf8(encodeManifest({ ...manifest, files: digests })))
@@ -682,6 +679,7 @@ const openFolder = Effect.fnUntraced(function*(folder: string) {
   const at = (file: string) => paths.join(folder, file)
   const readFile = (file: string) => Effect.mapError(fs.readFile(at(file)), Safetensors.unreadable(at(file)))
 
+  if (!(yield* liesIn(folder, manifestFile))) return yield* corrupt(at(manifestFile), LEADS_OUT)
   const manifest = yield* decodeManifest(at(manifestFile), yield* readFile(manifestFile))
   const named = folderPattern.exec(paths.basename(folder))
   if (named !== null && Number(named[1]) !== manifest.step) {
@@ -693,8 +691,9 @@ const openFolder = Effect.fnUntraced(function*(folder: string) {
     file: string,
     read: (see: (bytes: Uint8Array) => void) => Effect.Effect<A, CheckpointError, R>
   ) {
-    const saved: Digest | undefined = manifest.files[file]
+    const saved = Object.hasOwn(manifest.files, file) ? manifest.files[file] : undefined
     if (saved === undefined) return yield* corrupt(at(manifestFile), `does not list ${file}`)
+    if (!(yield* liesIn(folder, file))) return yield* corrupt(at(file), LEADS_OUT)
     const { size } = yield* Effect.mapError(fs.stat(at(file)), Safetensors.unreadable(at(file)))
     if (Number(size) !== saved.bytes) {
       return yield* corrupt(at(file), `holds ${size} bytes where ${saved.bytes} were saved`)

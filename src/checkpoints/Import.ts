@@ -11,6 +11,8 @@ import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/Names.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { endIds, modelConfigOf, type TextEnds, textEnds } from "./HuggingFace.ts"
+import { parseJson } from "../Json.ts"
+import { LEADS_OUT, liesIn } from "../Paths.ts"
 import { firstNotFinite, huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../Model.ts"
 import { ModelConfig } from "../ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
@@ -100,10 +102,20 @@ const checked = (c: ModelConfig, tensors: Tensors, path: string): Effect.Effect<
   return Effect.succeed(Object.fromEntries(wanted))
 }
 
+/** Fails where a file of a model's folder is a link that leads out of it: who made the folder may not read there. */
+const stays = Effect.fnUntraced(function*(path: string) {
+  const paths = yield* Path.Path
+  if (yield* liesIn(paths.dirname(path), paths.basename(path))) return
+  return yield* new CheckpointError({ reason: "Corrupt", path, detail: LEADS_OUT })
+})
+
+const readTensors = (path: string) => Effect.zipRight(stays(path), Safetensors.read(path))
+
 /** A file's text, or undefined where there is no such file. */
 const textOf = Effect.fnUntraced(function*(path: string) {
   const fs = yield* FileSystem.FileSystem
   if (!(yield* Effect.mapError(fs.exists(path), Safetensors.unreadable(path)))) return undefined
+  yield* stays(path)
   const bytes = yield* Effect.mapError(fs.readFile(path), Safetensors.unreadable(path))
   return yield* Effect.try({
     try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes),
@@ -114,11 +126,7 @@ const textOf = Effect.fnUntraced(function*(path: string) {
 const jsonOf = Effect.fnUntraced(function*(path: string) {
   const text = yield* textOf(path)
   if (text === undefined) return undefined
-  return yield* Effect.try({
-    try: () => JSON.parse(text) as unknown,
-    catch: (cause) =>
-      new CheckpointError({ reason: "Corrupt", path, detail: `is not JSON: ${(cause as Error).message}` })
-  })
+  return yield* Effect.mapError(parseJson(text), (detail) => new CheckpointError({ reason: "Corrupt", path, detail }))
 })
 
 /** The tensors of a folder: `<stem>.safetensors`, or the files that `<stem>.safetensors.index.json` names. */
@@ -128,11 +136,11 @@ const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArr
   const names = yield* Effect.mapError(fs.readDirectory(folder), Safetensors.unreadable(folder))
   for (const stem of stems) {
     const whole = `${stem}.safetensors`
-    if (names.includes(whole)) return yield* Safetensors.read(paths.join(folder, whole))
+    if (names.includes(whole)) return yield* readTensors(paths.join(folder, whole))
     if (!names.includes(`${whole}.index.json`)) continue
     const path = paths.join(folder, `${whole}.index.json`)
     const index = yield* jsonOf(path)
-    return yield* Safetensors.readShards(index, path, (file) => Safetensors.read(paths.join(folder, file)))
+    return yield* Safetensors.readShards(index, path, (file) => readTensors(paths.join(folder, file)))
   }
   const pickled = names.find((name) => /\.(pth|pt|bin|ckpt)$/.test(name))
   const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` + (pickled === undefined

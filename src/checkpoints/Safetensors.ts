@@ -8,7 +8,8 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { CheckpointError } from "../Errors.ts"
-import { isObject } from "../Json.ts"
+import { isObject, parseJson } from "../Json.ts"
+import { isFileName } from "../Paths.ts"
 
 /** A tensor in host memory, row-major: `data.length` is the product of `shape`; an empty shape is a scalar. */
 export interface HostTensor {
@@ -213,7 +214,7 @@ export const readShards = Effect.fnUntraced(function*<R>(
   if (!isObject(map)) return yield* corrupt(path, "has no weight_map from tensors to files")
   const files = new Set<string>()
   for (const [name, file] of Object.entries(map)) {
-    if (typeof file !== "string" || !/^[^/\\\0]+\.safetensors$/.test(file)) {
+    if (typeof file !== "string" || !isFileName(file) || !file.endsWith(".safetensors")) {
       const detail = `says that tensor ${JSON.stringify(name)} is in ${JSON.stringify(file)}, ` +
         "which is no safetensors file beside it"
       return yield* corrupt(path, detail)
@@ -260,7 +261,8 @@ const elements = (shape: ReadonlyArray<number>): number => shape.reduce((product
 
 const isSize = (n: unknown): n is number => Number.isSafeInteger(n) && (n as number) >= 0 && !Object.is(n, -0)
 
-const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
+/** The length that a file's first 8 bytes state; throws an Error for one that the file cannot have. */
+export const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
   if (fileBytes < 8) fail(`holds ${fileBytes} bytes: too short for a safetensors file`)
   const length = new DataView(prefix.buffer, prefix.byteOffset, 8).getBigUint64(0, true)
   if (length > BigInt(Math.min(maxHeaderBytes, fileBytes - 8))) {
@@ -269,12 +271,11 @@ const headerLength = (prefix: Uint8Array, fileBytes: number): number => {
   return Number(length)
 }
 
-/** The tensors of a header, in the order of their data, which they cover without gap or overlap; throws otherwise. */
-const parseHeader = (header: Uint8Array, dataBytes: number): ReadonlyArray<Entry> => {
+/** The tensors of a header, in the order of their data, which they cover without gap or overlap; throws an Error otherwise. */
+export const parseHeader = (header: Uint8Array, dataBytes: number): ReadonlyArray<Entry> => {
   const text = parsed("text", () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(header))
-  const json = parsed("JSON", () => JSON.parse(text) as unknown)
+  const json = Either.getOrElse(parseJson(text), (detail) => fail(`the header ${detail}`))
   if (!isObject(json)) return fail("the header is not a JSON object")
-  refuseDuplicates(text)
   const entries: Array<Entry> = []
   for (const [name, field] of Object.entries(json)) {
     if (name !== metadata) entries.push(parseEntry(name, field))
@@ -318,23 +319,6 @@ const parseEntry = (name: string, field: unknown): Entry => {
     return fail(`${tensor}: ${dtype} of shape [${shape.join(", ")}] takes ${needed} bytes, not ${end - begin}`)
   }
   return { name, dtype: dtype as string, shape, begin, end }
-}
-
-/** JSON.parse keeps the last of two equal keys and says nothing, so the keys are read once more from the text. */
-const refuseDuplicates = (text: string): void => {
-  const seen = new Set<string>()
-  let depth = 0
-  let previous = ""
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}:]/g)) {
-    if (token === "{" || token === "[") depth++
-    else if (token === "}" || token === "]") depth--
-    else if (token === ":" && depth === 1) {
-      const name = JSON.parse(previous) as string
-      if (seen.has(name)) fail(`tensor ${previous} is described twice`)
-      seen.add(name)
-    }
-    previous = token
-  }
 }
 
 /** `bytesOf` gives each tensor's bytes in an ArrayBuffer of their own. */

@@ -1,5 +1,6 @@
 /** What a folder of token shards says of itself, in `dataset.json`. */
 import * as Schema from "effect/Schema"
+import { FileName, Sha256 } from "../Paths.ts"
 
 const count = Schema.Int.pipe(Schema.nonNegative())
 
@@ -41,7 +42,7 @@ export const Dataset = Schema.Struct({
     Schema.Struct({ file: fileName(/^[\w][\w.-]*\.bin$/, "the name of a .bin file"), tokens: count, documents: count })
   ),
   /** Of every other file, in hexadecimal digits. */
-  sha256: Schema.Record({ key: Schema.String, value: Schema.String }),
+  sha256: Schema.Record({ key: FileName, value: Sha256 }),
   /** What it was made from, and how. */
   config: Schema.optional(Schema.Unknown)
 })

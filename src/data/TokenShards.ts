@@ -13,10 +13,14 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
 import { decodeConfig } from "../Config.ts"
 import { Dataset, widthOf, RECORD, shardFiles } from "./Dataset.ts"
-import { because, dataError as fail, type DataError } from "../Errors.ts"
+import { dataError as fail, type DataError } from "../Errors.ts"
+import { decodeJson, parseJson } from "../Json.ts"
+import { LEADS_OUT, liesIn } from "../Paths.ts"
 import { type ForeignOptions, openForeign } from "./ForeignShards.ts"
 import { type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
 
@@ -25,10 +29,7 @@ export { Dataset, type ForeignOptions, type TokenShards }
 const decodeDataset = Effect.fnUntraced(function*(path: string) {
   const fs = yield* FileSystem.FileSystem
   const text = yield* readable(path, fs.readFileString(path))
-  const json = yield* Effect.try({
-    try: () => JSON.parse(text) as unknown,
-    catch: (cause) => fail(path, `is not JSON: ${because(cause)}`, cause)
-  })
+  const json = yield* Effect.mapError(parseJson(text), (detail) => fail(path, detail))
   const { format } = Object(json) as { readonly format?: unknown }
   if (typeof format === "number" && format !== 1) {
     return yield* fail(path, `has format ${format}, this version reads 1: use the version that wrote it`)
@@ -64,6 +65,10 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     if (size === bytes) return
     return yield* fail(path, `has ${size} bytes, ${of} take ${bytes}: it was cut off or replaced after dataset.json`)
   })
+  const files = shards.flatMap(({ file }) => Object.values(shardFiles(file)))
+  for (const file of ["dataset.json", ...files, ...(dataset.tokenizer === undefined ? [] : [dataset.tokenizer])]) {
+    if (!(yield* liesIn(folder, file))) return yield* fail(`${folder}/${file}`, LEADS_OUT)
+  }
   const tokenizer = dataset.tokenizer === undefined
     ? undefined
     : yield* readable(`${folder}/${dataset.tokenizer}`, fs.readFileString(`${folder}/${dataset.tokenizer}`))
@@ -115,7 +120,7 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     firstToken += shard.tokens
   }
 
-  const { files, read, shardOf } = reader({ starts, lengths, places, width, vocabSize })
+  const { files: opened, read, shardOf } = reader({ starts, lengths, places, width, vocabSize })
   const lines = new Map<number, Float64Array>()
   /** Where the lines of a shard's names begin, and the end of the last. */
   const linesOf = (shard: number, path: string, bytes: number): Float64Array => {
@@ -126,7 +131,7 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     let line = 0
     for (let at = 0; at < bytes; at += piece.length) {
       const part = piece.subarray(0, Math.min(piece.length, bytes - at))
-      files.read(path, part, at)
+      opened.read(path, part, at)
       for (let i = part.indexOf(10); i >= 0; i = part.indexOf(10, i + 1)) begins[++line] = at + i + 1
     }
     if (line !== shards[shard].documents || begins[line] !== bytes) {
@@ -166,16 +171,14 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
       const begins = linesOf(shard, path, nameBytes[shard])
       const line = document - places[shard].firstDocument
       const bytes = new Uint8Array(begins[line + 1] - begins[line])
-      files.read(path, bytes, begins[line])
-      try {
-        return String(JSON.parse(new TextDecoder().decode(bytes)))
-      } catch (cause) {
-        throw fail(path, `line ${line + 1} is not JSON: ${because(cause)}`, cause)
-      }
+      opened.read(path, bytes, begins[line])
+      const name = decodeJson(Schema.String, new TextDecoder().decode(bytes))
+      if (Either.isLeft(name)) throw fail(path, `line ${line + 1} ${name.left}`)
+      return name.right
     },
     read,
     verify,
-    close: files.close
+    close: opened.close
   }
   return all
 })

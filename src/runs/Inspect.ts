@@ -2,11 +2,13 @@
  * What a checkpoint holds, from its small files and the headers of its large ones: no tensor is read.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as fs from "node:fs"
 import { join } from "node:path"
 import { decodeNames, namesFile } from "../data/Names.ts"
 import { because, CheckpointError } from "../Errors.ts"
-import { isObject, type Json } from "../Json.ts"
+import { headerLength, parseHeader } from "../checkpoints/Safetensors.ts"
+import { isObject, type Json, parseJson } from "../Json.ts"
 
 /** A tensor as the header of its file names it. */
 export interface TensorInfo {
@@ -45,40 +47,24 @@ export interface CheckpointInfo {
 const corrupt = (path: string, detail: string) => new CheckpointError({ reason: "Corrupt", path, detail })
 
 const readJson = (path: string): Json => {
-  let value: unknown
-  try {
-    value = JSON.parse(fs.readFileSync(path, "utf8"))
-  } catch (cause) {
-    throw corrupt(path, `is not JSON: ${because(cause)}`)
-  }
+  const value = Either.getOrThrowWith(parseJson(fs.readFileSync(path, "utf8")), (detail) => corrupt(path, detail))
   if (!isObject(value)) throw corrupt(path, "holds no JSON object")
   return value
 }
-
-const largestHeader = 100_000_000
 
 /** The tensors of a safetensors file, in the order of the file. */
 const readHeader = (path: string): ReadonlyArray<TensorInfo> => {
   const file = fs.openSync(path, "r")
   try {
     const { size } = fs.fstatSync(file)
-    const length = new DataView(new ArrayBuffer(8))
-    const got = fs.readSync(file, length, 0, 8, 0)
-    const bytes = got < 8 ? 0 : Number(length.getBigUint64(0, true))
-    if (bytes < 2 || bytes > Math.min(largestHeader, size - 8)) throw corrupt(path, "does not begin with a safetensors header")
-    const text = new Uint8Array(bytes)
-    fs.readSync(file, text, 0, bytes, 8)
-    const header = JSON.parse(new TextDecoder().decode(text)) as unknown
-    if (!isObject(header)) throw corrupt(path, "has a header that is no JSON object")
-    return Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, entry]) => {
-      const { data_offsets: span, dtype, shape } = Object(entry) as Json
-      if (!Array.isArray(span) || !Array.isArray(shape) || typeof dtype !== "string") {
-        throw corrupt(path, `its header does not describe ${name}`)
-      }
-      return { name, dtype, shape: shape.map(Number), bytes: Number(span[1]) - Number(span[0]) }
-    })
+    const prefix = new Uint8Array(8)
+    const length = headerLength(prefix.subarray(0, fs.readSync(file, prefix, 0, 8, 0)), size)
+    const header = new Uint8Array(length)
+    const got = fs.readSync(file, header, 0, length, 8)
+    return parseHeader(header.subarray(0, got), size - 8 - length)
+      .map(({ begin, dtype, end, name, shape }) => ({ name, dtype, shape, bytes: end - begin }))
   } catch (cause) {
-    throw cause instanceof CheckpointError ? cause : corrupt(path, `its header cannot be read: ${because(cause)}`)
+    throw corrupt(path, `its header cannot be read: ${because(cause)}`)
   } finally {
     fs.closeSync(file)
   }
@@ -102,16 +88,18 @@ const inspectSync = (path: string): CheckpointInfo => {
   const optimizer = headers("optimizer")
   const manifest = names.includes("manifest.json") ? readJson(join(path, "manifest.json")) : {}
   const state = names.includes("trainer_state.json") ? readJson(join(path, "trainer_state.json")) : {}
-  const number = (value: unknown) => typeof value === "number" ? value : undefined
+  const number = (value: unknown) => typeof value === "number" && Number.isFinite(value) ? value : undefined
   const [steps, loss] = [number(state["steps"]), number(manifest["loss"])]
-  const cursor = isObject(state["cursor"]) ? state["cursor"] : undefined
+  const { batch, epoch } = Object(state["cursor"]) as Json
   const training = isObject(state["config"]) ? state["config"] : undefined
   return {
     path,
     step: number(state["step"]) ?? number(manifest["step"]) ?? 0,
     ...(steps === undefined ? {} : { steps }),
     ...(loss === undefined ? {} : { loss }),
-    ...(cursor === undefined ? {} : { cursor: { epoch: Number(cursor["epoch"]), batch: Number(cursor["batch"]) } }),
+    ...(number(epoch) === undefined || number(batch) === undefined
+      ? {}
+      : { cursor: { epoch: epoch as number, batch: batch as number } }),
     config: readJson(join(path, "config.json")),
     ...(training === undefined ? {} : { training }),
     parameters: model.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),

@@ -98,6 +98,8 @@ const read = (path: string): Holder | "free" | undefined => {
   const isText = (value: unknown) => typeof value === "string"
   const isMaybe = (value: unknown) => value === undefined || isText(value)
   return Number.isInteger(holder?.pid) && holder!.pid! > 0 && isText(holder?.host) && isText(holder?.token) &&
+    // it becomes part of a file's name
+    /^[\w-]{1,64}$/.test(holder!.token!) &&
       isText(holder?.since) && isMaybe(holder?.began) && isMaybe(holder?.boot) && isMaybe(holder?.pids)
     ? holder as Holder
     : undefined
