@@ -8,14 +8,11 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { CheckpointError } from "../Errors.ts"
+import type { HostTensor } from "../HostTensor.ts"
 import { isObject, parseJson } from "../Json.ts"
 import { isFileName } from "../Paths.ts"
 
-/** A tensor in host memory, row-major: `data.length` is the product of `shape`; an empty shape is a scalar. */
-export interface HostTensor {
-  readonly shape: ReadonlyArray<number>
-  readonly data: Float32Array | Uint32Array
-}
+export type { HostTensor }
 
 /** A file as the pieces to write one after the other; a piece may be made only when it is asked for. */
 export interface Encoded {

@@ -1,6 +1,6 @@
 /** What is done with scores: drop the neurons that lead, and count how many known ones a localizer found. */
 import * as Effect from "effect/Effect"
-import type { HostTensor } from "../checkpoints/Safetensors.ts"
+import type { HostTensor } from "../HostTensor.ts"
 import { type CheckpointError, DataError, type DeviceError } from "../Errors.ts"
 import type { ModelService } from "../Model.ts"
 import { attempt, type NeuronScores } from "./Localizer.ts"
