@@ -7,9 +7,9 @@ import * as AtomicFile from "../src/AtomicFile.ts"
 import { because } from "../src/Errors.ts"
 import { appendLine, readEvents } from "../src/runs/EventLog.ts"
 import type * as TensorBoard from "../src/runs/TensorBoard.ts"
-import type { TrainError, TrainerService } from "../src/Trainer.ts"
-import * as TrainEvent from "../src/TrainEvent.ts"
-import type { Curve } from "./Report.ts"
+import type { TrainError, TrainerService } from "../src/train/Trainer.ts"
+import * as TrainEvent from "../src/train/TrainEvent.ts"
+import type { Curve } from "./pretrain/Report.ts"
 
 /** An arm's events, kept beside its checkpoints. */
 export interface EventLog {

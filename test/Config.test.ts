@@ -3,12 +3,12 @@ import * as Schema from "effect/Schema"
 import { describe, expect, it } from "vitest"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { decodeConfig, nearest } from "../src/Config.ts"
-import { DataConfig } from "../src/data/DataConfig.ts"
+import { DataConfig } from "../src/data/stream/DataConfig.ts"
 import { DataError } from "../src/Errors.ts"
-import { ModelConfig, presets } from "../src/ModelConfig.ts"
-import { OptimizerConfig } from "../src/Optimizer.ts"
+import { ModelConfig, presets } from "../src/model/ModelConfig.ts"
+import { OptimizerConfig } from "../src/train/Optimizer.ts"
 import { SinkConfig } from "../src/Sink.ts"
-import { TrainConfig } from "../src/Trainer.ts"
+import { TrainConfig } from "../src/train/Trainer.ts"
 
 class Inner extends Schema.Class<Inner>("Inner")({
   blockSize: Schema.optionalWith(Schema.Int.pipe(Schema.positive()), { default: () => 16 })

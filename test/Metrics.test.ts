@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest"
 import * as Metrics from "../src/measures/Metrics.ts"
 import { random } from "../src/Random.ts"
 import * as TokenRecords from "../src/measures/TokenRecords.ts"
-import { generate, recordsOf, toyModel } from "./toyModel.ts"
+import { generate, recordsOf, toyModel } from "./support/toyModel.ts"
 
 /** Records of one sequence a row of ranks, every token of one loss. */
 const withRanks = (rows: ReadonlyArray<ReadonlyArray<number>>, nats = 1): TokenRecords.TokenRecords => {

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import { translate } from "../src/data/Oniguruma.ts"
-import { parseTokenizer } from "../src/data/TokenizerJson.ts"
-import { normalForm } from "../src/data/Unicode.ts"
+import { translate } from "../src/data/tokens/Oniguruma.ts"
+import { parseTokenizer } from "../src/data/tokens/TokenizerJson.ts"
+import { normalForm } from "../src/data/tokens/Unicode.ts"
 import { fuzzers } from "./fuzz/tokens.ts"
 import { makeRandom } from "./reference/random.ts"
 

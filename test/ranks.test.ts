@@ -7,29 +7,45 @@ import { describe, expect, it } from "vitest"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-/** From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. */
-const ranks: ReadonlyArray<readonly [name: string, files: RegExp]> = [
-  ["pure modules", /^src\/(AtomicFile|Batch|Config|Errors|Init|Json|Key|ModelConfig|Paths|Progress|Random|Segments|Sink|Terminal|TerminalChart|TrainEvent|WatchView)\.ts$/],
-  ["data/, formats of checkpoints", /^src\/(data\/(?!DataStream).+|checkpoints\/(HuggingFace|Quantize|Safetensors|SeqTd))\.ts$/],
-  ["measures/", /^src\/measures\/(?!(?:Record|Calibration|Score)\b)[A-Za-z]+\.ts$/],
-  ["runs/", /^src\/runs\/[A-Za-z]+\.ts$/],
-  ["gpu/", /^src\/gpu\/[A-Za-z0-9]+\.ts$/],
-  ["Kernels, Gguf, LlamaCpp", /^src\/(Kernels|checkpoints\/(Gguf|LlamaCpp))\.ts$/],
-  ["Ops", /^src\/Ops\.ts$/],
-  ["Optimizer, Autotune", /^src\/(Optimizer|Autotune)\.ts$/],
-  ["Model, DataStream, Checkpoints", /^src\/(Model|data\/DataStream|checkpoints\/Checkpoints)\.ts$/],
-  [
-    "Trainer, MemoryPlan, Decode, Import, Export",
-    /^src\/(Trainer|TrainStep|Tuner|Routing|NeuronGates|SinkContents|Decomposition|Gradients|MemoryPlan|Decode|Generate|measures\/(Record|Calibration|Score)|checkpoints\/(OpenCheckpoint|Import|Export))\.ts$/
-  ],
-  ["localizers/, unlearners/, Relearn", /^src\/(localizers\/[A-Za-z]+|unlearners\/[A-Za-z]+|Relearn)\.ts$/],
-  ["index, node, deno, doctor", /^src\/(index|node|deno|doctor)\.ts$/],
-  ["pipelines", /^pipelines\/.+\.ts$/],
-  ["cli", /^src\/cli(\/.+)?\.ts$/]
+/**
+ * From the lowest to the highest: a file imports its own rank and lower ones, never a higher one. A rank is a folder with
+ * those below it that have no rank of their own; the files at the top of src/ are the lowest, but for the entries.
+ */
+const ranks: ReadonlyArray<string> = [
+  "src",
+  "src/gpu",
+  "src/data/source",
+  "src/data",
+  "src/data/identity",
+  "src/data/tokens",
+  "src/data/stream",
+  "src/measures",
+  "src/model",
+  "src/checkpoints",
+  "src/scoring",
+  "src/train",
+  "src/terminal",
+  "src/runs",
+  "src/inside",
+  "src/removal",
+  "entries",
+  "pipelines/report",
+  "pipelines/experiment",
+  "pipelines",
+  "src/cli"
 ]
 
+/** What users import, and the command line, stand at the top of src/ and above what they are made of. */
+const entries: Readonly<Record<string, string>> = {
+  "src/index.ts": "entries",
+  "src/node.ts": "entries",
+  "src/deno.ts": "entries",
+  "src/doctor.ts": "entries",
+  "src/cli.ts": "src/cli"
+}
+
 /** Files of one rank that never import each other. */
-const siblings = ["src/Model.ts", "src/data/DataStream.ts", "src/checkpoints/Checkpoints.ts"]
+const siblings = ["src/model/Model.ts", "src/data/stream/DataStream.ts", "src/checkpoints/Checkpoints.ts"]
 
 /** Only these name GPU* types; all else sees tensors, kernels and programs. */
 const gpuTyped = /^src\/(gpu\/(Device|Adapter|SoftwareVulkan)|node|deno|doctor)\.ts$/
@@ -69,7 +85,11 @@ const filesIn = (folder: string): ReadonlyArray<Source> =>
     .sort()
     .map((file) => read(join(folder, file)))
 
-const rankOf = (path: string): number => ranks.findIndex(([, files]) => files.test(path))
+const rankOf = (path: string): number => {
+  let folder = entries[path] ?? dirname(path)
+  while (!ranks.includes(folder) && folder !== ".") folder = dirname(folder)
+  return ranks.indexOf(folder)
+}
 
 const shipped = [...filesIn("src"), ...filesIn("pipelines")]
 const reference = filesIn("test/reference")
@@ -82,13 +102,13 @@ const violations = (
 
 describe("imports", () => {
   it("are found at all, from files and to files that have one rank each", () => {
-    for (const path of ["src/Trainer.ts", "src/gpu/Device.ts", "pipelines/pretrain.ts"]) {
+    for (const path of ["src/train/Trainer.ts", "src/gpu/Device.ts", "pipelines/pretrain.ts"]) {
       expect(shipped.map((file) => file.path)).toContain(path)
     }
-    expect(shipped.find((file) => file.path === "src/Trainer.ts")!.imports).toContain("src/Model.ts")
-    expect(
-      shipped.filter((file) => ranks.filter(([, files]) => files.test(file.path)).length !== 1).map((f) => f.path)
-    ).toEqual([])
+    expect(shipped.find((file) => file.path === "src/train/Trainer.ts")!.imports).toContain("src/model/Model.ts")
+    expect(shipped.filter((file) => rankOf(file.path) < 0).map((file) => file.path)).toEqual([])
+    const used = new Set(shipped.map((file) => ranks[rankOf(file.path)]))
+    expect(ranks.filter((rank) => !used.has(rank))).toEqual([])
   })
 
   it("name relative files with their extension .ts, as Deno and tsx need", () => {
@@ -117,7 +137,7 @@ describe("imports", () => {
       }
       return seen
     }
-    for (const path of ["src/data/DataStream.ts", "src/checkpoints/Checkpoints.ts"]) {
+    for (const path of ["src/data/stream/DataStream.ts", "src/checkpoints/Checkpoints.ts"]) {
       expect([...reachable(path, new Set())].filter((one) => one.startsWith("src/gpu/"))).toEqual([])
     }
   })

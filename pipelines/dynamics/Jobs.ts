@@ -3,10 +3,10 @@
  * experiment, and what is found in it is taken only when all of this agrees.
  */
 import * as Schema from "effect/Schema"
-import type { Input } from "../../src/data/DataStream.ts"
-import { ModelConfig } from "../../src/ModelConfig.ts"
-import { TrainConfig } from "../../src/Trainer.ts"
-import { modelOf, streamOf, trainingOf } from "../Arms.ts"
+import type { Input } from "../../src/data/stream/DataStream.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { TrainConfig } from "../../src/train/Trainer.ts"
+import { modelOf, streamOf, trainingOf } from "../experiment/Arms.ts"
 import { type DynamicsArm, DynamicsConfig, type Plan } from "./Config.ts"
 
 /** Numbers of the code: raise one when its computation gives other values. */

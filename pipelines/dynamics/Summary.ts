@@ -1,9 +1,9 @@
 /** The report's numbers from the traces of all seeds. Pure. */
-import { sequenceName } from "../../src/data/Packing.ts"
+import { sequenceName } from "../../src/data/stream/Packing.ts"
 import * as Retain from "../../src/measures/Retention.ts"
 import { mean, pearson } from "../../src/measures/Statistics.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
-import { estimate, isKnown } from "../Estimates.ts"
+import { estimate, isKnown } from "../report/Estimates.ts"
 import { BACKGROUND, FOILS, type Plan } from "./Config.ts"
 import { ages } from "./Probe.ts"
 import type {

@@ -1,6 +1,6 @@
 /** The curves of a dynamics report: along training, saw-teeth, retention, norms of weights and shares of logits. */
-import { isKnown } from "../Estimates.ts"
-import type { Chart, Facet, Line, Point } from "../render/interactive.ts"
+import { isKnown } from "../report/Estimates.ts"
+import type { Chart, Facet, Line, Point } from "../report/interactive.ts"
 import type { DynamicsReport, Estimate, MaskState } from "./Report.ts"
 import {
   fittedMemory, focalGroup, hasSinks, layerName, maskName, subjectName, unique, wholeNorms, wholeShares

@@ -2,8 +2,8 @@
  * What neurons hold, as a page to browse: neuron by neuron, the texts that trigger it and the tokens that it promotes.
  * Everything stands in the page; its script only filters and sorts.
  */
-import type { NeuronContents, Part, SinkContents, Trigger } from "../../src/SinkContents.ts"
-import { escape, page, table } from "../render/page.ts"
+import type { NeuronContents, Part, SinkContents, Trigger } from "../../src/inside/SinkContents.ts"
+import { escape, page, table } from "../report/page.ts"
 
 export interface ContentsPageOptions {
   readonly title: string

@@ -1,8 +1,8 @@
 /** The dynamics report for people: for the terminal, as Markdown, as one HTML file with curves to explore. */
 import { painter, wrap } from "../../src/Terminal.ts"
-import { assets, curves } from "../render/interactive.ts"
-import { columns, escape, page, table, type Table } from "../render/page.ts"
-import { claimsInShort, markdown } from "../render/sections.ts"
+import { assets, curves } from "../report/interactive.ts"
+import { columns, escape, page, table, type Table } from "../report/page.ts"
+import { claimsInShort, markdown } from "../report/sections.ts"
 import { charts } from "./charts.ts"
 import type { DynamicsReport } from "./Report.ts"
 import * as Tables from "./tables.ts"

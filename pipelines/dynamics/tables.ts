@@ -1,8 +1,8 @@
 /** What every rendering of a dynamics report shows: its sections, tables and sentences as plain values. */
 import { count } from "../../src/Terminal.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "../Estimates.ts"
-import type { Table } from "../render/page.ts"
-import { caveats, claimsTable, filled, type Section, section } from "../render/sections.ts"
+import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimates.ts"
+import type { Table } from "../report/page.ts"
+import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
 import type {
   DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time
 } from "./Report.ts"

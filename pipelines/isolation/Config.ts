@@ -4,13 +4,13 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, upTo, withDefault } from "../../src/Config.ts"
-import { DataConfig } from "../../src/data/DataConfig.ts"
+import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
-import { ModelConfig } from "../../src/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/Optimizer.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
-import { TrainConfig } from "../../src/Trainer.ts"
-import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, useless, Variant } from "../Arms.ts"
+import { TrainConfig } from "../../src/train/Trainer.ts"
+import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, useless, Variant } from "../experiment/Arms.ts"
 import {
   LocalizerConfig, localizerMethod, type LocalizerMethod, localizerNames, UnlearnerConfig, unlearnerMethod, type UnlearnerMethod,
   unlearnerNames

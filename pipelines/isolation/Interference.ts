@@ -3,13 +3,13 @@
  * one id takes from others, and how much memory is not in sinks at all.
  */
 import * as Effect from "effect/Effect"
-import { batchOf, type Row, sequenceName } from "../../src/data/Packing.ts"
-import { chunked } from "../../src/data/Rows.ts"
+import { batchOf, type Row, sequenceName } from "../../src/data/stream/Packing.ts"
+import { chunked } from "../../src/data/stream/Rows.ts"
 import { attempt, DataError, DeviceError, type KernelError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { sumOf as lossIn } from "../../src/measures/Score.ts"
+import { sumOf as lossIn } from "../../src/scoring/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
-import { Model } from "../../src/Model.ts"
+import { Model } from "../../src/model/Model.ts"
 import { random } from "../../src/Random.ts"
 import * as Sink from "../../src/Sink.ts"
 

@@ -4,11 +4,11 @@
  * settings, seed, adapter and kernels, the keys of what it is made from, and the number of the code that computes it.
  */
 import * as Schema from "effect/Schema"
-import type { Input } from "../../src/data/DataStream.ts"
+import type { Input } from "../../src/data/stream/DataStream.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
-import { ModelConfig } from "../../src/ModelConfig.ts"
-import { TrainConfig } from "../../src/Trainer.ts"
-import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "../Arms.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { TrainConfig } from "../../src/train/Trainer.ts"
+import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
 import type { MaskState, Panel } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"

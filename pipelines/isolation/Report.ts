@@ -3,7 +3,7 @@
  * of `report.json`. Losses are nats a token, rates are shares from 0 to 1. JSON has no NaN: there it is null.
  */
 import * as Schema from "effect/Schema"
-import { Claim, Estimate, Failure, Real } from "../Findings.ts"
+import { Claim, Estimate, Failure, Real } from "../report/Findings.ts"
 
 export { Claim, Estimate, Failure }
 

@@ -4,9 +4,9 @@
  */
 import * as Schema from "effect/Schema"
 import { atLeast0, fraction, natural, positive, rate } from "../../src/Config.ts"
-import { type LocalizeOptions, type LocalizerName, localizers } from "../../src/localizers/index.ts"
-import type { ModelConfig } from "../../src/ModelConfig.ts"
-import { type UnlearnerName, unlearners, type UnlearnOptions } from "../../src/unlearners/index.ts"
+import { type LocalizeOptions, type LocalizerName, localizers } from "../../src/removal/localizers/index.ts"
+import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { type UnlearnerName, unlearners, type UnlearnOptions } from "../../src/removal/unlearners/index.ts"
 
 /** A value, or several to be tried in turn. */
 const some = <A, I>(schema: Schema.Schema<A, I>) => Schema.optional(Schema.Union(schema, Schema.NonEmptyArray(schema)))

@@ -1,8 +1,8 @@
 /** Verdicts on every arm that can be judged, and what a reader should be warned of. Pure. */
 import { DataError } from "../../src/Errors.ts"
-import { ORACLE, STANDARD } from "../Arms.ts"
+import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import type { Plan } from "./Config.ts"
-import { isKnown, minus } from "../Estimates.ts"
+import { isKnown, minus } from "../report/Estimates.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
 

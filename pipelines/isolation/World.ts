@@ -9,16 +9,16 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { decodeConfig } from "../../src/Config.ts"
-import { DataConfig, DataStream, type Input, type Row } from "../../src/data/DataStream.ts"
-import { overlapIndex } from "../../src/data/Overlap.ts"
-import * as Synthetic from "../../src/data/Synthetic.ts"
-import type { Tokenizer } from "../../src/data/Tokenizer.ts"
+import { DataConfig, DataStream, type Input, type Row } from "../../src/data/stream/DataStream.ts"
+import { overlapIndex } from "../../src/data/stream/Overlap.ts"
+import * as Synthetic from "../../src/data/stream/Synthetic.ts"
+import type { Tokenizer } from "../../src/data/tokens/Tokenizer.ts"
 import { fraction, upTo, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
-import type { StreamOverrides } from "../Arms.ts"
+import type { StreamOverrides } from "../experiment/Arms.ts"
 
-export { checkDisjoint } from "../../src/data/Overlap.ts"
+export { checkDisjoint } from "../../src/data/stream/Overlap.ts"
 
 /** A made world is held in memory: a bound far above any experiment. */
 const positive = upTo(2 ** 24)

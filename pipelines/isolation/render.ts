@@ -1,7 +1,7 @@
 /** The isolation report for people, headed by the verdict's word: for the terminal, as Markdown, as one HTML file. */
 import { painter, wrap } from "../../src/Terminal.ts"
-import { columns, escape, figure, page, table } from "../render/page.ts"
-import { claimsInShort, markdown } from "../render/sections.ts"
+import { columns, escape, figure, page, table } from "../report/page.ts"
+import { claimsInShort, markdown } from "../report/sections.ts"
 import { charts } from "./charts.ts"
 import type { IsolationReport } from "./Report.ts"
 import * as Tables from "./tables.ts"

@@ -1,8 +1,8 @@
 /** What every rendering of an isolation report shows: its sections, tables and sentences as plain values. */
 import { count } from "../../src/Terminal.ts"
-import type { Table } from "../render/page.ts"
-import { caveats, claimsTable, filled, type Section, section } from "../render/sections.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "../Estimates.ts"
+import type { Table } from "../report/page.ts"
+import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
+import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimates.ts"
 import type { Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
 
 const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]

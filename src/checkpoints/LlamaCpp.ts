@@ -3,8 +3,8 @@
  * describe a tokenizer. What it cannot express is refused, never approximated.
  */
 import * as Gguf from "./Gguf.ts"
-import { type TextEnds, textEnds, type TokenizerParts, tokenizerParts } from "./HuggingFace.ts"
-import type { ModelConfig } from "../ModelConfig.ts"
+import { type TextEnds, textEnds, type TokenizerParts, tokenizerParts } from "../model/HuggingFace.ts"
+import type { ModelConfig } from "../model/ModelConfig.ts"
 
 export type Metadata = ReadonlyArray<readonly [key: string, value: Gguf.Value]>
 

@@ -7,12 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { CheckpointError, type DeviceError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
-import type { TextEnds } from "./HuggingFace.ts"
+import type { TextEnds } from "../model/HuggingFace.ts"
 import { loadInitial } from "./Import.ts"
-import { Model, type ModelOptions } from "../Model.ts"
-import type { ModelConfig } from "../ModelConfig.ts"
-import type { Names } from "../data/Names.ts"
-import * as Tokenizer from "../data/Tokenizer.ts"
+import { Model, type ModelOptions } from "../model/Model.ts"
+import type { ModelConfig } from "../model/ModelConfig.ts"
+import type { Names } from "../data/identity/Names.ts"
+import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 
 export interface OpenCheckpoint {
   /** The folder that it was read from. */

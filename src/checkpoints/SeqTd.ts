@@ -2,7 +2,7 @@
  * Checkpoints of the reference implementation, SeqTD: a Llama under litgpt's names, with `p_gen` (the general neurons'
  * share of an MLP) and `p_mem` (the share of the pool that a sequence lights, by the reference hash) in its config.
  */
-import type { ModelConfigInput } from "../ModelConfig.ts"
+import type { ModelConfigInput } from "../model/ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
 
 type Json = Readonly<Record<string, unknown>>

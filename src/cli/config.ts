@@ -9,7 +9,7 @@ import * as Schema from "effect/Schema"
 import { parse } from "yaml"
 import { DataError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
-import { ModelConfig } from "../ModelConfig.ts"
+import { ModelConfig } from "../model/ModelConfig.ts"
 
 export type Tree = { readonly [key: string]: unknown }
 

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../checkpoints/Export.ts"
-import { splitIds } from "../data/Names.ts"
+import { splitIds } from "../data/identity/Names.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
 

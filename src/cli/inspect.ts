@@ -179,8 +179,8 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
 
 const toHtml = async ({ checkpoints, run, trainings }: Found, path: string): Promise<string> => {
   const [{ charts }, { escape, page, table }] = await Promise.all([
-    import("../../pipelines/render/charts.ts"),
-    import("../../pipelines/render/page.ts")
+    import("../../pipelines/pretrain/charts.ts"),
+    import("../../pipelines/report/page.ts")
   ])
   const facts = (rows: ReadonlyArray<Fact>) => table({ head: ["", ""], rows })
   const seeds = [...new Set(trainings.map(({ seed }) => seed ?? 0))]

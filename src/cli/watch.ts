@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import process from "node:process"
-import type { ProgressEvent } from "../Progress.ts"
+import type { ProgressEvent } from "../terminal/Progress.ts"
 import * as Edge from "./Edge.ts"
 
 export interface WatchOptions {

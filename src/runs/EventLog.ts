@@ -4,7 +4,7 @@
  */
 import { Buffer } from "node:buffer"
 import * as fs from "node:fs"
-import { fromJsonLine, type TrainEvent } from "../TrainEvent.ts"
+import { fromJsonLine, type TrainEvent } from "../train/TrainEvent.ts"
 
 export const eventsFile = "metrics.jsonl"
 

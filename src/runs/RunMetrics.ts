@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as MetricState from "effect/MetricState"
 import process from "node:process"
-import type { ProgressEvent } from "../Progress.ts"
+import type { ProgressEvent } from "../terminal/Progress.ts"
 
 const gauge = (name: string, description: string) => Metric.gauge(`memsinks_${name}`, { description })
 

@@ -4,7 +4,7 @@
  */
 import * as fs from "node:fs"
 import { basename, dirname, join } from "node:path"
-import type { TrainEvent } from "../TrainEvent.ts"
+import type { TrainEvent } from "../train/TrainEvent.ts"
 import { eventsFile, readEvents } from "./EventLog.ts"
 import * as RunLock from "./RunLock.ts"
 import { readRecord, type RunRecord, type RunState } from "./RunRecord.ts"

@@ -8,7 +8,7 @@ import * as fs from "node:fs"
 import { hostname } from "node:os"
 import { join } from "node:path"
 import process from "node:process"
-import type { TrainEvent } from "../TrainEvent.ts"
+import type { TrainEvent } from "../train/TrainEvent.ts"
 
 /** CRC-32C (Castagnoli), reflected. */
 const table = Uint32Array.from({ length: 256 }, (_, byte) => {

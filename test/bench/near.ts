@@ -17,7 +17,7 @@ import {
   makeNearIndex,
   makeSigner,
   normalize
-} from "../../src/data/Identity.ts"
+} from "../../src/data/identity/Identity.ts"
 import { type Random, random } from "../../src/Random.ts"
 
 /** The Jaccard index of the shingles of two texts, exactly. */

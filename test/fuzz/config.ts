@@ -7,9 +7,9 @@ import { DynamicsConfig, planOf as planDynamics } from "../../pipelines/dynamics
 import { IsolateConfig, planOf as planIsolation } from "../../pipelines/isolation/Config.ts"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { decodeConfig, pathsOf } from "../../src/Config.ts"
-import { resolve } from "../../src/data/DataConfig.ts"
+import { resolve } from "../../src/data/stream/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
-import * as MemoryPlan from "../../src/MemoryPlan.ts"
+import * as MemoryPlan from "../../src/train/MemoryPlan.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
 const nested = (depth: number): unknown => depth === 0 ? 1 : { a: nested(depth - 1) }

@@ -2,11 +2,11 @@
  * Metrics, membership tests and statistics on numbers that are none, infinite, tiny, tied or missing, against plain
  * definitions: whatever is computed of a number that is not one is NaN or no success, never a good score.
  */
-import { choose as chooseToken } from "../../src/Generate.ts"
+import { choose as chooseToken } from "../../src/model/Generate.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import * as Membership from "../../src/measures/Membership.ts"
 import * as Metrics from "../../src/measures/Metrics.ts"
-import { rowScores, summarize } from "../../src/measures/Score.ts"
+import { rowScores, summarize } from "../../src/scoring/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { makeRecords, recordOf, type TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { IGNORE } from "../../src/Batch.ts"

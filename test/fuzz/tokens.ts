@@ -11,10 +11,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DataError } from "../../src/Errors.ts"
-import { BYTE_SYMBOLS } from "../../src/data/ByteLevel.ts"
-import { tokenize } from "../../src/data/Tokenize.ts"
-import { parseTokenizer } from "../../src/data/TokenizerJson.ts"
-import * as TokenShards from "../../src/data/TokenShards.ts"
+import { BYTE_SYMBOLS } from "../../src/data/tokens/ByteLevel.ts"
+import { tokenize } from "../../src/data/tokens/Tokenize.ts"
+import { parseTokenizer } from "../../src/data/tokens/TokenizerJson.ts"
+import * as TokenShards from "../../src/data/tokens/TokenShards.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
 type Random = () => number

@@ -1,6 +1,6 @@
 /** Every kernel of kernels, those that take an argument once for each value the tests use. */
 import type { Kernel } from "../../src/gpu/Kernel.ts"
-import { kernels } from "../../src/Kernels.ts"
+import { kernels } from "../../src/model/Kernels.ts"
 
 const {
   attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, matvec,

@@ -1,6 +1,6 @@
 /** attention_cached.wgsl: append and forward. */
-import * as Kernels from "../../src/Kernels.ts"
-import { kernels } from "../../src/Kernels.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
+import { kernels } from "../../src/model/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"

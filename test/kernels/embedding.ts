@@ -1,6 +1,6 @@
 /** embedding.wgsl: forward, backward. */
-import { kernels } from "../../src/Kernels.ts"
-import * as Segments from "../../src/Segments.ts"
+import { kernels } from "../../src/model/Kernels.ts"
+import * as Segments from "../../src/model/Segments.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
 

@@ -1,7 +1,7 @@
 /** matmul.wgsl (nn, tn), transpose.wgsl and cast.wgsl. */
-import * as Kernels from "../../src/Kernels.ts"
-import * as Ops from "../../src/Ops.ts"
-import * as Segments from "../../src/Segments.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
+import * as Ops from "../../src/model/Ops.ts"
+import * as Segments from "../../src/model/Segments.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
 

@@ -1,5 +1,5 @@
 /** matvec.wgsl: products of few rows, with weights of all rows or of each row's own sinks. */
-import * as Kernels from "../../src/Kernels.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, plus } from "./case.ts"
 

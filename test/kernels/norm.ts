@@ -1,5 +1,5 @@
 /** rms_norm.wgsl: forward, backward_x, and backward_w with reduce.wgsl's columns. */
-import * as Kernels from "../../src/Kernels.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus } from "./case.ts"

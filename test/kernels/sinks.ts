@@ -1,5 +1,5 @@
 /** sink_pack.wgsl (rows, transposed) and sink_gradient.wgsl: the gathered path's kernels. */
-import * as Kernels from "../../src/Kernels.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, makeCase, normals, place, placeU32, placeWant, plus, poison } from "./case.ts"
 

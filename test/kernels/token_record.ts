@@ -1,7 +1,7 @@
 /** token_record.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
-import * as Kernels from "../../src/Kernels.ts"
-import * as Ops from "../../src/Ops.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
+import * as Ops from "../../src/model/Ops.ts"
 import { recordOf, type Sampling } from "../../src/measures/TokenRecords.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 

@@ -5,10 +5,10 @@ import { createHash } from "node:crypto"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Pretrain from "../../pipelines/pretrain.ts"
-import { DataConfig } from "../../src/data/DataStream.ts"
+import { DataConfig } from "../../src/data/stream/DataStream.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { TrainConfig } from "../../src/Trainer.ts"
-import { makeRandomText, miniatureModel } from "../support.ts"
+import { TrainConfig } from "../../src/train/Trainer.ts"
+import { makeRandomText, miniatureModel } from "../support/support.ts"
 
 const [root, name] = process.argv.slice(2) as [string, string]
 const text = join(root, "text.txt")

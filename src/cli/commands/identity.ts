@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { identities } from "../../data/Identity.ts"
+import { identities } from "../../data/identity/Identity.ts"
 import { json, preset } from "./options.ts"
 
 /** `memsinks identity`: what it takes; what it does is loaded when it runs. */

@@ -1,7 +1,7 @@
 /** Options that several commands have. */
 import * as Args from "@effect/cli/Args"
 import * as Options from "@effect/cli/Options"
-import { presets } from "../../ModelConfig.ts"
+import { presets } from "../../model/ModelConfig.ts"
 
 /** Which GPU. */
 export const adapter = Options.text("adapter").pipe(

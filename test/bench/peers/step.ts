@@ -1,7 +1,7 @@
 /**
  * The step that `npm run bench:peers` compares: one shape, one batch, one start for every library.
  */
-import { normals } from "../../../src/Init.ts"
+import { normals } from "../../../src/model/Init.ts"
 
 /** A dense Llama-style decoder of 0.47 million parameters, with an untied head, and a batch of 4 x 128 tokens. */
 export const dense = {

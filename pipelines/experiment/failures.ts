@@ -1,0 +1,68 @@
+/** One of several fails, and the others go on; what failed is told, and a fault of the program is told as such. */
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import { appendFileSync } from "node:fs"
+import { join } from "node:path"
+import type { Failure } from "../report/Findings.ts"
+import { isLost } from "./folder.ts"
+
+/** Errors, as far as they are told apart here. */
+interface Told {
+  readonly _tag: string
+  readonly message: string
+  readonly reason?: unknown
+}
+
+/** What concerns all: a device that is lost, a folder that cannot be written, and whoever stops the run. */
+const concernsAll = (cause: Cause.Cause<Told>): boolean => {
+  if (Cause.isInterrupted(cause)) return true
+  const failure = Option.getOrUndefined(Cause.failureOption(cause))
+  return failure !== undefined &&
+    (isLost(failure) || (failure._tag === "CheckpointError" && failure.reason === "Write"))
+}
+
+/** The file in a run's folder that has the stacks of what went wrong in the program. */
+export const BUGS = "bugs.log"
+
+/** Keeps what a person who mends it needs; where there is no folder it is logged. */
+const report = (outDir: string | undefined, arm: string, seed: number, cause: Cause.Cause<unknown>): Effect.Effect<string> => {
+  const text = `${new Date().toISOString()} seed ${seed}, ${arm}\n${Cause.pretty(cause, { renderErrorCause: true })}\n\n`
+  const logged = Effect.as(Effect.logError(text), "its stack is in the log")
+  if (outDir === undefined) return logged
+  const file = join(outDir, BUGS)
+  return Effect.try(() => appendFileSync(file, text)).pipe(
+    Effect.as(`its stack is in ${file}`),
+    Effect.catchAll(() => logged)
+  )
+}
+
+/**
+ * Runs what is an arm's own affair: none where it failed, which `onFailure` was told. Fails where that concerns all. A defect
+ * is not the arm's: it is told as a bug, and its stack is kept in `bugs.log` of the run's folder.
+ */
+export const attempt = <A, E extends Told, R>(
+  { arm, seed }: { readonly arm: string; readonly seed: number },
+  effect: Effect.Effect<A, E, R>,
+  options: {
+    readonly outDir: string | undefined
+    readonly onFailure: (failure: Failure) => Effect.Effect<void>
+  }
+): Effect.Effect<Option.Option<A>, E, R> =>
+  Effect.gen(function*() {
+    const exit = yield* Effect.exit(effect)
+    if (Exit.isSuccess(exit)) return Option.some(exit.value)
+    const { cause } = exit
+    if (concernsAll(cause)) return yield* Effect.failCause(cause)
+    const failure = Option.getOrUndefined(Cause.failureOption(cause))
+    if (failure !== undefined) {
+      yield* options.onFailure({ arm, seed, message: failure.message })
+      return Option.none()
+    }
+    const error = Cause.squash(cause)
+    const where = yield* report(options.outDir, arm, seed, cause)
+    const message = `this is a bug in memsinks, not a failure of the arm: ${error instanceof Error ? error.message : String(error)}; ${where}`
+    yield* options.onFailure({ arm, seed, message, bug: true })
+    return Option.none()
+  })

@@ -1,0 +1,545 @@
+/**
+ * A decoder that remembers: its forward pass on the next tokens of some sequences, whose keys and values a cache on the
+ * device keeps. `record` writes Programs with no GPU in sight; a `Session` runs them.
+ *
+ * Prompts go through in chunks of tokens of any sequences; then comes one token a sequence and step. The two differ in
+ * the products: a chunk has rows enough for the kernels of training, a step reads every weight once, as it is stored.
+ */
+import * as Effect from "effect/Effect"
+import * as Scope from "effect/Scope"
+import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { Device, type Prepared } from "../gpu/Device.ts"
+import * as Program from "../gpu/Program.ts"
+import type { Target } from "../gpu/Target.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import * as Kernels from "./Kernels.ts"
+import { kernels } from "./Kernels.ts"
+import { canGather, damagedWeight, firstNotFinite, Model, overflowAdvice, type Parameters, type Precision, ropeTable } from "./Model.ts"
+import type { ModelConfig } from "./ModelConfig.ts"
+import * as Ops from "./Ops.ts"
+import * as Segments from "./Segments.ts"
+import * as Sink from "../Sink.ts"
+
+/** Most tokens of prompts that go through at once: more would need more memory and be no faster. */
+const CHUNK = 512
+
+/** Chunks are as long as they must be, in few sizes, each of which is prepared once. */
+const SIZES = [16, 32, 64, 128, 256, CHUNK]
+
+export interface DecodeShape {
+  /** Sequences at once. */
+  readonly slots: number
+  /** Tokens a sequence may have, prompt included. */
+  readonly maxLength: number
+  readonly precision: Precision
+  /** Compute only the sinks that are on, or the whole pool, masked. */
+  readonly gathered: boolean
+}
+
+/** What lives as long as the sequences. */
+export interface DecodeState {
+  readonly shape: DecodeShape
+  /** Of each layer: [slots * maxLength, 2 * kvHeads * headSize], keys before values. */
+  readonly caches: ReadonlyArray<Tensor.Tensor>
+  readonly rope: Tensor.Tensor
+  /** [slots, 1 + units]: see Segments.gather and maskedCoefficients. */
+  readonly coef: Tensor.Tensor
+  /** [slots, activeUnits], where sinks are gathered. */
+  readonly activeUnits: Tensor.Tensor | undefined
+  readonly slotCount: Tensor.Tensor
+  /** Of the last token that each slot was fed, [slots, padded vocabulary]. */
+  readonly logits: Tensor.Tensor
+}
+
+export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
+  const { gathered, maxLength, precision, slots } = shape
+  const width = 2 * c.kvHeads * c.headSize
+  const units = gathered ? c.sinks!.activeUnits : (c.sinks?.units ?? 0)
+  return {
+    shape,
+    caches: Array.from({ length: c.numHiddenLayers }, (_, i) =>
+      Tensor.make(`layers.${i}.cache`, [slots * maxLength, width], { type: precision })),
+    rope: Tensor.make("rope", [maxLength, c.headSize / 2, 2]),
+    coef: Tensor.make("coef", [slots, 1 + units]),
+    activeUnits: gathered ? Tensor.make("activeUnits", [slots, units], { type: "u32" }) : undefined,
+    slotCount: Tensor.make("slotCount", [1], { type: "u32" }),
+    logits: Tensor.make("logits", [slots, Math.ceil(c.vocabSize / 4) * 4])
+  }
+}
+
+/** What says which tokens a Program is fed. */
+export interface DecodeInputs {
+  readonly tokens: Tensor.Tensor
+  readonly positions: Tensor.Tensor
+  /** First row of the token's sequence in the cache, and its tokens up to this one; (0, 0) for padding. [n, 2]. */
+  readonly span: Tensor.Tensor
+  /** The slot of each token. */
+  readonly segment: Tensor.Tensor
+  /** Of a chunk: its tokens in tiles of one slot each (Segments.tilesOf), and the last token of each slot. */
+  readonly tiles: Tensor.Tensor
+  readonly last: Tensor.Tensor
+}
+
+export interface Decode {
+  readonly inputs: DecodeInputs
+  readonly program: Program.Program
+}
+
+/** y = x w^T or x w for few rows; adds to y, or to a residual. Offsets and leading dimensions in elements. */
+const matvec = (
+  p: Program.Recorder,
+  kind: "nt" | "nn",
+  v: {
+    readonly x: Ops.View
+    readonly w: Tensor.Tensor
+    readonly w0?: number
+    readonly y: Ops.View
+    readonly rows: number
+    readonly n: number
+    readonly k: number
+    readonly mode?: "store" | "add" | { readonly residual: Tensor.Tensor; readonly ld: number }
+    /** Rows of w that each row of x lights: see matvec.wgsl. */
+    readonly sinks?: {
+      readonly units: Tensor.Tensor
+      readonly slots: number
+      readonly block: number
+      readonly halfRows: number
+    }
+  }
+): void => {
+  const { mode = "store", sinks } = v
+  const residual = typeof mode === "object" ? mode : undefined
+  const { grid, kernel } = Kernels.matvec(p.target, kind, v.rows, sinks !== undefined)
+  /** Along k in `nt`, along columns in `nn`, four elements are one. */
+  const fours = (elements: number, grouped: boolean): number => {
+    if (!grouped) return elements
+    if (elements % 4 !== 0) throw new RangeError(`a product of few rows needs multiples of 4, got ${elements}`)
+    return elements / 4
+  }
+  const nn = kind === "nn"
+  p.dispatch(
+    kernel,
+    {
+      x: v.x.tensor,
+      w: v.w,
+      residual: residual?.residual ?? v.w,
+      units: sinks?.units ?? v.w,
+      y: v.y.tensor
+    },
+    {
+      rows: v.rows,
+      n: fours(v.n, nn),
+      k: fours(v.k, !nn),
+      mode: mode === "store" ? 0 : mode === "add" ? 1 : 2,
+      x0: fours(v.x.at ?? 0, !nn),
+      ldx: fours(v.x.ld, !nn),
+      w0: v.w0 ?? 0,
+      y0: fours(v.y.at ?? 0, nn),
+      ldy: fours(v.y.ld, nn),
+      ldr: fours(residual?.ld ?? 0, nn),
+      slots: sinks?.slots ?? 0,
+      block: sinks?.block ?? 1,
+      halfRows: sinks?.halfRows ?? 0
+    },
+    grid(v.n)
+  )
+}
+
+/** y = x w^T, w [out, in], for few rows; with `residual`, y = residual + x w^T, in f32. */
+const linear = (
+  p: Program.Recorder,
+  x: Tensor.Tensor,
+  w: Ops.Parameter,
+  rows: number,
+  residual?: Tensor.Tensor
+): Tensor.Tensor => {
+  const [out, input] = w.value.shape as [number, number]
+  const y = p.scratch(`${w.name}.y`, [rows, out], residual === undefined ? x.type : "f32")
+  matvec(p, "nt", {
+    x: { tensor: x, ld: input },
+    w: w.value,
+    y: { tensor: y, ld: out },
+    rows,
+    n: out,
+    k: input,
+    mode: residual === undefined ? "store" : { residual, ld: out }
+  })
+  return y
+}
+
+/** residual + mlp(x) for few rows, each with the sinks of its own slot: row r is slot r. */
+const mlp = (
+  p: Program.Recorder,
+  c: ModelConfig,
+  x: Tensor.Tensor,
+  residual: Tensor.Tensor,
+  weights: { readonly gateUp: Ops.Parameter; readonly down: Ops.Parameter },
+  rows: number,
+  state: DecodeState,
+  segment: Tensor.Tensor
+): Tensor.Tensor => {
+  const { gateUp, down } = weights
+  const d = c.hiddenSize
+  const block = c.sinks?.block ?? 1
+  const { activeUnits } = state
+  const sink = activeUnits === undefined ? c.pool : c.sinks!.active
+  const width = c.general + sink
+  const plain = activeUnits === undefined ? width : c.general
+  const sinks = activeUnits === undefined
+    ? undefined
+    : { units: activeUnits, slots: sink / block, block, halfRows: c.pool }
+
+  const gu = p.scratch("gate_up", [rows, 2 * width], x.type)
+  const gates = { x: { tensor: x, ld: d }, w: gateUp.value, rows, k: d }
+  matvec(p, "nt", { ...gates, y: { tensor: gu, ld: 2 * width }, n: 2 * plain })
+  if (sinks !== undefined) {
+    const at = 2 * c.general
+    matvec(p, "nt", { ...gates, w0: at, y: { tensor: gu, at, ld: 2 * width }, n: 2 * sink, sinks })
+  }
+  const h = p.scratch("hidden", [rows, width], x.type)
+  p.dispatch(
+    kernels.swiglu(block),
+    { gu, coef: state.coef, segment, h },
+    { rows, general4: c.general / 4, sink4: sink / 4, coefStride: 1 + sink / block },
+    (rows * width) / 4
+  )
+  const y = p.scratch("mlp", [rows, d])
+  const downs = { w: down.value, y: { tensor: y, ld: d }, rows, n: d }
+  matvec(p, "nn", { ...downs, x: { tensor: h, ld: width }, k: plain, mode: { residual, ld: d } })
+  if (sinks !== undefined) {
+    const x = { tensor: h, at: c.general, ld: width }
+    matvec(p, "nn", { ...downs, x, w0: c.general, k: sink, mode: "add", sinks })
+  }
+  return y
+}
+
+/**
+ * Record the forward pass on n tokens: a chunk of prompts, any tokens of any slots, or a `step`, one token a slot in
+ * the slots' order. It appends their keys and values to the caches and leaves the logits of each slot's last token.
+ */
+export const record = (
+  c: ModelConfig,
+  parameters: Parameters,
+  state: DecodeState,
+  n: number | "step",
+  target: Target
+): Decode => {
+  const { slots, precision: type } = state.shape
+  const step = n === "step"
+  const rows = step ? slots : n
+  const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
+  const inputs: DecodeInputs = {
+    tokens: u32("tokens", rows),
+    positions: u32("positions", rows),
+    span: u32("span", rows, 2),
+    segment: u32("segment", rows),
+    tiles: u32("tiles", Segments.maxTiles(rows, slots, Kernels.tileRows(target)), 4),
+    last: u32("last", slots)
+  }
+  const p = Program.record(step ? `step of ${slots}` : `prompts of ${rows}`, target)
+  const { headSize, kvHeads, numAttentionHeads: heads } = c
+  const ld = (heads + 2 * kvHeads) * headSize
+  const attentionParams = { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
+  const attend = Kernels.attentionCached(target, headSize)
+  const unread = u32("unread", 1)
+  const mlpShape: Ops.MlpShape = {
+    general: c.general,
+    pool: c.pool,
+    block: c.sinks?.block ?? 1,
+    gathered: state.activeUnits === undefined ? undefined : {
+      active: c.sinks!.active,
+      maxSegments: slots,
+      inputs: {
+        activeUnits: state.activeUnits,
+        segmentCount: state.slotCount,
+        tiles: inputs.tiles,
+        // only the backward pass reads these
+        segmentRange: unread,
+        touchedCount: unread,
+        units: unread,
+        unitStart: unread,
+        uses: unread
+      }
+    }
+  }
+
+  let stream = Ops.embedding(p, parameters.embed, rows, { tokens: inputs.tokens, start: unread, order: unread }).y
+  parameters.layers.forEach((layer, i) => {
+    p.scope(`layers.${i}`)
+    const cache = state.caches[i]!
+    const x = Ops.rmsNorm(p, stream, layer.norm1, rows, c.rmsNormEps, type).y
+    const qkv = step ? linear(p, x, layer.qkv, rows) : Ops.linear(p, x, layer.qkv, rows).y
+    const turned = { positions: inputs.positions, table: state.rope, x: qkv }
+    Ops.rope(p, turned, { rows, heads: heads + kvHeads, headSize, ld }, 1)
+    p.dispatch(kernels.cacheAppend, { qkv, span: inputs.span, cache }, attentionParams, (rows * kvHeads * headSize) / 2)
+    const out = p.scratch("attention", [rows, heads * headSize], type)
+    p.dispatch(
+      attend.kernel,
+      { qkv, span: inputs.span, cache, out },
+      attentionParams,
+      attend.grid(rows, heads, headSize)
+    )
+    const o = step ? linear(p, out, layer.o, rows, stream) : Ops.linear(p, out, layer.o, rows, { residual: stream }).y
+    const y = Ops.rmsNorm(p, o, layer.norm2, rows, c.rmsNormEps, type).y
+    stream = step
+      ? mlp(p, c, y, o, layer, rows, state, inputs.segment)
+      : Ops.mlp(p, y, o, layer, rows, mlpShape, { coef: state.coef, segment: inputs.segment }).y
+  })
+  p.scope("")
+  if (!step) {
+    const ends = p.scratch("ends", [slots, c.hiddenSize])
+    p.dispatch(
+      kernels.embedding,
+      { tokens: inputs.last, table: stream, y: ends },
+      { rows: slots, n4: c.hiddenSize / 4 },
+      slots * (c.hiddenSize / 4)
+    )
+    stream = ends
+  }
+  const x = Ops.rmsNorm(p, stream, parameters.norm, slots, c.rmsNormEps, type).y
+  matvec(p, "nt", {
+    x: { tensor: x, ld: c.hiddenSize },
+    w: parameters.head.value,
+    y: { tensor: state.logits, ld: state.logits.shape[1]! },
+    rows: slots,
+    n: c.vocabSize,
+    k: c.hiddenSize
+  })
+  return { inputs, program: p.finish() }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Running it
+
+/** The next tokens of the sequence in a slot. */
+export interface Fed {
+  readonly slot: number
+  readonly tokens: ArrayLike<number>
+}
+
+/** Sequences that grow in slots. Slots are independent: what one computes does not depend on what the others hold. */
+export interface Session {
+  readonly slots: number
+  readonly maxLength: number
+  /** Tokens that a slot holds. */
+  readonly length: (slot: number) => number
+  /** Empty a slot for a sequence with the sinks of `id`. */
+  readonly begin: (slot: number, id: bigint) => void
+  /**
+   * Feed tokens to slots, any number each and each slot once; gives the logits that follow the last token of each, f32
+   * [vocabSize], in the order given. They are views of memory that the next call leaves alone.
+   */
+  readonly prompt: (
+    fed: ReadonlyArray<Fed>
+  ) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
+  /** The same for one token a slot, much faster. Its sums are in another order than those of `prompt`. */
+  readonly step: (fed: ReadonlyArray<Fed>) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | DataError>
+}
+
+export interface SessionOptions {
+  readonly slots: number
+  /** At most the model's maxPositionEmbeddings. */
+  readonly maxLength: number
+  /** Default own. */
+  readonly sinks?: Sink.SinkMode
+}
+
+interface Ready extends Decode {
+  readonly prepared: Prepared
+}
+
+/**
+ * Memory and Programs for sequences, until the scope closes. A step makes no GPU object but what carries its commands.
+ */
+export const open = (
+  options: SessionOptions
+): Effect.Effect<Session, DeviceError | KernelError | DataError, Device | Model | Scope.Scope> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const model = yield* Model
+    const scope = yield* Effect.scope
+    const c = model.config
+    const { maxLength, sinks: mode = Sink.own, slots } = options
+    if (!(Number.isSafeInteger(slots) && slots > 0 && Number.isSafeInteger(maxLength) && maxLength > 0)) {
+      const detail = `generation needs whole numbers of slots and tokens, got ${slots} and ${maxLength}`
+      return yield* new DataError({ detail })
+    }
+    if (maxLength > c.maxPositionEmbeddings) {
+      return yield* new DataError({
+        detail: `sequences of ${maxLength} tokens exceed the model's maxPositionEmbeddings of ` +
+          `${c.maxPositionEmbeddings}`
+      })
+    }
+    const gathered = canGather(c) && Sink.isSparse(mode) && model.defaults.compute !== "masked"
+    const state = makeState(c, { slots, maxLength, precision: model.precision, gathered })
+    yield* device.allocate([
+      ...state.caches,
+      state.rope,
+      state.coef,
+      ...(state.activeUnits === undefined ? [] : [state.activeUnits]),
+      state.slotCount,
+      state.logits
+    ])
+    device.write(state.rope, ropeTable(maxLength, c.headSize, c.ropeTheta))
+    device.write(state.slotCount, Uint32Array.of(slots))
+
+    const ready = new Map<number | "step", Ready>()
+    const programOf = (n: number | "step"): Effect.Effect<Ready, DeviceError | KernelError> =>
+      Effect.suspend(() => {
+        const known = ready.get(n)
+        if (known !== undefined) return Effect.succeed(known)
+        const decode = record(c, model.handles, state, n, device.target)
+        return Effect.gen(function*() {
+          yield* device.allocate(Object.values(decode.inputs))
+          const made = { ...decode, prepared: yield* device.prepare(decode.program) }
+          if (n === "step") device.write(decode.inputs.segment, Uint32Array.from({ length: slots }, (_, slot) => slot))
+          ready.set(n, made)
+          return made
+        }).pipe(Scope.extend(scope))
+      })
+    yield* programOf("step")
+
+    const lengths = new Uint32Array(slots)
+
+    const begin: Session["begin"] = (slot, id) => {
+      lengths[slot] = 0
+      if (gathered) {
+        const lit = Sink.gathered(c.sinks!, c.general, mode, id)
+        device.write(state.coef, lit.coef, slot * lit.coef.length)
+        device.write(state.activeUnits!, lit.units, slot * lit.units.length)
+      } else {
+        const coef = c.sinks === undefined
+          ? Float32Array.of(1)
+          : Sink.coefficients(c.sinks, c.general, mode, id)
+        device.write(state.coef, coef, slot * coef.length)
+      }
+    }
+
+    const check = (fed: ReadonlyArray<Fed>): void => {
+      const seen = new Set<number>()
+      for (const { slot, tokens } of fed) {
+        if (!(slot >= 0 && slot < slots) || seen.has(slot)) {
+          throw new RangeError(`slot ${slot} is not one of ${slots}, or fed twice`)
+        }
+        seen.add(slot)
+        if (tokens.length === 0) throw new DataError({ detail: "a prompt needs at least one token" })
+        if (lengths[slot]! + tokens.length > maxLength) {
+          throw new DataError({
+            detail: `a sequence of ${lengths[slot]! + tokens.length} tokens was given, there is room for ${maxLength}`
+          })
+        }
+        for (let i = 0; i < tokens.length; i++) {
+          if (!(tokens[i]! < c.vocabSize)) {
+            throw new DataError({ detail: `token ${tokens[i]} is outside the model's vocabulary of ${c.vocabSize}` })
+          }
+        }
+      }
+    }
+    const checked = (fed: ReadonlyArray<Fed>): Effect.Effect<void, DataError> =>
+      Effect.try({
+        try: () => check(fed),
+        catch: (error) => {
+          if (error instanceof DataError) return error
+          throw error
+        }
+      })
+
+    const submit = ({ inputs, prepared }: Ready, rows: {
+      readonly tokens: Uint32Array
+      readonly positions: Uint32Array
+      readonly span: Uint32Array
+    }): Effect.Effect<void, DeviceError> =>
+      Effect.try({
+        try: () => {
+          device.write(inputs.tokens, rows.tokens)
+          device.write(inputs.positions, rows.positions)
+          device.write(inputs.span, rows.span)
+          device.submit(prepared)
+        },
+        catch: (error) => error as DeviceError
+      })
+
+    const ld = state.logits.shape[1]!
+    const readLogits = Effect.map(device.read(state.logits), (data) => (slot: number) =>
+      (data as Float32Array).subarray(slot * ld, slot * ld + c.vocabSize))
+
+    /** Nothing is drawn from logits that are infinite or not numbers. */
+    const checkSound = Effect.fnUntraced(function*(logits: ReadonlyArray<Float32Array>, fed: ReadonlyArray<Fed>) {
+      const bad = logits.findIndex((of) => firstNotFinite(of) >= 0)
+      if (bad < 0) return
+      const why = (yield* damagedWeight(device, c, model.parameters)) ?? overflowAdvice(model.precision)
+      return yield* new DataError({
+        detail: `sequence ${fed[bad]!.slot} of those generated together has no next token: after ` +
+          `${lengths[fed[bad]!.slot]} tokens the model's logits are not numbers; ${why}`
+      })
+    })
+
+    const step: Session["step"] = Effect.fnUntraced(function*(fed) {
+      yield* checked(fed)
+      const rows = {
+        tokens: new Uint32Array(slots),
+        positions: new Uint32Array(slots),
+        span: new Uint32Array(2 * slots)
+      }
+      for (const { slot, tokens } of fed) {
+        if (tokens.length !== 1) throw new RangeError(`a step takes one token a slot, got ${tokens.length}`)
+        rows.tokens[slot] = tokens[0]!
+        rows.positions[slot] = lengths[slot]!++
+        rows.span.set([slot * maxLength, lengths[slot]!], 2 * slot)
+      }
+      yield* submit(ready.get("step")!, rows)
+      const of = yield* readLogits
+      const logits = fed.map(({ slot }) => of(slot))
+      yield* checkSound(logits, fed)
+      return logits
+    })
+
+    const prompt: Session["prompt"] = Effect.fnUntraced(function*(fed) {
+      yield* checked(fed)
+      const results: Array<Float32Array> = fed.map(() => new Float32Array())
+      let [part, at] = [0, 0]
+      while (part < fed.length) {
+        const left = fed.slice(part).reduce((sum, { tokens }) => sum + tokens.length, -at)
+        const n = SIZES.find((size) => size >= left) ?? CHUNK
+        const decode = yield* programOf(n)
+        const rows = { tokens: new Uint32Array(n), positions: new Uint32Array(n), span: new Uint32Array(2 * n) }
+        const segment = new Uint32Array(n)
+        const last = new Uint32Array(slots)
+        const range = new Uint32Array(2 * slots)
+        const ended: Array<number> = []
+        for (let t = 0; t < n && part < fed.length;) {
+          const { slot, tokens } = fed[part]!
+          const count = Math.min(tokens.length - at, n - t)
+          range.set([t, count], 2 * slot)
+          for (let i = 0; i < count; i++, t++) {
+            rows.tokens[t] = tokens[at + i]!
+            rows.positions[t] = lengths[slot]!++
+            rows.span.set([slot * maxLength, lengths[slot]!], 2 * t)
+            segment[t] = slot
+          }
+          at += count
+          if (at < tokens.length) break
+          last[slot] = t - 1
+          ended.push(part++)
+          at = 0
+        }
+        const tiles = Segments.tilesOf(
+          { segment, range, ids: Array.from({ length: slots }, () => 0n) },
+          Kernels.tileRows(device.target),
+          decode.inputs.tiles.shape[0]!
+        )
+        device.write(decode.inputs.segment, segment)
+        device.write(decode.inputs.last, last)
+        device.write(decode.inputs.tiles, tiles)
+        yield* submit(decode, rows)
+        if (ended.length > 0) {
+          const of = yield* readLogits
+          for (const i of ended) results[i] = of(fed[i]!.slot)
+        }
+      }
+      yield* checkSound(results, fed)
+      return results
+    })
+
+    return { slots, maxLength, length: (slot) => lengths[slot]!, begin, prompt, step }
+  })

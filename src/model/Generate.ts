@@ -1,0 +1,386 @@
+/**
+ * Text from a model: prompts in, a Stream of tokens out, with the sinks of any id in any mode.
+ *
+ * Sequences share a batch and nothing else: a prompt's text depends on the model, the prompt, its id and the options,
+ * not on what is generated beside it. As soon as one ends the next prompt takes its place.
+ */
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import { isId } from "../Batch.ts"
+import * as Decode from "./Decode.ts"
+import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import type { Device } from "../gpu/Device.ts"
+import { firstNotFinite, Model } from "./Model.ts"
+import type { ModelConfig } from "./ModelConfig.ts"
+import { type Random, random } from "../Random.ts"
+import * as Sink from "../Sink.ts"
+import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
+
+/** What is continued. */
+export interface Prompt {
+  readonly tokens: ArrayLike<number>
+  /** The id whose sinks are lit, where the mode asks for one. Default 0. */
+  readonly id?: bigint
+}
+
+export interface GenerateOptions {
+  /** Tokens to add to a prompt at most. Default 64. */
+  readonly maxNewTokens?: number
+  /** Divides the logits; 0: always the likeliest token (the lowest of equals). Default 1. */
+  readonly temperature?: number
+  /** Choose among the so many likeliest tokens. Default: all. */
+  readonly topK?: number
+  /** Choose among the likeliest tokens that together have at least this probability, in (0, 1]. Default 1. */
+  readonly topP?: number
+  /** Of the choices; equal prompts of a call draw from streams of their own. Default 0. */
+  readonly seed?: number
+  /** Which sinks are on. Default own. */
+  readonly sinks?: Sink.SinkMode
+  /** Tokens that end a text, as the end-of-text token does. Default none. */
+  readonly stopTokens?: ReadonlyArray<number>
+  /** Texts that end a text and are not part of it; they need a `tokenizer`. Default none. */
+  readonly stop?: ReadonlyArray<string>
+  /** With it every token brings the text that it completes. */
+  readonly tokenizer?: Pick<Tokenizer, "decode">
+  /** Report the log-probability of every token under the model (before temperature and cuts). Default false. */
+  readonly logProbs?: boolean
+  /** Sequences at once; their caches are what generation takes memory for. Default 8, if there are as many prompts. */
+  readonly batchSize?: number
+}
+
+/** Why a text ended: `stop` a stop token or text, `length` enough tokens, `context` no position left in the model. */
+export type Finish = "stop" | "length" | "context"
+
+/** One more token of one prompt. Those of a prompt come in order, those of different prompts interleaved. */
+export interface Generated {
+  /** Which of the prompts, from 0. */
+  readonly prompt: number
+  readonly token: number
+  /**
+   * What is certain of the text by now and was not before: a token may end inside a character, or begin a stop text.
+   * Empty without a tokenizer.
+   */
+  readonly text: string
+  readonly logProb?: number
+  /** Set with the last token of a prompt. */
+  readonly finish?: Finish
+}
+
+export type GenerateError = DeviceError | KernelError | DataError
+
+// ---------------------------------------------------------------------------------------------------------------
+// Choosing a token
+
+export interface Sampling {
+  readonly temperature: number
+  readonly topK: number | undefined
+  readonly topP: number
+}
+
+const likeliest = (logits: Float32Array): number => {
+  let best = 0
+  for (let v = 1; v < logits.length; v++) if (logits[v]! > logits[best]!) best = v
+  return best
+}
+
+const sumOf = (numbers: Iterable<number>): number => {
+  let sum = 0
+  for (const number of numbers) sum += number
+  return sum
+}
+
+/** Tokens by falling logit, equal ones by rising number: those that are enough for `share` of the probability. */
+const ranked = (
+  logits: Float32Array,
+  weights: Float64Array,
+  top: number,
+  share: number,
+  topK: number
+): Array<number> => {
+  const total = sumOf(weights)
+  // most of the vocabulary is far below the likeliest: sort only what is above a bar, lowered until it is enough
+  for (let bar = logits[top]! - 4;; bar -= 8 + (logits[top]! - bar)) {
+    const candidates: Array<number> = []
+    let mass = 0
+    for (let v = 0; v < logits.length; v++) {
+      if (!(logits[v]! >= bar)) continue
+      candidates.push(v)
+      mass += weights[v]!
+    }
+    const all = candidates.length === logits.length || bar < -1e30
+    if (all || candidates.length >= topK || mass >= share * total) {
+      return candidates.sort((a, b) => logits[b]! - logits[a]! || a - b).slice(0, topK)
+    }
+  }
+}
+
+/**
+ * A token of `logits` drawn by `uniform`, a number in [0, 1). Top-k cuts first, top-p what is left. Throws a DataError
+ * where a logit is infinite or not a number: nothing can be drawn of those.
+ */
+export const choose = (logits: Float32Array, { temperature, topK, topP }: Sampling, uniform: () => number): number => {
+  const bad = firstNotFinite(logits)
+  if (bad >= 0) throw new DataError({ detail: `no token can be drawn: the logit of token ${bad} is ${logits[bad]}` })
+  const top = likeliest(logits)
+  if (temperature === 0) return top
+  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[top]!) / temperature))
+  const u = uniform()
+  const pick = (tokens: ArrayLike<number> & Iterable<number>): number => {
+    let mass = 0
+    for (const token of tokens) mass += weights[token]!
+    let left = u * mass
+    for (const token of tokens) {
+      left -= weights[token]!
+      if (left < 0) return token
+    }
+    return tokens[0]!
+  }
+  if (topK === undefined && topP === 1) return pick(weights.map((_, token) => token))
+  const tokens = topK === undefined
+    ? ranked(logits, weights, top, topP, Infinity)
+    : ranked(logits, weights, top, 1, topK)
+  if (topP < 1) {
+    const enough = topP * sumOf(topK === undefined ? weights : tokens.map((token) => weights[token]!))
+    let mass = 0
+    const last = tokens.findIndex((token) => (mass += weights[token]!) >= enough)
+    if (last >= 0) tokens.length = last + 1
+  }
+  return pick(tokens)
+}
+
+/** The log-probability of a token. */
+export const logProbability = (logits: Float32Array, token: number): number => {
+  const top = logits[likeliest(logits)]!
+  let sum = 0
+  for (const logit of logits) sum += Math.exp(logit - top)
+  return logits[token]! - top - Math.log(sum)
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Tokens to text, as they come
+
+const REPLACEMENT = "\ufffd"
+
+/** An incomplete character is at most three bytes, hence tokens, that one more completes. */
+const PATIENCE = 4
+
+/** Tokens that are decoded together at most, whatever they are. */
+const WINDOW = 64
+
+/**
+ * Text out of tokens one by one: what `push` returns is final. A token that ends inside a character waits for the rest;
+ * what could begin a stop text waits until it does not.
+ */
+export const detokenizer = (
+  decode: (ids: Iterable<number>) => string,
+  stops: ReadonlyArray<string> = [],
+  prompt: ArrayLike<number> = []
+) => {
+  // A tokenizer may treat the first token of a text differently, so a token whose text is out is decoded along. Where a
+  // text is whole, the window begins anew: decoding costs the same all along.
+  let window: Array<number> = prompt.length === 0 ? [] : [prompt[prompt.length - 1]!]
+  let settled = window.length
+  /** Characters of the window's text that are out. */
+  let known = decode(window).length
+  /** Where in it a character is incomplete, and for how many tokens. */
+  let gap = -1
+  let waiting = 0
+  let held = ""
+
+  const fresh = (more: number | undefined): string => {
+    if (more !== undefined) window.push(more)
+    const text = decode(window)
+    let open = more !== undefined && text.endsWith(REPLACEMENT) && window.length < WINDOW
+    if (open) {
+      waiting = gap === text.length - 1 ? waiting + 1 : 1
+      gap = text.length - 1
+      open = waiting < PATIENCE
+    }
+    const until = open ? gap : text.length
+    const out = text.slice(known, until)
+    known = Math.max(known, until)
+    if (!open) {
+      window = window.slice(settled)
+      settled = window.length
+      known = decode(window).length
+      gap = -1
+    }
+    return out
+  }
+  /** Length of the longest end of `text` that begins a stop text. */
+  const beginning = (text: string): number => {
+    let longest = 0
+    for (const stop of stops) {
+      for (let n = Math.min(stop.length - 1, text.length); n > longest; n--) {
+        if (stop.startsWith(text.slice(text.length - n))) longest = n
+      }
+    }
+    return longest
+  }
+  return {
+    push: (token: number): { readonly text: string; readonly stopped: boolean } => {
+      const text = held + fresh(token)
+      const at = stops.map((stop) => text.indexOf(stop)).filter((i) => i >= 0).sort((a, b) => a - b)[0]
+      if (at !== undefined) {
+        held = ""
+        return { text: text.slice(0, at), stopped: true }
+      }
+      const keep = beginning(text)
+      held = text.slice(text.length - keep)
+      return { text: text.slice(0, text.length - keep), stopped: false }
+    },
+    /** What was held back, now that nothing follows. */
+    end: (): string => {
+      const text = held + fresh(undefined)
+      held = ""
+      return text
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Generating
+
+const problem = (
+  prompts: ReadonlyArray<Prompt>,
+  o: GenerateOptions,
+  c: ModelConfig
+): string | undefined => {
+  const { batchSize = 1, maxNewTokens = 1, stop = [], temperature = 1, topK = 1, topP = 1 } = o
+  const whole = (x: number) => Number.isSafeInteger(x) && x >= 1
+  if (!whole(maxNewTokens)) return `maxNewTokens must be a whole number of at least 1, got ${maxNewTokens}`
+  if (!(Number.isFinite(temperature) && temperature >= 0)) {
+    return `temperature must be a number of at least 0 (0: always the likeliest token), got ${temperature}`
+  }
+  if (!whole(topK)) return `topK must be a whole number of at least 1, got ${topK}`
+  if (!(topP > 0 && topP <= 1)) return `topP must be above 0 and at most 1, got ${topP}`
+  if (!Number.isSafeInteger(o.seed ?? 0)) return `seed must be a whole number, got ${o.seed}`
+  if (!whole(batchSize)) return `batchSize must be a whole number of at least 1, got ${batchSize}`
+  if (stop.includes("")) return "stop must not be an empty text"
+  if (stop.length > 0 && o.tokenizer === undefined) return "stop texts need a tokenizer"
+  for (const [i, { id = 0n, tokens }] of prompts.entries()) {
+    const name = prompts.length === 1 ? "the prompt" : `prompt ${i + 1}`
+    if (!isId(id)) return `${name} has the id ${id}: ids are whole numbers from 0 to 2^64 - 1`
+    if (tokens.length === 0) return `${name} is empty: generation needs at least one token to go on from`
+    if (tokens.length > c.maxPositionEmbeddings) {
+      return `${name} has ${tokens.length} tokens, the model has positions (maxPositionEmbeddings) for ` +
+        `${c.maxPositionEmbeddings}: shorten it`
+    }
+    for (let t = 0; t < tokens.length; t++) {
+      const token = tokens[t]!
+      if (!(Number.isSafeInteger(token) && token >= 0 && token < c.vocabSize)) {
+        return `${name} holds token ${token}, outside the model's vocabulary of ${c.vocabSize}: ` +
+          "was it made with another tokenizer?"
+      }
+    }
+  }
+  return undefined
+}
+
+/** How often each prompt stood in the list before. */
+const occurrences = (prompts: ReadonlyArray<Prompt>): ReadonlyArray<number> => {
+  const seen = new Map<string, number>()
+  return prompts.map(({ id = 0n, tokens }) => {
+    const key = `${id} ${Array.from(tokens).join()}`
+    const before = seen.get(key) ?? 0
+    seen.set(key, before + 1)
+    return before
+  })
+}
+
+interface Running {
+  readonly prompt: number
+  readonly draws: Random
+  readonly text: ReturnType<typeof detokenizer> | undefined
+  /** Tokens it may still add. */
+  left: number
+  last: number
+}
+
+/**
+ * Continue prompts. Memory for the caches is taken when the stream starts and given back when it ends. The same model
+ * on the same adapter, prompt, id and options give the same tokens, alone or in any batch. Fails with a DataError for a
+ * prompt that does not fit the model, or an option out of range.
+ */
+export const generate = (
+  prompts: ReadonlyArray<Prompt>,
+  options: GenerateOptions = {}
+): Stream.Stream<Generated, GenerateError, Model | Device> =>
+  Stream.unwrapScoped(Effect.gen(function*() {
+    const { config } = yield* Model
+    const detail = problem(prompts, options, config)
+    if (detail !== undefined) return yield* new DataError({ detail })
+    if (prompts.length === 0) return Stream.empty
+    const { batchSize = 8, logProbs = false, maxNewTokens = 64, seed = 0, stop = [], tokenizer } = options
+    const sampling: Sampling = { temperature: options.temperature ?? 1, topK: options.topK, topP: options.topP ?? 1 }
+    const ends = new Set(options.stopTokens)
+    const nth = occurrences(prompts)
+    const longest = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0)
+    const session = yield* Decode.open({
+      slots: Math.min(batchSize, prompts.length),
+      // the last token needs no place in the cache
+      maxLength: Math.min(config.maxPositionEmbeddings, longest + maxNewTokens - 1),
+      sinks: options.sinks ?? Sink.own
+    })
+    const slots: Array<Running | undefined> = Array.from({ length: session.slots }, () => undefined)
+    let next = 0
+
+    /** The token that a slot's logits give; a sequence that it ends leaves the slot. */
+    const take = (slot: number, running: Running, logits: Float32Array): Generated => {
+      const token = choose(logits, sampling, running.draws.uniform)
+      running.last = token
+      running.left--
+      const ended = ends.has(token)
+      const { stopped, text } = ended || running.text === undefined
+        ? { stopped: false, text: "" }
+        : running.text.push(token)
+      const finish: Finish | undefined = ended || stopped
+        ? "stop"
+        : running.left === 0
+        ? "length"
+        : session.length(slot) === config.maxPositionEmbeddings
+        ? "context"
+        : undefined
+      const out = { prompt: running.prompt, token, ...(logProbs ? { logProb: logProbability(logits, token) } : {}) }
+      if (finish === undefined) return { ...out, text }
+      slots[slot] = undefined
+      return { ...out, text: stopped ? text : text + (running.text?.end() ?? ""), finish }
+    }
+
+    /** Prompts for free slots, or else one more token for every sequence; fails with nothing when all are done. */
+    const turn = Effect.gen(function*() {
+      const started = slots.flatMap((running, slot) => {
+        if (running !== undefined || next === prompts.length) return []
+        const { id = 0n, tokens } = prompts[next]!
+        session.begin(slot, id)
+        slots[slot] = {
+          prompt: next,
+          draws: random(seed, "generate", nth[next]!),
+          text: tokenizer === undefined ? undefined : detokenizer(tokenizer.decode, stop, tokens),
+          left: maxNewTokens,
+          last: 0
+        }
+        next++
+        return [{ slot, tokens }]
+      })
+      const fed = started.length > 0
+        ? started
+        : slots.flatMap((running, slot) => running === undefined ? [] : [{ slot, tokens: [running.last] }])
+      if (fed.length === 0) return yield* Effect.fail(Option.none())
+      const logits = yield* Effect.mapError(started.length > 0 ? session.prompt(fed) : session.step(fed), Option.some)
+      return Chunk.unsafeFromArray(fed.map(({ slot }, i) => take(slot, slots[slot]!, logits[i]!)))
+    })
+    return Stream.repeatEffectChunkOption(turn)
+  }))
+
+/** All that `generate` makes of one prompt: its tokens, without the prompt. */
+export const collect = (
+  prompt: Prompt,
+  options: GenerateOptions = {}
+): Effect.Effect<Uint32Array, GenerateError, Model | Device> =>
+  Stream.runFold(generate([prompt], options), [] as Array<number>, (tokens, { token }) => {
+    tokens.push(token)
+    return tokens
+  }).pipe(Effect.map((tokens) => Uint32Array.from(tokens)))

@@ -1,0 +1,683 @@
+/**
+ * The table of kernels: every entry point of kernels/*.wgsl with its bindings, its parameters, its constants and the
+ * element types it can be compiled for. `Ops.ts` composes them; nothing else knows a kernel by name.
+ */
+import * as Kernel from "../gpu/Kernel.ts"
+import type { Grid } from "../gpu/Program.ts"
+import { isGpu, ROW_LANES as ROW, type Target } from "../gpu/Target.ts"
+import type { ElementType } from "../gpu/Tensor.ts"
+
+const TILE = { WX: 8, WY: 1 }
+
+export const kernels = {
+  matmulNN: Kernel.make({
+    file: "matmul",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: TILE
+  }),
+  matmulTN: Kernel.make({
+    file: "matmul",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: TILE
+  }),
+  matmulTiledNN: Kernel.make({
+    file: "matmul_tiled",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 64 }
+  }),
+  matmulTiledTN: Kernel.make({
+    file: "matmul_tiled",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { A: ["a"], B: ["b"], C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 64 }
+  }),
+  matmulMatrixNN: Kernel.make({
+    file: "matmul_matrix",
+    entry: "nn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 128 }
+  }),
+  matmulMatrixTN: Kernel.make({
+    file: "matmul_matrix",
+    entry: "tn",
+    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    types: { C: ["c"] },
+    params: {
+      m: "u32", n4: "u32", k: "u32", mode: "u32",
+      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    },
+    constants: { WX: 128 }
+  }),
+  /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
+  matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number, mode = 0) =>
+    Kernel.make({
+      file: subgroupSize === 4 ? "matmul_quad" : "matmul_subgroup",
+      entry: kind,
+      bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+      types: { A: ["a"], B: ["b"], C: ["c"] },
+      params: {
+        m: "u32", n4: "u32", k: "u32", mode: "u32",
+        a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+      },
+      constants: kind === "nn" ? { WX: subgroupSize, MODE: mode } : { WX: subgroupSize }
+    }),
+  transpose: Kernel.make({
+    file: "transpose",
+    entry: "forward",
+    bindings: { x: "read", y: "write" },
+    types: { Y: ["y"] },
+    params: { rows: "u32", cols: "u32", in0: "u32", ldi: "u32", out0: "u32", ldo4: "u32" },
+    constants: { WX: ROW }
+  }),
+  cast: Kernel.make({
+    file: "cast",
+    entry: "forward",
+    bindings: { x: "read", y: "write" },
+    types: { Y: ["y"] },
+    params: { n4: "u32", x0: "u32" },
+    constants: { WX: ROW }
+  }),
+  packRows: Kernel.make({
+    file: "sink_pack",
+    entry: "rows",
+    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
+    types: { Y: ["out"] },
+    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    constants: { WX: ROW }
+  }),
+  packTransposed: Kernel.make({
+    file: "sink_pack",
+    entry: "transposed",
+    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
+    types: { Y: ["out"] },
+    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    constants: { WX: ROW }
+  }),
+  sinkGradient: Kernel.make({
+    file: "sink_gradient",
+    entry: "backward",
+    bindings: {
+      dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+      segmentRange: "read", dw: "write"
+    },
+    types: { T: ["dy", "x"] },
+    params: {
+      touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+      row0: "u32", halfRows: "u32"
+    },
+    constants: TILE
+  }),
+  sinkGradientTiled: Kernel.make({
+    file: "sink_gradient_tiled",
+    entry: "backward",
+    bindings: {
+      dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+      segmentRange: "read", dw: "write"
+    },
+    types: { T: ["dy", "x"] },
+    params: {
+      touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+      row0: "u32", halfRows: "u32"
+    },
+    constants: { WX: 64 }
+  }),
+  sinkGradientSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: subgroupSize === 4 ? "sink_gradient_quad" : "sink_gradient_subgroup",
+      entry: "backward",
+      bindings: {
+        dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+        segmentRange: "read", dw: "write"
+      },
+      types: { T: ["dy", "x"] },
+      params: {
+        touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+        row0: "u32", halfRows: "u32"
+      },
+      constants: { WX: subgroupSize }
+    }),
+  embedding: Kernel.make({
+    file: "embedding",
+    entry: "forward",
+    bindings: { tokens: "read", table: "read", y: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  embeddingBackward: Kernel.make({
+    file: "embedding",
+    entry: "backward",
+    bindings: { start: "read", order: "read", dy: "read", dtable: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNorm: Kernel.make({
+    file: "rms_norm",
+    entry: "forward",
+    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
+    types: { Y: ["y"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNormBackwardX: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_x",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
+    types: { Y: ["dy"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  rmsNormWide: Kernel.make({
+    file: "rms_norm",
+    entry: "forward_wide",
+    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
+    types: { Y: ["y"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: 128 }
+  }),
+  rmsNormBackwardXWide: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_x_wide",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
+    types: { Y: ["dy"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: 128 }
+  }),
+  rmsNormBackwardW: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_w",
+    bindings: { x: "read", dy: "read", rstd: "read", partial: "write" },
+    types: { Y: ["dy"] },
+    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    constants: { WX: ROW }
+  }),
+  /** `quads`, for heads whose half is a multiple of 4. */
+  rope: (sign: 1 | -1, entry: "pairs" | "quads") =>
+    Kernel.make({
+      file: "rope",
+      entry,
+      bindings: { positions: "read", table: "read", x: "write" },
+      types: { X: ["x"] },
+      params: { rows: "u32", heads: "u32", half: "u32", ld: "u32" },
+      constants: { WX: ROW, SIGN: sign }
+    }),
+  attention: Kernel.make({
+      file: "attention",
+      entry: "forward",
+      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+      types: { T: ["qkv", "out"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
+    }),
+  attentionDelta: Kernel.make({
+      file: "attention",
+      entry: "delta",
+      bindings: { out: "read", dout: "read", delta: "write" },
+      types: { T: ["out", "dout"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
+    }),
+  attentionBackward: (part: "q" | "kv") =>
+    Kernel.make({
+      file: "attention",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      types: { T: ["qkv", "dout", "dqkv"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 8 }
+    }),
+  attentionSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: "attention_subgroup",
+      entry: "forward",
+      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+      types: { T: ["qkv", "out"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: subgroupSize }
+    }),
+  attentionSubgroupBackward: (part: "q" | "kv", subgroupSize: number) =>
+    Kernel.make({
+      file: "attention_subgroup",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      types: { T: ["qkv", "dout", "dqkv"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: subgroupSize }
+    }),
+  attentionTiled: Kernel.make({
+    file: "attention_tiled",
+    entry: "forward",
+    bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+    types: { T: ["qkv", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 128 }
+  }),
+  attentionTiledBackward: (part: "q" | "kv") =>
+    Kernel.make({
+      file: "attention_tiled",
+      entry: `backward_${part}`,
+      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+      types: { T: ["qkv", "dout", "dqkv"] },
+      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      constants: { WX: 128 }
+    }),
+  cacheAppend: Kernel.make({
+    file: "attention_cached",
+    entry: "append",
+    bindings: { qkv: "read", span: "read", cache: "write" },
+    types: { T: ["qkv", "cache"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: ROW }
+  }),
+  attentionCached: Kernel.make({
+    file: "attention_cached",
+    entry: "forward",
+    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+    types: { T: ["qkv", "cache", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 8 }
+  }),
+  attentionCachedWide: Kernel.make({
+    file: "attention_cached",
+    entry: "forward_wide",
+    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+    types: { T: ["qkv", "cache", "out"] },
+    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    constants: { WX: 128 }
+  }),
+  /** `rows` of X (1, 4 or 8) share what is loaded of W. */
+  matvec: (kind: "nt" | "nn", rows: number, wide: boolean) =>
+    Kernel.make({
+      file: "matvec",
+      entry: wide ? `${kind}_wide` : kind,
+      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
+      types: { X: ["x"], Y: ["y"] },
+      params: {
+        rows: "u32", n: "u32", k: "u32", mode: "u32",
+        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
+        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
+        halfRows: "u32"
+      },
+      constants: { WX: wide ? 128 : 8, ROWS: rows }
+    }),
+  matvecSubgroup: (subgroupSize: number) =>
+    Kernel.make({
+      file: "matvec_subgroup",
+      entry: "nt",
+      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
+      types: { X: ["x"], Y: ["y"] },
+      params: {
+        rows: "u32", n: "u32", k: "u32", mode: "u32",
+        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
+        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
+        halfRows: "u32"
+      },
+      constants: { WX: subgroupSize }
+    }),
+  swiglu: (block: number) =>
+    Kernel.make({
+      file: "swiglu",
+      entry: "forward",
+      bindings: { gu: "read", coef: "read", segment: "read", h: "write" },
+      types: { T: ["gu", "h"] },
+      params: { rows: "u32", general4: "u32", sink4: "u32", coefStride: "u32" },
+      constants: { WX: ROW, BLOCK: block }
+    }),
+  swigluBackward: (block: number) =>
+    Kernel.make({
+      file: "swiglu",
+      entry: "backward",
+      bindings: { gu: "read", coef: "read", segment: "read", dh: "read", dgu: "write" },
+      types: { T: ["gu", "dh", "dgu"] },
+      params: { rows: "u32", general4: "u32", sink4: "u32", coefStride: "u32" },
+      constants: { WX: ROW, BLOCK: block }
+    }),
+  neuronGate: Kernel.make({
+    file: "neuron_gate",
+    entry: "forward",
+    bindings: { h: "read", gate: "read", segment: "read", y: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  neuronGateBackward: Kernel.make({
+    file: "neuron_gate",
+    entry: "backward_gate",
+    bindings: { h: "read", dh: "read", segmentRange: "read", dgate: "write" },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  crossEntropy: Kernel.make({
+    file: "cross_entropy",
+    entry: "forward",
+    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: 4 }
+  }),
+  crossEntropyWide: Kernel.make({
+    file: "cross_entropy",
+    entry: "forward_wide",
+    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: 256 }
+  }),
+  scaleRows: Kernel.make({
+    file: "scale_rows",
+    entry: "forward",
+    bindings: { scale: "read", x: "write" },
+    types: { X: ["x"] },
+    params: { rows: "u32", n4: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
+  softCrossEntropy: Kernel.make({
+    file: "soft_cross_entropy",
+    entry: "forward",
+    bindings: { targets: "read", hyper: "read", weights: "read", soft: "read", logits: "write", loss: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: ROW }
+  }),
+  hiddenLoss: Kernel.make({
+    file: "hidden_loss",
+    entry: "forward",
+    bindings: {
+      targets: "read", hyper: "read", weights: "read", x: "read", hiddenTarget: "read", loss: "write", dx: "write"
+    },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  tokenRecord: Kernel.make({
+    file: "token_record",
+    entry: "forward",
+    bindings: { targets: "read", schemes: "read", logits: "read", record: "write", rank: "write" },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", tokens: "u32", count: "u32" },
+    constants: { WX: ROW }
+  }),
+  sum: Kernel.make({
+    file: "reduce",
+    entry: "sum",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
+  sumOfSquares: Kernel.make({
+    file: "reduce",
+    entry: "sum_of_squares",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
+  fold: Kernel.make({
+    file: "reduce",
+    entry: "fold",
+    bindings: { x: "read", partial: "write" },
+    params: { n: "u32", lanes: "u32", start: "u32", first: "u32" },
+    constants: { WX: 128 }
+  }),
+  columns: Kernel.make({
+    file: "reduce",
+    entry: "columns",
+    bindings: { x: "read", y: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
+    constants: { WX: ROW }
+  }),
+  finish: Kernel.make({
+    file: "reduce",
+    entry: "finish",
+    bindings: { partial: "read", hyper: "read", stats: "write", history: "write", scaler: "write" },
+    params: { n: "u32", first: "u32", adaptive: "u32" }
+  }),
+  scaleLoss: Kernel.make({
+    file: "reduce",
+    entry: "scale_loss",
+    bindings: { scaler: "read", hyper: "write" }
+  }),
+  zeroTouched: Kernel.make({
+    file: "touched",
+    entry: "zero",
+    bindings: { units: "read", count: "read", g: "write" },
+    params: {
+      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+    },
+    constants: { WX: ROW }
+  }),
+  sumOfSquaresTouched: Kernel.make({
+    file: "touched",
+    entry: "sum_of_squares",
+    bindings: { units: "read", count: "read", g: "read", partial: "write" },
+    params: {
+      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+    },
+    constants: { WX: ROW }
+  }),
+  adamw: Kernel.make({
+    file: "adamw",
+    entry: "update",
+    bindings: { hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write" },
+    params: {
+      n4: "u32", decay: "u32", sinks: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", sinkRate: "f32"
+    },
+    constants: { WX: ROW }
+  }),
+  adamwTouched: Kernel.make({
+    file: "adamw",
+    entry: "update_touched",
+    bindings: {
+      hyper: "read", stats: "read", units: "read", g: "read", w: "write", m: "write", v: "write", count: "read"
+    },
+    params: {
+      decay: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", sinkRate: "f32"
+    },
+    constants: { WX: ROW }
+  })
+} as const
+
+// ---------------------------------------------------------------------------------------------------------------
+// Which of several kernels that compute the same a target gets, and how many invocations it takes.
+
+/** A kernel of an op with several, and its grid. */
+export interface Choice<K extends Kernel.Kernel, Size extends ReadonlyArray<unknown>> {
+  readonly kernel: K
+  readonly grid: (...size: Size) => Grid
+}
+
+/** Whether a product of these runs on matrix units: kernels/matmul_matrix.wgsl is made of subgroups of 32. */
+const onMatrixUnits = (target: Target, types: { readonly a: ElementType; readonly b: ElementType }): boolean =>
+  target.family === "tensor" && target.subgroupSize === 32 && types.a === "f16" && types.b === "f16"
+
+/** One workgroup of a kernel for each of so many tiles: across, and down where there are two dimensions. */
+const workgroups = (kernel: Kernel.Kernel, across: number, down?: number): Grid =>
+  down === undefined ? across * kernel.constants["WX"]! : [across * kernel.constants["WX"]!, down]
+
+/** Rows of one tile of matmulNN, which must not straddle two segments (Segments.tilesOf). */
+export const tileRows = (target: Target): number =>
+  isGpu(target) ? 64 : target.family === "software" ? 4 * target.subgroupSize : 8
+
+/** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
+export const matmulNN = (
+  target: Target,
+  types: { readonly a: ElementType; readonly b: ElementType },
+  mode: number
+): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
+  if (isGpu(target)) {
+    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixNN : kernels.matmulTiledNN
+    return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / 64), tiles ?? Math.ceil(m / 64)) }
+  }
+  if (target.family === "software") {
+    const kernel = kernels.matmulSubgroup("nn", target.subgroupSize, mode)
+    const rows = tileRows(target)
+    return { kernel, grid: (m, n, tiles) => [Math.ceil(n / 4), tiles ?? Math.ceil(m / rows)] }
+  }
+  return {
+    kernel: kernels.matmulNN,
+    grid: (m, n, tiles) => [Math.ceil(n / 8), tiles ?? Math.ceil(m / tileRows(target))]
+  }
+}
+
+/** c[m, n] += a^T b. */
+export const matmulTN = (
+  target: Target,
+  types: { readonly a: ElementType; readonly b: ElementType }
+): Choice<typeof kernels.matmulTN, [m: number, n: number]> => {
+  if (isGpu(target)) {
+    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixTN : kernels.matmulTiledTN
+    return { kernel, grid: (m, n) => workgroups(kernel, Math.ceil(n / 64), Math.ceil(m / 64)) }
+  }
+  if (target.family === "software") {
+    const kernel = kernels.matmulSubgroup("tn", target.subgroupSize)
+    return { kernel, grid: (m, n) => [Math.ceil(n / 4), Math.ceil(m / 16)] }
+  }
+  return {
+    kernel: kernels.matmulTN,
+    grid: (m, n) => [Math.ceil(n / 8), Math.ceil(m / 8)]
+  }
+}
+
+/** The gradient of `rows` sink neurons (of all touched units, in blocks) of width n. */
+export const sinkGradient = (target: Target): Choice<typeof kernels.sinkGradient, [rows: number, n: number]> => {
+  // for 16 neurons each, or for 8 where a block has no more: with larger blocks every other one finds no unit
+  const sixteens = (kernel: typeof kernels.sinkGradient, columns: number) => ({
+    kernel,
+    grid: (rows: number, n: number) => workgroups(kernel, Math.ceil(n / columns), rows / 8)
+  })
+  if (isGpu(target)) return sixteens(kernels.sinkGradientTiled, 64)
+  if (target.family === "software") {
+    return sixteens(kernels.sinkGradientSubgroup(target.subgroupSize), 4 * target.subgroupSize)
+  }
+  return { kernel: kernels.sinkGradient, grid: (rows, n) => [Math.ceil(n / 8), rows / 8] }
+}
+
+/** A row of a matrix, or a token's logits. */
+const rowwise = <K extends Kernel.Kernel>(target: Target, kernel: K, wide: K): Choice<K, [rows: number]> =>
+  isGpu(target)
+    ? { kernel: wide, grid: (rows) => workgroups(wide, rows) }
+    : { kernel, grid: (rows) => rows }
+
+export const rmsNorm = (target: Target): Choice<typeof kernels.rmsNorm, [rows: number]> =>
+  rowwise(target, kernels.rmsNorm, kernels.rmsNormWide)
+
+export const rmsNormBackwardX = (target: Target): Choice<typeof kernels.rmsNormBackwardX, [rows: number]> =>
+  rowwise(target, kernels.rmsNormBackwardX, kernels.rmsNormBackwardXWide)
+
+export const crossEntropy = (target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> =>
+  rowwise(target, kernels.crossEntropy, kernels.crossEntropyWide)
+
+/** Queries (or, for the gradient of keys and values, keys) of some heads; head size in elements. */
+type AttentionSize = [tokens: number, heads: number, headSize: number]
+
+const chunked = (tokens: number, heads: number, headSize: number): number => tokens * heads * Math.ceil(headSize / 32)
+
+/** The plain kernel, an invocation for 32 dimensions of a token and head. */
+const byInvocation = <K extends Kernel.Kernel>(target: Target, kernel: K): Choice<K, AttentionSize> => ({
+  kernel: isGpu(target) ? { ...kernel, constants: { WX: 64 } } : kernel,
+  grid: chunked
+})
+
+/** A workgroup for 64 tokens of a head. */
+const tokenTiles = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => ({
+  kernel,
+  grid: (tokens, heads) => workgroups(kernel, Math.ceil(tokens / 64) * heads)
+})
+
+/** A subgroup for as many tokens of a head, and for 8 dimensions a lane. */
+const tokenSubgroups = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => {
+  const lanes = kernel.constants["WX"]!
+  return {
+    kernel,
+    grid: (tokens, heads, headSize) =>
+      workgroups(kernel, Math.ceil(tokens / lanes) * heads * Math.ceil(headSize / (8 * lanes)))
+  }
+}
+
+/** The largest heads that the tiled kernels have registers for: larger ones take the plain kernels. */
+const TILED_HEAD = 128
+
+export const attention = (target: Target, headSize: number): Choice<typeof kernels.attention, AttentionSize> =>
+  isGpu(target) && headSize <= TILED_HEAD
+    ? tokenTiles(kernels.attentionTiled)
+    : target.family === "software"
+    ? tokenSubgroups(kernels.attentionSubgroup(target.subgroupSize))
+    : byInvocation(target, kernels.attention)
+
+export const attentionDelta = (target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
+  kernel: isGpu(target) ? { ...kernels.attentionDelta, constants: { WX: 64 } } : kernels.attentionDelta,
+  grid: (tokens, heads) => tokens * heads
+})
+
+export const attentionBackward = (
+  target: Target,
+  part: "q" | "kv",
+  headSize: number
+): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> =>
+  isGpu(target) && headSize <= TILED_HEAD
+    ? tokenTiles(kernels.attentionTiledBackward(part))
+    : target.family === "software"
+    ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
+    : byInvocation(target, kernels.attentionBackward(part))
+
+/** Attention of `tokens` to a cache. */
+export const attentionCached = (
+  target: Target,
+  headSize: number
+): Choice<typeof kernels.attentionCached, AttentionSize> =>
+  isGpu(target) && headSize <= 4 * kernels.attentionCachedWide.constants["WX"]!
+    ? {
+      kernel: kernels.attentionCachedWide,
+      grid: (tokens, heads) => workgroups(kernels.attentionCachedWide, tokens * heads)
+    }
+    : { kernel: kernels.attentionCached, grid: chunked }
+
+/**
+ * A product of few rows: y[rows, n] = x w^T (`nt`) or x w (`nn`); n in elements. `alone`: each row has weights of its own.
+ * What a row gets does not depend on how many there are.
+ */
+export const matvec = (
+  target: Target,
+  kind: "nt" | "nn",
+  rows: number,
+  alone = false
+): Choice<ReturnType<typeof kernels.matvec>, [n: number]> => {
+  if (target.family === "software" && kind === "nt" && rows > 1 && !alone) {
+    const kernel = kernels.matvecSubgroup(target.subgroupSize)
+    return { kernel, grid: (n) => [n, Math.ceil(rows / target.subgroupSize)] }
+  }
+  const together = alone || rows === 1 ? 1 : rows <= 4 ? 4 : 8
+  const wide = isGpu(target)
+  const kernel = kernels.matvec(kind, together, wide)
+  const groups = Math.ceil(rows / together)
+  return {
+    kernel,
+    grid: (n) => {
+      const columns = kind === "nn" ? n / 4 : n
+      return wide ? workgroups(kernel, Math.ceil(columns / 4), groups) : [columns, groups]
+    }
+  }
+}

@@ -1,0 +1,730 @@
+/**
+ * The ops of a decoder. Each records its forward pass into a Program now and returns what records its backward pass, so
+ * autodiff is a list of closures walked backwards: no tracer, no graph. Shapes are static. Gradients of parameters are
+ * always added to (they are cleared once a step), gradients of activations are written.
+ */
+import type { Recorder } from "../gpu/Program.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import * as Kernels from "./Kernels.ts"
+import { kernels } from "./Kernels.ts"
+import type { Sampling } from "../measures/TokenRecords.ts"
+
+/** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
+export interface Parameter {
+  readonly name: string
+  readonly value: Tensor.Tensor
+  readonly gradient: Tensor.Tensor
+  readonly decay: boolean
+  /** Rows from here on belong to sinks, in halves of `pool` rows; undefined where there are none. */
+  readonly sinkRow0: number | undefined
+}
+
+/** Records the backward pass of one op. */
+export type Backward = () => void
+
+const vec4 = (n: number, what: string): number => {
+  if (n % 4 !== 0) throw new RangeError(`${what} must be a multiple of 4, got ${n}`)
+  return n / 4
+}
+
+/** A matrix inside a tensor: where it begins and how far apart its rows are, in elements. */
+export interface View {
+  readonly tensor: Tensor.Tensor
+  readonly at?: number
+  readonly ld: number
+}
+
+/** The tiles of rows that share a matrix (Segments.tilesOf), and how far apart two segments' matrices are, in elements. */
+export interface PerSegment {
+  readonly tiles: Tensor.Tensor
+  readonly count: number
+  readonly stride: number
+}
+
+/** c[m,n] (=, += or residual +) a[m,k] b[k,n]; b per segment when asked. */
+export const matmulNN = (
+  p: Recorder,
+  x: {
+    readonly a: View
+    readonly b: View
+    readonly c: View
+    readonly m: number
+    readonly n: number
+    readonly k: number
+    readonly mode?: "store" | "add" | { readonly residual: Tensor.Tensor; readonly ld: number }
+    readonly perSegment?: PerSegment | undefined
+  }
+): void => {
+  const mode = x.mode ?? "store"
+  const residual = typeof mode === "object" ? mode : undefined
+  const code = mode === "store" ? 0 : mode === "add" ? 1 : 2
+  const { grid, kernel } = Kernels.matmulNN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type }, code)
+  p.dispatch(
+    kernel,
+    {
+      a: x.a.tensor,
+      b: x.b.tensor,
+      residual: residual?.residual ?? x.b.tensor,
+      tiles: x.perSegment?.tiles ?? x.b.tensor,
+      c: x.c.tensor
+    },
+    {
+      m: x.m,
+      n4: vec4(x.n, "n"),
+      k: x.k,
+      mode: code,
+      a0: 4 * vec4(x.a.at ?? 0, "offset of a"),
+      lda: 4 * vec4(x.a.ld, "leading dimension of a"),
+      b0: vec4(x.b.at ?? 0, "offset of b"),
+      ldb4: vec4(x.b.ld, "leading dimension of b"),
+      c0: vec4(x.c.at ?? 0, "offset of c"),
+      ldc4: vec4(x.c.ld, "leading dimension of c"),
+      ldr4: vec4(residual?.ld ?? 0, "leading dimension of the residual"),
+      segmentStride4: vec4(x.perSegment?.stride ?? 0, "segment stride")
+    },
+    grid(x.m, x.n, x.perSegment?.count)
+  )
+}
+
+/** c[m,n] += sum over k rows of a[k,m] b[k,n]. */
+export const matmulTN = (
+  p: Recorder,
+  x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number; readonly k: number }
+): void => {
+  const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
+  p.dispatch(
+    kernel,
+    { a: x.a.tensor, b: x.b.tensor, residual: x.b.tensor, tiles: x.b.tensor, c: x.c.tensor },
+    {
+      m: x.m,
+      n4: vec4(x.n, "n"),
+      k: x.k,
+      mode: 1,
+      a0: vec4(x.a.at ?? 0, "offset of a"),
+      lda: vec4(x.a.ld, "leading dimension of a"),
+      b0: vec4(x.b.at ?? 0, "offset of b"),
+      ldb4: vec4(x.b.ld, "leading dimension of b"),
+      c0: vec4(x.c.at ?? 0, "offset of c"),
+      ldc4: vec4(x.c.ld, "leading dimension of c"),
+      ldr4: 0,
+      segmentStride4: 0
+    },
+    grid(x.m, x.n)
+  )
+}
+
+/** Columns padded to whole groups of four. */
+const padded = (n: number): number => Math.ceil(n / 4) * 4
+
+/** The first `rows` rows of a weight [*, cols], transposed into scratch [cols, padded(rows)] of a type. */
+const transposed = (p: Recorder, w: Parameter, rows: number, cols: number, type: Tensor.ElementType): View => {
+  const ld = padded(rows)
+  const tensor = p.scratch(`${w.name}.transposed`, [cols, ld], type)
+  p.dispatch(
+    kernels.transpose,
+    { x: w.value, y: tensor },
+    { rows, cols, in0: 0, ldi: cols, out0: 0, ldo4: ld / 4 },
+    (ld / 4) * cols
+  )
+  return { tensor, ld }
+}
+
+/** The first rows of an f32 matrix in a type: itself, or a copy in scratch where the type is another. */
+const typed = (p: Recorder, x: Tensor.Tensor, rows: number, type: Tensor.ElementType): Tensor.Tensor => {
+  if (x.type === type) return x
+  const cols = x.shape[1]!
+  const y = p.scratch(`${x.name}.${type}`, [rows, cols], type)
+  p.dispatch(kernels.cast, { x, y }, { n4: (rows * cols) / 4, x0: 0 }, (rows * cols) / 4)
+  return y
+}
+
+/**
+ * y = x w^T, w [out, in] as Hugging Face stores it; with `residual`, y = residual + x w^T.
+ * The backward closure takes dy, returns dx and, to `update` the weight, adds to its gradient.
+ *
+ * Mixed precision follows the type of x, here and in every op below: products multiply factors of that type, y and dx have
+ * it, too, except that the residual stream and its gradient, weights and their gradients are f32.
+ */
+export const linear = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  w: Parameter,
+  tokens: number,
+  options: { readonly residual?: Tensor.Tensor; readonly update?: boolean } = {}
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { residual, update = true } = options
+  const [out, input] = w.value.shape as [number, number]
+  const y = p.scratch(`${w.name}.y`, [tokens, out], residual === undefined ? x.type : "f32")
+  matmulNN(p, {
+    a: { tensor: x, ld: input },
+    b: transposed(p, w, out, input, x.type),
+    c: { tensor: y, ld: out },
+    m: tokens,
+    n: out,
+    k: input,
+    mode: residual === undefined ? "store" : { residual, ld: out }
+  })
+  return {
+    y,
+    backward: (dout) => {
+      const dy = typed(p, dout, tokens, x.type)
+      const dx = p.scratch(`${w.name}.dx`, [tokens, input], x.type)
+      matmulNN(p, {
+        a: { tensor: dy, ld: out },
+        b: { tensor: typed(p, w.value, out, x.type), ld: input },
+        c: { tensor: dx, ld: input },
+        m: tokens,
+        n: input,
+        k: out
+      })
+      if (update) {
+        matmulTN(p, {
+          a: { tensor: dy, ld: out },
+          b: { tensor: x, ld: input },
+          c: { tensor: w.gradient, ld: input },
+          m: out,
+          n: input,
+          k: tokens
+        })
+      }
+      return dx
+    }
+  }
+}
+
+/** Rows a block of the norm weight's gradient sums; fixed, so that the order of sums is. */
+const NORM_BLOCK = 32
+
+/** y is of `type`. The backward closure takes dy, writes (or adds to) dx and, to `update` w, adds to its gradient. */
+export const rmsNorm = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  w: Parameter,
+  tokens: number,
+  eps: number,
+  type: Tensor.ElementType,
+  update = true
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => void } => {
+  const d = w.value.shape[0]!
+  const y = p.scratch(`${w.name}.y`, [tokens, d], type)
+  const rstd = p.scratch(`${w.name}.rstd`, [tokens])
+  const params = { rows: tokens, n4: vec4(d, w.name), eps, block: NORM_BLOCK, add: 0 }
+  const forward = Kernels.rmsNorm(p.target)
+  p.dispatch(forward.kernel, { x, w: w.value, y, rstd }, params, forward.grid(tokens))
+  return {
+    y,
+    backward: (dy, dx, add) => {
+      if (update) {
+        const blocks = Math.ceil(tokens / NORM_BLOCK)
+        const partial = p.scratch(`${w.name}.partial`, [blocks, d])
+        p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
+        p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0 }, d / 4)
+      }
+      const backward = Kernels.rmsNormBackwardX(p.target)
+      p.dispatch(
+        backward.kernel,
+        { x, w: w.value, dy, rstd, dx },
+        { ...params, add: add ? 1 : 0 },
+        backward.grid(tokens)
+      )
+    }
+  }
+}
+
+export const embedding = (
+  p: Recorder,
+  table: Parameter,
+  tokens: number,
+  inputs: { readonly tokens: Tensor.Tensor; readonly start: Tensor.Tensor; readonly order: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => void } => {
+  const [vocab, d] = table.value.shape as [number, number]
+  const y = p.scratch("embedding", [tokens, d])
+  p.dispatch(kernels.embedding, { tokens: inputs.tokens, table: table.value, y }, { rows: tokens, n4: d / 4 }, tokens * (d / 4))
+  return {
+    y,
+    backward: (dy) =>
+      p.dispatch(
+        kernels.embeddingBackward,
+        { start: inputs.start, order: inputs.order, dy, dtable: table.gradient },
+        { rows: vocab, n4: d / 4 },
+        vocab * (d / 4)
+      )
+  }
+}
+
+/** Turns the first `heads` heads of every row of `x` [rows, ld] by its position, in place; back with sign -1. */
+export const rope = (
+  p: Recorder,
+  tensors: { readonly positions: Tensor.Tensor; readonly table: Tensor.Tensor; readonly x: Tensor.Tensor },
+  shape: { readonly rows: number; readonly heads: number; readonly headSize: number; readonly ld: number },
+  sign: 1 | -1
+): void => {
+  const { headSize, heads, ld, rows } = shape
+  const half = headSize / 2
+  const quads = half % 4 === 0 && ld % 4 === 0
+  p.dispatch(
+    kernels.rope(sign, quads ? "quads" : "pairs"),
+    tensors,
+    { rows, heads, half, ld },
+    rows * heads * half / (quads ? 4 : 1)
+  )
+}
+
+/** Rotates the query and key heads of qkv in place, attends, and returns [tokens, heads * headSize]. */
+export const attention = (
+  p: Recorder,
+  qkv: Tensor.Tensor,
+  tokens: number,
+  shape: { readonly heads: number; readonly kvHeads: number; readonly headSize: number },
+  inputs: { readonly positions: Tensor.Tensor; readonly documentStart: Tensor.Tensor; readonly rope: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { headSize, heads, kvHeads } = shape
+  const ld = (heads + 2 * kvHeads) * headSize
+  const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
+  const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
+    rope(p, { positions: inputs.positions, table: inputs.rope, x }, { rows: tokens, heads: heads + kvHeads, headSize, ld }, sign)
+  turn(qkv, 1)
+  const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
+  const lse = p.scratch("lse", [tokens, heads])
+  const forward = Kernels.attention(p.target, headSize)
+  p.dispatch(
+    forward.kernel,
+    { qkv, documentStart: inputs.documentStart, out: y, lse },
+    params,
+    forward.grid(tokens, heads, headSize)
+  )
+  return {
+    y,
+    backward: (dout) => {
+      const delta = p.scratch("delta", [tokens, heads])
+      const dqkv = p.scratch("dqkv", [tokens, ld], qkv.type)
+      const products = Kernels.attentionDelta(p.target)
+      p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
+      const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
+      const ofQueries = Kernels.attentionBackward(p.target, "q", headSize)
+      p.dispatch(ofQueries.kernel, tensors, params, ofQueries.grid(tokens, heads, headSize))
+      const ofKeys = Kernels.attentionBackward(p.target, "kv", headSize)
+      p.dispatch(ofKeys.kernel, tensors, params, ofKeys.grid(tokens, kvHeads, headSize))
+      turn(dqkv, -1)
+      return dqkv
+    }
+  }
+}
+
+/** What the gathered path reads about the batch's sinks. */
+export interface GatherInputs {
+  readonly activeUnits: Tensor.Tensor
+  readonly segmentCount: Tensor.Tensor
+  /** Tiles of rows, each of one segment, [maxTiles, 4]: see Segments.tilesOf. */
+  readonly tiles: Tensor.Tensor
+  readonly segmentRange: Tensor.Tensor
+  readonly touchedCount: Tensor.Tensor
+  readonly units: Tensor.Tensor
+  readonly unitStart: Tensor.Tensor
+  readonly uses: Tensor.Tensor
+}
+
+export interface MlpShape {
+  readonly general: number
+  readonly pool: number
+  /** Sink neurons in the block that a unit stands for; 1 without sinks. */
+  readonly block: number
+  /** Gathered: only an id's own sinks are computed, `active` of them. Undefined: the whole pool is computed and masked. */
+  readonly gathered: { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs } | undefined
+  /** Whose rows of the weights' gradients the backward pass adds to. Default: all. */
+  readonly update?: { readonly general: boolean; readonly sinks: boolean }
+}
+
+/** Gates of one MLP's neurons, one for each segment; its tensors are f32. */
+export interface NeuronGate {
+  /** [segments, width] */
+  readonly gate: Tensor.Tensor
+  /** Where the activations before gating are written, [tokens, width]. */
+  readonly hidden: Tensor.Tensor
+  /** Where the backward pass writes the gates' gradients, [segments, width]; undefined: nowhere. */
+  readonly gradient: Tensor.Tensor | undefined
+  /** First token and number of tokens of each segment, [segments, 2]. */
+  readonly segmentRange: Tensor.Tensor
+}
+
+/**
+ * The gated MLP with sinks; returns residual + mlp(x). gateUp is [2 * (general + pool), d] with rows gate of the general
+ * neurons | up of the general | gate of the pool | up of the pool; down is neuron-major, [general + pool, d].
+ * With `gates`, which need the masked path, each neuron is multiplied by a gate of its own behind its coefficient.
+ */
+export const mlp = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  residual: Tensor.Tensor,
+  weights: { readonly gateUp: Parameter; readonly down: Parameter },
+  tokens: number,
+  shape: MlpShape,
+  inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor },
+  gates?: NeuronGate
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const { block, gathered, general, pool, update = { general: true, sinks: true } } = shape
+  const { down, gateUp } = weights
+  const d = down.value.shape[1]!
+  const sink = gathered === undefined ? pool : gathered.active
+  const width = general + sink
+  // neurons that plain matmuls cover: all of them when masked, the general ones when the sinks are gathered
+  const plain = gathered === undefined ? width : general
+
+  /** An id's sinks of one weight, packed per segment: as rows [halves * active, d] or transposed. */
+  const pack = (w: Parameter, halves: 1 | 2, row0: number, form: "rows" | "transposed"): { view: View; per: PerSegment } => {
+    const g = gathered!
+    const columns = halves * g.active
+    const shape = form === "rows" ? [g.maxSegments, columns, d] : [g.maxSegments, d, columns]
+    const tensor = p.scratch(`${w.name}.packed`, shape, x.type)
+    p.dispatch(
+      form === "rows" ? kernels.packRows : kernels.packTransposed,
+      { w: w.value, activeUnits: g.inputs.activeUnits, segmentCount: g.inputs.segmentCount, out: tensor },
+      { segments: g.maxSegments, slots: g.active / block, block, halves, row0, halfRows: pool, n: d },
+      (g.maxSegments * columns * d) / 4
+    )
+    return {
+      view: { tensor, ld: form === "rows" ? d : columns },
+      per: { tiles: g.inputs.tiles, count: g.inputs.tiles.shape[0]!, stride: columns * d }
+    }
+  }
+  const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number, b: Tensor.Tensor) => {
+    const g = gathered!
+    const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
+    const { grid, kernel } = Kernels.sinkGradient(p.target)
+    p.dispatch(
+      kernel,
+      {
+        dy,
+        x: b,
+        touchedCount: g.inputs.touchedCount,
+        units: g.inputs.units,
+        unitStart: g.inputs.unitStart,
+        uses: g.inputs.uses,
+        segmentRange: g.inputs.segmentRange,
+        dw: w.gradient
+      },
+      {
+        touched, n4: d / 4, block, halves, a0: a0 / 4, lda4: ld / 4, active4: g.active / 4, ldb4: d / 4, row0,
+        halfRows: pool
+      },
+      grid(touched * halves * block, d)
+    )
+  }
+
+  /** Adds a^T b to the gradient's rows of the neurons that plain matmuls cover, of which some may not be asked for. */
+  const plainGradient = (w: Parameter, halves: 1 | 2, a: View, b: Tensor.Tensor): void => {
+    const first = update.general ? 0 : halves * general
+    const end = update.sinks ? halves * plain : halves * general
+    if (end <= first) return
+    matmulTN(p, {
+      a: { ...a, at: first },
+      b: { tensor: b, ld: d },
+      c: { tensor: w.gradient, at: first * d, ld: d },
+      m: end - first,
+      n: d,
+      k: tokens
+    })
+  }
+
+  /** Multiplies activations, or their gradients, by the gates. */
+  const gated = (h: Tensor.Tensor, name: string): Tensor.Tensor => {
+    if (gates === undefined) return h
+    const y = p.scratch(name, [tokens, width])
+    p.dispatch(
+      kernels.neuronGate,
+      { h, gate: gates.gate, segment: inputs.segment, y },
+      { rows: tokens, n4: width / 4 },
+      (tokens * width) / 4
+    )
+    return y
+  }
+
+  const gu = p.scratch("gate_up", [tokens, 2 * width], x.type)
+  matmulNN(p, {
+    a: { tensor: x, ld: d },
+    b: transposed(p, gateUp, 2 * plain, d, x.type),
+    c: { tensor: gu, ld: 2 * width },
+    m: tokens,
+    n: 2 * plain,
+    k: d
+  })
+  if (gathered !== undefined) {
+    const packed = pack(gateUp, 2, 2 * general, "transposed")
+    matmulNN(p, {
+      a: { tensor: x, ld: d },
+      b: packed.view,
+      c: { tensor: gu, at: 2 * general, ld: 2 * width },
+      m: tokens,
+      n: 2 * sink,
+      k: d,
+      perSegment: packed.per
+    })
+  }
+  const hidden = gates?.hidden ?? p.scratch("hidden", [tokens, width], x.type)
+  const coefStride = 1 + sink / block
+  const swiglu = { rows: tokens, general4: general / 4, sink4: sink / 4, coefStride }
+  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h: hidden }, swiglu, (tokens * width) / 4)
+  const h = gated(hidden, "hidden.gated")
+  const y = p.scratch("mlp", [tokens, d])
+  matmulNN(p, {
+    a: { tensor: h, ld: width },
+    b: { tensor: typed(p, down.value, plain, x.type), ld: d },
+    c: { tensor: y, ld: d },
+    m: tokens,
+    n: d,
+    k: plain,
+    mode: { residual, ld: d }
+  })
+  if (gathered !== undefined) {
+    const packed = pack(down, 1, general, "rows")
+    matmulNN(p, {
+      a: { tensor: h, at: general, ld: width },
+      b: packed.view,
+      c: { tensor: y, ld: d },
+      m: tokens,
+      n: d,
+      k: sink,
+      mode: "add",
+      perSegment: packed.per
+    })
+  }
+  return {
+    y,
+    backward: (dout) => {
+      const dy = typed(p, dout, tokens, x.type)
+      const dh = p.scratch("dhidden", [tokens, width], x.type)
+      matmulNN(p, {
+        a: { tensor: dy, ld: d },
+        b: transposed(p, down, plain, d, x.type),
+        c: { tensor: dh, ld: width },
+        m: tokens,
+        n: plain,
+        k: d
+      })
+      plainGradient(down, 1, { tensor: h, ld: width }, dy)
+      if (gathered !== undefined) {
+        const packed = pack(down, 1, general, "transposed")
+        matmulNN(p, {
+          a: { tensor: dy, ld: d },
+          b: packed.view,
+          c: { tensor: dh, at: general, ld: width },
+          m: tokens,
+          n: sink,
+          k: d,
+          perSegment: packed.per
+        })
+        if (update.sinks) sinkGradient(down, 1, general, h, general, width, dy)
+      }
+      if (gates?.gradient !== undefined) {
+        const [segments] = gates.gate.shape as [number, number]
+        p.dispatch(
+          kernels.neuronGateBackward,
+          { h: hidden, dh, segmentRange: gates.segmentRange, dgate: gates.gradient },
+          { rows: segments, n4: width / 4 },
+          (segments * width) / 4
+        )
+      }
+      const dhidden = gated(dh, "dhidden.gated")
+      const dgu = p.scratch("dgate_up", [tokens, 2 * width], x.type)
+      p.dispatch(
+        kernels.swigluBackward(block),
+        { gu, coef: inputs.coef, segment: inputs.segment, dh: dhidden, dgu },
+        swiglu,
+        (tokens * width) / 4
+      )
+      const dx = p.scratch("mlp.dx", [tokens, d], x.type)
+      matmulNN(p, {
+        a: { tensor: dgu, ld: 2 * width },
+        b: { tensor: typed(p, gateUp.value, 2 * plain, x.type), ld: d },
+        c: { tensor: dx, ld: d },
+        m: tokens,
+        n: d,
+        k: 2 * plain
+      })
+      plainGradient(gateUp, 2, { tensor: dgu, ld: 2 * width }, x)
+      if (gathered !== undefined) {
+        const packed = pack(gateUp, 2, 2 * general, "rows")
+        matmulNN(p, {
+          a: { tensor: dgu, at: 2 * general, ld: 2 * width },
+          b: packed.view,
+          c: { tensor: dx, ld: d },
+          m: tokens,
+          n: d,
+          k: 2 * sink,
+          mode: "add",
+          perSegment: packed.per
+        })
+        if (update.sinks) sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
+      }
+      return dx
+    }
+  }
+}
+
+/** Logits of one chunk stay below this many bytes. */
+const LOGITS_BYTES = 64 * 2 ** 20
+
+/**
+ * Head and cross entropy, a chunk of tokens at a time so that the logits of all tokens never exist at once. Writes loss and
+ * rank per token. With `train`, returns the gradient of x, scaled by hyper[GRADIENT_SCALE] and, where there are `weights`, by
+ * each token's own; and adds the head's gradient to `update` it. With a distribution for each token in `soft` it is the
+ * cross entropy with that, which needs weights and writes no ranks.
+ */
+export const headLoss = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  head: Parameter,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    readonly hyper: Tensor.Tensor
+    readonly loss: Tensor.Tensor
+    readonly rank: Tensor.Tensor
+    /** What each token's gradient is multiplied with, [tokens]. */
+    readonly weights: Tensor.Tensor | undefined
+    /** [tokens, padded vocabulary] */
+    readonly soft: Tensor.Tensor | undefined
+  },
+  options: { readonly train: boolean; readonly update: boolean; readonly chunkBytes?: number }
+): Tensor.Tensor | undefined => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = padded(vocab)
+  const chunk = Math.max(8, Math.min(tokens, Math.floor((options.chunkBytes ?? LOGITS_BYTES) / (ld * 4) / 8) * 8))
+  const weight = transposed(p, head, vocab, d, x.type)
+  const rowsOfHead = options.train ? typed(p, head.value, vocab, x.type) : undefined
+  const entropy = Kernels.crossEntropy(p.target)
+  const dx = options.train ? p.scratch("head.dx", [tokens, d], x.type) : undefined
+  for (let first = 0; first < tokens; first += chunk) {
+    const rows = Math.min(chunk, tokens - first)
+    const logits = p.scratch("logits", [rows, ld], x.type)
+    matmulNN(p, {
+      a: { tensor: x, at: first * d, ld: d },
+      b: weight,
+      c: { tensor: logits, ld },
+      m: rows,
+      n: ld,
+      k: d
+    })
+    const { hyper, loss, rank, soft, targets, weights } = io
+    const params = { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 }
+    if (soft !== undefined) {
+      p.dispatch(kernels.softCrossEntropy, { targets, hyper, weights: weights!, soft, logits, loss }, params, rows)
+    } else {
+      p.dispatch(entropy.kernel, { targets, hyper, logits, loss, rank }, params, entropy.grid(rows))
+    }
+    if (dx === undefined || rowsOfHead === undefined) continue
+    if (weights !== undefined && soft === undefined) {
+      p.dispatch(kernels.scaleRows, { scale: weights, x: logits }, { rows, n4: ld / 4, first }, rows * (ld / 4))
+    }
+    matmulNN(p, {
+      a: { tensor: logits, ld },
+      b: { tensor: rowsOfHead, ld: d },
+      c: { tensor: dx, at: first * d, ld: d },
+      m: rows,
+      n: d,
+      k: vocab
+    })
+    if (!options.update) continue
+    matmulTN(p, {
+      a: { tensor: logits, ld },
+      b: { tensor: x, at: first * d, ld: d },
+      c: { tensor: head.gradient, ld: d },
+      m: vocab,
+      n: d,
+      k: rows
+    })
+  }
+  return dx
+}
+
+/**
+ * The mean squared distance of a residual stream [tokens, d] to a target: writes the loss per token and returns the
+ * gradient of x, scaled by hyper[GRADIENT_SCALE] and each token's weight.
+ */
+export const hiddenLoss = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    readonly hyper: Tensor.Tensor
+    readonly weights: Tensor.Tensor
+    readonly hiddenTarget: Tensor.Tensor
+    readonly loss: Tensor.Tensor
+  }
+): Tensor.Tensor => {
+  const d = x.shape[1]!
+  const dx = p.scratch("hidden_loss.dx", [tokens, d])
+  const { hiddenTarget, hyper, loss, targets, weights } = io
+  p.dispatch(
+    kernels.hiddenLoss,
+    { targets, hyper, weights, x, hiddenTarget, loss, dx },
+    { rows: tokens, n4: vec4(d, "hidden size") },
+    tokens
+  )
+  return dx
+}
+
+/** Logits of all tokens, [tokens, padded vocabulary]: for generation and comparison, where few tokens are asked for. */
+export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, tokens: number, logits: Tensor.Tensor): void => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = logits.shape[1]!
+  matmulNN(p, {
+    a: { tensor: x, ld: d },
+    b: transposed(p, head, vocab, d, x.type),
+    c: { tensor: logits, ld },
+    m: tokens,
+    n: ld,
+    k: d
+  })
+}
+
+/** Places of the numbers of a record before those of the schemes, each a row of `record`. */
+export const RECORD_FIELDS = ["logProb", "mean", "variance", "massAbove", "margin"] as const
+
+/** As many of the largest logits are kept: the most that a scheme's top k can be. */
+export const RECORD_LARGEST = 40
+
+/** What the device says of a scheme under which the token is never drawn; it has no infinities to rely on. */
+export const RECORD_NEVER = Math.fround(-3.4e38)
+
+/** Sampling schemes as the kernel reads them, four numbers each: 1 / temperature, top k or 0, top p or 0, unused. */
+export const encodeSchemes = (schemes: ReadonlyArray<Sampling>): Float32Array =>
+  Float32Array.from(schemes.flatMap(({ temperature, topK = 0, topP = 0 }) => [1 / temperature, topK, topP, 0]))
+
+/**
+ * Head and token records, a chunk of tokens at a time. Logits are f32 whatever the activations are: records outlive
+ * the precision of a training.
+ */
+export const headRecords = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  head: Parameter,
+  tokens: number,
+  io: {
+    readonly targets: Tensor.Tensor
+    /** [schemes, 4], see encodeSchemes. */
+    readonly schemes: Tensor.Tensor
+    /** [RECORD_FIELDS and schemes, tokens] */
+    readonly record: Tensor.Tensor
+    readonly rank: Tensor.Tensor
+  },
+  chunkBytes = LOGITS_BYTES
+): void => {
+  const [vocab, d] = head.value.shape as [number, number]
+  const ld = padded(vocab)
+  const chunk = Math.max(8, Math.min(tokens, Math.floor(chunkBytes / (ld * 4) / 8) * 8))
+  const weight = transposed(p, head, vocab, d, x.type)
+  const count = io.record.shape[0]! - RECORD_FIELDS.length
+  for (let first = 0; first < tokens; first += chunk) {
+    const rows = Math.min(chunk, tokens - first)
+    const logits = p.scratch("logits", [rows, ld])
+    matmulNN(p, { a: { tensor: x, at: first * d, ld: d }, b: weight, c: { tensor: logits, ld }, m: rows, n: ld, k: d })
+    p.dispatch(
+      kernels.tokenRecord,
+      { targets: io.targets, schemes: io.schemes, logits, record: io.record, rank: io.rank },
+      { rows, vocab, ld4: ld / 4, first, tokens, count },
+      rows
+    )
+  }
+}

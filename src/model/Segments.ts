@@ -1,0 +1,156 @@
+/**
+ * Host work for a batch: what the kernels need to know about tokens, segments and sinks, as flat arrays. Pure.
+ *
+ * A segment is a run of tokens of one document and one id. Its sinks are the same for all its tokens.
+ */
+import type { Batch } from "../Batch.ts"
+import { DataError } from "../Errors.ts"
+import * as Sink from "../Sink.ts"
+
+export interface Segments {
+  /** The segment of each token, [rows * seqLen]. */
+  readonly segment: Uint32Array
+  /** First token and number of tokens of each segment, [count, 2]. */
+  readonly range: Uint32Array
+  /** The id of each segment. */
+  readonly ids: ReadonlyArray<bigint>
+}
+
+export const segmentsOf = (batch: Batch): Segments => {
+  const n = batch.tokens.length
+  const segment = new Uint32Array(n)
+  const range: Array<number> = []
+  const ids: Array<bigint> = []
+  for (let t = 0; t < n; t++) {
+    const starts = t === 0 || batch.documentStart[t] !== batch.documentStart[t - 1] || batch.ids[t] !== batch.ids[t - 1]
+    if (starts) {
+      range.push(t, 0)
+      ids.push(batch.ids[t]!)
+    }
+    segment[t] = ids.length - 1
+    range[range.length - 1]!++
+  }
+  return { segment, range: Uint32Array.from(range), ids }
+}
+
+/** Tiles that `tokens` tokens in at most `maxSegments` segments can fall into. */
+export const maxTiles = (tokens: number, maxSegments: number, tileRows: number): number =>
+  Math.ceil(tokens / tileRows) + maxSegments - 1
+
+/**
+ * The rows of a batch in tiles of at most `tileRows`, none of two segments: (first, end, segment, 0) each, then zeros up to
+ * [count, 4]. The kernels multiply a tile with its segment's packed sinks.
+ */
+export const tilesOf = (segments: Segments, tileRows: number, count: number): Uint32Array => {
+  const tiles = new Uint32Array(count * 4)
+  let at = 0
+  segments.ids.forEach((_, s) => {
+    const end = segments.range[2 * s]! + segments.range[2 * s + 1]!
+    for (let first = segments.range[2 * s]!; first < end; first += tileRows) {
+      tiles.set([first, Math.min(first + tileRows, end), s], at)
+      at += 4
+    }
+  })
+  return tiles
+}
+
+/** Positions sorted by token: those of token v are order[start[v] .. start[v+1]], rising. [n] and [vocab + 1]. */
+export const positionsByToken = (
+  tokens: Uint32Array,
+  vocabSize: number
+): { readonly start: Uint32Array; readonly order: Uint32Array } => {
+  const start = new Uint32Array(vocabSize + 1)
+  for (const token of tokens) {
+    if (token >= vocabSize) {
+      throw new DataError({ detail: `token ${token} is outside the model's vocabulary of ${vocabSize}` })
+    }
+    start[token + 1]!++
+  }
+  for (let v = 0; v < vocabSize; v++) start[v + 1]! += start[v]!
+  const next = start.slice()
+  const order = new Uint32Array(tokens.length)
+  tokens.forEach((token, t) => {
+    order[next[token]!++] = t
+  })
+  return { start, order }
+}
+
+/** The coefficient table of the masked path: [maxSegments, 1 + units]. */
+export const maskedCoefficients = (
+  config: Sink.SinkConfig | undefined,
+  general: number,
+  mode: Sink.SinkMode,
+  segments: Segments,
+  maxSegments: number
+): Float32Array => {
+  if (config === undefined) return new Float32Array(maxSegments).fill(1)
+  const width = 1 + config.units
+  const table = new Float32Array(maxSegments * width)
+  segments.ids.forEach((id, s) => table.set(Sink.coefficients(config, general, mode, id), s * width))
+  return table
+}
+
+/** What the gathered path needs: each segment's units and, the other way round, each lit unit's segments. */
+export interface Gathered {
+  /** [maxSegments, 1 + activeUnits]. */
+  readonly coef: Float32Array
+  /** [maxSegments, activeUnits]. */
+  readonly activeUnits: Uint32Array
+  /** The lit units, rising. */
+  readonly units: Uint32Array
+  /** For the u-th lit unit, uses[unitStart[u] .. unitStart[u + 1]] are its (segment, slot) pairs, in order. */
+  readonly unitStart: Uint32Array
+  readonly uses: Uint32Array
+}
+
+export const gather = (
+  config: Sink.SinkConfig,
+  general: number,
+  mode: Sink.SinkMode,
+  segments: Segments,
+  maxSegments: number
+): Gathered => {
+  const slots = config.activeUnits
+  const coef = new Float32Array(maxSegments * (1 + slots))
+  const activeUnits = new Uint32Array(maxSegments * slots)
+  const usesOf = new Map<number, Array<number>>()
+  segments.ids.forEach((id, s) => {
+    const lit = Sink.gathered(config, general, mode, id)
+    coef.set(lit.coef, s * (1 + slots))
+    activeUnits.set(lit.units, s * slots)
+    lit.units.forEach((unit, slot) => {
+      const list = usesOf.get(unit) ?? []
+      list.push(s, slot)
+      usesOf.set(unit, list)
+    })
+  })
+  const units = Uint32Array.from(usesOf.keys()).sort()
+  const unitStart = new Uint32Array(units.length + 1)
+  const uses = new Uint32Array(segments.ids.length * slots * 2)
+  units.forEach((unit, u) => {
+    const list = usesOf.get(unit)!
+    uses.set(list, unitStart[u]! * 2)
+    unitStart[u + 1] = unitStart[u]! + list.length / 2
+  })
+  return { coef, activeUnits, units, unitStart, uses }
+}
+
+/** The units of the pool that are on for a batch in a mode, rising: by default those that its ids light. */
+export const litUnits = (
+  config: Sink.SinkConfig,
+  segments: Segments,
+  mode: Sink.SinkMode = Sink.own
+): Uint32Array => {
+  const units = new Set<number>()
+  for (const id of new Set(segments.ids)) {
+    if (mode === Sink.own) {
+      for (const unit of Sink.unitsOf(config, id)) units.add(unit)
+      continue
+    }
+    // the number of general neurons only scales them
+    Sink.coefficients(config, 1, mode, id).forEach((coefficient, i) => {
+      if (i > 0 && coefficient !== 0) units.add(i - 1)
+    })
+  }
+  return Uint32Array.from(units).sort()
+}

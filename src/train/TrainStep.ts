@@ -1,0 +1,115 @@
+/**
+ * One optimizer step on the device: what the Trainer and the Tuner have in common. Plain TypeScript over prepared
+ * Programs, synchronous and without a single new GPU object.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { type Batch, IGNORE } from "../Batch.ts"
+import type { DataError, DeviceError, KernelError } from "../Errors.ts"
+import { Device, type Prepared } from "../gpu/Device.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import { type CompiledPass, HYPER, Model, type PassShape } from "../model/Model.ts"
+import type * as Ops from "../model/Ops.ts"
+import * as Optimizer from "./Optimizer.ts"
+import * as Segments from "../model/Segments.ts"
+import * as Sink from "../Sink.ts"
+
+/** A training pass, and what adds the losses of its tokens to the step's. */
+export interface StepPass extends CompiledPass {
+  readonly accumulate: Prepared
+}
+
+/** A batch of a step, the pass that takes its gradient, and the sinks that are on in it. */
+export interface Part {
+  readonly pass: StepPass
+  readonly batch: Batch
+  readonly mode: Sink.SinkMode
+  /** Units of the pool that get a gradient. Default: those that are on. */
+  readonly units?: Iterable<number>
+}
+
+export interface TrainStep {
+  readonly optimizer: Optimizer.Optimizer
+  /** Compile a training pass for the step; it lives until the scope closes. */
+  readonly compile: (
+    shape: Omit<PassShape, "output">
+  ) => Effect.Effect<StepPass, DeviceError | KernelError | DataError, Scope.Scope>
+  /**
+   * Submits a whole step, counted from 0: the gradients of its parts are added up, then the optimizer moves once. The
+   * sum of the tokens' losses is multiplied with `scale`; by default it becomes the mean over all scored tokens. Throws
+   * DataError for a batch that does not fit its pass, and what the device throws.
+   */
+  readonly run: (parts: ReadonlyArray<Part>, step: number, scale?: number) => void
+}
+
+export interface TrainStepOptions {
+  readonly optimizer: Optimizer.OptimizerConfig
+  /** Steps of the schedule. */
+  readonly steps: number
+  /** Steps whose losses `optimizer.history` holds. */
+  readonly window: number
+  /** What is trained. */
+  readonly parameters: ReadonlyArray<Ops.Parameter>
+  /** Most units of sinks that a step lights. Default: all of them. */
+  readonly maxTouched?: number
+}
+
+/** AdamW with moments of zero on the Model's parameters. Its memory is freed when the scope closes. */
+export const makeTrainStep = (
+  options: TrainStepOptions
+): Effect.Effect<TrainStep, DeviceError | KernelError, Device | Model | Scope.Scope> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const model = yield* Model
+    const { maxTouched, optimizer: config, parameters, steps, window } = options
+    const { sinks } = model.config
+    const optimizer = Optimizer.record(config, model.config, parameters, model.hyper, window, {
+      target: device.target,
+      lossScaling: model.precision === "f16",
+      ...(maxTouched === undefined ? {} : { maxTouched })
+    })
+    yield* device.allocate(optimizer.tensors)
+    for (const [tensor, data] of optimizer.initial) device.write(tensor, data)
+    const [begin, update] = yield* Effect.all([device.prepare(optimizer.begin), device.prepare(optimizer.update)])
+
+    const compile: TrainStep["compile"] = Effect.fnUntraced(function*(shape) {
+      const pass = yield* model.compile({ ...shape, output: "train" })
+      return { ...pass, accumulate: yield* device.prepare(optimizer.accumulate(pass.tensors.loss)) }
+    })
+
+    const { beta1, beta2, eps, gradClip, weightDecay } = config
+    const hyper = new Float32Array(Tensor.size(model.hyper))
+    const run: TrainStep["run"] = (parts, step, scale) => {
+      let scored = 0
+      for (const { batch } of parts) for (const target of batch.targets) if (target !== IGNORE) scored++
+      hyper[HYPER.learningRate] = Optimizer.learningRateAt(config, step, steps)
+      hyper[HYPER.beta1] = beta1
+      hyper[HYPER.beta2] = beta2
+      hyper[HYPER.eps] = eps
+      hyper[HYPER.weightDecay] = weightDecay
+      hyper[HYPER.correction1] = 1 / (1 - beta1 ** (step + 1))
+      hyper[HYPER.correction2] = 1 / (1 - beta2 ** (step + 1))
+      hyper[HYPER.gradClip] = gradClip
+      hyper[HYPER.lossScale] = scale ?? 1 / Math.max(1, scored)
+      hyper[HYPER.gradientScale] = hyper[HYPER.lossScale]!
+      hyper[HYPER.slot] = step % window
+      device.write(model.hyper, hyper)
+      // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
+      const lit = (units: Iterable<number>) => {
+        for (const [tensor, data] of optimizer.touch(Uint32Array.from(units).sort())) device.write(tensor, data)
+      }
+      const loadKnows = parts.length === 1 && parts[0]!.units === undefined && parts[0]!.mode === Sink.own
+      if (!loadKnows && sinks !== undefined) {
+        const ofPart = ({ batch, mode, units }: Part) =>
+          units ?? Segments.litUnits(sinks, Segments.segmentsOf(batch), mode)
+        lit(new Set(parts.flatMap((part) => [...ofPart(part)])))
+      }
+      parts.forEach(({ batch, mode, pass }, i) => {
+        const { units } = pass.load(batch, mode)
+        if (loadKnows) lit(units)
+        const last = i === parts.length - 1
+        device.submit(...(i === 0 ? [begin] : []), pass.prepared, pass.accumulate, ...(last ? [update] : []))
+      })
+    }
+    return { optimizer, compile, run }
+  })

@@ -1,0 +1,184 @@
+import * as NodeContext from "@effect/platform-node/NodeContext"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import { spawn } from "node:child_process"
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, beforeAll, expect, it } from "vitest"
+import { type GenerateCommand, runGenerate } from "../../src/cli/generate.ts"
+import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
+import * as Generate from "../../src/model/Generate.ts"
+import { sourceHash } from "../../src/data/identity/Identity.ts"
+import { encodeNames } from "../../src/data/identity/Names.ts"
+import { huggingFaceConfig, Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
+import { off, own, SinkConfig } from "../../src/Sink.ts"
+import { bytes } from "../../src/data/tokens/Tokenizer.ts"
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const folder = mkdtempSync(join(tmpdir(), "memsinks-generate-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+const config = new ModelConfig({
+  vocabSize: 256,
+  hiddenSize: 16,
+  numHiddenLayers: 1,
+  numAttentionHeads: 2,
+  intermediateSize: 16 + 64,
+  maxPositionEmbeddings: 64,
+  initializerRange: 0.5,
+  sinks: new SinkConfig({ pool: 64, active: 32, block: 16 })
+})
+const checkpoint = join(folder, "model")
+const plain = join(folder, "llama")
+
+/** What the program must say, by the API: tokens after `prompt`, greedy. */
+const wanted: Array<{ readonly prompt: string; readonly id: bigint | undefined; readonly text: string }> = []
+
+beforeAll(() =>
+  Effect.runPromise(
+    Effect.gen(function*() {
+      const model = yield* Model.make(config, { seed: 3 })
+      const tensors = yield* model.exportTensors
+      yield* Checkpoints.saveModel(checkpoint, {
+        config: huggingFaceConfig(config),
+        model: tensors,
+        tokenizer: bytes.toJSON()
+      })
+      for (const [prompt, id] of [["Hello", 7n], ["World", sourceHash("web")], ["Hello", undefined]] as const) {
+        const tokens = yield* Effect.provideService(
+          Generate.collect(
+            { tokens: bytes.encode(prompt), ...(id === undefined ? {} : { id }) },
+            { maxNewTokens: 6, temperature: 0, sinks: id === undefined ? off : own }
+          ),
+          Model,
+          model
+        )
+        wanted.push({ prompt, id, text: bytes.decode(tokens) })
+      }
+    }).pipe(Effect.scoped, Effect.provide(NodeDevice.layer()), Effect.provide(NodeContext.layer))
+  ))
+
+const run = (...args: ReadonlyArray<string>): Promise<{ code: number | null; stdout: string; stderr: string }> => {
+  const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", "generate", ...args], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"]
+  })
+  let [stdout, stderr] = ["", ""]
+  child.stdout.setEncoding("utf8").on("data", (data: string) => void (stdout += data))
+  child.stderr.setEncoding("utf8").on("data", (data: string) => void (stderr += data))
+  return new Promise((resolve) => child.on("close", (code) => resolve({ code, stdout, stderr })))
+}
+
+const greedy = ["--checkpoint", checkpoint, "--temperature", "0", "--max-new-tokens", "6"]
+
+it("prints the continuation alone on stdout, with the sinks of an id or without", async () => {
+  const [withId, without] = await Promise.all([
+    run(...greedy, "--prompt", "Hello", "--id", "0x7"),
+    run(...greedy, "--prompt", "Hello", "-q")
+  ])
+  expect(withId).toMatchObject({ code: 0, stdout: `${wanted[0]!.text}\n` })
+  expect(withId.stderr).toContain("sinks own")
+  expect(without).toMatchObject({ code: 0, stdout: `${wanted[2]!.text}\n` })
+  // Dawn's own warnings aside
+  expect(without.stderr.replace(/^Warning: .*\n/gm, "")).toBe("")
+  expect(wanted[0]!.text).not.toBe(wanted[2]!.text)
+})
+
+it("takes prompts with ids from a file, and reports all in one object", async () => {
+  const file = join(folder, "prompts.jsonl")
+  writeFileSync(file, "{\"prompt\": \"Hello\", \"id\": 7}\n\n{\"prompt\": \"World\", \"source\": \"web\"}\n")
+  const [{ code, stdout }, shown] = await Promise.all([
+    run(...greedy, "--prompts", file, "--json", "--log-probs"),
+    run(...greedy, "--prompts", file)
+  ])
+  expect(code).toBe(0)
+  const report = JSON.parse(stdout)
+  expect(report).toMatchObject({ checkpoint, sinks: "own", seed: 0 })
+  const results = report.results as ReadonlyArray<{ prompt: string; id: string; text: string }>
+  expect(results.map(({ id, prompt, text }) => [prompt, id, text])).toEqual(
+    wanted.slice(0, 2).map(({ id, prompt, text }) => [prompt, `${id}`, text])
+  )
+  for (const { finish, logProbs, tokens } of report.results) {
+    expect(finish).toBe("length")
+    expect(tokens.length).toBe(6)
+    expect(logProbs.every((x: number) => x < 0)).toBe(true)
+  }
+  // texts in the order of the prompts, each behind its prompt
+  expect(shown.stdout).toBe(wanted.slice(0, 2).map(({ prompt, text }) => `${prompt}${text}\n`).join(""))
+})
+
+it("reads a plain Llama, without a manifest and without sinks", async () => {
+  mkdirSync(plain)
+  for (const name of ["model.safetensors", "tokenizer.json"]) cpSync(join(checkpoint, name), join(plain, name))
+  const { memsinks: _, ...json } = JSON.parse(readFileSync(join(checkpoint, "config.json"), "utf8"))
+  writeFileSync(join(plain, "config.json"), JSON.stringify(json))
+  const [read, refused] = await Promise.all([
+    run("--checkpoint", plain, "--prompt", "Hello", "--max-new-tokens", "3"),
+    run("--checkpoint", plain, "--prompt", "Hello", "--id", "7")
+  ])
+  expect(read.code).toBe(0)
+  expect(read.stdout.length).toBeGreaterThan(1)
+  expect(refused).toMatchObject({ code: 2, stdout: "" })
+  expect(refused.stderr).toContain("the model has no sinks: leave --id, --source and --sinks out")
+})
+
+it("says what is wrong, as wrong usage or as what does not fit or cannot be read", async () => {
+  const bare = join(folder, "bare")
+  mkdirSync(bare)
+  for (const name of ["model.safetensors", "config.json"]) cpSync(join(checkpoint, name), join(bare, name))
+  const named = join(folder, "named")
+  const ids = [{ id: sourceHash("web"), name: "web", documents: 1, tokens: 1 }]
+  await Effect.runPromise(Effect.flatMap(Checkpoints.loadModel(checkpoint), (saved) =>
+    Checkpoints.saveModel(named, { ...saved, names: encodeNames({ identity: "source", ids }) })).pipe(
+      Effect.provide(NodeContext.layer)
+    ))
+  const file = join(folder, "broken.jsonl")
+  writeFileSync(file, "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n")
+  const options: GenerateCommand = {
+    checkpoint,
+    prompt: ["a"],
+    prompts: Option.none(),
+    maxNewTokens: 1,
+    temperature: 1,
+    topK: Option.none(),
+    topP: 1,
+    seed: 0,
+    id: Option.none(),
+    source: Option.none(),
+    sinks: Option.none(),
+    stop: [],
+    batch: 8,
+    precision: "f32",
+    logProbs: false,
+    adapter: Option.none(),
+    json: true,
+    quiet: true
+  }
+  const cases: ReadonlyArray<readonly [tag: string, message: RegExp, over: Partial<GenerateCommand>]> = [
+    ["Usage", /^give a text to continue/, { prompt: [] }],
+    ["DataError", /an id is a whole number, such as 7 or 0xff, got "seven"/, { id: Option.some("seven") }],
+    ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, { id: Option.some("18446744073709551617") }],
+    ["DataError", /trained with a source called "Web"\. Did you mean "web"\?/, { checkpoint: named, source: Option.some("Web") }],
+    ["DataError", /not trained with the id 7/, { checkpoint: named, id: Option.some("7") }],
+    ["Usage", /^own sinks are those of an id/, { sinks: Option.some("own" as const) }],
+    ["Usage", /^--id and --source name an id each/, { id: Option.some("1"), source: Option.some("web") }],
+    ["DataError", /^topP must be above 0 and at most 1, got 1.5/, { topP: 1.5 }],
+    ["DataError", /^the prompt has 65 tokens, the model has positions .* for 64/, { prompt: ["a".repeat(65)] }],
+    ["DataError", /broken.jsonl: line 2 is no prompt: it has no field prompt/, { prompts: Option.some(file) }],
+    ["CheckpointError", /bare: holds no tokenizer.json/, { checkpoint: bare }],
+    ["CheckpointError", /nothing: there is no such folder/, { checkpoint: join(folder, "nothing") }]
+  ]
+  for (const [tag, message, over] of cases) {
+    const failing = Effect.flip(runGenerate({ ...options, ...over }))
+    const error = await Effect.runPromise(Effect.provide(failing, NodeContext.layer))
+    expect(error.message).toMatch(message)
+    expect(error._tag).toBe(tag)
+  }
+  const { code, stderr, stdout } = await run(...greedy, "--prompt", "a", "--top-p", "0")
+  expect(stderr).toContain("error: topP must be above 0")
+  expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+})

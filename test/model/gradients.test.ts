@@ -1,0 +1,142 @@
+import { layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { expect } from "vitest"
+import { IGNORE } from "../../src/Batch.ts"
+import { Device } from "../../src/gpu/Device.ts"
+import { Model } from "../../src/model/Model.ts"
+import * as ModelModule from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
+import * as Segments from "../../src/model/Segments.ts"
+import { type SinkMode, SinkConfig } from "../../src/Sink.ts"
+import { expectClose } from "../reference/compare.ts"
+import * as Reference from "../reference/model.ts"
+import { makeRandom } from "../reference/random.ts"
+import { batchOfDocuments, referenceConfig } from "../support/support.ts"
+
+const device = NodeDevice.layer()
+
+const cases: ReadonlyArray<{
+  readonly name: string
+  readonly config: ModelConfig
+  readonly compute?: "gathered" | "masked"
+  readonly documents: ReadonlyArray<ReadonlyArray<readonly [length: number, id: bigint]>>
+  readonly mode: SinkMode
+  readonly precision?: "f16"
+  readonly recompute?: boolean
+  /** Kernels of another family than the adapter's own. */
+  readonly family?: "plain" | "gpu"
+}> = (() => {
+  const base = {
+    vocabSize: 61,
+    hiddenSize: 32,
+    numHiddenLayers: 2,
+    numAttentionHeads: 4,
+    numKeyValueHeads: 2,
+    headDim: 12,
+    intermediateSize: 40 + 64
+  }
+  const gathered = new ModelConfig({ ...base, sinks: new SinkConfig({ pool: 64, active: 16, block: 8 }) })
+  const untied = new ModelConfig({
+    ...base,
+    headDim: 40,
+    tieWordEmbeddings: false,
+    sinks: new SinkConfig({ pool: 64, active: 32, block: 16, seed: 3 })
+  })
+  const bernoulli = new ModelConfig({
+    ...base,
+    sinks: new SinkConfig({ pool: 64, active: 16, block: 1, assignment: "bernoulli" })
+  })
+  const standard = new ModelConfig({ ...base, intermediateSize: 44 })
+  // rows of 16 tokens; ids that repeat within the batch, a document of one token, a document that fills a row
+  const aligned = [[[8, 1n], [8, 2n]], [[16, 1n]], [[8, -5n], [8, 2n]]] as const
+  const ragged = [[[1, 1n], [10, 2n], [5, 3n]], [[16, 1n]], [[7, 4n], [9, 2n]]] as const
+  return [
+    { name: "gathered sinks, own", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "own" } },
+    { name: "gathered sinks, untied, one deleted", config: untied, compute: "gathered", documents: aligned, mode: { mode: "own", except: [2n] } },
+    { name: "gathered sinks, off, rescaled", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "off", rescale: "count" } },
+    { name: "gathered sinks, ragged documents", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" } },
+    { name: "gathered sinks, recomputed", config: gathered, compute: "gathered", documents: ragged, mode: { mode: "own" }, recompute: true },
+    { name: "gathered sinks, f16", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, precision: "f16" },
+    { name: "masked sinks, f16, recomputed", config: bernoulli, documents: ragged, mode: { mode: "own" }, precision: "f16", recompute: true },
+    { name: "gathered sinks, plain kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "plain" },
+    { name: "gathered sinks, GPU kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "gpu" },
+    { name: "masked sinks, GPU kernels, f16", config: bernoulli, documents: ragged, mode: { mode: "own" }, family: "gpu", precision: "f16" },
+    { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged, mode: { mode: "own" } },
+    { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged, mode: { mode: "all" } },
+    { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },
+    { name: "no sinks", config: standard, documents: ragged, mode: { mode: "own" } }
+  ]
+})()
+
+layer(device)("a tiny model against the float64 reference", (it) => {
+  for (const c of cases) {
+    it.scoped(`loss, ranks and every gradient: ${c.name}`, () =>
+      Effect.gen(function*() {
+        const random = makeRandom(7)
+        const reference = referenceConfig(c.config)
+        // weights large enough that attention and gates are far from linear
+        const params = Object.fromEntries(
+          Object.entries(Reference.randomParameters(reference, random, 0.3)).map(([name, value]) => [name, Float64Array.from(Float32Array.from(value))])
+        )
+        const batch = batchOfDocuments(c.documents, 16, c.config.vocabSize, random)
+        batch.targets[3] = IGNORE
+        const segments = Segments.segmentsOf(batch)
+        const width = 1 + (c.config.sinks?.units ?? 0)
+        const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments, segments.ids.length)
+        expect(coef.length).toBe(segments.ids.length * width)
+
+        const own = yield* Device
+        const dev = c.family === undefined ? own : { ...own, target: { ...own.target, family: c.family } }
+        const half = c.precision === "f16"
+        const options = { precision: c.precision ?? "f32", recompute: c.recompute ?? false } as const
+        if (half && !dev.features.has("shader-f16")) {
+          const refused = yield* Effect.flip(Effect.provideService(Model.make(c.config, options), Device, dev))
+          expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
+          return
+        }
+        const model = yield* Effect.provideService(Model.make(c.config, options), Device, dev)
+        const handles = model.parameters
+        for (const p of handles) dev.write(p.value, Float32Array.from(params[p.name]!))
+        yield* dev.allocate(handles.map((p) => p.gradient))
+        // gradients are added to: start from 1 everywhere, to see that nothing else is written
+        for (const p of handles) dev.write(p.gradient, new Float32Array(params[p.name]!.length).fill(1))
+        const pass = yield* model.compile({
+          rows: batch.rows,
+          seqLen: batch.seqLen,
+          maxSegments: 8,
+          output: "train",
+          logitsBytes: 61 * 4 * 20,
+          ...(c.compute === undefined ? {} : { compute: c.compute })
+        })
+        expect(pass.gathered).toBe(c.compute === "gathered")
+        const { scored } = pass.load(batch, c.mode)
+        // small gradients would lose their digits in f16
+        const lossScale = half ? 128 : 1
+        dev.write(model.hyper, Float32Array.of(1 / scored, lossScale / scored), ModelModule.HYPER.lossScale)
+        dev.submit(pass.prepared)
+
+        const want = Reference.forward(reference, params, batch, Float64Array.from(coef), segments.segment)
+        const gradients = Reference.backward(reference, params, batch, Float64Array.from(coef), segments.segment, want)
+        // half precision keeps 11 bits of every activation
+        const lost = half ? 500 : 1
+        const tolerance = { rtol: 2e-5 * lost, atol: 2e-5 * lost }
+        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want.tokenLoss, { name: "loss", ...tolerance })
+        const ranks = [...((yield* dev.read(pass.tensors.rank)) as Uint32Array)]
+        if (half) expectClose(ranks, want.rank, { name: "ranks", atol: 3, rtol: 0 })
+        else expect(ranks).toEqual([...want.rank])
+        for (const p of handles) {
+          const got = (yield* dev.read(p.gradient)) as Float32Array
+          const scale = Math.max(...gradients[p.name]!.map(Math.abs))
+          const gradient = got.map((x) => (x - 1) / lossScale)
+          expectClose(gradient, gradients[p.name]!, {
+            name: `gradient of ${p.name}`,
+            rtol: 1e-4 * lost,
+            atol: 3e-6 + 2e-5 * scale * (half ? 1500 : 1)
+          })
+        }
+        const logits = yield* model.logits(batch, c.mode)
+        expectClose(logits, want.logits, { name: "logits", rtol: 1e-4 * lost, atol: 5e-5 * lost })
+      }))
+  }
+})
