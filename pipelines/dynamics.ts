@@ -32,7 +32,7 @@ import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts
 import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
-import { estimate } from "./report/Estimates.ts"
+import { estimate } from "./report/Estimate.ts"
 import { attempt } from "./experiment/failures.ts"
 import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder, writeJson } from "./experiment/folder.ts"
 

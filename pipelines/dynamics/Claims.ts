@@ -3,8 +3,8 @@
  * agree, their initial weights, so arms are compared seed by seed.
  */
 import type { Simulation } from "../../src/measures/Theory.ts"
-import { all, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Deciding.ts"
-import { isKnown, minus, perSeed } from "../report/Estimates.ts"
+import { all, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Claim.ts"
+import { isKnown, minus, perSeed } from "../report/Estimate.ts"
 import type { Claim, Curve, DynamicsReport, Group, MaskState } from "./Report.ts"
 
 type Report = Pick<DynamicsReport, "curves" | "groups" | "sawTeeth">

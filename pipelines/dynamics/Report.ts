@@ -3,7 +3,9 @@
  * `report.json`. Losses are nats a token, rates are shares from 0 to 1, times are optimizer steps.
  */
 import * as Schema from "effect/Schema"
-import { Claim, Estimate, Failure, Real } from "../report/Findings.ts"
+import { Claim } from "../report/Claim.ts"
+import { Estimate, Real } from "../report/Estimate.ts"
+import { Failure } from "../report/Failure.ts"
 
 export { Claim, Estimate, Failure }
 

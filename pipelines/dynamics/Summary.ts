@@ -3,7 +3,7 @@ import { sequenceName } from "../../src/data/stream/Packing.ts"
 import * as Retain from "../../src/measures/Retention.ts"
 import { mean, pearson } from "../../src/measures/Statistics.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
-import { estimate, isKnown } from "../report/Estimates.ts"
+import { estimate, isKnown } from "../report/Estimate.ts"
 import { BACKGROUND, FOILS, type Plan } from "./Config.ts"
 import { ages } from "./Probe.ts"
 import type {

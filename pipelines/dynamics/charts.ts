@@ -1,5 +1,5 @@
 /** The curves of a dynamics report: along training, saw-teeth, retention, norms of weights and shares of logits. */
-import { isKnown } from "../report/Estimates.ts"
+import { isKnown } from "../report/Estimate.ts"
 import type { Chart, Facet, Line, Point } from "../report/interactive.ts"
 import type { DynamicsReport, Estimate, MaskState } from "./Report.ts"
 import {

@@ -1,6 +1,6 @@
 /** What every rendering of a dynamics report shows: its sections, tables and sentences as plain values. */
 import { count } from "../../src/Terminal.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimates.ts"
+import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
 import type { Table } from "../report/page.ts"
 import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
 import type {

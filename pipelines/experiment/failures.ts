@@ -5,7 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { appendFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Failure } from "../report/Findings.ts"
+import type { Failure } from "../report/Failure.ts"
 import { isLost } from "./folder.ts"
 
 /** Errors, as far as they are told apart here. */

@@ -6,8 +6,8 @@
  * claim, add an entry to `claims`.
  */
 import { mean } from "../../src/measures/Statistics.ts"
-import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Deciding.ts"
-import { isKnown, minus, perSeed, written } from "../report/Estimates.ts"
+import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Claim.ts"
+import { isKnown, minus, perSeed, written } from "../report/Estimate.ts"
 import type { Claim, Estimate, IsolationReport, MaskState, Panel, Tradeoff } from "./Report.ts"
 
 type Report = Omit<IsolationReport, "claims">

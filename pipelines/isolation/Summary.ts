@@ -3,7 +3,7 @@
  * and the standard model. Pure.
  */
 import * as Statistics from "../../src/measures/Statistics.ts"
-import { estimate } from "../report/Estimates.ts"
+import { estimate } from "../report/Estimate.ts"
 import type {
   ArmCost, Estimate, ExtractionCurve, Hygiene, Interference, IsolationReport, LearningCurve, LocalizerRecall, MaskState,
   Panel, Relearning, Subject, Tradeoff,

@@ -7,7 +7,7 @@
 import * as Schema from "effect/Schema"
 import { atLeast0, configuration, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
-import { isKnown, minus, written } from "../report/Estimates.ts"
+import { isKnown, minus, written } from "../report/Estimate.ts"
 import type { Estimate, GateCheck, Relearning, Subject, Verdict } from "./Report.ts"
 
 /** When the memory of a model counts as isolated. */

@@ -2,7 +2,7 @@
 import { DataError } from "../../src/Errors.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import type { Plan } from "./Config.ts"
-import { isKnown, minus } from "../report/Estimates.ts"
+import { isKnown, minus } from "../report/Estimate.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
 

@@ -1,6 +1,6 @@
 /** The figures of an isolation report: learning curves, trade-off, extraction, relearning. */
 import { type Chart, colors, svg } from "../report/svg.ts"
-import { isKnown } from "../report/Estimates.ts"
+import { isKnown } from "../report/Estimate.ts"
 import type { Estimate, IsolationReport, Subject } from "./Report.ts"
 import { panelName, stateName } from "./tables.ts"
 

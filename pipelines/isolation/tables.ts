@@ -2,7 +2,7 @@
 import { count } from "../../src/Terminal.ts"
 import type { Table } from "../report/page.ts"
 import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimates.ts"
+import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
 import type { Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
 
 const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]

@@ -1,5 +1,6 @@
 /** What renderings of experiments over seeds have in common: sections of tables and words, and how claims went. */
-import type { Claim, Failure } from "./Findings.ts"
+import type { Claim } from "./Claim.ts"
+import type { Failure } from "./Failure.ts"
 import { escape, markdownTable, plain, type Table } from "./page.ts"
 
 export interface Section {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
-import { estimate } from "../../pipelines/report/Estimates.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
 import { around, curve, relearned, reportOf, sweep } from "../support/isolationReport.ts"
 

@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
-import { estimate } from "../../pipelines/report/Estimates.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
 import { stripAnsi } from "../../src/Terminal.ts"

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { estimate } from "../../pipelines/report/Estimates.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
 import { DataError } from "../../src/Errors.ts"

@@ -2,7 +2,7 @@
 import type {
   Curve, DynamicsReport, Estimate, Fit, Interference, MaskState, Norm, Retention, SawTooth, Share
 } from "../../pipelines/dynamics/Report.ts"
-import { estimate } from "../../pipelines/report/Estimates.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
 export const around = (mean: number, spread = 0.01): Estimate => estimate([mean - spread, mean, mean + spread])

@@ -1,5 +1,5 @@
 /** A made-up isolation report in which every claim holds that can be tested; tests change what they are about. */
-import { estimate } from "../../pipelines/report/Estimates.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import type {
   IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff
 } from "../../pipelines/isolation/Report.ts"

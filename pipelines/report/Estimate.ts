@@ -1,6 +1,26 @@
-/** Numbers over seeds: made, combined, compared and written. Pure. */
+/** Numbers over seeds: described, made, combined, compared and written. Pure. */
+import * as Schema from "effect/Schema"
 import { type Interval, mean, tInterval } from "../../src/measures/Statistics.ts"
-import type { Estimate } from "./Findings.ts"
+
+/** A number that may be undefined: NaN, of a share of nothing; null in JSON. */
+export const Real = Schema.transform(Schema.NullOr(Schema.Number), Schema.Number, {
+  strict: true,
+  decode: (value) => value ?? NaN,
+  encode: (value) => Number.isFinite(value) ? value : null
+})
+
+/** A number over seeds: its mean, and its 95 % interval (Student's t). */
+export const Estimate = Schema.Struct({
+  /** Over the seeds that have it. */
+  mean: Real,
+  /** Lower end of the 95 % interval (Student's t); absent where there are fewer than 2 seeds. */
+  low: Schema.optionalWith(Real, { exact: true }),
+  /** Upper end of it. */
+  high: Schema.optionalWith(Real, { exact: true }),
+  /** One value a seed, in the order of `seeds`; null where the seed's arm failed or has no such number. */
+  values: Schema.Array(Schema.NullOr(Schema.Number))
+}).annotations({ identifier: "Estimate" })
+export interface Estimate extends Schema.Schema.Type<typeof Estimate> {}
 
 /** A number over seeds. Values that are absent or not finite do not count, and are null. */
 export const estimate = (values: ReadonlyArray<number | null | undefined>): Estimate => {

@@ -1,7 +1,20 @@
 /** How a claim is decided by numbers over seeds: by their intervals, never by their means alone. Pure. */
+import * as Schema from "effect/Schema"
 import { type Decision, decide } from "../../src/measures/Statistics.ts"
-import { intervalOf, written } from "./Estimates.ts"
-import type { Claim, Estimate } from "./Findings.ts"
+import { type Estimate, intervalOf, written } from "./Estimate.ts"
+
+/** A claim of the papers, as it went here. */
+export const Claim = Schema.Struct({
+  /** As in the list of pipelines/README.md. */
+  number: Schema.Number,
+  /** In a sentence. */
+  claim: Schema.String,
+  /** How it went here. */
+  result: Schema.Literal("held", "did not hold", "not decided", "not tested"),
+  /** The numbers it rests on, in words. */
+  evidence: Schema.String
+})
+export interface Claim extends Schema.Schema.Type<typeof Claim> {}
 
 export type Result = Claim["result"]
 
