@@ -4,7 +4,9 @@ import * as Schema from "effect/Schema"
 import { stringify } from "yaml"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { DataConfig, type DataReport, DataStream } from "../data/stream/DataStream.ts"
+import { attempt, DataError, DeviceError } from "../Errors.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
+import { scheduleProblem } from "../train/Optimizer.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
 import { exposureLines, sinkExposure, tokenShares } from "../data/tokens/TokenShares.ts"
 import * as Edge from "./Edge.ts"
@@ -42,7 +44,13 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
       precision: config.precision,
       recompute: config.recompute
     }
-    const plan = MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing })
+    const unfit = scheduleProblem(optimizer, steps)
+    if (unfit !== undefined) return yield* new DataError({ detail: unfit })
+    const plan = yield* attempt(
+      () => MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing }),
+      DataError,
+      DeviceError
+    )
     const encoded = Schema.encodeSync(PretrainConfig)(config)
     const tokens = steps * data.batchSize * data.seqLen * gradientAccumulation
     const { tensors: _, ...memory } = plan

@@ -4,11 +4,12 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { decodeConfig, positive } from "../Config.ts"
-import { DataError, DeviceError } from "../Errors.ts"
+import { attempt, DataError, DeviceError } from "../Errors.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
+import { scheduleProblem } from "../train/Optimizer.ts"
 import type { Precision } from "../model/Model.ts"
 import { ModelConfig, type Preset, presets } from "../model/ModelConfig.ts"
 import * as Config from "./config.ts"
@@ -202,34 +203,33 @@ export const plan = (options: PlanOptions) =>
       routing,
       ...(adapter === undefined ? {} : { target: adapter.target })
     }
-    const found = yield* Effect.try({
-      try: (): Found => {
-        const plan = MemoryPlan.memoryPlan(model, shape, planOptions)
-        return {
-          name: Option.getOrElse(options.preset, () => "the model"),
-          setting: { config: model, shape, gradientAccumulation },
-          precision,
-          plan,
-          ...(limits.buffer === Infinity && memory === Infinity ? {} : {
-            limited: {
-              adapter: adapter?.name,
-              limits,
-              tooLarge: MemoryPlan.tooLarge(plan, limits.buffer),
-              fit: MemoryPlan.fit(model, shape, limits, planOptions)
-            }
-          })
-        }
-      },
-      catch: (error) => {
-        if (error instanceof DataError) return Edge.usage(error)
-        if (!(error instanceof RangeError)) throw error
-        const { sentence } = MemoryPlan.fit(model, shape, limits, planOptions)
-        return new DeviceError({
-          reason: "Limit",
-          detail: `${shape.rows} rows of ${shape.seqLen} tokens are too many: ${error.message}\n${sentence}`
+    const unfit = training.steps === undefined ? undefined : scheduleProblem(optimizer, training.steps)
+    if (unfit !== undefined) return yield* Effect.fail(Edge.usage(new DataError({ detail: unfit })))
+    const found = yield* attempt((): Found => {
+      const plan = MemoryPlan.memoryPlan(model, shape, planOptions)
+      return {
+        name: Option.getOrElse(options.preset, () => "the model"),
+        setting: { config: model, shape, gradientAccumulation },
+        precision,
+        plan,
+        ...(limits.buffer === Infinity && memory === Infinity ? {} : {
+          limited: {
+            adapter: adapter?.name,
+            limits,
+            tooLarge: MemoryPlan.tooLarge(plan, limits.buffer),
+            fit: MemoryPlan.fit(model, shape, limits, planOptions)
+          }
         })
       }
-    })
+    }, DataError, DeviceError).pipe(Effect.mapError((error) => {
+      if (error._tag === "DataError") return Edge.usage(error)
+      if (!MemoryPlan.isTooLarge(error)) return error
+      const { sentence } = MemoryPlan.fit(model, shape, limits, planOptions)
+      return new DeviceError({
+        reason: "Limit",
+        detail: `${shape.rows} rows of ${shape.seqLen} tokens are too many: ${error.detail}\n${sentence}`
+      })
+    }))
     yield* Edge.print(options.json ? toJson(found) : toText(found))
     const detail = exceeded(found)
     if (detail !== undefined) return yield* new DeviceError({ reason: "Limit", detail })

@@ -3,7 +3,7 @@
  * and uniform parameters. Its key names the pipeline that the Device compiles once.
  */
 import { readFileSync } from "node:fs"
-import { KernelError } from "../Errors.ts"
+import { DeviceError, KernelError } from "../Errors.ts"
 
 export type Access = "read" | "write"
 export type ParamType = "u32" | "f32"
@@ -98,7 +98,11 @@ export const encodeParams = (kernel: Kernel, values: Readonly<Record<string, num
     }
     if (type === "f32") view.setFloat32(i * 4, value, true)
     else if (Number.isInteger(value) && value >= 0 && value <= 0xffffffff) view.setUint32(i * 4, value, true)
-    else throw new RangeError(`kernel ${key(kernel)}: parameter ${name} must fit u32, got ${value}`)
+    else {
+      const detail = `kernel ${key(kernel)}: parameter ${name} must fit u32, got ${value}`
+      // too many elements are a limit; what is no whole number is a bug
+      throw Number.isInteger(value) && value > 0 ? new DeviceError({ reason: "Limit", detail }) : new RangeError(detail)
+    }
   })
   return bytes
 }

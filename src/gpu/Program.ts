@@ -3,6 +3,7 @@
  * pipelines, bind groups) and replays it in one plain loop; a step creates no GPU object. Nothing here touches a GPU, so
  * recording, memory plan and dispatch order are tested with no adapter at all.
  */
+import { DeviceError } from "../Errors.ts"
 import * as Kernel from "./Kernel.ts"
 import { GPU_LANES, isGpu, portable, ROW_LANES, type Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
@@ -50,14 +51,16 @@ export interface Recorder {
 const workgroupsOf = (kernel: Kernel.Kernel, grid: Grid): readonly [number, number, number] => {
   const wx = kernel.constants["WX"] ?? 1
   const wy = kernel.constants["WY"] ?? 1
-  if (typeof grid === "number") {
-    const groups = Math.ceil(grid / wx)
-    const x = Math.min(groups, MAX_GROUPS)
-    return [x, Math.ceil(groups / x), 1]
-  }
-  const [x, y] = [Math.ceil(grid[0] / wx), Math.ceil(grid[1] / wy)]
+  const groups = typeof grid === "number" ? Math.ceil(grid / wx) : 0
+  const wide = Math.min(groups, MAX_GROUPS)
+  const [x, y] = typeof grid === "number"
+    ? [wide, Math.ceil(groups / wide)]
+    : [Math.ceil(grid[0] / wx), Math.ceil(grid[1] / wy)]
   if (x > MAX_GROUPS || y > MAX_GROUPS) {
-    throw new RangeError(`kernel ${Kernel.key(kernel)}: a grid of ${x} x ${y} workgroups exceeds ${MAX_GROUPS}`)
+    throw new DeviceError({
+      reason: "Limit",
+      detail: `kernel ${Kernel.key(kernel)}: a grid of ${x} x ${y} workgroups exceeds ${MAX_GROUPS}`
+    })
   }
   return [x, y, 1]
 }

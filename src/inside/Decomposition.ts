@@ -10,12 +10,13 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
 import { packedBatch } from "../data/stream/Packing.ts"
-import { DataError, DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import type { PartName } from "./Gradients.ts"
 import { Device } from "../gpu/Device.ts"
 import type * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
 import type { SinkMode } from "../Sink.ts"
+import { checkLosses } from "./Sound.ts"
 
 export type DecompositionError = DeviceError | KernelError | DataError
 
@@ -145,16 +146,10 @@ export const decompose = (
     const read = (tensor: Tensor.Tensor) => Effect.map(device.read(tensor), (data) => data as Float32Array)
 
     const submit = (batch: Batch, mode: SinkMode) =>
-      Effect.try({
-        try: () => {
-          pass.load(batch, mode)
-          device.submit(pass.prepared)
-        },
-        catch: (error) => {
-          if (error instanceof DataError || error instanceof DeviceError) return error
-          throw error
-        }
-      })
+      attempt(() => {
+        pass.load(batch, mode)
+        device.submit(pass.prepared)
+      }, DataError, DeviceError)
 
     const of: Decomposition["of"] = Effect.fnUntraced(function*(batch, mode) {
       if (batch.seqLen !== seqLen) {
@@ -183,6 +178,7 @@ export const decompose = (
         yield* submit(chunk, mode)
         const stream = yield* Effect.forEach(pass.tensors.residual!, read)
         const losses = yield* read(pass.tensors.loss)
+        yield* checkLosses(device, model, chunk, losses)
         const final = stream.at(-1)!
         const { direction, scale: scales } = directions(readout, final, chunk.targets)
         const scored = [...chunk.targets.keys()].filter((t) => chunk.targets[t] !== IGNORE)

@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Batch } from "../Batch.ts"
-import { DataError, DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
@@ -13,6 +13,7 @@ import { HYPER, listParameters, Model, type Parameters, parametersOf } from "../
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type * as Ops from "../model/Ops.ts"
 import { isSparse, type SinkMode } from "../Sink.ts"
+import { checkLosses } from "./Sound.ts"
 
 export type GradientsError = DeviceError | KernelError | DataError
 
@@ -231,19 +232,14 @@ export const makeGradients = (
 
     const of: Gradients["of"] = Effect.fnUntraced(function*(batch, mode) {
       const pass = yield* (isSparse(mode) || model.config.sinks === undefined ? sparse : masked)
-      const scored = yield* Effect.try({
-        try: () => {
-          const { scored } = pass.load(batch, mode)
-          device.write(model.hyper, Float32Array.of(1 / Math.max(1, scored)), HYPER.gradientScale)
-          device.submit(clear, pass.prepared)
-          return scored
-        },
-        catch: (error) => {
-          if (error instanceof DataError || error instanceof DeviceError) return error
-          throw error
-        }
-      })
+      const scored = yield* attempt(() => {
+        const { scored } = pass.load(batch, mode)
+        device.write(model.hyper, Float32Array.of(1 / Math.max(1, scored)), HYPER.gradientScale)
+        device.submit(clear, pass.prepared)
+        return scored
+      }, DataError, DeviceError)
       const losses = (yield* device.read(pass.tensors.loss)) as Float32Array
+      yield* checkLosses(device, model, batch, losses)
       const gradients = yield* Effect.forEach(parameters, ({ gradient, name }) =>
         Effect.map(device.read(gradient), (data) => [name, data as Float32Array] as const))
       return { loss: losses.reduce((sum, loss) => sum + loss, 0) / Math.max(1, scored), gradients: new Map(gradients) }

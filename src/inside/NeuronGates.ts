@@ -5,11 +5,12 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Batch } from "../Batch.ts"
-import { DataError, DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { type CompiledPass, HYPER, Model } from "../model/Model.ts"
 import * as Segments from "../model/Segments.ts"
 import type { SinkMode } from "../Sink.ts"
+import { checkLosses } from "./Sound.ts"
 
 export type NeuronGatesError = DeviceError | KernelError | DataError
 
@@ -95,30 +96,24 @@ export const neuronGates = (
       gates: ReadonlyArray<Float32Array> | undefined,
       weights?: Float32Array
     ) =>
-      Effect.try({
-        try: () => {
-          if (weights !== undefined) checkLength("weights of tokens", weights, rows * seqLen)
-          if (gates !== undefined && gates.length !== layers) {
-            throw new DataError({ detail: `gates: expected an array for each of ${layers} layers, got ${gates.length}` })
-          }
-          gates?.forEach((values, i) => checkLength(`gates of layer ${i}, [${rows}, ${width}]`, values, rows * width))
-          pass.load(batch, mode)
-          const { range } = Segments.segmentsOf(batch)
-          if (range.length !== 2 * rows || range.some((n, i) => n !== (i % 2 === 0 ? i / 2 * seqLen : seqLen))) {
-            throw new DataError({ detail: "gates: each row of the batch must hold one sequence, of one id (batchOf)" })
-          }
-          pass.tensors.gates!.forEach((tensor, i) => device.write(tensor, gates?.[i] ?? ones))
-          if (weights !== undefined) {
-            device.write(pass.tensors.weights!, weights)
-            device.write(model.hyper, Float32Array.of(1), HYPER.gradientScale)
-          }
-          device.submit(pass.prepared)
-        },
-        catch: (error) => {
-          if (error instanceof DataError || error instanceof DeviceError) return error
-          throw error
+      attempt(() => {
+        if (weights !== undefined) checkLength("weights of tokens", weights, rows * seqLen)
+        if (gates !== undefined && gates.length !== layers) {
+          throw new DataError({ detail: `gates: expected an array for each of ${layers} layers, got ${gates.length}` })
         }
-      })
+        gates?.forEach((values, i) => checkLength(`gates of layer ${i}, [${rows}, ${width}]`, values, rows * width))
+        pass.load(batch, mode)
+        const { range } = Segments.segmentsOf(batch)
+        if (range.length !== 2 * rows || range.some((n, i) => n !== (i % 2 === 0 ? i / 2 * seqLen : seqLen))) {
+          throw new DataError({ detail: "gates: each row of the batch must hold one sequence, of one id (batchOf)" })
+        }
+        pass.tensors.gates!.forEach((tensor, i) => device.write(tensor, gates?.[i] ?? ones))
+        if (weights !== undefined) {
+          device.write(pass.tensors.weights!, weights)
+          device.write(model.hyper, Float32Array.of(1), HYPER.gradientScale)
+        }
+        device.submit(pass.prepared)
+      }, DataError, DeviceError)
     const read = (tensor: Parameters<typeof device.read>[0]) =>
       Effect.map(device.read(tensor), (data) => data as Float32Array)
 
@@ -128,7 +123,9 @@ export const neuronGates = (
       loss: Effect.fnUntraced(function*(batch, gates) {
         const pass = yield* forward
         yield* submit(pass, batch, gates)
-        return yield* read(pass.tensors.loss)
+        const loss = yield* read(pass.tensors.loss)
+        yield* checkLosses(device, model, batch, loss)
+        return loss
       }),
       gradients: Effect.fnUntraced(function*(batch, weights, gates) {
         const pass = yield* backward
@@ -137,6 +134,7 @@ export const neuronGates = (
           read(pass.tensors.loss),
           Effect.forEach(pass.tensors.gateGradients!, read, { concurrency: "unbounded" })
         ], { concurrency: "unbounded" })
+        yield* checkLosses(device, model, batch, loss)
         return { loss, gates: of }
       }),
       activations: Effect.fnUntraced(function*(batch, gates) {

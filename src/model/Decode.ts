@@ -7,7 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
-import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import type { Target } from "../gpu/Target.ts"
@@ -324,7 +324,7 @@ export interface Session {
   /** Tokens that a slot holds. */
   readonly length: (slot: number) => number
   /** Empty a slot for a sequence with the sinks of `id`. */
-  readonly begin: (slot: number, id: bigint) => void
+  readonly begin: (slot: number, id: bigint, name?: string) => void
   /**
    * Feed tokens to slots, any number each and each slot once; gives the logits that follow the last token of each, f32
    * [vocabSize], in the order given. They are views of memory that the next call leaves alone.
@@ -400,9 +400,11 @@ export const open = (
     yield* programOf("step")
 
     const lengths = new Uint32Array(slots)
+    const names = Array.from({ length: slots }, (_, slot) => `the sequence in slot ${slot}`)
 
-    const begin: Session["begin"] = (slot, id) => {
+    const begin: Session["begin"] = (slot, id, name = `the sequence in slot ${slot}`) => {
       lengths[slot] = 0
+      names[slot] = name
       if (gathered) {
         const lit = Sink.gathered(c.sinks!, c.general, mode, id)
         device.write(state.coef, lit.coef, slot * lit.coef.length)
@@ -436,28 +438,19 @@ export const open = (
       }
     }
     const checked = (fed: ReadonlyArray<Fed>): Effect.Effect<void, DataError> =>
-      Effect.try({
-        try: () => check(fed),
-        catch: (error) => {
-          if (error instanceof DataError) return error
-          throw error
-        }
-      })
+      attempt(() => check(fed), DataError)
 
     const submit = ({ inputs, prepared }: Ready, rows: {
       readonly tokens: Uint32Array
       readonly positions: Uint32Array
       readonly span: Uint32Array
     }): Effect.Effect<void, DeviceError> =>
-      Effect.try({
-        try: () => {
-          device.write(inputs.tokens, rows.tokens)
-          device.write(inputs.positions, rows.positions)
-          device.write(inputs.span, rows.span)
-          device.submit(prepared)
-        },
-        catch: (error) => error as DeviceError
-      })
+      attempt(() => {
+        device.write(inputs.tokens, rows.tokens)
+        device.write(inputs.positions, rows.positions)
+        device.write(inputs.span, rows.span)
+        device.submit(prepared)
+      }, DeviceError)
 
     const ld = state.logits.shape[1]!
     const readLogits = Effect.map(device.read(state.logits), (data) => (slot: number) =>
@@ -469,7 +462,7 @@ export const open = (
       if (bad < 0) return
       const why = (yield* damagedWeight(device, c, model.parameters)) ?? overflowAdvice(model.precision)
       return yield* new DataError({
-        detail: `sequence ${fed[bad]!.slot} of those generated together has no next token: after ` +
+        detail: `${names[fed[bad]!.slot]} has no next token: after ` +
           `${lengths[fed[bad]!.slot]} tokens the model's logits are not numbers; ${why}`
       })
     })

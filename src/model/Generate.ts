@@ -243,6 +243,10 @@ export const detokenizer = (
 // ---------------------------------------------------------------------------------------------------------------
 // Generating
 
+/** What messages call a prompt. */
+const nameOf = (prompts: ReadonlyArray<Prompt>, i: number): string =>
+  prompts.length === 1 ? "the prompt" : `prompt ${i + 1}`
+
 const problem = (
   prompts: ReadonlyArray<Prompt>,
   o: GenerateOptions,
@@ -261,7 +265,7 @@ const problem = (
   if (stop.includes("")) return "stop must not be an empty text"
   if (stop.length > 0 && o.tokenizer === undefined) return "stop texts need a tokenizer"
   for (const [i, { id = 0n, tokens }] of prompts.entries()) {
-    const name = prompts.length === 1 ? "the prompt" : `prompt ${i + 1}`
+    const name = nameOf(prompts, i)
     if (!isId(id)) return `${name} has the id ${id}: ids are whole numbers from 0 to 2^64 - 1`
     if (tokens.length === 0) return `${name} is empty: generation needs at least one token to go on from`
     if (tokens.length > c.maxPositionEmbeddings) {
@@ -354,7 +358,7 @@ export const generate = (
       const started = slots.flatMap((running, slot) => {
         if (running !== undefined || next === prompts.length) return []
         const { id = 0n, tokens } = prompts[next]!
-        session.begin(slot, id)
+        session.begin(slot, id, nameOf(prompts, next))
         slots[slot] = {
           prompt: next,
           draws: random(seed, "generate", nth[next]!),

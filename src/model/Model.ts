@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
-import { CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device, type DeviceService, type Limits, type Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
@@ -721,13 +721,11 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     }
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape, of = handles) {
-      const pass = yield* Effect.try({
-        try: () => recordPass(config, of, hyper, { ...defaults, ...shape }, device.target),
-        catch: (error) => {
-          if (error instanceof DataError) return error
-          throw error
-        }
-      })
+      const pass = yield* attempt(
+        () => recordPass(config, of, hyper, { ...defaults, ...shape }, device.target),
+        DataError,
+        DeviceError
+      )
       const { gather, records, segmentRange, ...rest } = pass.tensors
       yield* device.allocate(listTensors(pass.tensors))
       if (records !== undefined && shape.schemes !== undefined) {
@@ -815,13 +813,10 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const runPass = (batch: Batch, mode: Sink.SinkMode, output: Output) =>
       Effect.gen(function*() {
         const pass = yield* compiled(batch, mode, output)
-        yield* Effect.try({
-          try: () => {
-            pass.load(batch, mode)
-            device.submit(pass.prepared)
-          },
-          catch: (error) => error as DeviceError | DataError
-        })
+        yield* attempt(() => {
+          pass.load(batch, mode)
+          device.submit(pass.prepared)
+        }, DataError, DeviceError)
         return pass
       })
 
@@ -839,15 +834,17 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
               head: { hidden },
               ...(Sink.isSparse(mode) ? {} : { compute: "masked" as const })
             })
-            pass.load(batch, mode)
-            device.submit(pass.prepared)
+            yield* attempt(() => {
+              pass.load(batch, mode)
+              device.submit(pass.prepared)
+            })
             const stream = (yield* device.read(pass.tensors.stream!)) as Float32Array
             return firstNotFinite(stream.subarray(row * width, (row + 1) * width)) >= 0
           }))
           if (found) return hidden
         }
         return undefined
-      }).pipe(Effect.catchAllCause(() => Effect.succeed(undefined)))
+      }).pipe(Effect.catchAll(() => Effect.succeed(undefined)))
 
     /** Fails where `sound` is false of a scored token, and finds out why. */
     const checkSound = Effect.fnUntraced(function*(batch: Batch, mode: Sink.SinkMode, sound: (token: number) => boolean) {
@@ -931,16 +928,10 @@ const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         return out
       }),
       importTensors: (tensors) =>
-        Effect.try({
-          try: () => {
-            const values = parameters.map((p) => fromHuggingFace(config, p.name, tensors))
-            parameters.forEach((p, i) => device.write(p.value, values[i]!))
-          },
-          catch: (error) => {
-            if (error instanceof CheckpointError) return error
-            throw error
-          }
-        })
+        attempt(() => {
+          const values = parameters.map((p) => fromHuggingFace(config, p.name, tensors))
+          parameters.forEach((p, i) => device.write(p.value, values[i]!))
+        }, CheckpointError)
     }
   })
 

@@ -17,7 +17,7 @@ import * as http from "node:http"
 import * as https from "node:https"
 import { hostname } from "node:os"
 import process from "node:process"
-import { DataError } from "../Errors.ts"
+import { attempt, DataError } from "../Errors.ts"
 import * as RunMetrics from "./RunMetrics.ts"
 
 export interface OtlpOptions {
@@ -213,7 +213,7 @@ const post = (url: URL, headers: Readonly<Record<string, string>>, body: string,
 export const make = (options: OtlpOptions): Effect.Effect<Tracer.Tracer, DataError, Scope.Scope> =>
   Effect.gen(function*() {
     const { env = process.env, interval = 10_000, lastPatience = 1500, patience = 5000 } = options
-    const { base, shown } = yield* Effect.try({ try: () => addressOf(options.endpoint), catch: (error) => error as DataError })
+    const { base, shown } = yield* attempt(() => addressOf(options.endpoint), DataError)
     const headers = { "content-type": "application/json", ...Object.fromEntries(pairs(env["OTEL_EXPORTER_OTLP_HEADERS"])) }
     const scope = { name: "memsinks" }
     const resource = {

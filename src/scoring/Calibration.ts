@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import { IGNORE } from "../Batch.ts"
 import { batchOf, type Row, scoredTokens } from "../data/stream/Packing.ts"
 import { chunked, countScored, misfit } from "../data/stream/Rows.ts"
-import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../model/Model.ts"
 import type { SinkMode } from "../Sink.ts"
 import { recordRows, type RecordOptions } from "./Record.ts"
@@ -237,10 +237,7 @@ export const calibrate = (
         at += width
       })
     }
-    return yield* Effect.try({
-      try: () => calibrateBias(logits, targets, weights, vocabSize, options),
-      catch: (error) => error as DataError
-    })
+    return yield* attempt(() => calibrateBias(logits, targets, weights, vocabSize, options), DataError)
   })
 
 /**

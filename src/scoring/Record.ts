@@ -1,7 +1,7 @@
 /** Token records of sequences under a Model: what every teacher-forced metric is computed from. */
 import * as Effect from "effect/Effect"
 import type { Batch } from "../Batch.ts"
-import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { ModelService, RecordColumns } from "../model/Model.ts"
 import { batchOf, type Row, scoredTokens, sequenceName } from "../data/stream/Packing.ts"
 import { chunked } from "../data/stream/Rows.ts"
@@ -46,20 +46,17 @@ export const recordRows = (
     if (!(Number.isInteger(batchSize) && batchSize >= 1)) {
       return yield* new DataError({ detail: `batchSize must be a whole number of sequences, got ${batchSize}` })
     }
-    const records = yield* Effect.try({
-      try: () =>
-        makeRecords(
-          rows.map((row, s) => ({
-            name: sequenceName(row),
-            split,
-            id: row.id,
-            repeats: typeof repeats === "number" ? repeats : repeats[s]!
-          })),
-          rows.map(scoredTokens),
-          schemes
-        ),
-      catch: (error) => error as DataError
-    })
+    const records = yield* attempt(() =>
+      makeRecords(
+        rows.map((row, s) => ({
+          name: sequenceName(row),
+          split,
+          id: row.id,
+          repeats: typeof repeats === "number" ? repeats : repeats[s]!
+        })),
+        rows.map(scoredTokens),
+        schemes
+      ), DataError)
     rows.forEach(({ scoredFrom }, s) => {
       records.first[s] = scoredFrom ?? 1
     })

@@ -3,7 +3,7 @@
  * adapter; and, where it does not, the nearest setting that does.
  */
 import * as Effect from "effect/Effect"
-import { DataError, DeviceError } from "../Errors.ts"
+import { attempt, DataError, DeviceError } from "../Errors.ts"
 import { type Limits, limitTable } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import type { Target } from "../gpu/Target.ts"
@@ -63,8 +63,8 @@ const parameterBytes = (program: Program.Program): number =>
 
 /**
  * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for
- * billions of parameters. Throws DataError for rows longer than the model's context, RangeError for a batch so large
- * that a kernel would need more workgroups than WebGPU allows.
+ * billions of parameters. Throws DataError for rows longer than the model's context, DeviceError Limit (`isTooLarge`) for a
+ * batch so large that a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
   const { gradientAccumulation = 1, logEvery = 10, routing, target } = options
@@ -112,6 +112,9 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
     tensors
   }
 }
+
+/** Whether `memoryPlan` refused a batch, or a model, that no kernel's grid holds; any other RangeError is a bug. */
+export const isTooLarge = (error: unknown): error is DeviceError => error instanceof DeviceError && error.reason === "Limit"
 
 /** What a run must stay within, in bytes. */
 export interface MemoryLimits {
@@ -232,8 +235,8 @@ export const fit = (
       const plan = memoryPlan(config, shape, { ...options, gradientAccumulation })
       return plan.largest.bytes <= limits.buffer && plan.peak <= (limits.memory ?? Infinity)
     } catch (error) {
-      // more workgroups than there may be: too large as well
-      if (error instanceof RangeError) return false
+      // more workgroups than there may be
+      if (isTooLarge(error)) return false
       throw error
     }
   }
@@ -276,8 +279,8 @@ export const fit = (
     plan = memoryPlan(smallest.config, smallest.shape, { ...options, gradientAccumulation: smallest.gradientAccumulation })
   } catch (error) {
     // not the rows but the model itself is more than a kernel's grid holds
-    if (!(error instanceof RangeError)) throw error
-    const sentence = `Nothing fits, not even one row of ${step} tokens: ${error.message}, so that vocabSize or hiddenSize would ` +
+    if (!isTooLarge(error)) throw error
+    const sentence = `Nothing fits, not even one row of ${step} tokens: ${error.detail}, so that vocabSize or hiddenSize would ` +
       "have to shrink."
     return { nearest: undefined, asAsked: false, sentence }
   }
@@ -319,19 +322,18 @@ export const checkFits = (
     const all = { ...options, target }
     const refuse = (why: string) =>
       new DeviceError({ reason: "Limit", detail: `${why}\n${fit(config, shape, { buffer }, all).sentence}` })
-    try {
-      const plan = memoryPlan(config, shape, all)
-      if (plan.largest.bytes <= buffer) return Effect.void
-      const table = formatTooLarge(tooLarge(plan, buffer), buffer)
-      return refuse(
-        `${title}, whose buffers hold ${formatBytes(buffer)} at most:\n${table}\n` +
-          `The run would take:\n${formatMemoryPlan(plan)}`
-      )
-    } catch (error) {
-      if (error instanceof DataError) return Effect.fail(error)
-      if (error instanceof RangeError) return refuse(`${title}: ${error.message}`)
-      throw error
-    }
+    const planned = attempt(() => memoryPlan(config, shape, all), DataError, DeviceError)
+    return Effect.flatMap(
+      Effect.mapError(planned, (error) => isTooLarge(error) ? refuse(`${title}: ${error.detail}`) : error),
+      (plan) => {
+        if (plan.largest.bytes <= buffer) return Effect.void
+        const table = formatTooLarge(tooLarge(plan, buffer), buffer)
+        return refuse(
+          `${title}, whose buffers hold ${formatBytes(buffer)} at most:\n${table}\n` +
+            `The run would take:\n${formatMemoryPlan(plan)}`
+        )
+      }
+    )
   })
 
 /** How a run trains, as far as its memory depends on it; a `TrainConfig` is one. */

@@ -36,7 +36,8 @@ export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>
    * `dense` (default, as the reference code): momentum tails and decay move sinks that are off. `lazy`: a sink moves only
    * in steps where an id that owns it is in the batch; it then holds nothing of other data. Its moments are corrected for
    * their beginning at 0 by the step of the training, as in PyTorch's SparseAdam, not by how often it moved: the first
-   * move of a sink that is lit late is (1 - beta1) / sqrt(1 - beta2) of a full one (.45 by default).
+   * move of a sink that is lit late is (1 - beta1) / sqrt(1 - beta2) of a full one (.45 by default). It costs a sequence that
+   * comes late about one of its first eight exposures, and nothing after 16 (pipelines/results/lazy-bias-correction.md).
    */
   sinks: withDefault(Schema.Literal("dense", "lazy"), "dense"),
   /**

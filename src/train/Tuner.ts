@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Batch } from "../Batch.ts"
-import { DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
+import { attempt, DataError, DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { Model, type PassShape } from "../model/Model.ts"
 import { OptimizerConfig } from "./Optimizer.ts"
@@ -148,20 +148,12 @@ export const makeTuner = (
 
     let taken = 0
     const step: Tuner["step"] = Effect.fnUntraced(function*(batch, targets = {}) {
-      yield* Effect.try({
-        try: () => {
-          write(targets)
-          const part = { pass, batch, mode, ...(frozen ? { units: [] } : {}) }
-          training.run([part], taken, targets.weights === undefined ? undefined : 1)
-          taken++
-        },
-        catch: (error) => {
-          if (error instanceof DataError || (error as DeviceError)._tag === "DeviceError") {
-            return error as DataError | DeviceError
-          }
-          throw error
-        }
-      })
+      yield* attempt(() => {
+        write(targets)
+        const part = { pass, batch, mode, ...(frozen ? { units: [] } : {}) }
+        training.run([part], taken, targets.weights === undefined ? undefined : 1)
+        taken++
+      }, DataError, DeviceError)
       const at = taken
       const [losses, stats] = yield* Effect.all([device.read(loss), device.read(training.optimizer.stats)])
       const [total, gradNorm, , skipped] = stats as Float32Array

@@ -57,7 +57,7 @@ const plan = (config: unknown): string | undefined => {
     return Number.isSafeInteger(peak) ? undefined : `a peak of ${peak} bytes`
   } catch (error) {
     if (error instanceof DataError) return undefined
-    if (!(error instanceof RangeError)) throw error
+    if (!MemoryPlan.isTooLarge(error)) throw error
     const { sentence } = MemoryPlan.fit(model, shape, { buffer: 2 ** 31, memory: 2 ** 36 }, { optimizer, logEvery, gradientAccumulation, routing })
     return sentence.length > 0 ? undefined : "no sentence for what does not fit"
   }

@@ -1,13 +1,18 @@
 import { layer } from "@effect/vitest"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { describe, expect, it as test } from "vitest"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import type { DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { DataError, type DeviceError } from "../../src/Errors.ts"
-import { Device } from "../../src/gpu/Device.ts"
-import { checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, memoryPlan, tooLarge } from "../../src/train/MemoryPlan.ts"
+import { Device, type Limits } from "../../src/gpu/Device.ts"
+import { portable } from "../../src/gpu/Target.ts"
+import {
+  checkFits, checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, isTooLarge, memoryPlan, tooLarge
+} from "../../src/train/MemoryPlan.ts"
 import type { RoutingName } from "../../src/train/Routing.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
@@ -200,7 +205,21 @@ describe("the nearest setting that fits", () => {
     const { nearest, sentence } = fit(config, { rows: 65536, seqLen: 2048 }, unlimited)
     expect(nearest!.shape.rows * nearest!.gradientAccumulation, sentence).toBe(65536)
     expect(nearest!.gradientAccumulation).toBeGreaterThan(1)
-    expect(() => memoryPlan(nearest!.config, { ...nearest!.shape, rows: 2 * nearest!.shape.rows })).toThrow(RangeError)
+    let refusal: unknown
+    try {
+      memoryPlan(nearest!.config, { ...nearest!.shape, rows: 2 * nearest!.shape.rows })
+    } catch (error) {
+      refusal = error
+    }
+    expect(isTooLarge(refusal), String(refusal)).toBe(true)
+  })
+
+  test("lets through what is wrong in the planning itself: a RangeError of another kind is no refusal", () => {
+    const broken = Object.create(config, { hiddenSize: { get: () => { throw new RangeError("of no sense") } } }) as ModelConfig
+    expect(() => fit(broken, shape, { buffer: Infinity })).toThrow("of no sense")
+    const limits = { maxBufferSize: 1, maxStorageBufferBindingSize: 1 } as Limits
+    const exit = Effect.runSyncExit(checkFits(broken, shape, { name: "a device", limits, target: portable }))
+    expect(Exit.isFailure(exit) && Cause.isDie(exit.cause)).toBe(true)
   })
 
   test("takes the processor's seconds for none of the presets", () => {

@@ -1,9 +1,9 @@
 /** What is done with scores: drop the neurons that lead, and count how many known ones a localizer found. */
 import * as Effect from "effect/Effect"
 import type { HostTensor } from "../../HostTensor.ts"
-import { type CheckpointError, DataError, type DeviceError } from "../../Errors.ts"
+import { attempt, type CheckpointError, DataError, type DeviceError } from "../../Errors.ts"
 import type { ModelService } from "../../model/Model.ts"
-import { attempt, type NeuronScores } from "./Localizer.ts"
+import type { NeuronScores } from "./Localizer.ts"
 
 /**
  * The neurons of the top fraction of each layer, rising: round(fraction * width) of them, equal scores from the first
@@ -60,7 +60,7 @@ export const dropNeurons = (
   fraction: number
 ): Effect.Effect<Dropped, DataError | DeviceError | CheckpointError> =>
   Effect.gen(function*() {
-    const neurons = yield* attempt(() => topFraction(scores, fraction))
+    const neurons = yield* attempt(() => topFraction(scores, fraction), DataError)
     const tensors = yield* model.exportTensors
     yield* model.importTensors(withoutNeurons(tensors, neurons))
     return { neurons, restore: model.importTensors(tensors) }

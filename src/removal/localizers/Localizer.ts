@@ -9,7 +9,7 @@ import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../../Batch.ts"
 import { batchOf, type Row } from "../../data/stream/Packing.ts"
 import { chunked } from "../../data/stream/Rows.ts"
-import { DataError, type DeviceError, type KernelError } from "../../Errors.ts"
+import { attempt, DataError, type DeviceError, type KernelError } from "../../Errors.ts"
 import type { Device } from "../../gpu/Device.ts"
 import type { Model } from "../../model/Model.ts"
 import type { LocalizeOptions } from "./Options.ts"
@@ -84,7 +84,7 @@ export const suffixBatches = (
       })
     }
     return batches
-  })
+  }, DataError)
 
 /** Throws a DataError for counts that are none, and where there is no sequence. */
 export const checkOptions = (rows: ReadonlyArray<Row>, options: LocalizeOptions): void => {
@@ -107,16 +107,6 @@ export const checkBetween = (name: string, value: number, low: number, high = In
     })
   }
 }
-
-/** A computation that throws nothing but DataErrors, as an Effect. */
-export const attempt = <A>(compute: () => A): Effect.Effect<A, DataError> =>
-  Effect.try({
-    try: compute,
-    catch: (error) => {
-      if (error instanceof DataError) return error
-      throw error
-    }
-  })
 
 /** Gates of all layers at one value, for `rows` rows: per layer [rows, width]. */
 export const filledGates = (

@@ -1,14 +1,15 @@
 /** Gradient attribution (Stoehr et al. 2024): weights that the loss of the suffix pulls at hardest. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { attempt, DataError, DeviceError } from "../../Errors.ts"
 import { IGNORE } from "../../Batch.ts"
 import type { Row } from "../../data/stream/Packing.ts"
 import { Device } from "../../gpu/Device.ts"
+import { checkLosses } from "../../inside/Sound.ts"
 import { HYPER, Model } from "../../model/Model.ts"
 import type { ModelConfig } from "../../model/ModelConfig.ts"
 import { own, unitsOf } from "../../Sink.ts"
 import {
-  attempt,
   checkOptions,
   type LocalizeError,
   type Localizer,
@@ -53,10 +54,10 @@ export const gradientScores = Effect.fnUntraced(function*(
   rows: ReadonlyArray<Row>,
   options: LocalizeOptions
 ) {
-  yield* attempt(() => checkOptions(rows, options))
+  yield* attempt(() => checkOptions(rows, options), DataError)
   const scores = Array.from({ length: config.numHiddenLayers }, () => new Float64Array(config.intermediateSize))
   for (const row of rows) {
-    const gradients = yield* Effect.flatMap(attempt(() => suffixBatch([row], options)), gradientsOf)
+    const gradients = yield* Effect.flatMap(attempt(() => suffixBatch([row], options), DataError), gradientsOf)
     neuronMass(config, gradients).forEach((layer, l) =>
       layer.forEach((mass, i) => (scores[l][i] += mass / rows.length))
     )
@@ -139,8 +140,11 @@ const gradientsOfModel = (
           device.write(gradient, new Float32Array(gradient.shape.reduce((a, b) => a * b, 1)))
         }
         device.write(model.hyper, Float32Array.of(scale, scale), HYPER.lossScale)
-        yield* attempt(() => pass.load(batch, mode))
-        yield* attempt(() => device.submit(pass.prepared))
+        yield* attempt(() => {
+          pass.load(batch, mode)
+          device.submit(pass.prepared)
+        }, DataError, DeviceError)
+        yield* checkLosses(device, model, batch, (yield* device.read(pass.tensors.loss)) as Float32Array)
         const read = yield* Effect.forEach(model.parameters, ({ gradient, name }) =>
           Effect.map(device.read(gradient), (data) => [name, data] as const))
         return Object.fromEntries(read)
@@ -151,7 +155,7 @@ export const gradient: Localizer = {
   name: "gradient",
   localize: (rows, options) =>
     Effect.gen(function*() {
-      yield* attempt(() => checkOptions(rows, options))
+      yield* attempt(() => checkOptions(rows, options), DataError)
       const { config } = yield* Model
       return yield* gradientScores(config, yield* gradientsOfModel(options), rows, options)
     }).pipe(Effect.scoped)
@@ -166,11 +170,11 @@ export const gradientMass = (
   options: LocalizeOptions
 ): Effect.Effect<ReadonlyArray<GradientMass>, LocalizeError, Model | Device> =>
   Effect.gen(function*() {
-    yield* attempt(() => checkOptions(rows, options))
+    yield* attempt(() => checkOptions(rows, options), DataError)
     const { config } = yield* Model
     const gradientsOf = yield* gradientsOfModel(options)
     return yield* Effect.forEach(rows, (row) =>
-      attempt(() => suffixBatch([row], options)).pipe(
+      attempt(() => suffixBatch([row], options), DataError).pipe(
         Effect.flatMap(gradientsOf),
         Effect.map((gradients) => massOf(config, gradients, row.id))
       ))

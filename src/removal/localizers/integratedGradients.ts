@@ -1,8 +1,9 @@
 /** Integrated gradients (Sundararajan et al. 2017; knowledge neurons, Dai et al. 2022), as MemSinks uses them. */
 import * as Effect from "effect/Effect"
+import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
-import { attempt, checkCount, filledGates, type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
+import { checkCount, filledGates, type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
 /**
@@ -24,7 +25,7 @@ export const integratedGradientScores = Effect.fnUntraced(function*(
   const { layers, width } = gates
   const { batchSize } = options
   const { steps = 16 } = options.integratedGradients ?? {}
-  yield* attempt(() => checkCount("integratedGradients.steps", steps))
+  yield* attempt(() => checkCount("integratedGradients.steps", steps), DataError)
   const scores = Array.from({ length: layers }, () => new Float64Array(width))
   const open = filledGates(gates, batchSize, 1)
   for (const { batch, weights } of yield* suffixBatches(rows, options)) {

@@ -1,9 +1,10 @@
 /** Learning one number a neuron with frozen weights: what slimming and hard concrete have in common. */
 import * as Effect from "effect/Effect"
+import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
 import { random } from "../../Random.ts"
-import { attempt, checkBetween, checkCount, checkOptions, type LocalizeOptions, suffixBatch } from "./Localizer.ts"
+import { checkBetween, checkCount, checkOptions, type LocalizeOptions, suffixBatch } from "./Localizer.ts"
 
 /** Options of all that learns gates, none left out. */
 export interface LearnOptions {
@@ -63,19 +64,15 @@ export const learnGates = Effect.fnUntraced(function*(
     checkCount(`${name}.steps`, steps)
     checkBetween(`${name}.learningRate`, learningRate, 0)
     checkBetween(`${name}.lambda`, lambda, -Number.MIN_VALUE)
-  })
+  }, DataError)
   const order = random(seed, "localizer", name, "order").shuffle(Uint32Array.from(rows.keys()))
   const values = new Float64Array(neurons).fill(model.initial)
   const move = adam(values, learningRate)
   for (let step = 0; step < steps; step++) {
     const penalty = model.penalty(values)
     if (penalty.mean < stopBelow) break
-    const { batch, weights } = yield* attempt(() =>
-      suffixBatch(
-        Array.from({ length: batchSize }, (_, r) => rows[order[(step * batchSize + r) % rows.length]]),
-        options
-      )
-    )
+    const drawnRows = Array.from({ length: batchSize }, (_, r) => rows[order[(step * batchSize + r) % rows.length]])
+    const { batch, weights } = yield* attempt(() => suffixBatch(drawnRows, options), DataError)
     const drawn = Array.from({ length: batchSize }, () => model.gates(values))
     const open = Array.from({ length: layers }, () => new Float32Array(batchSize * width))
     drawn.forEach(({ gate }, r) =>

@@ -1,13 +1,13 @@
 /** Localizers that need nothing of a model but its gates. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
 import type { Device } from "../../gpu/Device.ts"
 import type { Model } from "../../model/Model.ts"
 import { type NeuronGates, neuronGates } from "../../inside/NeuronGates.ts"
 import { own } from "../../Sink.ts"
 import {
-  attempt,
   checkOptions,
   type LocalizeError,
   type LocalizeOptions,
@@ -22,7 +22,7 @@ export const gatesFor = (
 ): Effect.Effect<NeuronGates, LocalizeError, Model | Device | Scope.Scope> => {
   const { batchSize, mode = own, seqLen } = options
   return Effect.zipRight(
-    attempt(() => checkOptions(rows, options)),
+    attempt(() => checkOptions(rows, options), DataError),
     neuronGates({ rows: batchSize, seqLen, mode })
   )
 }

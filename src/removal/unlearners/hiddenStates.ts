@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { batchOf, type Row } from "../../data/stream/Packing.ts"
 import { chunked } from "../../data/stream/Rows.ts"
-import type { DataError, DeviceError, KernelError } from "../../Errors.ts"
+import { attempt, DataError, DeviceError, type KernelError } from "../../Errors.ts"
 import { Device } from "../../gpu/Device.ts"
 import { Model } from "../../model/Model.ts"
 import * as Sink from "../../Sink.ts"
@@ -34,13 +34,10 @@ export const hiddenStates = (
     const width = seqLen * model.config.hiddenSize
     const states: Array<Float32Array> = []
     for (const { chunk, full } of chunked(rows, batchSize)) {
-      yield* Effect.try({
-        try: () => {
-          pass.load(batchOf(full, seqLen), mode)
-          device.submit(pass.prepared)
-        },
-        catch: (error) => error as DataError | DeviceError
-      })
+      yield* attempt(() => {
+        pass.load(batchOf(full, seqLen), mode)
+        device.submit(pass.prepared)
+      }, DataError, DeviceError)
       const all = (yield* device.read(pass.tensors.stream!)) as Float32Array
       chunk.forEach((_, r) => states.push(all.slice(r * width, (r + 1) * width)))
     }
