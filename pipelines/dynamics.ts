@@ -33,8 +33,9 @@ import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
 import { estimate } from "./report/Estimate.ts"
-import { attempt } from "./experiment/failures.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder, writeJson } from "./experiment/folder.ts"
+import { attempt } from "./experiment/Failures.ts"
+import { keptIn } from "./experiment/Store.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
 
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
@@ -115,26 +116,6 @@ const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept)
       })
     }))
   }).pipe(Effect.scoped)
-
-/**
- * What is found of a trained model is kept beside it, as `contents.json`, with the key of what it is of: a resumed run does
- * not look again.
- */
-const once = <E, R>(folder: string | undefined, key: string, find: Effect.Effect<ReadonlyArray<PartContents>, E, R>) =>
-  Effect.gen(function*() {
-    if (folder === undefined) return yield* find
-    const fs = yield* FileSystem.FileSystem
-    const file = (yield* Path.Path).join(folder, "contents.json")
-    const known = yield* fs.readFileString(file).pipe(
-      Effect.flatMap((text) =>
-        Effect.try(() => Object(JSON.parse(text)) as { readonly key?: unknown; readonly value?: ReadonlyArray<PartContents> })),
-      Effect.option
-    )
-    if (known._tag === "Some" && known.value.key === key && known.value.value !== undefined) return known.value.value
-    const value = yield* find
-    yield* writeJson(file, { key, value })
-    return value
-  })
 
 /** Before anything is trained: every arm must fit the device, with its own model and training. */
 const checkArms = ({ arms, config }: Plan, { data }: DynamicsWorld) =>
@@ -217,7 +198,12 @@ export const run = (
         return attempt(
           labels,
           trainProbed(plan, world, arm, kept, {
-            after: once(kept.folder, keyOf(contentsOf(of)), Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept))),
+            // what is found of a trained model is kept beside it: a resumed run does not look again
+            after: keptIn(
+              kept.folder === undefined ? undefined : path.join(kept.folder, "contents.json"),
+              keyOf(contentsOf(of)),
+              Effect.zipRight(record(plan, world, arm, kept), examine(plan, world, arm, kept))
+            ),
             onEvent: (event) => onEvent({ _tag: "Training", ...labels, index, count: jobs.length, event }),
             onProbed: (step, losses) => onEvent({ _tag: "Probed", ...labels, step, steps: plan.steps, losses })
           }),

@@ -4,7 +4,7 @@
  * source.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
-import * as Path from "@effect/platform/Path"
+import type * as Path from "@effect/platform/Path"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
@@ -19,7 +19,7 @@ import { type RowScore, scoreRows, summarize } from "../src/scoring/Score.ts"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
 import { random } from "../src/Random.ts"
-import { readRecord, type RunRecord } from "../src/runs/RunRecord.ts"
+import { dataOf, runAbove } from "../src/runs/Runs.ts"
 import * as Sink from "../src/Sink.ts"
 import * as Source from "../src/data/Source.ts"
 import { textBytes } from "../src/data/tokens/TextBytes.ts"
@@ -124,33 +124,6 @@ interface Task {
   readonly available: number
   readonly row: (i: number) => Row
   readonly groupsOf: (i: number) => ReadonlyArray<number>
-}
-
-/** The run that saved a checkpoint: the nearest run.json above it, as `pretrain` writes it. */
-export const runAbove = (folder: string) =>
-  Effect.gen(function*() {
-    const paths = yield* Path.Path
-    let at = folder
-    for (let up = 0; up < 4; up++) {
-      const record = readRecord(at)
-      if (record !== undefined) return record
-      at = paths.dirname(at)
-    }
-    return undefined
-  })
-
-/** The data section of a run's configuration, for the seed of the checkpoint's folder. */
-export const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
-  const { data = {}, groups } = Object(record.config) as {
-    readonly data?: DataConfigInput
-    readonly groups?: ReadonlyArray<{ readonly sequences: number }>
-  }
-  const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
-  // of dynamics: what is shown is the timetable's
-  const shown = record.kind === "dynamics" && groups !== undefined
-    ? { repeatedSequences: groups.reduce((sum, { sequences }) => sum + sequences, 0), repeats: 2 }
-    : {}
-  return { ...data, ...shown, ...(seed === undefined ? {} : { seed: Number(seed) }) }
 }
 
 /** `count` of the numbers below `n` (all, where there are no more), drawn and then in rising order. */
@@ -288,7 +261,7 @@ export const evaluate = (
         return yield* new DataError({ detail: `${name} must be a whole number of at least 1, got ${value}` })
       }
     }
-    const run = yield* runAbove(path)
+    const run = runAbove(path)
     const trained = run === undefined ? undefined : dataOf(run, path)
     if (options.data === undefined && trained === undefined) {
       const detail = "lies in no folder of a run that says what it was trained on: name data with --data"

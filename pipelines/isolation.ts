@@ -16,7 +16,7 @@ import { machineOf } from "../src/gpu/Machine.ts"
 import { checkTraining } from "../src/train/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/terminal/Progress.ts"
-import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./experiment/folder.ts"
+import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
 import { modelOf, ORACLE, STANDARD, streamOf, type StreamOverrides } from "./experiment/Arms.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
@@ -25,7 +25,7 @@ import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
 import type { IsolateError, Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
 import { investigate } from "./isolation/Seed.ts"
-import { fileStore, memoryStore, type Store } from "./isolation/Store.ts"
+import { fileStore, memoryStore, type Store } from "./experiment/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
 import {
@@ -132,7 +132,7 @@ export const run = (
       ? memoryStore()
       : yield* fileStore(storeFolder, { force: options.force ?? false })
 
-    const checkpoints: Laboratory["checkpoints"] = new Map()
+    const kept: Laboratory["kept"] = new Map()
     const labs: Array<Omit<Laboratory, "machine">> = []
     let tokensPerStep = 0
     for (const [s, seed] of seeds.entries()) {
@@ -141,7 +141,7 @@ export const run = (
       const { batchesPerEpoch, batchSize, seqLen } = yield* Effect.provide(DataStream, yield* stream({}))
       tokensPerStep = batchSize * seqLen * config.training.gradientAccumulation
       labs.push({
-        config, seed, world, store, checkpoints, stage, stream,
+        config, seed, world, store, kept, stage, stream,
         steps: config.training.steps ?? Math.max(1, Math.floor(batchesPerEpoch / config.training.gradientAccumulation))
       })
     }

@@ -12,7 +12,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { Checkpoints } from "../src/checkpoints/Checkpoints.ts"
 import { configuration, MOST_SEEDS, natural, positive, upTo, withDefault } from "../src/Config.ts"
 import { DataConfig, DataStream, type Input, type Row } from "../src/data/stream/DataStream.ts"
 import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
@@ -21,21 +20,19 @@ import { scoredTokens } from "../src/data/stream/Packing.ts"
 import { CheckpointError, type DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
 import * as Generate from "../src/model/Generate.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { keyOf } from "../src/Key.ts"
 import { type InitialModel, loadInitial } from "../src/checkpoints/Import.ts"
-import { checkTraining } from "../src/train/MemoryPlan.ts"
-import { huggingFaceConfig, Model } from "../src/model/Model.ts"
+import { huggingFaceConfig } from "../src/model/Model.ts"
 import { ModelConfig } from "../src/model/ModelConfig.ts"
 import { OptimizerConfig } from "../src/train/Optimizer.ts"
 import * as Sink from "../src/Sink.ts"
-import * as TensorBoard from "../src/runs/TensorBoard.ts"
 import * as TokenShards from "../src/data/tokens/TokenShards.ts"
-import * as TrainEvent from "../src/train/TrainEvent.ts"
+import type * as TrainEvent from "../src/train/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../src/train/Trainer.ts"
-import { claimFolder, type FolderOptions, writeJson } from "./experiment/folder.ts"
+import { againWhenLost, claimFolder, type FolderOptions, writeJson } from "./experiment/RunFolder.ts"
 import type { Arm, Curve, PretrainReport, SeedResult, SourceResult } from "./pretrain/Report.ts"
 import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
-import { type EventLog, eventFile, eventsInMemory, trainToEnd } from "./training.ts"
+import { keptIn } from "./experiment/Store.ts"
+import { type Files, keep, type Kept, trainArm } from "./experiment/Train.ts"
 
 const ArmName = Schema.Literal("standard", "sinks", "standardActiveWidth", "deduplicated")
 
@@ -198,15 +195,16 @@ const armsOf = (
   return names.map((name) => ({ name, ...plans[name] }))
 }
 
-const trainArm = (
+/** Trains an arm, and measures what it remembers with its sinks in every state. */
+const measuredArm = (
   plan: ArmPlan,
   config: PretrainConfig,
   seed: number,
-  metrics: EventLog,
+  kept: Kept,
   onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>,
   stage: (message: string) => Effect.Effect<void>,
   initial: InitialModel | undefined
-): Effect.Effect<ArmResult, PretrainError, Device | DataStream | Checkpoints> =>
+): Effect.Effect<ArmResult, PretrainError, Device | DataStream | Files> =>
   Effect.gen(function*() {
     const data = yield* DataStream
     const steps = config.training.steps ??
@@ -224,86 +222,85 @@ const trainArm = (
           `--tokenizer ${initial!.path}/tokenizer.json`
       )
     }
-    // before the weights are allocated, which the Trainer finds done
     const { precision, recompute } = config
-    yield* checkTraining(plan.model, data, yield* Device, training, { precision, recompute })
-    return yield* Effect.gen(function*() {
-      const trainer = yield* Trainer
-      const device = yield* Device
-      const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
-      const { curves, seconds } = yield* trainToEnd(trainer, tokensPerStep, metrics, onEvent)
+    const { adapter, curves, measured, seconds, tokens } = yield* trainArm(
+      { model: plan.model, training, seed, precision, recompute, ...(initial === undefined ? {} : { initial: initial.tensors }) },
+      kept,
+      { onEvent, measure: measure(plan, config, stage) }
+    )
+    return {
+      arm: {
+        name: plan.name,
+        parameters: plan.model.numParameters,
+        activeParameters: plan.model.numActiveParameters,
+        steps,
+        tokens
+      },
+      adapter,
+      curves: curves.map((curve) => ({ arm: plan.name, ...curve })),
+      ...measured,
+      seconds,
+      tokens
+    }
+  })
 
-      yield* stage(`measuring ${plan.name}`)
-      const repeatedRows = data.split("repeated")
-      const heldOutRows = data.split("heldOut")
-      const modes = Sink.statesOf(plan.model.sinks).map((name) => [name, Sink.states[name].mode] as const)
-      const bySequence: Partial<Record<Sink.State, ReadonlyArray<number>>> = {}
-      const repeated: Record<string, number> = {}
-      const heldOut: Record<string, number> = {}
-      const extraction: Record<string, number> = {}
-      const texts: Record<string, string> = {}
-      // sequences of a source share its sinks; otherwise the ids of held-out ones were never trained, and their own
-      // sinks are a placebo
-      const ownHeldOut = plan.model.sinks === undefined || plan.data.identity === "source"
+/** What a trained arm remembers. */
+const measure = (plan: ArmPlan, config: PretrainConfig, stage: (message: string) => Effect.Effect<void>) =>
+  Effect.gen(function*() {
+    const trainer = yield* Trainer
+    const data = yield* DataStream
+    yield* stage(`measuring ${plan.name}`)
+    const repeatedRows = data.split("repeated")
+    const heldOutRows = data.split("heldOut")
+    const modes = Sink.statesOf(plan.model.sinks).map((name) => [name, Sink.states[name].mode] as const)
+    const bySequence: Partial<Record<Sink.State, ReadonlyArray<number>>> = {}
+    const repeated: Record<string, number> = {}
+    const heldOut: Record<string, number> = {}
+    const extraction: Record<string, number> = {}
+    const texts: Record<string, string> = {}
+    // sequences of a source share its sinks; otherwise the ids of held-out ones were never trained, and their own
+    // sinks are a placebo
+    const ownHeldOut = plan.model.sinks === undefined || plan.data.identity === "source"
+    for (const [name, mode] of modes) {
+      if (repeatedRows.length > 0) {
+        const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
+        repeated[name] = score.loss
+        if (score.extractionRate !== undefined) extraction[name] = score.extractionRate
+      }
+      if (heldOutRows.length > 0 && (ownHeldOut || name !== "own")) {
+        const score = yield* trainer.evaluate(heldOutRows, mode)
+        heldOut[name] = score.loss
+        bySequence[name] = score.sequences
+      }
+    }
+    const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
+    if (shown !== undefined) {
+      const prompt = shown.tokens.slice(0, Math.min(config.promptTokens, shown.tokens.length - 1))
       for (const [name, mode] of modes) {
-        if (repeatedRows.length > 0) {
-          const score = yield* trainer.evaluate(repeatedRows, mode, { promptTokens: config.promptTokens })
-          repeated[name] = score.loss
-          if (score.extractionRate !== undefined) extraction[name] = score.extractionRate
-        }
-        if (heldOutRows.length > 0 && (ownHeldOut || name !== "own")) {
-          const score = yield* trainer.evaluate(heldOutRows, mode)
-          heldOut[name] = score.loss
-          bySequence[name] = score.sequences
-        }
+        if (name !== "own" && name !== "off") continue
+        const maxNewTokens = shown.tokens.length - 1 - prompt.length
+        const added = maxNewTokens === 0
+          ? new Uint32Array()
+          : yield* Generate.collect({ tokens: prompt, id: shown.id }, { maxNewTokens, temperature: 0, sinks: mode })
+        texts[name] = data.tokenizer.decode(added)
       }
-      const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
-      if (shown !== undefined) {
-        const prompt = shown.tokens.slice(0, Math.min(config.promptTokens, shown.tokens.length - 1))
-        for (const [name, mode] of modes) {
-          if (name !== "own" && name !== "off") continue
-          const maxNewTokens = shown.tokens.length - 1 - prompt.length
-          const added = maxNewTokens === 0
-            ? new Uint32Array()
-            : yield* Generate.collect({ tokens: prompt, id: shown.id }, { maxNewTokens, temperature: 0, sinks: mode })
-          texts[name] = data.tokenizer.decode(added)
-        }
+    }
+    const text = (from: number, to: number) =>
+      shown === undefined ? "" : data.tokenizer.decode(shown.tokens.subarray(from, to))
+    const promptEnd = shown === undefined ? 0 : Math.min(config.promptTokens, shown.tokens.length - 1)
+    return {
+      repeated,
+      heldOut,
+      extraction,
+      ...(plan.model.sinks === undefined || data.report.identity !== "source"
+        ? {}
+        : { sources: sourceResults((yield* data.names)?.ids ?? [], heldOutRows, bySequence) }),
+      continuation: {
+        prompt: text(0, promptEnd),
+        truth: text(promptEnd, (shown?.tokens.length ?? 1) - 1),
+        texts
       }
-      const text = (from: number, to: number) =>
-        shown === undefined ? "" : data.tokenizer.decode(shown.tokens.subarray(from, to))
-      const promptEnd = shown === undefined ? 0 : Math.min(config.promptTokens, shown.tokens.length - 1)
-      return {
-        arm: {
-          name: plan.name,
-          parameters: plan.model.numParameters,
-          activeParameters: plan.model.numActiveParameters,
-          steps,
-          tokens: steps * tokensPerStep
-        },
-        adapter: device.name,
-        curves: curves.map((curve) => ({ arm: plan.name, ...curve })),
-        repeated,
-        heldOut,
-        extraction,
-        ...(plan.model.sinks === undefined || data.report.identity !== "source"
-          ? {}
-          : { sources: sourceResults((yield* data.names)?.ids ?? [], heldOutRows, bySequence) }),
-        continuation: {
-          prompt: text(0, promptEnd),
-          truth: text(promptEnd, (shown?.tokens.length ?? 1) - 1),
-          texts
-        },
-        seconds,
-        tokens: steps * tokensPerStep
-      }
-    }).pipe(Effect.provide(
-      Trainer.layer(training).pipe(Layer.provideMerge(
-        Model.layer(plan.model, { seed, precision: config.precision, recompute: config.recompute }).pipe(
-          // a resumed run goes over these with its checkpoint
-          Layer.tap((context) => initial === undefined ? Effect.void : Context.get(context, Model).importTensors(initial.tensors))
-        )
-      ))
-    ))
+    }
   })
 
 /** Held-out losses by source; every source that was trained on, that with most tokens first. */
@@ -456,8 +453,7 @@ export const run = (
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const count = seeds.length * names.length
     const finished = new Map<string, ArmResult>()
-    const metricsOf = new Map<string, EventLog>()
-    const stores = new Map<string, Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path>>()
+    const keeps = new Map<string, Kept>()
     const folderOf = (seed: number, arm: string) =>
       outDir === undefined ? undefined : path.join(outDir, `seed-${seed}`, arm)
 
@@ -475,50 +471,40 @@ export const run = (
             const key = `${seed}/${planned.name}`
             if (finished.has(key)) continue
             const folder = folderOf(seed, planned.name)
-            const own = resultKey(planned, config, initialSha256)
-            const known = folder === undefined ? undefined : yield* readResult(path.join(folder, "result.json"), own)
-            // what was trained for fewer steps than are asked for now goes on
-            if (known !== undefined && known.arm.steps >= (config.training.steps ?? 0)) {
-              finished.set(key, known)
-              continue
-            }
-            const dataKey = planned.data.arm
-            const mine = seed === seeds[0] && dataKey === firstData.arm ? opened : undefined
-            const stream = streams.get(dataKey) ?? mine ?? (yield* Layer.build(streamOf(planned.data)))
-            streams.set(dataKey, stream)
-            if (recording !== undefined && position === 0) yield* recording.madeOf(yield* madeOf(Context.get(stream, DataStream)))
-            const store = stores.get(key) ?? (folder === undefined
-              // built once and kept, so that it outlives a lost device
-              ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
-              : Checkpoints.layerFileSystem(folder, {
-                resume: true,
-                keepLast: config.keepCheckpoints === "all" ? Infinity : config.keepCheckpoints,
-                keepLogSpaced: config.training.saveLogSpaced
-              }))
-            stores.set(key, store)
-            const result = yield* Effect.gen(function*() {
+            /** Batches, made when something is trained on them. */
+            const stream = Effect.gen(function*() {
+              const dataKey = planned.data.arm
+              const mine = seed === seeds[0] && dataKey === firstData.arm ? opened : undefined
+              const found = streams.get(dataKey) ?? mine ?? (yield* Layer.build(streamOf(planned.data)))
+              streams.set(dataKey, found)
+              if (recording !== undefined && position === 0) yield* recording.madeOf(yield* madeOf(Context.get(found, DataStream)))
+              return found
+            })
+            const kept = keeps.get(key) ?? (yield* keep(folder, {
+              keepLast: config.keepCheckpoints === "all" ? Infinity : config.keepCheckpoints,
+              keepLogSpaced: config.training.saveLogSpaced
+            }))
+            keeps.set(key, kept)
+            const trained = Effect.gen(function*() {
               const data = yield* DataStream
               const plan = armsOf(config, names, initial?.config.vocabSize ?? data.tokenizer.vocabSize, seed).find((p) => p.name === planned.name)!
-              const metrics = metricsOf.get(key) ??
-                (folder === undefined ? eventsInMemory() : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder)))
-              metricsOf.set(key, metrics)
-              return yield* trainArm(plan, config, seed, metrics, (event) =>
+              return yield* measuredArm(plan, config, seed, kept, (event) =>
                 onEvent({ _tag: "Training", arm: planned.name, seed, index: position, count, event }), stage, initial)
                 .pipe(Effect.withSpan("train", { attributes: { arm: planned.name, seed } }))
-            }).pipe(Effect.provide(store), Effect.provide(stream))
-            if (folder !== undefined) yield* writeJson(path.join(folder, "result.json"), { key: own, ...result })
+            }).pipe(Effect.provide(Layer.effectContext(stream)))
+            // a result of fewer steps than are asked for now is one of another key
+            const result = yield* keptIn(
+              folder === undefined ? undefined : path.join(folder, "result.json"),
+              resultKey(planned, config, initialSha256),
+              trained
+            )
             finished.set(key, result)
           }
         }))
       }
     }).pipe(Effect.provide(options.device))
 
-    yield* attempt.pipe(
-      Effect.tapError((error) =>
-        isLost(error) ? stage(`${error.message}; going on from the last checkpoint on a fresh device`) : Effect.void
-      ),
-      Effect.retry({ while: isLost, times: 3 })
-    )
+    yield* againWhenLost(attempt, stage, "from the last checkpoint")
 
     const perSeed = seeds.map((seed) => {
       const results = new Map(
@@ -554,16 +540,14 @@ const longerTraining = (field: string, now: unknown, was: unknown): boolean => {
 
 const problem = (detail: string) => new CheckpointError({ reason: "Mismatch", path: "config", detail })
 
-const isLost = (error: PretrainError): boolean => error._tag === "DeviceError" && error.reason === "Lost"
-
 /**
  * What a finished arm's result depends on besides what its data holds, which the run's folder is asked for. Raise `version`
  * when training or what is measured gives other numbers.
  */
-const resultKey = ({ data, model, name }: ArmPlan, config: PretrainConfig, initial: string | undefined): string => {
+const resultKey = ({ data, model, name }: ArmPlan, config: PretrainConfig, initial: string | undefined) => {
   const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(config.training)
   const { evaluations, precision, promptTokens, recompute } = config
-  return keyOf({
+  return {
     version: 1,
     name,
     data: Schema.encodeSync(DataConfig)(data),
@@ -574,13 +558,5 @@ const resultKey = ({ data, model, name }: ArmPlan, config: PretrainConfig, initi
     promptTokens,
     recompute,
     initial
-  })
+  }
 }
-
-/** A finished arm's result, or undefined where there is none that can be read, or one of other settings. */
-const readResult = (file: string, key: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const { key: of, ...result } = Object(JSON.parse(yield* fs.readFileString(file))) as ArmResult & { readonly key?: unknown }
-    return of === key ? result as ArmResult : undefined
-  }).pipe(Effect.catchAll(() => Effect.succeed(undefined)), Effect.catchAllDefect(() => Effect.succeed(undefined)))

@@ -38,17 +38,18 @@ import { huggingFaceConfig, Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import type { RunRecord } from "../../src/runs/RunRecord.ts"
+import { dataOf, runAbove, type SavedModel, savedModels } from "../../src/runs/Runs.ts"
 import { differences } from "../../src/train/Trainer.ts"
 import { type Arm, arms } from "../experiment/Arms.ts"
 import { estimate } from "../report/Estimate.ts"
-import { dataOf, runAbove } from "../evaluate.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "../experiment/folder.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "../experiment/RunFolder.ts"
 import { BACKGROUND, FOILS, planOf } from "./Config.ts"
 import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, shownBy, sinkModes } from "./Probe.ts"
 import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
-import type { DynamicsError, Files } from "./Train.ts"
+import type { Files } from "../experiment/Train.ts"
+import type { DynamicsError } from "./Train.ts"
 import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import { makeWorld, type Probed } from "./World.ts"
 
@@ -92,47 +93,10 @@ export class ReplayConfig extends Schema.Class<ReplayConfig>("ReplayConfig")({
 // ---------------------------------------------------------------------------------------------------------------
 // The run
 
-/** A checkpoint of a model. */
-interface Saved {
-  readonly step: number
-  readonly path: string
-}
-
-/** A model that a run has trained, as far as it was saved. */
-interface Trained {
-  readonly arm: string
-  readonly seed: number
-  /** Its own folder, and the name of it. */
-  readonly folder: string
-  readonly name: string
-  /** By rising step, at least one. */
-  readonly saved: ReadonlyArray<Saved>
-}
-
 interface Source {
   readonly record: RunRecord
   /** In the order of their seeds, then of the run's arms. */
-  readonly models: ReadonlyArray<Trained>
-}
-
-const listed = (folder: string): Effect.Effect<ReadonlyArray<string>, never, FileSystem.FileSystem> =>
-  Effect.flatMap(FileSystem.FileSystem, (fs) => Effect.orElseSucceed(fs.readDirectory(folder), () => []))
-
-/** A checkpoint that was moved aside counts while nothing has taken its name, which sorts before it. */
-const savedIn = (folder: string) =>
-  Effect.gen(function*() {
-    const path = yield* Path.Path
-    const all = new Map<number, string>()
-    for (const name of [...yield* listed(folder)].sort()) {
-      const step = /^step-(\d{8,})(?:\.old)?$/.exec(name)?.[1]
-      if (step !== undefined && !all.has(Number(step))) all.set(Number(step), path.join(folder, name))
-    }
-    return [...all].sort(([a], [b]) => a - b).map(([step, path]): Saved => ({ step, path }))
-  })
-
-const seedOf = (folder: string): number | undefined => {
-  const seed = /^seed-(-?\d+)$/.exec(folder)?.[1]
-  return seed === undefined ? undefined : Number(seed)
+  readonly models: ReadonlyArray<SavedModel>
 }
 
 /** The models of a run, or the one whose folder is named. */
@@ -148,7 +112,7 @@ const sourceOf = (from: string): Effect.Effect<Source, DataError, Files> =>
     if (/^step-\d{8,}/.test(base)) {
       return yield* wrong(`is one checkpoint, and a replay goes through all of a model: name ${path.dirname(from)}`)
     }
-    const record = yield* runAbove(from)
+    const record = runAbove(from)
     if (record === undefined) {
       return yield* wrong(
         "there is no run: neither it nor a folder above it has a run.json. Name the folder of a run of memsinks pretrain " +
@@ -165,29 +129,13 @@ const sourceOf = (from: string): Effect.Effect<Source, DataError, Files> =>
     if (record.kind === "dynamics" && typeof config.from === "string") {
       return yield* wrong(`is a replay itself, of ${config.from}: name that`)
     }
-    const inside = (folder: string) => Effect.map(listed(folder), (names) => names.map((name) => path.join(folder, name)))
-    const isSeed = (folder: string) => seedOf(path.basename(folder)) !== undefined
-    const folders = (yield* savedIn(from)).length > 0
-      ? [from]
-      : isSeed(from)
-      ? yield* inside(from)
-      : (yield* Effect.forEach((yield* inside(from)).filter(isSeed), inside)).flat()
-    const known = record.arms ?? []
-    const models = (yield* Effect.forEach(folders, (folder) =>
-      Effect.map(savedIn(folder), (saved): ReadonlyArray<Trained> => {
-        const name = path.basename(folder)
-        const above = seedOf(path.basename(path.dirname(folder)))
-        const seed = above ?? (typeof config.data?.seed === "number" ? config.data.seed : 1)
-        const arm = known.find((arm) => arm === name || folderOf(arm) === name) ?? (known.length === 1 ? known[0]! : name)
-        return saved.length === 0 ? [] : [{ arm, seed, folder, name, saved }]
-      }))).flat()
+    const models = savedModels(from, record, folderOf)
     if (models.length === 0) {
       return yield* wrong(
         "holds no checkpoint, that is no folder like seed-1/sinks/step-00000000: let the run train on, or name another one"
       )
     }
-    const rank = ({ arm }: Trained) => known.includes(arm) ? known.indexOf(arm) : known.length
-    return { record, models: models.sort((a, b) => a.seed - b.seed || rank(a) - rank(b) || a.name.localeCompare(b.name)) }
+    return { record, models }
   })
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -254,7 +202,7 @@ const counted = (groups: ReadonlyArray<Group>, probed: ReadonlyArray<Probed>): R
 /** The data of a run of `memsinks pretrain`. */
 const pretrainWorld = (
   record: RunRecord,
-  { folder, seed }: Trained,
+  { folder, seed }: SavedModel,
   steps: number,
   { background, foils, ids }: ReplayConfig,
   cacheDirectory: string | undefined
@@ -334,7 +282,7 @@ const pretrainWorld = (
 /** The world of a run of `memsinks dynamics`, with what it showed when. */
 const dynamicsWorld = (
   record: RunRecord,
-  { seed }: Trained,
+  { seed }: SavedModel,
   { background, foils, ids }: ReplayConfig
 ): Effect.Effect<ReplayWorld, DataError, FileSystem.FileSystem | Scope.Scope> =>
   Effect.gen(function*() {
@@ -398,7 +346,7 @@ const configOf = (from: string, record: RunRecord, options: ReplayOptions): Effe
 // Whether the checkpoints are of the models
 
 /** What a checkpoint says that it is; undefined where it is too damaged to say so. */
-const headOf = ({ path: folder }: Saved) =>
+const headOf = ({ path: folder }: SavedModel["saved"][number]) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
@@ -422,7 +370,7 @@ const mostOften = (items: ReadonlyArray<string>): string | undefined => {
  * `CheckpointError` Mismatch, naming the file and what differs.
  */
 const checkModel = (
-  { arm, saved, seed }: Trained,
+  { arm, saved, seed }: SavedModel,
   { tokenizer }: typeof DataStream.Service
 ): Effect.Effect<ModelConfig | undefined, CheckpointError, Files> =>
   Effect.gen(function*() {
@@ -468,10 +416,10 @@ const checkModel = (
 // One checkpoint
 
 interface Job {
-  readonly model: Trained
+  readonly model: SavedModel
   readonly config: ModelConfig | undefined
   readonly world: ReplayWorld
-  readonly saved: Saved
+  readonly saved: SavedModel["saved"][number]
 }
 
 const padded = (step: number): string => String(step).padStart(8, "0")

@@ -1,9 +1,9 @@
 /** Training an arm of a forgetting experiment while it is probed; what a resumed one has done already is not done again. */
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { existsSync, mkdirSync, readFileSync } from "node:fs"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
@@ -13,11 +13,10 @@ import { Device } from "../../src/gpu/Device.ts"
 import { keyOf } from "../../src/Key.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as TensorBoard from "../../src/runs/TensorBoard.ts"
-import { type TrainError, Trainer } from "../../src/train/Trainer.ts"
+import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { modelOf, trainingOf } from "../experiment/Arms.ts"
-import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
+import { type Files, keep as keepArm, type Kept as KeptArm, trainArm } from "../experiment/Train.ts"
 import type { DynamicsArm, Plan } from "./Config.ts"
 import { type Losses, makeProbes } from "./Probe.ts"
 import { type Rows, resumable, type TraceLog, traceFolder, tracesInMemory } from "./TraceLog.ts"
@@ -25,12 +24,8 @@ import type { DynamicsWorld } from "./World.ts"
 
 export type DynamicsError = TrainError
 
-export type Files = FileSystem.FileSystem | Path.Path
-
-/** What outlives a lost device: checkpoints, traces. */
-export interface Kept {
-  readonly folder: string | undefined
-  readonly checkpoints: Layer.Layer<Checkpoints, CheckpointError, Files>
+/** What an arm keeps, with its traces. */
+export interface Kept extends KeptArm {
   readonly log: TraceLog
 }
 
@@ -69,17 +64,10 @@ const belongs = (folder: string, key: string, arm: string | undefined): Effect.E
  */
 export const keep = (folder: string | undefined, of?: unknown, arm?: string): Effect.Effect<Kept, DynamicsError, Files> =>
   Effect.gen(function*() {
-    if (folder === undefined) {
-      const memory = yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory))
-      return { folder, checkpoints: Layer.succeed(Checkpoints, memory), log: tracesInMemory() }
-    }
-    const path = yield* Path.Path
+    const kept = yield* keepArm(folder, { keepLast: Infinity })
+    if (folder === undefined) return { ...kept, log: tracesInMemory() }
     if (of !== undefined) yield* belongs(folder, keyOf(of), arm)
-    return {
-      folder,
-      checkpoints: Checkpoints.layerFileSystem(folder, { resume: true, keepLast: Infinity }),
-      log: yield* traceFolder(path.join(folder, "traces"))
-    }
+    return { ...kept, log: yield* traceFolder((yield* Path.Path).join(folder, "traces")) }
   })
 
 /** What a probed training leaves. */
@@ -92,7 +80,7 @@ export interface Traced {
 }
 
 /** Trains an arm to its end, from where its checkpoints are, then does `after` with the Model. */
-export const trainProbed = <A, R>(
+export const trainProbed = <A>(
   plan: Plan,
   world: DynamicsWorld,
   arm: DynamicsArm,
@@ -100,39 +88,28 @@ export const trainProbed = <A, R>(
   {
     after, onEvent, onProbed
   }: {
-    readonly after: Effect.Effect<A, DynamicsError, R>
+    readonly after: Effect.Effect<A, DynamicsError, Device | DataStream | Files | Model | Scope.Scope>
     readonly onEvent: (event: TrainEvent) => Effect.Effect<void>
     readonly onProbed: (step: number, losses: Losses) => Effect.Effect<void>
   }
-): Effect.Effect<Traced & { readonly after: A }, DynamicsError, Exclude<R, Model> | Device | Files> =>
+): Effect.Effect<Traced & { readonly after: A }, DynamicsError, Device | Files> =>
   Effect.gen(function*() {
     const { config } = plan
-    const { folder, log } = kept
-    const path = yield* Path.Path
-    const modelConfig = modelOf(config.model, world.data.tokenizer.vocabSize, arm)
+    const { events, log } = kept
+    const model = modelOf(config.model, world.data.tokenizer.vocabSize, arm)
     const checkpoints = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
     // what is later than the last checkpoint is trained, and probed, again
     yield* log.rewind((yield* checkpoints.list).at(-1)?.step ?? 0)
-    const data = yield* world.stream(arm)
-    const modelContext = yield* Layer.build(Model.layer(modelConfig, { seed: world.seed, precision: config.precision }))
-    const probes = yield* Effect.provide(
-      makeProbes({ plan, world, arm, log, onProbed }),
-      modelContext
-    )
-    const services = Layer.mergeAll(
-      Layer.succeedContext(modelContext),
-      Layer.succeed(DataStream, data),
-      Layer.succeed(Checkpoints, resumable(log)(checkpoints))
-    )
-    const { seconds } = yield* Effect.gen(function*() {
-      const trainer = yield* Trainer
-      const events = folder === undefined
-        ? eventsInMemory()
-        : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
-      return yield* trainToEnd(trainer, data.batchSize * data.seqLen, events, onEvent)
-    }).pipe(
-      Effect.provide(Trainer.layer(trainingOf(config.training, arm), probes).pipe(Layer.provide(services)))
-    )
-    const done = yield* Effect.provide(after, modelContext)
-    return { model: modelConfig, rows: yield* log.read, seconds, probeSeconds: probes.seconds(), after: done }
+    let probed = () => 0
+    const trained = yield* trainArm(
+      { model, training: trainingOf(config.training, arm), seed: world.seed, precision: config.precision },
+      { events, checkpoints: Layer.succeed(Checkpoints, resumable(log)(checkpoints)) },
+      {
+        onEvent,
+        observe: Effect.tap(makeProbes({ plan, world, arm, log, onProbed }), ({ seconds }) =>
+          Effect.sync(() => void (probed = seconds))),
+        after
+      }
+    ).pipe(Effect.provideService(DataStream, yield* world.stream(arm)))
+    return { model, rows: yield* log.read, seconds: trained.seconds, probeSeconds: probed(), after: trained.after }
   }).pipe(Effect.scoped)

@@ -4,22 +4,20 @@
  * tokenizer.
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
-import * as Path from "@effect/platform/Path"
+import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import { readFileSync } from "node:fs"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
-import { isObject } from "../../src/Json.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
 import { recordRows } from "../../src/scoring/Record.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
 import * as Sink from "../../src/Sink.ts"
-import { dataOf, runAbove } from "../evaluate.ts"
+import { dataOf, runAbove, storedAbove } from "../../src/runs/Runs.ts"
 import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
 import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import { ROWS } from "./Jobs.ts"
@@ -63,24 +61,10 @@ interface Scored {
   readonly texts: (rows: ReadonlyArray<Row>) => ReadonlyArray<string>
 }
 
-/** What the store of an isolation experiment says about a model in it. */
-const storedKey = (folder: string, parent: (path: string) => string): { readonly world: unknown; readonly seed: number } | undefined => {
-  for (const at of [folder, parent(folder)]) {
-    try {
-      const { key } = JSON.parse(readFileSync(`${at}.json`, "utf8")) as { readonly key?: unknown }
-      if (isObject(key) && typeof key["seed"] === "number") return { world: key["world"], seed: key["seed"] }
-    } catch {
-      // no model of a store
-    }
-  }
-  return undefined
-}
-
 /** The sequences that a checkpoint was trained on repeatedly, and those that it never saw. */
 const scoredOf = (folder: string) =>
   Effect.gen(function*() {
-    const path = yield* Path.Path
-    const stored = storedKey(folder, path.dirname)
+    const stored = storedAbove(folder)
     if (stored !== undefined) {
       const world = yield* makeWorld(yield* decodeWorld(stored.world), stored.seed)
       const { canaryOthers, canaryScored, canarySeen, heldOut, scored, seen } = world.splits
@@ -90,7 +74,7 @@ const scoredOf = (folder: string) =>
         texts: world.texts
       } satisfies Scored
     }
-    const run = yield* runAbove(folder)
+    const run = runAbove(folder)
     if (run?.kind !== "pretrain") {
       return yield* new DataError({
         path: folder,

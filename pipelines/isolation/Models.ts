@@ -19,22 +19,18 @@ import { recordRows } from "../../src/scoring/Record.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import * as Sink from "../../src/Sink.ts"
-import { type TrainError, Trainer } from "../../src/train/Trainer.ts"
+import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
-import type { Curve } from "../pretrain/Report.ts"
-import { eventFile, eventsInMemory, trainToEnd } from "../training.ts"
+import { type Files, keep, type Kept, trainArm, type TrainedArm } from "../experiment/Train.ts"
 import { modelOf, type NamedArm, streamOf, type StreamOverrides } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
 import * as Jobs from "./Jobs.ts"
 import type { MaskState } from "./Report.ts"
-import type { Store } from "./Store.ts"
+import type { Store } from "../experiment/Store.ts"
 import type { World } from "./World.ts"
 
 export type IsolateError = TrainError
-
-type Files = FileSystem.FileSystem | Path.Path
 
 /** What all arms of a seed share. */
 export interface Laboratory {
@@ -44,8 +40,8 @@ export interface Laboratory {
   /** What computes it all. */
   readonly machine: Machine
   readonly store: Store
-  /** Checkpoints that are in memory because the store is. */
-  readonly checkpoints: Map<string, Layer.Layer<Checkpoints, CheckpointError, Files>>
+  /** What arms keep while they are trained, by the hash of their keys: it outlives a lost device. */
+  readonly kept: Map<string, Kept>
   /** The batches of an arm, made once. */
   readonly stream: (overrides: StreamOverrides) => Effect.Effect<Context.Context<DataStream>, DataError>
   /** Steps of every arm: those of one epoch of the repeated data, unless the configuration says otherwise. */
@@ -54,15 +50,8 @@ export interface Laboratory {
 }
 
 /** What a training leaves besides its weights; JSON. */
-export interface Trained {
+export interface Trained extends TrainedArm {
   readonly name: string
-  readonly adapter: string
-  readonly curves: ReadonlyArray<Omit<Curve, "arm">>
-  readonly parameters: number
-  readonly activeParameters: number
-  readonly steps: number
-  readonly tokens: number
-  readonly seconds: number
 }
 
 /** What all keys of a seed are made of. */
@@ -92,45 +81,23 @@ export const trainOnce = (
     const training = Jobs.trainingOfArm(lab, named)
     const key = Jobs.model(setupOf(lab), named)
     const name = keyOf(key)
-    const folder = store.folder("models", key)
-    const checkpoints = lab.checkpoints.get(name) ?? (folder === undefined
-      // built once and kept, so that it outlives a lost device
-      ? Layer.succeed(Checkpoints, yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)))
-      : Checkpoints.layerFileSystem(folder, { resume: true, keepLast: 1 }))
-    lab.checkpoints.set(name, checkpoints)
+    const kept = lab.kept.get(name) ?? (yield* keep(store.folder("models", key), { keepLast: 1 }))
+    lab.kept.set(name, kept)
     const result = yield* store.once("models", key, Effect.gen(function*() {
-      const trainer = yield* Trainer
-      const data = yield* DataStream
-      const device = yield* Device
-      const path = yield* Path.Path
-      const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
-      const log = folder === undefined
-        ? eventsInMemory()
-        : eventFile(path.join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
-      const { curves, seconds } = yield* trainToEnd(trainer, tokensPerStep, log, onEvent)
-      return {
-        name: named.name,
-        adapter: device.name,
-        curves,
-        parameters: model.numParameters,
-        activeParameters: model.numActiveParameters,
-        steps: trainer.steps,
-        tokens: trainer.steps * tokensPerStep,
-        seconds
-      }
-    }).pipe(Effect.provide(
-      Trainer.layer(training).pipe(
-        Layer.provideMerge(Model.layer(model, { seed, precision: config.precision })),
-        Layer.provideMerge(Layer.merge(Layer.effectContext(lab.stream(overrides)), checkpoints))
+      const data = yield* lab.stream(overrides)
+      const { after: _, measured: __, ...trained } = yield* Effect.provide(
+        trainArm({ model, training, seed, precision: config.precision }, kept, { onEvent }),
+        data
       )
-    )), { alone: true })
+      return { name: named.name, ...trained }
+    }), { alone: true })
     return {
       name: named.name,
       key,
       config: model,
       result,
       tensors: Effect.map(
-        Effect.flatMap(Layer.build(checkpoints), (context) => Context.get(context, Checkpoints).load("latest")),
+        Effect.flatMap(Layer.build(kept.checkpoints), (context) => Context.get(context, Checkpoints).load("latest")),
         ({ model }) => model
       ).pipe(Effect.scoped)
     }

@@ -24,7 +24,7 @@ import { relearn, relearnRatio, stepsToBack } from "../../src/removal/Relearn.ts
 import * as Sink from "../../src/Sink.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { type NamedArm, ORACLE, STANDARD } from "../experiment/Arms.ts"
-import * as Failures from "../experiment/failures.ts"
+import * as Failures from "../experiment/Failures.ts"
 import type { Plan } from "./Config.ts"
 import { hygiene, prunedTensors } from "./Hygiene.ts"
 import { interference } from "./Interference.ts"

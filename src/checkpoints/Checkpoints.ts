@@ -112,6 +112,16 @@ const folderName = (step: number) => `step-${String(step).padStart(8, "0")}`
 /** A checkpoint that was moved aside carries `.old` until its replacement has the name. */
 const folderPattern = /^step-(\d{8,})(?:\.old)?$/
 
+/**
+ * The checkpoints among the names of a folder, by rising step. One that was moved aside counts while nothing has taken its
+ * name.
+ */
+export const stepsOf = (names: ReadonlyArray<string>): ReadonlyArray<{ readonly step: number; readonly name: string }> =>
+  names.flatMap((name) => {
+    const step = folderPattern.exec(name)?.[1]
+    return step === undefined || (name.endsWith(".old") && names.includes(withoutOld(name))) ? [] : [{ step: Number(step), name }]
+  }).sort((a, b) => a.step - b.step)
+
 const configFile = "config.json"
 const stateFile = "trainer_state.json"
 const tokenizerFile = "tokenizer.json"
@@ -540,14 +550,10 @@ const listFolder = Effect.fnUntraced(function*(location: string) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
   const names = yield* Effect.mapError(fs.readDirectory(location), Safetensors.unreadable(location))
-  const saved: Array<Saved> = []
-  for (const name of names) {
-    const match = folderPattern.exec(name)
-    if (match === null || (name.endsWith(".old") && names.includes(withoutOld(name)))) continue
+  return yield* Effect.forEach(stepsOf(names), ({ name, step }) => {
     const path = paths.join(location, name)
-    saved.push({ step: Number(match[1]), path, loss: yield* lossOf(paths.join(path, manifestFile)) })
-  }
-  return saved.sort((a, b) => a.step - b.step)
+    return Effect.map(lossOf(paths.join(path, manifestFile)), (loss): Saved => ({ step, path, loss }))
+  })
 })
 
 /** The validation loss in a manifest; a damaged one says nothing until it is loaded. */

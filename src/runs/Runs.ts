@@ -4,6 +4,9 @@
  */
 import * as fs from "node:fs"
 import { basename, dirname, join } from "node:path"
+import { stepsOf } from "../checkpoints/Checkpoints.ts"
+import type { DataConfigInput } from "../data/stream/DataConfig.ts"
+import { isObject } from "../Json.ts"
 import type { TrainEvent } from "../train/TrainEvent.ts"
 import { eventsFile, readEvents } from "./EventLog.ts"
 import * as RunLock from "./RunLock.ts"
@@ -94,9 +97,12 @@ const usage = (folder: string): { readonly bytes: number; readonly updated: numb
   return { bytes, updated }
 }
 
-const curvesOf = (events: ReadonlyArray<TrainEvent>): ReadonlyArray<Curve> => {
+/** The curves that events tell: `train`, and every loss that was evaluated, by its name. */
+export const curvesOf = (
+  events: ReadonlyArray<TrainEvent>,
+  tokensPerStep = events.find((event) => event._tag === "Started")?.tokensPerStep ?? 0
+): ReadonlyArray<Curve> => {
   const curves = new Map<string, Array<Point>>()
-  const tokensPerStep = events.find((event) => event._tag === "Started")?.tokensPerStep ?? 0
   for (const event of events) {
     const { step } = event
     const tokens = event._tag === "Stepped" ? event.tokens : step * tokensPerStep
@@ -121,7 +127,11 @@ const lowest = (curves: ReadonlyArray<Curve>): Training["best"] => {
   return best
 }
 
-const isStep = (name: string) => /^step-\d{8,}$/.test(name)
+/** The seed of a folder such as `seed-3`; undefined for any other. */
+const seedOf = (folder: string): number | undefined => {
+  const seed = /^seed-(-?\d+)$/.exec(basename(folder))?.[1]
+  return seed === undefined ? undefined : Number(seed)
+}
 
 /** The name of an arm: what its folder says, which may be too short for it, else the folder's own. */
 const nameOf = (folder: string): string => {
@@ -132,18 +142,18 @@ const nameOf = (folder: string): string => {
 /** The training in a folder that holds metrics.jsonl or checkpoints; undefined in any other. */
 export const readTraining = (path: string): Training | undefined => {
   const names = entriesOf(path).map((entry) => entry.name)
-  const checkpoints = names.filter(isStep).sort()
+  const checkpoints = stepsOf(names)
   if (!names.includes(eventsFile) && checkpoints.length === 0) return undefined
   const { events: lines, torn } = attempt(() => readEvents(join(path, eventsFile))) ?? { events: [], torn: 0 }
   const started = lines.findLast((line) => line._tag === "Started")
   const stepped = lines.findLast((line) => line._tag === "Stepped")
   const curves = curvesOf(lines)
   const best = lowest(curves)
-  const seed = /^seed-(-?\d+)$/.exec(basename(dirname(path)))?.[1]
-  const step = Math.max(stepped?.step ?? started?.step ?? 0, Number(checkpoints.at(-1)?.slice("step-".length) ?? 0))
+  const seed = seedOf(dirname(path))
+  const step = Math.max(stepped?.step ?? started?.step ?? 0, checkpoints.at(-1)?.step ?? 0)
   return {
     path,
-    ...(seed === undefined ? {} : { seed: Number(seed) }),
+    ...(seed === undefined ? {} : { seed }),
     arm: nameOf(path),
     finished: names.includes("result.json") || lines.some((line) => line._tag === "Finished"),
     step,
@@ -154,7 +164,7 @@ export const readTraining = (path: string): Training | undefined => {
     ...(best === undefined ? {} : { best }),
     ...(stepped?.tokensPerSecond === undefined ? {} : { tokensPerSecond: stepped.tokensPerSecond }),
     curves,
-    checkpoints,
+    checkpoints: checkpoints.map(({ name }) => name),
     ...(torn === 0 ? {} : { torn })
   }
 }
@@ -213,4 +223,86 @@ export const listRuns = (folder: string, depth = 3): ReadonlyArray<Run> => {
     .filter((entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules")
     .flatMap((entry) => listRuns(join(folder, entry.name), depth - 1))
     .sort((a, b) => (b.record.started ?? "").localeCompare(a.record.started ?? ""))
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// What a checkpoint was trained on
+
+/** The run that a checkpoint, or any other folder of it, lies in: the nearest run.json above. */
+export const runAbove = (folder: string): RunRecord | undefined => {
+  let at = folder
+  for (let up = 0; up < 4; up++) {
+    const record = readRecord(at)
+    if (record !== undefined) return record
+    at = dirname(at)
+  }
+  return undefined
+}
+
+/** The data section of a run's configuration, for the seed of the checkpoint's folder. */
+export const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
+  const { data = {}, groups } = Object(record.config) as {
+    readonly data?: DataConfigInput
+    readonly groups?: ReadonlyArray<{ readonly sequences: number }>
+  }
+  const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
+  // of dynamics: what is shown is the timetable's
+  const shown = record.kind === "dynamics" && groups !== undefined
+    ? { repeatedSequences: groups.reduce((sum, { sequences }) => sum + sequences, 0), repeats: 2 }
+    : {}
+  return { ...data, ...shown, ...(seed === undefined ? {} : { seed: Number(seed) }) }
+}
+
+/** What the store of an experiment says that a model in it, or a checkpoint of one, was trained on; undefined outside of one. */
+export const storedAbove = (folder: string): { readonly world: unknown; readonly seed: number } | undefined => {
+  for (const at of [folder, dirname(folder)]) {
+    const found = attempt(() => JSON.parse(fs.readFileSync(`${at}.json`, "utf8")) as { readonly key?: unknown } | null)
+    const key = found?.key
+    if (isObject(key) && typeof key["seed"] === "number") return { world: key["world"], seed: key["seed"] }
+  }
+  return undefined
+}
+
+/** A model that a run has trained, as far as it was saved. */
+export interface SavedModel {
+  readonly arm: string
+  readonly seed: number
+  /** Its own folder, and the name of it. */
+  readonly folder: string
+  readonly name: string
+  /** By rising step, at least one. */
+  readonly saved: ReadonlyArray<{ readonly step: number; readonly path: string }>
+}
+
+/** The checkpoints in the folder of one model, by rising step. */
+export const savedIn = (folder: string): SavedModel["saved"] =>
+  stepsOf(entriesOf(folder).map(({ name }) => name)).map(({ name, step }) => ({ step, path: join(folder, name) }))
+
+/**
+ * The models that have checkpoints in the folder of a run, of one of its seeds, or of one model, by their seeds, then in the
+ * order of the run's arms.
+ *
+ * @param folderOf the name of an arm's folder
+ */
+export const savedModels = (
+  from: string,
+  record: RunRecord,
+  folderOf: (arm: string) => string
+): ReadonlyArray<SavedModel> => {
+  const inside = (folder: string) => entriesOf(folder).map(({ name }) => join(folder, name))
+  const folders = savedIn(from).length > 0
+    ? [from]
+    : seedOf(from) !== undefined
+    ? inside(from)
+    : inside(from).filter((folder) => seedOf(folder) !== undefined).flatMap(inside)
+  const known = record.arms ?? []
+  const first = (Object(record.config) as { readonly data?: { readonly seed?: unknown } }).data?.seed
+  const rank = ({ arm }: SavedModel) => known.includes(arm) ? known.indexOf(arm) : known.length
+  return folders.flatMap((folder): ReadonlyArray<SavedModel> => {
+    const saved = savedIn(folder)
+    const name = basename(folder)
+    const seed = seedOf(dirname(folder)) ?? (typeof first === "number" ? first : 1)
+    const arm = known.find((arm) => arm === name || folderOf(arm) === name) ?? (known.length === 1 ? known[0]! : name)
+    return saved.length === 0 ? [] : [{ arm, seed, folder, name, saved }]
+  }).sort((a, b) => a.seed - b.seed || rank(a) - rank(b) || a.name.localeCompare(b.name))
 }

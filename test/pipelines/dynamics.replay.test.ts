@@ -9,7 +9,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { folderOf } from "../../pipelines/experiment/folder.ts"
+import { folderOf } from "../../pipelines/experiment/RunFolder.ts"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { replay, type ReplayOptions } from "../../pipelines/dynamics/Replay.ts"
 import { type Curve, DynamicsReport } from "../../pipelines/dynamics/Report.ts"

@@ -1,7 +1,7 @@
 /** Asks a store for a thing that takes a while: `store.child.ts FOLDER NAME MILLISECONDS`. */
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
-import { fileStore } from "../../pipelines/isolation/Store.ts"
+import { fileStore } from "../../pipelines/experiment/Store.ts"
 
 const [folder, name, wait] = process.argv.slice(2)
 const compute = Effect.gen(function*() {

@@ -6,7 +6,7 @@ import { appendFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
-import { eventFile, trainToEnd } from "../../pipelines/training.ts"
+import { eventFile, trainToEnd } from "../../pipelines/experiment/Train.ts"
 import { appendLine, linesOf, readEvents } from "../../src/runs/EventLog.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import type { TrainerService } from "../../src/train/Trainer.ts"

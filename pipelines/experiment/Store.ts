@@ -1,11 +1,12 @@
 /**
- * What was computed, by the hash of all that it depends on (Jobs.ts): a model that was trained once is never trained twice,
- * and a run that was interrupted goes on where it stood. Several processes may share a store.
+ * What was computed, by the hash of all that it depends on: a model that was trained once is never trained twice, and a run
+ * that was interrupted goes on where it stood. Several processes may share a store.
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as fsSync from "node:fs"
+import { dirname } from "node:path"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { because, CheckpointError } from "../../src/Errors.ts"
 import { isObject } from "../../src/Json.ts"
@@ -67,12 +68,59 @@ export const memoryStore = (): Store => {
   }
 }
 
+const unkept = (file: string) => (cause: unknown) =>
+  new CheckpointError({
+    reason: "Write",
+    path: file,
+    detail: `cannot be kept: ${because(cause)}. Free space, or choose another folder with --out-dir or --store`
+  })
+
+/** What a file holds of a key; fails where it cannot be read, or is of another key. */
+const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
+  Effect.try({
+    try: () => {
+      const found = Object(fromText(AtomicFile.readText(file, MOST))) as { readonly key?: unknown; readonly value?: A }
+      if (!("value" in found) || canonical(found.key) !== canonical(key)) throw new Error("is of another key")
+      return found.value as A
+    },
+    catch: (cause) => cause
+  })
+
+/** A result is read as a whole: of curves and losses, not of weights. */
+const MOST = 1 << 30
+
+/**
+ * The JSON that a file holds under a key; computed, and kept there from then on, where it holds none: of two that compute the
+ * same thing the one that is done first is believed. Without a file it is computed.
+ */
+export const keptIn = <A, E, R>(
+  file: string | undefined,
+  key: unknown,
+  compute: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | CheckpointError, R> => {
+  if (file === undefined) return compute
+  const read = Effect.option(readOf<A>(file, key))
+  const write = (value: A) =>
+    Effect.flatMap(read, (first) =>
+      first._tag === "Some" ? Effect.succeed(first.value) : Effect.try({
+        try: () => {
+          fsSync.mkdirSync(dirname(file), { recursive: true })
+          const text = toText({ key, value })
+          AtomicFile.write(file, text)
+          return (fromText(text) as { readonly value: A }).value
+        },
+        catch: unkept(file)
+      })).pipe(Effect.uninterruptible)
+  return Effect.flatMap(read, (known): Effect.Effect<A, E | CheckpointError, R> =>
+    known._tag === "Some" ? Effect.succeed(known.value) : Effect.flatMap(compute, write))
+}
+
 /** How often a process looks whether another one is done. */
 const LOOK_AGAIN = "500 millis"
 
 /**
- * Keeps things in a folder, which several runs may share, at a time, too: of two that compute the same thing the one that is
- * done first is believed. What cannot be read, or is of another key, is computed again.
+ * Keeps things in a folder, which several runs may share, at a time, too. What cannot be read, or is of another key, is
+ * computed again.
  *
  * @param options `force`: take over what a process holds that cannot be asked whether it still runs
  */
@@ -84,12 +132,6 @@ export const fileStore = (
     const path = yield* Path.Path
     const inProcess = keyed()
     const folder = (kind: string, key: unknown) => path.join(root, kind, keyOf(key))
-    const failed = (file: string) => (cause: unknown) =>
-      new CheckpointError({
-        reason: "Write",
-        path: file,
-        detail: `cannot be kept: ${because(cause)}. Free space, or choose another folder with --out-dir or --store`
-      })
     return {
       folder,
       once: <A, E, R>(
@@ -100,30 +142,13 @@ export const fileStore = (
       ) => {
         const own = folder(kind, key)
         const file = `${own}.json`
-        const read = Effect.option(Effect.try(() => {
-          const found = fromText(fsSync.readFileSync(file, "utf8")) as { readonly key: unknown; readonly value: A }
-          if (canonical(found.key) !== canonical(key)) throw new Error("is of another key")
-          return found.value
-        }))
-        const write = (value: A) =>
-          Effect.flatMap(read, (first) =>
-            first._tag === "Some" ? Effect.succeed(first.value) : Effect.try({
-              try: () => {
-                fsSync.mkdirSync(path.dirname(file), { recursive: true })
-                const text = toText({ key, value })
-                AtomicFile.write(file, text)
-                return (fromText(text) as { readonly value: A }).value
-              },
-              catch: failed(file)
-            })).pipe(Effect.uninterruptible)
-        const knownOr = (effect: Effect.Effect<A, E | CheckpointError, R>) =>
-          Effect.flatMap(read, (known): Effect.Effect<A, E | CheckpointError, R> =>
-            known._tag === "Some" ? Effect.succeed(known.value) : effect)
-        const computed = knownOr(Effect.flatMap(compute, write))
+        const computed = keptIn(file, key, compute)
         /** Held by another process: its result will be ours. */
         const inTurn: Effect.Effect<A, E | CheckpointError, R> = Effect.suspend(() => {
-          if (RunLock.peek(own).state === "held") return Effect.zipRight(Effect.sleep(LOOK_AGAIN), knownOr(inTurn))
-          return Effect.try({ try: () => fsSync.mkdirSync(own, { recursive: true }), catch: failed(own) }).pipe(
+          if (RunLock.peek(own).state === "held") {
+            return Effect.zipRight(Effect.sleep(LOOK_AGAIN), Effect.catchAll(readOf<A>(file, key), () => inTurn))
+          }
+          return Effect.try({ try: () => fsSync.mkdirSync(own, { recursive: true }), catch: unkept(own) }).pipe(
             Effect.zipRight(Effect.exit(Effect.scoped(
               Effect.zipRight(RunLock.hold(own, { force: options.force ?? false }), Effect.exit(computed))
             ))),
@@ -134,7 +159,7 @@ export const fileStore = (
             })
           )
         })
-        return inProcess(file, knownOr(alone ? inTurn : computed))
+        return inProcess(file, alone ? Effect.catchAll(readOf<A>(file, key), () => inTurn) : computed)
       }
     }
   })

@@ -6,7 +6,7 @@ import * as Option from "effect/Option"
 import { appendFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Failure } from "../report/Failure.ts"
-import { isLost } from "./folder.ts"
+import { isLost } from "./RunFolder.ts"
 
 /** Errors, as far as they are told apart here. */
 interface Told {
