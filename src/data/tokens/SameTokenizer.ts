@@ -2,13 +2,19 @@
 import { createHash } from "node:crypto"
 import { isObject, type Json } from "../../Json.ts"
 
-/** JSON with sorted keys and without what says nothing: null, false, and the way in which a pair is written. */
+/** What a field that is left out says; of all others false and absence are two things, as `strip_accents` has it. */
+const absent: Readonly<Record<string, boolean>> = {
+  fuse_unk: false, byte_fallback: false, ignore_merges: false,
+  single_word: false, lstrip: false, rstrip: false, special: false,
+  use_regex: true, split: true
+}
+
+/** JSON with sorted keys and without what says nothing: null, and what a field that is left out says, too. */
 const canonical = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(canonical)
   if (!isObject(value)) return value
-  return Object.fromEntries(
-    Object.keys(value).sort().filter((key) => (value[key] ?? false) !== false).map((key) => [key, canonical(value[key])])
-  )
+  const says = (key: string) => value[key] !== null && !(Object.hasOwn(absent, key) && value[key] === absent[key])
+  return Object.fromEntries(Object.keys(value).sort().filter(says).map((key) => [key, canonical(value[key])]))
 }
 
 const known = new Map<string, string>()
@@ -31,7 +37,7 @@ export const fingerprint = (text: string): string => {
       const { merges, vocab, ...settings } = isObject(model) ? model : {} as Json
       const tokens = isObject(vocab) ? Object.entries(vocab).sort((a, b) => Number(a[1]) - Number(b[1])) : vocab
       const pairs = Array.isArray(merges)
-        ? merges.map((merge) => Array.isArray(merge) ? merge.join(" ") : merge)
+        ? merges.map((merge: unknown) => typeof merge === "string" ? merge.split(" ") : merge)
         : merges
       const added = Array.isArray(added_tokens)
         ? [...added_tokens].sort((a, b) => Number(Object(a).id) - Number(Object(b).id))

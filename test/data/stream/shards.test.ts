@@ -190,7 +190,11 @@ describe("token shards on disk", () => {
     const clustered = write("clustered", texts, 60, (i) => i - (i % 2))
     expect((await load({ data: clustered, identity: "near", heldOutFraction: 0 })).report.distinctIds).toBe(30)
     const other = write("other", texts, 60)
-    writeFileSync(join(other, "tokenizer.json"), Tokenizer.bytes.toJSON().replace("null", "null "))
+    const tokenizer = (text: string) => writeFileSync(join(other, "tokenizer.json"), text)
+    // white space gives no text other ids
+    tokenizer(Tokenizer.bytes.toJSON().replace("null", "null "))
+    expect((await load({ data: [data, other], heldOutFraction: 0 })).report.documents).toBe(120)
+    tokenizer(Tokenizer.bytes.toJSON().replace(`"add_prefix_space":false`, `"add_prefix_space":true`))
     expect(await failure({ data: [data, other] })).toContain("was made with another tokenizer than")
   })
 
