@@ -42,6 +42,6 @@ describe("what a machine lacks", () => {
 describe("a few tries of each fuzzer", () => {
   it.each(fuzzers)("$name", async ({ name, run }) => {
     const { uniform } = makeRandom(20)
-    expect(await run(uniform, name.startsWith("damaged") ? 3 : 15)).toEqual([])
+    expect(await run(uniform, name.startsWith("damaged") ? 3 : 15, () => {})).toEqual([])
   })
 })

@@ -34,6 +34,7 @@ import * as Gradients from "../../src/inside/Gradients.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import * as Traces from "../../src/measures/Traces.ts"
 import { keyOf } from "../../src/Key.ts"
+import { parseJson } from "../../src/Json.ts"
 import { huggingFaceConfig, Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { ProgressEvent } from "../../src/terminal/Progress.ts"
@@ -352,7 +353,7 @@ const headOf = ({ path: folder }: SavedModel["saved"][number]) =>
     const path = yield* Path.Path
     const file = path.join(folder, "config.json")
     const text = yield* fs.readFileString(file)
-    const config = yield* modelConfigOf(yield* Effect.try(() => JSON.parse(text) as unknown), file)
+    const config = yield* modelConfigOf(yield* parseJson(text), file)
     const tokenizer = yield* Effect.option(fs.readFileString(path.join(folder, "tokenizer.json")))
     return { config, tokenizer: Option.getOrUndefined(tokenizer) }
   }).pipe(Effect.option, Effect.map(Option.getOrUndefined))

@@ -4,6 +4,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as AtomicFile from "../../src/AtomicFile.ts"
@@ -11,7 +12,6 @@ import { changedInputs, type Input, notTheSameData } from "../../src/data/stream
 import { because, CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { DeviceService } from "../../src/gpu/Device.ts"
 import { machineOf, sameMachine } from "../../src/gpu/Machine.ts"
-import { isObject } from "../../src/Json.ts"
 import { keyOf } from "../../src/Key.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import * as RunRecord from "../../src/runs/RunRecord.ts"
@@ -88,25 +88,18 @@ export const claimFolder = <A, I, R>(
     }
     let machine: { readonly adapter?: string; readonly kernels?: string } | undefined
     if (entries.includes("run.json")) {
-      const before = yield* Effect.try({
-        try: (): Partial<RunRecord.RunRecord> => {
-          const found: unknown = JSON.parse(AtomicFile.readText(file))
-          if (!isObject(found)) throw new Error("it is no object")
-          return found
-        },
-        catch: (cause) =>
-          new CheckpointError({
-            reason: "Corrupt",
-            path: file,
-            detail: `is not the JSON of a run: ${because(cause)}. Choose another --out-dir`,
-            cause
-          })
+      const corrupt = (detail: string) =>
+        new CheckpointError({ reason: "Corrupt", path: file, detail: `${detail}. Choose another --out-dir` })
+      const text = yield* Effect.try({
+        try: () => AtomicFile.readText(file),
+        catch: (cause) => corrupt(`cannot be read: ${because(cause)}`)
       })
+      const before = yield* Either.mapLeft(RunRecord.decodeRecord(text), corrupt)
       if (before.kind !== undefined && before.kind !== run.kind) {
         return yield* new CheckpointError({
           reason: "Mismatch",
           path: file,
-          detail: `the folder holds a run of memsinks ${String(before.kind)}: choose another --out-dir`
+          detail: `the folder holds a run of memsinks ${before.kind}: choose another --out-dir`
         })
       }
       // a version that knew fewer fields meant their defaults
@@ -121,8 +114,7 @@ export const claimFolder = <A, I, R>(
             "Resume with the same one, or choose another --out-dir"
         })
       }
-      const inputs = Array.isArray(before.inputs) ? before.inputs : undefined
-      const changed = inputs === undefined ? [] : changedInputs(yield* run.inputs, inputs)
+      const changed = before.inputs === undefined ? [] : changedInputs(yield* run.inputs, before.inputs)
       if (changed.length > 0) {
         return yield* new CheckpointError({ reason: "Mismatch", path: outDir, detail: notTheSameData(changed) })
       }

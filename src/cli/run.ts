@@ -2,13 +2,17 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
 import * as AtomicFile from "../AtomicFile.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
-import { isObject } from "../Json.ts"
+import { decodeJson } from "../Json.ts"
 import type * as Progress from "../terminal/Progress.ts"
 import { readRecord } from "../runs/RunRecord.ts"
 import type * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
+
+const Saved = Schema.Struct({ config: Schema.Record({ key: Schema.String, value: Schema.Unknown }) })
 
 /** The configuration of the run that a folder holds. */
 export const savedConfig = (folder: string) =>
@@ -22,20 +26,14 @@ export const savedConfig = (folder: string) =>
       detail: "holds no run to resume: leave --resume out to start one there"
     })
     if (!(yield* Effect.orElseSucceed(fs.exists(file), () => false))) return yield* missing
-    return yield* Effect.try({
-      try: () => {
-        const found: unknown = JSON.parse(AtomicFile.readText(file))
-        if (!isObject(found) || !isObject(found["config"])) throw new Error("it holds no configuration")
-        return found["config"] as Config.Tree
-      },
-      catch: (cause) =>
-        new CheckpointError({
-          reason: "Corrupt",
-          path: file,
-          detail: `is not the JSON of a run: ${because(cause)}. Choose another --out-dir`,
-          cause
-        })
+    const corrupt = (detail: string) =>
+      new CheckpointError({ reason: "Corrupt", path: file, detail: `${detail}. Choose another --out-dir` })
+    const text = yield* Effect.try({
+      try: () => AtomicFile.readText(file),
+      catch: (cause) => corrupt(`cannot be read: ${because(cause)}`)
     })
+    const { config } = yield* Either.mapLeft(decodeJson(Saved, text), corrupt)
+    return config as Config.Tree
   })
 
 /** Leaves a report in a run's folder, and says where. */

@@ -3,9 +3,10 @@
  * tokens of a `tokenizer.json`, and the small files that its loaders look for.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { decodeConfig } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
-import { isObject, type Json } from "../Json.ts"
+import { isObject, type Json, parseJson } from "../Json.ts"
 import { framing } from "../data/tokens/TokenizerJson.ts"
 import { ModelConfig } from "./ModelConfig.ts"
 
@@ -116,7 +117,7 @@ export interface TokenizerParts {
 
 /** Reads a `tokenizer.json`. Throws an Error that says what is wrong with it. */
 export const tokenizerParts = (text: string): TokenizerParts => {
-  const json = JSON.parse(text) as unknown
+  const json = Either.getOrThrowWith(parseJson(text), (detail) => new Error(`it ${detail}`))
   const model = isObject(json) ? json["model"] : undefined
   if (!isObject(json) || !isObject(model)) throw new Error("it has no model")
   const vocab = model["vocab"]

@@ -3,6 +3,7 @@
  * that is gone is taken over; one that cannot be judged from here, of another host or container, is respected.
  */
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
@@ -11,23 +12,27 @@ import { hostname } from "node:os"
 import { join } from "node:path"
 import process from "node:process"
 import * as AtomicFile from "../AtomicFile.ts"
+import { positive } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
+import { cachedJson } from "../Json.ts"
+
+const Holder = Schema.Struct({
+  pid: positive,
+  /** When the process began, in a form of this system: tells it from a later one with the same number. */
+  began: Schema.optional(Schema.String),
+  host: Schema.String,
+  /** The boot of the host: after another one, none of its processes is left. */
+  boot: Schema.optional(Schema.String),
+  /** Where `pid` has a meaning: containers number their processes on their own. */
+  pids: Schema.optional(Schema.String),
+  /** When the folder was taken, ISO 8601. */
+  since: Schema.String,
+  /** Tells this taking of the folder from every other one; it becomes part of a file's name. */
+  token: Schema.String.pipe(Schema.pattern(/^[\w-]{1,64}$/))
+})
 
 /** Who holds a folder. */
-export interface Holder {
-  readonly pid: number
-  /** When the process began, in a form of this system: tells it from a later one with the same number. */
-  readonly began?: string | undefined
-  readonly host: string
-  /** The boot of the host: after another one, none of its processes is left. */
-  readonly boot?: string | undefined
-  /** Where `pid` has a meaning: containers number their processes on their own. */
-  readonly pids?: string | undefined
-  /** When the folder was taken, ISO 8601. */
-  readonly since: string
-  /** Tells this taking of the folder from every other one. */
-  readonly token: string
-}
+export interface Holder extends Schema.Schema.Type<typeof Holder> {}
 
 /** `held`: by a process that lives; `stale`: by one that is gone; `unknown`: cannot be judged from this machine. */
 export type LockState = "free" | "held" | "stale" | "unknown"
@@ -94,15 +99,7 @@ const read = (path: string): Holder | "free" | undefined => {
     if (codeOf(error) === "ENOENT") return "free"
     throw error
   }
-  const holder = attempt(() => JSON.parse(text) as Partial<Holder> | null)
-  const isText = (value: unknown) => typeof value === "string"
-  const isMaybe = (value: unknown) => value === undefined || isText(value)
-  return Number.isInteger(holder?.pid) && holder!.pid! > 0 && isText(holder?.host) && isText(holder?.token) &&
-    // it becomes part of a file's name
-    /^[\w-]{1,64}$/.test(holder!.token!) &&
-      isText(holder?.since) && isMaybe(holder?.began) && isMaybe(holder?.boot) && isMaybe(holder?.pids)
-    ? holder as Holder
-    : undefined
+  return cachedJson(Holder, text)
 }
 
 const lockOf = (folder: string) => join(folder, "lock")

@@ -4,14 +4,16 @@
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
 import { execFileSync } from "node:child_process"
 import { join } from "node:path"
 import { stringify } from "yaml"
 import * as AtomicFile from "../AtomicFile.ts"
 import type { Input } from "../data/stream/Inputs.ts"
 import { because, CheckpointError } from "../Errors.ts"
-import { isObject } from "../Json.ts"
+import { decodeJson, isObject, parseJson } from "../Json.ts"
 import { withoutCredentials } from "../Terminal.ts"
 
 /** `running` is what a process that was killed leaves behind, too: see RunLock. */
@@ -57,36 +59,43 @@ const git = (): RunRecord["git"] => {
   }
 }
 
-const isText = (value: unknown): value is string => typeof value === "string"
-const isListOf = (is: (value: unknown) => boolean) => (value: unknown): boolean => Array.isArray(value) && value.every(is)
+const texts = Schema.Array(Schema.String)
 
-/** What the fields that are there must be; one that is not is as good as none. */
-const fields: Readonly<Record<string, (value: unknown) => boolean>> = {
-  state: (value) => ["running", "finished", "interrupted", "failed"].includes(value as string),
-  started: isText,
-  resumed: isListOf(isText),
-  finished: isText,
-  error: isText,
-  versions: (value) => isObject(value) && Object.values(value).every(isText),
-  git: (value) => isObject(value) && isText(value["sha"]),
-  adapter: isText,
-  kernels: isText,
-  inputs: isListOf(isObject),
-  seeds: isListOf((value) => typeof value === "number"),
-  arms: isListOf(isText)
+/** What the fields of a record are, where they are there. */
+const fields = {
+  kind: Schema.String,
+  state: Schema.Literal("running", "finished", "interrupted", "failed"),
+  started: Schema.String,
+  resumed: texts,
+  finished: Schema.String,
+  error: Schema.String,
+  versions: Schema.Record({ key: Schema.String, value: Schema.String }),
+  git: Schema.Struct({ sha: Schema.String, dirty: Schema.Boolean }),
+  adapter: Schema.String,
+  kernels: Schema.String,
+  inputs: Schema.Array(Schema.Struct({ what: Schema.String, sha256: Schema.String })),
+  seeds: Schema.Array(Schema.Int),
+  arms: texts
 }
 
-/** The record that a value is; undefined where it is none. */
+const Fields = Schema.partialWith(Schema.Struct({ ...fields, config: Schema.Unknown }), { exact: true })
+
+/** A record that is to be gone on with: every field that is there must be sound. Left says in words what is not. */
+export const decodeRecord = (text: string): Either.Either<typeof Fields.Type, string> => decodeJson(Fields, text)
+
+const sound = Object.fromEntries(Object.entries(fields).map(([name, schema]) => [name, Schema.is<unknown, unknown, never>(schema as never)]))
+
+/** The record that a value is, to be looked at: a field that is not sound is as good as none. Undefined where it is none. */
 export const recordOf = (value: unknown): RunRecord | undefined => {
-  if (!isObject(value) || !isText(value["kind"])) return undefined
-  const sound = Object.entries(value).filter(([name, it]) => !Object.hasOwn(fields, name) || fields[name]!(it))
-  return { state: "interrupted", started: "", versions: {}, config: undefined, ...Object.fromEntries(sound) } as unknown as RunRecord
+  if (!isObject(value) || typeof value["kind"] !== "string") return undefined
+  const kept = Object.entries(value).filter(([name, it]) => !Object.hasOwn(sound, name) || sound[name]!(it))
+  return { state: "interrupted", started: "", versions: {}, config: undefined, ...Object.fromEntries(kept) } as unknown as RunRecord
 }
 
-/** The record in a run's folder; undefined where there is none that can be read. */
+/** The record in a run's folder, to be looked at; undefined where there is none that can be read. */
 export const readRecord = (folder: string): RunRecord | undefined => {
   try {
-    return recordOf(JSON.parse(AtomicFile.readText(join(folder, recordFile))))
+    return recordOf(Either.getOrUndefined(parseJson(AtomicFile.readText(join(folder, recordFile)))))
   } catch {
     return undefined
   }

@@ -2,11 +2,13 @@
  * Runs as their folders tell them: what runs, what is finished, how far it came. Reads small files and the headers of
  * large ones, and changes nothing, so a run may go on meanwhile.
  */
+import * as Schema from "effect/Schema"
 import * as fs from "node:fs"
 import { basename, dirname, join } from "node:path"
+import * as AtomicFile from "../AtomicFile.ts"
 import { stepsOf } from "../checkpoints/Checkpoints.ts"
 import type { DataConfigInput } from "../data/stream/DataConfig.ts"
-import { isObject } from "../Json.ts"
+import { cachedJson } from "../Json.ts"
 import type { TrainEvent } from "../train/TrainEvent.ts"
 import { eventsFile, readEvents } from "./EventLog.ts"
 import * as RunLock from "./RunLock.ts"
@@ -133,11 +135,14 @@ const seedOf = (folder: string): number | undefined => {
   return seed === undefined ? undefined : Number(seed)
 }
 
+/** What a file of a run says; undefined where it does not say it in so many words. */
+const saysOf = <A, I>(schema: Schema.Schema<A, I>, file: string): A | undefined =>
+  attempt(() => cachedJson(schema, AtomicFile.readText(file)))
+
+const ArmFile = Schema.Struct({ arm: Schema.String })
+
 /** The name of an arm: what its folder says, which may be too short for it, else the folder's own. */
-const nameOf = (folder: string): string => {
-  const found = attempt(() => JSON.parse(fs.readFileSync(join(folder, "arm.json"), "utf8")) as { readonly arm?: unknown } | null)
-  return typeof found?.arm === "string" ? found.arm : basename(folder)
-}
+const nameOf = (folder: string): string => saysOf(ArmFile, join(folder, "arm.json"))?.arm ?? basename(folder)
 
 /** The training in a folder that holds metrics.jsonl or checkpoints; undefined in any other. */
 export const readTraining = (path: string): Training | undefined => {
@@ -169,21 +174,22 @@ export const readTraining = (path: string): Training | undefined => {
   }
 }
 
+/** What a store says of a model that is trained. */
+const StoredModel = Schema.Struct({
+  key: Schema.Struct({ seed: Schema.Int }),
+  value: Schema.Struct({ name: Schema.String })
+})
+
 /** The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json`. */
 const storedIn = (path: string): ReadonlyArray<Training> => {
   const models = join(path, "store", "models")
   return entriesOf(models).filter((entry) => entry.isDirectory()).flatMap(({ name }) => {
     const training = readTraining(join(models, name))
     if (training === undefined) return []
-    const { key, value } = (attempt(() => JSON.parse(fs.readFileSync(join(models, `${name}.json`), "utf8"))) ?? {}) as {
-      readonly key?: { readonly seed?: unknown }
-      readonly value?: { readonly name?: unknown }
-    }
+    const stored = saysOf(StoredModel, join(models, `${name}.json`))
     return [{
       ...training,
-      ...(typeof key?.seed === "number" ? { seed: key.seed } : {}),
-      ...(typeof value?.name === "string" ? { arm: value.name } : {}),
-      finished: value !== undefined || training.finished
+      ...(stored === undefined ? {} : { seed: stored.key.seed, arm: stored.value.name, finished: true })
     }]
   })
 }
@@ -239,29 +245,28 @@ export const runAbove = (folder: string): RunRecord | undefined => {
   return undefined
 }
 
+const Groups = Schema.Array(Schema.Struct({ sequences: Schema.Int }))
+
 /** The data section of a run's configuration, for the seed of the checkpoint's folder. */
 export const dataOf = (record: RunRecord, folder: string): DataConfigInput => {
   const { data = {}, groups } = Object(record.config) as {
     readonly data?: DataConfigInput
-    readonly groups?: ReadonlyArray<{ readonly sequences: number }>
+    readonly groups?: unknown
   }
   const seed = /[\\/]seed-(\d+)[\\/]/.exec(folder)?.[1]
   // of dynamics: what is shown is the timetable's
-  const shown = record.kind === "dynamics" && groups !== undefined
+  const shown = record.kind === "dynamics" && Schema.is(Groups)(groups)
     ? { repeatedSequences: groups.reduce((sum, { sequences }) => sum + sequences, 0), repeats: 2 }
     : {}
   return { ...data, ...shown, ...(seed === undefined ? {} : { seed: Number(seed) }) }
 }
 
+/** What the key of a model in the store of an experiment has of the data that it was trained on. */
+const StoredWorld = Schema.Struct({ key: Schema.Struct({ world: Schema.Unknown, seed: Schema.Int }) })
+
 /** What the store of an experiment says that a model in it, or a checkpoint of one, was trained on; undefined outside of one. */
-export const storedAbove = (folder: string): { readonly world: unknown; readonly seed: number } | undefined => {
-  for (const at of [folder, dirname(folder)]) {
-    const found = attempt(() => JSON.parse(fs.readFileSync(`${at}.json`, "utf8")) as { readonly key?: unknown } | null)
-    const key = found?.key
-    if (isObject(key) && typeof key["seed"] === "number") return { world: key["world"], seed: key["seed"] }
-  }
-  return undefined
-}
+export const storedAbove = (folder: string): { readonly world: unknown; readonly seed: number } | undefined =>
+  (saysOf(StoredWorld, `${folder}.json`) ?? saysOf(StoredWorld, `${dirname(folder)}.json`))?.key
 
 /** A model that a run has trained, as far as it was saved. */
 export interface SavedModel {

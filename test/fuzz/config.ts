@@ -77,7 +77,7 @@ const fuzzer = <A, I>(
   const fields = AST.getPropertySignatures(AST.encodedAST(schema.ast)).map(({ name }) => String(name))
   return {
     name,
-    run: async (random, inputs) => {
+    run: async (random, inputs, note) => {
       const wrong: Array<string> = []
       for (let i = 0; i < inputs; i++) {
         let input: unknown = base
@@ -90,6 +90,7 @@ const fuzzer = <A, I>(
         const began = performance.now()
         try {
           const decoded = Effect.runSync(Effect.either(Effect.tap(decodeConfig(schema, input), after)))
+          note(Either.isLeft(decoded) ? decoded.left.message : JSON.stringify(Schema.encodeSync(schema)(decoded.right)))
           if (Either.isRight(decoded)) {
             const problem = plan(decoded.right)
             if (problem !== undefined) wrong.push(`${name} ${i}: ${shown(input)}: ${problem}`)

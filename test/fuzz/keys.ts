@@ -157,7 +157,7 @@ const fuzzer = (
   decoded: (input: unknown) => unknown
 ): Fuzzer => ({
   name,
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const wrong: Array<string> = []
     const was = decoded(base)
     const before = await keysOf(base)
@@ -173,8 +173,10 @@ const fuzzer = (
         is = decoded(input)
         after = await keysOf(input)
       } catch {
+        note("refused")
         continue // makes no experiment
       }
+      note(Object.values(after).join(" "))
       const same = keyOf(is) === keyOf(was)
       for (const kind of Object.keys(before)) {
         const may = same || free.some((one) => one.path.test(path) && one.kinds.test(kind))

@@ -23,7 +23,7 @@ import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { inspectCheckpoint } from "../../src/runs/Inspect.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import { listRuns } from "../../src/runs/Runs.ts"
-import type { Fuzzer } from "./fuzz.ts"
+import { type Fuzzer, outcomeOf } from "./fuzz.ts"
 
 /** Stands in a file that nobody may read. */
 const SECRET = "secret-5b1f"
@@ -167,7 +167,7 @@ const signed = (text: string): string => {
 
 const folders: Fuzzer = {
   name: "JSON of checkpoints, shards and runs",
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const root = mkdtempSync(join(tmpdir(), "memsinks-outside-"))
     const failures: Array<string> = []
     try {
@@ -188,6 +188,7 @@ const folders: Fuzzer = {
         writeFileSync(at, bytes)
         for (const read of readers) {
           const exit = await Effect.runPromiseExit(Effect.provide(read(join(inside, folder)), NodeContext.layer))
+          note(outcomeOf(exit))
           const what = wrong(exit)
           if (what !== undefined) {
             failures.push(`${folder}/${file} as ${Buffer.from(bytes).toString("base64").slice(0, 2000)}: ${what}`)
@@ -208,7 +209,7 @@ const CONTENT = `{"text":"content"}\n`
 
 const hub: Fuzzer = {
   name: "answers of a hub",
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const root = mkdtempSync(join(tmpdir(), "memsinks-outside-"))
     const cache = join(root, "in/side")
     const failures: Array<string> = []
@@ -242,6 +243,7 @@ const hub: Fuzzer = {
           },
           catch: (cause) => cause
         }))
+        note(outcomeOf(exit, (texts) => texts.join("")))
         const what = wrong(exit) ?? (Exit.isSuccess(exit) && exit.value.some((text) => text !== CONTENT) ? "other data" : undefined)
         const touched = readdirSync(root).filter((name) => !["in", "secret.json"].includes(name))
         const beside = existsSync(join(root, "in")) ? readdirSync(join(root, "in")).filter((name) => name !== "side") : []

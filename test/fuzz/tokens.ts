@@ -15,7 +15,7 @@ import { BYTE_SYMBOLS } from "../../src/data/tokens/ByteLevel.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import { parseTokenizer } from "../../src/data/tokens/TokenizerJson.ts"
 import * as TokenShards from "../../src/data/tokens/TokenShards.ts"
-import type { Fuzzer } from "./fuzz.ts"
+import { type Fuzzer, outcomeOf } from "./fuzz.ts"
 
 type Random = () => number
 
@@ -204,7 +204,7 @@ const message = (cause: unknown): string => cause instanceof Error ? cause.messa
 
 const againstNative: Fuzzer = {
   name: "tokenizers: ids as Hugging Face's own",
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const library = await native()
     if (library === undefined) return ["the package tokenizers is not installed: npm install"]
     const failures: Array<string> = []
@@ -216,7 +216,8 @@ const againstNative: Fuzzer = {
       try {
         ours = parseTokenizer(json)
       } catch {
-        continue // refused by name
+        note("refused")
+        continue // by name
       }
       let theirs: ReturnType<Native["Tokenizer"]["fromString"]>
       try {
@@ -233,6 +234,7 @@ const againstNative: Fuzzer = {
         } catch (cause) {
           found = message(cause)
         }
+        note(typeof found === "string" ? "no ids" : found.join(" "))
         if (typeof expected === "string" && typeof found === "string") continue
         if (String(expected) !== String(found)) {
           failures.push(`${JSON.stringify(text)}: ${found}, expected ${expected}: ${json}`)
@@ -257,7 +259,7 @@ const damaged = (random: Random, text: string): string => {
 
 const mutated: Fuzzer = {
   name: "tokenizers: damaged tokenizer.json",
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const failures: Array<string> = []
     for (let i = 0; i < inputs; i++) {
       const json = damaged(random, JSON.stringify(tokenizerOf(random)))
@@ -265,8 +267,11 @@ const mutated: Fuzzer = {
       try {
         const tokenizer = parseTokenizer(json)
         const text = textOf(random)
-        if (tokenizer.encode(text).some((id) => id >= tokenizer.vocabSize)) failures.push(`an id beyond: ${json}`)
+        const ids = Array.from(tokenizer.encode(text))
+        note(ids.join(" "))
+        if (ids.some((id) => id >= tokenizer.vocabSize)) failures.push(`an id beyond: ${json}`)
       } catch (cause) {
+        note("refused")
         const wrong = !(cause instanceof Error) || cause instanceof TypeError || cause instanceof RangeError ||
           cause instanceof ReferenceError
         if (wrong) failures.push(`${String(cause)}: ${json}`)
@@ -279,7 +284,7 @@ const mutated: Fuzzer = {
 
 const shards: Fuzzer = {
   name: "tokens: damaged shards",
-  run: async (random, inputs) => {
+  run: async (random, inputs, note) => {
     const failures: Array<string> = []
     const folder = mkdtempSync(join(tmpdir(), "tokens-"))
     const documents = Array.from({ length: 20 }, (_, i) => ({ name: `${i}`, source: `${i % 3}`, text: `text ${i} ${textOf(random)}` }))
@@ -291,7 +296,7 @@ const shards: Fuzzer = {
         workers: 1,
         source: () => Stream.fromIterable(documents)
       }) as Effect.Effect<unknown, DataError, NodeContext.NodeContext>)
-      const files = readdirSync(folder)
+      const files = readdirSync(folder).sort()
       for (let i = 0; i < inputs; i++) {
         const file = join(folder, pick(random, files))
         const before = readFileSync(file)
@@ -308,6 +313,7 @@ const shards: Fuzzer = {
           })
         )
         writeFileSync(file, before)
+        note(`${file.slice(folder.length)} ${outcomeOf(exit)}`)
         if (Exit.isSuccess(exit)) failures.push(`${what}: a change went unseen`)
         else if (!(Cause.squash(exit.cause) instanceof DataError)) failures.push(`${what}: ${Cause.pretty(exit.cause)}`)
       }

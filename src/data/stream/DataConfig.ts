@@ -61,7 +61,7 @@ export const Canary = Schema.Struct({
   /** The source it pretends to be from. Default `canary`. */
   source: Schema.optional(Schema.NonEmptyString),
   /** Its id, whatever the identity says; random sequences of one entry share it. */
-  id: Schema.optional(natural)
+  id: Schema.optional(Schema.Int.pipe(Schema.nonNegative()))
 }).pipe(
   Schema.filter((c) => oneOf(["text", "random"], [c.text, c.random])),
   Schema.filter((c) => c.length === undefined || c.random !== undefined || "length goes with random, not with text")

@@ -17,6 +17,7 @@ import { decodeConfig, positive, withDefault } from "../../Config.ts"
 import * as Corpus from "../Corpus.ts"
 import { type Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
 import { because, dataError as fail, DataError } from "../../Errors.ts"
+import { parseJson } from "../../Json.ts"
 import { makeNearIndex, NearConfig } from "../identity/NearDuplicates.ts"
 import { readable, sizeOf } from "./ShardReader.ts"
 import {
@@ -222,7 +223,7 @@ const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   }
   const text = yield* readable(path, fs.readFileString(path))
   const advice = "Remove the folder and tokenize again"
-  const journal = yield* Effect.try(() => JSON.parse(text) as unknown).pipe(
+  const journal = yield* parseJson(text).pipe(
     Effect.flatMap((json) => decodeConfig(Journal, json)),
     Effect.mapError((cause) => fail(path, `is no record of an interrupted run. ${advice}`, cause))
   )
