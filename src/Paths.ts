@@ -5,6 +5,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { realpathSync } from "node:fs"
 import { isAbsolute, join, relative, sep } from "node:path"
 
 /** What file systems allow: a name has 255 bytes, a path 4096. */
@@ -61,12 +62,22 @@ export const homesOf = (folder: string): ReadonlyArray<string> => {
 /** What is wrong with a file of a folder that is not ours alone: a link in it that leads out. */
 export const LEADS_OUT = "is a link that leads out of its folder, where nothing is read: put the file itself there"
 
+const within = (home: string, path: string): boolean => homesOf(home).some((one) => isWithin(one, path))
+
 /**
  * Whether a file of a folder really lies there, links followed. One that is not there is left to whoever reads it.
  */
 export const liesIn = (folder: string, file: string): Effect.Effect<boolean, never, FileSystem.FileSystem> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const [home, path] = yield* Effect.all([fs.realPath(folder), fs.realPath(join(folder, file))])
-    return homesOf(home).some((one) => isWithin(one, path))
+    return within(yield* fs.realPath(folder), yield* fs.realPath(join(folder, file)))
   }).pipe(Effect.orElseSucceed(() => true))
+
+/** The same at once. */
+export const liesInSync = (folder: string, file: string): boolean => {
+  try {
+    return within(realpathSync(folder), realpathSync(join(folder, file)))
+  } catch {
+    return true
+  }
+}

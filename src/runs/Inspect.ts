@@ -9,6 +9,7 @@ import { decodeNames, namesFile } from "../data/identity/Names.ts"
 import { because, CheckpointError } from "../Errors.ts"
 import { headerLength, parseHeader } from "../checkpoints/Safetensors.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
+import { LEADS_OUT, liesInSync } from "../Paths.ts"
 
 /** A tensor as the header of its file names it. */
 export interface TensorInfo {
@@ -77,6 +78,9 @@ const inspectSync = (path: string): CheckpointInfo => {
   } catch (cause) {
     throw new CheckpointError({ reason: "Missing", path, detail: `cannot be read: ${because(cause)}` })
   }
+  const read = ["config.json", "manifest.json", "trainer_state.json", namesFile, ...names.filter((name) => name.endsWith(".safetensors"))]
+  const leading = read.find((name) => !liesInSync(path, name))
+  if (leading !== undefined) throw corrupt(join(path, leading), LEADS_OUT)
   const headers = (stem: string) =>
     names.filter((name) => new RegExp(`^${stem}(-\\d+-of-\\d+)?\\.safetensors$`).test(name)).sort()
       .flatMap((name) => readHeader(join(path, name)))

@@ -21,7 +21,7 @@ type Random = () => number
 
 /** The encoder is loaded once: a second time it would be replaced while it is used. */
 let loading: Promise<void> | undefined
-const ready = (): Promise<void> => loading ??= init()
+export const ready = (): Promise<void> => loading ??= init()
 
 const int = (random: Random, below: number): number => Math.floor(random() * below)
 

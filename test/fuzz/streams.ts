@@ -3,7 +3,7 @@
  * refused or its checksum holds. A small file of an enormous text is read in little memory. And files of tensors, beside
  * plain readers of their formats.
  */
-import { compress, init } from "@bokuweb/zstd-wasm"
+import { compress } from "@bokuweb/zstd-wasm"
 import * as Either from "effect/Either"
 import { gzipSync } from "fflate"
 import { Buffer } from "node:buffer"
@@ -15,6 +15,7 @@ import process from "node:process"
 import * as Safetensors from "../../src/checkpoints/Safetensors.ts"
 import { bytesOf } from "../../src/data/source/Bytes.ts"
 import { DataError } from "../../src/Errors.ts"
+import { ready } from "./files.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
 type Random = () => number
@@ -75,12 +76,10 @@ const frameOf = (random: Random, text: Buffer, compression: "gz" | "zst"): Buffe
   return Buffer.from(compress(text, 1 + below(random, 12)))
 }
 
-let loading: Promise<void> | undefined
-
 const frames = (compression: "gz" | "zst"): Fuzzer => ({
   name: `frames of ${compression}`,
   run: async (random, inputs, note) => {
-    await (loading ??= init())
+    await ready()
     const root = mkdtempSync(join(tmpdir(), "memsinks-streams-"))
     const path = join(root, `a.${compression}`)
     const wrong: Array<string> = []
@@ -132,7 +131,7 @@ const ROOM = 160 << 20
 const bombs: Fuzzer = {
   name: "bombs",
   run: async (random, inputs, note) => {
-    await (loading ??= init())
+    await ready()
     const root = mkdtempSync(join(tmpdir(), "memsinks-streams-"))
     const wrong: Array<string> = []
     const piece = Buffer.alloc(8 << 20)

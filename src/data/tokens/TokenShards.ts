@@ -56,6 +56,11 @@ const decodeDataset = Effect.fnUntraced(function*(path: string) {
 
 const openDataset = Effect.fnUntraced(function*(folder: string) {
   const fs = yield* FileSystem.FileSystem
+  const stays = Effect.fnUntraced(function*(file: string) {
+    if (!(yield* liesIn(folder, file))) return yield* fail(`${folder}/${file}`, LEADS_OUT)
+  })
+  // before any of it is read: what is wrong with it is told in its own words
+  yield* stays("dataset.json")
   const dataset = yield* decodeDataset(`${folder}/dataset.json`)
   const { documents, dtype, sha256, shards, sources, vocabSize } = dataset
   const width = widthOf(dtype)
@@ -66,9 +71,7 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     return yield* fail(path, `has ${size} bytes, ${of} take ${bytes}: it was cut off or replaced after dataset.json`)
   })
   const files = shards.flatMap(({ file }) => Object.values(shardFiles(file)))
-  for (const file of ["dataset.json", ...files, ...(dataset.tokenizer === undefined ? [] : [dataset.tokenizer])]) {
-    if (!(yield* liesIn(folder, file))) return yield* fail(`${folder}/${file}`, LEADS_OUT)
-  }
+  for (const file of [...files, ...(dataset.tokenizer === undefined ? [] : [dataset.tokenizer])]) yield* stays(file)
   const tokenizer = dataset.tokenizer === undefined
     ? undefined
     : yield* readable(`${folder}/${dataset.tokenizer}`, fs.readFileString(`${folder}/${dataset.tokenizer}`))
