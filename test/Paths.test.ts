@@ -21,7 +21,7 @@ const root = mkdtempSync(join(tmpdir(), "memsinks-links-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 const [checkpoint, shards] = [join(root, "checkpoint"), join(root, "shards")]
 
-const run = (effect: Effect.Effect<unknown, { readonly message: string }, NodeContext.NodeContext>) =>
+const run = <A>(effect: Effect.Effect<A, unknown, NodeContext.NodeContext>) =>
   Effect.runPromiseExit(Effect.provide(effect, NodeContext.layer))
 
 const openShards: Reader = (path) =>
@@ -98,7 +98,12 @@ describe("a link that leads out of a folder", () => {
     mkdirSync(join(root, "hub/blobs"))
     renameSync(join(snapshot, "config.json"), join(root, "hub/blobs/c0ffee"))
     symlinkSync("../../blobs/c0ffee", join(snapshot, "config.json"))
-    for (const [path, readers] of [[inside, [loadFolder, inspectCheckpoint]], [link, [loadFolder, inspectCheckpoint]], [snapshot, [loadInitial, inspectCheckpoint]]] as const) {
+    const places: ReadonlyArray<readonly [path: string, readers: ReadonlyArray<Reader>]> = [
+      [inside, [loadFolder, inspectCheckpoint]],
+      [link, [loadFolder, inspectCheckpoint]],
+      [snapshot, [loadInitial, inspectCheckpoint]]
+    ]
+    for (const [path, readers] of places) {
       for (const read of readers) {
         const exit = await run(read(path))
         expect(Exit.isSuccess(exit), String(exit)).toBe(true)

@@ -2,14 +2,17 @@
 import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { existsSync, mkdirSync, readFileSync } from "node:fs"
+import { existsSync, mkdirSync } from "node:fs"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
 import { because, CheckpointError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { decodeJson } from "../../src/Json.ts"
 import { keyOf } from "../../src/Key.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -31,6 +34,7 @@ export interface Kept extends KeptArm {
 
 /** What an arm's folder says it is of. */
 const ARM = "arm.json"
+const ArmFile = Schema.Struct({ key: Schema.String })
 
 /** A folder belongs to one arm: one that says it is of another is refused. */
 const belongs = (folder: string, key: string, arm: string | undefined): Effect.Effect<void, CheckpointError, Path.Path> =>
@@ -42,7 +46,8 @@ const belongs = (folder: string, key: string, arm: string | undefined): Effect.E
           mkdirSync(folder, { recursive: true })
           return AtomicFile.writeJson(file, { arm, key })
         }
-        const found = Object(JSON.parse(readFileSync(file, "utf8"))) as { readonly key?: unknown }
+        const found = Either.getOrThrowWith(decodeJson(ArmFile, AtomicFile.readText(file)), (detail) =>
+          new CheckpointError({ reason: "Corrupt", path: file, detail: `${detail}. Choose another --out-dir` }))
         if (found.key === key) return
         throw new CheckpointError({
           reason: "Mismatch",

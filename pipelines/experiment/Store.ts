@@ -75,12 +75,17 @@ const unkept = (file: string) => (cause: unknown) =>
     detail: `cannot be kept: ${because(cause)}. Free space, or choose another folder with --out-dir or --store`
   })
 
-/** What a file holds of a key; fails where it cannot be read, or is of another key. */
+/** What a file is to hold of a key, with a checksum: a value that was changed later, by whatever it was, is none. */
+const textOf = (key: unknown, value: unknown): string =>
+  toText({ key, value, sha256: keyOf(fromText(toText({ value }))) })
+
+/** What a file holds of a key; fails where it cannot be read, is of another key, or not as it was written. */
 const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
   Effect.try({
     try: () => {
-      const found = Object(fromText(AtomicFile.readText(file, MOST))) as { readonly key?: unknown; readonly value?: A }
+      const found = Object(fromText(AtomicFile.readText(file, MOST))) as Readonly<Record<"key" | "value" | "sha256", unknown>>
       if (!("value" in found) || canonical(found.key) !== canonical(key)) throw new Error("is of another key")
+      if (keyOf({ value: found.value }) !== found.sha256) throw new Error("is not as it was written")
       return found.value as A
     },
     catch: (cause) => cause
@@ -105,7 +110,7 @@ export const keptIn = <A, E, R>(
       first._tag === "Some" ? Effect.succeed(first.value) : Effect.try({
         try: () => {
           fsSync.mkdirSync(dirname(file), { recursive: true })
-          const text = toText({ key, value })
+          const text = textOf(key, value)
           AtomicFile.write(file, text)
           return (fromText(text) as { readonly value: A }).value
         },

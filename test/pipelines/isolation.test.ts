@@ -250,6 +250,35 @@ describe("the store", () => {
     writeFileSync(join(folder, "a", `${keyOf(1)}.json`), "{")
     expect(await Effect.runPromise(one.once("a", 1, Effect.succeed("third")))).toBe("third")
   })
+  it("computes again what has the right key and another value than was written", async () => {
+    const folder = join(root, "changed")
+    const one = await Effect.runPromise(fileStore(folder).pipe(Effect.provide(NodeContext.layer)))
+    const value = { losses: [1.5, NaN], name: "sinks" }
+    const ask = (now: unknown) => Effect.runPromise(one.once("a", { seed: 1 }, Effect.succeed(now)))
+    expect(await ask(value)).toEqual(value)
+    const file = join(folder, "a", `${keyOf({ seed: 1 })}.json`)
+    const text = readFileSync(file, "utf8")
+    const kept = JSON.parse(text)
+    for (
+      const damaged of [
+        text.replace("1.5", "2.5"),
+        text.replace(`"name":"sinks"`, `"name":null`),
+        JSON.stringify({ ...kept, value: {} }),
+        JSON.stringify({ ...kept, value: null }),
+        JSON.stringify({ key: kept.key, value: kept.value }),
+        JSON.stringify({ key: kept.key, sha256: kept.sha256 }),
+        "[]",
+        "null"
+      ]
+    ) {
+      writeFileSync(file, damaged)
+      expect(await ask(`instead of ${damaged}`)).toBe(`instead of ${damaged}`)
+      // and that is kept
+      expect(await ask("anew")).toBe(`instead of ${damaged}`)
+    }
+    writeFileSync(file, text)
+    expect(await ask("anew")).toEqual(value)
+  })
 })
 
 describe("metrics", () => {
