@@ -196,9 +196,7 @@ export const run = (
       word: head.word,
       decidedBy: head.decidedBy,
       verdicts,
-      metrics: metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ memory, name, title, unit }) => ({
-        name, title, unit, memory
-      })),
+      metrics: metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
       ...parts,
       theory: theory({ seed: first }),
       warnings: warningsOf(parts, plan, data),

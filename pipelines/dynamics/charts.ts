@@ -1,13 +1,11 @@
 /** The curves of a dynamics report: along training, saw-teeth, retention, norms of weights and shares of logits. */
 import { isKnown } from "../report/Estimate.ts"
-import type { Chart, Facet, Line, Point } from "../report/interactive.ts"
+import { type Chart, type Facet, type Line, type Point } from "../report/Chart.ts"
+import { unique } from "../report/View.ts"
 import type { DynamicsReport, Estimate, MaskState } from "./Report.ts"
 import {
-  fittedMemory, focalGroup, hasSinks, layerName, maskName, subjectName, unique, wholeNorms, wholeShares
+  fittedMemory, focalGroup, hasSinks, layerName, maskName, partName, subjectName, weightsName, wholeNorms, wholeShares
 } from "./tables.ts"
-
-/** By section. */
-export type Charts = Readonly<Record<string, ReadonlyArray<Chart>>>
 
 interface Of {
   readonly arm: string
@@ -74,7 +72,7 @@ const stepAxis = { title: "steps", unit: 1 }
 // ---------------------------------------------------------------------------------------------------------------
 // Charts
 
-const training = (report: DynamicsReport): Chart => ({
+export const training = (report: DynamicsReport): Chart => ({
   title: "Loss along training",
   x: stepAxis,
   y: lossAxis,
@@ -92,7 +90,7 @@ const training = (report: DynamicsReport): Chart => ({
  * Before an exposure, and a step later, after it. Where the next exposure is at once, it begins where this one ends: the
  * two are one point. The lowest loss until the next, of which the step is not known, is a line below.
  */
-const teeth = (report: DynamicsReport): Chart => ({
+export const teeth = (report: DynamicsReport): Chart => ({
   title: "Loss just before and just after each exposure",
   x: stepAxis,
   y: lossAxis,
@@ -143,7 +141,7 @@ const measures = [
 const times = (until: number): ReadonlyArray<number> =>
   until > 0 ? Array.from({ length: 81 }, (_, i) => i === 80 ? until : Math.expm1((i / 80) * Math.log1p(until))) : [0]
 
-const retention = (report: DynamicsReport): Chart => ({
+export const retention = (report: DynamicsReport): Chart => ({
   title: "What is left after the last exposure",
   x: { title: "steps since the last exposure", log: true, unit: 1 },
   y: { title: measures[0][2] },
@@ -212,13 +210,13 @@ const layerTag = (layer: number): Readonly<Record<string, string>> =>
 const layerLabel = (layer: number): string =>
   layer < 0 ? "" : Number.isNaN(layer) ? ", all layers" : `, ${layerName(layer)}`
 
-const parts = (all: ReadonlyArray<{ readonly part: string }>): Facet => ({
+const parts = <T extends { readonly part: string }>(all: ReadonlyArray<T>, nameOf: (one: T) => string): Facet => ({
   key: "part",
   title: "part",
-  values: unique(all.map(({ part }) => part)).map((name) => ({ name, on: true }))
+  values: unique(all.map(nameOf)).map((name) => ({ name, on: true }))
 })
 
-const norms = (report: DynamicsReport): Chart => {
+export const norms = (report: DynamicsReport): Chart => {
   const all = [...wholeNorms(report), ...report.norms]
   const quantities = [["weight", "weights, rms"], ["update", "change a step, rms"]] as const
   return {
@@ -233,7 +231,7 @@ const norms = (report: DynamicsReport): Chart => {
         values: quantities.map(([name, y], i) => ({ name, label: i === 0 ? "weights" : "change", y, on: i === 0 }))
       },
       arms(all),
-      parts(all),
+      parts(all, weightsName),
       layers(all)
     ],
     color: ["part"],
@@ -241,39 +239,47 @@ const norms = (report: DynamicsReport): Chart => {
     shade: ["layer"],
     lines: all.flatMap(({ arm, layer, part, points }) =>
       quantities.map(([quantity]): Line => ({
-        label: `${arm}: ${part}${layerLabel(layer)}`,
-        of: { arm, part, quantity, ...layerTag(layer) },
+        label: `${arm}: ${weightsName({ layer, part })}${layerLabel(layer)}`,
+        of: { arm, part: weightsName({ layer, part }), quantity, ...layerTag(layer) },
         points: byX(points.flatMap((at) => at[quantity] === undefined ? [] : point(at.step, at[quantity])))
       })))
   }
 }
 
-const shares = (report: DynamicsReport): Chart => {
+export const shares = (report: DynamicsReport): Chart => {
   const all = [...wholeShares(report), ...report.shares]
   return {
     title: "What parts add to the logit of the true token",
     x: stepAxis,
     y: { title: "logit, centered on the vocabulary" },
-    facets: [arms(all), masks(report, all, ["own"]), groups(report, all), parts(all), layers(all)],
+    facets: [arms(all), masks(report, all, ["own"]), groups(report, all), parts(all, partName), layers(all)],
     color: ["part"],
     dash: ["arm", "mask", "group"],
     shade: ["layer"],
     lines: all.map((one) => ({
-      label: `${named(report, one)}, ${one.part}${layerLabel(one.layer)}`,
-      of: { ...tags(report, one), part: one.part, ...layerTag(one.layer) },
+      label: `${named(report, one)}, ${partName(one)}${layerLabel(one.layer)}`,
+      of: { ...tags(report, one), part: partName(one), ...layerTag(one.layer) },
       points: byX(one.points.flatMap(({ logit, step }) => point(step, logit)))
     }))
   }
 }
 
-/** The curves that there is data for, by the section that they belong to. */
-export const charts = (report: DynamicsReport): Charts => {
-  const there = (...all: ReadonlyArray<Chart>) =>
-    all.filter(({ lines }) => lines.some(({ points }) => points.length > 0))
+/** What most want to see first, as a picture: memories of the group that tells most as they age, as measured. */
+export const lead = (report: DynamicsReport): Chart => {
+  const name = focalGroup(report)?.name
+  const shown = report.retention.filter(({ group, mask }) => group === name && (mask === "own" || mask === "off"))
   return {
-    curves: there(training(report)),
-    sawTeeth: there(teeth(report)),
-    retention: there(retention(report)),
-    accumulation: there(norms(report), shares(report))
+    title: `Memory of ${name ?? "sequences"} after the last exposure`,
+    x: { title: "steps since the last exposure", log: true, unit: 1 },
+    y: { title: "memory, nats a token", zero: true },
+    facets: [],
+    color: ["arm"],
+    dash: ["mask"],
+    lines: shown.map((one) => ({
+      label: subjectName(report, one.arm, one.mask),
+      of: { arm: one.arm, mask: one.mask },
+      dots: true,
+      points: byX(one.points.flatMap(({ memory, since }) => point(since, memory)))
+    }))
   }
 }

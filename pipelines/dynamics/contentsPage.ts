@@ -3,7 +3,8 @@
  * Everything stands in the page; its script only filters and sorts.
  */
 import type { NeuronContents, Part, SinkContents, Trigger } from "../../src/inside/SinkContents.ts"
-import { escape, page, table } from "../report/page.ts"
+import { escape } from "../report/escape.ts"
+import { page, table } from "../report/html.ts"
 
 export interface ContentsPageOptions {
   readonly title: string

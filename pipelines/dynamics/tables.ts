@@ -1,8 +1,7 @@
-/** What every rendering of a dynamics report shows: its sections, tables and sentences as plain values. */
+/** The tables and sentences of a dynamics report, as plain values. Pure. */
 import { count } from "../../src/Terminal.ts"
 import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
-import type { Table } from "../report/page.ts"
-import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
+import { filled, listed, NOTHING, percent as percentTo, short, type Table, type Term, unique } from "../report/View.ts"
 import type {
   DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time
 } from "./Report.ts"
@@ -10,12 +9,7 @@ import type {
 /** How much room there is: `short` for a terminal. */
 export type Room = "short" | "full"
 
-export const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]
-
-/** A number of any size, to three digits. */
-const short: Format = (value) => Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(3)))
-
-const percent: Format = (value) => `${digits(0)(100 * value)} %`
+const percent: Format = percentTo(0)
 
 // ---------------------------------------------------------------------------------------------------------------
 // Names
@@ -37,7 +31,7 @@ export const hasSinks = (report: DynamicsReport, arm: string): boolean =>
 
 /** Which sinks are on, in words; `-` for a model that has none. */
 export const maskName = (report: DynamicsReport, arm: string, mask: MaskState): string =>
-  hasSinks(report, arm) ? states[mask] : "-"
+  hasSinks(report, arm) ? states[mask] : NOTHING
 
 /** An arm in a state, as part of a sentence or as the name of a line. */
 export const subjectName = (report: DynamicsReport, arm: string, mask: MaskState): string =>
@@ -50,7 +44,22 @@ const withMask: Readonly<Record<MaskState, string>> = {
   all: "with all sinks"
 }
 
-export const layerName = (layer: number): string => layer < 0 ? "-" : `layer ${layer}`
+export const layerName = (layer: number): string => layer < 0 ? NOTHING : `layer ${layer}`
+
+/** A part in words: of the norms that count as attention's, that of no layer is the one before the head. */
+export const partName = ({ layer, part }: { readonly layer: number; readonly part: string }): string =>
+  part === "attention" && layer < 0 ? "final norm" : part === "logit" ? "all parts" : part
+
+/** The same of weights, where attention has the norms of its layer. */
+export const weightsName = (of: { readonly layer: number; readonly part: string }): string =>
+  partName(of) === "attention" ? "attention and norms" : partName(of)
+
+/** A group as part of a sentence. */
+const groupPhrase = ({ groups }: DynamicsReport, name: string): string => {
+  const group = groups.find((one) => one.name === name)
+  if (group === undefined || group.exposures === 0) return name
+  return `sequences shown ${count(group.exposures)} ${group.exposures === 1 ? "time" : "times"} (${name})`
+}
 
 // ---------------------------------------------------------------------------------------------------------------
 // Reading a report
@@ -135,7 +144,7 @@ export const writtenTime = ({ high, low, value }: Time, observed: number): strin
 
 const range = ({ high, low, value }: Fit["residual"], format: Format): string =>
   !Number.isFinite(value)
-    ? "-"
+    ? NOTHING
     : !Number.isFinite(low) || !Number.isFinite(high)
     ? format(value)
     : `${format(value)} [${format(low)}, ${format(high)}]`
@@ -143,10 +152,6 @@ const range = ({ high, low, value }: Fit["residual"], format: Format): string =>
 const nats = (one: Estimate): string => `${digits(2)(one.mean)} nats`
 
 const steps = (n: number): string => `${short(n)} ${n === 1 ? "step" : "steps"}`
-
-/** `a`, `a and b`, `a, b and c`. */
-const joined = (parts: ReadonlyArray<string>, glue: string): string =>
-  parts.length < 2 ? parts.join("") : `${parts.slice(0, -1).join(glue)}${glue === "; " ? "; " : " and "}${parts.at(-1)}`
 
 // ---------------------------------------------------------------------------------------------------------------
 // The head
@@ -181,7 +186,8 @@ const halfLifeSentence = (report: DynamicsReport, group: string): string | undef
     const memory = earliest(points)?.memory
     return memory === undefined ? undefined : `there is nothing to forget${isKnown(memory) ? ` (${nats(memory)})` : ""}`
   })
-  return said.length === 0 ? undefined : `Half of what is known of ${group} is gone: ${said.join("; ")}.`
+  return said.length === 0 ? undefined : `After the last exposure half of what the models know of ` +
+    `${groupPhrase(report, group)} is forgotten: ${said.join("; ")}.`
 }
 
 const recallSentence = (report: DynamicsReport, group: string): string | undefined => {
@@ -191,8 +197,8 @@ const recallSentence = (report: DynamicsReport, group: string): string | undefin
     const [first, end] = [earliest(all[i].points)?.recall, latest(all[i].points)?.recall]
     return isKnown(first) && isKnown(end) ? `${percent(end.mean)} (at first ${percent(first.mean)})` : undefined
   })
-  return said.length === 0 ? undefined : `${steps(Math.max(...last))} after its last exposure ` +
-    `this share of its tokens is still recalled: ${said.join("; ")}.`
+  return said.length === 0 ? undefined : `${steps(Math.max(...last))} after the last exposure ` +
+    `this share of their tokens is still recalled: ${said.join("; ")}.`
 }
 
 /** The group of the saw-tooth with the most teeth. */
@@ -211,7 +217,7 @@ const sawSentence = (report: DynamicsReport): string | undefined => {
   })
   return said.length === 0
     ? undefined
-    : `Late in training an exposure of ${group} takes off the loss: ${said.join("; ")}.`
+    : `Late in training one more exposure of ${groupPhrase(report, group!)} takes off the loss: ${said.join("; ")}.`
 }
 
 const shareSentence = (report: DynamicsReport, group: string | undefined): string | undefined => {
@@ -229,7 +235,7 @@ const shareSentence = (report: DynamicsReport, group: string | undefined): strin
         ` to the logit of a true token of ${sinks.group} (${digits(2)(from.logit.mean)} after ${steps(from.step)})`
       ]
     })
-  return said.length === 0 ? undefined : `At the end ${joined(said, ", ")}.`
+  return said.length === 0 ? undefined : `At the end ${listed(said)}.`
 }
 
 /** What came out, in a few sentences made of the numbers. */
@@ -243,11 +249,7 @@ export const sentences = (report: DynamicsReport): ReadonlyArray<string> => {
   return said.length > 0 ? said : ["Nothing was measured of which a sentence could be made."]
 }
 
-export const footing = ({ adapter, seconds, seeds, versions }: DynamicsReport): string =>
-  `${adapter}, ${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}, ${count(seconds)} s; ` +
-  Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")
-
-const overSeeds = ({ seeds }: DynamicsReport): string =>
+export const overSeeds = ({ seeds }: DynamicsReport): string =>
   seeds.length < 2 ? "" : `; ±: 95 % interval over ${seeds.length} seeds`
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ const inShort = <T extends { readonly group: string; readonly mask: MaskState }>
 /** How long memories last, by arm, group and sinks that are on. */
 export const halfLives = (report: DynamicsReport, room: Room = "full"): Table => {
   const shown = inShort(report, report.retention.filter(({ points }) => points.length > 0), room)
-  const bare = (one: Estimate | undefined) => isKnown(one) ? digits(2)(one.mean) : "-"
+  const bare = (one: Estimate | undefined) => isKnown(one) ? digits(2)(one.mean) : NOTHING
   return filled({
     head: [
       "", "group", "sinks on", ...(room === "full" ? ["law"] : []), "half-life, steps", "residual",
@@ -286,9 +288,9 @@ export const halfLives = (report: DynamicsReport, room: Room = "full"): Table =>
         arm,
         group,
         maskName(report, arm, mask),
-        ...(room === "full" ? [fit?.law ?? "-"] : []),
+        ...(room === "full" ? [fit?.law ?? NOTHING] : []),
         fit === undefined ? "nothing to forget" : writtenTime(fit.halfLife, fit.observed),
-        fit === undefined ? "-" : range(fit.residual, digits(2)),
+        fit === undefined ? NOTHING : range(fit.residual, digits(2)),
         ...(room === "full"
           ? [plusMinus(first?.memory), plusMinus(first?.recall), plusMinus(last?.recall)]
           : [bare(first?.memory), `${bare(first?.recall)} to ${bare(last?.recall)}`])
@@ -298,11 +300,15 @@ export const halfLives = (report: DynamicsReport, room: Room = "full"): Table =>
 }
 
 /** What the columns of `halfLives` mean. */
-export const legend = (report: DynamicsReport): string =>
-  "Half-life: steps until half of the memory is left, residual: the share that is never forgotten, both as far as the " +
-  "fitted law says, in brackets 95 % by resampling sequences; memory: loss of foils minus loss of the sequences, nats a " +
-  `token; recall: share of the tokens after the first ${count(report.data.promptTokens)} that are the likeliest` +
-  `${overSeeds(report)}.`
+export const legend = (report: DynamicsReport): ReadonlyArray<Term> => [
+  ["half-life", "steps until half of the memory is left, as far as the fitted law says; in brackets 95 % by resampling sequences"],
+  ["residual", "the share that is never forgotten, as far as the law says"],
+  ["memory", "loss of foils, sequences never trained on, minus loss of the sequences: nats a token"],
+  [
+    "recall",
+    `share of the tokens after the first ${count(report.data.promptTokens)} that are the likeliest${overSeeds(report)}`
+  ]
+]
 
 /** What an exposure does late in training, by arm, group and sinks that are on. */
 export const lateTeeth = (report: DynamicsReport, room: Room = "full"): Table => {
@@ -319,7 +325,7 @@ export const lateTeeth = (report: DynamicsReport, room: Room = "full"): Table =>
   })
 }
 
-const fits = (report: DynamicsReport): Table => filled({
+export const fits = (report: DynamicsReport): Table => filled({
   caption: "memory(t) = initial (residual + (1 - residual) f), f = exp(-t / tau) or (1 + t / tau)^-psi; of AICc lower is " +
     "better",
   head: [
@@ -329,7 +335,7 @@ const fits = (report: DynamicsReport): Table => filled({
   rows: report.retention.flatMap(({ arm, fit, group, mask }) => {
     if (fit === undefined) return []
     const number = (value: number | undefined, format: Format) =>
-      value === undefined || !Number.isFinite(value) ? "-" : format(value)
+      value === undefined || !Number.isFinite(value) ? NOTHING : format(value)
     return [[
       arm,
       group,
@@ -347,7 +353,7 @@ const fits = (report: DynamicsReport): Table => filled({
   })
 })
 
-const retained = (report: DynamicsReport): Table => filled({
+export const retained = (report: DynamicsReport): Table => filled({
   caption: "Steps since the last exposure, and what is left at first and at the end",
   head: [
     "", "group", "sinks on", "steps", "loss", "memory", "recognition", "recall", "verbatim", "log rank"
@@ -363,7 +369,7 @@ const retained = (report: DynamicsReport): Table => filled({
     ]]))
 })
 
-const curves = (report: DynamicsReport): Table => filled({
+export const curves = (report: DynamicsReport): Table => filled({
   head: ["", "group", "sinks on", "first", "lowest", "after steps", "at the end"],
   rows: report.curves.filter(({ points }) => points.length > 0).map(({ arm, group, mask, points }) => {
     const known = points.filter(({ loss }) => isKnown(loss))
@@ -374,7 +380,7 @@ const curves = (report: DynamicsReport): Table => filled({
       maskName(report, arm, mask),
       plusMinus(points[0].loss),
       plusMinus(lowest.loss),
-      known.length === 0 ? "-" : count(lowest.step),
+      known.length === 0 ? NOTHING : count(lowest.step),
       plusMinus(points.at(-1)!.loss)
     ]
   })
@@ -383,9 +389,9 @@ const curves = (report: DynamicsReport): Table => filled({
 // ---------------------------------------------------------------------------------------------------------------
 // Experiments 3 to 5
 
-const layerCell = (layer: number): string => Number.isNaN(layer) ? "all" : layer < 0 ? "-" : String(layer)
+const layerCell = (layer: number): string => Number.isNaN(layer) ? "all" : layer < 0 ? NOTHING : String(layer)
 
-const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption: string): Table => filled({
+export const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption: string): Table => filled({
   caption,
   head: ["", "layer", "part", "steps", "weights, rms", "times", "change a step, rms", "at the end"],
   rows: all.filter(({ points }) => points.length > 0).map(({ arm, layer, part, points }) => {
@@ -394,17 +400,17 @@ const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption: string
     return [
       arm,
       layerCell(layer),
-      part,
+      weightsName({ layer, part }),
       `${count(first.step)} to ${count(last.step)}`,
       `${plusMinus(first.weight, short)} to ${plusMinus(last.weight, short)}`,
       plusMinus(perSeed((a, b) => b / a, first.weight, last.weight), digits(2)),
       plusMinus(updates[0], short),
-      updates.length < 2 ? "-" : plusMinus(updates.at(-1), short)
+      updates.length < 2 ? NOTHING : plusMinus(updates.at(-1), short)
     ]
   })
 })
 
-const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, caption: string): Table => filled({
+export const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, caption: string): Table => filled({
   caption,
   head: ["", "group", "sinks on", "layer", "part", "at first", "at the end"],
   rows: all.filter(({ points }) => points.length > 0).map(({ arm, group, layer, mask, part, points }) => [
@@ -412,17 +418,17 @@ const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, caption: stri
     group,
     maskName(report, arm, mask),
     layerCell(layer),
-    part,
+    partName({ layer, part }),
     plusMinus(points[0].logit, digits(2)),
     plusMinus(points.at(-1)!.logit, digits(2))
   ])
 })
 
 /** All layers together where there are several, and what is of no layer; otherwise as it is. */
-const wholes = <T extends { readonly layer: number }>(all: ReadonlyArray<T>, whole: ReadonlyArray<T>) =>
+export const wholes = <T extends { readonly layer: number }>(all: ReadonlyArray<T>, whole: ReadonlyArray<T>) =>
   whole.length === 0 ? all : [...whole, ...all.filter(({ layer }) => layer < 0)]
 
-const interference = ({ interference }: DynamicsReport): Table => filled({
+export const interference = ({ interference }: DynamicsReport): Table => filled({
   head: ["", "part", "cosine", "predicted, nats a step", "observed", "correlation"],
   rows: interference.map(({ arm, correlation, cosine, observed, part, predicted }) => [
     arm,
@@ -434,7 +440,7 @@ const interference = ({ interference }: DynamicsReport): Table => filled({
   ])
 })
 
-const contents = ({ contents }: DynamicsReport): Table => filled({
+export const contents = ({ contents }: DynamicsReport): Table => filled({
   head: ["", "layer", "part", "neurons", "purity", "agreement", "gradient of memorized", "of held-out"],
   rows: contents.map(({ agreement, arm, gradientMass, layer, neurons, part, purity }) => [
     arm,
@@ -451,20 +457,20 @@ const contents = ({ contents }: DynamicsReport): Table => filled({
 // ---------------------------------------------------------------------------------------------------------------
 // The rest
 
-const groups = ({ groups }: DynamicsReport): Table => filled({
+export const groups = ({ groups }: DynamicsReport): Table => filled({
   head: ["", "sequences", "exposures", "every, steps", "last shown at", "then left alone", "what it is"],
   rows: groups.map(({ every, exposures, lastShown, name, sequences, title, withheld }) => [
     name,
     count(sequences),
     count(exposures),
-    every === undefined ? "-" : short(every),
-    lastShown === undefined ? "-" : count(lastShown),
+    every === undefined ? NOTHING : short(every),
+    lastShown === undefined ? NOTHING : count(lastShown),
     withheld ? "yes" : "no",
     title
   ])
 })
 
-const costs = ({ arms }: DynamicsReport): Table => filled({
+export const costs = ({ arms }: DynamicsReport): Table => filled({
   head: ["", "parameters", "active a token", "seconds", "of probing", "what it is"],
   rows: arms.map(({ activeParameters, name, parameters, probeSeconds, seconds, title }) => [
     name,
@@ -476,7 +482,7 @@ const costs = ({ arms }: DynamicsReport): Table => filled({
   ])
 })
 
-const data = ({ data, from, steps, tokensPerStep }: DynamicsReport): Table => ({
+export const data = ({ data, from, steps, tokensPerStep }: DynamicsReport): Table => ({
   head: ["data", ""],
   rows: [
     ...(from === undefined ? [] : [["probed", from]]),
@@ -487,45 +493,3 @@ const data = ({ data, from, steps, tokensPerStep }: DynamicsReport): Table => ({
     ["tokens of a prompt", count(data.promptTokens)]
   ]
 })
-
-/** The sections of the report, those that there is something for. */
-export const sections = (report: DynamicsReport): ReadonlyArray<Section> => {
-  const when = (there: boolean, ...text: ReadonlyArray<string>) => ({ text: there ? text : [] })
-  const [wholeOfNorms, wholeOfShares] = [wholeNorms(report), wholeShares(report)]
-  return [
-    ...section("retention", "After the last exposure", [halfLives(report)],
-      when(report.retention.length > 0, legend(report))),
-    ...caveats(report),
-    ...section("sawTeeth", "Between exposures", [lateTeeth(report)], when(
-      report.sawTeeth.length > 0,
-      "Loss just before and just after an exposure, and the lowest until the next; amplitude: what the exposure took off, " +
-        "before minus lowest; decay: what came back until the next. Means over the last third of the exposures, nats a " +
-        `token${overSeeds(report)}.`
-    )),
-    ...section("curves", "Along training", [curves(report)],
-      when(report.curves.length > 0, `Mean loss, nats a token${overSeeds(report)}.`)),
-    ...section("accumulation", "Where memories accumulate", [
-      norms(report, wholes(report.norms, wholeOfNorms), "Size of the weights"),
-      shares(report, wholes(report.shares, wholeOfShares), "What parts add to the logit of the true token")
-    ]),
-    ...section("interference", "What other data does to memories", [interference(report)], when(
-      report.interference.length > 0,
-      "Gradients of memorized sequences against those of the batches that were trained on meanwhile; predicted: the rise " +
-        "of a sequence's loss by a step, to first order, observed: the rise that there was."
-    )),
-    ...section("contents", "What parts hold", [contents(report)], when(
-      report.contents.length > 0,
-      "Purity: share of a neuron's top triggers that come from one source; agreement: share of them whose next token is " +
-        "among the ten that the neuron promotes most."
-    )),
-    ...section("claims", "Claims", [claimsTable(report.claims)]),
-    ...section("fits", "Fits, and all measures of what is left", [fits(report), retained(report)], { folded: true }),
-    ...section("layers", "Layer by layer", [
-      ...(wholeOfNorms.length === 0 ? [] : [norms(report, report.norms, "Size of the weights")]),
-      ...(wholeOfShares.length === 0 ? [] : [
-        shares(report, report.shares, "What parts add to the logit of the true token")
-      ])
-    ], { folded: true }),
-    ...section("costs", "Models, groups and data", [costs(report), groups(report), data(report)], { folded: true })
-  ]
-}

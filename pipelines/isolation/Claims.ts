@@ -45,15 +45,15 @@ const removedOf = (report: Report, arm: string, metric: string) =>
 const heldOut = "heldOut.loss"
 const repeated = "natural.loss"
 
-/** Variants of an arm in a setting, by its value: of `sinks p=0.3` 0.3. */
-const variantsOf = (report: Report, arm: string, setting: string) => {
-  const names = [...new Set(report.subjects.map((subject) => subject.arm))]
-  return names
-    .filter((name) => name.startsWith(`${arm} ${setting}=`))
-    .map((name) => ({ name, value: Number(name.slice(`${arm} ${setting}=`.length)) }))
-    .filter(({ value }) => Number.isFinite(value))
-    .sort((a, b) => a.value - b.value)
-}
+/** What variants differ in, that which says most first: a wider model may need other sinks too. */
+const settings = ["hiddenSize", "idNoise", "share"] as const
+
+/** Variants of an arm that differ from it in this, by its value. */
+const variantsOf = ({ arms }: Report, arm: string, setting: (typeof settings)[number]) =>
+  arms.flatMap(({ name, variant }) => {
+    if (variant?.arm !== arm || settings.find((one) => variant[one] !== undefined) !== setting) return []
+    return [{ name, value: Number(variant[setting]!.toPrecision(3)) }]
+  }).sort((a, b) => a.value - b.value)
 
 const seriesOf = (report: Report, arm: string, series: string) =>
   report.curves.find((curve) => curve.arm === arm && curve.series === series)?.points
@@ -167,7 +167,7 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 5,
     claim: "With more than half of the pool lit for each sequence, more memory is outside the sinks",
     test: (report) => {
-      const variants = variantsOf(report, SINKS, "p")
+      const variants = variantsOf(report, SINKS, "share")
       const [few, many] = [
         nearestTo(0.3, variants.filter(({ value }) => value <= 0.5)),
         nearestTo(0.7, variants.filter(({ value }) => value > 0.5))
@@ -186,7 +186,7 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 6,
     claim: "A wrong id now and then (a tenth of exposures) does no harm; half of them does",
     test: (report) => {
-      const variants = variantsOf(report, SINKS, "noise")
+      const variants = variantsOf(report, SINKS, "idNoise")
       const loss = (name: string) => metricOf(report, name, "off", repeated)
       const [little, much] = [
         nearestTo(0.1, variants.filter(({ value }) => value > 0 && value <= 0.1)),
@@ -212,10 +212,11 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 7,
     claim: "The wider the model, the less held-out loss sinks cost",
     test: (report) => {
-      const costs = variantsOf(report, SINKS, "width").flatMap(({ name, value }) => {
+      const plain = variantsOf(report, STANDARD, "hiddenSize")
+      const costs = variantsOf(report, SINKS, "hiddenSize").flatMap(({ name, value }) => {
         const cost = minus(
           metricOf(report, name, "off", heldOut),
-          metricOf(report, `${STANDARD} width=${value}`, "own", heldOut)
+          metricOf(report, plain.find((one) => one.value === value)?.name ?? "", "own", heldOut)
         )
         return cost === undefined ? [] : [{ value, cost }]
       })
@@ -426,7 +427,7 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 17,
     claim: "The less masks overlap, the better sinks remember and the less leaks into general neurons",
     test: (report) => {
-      const variants = variantsOf(report, SINKS, "p")
+      const variants = variantsOf(report, SINKS, "share")
       const [few, many] = [variants[0], variants.at(-1)]
       if (few === undefined || many === undefined || few === many) return untested(`two variants ${SINKS} p=x`)
       const recovery = ({ name }: { readonly name: string }) =>

@@ -10,7 +10,7 @@ import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
-import type { MaskState, Panel } from "./Report.ts"
+import type { MaskState, Panel, Variant } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
 import { WorldConfig, withSeed } from "./World.ts"
 
@@ -145,6 +145,15 @@ export const interference = (of: Key, ladder: ReadonlyArray<number>, seed: numbe
 
 /** How well a localizer finds the sinks that are known. */
 export const recall = (scores: Key): Key => key("recall", { of: scores })
+
+/** What is different about a variant of an arm; undefined of an arm as it is. */
+export const variantOf = ({ arm, hiddenSize, idNoise, name, sinks }: NamedArm): Variant | undefined =>
+  name === arm ? undefined : {
+    arm,
+    ...(sinks === undefined ? {} : { share: sinks.active / sinks.pool }),
+    ...(idNoise === undefined ? {} : { idNoise }),
+    ...(hiddenSize === undefined ? {} : { hiddenSize })
+  }
 
 /** The title of an arm. */
 export const titleOf = ({ arm, name }: NamedArm): string =>

@@ -93,6 +93,8 @@ const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinitio
   windows.flatMap((window): ReadonlyArray<MetricDefinition> => [
     {
       name: `greedy@${window.context}`,
+      measure: "greedy",
+      context: window.context,
       title: `said verbatim, greedily: ${window.length} tokens after ${window.context} (Carlini et al. 2022)`,
       unit: "share",
       memory: "higher",
@@ -100,6 +102,8 @@ const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinitio
     },
     {
       name: `np@${window.context}`,
+      measure: "np",
+      context: window.context,
       title: `(${DRAWS.n}, ${DRAWS.p})-extractable with top-k 40: ${window.length} tokens after ${window.context} ` +
         "(Hayes et al. 2025)",
       unit: "share",

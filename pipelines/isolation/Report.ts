@@ -50,6 +50,10 @@ export interface Subject extends Schema.Schema.Type<typeof Subject> {}
 export const Metric = Schema.Struct({
   /** `natural.extractionStrength` without the panel. */
   name: Schema.String,
+  /** Of a measure that is taken after so many tokens of context, which it is. */
+  measure: Schema.optionalWith(Schema.Literal("greedy", "np"), { exact: true }),
+  /** Those tokens. */
+  context: Schema.optionalWith(Schema.Number, { exact: true }),
   /** In words, with its source. */
   title: Schema.String,
   /** What it is counted in. */
@@ -59,10 +63,25 @@ export const Metric = Schema.Struct({
 })
 export interface Metric extends Schema.Schema.Type<typeof Metric> {}
 
+/** How a variant differs from the arm that it is one of, in what claims are about. */
+export const Variant = Schema.Struct({
+  /** That it is a variant of. */
+  arm: Schema.String,
+  /** Share of the pool that an id lights, where the variant has sinks of its own. */
+  share: Schema.optionalWith(Schema.Number, { exact: true }),
+  /** Probability that an exposure carries a fresh id, where it has one of its own. */
+  idNoise: Schema.optionalWith(Schema.Number, { exact: true }),
+  /** Width of the model, where it has one of its own. */
+  hiddenSize: Schema.optionalWith(Schema.Number, { exact: true })
+})
+export interface Variant extends Schema.Schema.Type<typeof Variant> {}
+
 /** What an arm cost. */
 export const ArmCost = Schema.Struct({
   /** Of the arm or the method. */
   name: Schema.String,
+  /** What is different about a variant of an arm; absent where it is none. */
+  variant: Schema.optionalWith(Variant, { exact: true }),
   /** Trained like this, or made of the trained standard model. */
   kind: Kind,
   /** In words: what it is. */
@@ -112,6 +131,8 @@ export const Tradeoff = Schema.Struct({
   points: Schema.Array(Schema.Struct({
     /** Where in the sweep: `fraction 0.02`, `step 32`. */
     setting: Schema.String,
+    /** The setting of the method that it is a point of, where it has several. */
+    series: Schema.optionalWith(Schema.String, { exact: true }),
     /** Held-out loss minus the standard model's: the lower the better. */
     degradation: Estimate,
     /** Loss on the repeated sequences minus the standard model's: the higher the more is forgotten. */

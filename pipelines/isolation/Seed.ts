@@ -205,8 +205,10 @@ export const investigate = (
       if (model === undefined) continue
       const { activeParameters, curves, parameters, seconds, steps, tokens } = model.result
       examined.push({ name: arm.name, kind: "trained", key: model.key, config: model.config, tensors: model.tensors })
+      const variant = Jobs.variantOf(arm)
       findings.costs.push({
         name: arm.name,
+        ...(variant === undefined ? {} : { variant }),
         kind: "trained",
         title: Jobs.titleOf(arm),
         parameters, activeParameters, steps, tokens, seconds
@@ -236,14 +238,15 @@ export const investigate = (
       const trade = (
         arm: string,
         panel: Panel,
-        points: ReadonlyArray<Pick<SweepPoint, "setting" | "losses">>,
+        points: ReadonlyArray<Pick<SweepPoint, "setting" | "losses"> & Partial<Pick<SweepPoint, "series">>>,
         chosen: number
       ) =>
         findings.tradeoffs.push({
           arm,
           panel,
-          points: points.map(({ losses, setting }, i) => ({
+          points: points.map(({ losses, series = "", setting }, i) => ({
             setting,
+            ...(series === "" ? {} : { series }),
             degradation: losses["heldOut"]! - before["heldOut"]!,
             forgetting: losses[scoredBy[panel]]! - before[scoredBy[panel]]!,
             chosen: i === chosen

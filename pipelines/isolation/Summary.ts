@@ -33,6 +33,7 @@ export interface SeedFindings {
     readonly panel: Panel
     readonly points: ReadonlyArray<{
       readonly setting: string
+      readonly series?: string
       readonly degradation: number
       readonly forgetting: number
       readonly chosen: boolean
@@ -74,7 +75,7 @@ export interface SeedFindings {
     readonly chance: number
   }>
   readonly costs: ReadonlyArray<
-    & Pick<ArmCost, "name" | "kind" | "title" | "parameters" | "activeParameters" | "settings" | "steps" | "tokens">
+    & Pick<ArmCost, "name" | "variant" | "kind" | "title" | "parameters" | "activeParameters" | "settings" | "steps" | "tokens">
     & { readonly seconds: number }
   >
 }
@@ -152,10 +153,11 @@ const tradeoffsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Tradeoff
   across(seeds, ({ tradeoffs }) => tradeoffs, ({ arm, panel }) => `${arm} ${panel}`).map(({ all, first }) => ({
     arm: first.arm,
     panel: first.panel,
-    points: first.points.map(({ setting }) => {
+    points: first.points.map(({ series, setting }) => {
       const points = all.map((one) => one?.points.find((point) => point.setting === setting))
       return {
         setting,
+        ...(series === undefined ? {} : { series }),
         degradation: estimate(points.map((point) => point?.degradation)),
         forgetting: estimate(points.map((point) => point?.forgetting)),
         chosen: points.some((point) => point?.chosen === true)

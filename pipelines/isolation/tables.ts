@@ -1,14 +1,9 @@
-/** What every rendering of an isolation report shows: its sections, tables and sentences as plain values. */
+/** The tables of an isolation report, as plain values. Pure. */
 import { count } from "../../src/Terminal.ts"
-import type { Table } from "../report/page.ts"
-import { caveats, claimsTable, filled, type Section, section } from "../report/sections.ts"
-import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
-import type { Estimate, IsolationReport, MaskState, Panel, Subject } from "./Report.ts"
-
-const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]
-
-/** A number of any size, to three digits. */
-const short: Format = (value) => String(Number(value.toPrecision(3)))
+import { STANDARD } from "../experiment/Arms.ts"
+import { digits, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
+import { filled, NOTHING, short, type Table, type Term, unique } from "../report/View.ts"
+import type { Estimate, IsolationReport, MaskState, Metric, Panel, Subject } from "./Report.ts"
 
 const states: Readonly<Record<MaskState, string>> = {
   own: "own sinks",
@@ -30,14 +25,15 @@ export const panelName = (panel: Panel): string => panels[panel]
 export const stateName = (state: MaskState): string => states[state]
 
 // ---------------------------------------------------------------------------------------------------------------
-// The head
+// Reading a report
 
-/** Why the word stands at the head, in a sentence. */
-export const because = ({ decidedBy, subject }: IsolationReport): string => `${subject}: ${decidedBy}.`
+/** A metric of a model, of a panel. */
+export const valueOf = (subject: Subject | undefined, panel: Panel | "heldOut", metric: string): Estimate | undefined =>
+  subject?.metrics[`${panel}.${metric}`]
 
-export const footing = ({ adapter, seconds, seeds, versions }: IsolationReport): string =>
-  `${adapter}, ${seeds.length === 1 ? "seed" : "seeds"} ${seeds.join(", ")}, ${count(seconds)} s; ` +
-  Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ")
+/** The same as recovery: 1 as memorized as by the standard model, 0 as by the oracle. */
+export const recoveryOf = (subject: Subject | undefined, panel: Panel, metric: string): Estimate | undefined =>
+  subject?.recovery[`${panel}.${metric}`]
 
 // ---------------------------------------------------------------------------------------------------------------
 // T1
@@ -51,51 +47,52 @@ interface Column {
 }
 
 /** An arm before and after removal: the same where there are no sinks. */
-interface States {
+export interface States {
   readonly arm: string
   readonly own: Subject | undefined
   readonly removed: Subject | undefined
 }
 
-const statesOf = ({ subjects }: IsolationReport): ReadonlyArray<States> =>
+export const statesOf = ({ subjects }: IsolationReport): ReadonlyArray<States> =>
   unique(subjects.map(({ arm }) => arm)).map((arm) => {
     const of = (state: MaskState) => subjects.find((one) => one.arm === arm && one.state === state)
     return { arm, own: of("own"), removed: of("off") ?? of("own") }
   })
 
-/** The last metric of a name that there is: of several contexts the longest, from which most can be extracted. */
-const metricLike = ({ metrics }: IsolationReport, start: string): string | undefined =>
-  metrics.map(({ name }) => name).filter((name) => name.startsWith(start)).at(-1)
+/** Of the contexts that a measure was taken after the longest, from which most can be extracted. */
+const longest = ({ metrics }: IsolationReport, measure: Metric["measure"]): string | undefined =>
+  metrics.filter((metric) => metric.measure === measure)
+    .reduce<Metric | undefined>((most, one) => (one.context ?? 0) >= (most?.context ?? 0) ? one : most, undefined)?.name
 
 /** Share of the standard model's gap between held-out and repeated loss that is closed. */
 const gapClosed = (subject: Subject | undefined, standard: Subject | undefined, panel: Panel): Estimate | undefined =>
   perSeed(
     (heldOut, repeated, standardHeldOut, standardRepeated) =>
       1 - (heldOut - repeated) / (standardHeldOut - standardRepeated),
-    ...[subject, standard].flatMap((one) => [one?.metrics["heldOut.loss"], one?.metrics[`${panel}.loss`]])
+    ...[subject, standard].flatMap((one) => [valueOf(one, "heldOut", "loss"), valueOf(one, panel, "loss")])
   )
 
 const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Column> => {
-  const standard = statesOf(report).find(({ arm }) => arm === "standard")?.own
+  const standard = statesOf(report).find(({ arm }) => arm === STANDARD)?.own
   const metric = (head: string, name: string | undefined, rest: Pick<Column, "short" | "meaning"> = {}) =>
     name === undefined ? [] : [{
       head,
-      of: ({ removed }: States) => plusMinus(removed?.metrics[`${panel}.${name}`]),
+      of: ({ removed }: States) => plusMinus(valueOf(removed, panel, name)),
       ...rest
     }]
   const off = ({ own, removed }: States) => removed === own ? undefined : removed
-  const [greedy, np] = [metricLike(report, "greedy@"), metricLike(report, "np@")]
+  const [greedy, np] = [longest(report, "greedy"), longest(report, "np")]
   return [
-    { head: "held-out loss", of: ({ removed }) => plusMinus(removed?.metrics["heldOut.loss"]), short: true },
+    { head: "held-out loss", of: ({ removed }) => plusMinus(valueOf(removed, "heldOut", "loss")), short: true },
     {
       head: "repeated, on",
-      of: ({ own }) => plusMinus(own?.metrics[`${panel}.loss`]),
+      of: ({ own }) => plusMinus(valueOf(own, panel, "loss")),
       short: true,
       meaning: "loss with own sinks, or of the whole model where it has none"
     },
     {
       head: "repeated, off",
-      of: (states) => plusMinus(off(states)?.metrics[`${panel}.loss`]),
+      of: (states) => plusMinus(valueOf(off(states), panel, "loss")),
       short: true,
       meaning: "loss with sinks off; all else in the row is of sinks off, too, where there are any"
     },
@@ -115,7 +112,7 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
     ...metric("TPR at 1 %", "mia.loss.tpr", { meaning: "members it finds at 1 % false alarms" }),
     {
       head: "recovery",
-      of: ({ removed }) => plusMinus(removed?.recovery[`${panel}.loss`]),
+      of: ({ removed }) => plusMinus(recoveryOf(removed, panel, "loss")),
       short: true,
       meaning: "of the loss: 1 as memorized as standard, 0 as if never repeated"
     },
@@ -127,9 +124,9 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
   ]
 }
 
-const panelsOf = ({ subjects }: IsolationReport): ReadonlyArray<Panel> =>
+export const panelsOf = ({ subjects }: IsolationReport): ReadonlyArray<Panel> =>
   (["natural", "canary", "other"] as const).filter((panel) =>
-    subjects.some(({ metrics }) => `${panel}.loss` in metrics))
+    subjects.some((subject) => valueOf(subject, panel, "loss") !== undefined))
 
 /** T1, of a panel: every arm, after removal where there is any. */
 export const mainTable = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): Table => {
@@ -142,21 +139,20 @@ export const mainTable = (report: IsolationReport, panel: Panel, room: "short" |
 }
 
 /** What the columns of T1 mean. */
-export const legend = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): string => {
+export const legend = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): ReadonlyArray<Term> => {
   const shown = new Set(mainTable(report, panel, room).head)
-  const words = mainColumns(report, panel).flatMap(({ head, meaning }) =>
-    meaning === undefined || !shown.has(head) ? [] : [`${head}: ${meaning}`])
   return [
-    ...words,
-    `losses in nats a token${report.seeds.length < 2 ? "" : `; ±: 95 % interval over ${report.seeds.length} seeds`}`
-  ].join(". ") + "."
+    ...mainColumns(report, panel).flatMap(({ head, meaning }): ReadonlyArray<Term> =>
+      meaning === undefined || !shown.has(head) ? [] : [[head, meaning]]),
+    ["losses", `nats a token${report.seeds.length < 2 ? "" : `; ±: 95 % interval over ${report.seeds.length} seeds`}`]
+  ]
 }
 
-/** T1 of the panel that comes first. */
+/** The panel that comes first. */
 export const firstPanel = (report: IsolationReport): Panel => panelsOf(report)[0] ?? "natural"
 
 /** All metrics of all models in all states. */
-const everything = (report: IsolationReport): ReadonlyArray<Table> =>
+export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
   panelsOf(report).map((panel) => {
     const names = report.metrics.map(({ name }) => name)
       .filter((name) => report.subjects.some(({ metrics }) => isKnown(metrics[`${panel}.${name}`])))
@@ -178,7 +174,7 @@ const everything = (report: IsolationReport): ReadonlyArray<Table> =>
 // ---------------------------------------------------------------------------------------------------------------
 // Other tables
 
-const curves = ({ curves }: IsolationReport): Table => ({
+export const curves = ({ curves }: IsolationReport): Table => ({
   head: ["", "series", "lowest", "after steps", "at the end"],
   rows: curves.filter(({ points }) => points.length > 0).map(({ arm, points, series }) => {
     const known = points.filter(({ loss }) => isKnown(loss))
@@ -187,20 +183,20 @@ const curves = ({ curves }: IsolationReport): Table => ({
   })
 })
 
-const tradeoffs = ({ tradeoffs }: IsolationReport): ReadonlyArray<Table> =>
+export const tradeoffs = ({ tradeoffs }: IsolationReport): ReadonlyArray<Table> =>
   unique(tradeoffs.map(({ panel }) => panel)).map((panel) => ({
     caption: `Losses minus the standard model's, on ${panels[panel]}`,
     head: ["", "chosen", "held-out", "repeated"],
     rows: tradeoffs.filter((one) => one.panel === panel).flatMap(({ arm, points }) =>
       points.filter(({ chosen }) => chosen).map(({ degradation, forgetting, setting }) => [
         arm,
-        setting === "" ? "-" : setting,
+        setting === "" ? NOTHING : setting,
         plusMinus(degradation),
         plusMinus(forgetting)
       ]))
   }))
 
-const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
+export const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
   const rich = unique(report.subjects.filter(({ state }) => state !== "own").map(({ arm }) => arm))
   const panel = firstPanel(report)
   const rows = report.subjects.filter(({ arm }) => rich.includes(arm)).map(({ arm, metrics, recovery, state }) => [
@@ -218,7 +214,7 @@ const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
   })]
 }
 
-const interference = ({ interference }: IsolationReport): ReadonlyArray<Table> =>
+export const interference = ({ interference }: IsolationReport): ReadonlyArray<Table> =>
   interference.length === 0 ? [] : [{
     caption: "What other sequences' sinks do, nats a token",
     head: ["", ...interference.map(({ arm }) => arm)],
@@ -236,7 +232,7 @@ const interference = ({ interference }: IsolationReport): ReadonlyArray<Table> =
     ]
   }]
 
-const hygiene = ({ hygiene }: IsolationReport): Table => {
+export const hygiene = ({ hygiene }: IsolationReport): Table => {
   const checks = hygiene.flatMap(({ arm, checks, seed }) => checks.map((check) => ({ ...check, arm, seed })))
   const keys = unique(checks.map(({ arm, name }) => JSON.stringify([arm, name])))
   return {
@@ -258,7 +254,7 @@ const hygiene = ({ hygiene }: IsolationReport): Table => {
   }
 }
 
-const fits = ({ extraction }: IsolationReport): Table => ({
+export const fits = ({ extraction }: IsolationReport): Table => ({
   caption: "What a doubling of exposures adds: value = intercept + slope log2(exposures)",
   head: ["", "state", "on", "metric", "slope", "intercept", "R²"],
   rows: extraction.flatMap(({ arm, fit, metric, panel, state }) => fit === undefined ? [] : [[
@@ -268,11 +264,11 @@ const fits = ({ extraction }: IsolationReport): Table => ({
     metric,
     `${digits(3)(fit.slope)} [${digits(3)(fit.slopeLow)}, ${digits(3)(fit.slopeHigh)}]`,
     digits(3)(fit.intercept),
-    Number.isFinite(fit.r2) ? digits(3)(fit.r2) : "-"
+    Number.isFinite(fit.r2) ? digits(3)(fit.r2) : NOTHING
   ]])
 })
 
-const relearning = ({ relearning }: IsolationReport): Table => ({
+export const relearning = ({ relearning }: IsolationReport): Table => ({
   head: ["", "state", "steps until back, by seed", "over the oracle's", "recovered at most"],
   rows: relearning.map(({ arm, points, ratio, recovered, state, steps }) => [
     arm,
@@ -285,12 +281,12 @@ const relearning = ({ relearning }: IsolationReport): Table => ({
   ])
 })
 
-const localizers = ({ localizers }: IsolationReport): Table => ({
+export const localizers = ({ localizers }: IsolationReport): Table => ({
   head: ["", "in the model of", "recall", "by chance"],
   rows: localizers.map(({ arm, chance, localizer, recall }) => [localizer, arm, plusMinus(recall), digits(3)(chance)])
 })
 
-const theory = ({ theory }: IsolationReport): Table => ({
+export const theory = ({ theory }: IsolationReport): Table => ({
   prose: true,
   head: ["result", "", "checks", "least slack", "inequalities"],
   rows: theory.map(({ claim, holds, inequalities, name }) => [
@@ -302,13 +298,13 @@ const theory = ({ theory }: IsolationReport): Table => ({
   ])
 })
 
-const verdicts = ({ verdicts }: IsolationReport): Table => ({
+export const verdicts = ({ verdicts }: IsolationReport): Table => ({
   prose: true,
   head: ["", "verdict", "decided by"],
   rows: verdicts.map(({ arm, decidedBy, word }) => [arm, word, decidedBy])
 })
 
-const gate = ({ subject, verdicts }: IsolationReport): ReadonlyArray<Table> => {
+export const gate = ({ subject, verdicts }: IsolationReport): ReadonlyArray<Table> => {
   const verdict = verdicts.find(({ arm }) => arm === subject)
   return verdict === undefined ? [] : [{
     caption: `The checks of ${subject}, in the order in which they decide`,
@@ -317,12 +313,12 @@ const gate = ({ subject, verdicts }: IsolationReport): ReadonlyArray<Table> => {
     rows: [
       ...verdict.checks.map(({ bound, name, otherwise, passed, value }) =>
         [name, passed ? "pass" : "FAIL", plusMinus(value), bound, otherwise]),
-      ...(verdict.notRun ?? []).map((name) => [name, "not run", "-", "-", "-"])
+      ...(verdict.notRun ?? []).map((name) => [name, "not run", NOTHING, NOTHING, NOTHING])
     ]
   }]
 }
 
-const costs = ({ arms }: IsolationReport): Table => ({
+export const costs = ({ arms }: IsolationReport): Table => ({
   head: ["", "parameters", "active a token", "steps", "tokens", "seconds", "what it is"],
   rows: arms.map(({ activeParameters, name, parameters, seconds, steps, title, tokens }) => [
     name,
@@ -335,7 +331,7 @@ const costs = ({ arms }: IsolationReport): Table => ({
   ])
 })
 
-const data = ({ data }: IsolationReport): Table => ({
+export const data = ({ data }: IsolationReport): Table => ({
   head: ["data", ""],
   rows: [
     ["world", data.world],
@@ -347,38 +343,3 @@ const data = ({ data }: IsolationReport): Table => ({
     ["sequences left out as near-duplicates", count(data.dropped)]
   ]
 })
-
-// ---------------------------------------------------------------------------------------------------------------
-// All of it
-
-/** The sections of the report, those that there is something for. */
-export const sections = (report: IsolationReport): ReadonlyArray<Section> => {
-  const panels = panelsOf(report)
-  return [
-    ...section("main", "All arms", panels.map((panel) => mainTable(report, panel)), {
-      text: [legend(report, firstPanel(report))]
-    }),
-    ...caveats(report),
-    ...section("verdicts", "Verdicts", [...gate(report), verdicts(report)]),
-    ...section("curves", `Learning curves, over ${count(report.data.trainedTokens)} tokens`, [curves(report)]),
-    ...section("tradeoffs", "Forgetting against degradation", tradeoffs(report)),
-    ...section("ladder", "States of the sinks", [...ladder(report), ...interference(report)]),
-    ...section("hygiene", "Hygiene", [hygiene(report)]),
-    ...section("extraction", "Extraction against exposures", [fits(report)]),
-    ...section("relearning", "Relearning", [relearning(report)], {
-      text: report.relearning.length === 0 ? [] : [
-        "Fine-tuning on half of the removed sequences, sinks off where there are any: how soon the other half is back."
-      ]
-    }),
-    ...section("localizers", "Do localizers find the sinks?", [localizers(report)]),
-    ...section("claims", "Claims of the papers", [claimsTable(report.claims)]),
-    ...section("theory", "Theory, simulated", [theory(report)], { folded: true }),
-    ...section("everything", "All metrics, in every state", everything(report), { folded: true }),
-    ...section("metrics", "What the metrics are", [{
-      prose: true,
-      head: ["", "", "unit", "more memory is"],
-      rows: report.metrics.map(({ memory, name, title, unit }) => [name, title, unit, memory])
-    }], { folded: true }),
-    ...section("costs", "Models and data", [costs(report), data(report)], { folded: true })
-  ]
-}

@@ -6,7 +6,8 @@ import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { planOf, presets } from "../../pipelines/dynamics/Config.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/dynamics/render.ts"
+import { view } from "../../pipelines/dynamics/view.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { decodeConfig } from "../Config.ts"
 import { splitIds } from "../data/identity/Names.ts"
@@ -123,9 +124,9 @@ export const dynamics = (options: DynamicsCommand) =>
       text: () =>
         options.json
           ? Dynamics.toJson(report)
-          : toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
-      markdown: () => toMarkdown(report),
-      html: () => toHtml(report),
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+      markdown: () => toMarkdown(view(report)),
+      html: () => toHtml(view(report)),
       what: "report, checkpoints and traces"
     })
     if (report.failures.length > 0) return yield* failedArms(report.failures)

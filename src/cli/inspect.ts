@@ -177,36 +177,40 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
   return sections.map((lines) => lines.join("\n")).join("\n\n")
 }
 
-const toHtml = async ({ checkpoints, run, trainings }: Found, path: string): Promise<string> => {
-  const [{ charts }, { escape, page, table }] = await Promise.all([
-    import("../../pipelines/pretrain/charts.ts"),
-    import("../../pipelines/report/page.ts")
+const pageOf = async ({ checkpoints, run, trainings }: Found, path: string): Promise<string> => {
+  const [{ curves }, { toHtml }, View] = await Promise.all([
+    import("../../pipelines/pretrain/view.ts"),
+    import("../../pipelines/report/render.ts"),
+    import("../../pipelines/report/View.ts")
   ])
-  const facts = (rows: ReadonlyArray<Fact>) => table({ head: ["", ""], rows })
+  const facts = (rows: ReadonlyArray<Fact>) => ({ head: ["", ""], rows, prose: true })
   const seeds = [...new Set(trainings.map(({ seed }) => seed ?? 0))]
-  const drawn = await charts({
+  const { evaluated, training } = curves({
     perSeed: seeds.map((seed) => ({
       seed,
       curves: trainings.filter((it) => (it.seed ?? 0) === seed)
         .flatMap(({ arm, curves }) => curves.map((curve) => ({ ...curve, arm })))
     }))
   })
-  return page(`memsinks: ${path}`, [
-    `<h1>${escape(path)}</h1>`,
-    ...(run === undefined ? [] : [facts(runFacts(run))]),
-    ...drawn.map(({ svg, title }) => `<h2>${escape(title)}</h2>\n${svg}`),
-    ...trainings.map((training) =>
-      `<h2>${escape(titleOf(training))}</h2>\n` + table({
+  return toHtml({
+    title: path,
+    head: [],
+    sections: [
+      ...View.section("", run === undefined ? [] : View.tables(facts(runFacts(run)))),
+      ...View.section("", View.charts(evaluated, training)),
+      ...trainings.flatMap((one) => View.section(titleOf(one), View.tables({
         head: ["loss, nats a token", "first", "last", "lowest"],
-        rows: curveRows(training, 1).map(([name, _, ...rest]) => [name!, ...rest])
-      })),
-    ...checkpoints.map((info) =>
-      `<h2>${escape(info.path)}</h2>\n${facts(checkpointFacts(info))}\n` +
-      `<details><summary>Tensors</summary>${table({ head: tensorHead, rows: tensorRows(info.tensors) })}</details>`),
-    ...(run === undefined ? [] : [
-      `<details><summary>Configuration</summary><pre>${escape(JSON.stringify(run.record.config, undefined, 2))}</pre></details>`
-    ])
-  ].join("\n"))
+        rows: curveRows(one, 1).map(([name, _, ...rest]) => [name!, ...rest])
+      }))),
+      ...checkpoints.flatMap((info) => View.section(info.path, [
+        ...View.tables(facts(checkpointFacts(info))),
+        ...View.fold("Tensors", View.tables({ head: tensorHead, rows: tensorRows(info.tensors) }))
+      ]))
+    ],
+    brief: [],
+    config: run?.record.config,
+    footing: ""
+  })
 }
 
 /** Prints what is at a path, and writes the page that was asked for. */
@@ -216,7 +220,7 @@ export const inspect = (options: InspectOptions) =>
     if (Option.isSome(options.html)) {
       const fs = yield* FileSystem.FileSystem
       const file = options.html.value
-      const html = yield* Effect.promise(() => toHtml(found, options.path))
+      const html = yield* Effect.promise(() => pageOf(found, options.path))
       yield* Effect.mapError(fs.writeFileString(file, html), (error) =>
         new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` }))
     }

@@ -6,7 +6,8 @@ import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Isolation from "../../pipelines/isolation.ts"
 import { planOf, presets } from "../../pipelines/isolation/Config.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
+import { view } from "../../pipelines/isolation/view.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { decodeConfig } from "../Config.ts"
 import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
@@ -99,9 +100,9 @@ export const isolate = (options: IsolateCommand) =>
       text: () =>
         options.json
           ? Isolation.toJson(report)
-          : toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
-      markdown: () => toMarkdown(report),
-      html: () => toHtml(report),
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+      markdown: () => toMarkdown(view(report)),
+      html: () => toHtml(view(report)),
       what: "report, models and records"
     })
     if (report.failures.length > 0) return yield* failedArms(report.failures)

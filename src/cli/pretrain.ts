@@ -5,7 +5,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Pretrain from "../../pipelines/pretrain.ts"
-import * as Render from "../../pipelines/pretrain/render.ts"
+import { view } from "../../pipelines/pretrain/view.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
 import { type Preset, presets } from "../model/ModelConfig.ts"
@@ -132,10 +133,10 @@ export const pretrain = (options: PretrainOptions) =>
     yield* showReport(progress, folder, {
       text: () =>
         options.json
-          ? Render.toJson(report)
-          : Render.toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) }),
-      markdown: () => Render.toMarkdown(report),
-      html: () => Render.toHtml(report),
+          ? JSON.stringify(report)
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) }),
+      markdown: () => toMarkdown(view(report)),
+      html: () => toHtml(view(report)),
       what: "report, curves and checkpoints"
     })
   }).pipe(Effect.scoped)

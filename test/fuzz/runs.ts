@@ -7,7 +7,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { hostname, tmpdir } from "node:os"
 import { join } from "node:path"
 import { eventFile, trainToEnd } from "../../pipelines/experiment/Train.ts"
-import * as Render from "../../pipelines/pretrain/render.ts"
+import { view } from "../../pipelines/pretrain/view.ts"
+import { toTerminal } from "../../pipelines/report/render.ts"
 import { sparkline } from "../../src/cli/inspect.ts"
 import { isMemsinksError } from "../../src/Errors.ts"
 import * as Progress from "../../src/terminal/Progress.ts"
@@ -189,7 +190,7 @@ const terminals: Fuzzer = {
         return watched.picture({ width: width ?? NaN, height }, color)
       })
       tried("report", undefined, () =>
-        Render.toTerminal({ ...report, adapter: name }, { color, ...(width === undefined ? {} : { width }) }).split("\n"), false)
+        toTerminal(view({ ...report, adapter: name }), { color, ...(width === undefined ? {} : { width }) }).split("\n"), false)
       tried("progress", undefined, () => {
         const written: Array<string> = []
         const output = { isTTY: true, rows: height, ...(width === undefined ? {} : { columns: width }), write: (text: string) => void written.push(text) }

@@ -15,7 +15,8 @@ import * as Dynamics from "../../pipelines/dynamics.ts"
 import { claimsOf } from "../../pipelines/dynamics/Claims.ts"
 import { FOILS, planOf, presets } from "../../pipelines/dynamics/Config.ts"
 import { ages, passesOf, schedule } from "../../pipelines/dynamics/Probe.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/dynamics/render.ts"
+import { view } from "../../pipelines/dynamics/view.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { keep, trainProbed } from "../../pipelines/dynamics/Train.ts"
 import { makeWorld, similarity } from "../../pipelines/dynamics/World.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
@@ -342,7 +343,7 @@ describe("an experiment", () => {
     expect(existsSync(join(straight, "seed-1", "sinks", "sinks.html"))).toBe(true)
     expect(existsSync(join(straight, "seed-1", "standard", "sinks.html"))).toBe(false)
     expect(report.contents.filter(({ arm, part }) => arm === "sinks" && part === "sinks").length).toBe(2)
-    for (const text of [toTerminal(report, { color: false }), toMarkdown(report), await toHtml(report)]) {
+    for (const text of [toTerminal(view(report), { color: false }), toMarkdown(view(report)), await toHtml(view(report))]) {
       expect(text).toContain("left")
       expect(text.replace(/<script[\s\S]*?<\/script>/g, "")).not.toMatch(/undefined|NaN|\[object/)
     }

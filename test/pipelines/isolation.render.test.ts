@@ -1,10 +1,15 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/isolation/render.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
+import { view } from "../../pipelines/isolation/view.ts"
+import * as Render from "../../pipelines/report/render.ts"
 import { stripAnsi } from "../../src/Terminal.ts"
 import { reportOf } from "../support/isolationReport.ts"
+
+const toTerminal = (it: IsolationReport, options: Render.TerminalOptions) => Render.toTerminal(view(it), options)
+const toMarkdown = (it: IsolationReport) => Render.toMarkdown(view(it))
+const toHtml = (it: IsolationReport) => Render.toHtml(view(it))
 
 const base = { ...reportOf(), claims: claimsOf(reportOf()) }
 
@@ -35,9 +40,10 @@ const headOf = (text: string): string | undefined => (/<h1>(.*)<\/h1>/.exec(text
 describe.each(renderings)("an isolation report as %s", (name, render) => {
   it.each(["isolated", "hidden", "not isolated"] as const)("is headed by the word %s and by why", async (word) => {
     const text = await render(reportOf({}, { ...bare, word, decidedBy: "the check of it is 0.4, allowed at most 0.2" }))
-    expect(headOf(text)).toBe(word)
-    expect(text.indexOf("sinks: the check of it is 0.4, allowed at most 0.2.")).toBeGreaterThan(0)
-    expect(text.indexOf("sinks: the check")).toBeLessThan(text.indexOf("held-out loss"))
+    expect(headOf(text)).toBe(`Isolation checks of sinks: ${word}`)
+    expect(text).toContain(`The memory of sinks is ${word}: `)
+    expect(text.indexOf("the check of it is 0.4, allowed at most 0.2.")).toBeGreaterThan(0)
+    expect(text.indexOf("the check of it")).toBeLessThan(text.indexOf("held-out loss"))
   })
 
   it("tells the main numbers of every arm with their intervals", async () => {
@@ -82,7 +88,7 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
     const words = name === "terminal"
       ? ["Warning", "failed", "Claims"]
       : [
-        "Warnings", "What failed", "Verdicts", "Learning curves", "Forgetting against", "States of the sinks",
+        "Warnings", "What failed", "The verdict", "Learning curves", "Forgetting against", "States of the sinks",
         "Hygiene", "Extraction against", "Relearning", "Do localizers", "Theory", "Claims"
       ]
     for (const word of words) expect([word, full.includes(word), less.includes(word)]).toEqual([word, true, false])
@@ -188,25 +194,31 @@ describe("the figures of the HTML page", () => {
   beforeAll(async () => {
     html = await toHtml(base)
     figures = [...html.matchAll(/<div role="img" aria-label="([^"]*)">(<svg[\s\S]*?<\/svg>)<\/div>/g)]
-      .map(([, title, svg]) => [title, svg] as const)
+      .map(([, title, svg]) => [title!, svg!] as const)
+    keys = new Map([...html.matchAll(/<figcaption>([^<]*)<.*?<ul class="key">(.*?)<\/ul>/gs)]
+      .map(([, title, key]) => [title!, [...key!.matchAll(/<\/svg> ([^<]*)</g)].map(([, label]) => label!)]))
   })
+  let keys: ReadonlyMap<string, ReadonlyArray<string>> = new Map()
   const figure = (title: RegExp) => figures.find(([one]) => title.test(one))![1]
+  const keyOf = (title: RegExp) => [...keys].find(([one]) => title.test(one))![1]
   const lines = (svg: string) => (svg.match(/aria-roledescription="line mark"/g) ?? []).length
 
   it("are those of the learning curves, the trade-off, extraction and relearning, each named", () => {
     expect(figures.map(([title]) => title)).toEqual([
-      "Loss on repeated sequences",
-      "Held-out loss",
+      "Loss on repeated sequences, along training",
+      "Loss on repeated sequences, along training",
+      "Held-out loss, along training",
       "Training loss",
       "Loss on one sequence, around its exposures",
-      "Forgetting of repeated natural text against degradation; large: chosen; up to 0.60 nats",
-      "Forgetting of canaries (random tokens) against degradation; large: chosen; up to 0.20 nats",
+      "Forgetting of repeated natural text against degradation, up to 0.60 nats (large: chosen)",
+      "Forgetting of canaries (random tokens) against degradation, up to 0.20 nats (large: chosen)",
       "extractionStrength against exposures, repeated natural text",
       "extractionStrength against exposures, canaries (random tokens)",
       "Loss of the half that is not trained on, at learning rate 0.0001",
       "Loss of the half that is not trained on, at learning rate 0.0005"
     ])
-    expect(html.match(/<svg/g)).toHaveLength(figures.length)
+    const swatches = html.match(/<svg width="34"/g)!.length
+    expect(html.match(/<svg/g)).toHaveLength(figures.length + swatches)
   })
 
   it("have a line for each arm and state, and for each learning rate of an unlearner", () => {
@@ -220,9 +232,18 @@ describe("the figures of the HTML page", () => {
 
   it("name the arms, those of one plane all, but no variants", () => {
     for (const arm of ["integratedGradients", "hardConcrete", "npo", "standard", "neverRepeated", "sinks"]) {
-      expect(figure(/natural text against degradation/)).toContain(`>${arm}</text>`)
+      expect(keyOf(/natural text against degradation/).join("; ")).toContain(arm)
     }
-    expect(figures.map(([, svg]) => svg).join("")).not.toContain("p=0.3")
+    expect([...keys.values()].flat().join("; ")).not.toContain("p=0.3")
+    expect(keyOf(/^Loss on repeated/)).toEqual(["standard", "sinks, own sinks", "sinks, sinks off", "neverRepeated (oracle)"])
+  })
+
+  it("can be told apart in grey: of the lines of a key no two have the same marker and dashes", () => {
+    for (const [, key] of html.matchAll(/<ul class="key">(.*?)<\/ul>/gs)) {
+      const looks = [...key!.matchAll(/stroke-dasharray="([^"]*)".*? d="([^"]*)" fill/g)].map(([, dash, marker]) => dash! + marker!)
+      expect(looks.length).toBeGreaterThan(0)
+      expect(new Set(looks).size).toBe(looks.length)
+    }
   })
 
   it("show no point far beyond where a rule stopped", async () => {
@@ -230,8 +251,8 @@ describe("the figures of the HTML page", () => {
       ...one,
       points: one.points.map((point, i) => i === 1 ? { ...point, degradation: estimate([900, 900, 900]) } : point)
     })
-    const svg = /large: chosen[^>]*">(<svg[\s\S]*?<\/svg>)/.exec(await toHtml({ ...base, tradeoffs: far }))![1]
-    expect(svg).toContain(">0.50</text>")
+    const svg = /degradation[^>]*">(<svg[\s\S]*?<\/svg>)/.exec(await toHtml({ ...base, tradeoffs: far }))![1]
+    expect(svg).toContain(">0.5</text>")
     expect(svg).not.toContain(">800</text>")
   })
 

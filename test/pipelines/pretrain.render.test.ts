@@ -1,9 +1,13 @@
 import { describe, expect, it } from "vitest"
-import { toHtml, toJson, toMarkdown, toTerminal } from "../../pipelines/pretrain/render.ts"
-import { verbatim } from "../../pipelines/pretrain/tables.ts"
 import type { PretrainReport } from "../../pipelines/pretrain/Report.ts"
+import { verbatim, view } from "../../pipelines/pretrain/view.ts"
+import * as Render from "../../pipelines/report/render.ts"
 import { stripAnsi } from "../../src/Terminal.ts"
 import { report, twoSeeds } from "../fixtures/report.ts"
+
+const toTerminal = (it: PretrainReport, options: Render.TerminalOptions) => Render.toTerminal(view(it), options)
+const toMarkdown = (it: PretrainReport) => Render.toMarkdown(view(it))
+const toHtml = (it: PretrainReport) => Render.toHtml(view(it))
 
 /** Numbers of a report with where they stand; of curves and configuration none. */
 const numbers = (value: unknown, path = ""): ReadonlyArray<readonly [path: string, value: number]> => {
@@ -94,7 +98,7 @@ describe.each(renderings)("a report as %s", (_, render) => {
     }
     const { continuation: ___, ...silent } = first
     const alone: PretrainReport = { ...rest, ...parts, perSeed: [{ ...silent, ...parts }], arms: [report.arms[1]] }
-    const text = (await render(alone)).replace(/\s+/g, " ")
+    const text = (await render(alone)).replace(/<style>[\s\S]*<\/style>/, "").replace(/\s+/g, " ")
     expect(text).toContain("Trained: sinks on 172,033 tokens; held-out loss with sinks off 3.019 nats a token.")
     for (const shown of ["3.333", "3.128", "sinks off", "placebo"]) expect(text).toContain(shown)
     for (const absent of ["undefined", "NaN", "A repeated passage", "2.966", "gap", "verbatim"]) expect(text).not.toContain(absent)
@@ -152,17 +156,18 @@ describe("a report as HTML", () => {
   })
 
   it("draws the training losses, and repeated and held-out losses with sinks on and off", async () => {
-    const charts = (await toHtml(report)).match(/<svg[\s\S]*?<\/svg>/g)!
+    const html = await toHtml(report)
+    const charts = html.match(/<svg [^>]*class="marks"[\s\S]*?<\/svg>/g)!
     expect(charts).toHaveLength(2)
     const lines = (svg: string) => svg.match(/aria-roledescription="line mark"/g)?.length
-    expect(charts.map(lines)).toEqual([2, 6])
-    for (const label of ["own sinks", "sinks off", "repeated", "held out"]) {
-      expect(charts[1]).toContain(`>${label}</text>`)
+    expect(charts.map(lines)).toEqual([6, 2])
+    for (const label of ["standard, repeated", "own sinks, repeated", "sinks off, held out"]) {
+      expect(html).toContain(`</svg> ${label}</li>`)
     }
     // text must follow the page from light to dark
     expect(charts.join("").match(/<text[^>]*>/g)!.filter((tag) => !tag.includes("currentColor"))).toEqual([])
-    const two = (await toHtml(twoSeeds)).match(/<svg[\s\S]*?<\/svg>/g)!
-    expect(two.map(lines)).toEqual([4, 12])
+    const two = (await toHtml(twoSeeds)).match(/<svg [^>]*class="marks"[\s\S]*?<\/svg>/g)!
+    expect(two.map(lines)).toEqual([12, 4])
   })
 
   it("has no charts where nothing was recorded", async () => {
@@ -174,13 +179,6 @@ describe("a report as HTML", () => {
     expect(html).toContain("&lt;I&gt; report that")
     expect(html).toContain("Some &lt;Adapter&gt;")
     expect(html).not.toMatch(/<I>|<Adapter>/)
-  })
-})
-
-describe("a report as JSON", () => {
-  it("is one line that holds the whole report", () => {
-    expect(toJson(report)).not.toContain("\n")
-    expect(JSON.parse(toJson(report))).toEqual(report)
   })
 })
 

@@ -1,7 +1,7 @@
 /** A made-up isolation report in which every claim holds that can be tested; tests change what they are about. */
 import { estimate } from "../../pipelines/report/Estimate.ts"
 import type {
-  IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff
+  IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff, Variant
 } from "../../pipelines/isolation/Report.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
@@ -57,6 +57,17 @@ const numbers: Numbers = {
   "gradientAscent own": memory(0.01, 3.9)
 }
 
+const variants: Readonly<Record<string, Variant>> = {
+  "sinks p=0.3": { arm: "sinks", share: 0.3 },
+  "sinks p=0.7": { arm: "sinks", share: 0.7 },
+  "sinks noise=0.1": { arm: "sinks", idNoise: 0.1 },
+  "sinks noise=0.5": { arm: "sinks", idNoise: 0.5 },
+  "sinks width=32": { arm: "sinks", hiddenSize: 32 },
+  "standard width=32": { arm: "standard", hiddenSize: 32 },
+  "sinks width=64": { arm: "sinks", hiddenSize: 64 },
+  "standard width=64": { arm: "standard", hiddenSize: 64 }
+}
+
 const kindOf = (arm: string): Subject["kind"] =>
   arm === "integratedGradients" ? "localizer" : arm === "npo" || arm === "gradientAscent" ? "unlearner" : "trained"
 
@@ -92,11 +103,12 @@ export const curve = (arm: string, series: string, losses: ReadonlyArray<number>
 export const sweep = (
   arm: string,
   panel: "natural" | "canary",
-  points: ReadonlyArray<readonly [degradation: number, forgetting: number, setting?: string]>
+  points: ReadonlyArray<readonly [degradation: number, forgetting: number, setting?: string, series?: string]>
 ): Tradeoff => ({
   arm,
   panel,
-  points: points.map(([degradation, forgetting, setting], i) => ({
+  points: points.map(([degradation, forgetting, setting, series], i) => ({
+    ...(series === undefined ? {} : { series }),
     setting: setting ?? (points.length === 1 ? "off" : `fraction ${i / 100}`),
     degradation: around(degradation, 0.001),
     forgetting: around(forgetting),
@@ -141,10 +153,10 @@ const tradeoffs: ReadonlyArray<Tradeoff> = [
   sweep("hardConcrete", "natural", [[0, 0], [0.03, 0.3], [0.11, 1.6]]),
   sweep("hardConcrete", "canary", [[0, 0], [0.009, 2.1], [0.04, 4.5]]),
   sweep("npo", "natural", [
-    [0, 0, "step 0 at 0.0001"],
-    [0.1, 0.9, "step 8 at 0.0001"],
-    [0, 0, "step 0 at 0.0005"],
-    [0.5, 2.8, "step 8 at 0.0005"]
+    [0, 0, "step 0 at 0.0001", "0.0001"],
+    [0.1, 0.9, "step 8 at 0.0001", "0.0001"],
+    [0, 0, "step 0 at 0.0005", "0.0005"],
+    [0.5, 2.8, "step 8 at 0.0005", "0.0005"]
   ]),
   sweep("standard", "natural", [[0, 0]]),
   sweep("neverRepeated", "natural", [[0.1, 2.95]]),
@@ -200,14 +212,19 @@ export const reportOf = (
       { name: "loss", title: "mean loss", unit: "nats", memory: "lower" },
       { name: "exactMemorization", title: "share of tokens that are the likeliest", unit: "share", memory: "higher" },
       { name: "extractionStrength", title: "share that follows", unit: "share", memory: "higher" },
-      { name: "greedy@16", title: "said verbatim, greedily", unit: "share", memory: "higher" },
-      { name: "np@16", title: "(100, 0.5)-extractable", unit: "share", memory: "higher" },
+      {
+        name: "greedy@16", measure: "greedy", context: 16, title: "said verbatim, greedily", unit: "share", memory: "higher"
+      },
+      {
+        name: "np@16", measure: "np", context: 16, title: "(100, 0.5)-extractable", unit: "share", memory: "higher"
+      },
       { name: "mia.loss.auc", title: "membership inference by loss, AUC", unit: "share", memory: "higher" },
       { name: "mia.loss.tpr", title: "membership inference by loss, true positives", unit: "share", memory: "higher" }
     ],
     subjects: subjectsOf(all, spread),
     arms: [...new Set(Object.keys(all).map((name) => name.slice(0, name.lastIndexOf(" "))))].map((name, i) => ({
       name,
+      ...(variants[name] === undefined ? {} : { variant: variants[name] }),
       kind: kindOf(name),
       title: `what ${name} is`,
       parameters: 123_456 + i,

@@ -5,71 +5,8 @@
 import { readFileSync } from "node:fs"
 import { createRequire } from "node:module"
 import type UPlot from "uplot"
-import { escape } from "./page.ts"
-import { colors } from "./svg.ts"
-
-export interface Axis {
-  /** What is measured, and its unit. */
-  readonly title: string
-  /** Whether it is logarithmic at first. Default false. */
-  readonly log?: boolean
-  /** Where an axis that has a 0 turns from linear to logarithmic. Default: the smallest positive value. */
-  readonly unit?: number
-}
-
-/** A property in which lines differ, with a switch for each of its values. */
-export interface Facet {
-  readonly key: string
-  readonly title: string
-  /** Whether just one value is shown at a time. Default false. */
-  readonly one?: boolean
-  readonly values: ReadonlyArray<{
-    readonly name: string
-    /** Default: the name. */
-    readonly label?: string
-    /** Whether it is shown at first. */
-    readonly on: boolean
-    /** Title of the y axis where this value is the one that is shown. Default: the chart's. */
-    readonly y?: string
-  }>
-}
-
-export interface Point {
-  readonly x: number
-  readonly y: number
-  /** Ends of the interval around y. */
-  readonly low?: number | undefined
-  readonly high?: number | undefined
-  /** What the point is, beyond its numbers. */
-  readonly note?: string
-}
-
-export interface Line {
-  /** Names the line. */
-  readonly label: string
-  /** Its value of each facet; a line is shown where all of them are on. Without a value a facet does not matter to it. */
-  readonly of: Readonly<Record<string, string>>
-  /** By x, each at most once; those that are not finite are left out. */
-  readonly points: ReadonlyArray<Point>
-  /** Whether each point has a dot. Default false. */
-  readonly dots?: boolean
-  /** CSS pixels. Default 2. */
-  readonly width?: number
-}
-
-export interface Chart {
-  readonly title: string
-  readonly x: Axis
-  readonly y: Axis
-  readonly facets: ReadonlyArray<Facet>
-  readonly lines: ReadonlyArray<Line>
-  /** Facets that the colour tells apart. */
-  readonly color: ReadonlyArray<string>
-  /** Facets that dashes tell apart. */
-  readonly dash?: ReadonlyArray<string>
-  /** Facets that paleness tells apart, the later the paler. */
-  readonly shade?: ReadonlyArray<string>
-}
+import { type Axis, type Chart, type Facet, layout } from "./Chart.ts"
+import { escape } from "./escape.ts"
 
 // ---------------------------------------------------------------------------------------------------------------
 // What the page holds
@@ -97,54 +34,25 @@ interface Payload {
   }>
 }
 
-const dashes: ReadonlyArray<ReadonlyArray<number>> = [[], [7, 4], [2, 3], [10, 3, 2, 3], [14, 5], [2, 7]]
-
 /** Five digits are more than a screen shows. */
 const rounded = (value: number | undefined): number | null =>
   value === undefined || !Number.isFinite(value) ? null : Number(value.toPrecision(5))
 
-const payload = ({ color, dash = [], facets, lines, shade = [], title, x, y }: Chart): Payload => {
-  const drawn = lines
-    .map((line) => ({ ...line, points: line.points.filter(({ x, y }) => Number.isFinite(x) && Number.isFinite(y)) }))
-    .filter(({ points }) => points.length > 0)
-  const present = facets.map((facet) => ({
-    ...facet,
-    values: facet.values.filter(({ name }) => drawn.some(({ of }) => of[facet.key] === name))
-  }))
-  // a switch without an effect would only be in the way
-  const switched = present.filter(({ values }) => values.length > 1)
-  const atFirst = ({ of }: Line) =>
-    switched.every(({ key, values }) => of[key] === undefined || values.some(({ name, on }) => on && name === of[key]))
-  /**
-   * For each line, which of the different combinations of these facets it has. Those that are shown at first come first,
-   * for colours and dashes that are told apart best.
-   */
-  const places = (keys: ReadonlyArray<string>) => {
-    const combination = ({ of }: Line) => JSON.stringify(keys.map((key) => of[key] ?? ""))
-    const combinations = drawn.map(combination)
-    const different = [...new Set([...drawn.filter(atFirst).map(combination), ...combinations])]
-    return combinations.map((one) => different.indexOf(one))
-  }
-  const [hue, pattern] = [places(color), places(dash)]
-  /** Values in the order of the switches; what has none of them is not pale. */
-  const alpha = ({ of }: Line) =>
-    shade.reduce((left, key) => {
-      const values = facets.find((facet) => facet.key === key)?.values ?? []
-      const place = values.findIndex(({ name }) => name === of[key])
-      return place < 1 ? left : left * (1 - (0.65 * place) / (values.length - 1))
-    }, 1)
-  const only = present.find(({ one, values }) => one === true && values.length === 1)?.values[0].y
+const payload = (chart: Chart): Payload => {
+  const { lines, present, switched } = layout(chart)
+  const { title, x, y } = chart
+  const only = present.find(({ one, values }) => one === true && values.length === 1)?.values[0]!.y
   return {
     title,
     x,
     y: only === undefined ? y : { ...y, title: only },
     facets: switched,
-    lines: drawn.map(({ dots = false, label, of, points, width = 2 }, i) => ({
+    lines: lines.map(({ dots = false, label, look, of, points, width = 2 }) => ({
       label,
       of,
-      color: colors[hue[i] % colors.length],
-      alpha: alpha(drawn[i]),
-      dash: dashes[pattern[i] % dashes.length],
+      color: look.color,
+      alpha: look.alpha,
+      dash: look.dash,
       dots,
       width,
       x: points.map(({ x }) => x),
@@ -157,7 +65,7 @@ const payload = ({ color, dash = [], facets, lines, shade = [], title, x, y }: C
 }
 
 /** A chart as a figure; `assets` make it live. Without scripts it says that tables have the numbers. */
-export const curves = (chart: Chart): string =>
+export const live = (chart: Chart): string =>
   `<figure class="curves"><figcaption>${escape(chart.title)}</figcaption>
 <noscript><p class="faint">Curves need JavaScript; the tables have the numbers.</p></noscript>
 <script type="application/json">${JSON.stringify(payload(chart)).replaceAll("<", "\\u003c")}</script></figure>`
@@ -479,7 +387,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     })
     host.addEventListener("blur", () => plot?.setCursor({ left: -10, top: -10 }))
 
-    figure.append(controls, host, at, key)
+    figure.append(host, key, at, controls)
     draw()
     new ResizeObserver(() => {
       const width = host.clientWidth
@@ -489,17 +397,21 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
   }
 
   const draws = Array.from(document.querySelectorAll<HTMLElement>("figure.curves"), start)
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draws.forEach((draw) => draw()))
+  // paper is light, whatever the screen is
+  for (const media of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(media).addEventListener("change", () => draws.forEach((draw) => draw()))
+  }
 }
 
 const style = `
 .curves fieldset { border: 0; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .1rem .9rem }
 .curves legend { float: left; padding: 0; margin-right: .9rem; min-width: 5rem; color: var(--faint) }
 .curves .switches { display: grid; gap: .2rem; margin: .5rem 0; font-size: .9rem }
-.curves label { white-space: nowrap }
+.curves label { overflow-wrap: anywhere }
+@media print { .curves .switches, .curves .at { display: none } }
 .curves .at { margin: .3rem 0; font-size: .9rem }
-.curves .key { list-style: none; margin: 0; padding: 0; font-size: .9rem; display: grid; gap: 0 1.2rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr)); font-variant-numeric: tabular-nums }
+.curves .key { display: grid; gap: 0 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
+  font-variant-numeric: tabular-nums }
 .curves .plot { margin: .3rem 0 }
 `
 
