@@ -19,9 +19,9 @@ export interface TokenShards extends TokenDocuments {
   /** `dataset.json`; undefined for the shards of others. */
   readonly dataset: Dataset | undefined
   /**
-   * SHA-256 of what they hold, tokens, documents and tokenizer: equal for equal data, wherever it lies. For our own it
-   * is made of the checksums in `dataset.json`, which `verify` holds the files against; for the shards of others of the
-   * tokens themselves, read when they were opened.
+   * SHA-256 of what they hold, tokens, documents, sources and tokenizer: equal for equal data, wherever it lies. For
+   * our own it is made of the checksums in `dataset.json`, which `verify` holds the files against; for the shards of
+   * others of the tokens themselves, read when they were opened.
    */
   readonly identity: string
   /**

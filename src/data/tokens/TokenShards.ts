@@ -156,7 +156,9 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
   const sums = Object.entries(sha256).sort(([a], [b]) => a < b ? -1 : 1)
   const all: TokenShards = {
     path: folder,
-    identity: createHash("sha256").update(JSON.stringify(sums)).digest("hex"),
+    // the order of shards is that of documents, and a source's name makes its id: neither is in a checksum
+    identity: createHash("sha256")
+      .update(JSON.stringify([dtype, vocabSize, shards.map(({ file }) => file), sources, sums])).digest("hex"),
     tokenizer,
     vocabSize,
     documents,

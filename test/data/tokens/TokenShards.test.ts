@@ -166,6 +166,20 @@ describe("a dataset", () => {
     }
   })
 
+  it("is other data where dataset.json says other sources", async () => {
+    write()
+    const { identity } = await at()
+    expect((await at()).identity).toBe(identity)
+    const json = readFileSync(`${folder}/dataset.json`, "utf8")
+    const said = JSON.parse(json) as { readonly sources: ReadonlyArray<string> }
+    const sources = said.sources.map((name, i) => i === 0 ? `${name} (another)` : name)
+    writeFileSync(`${folder}/dataset.json`, JSON.stringify({ ...said, sources }))
+    expect((await at()).identity).not.toBe(identity)
+    // how the file is written does not matter
+    writeFileSync(`${folder}/dataset.json`, JSON.stringify(said))
+    expect((await at()).identity).toBe(identity)
+  })
+
   it("names the file that has another size than it should", async () => {
     write()
     editFile("shard-00001.bin", (bytes) => bytes.subarray(2))
