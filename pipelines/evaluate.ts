@@ -14,6 +14,7 @@ import { DataStream, type Row } from "../src/data/stream/DataStream.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/identity/Identity.ts"
+import type { TextEnds } from "../src/model/HuggingFace.ts"
 import { Model } from "../src/model/Model.ts"
 import { type RowScore, scoreRows, summarize } from "../src/scoring/Score.ts"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
@@ -39,6 +40,8 @@ export interface EvaluateOptions {
   readonly data?: string
   /** Field of JSONL and Parquet that says which source a text is from. Default: its file is. */
   readonly sourceField?: string
+  /** Of text: names of special tokens in it are text like any other. Default false: a text that spells one has it. */
+  readonly specialAsText?: boolean
   /** Default: own, off and placebo; no own where nothing says whose they are, off alone where there are no sinks. */
   readonly sinks?: ReadonlyArray<EvaluatedSinks>
   /** Whose sinks are a document's own, for `data`. Default: as the run's data has it. */
@@ -165,11 +168,23 @@ const ownData = Effect.fnUntraced(function*(
   } satisfies Task
 })
 
-/** Text as tokenized documents. */
-const textDocuments = Effect.fnUntraced(function*(path: string, sourceField: string | undefined, tokenizer: Tokenizer) {
+/** Text as tokenized documents, each behind what its tokenizer puts before a text. */
+const textDocuments = Effect.fnUntraced(function*(
+  path: string,
+  { sourceField, specialAsText = false }: EvaluateOptions,
+  tokenizer: Tokenizer,
+  { addBos, bos }: TextEnds
+) {
   const spec = { path, ...(sourceField === undefined ? {} : { sourceField }) }
   const documents = Chunk.toReadonlyArray(yield* Stream.runCollect(Source.stream(spec)))
-  const ids = documents.map(({ text }) => tokenizer.encode(text))
+  const ids = documents.map(({ text }) => {
+    const tokens = tokenizer.encode(text, { specialAsText })
+    if (!addBos || bos === undefined) return tokens
+    const all = new Uint32Array(tokens.length + 1)
+    all[0] = bos
+    all.set(tokens, 1)
+    return all
+  })
   const sources = [...new Set(documents.map(({ source }) => source))]
   const places = new Map(sources.map((name, i) => [name, i]))
   return {
@@ -205,11 +220,17 @@ const otherData = Effect.fnUntraced(function*(
   seqLen: number,
   identity: Exclude<Identity, "row">,
   tokenizer: Tokenizer,
+  ends: TextEnds,
   options: EvaluateOptions
 ) {
-  const corpus: TokenDocuments = (yield* TokenShards.isTokens(path))
+  const isTokens = yield* TokenShards.isTokens(path)
+  if (isTokens && options.specialAsText === true) {
+    const detail = "is tokenized: --special-as-text is for text, and for memsinks tokenize"
+    return yield* new DataError({ path, detail })
+  }
+  const corpus: TokenDocuments = isTokens
     ? yield* openShards(path, tokenizer)
-    : yield* textDocuments(path, options.sourceField, tokenizer)
+    : yield* textDocuments(path, options, tokenizer, ends)
   const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: 2 })
   if (pieces.document.length === 0) {
     return yield* new DataError({ path, detail: "holds no document of two tokens or more: there is nothing to score" })
@@ -267,6 +288,9 @@ export const evaluate = (
       const detail = "lies in no folder of a run that says what it was trained on: name data with --data"
       return yield* new DataError({ path, detail })
     }
+    if (options.data === undefined && options.specialAsText === true) {
+      return yield* new DataError({ detail: "the run's own data is read as it was: --special-as-text is for --data" })
+    }
     if (options.data === undefined && (options.seqLen !== undefined || options.identity !== undefined)) {
       const detail = "the run's own data has its own sequences and ids: leave --seq and --identity out, or name " +
         "other data with --data"
@@ -299,7 +323,7 @@ export const evaluate = (
     return yield* Effect.gen(function*() {
       const task: Task = options.data === undefined
         ? yield* ownData(trained!, tokenizer, options)
-        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, options)
+        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, checkpoint.ends, options)
       const model = yield* Model
       const device = yield* Device
       const bytesOf = textBytes(tokenizer)

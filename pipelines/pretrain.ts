@@ -224,7 +224,7 @@ const measuredArm = (
     }
     const { precision, recompute } = config
     const { adapter, curves, measured, seconds, tokens } = yield* trainArm(
-      { model: plan.model, training, seed, precision, recompute, ...(initial === undefined ? {} : { initial: initial.tensors }) },
+      { model: plan.model, training, seed, precision, recompute, ...(initial === undefined ? {} : { initial }) },
       kept,
       { onEvent, measure: measure(plan, config, stage) }
     )

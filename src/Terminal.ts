@@ -70,6 +70,9 @@ export const printable = (text: string): string =>
         )
   )
 
+/** The same of a name, on one line and without styles of its own: it comes out of data. */
+export const oneLine = (name: string): string => printable(stripAnsi(name).replace(/\s+/g, " "))
+
 /** The same without the user and password that a URL in it may carry. */
 export const withoutCredentials = (text: string): string => text.replace(/(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/?#"'<>]{0,1000}@/gi, "$1")
 

@@ -11,10 +11,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints, type FileSystemOptions } from "../../src/checkpoints/Checkpoints.ts"
+import type { InitialModel } from "../../src/checkpoints/Import.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
 import { because, type CheckpointError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import type { HostTensor } from "../../src/HostTensor.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { appendLine, readEvents } from "../../src/runs/EventLog.ts"
@@ -195,8 +195,8 @@ export interface ArmTraining {
   readonly precision?: "f32" | "f16"
   /** Keep less and compute each block once more on the way back. Default false. */
   readonly recompute?: boolean
-  /** Weights to begin with, by name. Default: drawn from the seed. */
-  readonly initial?: Readonly<Record<string, HostTensor>>
+  /** A model to begin with: its weights, and what ends a text for it. Default: drawn from the seed. */
+  readonly initial?: Pick<InitialModel, "ends" | "tensors">
 }
 
 /** What a training leaves besides its weights; JSON. */
@@ -235,8 +235,11 @@ export const trainArm = <A = undefined, B = undefined>(
     yield* checkTraining(model, data, device, training, { precision, recompute })
     const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
     // a resumed run goes over these with its checkpoint
-    if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial)
-    const options = hooks.observe === undefined ? undefined : yield* Effect.provide(hooks.observe, context)
+    if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial.tensors)
+    const options: TrainerOptions = {
+      ...(hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)),
+      ...(initial === undefined ? {} : { ends: initial.ends })
+    }
     const trained = yield* Effect.gen(function*() {
       const trainer = yield* Trainer
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation

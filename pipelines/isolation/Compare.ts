@@ -62,7 +62,7 @@ interface Scored {
 }
 
 /** The sequences that a checkpoint was trained on repeatedly, and those that it never saw. */
-const scoredOf = (folder: string) =>
+const scoredOf = (folder: string, tokenizer: string) =>
   Effect.gen(function*() {
     const stored = storedAbove(folder)
     if (stored !== undefined) {
@@ -83,6 +83,12 @@ const scoredOf = (folder: string) =>
       })
     }
     const data = yield* Effect.provide(DataStream, DataStream.layer(dataOf(run, folder)))
+    if (!sameTokenizer(data.tokenizer.toJSON(), tokenizer)) {
+      return yield* new DataError({
+        path: folder,
+        detail: "the data of its run is not what it was: its tokenizer comes out different. Restore it, or name another checkpoint"
+      })
+    }
     // where nothing was repeated, as in a run by source, what it was trained on is what it may remember
     const trained = data.split("repeated").length > 0 ? data.split("repeated") : data.split("singles")
     if (trained.length === 0) {
@@ -115,7 +121,7 @@ export const compare = (
           "trained with one tokenizer"
       })
     }
-    const { seqLen, splits, texts } = yield* scoredOf(one.path)
+    const { seqLen, splits, texts } = yield* scoredOf(one.path, one.tokenizer.toJSON())
     const windows = windowsOf(contexts, seqLen)
     const definitions = metricsFor(windows)
     const recordAll = (mode: Sink.SinkMode) =>

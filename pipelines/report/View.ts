@@ -2,7 +2,7 @@
  * What a report shows, as plain values: sentences, tables, charts and terms in sections. An experiment makes a `View` of
  * its report; the terminal, Markdown and HTML are three drawings of it, which know nothing of any experiment.
  */
-import { count } from "../../src/Terminal.ts"
+import { count, oneLine } from "../../src/Terminal.ts"
 import type { Chart } from "./Chart.ts"
 import type { Claim } from "./Claim.ts"
 import type { Failure } from "./Failure.ts"
@@ -120,7 +120,7 @@ export const percent = (places: number) => (value: number): string => {
 
 /** Names come out of data: nothing in them steers a terminal. Of long ones, which may be paths, the end. */
 export const shortName = (name: string): string => {
-  const plain = name.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+  const plain = oneLine(name)
   return plain.length <= 40 ? plain : `...${plain.slice(-37)}`
 }
 

@@ -19,6 +19,7 @@ import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
 import { fromLitgpt, isLitgpt } from "./SeqTd.ts"
 import type { SinkConfig } from "../Sink.ts"
+import { MOST_TOKENIZER } from "../data/tokens/TokenizerJson.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -116,6 +117,11 @@ const textOf = Effect.fnUntraced(function*(path: string) {
   const fs = yield* FileSystem.FileSystem
   if (!(yield* Effect.mapError(fs.exists(path), Safetensors.unreadable(path)))) return undefined
   yield* stays(path)
+  const { size } = yield* Effect.mapError(fs.stat(path), Safetensors.unreadable(path))
+  if (Number(size) > MOST_TOKENIZER) {
+    const detail = `has ${size} bytes, more than the ${MOST_TOKENIZER} that are read of such a file`
+    return yield* new CheckpointError({ reason: "Corrupt", path, detail })
+  }
   const bytes = yield* Effect.mapError(fs.readFile(path), Safetensors.unreadable(path))
   return yield* Effect.try({
     try: () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes),

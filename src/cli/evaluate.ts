@@ -6,13 +6,14 @@ import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from
 import { nearest } from "../Config.ts"
 import type { Identity } from "../data/identity/Identity.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, hasColor, isInteractive, painter, type Paint } from "../Terminal.ts"
+import { columns as aligned, hasColor, isInteractive, oneLine, painter, type Paint } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface EvaluateCommand {
   readonly checkpoint: string
   readonly data: Option.Option<string>
   readonly sourceField: Option.Option<string>
+  readonly specialAsText: boolean
   readonly sinks: Option.Option<string>
   readonly identity: Option.Option<Identity>
   readonly seq: Option.Option<number>
@@ -52,7 +53,7 @@ const some = (names: ReadonlyArray<string>): string =>
 
 /** Names of sources may be paths: their end tells them apart. */
 const short = (text: string): string => {
-  const name = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
+  const name = oneLine(text)
   return name.length <= 32 ? name : `...${name.slice(-29)}`
 }
 
@@ -117,6 +118,7 @@ export const runEvaluate = (options: EvaluateCommand) =>
       ...sinks,
       ...Option.match(options.data, { onNone: () => ({}), onSome: (data) => ({ data }) }),
       ...Option.match(options.sourceField, { onNone: () => ({}), onSome: (sourceField) => ({ sourceField }) }),
+      ...(options.specialAsText ? { specialAsText: true } : {}),
       ...Option.match(options.identity, { onNone: () => ({}), onSome: (identity) => ({ identity }) }),
       ...Option.match(options.seq, { onNone: () => ({}), onSome: (seqLen) => ({ seqLen }) }),
       batchSize: options.batch,

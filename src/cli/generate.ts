@@ -11,7 +11,7 @@ import { Device } from "../gpu/Device.ts"
 import { type Names, resolveId } from "../data/identity/Names.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Sink from "../Sink.ts"
-import { hasColor, painter, stripAnsi } from "../Terminal.ts"
+import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 
 export interface GenerateCommand {
@@ -151,7 +151,7 @@ const inOrder = (count: number, write: (text: string) => void, title: (prompt: n
 const whoseOf = (asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>): string => {
   const whose = new Set(asked.map(({ id, name }) => name ?? id))
   const [one] = whose
-  return whose.size !== 1 || one === undefined ? "" : ` of ${stripAnsi(`${one}`).replace(/[\u0000-\u001f\u007f-\u009f]/g, "")}`
+  return whose.size !== 1 || one === undefined ? "" : ` of ${oneLine(`${one}`)}`
 }
 
 /** Generates, and prints texts, or with --json one object, on stdout. */
@@ -198,7 +198,7 @@ export const runGenerate = (options: GenerateCommand) =>
       )
       const paint = painter(hasColor(process.stdout, process.env))
       // what a model says must not steer somebody's terminal
-      const plain = (text: string) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, "")
+      const plain = (text: string) => printable(stripAnsi(text))
       const write = (text: string) => void process.stdout.write(text)
       // a single prompt is known to whoever gave it: only a person at a terminal reads on from it
       const shown = asked.length > 1 || process.stdout.isTTY === true

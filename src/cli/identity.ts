@@ -47,9 +47,6 @@ const BEGINNING = 60
 export const identity = (options: IdentityOptions) =>
   Effect.gen(function*() {
     const sinks = yield* Effect.mapError(sinksOf(options), Edge.usage)
-    if (Option.isSome(options.seq) && options.seq.value < 1) {
-      return yield* Effect.fail(Edge.usage({ message: `--seq must be at least 1, got ${options.seq.value}` }))
-    }
     const shards = yield* TokenShards.open(options.data)
     const chosen = Option.getOrElse(options.identity, (): Identity =>
       shards.near !== undefined ? "near" : shards.content !== undefined ? "content" : "document")

@@ -7,7 +7,7 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes as size, columns as aligned, count, hasColor, painter, printable, widthOf, withoutCredentials } from "../Terminal.ts"
+import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, printable, widthOf, withoutCredentials } from "../Terminal.ts"
 import * as Edge from "./Edge.ts"
 import { ago } from "./runs.ts"
 
@@ -54,9 +54,6 @@ const find = (path: string): Effect.Effect<Found, CheckpointError> =>
     return { ...(run === undefined ? {} : { run }), trainings, checkpoints }
   })
 
-/** Names come out of data: nothing in them steers a terminal. */
-const plain = (name: string): string => name.replace(/[\u0000-\u001f\u007f-\u009f]/g, " ")
-
 const record = (value: unknown): Readonly<Record<string, unknown>> => Object(value) as Readonly<Record<string, unknown>>
 
 type Fact = readonly [name: string, value: string]
@@ -102,7 +99,7 @@ const checkpointFacts = (info: CheckpointInfo): ReadonlyArray<Fact> => {
     ...(info.ids === undefined ? [] : [[
       "ids",
       `${count(info.ids.count)}, one a ${info.ids.identity}` + (info.ids.largest.length === 0 ? "" :
-        `; with most tokens: ${info.ids.largest.map(({ name, tokens }) => `${plain(name)} (${count(tokens)})`).join(", ")}`) +
+        `; with most tokens: ${info.ids.largest.map(({ name, tokens }) => `${oneLine(name)} (${count(tokens)})`).join(", ")}`) +
       (info.ids.count > info.ids.largest.length ? "; all in sources.parquet" : "")
     ] as const]),
     ...(training === undefined ? [] : [[

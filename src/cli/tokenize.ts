@@ -30,6 +30,7 @@ export interface TokenizeCommand {
   readonly split: Option.Option<string>
   readonly bos: Option.Option<string>
   readonly eos: Option.Option<string>
+  readonly specialAsText: boolean
   readonly shardSize: Option.Option<string>
   readonly workers: Option.Option<number>
   readonly near: Option.Option<number>
@@ -84,6 +85,7 @@ const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataEr
       ...given("vocabSize", options.vocabSize),
       ...given("bos", options.bos),
       ...given("eos", options.eos),
+      ...(options.specialAsText ? { specialAsText: true } : {}),
       ...(Option.isSome(options.near) ? { near: { threshold: options.near.value } } : {}),
       ...(Option.isSome(options.shardSize) ? yield* parseShardSize(options.shardSize.value) : {})
     }
@@ -183,9 +185,6 @@ const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPer
 export const runTokenize = (options: TokenizeCommand) =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
-    if (Option.isSome(options.workers) && options.workers.value < 1) {
-      return yield* Effect.fail(Edge.usage({ message: `--workers must be at least 1, got ${options.workers.value}` }))
-    }
     const { out } = options
     const fs = yield* FileSystem.FileSystem
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), (cause) =>

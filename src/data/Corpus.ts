@@ -27,13 +27,17 @@ export const DEFAULT_CORPUS = "State of the Union"
 /** Its file: JSONL with the fields `id`, `president`, `year`, `party` and `text`, sorted by year. */
 export const defaultCorpusFile = fileURLToPath(new URL("./corpora/state-of-the-union.jsonl.gz", import.meta.url))
 
-/** Reads a file that must be UTF-8 text. Fails with a `DataError` that names the byte where it is not. */
-export const readText = Effect.fnUntraced(function*(path: string) {
+/**
+ * Reads a file that must be UTF-8 text, of `most` bytes at most (default 256 MiB). Fails with a `DataError` that names the
+ * byte where it is not.
+ */
+export const readText = Effect.fnUntraced(function*(path: string, most = 2 ** 28) {
   const fs = yield* FileSystem.FileSystem
   // A pipe that nobody writes to would be waited for without end.
-  const { type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
+  const { size, type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
   const notIt = type === "File" || type === "Directory" ? undefined : notFile(statSync(path))
   if (notIt !== undefined) return yield* fail(path, notIt)
+  if (Number(size) > most) return yield* fail(path, `has ${size} bytes, more than the ${most} that are read of such a file`)
   const bytes = yield* fs.readFile(path).pipe(Effect.mapError(missing(path)))
   const problem = notText(bytes)
   return problem === undefined ? new TextDecoder().decode(bytes) : yield* fail(path, problem)

@@ -2,7 +2,7 @@
  * Line charts in a terminal's characters. A braille character holds 2 x 4 dots, so a plot of 60 x 12 characters has
  * 120 x 48 of them.
  */
-import { cells, painter, printable, type Style, truncate, widthOf } from "../Terminal.ts"
+import { cells, painter, oneLine, type Style, truncate, widthOf } from "../Terminal.ts"
 
 export interface Point {
   readonly x: number
@@ -177,7 +177,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   const entries = series.map(({ name, points }, i) => {
     const letter = letters[i % letters.length]
     const last = points.length === 0 ? "-" : figure(points.at(-1)!.y)
-    const said = printable(name.replace(/[\s\u0000-\u001f\u007f-\u009f]+/g, " "))
+    const said = oneLine(name)
     const short = truncate(said, Math.max(4, width - last.length - 4))
     const text = truncate(`${lettered ? letter : "⠒⠒"} ${short} ${last}`, width)
     return { text, painted: painted[i](text) }

@@ -23,6 +23,7 @@ import { machineOf, sameMachine } from "../gpu/Machine.ts"
 import { isObject } from "../Json.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import { checkTraining } from "./MemoryPlan.ts"
+import { endIds, type TextEnds } from "../model/HuggingFace.ts"
 import { firstNotFinite, fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "../model/Model.ts"
 import { encodeNames } from "../data/identity/Names.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -91,6 +92,11 @@ export interface Observer {
 
 export interface TrainerOptions {
   readonly observer?: Observer
+  /**
+   * What begins and ends a text, as the files of the model that training starts from say it: kept in what is saved. Default:
+   * as the tokenizer says.
+   */
+  readonly ends?: TextEnds
 }
 
 export interface TrainerService {
@@ -128,6 +134,16 @@ const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery", "sa
  */
 const mayChange = (field: string, steps: number, before: number): boolean =>
   field === "training.steps" ? steps > before : FREE.has(field.split(".").at(-1)!)
+
+/** What becomes of the learning rate of a run that was to be shorter. */
+const stretched = (schedule: Optimizer.OptimizerConfig["schedule"], step: number, before: number, steps: number): string =>
+  `the run was planned for ${before} steps and now has ${steps}: from step ${step} on its learning rate ` + (
+    schedule === "constant"
+      ? "stays what it was"
+      : schedule === "wsd"
+      ? `is that of ${steps} steps (wsd): at its peak again, with its decay at the new end`
+      : `is that of ${steps} steps (${schedule}): it rises to where such a run would be, and differs from one planned so at first`
+  )
 
 const trainerState = Schema.Struct({
   step: Schema.Number,
@@ -183,7 +199,7 @@ const routedParts = Effect.fnUntraced(function*(
     }))
 })
 
-const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Effect<
+const make = (config: TrainConfig, { ends, observer }: TrainerOptions = {}): Effect.Effect<
   TrainerService,
   TrainError,
   Device | Model | DataStream | Checkpoints | Scope.Scope
@@ -260,7 +276,7 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       if (at > 0 && !sound) return yield* diverged(at, loss!)
       const snapshot = {
         step: at,
-        config: huggingFaceConfig(model.config),
+        config: { ...huggingFaceConfig(model.config), ...(ends === undefined ? {} : endIds(ends)) },
         model: yield* model.exportTensors,
         optimizer: yield* readMoments,
         trainerState: {
@@ -303,10 +319,12 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       const state = yield* Schema.decodeUnknown(trainerState)(snapshot.trainerState).pipe(
         Effect.mapError((error) => mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
       )
+      // which tokens end a text decides nothing of what was learned
+      const { bos_token_id: _, eos_token_id: __, ...savedModel } = Object(snapshot.config) as Record<string, unknown>
       const differing = differences(
         { config: huggingFaceConfig(model.config), training: { ...encodedConfig, precision: model.precision, steps } },
         // runs of before there was a choice were f32
-        { config: snapshot.config, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
+        { config: savedModel, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
       ).filter((line) => !mayChange(line.split(" ")[0]!, steps, state.steps))
       if (differing.length > 0) {
         return yield* mismatch(
@@ -352,6 +370,8 @@ const make = (config: TrainConfig, { observer }: TrainerOptions = {}): Effect.Ef
       }
       step = state.step
       cursor = state.cursor
+      const schedule = config.optimizer.schedule
+      if (steps > state.steps) yield* Effect.logWarning(stretched(schedule, step, state.steps, steps))
       unsettled = state.unsettled ?? false
       lastSaved = { step, path }
       best = existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, batch, config, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes; what it does is loaded when it runs. */
 export const dynamics = Command.make("dynamics", {
@@ -39,7 +39,7 @@ export const dynamics = Command.make("dynamics", {
     Options.optional
   ),
   force,
-  jobs: Options.integer("jobs").pipe(
+  jobs: counting("jobs").pipe(
     Options.withDescription("Arms to train, or with --from checkpoints to probe, at once, as far as memory goes"),
     Options.withDefault(1)
   ),

@@ -2,7 +2,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
 import { identities } from "../../data/identity/Identity.ts"
-import { adapter, checkpoint, json, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, precision, quiet } from "./options.ts"
 
 /** `memsinks evaluate`: what it takes; what it does is loaded when it runs. */
 export const evaluate = Command.make("evaluate", {
@@ -17,6 +17,9 @@ export const evaluate = Command.make("evaluate", {
     Options.withDescription("Field of --data that says which source a text is from (default: its file)"),
     Options.optional
   ),
+  specialAsText: Options.boolean("special-as-text").pipe(
+    Options.withDescription("Names of special tokens in the texts of --data are text like any other")
+  ),
   sinks: Options.text("sinks").pipe(
     Options.withPseudoName("states"),
     Options.withDescription("Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
@@ -26,16 +29,16 @@ export const evaluate = Command.make("evaluate", {
     Options.withDescription("Whose sinks are a text's own, for --data (default: as its run's)"),
     Options.optional
   ),
-  seq: Options.integer("seq").pipe(
+  seq: counting("seq").pipe(
     Options.withDescription("Tokens a sequence of --data (default: as its run's, else 512)"),
     Options.optional
   ),
-  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
-  sequences: Options.integer("sequences").pipe(
+  batch: counting("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
+  sequences: counting("sequences").pipe(
     Options.withDefault(512),
     Options.withDescription("Sequences to score at most, of --data or of each split (default: 512)")
   ),
-  promptTokens: Options.integer("prompt-tokens").pipe(
+  promptTokens: counting("prompt-tokens").pipe(
     Options.withDefault(16),
     Options.withDescription("Tokens given before a sequence must be said verbatim (default: 16)")
   ),

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, checkpoint, json, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, precision, quiet } from "./options.ts"
 
 /** `memsinks generate`: what it takes; what it does is loaded when it runs. */
 export const generate = Command.make("generate", {
@@ -15,7 +15,7 @@ export const generate = Command.make("generate", {
     Options.withDescription("One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
     Options.optional
   ),
-  maxNewTokens: Options.integer("max-new-tokens").pipe(
+  maxNewTokens: counting("max-new-tokens").pipe(
     Options.withDefault(64),
     Options.withDescription("Tokens to add at most (default: 64)")
   ),
@@ -23,7 +23,7 @@ export const generate = Command.make("generate", {
     Options.withDefault(1),
     Options.withDescription("Divides the logits; 0: always the likeliest token (default: 1)")
   ),
-  topK: Options.integer("top-k").pipe(
+  topK: counting("top-k").pipe(
     Options.withDescription("Choose among so many of the likeliest tokens (default: all)"),
     Options.optional
   ),
@@ -53,7 +53,7 @@ export const generate = Command.make("generate", {
   specialAsText: Options.boolean("special-as-text").pipe(
     Options.withDescription("Names of special tokens in prompts are text like any other")
   ),
-  batch: Options.integer("batch").pipe(Options.withDefault(8), Options.withDescription("Prompts at once (default: 8)")),
+  batch: counting("batch").pipe(Options.withDefault(8), Options.withDescription("Prompts at once (default: 8)")),
   precision,
   logProbs: Options.boolean("log-probs").pipe(Options.withDescription("Log-probabilities of the tokens in --json")),
   adapter,

@@ -2,7 +2,7 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
 import { identities } from "../../data/identity/Identity.ts"
-import { json, preset } from "./options.ts"
+import { counting, json, preset } from "./options.ts"
 
 /** `memsinks identity`: what it takes; what it does is loaded when it runs. */
 export const identity = Command.make("identity", {
@@ -15,10 +15,10 @@ export const identity = Command.make("identity", {
     Options.optional
   ),
   preset,
-  pool: Options.integer("pool").pipe(Options.withDescription("Sink neurons, over the preset's"), Options.optional),
-  active: Options.integer("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
-  block: Options.integer("block").pipe(Options.withDescription("Sinks that are on as one"), Options.optional),
-  seq: Options.integer("seq").pipe(Options.withDescription("Tokens a row (default: 1024)"), Options.optional),
+  pool: counting("pool").pipe(Options.withDescription("Sink neurons, over the preset's"), Options.optional),
+  active: counting("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
+  block: counting("block").pipe(Options.withDescription("Sinks that are on as one"), Options.optional),
+  seq: counting("seq").pipe(Options.withDescription("Tokens a row (default: 1024)"), Options.optional),
   json
 }, (options) => Effect.flatMap(Effect.promise(() => import("../identity.ts")), (it) => it.identity(options))).pipe(
   Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { json } from "./options.ts"
+import { counting, json } from "./options.ts"
 
 /** `memsinks import`: what it takes; what it does is loaded when it runs. */
 export const importing = Command.make("import", {
@@ -13,9 +13,9 @@ export const importing = Command.make("import", {
     Options.withPseudoName("folder"),
     Options.withDescription("The checkpoint to write; it must not exist")
   ),
-  pool: Options.integer("pool").pipe(Options.withDescription("Fresh sinks in every MLP (default: none)"), Options.optional),
-  active: Options.integer("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
-  block: Options.integer("block").pipe(
+  pool: counting("pool").pipe(Options.withDescription("Fresh sinks in every MLP (default: none)"), Options.optional),
+  active: counting("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
+  block: counting("block").pipe(
     Options.withDescription("Sinks that are on as one (default: 16)"),
     Options.optional
   ),

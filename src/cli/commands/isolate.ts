@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, batch, config, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks isolate`: what it takes; what it does is loaded when it runs. */
 export const isolate = Command.make("isolate", {
@@ -38,7 +38,7 @@ export const isolate = Command.make("isolate", {
     Options.optional
   ),
   force,
-  jobs: Options.integer("jobs").pipe(
+  jobs: counting("jobs").pipe(
     Options.withDescription("Arms to train at once, as far as memory goes"),
     Options.withDefault(1)
   ),

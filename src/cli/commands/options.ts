@@ -1,7 +1,23 @@
 /** Options that several commands have. */
 import * as Args from "@effect/cli/Args"
+import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
+import * as ValidationError from "@effect/cli/ValidationError"
+import * as Effect from "effect/Effect"
 import { presets } from "../../model/ModelConfig.ts"
+
+/** The most that an option which counts may be. */
+const MOST = 2 ** 31 - 1
+
+/** An option that counts something: a whole number of at least 1, or another least. */
+export const counting = (name: string, least = 1) =>
+  Options.integer(name).pipe(Options.mapEffect((value) =>
+    value >= least && value <= MOST
+      ? Effect.succeed(value)
+      : Effect.fail(ValidationError.invalidValue(HelpDoc.p(
+        `--${name} must be a whole number of at least ${least}${value > MOST ? ` and at most ${MOST}` : ""}, got ${value}`
+      )))
+  ))
 
 /** Which GPU. */
 export const adapter = Options.text("adapter").pipe(
@@ -43,15 +59,15 @@ export const verbose = Options.boolean("verbose").pipe(
 )
 
 /** Fields of the configuration that most runs set, by short names. */
-export const steps = Options.integer("steps").pipe(
+export const steps = counting("steps").pipe(
   Options.withDescription("Optimizer steps: training.steps (default: one epoch)"),
   Options.optional
 )
-export const batch = Options.integer("batch").pipe(
+export const batch = counting("batch").pipe(
   Options.withDescription("Rows a batch: data.batchSize"),
   Options.optional
 )
-export const seq = Options.integer("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional)
+export const seq = counting("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional)
 export const lr = Options.float("lr").pipe(
   Options.withPseudoName("rate"),
   Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
@@ -69,7 +85,7 @@ export const sizeOfExperiment = Options.choice("preset", ["full", "quick"] as co
 )
 
 /** How many seeds an experiment has. */
-export const seedsOfExperiment = Options.integer("seeds").pipe(
+export const seedsOfExperiment = counting("seeds").pipe(
   Options.withDescription("How many seeds to run (default: 3)"),
   Options.optional
 )

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, batch, config, force, json, lr, noProgress, overrides, preset, seq, steps, verbose } from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, preset, seq, steps, verbose } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
 export const pretrain = Command.make("pretrain", {
@@ -26,7 +26,7 @@ export const pretrain = Command.make("pretrain", {
   batch,
   seq,
   lr,
-  seeds: Options.integer("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
+  seeds: counting("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
   seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
   outDir: Options.text("out-dir").pipe(
     Options.withPseudoName("folder"),

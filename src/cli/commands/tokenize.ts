@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { json, quiet } from "./options.ts"
+import { counting, json, quiet } from "./options.ts"
 
 /** `memsinks tokenize`: what it takes; what it does is loaded when it runs. */
 export const tokenize = Command.make("tokenize", {
@@ -19,7 +19,7 @@ export const tokenize = Command.make("tokenize", {
     Options.withDescription("gpt2, bpe (trained on the data), bytes, or a tokenizer.json (default: gpt2)"),
     Options.optional
   ),
-  vocabSize: Options.integer("vocab-size").pipe(
+  vocabSize: counting("vocab-size", 2).pipe(
     Options.withDescription("Entries of bpe (default: 16384)"),
     Options.optional
   ),
@@ -54,7 +54,7 @@ export const tokenize = Command.make("tokenize", {
   ),
   bos: Options.text("bos").pipe(
     Options.withPseudoName("token"),
-    Options.withDescription("Special token before each document: its name, auto or none (default: none)"),
+    Options.withDescription("Special token before each document: its name, auto or none (default: as the tokenizer does)"),
     Options.optional
   ),
   eos: Options.text("eos").pipe(
@@ -62,12 +62,15 @@ export const tokenize = Command.make("tokenize", {
     Options.withDescription("The same behind each (default: auto)"),
     Options.optional
   ),
+  specialAsText: Options.boolean("special-as-text").pipe(
+    Options.withDescription("Names of special tokens in texts are text like any other")
+  ),
   shardSize: Options.text("shard-size").pipe(
     Options.withPseudoName("size"),
     Options.withDescription("Tokens (100M), or bytes (200MB), of a shard at most (default: 100M)"),
     Options.optional
   ),
-  workers: Options.integer("workers").pipe(
+  workers: counting("workers").pipe(
     Options.withDescription("Threads that tokenize (default: one less than cores)"),
     Options.optional
   ),

@@ -53,10 +53,18 @@ export const TokenizeConfig = Schema.Struct({
   vocabSize: withDefault(Schema.Int.pipe(Schema.between(2, 2 ** 24)), 16384),
   /** Text that a `bpe` tokenizer is trained on, in characters: an equal share from the beginning of each source. */
   trainCharacters: Schema.optionalWith(positive, { default: () => 50_000_000 }),
-  /** Name of the special token before each document, `auto` for the usual one, or `none`. Default none. */
-  bos: Schema.optionalWith(Schema.NonEmptyString, { default: () => "none" }),
+  /**
+   * Name of the special token before each document, `auto` for the usual one, or `none`. Default: the one that the
+   * tokenizer itself puts before a text, by the post-processor of its `tokenizer.json`; gpt2, bpe and bytes put none.
+   */
+  bos: Schema.optional(Schema.NonEmptyString),
   /** The same for the token after each document. Default auto, which is `<|endoftext|>` but for foreign tokenizers. */
   eos: Schema.optionalWith(Schema.NonEmptyString, { default: () => "auto" }),
+  /**
+   * Names of special tokens in a text are text like any other. Default false: as Hugging Face's tokenizers do, a text that
+   * spells one is encoded as it.
+   */
+  specialAsText: Schema.optional(Schema.Boolean),
   /** Tokens, or bytes of tokens, of a shard at most; a longer document has its own. Default 100,000,000 tokens. */
   shardTokens: Schema.optional(positive),
   shardBytes: Schema.optional(positive),
@@ -67,6 +75,8 @@ export const TokenizeConfig = Schema.Struct({
     "expected one of shardTokens and shardBytes")
 )
 export type TokenizeConfig = typeof TokenizeConfig.Type
+/** One whose defaults are known: what the shards say they were made by. */
+type Resolved = TokenizeConfig & { readonly bos: string }
 export type TokenizeInput = typeof TokenizeConfig.Encoded
 
 /** How much was done: all that is in the folder, or all that this process did. */
@@ -290,18 +300,33 @@ const makeTokenizer = (config: TokenizeConfig, source: DocumentSource, onEvent: 
     case "bpe":
       return withEnd(trained(config, source, onEvent))
     default:
-      return Corpus.readText(config.tokenizer).pipe(
-        Effect.flatMap(Tokenizer.fromJSON),
-        Effect.mapError(({ cause, detail }) =>
-          new DataError({
-            path: config.tokenizer,
-            detail: `no tokenizer: ${detail}. Set tokenizer to gpt2, bpe, bytes, or the path of a tokenizer.json`,
-            cause
-          })
-        )
-      )
+      return readTokenizer(config.tokenizer)
   }
 }
+
+/** The tokenizer that a path names. */
+const readTokenizer = (path: string) =>
+  Corpus.readText(path).pipe(
+    Effect.flatMap(Tokenizer.fromJSON),
+    Effect.mapError(({ cause, detail }) =>
+      new DataError({
+        path,
+        detail: `no tokenizer: ${detail}. Set tokenizer to gpt2, bpe, bytes, or the path of a tokenizer.json`,
+        cause
+      })
+    )
+  )
+
+/** A configuration whose `bos` is what the tokenizer puts before a text, where it is left out. */
+const resolved = Effect.fnUntraced(function*(given: TokenizeConfig) {
+  // what is no different from the default must not look like another configuration
+  const { bos, specialAsText, ...config } = given
+  const own = bos !== undefined || ["gpt2", "bytes", "bpe"].includes(config.tokenizer)
+    ? undefined
+    : Tokenizer.beginsWith(yield* readTokenizer(config.tokenizer))
+  const all: Resolved = { ...config, bos: bos ?? own ?? "none", ...(specialAsText === true ? { specialAsText } : {}) }
+  return all
+})
 
 /** The id of a special token by its name, undefined for none. */
 const specialId = (tokenizer: Tokenizer.Tokenizer, which: "bos" | "eos", name: string) => {
@@ -526,7 +551,7 @@ export const tokenize = (
     const { onEvent = () => {}, out: folder, source = stream } = options
     const workers = options.workers ?? Math.max(1, availableParallelism() - 1)
     const fs = yield* FileSystem.FileSystem
-    const config = yield* decodeConfig(TokenizeConfig, input)
+    const config = yield* resolved(yield* decodeConfig(TokenizeConfig, input))
     const encoded: unknown = JSON.parse(JSON.stringify(Schema.encodeSync(TokenizeConfig)(config)))
     const journalFile = `${folder}/${JOURNAL}`
     const tokenizerFile = `${folder}/tokenizer.json`
@@ -591,7 +616,7 @@ export const tokenize = (
 
     yield* Effect.scoped(Effect.gen(function*() {
       yield* Effect.addFinalizer(() => Effect.sync(writer.abandon))
-      const pool = yield* makePool({ tokenizer: tokenizer.toJSON(), dtype, bos, eos, near: config.near }, workers)
+      const pool = yield* makePool({ tokenizer: tokenizer.toJSON(), dtype, bos, eos, near: config.near, specialAsText: config.specialAsText === true }, workers)
       const batches = Stream.fromIterable(config.data).pipe(
         Stream.flatMap((spec) =>
           Stream.chunks(source(spec, tally)).pipe(

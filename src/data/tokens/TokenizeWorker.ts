@@ -14,6 +14,8 @@ export interface WorkerSetup {
   readonly bos: number | undefined
   readonly eos: number | undefined
   readonly near: NearOptions | undefined
+  /** Names of special tokens in a text are text. */
+  readonly specialAsText: boolean
 }
 
 export interface WorkerRequest {
@@ -35,13 +37,13 @@ export type WorkerReply =
   | ({ readonly batch: number; readonly error?: undefined } & EncodedTexts)
   | { readonly batch: number; readonly error: string }
 
-const encoderOf = async ({ bos, dtype, eos, near, tokenizer: json }: WorkerSetup) => {
+const encoderOf = async ({ bos, dtype, eos, near, specialAsText, tokenizer: json }: WorkerSetup) => {
   const tokenizer = parseTokenizer(json)
   // much of what it imports is needed nowhere else here, and threads should start at once
   const signer = near === undefined ? undefined : (await import("../identity/NearDuplicates.ts")).makeSigner(near)
   return (texts: ReadonlyArray<string>): EncodedTexts => {
     const ends = (bos === undefined ? 0 : 1) + (eos === undefined ? 0 : 1)
-    const encoded = texts.map((text) => tokenizer.encode(text))
+    const encoded = texts.map((text) => tokenizer.encode(text, { specialAsText }))
     const lengths = Uint32Array.from(encoded, (ids) => ids.length + ends)
     const total = lengths.reduce((sum, length) => sum + length, 0)
     const tokens = dtype === "uint16" ? new Uint16Array(total) : new Uint32Array(total)

@@ -4,11 +4,13 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import { SyncScheduler } from "effect/Scheduler"
 import { createRequire } from "node:module"
+import { clearImmediate, setImmediate } from "node:timers"
 import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
 import * as AtomicFile from "../../AtomicFile.ts"
 import { because, DataError } from "../../Errors.ts"
-import { type AddedToken, parseTokenizer, specialFlags, type Tokenizer, tokenizerJson } from "./TokenizerJson.ts"
+import { type AddedToken, framing, parseTokenizer, specialFlags, type Tokenizer, tokenizerJson } from "./TokenizerJson.ts"
 
 export type { Tokenizer }
 
@@ -66,6 +68,17 @@ const NAMES = {
 export const specialId = ({ specialTokens }: Tokenizer, which: "bos" | "eos"): number | undefined => {
   for (const name of NAMES[which]) if (specialTokens.has(name)) return specialTokens.get(name)
   return undefined
+}
+
+/** The name of the special token that a tokenizer itself puts before a text; undefined where it puts none there. */
+export const beginsWith = (tokenizer: Tokenizer): string | undefined => {
+  let before: ReadonlyArray<number>
+  try {
+    before = framing(tokenizer.toJSON()).before
+  } catch {
+    return undefined // a post-processor of another kind: it says nothing that could be done here
+  }
+  return [...tokenizer.specialTokens].find(([, id]) => id === before[0])?.[0]
 }
 
 /** A tokenizer with one more special token; the same one if it has it. */
@@ -157,10 +170,36 @@ const pop = (heap: Array<Candidate>): Candidate | undefined => {
   return top
 }
 
-const countWords = (texts: Iterable<string>): Map<string, number> => {
+/** Milliseconds that training works on before it lets others have their turn, a signal that ends it above all. */
+const TURN = 50
+
+/** Gives the event loop a turn; whoever runs it synchronously has none to give. */
+const pause: Effect.Effect<void> = Effect.withFiberRuntime((fiber) =>
+  fiber.currentScheduler instanceof SyncScheduler
+    ? Effect.void
+    : Effect.async<void>((resume) => {
+      const immediate = setImmediate(() => resume(Effect.void))
+      return Effect.sync(() => clearImmediate(immediate))
+    }))
+
+/** Runs what yields now and then to its end, with a pause every `TURN`. */
+const inTurns = <A>(work: Generator<void, A>): Effect.Effect<A> =>
+  Effect.gen(function*() {
+    for (;;) {
+      const until = performance.now() + TURN
+      do {
+        const step = work.next()
+        if (step.done === true) return step.value
+      } while (performance.now() < until)
+      yield* pause
+    }
+  })
+
+const countWords = function*(texts: Iterable<string>): Generator<void, Map<string, number>> {
   const splitAt = makeSplitter()
   const counts = new Map<string, number>()
   for (const text of texts) {
+    yield
     for (let at = 0; at < text.length;) {
       const end = splitAt(text, at)
       const word = text.slice(at, end)
@@ -236,7 +275,7 @@ const pairTable = (words: ReadonlyArray<Word>) => {
 export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, options: BpeOptions) {
   const { onProgress, reserved = 0, vocabSize } = options
   const encoder = new TextEncoder()
-  const encoded = Array.from(countWords(texts), ([word, count]) => ({ bytes: encoder.encode(word), count }))
+  const encoded = Array.from(yield* inTurns(countWords(texts)), ([word, count]) => ({ bytes: encoder.encode(word), count }))
   if (encoded.length === 0) return yield* new DataError({ detail: "there is no text to train a tokenizer on" })
 
   const restricted = vocabSize < FULL_ALPHABET_FROM
@@ -259,16 +298,19 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
   }))
   const pairs = pairTable(words)
   const merges: Array<readonly [string, string]> = []
-  while (vocabulary.length < vocabSize) {
-    const pair = pairs.best()
-    if (pair === undefined) break
-    const left = vocabulary[Math.floor(pair / PAIR)]
-    const right = vocabulary[pair % PAIR]
-    merges.push([left, right])
-    // Always a new entry: what lies between two token boundaries has merged as it would alone, so only in one way.
-    pairs.merge(pair, vocabulary.push(left + right) - 1)
-    if (merges.length % 256 === 0) onProgress?.(vocabulary.length)
-  }
+  yield* inTurns((function*() {
+    while (vocabulary.length < vocabSize) {
+      yield
+      const pair = pairs.best()
+      if (pair === undefined) break
+      const left = vocabulary[Math.floor(pair / PAIR)]
+      const right = vocabulary[pair % PAIR]
+      merges.push([left, right])
+      // Always a new entry: what lies between two token boundaries has merged as it would alone, so only in one way.
+      pairs.merge(pair, vocabulary.push(left + right) - 1)
+      if (merges.length % 256 === 0) onProgress?.(vocabulary.length)
+    }
+  })())
   return yield* fromJSON(tokenizerJson(vocabulary, merges, restricted ? UNKNOWN : null))
 })
 

@@ -137,8 +137,12 @@ const makeDecode = (json: Json, tokens: ReadonlyMap<number, string>, added: Read
   }
 }
 
+/** Bytes, or characters, that a `tokenizer.json` has at most: those of the largest vocabularies have about 35 million. */
+export const MOST_TOKENIZER = 2 ** 28
+
 /** Reads a `tokenizer.json`. Throws when it is none, and an Error that names what is not supported in it. */
 export const parseTokenizer = (text: string): Tokenizer => {
+  if (text.length > MOST_TOKENIZER) throw new Error(`it has ${text.length} characters, more than the ${MOST_TOKENIZER} that are read`)
   const json = JSON.parse(text) as unknown
   if (!isObject(json) || !isObject(json["model"])) throw new Error("it has no model")
   const { added, encode, vocabulary } = makeEncode(json)
