@@ -10,7 +10,7 @@ import { view } from "../../pipelines/dynamics/view.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { decodeConfig } from "../Config.ts"
-import { splitIds } from "../data/identity/Names.ts"
+import { notIds, splitIds } from "../data/identity/Names.ts"
 import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
 import * as Config from "./config.ts"
@@ -74,9 +74,7 @@ const idsOf = (ids: Option.Option<string>) =>
     onSome: (text) =>
       Option.match(Option.fromNullable(splitIds(text)), {
         onNone: () =>
-          Effect.fail(Edge.usage({
-            message: `--ids takes numbers or names, with commas between them (a name with a comma in quotes), got ${text}`
-          })),
+          Effect.fail(Edge.usage({ message: notIds(text) })),
         onSome: Effect.succeed
       })
   })

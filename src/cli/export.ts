@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../checkpoints/Export.ts"
-import { splitIds } from "../data/identity/Names.ts"
+import { notIds, splitIds } from "../data/identity/Names.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
 
@@ -28,8 +28,7 @@ const sinksOf = ({ ids, sinks, union }: ExportCommand): Effect.Effect<ExportSink
   if (Option.isNone(ids)) return wrong("--sinks own keeps the sinks of ids: give them with --ids 1,2")
   const named = splitIds(ids.value)
   return named === undefined
-    ? wrong("--ids takes numbers or names, with commas between them (a name with a comma in quotes), e.g. 1,2 or " +
-      `Genesis,Psalms; got ${ids.value}`)
+    ? wrong(notIds(ids.value))
     : Effect.succeed({ mode: "own", ids: named, union })
 }
 

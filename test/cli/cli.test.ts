@@ -93,7 +93,7 @@ describe("help", () => {
     // a screen
     const lines = stdout.split("\n")
     expect([lines.length <= 40, lines.every((line) => line.length <= 110)]).toEqual([true, true])
-    await expect(stdout).toMatchFileSnapshot(`fixtures/${name}.txt`)
+    await expect(stdout).toMatchFileSnapshot(`../fixtures/${name}.txt`)
   })
 })
 
@@ -112,7 +112,7 @@ describe("wrong usage", () => {
     [
       "an id that is missing between commas",
       ["dynamics", "--from", folder, "--ids", "1,,2"],
-      /^error: --ids takes numbers or names, with commas between them .*, got 1,,2\n$/
+      /^error: --ids takes numbers or names, with commas between them .*; got 1,,2\n$/
     ],
     ["ids of no run", ["dynamics", "--ids", "1"], /^error: --ids chooses among the sequences of a run: name it with --from\n$/],
     [

@@ -1,7 +1,8 @@
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { createHash } from "node:crypto"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it, vi } from "vitest"
@@ -49,7 +50,10 @@ writeFileSync(
     near: { threshold: 0.5, numHashes: 128, shingle: 5, clusters: 1, documents: 3 },
     shards: [{ file: "shard-00000.bin", tokens: start, documents: texts.length }],
     sha256: Object.fromEntries(
-      ["tokenizer.json", "shard-00000.bin", "shard-00000.idx", "shard-00000.names.jsonl"].map((file) => [file, ""])
+      ["tokenizer.json", "shard-00000.bin", "shard-00000.idx", "shard-00000.names.jsonl"].map((file) => [
+        file,
+        createHash("sha256").update(readFileSync(join(folder, file))).digest("hex")
+      ])
     )
   })
 )
@@ -123,6 +127,6 @@ describe("memsinks identity", () => {
     expect(await run({ pool: Option.some(100) }))
       .toMatch(/^Usage: sinks\.pool 100 must be a multiple of sinks\.block 16/)
     expect(await run({ active: Option.some(4096) })).toMatch(/^Usage: sinks\.active 4096 must be at most/)
-    expect(await run({ seq: Option.some(0) })).toMatch(/^Usage: --seq must be at least 1, got 0/)
+    expect(await run({ seq: Option.some(0) })).toMatch(/^DataError: seqLen must be a whole number of at least 1, got 0/)
   })
 })

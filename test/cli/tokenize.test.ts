@@ -97,7 +97,7 @@ describe("memsinks tokenize", () => {
     expect(code).toBe(0)
     expect(stdout.split("\n").length).toBeLessThanOrEqual(40)
     expect(stdout.split("\n").every((line) => line.length <= 110)).toBe(true)
-    await expect(stdout).toMatchFileSnapshot("fixtures/help-tokenize.txt")
+    await expect(stdout).toMatchFileSnapshot("../fixtures/help-tokenize.txt")
   })
 
   it("takes sizes of shards in tokens or in bytes", () => {

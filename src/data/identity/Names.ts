@@ -247,6 +247,10 @@ const known = (names: Names) =>
     `such as ${some.slice(0, 5).map(({ id, name }) => `${JSON.stringify(name)} (${id})`).join(", ")}` +
     (names.count > 5 ? ", and more" : ""))
 
+/** What a list of ids is, where `splitIds` finds that a text is none. */
+export const notIds = (text: string): string =>
+  `--ids takes numbers or names, with commas between them (a name with a comma in quotes), e.g. 1,2 or Genesis,Psalms; got ${text}`
+
 /** `1, 0xff, Psalms, "a, b"`: ids and names with commas between them; a name with a comma stands in quotes. */
 export const splitIds = (text: string): ReadonlyArray<string> | undefined => {
   const parts: Array<string> = []

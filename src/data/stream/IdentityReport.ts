@@ -2,6 +2,7 @@
  * What a choice of identity means for a corpus, before training: how many ids there are, what repeats, and how they
  * share sinks. Pure: it reads lengths, sources and hashes, and words only for a few examples.
  */
+import { DataError } from "../../Errors.ts"
 import { documentIds, type Identity, identities } from "../identity/Identity.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 import { type SinkConfig, unitsOf } from "../../Sink.ts"
@@ -445,6 +446,9 @@ export const identityReport = (
   options: IdentityReportOptions
 ): IdentityReport | undefined => {
   const { exposures = () => 1, general, identity, maxOthers = 1, seqLen = 1024, sinks, text = () => "" } = options
+  if (!(Number.isSafeInteger(seqLen) && seqLen >= 1)) {
+    throw new DataError({ detail: `seqLen must be a whole number of at least 1, got ${seqLen}` })
+  }
   const ids = idsOf(identity, corpus, seqLen, exposures)
   if (ids === undefined) return undefined
   let [documents, tokens] = [0, 0]
