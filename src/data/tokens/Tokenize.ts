@@ -15,9 +15,10 @@ import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
 import { decodeConfig, positive, withDefault } from "../../Config.ts"
 import * as Corpus from "../Corpus.ts"
-import { type Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
+import { Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
 import { because, dataError as fail, DataError } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
+import { keyOf } from "../../Key.ts"
 import { makeNearIndex, NearConfig } from "../identity/NearDuplicates.ts"
 import { readable, sizeOf } from "./ShardReader.ts"
 import {
@@ -139,16 +140,21 @@ const Journal = Schema.Struct({
   /** Whether `tokenizer.json` is there. */
   tokenizer: Schema.Boolean,
   /** Documents read, blank ones too, up to the last one in a finished shard, and a SHA-256 of their names and texts. */
-  consumed: Schema.Int,
+  consumed: Dataset.fields.tokens,
   digest: Schema.String,
-  bytes: Schema.Int,
-  tokens: Schema.Int,
-  documents: Schema.Int,
-  sources: Schema.Array(Schema.String),
-  shards: Schema.Array(Schema.Struct({ file: Schema.String, tokens: Schema.Int, documents: Schema.Int })),
-  sha256: Schema.Record({ key: Schema.String, value: Schema.String })
+  bytes: Dataset.fields.tokens,
+  tokens: Dataset.fields.tokens,
+  documents: Dataset.fields.documents,
+  sources: Dataset.fields.sources,
+  shards: Dataset.fields.shards,
+  sha256: Dataset.fields.sha256
 })
 type Journal = typeof Journal.Type
+
+/** With a checksum: what it counts goes into `dataset.json` unseen. */
+const Sealed = Schema.Struct({ ...Journal.fields, self: Schema.String })
+
+const journalText = (journal: Journal): string => JSON.stringify({ ...journal, self: keyOf(journal) })
 
 const EMPTY: Omit<Journal, "config"> = {
   format: 1,
@@ -233,10 +239,11 @@ const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   }
   const text = yield* readable(path, fs.readFileString(path))
   const advice = "Remove the folder and tokenize again"
-  const journal = yield* parseJson(text).pipe(
-    Effect.flatMap((json) => decodeConfig(Journal, json)),
+  const { self, ...journal } = yield* parseJson(text).pipe(
+    Effect.flatMap((json) => decodeConfig(Sealed, json)),
     Effect.mapError((cause) => fail(path, `is no record of an interrupted run. ${advice}`, cause))
   )
+  if (self !== keyOf(journal)) return yield* fail(path, `is not as it was written. ${advice}`)
   // what never came to a shard is no loss: the next attempt may be another
   if (journal.shards.length === 0 && differences(journal.config, config).length > 0) {
     return { finished: undefined, journal: undefined }
@@ -453,7 +460,7 @@ const makeWriter = (folder: string, begun: Journal, sources: ReadonlyArray<strin
       sha256: { ...journal.sha256, ...sha256 }
     }
     bytes = 0
-    writeWhole(`${folder}/${JOURNAL}`, JSON.stringify(journal))
+    writeWhole(`${folder}/${JOURNAL}`, journalText(journal))
     onShard(entry)
   }
   const write = (batch: Batch, encoded: EncodedTexts): void => {
@@ -572,7 +579,7 @@ export const tokenize = (
       return reportOf(folder, finished, { blank: 0, missing: 0 }, undefined)
     }
     let journal: Journal = found ?? { ...EMPTY, config: encoded }
-    if (found === undefined) yield* attempt(journalFile, () => writeWhole(journalFile, JSON.stringify(journal)))
+    if (found === undefined) yield* attempt(journalFile, () => writeWhole(journalFile, journalText(journal)))
     else onEvent({ _tag: "Resumed", shards: found.shards.length, documents: found.documents })
 
     // A trained tokenizer is not trained again; any other must still be the same.
@@ -591,7 +598,7 @@ export const tokenize = (
       journal = yield* attempt(tokenizerFile, () => {
         const sha256 = { "tokenizer.json": writeWhole(tokenizerFile, tokenizer.toJSON()) }
         const next = { ...journal, tokenizer: true, sha256 }
-        writeWhole(journalFile, JSON.stringify(next))
+        writeWhole(journalFile, journalText(next))
         return next
       })
     }

@@ -205,6 +205,24 @@ describe("a folder that is not new", () => {
     expect(await refusal(out)).toMatch(/tokenize\.json: is no record of an interrupted run/)
   })
 
+  it("goes on from no journal that was changed: what that counts would stand in dataset.json", async () => {
+    const out = fresh()
+    await stopped(out, 120, { shardTokens: 10_000 })
+    const file = join(out, "tokenize.json")
+    const text = readFileSync(file, "utf8")
+    const asked = () => refusal(out, { shardTokens: 10_000 }, { source: whole })
+    for (const [field, value] of [["bytes", 7], ["documents", 1], ["sources", []], ["tokens", 3]] as const) {
+      writeFileSync(file, JSON.stringify({ ...JSON.parse(text), [field]: value }))
+      expect(await asked()).toMatch(/tokenize\.json: is not as it was written\. Remove the folder and tokenize again/)
+    }
+    for (const change of [{ bytes: -1 }, { consumed: 0.5 }, { shards: [{ file: "../x.bin", tokens: 1, documents: 1 }] }]) {
+      writeFileSync(file, JSON.stringify({ ...JSON.parse(text), ...change }))
+      expect(await asked()).toMatch(/tokenize\.json: is no record of an interrupted run/)
+    }
+    writeFileSync(file, text)
+    await run(make(out, { shardTokens: 10_000 }, { source: whole }))
+  })
+
   /** A folder in which a run has stopped: its source fails after so many documents. */
   const stopped = async (out: string, after: number, input: Partial<TokenizeInput> = {}) => {
     const failing: DocumentSource = () =>
