@@ -8,6 +8,7 @@ import { IsolateConfig, planOf as planIsolation } from "../../pipelines/isolatio
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { decodeConfig, pathsOf } from "../../src/Config.ts"
 import { resolve } from "../../src/data/stream/DataConfig.ts"
+import { TokenizeConfig } from "../../src/data/tokens/Tokenize.ts"
 import { DataError } from "../../src/Errors.ts"
 import * as MemoryPlan from "../../src/train/MemoryPlan.ts"
 import type { Fuzzer } from "./fuzz.ts"
@@ -69,11 +70,13 @@ const SLOW = 5000
 const fuzzer = <A, I>(
   name: string,
   schema: Schema.Schema<A, I>,
-  after: (config: A) => Effect.Effect<unknown, DataError>
+  after: (config: A) => Effect.Effect<unknown, DataError>,
+  /** What has no default. */
+  needed: object = {}
 ): Fuzzer => {
   const paths = pathsOf(schema).map((path) => path.split("."))
   // from the defaults on: one field that is missing would hide what is wrong with another
-  const base = Schema.encodeSync(schema)(Schema.decodeUnknownSync(schema)({}))
+  const base = Schema.encodeSync(schema)(Schema.decodeUnknownSync(schema)(needed))
   const fields = AST.getPropertySignatures(AST.encodedAST(schema.ast)).map(({ name }) => String(name))
   return {
     name,
@@ -110,5 +113,6 @@ const fuzzer = <A, I>(
 export const fuzzers: ReadonlyArray<Fuzzer> = [
   fuzzer("configuration of pretrain", PretrainConfig, () => Effect.void),
   fuzzer("configuration of isolate", IsolateConfig, planIsolation),
-  fuzzer("configuration of dynamics", DynamicsConfig, planDynamics)
+  fuzzer("configuration of dynamics", DynamicsConfig, planDynamics),
+  fuzzer("configuration of tokenize", TokenizeConfig, () => Effect.void, { data: [{ path: "a.txt" }], tokenizer: "bytes" })
 ]

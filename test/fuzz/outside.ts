@@ -7,17 +7,20 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { keptIn } from "../../pipelines/experiment/Store.ts"
 import { loadFolder, saveModel } from "../../src/checkpoints/Checkpoints.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
 import { hubFiles } from "../../src/data/source/Hub.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import * as TokenShards from "../../src/data/tokens/TokenShards.ts"
+import { DataError } from "../../src/Errors.ts"
 import { huggingFaceConfig, initialValue, listParameters, parametersOf, toHuggingFace } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { inspectCheckpoint } from "../../src/runs/Inspect.ts"
@@ -96,11 +99,14 @@ const make = (root: string) =>
     rmSync(join(root, "llama/manifest.json"))
     writeFileSync(join(root, "text.jsonl"), `{"text":"one"}\n{"text":"two and more"}\n`)
     yield* tokenize({ data: [{ path: join(root, "text.jsonl") }], tokenizer: "bytes" }, { out: join(root, "shards"), workers: 1 })
+    const failing = () => Stream.concat(Stream.fromIterable(halves), Stream.fail(new DataError({ detail: "stopped" })))
+    yield* Effect.exit(tokenize(halfConfig, { out: join(root, "half"), workers: 1, batch: 10, source: failing }))
     const arm = join(root, "run/seed-1/sinks")
     mkdirSync(arm, { recursive: true })
     cpSync(checkpoint, join(arm, "step-00000000"), { recursive: true })
     const record = { kind: "pretrain", state: "running", started: "2026-01-01T00:00:00Z", versions: {}, seeds: [1], arms: ["sinks"], config: {} }
     writeFileSync(join(root, "run/run.json"), JSON.stringify(record))
+    yield* keptIn(join(root, "run/result.json"), { seed: 1 }, Effect.succeed(RESULT))
     const holder = { pid: 1, host: "elsewhere", since: "2026-01-01T00:00:00Z", token: "0123456789abcdef0123456789abcdef" }
     writeFileSync(join(root, "run/lock"), JSON.stringify(holder))
     const stepped = { _tag: "Evaluated", step: 1, losses: { "heldOut.off": 2 } }
@@ -122,6 +128,36 @@ const openShards = (path: string) =>
     )
   })
 
+/** Documents of which some are in finished shards when it stops. */
+const halves = Array.from({ length: 8 }, (_, i) => ({ name: `${i}`, source: `${i % 2}`, text: `text ${i}` }))
+const halfConfig = { data: [{ path: "none" }], tokenizer: "bytes", shardTokens: 10 } as const
+
+/** Goes on in a copy: what is read is not what it was then. */
+const goOn: Reader = (path) =>
+  Effect.gen(function*() {
+    const copy = mkdtempSync(join(tmpdir(), "memsinks-half-"))
+    cpSync(path, copy, { recursive: true })
+    const source = () => Stream.fromIterable(halves)
+    return yield* Effect.ensuring(
+      Effect.zipRight(tokenize(halfConfig, { out: copy, workers: 1, batch: 10, source }), openShards(copy)),
+      Effect.sync(() => rmSync(copy, { recursive: true }))
+    )
+  })
+
+/** What is kept of a result: what is read of it is what was written, whatever is in the file. */
+const kept: Reader = (path) =>
+  Effect.flatMap(keptIn(`${path}/result.json`, { seed: 1 }, Effect.succeed("anew")), (value) =>
+    Effect.try({
+      try: () => {
+        const text = JSON.stringify(value)
+        if (text !== JSON.stringify(RESULT) && value !== "anew") throw new Error(`another result: ${text}`)
+        return value
+      },
+      catch: (cause) => cause
+    }))
+
+const RESULT = { arm: "sinks", losses: [1.5, 2], sha256: { a: "b" } }
+
 type Reader = (path: string) => Effect.Effect<unknown, unknown, NodeContext.NodeContext>
 
 /** Who reads which file of which folder. */
@@ -134,6 +170,8 @@ const reads: ReadonlyArray<readonly [folder: string, file: string, readers: Read
   ["shards", "dataset.json", [openShards]],
   ["shards", "shard-00000.names.jsonl", [openShards]],
   ["shards", "shard-00000.idx", [openShards]],
+  ["half", "tokenize.json", [goOn]],
+  ["run", "result.json", [kept]],
   ["run", "run.json", [(path) => Effect.sync(() => listRuns(path))]],
   ["run", "lock", [(path) => Effect.sync(() => RunLock.peek(path)), (path) => Effect.sync(() => listRuns(path))]],
   ["run", "seed-1/sinks/metrics.jsonl", [(path) => Effect.sync(() => listRuns(path))]]
