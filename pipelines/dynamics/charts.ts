@@ -78,7 +78,7 @@ export const training = (report: DynamicsReport): Chart => ({
   y: lossAxis,
   facets: [arms(report.curves), masks(report, report.curves, ["own", "off"]), groups(report, report.curves, true)],
   color: ["arm", "mask"],
-  dash: ["group"],
+  dash: ["arm", "mask", "group"],
   lines: report.curves.map((one) => ({
     label: named(report, one),
     of: tags(report, one),
@@ -105,7 +105,7 @@ export const teeth = (report: DynamicsReport): Chart => ({
     }
   ],
   color: ["arm", "mask"],
-  dash: ["group"],
+  dash: ["arm", "mask", "group"],
   lines: report.sawTeeth.flatMap((one): ReadonlyArray<Line> => {
     const [label, of] = [named(report, one), tags(report, one)]
     const after = (i: number) => Math.min(one.teeth[i].step + 1, one.teeth[i + 1]?.step ?? Infinity)
@@ -162,7 +162,7 @@ export const retention = (report: DynamicsReport): Chart => ({
     }
   ],
   color: ["arm", "mask"],
-  dash: ["group"],
+  dash: ["arm", "mask", "group"],
   lines: report.retention.flatMap((one): ReadonlyArray<Line> => {
     const { fit, points } = one
     const [label, of] = [named(report, one), tags(report, one)]
@@ -235,7 +235,7 @@ export const norms = (report: DynamicsReport): Chart => {
       layers(all)
     ],
     color: ["part"],
-    dash: ["arm"],
+    dash: ["part", "arm"],
     shade: ["layer"],
     lines: all.flatMap(({ arm, layer, part, points }) =>
       quantities.map(([quantity]): Line => ({
@@ -254,7 +254,7 @@ export const shares = (report: DynamicsReport): Chart => {
     y: { title: "logit, centered on the vocabulary" },
     facets: [arms(all), masks(report, all, ["own"]), groups(report, all), parts(all, partName), layers(all)],
     color: ["part"],
-    dash: ["arm", "mask", "group"],
+    dash: ["part", "arm", "mask", "group"],
     shade: ["layer"],
     lines: all.map((one) => ({
       label: `${named(report, one)}, ${partName(one)}${layerLabel(one.layer)}`,

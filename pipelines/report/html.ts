@@ -30,11 +30,13 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
+:not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { position: sticky; left: 0;
+  background: var(--ground); box-shadow: inset 0 -1px var(--line) }
 .prose th, .prose td { text-align: left; white-space: normal; vertical-align: top; min-width: 5rem; max-width: 32rem }
 .prose td:first-child, .prose th:first-child { min-width: 0 }
 caption { text-align: left; padding: .6rem 0 .3rem; color: var(--faint) }
 figure { margin: 1rem 0; break-inside: avoid } figcaption { margin-bottom: .3rem; font-weight: 600 }
-.still svg { max-width: 100%; height: auto } .still > div { max-width: 46rem } .still > div > svg { width: 100% }
+.still svg { max-width: 100%; height: auto }
 .key { list-style: none; margin: .2rem 0; padding: 0; display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; font-size: .9rem }
 .key svg { vertical-align: middle; flex: none }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .8rem 0; padding: .6rem .8rem;
@@ -50,12 +52,17 @@ pre { overflow-x: auto; font-size: .85rem; background: var(--panel); padding: .6
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr } dd { margin: 0 0 .3rem }
   th, td { padding: .3rem .45rem } table { font-size: .88rem }
+  /* a picture made narrower makes its text smaller */
+  .still text { font-size: 18px }
+  :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { max-width: 9rem; white-space: normal }
 }
 @media print {
   :root { color-scheme: light; --ground: #fff; --ink: #000; --faint: #444; --line: #bbb; --mark: #ffdd70; --panel: #fff;
     --shade: transparent }
-  body { max-width: none; margin: 0; font-size: 10pt } .wide { overflow: visible; background: none }
-  table { font-size: 7.5pt } th, td { white-space: normal; padding: .15rem .3rem }
+  @page { margin: 12mm }
+  html { font-size: 10pt } body { font-size: 1rem; max-width: none; margin: 0; padding: 0 }
+  .wide { overflow: visible; background: none }
+  table { font-size: 7pt } th, td { white-space: normal; padding: .1rem .25rem }
   tr, dl, blockquote { break-inside: avoid } h2 { break-after: avoid } pre { white-space: pre-wrap; overflow: visible }
 }`
 

@@ -18,12 +18,13 @@ const theme = {
     gridColor: "#8884",
     labelFontSize: 13,
     titleFontSize: 13,
+    titlePadding: 10,
     titleFontWeight: "normal"
   }
 } as const
 
 /** The chart's own pixels; a page makes it narrower where it has less room. */
-const [WIDTH, HEIGHT] = [560, 290]
+const [WIDTH, HEIGHT] = [560, 280]
 
 /** Markers of a line at most: more would hide it. */
 const MARKERS = 12
