@@ -5,16 +5,13 @@ import type { Chart } from "../report/Chart.ts"
 import { digits, type Format, isKnown, minus } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
 import * as Charts from "./charts.ts"
-import type { Estimate, IsolationReport, Verdict } from "./Report.ts"
+import type { Estimate, IsolationReport } from "./Report.ts"
 import * as Tables from "./tables.ts"
 
 // ---------------------------------------------------------------------------------------------------------------
 // The answer
 
 const isRemoved = ({ removed }: Tables.States): boolean => removed !== undefined && removed.state !== "own"
-
-const verdictOn = ({ subject, verdicts }: IsolationReport): Verdict | undefined =>
-  verdicts.find(({ arm }) => arm === subject)
 
 /** What the word at the head means. */
 const meanings: Readonly<Record<string, string>> = {
@@ -23,6 +20,9 @@ const meanings: Readonly<Record<string, string>> = {
   "not isolated": "removing it leaves memory that can still be read off the model, or harms what else the model knows",
   undecided: "the numbers of these seeds leave it open"
 }
+
+/** How its reason is introduced, where nothing decided it. */
+const said: Readonly<Record<string, string>> = { undecided: "What must be decided first" }
 
 const known = <T>(one: Estimate | undefined, say: (one: Estimate) => T): ReadonlyArray<T> => isKnown(one) ? [say(one)] : []
 
@@ -54,8 +54,7 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
   const mean = (one: Estimate) => nats(one.mean)
   const cost = minus(Tables.valueOf(about?.removed, "heldOut", "loss"), Tables.valueOf(standard, "heldOut", "loss"))
   const relearned = relearning.find(({ arm }) => arm === subject)
-  const decided = verdictOn(report)
-  const failed = decided?.checks.find(({ passed }) => !passed)
+  const checks = report.verdicts.find(({ arm }) => arm === subject)?.checks.length ?? 0
   return [
     `The memory of ${subject} is ${word}${meanings[word] === undefined ? "" : `: ${meanings[word]}`}.`,
     [
@@ -78,11 +77,9 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
       ...known(relearned?.recovered, (one) =>
         `fine-tuning on half of the removed sequences brings back ${share(one)} of the other half`)
     ].join("; ") + ".",
-    failed !== undefined
-      ? `What decided it: ${report.decidedBy}.`
-      : decided !== undefined && decided.checks.length > 0 && word === "isolated"
-      ? `All checks passed, ${decided.checks.length} of ${decided.checks.length}; below they stand one by one.`
-      : `What decided it: ${report.decidedBy}.`
+    checks > 0 && word === "isolated"
+      ? `All checks passed, ${checks} of ${checks}; below they stand one by one.`
+      : `${said[word] ?? "What decided it"}: ${report.decidedBy}.`
   ].filter((sentence) => sentence !== ".")
 }
 
