@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { decodeConfig } from "../Config.ts"
-import { DataError } from "../Errors.ts"
+import { attempt, DataError } from "../Errors.ts"
 import type { Identity } from "../data/identity/Identity.ts"
 import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
 import { type Preset, presets } from "../model/ModelConfig.ts"
@@ -51,21 +51,17 @@ export const identity = (options: IdentityOptions) =>
     const chosen = Option.getOrElse(options.identity, (): Identity =>
       shards.near !== undefined ? "near" : shards.content !== undefined ? "content" : "document")
     const tokenizer = shards.tokenizer === undefined ? undefined : yield* Tokenizer.fromJSON(shards.tokenizer)
-    const report = yield* Effect.try({
-      try: () =>
-        identityReport(shards, {
-          identity: chosen,
-          sinks,
-          general: presets[Option.getOrElse(options.preset, (): Preset => "tiny")].general,
-          ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {}),
-          ...(tokenizer === undefined ? {} : {
-            text: (document: number) =>
-              tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))
-          })
-        }),
-      // reading names and tokens throws what it is: a DataError
-      catch: (error) => error instanceof DataError ? error : new DataError({ detail: String(error), cause: error })
-    }).pipe(Effect.ensuring(Effect.sync(shards.close)))
+    const report = yield* attempt(() =>
+      identityReport(shards, {
+        identity: chosen,
+        sinks,
+        general: presets[Option.getOrElse(options.preset, (): Preset => "tiny")].general,
+        ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {}),
+        ...(tokenizer === undefined ? {} : {
+          text: (document: number) =>
+            tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))
+        })
+      }), DataError).pipe(Effect.ensuring(Effect.sync(shards.close)))
     if (report === undefined) {
       return yield* new DataError({
         path: options.data,

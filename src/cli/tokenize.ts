@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import process from "node:process"
-import { DataError } from "../Errors.ts"
+import { attempt, DataError } from "../Errors.ts"
 import type { Identity } from "../data/identity/Identity.ts"
 import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
 import { clock } from "../terminal/Progress.ts"
@@ -168,10 +168,7 @@ const identityOf = (folder: string) =>
         shards.read(document, 0, Math.min(BEGINNING, shards.length(document))).filter((id) => id !== bos && id !== eos)
       )
     const identity: Identity = shards.near === undefined ? "content" : "near"
-    return yield* Effect.try({
-      try: () => identityReport(shards, { identity, text: beginning }),
-      catch: (cause) => cause instanceof DataError ? cause : new DataError({ detail: String(cause), cause })
-    }).pipe(Effect.ensuring(Effect.sync(shards.close)))
+    return yield* attempt(() => identityReport(shards, { identity, text: beginning }), DataError).pipe(Effect.ensuring(Effect.sync(shards.close)))
   })
 
 const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport): string => [

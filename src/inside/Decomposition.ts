@@ -69,7 +69,7 @@ const rowsOf = (batch: Batch, first: number, count: number): Batch => {
   for (const name of ["tokens", "targets", "positions"] as const) out[name].set(batch[name].subarray(from, to))
   out.ids.set(batch.ids.subarray(from, to))
   out.documentStart.set(batch.documentStart.subarray(from, to).map((start) => start - from))
-  return out
+  return batch.names === undefined ? out : { ...out, names: batch.names.slice(first, first + count) }
 }
 
 /** The mean of the rows of a matrix [*, d]. */

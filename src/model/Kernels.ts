@@ -9,71 +9,112 @@ import type { ElementType } from "../gpu/Tensor.ts"
 
 const TILE = { WX: 8, WY: 1 }
 
+// What kernels have in common that compute the same, or parts of the same: bindings, element types, parameters.
+const attentionSize = { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" } as const
+const rmsNormSize = { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" } as const
+const touchedRows = {
+  row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+} as const
+const matmulInterface = {
+  bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+  types: { A: ["a"], B: ["b"], C: ["c"] },
+  params: {
+    m: "u32", n4: "u32", k: "u32", mode: "u32", a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32",
+    ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+  }
+} as const
+const sinkGradientInterface = {
+  bindings: {
+    dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
+    segmentRange: "read", dw: "write"
+  },
+  types: { T: ["dy", "x"] },
+  params: {
+    touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
+    row0: "u32", halfRows: "u32"
+  }
+} as const
+const packedInterface = {
+  bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
+  types: { Y: ["out"] },
+  params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" }
+} as const
+const matvecInterface = {
+  bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
+  types: { X: ["x"], Y: ["y"] },
+  params: {
+    rows: "u32", n: "u32", k: "u32", mode: "u32", x0: "u32", ldx: "u32", w0: "u32", y0: "u32", ldy: "u32",
+    ldr: "u32", slots: "u32", block: "u32", halfRows: "u32"
+  }
+} as const
+const attentionForwardInterface = {
+  bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
+  types: { T: ["qkv", "out"] },
+  params: attentionSize
+} as const
+const attentionGradientInterface = {
+  bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
+  types: { T: ["qkv", "dout", "dqkv"] },
+  params: attentionSize
+} as const
+const cachedAttentionInterface = {
+  bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+  types: { T: ["qkv", "cache", "out"] },
+  params: attentionSize
+} as const
+const rmsNormForwardInterface = {
+  bindings: { x: "read", w: "read", y: "write", rstd: "write" },
+  types: { Y: ["y"] },
+  params: rmsNormSize
+} as const
+const rmsNormBackwardInterface = {
+  bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
+  types: { Y: ["dy"] },
+  params: rmsNormSize
+} as const
+const logitLossInterface = {
+  bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
+  types: { X: ["logits"] },
+  params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" }
+} as const
+
 export const kernels = {
   matmulNN: Kernel.make({
     file: "matmul",
     entry: "nn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
-    types: { A: ["a"], B: ["b"], C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
+    ...matmulInterface,
     constants: TILE
   }),
   matmulTN: Kernel.make({
     file: "matmul",
     entry: "tn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
-    types: { A: ["a"], B: ["b"], C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
+    ...matmulInterface,
     constants: TILE
   }),
   matmulTiledNN: Kernel.make({
     file: "matmul_tiled",
     entry: "nn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
-    types: { A: ["a"], B: ["b"], C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
+    ...matmulInterface,
     constants: { WX: 64 }
   }),
   matmulTiledTN: Kernel.make({
     file: "matmul_tiled",
     entry: "tn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
-    types: { A: ["a"], B: ["b"], C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
+    ...matmulInterface,
     constants: { WX: 64 }
   }),
   matmulMatrixNN: Kernel.make({
     file: "matmul_matrix",
     entry: "nn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    ...matmulInterface,
     types: { C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
     constants: { WX: 128 }
   }),
   matmulMatrixTN: Kernel.make({
     file: "matmul_matrix",
     entry: "tn",
-    bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
+    ...matmulInterface,
     types: { C: ["c"] },
-    params: {
-      m: "u32", n4: "u32", k: "u32", mode: "u32",
-      a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-    },
     constants: { WX: 128 }
   }),
   /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
@@ -81,12 +122,7 @@ export const kernels = {
     Kernel.make({
       file: subgroupSize === 4 ? "matmul_quad" : "matmul_subgroup",
       entry: kind,
-      bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
-      types: { A: ["a"], B: ["b"], C: ["c"] },
-      params: {
-        m: "u32", n4: "u32", k: "u32", mode: "u32",
-        a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32", ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
-      },
+      ...matmulInterface,
       constants: kind === "nn" ? { WX: subgroupSize, MODE: mode } : { WX: subgroupSize }
     }),
   transpose: Kernel.make({
@@ -108,60 +144,32 @@ export const kernels = {
   packRows: Kernel.make({
     file: "sink_pack",
     entry: "rows",
-    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
-    types: { Y: ["out"] },
-    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    ...packedInterface,
     constants: { WX: ROW }
   }),
   packTransposed: Kernel.make({
     file: "sink_pack",
     entry: "transposed",
-    bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
-    types: { Y: ["out"] },
-    params: { segments: "u32", slots: "u32", block: "u32", halves: "u32", row0: "u32", halfRows: "u32", n: "u32" },
+    ...packedInterface,
     constants: { WX: ROW }
   }),
   sinkGradient: Kernel.make({
     file: "sink_gradient",
     entry: "backward",
-    bindings: {
-      dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
-      segmentRange: "read", dw: "write"
-    },
-    types: { T: ["dy", "x"] },
-    params: {
-      touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
-      row0: "u32", halfRows: "u32"
-    },
+    ...sinkGradientInterface,
     constants: TILE
   }),
   sinkGradientTiled: Kernel.make({
     file: "sink_gradient_tiled",
     entry: "backward",
-    bindings: {
-      dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
-      segmentRange: "read", dw: "write"
-    },
-    types: { T: ["dy", "x"] },
-    params: {
-      touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
-      row0: "u32", halfRows: "u32"
-    },
+    ...sinkGradientInterface,
     constants: { WX: 64 }
   }),
   sinkGradientSubgroup: (subgroupSize: number) =>
     Kernel.make({
       file: subgroupSize === 4 ? "sink_gradient_quad" : "sink_gradient_subgroup",
       entry: "backward",
-      bindings: {
-        dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
-        segmentRange: "read", dw: "write"
-      },
-      types: { T: ["dy", "x"] },
-      params: {
-        touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
-        row0: "u32", halfRows: "u32"
-      },
+      ...sinkGradientInterface,
       constants: { WX: subgroupSize }
     }),
   embedding: Kernel.make({
@@ -181,33 +189,25 @@ export const kernels = {
   rmsNorm: Kernel.make({
     file: "rms_norm",
     entry: "forward",
-    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
-    types: { Y: ["y"] },
-    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    ...rmsNormForwardInterface,
     constants: { WX: ROW }
   }),
   rmsNormBackwardX: Kernel.make({
     file: "rms_norm",
     entry: "backward_x",
-    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
-    types: { Y: ["dy"] },
-    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    ...rmsNormBackwardInterface,
     constants: { WX: ROW }
   }),
   rmsNormWide: Kernel.make({
     file: "rms_norm",
     entry: "forward_wide",
-    bindings: { x: "read", w: "read", y: "write", rstd: "write" },
-    types: { Y: ["y"] },
-    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    ...rmsNormForwardInterface,
     constants: { WX: 128 }
   }),
   rmsNormBackwardXWide: Kernel.make({
     file: "rms_norm",
     entry: "backward_x_wide",
-    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write" },
-    types: { Y: ["dy"] },
-    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    ...rmsNormBackwardInterface,
     constants: { WX: 128 }
   }),
   rmsNormBackwardW: Kernel.make({
@@ -215,7 +215,7 @@ export const kernels = {
     entry: "backward_w",
     bindings: { x: "read", dy: "read", rstd: "read", partial: "write" },
     types: { Y: ["dy"] },
-    params: { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" },
+    params: rmsNormSize,
     constants: { WX: ROW }
   }),
   /** `quads`, for heads whose half is a multiple of 4. */
@@ -229,63 +229,51 @@ export const kernels = {
       constants: { WX: ROW, SIGN: sign }
     }),
   attention: Kernel.make({
-      file: "attention",
-      entry: "forward",
-      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
-      types: { T: ["qkv", "out"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
-      constants: { WX: 8 }
-    }),
+    file: "attention",
+    entry: "forward",
+    ...attentionForwardInterface,
+    constants: { WX: 8 }
+  }),
   attentionDelta: Kernel.make({
-      file: "attention",
-      entry: "delta",
-      bindings: { out: "read", dout: "read", delta: "write" },
-      types: { T: ["out", "dout"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
-      constants: { WX: 8 }
-    }),
+    file: "attention",
+    entry: "delta",
+    bindings: { out: "read", dout: "read", delta: "write" },
+    types: { T: ["out", "dout"] },
+    params: attentionSize,
+    constants: { WX: 8 }
+  }),
   attentionBackward: (part: "q" | "kv") =>
     Kernel.make({
       file: "attention",
       entry: `backward_${part}`,
-      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
-      types: { T: ["qkv", "dout", "dqkv"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      ...attentionGradientInterface,
       constants: { WX: 8 }
     }),
   attentionSubgroup: (subgroupSize: number) =>
     Kernel.make({
       file: "attention_subgroup",
       entry: "forward",
-      bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
-      types: { T: ["qkv", "out"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      ...attentionForwardInterface,
       constants: { WX: subgroupSize }
     }),
   attentionSubgroupBackward: (part: "q" | "kv", subgroupSize: number) =>
     Kernel.make({
       file: "attention_subgroup",
       entry: `backward_${part}`,
-      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
-      types: { T: ["qkv", "dout", "dqkv"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      ...attentionGradientInterface,
       constants: { WX: subgroupSize }
     }),
   attentionTiled: Kernel.make({
     file: "attention_tiled",
     entry: "forward",
-    bindings: { qkv: "read", documentStart: "read", out: "write", lse: "write" },
-    types: { T: ["qkv", "out"] },
-    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    ...attentionForwardInterface,
     constants: { WX: 128 }
   }),
   attentionTiledBackward: (part: "q" | "kv") =>
     Kernel.make({
       file: "attention_tiled",
       entry: `backward_${part}`,
-      bindings: { qkv: "read", documentStart: "read", dout: "read", lse: "read", delta: "read", dqkv: "write" },
-      types: { T: ["qkv", "dout", "dqkv"] },
-      params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+      ...attentionGradientInterface,
       constants: { WX: 128 }
     }),
   cacheAppend: Kernel.make({
@@ -293,23 +281,19 @@ export const kernels = {
     entry: "append",
     bindings: { qkv: "read", span: "read", cache: "write" },
     types: { T: ["qkv", "cache"] },
-    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    params: attentionSize,
     constants: { WX: ROW }
   }),
   attentionCached: Kernel.make({
     file: "attention_cached",
     entry: "forward",
-    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
-    types: { T: ["qkv", "cache", "out"] },
-    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    ...cachedAttentionInterface,
     constants: { WX: 8 }
   }),
   attentionCachedWide: Kernel.make({
     file: "attention_cached",
     entry: "forward_wide",
-    bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
-    types: { T: ["qkv", "cache", "out"] },
-    params: { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" },
+    ...cachedAttentionInterface,
     constants: { WX: 128 }
   }),
   /** `rows` of X (1, 4 or 8) share what is loaded of W. */
@@ -317,28 +301,14 @@ export const kernels = {
     Kernel.make({
       file: "matvec",
       entry: wide ? `${kind}_wide` : kind,
-      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
-      types: { X: ["x"], Y: ["y"] },
-      params: {
-        rows: "u32", n: "u32", k: "u32", mode: "u32",
-        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
-        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
-        halfRows: "u32"
-      },
+      ...matvecInterface,
       constants: { WX: wide ? 128 : 8, ROWS: rows }
     }),
   matvecSubgroup: (subgroupSize: number) =>
     Kernel.make({
       file: "matvec_subgroup",
       entry: "nt",
-      bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
-      types: { X: ["x"], Y: ["y"] },
-      params: {
-        rows: "u32", n: "u32", k: "u32", mode: "u32",
-        x0: "u32", ldx: "u32", w0: "u32", y0: "u32",
-        ldy: "u32", ldr: "u32", slots: "u32", block: "u32",
-        halfRows: "u32"
-      },
+      ...matvecInterface,
       constants: { WX: subgroupSize }
     }),
   swiglu: (block: number) =>
@@ -376,17 +346,13 @@ export const kernels = {
   crossEntropy: Kernel.make({
     file: "cross_entropy",
     entry: "forward",
-    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
-    types: { X: ["logits"] },
-    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    ...logitLossInterface,
     constants: { WX: 4 }
   }),
   crossEntropyWide: Kernel.make({
     file: "cross_entropy",
     entry: "forward_wide",
-    bindings: { targets: "read", hyper: "read", logits: "write", loss: "write", rank: "write" },
-    types: { X: ["logits"] },
-    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    ...logitLossInterface,
     constants: { WX: 256 }
   }),
   scaleRows: Kernel.make({
@@ -473,9 +439,7 @@ export const kernels = {
     file: "touched",
     entry: "sum_of_squares",
     bindings: { units: "read", count: "read", g: "read", partial: "write" },
-    params: {
-      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
-    },
+    params: touchedRows,
     constants: { WX: ROW }
   }),
   adamw: Kernel.make({

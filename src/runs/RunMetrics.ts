@@ -16,6 +16,7 @@ const gradNorm = gauge("gradient_norm", "Norm of the last gradient, before clipp
 const learningRate = gauge("learning_rate", "Learning rate of the last step.")
 const tokens = gauge("tokens", "Tokens trained on since the first step.")
 const tokensPerSecond = gauge("tokens_per_second", "Training throughput of this process.")
+const skipped = gauge("skipped_steps", "Steps so far that moved nothing: a number overflowed in mixed precision.")
 const evalLoss = gauge("eval_loss", "Mean evaluated loss by split and sink mode, nats a token.")
 const savedStep = gauge("saved_step", "Step of the last checkpoint.")
 const parameters = gauge("parameters", "Trainable parameters.")
@@ -40,11 +41,12 @@ export const record = (event: ProgressEvent): Effect.Effect<void> => {
     case "Stepped":
       return Effect.all([
         set(step, training.step),
-        set(loss, training.loss),
-        set(gradNorm, training.gradNorm),
+        ...(training.loss === undefined ? [] : [set(loss, training.loss)]),
+        ...(training.gradNorm === undefined ? [] : [set(gradNorm, training.gradNorm)]),
         set(learningRate, training.learningRate),
         set(tokens, training.tokens),
-        set(tokensPerSecond, training.tokensPerSecond)
+        set(tokensPerSecond, training.tokensPerSecond),
+        set(skipped, training.skipped ?? 0)
       ], { discard: true })
     case "Evaluated":
       return Effect.forEach(Object.entries(training.losses), ([name, value]) => {

@@ -108,7 +108,9 @@ export const curvesOf = (
   for (const event of events) {
     const { step } = event
     const tokens = event._tag === "Stepped" ? event.tokens : step * tokensPerStep
-    const named = event._tag === "Stepped" ? { train: event.loss } : event._tag === "Evaluated" ? event.losses : {}
+    const named = event._tag === "Stepped" && event.loss !== undefined
+      ? { train: event.loss }
+      : event._tag === "Evaluated" ? event.losses : {}
     for (const [name, loss] of Object.entries(named)) {
       const points = curves.get(name) ?? []
       points.push({ step, tokens, loss })

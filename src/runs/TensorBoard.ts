@@ -78,10 +78,11 @@ export const valuesOf = (event: TrainEvent): Readonly<Record<string, number>> =>
   switch (event._tag) {
     case "Stepped":
       return {
-        "train/loss": event.loss,
+        ...(event.loss === undefined ? {} : { "train/loss": event.loss }),
         "train/learning_rate": event.learningRate,
-        "train/grad_norm": event.gradNorm,
-        "train/tokens_per_second": event.tokensPerSecond
+        ...(event.gradNorm === undefined ? {} : { "train/grad_norm": event.gradNorm }),
+        "train/tokens_per_second": event.tokensPerSecond,
+        ...(event.skipped === undefined ? {} : { "train/skipped_steps": event.skipped })
       }
     case "Evaluated":
       return Object.fromEntries(

@@ -142,7 +142,7 @@ const make = (options: ProgressOptions) => {
       `${String(Math.floor(100 * done)).padStart(3)} %`,
       printable(`${arm} ${index + 1}/${count}`).replace(/\s+/g, " "),
       `step ${event.step}/${event.steps}`,
-      `loss ${event.loss.toFixed(3)}`
+      `loss ${event.loss?.toFixed(3) ?? "–"}`
     ]
     const speed = `${Math.round(event.tokensPerSecond).toLocaleString("en")} tokens/s`
     if (!interactive) return print([...parts, speed, left].join("  ").trimEnd())

@@ -23,10 +23,10 @@ export class Started extends Schema.TaggedClass<Started>()("Started", {
 export class Stepped extends Schema.TaggedClass<Stepped>()("Stepped", {
   step: Schema.Number,
   steps: Schema.Number,
-  /** Mean training loss over the window, nats a token. */
-  loss: Schema.Number,
-  /** Gradient norm of the last step that was taken, before clipping. */
-  gradNorm: Schema.Number,
+  /** Mean training loss over the window, nats a token. Absent where mixed precision overflowed in all of its steps. */
+  loss: Schema.optional(Schema.Number),
+  /** Gradient norm of the window's last step that was taken, before clipping. Absent where all were skipped. */
+  gradNorm: Schema.optional(Schema.Number),
   learningRate: Schema.Number,
   /** Tokens trained on since the run's first step. */
   tokens: Schema.Number,
@@ -77,7 +77,8 @@ export const format = (event: TrainEvent): string => {
         `(${event.activeParameters.toLocaleString("en")} active a token) on ${event.adapter}, ` +
         `${event.step > 0 ? `from step ${event.step} of` : ""}${event.step > 0 ? "" : "for"} ${event.steps} steps`
     case "Stepped":
-      return `step ${event.step}/${event.steps}  loss ${event.loss.toFixed(3)}  norm ${event.gradNorm.toFixed(2)}  ` +
+      return `step ${event.step}/${event.steps}  loss ${event.loss?.toFixed(3) ?? "–"}  ` +
+        `norm ${event.gradNorm?.toFixed(2) ?? "–"}  ` +
         `lr ${event.learningRate.toExponential(1)}  ${Math.round(event.tokensPerSecond)} tokens/s` +
         (event.skipped === undefined ? "" : `  ${event.skipped} steps skipped: f16 overflowed`)
     case "Evaluated":

@@ -457,14 +457,13 @@ const make = (config: TrainConfig, { ends, observer }: TrainerOptions = {}): Eff
             // a skipped step has no norm, and a loss only where that did not overflow
             const losses = window.map(({ loss }) => loss).filter(Number.isFinite)
             const taken = window.findLast(({ skipped }) => !skipped)
-            if (taken === undefined) return Effect.succeed([])
             const { learningRate, skippedSoFar } = window.at(-1)!
             return Effect.succeed([
               new Stepped({
                 step: last,
                 steps,
-                loss: losses.reduce((a, b) => a + b, 0) / losses.length,
-                gradNorm: taken.gradNorm,
+                ...(losses.length === 0 ? {} : { loss: losses.reduce((a, b) => a + b, 0) / losses.length }),
+                ...(taken === undefined ? {} : { gradNorm: taken.gradNorm }),
                 learningRate,
                 tokens: last * tokensPerStep,
                 tokensPerSecond: speed(last),

@@ -75,7 +75,7 @@ const train = (store: Layer.Layer<Checkpoints>, stop = Infinity) =>
     const trainer = yield* Trainer
     const losses: Array<number> = []
     yield* trainer.run.pipe(
-      Stream.runForEach((event) => Effect.sync(() => event._tag === "Stepped" && losses.push(event.loss))),
+      Stream.runForEach((event) => Effect.sync(() => event._tag === "Stepped" && losses.push(event.loss!))),
       Effect.catchAllCause((cause) => Cause.isInterruptedOnly(cause) ? Effect.void : Effect.failCause(cause))
     )
     return { losses, snapshot: yield* Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("latest")) }

@@ -2,10 +2,14 @@
 import { expect, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { batchOf } from "../../src/data/stream/Packing.ts"
 import { DataError } from "../../src/Errors.ts"
-import { collect } from "../../src/model/Generate.ts"
+import { decompose } from "../../src/inside/Decomposition.ts"
+import { makeGradients } from "../../src/inside/Gradients.ts"
+import { neuronGates } from "../../src/inside/NeuronGates.ts"
+import { collect, generate } from "../../src/model/Generate.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import { families, SOFTWARE_SUBGROUPS } from "../../src/gpu/Target.ts"
@@ -17,6 +21,7 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as Ops from "../../src/model/Ops.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { localizers } from "../../src/removal/localizers/index.ts"
 import { historyAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import * as Sink from "../../src/Sink.ts"
 import { makeTrainStep } from "../../src/train/TrainStep.ts"
@@ -222,8 +227,36 @@ layer(NodeDevice.layer())("a model whose numbers end", (it) => {
           expect(text).toContain(`tensor model.layers.1.self_attn.o_proj.weight holds ${value} at 7`)
         }
         expect(messages[0]).toContain("sequence story 0 has no score: the loss of its token 1")
-        expect(messages[3]).toContain("after 3 tokens")
+        expect(messages[3]).toContain("the prompt has no next token: after 3 tokens")
       }
+    }), 60_000)
+
+  it.scoped("has no gates, gradients, localization and decomposition, and says which prompt of many it is", () =>
+    Effect.gen(function*() {
+      const row = { id: 1n, tokens: Uint32Array.from({ length: 9 }, (_, i) => i), document: "story", offset: 0 }
+      const batch = batchOf([row], 8)
+      const localize = { batchSize: 1, promptTokens: 4, seed: 1, seqLen: 8 }
+      const spoil = (tensors: Record<string, { data: Float32Array | Uint32Array }>) => {
+        tensors["model.embed_tokens.weight"]!.data[7 * 16] = NaN
+      }
+      const made = yield* withWeights("f32", spoil, Effect.gen(function*() {
+        const gates = yield* neuronGates({ rows: 1, seqLen: 8, mode: Sink.own })
+        return yield* Effect.all([
+          message(gates.loss(batch)),
+          message(gates.gradients(batch, new Float32Array(8).fill(1))),
+          message(Effect.flatMap(makeGradients({ rows: 1, seqLen: 8 }), (gradients) => gradients.of(batch, Sink.own))),
+          message(localizers.gradient.localize([row], localize)),
+          message(localizers.slimming.localize([row], localize)),
+          message(Effect.flatMap(decompose({ rows: 1, seqLen: 8 }), ({ of }) => of(batch, Sink.own)))
+        ])
+      }))
+      for (const text of made) {
+        expect(text).toMatch(/sequence story has no .*loss of its token \d is not a number.*embed_tokens\.weight holds NaN at 112/)
+      }
+      const prompts = [[1, 2], [3, 4], [5, 6], [7, 2], [1, 3]].map((tokens) => ({ tokens }))
+      const generated = withWeights("f32", spoil, message(Stream.runDrain(generate(prompts, { batchSize: 2, maxNewTokens: 1 }))))
+      // of the four sequences together two at a time, it is the second in a slot
+      expect(yield* generated).toContain("prompt 4 has no next token: after 2 tokens")
     }), 60_000)
 
   it.scoped("is told from one that f16 has no room for", () =>

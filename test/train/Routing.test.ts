@@ -143,7 +143,7 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
           }
           expect(Math.min(taught.repeated, taught.others)).toBeGreaterThan(0)
           const events = Chunk.toReadonlyArray(yield* Stream.runCollect(trainer.run))
-          const got = events.flatMap((e) => (e._tag === "Stepped" ? [e.loss, e.gradNorm] : []))
+          const got = events.flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))
           expectClose(got, want, { name: "loss and norm", rtol: 2e-4 })
           for (const p of model.parameters) {
             const value = (yield* device.read(p.value)) as Float32Array

@@ -97,7 +97,7 @@ layer(device)("training", (it) => {
           want.push(next.loss, next.gradNorm)
           state = next.state
         }
-        const got = (yield* events(trainer.run)).flatMap((e) => (e._tag === "Stepped" ? [e.loss, e.gradNorm] : []))
+        const got = (yield* events(trainer.run)).flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))
         expectClose(got, want, { name: "loss and norm of ten steps", rtol: 2e-4 })
         for (const p of model.parameters) {
           const value = (yield* dev.read(p.value)) as Float32Array
@@ -151,7 +151,7 @@ layer(device)("training", (it) => {
       }
       const losses = (layer: ReturnType<typeof app>) =>
         Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
-          Effect.map((list) => list.flatMap((e) => (e._tag === "Stepped" ? [e.loss, e.gradNorm] : []))),
+          Effect.map((list) => list.flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))),
           Effect.provide(Layer.provide(layer, Checkpoints.layerMemory))
         )
       expectClose(yield* losses(half()), yield* losses(app()), { name: "loss and norm", rtol: 5e-3 })
