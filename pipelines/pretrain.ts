@@ -21,7 +21,7 @@ import { CheckpointError, type DataError, type DeviceError, type Diverged, type 
 import * as Generate from "../src/model/Generate.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { type InitialModel, loadInitial } from "../src/checkpoints/Import.ts"
-import { huggingFaceConfig } from "../src/model/Model.ts"
+import { huggingFaceConfig } from "../src/model/HuggingFace.ts"
 import { ModelConfig } from "../src/model/ModelConfig.ts"
 import { OptimizerConfig } from "../src/train/Optimizer.ts"
 import * as Sink from "../src/Sink.ts"

@@ -81,3 +81,14 @@ export const decodeJson = <A, I>(schema: Schema.Schema<A, I>, text: string): Eit
 /** The same for what is only kept so as not to be computed again: undefined where it cannot be used. */
 export const cachedJson = <A, I>(schema: Schema.Schema<A, I>, text: string): A | undefined =>
   Either.getOrUndefined(decodeJson(schema, text))
+
+/** Leaves that differ between two JSON values, `name is …, was …`; `name` is put before those of objects. */
+export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
+  if (isObject(wanted) && isObject(was)) {
+    const keys = new Set([...Object.keys(wanted), ...Object.keys(was)])
+    return [...keys].flatMap((key) => differences(wanted[key], was[key], name === "" ? key : `${name}.${key}`))
+  }
+  return JSON.stringify(wanted) === JSON.stringify(was)
+    ? []
+    : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
+}

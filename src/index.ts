@@ -51,14 +51,13 @@ export {
 } from "./data/stream/IdentityReport.ts"
 export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial, withSinks } from "./checkpoints/Import.ts"
 export {
-  type CompiledPass,
   Model,
   type ModelOptions,
   type ModelService,
-  type PassShape,
   type RecordColumns,
   type Scores
 } from "./model/Model.ts"
+export { type CompiledPass, type PassShape } from "./model/Pass.ts"
 export * as Localizers from "./removal/localizers/index.ts"
 export * as MemoryPlan from "./train/MemoryPlan.ts"
 export * as Membership from "./measures/Membership.ts"

@@ -12,10 +12,10 @@ import { changedInputs, type Input, notTheSameData } from "../../src/data/stream
 import { because, CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { DeviceService } from "../../src/gpu/Device.ts"
 import { machineOf, sameMachine } from "../../src/gpu/Machine.ts"
+import { differences } from "../../src/Json.ts"
 import { keyOf } from "../../src/Key.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import * as RunRecord from "../../src/runs/RunRecord.ts"
-import { differences } from "../../src/train/Trainer.ts"
 import { armNames } from "./Arms.ts"
 
 /** How a folder is taken. */

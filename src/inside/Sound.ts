@@ -3,7 +3,8 @@ import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../Batch.ts"
 import { DataError, type DeviceError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
-import { damagedWeight, type ModelService, overflowAdvice } from "../model/Model.ts"
+import type { ModelService } from "../model/Model.ts"
+import { damagedWeight, overflowAdvice } from "../model/Soundness.ts"
 
 /**
  * Fails with a DataError where the loss of a scored token is infinite or not a number: it names the sequence, and the weight

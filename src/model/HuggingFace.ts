@@ -1,11 +1,12 @@
 /**
- * What the files of a Hugging Face model folder say beside the weights: `config.json` as a ModelConfig, the special
- * tokens of a `tokenizer.json`, and the small files that its loaders look for.
+ * A Hugging Face model folder: our parameters under its names and in its layout, `config.json` as a ModelConfig and back,
+ * the special tokens of a `tokenizer.json`, and the small files that its loaders look for.
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { decodeConfig } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
+import type { HostTensor } from "../HostTensor.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
 import { framing } from "../data/tokens/TokenizerJson.ts"
 import { ModelConfig } from "./ModelConfig.ts"
@@ -282,3 +283,138 @@ export const companions = (
     ]
   ]
 }
+
+const rowsOf = (data: Float32Array, from: number, to: number, width: number): Float32Array =>
+  data.slice(from * width, to * width)
+
+const concat = (...parts: ReadonlyArray<Float32Array>): Float32Array => {
+  const out = new Float32Array(parts.reduce((n, part) => n + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    out.set(part, at)
+    at += part.length
+  }
+  return out
+}
+
+const transpose = (data: Float32Array, rows: number, columns: number): Float32Array => {
+  const out = new Float32Array(data.length)
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) out[c * rows + r] = data[r * columns + c]!
+  return out
+}
+
+/** The tensors that one of our parameters is made of there, with their shapes. */
+const layout = (c: ModelConfig, name: string): ReadonlyArray<readonly [name: string, shape: ReadonlyArray<number>]> => {
+  const [, index, kind] = /^layers\.(\d+)\.(.+)$/.exec(name) ?? [undefined, undefined, name]
+  const at = `model.layers.${index}`
+  const d = c.hiddenSize
+  const q = c.numAttentionHeads * c.headSize
+  const kv = c.kvHeads * c.headSize
+  const width = c.intermediateSize
+  switch (kind) {
+    case "embed":
+      return [["model.embed_tokens.weight", [c.vocabSize, d]]]
+    case "head":
+      return [["lm_head.weight", [c.vocabSize, d]]]
+    case "norm":
+      return [["model.norm.weight", [d]]]
+    case "norm1":
+      return [[`${at}.input_layernorm.weight`, [d]]]
+    case "norm2":
+      return [[`${at}.post_attention_layernorm.weight`, [d]]]
+    case "o":
+      return [[`${at}.self_attn.o_proj.weight`, [d, q]]]
+    case "qkv":
+      return [
+        [`${at}.self_attn.q_proj.weight`, [q, d]],
+        [`${at}.self_attn.k_proj.weight`, [kv, d]],
+        [`${at}.self_attn.v_proj.weight`, [kv, d]]
+      ]
+    case "gateUp":
+      return [[`${at}.mlp.gate_proj.weight`, [width, d]], [`${at}.mlp.up_proj.weight`, [width, d]]]
+    case "down":
+      return [[`${at}.mlp.down_proj.weight`, [d, width]]]
+    default:
+      throw new Error(`no Hugging Face name for parameter ${name}`)
+  }
+}
+
+/** One internal parameter, or one of its moments, as Hugging Face's tensors. */
+export const toHuggingFace = (
+  c: ModelConfig,
+  name: string,
+  data: Float32Array
+): ReadonlyArray<readonly [string, HostTensor]> => {
+  const { general, hiddenSize: d, intermediateSize: width, pool } = c
+  const tensors = layout(c, name)
+  let row = 0
+  const values = name.endsWith(".gateUp")
+    ? [
+      concat(rowsOf(data, 0, general, d), rowsOf(data, 2 * general, 2 * general + pool, d)),
+      concat(rowsOf(data, general, 2 * general, d), rowsOf(data, 2 * general + pool, 2 * width, d))
+    ]
+    : name.endsWith(".down")
+    ? [transpose(data, width, d)]
+    : tensors.length === 1
+    ? [data]
+    : tensors.map(([, [rows]]) => rowsOf(data, row, row += rows!, d))
+  return tensors.map(([name, shape], i) => [name, { shape, data: values[i]! }])
+}
+
+/** The inverse: one internal parameter out of Hugging Face's tensors. Throws a CheckpointError Mismatch. */
+export const fromHuggingFace = (
+  c: ModelConfig,
+  name: string,
+  tensors: Readonly<Record<string, HostTensor>>,
+  path = "checkpoint"
+): Float32Array => {
+  const parts = layout(c, name).map(([name, shape]) => {
+    const got = tensors[name]
+    if (got === undefined) {
+      throw new CheckpointError({ reason: "Mismatch", path, detail: `tensor ${name} is missing` })
+    }
+    if (got.shape.join() !== shape.join() || got.data.length !== shape.reduce((a, b) => a * b, 1)) {
+      throw new CheckpointError({
+        reason: "Mismatch",
+        path,
+        detail: `tensor ${name} is [${got.shape.join(", ")}], the model's config asks for [${shape.join(", ")}]`
+      })
+    }
+    return got.data as Float32Array
+  })
+  const { general, intermediateSize: width } = c
+  const d = c.hiddenSize
+  if (name.endsWith(".gateUp")) {
+    const [gate, up] = parts as [Float32Array, Float32Array]
+    return concat(
+      rowsOf(gate, 0, general, d),
+      rowsOf(up, 0, general, d),
+      rowsOf(gate, general, width, d),
+      rowsOf(up, general, width, d)
+    )
+  }
+  if (name.endsWith(".down")) return transpose(parts[0]!, d, width)
+  return parts.length === 1 ? parts[0]! : concat(...parts)
+}
+
+/** config.json: Hugging Face's LlamaForCausalLM, with what is ours in a `memsinks` block. */
+export const huggingFaceConfig = (c: ModelConfig): Record<string, unknown> => ({
+  architectures: ["LlamaForCausalLM"],
+  model_type: "llama",
+  hidden_act: "silu",
+  attention_bias: false,
+  mlp_bias: false,
+  vocab_size: c.vocabSize,
+  hidden_size: c.hiddenSize,
+  intermediate_size: c.intermediateSize,
+  num_hidden_layers: c.numHiddenLayers,
+  num_attention_heads: c.numAttentionHeads,
+  num_key_value_heads: c.kvHeads,
+  head_dim: c.headSize,
+  max_position_embeddings: c.maxPositionEmbeddings,
+  rms_norm_eps: c.rmsNormEps,
+  rope_theta: c.ropeTheta,
+  tie_word_embeddings: c.tieWordEmbeddings,
+  torch_dtype: "float32",
+  memsinks: { general: c.general, sinks: c.sinks === undefined ? null : { ...c.sinks } }
+})

@@ -2,7 +2,7 @@
  * Gradient routing: which parameters learn from repeated sequences, and which from all others. Pure.
  */
 import { type Batch, IGNORE } from "../Batch.ts"
-import type { Update } from "../model/Model.ts"
+import type { Update } from "../model/Pass.ts"
 import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
 

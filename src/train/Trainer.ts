@@ -15,23 +15,19 @@ import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
 import { configuration, natural, positive, upTo, withDefault } from "../Config.ts"
-import { type Cursor, DataStream, type Row } from "../data/stream/DataStream.ts"
-import { changedInputs, notTheSameData } from "../data/stream/Inputs.ts"
-import { attempt, CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
+import { DataStream, type Row } from "../data/stream/DataStream.ts"
+import { attempt, type CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
-import { machineOf, sameMachine } from "../gpu/Machine.ts"
-import { isObject } from "../Json.ts"
+import type { TextEnds } from "../model/HuggingFace.ts"
+import { Model } from "../model/Model.ts"
+import type { PassShape } from "../model/Pass.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
-import { checkTraining } from "./MemoryPlan.ts"
-import { endIds, type TextEnds } from "../model/HuggingFace.ts"
-import { firstNotFinite, fromHuggingFace, huggingFaceConfig, Model, type PassShape, toHuggingFace } from "../model/Model.ts"
-import { encodeNames } from "../data/identity/Names.ts"
-import * as Optimizer from "./Optimizer.ts"
-import type { HostTensor } from "../HostTensor.ts"
-import { route, type RoutingName, routings } from "./Routing.ts"
 import * as Sink from "../Sink.ts"
+import { checkTraining } from "./MemoryPlan.ts"
+import * as Optimizer from "./Optimizer.ts"
+import * as Resume from "./Resume.ts"
+import { route, type RoutingName, routings } from "./Routing.ts"
 import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
-import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
 import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 
 /** How long and how to train. */
@@ -124,42 +120,6 @@ export interface TrainerService {
 
 const EVAL_ROWS = 16
 
-/** Fields of a saved run that a resumed one may change: what is looked at and kept, not what is learned. */
-const FREE = new Set(["logEvery", "evalEvery", "evalSequences", "saveEvery", "saveLogSpaced", "saveBest"])
-
-/**
- * Whether a resumed run may differ in a field. `steps` may grow: the schedule is then that of the new total from the next
- * step on. A constant rate stays what it was, `wsd` goes back to its peak and decays at the new end, `cosine` and `linear`
- * are stretched over the new total, so that the rate rises to where they would be. All else decides what was learned.
- */
-const mayChange = (field: string, steps: number, before: number): boolean =>
-  field === "training.steps" ? steps > before : FREE.has(field.split(".").at(-1)!)
-
-/** What becomes of the learning rate of a run that was to be shorter. */
-const stretched = (schedule: Optimizer.OptimizerConfig["schedule"], step: number, before: number, steps: number): string =>
-  `the run was planned for ${before} steps and now has ${steps}: from step ${step} on its learning rate ` + (
-    schedule === "constant"
-      ? "stays what it was"
-      : schedule === "wsd"
-      ? `is that of ${steps} steps (wsd): at its peak again, with its decay at the new end`
-      : `is that of ${steps} steps (${schedule}): it rises to where such a run would be, and differs from one planned so at first`
-  )
-
-const trainerState = Schema.Struct({
-  step: Schema.Number,
-  cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
-  steps: Schema.Number,
-  config: Schema.Unknown,
-  /** Of mixed precision: see `Optimizer.scaler`. */
-  lossScale: Schema.optional(Schema.Array(Schema.Number)),
-  /** It was interrupted before the evaluation that its step was due for. */
-  unsettled: Schema.optional(Schema.Boolean),
-  /** What the run has been trained on; runs of before this was kept go on without. */
-  inputs: Schema.optional(Schema.Array(Schema.Struct({ what: Schema.String, sha256: Schema.String }))),
-  /** What computes it. */
-  machine: Schema.optional(Schema.Struct({ adapter: Schema.String, kernels: Schema.String }))
-})
-
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
 const routedParts = Effect.fnUntraced(function*(
   name: RoutingName,
@@ -199,11 +159,64 @@ const routedParts = Effect.fnUntraced(function*(
     }))
 })
 
-const make = (config: TrainConfig, { ends, observer }: TrainerOptions = {}): Effect.Effect<
-  TrainerService,
-  TrainError,
-  Device | Model | DataStream | Checkpoints | Scope.Scope
-> =>
+/** Compiles the passes of a step, and gives the parts of it that a batch makes. */
+const partsOf = (routing: RoutingName | undefined, training: TrainStep, shape: Omit<PassShape, "output">) =>
+  routing === undefined
+    ? Effect.map(training.compile(shape), (pass) => (batch: Batch): ReadonlyArray<Part> => [{ pass, batch, mode: Sink.own }])
+    : routedParts(routing, training, shape)
+
+/** All of a training that changes, but for what is on the device. */
+interface TrainState {
+  /** Where it stands; checkpoints hold it. */
+  place: Resume.Place
+  lastSaved: { readonly step: number; readonly path: string } | undefined
+  /** The last validation loss. */
+  validation: { readonly step: number; readonly loss: number } | undefined
+  /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
+  best: number
+  untold: Array<TrainEvent>
+}
+
+/** All that changes in one `run` of it. */
+interface RunState {
+  /** Steps whose losses nobody has begun to read. */
+  unread: number
+  /** Losses that are being read. */
+  reading: Fiber.Fiber<ReadonlyArray<Stepped>, TrainError> | undefined
+  /** The next turn saves. */
+  saving: boolean
+  /** A checkpoint that is being written while training goes on. */
+  writing: Fiber.Fiber<Saved, TrainError> | undefined
+  /** Events of steps after one whose checkpoint is being written: they are told in order, after it. */
+  held: Array<TrainEvent>
+  /** Training time without evaluation and saving; a step counts when its losses have arrived. */
+  seconds: number
+  /** Since when it is not counted yet. */
+  since: number
+}
+
+/** Reads the losses of the last `count` steps of the optimizer's history. */
+const readWindow = (history: Float32Array, last: number, count: number, logEvery: number) => {
+  const window = Array.from({ length: count }, (_, i) => Optimizer.historyAt(history, (last - count + i) % logEvery))
+  const bad = window.findIndex(({ gradNorm, loss, skipped }) =>
+    !skipped && !(Number.isFinite(loss) && Number.isFinite(gradNorm)))
+  if (bad >= 0) return { diverged: { step: last - count + bad + 1, loss: window[bad]!.loss } }
+  // a skipped step has no norm, and a loss only where that did not overflow
+  const losses = window.map(({ loss }) => loss).filter(Number.isFinite)
+  const taken = window.findLast(({ skipped }) => !skipped)
+  const { learningRate, skippedSoFar } = window.at(-1)!
+  return {
+    stepped: {
+      ...(losses.length === 0 ? {} : { loss: losses.reduce((a, b) => a + b, 0) / losses.length }),
+      ...(taken === undefined ? {} : { gradNorm: taken.gradNorm }),
+      learningRate,
+      ...(skippedSoFar > 0 ? { skipped: skippedSoFar } : {})
+    }
+  }
+}
+
+/** Compiles a training, goes on from its latest checkpoint where there is one, and gives what a run is made of. */
+const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
@@ -227,157 +240,58 @@ const make = (config: TrainConfig, { ends, observer }: TrainerOptions = {}): Eff
         : {})
     })
     const { optimizer } = training
-    const shape = { rows: data.batchSize, seqLen: data.seqLen, maxSegments: data.maxSegments }
-    const partsOf = config.routing === undefined
-      ? Effect.map(training.compile(shape), (pass) => (batch: Batch): ReadonlyArray<Part> => [
-        { pass, batch, mode: Sink.own }
-      ])
-      : routedParts(config.routing, training, shape)
-    const parts = yield* partsOf
-
-    let step = 0
-    let cursor: Cursor = { epoch: 0, batch: 0 }
-    let lastSaved: { readonly step: number; readonly path: string } | undefined
-    let validation: { readonly step: number; readonly loss: number } | undefined
-    /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
-    let best = Infinity
-    /** The last step has been trained, and what is due after it is not done. */
-    let unsettled = false
-    let untold: Array<TrainEvent> = []
-
-    const trainStep = (batches: ReadonlyArray<Batch>): void => {
-      training.run(batches.flatMap(parts), step)
-      step++
-      unsettled = true
+    const parts = yield* partsOf(config.routing, training, {
+      rows: data.batchSize,
+      seqLen: data.seqLen,
+      maxSegments: data.maxSegments
+    })
+    const resumable: Resume.Resumable = {
+      device,
+      model,
+      data,
+      optimizer,
+      settings: config.optimizer,
+      training: Schema.encodeSync(TrainConfig)(config),
+      steps,
+      ends,
+      ...(yield* Resume.contentsOf({ data, model }))
+    }
+    const resumed = yield* Resume.restore(resumable)
+    const state: TrainState = {
+      place: resumed ?? { step: 0, cursor: { epoch: 0, batch: 0 }, unsettled: false },
+      lastSaved: resumed,
+      validation: undefined,
+      best: resumed?.best ?? Infinity,
+      untold: []
     }
 
-    const readMoments = Effect.gen(function*() {
-      const out: Record<string, HostTensor> = {}
-      for (const { m, parameter, v } of optimizer.moments) {
-        for (const [suffix, tensor] of [["exp_avg", m], ["exp_avg_sq", v]] as const) {
-          const values = (yield* device.read(tensor)) as Float32Array
-          for (const [name, host] of toHuggingFace(model.config, parameter.name, values)) out[`${name}.${suffix}`] = host
-        }
-      }
-      return out
-    })
-
-    const encodedConfig = Schema.encodeSync(TrainConfig)(config)
-    // whose sinks they are matters where there are any
-    const named = sinks === undefined ? undefined : yield* data.names
-    const names = named === undefined ? undefined : encodeNames(named)
-    const inputs = yield* data.inputs
-    /** Reads everything that a checkpoint holds; gives what writes it. */
-    const capture = Effect.gen(function*() {
-      const at = step
-      // a run that has diverged must not replace the last good checkpoint
-      const [loss, norm, , skipped] = (yield* device.read(optimizer.stats)) as Float32Array
-      const sound = skipped === 1 || (Number.isFinite(loss!) && Number.isFinite(norm!))
-      if (at > 0 && !sound) return yield* diverged(at, loss!)
-      const snapshot = {
-        step: at,
-        config: { ...huggingFaceConfig(model.config), ...(ends === undefined ? {} : endIds(ends)) },
-        model: yield* model.exportTensors,
-        optimizer: yield* readMoments,
-        trainerState: {
-          step: at,
-          cursor,
-          steps,
-          config: { ...encodedConfig, precision: model.precision },
-          ...(unsettled ? { unsettled } : {}),
-          inputs,
-          machine: machineOf(device),
-          ...(optimizer.scaler === undefined ? {} : { lossScale: [...(yield* device.read(optimizer.scaler))] })
-        },
-        tokenizer: data.tokenizer.toJSON(),
-        names,
-        ...(validation?.step === at ? { loss: validation.loss } : {})
-      }
-      return checkpoints.save(snapshot).pipe(
-        Effect.tap((path) => Effect.annotateCurrentSpan("step", at).pipe(
-          Effect.zipRight(Effect.sync(() => void (lastSaved = { step: at, path })))
-        )),
-        Effect.map((path) => new Saved({ step: at, path })),
-        Effect.withSpan("save")
-      )
-    })
-    const save: Effect.Effect<string, TrainError> = Effect.map(Effect.flatten(capture), ({ path }) => path)
-
-    const diverged = (at: number, loss: number) =>
+    const diverged = (step: number, loss: number) =>
       new Diverged({
-        step: at,
+        step,
         loss,
-        ...(lastSaved === undefined ? {} : { lastCheckpoint: lastSaved.path }),
+        ...(state.lastSaved === undefined ? {} : { lastCheckpoint: state.lastSaved.path }),
         ...(model.precision === "f16" ? { precision: model.precision } : {})
       })
 
-    const existing = yield* checkpoints.list
-    if (existing.length > 0) {
-      const snapshot = yield* checkpoints.load("latest")
-      const path = existing.find((saved) => saved.step === snapshot.step)?.path ?? checkpoints.location
-      const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
-      const state = yield* Schema.decodeUnknown(trainerState)(snapshot.trainerState).pipe(
-        Effect.mapError((error) => mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
+    /** Reads everything that a checkpoint holds; gives what writes it. */
+    const capture = Effect.gen(function*() {
+      const { place, validation } = state
+      const { step } = place
+      // a run that has diverged must not replace the last good checkpoint
+      const [loss, norm, , skipped] = (yield* device.read(optimizer.stats)) as Float32Array
+      const sound = skipped === 1 || (Number.isFinite(loss!) && Number.isFinite(norm!))
+      if (step > 0 && !sound) return yield* diverged(step, loss!)
+      const snapshot = yield* Resume.capture(resumable, place, validation?.step === step ? validation.loss : undefined)
+      return checkpoints.save(snapshot).pipe(
+        Effect.tap((path) => Effect.annotateCurrentSpan("step", step).pipe(
+          Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
+        )),
+        Effect.map((path) => new Saved({ step, path })),
+        Effect.withSpan("save")
       )
-      // which tokens end a text decides nothing of what was learned
-      const { bos_token_id: _, eos_token_id: __, ...savedModel } = Object(snapshot.config) as Record<string, unknown>
-      const differing = differences(
-        { config: huggingFaceConfig(model.config), training: { ...encodedConfig, precision: model.precision, steps } },
-        // runs of before there was a choice were f32
-        { config: savedModel, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
-      ).filter((line) => !mayChange(line.split(" ")[0]!, steps, state.steps))
-      if (differing.length > 0) {
-        return yield* mismatch(
-          `the run was started with another configuration:\n  ${differing.join("\n  ")}\n` +
-            "Resume with the same one, or start in another folder"
-        )
-      }
-      if (snapshot.tokenizer !== undefined && !sameTokenizer(snapshot.tokenizer, data.tokenizer.toJSON())) {
-        return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
-      }
-      // what is on the disk must be what its checksums say, before those are compared
-      yield* data.verify
-      const changed = state.inputs === undefined ? [] : changedInputs(inputs, state.inputs)
-      if (changed.length > 0) return yield* mismatch(notTheSameData(changed))
-      yield* sameMachine(machineOf(device), state.machine, path)
-      const bad = [...Object.entries(snapshot.model), ...Object.entries(snapshot.optimizer)]
-        .find(([, { data }]) => firstNotFinite(data) >= 0)
-      if (bad !== undefined) {
-        const [name, { data }] = bad
-        const at = firstNotFinite(data)
-        const detail = `tensor ${name} holds ${data[at]} at ${at}: training cannot go on from it. Resume from an ` +
-          "earlier checkpoint (remove this one), with a lower learningRate"
-        return yield* new CheckpointError({ reason: "Corrupt", path, detail })
-      }
-      yield* model.importTensors(snapshot.model)
-      yield* attempt(
-        () => {
-          for (const [suffix, key] of [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const) {
-            const named = Object.fromEntries(
-              Object.entries(snapshot.optimizer)
-                .filter(([name]) => name.endsWith(`.${suffix}`))
-                .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
-            )
-            for (const moments of optimizer.moments) {
-              device.write(moments[key], fromHuggingFace(model.config, moments.parameter.name, named, path))
-            }
-          }
-        },
-        CheckpointError
-      )
-      if (optimizer.scaler !== undefined) {
-        device.write(optimizer.scaler, Optimizer.scalerState(config.optimizer, state.step, state.lossScale))
-      }
-      step = state.step
-      cursor = state.cursor
-      const schedule = config.optimizer.schedule
-      if (steps > state.steps) yield* Effect.logWarning(stretched(schedule, step, state.steps, steps))
-      unsettled = state.unsettled ?? false
-      lastSaved = { step, path }
-      best = existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
-    }
+    })
 
-    const evaluate: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
+    const scoreSplit: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
       if (rows.length === 0) {
         return yield* new DataError({ detail: "there is no sequence to score: a mean of nothing is no number" })
       }
@@ -390,220 +304,239 @@ const make = (config: TrainConfig, { ends, observer }: TrainerOptions = {}): Eff
       return { ...summarize(scores)!, sequences: scores.map(({ loss, tokens }) => loss / tokens) }
     })
 
-    const evaluateSplits = Effect.gen(function*() {
+    const scoreSplits = Effect.gen(function*() {
+      const { step } = state.place
       const losses: Record<string, number> = {}
-      const modes: ReadonlyArray<readonly [string, Sink.SinkMode]> = model.config.sinks === undefined
+      const modes: ReadonlyArray<readonly [string, Sink.SinkMode]> = sinks === undefined
         ? [["own", Sink.own]]
         : [["own", Sink.own], ["off", Sink.off]]
       for (const split of ["repeated", "heldOut"] as const) {
         const rows = data.split(split).slice(0, config.evalSequences)
         if (rows.length === 0) continue
-        for (const [name, mode] of modes) losses[`${split}.${name}`] = (yield* evaluate(rows, mode)).loss
+        for (const [name, mode] of modes) losses[`${split}.${name}`] = (yield* scoreSplit(rows, mode)).loss
       }
       const loss = losses["heldOut.off"] ?? losses["heldOut.own"]
-      validation = loss === undefined ? undefined : { step, loss }
+      state.validation = loss === undefined ? undefined : { step, loss }
       yield* Effect.annotateCurrentSpan("step", step)
       return new Evaluated({ step, losses })
     }).pipe(Effect.withSpan("evaluate"))
 
-    const run: TrainerService["run"] = Stream.unwrapScoped(Effect.gen(function*() {
-      untold = []
-      /** Events of steps after one whose checkpoint is being written: they are told in order, after it. */
-      let held: Array<TrainEvent> = []
-      let pending: Fiber.Fiber<ReadonlyArray<Stepped>, TrainError> | undefined
-      /** A checkpoint that is being written while training goes on. */
-      let writing: Fiber.Fiber<Saved, TrainError> | undefined
-      yield* Effect.addFinalizer((exit) =>
-        Effect.gen(function*() {
-          // what is in the making is waited for by the scope
-          const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
-            fiber === undefined ? Effect.succeed([]) : Effect.map(Fiber.poll(fiber), (exit) =>
-              Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
-          untold.push(...yield* outcome(writing), ...held, ...(yield* outcome(pending)).flat())
-          // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
-          if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || lastSaved?.step === step) return
-          untold.push(yield* Effect.flatten(capture))
-        }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
-      )
-      const scope = yield* Effect.scope
-      const pull = yield* Stream.toPull(Stream.rechunk(data.batches(cursor), 1))
-      const tokensPerStep = data.batchSize * data.seqLen * accumulation
-      const first = step
-      let windowSteps = 0
-      // training time without evaluation and saving; a step counts when its losses have arrived
-      let seconds = 0
-      let since = performance.now()
-      const clock = () => {
-        const now = performance.now()
-        seconds += (now - since) / 1000
-        since = now
-      }
-      const speed = (last: number) => ((last - first) * tokensPerStep) / Math.max(1e-9, seconds)
-      const pause = <A>(effect: Effect.Effect<A, TrainError>) =>
-        Effect.tap(effect, () => Effect.sync(() => void (since = performance.now())))
-
-      const closeWindow = Effect.gen(function*() {
-        const count = windowSteps
-        const last = step
-        windowSteps = 0
-        const reading = device.read(optimizer.history).pipe(
-          Effect.flatMap((history) => {
-            const window = Array.from({ length: count }, (_, i) =>
-              Optimizer.historyAt(history as Float32Array, (last - count + i) % config.logEvery))
-            const bad = window.findIndex(({ gradNorm, loss, skipped }) =>
-              !skipped && !(Number.isFinite(loss) && Number.isFinite(gradNorm)))
-            if (bad >= 0) return diverged(last - count + bad + 1, window[bad]!.loss)
-            clock()
-            // a skipped step has no norm, and a loss only where that did not overflow
-            const losses = window.map(({ loss }) => loss).filter(Number.isFinite)
-            const taken = window.findLast(({ skipped }) => !skipped)
-            const { learningRate, skippedSoFar } = window.at(-1)!
-            return Effect.succeed([
-              new Stepped({
-                step: last,
-                steps,
-                ...(losses.length === 0 ? {} : { loss: losses.reduce((a, b) => a + b, 0) / losses.length }),
-                ...(taken === undefined ? {} : { gradNorm: taken.gradNorm }),
-                learningRate,
-                tokens: last * tokensPerStep,
-                tokensPerSecond: speed(last),
-                seconds,
-                ...(skippedSoFar > 0 ? { skipped: skippedSoFar } : {})
-              })
-            ])
-          })
-        )
-        const previous = pending
-        pending = yield* Effect.forkIn(Effect.uninterruptible(reading), scope)
-        if (previous !== undefined) held.push(...(yield* Fiber.join(previous)))
-      })
-      const drain = Effect.gen(function*() {
-        if (windowSteps > 0) yield* closeWindow
-        if (pending !== undefined) {
-          held.push(...(yield* Fiber.join(pending)))
-          pending = undefined
-        }
-      })
-
-      /** What can be told now. */
-      const told = (): Chunk.Chunk<TrainEvent> => {
-        if (writing !== undefined) return Chunk.empty()
-        const events = held
-        held = []
-        return Chunk.fromIterable(events)
-      }
-      /** Waits for the checkpoint that is being written, if any: it comes before what is held. */
-      const written = Effect.gen(function*() {
-        if (writing === undefined) return
-        held.unshift(yield* Fiber.join(writing))
-        writing = undefined
-      })
-      let saving = false
-      const saveDue: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
-        saving = false
-        const write = yield* capture
-        // whoever interrupts waits for it
-        writing = yield* Effect.forkIn(Effect.uninterruptible(write), scope)
-        if (step === steps) yield* written
-        return told()
-      }).pipe(pause)
-
-      /** All that is due after a step. */
-      const settle = Effect.gen(function*() {
-        const due = (every: number) => every > 0 && (step % every === 0 || step === steps)
-        const done = writing === undefined ? Option.none() : yield* Fiber.poll(writing)
-        if (Option.isSome(done)) yield* written
-        if (step % config.logEvery === 0 && windowSteps > 0) yield* closeWindow
-        if (observer?.due(step) === true) {
-          yield* drain
-          // interrupted halfway, a step would be saved that was never seen whole
-          yield* Effect.uninterruptible(pause(observer.look(step)))
-        }
-        if (due(config.evalEvery)) {
-          yield* drain
-          held.push(yield* pause(evaluateSplits))
-        }
-        const isBest = validation?.step === step && validation.loss < best
-        if (isBest) best = validation!.loss
-        const logSpaced = config.saveLogSpaced && Number.isInteger(Math.log2(step)) &&
-          (config.saveEvery === 0 || step < config.saveEvery)
-        if (due(config.saveEvery) || step === steps || logSpaced || (config.saveBest && isBest)) {
-          yield* drain
-          // one at a time, in order
-          yield* pause(written)
-          saving = true
-        }
-        unsettled = false
-        return told()
-      })
-
-      /**
-       * One step, and whatever is due after it. Ends the stream after the last. A save has a turn of its own: what came
-       * before it has been taken by then, so that of a process killed while it saves no saved step is left untold.
-       */
-      let finished = false
-      const next: Effect.Effect<Chunk.Chunk<TrainEvent>, Option.Option<TrainError>> = Effect.gen(function*() {
-        if (saving) return yield* Effect.mapError(saveDue, Option.some)
-        if (step >= steps) {
-          if (finished) return yield* Effect.fail(Option.none())
-          // of a run that was killed after its last save, too
-          finished = true
-          return Chunk.of(new Finished({ step, seconds, tokensPerSecond: speed(step) }))
-        }
-        const batches: Array<Batch> = []
-        let after = cursor
-        for (let i = 0; i < accumulation; i++) {
-          const [item] = Chunk.toReadonlyArray(yield* pull)
-          batches.push(item!.batch)
-          after = item!.cursor
-        }
-        yield* Effect.mapError(
-          attempt(() => {
-            trainStep(batches)
-            cursor = after
-          }),
-          Option.some
-        )
-        windowSteps++
-        const events = yield* Effect.mapError(settle, Option.some)
-        // the device works on its own thread, but interruption and progress need a turn of this one
-        yield* Effect.yieldNow()
-        return events
-      })
-
-      const started = new Started({
-        step,
-        steps,
-        parameters: model.config.numParameters,
-        activeParameters: model.config.numActiveParameters,
-        tokensPerStep,
-        adapter: device.name,
-        ...(step > 0 && lastSaved?.step === step ? { from: lastSaved.path } : {})
-      })
-      const begin: Effect.Effect<Chunk.Chunk<TrainEvent>, TrainError> = Effect.gen(function*() {
-        if (unsettled && step > 0) return yield* settle
-        if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
-        return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty()
-      }).pipe(pause)
-      const beginning = Stream.concat(Stream.make(started), Stream.fromIterableEffect(begin))
-      // Stream.interruptWhen would pull ahead of whoever takes the events
-      const untilLost = Effect.raceFirst(next, Effect.mapError(device.lost, Option.some))
-      return Stream.concat(beginning, Stream.repeatEffectChunkOption(untilLost)) as Stream.Stream<TrainEvent, TrainError>
-    }))
-
-    return { config, steps, step: Effect.sync(() => step), evaluate, run, untold: Effect.sync(() => untold), save }
+    return { config, device, model, data, steps, training, parts, state, diverged, capture, scoreSplit, scoreSplits }
   })
 
-/** Leaves that differ between two JSON values, `name wanted, was`. */
-export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
-  if (isObject(wanted) && isObject(was)) {
-    const keys = new Set([...Object.keys(wanted), ...Object.keys(was)])
-    return [...keys].flatMap((key) => differences(wanted[key], was[key], name === "" ? key : `${name}.${key}`))
-  }
-  return JSON.stringify(wanted) === JSON.stringify(was)
-    ? []
-    : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
-}
+type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
+
+/** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
+const runOf = (
+  { capture, config, data, device, diverged, model, parts, scoreSplits, state, steps, training }: Training,
+  { observer }: TrainerOptions
+): TrainerService["run"] =>
+  Stream.unwrapScoped(Effect.gen(function*() {
+    const now: RunState = {
+      unread: 0,
+      reading: undefined,
+      saving: false,
+      writing: undefined,
+      held: [],
+      seconds: 0,
+      since: 0
+    }
+    state.untold = []
+    yield* Effect.addFinalizer((exit) =>
+      Effect.gen(function*() {
+        // what is in the making is waited for by the scope
+        const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
+          fiber === undefined ? Effect.succeed([]) : Effect.map(Fiber.poll(fiber), (exit) =>
+            Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
+        state.untold.push(...yield* outcome(now.writing), ...now.held, ...(yield* outcome(now.reading)).flat())
+        // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
+        const { step } = state.place
+        if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || state.lastSaved?.step === step) return
+        state.untold.push(yield* Effect.flatten(capture))
+      }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
+    )
+    const scope = yield* Effect.scope
+    const inBackground = <A>(effect: Effect.Effect<A, TrainError>) => Effect.forkIn(Effect.uninterruptible(effect), scope)
+    const pull = yield* Stream.toPull(Stream.rechunk(data.batches(state.place.cursor), 1))
+    const tokensPerStep = data.batchSize * data.seqLen * config.gradientAccumulation
+    const first = state.place.step
+    now.since = performance.now()
+    const clock = () => {
+      const at = performance.now()
+      now.seconds += (at - now.since) / 1000
+      now.since = at
+    }
+    const speed = (last: number) => ((last - first) * tokensPerStep) / Math.max(1e-9, now.seconds)
+    /** Runs what is no training: its time is not counted. */
+    const pause = <A>(effect: Effect.Effect<A, TrainError>) =>
+      Effect.tap(effect, () => Effect.sync(() => void (now.since = performance.now())))
+    const due = (every: number) => every > 0 && (state.place.step % every === 0 || state.place.step === steps)
+
+    /** Begins to read the losses of the steps since the last time, and holds those that were being read. */
+    const readLosses = Effect.gen(function*() {
+      const { step } = state.place
+      const count = now.unread
+      now.unread = 0
+      const reading = Effect.flatMap(device.read(training.optimizer.history), (history) => {
+        const { diverged: bad, stepped } = readWindow(history as Float32Array, step, count, config.logEvery)
+        if (bad !== undefined) return diverged(bad.step, bad.loss)
+        clock()
+        const tokens = step * tokensPerStep
+        const { seconds } = now
+        return Effect.succeed([new Stepped({ step, steps, tokens, tokensPerSecond: speed(step), seconds, ...stepped })])
+      })
+      const before = now.reading
+      now.reading = yield* inBackground(reading)
+      if (before !== undefined) now.held.push(...(yield* Fiber.join(before)))
+    })
+    /** Waits for all losses. */
+    const allLosses = Effect.gen(function*() {
+      if (now.unread > 0) yield* readLosses
+      if (now.reading === undefined) return
+      now.held.push(...(yield* Fiber.join(now.reading)))
+      now.reading = undefined
+    })
+    /** Waits for the checkpoint that is being written, if any: it comes before what is held. */
+    const written = Effect.gen(function*() {
+      if (now.writing === undefined) return
+      now.held.unshift(yield* Fiber.join(now.writing))
+      now.writing = undefined
+    })
+    /** What can be told now. */
+    const told = (): Chunk.Chunk<TrainEvent> => {
+      if (now.writing !== undefined) return Chunk.empty()
+      const events = now.held
+      now.held = []
+      return Chunk.fromIterable(events)
+    }
+
+    const start = Effect.gen(function*() {
+      const { step, unsettled } = state.place
+      if (unsettled && step > 0) return yield* settle
+      if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
+      return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty<TrainEvent>()
+    })
+
+    const step = Effect.gen(function*() {
+      const batches: Array<Batch> = []
+      let { cursor } = state.place
+      for (let i = 0; i < config.gradientAccumulation; i++) {
+        // the batches never end
+        const [item] = yield* Effect.mapError(pull, Option.getOrThrow)
+        batches.push(item!.batch)
+        cursor = item!.cursor
+      }
+      yield* attempt(() => {
+        training.run(batches.flatMap(parts), state.place.step)
+        state.place = { step: state.place.step + 1, cursor, unsettled: true }
+      })
+      now.unread++
+    })
+
+    const look = Effect.gen(function*() {
+      yield* allLosses
+      // interrupted halfway, a step would be saved that was never seen whole
+      yield* Effect.uninterruptible(pause(observer!.look(state.place.step)))
+    })
+
+    const evaluate = Effect.gen(function*() {
+      yield* allLosses
+      now.held.push(yield* pause(scoreSplits))
+    })
+
+    /** A turn of its own, for which `saving` asks. */
+    const save = Effect.gen(function*() {
+      now.saving = false
+      // whoever interrupts waits for it
+      now.writing = yield* inBackground(yield* capture)
+      if (state.place.step === steps) yield* written
+      return told()
+    })
+
+    /** Whether the last step has been evaluated, as the best so far. */
+    const improved = (): boolean => {
+      const { best, place, validation } = state
+      if (validation?.step !== place.step || !(validation.loss < best)) return false
+      state.best = validation.loss
+      return true
+    }
+    const logSpaced = () => {
+      const { step } = state.place
+      const { saveEvery, saveLogSpaced } = config
+      return saveLogSpaced && Number.isInteger(Math.log2(step)) && (saveEvery === 0 || step < saveEvery)
+    }
+
+    /** All that is due after a step. */
+    const settle = Effect.gen(function*() {
+      const { step } = state.place
+      if (now.writing !== undefined && Option.isSome(yield* Fiber.poll(now.writing))) yield* written
+      if (step % config.logEvery === 0 && now.unread > 0) yield* readLosses
+      if (observer?.due(step) === true) yield* look
+      if (due(config.evalEvery)) yield* evaluate
+      const best = improved()
+      if (due(config.saveEvery) || step === steps || logSpaced() || (config.saveBest && best)) {
+        yield* allLosses
+        // one at a time, in order
+        yield* pause(written)
+        now.saving = true
+      }
+      state.place = { ...state.place, unsettled: false }
+      return told()
+    })
+
+    /**
+     * A turn: one step, and whatever is due after it. A save has a turn of its own: what came before it has been taken
+     * by then, so that of a process killed while it saves no saved step is left untold.
+     */
+    const turn = Effect.gen(function*() {
+      if (now.saving) return [yield* pause(save), Option.some<void>(undefined)] as const
+      if (state.place.step >= steps) {
+        // of a run that was killed after its last save, too
+        const { seconds } = now
+        const finished = new Finished({ step: state.place.step, seconds, tokensPerSecond: speed(state.place.step) })
+        return [Chunk.of<TrainEvent>(finished), Option.none<void>()] as const
+      }
+      yield* step
+      const events = yield* settle
+      // the device works on its own thread, but interruption and progress need a turn of this one
+      yield* Effect.yieldNow()
+      return [events, Option.some<void>(undefined)] as const
+    })
+
+    const { lastSaved, place } = state
+    const started = new Started({
+      step: place.step,
+      steps,
+      parameters: model.config.numParameters,
+      activeParameters: model.config.numActiveParameters,
+      tokensPerStep,
+      adapter: device.name,
+      ...(place.step > 0 && lastSaved?.step === place.step ? { from: lastSaved.path } : {})
+    })
+    return Stream.make<Array<TrainEvent>>(started).pipe(
+      Stream.concat(Stream.fromIterableEffect(pause(start))),
+      // Stream.interruptWhen would pull ahead of whoever takes the events
+      Stream.concat(Stream.paginateChunkEffect(undefined as void, () => Effect.raceFirst(turn, device.lost)))
+    )
+  }))
+
+const make = (config: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
+  TrainerService,
+  TrainError,
+  Device | Model | DataStream | Checkpoints | Scope.Scope
+> =>
+  Effect.map(prepare(config, options), (training) => {
+    const { capture, scoreSplit, state, steps } = training
+    return {
+      config,
+      steps,
+      step: Effect.sync(() => state.place.step),
+      evaluate: scoreSplit,
+      run: runOf(training, options),
+      untold: Effect.sync(() => state.untold),
+      save: Effect.map(Effect.flatten(capture), ({ path }) => path)
+    }
+  })
 
 export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerService>() {
   static readonly make = make

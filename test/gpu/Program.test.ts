@@ -3,7 +3,8 @@ import { describe, expect, it } from "vitest"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
-import * as Model from "../../src/model/Model.ts"
+import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import { type PassShape, recordPass } from "../../src/model/Pass.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import * as Optimizer from "../../src/train/Optimizer.ts"
 import { kernels } from "../../src/model/Kernels.ts"
@@ -182,7 +183,7 @@ const smol = (c: ModelConfig, overrides: { pool: number; active: number; block?:
 
 describe("recorded passes", () => {
   const tiny = presets.tiny
-  const models: ReadonlyArray<readonly [name: string, config: ModelConfig, shape: Omit<Model.PassShape, "output">]> = [
+  const models: ReadonlyArray<readonly [name: string, config: ModelConfig, shape: Omit<PassShape, "output">]> = [
     ["tiny gathered", tiny, { rows: 2, seqLen: 16, maxSegments: 3, logitsBytes: 256 * 4 * 8 }],
     ["tiny masked", tiny, { rows: 2, seqLen: 16, compute: "masked" }],
     ["no sinks", new ModelConfig({ ...tiny, intermediateSize: 192, sinks: undefined }), { rows: 1, seqLen: 24 }],
@@ -195,8 +196,8 @@ describe("recorded passes", () => {
 
   for (const [name, config, shape] of models) {
     for (const output of ["train", "loss", "logits"] as const) {
-      const parameters = Model.parametersOf(config)
-      const { program } = Model.recordPass(config, parameters, Tensor.make("hyper", [16]), { ...shape, output })
+      const parameters = parametersOf(config)
+      const { program } = recordPass(config, parameters, Tensor.make("hyper", [16]), { ...shape, output })
 
       it(`${name}, ${output}: no two scratch tensors that live at once share memory`, () => {
         const { slotOf, slots } = Program.plan(program)
@@ -251,7 +252,7 @@ describe("recorded passes", () => {
 
   it("record the same program every time", () => {
     const once = () =>
-      Model.recordPass(tiny, Model.parametersOf(tiny), Tensor.make("hyper", [16]), {
+      recordPass(tiny, parametersOf(tiny), Tensor.make("hyper", [16]), {
         rows: 2,
         seqLen: 16,
         output: "train"
@@ -266,13 +267,13 @@ describe("recorded passes", () => {
 
   it("touch every parameter forwards and every gradient backwards, and only those when training", () => {
     for (const [name, config, shape] of models) {
-      const parameters = Model.parametersOf(config)
+      const parameters = parametersOf(config)
       const touched = (output: "train" | "loss") => {
-        const { program } = Model.recordPass(config, parameters, Tensor.make("hyper", [16]), { ...shape, output })
+        const { program } = recordPass(config, parameters, Tensor.make("hyper", [16]), { ...shape, output })
         return new Set(Program.stateTensors(program))
       }
       const [loss, train] = [touched("loss"), touched("train")]
-      const wrong = Model.listParameters(parameters).filter((p) =>
+      const wrong = listParameters(parameters).filter((p) =>
         !loss.has(p.value) || loss.has(p.gradient) || !train.has(p.value) || !train.has(p.gradient)
       )
       expect(wrong.map((p) => p.name), name).toEqual([])
@@ -280,7 +281,7 @@ describe("recorded passes", () => {
   })
 
   it("begin with the embedding and end with its gradient", () => {
-    const { program } = Model.recordPass(tiny, Model.parametersOf(tiny), Tensor.make("hyper", [16]), {
+    const { program } = recordPass(tiny, parametersOf(tiny), Tensor.make("hyper", [16]), {
       rows: 1,
       seqLen: 16,
       output: "train"
@@ -294,7 +295,7 @@ describe("the optimizer's programs", () => {
   it("clear, measure and move every parameter once", () => {
     for (const sinks of ["dense", "lazy"] as const) {
       const config = presets.tiny
-      const parameters = Model.listParameters(Model.parametersOf(config))
+      const parameters = listParameters(parametersOf(config))
       const hyper = Tensor.make("hyper", [16])
       const optimizer = Optimizer.record(new Optimizer.OptimizerConfig({ sinks }), config, parameters, hyper, 8)
       const withSinks = parameters.filter((p) => p.sinkRow0 !== undefined)

@@ -8,7 +8,9 @@ import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
-import * as Model from "../../src/model/Model.ts"
+import { Model } from "../../src/model/Model.ts"
+import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import { HYPER, recordPass } from "../../src/model/Pass.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { kernels } from "../../src/model/Kernels.ts"
@@ -150,13 +152,13 @@ const distinctKernels = (kernels: Iterable<Kernel.Kernel>) => {
 
 /** Records training of a model on batches of one row of 64 tokens. */
 const recordTraining = (config: ModelConfig) => {
-  const parameters = Model.parametersOf(config)
+  const parameters = parametersOf(config)
   const hyper = Tensor.make("hyper", [16])
-  const pass = Model.recordPass(config, parameters, hyper, { rows: 1, seqLen: 64, output: "train" })
+  const pass = recordPass(config, parameters, hyper, { rows: 1, seqLen: 64, output: "train" })
   const optimizer = Optimizer.record(
     new Optimizer.OptimizerConfig({ sinks: "lazy" }),
     config,
-    Model.listParameters(parameters),
+    listParameters(parameters),
     hyper,
     4
   )
@@ -328,7 +330,7 @@ layer(nullDevice)("on the null backend", (it) => {
       const random = makeRandom(5)
       const batch = batchOfDocuments([[[16, 1n]], [[8, 2n], [8, 3n]]], 16, config.vocabSize, random)
       yield* Effect.scoped(Effect.gen(function*() {
-        const model = yield* Model.Model.make(config)
+        const model = yield* Model.make(config)
         const optimizer = Optimizer.record(new Optimizer.OptimizerConfig({}), config, model.parameters, model.hyper, 4)
         yield* device.allocate(optimizer.tensors)
         const pass = yield* model.compile({ rows: 2, seqLen: 16, maxSegments: 4, output: "train" })
@@ -338,7 +340,7 @@ layer(nullDevice)("on the null backend", (it) => {
         )
         const step = Effect.gen(function*() {
           const { scored, units } = pass.load(batch, own)
-          device.write(model.hyper, Float32Array.of(1 / scored, 1 / scored), Model.HYPER.lossScale)
+          device.write(model.hyper, Float32Array.of(1 / scored, 1 / scored), HYPER.lossScale)
           for (const [tensor, data] of optimizer.touch(units)) device.write(tensor, data)
           device.submit(begin!, pass.prepared, accumulate!, update!)
           return yield* device.read(optimizer.stats)

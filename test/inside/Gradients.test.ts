@@ -16,7 +16,9 @@ import {
   rms,
   weights
 } from "../../src/inside/Gradients.ts"
-import { listParameters, Model, parametersOf, toHuggingFace } from "../../src/model/Model.ts"
+import { toHuggingFace } from "../../src/model/HuggingFace.ts"
+import { Model } from "../../src/model/Model.ts"
+import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"

@@ -1,6 +1,6 @@
 /** cross_entropy.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
-import { HYPER } from "../../src/model/Model.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"

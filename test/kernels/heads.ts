@@ -1,7 +1,7 @@
 /** scale_rows.wgsl, soft_cross_entropy.wgsl, hidden_loss.wgsl: losses whose tokens have weights. */
 import { IGNORE } from "../../src/Batch.ts"
 import { kernels } from "../../src/model/Kernels.ts"
-import { HYPER } from "../../src/model/Model.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"

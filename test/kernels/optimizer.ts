@@ -1,6 +1,6 @@
 /** adamw.wgsl, touched.wgsl, and reduce.wgsl's sum, sum_of_squares, finish and scale_loss. */
 import type { Tensor } from "../../src/gpu/Tensor.ts"
-import { HYPER } from "../../src/model/Model.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"

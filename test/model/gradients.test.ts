@@ -4,7 +4,7 @@ import { expect } from "vitest"
 import { IGNORE } from "../../src/Batch.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
-import * as ModelModule from "../../src/model/Model.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Segments from "../../src/model/Segments.ts"
@@ -113,7 +113,7 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         const { scored } = pass.load(batch, c.mode)
         // small gradients would lose their digits in f16
         const lossScale = half ? 128 : 1
-        dev.write(model.hyper, Float32Array.of(1 / scored, lossScale / scored), ModelModule.HYPER.lossScale)
+        dev.write(model.hyper, Float32Array.of(1 / scored, lossScale / scored), HYPER.lossScale)
         dev.submit(pass.prepared)
 
         const want = Reference.forward(reference, params, batch, Float64Array.from(coef), segments.segment)

@@ -6,17 +6,9 @@ import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
 import { memoryPlan } from "../../src/train/MemoryPlan.ts"
-import {
-  type Head,
-  HYPER,
-  listTensors,
-  Model,
-  type ModelService,
-  parametersOf,
-  type PassShape,
-  recordPass,
-  type Update
-} from "../../src/model/Model.ts"
+import { Model, type ModelService } from "../../src/model/Model.ts"
+import { parametersOf } from "../../src/model/Parameters.ts"
+import { type Head, HYPER, listTensors, type PassShape, recordPass, type Update } from "../../src/model/Pass.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { neuronGates } from "../../src/inside/NeuronGates.ts"
 import * as NodeDevice from "../../src/node.ts"

@@ -1,0 +1,35 @@
+/** Why a model has no score: a weight that is no number, or activations that are none although the weights are. */
+import * as Effect from "effect/Effect"
+import type { DeviceError } from "../Errors.ts"
+import type { DeviceService } from "../gpu/Device.ts"
+import { firstNotFinite } from "../HostTensor.ts"
+import { toHuggingFace } from "./HuggingFace.ts"
+import type { ModelConfig } from "./ModelConfig.ts"
+import type * as Ops from "./Ops.ts"
+import type { Precision } from "./Pass.ts"
+
+/**
+ * The first weight of a model on a device that is infinite or not a number: `model.norm.weight holds NaN at 3`; undefined
+ * where all are sound.
+ */
+export const damagedWeight = (
+  device: Pick<DeviceService, "read">,
+  config: ModelConfig,
+  parameters: ReadonlyArray<Ops.Parameter>
+): Effect.Effect<string | undefined, DeviceError> =>
+  Effect.gen(function*() {
+    for (const { name, value } of parameters) {
+      const tensors = toHuggingFace(config, name, (yield* device.read(value)) as Float32Array)
+      for (const [name, { data }] of tensors) {
+        const at = firstNotFinite(data)
+        if (at >= 0) return `tensor ${name} holds ${data[at]} at ${at}`
+      }
+    }
+    return undefined
+  })
+
+/** What to do about activations that are no numbers although the weights are. */
+export const overflowAdvice = (precision: Precision): string =>
+  precision === "f16"
+    ? "the weights are sound, but activations overflow in f16, which ends at 65504: use precision f32"
+    : "the weights are sound, but activations overflow: the model has diverged, or its weights are of another model"

@@ -1,0 +1,264 @@
+/**
+ * What a checkpoint keeps of a run, and going on from it: the saved state's schema, what may change in between, and all
+ * that must be the same.
+ */
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { Checkpoints, type Snapshot } from "../checkpoints/Checkpoints.ts"
+import { encodeNames } from "../data/identity/Names.ts"
+import type { Cursor, DataStream } from "../data/stream/DataStream.ts"
+import { changedInputs, type Input, notTheSameData } from "../data/stream/Inputs.ts"
+import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
+import { attempt, CheckpointError, type DataError, type DeviceError } from "../Errors.ts"
+import type { DeviceService } from "../gpu/Device.ts"
+import { machineOf, sameMachine } from "../gpu/Machine.ts"
+import type { HostTensor } from "../HostTensor.ts"
+import { differences } from "../Json.ts"
+import { firstNotFinite } from "../HostTensor.ts"
+import { endIds, fromHuggingFace, huggingFaceConfig, type TextEnds, toHuggingFace } from "../model/HuggingFace.ts"
+import type { ModelService } from "../model/Model.ts"
+import * as Optimizer from "./Optimizer.ts"
+
+/** A field of a run's configuration that a resumed run may change. */
+export interface Changeable {
+  readonly field: string
+  /** `more`: only to a greater number. */
+  readonly to: "any" | "more"
+  /** Why it is the same run still, in words. */
+  readonly why: string
+}
+
+const watched = "what is looked at and kept, not what is learned"
+
+/** All that a resumed run may change; everything else decides what was learned. */
+export const mayChange: ReadonlyArray<Changeable> = [
+  {
+    field: "training.steps",
+    to: "more",
+    why: "the schedule is that of the new total from the next step on: a constant rate stays what it was, wsd goes back to " +
+      "its peak and decays at the new end, cosine and linear are stretched, so that the rate rises to where they would be"
+  },
+  ...["logEvery", "evalEvery", "evalSequences", "saveEvery", "saveLogSpaced", "saveBest"].map((name) => ({
+    field: `training.${name}`,
+    to: "any" as const,
+    why: watched
+  }))
+]
+
+/** trainer_state.json: what a checkpoint keeps of a run beside weights and moments. */
+const TrainerState = Schema.Struct({
+  step: Schema.Number,
+  cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
+  steps: Schema.Number,
+  config: Schema.Unknown,
+  /** Of mixed precision: see `Optimizer.scaler`. */
+  lossScale: Schema.optional(Schema.Array(Schema.Number)),
+  /** It was interrupted before the evaluation that its step was due for. */
+  unsettled: Schema.optional(Schema.Boolean),
+  /** What the run has been trained on; runs of before this was kept go on without. */
+  inputs: Schema.optional(Schema.Array(Schema.Struct({ what: Schema.String, sha256: Schema.String }))),
+  /** What computes it. */
+  machine: Schema.optional(Schema.Struct({ adapter: Schema.String, kernels: Schema.String }))
+})
+type TrainerState = typeof TrainerState.Type
+
+/** Where a run stands. */
+export interface Place {
+  /** Steps taken. */
+  readonly step: number
+  /** The batch that comes next. */
+  readonly cursor: Cursor
+  /** Its last step has been trained, and what is due after it is not done. */
+  readonly unsettled: boolean
+}
+
+/** All of a run that its checkpoints hold, or are compared with. */
+export interface Resumable {
+  readonly device: DeviceService
+  readonly model: ModelService
+  readonly data: Context.Tag.Service<DataStream>
+  readonly optimizer: Optimizer.Optimizer
+  readonly settings: Optimizer.OptimizerConfig
+  /** Its TrainConfig, encoded. */
+  readonly training: object
+  /** Of the whole run. */
+  readonly steps: number
+  /** What begins and ends a text, where the files of the model that training started from say it. */
+  readonly ends: TextEnds | undefined
+  readonly inputs: ReadonlyArray<Input>
+  /** The bytes of `sources.parquet`, where there are sinks. */
+  readonly names: Uint8Array | undefined
+}
+
+/** A training stream's inputs, and what its ids are called. */
+export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">): Effect.Effect<
+  Pick<Resumable, "inputs" | "names">,
+  DataError
+> =>
+  Effect.gen(function*() {
+    // whose sinks they are matters where there are any
+    const named = model.config.sinks === undefined ? undefined : yield* data.names
+    return { names: named === undefined ? undefined : encodeNames(named), inputs: yield* data.inputs }
+  })
+
+const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision: model.precision })
+
+const suffixes = [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const
+
+const readMoments = ({ device, model, optimizer }: Resumable) =>
+  Effect.gen(function*() {
+    const out: Record<string, HostTensor> = {}
+    for (const moments of optimizer.moments) {
+      for (const [suffix, key] of suffixes) {
+        const values = (yield* device.read(moments[key])) as Float32Array
+        for (const [name, host] of toHuggingFace(model.config, moments.parameter.name, values)) {
+          out[`${name}.${suffix}`] = host
+        }
+      }
+    }
+    return out
+  })
+
+const writeMoments = ({ device, model, optimizer }: Resumable, saved: Snapshot["optimizer"], path: string) =>
+  attempt(() => {
+    for (const [suffix, key] of suffixes) {
+      const named = Object.fromEntries(
+        Object.entries(saved)
+          .filter(([name]) => name.endsWith(`.${suffix}`))
+          .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
+      )
+      for (const moments of optimizer.moments) {
+        device.write(moments[key], fromHuggingFace(model.config, moments.parameter.name, named, path))
+      }
+    }
+  }, CheckpointError)
+
+/** Reads everything that a checkpoint holds; `loss` is that of an evaluation at this very step. */
+export const capture = (run: Resumable, place: Place, loss: number | undefined): Effect.Effect<Snapshot, DeviceError> =>
+  Effect.gen(function*() {
+    const { data, device, ends, inputs, model, names, optimizer, steps } = run
+    const { cursor, step, unsettled } = place
+    const tensors = yield* model.exportTensors
+    const moments = yield* readMoments(run)
+    const lossScale = optimizer.scaler === undefined ? undefined : yield* device.read(optimizer.scaler)
+    const trainerState: TrainerState = {
+      step,
+      cursor,
+      steps,
+      config: trainingOf(run),
+      ...(unsettled ? { unsettled } : {}),
+      inputs,
+      machine: machineOf(device),
+      ...(lossScale === undefined ? {} : { lossScale: [...lossScale] })
+    }
+    return {
+      step,
+      config: { ...huggingFaceConfig(model.config), ...(ends === undefined ? {} : endIds(ends)) },
+      model: tensors,
+      optimizer: moments,
+      trainerState,
+      tokenizer: data.tokenizer.toJSON(),
+      names,
+      ...(loss === undefined ? {} : { loss })
+    }
+  })
+
+/** What was changed of a configuration and may not be, a line each. */
+const forbidden = (run: Resumable, snapshot: Snapshot, state: TrainerState): ReadonlyArray<string> => {
+  const free = (field: string): boolean => {
+    const rule = mayChange.find((one) => one.field === field)
+    // steps are the only number that may but grow
+    return rule !== undefined && (rule.to === "any" || run.steps > state.steps)
+  }
+  // which tokens end a text decides nothing of what was learned
+  const { bos_token_id: _, eos_token_id: __, ...model } = Object(snapshot.config) as Record<string, unknown>
+  return differences(
+    { config: huggingFaceConfig(run.model.config), training: { ...trainingOf(run), steps: run.steps } },
+    // runs of before there was a choice were f32
+    { config: model, training: { precision: "f32", ...(state.config as object), steps: state.steps } }
+  ).filter((line) => !free(line.split(" ")[0]!))
+}
+
+/** The saved state of a checkpoint that this very run may go on from: same configuration, data, machine, sound numbers. */
+const check = (run: Resumable, snapshot: Snapshot, path: string): Effect.Effect<TrainerState, CheckpointError | DataError> =>
+  Effect.gen(function*() {
+    const { data, device, inputs } = run
+    const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+    const state = yield* Effect.mapError(Schema.decodeUnknown(TrainerState)(snapshot.trainerState), (error) =>
+      mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
+    const differing = forbidden(run, snapshot, state)
+    if (differing.length > 0) {
+      return yield* mismatch(
+        `the run was started with another configuration:\n  ${differing.join("\n  ")}\n` +
+          "Resume with the same one, or start in another folder"
+      )
+    }
+    if (snapshot.tokenizer !== undefined && !sameTokenizer(snapshot.tokenizer, data.tokenizer.toJSON())) {
+      return yield* mismatch("the run's tokenizer is not the one of this data: resume with the same data")
+    }
+    // what is on the disk must be what its checksums say, before those are compared
+    yield* data.verify
+    const changed = state.inputs === undefined ? [] : changedInputs(inputs, state.inputs)
+    if (changed.length > 0) return yield* mismatch(notTheSameData(changed))
+    yield* sameMachine(machineOf(device), state.machine, path)
+    for (const [name, { data }] of [...Object.entries(snapshot.model), ...Object.entries(snapshot.optimizer)]) {
+      const at = firstNotFinite(data)
+      if (at < 0) continue
+      const detail = `tensor ${name} holds ${data[at]} at ${at}: training cannot go on from it. Resume from an ` +
+        "earlier checkpoint (remove this one), with a lower learningRate"
+      return yield* new CheckpointError({ reason: "Corrupt", path, detail })
+    }
+    return state
+  })
+
+/** What becomes of the learning rate of a run that was to be shorter. */
+const stretched = (schedule: Optimizer.OptimizerConfig["schedule"], step: number, before: number, steps: number): string =>
+  `the run was planned for ${before} steps and now has ${steps}: from step ${step} on its learning rate ` + (
+    schedule === "constant"
+      ? "stays what it was"
+      : schedule === "wsd"
+      ? `is that of ${steps} steps (wsd): at its peak again, with its decay at the new end`
+      : `is that of ${steps} steps (${schedule}): it rises to where such a run would be, and differs from one planned so at first`
+  )
+
+/** Where a resumed run stands. */
+export interface Resumed extends Place {
+  /** The checkpoint it goes on from. */
+  readonly path: string
+  /** The lowest validation loss of the checkpoints that are still there; Infinity where none has one. */
+  readonly best: number
+}
+
+/**
+ * Goes on from the latest checkpoint: weights and moments are written to the device. Undefined where there is none yet. A
+ * checkpoint that is not of this run is refused with a CheckpointError Mismatch, before anything is written.
+ */
+export const restore = (run: Resumable): Effect.Effect<
+  Resumed | undefined,
+  CheckpointError | DataError | DeviceError,
+  Checkpoints
+> =>
+  Effect.gen(function*() {
+    const checkpoints = yield* Checkpoints
+    const existing = yield* checkpoints.list
+    if (existing.length === 0) return undefined
+    const snapshot = yield* checkpoints.load("latest")
+    const path = existing.find((saved) => saved.step === snapshot.step)?.path ?? checkpoints.location
+    const state = yield* check(run, snapshot, path)
+    yield* run.model.importTensors(snapshot.model)
+    yield* writeMoments(run, snapshot.optimizer, path)
+    if (run.optimizer.scaler !== undefined) {
+      run.device.write(run.optimizer.scaler, Optimizer.scalerState(run.settings, state.step, state.lossScale))
+    }
+    if (run.steps > state.steps) {
+      yield* Effect.logWarning(stretched(run.settings.schedule, state.step, state.steps, run.steps))
+    }
+    return {
+      step: state.step,
+      cursor: state.cursor,
+      unsettled: state.unsettled ?? false,
+      path,
+      best: existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
+    }
+  })
