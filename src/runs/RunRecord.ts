@@ -49,7 +49,7 @@ export interface RunRecord {
 export const recordFile = "run.json"
 export const configFile = "config.resolved.yaml"
 
-const git = (): RunRecord["git"] => {
+const askGit = (): RunRecord["git"] => {
   const ask = (...args: ReadonlyArray<string>) =>
     execFileSync("git", args, { encoding: "utf8", timeout: 5000, stdio: ["ignore", "pipe", "ignore"] }).trim()
   try {
@@ -58,6 +58,11 @@ const git = (): RunRecord["git"] => {
     return undefined
   }
 }
+
+let asked: { readonly git: RunRecord["git"] } | undefined
+
+/** Asked once: what runs is what was there when the process began. */
+const git = (): RunRecord["git"] => (asked ??= { git: askGit() }).git
 
 const texts = Schema.Array(Schema.String)
 
