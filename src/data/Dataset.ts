@@ -44,7 +44,9 @@ export const Dataset = Schema.Struct({
   /** Of every other file, in hexadecimal digits. */
   sha256: Schema.Record({ key: FileName, value: Sha256 }),
   /** What it was made from, and how. */
-  config: Schema.optional(Schema.Unknown)
+  config: Schema.optional(Schema.Unknown),
+  /** Key of all the other fields, where there is one: tells whether they are what was written. */
+  self: Schema.optional(Sha256)
 })
 export type Dataset = typeof Dataset.Type
 

@@ -1,5 +1,6 @@
 /** Writes token shards, so that no name ever stands for half a file. */
 import { because, dataError as fail } from "../../Errors.ts"
+import { keyOf } from "../../Key.ts"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import * as AtomicFile from "../../AtomicFile.ts"
@@ -145,5 +146,6 @@ export const withNear = (idx: Uint8Array, near: Uint32Array): Uint8Array => {
 
 /** Writes `dataset.json`: with it the dataset is complete. Throws `DataError`. */
 export const writeDataset = (folder: string, dataset: Dataset): void => {
-  writeWhole(`${folder}/dataset.json`, `${JSON.stringify(dataset, null, 2)}\n`)
+  const sealed: Dataset = { ...dataset, self: keyOf(dataset) }
+  writeWhole(`${folder}/dataset.json`, `${JSON.stringify(sealed, null, 2)}\n`)
 }

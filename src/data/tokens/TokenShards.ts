@@ -20,6 +20,7 @@ import { decodeConfig } from "../../Config.ts"
 import { Dataset, widthOf, RECORD, shardFiles } from "../Dataset.ts"
 import { dataError as fail, type DataError } from "../../Errors.ts"
 import { decodeJson, parseJson } from "../../Json.ts"
+import { keyOf } from "../../Key.ts"
 import { LEADS_OUT, liesIn } from "../../Paths.ts"
 import { type ForeignOptions, openForeign } from "./ForeignShards.ts"
 import { type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
@@ -37,6 +38,10 @@ const decodeDataset = Effect.fnUntraced(function*(path: string) {
   const dataset = yield* decodeConfig(Dataset, json).pipe(
     Effect.mapError(({ detail }) => fail(path, detail.replace(/^the configuration/, "the description of token shards")))
   )
+  const { self, ...said } = dataset
+  if (self !== undefined && self !== keyOf(said)) {
+    return yield* fail(path, "is not as it was written. Where a change is meant, take the field self out of it")
+  }
   const { documents, dtype, sha256, shards, tokens, vocabSize } = dataset
   const files = shards.flatMap(({ file }) => Object.values(shardFiles(file)))
   if (dataset.tokenizer !== undefined) files.push(dataset.tokenizer)
@@ -51,7 +56,7 @@ const decodeDataset = Effect.fnUntraced(function*(path: string) {
     : vocabSize > 2 ** 16 && dtype === "uint16"
     ? `has vocabSize ${vocabSize}, which uint16 cannot hold`
     : undefined
-  return problem === undefined ? dataset : yield* fail(path, problem)
+  return problem === undefined ? said : yield* fail(path, problem)
 })
 
 const openDataset = Effect.fnUntraced(function*(folder: string) {

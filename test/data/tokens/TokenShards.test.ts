@@ -86,6 +86,8 @@ const write = (vocabSize = 300, near?: ReadonlyArray<number>): Dataset => {
 
 const editDataset = (edit: (dataset: any) => void): void => {
   const dataset = JSON.parse(readFileSync(`${folder}/dataset.json`, "utf8"))
+  // what is meant takes this out
+  delete dataset.self
   edit(dataset)
   writeFileSync(`${folder}/dataset.json`, JSON.stringify(dataset))
 }
@@ -174,6 +176,8 @@ describe("a dataset", () => {
     const said = JSON.parse(json) as { readonly sources: ReadonlyArray<string> }
     const sources = said.sources.map((name, i) => i === 0 ? `${name} (another)` : name)
     writeFileSync(`${folder}/dataset.json`, JSON.stringify({ ...said, sources }))
+    expect(await refusal()).toMatch(/dataset\.json: is not as it was written/)
+    writeFileSync(`${folder}/dataset.json`, JSON.stringify({ ...said, sources, self: undefined }))
     expect((await at()).identity).not.toBe(identity)
     // how the file is written does not matter
     writeFileSync(`${folder}/dataset.json`, JSON.stringify(said))
