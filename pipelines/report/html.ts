@@ -26,12 +26,12 @@ h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .6rem } h2 { font-size: 1
   linear-gradient(to right, var(--shade), transparent) left / .9rem 100% scroll no-repeat,
   linear-gradient(to left, var(--shade), transparent) right / .9rem 100% scroll no-repeat }
 .wide:focus-visible { outline: 2px solid #2b93d6 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; font-size: .95rem }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; vertical-align: bottom }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { position: sticky; left: 0;
-  background: var(--ground); box-shadow: inset 0 -1px var(--line) }
+  background: var(--ground) }
 .prose th, .prose td { text-align: left; white-space: normal; vertical-align: top; min-width: 5rem; max-width: 32rem }
 .prose td:first-child, .prose th:first-child { min-width: 0 }
 caption { text-align: left; padding: .6rem 0 .3rem; color: var(--faint) }
@@ -151,7 +151,7 @@ export const toHtml = async ({ config, footing, head, sections, title }: View): 
     ...(config === undefined ? [] : [
       folded("<h2>Configuration</h2>", `<pre>${escape(JSON.stringify(config, undefined, 2))}</pre>`)
     ]),
-    `<p class="footing">${escape(footing)}</p>`
+    ...(footing === "" ? [] : [`<p class="footing">${escape(footing)}</p>`])
   ].join("\n")
   return page(`memsinks: ${title}`, body, sections.some((one) => isLive(one.blocks)) ? assets() : {})
 }
