@@ -1,7 +1,7 @@
 /**
  * Isolation checks: is the memory in the sinks, and nowhere else? Trains the arms of a configuration on the same data,
  * tries what post-hoc methods do to the standard model, looks at every model in every state of its sinks, tries to make
- * it remember, and says in one word what came out: isolated, hidden, or not isolated.
+ * it remember, and says in one word what came out: isolated, hidden, not isolated, or undecided.
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"

@@ -108,8 +108,12 @@ describe("participation", () => {
 
 describe("results in open-unlearning's shape", () => {
   it("hold the mean and each sequence's value, null where there is none", () => {
-    expect(Metrics.metricResult([0.5, NaN, 1])).toEqual({
+    expect(Metrics.metricResult([0.5, null, 1])).toEqual({
       agg_value: 0.75,
+      value_by_index: { "0": { score: 0.5 }, "1": { score: null }, "2": { score: 1 } }
+    })
+    expect(Metrics.metricResult([0.5, NaN, 1])).toEqual({
+      agg_value: null,
       value_by_index: { "0": { score: 0.5 }, "1": { score: null }, "2": { score: 1 } }
     })
     expect(Metrics.metricResult([0.5], "prob").value_by_index).toEqual({ "0": { prob: 0.5 } })

@@ -3,7 +3,7 @@ import { sequenceName } from "../../src/data/stream/Packing.ts"
 import * as Retain from "../../src/measures/Retention.ts"
 import { mean, pearson } from "../../src/measures/Statistics.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
-import { estimate, isKnown } from "../report/Estimate.ts"
+import { estimate, isKnown, type Kind } from "../report/Estimate.ts"
 import { BACKGROUND, FOILS, type Plan } from "./Config.ts"
 import { ages } from "./Probe.ts"
 import type {
@@ -59,12 +59,13 @@ const keysOf = <A>(seeds: ReadonlyArray<ReadonlyArray<A> | undefined>, key: (row
 const over = <A>(
   seeds: ReadonlyArray<ReadonlyMap<string, ReadonlyArray<A>> | undefined>,
   key: string,
-  of: (rows: ReadonlyArray<A>) => number
+  of: (rows: ReadonlyArray<A>) => number,
+  kind: Kind = "real"
 ): Estimate =>
   estimate(seeds.map((groups) => {
     const rows = groups?.get(key)
     return rows === undefined || rows.length === 0 ? undefined : of(rows)
-  }))
+  }), { kind })
 
 // ---------------------------------------------------------------------------------------------------------------
 // Probes
@@ -90,7 +91,7 @@ export const curvesOf = (
         arm,
         group,
         mask,
-        points: points.map((step) => ({ step, loss: over(steps, String(step), (of) => mean(of.map(({ loss }) => loss))) }))
+        points: points.map((step) => ({ step, loss: over(steps, String(step), (of) => mean(of.map(({ loss }) => loss)), "loss") }))
       }
     })
   })
@@ -159,13 +160,14 @@ const sawTeethOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsW
             late: { ...late, lowest: late.after, after: mean(last.map(({ after }) => after)) }
           }
         })
-        const late = (name: Late) => estimate(perSeed.map((one) => one?.late[name]))
+        const kind = (name: Late): Kind => name === "amplitude" || name === "decay" ? "real" : "loss"
+        const late = (name: Late) => estimate(perSeed.map((one) => one?.late[name]), { kind: kind(name) })
         return {
           arm,
           group,
           mask,
           teeth: Array.from({ length: count }, (_, b) => {
-            const of = (name: Late) => estimate(perSeed.map((one) => one?.teeth[b]?.[name]))
+            const of = (name: Late) => estimate(perSeed.map((one) => one?.teeth[b]?.[name]), { kind: kind(name) })
             const decay = of("decay")
             return {
               exposure: b + 1,
@@ -215,19 +217,21 @@ const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<Dynamic
         const times = [...new Set(sequences.flatMap((all) => (all ?? []).flatMap(({ points }) => points.map(({ since }) => since))))]
           .sort((a, b) => a - b)
         const points = times.map((since) => {
-          const of = (value: (points: ReadonlyArray<ReturnType<typeof retainedOf>[number]["points"][number]>) => number) =>
-            estimate(sequences.map((all) => {
-              const these = (all ?? []).flatMap(({ points }) => points.filter((point) => point.since === since))
-              return these.length === 0 ? undefined : value(these)
-            }))
+          const there = sequences.map((all) =>
+            (all ?? []).flatMap(({ points }) => points.filter((point) => point.since === since)))
+          const of = (kind: Kind, value: (points: typeof there[number]) => number) =>
+            estimate(there.map((these) => these.length === 0 ? undefined : value(these)), {
+              kind,
+              ...(kind === "share" ? { spreads: there.map((these) => ({ sequences: these.length })) } : {})
+            })
           return {
             since,
-            loss: of((all) => mean(all.map(({ row }) => row.loss))),
-            memory: of((all) => mean(all.map(({ memory }) => memory))),
-            recognition: of((all) => Retain.recognition(all.map(({ row }) => row.loss), all.map(({ foil }) => foil))),
-            recall: of((all) => mean(all.map(({ row }) => row.recall))),
-            verbatim: of((all) => mean(all.map(({ row }) => (row.run === row.suffix ? 1 : 0)))),
-            logRank: of((all) => mean(all.map(({ row }) => row.logRank)))
+            loss: of("loss", (all) => mean(all.map(({ row }) => row.loss))),
+            memory: of("real", (all) => mean(all.map(({ memory }) => memory))),
+            recognition: of("share", (all) => Retain.recognition(all.map(({ row }) => row.loss), all.map(({ foil }) => foil))),
+            recall: of("share", (all) => mean(all.map(({ row }) => row.recall))),
+            verbatim: of("share", (all) => mean(all.map(({ row }) => (row.run === row.suffix ? 1 : 0)))),
+            logRank: of("real", (all) => mean(all.map(({ row }) => row.logRank)))
           }
         })
         const curves = sequences.flatMap((all, s) => (all ?? []).map(({ points }) => ({ seed: worlds[s]!.seed, points })))
@@ -266,8 +270,8 @@ export const normsOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number
         layer: Number(layer),
         part: String(part),
         points: stepsIn(rows).map((step) => {
-          const update = over(steps, `update ${step}`, valueOf)
-          return { step, weight: over(steps, `weight ${step}`, valueOf), ...(isKnown(update) ? { update } : {}) }
+          const update = over(steps, `update ${step}`, valueOf, "loss")
+          return { step, weight: over(steps, `weight ${step}`, valueOf, "loss"), ...(isKnown(update) ? { update } : {}) }
         })
       }
     })
@@ -327,9 +331,9 @@ const contentsOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>): 
         layer,
         part,
         neurons: ones.find((one) => one !== undefined)!.neurons,
-        purity: estimate(ones.map((one) => one?.purity)),
+        purity: estimate(ones.map((one) => one?.purity), { kind: "share" }),
         ...(ones.some((one) => one?.owned !== undefined) ? { owned: estimate(ones.map((one) => one?.owned)) } : {}),
-        agreement: estimate(ones.map((one) => one?.agreement)),
+        agreement: estimate(ones.map((one) => one?.agreement), { kind: "share" }),
         ...(mass.every((one) => one === undefined) ? {} : {
           gradientMass: {
             memorized: estimate(mass.map((one) => one?.memorized)),

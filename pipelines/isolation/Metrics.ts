@@ -6,9 +6,10 @@ import type { Window } from "../../src/measures/Extraction.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import * as Membership from "../../src/measures/Membership.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
-import { mean } from "../../src/measures/Statistics.ts"
+import { mean, variance } from "../../src/measures/Statistics.ts"
 import * as TextMetrics from "../../src/measures/TextMetrics.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
+import type { Kind, Spread } from "../report/Estimate.ts"
 import type { Metric } from "./Report.ts"
 
 /** What a metric may look at. */
@@ -26,9 +27,36 @@ export interface Measured {
   readonly windows: ReadonlyArray<Window>
 }
 
+/** A metric of a set of sequences, and how much it depends on which they are. */
+interface Sample extends Spread {
+  readonly value: number
+}
+
 interface MetricDefinition extends Metric {
   /** Undefined where it cannot be had of what was measured. */
-  readonly of: (measured: Measured) => number | undefined
+  readonly of: (measured: Measured) => Sample | undefined
+}
+
+/**
+ * The mean of a value of each sequence, weighted by `weights`: by its tokens, it is the mean over tokens. Its standard
+ * error is that of a ratio of two means over the sequences.
+ */
+const over = (values: ArrayLike<number>, weights?: ArrayLike<number>): Sample => {
+  const n = values.length
+  const all = weights ?? new Float64Array(n).fill(1)
+  const value = mean(Float64Array.from(values, (x, s) => x * all[s]!)) / mean(all)
+  const moved = Float64Array.from(values, (x, s) => ((x - value) * all[s]!) / mean(all))
+  return { value, sequences: n, ...(n < 2 ? {} : { error: Math.sqrt(variance(moved) / n) }) }
+}
+
+/** Scored tokens of each sequence. */
+const tokensOf = ({ sequences, start }: TokenRecords): Float64Array =>
+  Float64Array.from(sequences, (_, s) => start[s + 1]! - start[s]!)
+
+/** The rate over the sequences that are long enough; undefined where none is. */
+const rateOf = (found: Float64Array): Sample | undefined => {
+  const long = found.filter((one) => !Number.isNaN(one))
+  return long.length === 0 ? undefined : over(long)
 }
 
 const lossMetric: MetricDefinition = {
@@ -36,7 +64,7 @@ const lossMetric: MetricDefinition = {
   title: "mean loss",
   unit: "nats",
   memory: "lower",
-  of: ({ records }) => mean(Measures.loss(records))
+  of: ({ records }) => over(Measures.loss(records), tokensOf(records))
 }
 
 /** Attacks: a score for every sequence, members higher. */
@@ -56,6 +84,10 @@ const attacks: ReadonlyArray<
     reference === undefined ? undefined : Membership.referenceScore(records, reference)]
 ]
 
+/** An attack sees both sequences that were trained on and others: it is known no better than of the fewer. */
+const paired = (value: number, [members, others]: readonly [ArrayLike<number>, ArrayLike<number>]): Sample =>
+  ({ value, sequences: Math.min(members.length, others.length) })
+
 const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricDefinition> => {
   const both = (m: Measured) => {
     const members = score(m.records, m.texts, m.reference?.records)
@@ -70,7 +102,7 @@ const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricD
       memory: "higher",
       of: (m) => {
         const scores = both(m)
-        return scores === undefined ? undefined : Membership.auc(...scores)
+        return scores === undefined ? undefined : paired(Membership.auc(...scores), scores)
       }
     },
     {
@@ -80,7 +112,7 @@ const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricD
       memory: "higher",
       of: (m) => {
         const scores = both(m)
-        return scores === undefined ? undefined : Membership.tprAt(...scores, 0.01)
+        return scores === undefined ? undefined : paired(Membership.tprAt(...scores, 0.01), scores)
       }
     }
   ]
@@ -98,7 +130,7 @@ const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinitio
       title: `said verbatim, greedily: ${window.length} tokens after ${window.context} (Carlini et al. 2022)`,
       unit: "share",
       memory: "higher",
-      of: ({ records }) => Extraction.rate(Extraction.greedyExtraction(records, window))
+      of: ({ records }) => rateOf(Extraction.greedyExtraction(records, window))
     },
     {
       name: `np@${window.context}`,
@@ -109,7 +141,7 @@ const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinitio
       unit: "share",
       memory: "higher",
       of: ({ records }) =>
-        Extraction.rate(Extraction.extractable(
+        rateOf(Extraction.extractable(
           Extraction.suffixLogProb(records, { topK: 40, temperature: 1 }, window),
           DRAWS.n,
           DRAWS.p
@@ -127,7 +159,7 @@ const copies = (
   title: `really said: ${title}`,
   unit,
   memory: name === "editDistance" ? "lower" : "higher",
-  of: ({ said }) => said === undefined ? undefined : mean(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
+  of: ({ said }) => said === undefined ? undefined : over(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
 })
 
 /** After how many tokens a sequence must be continued to its end: a quarter and a half of it, unless told. */
@@ -144,21 +176,21 @@ export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<Metric
     title: "exp(-mean loss)",
     unit: "share",
     memory: "higher",
-    of: ({ records }) => mean(Measures.probability(records))
+    of: ({ records }) => over(Measures.probability(records))
   },
   {
     name: "exactMemorization",
     title: "share of tokens that are the likeliest (open-unlearning)",
     unit: "share",
     memory: "higher",
-    of: ({ records }) => mean(Measures.exactMemorization(records))
+    of: ({ records }) => over(Measures.exactMemorization(records), tokensOf(records))
   },
   {
     name: "extractionStrength",
     title: "share of the sequence that follows from what is before it (open-unlearning)",
     unit: "share",
     memory: "higher",
-    of: ({ records }) => mean(Measures.extractionStrength(records))
+    of: ({ records }) => over(Measures.extractionStrength(records))
   },
   ...byWindow(windows),
   copies("approximate", "edit distance at most a tenth", "share", ({ approximate }) => approximate ? 1 : 0),
@@ -171,14 +203,27 @@ export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<Metric
 /** Metrics of sequences that were never trained on. */
 export const heldOutMetrics: ReadonlyArray<MetricDefinition> = [lossMetric]
 
-/** All that can be had of what was measured, by name. */
+/** All that can be had of what was measured, by name: NaN where it is not a number. */
 export const measure = (
   definitions: ReadonlyArray<MetricDefinition>,
   measured: Measured
 ): Readonly<Record<string, number>> =>
+  Object.fromEntries(Object.entries(sample(definitions, measured)).map(([name, { value }]) => [name, value]))
+
+/** The same with the sequences that each is of. */
+export const sample = (
+  definitions: ReadonlyArray<MetricDefinition>,
+  measured: Measured
+): Readonly<Record<string, Sample>> =>
   Object.fromEntries(
     definitions.flatMap(({ name, of }) => {
       const value = of(measured)
-      return value === undefined || Number.isNaN(value) ? [] : [[name, value]]
+      return value === undefined ? [] : [[name, value]]
     })
   )
+
+/** What a metric can be, by its name with or without its panel. */
+export const kindOf = (name: string): Kind => {
+  const own = name.slice(name.indexOf(".") + 1)
+  return own === "loss" ? "loss" : own === "gap" || own === "closed" ? "real" : "share"
+}

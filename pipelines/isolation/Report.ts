@@ -12,7 +12,7 @@ export { Claim, Estimate, Failure }
 const strings = Schema.Array(Schema.String)
 
 /** The head of the report. */
-export const Word = Schema.Literal("isolated", "hidden", "not isolated")
+export const Word = Schema.Literal("isolated", "hidden", "not isolated", "undecided")
 export type Word = typeof Word.Type
 
 /** What a set of sequences is: natural repeated text, random tokens, or text of another domain. */
@@ -279,14 +279,16 @@ export interface LocalizerRecall extends Schema.Schema.Type<typeof LocalizerReca
 export const GateCheck = Schema.Struct({
   /** `recovery of natural.extractionStrength`. */
   name: Schema.String,
-  /** Whether the value keeps the bound. */
-  passed: Schema.Boolean,
+  /** Whether the bound is kept: by the whole interval, by nothing of it, or undecided. */
+  result: Schema.Literal("pass", "fail", "undecided"),
   /** What was measured. */
   value: Estimate,
   /** `at most 0.2`. */
   bound: Schema.String,
-  /** What the verdict is where it does not pass. */
-  otherwise: Schema.Literal("hidden", "not isolated")
+  /** What the verdict is where it fails. */
+  otherwise: Schema.Literal("hidden", "not isolated"),
+  /** Where it is undecided, about how many seeds in all would decide it; null where that is not known. */
+  seeds: Schema.optionalWith(Real, { exact: true })
 })
 export interface GateCheck extends Schema.Schema.Type<typeof GateCheck> {}
 
@@ -294,9 +296,9 @@ export interface GateCheck extends Schema.Schema.Type<typeof GateCheck> {}
 export const Verdict = Schema.Struct({
   /** Of the arm or the method. */
   arm: Schema.String,
-  /** Isolated, hidden or not isolated. */
+  /** Isolated, hidden, not isolated or undecided. */
   word: Word,
-  /** The check that decided it, in a sentence. */
+  /** The check that decided it, or that must be decided first, in a sentence. */
   decidedBy: Schema.String,
   /** In the order in which they decide. */
   checks: Schema.Array(GateCheck),

@@ -29,7 +29,7 @@ import type { Plan } from "./Config.ts"
 import { hygiene, prunedTensors } from "./Hygiene.ts"
 import { interference } from "./Interference.ts"
 import * as Jobs from "./Jobs.ts"
-import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
+import { heldOutMetrics, metricsFor, sample, windowsOf } from "./Metrics.ts"
 import {
   type IsolateError, keptRecords, type Laboratory, named, recordWorld, say, scoredRows, sinkMode, type TrainedModel,
   trainOnce, withModel
@@ -37,6 +37,7 @@ import {
 import {
   type AtPoint, localizing, lossesOf, type SplitLosses, type SweepPoint, sweepLocalizer, sweepUnlearner, type Swept, watched
 } from "./PostHoc.ts"
+import type { Spread } from "../report/Estimate.ts"
 import type { Failure, Hygiene, MaskState, Panel, Subject } from "./Report.ts"
 import type { Found, SeedFindings } from "./Summary.ts"
 import type { LocalizerMethod } from "./Sweeps.ts"
@@ -145,10 +146,10 @@ const curvesOf = (
   const times = [...new Set(records.sequences.map(({ repeats }) => repeats))].sort((a, b) => a - b)
   const byRepeats = (metric: string, of: (records: TokenRecords.TokenRecords) => number): Item<"extraction"> => ({
     arm, state, panel, by: "repeats", metric,
-    points: times.map((x) => ({
-      x,
-      value: of(TokenRecords.pick(records, records.sequences.flatMap(({ repeats }, s) => (repeats === x ? [s] : []))))
-    }))
+    points: times.map((x) => {
+      const rows = records.sequences.flatMap(({ repeats }, s) => (repeats === x ? [s] : []))
+      return { x, value: of(TokenRecords.pick(records, rows)), sequences: rows.length }
+    })
   })
   const greedy = (window: Extraction.Window) => (some: TokenRecords.TokenRecords) =>
     Extraction.rate(Extraction.greedyExtraction(some, window))
@@ -162,7 +163,11 @@ const curvesOf = (
     ]),
     {
       arm, state, panel, by: "context", metric: `greedy, ${CONTINUED} tokens`,
-      points: contexts.map((x) => ({ x, value: greedy({ context: x, length: CONTINUED })(top) }))
+      points: contexts.map((x) => ({
+        x,
+        value: greedy({ context: x, length: CONTINUED })(top),
+        sequences: top.sequences.length
+      }))
     }
   ]
 }
@@ -313,15 +318,19 @@ export const investigate = (
         for (const state of statesOf(one.config)) {
           const records = yield* recordsOf(lab, one, state)
           const metrics: Record<string, number> = {}
-          const note = (panel: string, measured: Readonly<Record<string, number>>) => {
-            for (const [name, value] of Object.entries(measured)) metrics[`${panel}.${name}`] = value
+          const spreads: Record<string, Spread> = {}
+          const note = (panel: string, measured: ReturnType<typeof sample>) => {
+            for (const [name, { value, ...spread }] of Object.entries(measured)) {
+              metrics[`${panel}.${name}`] = value
+              spreads[`${panel}.${name}`] = spread
+            }
           }
           for (const panel of ["natural", "canary"] as const) {
             const rows = rowsOf(panel)
             if (rows.length === 0) continue
             const panelRecords = part(records, scoredOf[panel])
             const talks = config.generate && panel === "natural" && (state === "own" || state === "off")
-            note(panel, measure(definitions, {
+            note(panel, sample(definitions, {
               records: mostOf(panelRecords),
               texts: world.texts(rows),
               others: part(records, others[panel]),
@@ -343,13 +352,13 @@ export const investigate = (
             if ((splits[split] ?? []).length === 0) continue
             const own = part(records, split)
             const nothing = { records: own, texts: [], others: own, otherTexts: [], windows }
-            note(split, measure(heldOutMetrics, nothing))
+            note(split, sample(heldOutMetrics, nothing))
           }
           if (metrics["natural.loss"] !== undefined) {
             metrics["natural.gap"] = Measures.memorizationGap(metrics["heldOut.loss"]!, metrics["natural.loss"])
           }
           findings.found.push({
-            arm: one.name, kind: one.kind, state, metrics, ...(one.setting === undefined ? {} : { setting: one.setting })
+            arm: one.name, kind: one.kind, state, metrics, spreads, ...(one.setting === undefined ? {} : { setting: one.setting })
           })
         }
       }))

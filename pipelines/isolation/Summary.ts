@@ -1,9 +1,10 @@
 /**
- * From what each seed found to the numbers of the report: means with Student's intervals, and recovery between the oracle
+ * From what each seed found to the numbers of the report: means with their intervals, and recovery between the oracle
  * and the standard model. Pure.
  */
 import * as Statistics from "../../src/measures/Statistics.ts"
-import { estimate } from "../report/Estimate.ts"
+import { estimate, type Kind, perSeed, type Spread } from "../report/Estimate.ts"
+import { kindOf } from "./Metrics.ts"
 import type {
   ArmCost, Estimate, ExtractionCurve, Hygiene, Interference, IsolationReport, LearningCurve, LocalizerRecall, MaskState,
   Panel, Relearning, Subject, Tradeoff,
@@ -17,6 +18,8 @@ export interface Found {
   readonly setting?: string
   /** By `heldOut.loss`, `natural.loss`, ... */
   readonly metrics: Readonly<Record<string, number>>
+  /** Of how many sequences each is, and how much it depends on them; absent where that is not known. */
+  readonly spreads?: Readonly<Record<string, Spread>>
 }
 
 /** What one seed found. Losses that an arm's failure left out are absent. */
@@ -41,7 +44,7 @@ export interface SeedFindings {
   }>
   readonly extraction: ReadonlyArray<
     & Pick<ExtractionCurve, "arm" | "state" | "panel" | "by" | "metric">
-    & { readonly points: ReadonlyArray<{ readonly x: number; readonly value: number }> }
+    & { readonly points: ReadonlyArray<{ readonly x: number; readonly value: number; readonly sequences?: number }> }
   >
   readonly relearning: ReadonlyArray<{
     readonly arm: string
@@ -97,6 +100,9 @@ const across = <T>(
   return [...found.values()]
 }
 
+/** Losses, and other amounts that are never below 0. */
+const losses = (values: ReadonlyArray<number | undefined>): Estimate => estimate(values, { kind: "loss" })
+
 /** Below so large a difference between standard model and oracle there is nothing to recover. */
 const NOTHING = 1e-9
 
@@ -110,29 +116,40 @@ const subjectsOf = (
   oracle: string
 ): ReadonlyArray<Subject> => {
   const reference = (name: string) =>
-    seeds.map(({ found }) => found.find(({ arm, state }) => arm === name && state === "own")?.metrics)
+    seeds.map(({ found }) => found.find(({ arm, state }) => arm === name && state === "own"))
   const [ones, zeros] = [reference(standard), reference(oracle)]
   return across(seeds, ({ found }) => found, ({ arm, kind, state }) => `${arm} ${kind} ${state}`).map(({ all, first }) => {
     const names = keysOf(all, ({ metrics }) => metrics)
-    const values = (name: string) => all.map((one) => one?.metrics[name])
-    const recovered = (name: string) =>
-      values(name).map((value, s) => {
-        const [one, zero] = [ones[s]?.[name], zeros[s]?.[name]]
-        return value === undefined || one === undefined || zero === undefined || Math.abs(one - zero) < NOTHING
-          ? null
-          // no negative zero
-          : (value - zero) / (one - zero) + 0
+    const over = (some: ReadonlyArray<Found | undefined>, name: string) =>
+      estimate(some.map((one) => one?.metrics[name]), {
+        kind: kindOf(name),
+        spreads: some.map((one) => one?.spreads?.[name])
       })
+    const recovered = (name: string) => {
+      const usable = all.map((one, s) => {
+        const apart = Math.abs((ones[s]?.metrics[name] ?? NaN) - (zeros[s]?.metrics[name] ?? NaN))
+        // seeds without references, or with nothing between them, have no recovery
+        return apart < NOTHING || Number.isNaN(apart) ? undefined : one
+      })
+      // no negative zero
+      const share = (value: number, one: number, zero: number) => (value - zero) / (one - zero) + 0
+      const own = over(usable, name)
+      // a reference is not compared with another like it, but with itself
+      const [one, zero] = [ones, zeros].map((some) => usable.every((it, s) => it === undefined || it === some[s]) ? own : over(some, name))
+      return perSeed(share, own, one, zero)
+    }
     const settings = [...new Set(all.flatMap((one) => one?.setting ?? []))]
     return {
       arm: first.arm,
       kind: first.kind,
       state: first.state,
       ...(settings.length === 0 ? {} : { setting: settings.join("; ") }),
-      metrics: Object.fromEntries(names.map((name) => [name, estimate(values(name))])),
+      metrics: Object.fromEntries(names.map((name) => [name, over(all, name)])),
       recovery: Object.fromEntries(
-        names.filter((name) => !name.startsWith("heldOut.")).map((name) => [name, estimate(recovered(name))])
-          .filter(([, one]) => !Number.isNaN((one as Estimate).mean))
+        names.filter((name) => !name.startsWith("heldOut.")).flatMap((name) => {
+          const one = recovered(name)
+          return one === undefined ? [] : [[name, one]]
+        })
       )
     }
   })
@@ -145,7 +162,7 @@ const curvesOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LearningCur
     points: first.points.map(({ step, tokens }) => ({
       step,
       tokens,
-      loss: estimate(all.map((one) => one?.points.find((point) => point.step === step)?.loss))
+      loss: losses(all.map((one) => one?.points.find((point) => point.step === step)?.loss))
     }))
   }))
 
@@ -171,10 +188,16 @@ const extractionOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Extract
     ({ extraction }) => extraction,
     ({ arm, by, metric, panel, state }) => [arm, state, panel, by, metric].join(" ")
   ).map(({ all, first: { arm, by, metric, panel, points, state } }) => {
-    const curve = points.map(({ x }) => ({
-      x,
-      value: estimate(all.map((one) => one?.points.find((point) => point.x === x)?.value))
-    }))
+    const curve = points.map(({ x }) => {
+      const these = all.map((one) => one?.points.find((point) => point.x === x))
+      return {
+        x,
+        value: estimate(these.map((one) => one?.value), {
+          kind: "share",
+          spreads: these.map((one) => one?.sequences === undefined ? undefined : { sequences: one.sequences })
+        })
+      }
+    })
     const pairs = curve.flatMap(({ value, x }) =>
       value.values.flatMap((y): Array<readonly [number, number]> => (y === null ? [] : [[Math.log2(x), y]])))
     const distinct = new Set(pairs.map(([x]) => x)).size
@@ -205,25 +228,25 @@ const relearningOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Relearn
       return {
         learningRate,
         step,
-        seen: estimate(points.map((point) => point?.seen)),
-        scored: estimate(points.map((point) => point?.scored)),
-        heldOut: estimate(points.map((point) => point?.heldOut))
+        seen: losses(points.map((point) => point?.seen)),
+        scored: losses(points.map((point) => point?.scored)),
+        heldOut: losses(points.map((point) => point?.heldOut))
       }
     }),
     steps: all.map((one) => one?.steps ?? null),
     recovered: estimate(all.map((one) => one?.recovered)),
-    ratio: estimate(all.map((one) => one?.ratio))
+    ratio: losses(all.map((one) => one?.ratio))
   }))
 
 const interferenceOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Interference> =>
   across(seeds, ({ interference }) => interference, ({ arm }) => arm).map(({ all, first }) => {
-    const of = (pick: (one: SeedFindings["interference"][number]) => number | undefined) =>
-      estimate(all.map((one) => (one === undefined ? undefined : pick(one))))
+    const of = (pick: (one: SeedFindings["interference"][number]) => number | undefined, kind: Kind = "real") =>
+      estimate(all.map((one) => (one === undefined ? undefined : pick(one))), { kind })
     return {
       arm: first.arm,
       ladder: first.ladder.map(({ others }) => ({
         others,
-        loss: of(({ ladder }) => ladder.find((rung) => rung.others === others)?.loss)
+        loss: of(({ ladder }) => ladder.find((rung) => rung.others === others)?.loss, "loss")
       })),
       sliceContent: { own: of(({ own }) => own), placebo: of(({ placebo }) => placebo) },
       placeboOff: of(({ placeboOff }) => placeboOff),
@@ -236,16 +259,16 @@ const localizersOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Localiz
   across(seeds, ({ localizers }) => localizers, ({ arm, localizer }) => `${arm} ${localizer}`).map(({ all, first }) => ({
     localizer: first.localizer,
     arm: first.arm,
-    recall: estimate(all.map((one) => one?.recall)),
+    recall: estimate(all.map((one) => one?.recall), { kind: "share" }),
     chance: first.chance
   }))
 
 const costsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<ArmCost> =>
   across(seeds, ({ costs }) => costs, ({ name }) => name).map(({ all, first: { seconds: _, ...first } }) => ({
     ...first,
-    seconds: estimate(all.map((one) => one?.seconds)),
+    seconds: losses(all.map((one) => one?.seconds)),
     // a sweep takes time for more than what it trains on
-    tokensPerSecond: estimate(all.map((one) => (one?.kind === "trained" && one.seconds > 0 ? one.tokens / one.seconds : undefined)))
+    tokensPerSecond: losses(all.map((one) => (one?.kind === "trained" && one.seconds > 0 ? one.tokens / one.seconds : undefined)))
   }))
 
 /** The parts of the report that seeds make. */

@@ -2,7 +2,7 @@
 import { DataError } from "../../src/Errors.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import type { Plan } from "./Config.ts"
-import { isKnown, minus } from "../report/Estimate.ts"
+import { estimate, isKnown, minus } from "../report/Estimate.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
 
@@ -37,7 +37,9 @@ export const verdictsOf = (
     }
     const relearned = relearning.find((one) => one.arm === arm)
     const placeboOff = interference.find((one) => one.arm === arm)?.placeboOff
-    const heldOutCost = minus(heldOut(recovery), heldOut(standard))
+    const [paid, free] = [heldOut(recovery), heldOut(standard)]
+    const isNumber = [paid, free].every((one) => one === undefined || isKnown(one))
+    const heldOutCost = isNumber ? minus(paid, free) : estimate([NaN])
     try {
       return [verdictOf({
         recovery,
@@ -93,6 +95,9 @@ export const warningsOf = (
     ...(interference.length > 0 && config.model.sinks!.active * scored > config.model.sinks!.pool
       ? ["The scored sequences' sinks fill the pool: deleting all of them is switching sinks off."]
       : []),
-    `${config.seeds} seed${config.seeds === 1 ? " is not a result" : "s: intervals are Student's t and wide"}.`
+    config.seeds === 1
+      ? "1 seed is not a result: its intervals are over sequences, and other seeds differ by more."
+      : `${config.seeds} seeds: intervals are over seeds (Student's t), of shares over seeds and sequences (beta-binomial)` +
+        `${config.seeds < 5 ? ", and wide" : ""}.`
   ]
 }

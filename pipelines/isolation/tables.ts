@@ -311,8 +311,8 @@ export const gate = ({ subject, verdicts }: IsolationReport): ReadonlyArray<Tabl
     prose: true,
     head: ["check", "", "found", "allowed", "otherwise"],
     rows: [
-      ...verdict.checks.map(({ bound, name, otherwise, passed, value }) =>
-        [name, passed ? "pass" : "FAIL", plusMinus(value), bound, otherwise]),
+      ...verdict.checks.map(({ bound, name, otherwise, result, value }) =>
+        [name, result === "fail" ? "FAIL" : result, plusMinus(value), bound, otherwise]),
       ...(verdict.notRun ?? []).map((name) => [name, "not run", NOTHING, NOTHING, NOTHING])
     ]
   }]

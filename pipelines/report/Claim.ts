@@ -1,7 +1,10 @@
-/** How a claim is decided by numbers over seeds: by their intervals, never by their means alone. Pure. */
+/**
+ * How claims and verdicts are decided by numbers over seeds: by their intervals, never by their means alone, so that noise
+ * never helps. Pure.
+ */
 import * as Schema from "effect/Schema"
 import { type Decision, decide } from "../../src/measures/Statistics.ts"
-import { type Estimate, intervalOf, written } from "./Estimate.ts"
+import { type Estimate, intervalOf, isKnown, seedsToDecide, written } from "./Estimate.ts"
 
 /** A claim of the papers, as it went here. */
 export const Claim = Schema.Struct({
@@ -40,15 +43,52 @@ export const is = (wanted: "higher" | "lower", a: Estimate, b: Estimate): Result
   return found === wanted ? "held" : found === "not decided" ? "not decided" : "did not hold"
 }
 
-export const isAtMost = (value: Estimate, bound: number): Result => {
-  const { high, low } = intervalOf(value)
-  return high <= bound ? "held" : low > bound ? "did not hold" : "not decided"
+/** What a number must keep to, both ends included. */
+export interface Bound {
+  /** Default -Infinity. */
+  readonly least?: number
+  /** Default Infinity. */
+  readonly most?: number
 }
 
-export const isAtLeast = (value: Estimate, bound: number): Result => {
+/** Whether a bound is kept: where the whole interval is inside it is, where the whole is outside it is not. */
+export type Kept = "pass" | "fail" | "undecided"
+
+/** The one rule by which a bound is decided. What is not a number, or has no interval, decides nothing. */
+export const keeps = (value: Estimate, { least = -Infinity, most = Infinity }: Bound): Kept => {
   const { high, low } = intervalOf(value)
-  return low >= bound ? "held" : high < bound ? "did not hold" : "not decided"
+  return !isKnown(value) ? "undecided" : low >= least && high <= most ? "pass" : high < least || low > most ? "fail" : "undecided"
 }
+
+/** Of bounds that must all be kept, whether they are, where one that is broken is not said to break the others. */
+export const both = (a: Kept, b: Kept): Kept => a === b ? a : "undecided"
+
+const result: Readonly<Record<Kept, Result>> = { pass: "held", fail: "did not hold", undecided: "not decided" }
+
+export const isAtMost = (value: Estimate, most: number): Result => result[keeps(value, { most })]
+
+export const isAtLeast = (value: Estimate, least: number): Result => result[keeps(value, { least })]
+
+/** About how many seeds in all would decide whether a bound is kept, by the end of it that is nearest; see `seedsToDecide`. */
+export const seedsFor = (value: Estimate, { least, most }: Bound): number => {
+  const ends = [least, most].filter((end) => end !== undefined)
+  const nearest = ends.reduce((a, b) => Math.abs(b - value.mean) < Math.abs(a - value.mean) ? b : a)
+  return seedsToDecide(value, nearest)
+}
+
+/** A number of seeds no more exact than it is known: upwards to 5, 10 or 100. */
+const about = (seeds: number): number => {
+  const step = seeds <= 10 ? 1 : seeds <= 50 ? 5 : seeds <= 100 ? 10 : 100
+  return Math.ceil(seeds / step) * step
+}
+
+/** What `seedsFor` says, in words. */
+export const seedsInWords = (seeds: number): string =>
+  Number.isNaN(seeds)
+    ? "one seed does not tell how seeds differ: run 3 or more"
+    : seeds > 1000
+    ? "more than 1,000 seeds would be needed to decide it: it lies on the bound"
+    : `about ${about(seeds)} seeds in all would decide it`
 
 export const list = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>): string =>
   entries.filter(([, value]) => value !== undefined).map(([name, value]) => `${name} ${written(value)}`).join("; ")

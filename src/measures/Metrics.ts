@@ -182,12 +182,16 @@ export interface MetricResult {
 
 const orNull = (value: number): number | null => (Number.isFinite(value) ? value : null)
 
-/** The mean of the sequences' values and each of them, NaN as null. `field` is `prob` for probability, else `score`. */
-export const metricResult = (values: ArrayLike<number>, field: "score" | "prob" = "score"): MetricResult => {
+/**
+ * The mean of the sequences' values and each of them. `field` is `prob` for probability, else `score`. Values that are
+ * null, of sequences that have none, are left out of the mean, as there; one that is not a number is not: the mean is
+ * then null.
+ */
+export const metricResult = (values: ArrayLike<number | null>, field: "score" | "prob" = "score"): MetricResult => {
   const all = Array.from(values)
   return {
-    agg_value: orNull(Statistics.mean(all.filter((value) => !Number.isNaN(value)))),
-    value_by_index: Object.fromEntries(all.map((value, i) => [String(i), { [field]: orNull(value) }]))
+    agg_value: orNull(Statistics.mean(all.filter((value) => value !== null))),
+    value_by_index: Object.fromEntries(all.map((value, i) => [String(i), { [field]: value === null ? null : orNull(value) }]))
   }
 }
 

@@ -13,6 +13,11 @@ export interface Interval {
 
 type Numbers = ArrayLike<number>
 
+const lazily = <A>(make: () => A): () => A => {
+  let made: A | undefined
+  return () => made ??= make()
+}
+
 const list = (values: Numbers): Float64Array => Float64Array.from(values)
 
 const sorted = (values: Numbers): Float64Array => list(values).sort()
@@ -164,6 +169,116 @@ export const shareInterval = (successes: number, trials: number, level = 0.95): 
   const spread = Math.sqrt((value * (1 - value)) / trials + (z * z) / (4 * trials * trials))
   const half = (z * spread) / (1 + (z * z) / trials)
   return { value, low: Math.max(0, middle - half), high: Math.min(1, middle + half) }
+}
+
+/** Where a number must lie: what is outside of it is left out of its interval. */
+export interface Within {
+  /** Default -Infinity. */
+  readonly least?: number
+  /** Default Infinity. */
+  readonly most?: number
+}
+
+/**
+ * The mean over seeds with Student's interval, from which what is impossible is left out: the true value cannot lie
+ * there, so the interval holds it as often as before. Where `errors` are given, the standard errors of the values, it is
+ * not narrower than they make it: over few sequences seeds agree by chance, and then Student's is too narrow. Of one
+ * value it is that of its error, or all that is possible where there is none; of none all is NaN.
+ */
+export const meanOverSeeds = (
+  values: Numbers,
+  { errors, least = -Infinity, level = 0.95, most = Infinity }: Within & {
+    readonly errors?: Numbers
+    readonly level?: number
+  } = {}
+): Interval => {
+  const n = values.length
+  const ofErrors = errors === undefined
+    ? (n === 1 ? Infinity : 0)
+    : normalQuantile((1 + level) / 2) * Math.sqrt(mean(list(errors).map((error) => error ** 2)) / n)
+  const { high, value } = tInterval(values, level)
+  const half = Math.max(n === 1 ? 0 : high - value, ofErrors)
+  return { value, low: Math.max(least, value - half), high: Math.min(most, value + half) }
+}
+
+/** Shares at which the posterior of `shareOverSeeds` is computed: in equal steps of the angle whose squared sine they are. */
+const SHARES = 128
+/** Correlations within a seed, as many quantiles of Beta(1/2, 4). */
+const CORRELATIONS = 16
+
+/** What the posterior needs of each share and correlation, whatever the data: a and b of Beta(a, b), and their logGammas. */
+const gridOfShares = lazily(() => {
+  const at = (q: number) => invert((x) => incompleteBeta(x, 0.5, 4), q, 0, 1)
+  const strengths = Array.from({ length: CORRELATIONS }, (_, r) => 1 / at((r + 0.5) / CORRELATIONS) - 1)
+  return Array.from({ length: SHARES }, (_, m) => {
+    const share = Math.sin(((m + 0.5) / SHARES) * (Math.PI / 2)) ** 2
+    return strengths.map((strength) => {
+      const [a, b] = [share * strength, (1 - share) * strength]
+      return { a, b, strength, constant: logGamma(strength) - logGamma(a) - logGamma(b) }
+    })
+  })
+})
+
+/**
+ * A share over seeds, each of which has its own and shows it in so many trials: sequences. The interval is that of the
+ * posterior of their common mean in the beta-binomial model, so it takes both seeds and trials into account, lies in
+ * [0, 1] and is never without width. A priori the mean is Jeffreys' Beta(1/2, 1/2), and the correlation of the trials of
+ * a seed Beta(1/2, 4): two seeds hardly tell it, and it is rarely above a third. `shares[s]` of `trials[s]`, which need
+ * not be whole: of sequences whose own values are shares, as many trials as vary as much. NaN of nothing, and where a
+ * share is.
+ */
+export const shareOverSeeds = (shares: Numbers, trials: Numbers, level = 0.95): Interval => {
+  const value = mean(shares)
+  if (!(value >= 0 && value <= 1) || !known(trials)) return { value: NaN, low: NaN, high: NaN }
+  const yes = Array.from(shares, (share, s) => share * trials[s])
+  const grid = gridOfShares()
+  const ends = grid[0].map(({ strength }) => {
+    let sum = 0
+    for (let s = 0; s < yes.length; s++) sum += logGamma(strength + trials[s])
+    return sum
+  })
+  const logs = grid.map((row) =>
+    row.map(({ a, b, constant }, r) => {
+      let sum = yes.length * constant - ends[r]
+      for (let s = 0; s < yes.length; s++) sum += logGamma(a + yes[s]) + logGamma(b + trials[s] - yes[s])
+      return sum
+    })
+  )
+  const top = Math.max(...logs.map((row) => Math.max(...row)))
+  const masses = logs.map((row) => row.reduce((sum, log) => sum + Math.exp(log - top), 0))
+  const all = masses.reduce((sum, mass) => sum + mass, 0)
+  const quantileAt = (q: number): number => {
+    let [m, below] = [0, 0]
+    while (m < SHARES - 1 && below + masses[m] < q * all) below += masses[m++]
+    return Math.sin(((m + Math.min(1, (q * all - below) / masses[m])) / SHARES) * (Math.PI / 2)) ** 2
+  }
+  return {
+    value,
+    // where none of the trials, or all, succeeded, nothing speaks against 0, or 1
+    low: value === 0 ? 0 : Math.min(value, quantileAt((1 - level) / 2)),
+    high: value === 1 ? 1 : Math.max(value, quantileAt((1 + level) / 2))
+  }
+}
+
+/**
+ * How many seeds would be needed in all for Student's interval to end before a bound, if mean and spread stayed as they
+ * are: of a mean at `distance` from it, and values with a standard deviation of `spread`. Infinity where it lies on it.
+ */
+export const seedsNeeded = (distance: number, spread: number, level = 0.95): number => {
+  if (!(distance > 0) || !Number.isFinite(spread)) return Infinity
+  const enough = (n: number) => tQuantile((1 + level) / 2, n - 1) * spread / Math.sqrt(n) <= distance
+  let high = 2
+  while (!enough(high)) {
+    high *= 2
+    if (high > 2 ** 20) return Infinity
+  }
+  let low = high / 2
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2)
+    if (middle >= 2 && enough(middle)) high = middle
+    else low = middle
+  }
+  return high
 }
 
 /** How often, and from which seed, a bootstrap draws. */

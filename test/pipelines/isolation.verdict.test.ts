@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest"
-import { estimate } from "../../pipelines/report/Estimate.ts"
+import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
 import { DataError } from "../../src/Errors.ts"
+import { random } from "../../src/Random.ts"
 import { around, relearned, reportOf } from "../support/isolationReport.ts"
 
 const subject = (arm: string, state: Subject["state"], report = reportOf()): Subject =>
@@ -48,8 +49,8 @@ describe("the verdict", () => {
     ["the loss", "not isolated", { recovery: withMetric("natural.loss", 0.25) }, "natural.loss"],
     ["(n, p)-extraction", "not isolated", { recovery: withMetric("natural.np@16", 0.25) }, "natural.np@16"],
     ["canaries", "not isolated", { recovery: withMetric("canary.np@16", 0.25) }, "canary.np@16"],
-    ["a placebo that helps", "not isolated", { placeboOff: around(-0.06) }, "placebo"],
-    ["a placebo that harms", "not isolated", { placeboOff: around(0.06) }, "placebo"],
+    ["a placebo that helps", "not isolated", { placeboOff: around(-0.08) }, "placebo"],
+    ["a placebo that harms", "not isolated", { placeboOff: around(0.08) }, "placebo"],
     ["the cost", "not isolated", { heldOutCost: around(0.2) }, "held-out cost"],
     ["fast relearning", "hidden", { relearning: relearned("sinks", "off", 0.4, 0.17) }, "steps of relearning"],
     ["much that is relearned", "hidden", { relearning: relearned("sinks", "off", 0.9, 0.6) }, "recovery by relearning"]
@@ -57,7 +58,7 @@ describe("the verdict", () => {
     const verdict = verdictOf({ ...good, ...change })
     expect(verdict.word).toBe(word)
     expect(verdict.decidedBy).toMatch(by)
-    expect(verdict.checks.filter(({ passed }) => !passed)).toHaveLength(1)
+    expect(verdict.checks.filter(({ result }) => result !== "pass").map(({ result }) => result)).toEqual(["fail"])
   })
 
   it("is decided by what can be read off before relearning", () => {
@@ -70,15 +71,96 @@ describe("the verdict", () => {
   it("follows the gate", () => {
     const evidence = { ...good, recovery: withMetric("natural.np@16", 0.25) }
     expect(verdictOf(evidence, new GateConfig({ recovery: 0.3 })).word).toBe("isolated")
-    expect(verdictOf(good, new GateConfig({ recovery: 0.05 })).word).toBe("not isolated")
-    expect(verdictOf(good, new GateConfig({ relearnRatio: 0.95 })).word).toBe("hidden")
+    expect(verdictOf(good, new GateConfig({ recovery: 0.04 })).word).toBe("not isolated")
+    expect(verdictOf(good, new GateConfig({ relearnRatio: 0.97 })).word).toBe("hidden")
     expect(verdictOf(good, new GateConfig({ recovered: 0.1 })).word).toBe("hidden")
-    expect(verdictOf(good, new GateConfig({ placebo: 0.001 })).word).toBe("not isolated")
+    expect(verdictOf({ ...good, placeboOff: around(0.03) }, new GateConfig({ placebo: 0.001 })).word).toBe("not isolated")
   })
 
-  it("forgives a cost whose interval includes 0, but not one of a single seed", () => {
-    expect(verdictOf({ ...good, heldOutCost: around(0.2, 0.2) }).word).toBe("isolated")
-    expect(verdictOf({ ...good, heldOutCost: estimate([0.2]) }).word).toBe("not isolated")
+  it("is undecided where an interval has the bound in it, and says how many seeds would decide it", () => {
+    // within .07: (4.30 * .06 / sqrt(3) = .149), 2.57 * .06 / sqrt(6) = .063
+    const { checks, decidedBy, word } = verdictOf({ ...good, heldOutCost: around(0.03, 0.06) })
+    expect(word).toBe("undecided")
+    expect(decidedBy).toBe(
+      "held-out cost is 0.030 [-0.119, 0.179], allowed at most 0.1: about 6 seeds in all would decide it"
+    )
+    expect(checks.filter(({ result }) => result === "undecided")).toMatchObject([{ name: "held-out cost", seeds: 6 }])
+    // gradient masking: 5.47 ± 2.46 against 4.61 ± .67, two seeds
+    const masked = verdictOf({ ...good, heldOutCost: estimate([1.05, 0.67]) })
+    expect(masked.word).toBe("undecided")
+    expect(masked.decidedBy).toContain("held-out cost is 0.860 [-1.554, 3.274], allowed at most 0.1: about 3 seeds")
+  })
+
+  it("names the check that takes most seeds, and those that are open besides", () => {
+    const { decidedBy, word } = verdictOf({ ...good, heldOutCost: around(0.03, 0.06), placeboOff: around(0.049, 0.01) })
+    expect(word).toBe("undecided")
+    expect(decidedBy).toMatch(/^effect of a placebo is .*: about 400 seeds in all would decide it; undecided, too: held-out cost$/)
+    const on = verdictOf({ ...good, placeboOff: around(0.05, 0.01) }).decidedBy
+    expect(on).toContain("more than 1,000 seeds would be needed to decide it: it lies on the bound")
+  })
+
+  it("is undecided by a number of one seed without sequences, but not by one of a seed with them", () => {
+    const one = (value: number, error: number) =>
+      verdictOf({ ...good, heldOutCost: estimate([value], { spreads: [{ sequences: 64, error }] }) })
+    expect(verdictOf({ ...good, heldOutCost: estimate([-0.2]) }).decidedBy).toContain("run 3 or more")
+    expect([one(0.02, 0.01), one(0.2, 0.01), one(0.09, 0.01)].map(({ word }) => word))
+      .toEqual(["isolated", "not isolated", "undecided"])
+  })
+
+  it("is hidden only where what can be read off is decided", () => {
+    const relearning = relearned("sinks", "off", 0.1, 0.9)
+    expect(verdictOf({ ...good, relearning, heldOutCost: around(0.1) }).word).toBe("undecided")
+    expect(verdictOf({ ...good, relearning, heldOutCost: around(0.1), placeboOff: around(1) }).word).toBe("not isolated")
+    expect(verdictOf({ ...good, relearning: { ...relearning, recovered: around(0.5) } }).word).toBe("hidden")
+  })
+
+  it("takes what is not a number for no sign of anything", () => {
+    const metrics = { ...good.recovery.metrics, "natural.loss": estimate([2.8, NaN, 2.8]) }
+    const { decidedBy, word } = verdictOf({ ...good, recovery: { ...good.recovery, metrics } })
+    expect([word, decidedBy]).toEqual(["undecided", "recovery of natural.loss is not a number, allowed at most 0.2"])
+    expect(verdictOf({ ...good, heldOutCost: estimate([NaN]) }).decidedBy).toContain("held-out cost is not a number")
+  })
+
+  it("is never helped by noise", () => {
+    const order = { pass: 2, undecided: 1, fail: 0 } as const
+    const draw = random(1, "noise")
+    const noisy = (one: Estimate, by: number): Estimate =>
+      estimate(one.values.map((value) => value === null ? null : one.mean + (value - one.mean) * by))
+    const all = <K extends string>(some: Readonly<Record<K, Estimate>>, by: number) =>
+      Object.fromEntries(Object.entries<Estimate>(some).map(([name, one]) => [name, noisy(one, by)])) as Record<K, Estimate>
+    const subjectBy = (one: Subject, by: number): Subject =>
+      ({ ...one, metrics: all(one.metrics, by), recovery: all(one.recovery, by) })
+    const seen = new Set<string>()
+    for (let i = 0; i < 300; i++) {
+      const value = (least: number, most: number) => around(least + draw.uniform() * (most - least), 0.03 * draw.uniform())
+      const evidence = (by: number): Evidence => ({
+        recovery: subjectBy(base.recovery, by),
+        references: { standard: subjectBy(references.standard, by), oracle: subjectBy(references.oracle, by) },
+        relearning: { ...base.relearning!, ratio: noisy(base.relearning!.ratio, by), recovered: noisy(base.relearning!.recovered, by) },
+        placeboOff: noisy(base.placeboOff!, by),
+        heldOutCost: noisy(base.heldOutCost!, by)
+      })
+      const base = {
+        ...good,
+        recovery: {
+          ...good.recovery,
+          metrics: { ...good.recovery.metrics, "natural.np@16": value(0, 0.1) },
+          recovery: { ...good.recovery.recovery, "natural.np@16": value(0, 0.4) }
+        },
+        relearning: { ...good.relearning!, ratio: value(0.3, 1), recovered: value(0, 0.7) },
+        placeboOff: value(-0.08, 0.08),
+        heldOutCost: value(-0.1, 0.2)
+      }
+      const [calm, loud] = [verdictOf(evidence(1)), verdictOf(evidence(1 + 9 * draw.uniform()))]
+      calm.checks.forEach(({ result }, k) => expect(order[loud.checks[k]!.result]).toBeLessThanOrEqual(Math.max(1, order[result])))
+      calm.checks.forEach(({ result }, k) => {
+        if (result !== "fail") return
+        expect(loud.checks[k]!.result).not.toBe("pass")
+      })
+      if (calm.word !== "isolated") expect(loud.word).not.toBe("isolated")
+      seen.add(`${calm.word} ${loud.word}`)
+    }
+    expect(seen.size).toBeGreaterThan(4)
   })
 
   it("is not isolated on the standard model, and isolated on the oracle", () => {

@@ -183,7 +183,7 @@ export const reportOf = (
     decidedBy: "all 2 checks passed: recovery of natural.np@16 is 0.070 [0.045, 0.095], allowed at most 0.2; ...",
     checks: [{
       name: "recovery of natural.np@16",
-      passed: true,
+      result: "pass" as const,
       value: around(0.07),
       bound: "at most 0.2",
       otherwise: "not isolated" as const
@@ -202,7 +202,7 @@ export const reportOf = (
       decidedBy: "steps of relearning over the oracle's is 0.110 [0.085, 0.135], allowed at least 0.5",
       checks: [{
         name: "steps of relearning over the oracle's",
-        passed: false,
+        result: "fail" as const,
         value: around(0.11),
         bound: "at least 0.5",
         otherwise: "hidden"

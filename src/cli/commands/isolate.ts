@@ -58,5 +58,5 @@ export const isolate = Command.make("isolate", {
   verbose,
   overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
 }, (options) => Effect.flatMap(Effect.promise(() => import("../isolate.ts")), (it) => it.isolate(options))).pipe(
-  Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden or not isolated")
+  Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden, not isolated or undecided")
 )
