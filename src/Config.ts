@@ -188,6 +188,21 @@ export const configuration = <C extends AnyClass>(Base: C): Configuration<C> =>
     }
   } as unknown as Configuration<C>
 
+/**
+ * What was given as a configuration, decoded where it is a plain object. Fails with a `DataError` that says what was
+ * expected where it is neither: JavaScript does not look at types.
+ */
+export const configured = <A, I>(
+  schema: Schema.Schema<A, I> & (new(...args: ReadonlyArray<never>) => A),
+  given: unknown,
+  expected: string
+): Effect.Effect<A, DataError> =>
+  given instanceof schema
+    ? Effect.succeed(given)
+    : typeof given !== "object" || given === null
+    ? Effect.fail(new DataError({ detail: `${expected}, got ${given === null ? "null" : typeof given}` }))
+    : decodeConfig(schema, given)
+
 /** A field that may be left out, and what it is then. */
 export const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A> | (() => NoInfer<A>)) =>
   Schema.optionalWith(schema, { default: typeof value === "function" ? value as () => NoInfer<A> : () => value })

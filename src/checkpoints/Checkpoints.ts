@@ -616,6 +616,11 @@ export const onlyModel = Effect.fnUntraced(function*(folder: string) {
   const paths = yield* Path.Path
   const list = (path: string) => Effect.orElseSucceed(fs.readDirectory(path), (): Array<string> => [])
   const hasSteps = (names: ReadonlyArray<string>) => names.some((name) => /^step-\d/.test(name))
+  const info = yield* Effect.option(fs.stat(folder))
+  if (info._tag === "Some" && info.value.type !== "Directory") {
+    const detail = `is a file, and a checkpoint is a folder: give ${paths.dirname(folder)}, if that is the one it lies in`
+    return yield* new CheckpointError({ reason: "Mismatch", path: folder, detail })
+  }
   const names = yield* list(folder)
   if (!names.includes("run.json") || hasSteps(names)) return folder
   const models: Array<string> = []

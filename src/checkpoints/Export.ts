@@ -203,6 +203,7 @@ const safetensorsFiles = (
 
 const ggufFile = (
   { config, tensors }: Pruned,
+  kept: Kept,
   dtype: ExportType,
   name: string,
   tokenizer: string,
@@ -216,7 +217,7 @@ const ggufFile = (
       const list = LlamaCpp.tensors(config, tensors, type)
       const wider = list.filter((tensor) => tensor.shape.length > 1 && tensor.type !== type).length
       return {
-        file: Gguf.encode([...LlamaCpp.modelMetadata(config, name, type), ...metadata], list),
+        file: Gguf.encode([...LlamaCpp.modelMetadata(config, name, type, kept), ...metadata], list),
         notes: wider === 0 ? notes : [
           ...notes,
           `${wider} of ${list.length} tensors have rows that are no multiple of ${Gguf.BLOCK}: they are f16, not q8_0`
@@ -278,10 +279,11 @@ export const exportModel = (
       notes.push(`every MLP got ${pruned.padding} neurons of zeros: ${dtype} needs a width that is a multiple of ` +
         `${dtype === "q8_0" ? Gguf.BLOCK : 4}`)
     }
+    const keptIds = asked.map(({ id, ...name }) => ({ id: `${id}`, ...name }))
     let path: string
     let bytes: number
     if (format === "safetensors") {
-      const files = safetensorsFiles(pruned, asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })), dtype, from.tokenizer, from.ends, options.maxShardBytes)
+      const files = safetensorsFiles(pruned, keptIds, dtype, from.tokenizer, from.ends, options.maxShardBytes)
       if (from.tokenizer === undefined) notes.push("the checkpoint has no tokenizer: the folder has none either")
       path = yield* Checkpoints.writeNew(out, files)
       bytes = files.reduce((sum, [, file]) => sum + file.byteLength, 0)
@@ -290,7 +292,7 @@ export const exportModel = (
         return yield* refuse("the checkpoint has no tokenizer.json, which GGUF must contain: put it beside config.json")
       }
       const name = options.name ?? paths.basename(out).replace(/\.gguf$/, "")
-      const gguf = yield* ggufFile(pruned, dtype, name, from.tokenizer, from.ends, checkpoint)
+      const gguf = yield* ggufFile(pruned, keptIds, dtype, name, from.tokenizer, from.ends, checkpoint)
       notes.push(...gguf.notes)
       path = yield* Checkpoints.writeNew(out, gguf.file)
       bytes = gguf.file.byteLength
@@ -305,7 +307,7 @@ export const exportModel = (
       from: { path: from.path, step: from.step, intermediateSize: from.config.intermediateSize },
       general: from.config.general,
       sinks: pruned.sinks,
-      kept: asked.map(({ id, ...name }) => ({ id: `${id}`, ...name })),
+      kept: keptIds,
       padding: pruned.padding,
       notes
     }

@@ -16,8 +16,11 @@ export interface LazyTensor {
 
 const FILE_TYPE: Readonly<Record<Gguf.Type, number>> = { F32: 0, F16: 1, Q8_0: 7 }
 
-/** The fields of architecture `llama`. `c` must have no sinks. */
-export const modelMetadata = (c: ModelConfig, name: string, type: Gguf.Type): Metadata => [
+/** Ids, 64 bits wide and so as texts, whose sinks a model kept, and their names where it has such. */
+export type KeptIds = ReadonlyArray<{ readonly id: string; readonly name?: string }>
+
+/** The fields of architecture `llama`, and whose sinks were kept. `c` must have no sinks. */
+export const modelMetadata = (c: ModelConfig, name: string, type: Gguf.Type, kept: KeptIds = []): Metadata => [
   ["general.architecture", Gguf.string("llama")],
   ["general.type", Gguf.string("model")],
   ["general.name", Gguf.string(name)],
@@ -34,7 +37,11 @@ export const modelMetadata = (c: ModelConfig, name: string, type: Gguf.Type): Me
   ["llama.attention.value_length", Gguf.u32(c.headSize)],
   ["llama.attention.layer_norm_rms_epsilon", Gguf.f32(c.rmsNormEps)],
   ["llama.rope.dimension_count", Gguf.u32(c.headSize)],
-  ["llama.rope.freq_base", Gguf.f32(c.ropeTheta)]
+  ["llama.rope.freq_base", Gguf.f32(c.ropeTheta)],
+  ...(kept.length === 0 ? [] : [
+    ["memsinks.kept_ids", Gguf.strings(kept.map(({ id }) => id))] as const,
+    ["memsinks.kept_names", Gguf.strings(kept.map(({ name = "" }) => name))] as const
+  ])
 ]
 
 /**

@@ -46,6 +46,7 @@ export interface DataFlags {
   readonly data?: Option.Option<string>
   readonly textField?: Option.Option<string>
   readonly sourceField?: Option.Option<string>
+  readonly onMissingText?: Option.Option<"error" | "skip">
   readonly seed?: Option.Option<number>
 }
 
@@ -60,6 +61,7 @@ export const dataOf = (options: DataFlags): Tree =>
     data: options.data,
     textField: options.textField,
     sourceField: options.sourceField,
+    onMissingText: options.onMissingText,
     seed: options.seed,
     batchSize: options.batch,
     seqLen: options.seq

@@ -30,8 +30,12 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
   ])
 ]
 
-/** Prints the resolved configuration, the report on the data, and the memory of the largest model that is trained. */
-export const dryRun = (config: PretrainConfig, json: boolean) =>
+/**
+ * Prints the resolved configuration, the report on the data, and the memory of the largest model that is trained.
+ *
+ * @param byWidth the learning rate is that of the model's width: nobody gave one
+ */
+export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =>
   Effect.gen(function*() {
     const data = yield* DataStream
     const { gradientAccumulation, logEvery, optimizer, routing } = config.training
@@ -65,6 +69,7 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
       json
         ? JSON.stringify({
           config: encoded,
+          learningRateByWidth: byWidth,
           data: data.report,
           steps,
           tokens,
@@ -83,7 +88,10 @@ export const dryRun = (config: PretrainConfig, json: boolean) =>
           `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token` +
           (sinks === undefined ? "" : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
           `every MLP: ${count(model.activeSize)} of ${count(model.intermediateSize)} neurons on for a token; ` +
-          `learning rate ${optimizer.learningRate}`,
+          `learning rate ${optimizer.learningRate}` +
+          (byWidth
+            ? `, by the width of ${model.hiddenSize}: 5e-3 at 64, 5e-4 at 1,000, a power between and beyond; --lr sets another`
+            : ""),
           ...(shares === undefined ? [] : exposureLines(shares, sinks)),
           "",
           MemoryPlan.formatMemoryPlan(plan)

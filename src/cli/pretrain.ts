@@ -27,6 +27,7 @@ export interface PretrainOptions {
   readonly config: Option.Option<string>
   readonly textField: Option.Option<string>
   readonly sourceField: Option.Option<string>
+  readonly onMissingText: Option.Option<"error" | "skip">
   readonly steps: Option.Option<number>
   readonly batch: Option.Option<number>
   readonly seq: Option.Option<number>
@@ -84,7 +85,10 @@ const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
       const rate = !resume && typeof width === "number" && width > 0 && !Config.says(given, "training.optimizer.learningRate")
         ? { training: { optimizer: { learningRate: Config.rateOfWidth(width) } } }
         : {}
-      return yield* decodeConfig(Pretrain.PretrainConfig, Config.merge(merged, rate))
+      return {
+        config: yield* decodeConfig(Pretrain.PretrainConfig, Config.merge(merged, rate)),
+        byWidth: Object.keys(rate).length > 0
+      }
     })
     return yield* Effect.mapError(decoded, Edge.usage)
   })
@@ -107,8 +111,8 @@ export const pretrain = (options: PretrainOptions) =>
     yield* tellSignals(progress)
     const where = yield* whereOf(options, "pretrain")
     const { folder } = where
-    const config = yield* configOf(options, where)
-    if (options.dryRun) return yield* dryRun(config, options.json)
+    const { byWidth, config } = yield* configOf(options, where)
+    if (options.dryRun) return yield* dryRun(config, options.json, byWidth)
     const device = yield* Edge.runtime
     if (config.precision === "f16") yield* needsF16(options.adapter)
     yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)

@@ -12,6 +12,8 @@ import * as RunLock from "../runs/RunLock.ts"
 import { count, isInteractive, printable, truncate } from "../Terminal.ts"
 import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import { missingTexts } from "../data/Source.ts"
+import { missing } from "../data/source/Files.ts"
+import { isHub } from "../data/source/Hub.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import * as Edge from "./Edge.ts"
@@ -184,6 +186,11 @@ export const runTokenize = (options: TokenizeCommand) =>
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
     const { out } = options
     const fs = yield* FileSystem.FileSystem
+    // a folder is made only for what is there
+    const named = ["gpt2", "bpe", "bytes"].includes(config.tokenizer ?? "gpt2") ? [] : [config.tokenizer!]
+    for (const path of [...config.data.map(({ path }) => path), ...named]) {
+      if (!isHub(path)) yield* Effect.mapError(fs.stat(path), missing(path))
+    }
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), (cause) =>
       new DataError({ path: out, detail: `cannot be made: ${cause.message}`, cause }))
     yield* RunLock.hold(out)

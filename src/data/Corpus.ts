@@ -54,7 +54,11 @@ export const readText = Effect.fnUntraced(function*(path: string, most = 2 ** 28
  */
 export const documents = Effect.fnUntraced(function*(
   path: string | undefined,
-  fields: { readonly textField?: string | undefined; readonly sourceField?: string | undefined } = {}
+  fields: {
+    readonly textField?: string | undefined
+    readonly sourceField?: string | undefined
+    readonly onMissingText?: "error" | "skip" | undefined
+  } = {}
 ) {
   const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile, ...fields }))
   return Chunk.toReadonlyArray(found).map(({ name, source, text }): Document =>

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
+import { configured } from "../Config.ts"
 import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
@@ -14,7 +15,7 @@ import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
 import * as Sink from "../Sink.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
-import type { ModelConfig } from "./ModelConfig.ts"
+import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import { initialValue, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
 import { type CompiledPass, listTensors, loadBatch, type PassShape, type Precision, recordPass, ropeTable } from "./Pass.ts"
@@ -88,12 +89,16 @@ export interface ModelOptions {
   readonly recompute?: boolean
 }
 
-const make = (config: ModelConfig, options: ModelOptions = {}): Effect.Effect<
+const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   ModelService,
   DeviceError,
   Device | Scope.Scope
 > =>
   Effect.gen(function*() {
+    const config = yield* Effect.mapError(
+      configured(ModelConfig, given, `Model.layer takes a ModelConfig, such as presets.tiny (there are ${Object.keys(presets).join(", ")})`),
+      ({ detail }) => new DeviceError({ reason: "Validation", detail })
+    )
     const device = yield* Device
     const scope = yield* Effect.scope
     const { precision = "f32", recompute = false } = options

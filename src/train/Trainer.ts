@@ -14,7 +14,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
-import { configuration, natural, positive, upTo, withDefault } from "../Config.ts"
+import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
 import { DataStream, type Row } from "../data/stream/DataStream.ts"
 import { attempt, type CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -520,12 +520,14 @@ const runOf = (
     )
   }))
 
-const make = (config: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
+const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
   TrainerService,
   TrainError,
   Device | Model | DataStream | Checkpoints | Scope.Scope
 > =>
-  Effect.map(prepare(config, options), (training) => {
+  Effect.gen(function*() {
+    const config = yield* configured(TrainConfig, given, "Trainer.layer takes a TrainConfig")
+    const training = yield* prepare(config, options)
     const { capture, scoreSplit, state, steps } = training
     return {
       config,

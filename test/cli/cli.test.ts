@@ -120,6 +120,9 @@ describe("wrong usage", () => {
       ["dynamics", "--preset", "quick", "groups=[{name: often, sequences: 2, every: 9999}]"],
       /^error: .*\n {2}groups: often: every is 9999 steps, but .* between steps 0 and (\d+) of \1: lower every, or raise .*\n$/
     ],
+    ["rows a batch below 1", ["generate", "--checkpoint", "x", "--prompt", "a", "--batch", "-1"], /^error: --batch must be a whole number of at least 1, got -1\n$/],
+    ["no arm at once", ["dynamics", "--jobs", "0"], /^error: --jobs must be a whole number of at least 1, got 0\n$/],
+    ["no step", ["pretrain", "--steps", "0"], /^error: --steps must be a whole number of at least 1, got 0\n$/],
     ["half of a comparison", ["isolate", "--checkpoint", "x"], /^error: --checkpoint and --against go together.*\n$/],
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],
     ["an option without its value", ["pretrain", "--seeds"], /^error: the option --seeds needs a value\n$/],

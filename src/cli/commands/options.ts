@@ -74,6 +74,12 @@ export const lr = Options.float("lr").pipe(
   Options.optional
 )
 
+/** What a record without text is. */
+export const onMissingText = Options.choice("on-missing-text", ["error", "skip"]).pipe(
+  Options.withDescription("What a record is whose text is null or not there (default: error)"),
+  Options.optional
+)
+
 /** `key=value` arguments. */
 export const overrides = (description: string) =>
   Args.text({ name: "key=value" }).pipe(Args.withDescription(description), Args.repeated)

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, preset, seq, steps, verbose } from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, onMissingText, overrides, preset, seq, steps, verbose } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
 export const pretrain = Command.make("pretrain", {
@@ -22,6 +22,7 @@ export const pretrain = Command.make("pretrain", {
     Options.withDescription("Field that says what a document belongs to: data.sourceField (default: its file)"),
     Options.optional
   ),
+  onMissingText,
   steps,
   batch,
   seq,

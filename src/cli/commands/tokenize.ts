@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as Effect from "effect/Effect"
-import { counting, json, quiet } from "./options.ts"
+import { counting, json, onMissingText, quiet } from "./options.ts"
 
 /** `memsinks tokenize`: what it takes; what it does is loaded when it runs. */
 export const tokenize = Command.make("tokenize", {
@@ -38,10 +38,7 @@ export const tokenize = Command.make("tokenize", {
     Options.withDescription("Field that says what a document belongs to (default: its file)"),
     Options.optional
   ),
-  onMissingText: Options.choice("on-missing-text", ["error", "skip"]).pipe(
-    Options.withDescription("What a record is whose text is null or not there (default: error)"),
-    Options.optional
-  ),
+  onMissingText,
   maxDocument: Options.text("max-document").pipe(
     Options.withPseudoName("size"),
     Options.withDescription("Largest line, value or document that is read (default: 256MiB)"),

@@ -1,7 +1,7 @@
 /** Which files of a dataset repository are the documents that were asked for: its configurations, splits, and kinds. */
 import { parse } from "yaml"
 import { isObject } from "../../Json.ts"
-import { kindOf, sorted } from "./Files.ts"
+import { kindOf, some, sorted } from "./Files.ts"
 import { matcher, STEPS } from "./Glob.ts"
 
 /** What was asked for: a file, folder, pattern or configuration of a dataset, and a split of it. */
@@ -155,9 +155,8 @@ const choice = (
   const below = paths.filter((one) => isData(one) && matches(one))
   const found = below.length > 0 || path === undefined ? below : paths.filter((p) => isData(p) && p.startsWith(path))
   if (found.length === 0) {
-    return `has no data files${path === undefined ? "" : ` "${path}"`}; it has: ${
-      namesOf(paths.map((one) => one.replace(/\/.*/, "/")).slice(0, 1000)) || "nothing"
-    }`
+    const there = sorted([...new Set(paths.map((one) => one.replace(/\/.*/, "/")))])
+    return `has no data files${path === undefined ? "" : ` "${path}"`}; it has: ${there.length === 0 ? "nothing" : some(there, 20)}`
   }
   const data = isPattern ? found : ofOneKind(found)
   const bySplit = data.flatMap((one) => {

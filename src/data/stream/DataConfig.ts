@@ -79,6 +79,8 @@ const fields = {
   textField: Schema.optional(Schema.NonEmptyString),
   /** Of text: field that says what a document belongs to, for identity `source` and mixtures. Default: its name. */
   sourceField: Schema.optional(Schema.NonEmptyString),
+  /** Of text: what a record is whose text is null, or not there: an `error`, or passed over (`skip`). Default `error`. */
+  onMissingText: Schema.optional(Schema.Literal("error", "skip")),
   /**
    * `bpe` trains one on the text used, `bytes` needs none, `gpt2` is GPT-2's, anything else is the path of a
    * `tokenizer.json`. Default: `bpe` for text, the one they were made with for tokens, `gpt2` for shards of nanoGPT and
@@ -243,7 +245,7 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
   if (config.endOfText !== undefined && data === "text") {
     return "endOfText goes with shards of nanoGPT and llm.c, not with text"
   }
-  for (const field of ["textField", "sourceField"] as const) {
+  for (const field of ["textField", "sourceField", "onMissingText"] as const) {
     if (config[field] !== undefined && data === "tokens") {
       return `${field} goes with text: tokens have the texts and sources that memsinks tokenize read`
     }

@@ -218,7 +218,9 @@ const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerO
   const fixed = tokenizer === "bpe" ? undefined : yield* namedTokenizer(tokenizer)
   const paths = typeof config.data === "string" ? [config.data] : config.data ?? [undefined]
   const corpora = yield* Effect.forEach(paths, (path) =>
-    Corpus.documents(path, { textField: config.textField, sourceField: config.sourceField }))
+    Corpus.documents(path, {
+      textField: config.textField, sourceField: config.sourceField, onMissingText: config.onMissingText
+    }))
   const parts = partsOf(corpora.map((documents, i) => [paths[i] ?? Corpus.DEFAULT_CORPUS, documents.length]))
   const { cacheDirectory } = options
   const vocabSize = config.vocabSize ?? 256

@@ -83,6 +83,52 @@ const documentsOf = async (folder: string) => {
 const memory = (documents: ReadonlyArray<{ name: string; text: string; source?: string }>): DocumentSource => () =>
   Stream.rechunk(Stream.fromIterable(documents), 7)
 
+describe("what a tokenizer puts before a text", () => {
+  const framed = join(root, "framed-tokenizer.json")
+  beforeAll(async () => {
+    const begun = await run(Tokenizer.withSpecialToken(tokenizer, "<s>"))
+    writeFileSync(framed, JSON.stringify({
+      ...JSON.parse(begun.toJSON()),
+      post_processor: {
+        type: "TemplateProcessing",
+        single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+        pair: [],
+        special_tokens: { "<s>": { id: "<s>", ids: [begun.specialTokens.get("<s>")], tokens: ["<s>"] } }
+      }
+    }))
+  })
+  const few = join(root, "few.jsonl")
+  writeFileSync(few, [{ text: "ka lo </s> mi" }, { text: "ne" }].map((line) => JSON.stringify(line)).join("\n"))
+  const tokensOf = async (input: Partial<TokenizeInput>) => {
+    const out = fresh()
+    const { dataset } = await run(make(out, { data: [{ path: few }], tokenizer: framed, ...input }))
+    const shards = await run(open(out))
+    const all = [0, 1].map((d) => [...shards.read(d, 0, shards.length(d))])
+    shards.close()
+    return { all, config: dataset.config as { readonly bos: string; readonly specialAsText?: boolean } }
+  }
+
+  it("is before each document unless another token, or none, is asked for", async () => {
+    const begin = tokenizer.vocabSize
+    const own = await tokensOf({})
+    expect(own.config.bos).toBe("<s>")
+    expect(own.all.map(([first]) => first)).toEqual([begin, begin])
+    const none = await tokensOf({ bos: "none" })
+    expect(none.all).toEqual(own.all.map((tokens) => tokens.slice(1)))
+    // one that puts nothing there is as it was
+    expect((await tokensOf({ tokenizer: tokenizerFile })).config.bos).toBe("none")
+  })
+
+  it("is no token where the text spells it, if that is asked for", async () => {
+    const end = tokenizer.specialTokens.get("</s>")!
+    const count = (tokens: ReadonlyArray<number>) => tokens.filter((id) => id === end).length
+    const [special, text] = [await tokensOf({}), await tokensOf({ specialAsText: true })]
+    expect([count(special.all[0]!), count(text.all[0]!)]).toEqual([2, 1])
+    expect([special.config.specialAsText, text.config.specialAsText]).toEqual([undefined, true])
+    expect((await tokensOf({ specialAsText: false })).config).toEqual(special.config)
+  })
+})
+
 describe("tokenizing", () => {
   it("writes every document with its tokens, end, name, source and hash, in order", async () => {
     const out = fresh()

@@ -329,6 +329,19 @@ describe("tokenizer.json", () => {
   })
 })
 
+describe("training", () => {
+  it("lets a signal, or whoever else waits, have its turn", async () => {
+    const many = Array.from({ length: 30_000 }, (_, i) => `word${(i * 7919) % 30_011}x${(i * 104_729) % 1_299_709}`)
+    const error = await Effect.runPromise(
+      Effect.either(Effect.timeoutFail(Tokenizer.trainBpe([many.join(" ")], { vocabSize: 30_000 }), {
+        duration: 150,
+        onTimeout: () => "in time"
+      }))
+    )
+    expect(error).toMatchObject({ _tag: "Left", left: "in time" })
+  })
+})
+
 describe("the cache", () => {
   const inFolder = <A, E>(use: (folder: string) => Effect.Effect<A, E, FileSystem.FileSystem>) =>
     FileSystem.FileSystem.pipe(
