@@ -10,6 +10,8 @@ import { rowScores, summarize } from "../../src/scoring/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { makeRecords, recordOf, type TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { IGNORE } from "../../src/Batch.ts"
+import { keeps } from "../../pipelines/report/Claim.ts"
+import { estimate, perSeed } from "../../pipelines/report/Estimate.ts"
 import { choose as choosePoint } from "../../pipelines/isolation/PostHoc.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
@@ -123,6 +125,42 @@ const checks: ReadonlyArray<Check> = [
       const agree = (one: Statistics.Interval) =>
         Number.isNaN(one.value) ? Number(Number.isNaN(one.low) && Number.isNaN(one.high)) : 1
       return [{ members, others, list }, [agree({ high, low, value }), agree(drawn)], [1, 1]]
+    }
+  },
+  {
+    name: "intervals over seeds: possible, around their number, wider with noise, never of what is no number",
+    check: (draw) => {
+      const kind = (["share", "loss", "real"] as const)[below(draw, 3)]!
+      const seeds = 1 + below(draw, 5)
+      const sequences = 1 + below(draw, 40)
+      const bad = draw() < 0.3
+      const values = Array.from({ length: seeds }, () => {
+        if (bad && draw() < 0.3) return [NaN, Infinity, -Infinity, null][below(draw, 4)]!
+        const share = [0, 1, draw(), below(draw, sequences + 1) / sequences][below(draw, 4)]!
+        return kind === "share" ? share : kind === "loss" ? share * 10 : share * 20 - 10
+      })
+      const there = values.filter((value) => value !== null)
+      const spreads = draw() < 0.5 ? undefined : values.map(() => ({ sequences, error: 0.1 * draw() }))
+      const options = { kind, ...(spreads === undefined ? {} : { spreads }) }
+      const one = estimate(values, options)
+      const [least, most] = kind === "share" ? [0, 1] : kind === "loss" ? [0, Infinity] : [-Infinity, Infinity]
+      const ok = there.length > 0 && sound(there)
+      const { high = Infinity, low = -Infinity, method } = one
+      const isPossible = method === undefined ||
+        (low >= least && high <= most && low <= one.mean + 1e-12 && high >= one.mean - 1e-12)
+      // the same mean with less between the seeds
+      const calm = estimate(values.map((value) => value === null || !ok ? value : one.mean + (value - one.mean) * 0.3), {
+        kind: kind === "share" ? "real" : kind
+      })
+      const loud = kind === "share" ? estimate(values) : estimate(values, { kind })
+      const bound = { most: one.mean + draw() - 0.5 }
+      const helped = ok && keeps(calm, bound) !== "pass" && keeps(loud, bound) === "pass"
+      const twice = perSeed((x) => 2 * x, one)
+      return [
+        { values, kind, spreads, one },
+        [Number(isPossible), one.mean, Number(method === undefined || ok), Number(helped), twice?.mean ?? NaN],
+        [1, ok ? mean(there) : NaN, 1, 0, ok ? 2 * mean(there) : NaN]
+      ]
     }
   },
   {
