@@ -1,7 +1,9 @@
 /** What a pretraining report shows. Pure. */
-import { mean, variance } from "../../src/measures/Statistics.ts"
+import { mean } from "../../src/measures/Statistics.ts"
 import { count } from "../../src/Terminal.ts"
 import type { Chart, Line } from "../report/Chart.ts"
+import { keeps } from "../report/Claim.ts"
+import { estimate, type Kind, plusMinus } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
 import type { Curve, PretrainReport, RepeatedLosses, SeedResult } from "./Report.ts"
 
@@ -12,16 +14,14 @@ type Mode = keyof RepeatedLosses
 const nats: Format = (value) => value.toFixed(3)
 const percent = View.percent(1)
 
-/** A number of every seed as its mean, with the standard deviation when there are several. */
-const over = ({ perSeed }: PretrainReport, pick: Pick, format: Format = nats): string => {
-  const values = perSeed.map(pick).filter((value) => value !== undefined)
-  // a mean that leaves out what is no number would be none
-  if (values.length === 0 || values.some(Number.isNaN)) return View.NOTHING
-  return values.length === 1 ? format(values[0]!) : `${format(mean(values))} ± ${format(Math.sqrt(variance(values)))}`
+/** A number of every seed as its mean, with its 95 % interval when there are several. */
+const over = ({ perSeed }: PretrainReport, pick: Pick, format: Format = nats, kind: Kind = "real"): string => {
+  const one = estimate(perSeed.map(pick), { kind })
+  return Number.isNaN(one.mean) ? View.NOTHING : plusMinus(one, format)
 }
 
 const overSeeds = ({ perSeed }: PretrainReport): string =>
-  perSeed.length === 1 ? "" : ` (mean ± standard deviation over ${perSeed.length} seeds)`
+  perSeed.length === 1 ? "" : ` (mean and 95 % interval, Student's t over ${perSeed.length} seeds)`
 
 const modes: ReadonlyArray<readonly [mode: Mode, title: string]> = [
   ["standard", "standard"],
@@ -42,18 +42,18 @@ const losses = (report: PretrainReport): View.Table => {
   const present = (some: typeof modes) => some.filter(([mode]) => there((s) => s.heldOut[mode] ?? s.repeated[mode]))
   const main = present(modes)
   const shown = main.length > 0 ? main : present(others)
-  const row = (name: string, of: (mode: Mode) => Pick, format?: Format) =>
-    shown.some(([mode]) => there(of(mode))) ? [[name, ...shown.map(([mode]) => over(report, of(mode), format))]] : []
+  const row = (name: string, of: (mode: Mode) => Pick, kind: Kind, format?: Format) =>
+    shown.some(([mode]) => there(of(mode))) ? [[name, ...shown.map(([mode]) => over(report, of(mode), format, kind))]] : []
   return {
     head: ["loss, nats a token", ...shown.map(([, title]) => title)],
     rows: [
-      ...row("repeated", (mode) => (s) => s.repeated[mode]),
-      ...row("held out", (mode) => (s) => s.heldOut[mode]),
-      ...row("gap", (mode) => (s) => s.gaps[mode]),
+      ...row("repeated", (mode) => (s) => s.repeated[mode], "loss"),
+      ...row("held out", (mode) => (s) => s.heldOut[mode], "loss"),
+      ...row("gap", (mode) => (s) => s.gaps[mode], "real"),
       ...row("continued verbatim", (mode) => (s) => {
         const known = verbatimModes.find((one) => one === mode)
         return known === undefined ? undefined : s.extraction[known]
-      }, percent)
+      }, "share", percent)
     ]
   }
 }
@@ -92,7 +92,7 @@ const baselines = (report: PretrainReport): View.Table => {
   return {
     head: ["held-out loss, nats a token", ""],
     // one is compared with nothing
-    rows: there.length < 2 ? [] : there.map(([name, pick]) => [name, over(report, pick)])
+    rows: there.length < 2 ? [] : there.map(([name, pick]) => [name, over(report, pick, nats, "loss")])
   }
 }
 
@@ -175,6 +175,11 @@ const verdict = (report: PretrainReport): string => {
   const price = Math.abs(difference) < 0.0005
     ? "at the same held-out loss as the standard model"
     : `at a held-out loss ${nats(Math.abs(difference))} ${difference > 0 ? "above" : "below"} the standard model's`
+  const isClosed = keeps(estimate(report.perSeed.map((seed) => seed.gapClosed)), { least: 0 })
+  if (report.perSeed.length > 1 && isClosed === "undecided") {
+    return `Whether switching the sinks off closes the standard model's memorization gap ${gap} is undecided: ` +
+      `${closed}${of} of it, ${price}.`
+  }
   return gapClosed > 0
     ? `Switching the sinks off closes ${closed}${of} of the standard model's memorization gap ${gap}, ${price}.`
     : `Switching the sinks off does not close the standard model's memorization gap ${gap}: ` +

@@ -54,8 +54,8 @@ describe.each(renderings)("a report as %s", (_, render) => {
   it("tells mean and spread over seeds, and every seed's gap", async () => {
     const text = (await render(twoSeeds)).replace(/\s+/g, " ")
     // 0.93 and 0.97; 2.555 and 2.595
-    expect(text).toContain("closes 95.0 % ± 2.8 % (mean ± standard deviation over 2 seeds)")
-    expect(text).toContain("2.575 ± 0.028")
+    expect(text).toContain("closes 95.0 % ± 25.4 % (mean and 95 % interval, Student's t over 2 seeds)")
+    expect(text).toContain("2.575 ± 0.254")
     expect(text).toContain("2.595")
     expect(text).toContain("seeds 11, 12,")
     expect(await render(report)).not.toContain("±")
