@@ -13,6 +13,18 @@ alias Y4 = vec4f;
 @group(0) @binding(4) var<uniform> p: Params;
 
 override WX: u32 = 16;
+// a sum of squares above this has overflowed, or is about to: x is beyond about 1e18
+const MOST = 1e37;
+
+// rstd of a row whose squares overflow although its numbers do not; eps is nothing beside them
+fn rstd_of_large(at: u32) -> f32 {
+  var largest = vec4f();
+  for (var i = 0u; i < p.n4; i++) { largest = max(largest, abs(x[at + i])); }
+  let m = max(max(largest.x, largest.y), max(largest.z, largest.w));
+  var sum = vec4f();
+  for (var i = 0u; i < p.n4; i++) { sum += (x[at + i] / m) * (x[at + i] / m); }
+  return 1.0 / sqrt((sum.x + sum.y + sum.z + sum.w) / f32(p.n4 * 4u)) / m;
+}
 
 @compute @workgroup_size(WX)
 fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -22,7 +34,8 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   var sum = vec4f();
   for (var i = 0u; i < p.n4; i++) { sum += x[at + i] * x[at + i]; }
   let mean = (sum.x + sum.y + sum.z + sum.w) / f32(p.n4 * 4u);
-  let rstd = 1.0 / sqrt(mean + p.eps);
+  var rstd = 1.0 / sqrt(mean + p.eps);
+  if (mean > MOST) { rstd = rstd_of_large(at); }
   for (var i = 0u; i < p.n4; i++) { y[at + i] = Y4(x[at + i] * rstd * w[i]); }
   rstd_out[row] = rstd;
 }
@@ -52,7 +65,8 @@ fn forward_wide(
   var sum = 0.0;
   for (var i = l; i < p.n4; i += WX) { sum += dot(x[at + i], x[at + i]); }
   let mean = total(sum, l) / f32(p.n4 * 4u);
-  let rstd = 1.0 / sqrt(mean + p.eps);
+  var rstd = 1.0 / sqrt(mean + p.eps);
+  if (mean > MOST) { rstd = rstd_of_large(at); }
   for (var i = l; i < p.n4; i += WX) { y[at + i] = Y4(x[at + i] * rstd * w[i]); }
   if (l == 0u) { rstd_out[row] = rstd; }
 }

@@ -9,29 +9,32 @@ export interface NormShape {
   readonly d: number
   /** Rows that a partial sum of backward_w covers. */
   readonly block?: number
+  /** What the rows are multiplied with besides. Default 1. */
+  readonly size?: number
 }
 
 const eps = 1e-5
 
 /** Rows of very different size: normal, a thousand times that, a tenth, and all zeros. */
-const inputs = (random: Random, { d, rows }: NormShape) => {
+const inputs = (random: Random, { d, rows, size: all = 1 }: NormShape) => {
   const x = normals(random, rows * d)
   for (let row = 0; row < rows; row++) {
     const size = row % 5 === 1 ? 1000 : row % 5 === 2 ? 0.1 : row % 5 === 4 ? 0 : 1
-    for (let i = 0; i < d; i++) x[row * d + i] *= size
+    for (let i = 0; i < d; i++) x[row * d + i] *= size * all
   }
   const w = normals(random, d)
   const { rstd, y } = Reference.rmsNorm(x, w, eps)
   return { x, w, y, rstd: Float32Array.from(rstd), dy: normals(random, rows * d) }
 }
 
-export const forward = (s: NormShape): Case =>
-  makeCase(`rms_norm forward ${s.rows}x${s.d}`, { flops: 4 * s.rows * s.d, bytes: 8 * s.rows * s.d }, (random) => {
+export const forward = (s: NormShape): Case => {
+  const name = `rms_norm forward ${s.rows}x${s.d}${s.size === undefined ? "" : ` times ${s.size}`}`
+  return makeCase(name, { flops: 4 * s.rows * s.d, bytes: 8 * s.rows * s.d }, (random) => {
     const { d, rows } = s
     const { rstd, w, x, y } = inputs(random, s)
     const output: Frame = { rows, cols: d, after: 12 }
     const perRow: Frame = { rows: 1, cols: rows, after: 5 }
-    const tolerance = { kind: "writes", atol: 1e-30, rtol: 4 * EPS * (d + 8) } as const
+    const tolerance = { kind: "writes", atol: 1e-30 / (s.size ?? 1), rtol: 4 * EPS * (d + 8) } as const
     return {
       tensors: { x, w, y: place([], output), rstd: place([], perRow) },
       outputs: {
@@ -44,6 +47,7 @@ export const forward = (s: NormShape): Case =>
       }
     }
   })
+}
 
 export const backwardX = (s: NormShape, add: boolean): Case =>
   makeCase(
@@ -130,6 +134,9 @@ export const cases: ReadonlyArray<Case> = [
   forward({ rows: 65, d: 132 }),
   // more groups of four than a workgroup has invocations
   forward({ rows: 3, d: 1036 }),
+  // whose squares overflow
+  forward({ rows: 6, d: 12, size: 1e20 }),
+  forward({ rows: 6, d: 1036, size: 1e30 }),
   backwardX({ rows: 3, d: 1036 }, false),
   backwardX({ rows: 1, d: 4 }, false),
   backwardX({ rows: 31, d: 36 }, false),
