@@ -230,3 +230,6 @@ export const fraction = Schema.Number.pipe(Schema.between(0, 1))
 
 /** A rate or a factor that 32 bits of a float can hold, and its inverse too. */
 export const rate = Schema.Number.pipe(Schema.positive(), Schema.between(1e-30, 1e30))
+
+/** The first of some that comes a second time. */
+export const twice = <A>(some: ReadonlyArray<A>): A | undefined => some.find((one, i) => some.indexOf(one) !== i)

@@ -128,8 +128,8 @@ export const columns = (
     }).join("  ").trimEnd())
 }
 
-/** Bytes for people: `812 KiB`, `1.2 GiB`. */
-export const bytes = (count: number): string => {
+/** Bytes for people: `812 KiB`, `1.2 GiB`; with so many digits behind the point, where they are given. */
+export const bytes = (count: number, digits?: number): string => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
   const size = Number.isFinite(count) ? Math.max(0, count) : 0
   let unit = 0
@@ -139,6 +139,7 @@ export const bytes = (count: number): string => {
     amount /= 1024
     unit++
   }
+  if (digits !== undefined && unit > 0) return `${amount.toFixed(digits)} ${units[unit]}`
   return `${amount < 9.95 && unit > 0 ? amount.toFixed(1) : Math.round(amount)} ${units[unit]}`
 }
 

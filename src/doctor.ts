@@ -10,6 +10,7 @@ import process from "node:process"
 import { adapterAdvice } from "./gpu/Adapter.ts"
 import type { Attempt, OpenGpu } from "./gpu/Adapter.ts"
 import { polled } from "./gpu/Poll.ts"
+import { bytes, columns } from "./Terminal.ts"
 
 /** All that `doctor` found out. Sizes are in bytes; plain data, ready for JSON. */
 export interface DoctorReport {
@@ -191,9 +192,6 @@ export const doctor = (open: OpenGpu, adapters: ReadonlyArray<string> = []): Eff
     }
   })
 
-const bytes = (n: number): string =>
-  n >= 2 ** 30 ? `${+(n / 2 ** 30).toFixed(2)} GiB` : n >= 2 ** 20 ? `${+(n / 2 ** 20).toFixed(1)} MiB` : `${n} B`
-
 /** The report in plain words, several lines, ending with how to get a better adapter unless this one is hardware. */
 export const formatDoctor = (report: DoctorReport): string => {
   const { adapter, kernel, limits, subgroupSize, versions } = report
@@ -222,8 +220,7 @@ export const formatDoctor = (report: DoctorReport): string => {
     ...(report.adapters.length === 0 ? [] : [["all adapters", report.adapters.join("; ")] as const]),
     ...report.tried.map(({ outcome, source }) => ["looked at", `${source}: ${outcome}`] as const)
   ]
-  const width = Math.max(...rows.map(([label]) => label.length)) + 2
-  const lines = rows.map(([label, text]) => label.padEnd(width) + text)
+  const lines = [...columns(rows, () => true)]
   if (adapter.kind === "hardware") return lines.join("\n")
   lines.push("")
   if (adapter.kind === "null") {

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, upTo, withDefault } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, twice, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { type Showing, showingProblem } from "../../src/data/stream/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
@@ -173,8 +173,6 @@ export interface Plan {
 /** Names that groups of the pipeline's own have. */
 export const FOILS = "foils"
 export const BACKGROUND = "background"
-
-const twice = (names: ReadonlyArray<string>) => names.find((name, i) => names.indexOf(name) !== i)
 
 const planGroup = (group: GroupConfig, steps: number): PlannedGroup | string => {
   const { blocks, every, from, name, until } = group

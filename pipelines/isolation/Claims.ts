@@ -5,6 +5,7 @@
  * is not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a
  * claim, add an entry to `claims`.
  */
+import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { mean } from "../../src/measures/Statistics.ts"
 import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Claim.ts"
 import { isKnown, minus, perSeed, written } from "../report/Estimate.ts"
@@ -19,8 +20,6 @@ interface ClaimTest {
 }
 
 /** Names of arms. */
-const STANDARD = "standard"
-const ORACLE = "neverRepeated"
 const SINKS = "sinks"
 
 /** Most that held-out losses that are about the same may differ by, nats a token. */

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, upTo, withDefault } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, twice, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -141,8 +141,6 @@ const unknown = (what: string, name: string, known: ReadonlyArray<string>): stri
   return `${what}: there is no ${JSON.stringify(name)}` +
     (meant === undefined ? `; known: ${known.join(", ")}` : `. Did you mean ${meant}?`)
 }
-
-const twice = (names: ReadonlyArray<string>) => names.find((name, i) => names.indexOf(name) !== i)
 
 /** Decodes a configuration and checks what its fields ask of each other. Fails with one DataError, before any training. */
 export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>

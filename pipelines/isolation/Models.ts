@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
+import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import type { CheckpointError, DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import * as Generate from "../../src/model/Generate.ts"
@@ -110,13 +111,7 @@ export const withModel = <A, E, R>(
   precision: "f32" | "f16",
   use: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | DeviceError | CheckpointError, Exclude<R, Model> | Device> =>
-  Effect.provide(
-    use,
-    Layer.scoped(
-      Model,
-      Effect.tap(Model.make(config, { precision, initialize: false }), (model) => model.importTensors(tensors))
-    )
-  )
+  Effect.provide(use, modelWith(config, tensors, { precision }))
 
 /** The sinks that a state lights. */
 export const sinkMode: Readonly<Record<Exclude<MaskState, "calibrated" | "placeboOff">, Sink.SinkMode>> = {

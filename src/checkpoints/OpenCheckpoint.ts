@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { CheckpointError, type DeviceError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
+import type { HostTensor } from "../HostTensor.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
 import { loadInitial } from "./Import.ts"
 import { Model, type ModelOptions } from "../model/Model.ts"
@@ -32,6 +33,17 @@ export interface OpenCheckpoint {
   readonly layer: Layer.Layer<Model, DeviceError | CheckpointError, Device>
 }
 
+/** A model with these weights. Each use of the layer makes one of its own. */
+export const modelWith = (
+  config: ModelConfig,
+  tensors: Readonly<Record<string, HostTensor>>,
+  options: Pick<ModelOptions, "precision" | "compute"> = {}
+): Layer.Layer<Model, DeviceError | CheckpointError, Device> =>
+  Layer.scoped(
+    Model,
+    Effect.tap(Model.make(config, { ...options, initialize: false }), (model) => model.importTensors(tensors))
+  )
+
 /**
  * Open the latest checkpoint of a run, one checkpoint, an imported model, or a Llama as Hugging Face has it. Reads the
  * weights; nothing is on a device before `layer` is built. Fails with a CheckpointError that names the file: Missing,
@@ -55,9 +67,6 @@ export const openCheckpoint = (
       tokenizer: read,
       names,
       ends,
-      layer: Layer.scoped(
-        Model,
-        Effect.tap(Model.make(config, { ...options, initialize: false }), (model) => model.importTensors(tensors))
-      )
+      layer: modelWith(config, tensors, options)
     }
   })

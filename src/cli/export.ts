@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../checkpoints/Export.ts"
 import { notIds, splitIds } from "../data/identity/Names.ts"
 import * as Edge from "./Edge.ts"
-import { count } from "../Terminal.ts"
+import { bytes, count } from "../Terminal.ts"
 
 export interface ExportCommand {
   readonly checkpoint: string
@@ -32,12 +32,10 @@ const sinksOf = ({ ids, sinks, union }: ExportCommand): Effect.Effect<ExportSink
     : Effect.succeed({ mode: "own", ids: named, union })
 }
 
-const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
-
 /** For people. */
 export const format = (report: ExportReport): string =>
   [
-    `${report.path}: ${mebibytes(report.bytes)}, ${count(report.parameters)} parameters, ${report.dtype}`,
+    `${report.path}: ${bytes(report.bytes)}, ${count(report.parameters)} parameters, ${report.dtype}`,
     `MLP width ${count(report.intermediateSize)} of ${count(report.from.intermediateSize)}: ` +
     `${count(report.general)} general neurons, ${count(report.sinks)} sinks` +
     (report.padding > 0 ? `, ${report.padding} of zeros` : ""),

@@ -7,6 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { DeviceError, KernelError } from "../Errors.ts"
+import { bytes, columns } from "../Terminal.ts"
 import type { OpenGpu } from "./Adapter.ts"
 import * as Float16 from "./Float16.ts"
 import * as Kernel from "./Kernel.ts"
@@ -75,15 +76,10 @@ interface PreparedInside extends Prepared {
   readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
 }
 
-const megabytes = (bytes: number): string =>
-  bytes < 2 ** 20 ? `${(bytes / 2 ** 10).toFixed(1)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`
-
 /** A table of what does not fit, for the person who must choose a smaller model. */
 export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number): string => {
-  const rows = tensors.map((tensor) => [Tensor.show(tensor), megabytes(Tensor.byteLength(tensor)), megabytes(limit)])
-  rows.unshift(["tensor", "size", "limit"])
-  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)))
-  return rows.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()).join("\n")
+  const rows = tensors.map((tensor) => [Tensor.show(tensor), bytes(Tensor.byteLength(tensor), 1), bytes(limit, 1)])
+  return columns([["tensor", "size", "limit"], ...rows], () => true).join("\n")
 }
 
 interface MatrixConfig {
@@ -193,7 +189,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
             throw new DeviceError({
               reason: "OutOfMemory",
               detail: `${what} does not fit ${open.name}: ${memory.message}. ` +
-                `${megabytes(counters.bytes)} were in use. Lower batchSize, seqLen or the model's widths.`
+                `${bytes(counters.bytes)} were in use. Lower batchSize, seqLen or the model's widths.`
             })
           }
           if (validation !== null) {
@@ -212,7 +208,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       return large.length === 0 ? Effect.void : Effect.fail(
         new DeviceError({
           reason: "Limit",
-          detail: `the model does not fit ${open.name}, whose buffers hold ${megabytes(limit)} at most:\n` +
+          detail: `the model does not fit ${open.name}, whose buffers hold ${bytes(limit)} at most:\n` +
             `${limitTable(large, limit)}\nChoose smaller widths, a smaller batch, or an adapter with a higher limit`
         })
       )
