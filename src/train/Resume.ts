@@ -4,8 +4,10 @@
  */
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { Checkpoints, type Snapshot } from "../checkpoints/Checkpoints.ts"
+import { atLeast0, decodeWith, fraction, natural, rate } from "../Config.ts"
 import { encodeNames } from "../data/identity/Names.ts"
 import type { Cursor, DataStream } from "../data/stream/DataStream.ts"
 import { changedInputs, type Input, notTheSameData } from "../data/stream/Inputs.ts"
@@ -46,14 +48,18 @@ export const mayChange: ReadonlyArray<Changeable> = [
   }))
 ]
 
+const isScaler = Schema.is(Schema.partial(Schema.Tuple(rate, atLeast0, fraction, fraction, atLeast0, atLeast0)))
+
 /** trainer_state.json: what a checkpoint keeps of a run beside weights and moments. */
 const TrainerState = Schema.Struct({
-  step: Schema.Number,
-  cursor: Schema.Struct({ epoch: Schema.Number, batch: Schema.Number }),
-  steps: Schema.Number,
+  step: natural,
+  cursor: Schema.Struct({ epoch: natural, batch: natural }),
+  steps: natural,
   config: Schema.Unknown,
-  /** Of mixed precision: see `Optimizer.scaler`. */
-  lossScale: Schema.optional(Schema.Array(Schema.Number)),
+  /** Of mixed precision: see `Optimizer.scaler`. Earlier versions kept fewer of them. */
+  lossScale: Schema.optional(Schema.Array(Schema.Number).pipe(
+    Schema.filter((values) => isScaler(values) || "expected the state of a loss scale, of numbers that it can have")
+  )),
   /** It was interrupted before the evaluation that its step was due for. */
   unsettled: Schema.optional(Schema.Boolean),
   /** What the run has been trained on; runs of before this was kept go on without. */
@@ -62,6 +68,16 @@ const TrainerState = Schema.Struct({
   machine: Schema.optional(Schema.Struct({ adapter: Schema.String, kernels: Schema.String }))
 })
 type TrainerState = typeof TrainerState.Type
+
+/** What `trainer_state.json` of a checkpoint of a step says. Left says in words what cannot be. */
+export const decodeState = (value: unknown, step: number): Either.Either<TrainerState, string> =>
+  decodeWith(TrainerState, value, "ignore").pipe(
+    Either.mapLeft((lines) => lines.slice(0, 5).join("; ")),
+    Either.filterOrLeft(
+      (state) => state.step === step && step <= state.steps,
+      (state) => `it is of step ${state.step} of ${state.steps}, the checkpoint of step ${step}`
+    )
+  )
 
 /** Where a run stands. */
 export interface Place {
@@ -185,8 +201,8 @@ const check = (run: Resumable, snapshot: Snapshot, path: string): Effect.Effect<
   Effect.gen(function*() {
     const { data, device, inputs } = run
     const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
-    const state = yield* Effect.mapError(Schema.decodeUnknown(TrainerState)(snapshot.trainerState), (error) =>
-      mismatch(`trainer_state.json is not one of a training run: ${error.message}`))
+    const state = yield* Either.mapLeft(decodeState(snapshot.trainerState, snapshot.step), (detail) =>
+      mismatch(`trainer_state.json is not one of a training run: ${detail}`))
     const differing = forbidden(run, snapshot, state)
     if (differing.length > 0) {
       return yield* mismatch(
