@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { describe, expect, it } from "vitest"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
-import { decodeConfig, nearest } from "../src/Config.ts"
+import { configured, decodeConfig, nearest } from "../src/Config.ts"
 import { DataConfig } from "../src/data/stream/DataConfig.ts"
 import { DataError } from "../src/Errors.ts"
 import { ModelConfig, presets } from "../src/model/ModelConfig.ts"
@@ -119,5 +119,16 @@ describe("nearest", () => {
     expect(nearest("tokeniser", ["tokenizer"])).toBe("tokenizer")
     expect(nearest("stebz", ["steps"])).toBe("steps")
     expect(nearest("abc", ["xyz"])).toBeUndefined()
+  })
+})
+
+describe("what is given where a configuration is expected", () => {
+  const message = (given: unknown) =>
+    Effect.runSync(Effect.flip(configured(TrainConfig, given, "Trainer.layer takes a TrainConfig"))).message
+  it("is said in one sentence, whatever it is", () => {
+    expect(message(undefined)).toBe("Trainer.layer takes a TrainConfig, got undefined")
+    expect(message(null)).toBe("Trainer.layer takes a TrainConfig, got null")
+    expect(message({ steps: 0 })).toMatch(/steps: expected .*, got 0/)
+    expect(Effect.runSync(configured(TrainConfig, { steps: 3 }, ""))).toBeInstanceOf(TrainConfig)
   })
 })
