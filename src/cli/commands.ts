@@ -1,4 +1,6 @@
-/** The commands: the table of contents. */
+/** The commands, the table of contents: what each takes, and what does it, which is loaded when it runs. */
+import * as Command from "@effect/cli/Command"
+import * as Effect from "effect/Effect"
 import { doctor } from "./commands/doctor.ts"
 import { dynamics } from "./commands/dynamics.ts"
 import { evaluate } from "./commands/evaluate.ts"
@@ -14,20 +16,23 @@ import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
 import { tokenize } from "./commands/tokenize.ts"
 
+const doing = <Given, R, E>(load: () => Promise<(options: Given) => Effect.Effect<void, E, R>>) =>
+  Command.withHandler((options: Given) => Effect.flatMap(Effect.promise(load), (body) => body(options)))
+
 /** Every command, in the order in which help lists them. */
 export const commands = [
-  pretrain,
-  isolate,
-  dynamics,
-  tokenize,
-  plan,
-  doctor,
-  identity,
-  runs,
-  inspect,
-  exporting,
-  importing,
-  schema,
-  generate,
-  evaluate
+  pretrain.pipe(doing(async () => (await import("./pretrain.ts")).pretrain)),
+  isolate.pipe(doing(async () => (await import("./isolate.ts")).isolate)),
+  dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
+  tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
+  plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
+  doctor.pipe(doing(async () => (await import("./doctor.ts")).doctor)),
+  identity.pipe(doing(async () => (await import("./identity.ts")).identity)),
+  runs.pipe(doing(async () => (await import("./runs.ts")).runs)),
+  inspect.pipe(doing(async () => (await import("./inspect.ts")).inspect)),
+  exporting.pipe(doing(async () => (await import("./export.ts")).runExport)),
+  importing.pipe(doing(async () => (await import("./import.ts")).runImport)),
+  schema.pipe(doing(async () => (await import("./schema.ts")).schema)),
+  generate.pipe(doing(async () => (await import("./generate.ts")).runGenerate)),
+  evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate))
 ] as const

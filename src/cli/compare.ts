@@ -4,14 +4,8 @@ import * as Option from "effect/Option"
 import process from "node:process"
 import { type Comparison, compare as compareCheckpoints } from "../../pipelines/isolation/Compare.ts"
 import { columns, hasColor, type Paint, painter } from "../Terminal.ts"
+import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Edge from "./Edge.ts"
-
-export interface CompareCommand {
-  readonly checkpoint: Option.Option<string>
-  readonly against: Option.Option<string>
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-}
 
 /** A line a metric, a column a state, and the other checkpoint. */
 export const format = ({ against, checkpoint, differences, metrics, sequences }: Comparison, paint: Paint): string => {
@@ -40,7 +34,7 @@ export const format = ({ against, checkpoint, differences, metrics, sequences }:
 }
 
 /** Prints a table, or with --json one object, on stdout. */
-export const compare = (options: CompareCommand) =>
+export const compare = (options: Pick<IsolateOptions, "checkpoint" | "against" | "adapter" | "json">) =>
   Effect.gen(function*() {
     if (Option.isNone(options.checkpoint) || Option.isNone(options.against)) {
       return yield* Effect.fail(Edge.usage({

@@ -10,6 +10,7 @@ import { parse } from "yaml"
 import { DataError } from "../Errors.ts"
 import { isObject } from "../Json.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
+import type { PretrainOptions } from "./commands/pretrain.ts"
 
 export type Tree = { readonly [key: string]: unknown }
 
@@ -40,15 +41,9 @@ const firstLine = (cause: unknown): string =>
   (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0].replace(/:$/, "")
 
 /** What options say of a run's data. */
-export interface DataFlags {
-  readonly batch?: Option.Option<number>
-  readonly seq?: Option.Option<number>
-  readonly data?: Option.Option<string>
-  readonly textField?: Option.Option<string>
-  readonly sourceField?: Option.Option<string>
-  readonly onMissingText?: Option.Option<"error" | "skip">
-  readonly seed?: Option.Option<number>
-}
+type DataFlags = Partial<
+  Pick<PretrainOptions, "batch" | "seq" | "data" | "textField" | "sourceField" | "onMissingText" | "seed">
+>
 
 /** A tree with those of the fields that are given. */
 const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
@@ -68,7 +63,7 @@ export const dataOf = (options: DataFlags): Tree =>
   })
 
 /** The fields of `training` that options set. */
-export const trainingOf = (options: { readonly steps: Option.Option<number>; readonly lr: Option.Option<number> }): Tree => {
+export const trainingOf = (options: Pick<PretrainOptions, "steps" | "lr">): Tree => {
   const optimizer = given({ learningRate: options.lr })
   return { ...given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
 }

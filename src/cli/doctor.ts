@@ -1,14 +1,9 @@
 /** `memsinks doctor`: examine the adapter that a run would use. */
 import * as Effect from "effect/Effect"
-import type * as Option from "effect/Option"
 import * as Doctor from "../doctor.ts"
 import { DeviceError } from "../Errors.ts"
+import type { DoctorOptions } from "./commands/doctor.ts"
 import * as Edge from "./Edge.ts"
-
-export interface DoctorOptions {
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-}
 
 /** Prints the report; fails where the adapter does not compute correctly. */
 export const doctor = ({ adapter, json }: DoctorOptions) =>

@@ -13,35 +13,13 @@ import { decodeConfig } from "../Config.ts"
 import { notIds, splitIds } from "../data/identity/Names.ts"
 import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
+import type { DynamicsOptions } from "./commands/dynamics.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
 import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
-export interface DynamicsCommand {
-  readonly preset: Option.Option<keyof typeof presets>
-  readonly config: Option.Option<string>
-  readonly arms: Option.Option<string>
-  readonly seeds: Option.Option<number>
-  readonly steps: Option.Option<number>
-  readonly batch: Option.Option<number>
-  readonly seq: Option.Option<number>
-  readonly lr: Option.Option<number>
-  readonly from: Option.Option<string>
-  readonly ids: Option.Option<string>
-  readonly watch: boolean
-  readonly outDir: Option.Option<string>
-  readonly resume: Option.Option<string>
-  readonly force: boolean
-  readonly jobs: number
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-  readonly verbose: boolean
-  readonly overrides: ReadonlyArray<string>
-}
-
-const configOf = (options: DynamicsCommand, { folder, resume }: Where) =>
+const configOf = (options: DynamicsOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {
     const base = resume
       ? yield* savedConfig(folder)
@@ -80,7 +58,7 @@ const idsOf = (ids: Option.Option<string>) =>
   })
 
 /** Prints the report on stdout and leaves it, with checkpoints and traces, in the run's folder. */
-export const dynamics = (options: DynamicsCommand) =>
+export const dynamics = (options: DynamicsOptions) =>
   Effect.gen(function*() {
     const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
     const say = (message: string) => progress.event({ _tag: "Stage", message })

@@ -4,28 +4,10 @@ import * as Option from "effect/Option"
 import process from "node:process"
 import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
 import { nearest } from "../Config.ts"
-import type { Identity } from "../data/identity/Identity.ts"
 import * as Sink from "../Sink.ts"
 import { columns as aligned, hasColor, isInteractive, oneLine, painter, type Paint } from "../Terminal.ts"
+import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
-
-export interface EvaluateCommand {
-  readonly checkpoint: string
-  readonly data: Option.Option<string>
-  readonly sourceField: Option.Option<string>
-  readonly specialAsText: boolean
-  readonly sinks: Option.Option<string>
-  readonly identity: Option.Option<Identity>
-  readonly seq: Option.Option<number>
-  readonly batch: number
-  readonly sequences: number
-  readonly promptTokens: number
-  readonly seed: number
-  readonly precision: "f32" | "f16"
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-}
 
 /** `own,off` as states. */
 const statesOf = (text: string): Effect.Effect<ReadonlyArray<EvaluatedSinks>, Edge.Usage> => {
@@ -107,7 +89,7 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
 }
 
 /** Scores, and prints a table, or with --json one object, on stdout. */
-export const runEvaluate = (options: EvaluateCommand) =>
+export const runEvaluate = (options: EvaluateOptions) =>
   Effect.gen(function*() {
     const sinks = Option.isSome(options.sinks) ? { sinks: yield* statesOf(options.sinks.value) } : {}
     const runtime = yield* Edge.runtime

@@ -1,23 +1,13 @@
 /** `memsinks export`: write a checkpoint as a plain Llama, for Hugging Face's loaders or for llama.cpp. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { exportModel, type ExportReport, type ExportSinks, type ExportType } from "../checkpoints/Export.ts"
+import { exportModel, type ExportReport, type ExportSinks } from "../checkpoints/Export.ts"
 import { notIds, splitIds } from "../data/identity/Names.ts"
+import type { ExportingOptions } from "./commands/export.ts"
 import * as Edge from "./Edge.ts"
 import { bytes, count } from "../Terminal.ts"
 
-export interface ExportCommand {
-  readonly checkpoint: string
-  readonly out: string
-  readonly format: Option.Option<"safetensors" | "gguf">
-  readonly sinks: "off" | "own" | "all"
-  readonly ids: Option.Option<string>
-  readonly union: boolean
-  readonly dtype: ExportType
-  readonly json: boolean
-}
-
-const sinksOf = ({ ids, sinks, union }: ExportCommand): Effect.Effect<ExportSinks, Edge.Usage> => {
+const sinksOf = ({ ids, sinks, union }: ExportingOptions): Effect.Effect<ExportSinks, Edge.Usage> => {
   const wrong = (message: string) => Effect.fail(Edge.usage({ message }))
   if (sinks !== "own") {
     if (union) return wrong(`--union goes with --sinks own, not with --sinks ${sinks}`)
@@ -44,7 +34,7 @@ export const format = (report: ExportReport): string =>
   ].join("\n")
 
 /** Exports and prints what was written. */
-export const runExport = (options: ExportCommand) =>
+export const runExport = (options: ExportingOptions) =>
   Effect.gen(function*() {
     const report = yield* exportModel(options.checkpoint, options.out, {
       format: Option.getOrElse(options.format, () => options.out.endsWith(".gguf") ? "gguf" : "safetensors"),

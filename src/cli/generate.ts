@@ -12,30 +12,8 @@ import { type Names, resolveId } from "../data/identity/Names.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Sink from "../Sink.ts"
 import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
+import type { GenerateOptions } from "./commands/generate.ts"
 import * as Edge from "./Edge.ts"
-
-export interface GenerateCommand {
-  readonly checkpoint: string
-  readonly prompt: ReadonlyArray<string>
-  readonly prompts: Option.Option<string>
-  readonly maxNewTokens: number
-  readonly temperature: number
-  readonly topK: Option.Option<number>
-  readonly topP: number
-  readonly seed: number
-  readonly id: Option.Option<string>
-  readonly source: Option.Option<string>
-  readonly sinks: Option.Option<"own" | "off" | "all" | "placebo">
-  readonly stop: ReadonlyArray<string>
-  /** Names of special tokens in prompts are text. Default false. */
-  readonly specialAsText?: boolean
-  readonly batch: number
-  readonly precision: "f32" | "f16"
-  readonly logProbs: boolean
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-}
 
 /** An id as it is asked for: by a number or a name, or by the name of a source alone. */
 type Whose = { readonly id: string } | { readonly source: string }
@@ -85,7 +63,7 @@ const parseLine = (path: string, line: string, number: number): Effect.Effect<As
   })
 
 /** The prompts of the command line, and those of the file: a line each. */
-const promptsOf = (options: GenerateCommand) =>
+const promptsOf = (options: GenerateOptions) =>
   Effect.gen(function*() {
     const asked: Array<Asked> = options.prompt.map((prompt) => ({ prompt: unescape(prompt), whose: undefined }))
     if (Option.isSome(options.prompts)) {
@@ -103,7 +81,7 @@ const promptsOf = (options: GenerateCommand) =>
   })
 
 /** The id of the command line, if it names one. */
-const ownId = (options: GenerateCommand): Effect.Effect<Whose | undefined, Edge.Usage> => {
+const ownId = (options: GenerateOptions): Effect.Effect<Whose | undefined, Edge.Usage> => {
   if (Option.isSome(options.id) && Option.isSome(options.source)) {
     return wrong("--id and --source name an id each: leave one out")
   }
@@ -113,7 +91,7 @@ const ownId = (options: GenerateCommand): Effect.Effect<Whose | undefined, Edge.
 
 /** Which sinks are on: what was asked for, else those of the ids that were named, else none. */
 const modeOf = (
-  options: GenerateCommand,
+  options: GenerateOptions,
   hasSinks: boolean,
   ids: ReadonlyArray<Whose | undefined>
 ): Effect.Effect<Sink.SinkMode, Edge.Usage> => {
@@ -155,7 +133,7 @@ const whoseOf = (asked: ReadonlyArray<{ readonly id: bigint | undefined; readonl
 }
 
 /** Generates, and prints texts, or with --json one object, on stdout. */
-export const runGenerate = (options: GenerateCommand) =>
+export const runGenerate = (options: GenerateOptions) =>
   Effect.gen(function*() {
     const given = yield* ownId(options)
     const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({ prompt, whose: whose ?? given }))
@@ -178,7 +156,7 @@ export const runGenerate = (options: GenerateCommand) =>
       // what the tokenizer puts before a text, as the model was trained with
       tokens: Uint32Array.from([
         ...(ends.addBos ? [ends.bos!] : []),
-        ...tokenizer.encode(prompt, { specialAsText: options.specialAsText ?? false })
+        ...tokenizer.encode(prompt, { specialAsText: options.specialAsText })
       ]),
       ...(id === undefined ? {} : { id })
     }))

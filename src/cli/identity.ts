@@ -9,18 +9,8 @@ import { type Preset, presets } from "../model/ModelConfig.ts"
 import { SinkConfig } from "../Sink.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import type { IdentityOptions } from "./commands/identity.ts"
 import * as Edge from "./Edge.ts"
-
-export interface IdentityOptions {
-  readonly data: string
-  readonly identity: Option.Option<Identity>
-  readonly preset: Option.Option<Preset>
-  readonly pool: Option.Option<number>
-  readonly active: Option.Option<number>
-  readonly block: Option.Option<number>
-  readonly seq: Option.Option<number>
-  readonly json: boolean
-}
 
 /** The preset's sinks, with what is given over them. */
 const sinksOf = (options: IdentityOptions) =>

@@ -4,21 +4,11 @@ import * as Option from "effect/Option"
 import { decodeConfig } from "../Config.ts"
 import { importModel, type ImportReport } from "../checkpoints/Import.ts"
 import { SinkConfig } from "../Sink.ts"
+import type { ImportingOptions } from "./commands/import.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
 
-export interface ImportCommand {
-  readonly from: string
-  readonly out: string
-  readonly pool: Option.Option<number>
-  readonly active: Option.Option<number>
-  readonly block: Option.Option<number>
-  readonly seed: Option.Option<number>
-  readonly idBits: Option.Option<"32" | "64">
-  readonly json: boolean
-}
-
-const sinksOf = ({ active, block, pool }: ImportCommand) => {
+const sinksOf = ({ active, block, pool }: ImportingOptions) => {
   if (Option.isNone(pool) && Option.isNone(active) && Option.isNone(block)) return Effect.succeed(undefined)
   return Option.isNone(pool) || Option.isNone(active)
     ? Effect.fail(Edge.usage({
@@ -41,7 +31,7 @@ export const format = (report: ImportReport): string =>
   ].join("\n")
 
 /** Imports and prints what was read. */
-export const runImport = (options: ImportCommand) =>
+export const runImport = (options: ImportingOptions) =>
   Effect.gen(function*() {
     const sinks = yield* sinksOf(options)
     const report = yield* importModel(options.from, options.out, {

@@ -8,14 +8,9 @@ import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
 import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, printable, widthOf, withoutCredentials } from "../Terminal.ts"
+import type { InspectOptions } from "./commands/inspect.ts"
 import * as Edge from "./Edge.ts"
 import { ago } from "./runs.ts"
-
-export interface InspectOptions {
-  readonly path: string
-  readonly html: Option.Option<string>
-  readonly json: boolean
-}
 
 /** What was found at a path: a run, one training of it, or one checkpoint. */
 interface Found {

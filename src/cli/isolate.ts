@@ -11,36 +11,13 @@ import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts
 import { decodeConfig } from "../Config.ts"
 import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
+import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
 import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 
-export interface IsolateCommand {
-  readonly preset: Option.Option<keyof typeof presets>
-  readonly config: Option.Option<string>
-  readonly arms: Option.Option<string>
-  readonly subject: Option.Option<string>
-  readonly seeds: Option.Option<number>
-  readonly steps: Option.Option<number>
-  readonly batch: Option.Option<number>
-  readonly seq: Option.Option<number>
-  readonly lr: Option.Option<number>
-  readonly outDir: Option.Option<string>
-  readonly resume: Option.Option<string>
-  readonly store: Option.Option<string>
-  readonly force: boolean
-  readonly jobs: number
-  readonly checkpoint: Option.Option<string>
-  readonly against: Option.Option<string>
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-  readonly verbose: boolean
-  readonly overrides: ReadonlyArray<string>
-}
-
-const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
+const configOf = (options: IsolateOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {
     const base = resume
       ? yield* savedConfig(folder)
@@ -68,7 +45,7 @@ const configOf = (options: IsolateCommand, { folder, resume }: Where) =>
   })
 
 /** Prints the report on stdout and leaves it, with models and records, in the run's folder. */
-export const isolate = (options: IsolateCommand) =>
+export const isolate = (options: IsolateOptions) =>
   Effect.gen(function*() {
     if (Option.isSome(options.checkpoint) || Option.isSome(options.against)) {
       return yield* Effect.flatMap(Effect.promise(() => import("./compare.ts")), (it) => it.compare(options))

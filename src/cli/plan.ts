@@ -10,25 +10,11 @@ import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
 import { scheduleProblem } from "../train/Optimizer.ts"
-import type { Precision } from "../model/Pass.ts"
-import { ModelConfig, type Preset, presets } from "../model/ModelConfig.ts"
+import { ModelConfig, presets } from "../model/ModelConfig.ts"
+import type { PlanOptions } from "./commands/plan.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 import { count } from "../Terminal.ts"
-
-export interface PlanOptions {
-  readonly preset: Option.Option<Preset>
-  readonly config: Option.Option<string>
-  readonly batch: Option.Option<number>
-  readonly seq: Option.Option<number>
-  readonly precision: Option.Option<Precision>
-  readonly recompute: boolean
-  readonly limit: Option.Option<string>
-  readonly memory: Option.Option<string>
-  readonly adapter: Option.Option<string>
-  readonly json: boolean
-  readonly overrides: ReadonlyArray<string>
-}
 
 /** A run's configuration, and what only a pass knows (see PassShape). */
 const PlanConfig = Schema.Struct({

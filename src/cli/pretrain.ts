@@ -9,43 +9,18 @@ import { view } from "../../pipelines/pretrain/view.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { decodeConfig } from "../Config.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
-import { type Preset, presets } from "../model/ModelConfig.ts"
+import { presets } from "../model/ModelConfig.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import type { PretrainOptions } from "./commands/pretrain.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
 import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 import { watch } from "./watch.ts"
-
-export interface PretrainOptions {
-  readonly data: Option.Option<string>
-  readonly preset: Option.Option<Preset>
-  readonly config: Option.Option<string>
-  readonly textField: Option.Option<string>
-  readonly sourceField: Option.Option<string>
-  readonly onMissingText: Option.Option<"error" | "skip">
-  readonly steps: Option.Option<number>
-  readonly batch: Option.Option<number>
-  readonly seq: Option.Option<number>
-  readonly lr: Option.Option<number>
-  readonly seeds: Option.Option<number>
-  readonly seed: Option.Option<number>
-  readonly outDir: Option.Option<string>
-  readonly resume: Option.Option<string>
-  readonly force: boolean
-  readonly dryRun: boolean
-  readonly adapter: Option.Option<string>
-  readonly metricsPort: Option.Option<string>
-  readonly otlp: Option.Option<string>
-  readonly json: boolean
-  readonly quiet: boolean
-  readonly verbose: boolean
-  readonly overrides: ReadonlyArray<string>
-}
 
 const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
   Effect.gen(function*() {

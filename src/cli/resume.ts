@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { CheckpointError } from "../Errors.ts"
 import { readRecord } from "../runs/RunRecord.ts"
+import type { PretrainOptions } from "./commands/pretrain.ts"
 import * as Edge from "./Edge.ts"
 
 export interface Where {
@@ -18,7 +19,7 @@ export interface Where {
  * `outDir`, else the latest in runs/ that is not finished, else a fresh one. Anything else is the folder of a run.
  */
 export const whereOf = (
-  options: { readonly outDir: Option.Option<string>; readonly resume: Option.Option<string> },
+  options: Pick<PretrainOptions, "outDir" | "resume">,
   kind: "pretrain" | "isolate" | "dynamics",
   runs = "runs"
 ) =>

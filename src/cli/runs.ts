@@ -6,12 +6,8 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import * as Runs from "../runs/Runs.ts"
 import { bytes, columns, hasColor, painter, printable, withoutCredentials } from "../Terminal.ts"
+import type { RunsOptions } from "./commands/runs.ts"
 import * as Edge from "./Edge.ts"
-
-export interface RunsOptions {
-  readonly folder: Option.Option<string>
-  readonly json: boolean
-}
 
 /** `5 s`, `3 min`, `7 h`, `12 d`: how long ago. */
 export const ago = (ms: number): string => {

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs"
 import * as Edge from "./Edge.ts"
 
 /** Prints the schema that is kept beside the pipeline. */
-export const schema = Effect.suspend(() =>
-  Edge.print(readFileSync(new URL("../../pipelines/pretrain.schema.json", import.meta.url), "utf8").trimEnd())
-)
+export const schema = () =>
+  Effect.suspend(() =>
+    Edge.print(readFileSync(new URL("../../pipelines/pretrain.schema.json", import.meta.url), "utf8").trimEnd())
+  )

@@ -16,29 +16,9 @@ import { missing } from "../data/source/Files.ts"
 import { isHub } from "../data/source/Hub.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import type { TokenizeOptions } from "./commands/tokenize.ts"
 import * as Edge from "./Edge.ts"
 import { parseSize } from "./plan.ts"
-
-export interface TokenizeCommand {
-  readonly data: ReadonlyArray<string>
-  readonly out: string
-  readonly tokenizer: Option.Option<string>
-  readonly vocabSize: Option.Option<number>
-  readonly textField: Option.Option<string>
-  readonly idField: Option.Option<string>
-  readonly sourceField: Option.Option<string>
-  readonly onMissingText: Option.Option<"error" | "skip">
-  readonly maxDocument: Option.Option<string>
-  readonly split: Option.Option<string>
-  readonly bos: Option.Option<string>
-  readonly eos: Option.Option<string>
-  readonly specialAsText: boolean
-  readonly shardSize: Option.Option<string>
-  readonly workers: Option.Option<number>
-  readonly near: Option.Option<number>
-  readonly json: boolean
-  readonly quiet: boolean
-}
 
 const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
 
@@ -62,7 +42,7 @@ export const parseShardSize = (
 const given = <K extends string, A>(key: K, value: Option.Option<A>): { readonly [key in K]?: A } =>
   Option.isSome(value) ? { [key]: value.value } as { readonly [key in K]: A } : {}
 
-const configOf = (options: TokenizeCommand): Effect.Effect<TokenizeInput, DataError> =>
+const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataError> =>
   Effect.gen(function*() {
     const maxDocumentBytes = yield* Effect.transposeOption(Option.map(options.maxDocument, parseSize))
     const [first, ...more] = options.data.map((path) => ({
@@ -181,7 +161,7 @@ const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPer
 ].join("\n")
 
 /** Tokenizes, and prints the report. */
-export const runTokenize = (options: TokenizeCommand) =>
+export const runTokenize = (options: TokenizeOptions) =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
     const { out } = options

@@ -4,15 +4,11 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import process from "node:process"
 import type { ProgressEvent } from "../terminal/Progress.ts"
+import type { PretrainOptions } from "./commands/pretrain.ts"
 import * as Edge from "./Edge.ts"
 
-export interface WatchOptions {
-  readonly metricsPort: Option.Option<string>
-  readonly otlp: Option.Option<string>
-}
-
 /** Takes part in a run's events until the scope closes; `layer` must be around what its spans are of. */
-export const watch = (options: WatchOptions) =>
+export const watch = (options: Pick<PretrainOptions, "metricsPort" | "otlp">) =>
   Effect.gen(function*() {
     const endpoint = Option.getOrElse(options.otlp, () => process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] ?? "")
     const telling: Array<string> = []

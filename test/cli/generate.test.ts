@@ -7,7 +7,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { type GenerateCommand, runGenerate } from "../../src/cli/generate.ts"
+import type { GenerateOptions } from "../../src/cli/commands/generate.ts"
+import { runGenerate } from "../../src/cli/generate.ts"
 import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
 import * as Generate from "../../src/model/Generate.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
@@ -139,7 +140,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     ))
   const file = join(folder, "broken.jsonl")
   writeFileSync(file, "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n")
-  const options: GenerateCommand = {
+  const options: GenerateOptions = {
     checkpoint,
     prompt: ["a"],
     prompts: Option.none(),
@@ -152,6 +153,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     source: Option.none(),
     sinks: Option.none(),
     stop: [],
+    specialAsText: false,
     batch: 8,
     precision: "f32",
     logProbs: false,
@@ -159,7 +161,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     json: true,
     quiet: true
   }
-  const cases: ReadonlyArray<readonly [tag: string, message: RegExp, over: Partial<GenerateCommand>]> = [
+  const cases: ReadonlyArray<readonly [tag: string, message: RegExp, over: Partial<GenerateOptions>]> = [
     ["Usage", /^give a text to continue/, { prompt: [] }],
     ["DataError", /an id is a whole number, such as 7 or 0xff, got "seven"/, { id: Option.some("seven") }],
     ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, { id: Option.some("18446744073709551617") }],

@@ -1,9 +1,24 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
+import {
+  adapter,
+  batch,
+  config,
+  counting,
+  force,
+  json,
+  lr,
+  noProgress,
+  type OptionsOf,
+  overrides,
+  seedsOfExperiment,
+  seq,
+  sizeOfExperiment,
+  steps,
+  verbose
+} from "./options.ts"
 
-/** `memsinks dynamics`: what it takes; what it does is loaded when it runs. */
+/** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
   preset: sizeOfExperiment,
   config,
@@ -48,6 +63,8 @@ export const dynamics = Command.make("dynamics", {
   quiet: noProgress,
   verbose,
   overrides: overrides("A field of the configuration, e.g. probeEvery=4")
-}, (options) => Effect.flatMap(Effect.promise(() => import("../dynamics.ts")), (it) => it.dynamics(options))).pipe(
+}).pipe(
   Command.withDescription("Watch memories being written, protected and overwritten while models train")
 )
+
+export type DynamicsOptions = OptionsOf<typeof dynamics>

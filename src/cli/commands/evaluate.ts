@@ -1,10 +1,9 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
 import { identities } from "../../data/identity/Identity.ts"
-import { adapter, checkpoint, counting, json, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, type OptionsOf, precision, quiet } from "./options.ts"
 
-/** `memsinks evaluate`: what it takes; what it does is loaded when it runs. */
+/** `memsinks evaluate`: what it takes. */
 export const evaluate = Command.make("evaluate", {
   checkpoint,
   data: Options.text("data").pipe(
@@ -47,6 +46,8 @@ export const evaluate = Command.make("evaluate", {
   adapter,
   json,
   quiet
-}, (options) => Effect.flatMap(Effect.promise(() => import("../evaluate.ts")), (it) => it.runEvaluate(options))).pipe(
+}).pipe(
   Command.withDescription("Score a checkpoint on data, sinks on and off side by side")
 )
+
+export type EvaluateOptions = OptionsOf<typeof evaluate>

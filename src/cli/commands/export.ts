@@ -1,9 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { json } from "./options.ts"
+import { json, type OptionsOf } from "./options.ts"
 
-/** `memsinks export`: what it takes; what it does is loaded when it runs. */
+/** `memsinks export`: what it takes. */
 export const exporting = Command.make("export", {
   checkpoint: Options.text("checkpoint").pipe(
     Options.withPseudoName("folder"),
@@ -34,6 +33,8 @@ export const exporting = Command.make("export", {
     Options.withDescription("Type of the weights; q8_0 only for gguf")
   ),
   json
-}, (options) => Effect.flatMap(Effect.promise(() => import("../export.ts")), (it) => it.runExport(options))).pipe(
+}).pipe(
   Command.withDescription("Write a checkpoint as a plain Llama: sinks off, or some of them kept for good")
 )
+
+export type ExportingOptions = OptionsOf<typeof exporting>

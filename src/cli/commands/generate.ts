@@ -1,9 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { adapter, checkpoint, counting, json, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, type OptionsOf, precision, quiet } from "./options.ts"
 
-/** `memsinks generate`: what it takes; what it does is loaded when it runs. */
+/** `memsinks generate`: what it takes. */
 export const generate = Command.make("generate", {
   checkpoint,
   prompt: Options.text("prompt").pipe(
@@ -59,6 +58,8 @@ export const generate = Command.make("generate", {
   adapter,
   json,
   quiet
-}, (options) => Effect.flatMap(Effect.promise(() => import("../generate.ts")), (it) => it.runGenerate(options))).pipe(
+}).pipe(
   Command.withDescription("Continue texts with a checkpoint, sinks off or on, as they come")
 )
+
+export type GenerateOptions = OptionsOf<typeof generate>

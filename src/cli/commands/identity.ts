@@ -1,10 +1,9 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
 import { identities } from "../../data/identity/Identity.ts"
-import { counting, json, preset } from "./options.ts"
+import { counting, json, type OptionsOf, preset } from "./options.ts"
 
-/** `memsinks identity`: what it takes; what it does is loaded when it runs. */
+/** `memsinks identity`: what it takes. */
 export const identity = Command.make("identity", {
   data: Options.text("data").pipe(
     Options.withPseudoName("folder"),
@@ -20,6 +19,8 @@ export const identity = Command.make("identity", {
   block: counting("block").pipe(Options.withDescription("Sinks that are on as one"), Options.optional),
   seq: counting("seq").pipe(Options.withDescription("Tokens a row (default: 1024)"), Options.optional),
   json
-}, (options) => Effect.flatMap(Effect.promise(() => import("../identity.ts")), (it) => it.identity(options))).pipe(
+}).pipe(
   Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")
 )
+
+export type IdentityOptions = OptionsOf<typeof identity>

@@ -1,9 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { counting, json } from "./options.ts"
+import { counting, json, type OptionsOf } from "./options.ts"
 
-/** `memsinks import`: what it takes; what it does is loaded when it runs. */
+/** `memsinks import`: what it takes. */
 export const importing = Command.make("import", {
   from: Options.text("from").pipe(
     Options.withPseudoName("folder"),
@@ -25,6 +24,8 @@ export const importing = Command.make("import", {
     Options.optional
   ),
   json
-}, (options) => Effect.flatMap(Effect.promise(() => import("../import.ts")), (it) => it.runImport(options))).pipe(
+}).pipe(
   Command.withDescription("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks")
 )
+
+export type ImportingOptions = OptionsOf<typeof importing>

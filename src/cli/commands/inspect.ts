@@ -1,10 +1,9 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { json } from "./options.ts"
+import { json, type OptionsOf } from "./options.ts"
 
-/** `memsinks inspect`: what it takes; what it does is loaded when it runs. */
+/** `memsinks inspect`: what it takes. */
 export const inspect = Command.make("inspect", {
   path: Args.text({ name: "path" }).pipe(Args.withDescription("Folder of a run, or of one checkpoint")),
   html: Options.text("html").pipe(
@@ -13,6 +12,8 @@ export const inspect = Command.make("inspect", {
     Options.optional
   ),
   json
-}, (options) => Effect.flatMap(Effect.promise(() => import("../inspect.ts")), (it) => it.inspect(options))).pipe(
+}).pipe(
   Command.withDescription("Show a run's curves; a checkpoint's tensors, sinks, place in the data")
 )
+
+export type InspectOptions = OptionsOf<typeof inspect>

@@ -1,9 +1,24 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { adapter, batch, config, counting, force, json, lr, noProgress, overrides, seedsOfExperiment, seq, sizeOfExperiment, steps, verbose } from "./options.ts"
+import {
+  adapter,
+  batch,
+  config,
+  counting,
+  force,
+  json,
+  lr,
+  noProgress,
+  type OptionsOf,
+  overrides,
+  seedsOfExperiment,
+  seq,
+  sizeOfExperiment,
+  steps,
+  verbose
+} from "./options.ts"
 
-/** `memsinks isolate`: what it takes; what it does is loaded when it runs. */
+/** `memsinks isolate`: what it takes. */
 export const isolate = Command.make("isolate", {
   preset: sizeOfExperiment,
   config,
@@ -57,6 +72,8 @@ export const isolate = Command.make("isolate", {
   quiet: noProgress,
   verbose,
   overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
-}, (options) => Effect.flatMap(Effect.promise(() => import("../isolate.ts")), (it) => it.isolate(options))).pipe(
+}).pipe(
   Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden, not isolated or undecided")
 )
+
+export type IsolateOptions = OptionsOf<typeof isolate>

@@ -1,6 +1,7 @@
 /** Options that several commands have. */
 import * as Args from "@effect/cli/Args"
 import * as HelpDoc from "@effect/cli/HelpDoc"
+import type * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Effect from "effect/Effect"
@@ -18,6 +19,9 @@ export const counting = (name: string, least = 1) =>
         `--${name} must be a whole number of at least ${least}${value > MOST ? ` and at most ${MOST}` : ""}, got ${value}`
       )))
   ))
+
+/** What a command is given. */
+export type OptionsOf<C> = C extends Command.Command<infer _Name, infer _R, infer _E, infer Given> ? Given : never
 
 /** Which GPU. */
 export const adapter = Options.text("adapter").pipe(

@@ -1,12 +1,11 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { batch, config, json, overrides, preset, seq } from "./options.ts"
+import { batch, config, json, type OptionsOf, overrides, preset, seq } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
 
-/** `memsinks plan`: what it takes; what it does is loaded when it runs. */
+/** `memsinks plan`: what it takes. */
 export const plan = Command.make("plan", {
   preset,
   config,
@@ -28,6 +27,8 @@ export const plan = Command.make("plan", {
   ),
   json,
   overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments")
-}, (options) => Effect.flatMap(Effect.promise(() => import("../plan.ts")), (it) => it.plan(options))).pipe(
+}).pipe(
   Command.withDescription("Tell how much memory training takes, without a GPU, and what would fit a limit")
 )
+
+export type PlanOptions = OptionsOf<typeof plan>

@@ -1,9 +1,24 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { adapter, batch, config, counting, force, json, lr, noProgress, onMissingText, overrides, preset, seq, steps, verbose } from "./options.ts"
+import {
+  adapter,
+  batch,
+  config,
+  counting,
+  force,
+  json,
+  lr,
+  noProgress,
+  onMissingText,
+  type OptionsOf,
+  overrides,
+  preset,
+  seq,
+  steps,
+  verbose
+} from "./options.ts"
 
-/** `memsinks pretrain`: what it takes; what it does is loaded when it runs. */
+/** `memsinks pretrain`: what it takes. */
 export const pretrain = Command.make("pretrain", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
@@ -61,6 +76,8 @@ export const pretrain = Command.make("pretrain", {
   quiet: noProgress,
   verbose,
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
-}, (options) => Effect.flatMap(Effect.promise(() => import("../pretrain.ts")), (it) => it.pretrain(options))).pipe(
+}).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
 )
+
+export type PretrainOptions = OptionsOf<typeof pretrain>

@@ -1,9 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import * as Effect from "effect/Effect"
-import { counting, json, onMissingText, quiet } from "./options.ts"
+import { counting, json, onMissingText, type OptionsOf, quiet } from "./options.ts"
 
-/** `memsinks tokenize`: what it takes; what it does is loaded when it runs. */
+/** `memsinks tokenize`: what it takes. */
 export const tokenize = Command.make("tokenize", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
@@ -78,6 +77,8 @@ export const tokenize = Command.make("tokenize", {
   ),
   json,
   quiet
-}, (options) => Effect.flatMap(Effect.promise(() => import("../tokenize.ts")), (it) => it.runTokenize(options))).pipe(
+}).pipe(
   Command.withDescription("Turn texts into token shards, once; tell what repeats in them")
 )
+
+export type TokenizeOptions = OptionsOf<typeof tokenize>
