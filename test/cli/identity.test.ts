@@ -5,12 +5,13 @@ import { createHash } from "node:crypto"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, describe, expect, it, vi } from "vitest"
+import { afterAll, describe, expect, it } from "vitest"
 import type { IdentityOptions } from "../../src/cli/commands/identity.ts"
 import { identity } from "../../src/cli/identity.ts"
 import { contentHash } from "../../src/data/identity/Identity.ts"
 import type { IdentityReport } from "../../src/data/stream/IdentityReport.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { printedBy } from "../support/stdout.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-identity-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -75,19 +76,17 @@ const defaults: IdentityOptions = {
 
 /** What the command prints, or the message it fails with. */
 const run = async (options: Partial<IdentityOptions>): Promise<string> => {
-  const write = vi.spyOn(process.stdout, "write").mockReturnValue(true)
-  try {
-    const message = await Effect.runPromise(
+  let message = ""
+  const text = await printedBy(async () => {
+    message = await Effect.runPromise(
       identity({ ...defaults, ...options }).pipe(
         Effect.as(""),
         Effect.catchAll((error) => Effect.succeed(`${error._tag}: ${error.message}`)),
         Effect.provide(NodeFileSystem.layer)
       )
     )
-    return message + write.mock.calls.map(([text]) => String(text)).join("")
-  } finally {
-    write.mockRestore()
-  }
+  })
+  return message + text
 }
 
 describe("memsinks identity", () => {

@@ -55,7 +55,7 @@ const cases: ReadonlyArray<{
   { name: "no sinks", config: standard, mode: { mode: "own" } }
 ]
 
-const ids = [1n, 2n, -5n, 2n]
+const ids = [1n, 2n, 2n ** 64n - 5n, 2n]
 /** A prompt of one token, one that fills a chunk of 16, ragged ones. */
 const prompts = [1, 16, 7, 20]
 const steps = 5

@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, describe, expect, vi } from "vitest"
+import { afterAll, describe, expect } from "vitest"
 import { PretrainConfig, run } from "../../pipelines/pretrain.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Exit from "effect/Exit"
@@ -16,6 +16,7 @@ import { pretrain } from "../../src/cli/commands/pretrain.ts"
 import { whereOf } from "../../src/cli/resume.ts"
 import { tidy } from "../../src/cli/help.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
+import { printedBy } from "../support/stdout.ts"
 import { makeRandomText, miniatureModel } from "../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-resume-"))
@@ -131,19 +132,8 @@ describe("a dry run", () => {
     }),
     model: miniatureModel
   })
-  const printed = async (json: boolean) => {
-    let told = ""
-    const write = vi.spyOn(process.stdout, "write").mockImplementation((chunk) => {
-      told += String(chunk)
-      return true
-    })
-    try {
-      await Effect.runPromise(dryRun(config, json).pipe(Effect.provide(NodeContext.layer)))
-    } finally {
-      write.mockRestore()
-    }
-    return told
-  }
+  const printed = (json: boolean) =>
+    printedBy(() => Effect.runPromise(dryRun(config, json).pipe(Effect.provide(NodeContext.layer))))
 
   it("tells configuration, data, steps and memory, without a GPU", async () => {
     const told = await printed(false)

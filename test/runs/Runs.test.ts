@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { hostname, tmpdir } from "node:os"
 import { basename, join } from "node:path"
-import { afterAll, beforeAll, describe, expect, vi } from "vitest"
+import { afterAll, beforeAll, describe, expect } from "vitest"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import type { InspectOptions } from "../../src/cli/commands/inspect.ts"
 import { inspect, sparkline } from "../../src/cli/inspect.ts"
@@ -15,6 +15,7 @@ import * as RunLock from "../../src/runs/RunLock.ts"
 import * as Runs from "../../src/runs/Runs.ts"
 import { Evaluated, Finished, Started, Stepped, toJsonLine } from "../../src/train/TrainEvent.ts"
 import { bytes as size } from "../../src/Terminal.ts"
+import { printedBy } from "../support/stdout.ts"
 import { miniatureModel } from "../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-runs-"))
@@ -98,19 +99,7 @@ beforeAll(async () => {
 
 /** What a command prints. */
 const printed = (command: Effect.Effect<void, unknown, never>) =>
-  Effect.promise(async () => {
-    let text = ""
-    const write = vi.spyOn(process.stdout, "write").mockImplementation((chunk) => {
-      text += String(chunk)
-      return true
-    })
-    try {
-      await Effect.runPromise(command)
-    } finally {
-      write.mockRestore()
-    }
-    return text
-  })
+  Effect.promise(() => printedBy(() => Effect.runPromise(command)))
 
 const inspected = (options: Partial<InspectOptions> & { readonly path: string }) =>
   inspect({ html: Option.none(), json: false, ...options }).pipe(Effect.provide(NodeContext.layer))
