@@ -245,7 +245,7 @@ describe("inspect", () => {
       const file = join(root, "page.html")
       yield* printed(inspected({ path: live, html: Option.some(file) }))
       const html = readFileSync(file, "utf8")
-      expect(html.match(/<svg/g)).toHaveLength(2)
+      expect(html.match(/<svg[^>]* class="marks"/g)).toHaveLength(2)
       expect(html).toContain("epoch 1, 17 of its batches taken")
       expect(html).toContain("&quot;some&quot;: &quot;thing&quot;")
       // the namespaces of SVG are names, not addresses that are loaded
