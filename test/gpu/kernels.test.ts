@@ -206,17 +206,19 @@ layer(device)("kernels against the float64 reference", (it) => {
   })
 
   for (const { c, f16, family } of runs) {
-    it.scoped([c.name, ...(f16.size === 0 ? [] : ["f16"]), ...(family === "plain" ? [] : [family])].join(", "), () =>
+    it.scoped([c.name, ...(f16.size === 0 ? [] : ["f16"]), ...(family === "plain" ? [] : [family])].join(", "), (context) =>
       Effect.gen(function*() {
         const dev = yield* Device
         const target = { ...dev.target, family }
-        if (!runsOn(dev, family)) return
+        if (!runsOn(dev, family)) return context.skip(`the adapter runs no ${family} kernels`)
         // what an adapter without f16 cannot run, the null backend still compiles (null.test.ts)
-        if (f16.size > 0 && !dev.features.has("shader-f16")) return
+        if (f16.size > 0 && !dev.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
         // compiling takes long on some adapters: in f16 they run the kernels that they would train with, and a GPU's
         const kernelsOf = (of: Target) => record(c, c.build(makeRandom(1), of), f16, of).program.dispatches.map((d) => d.kernel)
         const own = kernelsOf(dev.target).map(Kernel.key).join()
-        if (f16.size > 0 && family === "plain" && kernelsOf(target).map(Kernel.key).join() !== own) return
+        if (f16.size > 0 && family === "plain" && kernelsOf(target).map(Kernel.key).join() !== own) {
+          return context.skip("in f16 the adapter trains with kernels of another family")
+        }
         const built = f16.size === 0
           ? c.build(makeRandom(seedOf(c.name)), target)
           : halved(c.build(makeRandom(seedOf(c.name), true), target), f16)

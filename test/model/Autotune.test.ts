@@ -60,12 +60,11 @@ layer(NodeDevice.layer())("tuning a device", (it) => {
       expect(candidates(device)).toContain(JSON.parse(readFileSync(join(folder, file!), "utf8")).family)
     }), 120_000)
 
-  it.effect("does without a family that does not compile or computes wrongly, and says so", () =>
+  it.effect("does without a family that does not compile or computes wrongly, and says so", (context) =>
     Effect.gen(function*() {
       const device = yield* Device
       const broken = candidates(device).find((family) => family !== "plain")
-      // a device of the plain family alone has none to lose
-      if (broken === undefined) return
+      if (broken === undefined) return context.skip("a device of the plain family alone has none to lose")
       const refuses: DeviceService = {
         ...device,
         prepare: (program) =>
