@@ -92,3 +92,12 @@ export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyA
     ? []
     : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
 }
+
+/** `over` on top of `base`: trees are merged field by field, all else is replaced. */
+export const merge = (base: unknown, over: unknown): unknown =>
+  isObject(base) && isObject(over)
+    ? Object.fromEntries([
+      ...Object.entries(base),
+      ...Object.entries(over).map(([key, value]) => [key, Object.hasOwn(base, key) ? merge(base[key], value) : value])
+    ])
+    : over

@@ -10,6 +10,7 @@ import { estimate } from "../pipelines/report/Estimate.ts"
 import { claimsOf } from "../pipelines/isolation/Claims.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { SweepReport } from "../pipelines/sweep/Report.ts"
 import { readConfig } from "../src/cli/config.ts"
 import * as dynamics from "./support/dynamicsReport.ts"
 import * as isolation from "./support/isolationReport.ts"
@@ -84,6 +85,27 @@ describe("the JSON Schema of a configuration file", () => {
 
 const isolationReport = { ...isolation.reportOf(), claims: claimsOf(isolation.reportOf()) }
 const dynamicsReport = dynamics.reportOf()
+const sweepReport = {
+  format: 1,
+  fields: ["training.steps"],
+  metrics: ["heldOut.off"],
+  best: "lowest",
+  points: [
+    {
+      point: 1, rank: 1, values: { "training.steps": 8 }, metrics: { "heldOut.off": estimate([3, 4]) },
+      perSeed: [{ seed: 1, metrics: { "heldOut.off": 3 } }, { seed: 2, metrics: { "heldOut.off": 4 } }]
+    },
+    { point: 2, values: { "training.steps": 16 }, metrics: {}, perSeed: [] }
+  ],
+  failures: [{ arm: "training.steps=16: sinks", seed: 1, message: "diverged" }],
+  trainings: { all: 4, different: 4 },
+  seeds: [1, 2],
+  arms: ["sinks"],
+  adapter: "a",
+  seconds: 1,
+  config: {},
+  versions: {}
+}
 
 interface Published {
   readonly name: ReportName
@@ -136,6 +158,18 @@ const published: ReadonlyArray<Published> = [
       { curves: [{ ...dynamicsReport.curves[0], mask: "none" }] },
       "report.curves[0].mask: none"
     ]
+  },
+  {
+    name: "sweep",
+    type: SweepReport as unknown as Schema.Schema<object, unknown>,
+    reports: [
+      sweepReport,
+      { ...sweepReport, failures: [] },
+      { ...sweepReport, points: sweepReport.points.map((point) => ({ ...point, metrics: { fractionClosed: estimate([NaN]) } })) }
+    ],
+    says: "Its place by the first metric, from 1; absent where that could not be measured.",
+    field: "points",
+    wrong: [{ best: "middle" }, "report.best: middle"]
   }
 ]
 

@@ -1,6 +1,6 @@
 /**
  * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with, and
- * pipelines/isolation.schema.json and dynamics.schema.json, which say what reports of these hold. Shapes and defaults
+ * pipelines/isolation.schema.json, dynamics.schema.json and sweep.schema.json, which say what reports of these hold. Shapes and defaults
  * come from the schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
@@ -13,6 +13,7 @@ import ts from "typescript"
 import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { SweepReport } from "../pipelines/sweep/Report.ts"
 
 type Json = { [key: string]: unknown }
 
@@ -24,7 +25,8 @@ export const schemaFile = new URL("pipelines/pretrain.schema.json", root)
 /** Reports whose schema is published, by the folder of pipelines that has it in its Report.ts. */
 const reports = {
   isolation: { command: "memsinks isolate", schema: IsolationReport },
-  dynamics: { command: "memsinks dynamics", schema: DynamicsReport }
+  dynamics: { command: "memsinks dynamics", schema: DynamicsReport },
+  sweep: { command: "memsinks sweep", schema: SweepReport }
 } as const
 export type ReportName = keyof typeof reports
 export const reportNames = Object.keys(reports) as ReadonlyArray<ReportName>

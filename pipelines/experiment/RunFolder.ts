@@ -144,6 +144,14 @@ export const writeJson = (file: string, value: unknown): Effect.Effect<void, Che
       new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${because(cause)}`, cause })
   })
 
+/** Writes a file whole, in place of one of the same name. */
+export const writeText = (file: string, data: string | Uint8Array): Effect.Effect<void, CheckpointError> =>
+  Effect.try({
+    try: () => AtomicFile.write(file, data),
+    catch: (cause) =>
+      new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${because(cause)}`, cause })
+  })
+
 /** A device that was lost: what is kept goes on, on a fresh one. */
 export const isLost = (error: { readonly _tag: string; readonly reason?: unknown }): boolean =>
   error._tag === "DeviceError" && error.reason === "Lost"

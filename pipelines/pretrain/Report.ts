@@ -1,6 +1,7 @@
 /**
  * What the pretraining pipeline found: the type its renderers and the command line share. Losses are nats a token.
  */
+import type { Failure } from "../report/Failure.ts"
 
 /** What is absent was not trained: a run trains the arms it was asked for. */
 export interface RepeatedLosses {
@@ -104,6 +105,8 @@ export interface PretrainReport {
   readonly seeds: ReadonlyArray<number>
   readonly arms: ReadonlyArray<Arm>
   readonly perSeed: ReadonlyArray<SeedResult>
+  /** Arms that failed, and why; absent where none did. They are missing from the numbers. */
+  readonly failures?: ReadonlyArray<Failure>
   /** Everything that was configured, so that the run can be repeated. */
   readonly config: unknown
   /** What ran it: memsinks, runtime, webgpu. */

@@ -14,6 +14,7 @@ import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
+import { sweep } from "./commands/sweep.ts"
 import { tokenize } from "./commands/tokenize.ts"
 
 const doing = <Given, R, E>(load: () => Promise<(options: Given) => Effect.Effect<void, E, R>>) =>
@@ -24,6 +25,7 @@ export const commands = [
   pretrain.pipe(doing(async () => (await import("./pretrain.ts")).pretrain)),
   isolate.pipe(doing(async () => (await import("./isolate.ts")).isolate)),
   dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
+  sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),
   tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
   plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
   doctor.pipe(doing(async () => (await import("./doctor.ts")).doctor)),

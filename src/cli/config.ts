@@ -8,20 +8,13 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { parse } from "yaml"
 import { DataError } from "../Errors.ts"
-import { isObject } from "../Json.ts"
+import { isObject, merge } from "../Json.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
 import type { PretrainOptions } from "./commands/pretrain.ts"
 
-export type Tree = { readonly [key: string]: unknown }
+export { merge }
 
-/** `over` on top of `base`: trees are merged field by field, all else is replaced. */
-export const merge = (base: unknown, over: unknown): unknown =>
-  isObject(base) && isObject(over)
-    ? Object.fromEntries([
-      ...Object.entries(base),
-      ...Object.entries(over).map(([key, value]) => [key, Object.hasOwn(base, key) ? merge(base[key], value) : value])
-    ])
-    : over
+export type Tree = { readonly [key: string]: unknown }
 
 /** `a.b=1` as { a: { b: 1 } }; values are YAML, so numbers and booleans are such. */
 export const override = (text: string): Effect.Effect<Tree, DataError> => {

@@ -19,7 +19,7 @@ import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { type Where, whereOf } from "./resume.ts"
-import { savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
+import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
 import { watch } from "./watch.ts"
 
 const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
@@ -118,4 +118,5 @@ export const pretrain = (options: PretrainOptions) =>
       html: () => toHtml(view(report)),
       what: "report, curves and checkpoints"
     })
+    if (report.failures !== undefined) return yield* failedArms(report.failures)
   }).pipe(Effect.scoped)

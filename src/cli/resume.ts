@@ -20,7 +20,7 @@ export interface Where {
  */
 export const whereOf = (
   options: Pick<PretrainOptions, "outDir" | "resume">,
-  kind: "pretrain" | "isolate" | "dynamics",
+  kind: "pretrain" | "isolate" | "dynamics" | "sweep",
   runs = "runs"
 ) =>
   Effect.gen(function*() {

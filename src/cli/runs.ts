@@ -28,7 +28,7 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
     .sort((a, b) => a.loss - b.loss)[0]
   const finished = trainings.filter((training) => training.finished).length
   // models of an experiment may lie in a store that several share, or be one for two arms: it is finished all the same
-  const done = state === "finished" && run.record.kind === "isolate" ? count : finished
+  const done = state === "finished" && (run.record.kind === "isolate" || run.record.kind === "sweep") ? count : finished
   return [
     run.path,
     state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,

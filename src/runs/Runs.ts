@@ -176,25 +176,27 @@ export const readTraining = (path: string): Training | undefined => {
   }
 }
 
-/** What a store says of a model that is trained. */
+/** What a store says of a model that is trained: of isolate, or of a sweep, whose arm says more. */
 const StoredModel = Schema.Struct({
   key: Schema.Struct({ seed: Schema.Int }),
-  value: Schema.Struct({ name: Schema.String })
+  value: Schema.Union(Schema.Struct({ name: Schema.String }), Schema.Struct({ arm: Schema.Struct({ name: Schema.String }) }))
 })
 
-/** The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json`. */
-const storedIn = (path: string): ReadonlyArray<Training> => {
-  const models = join(path, "store", "models")
+/**
+ * The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json` of
+ * isolate, `store/pretrain/<hash>` of a sweep.
+ */
+const storedIn = (path: string): ReadonlyArray<Training> => ["models", "pretrain"].flatMap((kind) => {
+  const models = join(path, "store", kind)
   return entriesOf(models).filter((entry) => entry.isDirectory()).flatMap(({ name }) => {
     const training = readTraining(join(models, name))
     if (training === undefined) return []
     const stored = saysOf(StoredModel, join(models, `${name}.json`))
-    return [{
-      ...training,
-      ...(stored === undefined ? {} : { seed: stored.key.seed, arm: stored.value.name, finished: true })
-    }]
+    if (stored === undefined) return [training]
+    const arm = "name" in stored.value ? stored.value.name : stored.value.arm.name
+    return [{ ...training, seed: stored.key.seed, arm, finished: true }]
   })
-}
+})
 
 const trainingsOf = (path: string, record: RunRecord): ReadonlyArray<Training> => {
   const rank = (arm: string) => (record.arms ?? []).indexOf(arm)

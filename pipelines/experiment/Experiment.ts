@@ -1,0 +1,207 @@
+/**
+ * An experiment is a value: what it plans, what it does on a device, and what it makes of that. What all experiments have in
+ * common is done here, once: the folder and its lock, data that is recorded, memory that is checked before anything is
+ * trained, the store, devices that are lost, arms that fail, and the report in every form.
+ */
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type { Input } from "../../src/data/stream/Inputs.ts"
+import type { DataError, DeviceError } from "../../src/Errors.ts"
+import { Device } from "../../src/gpu/Device.ts"
+import { machineOf } from "../../src/gpu/Machine.ts"
+import { keyOf } from "../../src/Key.ts"
+import type { TrainError } from "../../src/train/Trainer.ts"
+import type { Failure } from "../report/Failure.ts"
+import type { Event } from "./Event.ts"
+import * as Failures from "./Failures.ts"
+import { inProcess, type Job, type Runner, type Work, type Workplace } from "./Job.ts"
+import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson, writeText } from "./RunFolder.ts"
+import { fileStore, keptIn, memoryStore, type Store } from "./Store.ts"
+import { makeStreams, type Streams } from "./Streams.ts"
+import { type Files, keep, type Kept } from "./Train.ts"
+
+export interface RunOptions extends FolderOptions {
+  /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
+  readonly device: Layer.Layer<Device, DeviceError>
+  /** Where the report, and what jobs keep, go. Default: nowhere, all stays in memory. */
+  readonly outDir?: string
+  /** A folder of results that several experiments share. Default: `store` in the run's folder. */
+  readonly store?: string
+  /** Where trained tokenizers are remembered. Default: nowhere. */
+  readonly cacheDirectory?: string
+  /** What does the jobs. Default: this process, one after the other. */
+  readonly runner?: Runner
+  readonly onEvent?: (event: Event) => Effect.Effect<void>
+}
+
+/** What an experiment does its work with. */
+export interface Engine {
+  readonly outDir: string | undefined
+  readonly store: Store
+  readonly stage: (message: string) => Effect.Effect<void>
+  readonly onEvent: (event: Event) => Effect.Effect<void>
+  /**
+   * Does jobs, each only where its result is not known. None of one that failed, which is told, and does not take the others
+   * with it.
+   */
+  readonly perform: <Input, Output>(
+    work: Work<Input, Output>,
+    jobs: ReadonlyArray<Job<Input>>,
+    options?: {
+      /** Where a job's result and what it keeps lie in the run's folder. Default: in the store, by the hash of its key. */
+      readonly folderOf?: (job: Job<Input>) => string
+      /** What of a job's checkpoints stays. Default: the last one. */
+      readonly keep?: Parameters<typeof keep>[1]
+    }
+  ) => Effect.Effect<ReadonlyArray<Option.Option<Output>>, TrainError, Device | Files>
+}
+
+/** What a configuration comes to, before a device is opened. */
+export interface Plan<Config, Found, Report> {
+  readonly config: Config
+  readonly seeds: ReadonlyArray<number>
+  readonly arms: ReadonlyArray<string>
+  /** What the run is made of. */
+  readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError, Files>
+  /** That the data is whole, which is asked where a run goes on. Default: it is. */
+  readonly verify?: Effect.Effect<void, DataError, Files>
+  /** Told with the name of the device: `training`. */
+  readonly title: string
+  /** Before anything is trained: that every arm fits the device, with its own model, data, training and routing. */
+  readonly checks?: Effect.Effect<void, TrainError, Device | Files>
+  readonly work: (engine: Engine) => Effect.Effect<Found, TrainError, Device | Files>
+  readonly report: (found: Found, run: Ended) => Effect.Effect<Report, TrainError>
+}
+
+/** What a report says of how it came about. */
+export interface Ended {
+  readonly adapter: string
+  /** What failed, in the order in which it was told. */
+  readonly failures: ReadonlyArray<Failure>
+  /** Of the first that failed; undefined where none did, or it was a bug. */
+  readonly error: TrainError | undefined
+  readonly seconds: number
+  readonly versions: Readonly<Record<string, string>>
+}
+
+export interface Experiment<Config, Encoded, Found, Report> {
+  /** The command that runs it. */
+  readonly kind: string
+  readonly schema: Schema.Schema<Config, Encoded>
+  /** Whether a run may go on although this field, by its path, differs from what it was. Default: it may not. */
+  readonly longer?: (field: string, now: unknown, was: unknown) => boolean
+  /** How it goes on when a device is lost: `from the last checkpoint`. */
+  readonly again: string
+  readonly plan: (
+    config: Config,
+    context: { readonly resume: boolean; readonly streams: Streams; readonly stage: Engine["stage"] }
+  ) => Effect.Effect<Plan<Config, Found, Report>, TrainError, Files | Scope.Scope>
+  /** What `report.json` holds. */
+  readonly encode: (report: Report) => unknown
+  /** Other files of a report in the run's folder, by their names: `report.md`. */
+  readonly files?: (report: Report) => Promise<Readonly<Record<string, string | Uint8Array>>>
+}
+
+/**
+ * Runs an experiment and reports. Interruptible at any moment: what is done is kept, and a later call with `resume` goes on
+ * from there. An arm that fails is reported and does not take the others with it.
+ */
+export const run = <Config, Encoded, Found, Report>(
+  experiment: Experiment<Config, Encoded, Found, Report>,
+  config: Config,
+  options: RunOptions
+): Effect.Effect<Report, TrainError, Files> =>
+  Effect.gen(function*() {
+    const began = performance.now()
+    const { outDir, runner = inProcess() } = options
+    const path = yield* Path.Path
+    const onEvent = options.onEvent ?? (() => Effect.void)
+    const stage = (message: string) => onEvent({ _tag: "Stage", message })
+    const streams = yield* makeStreams(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory })
+    // data that will not do must not leave a folder behind, or open a device
+    const plan = yield* experiment.plan(config, { resume: options.resume ?? false, streams, stage })
+    const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
+      kind: experiment.kind,
+      schema: experiment.schema,
+      config: plan.config,
+      seeds: plan.seeds,
+      arms: plan.arms,
+      inputs: Effect.zipRight(plan.verify ?? Effect.void, plan.inputs),
+      ...(experiment.longer === undefined ? {} : { longer: experiment.longer })
+    }, options)
+    if (recording !== undefined) yield* recording.madeOf(yield* plan.inputs)
+    const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
+    if (options.store !== undefined) yield* makeFolder(options.store)
+    const store = storeFolder === undefined ? memoryStore() : yield* fileStore(storeFolder, { force: options.force ?? false })
+
+    /** By the job, so that they outlive a lost device. */
+    const keeps = new Map<string, Kept>()
+    let failures: Array<Failure> = []
+    let first: TrainError | undefined
+    let adapter = ""
+    const perform: Engine["perform"] = (work, jobs, { folderOf, keep: kept = { keepLast: 1 } } = {}) =>
+      Effect.flatMap(Device, (device) => {
+        const machine = machineOf(device)
+        return runner(jobs, (job, index) => {
+          const { arm, input, seed } = job
+          const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
+          const done = Effect.gen(function*() {
+            const key = yield* work.key(input, { machine, streams })
+            const name = at ?? `${job.kind}/${keyOf(key)}`
+            const compute = Effect.gen(function*() {
+              const own = keeps.get(name) ?? (yield* keep(at ?? store.folder(job.kind, key), kept))
+              keeps.set(name, own)
+              const place: Workplace = {
+                machine,
+                streams,
+                kept: own,
+                stage,
+                onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
+              }
+              return yield* work.run(input, place)
+            }).pipe(Effect.withSpan("train", { attributes: { arm, seed } }))
+            return at === undefined
+              ? yield* store.once(job.kind, key, compute, { alone: true })
+              : yield* keptIn(path.join(at, "result.json"), key, compute)
+          })
+          return Failures.attempt({ arm, seed }, Effect.tapError(done, (error) => Effect.sync(() => void (first ??= error))), {
+            outDir,
+            onFailure: (failure) =>
+              Effect.zipRight(
+                Effect.sync(() => void failures.push(failure)),
+                stage(`seed ${seed}: ${arm} failed: ${failure.message}`)
+              )
+          })
+        })
+      })
+
+    const all = Effect.gen(function*() {
+      const device = yield* Device
+      adapter = device.name
+      failures = []
+      first = undefined
+      if (recording !== undefined) yield* recording.computedOn(device)
+      yield* stage(`${plan.title} on ${device.name}: ${device.reason}`)
+      yield* plan.checks ?? Effect.void
+      return yield* plan.work({ outDir, store, stage, onEvent, perform })
+    }).pipe(Effect.provide(options.device))
+    const found = yield* againWhenLost(all, stage, experiment.again)
+    const report = yield* plan.report(found, {
+      adapter,
+      failures,
+      error: first,
+      seconds: (performance.now() - began) / 1000,
+      versions: options.versions ?? {}
+    })
+    if (outDir !== undefined) {
+      yield* writeJson(path.join(outDir, "report.json"), experiment.encode(report))
+      const { files } = experiment
+      const others = files === undefined ? {} : yield* Effect.promise(() => files(report))
+      yield* Effect.forEach(Object.entries(others), ([name, data]) => writeText(path.join(outDir, name), data), { discard: true })
+    }
+    return report
+  }).pipe(Effect.scoped)

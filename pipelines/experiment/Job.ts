@@ -1,0 +1,49 @@
+/**
+ * Work as plain data: what is to be done is told by a kind and an input that could be written down, never by a live object,
+ * so that a job is known by the hash of all that it depends on, and may be done in this process or in another.
+ */
+import * as Effect from "effect/Effect"
+import type { DataError } from "../../src/Errors.ts"
+import type { Device } from "../../src/gpu/Device.ts"
+import type { Machine } from "../../src/gpu/Machine.ts"
+import type { TrainError } from "../../src/train/Trainer.ts"
+import type { TrainEvent } from "../../src/train/TrainEvent.ts"
+import type { Streams } from "./Streams.ts"
+import type { Files, Kept } from "./Train.ts"
+
+/** A piece of work on one arm with one seed. */
+export interface Job<Input = unknown> {
+  /** Which function does it. */
+  readonly kind: string
+  /** What the arm and its seed are called where it is told of. */
+  readonly arm: string
+  readonly seed: number
+  /** All that the function is given; plain data. */
+  readonly input: Input
+}
+
+/** Where a job is done. */
+export interface Workplace {
+  readonly machine: Machine
+  readonly streams: Streams
+  /** What the job keeps while it is done, which outlives a lost device. */
+  readonly kept: Kept
+  readonly onEvent: (event: TrainEvent) => Effect.Effect<void>
+  readonly stage: (message: string) => Effect.Effect<void>
+}
+
+/** What does the jobs of a kind. */
+export interface Work<Input, Output> {
+  /** All that the output depends on, plain data: a job whose key is known is never done again. */
+  readonly key: (input: Input, at: Pick<Workplace, "machine" | "streams">) => Effect.Effect<unknown, DataError, Files>
+  readonly run: (input: Input, at: Workplace) => Effect.Effect<Output, TrainError, Device | Files>
+}
+
+/** Does jobs: here and now, or elsewhere. Gives what comes out in the order of the jobs. */
+export type Runner = <J, A, E, R>(
+  jobs: ReadonlyArray<J>,
+  work: (job: J, index: number) => Effect.Effect<A, E, R>
+) => Effect.Effect<ReadonlyArray<A>, E, R>
+
+/** Does so many jobs at once in this process. */
+export const inProcess = (concurrency = 1): Runner => (jobs, work) => Effect.forEach(jobs, work, { concurrency })

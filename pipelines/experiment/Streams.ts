@@ -1,0 +1,75 @@
+/** The data that jobs are trained on: made when one asks for it, shared by those that ask for the same, and let go again. */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Layer from "effect/Layer"
+import * as Scope from "effect/Scope"
+import { DataConfig, type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
+import type { DataError } from "../../src/Errors.ts"
+import { keyOf } from "../../src/Key.ts"
+import * as Schema from "effect/Schema"
+
+export interface Streams {
+  /** Does something with the batches of a configuration. */
+  readonly use: <A, E, R>(
+    config: DataConfig,
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | DataError, Exclude<R, DataStream> | FileSystem.FileSystem>
+}
+
+interface Entry {
+  readonly context: Context.Context<DataStream>
+  readonly scope: Scope.CloseableScope
+  users: number
+}
+
+/**
+ * Streams that live until the scope closes, or until `most` others have been asked for since.
+ *
+ * @param options `most`: how many that nobody uses are kept, default 2
+ */
+export const makeStreams = (
+  { cacheDirectory, most = 2 }: { readonly cacheDirectory?: string; readonly most?: number } = {}
+): Effect.Effect<Streams, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    /** In the order of their last use. */
+    const entries = new Map<string, Entry>()
+    const alone = yield* Effect.makeSemaphore(1)
+    const close = (scope: Scope.CloseableScope) => Scope.close(scope, Exit.void)
+    yield* Effect.addFinalizer(() => Effect.forEach([...entries.values()], ({ scope }) => close(scope), { discard: true }))
+    const tidy = Effect.suspend(() => {
+      const idle = [...entries].filter(([, { users }]) => users === 0)
+      const gone = idle.slice(0, Math.max(0, idle.length - most))
+      for (const [key] of gone) entries.delete(key)
+      return Effect.forEach(gone, ([, { scope }]) => close(scope), { discard: true })
+    })
+    const take = (input: DataConfigInput) =>
+      Effect.gen(function*() {
+        const key = keyOf(input)
+        let entry = entries.get(key)
+        if (entry === undefined) {
+          const scope = yield* Scope.make()
+          const context = yield* Layer.buildWithScope(
+            DataStream.layer(input, cacheDirectory === undefined ? {} : { cacheDirectory }),
+            scope
+          ).pipe(Effect.onError(() => close(scope)))
+          entry = { context, scope, users: 0 }
+        }
+        entries.delete(key)
+        entries.set(key, entry)
+        entry.users++
+        return entry
+      }).pipe(alone.withPermits(1))
+    return {
+      use: (config, effect) =>
+        Effect.acquireUseRelease(
+          take(Schema.encodeSync(DataConfig)(config)),
+          ({ context }) => Effect.provide(effect, context),
+          (entry) => alone.withPermits(1)(Effect.suspend(() => {
+            entry.users--
+            return tidy
+          }))
+        )
+    }
+  })
