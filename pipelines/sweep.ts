@@ -18,9 +18,11 @@ import { armJob, armPlan, type ArmResult, armWork, sharedArmWork, trainingOf } f
 import type { SeedResult } from "./pretrain/Report.ts"
 import { seedResult } from "./pretrain/summary.ts"
 import { estimate } from "./report/Estimate.ts"
+import { toHtml, toMarkdown } from "./report/render.ts"
 import { highestIsBest, type Point, pointsOf, SweepConfig, valueText } from "./sweep/Config.ts"
+import { toCsv, toParquet } from "./sweep/data.ts"
 import { type PointResult, SweepReport } from "./sweep/Report.ts"
-import { toCsv, toHtml, toMarkdown, toParquet } from "./sweep/render.ts"
+import { view } from "./sweep/view.ts"
 
 export { SweepConfig, SweepReport }
 
@@ -109,8 +111,8 @@ const sweep: Experiment.Experiment<
   again: "from what is kept",
   encode: encoded,
   files: async (report) => ({
-    "report.md": toMarkdown(report),
-    "report.html": await toHtml(report),
+    "report.md": toMarkdown(view(report)),
+    "report.html": await toHtml(view(report)),
     "sweep.csv": toCsv(report),
     "sweep.parquet": toParquet(report)
   }),

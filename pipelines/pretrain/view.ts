@@ -330,6 +330,7 @@ export const view = (report: PretrainReport): View.View => {
       ...View.section("A repeated passage, continued", passages(report, true)),
       ...View.section("Baselines, sources and seeds", tables),
       ...View.section("Training", [...View.charts(training), ...View.tables(arms(report))]),
+      ...View.caveats({ failures: report.failures ?? [], warnings: [] }),
       ...View.again("pretrain")
     ],
     brief: [
@@ -337,6 +338,7 @@ export const view = (report: PretrainReport): View.View => {
       ...View.section("", tables),
       ...View.section("A repeated passage", passages(report, false)),
       ...View.section("", View.tables(arms(report))),
+      ...View.section("", View.caveatsInShort({ failures: report.failures ?? [], warnings: [] })),
       ...View.section("", meaning)
     ],
     config: report.config,

@@ -6,7 +6,8 @@ import process from "node:process"
 import { inProcess } from "../../pipelines/experiment/Job.ts"
 import * as Sweep from "../../pipelines/sweep.ts"
 import { pointsOf } from "../../pipelines/sweep/Config.ts"
-import { toTerminal } from "../../pipelines/sweep/render.ts"
+import { toTerminal } from "../../pipelines/report/render.ts"
+import { view } from "../../pipelines/sweep/view.ts"
 import { decodeConfig } from "../Config.ts"
 import { count, hasColor, widthOf } from "../Terminal.ts"
 import * as Progress from "../terminal/Progress.ts"
@@ -80,7 +81,7 @@ export const sweep = (options: SweepOptions) =>
     yield* Edge.print(
       options.json
         ? Sweep.toJson(report)
-        : toTerminal(report, { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) })
+        : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) })
     )
     yield* say(`\nreport, tables and models: ${folder}/report.html`)
     if (report.failures.length > 0) return yield* failedArms(report.failures)

@@ -113,7 +113,7 @@ describe("a sweep", () => {
     expect(rows.map((row) => row["heldOut.off"])).toEqual(csv.slice(1).map((line) => Number(line[csv[0]!.indexOf("heldOut.off")])))
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(JSON.parse(Sweep.toJson(report)))
     expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| model.sinks.pool |")
-    expect(readFileSync(join(outDir, "report.html"), "utf8").match(/<svg/g)!.length).toBe(3)
+    expect(readFileSync(join(outDir, "report.html"), "utf8").match(/<svg/g)!.length).toBeGreaterThanOrEqual(3)
   }, 120_000)
   it("trains only what is new, in another run and when it is resumed", async () => {
     const events: Array<ProgressEvent> = []
