@@ -194,7 +194,7 @@ describe("the list of runs", () => {
 
   it("says how long ago and how large in few characters", () => {
     expect([0, 89_000, 300_000, 7_200_000, 9e8].map(ago)).toEqual(["0 s", "89 s", "5 min", "2 h", "10 d"])
-    expect([0, 1023, 1024, 15 * 1024, 1.5 * 2 ** 30].map(size)).toEqual(["0 B", "1023 B", "1.0 KiB", "15 KiB", "1.5 GiB"])
+    expect([0, 1023, 1024, 15 * 1024, 1.5 * 2 ** 30].map((n) => size(n))).toEqual(["0 B", "1023 B", "1.0 KiB", "15 KiB", "1.5 GiB"])
   })
 })
 
