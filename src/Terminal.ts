@@ -221,5 +221,8 @@ export const block = (output: Output): Block => {
   }
 }
 
+/** What stands in a table where nothing is known. */
+export const NOTHING = "-"
+
 /** A number of things, with commas: `12,345`. */
 export const count = (n: number): string => Math.round(n).toLocaleString("en")

@@ -1,8 +1,8 @@
 /** The tables of an isolation report, as plain values. Pure. */
 import { count } from "../../src/Terminal.ts"
 import { STANDARD } from "../experiment/Arms.ts"
-import { digits, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
-import { filled, NOTHING, short, type Table, type Term, unique } from "../report/View.ts"
+import { digits, isKnown, methods, perSeed, plusMinus } from "../report/Estimate.ts"
+import { filled, NOTHING, several, short, type Table, type Term, unique } from "../report/View.ts"
 import type { Estimate, IsolationReport, MaskState, Metric, Panel, Subject } from "./Report.ts"
 
 const states: Readonly<Record<MaskState, string>> = {
@@ -141,10 +141,13 @@ export const mainTable = (report: IsolationReport, panel: Panel, room: "short" |
 /** What the columns of T1 mean. */
 export const legend = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): ReadonlyArray<Term> => {
   const shown = new Set(mainTable(report, panel, room).head)
+  const made = unique(report.subjects.flatMap(({ metrics }) => Object.values(metrics).flatMap(({ method }) => method ?? [])))
+    .map((method) => methods[method])
   return [
     ...mainColumns(report, panel).flatMap(({ head, meaning }): ReadonlyArray<Term> =>
       meaning === undefined || !shown.has(head) ? [] : [[head, meaning]]),
-    ["losses", `nats a token${report.seeds.length < 2 ? "" : `; ±: 95 % interval over ${report.seeds.length} seeds`}`]
+    ["losses", "nats a token"],
+    ...(made.length === 0 ? [] : [["± or brackets", `95 % interval over ${several(report.seeds.length, "seed")}: ${made.join("; ")}`] as const])
   ]
 }
 

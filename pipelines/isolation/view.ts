@@ -5,7 +5,7 @@ import type { Chart } from "../report/Chart.ts"
 import { digits, type Format, isKnown, minus } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
 import * as Charts from "./charts.ts"
-import type { Estimate, IsolationReport } from "./Report.ts"
+import type { Estimate, IsolationReport, Word } from "./Report.ts"
 import * as Tables from "./tables.ts"
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -14,15 +14,12 @@ import * as Tables from "./tables.ts"
 const isRemoved = ({ removed }: Tables.States): boolean => removed !== undefined && removed.state !== "own"
 
 /** What the word at the head means. */
-const meanings: Readonly<Record<string, string>> = {
+const meanings: Readonly<Record<Word, string>> = {
   isolated: "it can no longer be read off the model, and a little fine-tuning does not bring it back",
   hidden: "it can no longer be read off the model, but a little fine-tuning brings it back",
   "not isolated": "removing it leaves memory that can still be read off the model, or harms what else the model knows",
   undecided: "the numbers of these seeds leave it open"
 }
-
-/** How its reason is introduced, where nothing decided it. */
-const said: Readonly<Record<string, string>> = { undecided: "What must be decided first" }
 
 const known = <T>(one: Estimate | undefined, say: (one: Estimate) => T): ReadonlyArray<T> => isKnown(one) ? [say(one)] : []
 
@@ -56,7 +53,8 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
   const relearned = relearning.find(({ arm }) => arm === subject)
   const checks = report.verdicts.find(({ arm }) => arm === subject)?.checks.length ?? 0
   return [
-    `The memory of ${subject} is ${word}${meanings[word] === undefined ? "" : `: ${meanings[word]}`}.`,
+    `${word === "undecided" ? `Whether the memory of ${subject} is isolated is undecided` : `The memory of ${subject} is ${word}`}: ` +
+    `${meanings[word]}.`,
     [
       ...known(Tables.recoveryOf(about?.removed, panel, "loss"), (one) =>
         `${off ? "With sinks off" : "After removal"} ${share(one)} of the standard model's memory of ` +
@@ -79,7 +77,7 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
     ].join("; ") + ".",
     checks > 0 && word === "isolated"
       ? `All checks passed, ${checks} of ${checks}; below they stand one by one.`
-      : `${said[word] ?? "What decided it"}: ${report.decidedBy}.`
+      : `${word === "undecided" ? "What must be decided first" : "What decided it"}: ${report.decidedBy}.`
   ].filter((sentence) => sentence !== ".")
 }
 

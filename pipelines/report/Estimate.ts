@@ -1,5 +1,6 @@
 /** Numbers over seeds: described, made, combined, compared and written. Pure. */
 import * as Schema from "effect/Schema"
+import { NOTHING } from "../../src/Terminal.ts"
 import {
   type Interval, mean, meanOverSeeds, seedsNeeded, shareInterval, shareOverSeeds, variance, type Within
 } from "../../src/measures/Statistics.ts"
@@ -193,7 +194,7 @@ export const digits = (places: number): Format => (value) => {
 /** `0.123 [0.111, 0.135]`; `-` where nothing is known, without brackets where there is no interval. */
 export const written = (one: Estimate | undefined, format: Format = digits(3)): string =>
   !isKnown(one)
-    ? "-"
+    ? NOTHING
     : one.low === undefined || one.high === undefined
     ? format(one.mean)
     : `${format(one.mean)} [${format(one.low)}, ${format(one.high)}]`

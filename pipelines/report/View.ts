@@ -2,7 +2,7 @@
  * What a report shows, as plain values: sentences, tables, charts and terms in sections. An experiment makes a `View` of
  * its report; the terminal, Markdown and HTML are three drawings of it, which know nothing of any experiment.
  */
-import { count, oneLine } from "../../src/Terminal.ts"
+import { count, NOTHING, oneLine } from "../../src/Terminal.ts"
 import type { Chart } from "./Chart.ts"
 import type { Claim } from "./Claim.ts"
 import type { Failure } from "./Failure.ts"
@@ -94,8 +94,7 @@ export const section = (
 // ---------------------------------------------------------------------------------------------------------------
 // What experiments have in common
 
-/** What stands where nothing is known. */
-export const NOTHING = "-"
+export { NOTHING }
 
 export const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]
 

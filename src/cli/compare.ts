@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { type Comparison, compare as compareCheckpoints } from "../../pipelines/isolation/Compare.ts"
-import { columns, hasColor, type Paint, painter } from "../Terminal.ts"
+import { columns, hasColor, NOTHING, type Paint, painter } from "../Terminal.ts"
 import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -12,7 +12,7 @@ export const format = ({ against, checkpoint, differences, metrics, sequences }:
   const states = [...new Set(metrics.map(({ state }) => state))]
   const names = [...new Set(metrics.map(({ metric }) => metric))]
   const at = (metric: string, state: string) => metrics.find((one) => one.metric === metric && one.state === state)
-  const number = (value: number | undefined) => (value === undefined ? "-" : value.toFixed(3))
+  const number = (value: number | undefined) => (value === undefined ? NOTHING : value.toFixed(3))
   const rows = names.map((metric) => [
     metric,
     ...states.map((state) => number(at(metric, state)?.value)),

@@ -5,7 +5,7 @@ import process from "node:process"
 import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
 import { nearest } from "../Config.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, hasColor, isInteractive, oneLine, painter, type Paint } from "../Terminal.ts"
+import { columns as aligned, hasColor, isInteractive, NOTHING, oneLine, painter, type Paint } from "../Terminal.ts"
 import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -27,7 +27,7 @@ const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => st
   ["perplexity", ({ perplexity }) => perplexity < 1e5 ? perplexity.toFixed(2) : perplexity.toExponential(1)],
   ["bits/byte", ({ bitsPerByte }) => bitsPerByte.toFixed(3)],
   ["accuracy", ({ accuracy }) => `${(100 * accuracy).toFixed(1)} %`],
-  ["verbatim", ({ extraction }) => extraction === undefined ? "–" : `${(100 * extraction).toFixed(1)} %`]
+  ["verbatim", ({ extraction }) => extraction === undefined ? NOTHING : `${(100 * extraction).toFixed(1)} %`]
 ]
 
 const some = (names: ReadonlyArray<string>): string =>

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs"
 import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes, columns, hasColor, painter, printable, withoutCredentials } from "../Terminal.ts"
+import { bytes, columns, hasColor, NOTHING, painter, printable, withoutCredentials } from "../Terminal.ts"
 import type { RunsOptions } from "./commands/runs.ts"
 import * as Edge from "./Edge.ts"
 
@@ -16,7 +16,7 @@ export const ago = (ms: number): string => {
   return `${Math.round(amount)} ${unit}`
 }
 
-const loss = (value: number | undefined): string => value === undefined ? "-" : value.toFixed(3)
+const loss = (value: number | undefined): string => value === undefined ? NOTHING : value.toFixed(3)
 
 const head = ["run", "state", "training", "step", "loss", "best held out", "tokens/s", "age", "size"]
 
@@ -33,10 +33,10 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
     run.path,
     state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,
     last === undefined ? `${done}/${count}` : state === "finished" ? `${done}/${count}` : `${last.arm} ${trainings.length}/${count}`,
-    last === undefined ? "-" : `${last.step}/${last.steps ?? "?"}`,
+    last === undefined ? NOTHING : `${last.step}/${last.steps ?? "?"}`,
     loss(last?.loss),
     `${loss(heldOut?.loss)}${heldOut?.name === "heldOut.off" ? " off" : ""}`,
-    last?.tokensPerSecond === undefined ? "-" : Math.round(last.tokensPerSecond).toLocaleString("en"),
+    last?.tokensPerSecond === undefined ? NOTHING : Math.round(last.tokensPerSecond).toLocaleString("en"),
     ago(Date.now() - run.updated),
     bytes(run.bytes)
   ]

@@ -38,10 +38,10 @@ const renderings: ReadonlyArray<readonly [string, (report: IsolationReport) => P
 const headOf = (text: string): string | undefined => (/<h1>(.*)<\/h1>/.exec(text) ?? /^(?:# )?(.*)$/m.exec(text))?.[1]
 
 describe.each(renderings)("an isolation report as %s", (name, render) => {
-  it.each(["isolated", "hidden", "not isolated"] as const)("is headed by the word %s and by why", async (word) => {
+  it.each(["isolated", "hidden", "not isolated", "undecided"] as const)("is headed by the word %s and by why", async (word) => {
     const text = await render(reportOf({}, { ...bare, word, decidedBy: "the check of it is 0.4, allowed at most 0.2" }))
     expect(headOf(text)).toBe(`Isolation checks of sinks: ${word}`)
-    expect(text).toContain(`The memory of sinks is ${word}: `)
+    expect(text.replace(/\s+/g, " ")).toContain(word === "undecided" ? "is isolated is undecided: " : `The memory of sinks is ${word}: `)
     expect(text.indexOf("the check of it is 0.4, allowed at most 0.2.")).toBeGreaterThan(0)
     expect(text.indexOf("the check of it")).toBeLessThan(text.indexOf("held-out loss"))
   })
