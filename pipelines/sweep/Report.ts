@@ -5,7 +5,8 @@ import { Failure } from "../report/Failure.ts"
 
 /** One seed of a point. */
 const SeedOfPoint = Schema.Struct({
-  seed: Schema.Int,
+  /** Of data, weights and their order. */
+  seed: Schema.Number,
   /** By their names: `heldOut.off`, `fractionClosed`. One that could not be measured is left out. */
   metrics: Schema.Record({ key: Schema.String, value: Real })
 })
@@ -13,13 +14,14 @@ const SeedOfPoint = Schema.Struct({
 /** One combination of values. */
 const PointResult = Schema.Struct({
   /** Its number in the order of the sweep, from 1. */
-  point: Schema.Int,
+  point: Schema.Number,
   /** Its place by the first metric, from 1; absent where that could not be measured. */
-  rank: Schema.optional(Schema.Int),
+  rank: Schema.optional(Schema.Number),
   /** By the paths of the fields. */
   values: Schema.Record({ key: Schema.String, value: Schema.Unknown }),
   /** Over the seeds, by the names of the metrics. */
   metrics: Schema.Record({ key: Schema.String, value: Estimate }),
+  /** Each seed that could be measured. */
   perSeed: Schema.Array(SeedOfPoint)
 })
 export interface PointResult extends Schema.Schema.Type<typeof PointResult> {}
@@ -39,9 +41,17 @@ export const SweepReport = Schema.Struct({
   /** What failed, and why: an arm of a point. */
   failures: Schema.Array(Failure),
   /** Trainings that the sweep is made of, and how many are different: equal ones are trained once. */
-  trainings: Schema.Struct({ all: Schema.Int, different: Schema.Int }),
-  seeds: Schema.Array(Schema.Int),
+  trainings: Schema.Struct({
+    /** Arms times points times seeds. */
+    all: Schema.Number,
+    /** Of which no two are equal. */
+    different: Schema.Number
+  }),
+  /** Of the first point; every point has as many. */
+  seeds: Schema.Array(Schema.Number),
+  /** What is trained at every point. */
   arms: Schema.Array(Schema.String),
+  /** What computed it. */
   adapter: Schema.String,
   /** Of this process. */
   seconds: Schema.Number,
