@@ -67,7 +67,7 @@ export interface Plan<Config, Found, Report> {
   readonly arms: ReadonlyArray<string>
   /** What the run is made of. */
   readonly inputs: Effect.Effect<ReadonlyArray<Input>, DataError, Files>
-  /** That the data is whole, which is asked where a run goes on. Default: it is. */
+  /** That the data is as it was written, which is asked before anything is made. Default: it is. */
   readonly verify?: Effect.Effect<void, DataError, Files>
   /** Told with the name of the device: `training`. */
   readonly title: string
@@ -124,13 +124,15 @@ export const run = <Config, Encoded, Found, Report>(
     const streams = yield* makeStreams(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory })
     // data that will not do must not leave a folder behind, or open a device
     const plan = yield* experiment.plan(config, { resume: options.resume ?? false, streams, stage })
+    // whatever has a checksum is read once as a whole: damaged shards would train another model without a word
+    yield* plan.verify ?? Effect.void
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: experiment.kind,
       schema: experiment.schema,
       config: plan.config,
       seeds: plan.seeds,
       arms: plan.arms,
-      inputs: Effect.zipRight(plan.verify ?? Effect.void, plan.inputs),
+      inputs: plan.inputs,
       ...(experiment.longer === undefined ? {} : { longer: experiment.longer })
     }, options)
     if (recording !== undefined) yield* recording.madeOf(yield* plan.inputs)

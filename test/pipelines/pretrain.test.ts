@@ -1,12 +1,13 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, it } from "vitest"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import { DataConfig } from "../../src/data/stream/DataStream.ts"
+import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
@@ -177,4 +178,23 @@ it("a run without repeats is refused before anything is trained", async () => {
   const bad = config({ data: new DataConfig({ ...config().data, repeatedSequences: 0 }) })
   const error = await Effect.runPromise(Effect.flip(run(bad)))
   expect(error.message).toContain("data.repeatedSequences must be at least 1")
+})
+
+it("shards of which a bit was flipped train nothing, and make no folder", async () => {
+  const shards = join(root, "shards")
+  const data = [{ path: join(root, "text.txt") }] as const
+  await Effect.runPromise(
+    Effect.provide(tokenize({ data, tokenizer: "bytes" }, { out: shards, workers: 1 }), NodeContext.layer)
+  )
+  const shard = join(shards, readdirSync(shards).find((file) => file.endsWith(".bin"))!)
+  const bytes = readFileSync(shard)
+  // of the low byte of a token: still one of the vocabulary
+  bytes[bytes.length - 10]! ^= 1
+  writeFileSync(shard, bytes)
+  const outDir = join(root, "damaged")
+  const error = await Effect.runPromise(Effect.flip(
+    run(config({ data: new DataConfig({ data: shards, seqLen: 16, batchSize: 4 }), arms: ["sinks"] }), { outDir })
+  ))
+  expect(error.message).toContain(`${shard}: is not as it was written`)
+  expect(existsSync(outDir)).toBe(false)
 })
