@@ -363,7 +363,7 @@ describe("a run", () => {
       ["pretrain", ...small, "training.steps=2", "-q", "--data", text, "--out-dir", outDir]
     )
     expect([code, stderr.replace(/^Warning: .*\n/gm, "")]).toEqual([0, ""])
-    expect(stdout).toMatch(/^loss, nats a token +standard +own sinks +sinks off +placebo/)
+    expect(stdout).toMatch(/^Pretraining with memorization sinks\nSwitching the sinks off [^]*\nloss, nats a token +standard +own sinks +sinks off +placebo/)
     expect(stdout).not.toContain("\u001b")
   })
 

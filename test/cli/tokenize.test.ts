@@ -88,7 +88,7 @@ describe("memsinks tokenize", () => {
     ])
     expect(results.map(({ code, stdout }) => [code, stdout])).toEqual([[2, ""], [2, ""], [1, ""]])
     expect(results[0].stderr).toMatch(/^error: give --data: /)
-    expect(results[1].stderr).toMatch(/^error: --workers must be at least 1, got 0\n$/)
+    expect(results[1].stderr).toMatch(/^error: --workers must be a whole number of at least 1, got 0\n$/)
     expect(results[2].stderr).toMatch(/^error: .*one\.jsonl.*line 1 .*"text".*title, site, body/)
   })
 
