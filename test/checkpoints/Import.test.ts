@@ -386,7 +386,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
   // -------------------------------------------------------------------------------------------------------------
   // SeqTD
 
-  const golden = JSON.parse(readFileSync(new URL("fixtures/seqtd-masks.json", import.meta.url), "utf8")) as {
+  const golden = JSON.parse(readFileSync(new URL("../fixtures/seqtd-masks.json", import.meta.url), "utf8")) as {
     readonly cases: ReadonlyArray<{ readonly seqId: number; readonly sinks: number; readonly p: number }>
   }
 

@@ -22,7 +22,7 @@ import { textDocuments } from "../../src/data/source/Text.ts"
 import { makeRecords, measured, toJsonl } from "../bench/source.ts"
 import { makeRandom } from "../reference/random.ts"
 
-const pagesV1 = new URL("fixtures/pages-v1.parquet", import.meta.url)
+const pagesV1 = new URL("../fixtures/pages-v1.parquet", import.meta.url)
 
 type Files = Readonly<Record<string, string | Uint8Array>>
 

@@ -327,7 +327,7 @@ await attempt("training", async () => {
   await examine("off-f16", run, { dtype: "f16" }, Sink.off, { largest: 0.05, divergence: 1e-4, greedy: false })
   await examine("off-q8_0", run, { dtype: "q8_0" }, Sink.off, { largest: 1, divergence: 1e-2, greedy: false })
   const ids = [1n, 2n]
-  await examine("ids-f32", run, { sinks: { mode: "own", ids } }, { mode: "only", ids }, exact)
+  await examine("ids-f32", run, { sinks: { mode: "own", ids, union: true } }, { mode: "only", ids }, exact)
   await examine("all-f32", run, { sinks: { mode: "all" } }, Sink.all, exact)
 })
 

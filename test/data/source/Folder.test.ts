@@ -57,7 +57,7 @@ describe("a folder that holds more than data", () => {
   })
 
   it("gives the parts of a folder that is called as a file", async () => {
-    const part = readFileSync(new URL("fixtures/pages-v1.parquet", import.meta.url))
+    const part = readFileSync(new URL("../../fixtures/pages-v1.parquet", import.meta.url))
     const files = { "d/data.PARQUET/part-0.snappy.parquet": part, "d/data.PARQUET/_SUCCESS": "" }
     for (const path of ["d", "d/data.PARQUET"]) {
       const read = await readOf(files, { path })

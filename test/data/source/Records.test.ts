@@ -5,7 +5,7 @@ import type { SourceSpecInput } from "../../../src/data/Source.ts"
 import { decimal, unrounded } from "../../../src/data/source/Decimal.ts"
 import { readOf } from "../../support/sources.ts"
 
-const fixture = (name: string): Uint8Array => readFileSync(new URL(`fixtures/${name}`, import.meta.url))
+const fixture = (name: string): Uint8Array => readFileSync(new URL(`../../fixtures/${name}`, import.meta.url))
 
 const sources = async (lines: ReadonlyArray<string>, spec: Partial<SourceSpecInput> = {}) => {
   const read = await readOf({ "a.jsonl": lines.join("\n") }, { path: "a.jsonl", sourceField: "user", ...spec })

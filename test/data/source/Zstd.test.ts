@@ -45,7 +45,7 @@ const wide = from64("KLUv/QSo3QAAqHsidGV4dCI6Im9uZSJ9CnR3byJ9CgEAUsw6kOLf7g==")
 
 describe("zstd", () => {
   it("gives what is repeated from 97 MiB before", async () => {
-    const frame = readFileSync(new URL("fixtures/far.txt.zst", import.meta.url))
+    const frame = readFileSync(new URL("../../fixtures/far.txt.zst", import.meta.url))
     const { bytes, sha256 } = await read([frame], "zst")
     expect(bytes).toBe((97 << 20) + 2 * 4096)
     const text = unzstd(frame, bytes)
