@@ -163,7 +163,7 @@ describe("a chart", () => {
 
   it("never shows escapes that a name brings along", () => {
     const text = chart({ width: 60, height: 9, series: [line([1, 2], "a\u001b[31mb\nc")] }).at(-1)
-    expect(text).toBe("a a [31mb c 2.00")
+    expect(text).toBe("a ab c 2.00")
   })
 
   it("names the y axis and draws one without any value", () => {
