@@ -1,4 +1,5 @@
 /** What a sweep's report shows: a table, best first, and curves of every metric against every field. Pure. */
+import { isObject } from "../../src/Json.ts"
 import type { Chart, Line } from "../report/Chart.ts"
 import { digits, written } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
@@ -30,8 +31,15 @@ const headline = ({ best, fields, metrics, points }: SweepReport): string => {
   return `The ${best} ${metric}, ${written(first.metrics[metric!], number)}, is that of ${settings(first.values, fields)}.`
 }
 
+/** Whether a sweep asked for equal ratios of a field. */
+const byRatio = (config: unknown, field: string): boolean => {
+  const fields = isObject(config) ? config["fields"] : undefined
+  const values = isObject(fields) ? fields[field] : undefined
+  return isObject(values) && values["scale"] === "log"
+}
+
 /** A metric against a field, a line for each setting of the other fields; nothing to draw against what is no number. */
-const chart = ({ fields, points }: SweepReport, field: string, metric: string): Chart => {
+const chart = ({ config, fields, points }: SweepReport, field: string, metric: string): Chart => {
   const others = fields.filter((other) => other !== field)
   const lines = new Map<string, Array<PointResult>>()
   for (const point of points) {
@@ -42,7 +50,7 @@ const chart = ({ fields, points }: SweepReport, field: string, metric: string): 
   const xs = points.flatMap(({ values }) => typeof values[field] === "number" ? [values[field]] : [])
   return {
     title: `${metric} by ${field}`,
-    x: { title: field, log: Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) >= 20 },
+    x: { title: field, log: Math.min(...xs) > 0 && (byRatio(config, field) || Math.max(...xs) / Math.min(...xs) >= 20) },
     y: { title: metric },
     facets: [],
     lines: [...lines].map(([name, there]): Line => ({

@@ -10,6 +10,7 @@ import { inProcess, type Runner } from "../../pipelines/experiment/Job.ts"
 import { makeStreams } from "../../pipelines/experiment/Streams.ts"
 import * as Sweep from "../../pipelines/sweep.ts"
 import { pointsOf } from "../../pipelines/sweep/Config.ts"
+import { view } from "../../pipelines/sweep/view.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Runs from "../../src/runs/Runs.ts"
@@ -114,6 +115,12 @@ describe("a sweep", () => {
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(JSON.parse(Sweep.toJson(report)))
     expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| model.sinks.pool |")
     expect(readFileSync(join(outDir, "report.html"), "utf8").match(/<svg/g)!.length).toBeGreaterThanOrEqual(3)
+    // an axis is of ratios where the field was asked for so
+    const axes = (scale: string) =>
+      view({ ...report, config: { fields: { "model.sinks.pool": { from: 64, to: 128, scale } } } }).sections
+        .flatMap(({ blocks }) => blocks).flatMap((block) => block.is === "chart" ? [block.chart.x.log] : [])
+    expect(new Set(axes("linear"))).toEqual(new Set([false]))
+    expect(new Set(axes("log"))).toEqual(new Set([true]))
   }, 120_000)
   it("trains only what is new, in another run and when it is resumed", async () => {
     const events: Array<ProgressEvent> = []
