@@ -25,7 +25,8 @@ const filesIn = (path: string): ReadonlyArray<string> => readdirSync(path, { rec
 const kernels = readdirSync(join(root, "kernels"))
   .filter((file) => file.endsWith(".wgsl"))
   .sort()
-const pipelines = filesIn(join(root, "pipelines"))
+// the experiments themselves; what they are made of stays inside
+const pipelines = readdirSync(join(root, "pipelines"))
   .filter((file) => file.endsWith(".ts"))
   .map((file) => file.slice(0, -3))
   .sort()

@@ -1,6 +1,6 @@
 /** Files of documents: which kinds there are, and what messages call them. */
 import type { PlatformError } from "@effect/platform/Error"
-import { type BigIntStats, closeSync, constants, fstatSync, openSync, type Stats } from "node:fs"
+import { closeSync, constants, fstatSync, openSync } from "node:fs"
 import { because, DataError, dataError as fail } from "../../Errors.ts"
 
 /** How the documents of a file are told apart. */
@@ -61,8 +61,11 @@ export const unreadable = (label: string, cause: unknown): DataError => {
 export const missing = (label: string) => (error: PlatformError): DataError =>
   error._tag === "SystemError" && error.reason === "NotFound" ? fail(label, ABSENT) : unreadable(label, error)
 
+/** What is asked of `fs.Stats`, whose own type is not there where the package is used without the types of Node. */
+type Kinds = Readonly<Record<"isFile" | "isDirectory" | "isFIFO" | "isSocket", () => boolean>>
+
 /** What is no file, and could be waited for without end; undefined for files. Folders are not asked about here. */
-export const notFile = (stats: Stats | BigIntStats): string | undefined =>
+export const notFile = (stats: Kinds): string | undefined =>
   stats.isFIFO()
     ? "is a pipe, which can be read once; data is read again when a tokenizer is trained on it, and when a run that " +
       "was interrupted goes on. Write it to a file, and give that"
