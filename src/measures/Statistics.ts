@@ -39,9 +39,11 @@ export const variance = (values: Numbers): number => {
 
 /** The quantile at share `q` of sorted values, between neighbours linear. */
 const quantileOf = (values: Float64Array, q: number): number => {
+  if (values.length === 0) return NaN
   const at = q * (values.length - 1)
   const low = Math.floor(at)
-  return values[low] + (at - low) * (values[Math.min(low + 1, values.length - 1)] - values[low])
+  // a value itself is that, also where the next one is infinite
+  return at === low ? values[low] : values[low] + (at - low) * (values[low + 1] - values[low])
 }
 
 /** Whether all values are numbers: what is computed of any other is NaN, never a number that leaves it out. */
