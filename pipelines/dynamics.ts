@@ -162,13 +162,15 @@ export const run = (
     const seeds = Array.from({ length: config.seeds }, (_, i) => config.data.seed + i)
     const worlds = yield* Effect.forEach(seeds, (seed) => makeWorld(plan, seed))
     const inputs = Effect.map(Effect.forEach(worlds, ({ data }) => data.inputs), (all) => all.flat())
+    // as Experiment.run does: damaged shards train nothing, in a run that begins as in one that goes on
+    yield* Effect.forEach(worlds, ({ data }) => data.verify, { discard: true })
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
       kind: "dynamics",
       schema: DynamicsConfig,
       config,
       seeds,
       arms: plan.arms.map(({ name }) => name),
-      inputs: Effect.zipRight(Effect.forEach(worlds, ({ data }) => data.verify, { discard: true }), inputs)
+      inputs
     }, options)
     if (recording !== undefined) yield* recording.madeOf(yield* inputs)
 
