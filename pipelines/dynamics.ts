@@ -13,16 +13,15 @@ import { batchOf } from "../src/data/stream/DataStream.ts"
 import { sequenceName } from "../src/data/stream/Packing.ts"
 import { DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { keyOf } from "../src/Key.ts"
 import * as Gradients from "../src/inside/Gradients.ts"
-import { checkTraining } from "../src/train/MemoryPlan.ts"
+import { sinkContents } from "../src/inside/SinkContents.ts"
+import { keyOf } from "../src/Key.ts"
 import { mean } from "../src/measures/Statistics.ts"
 import { theory } from "../src/measures/Theory.ts"
 import { Model } from "../src/model/Model.ts"
-import type { ProgressEvent } from "../src/terminal/Progress.ts"
 import * as Sink from "../src/Sink.ts"
-import { sinkContents } from "../src/inside/SinkContents.ts"
-import { type Arm, arms, modelOf, trainingOf } from "./experiment/Arms.ts"
+import type { ProgressEvent } from "../src/terminal/Progress.ts"
+import { checkTraining } from "../src/train/MemoryPlan.ts"
 import { claimsOf } from "./dynamics/Claims.ts"
 import { type DynamicsArm, DynamicsConfig, FOILS, type Plan, planOf } from "./dynamics/Config.ts"
 import { contentsPage } from "./dynamics/contentsPage.ts"
@@ -32,10 +31,12 @@ import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts
 import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
-import { estimate } from "./report/Estimate.ts"
+import { type Arm, arms, modelOf, trainingOf } from "./experiment/Arms.ts"
 import { attempt } from "./experiment/Failures.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder,
+  writeJson } from "./experiment/RunFolder.ts"
 import { keptIn } from "./experiment/Store.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
+import { estimate } from "./report/Estimate.ts"
 
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
@@ -94,22 +95,29 @@ const examine = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, kept: Kept)
         return { kind, parts: parts.map((part) => ({ ...part, value: part.value / whole })) }
       }))
     const massOf = (kind: string, layer: number, part: string) =>
-      mean(masses.filter((one) => one.kind === kind).map(({ parts }) =>
-        parts.find((one) => one.layer === layer && one.part === part)?.value ?? 0))
+      mean(masses.filter((one) =>
+        one.kind === kind
+      ).map(({ parts }) => parts.find((one) => one.layer === layer && one.part === part)?.value ?? 0))
     if (kept.folder !== undefined && model.config.sinks !== undefined) {
       const html = contentsPage(contents, {
         title: `What the sinks of ${arm.name} hold, seed ${world.seed}`,
         arm: arm.name,
         seed: world.seed,
-        decode: (tokens) => tokenizer.decode(Uint32Array.from(tokens))
+        decode: (tokens) =>
+          tokenizer.decode(Uint32Array.from(tokens))
       })
       yield* Effect.catchAll(
         fs.writeFileString(path.join(kept.folder, "sinks.html"), html),
-        (error) => Effect.logWarning(`${kept.folder}: sinks.html: ${error.message}`)
+        (error) =>
+          Effect.logWarning(`${kept.folder}: sinks.html: ${error.message}`)
       )
     }
     return contents.summary.map(({ agreement, layer, neurons, owned, part, purity }): PartContents => ({
-      layer, part, neurons, purity, agreement,
+      layer,
+      part,
+      neurons,
+      purity,
+      agreement,
       ...(owned === undefined ? {} : { owned }),
       ...(part === "random" ? {} : {
         gradientMass: { memorized: massOf("memorized", layer, part), heldOut: massOf("heldOut", layer, part) }
@@ -137,7 +145,9 @@ const warningsOf = (plan: Plan, failures: ReadonlyArray<Failure>): ReadonlyArray
     ...(groups.some(({ withheld }) => withheld)
       ? []
       : ["no group is left alone before the end, so there is no retention: set until to less than 7/8 for one"]),
-    ...(groups.some(({ teeth }) => teeth) ? [] : ["no group is probed around its exposures, so there are no saw-teeth"]),
+    ...(groups.some(({ teeth }) => teeth)
+      ? []
+      : ["no group is probed around its exposures, so there are no saw-teeth"]),
     ...(failures.length === 0 ? [] : ["arms that failed in a seed are missing from its numbers"])
   ]
 }
@@ -174,8 +184,9 @@ export const run = (
     }, options)
     if (recording !== undefined) yield* recording.madeOf(yield* inputs)
 
-    const madeOf = new Map(yield* Effect.forEach(worlds, (world) =>
-      Effect.map(world.data.inputs, (inputs) => [world, inputs] as const)))
+    const madeOf = new Map(
+      yield* Effect.forEach(worlds, (world) => Effect.map(world.data.inputs, (inputs) => [world, inputs] as const))
+    )
     const jobs = worlds.flatMap((world) => plan.arms.map((arm) => ({ world, arm })))
     const keeps = yield* Effect.forEach(jobs, ({ arm, world }) =>
       keep(
@@ -229,7 +240,8 @@ export const run = (
     const failed = [...failures.values()]
     if (found.length === 0) {
       return yield* new DataError({
-        detail: ["every arm failed:", ...failed.map(({ arm, message, seed }) => `  seed ${seed}, ${arm}: ${message}`)].join("\n")
+        detail: ["every arm failed:", ...failed.map(({ arm, message, seed }) => `  seed ${seed}, ${arm}: ${message}`)]
+          .join("\n")
       })
     }
     const summary = summarize(found, worlds, plan)

@@ -3,30 +3,30 @@
  * accuracy of the next token, and how many sequences it says verbatim. Of the run's own data by split, of any other by
  * source.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import type * as Path from "@effect/platform/Path"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
+import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/identity/Identity.ts"
+import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
+import * as Source from "../src/data/Source.ts"
 import type { DataConfigInput } from "../src/data/stream/DataConfig.ts"
 import { DataStream, type Row } from "../src/data/stream/DataStream.ts"
-import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
-import { Device } from "../src/gpu/Device.ts"
-import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/identity/Identity.ts"
-import type { TextEnds } from "../src/model/HuggingFace.ts"
-import { Model } from "../src/model/Model.ts"
-import { type RowScore, scoreRows, summarize } from "../src/scoring/Score.ts"
-import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
-import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
-import { random } from "../src/Random.ts"
-import { dataOf, runAbove } from "../src/runs/Runs.ts"
-import * as Sink from "../src/Sink.ts"
-import * as Source from "../src/data/Source.ts"
+import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
 import { textBytes } from "../src/data/tokens/TextBytes.ts"
 import type { Tokenizer } from "../src/data/tokens/Tokenizer.ts"
-import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
 import * as TokenShards from "../src/data/tokens/TokenShards.ts"
+import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
+import { Device } from "../src/gpu/Device.ts"
+import type { TextEnds } from "../src/model/HuggingFace.ts"
+import { Model } from "../src/model/Model.ts"
+import { random } from "../src/Random.ts"
+import { dataOf, runAbove } from "../src/runs/Runs.ts"
+import { type RowScore, scoreRows, summarize } from "../src/scoring/Score.ts"
+import * as Sink from "../src/Sink.ts"
 
 /** States of the sinks that are compared; see Sink.SinkMode. */
 export type EvaluatedSinks = Sink.State
@@ -156,7 +156,10 @@ const ownData = Effect.fnUntraced(function*(
     const drawn = Array.from(draw(rows.length, sequences, seed, name), (i) => rows[i]!)
     return drawn.length === 0 ? [] : [{ name, rows: drawn }]
   })
-  const available = (["repeated", "heldOut", "singles", "canaries"] as const).reduce((sum, name) => sum + stream.split(name).length, 0)
+  const available = (["repeated", "heldOut", "singles", "canaries"] as const).reduce(
+    (sum, name) => sum + stream.split(name).length,
+    0
+  )
   const rows = splits.flatMap(({ rows }, split) => rows.map((row) => ({ row, split })))
   return {
     data: typeof config.data === "string" ? config.data : "the run's data",
@@ -207,7 +210,8 @@ const openShards = Effect.fnUntraced(function*(path: string, tokenizer: Tokenize
   if (shards.tokenizer !== undefined && !sameTokenizer(shards.tokenizer, tokenizer.toJSON())) {
     return yield* new DataError({
       path,
-      detail: "was made with another tokenizer than the model's, so its tokens mean other text: tokenize the text with " +
+      detail:
+        "was made with another tokenizer than the model's, so its tokens mean other text: tokenize the text with " +
         "the checkpoint's tokenizer.json (memsinks tokenize --tokenizer)"
     })
   }
@@ -383,7 +387,9 @@ export const evaluate = (
           const { bytes, of, sequences } = totals[i]!
           if (sequences === 0) {
             // a source of which nothing was drawn is told all the same
-            return group.by === "source" ? [{ ...group, ...ids.get(group.name), sequences, tokens: 0, bytes, scores: {} }] : []
+            return group.by === "source"
+              ? [{ ...group, ...ids.get(group.name), sequences, tokens: 0, bytes, scores: {} }]
+              : []
           }
           let tokens = 0
           const scores = Object.fromEntries(modes.map((mode) => {

@@ -13,11 +13,12 @@ import { DataStream } from "../src/data/stream/DataStream.ts"
 import { attempt, DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
 import { machineOf } from "../src/gpu/Machine.ts"
-import { checkTraining } from "../src/train/MemoryPlan.ts"
 import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/terminal/Progress.ts"
-import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
+import { checkTraining } from "../src/train/MemoryPlan.ts"
 import { modelOf, ORACLE, STANDARD, streamOf, type StreamOverrides } from "./experiment/Arms.ts"
+import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
+import { fileStore, memoryStore, type Store } from "./experiment/Store.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
 import { trainingOfArm } from "./isolation/Jobs.ts"
@@ -25,12 +26,9 @@ import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
 import type { IsolateError, Laboratory } from "./isolation/Models.ts"
 import { type Failure, IsolationReport } from "./isolation/Report.ts"
 import { investigate } from "./isolation/Seed.ts"
-import { fileStore, memoryStore, type Store } from "./experiment/Store.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
-import {
-  checkDisjoint, firstSeed, makeWorld, type World
-} from "./isolation/World.ts"
+import { checkDisjoint, firstSeed, makeWorld, type World } from "./isolation/World.ts"
 
 export { IsolateConfig, IsolationReport }
 export type { IsolateError }
@@ -141,7 +139,13 @@ export const run = (
       const { batchesPerEpoch, batchSize, seqLen } = yield* Effect.provide(DataStream, yield* stream({}))
       tokensPerStep = batchSize * seqLen * config.training.gradientAccumulation
       labs.push({
-        config, seed, world, store, kept, stage, stream,
+        config,
+        seed,
+        world,
+        store,
+        kept,
+        stage,
+        stream,
         steps: config.training.steps ?? Math.max(1, Math.floor(batchesPerEpoch / config.training.gradientAccumulation))
       })
     }

@@ -79,14 +79,17 @@ const pretrain: Experiment.Experiment<
                 keepLogSpaced: config.training.saveLogSpaced
               }
             }),
-            (found) => seeds.map((_, s) => found.slice(s * names.length, (s + 1) * names.length).flatMap(Option.toArray))
+            (found) =>
+              seeds.map((_, s) => found.slice(s * names.length, (s + 1) * names.length).flatMap(Option.toArray))
           ),
         report: (found, { error, failures, seconds, versions }) =>
           Effect.gen(function*() {
             const results = found.flat()
             if (results.length === 0) {
               return yield* Effect.fail(error ?? new DataError({
-                detail: ["every arm failed:", ...failures.map(({ message, ...of }) => `  seed ${of.seed}, ${of.arm}: ${message}`)].join("\n")
+                detail: ["every arm failed:", ...failures.map(({ message, ...of }) =>
+                  `  seed ${of.seed}, ${of.arm}: ${message}`
+                )].join("\n")
               }))
             }
             const perSeed = seeds.map((seed, s) =>
@@ -94,7 +97,8 @@ const pretrain: Experiment.Experiment<
                 seed,
                 new Map(found[s]!.map((result) => [result.arm.name, result])),
                 found[s]!.reduce((sum, { seconds }) => sum + seconds, 0)
-              ))
+              )
+            )
             return {
               ...meanOf(perSeed.map(({ gapClosed }) => present({ gapClosed }))),
               repeated: meanOf(perSeed.map((s) => s.repeated)),

@@ -41,17 +41,21 @@ const metricsOf = ({ extraction, gapClosed, gaps, heldOut, repeated }: SeedResul
     ...(gapClosed === undefined ? [] : [["fractionClosed", gapClosed] as const]),
     ...Object.entries({ repeated, heldOut, gaps, extraction }).flatMap(([group, values]) =>
       Object.entries(values as Readonly<Record<string, number | undefined>>).flatMap(([state, value]) =>
-        value === undefined ? [] : [[`${group}.${state}`, value] as const]))
+        value === undefined ? [] : [[`${group}.${state}`, value] as const]
+      )
+    )
   ])
 
 /** The jobs of a sweep: every arm of every point with every seed. */
 const jobsOf = (points: ReadonlyArray<Point>, { arms, seeds }: SweepConfig) =>
   points.flatMap((point, p) =>
     Array.from({ length: seeds }, (_, s) =>
-      arms.map((arm) => ({ ...armJob(point.config, arm, point.config.data.seed + s), point: p }))).flat())
+      arms.map((arm) => ({ ...armJob(point.config, arm, point.config.data.seed + s), point: p }))).flat()
+  )
 
 /** What a point is called where it is told of: `training.steps=100`. */
-const nameOf = ({ values }: Point): string => Object.entries(values).map(([path, value]) => `${path}=${valueText(value)}`).join(", ")
+const nameOf = ({ values }: Point): string =>
+  Object.entries(values).map(([path, value]) => `${path}=${valueText(value)}`).join(", ")
 
 /** What a sweep will take, before anything is trained. */
 export interface SweepCost {
@@ -68,8 +72,9 @@ export interface SweepCost {
 /** How many different trainings there are among jobs: those with one key. */
 const distinct = (jobs: ReturnType<typeof jobsOf>, streams: Streams) =>
   Effect.map(
-    Effect.forEach(jobs, (job) => Effect.map(armWork.key(job.input, { streams, machine: { adapter: "", kernels: "" } }), (key) =>
-      [keyOf({ key, seed: job.seed }), job] as const)),
+    Effect.forEach(jobs, (job) =>
+      Effect.map(armWork.key(job.input, { streams, machine: { adapter: "", kernels: "" } }), (key) =>
+        [keyOf({ key, seed: job.seed }), job] as const)),
     (all) => [...new Map(all).values()]
   )
 
@@ -124,7 +129,9 @@ const sweep: Experiment.Experiment<
       const seeds = of(points[0]!.config)
       const different = yield* distinct(jobs, streams)
       /** Of every point's data with its first seed. */
-      const data = [...new Map(points.map(({ config: { data } }) => [keyOf({ data: JSON.stringify(data) }), data])).values()]
+      const data = [
+        ...new Map(points.map(({ config: { data } }) => [keyOf({ data: JSON.stringify(data) }), data])).values()
+      ]
       const each = <A>(use: (data: typeof DataStream.Service) => Effect.Effect<A, DataError>) =>
         Effect.forEach(data, (one) => streams.use(one, Effect.flatMap(DataStream, use)))
       // data that will not do is told before a folder is claimed
@@ -133,8 +140,8 @@ const sweep: Experiment.Experiment<
         config,
         seeds,
         arms: points.map(nameOf),
-        inputs: Effect.map(each(({ inputs }) => inputs), (all) =>
-          [...new Map(all.flat().map((input) => [`${input.what} ${input.sha256}`, input])).values()]),
+        inputs: Effect.map(each(({ inputs }) => inputs),
+          (all) => [...new Map(all.flat().map((input) => [`${input.what} ${input.sha256}`, input])).values()]),
         verify: Effect.asVoid(each(({ verify }) => verify)),
         title: `a sweep of ${points.length} point${points.length === 1 ? "" : "s"}, ${different.length} trainings,`,
         work: ({ perform }) =>
@@ -145,7 +152,8 @@ const sweep: Experiment.Experiment<
               const perSeed = seeds.flatMap((_, s) => {
                 const seed = points[p]!.config.data.seed + s
                 const own = found.flatMap((one, i) =>
-                  jobs[i]!.point === p && jobs[i]!.seed === seed && Option.isSome(one) ? [one.value] : [])
+                  jobs[i]!.point === p && jobs[i]!.seed === seed && Option.isSome(one) ? [one.value] : []
+                )
                 return own.length === 0
                   ? []
                   : [{ seed, metrics: metricsOf(seedResult(seed, new Map(own.map((one) => [one.arm.name, one])), 0)) }]
@@ -154,19 +162,25 @@ const sweep: Experiment.Experiment<
               return {
                 point: p + 1,
                 values,
-                metrics: Object.fromEntries(names.map((name) => [name, estimate(perSeed.map(({ metrics }) => metrics[name]))])),
+                metrics: Object.fromEntries(
+                  names.map((name) => [name, estimate(perSeed.map(({ metrics }) => metrics[name]))])
+                ),
                 perSeed
               }
             })
             if (results.every(({ perSeed }) => perSeed.length === 0)) {
               return yield* Effect.fail(error ?? new DataError({
-                detail: ["every training failed:", ...failures.map(({ arm, message }) => `  ${arm}: ${message}`)].join("\n")
+                detail: ["every training failed:", ...failures.map(({ arm, message }) => `  ${arm}: ${message}`)].join(
+                  "\n"
+                )
               }))
             }
             const [first] = config.metrics
             const sign = highestIsBest(config) ? -1 : 1
             const valueOf = ({ metrics }: PointResult) => metrics[first!]?.mean ?? NaN
-            const ranked = results.filter((one) => Number.isFinite(valueOf(one))).sort((a, b) => sign * (valueOf(a) - valueOf(b)))
+            const ranked = results.filter((one) => Number.isFinite(valueOf(one))).sort((a, b) =>
+              sign * (valueOf(a) - valueOf(b))
+            )
             return {
               format: 1 as const,
               fields: Object.keys(config.fields),

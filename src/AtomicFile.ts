@@ -25,7 +25,9 @@ export const syncFolder = (folder: string): void => {
     fs.fsyncSync(handle)
   } catch (error) {
     // file systems without a sync of folders say so; a sync that was possible and failed is an error
-    if (!["EINVAL", "ENOTSUP", "EISDIR", "EPERM", "EBADF"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error
+    if (!["EINVAL", "ENOTSUP", "EISDIR", "EPERM", "EBADF"].includes((error as NodeJS.ErrnoException).code ?? "")) {
+      throw error
+    }
   } finally {
     fs.closeSync(handle)
   }

@@ -72,9 +72,22 @@ export const pathsOf = (schema: Schema.Schema.Any): ReadonlyArray<string> => [
 
 /** What people call a field whose name has no letter in common with it. */
 const synonyms: Readonly<Record<string, string>> = {
-  lr: "learningRate", batch: "batchSize", bs: "batchSize", seq: "seqLen", context: "seqLen", blocksize: "seqLen",
-  layers: "numHiddenLayers", width: "hiddenSize", dim: "hiddenSize", heads: "numAttentionHeads", wd: "weightDecay",
-  warmup: "warmupSteps", iterations: "steps", maxsteps: "steps", maxiters: "steps", sinks: "model.sinks"
+  lr: "learningRate",
+  batch: "batchSize",
+  bs: "batchSize",
+  seq: "seqLen",
+  context: "seqLen",
+  blocksize: "seqLen",
+  layers: "numHiddenLayers",
+  width: "hiddenSize",
+  dim: "hiddenSize",
+  heads: "numAttentionHeads",
+  wd: "weightDecay",
+  warmup: "warmupSteps",
+  iterations: "steps",
+  maxsteps: "steps",
+  maxiters: "steps",
+  sinks: "model.sinks"
 }
 
 const plain = (word: string): string => word.toLowerCase().replace(/[-_]/g, "")
@@ -184,7 +197,12 @@ export const configuration = <C extends AnyClass>(Base: C): Configuration<C> =>
   class extends (Base as new(...args: ReadonlyArray<any>) => object) {
     constructor(fields: unknown, options?: Schema.MakeOptions) {
       const unchecked = options === true || (typeof options === "object" && options.disableValidation === true)
-      super(unchecked ? fields : Either.getOrThrowWith(decode(new.target as unknown as Schema.Schema<object>, fields ?? {}), (e) => e), true)
+      super(
+        unchecked
+          ? fields
+          : Either.getOrThrowWith(decode(new.target as unknown as Schema.Schema<object>, fields ?? {}), (e) => e),
+        true
+      )
     }
   } as unknown as Configuration<C>
 

@@ -71,21 +71,27 @@ export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
 }
 
 const lacks: ReadonlyArray<readonly [sign: RegExp, advice: string]> = [
-  [/\bE[MN]FILE\b|too many open files/i, "the process may open no more files: raise ulimit -n (1024 is enough), or lower --jobs"],
+  [/\bE[MN]FILE\b|too many open files/i,
+    "the process may open no more files: raise ulimit -n (1024 is enough), or lower --jobs"],
   [
     /\bENOMEM\b|Array buffer allocation failed|WebAssembly\.Memory\(\): could not allocate|Cannot allocate memory/i,
     "the machine, or ulimit -v, gives the process no more memory: close other programs, raise the limit, or choose a " +
     "smaller model, batch or data.seqLen"
   ],
-  [/\bENOSPC\b|no space left on device/i, "the disk is full: free space, or choose another folder. What was saved before is intact"],
-  [/\bEDQUOT\b|quota exceeded/i, "the disk quota is used up: free space, or choose another folder. What was saved before is intact"],
+  [/\bENOSPC\b|no space left on device/i,
+    "the disk is full: free space, or choose another folder. What was saved before is intact"],
+  [/\bEDQUOT\b|quota exceeded/i,
+    "the disk quota is used up: free space, or choose another folder. What was saved before is intact"],
   [/\bEROFS\b/, "the file system can only be read: choose another folder"],
-  [/\bEAGAIN\b.*(spawn|thread|uv_)|ERR_WORKER_INIT_FAILED/i, "the process may start no more threads or processes: raise ulimit -u"]
+  [/\bEAGAIN\b.*(spawn|thread|uv_)|ERR_WORKER_INIT_FAILED/i,
+    "the process may start no more threads or processes: raise ulimit -u"]
 ]
 
 /** What the machine does not have, and what to do; undefined where a cause is something else. */
 export const lacking = (cause: unknown): string | undefined => {
-  const text = cause instanceof Error ? `${(cause as NodeJS.ErrnoException).code ?? ""} ${cause.message}` : String(cause)
+  const text = cause instanceof Error
+    ? `${(cause as NodeJS.ErrnoException).code ?? ""} ${cause.message}`
+    : String(cause)
   return lacks.find(([sign]) => sign.test(text))?.[1]
 }
 
@@ -128,7 +134,9 @@ export const attempt = <A, Kinds extends ReadonlyArray<(typeof five)[number]>>(
       if (isMemsinksError(error)) return Effect.fail(error as Thrown<Kinds>)
       // a machine that has no more memory is no bug; what it lacks is one of the five, whatever the code throws besides
       if (error instanceof RangeError && lacking(error) !== undefined) {
-        return Effect.fail(new DeviceError({ reason: "OutOfMemory", detail: because(error), cause: error }) as Thrown<Kinds>)
+        return Effect.fail(
+          new DeviceError({ reason: "OutOfMemory", detail: because(error), cause: error }) as Thrown<Kinds>
+        )
       }
       return Effect.die(error)
     }

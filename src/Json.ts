@@ -1,6 +1,6 @@
 /** JSON as it comes from a file or a server: nothing is believed of it before a schema has decoded it. */
 import * as Either from "effect/Either"
-import * as Schema from "effect/Schema"
+import type * as Schema from "effect/Schema"
 import { decodeWith } from "./Config.ts"
 import { shown } from "./Paths.ts"
 

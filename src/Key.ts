@@ -41,7 +41,8 @@ const textOf = (value: unknown, at: string, above: ReadonlyArray<object>): strin
       fields.sort(([a], [b]) => a < b ? -1 : a > b ? 1 : 0)
       return `{${
         fields.map(([name, field]) =>
-          `${JSON.stringify(name)}:${textOf(field, at === "" ? name : `${at}.${name}`, inside)}`).join(",")
+          `${JSON.stringify(name)}:${textOf(field, at === "" ? name : `${at}.${name}`, inside)}`
+        ).join(",")
       }}`
     }
     default:

@@ -61,7 +61,9 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
     if (this.assignment === "permutation" && this.active % this.block !== 0) {
       return `sinks.active ${this.active} must be a multiple of sinks.block ${this.block}`
     }
-    if (this.assignment === "reference" && this.block !== 1) return `sinks.block must be 1 with the reference assignment`
+    if (this.assignment === "reference" && this.block !== 1) {
+      return `sinks.block must be 1 with the reference assignment`
+    }
     return undefined
   }
 }
@@ -211,7 +213,7 @@ export const isSparse = (mode: SinkMode): boolean =>
 
 const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
   const set = new Set<number>()
-  if ("except" in mode) for (const id of mode.except ?? []) for (const unit of unitsOf(config, id)) set.add(unit)
+  if ("except" in mode) { for (const id of mode.except ?? []) for (const unit of unitsOf(config, id)) set.add(unit) }
   return set
 }
 

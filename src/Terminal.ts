@@ -74,7 +74,8 @@ export const printable = (text: string): string =>
 export const oneLine = (name: string): string => printable(stripAnsi(name).replace(/\s+/g, " "))
 
 /** The same without the user and password that a URL in it may carry. */
-export const withoutCredentials = (text: string): string => text.replace(/(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/?#"'<>]{0,1000}@/gi, "$1")
+export const withoutCredentials = (text: string): string =>
+  text.replace(/(\b[a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/?#"'<>]{0,1000}@/gi, "$1")
 
 const isAscii = /^[\x20-\x7e]*$/
 
@@ -125,7 +126,8 @@ export const columns = (
     row.map((cell, i) => {
       const padding = spaces(widths[i]! - cells(cell))
       return isLeft(i) ? cell + padding : padding + cell
-    }).join("  ").trimEnd())
+    }).join("  ").trimEnd()
+  )
 }
 
 /** Bytes for people: `812 KiB`, `1.2 GiB`; with so many digits behind the point, where they are given. */
@@ -153,7 +155,8 @@ export type Span = readonly [text: string, style?: Style]
 export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): ReadonlyArray<string> => {
   const room = widthOf(width, 1)
   const characters = spans.flatMap(([text, style]) =>
-    graphemes(text.replace(/[\s\u0000-\u001f\u007f]+/g, " ")).map((character) => [character, style] as const))
+    graphemes(text.replace(/[\s\u0000-\u001f\u007f]+/g, " ")).map((character) => [character, style] as const)
+  )
   const lines: Array<string> = []
   let from = 0
   while (from < characters.length) {

@@ -6,9 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { DeviceError } from "./Errors.ts"
-import { tuned } from "./model/Autotune.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
+import { tuned } from "./model/Autotune.ts"
 
 export type { AdapterOptions, OpenGpu } from "./gpu/Adapter.ts"
 

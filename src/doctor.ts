@@ -229,8 +229,16 @@ export const formatDoctor = (report: DoctorReport): string => {
     lines.push("This adapter runs on the processor: good for tests and tiny models. To get a faster one:")
     // the newest of software adapters is there: only a GPU's own driver is faster
     const mesa = /llvmpipe|lavapipe/i.test(`${adapter.name} ${adapter.driver}`)
-    lines.push(...adapterAdvice.filter((advice) => !mesa || !advice.includes("mesa-vulkan-drivers")).map((advice) => `  - ${advice}`))
-    if (mesa) lines.push("  - A machine with a GPU, and its driver: Mesa's software adapter, the fastest there is, is in use here.")
+    lines.push(
+      ...adapterAdvice.filter((advice) => !mesa || !advice.includes("mesa-vulkan-drivers")).map((advice) =>
+        `  - ${advice}`
+      )
+    )
+    if (mesa) {
+      lines.push(
+        "  - A machine with a GPU, and its driver: Mesa's software adapter, the fastest there is, is in use here."
+      )
+    }
   }
   return lines.join("\n")
 }

@@ -7,9 +7,9 @@ import type * as Scope from "effect/Scope"
 import { constants } from "node:os"
 import process from "node:process"
 import type { DeviceError } from "./Errors.ts"
-import { tuned } from "./model/Autotune.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
+import { tuned } from "./model/Autotune.ts"
 
 export type { AdapterOptions, OpenGpu } from "./gpu/Adapter.ts"
 

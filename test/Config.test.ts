@@ -6,8 +6,8 @@ import { configured, decodeConfig, nearest } from "../src/Config.ts"
 import { DataConfig } from "../src/data/stream/DataConfig.ts"
 import { DataError } from "../src/Errors.ts"
 import { ModelConfig, presets } from "../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../src/train/Optimizer.ts"
 import { SinkConfig } from "../src/Sink.ts"
+import { OptimizerConfig } from "../src/train/Optimizer.ts"
 import { TrainConfig } from "../src/train/Trainer.ts"
 
 class Inner extends Schema.Class<Inner>("Inner")({
@@ -79,34 +79,41 @@ describe("a configuration's constructor", () => {
     expect(plain).toEqual(new TrainConfig({ steps: 5, optimizer: new OptimizerConfig({ learningRate: 1e-3 }) }))
     expect(plain.optimizer).toBeInstanceOf(OptimizerConfig)
     expect([plain.optimizer.learningRate, plain.optimizer.beta2, plain.logEvery]).toEqual([1e-3, 0.95, 10])
-    const run = new PretrainConfig({ model: { ...presets.tiny, sinks: { pool: 64, active: 16 }, intermediateSize: 128 }, seeds: 2 })
+    const run = new PretrainConfig({ model: { ...presets.tiny, sinks: { pool: 64, active: 16 }, intermediateSize: 128 },
+      seeds: 2 })
     expect([run.model.general, run.model.sinks?.block, run.seeds]).toEqual([64, 16, 2])
     expect(new DataConfig()).toEqual(new DataConfig({}))
   })
 
   it.each<readonly [string, () => unknown, string]>([
     ["a number out of range", () => new TrainConfig({ steps: 0 }), "steps: expected a positive number, got 0"],
-    ["a field of another name", () => new TrainConfig({ step: 40 } as object), "step: is not a known key. Did you mean steps?"],
+    ["a field of another name", () => new TrainConfig({ step: 40 } as object),
+      "step: is not a known key. Did you mean steps?"],
     [
       "one below it",
       () => new TrainConfig({ optimizer: { lr: 1 } as object }),
       "optimizer.lr: is not a known key. Did you mean optimizer.learningRate?"
     ],
-    ["of sinks", () => new SinkConfig({ pool: 64, active: 16, blok: 8 } as never), "blok: is not a known key. Did you mean block?"],
-    ["of a model", () => new ModelConfig({ ...presets.tiny, layers: 3 } as never), "layers: is not a known key. Did you mean numHiddenLayers?"]
+    ["of sinks", () => new SinkConfig({ pool: 64, active: 16, blok: 8 } as never),
+      "blok: is not a known key. Did you mean block?"],
+    ["of a model", () => new ModelConfig({ ...presets.tiny, layers: 3 } as never),
+      "layers: is not a known key. Did you mean numHiddenLayers?"]
   ])("says in one sentence what is wrong: %s", (_, make, line) => {
     expect(make).toThrow(new DataError({ detail: `the configuration has a problem:\n  ${line}` }))
   })
 })
 
 describe("a field of another place", () => {
-  const meant = (input: unknown) => Effect.runSync(Effect.flip(decodeConfig(PretrainConfig, input))).message.split("\n").slice(1)
+  const meant = (input: unknown) =>
+    Effect.runSync(Effect.flip(decodeConfig(PretrainConfig, input))).message.split("\n").slice(1)
   it("is found over the whole configuration, by its path", () => {
     expect(meant({ steps: 10 })).toEqual(["  steps: is not a known key. Did you mean training.steps?"])
     expect(meant({ lr: 1 })).toEqual(["  lr: is not a known key. Did you mean training.optimizer.learningRate?"])
     expect(meant({ training: { learningRate: 1 } }))
       .toEqual(["  training.learningRate: is not a known key. Did you mean training.optimizer.learningRate?"])
-    expect(meant({ model: { ...presets.tiny, pool: 4 } })).toEqual(["  model.pool: is not a known key. Did you mean model.sinks.pool?"])
+    expect(meant({ model: { ...presets.tiny, pool: 4 } })).toEqual([
+      "  model.pool: is not a known key. Did you mean model.sinks.pool?"
+    ])
     // one beside it, where none elsewhere has that very name
     expect(meant({ sedes: 2 })).toEqual(["  sedes: is not a known key. Did you mean seeds?"])
   })

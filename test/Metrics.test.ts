@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
 import * as Metrics from "../src/measures/Metrics.ts"
-import { random } from "../src/Random.ts"
 import * as TokenRecords from "../src/measures/TokenRecords.ts"
+import { random } from "../src/Random.ts"
 import { generate, recordsOf, toyModel } from "./support/toyModel.ts"
 
 /** Records of one sequence a row of ranks, every token of one loss. */

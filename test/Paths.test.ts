@@ -12,8 +12,8 @@ import { tokenize } from "../src/data/tokens/Tokenize.ts"
 import * as Tokenizer from "../src/data/tokens/Tokenizer.ts"
 import * as TokenShards from "../src/data/tokens/TokenShards.ts"
 import { huggingFaceConfig, toHuggingFace } from "../src/model/HuggingFace.ts"
-import { initialValue, listParameters, parametersOf } from "../src/model/Parameters.ts"
 import { ModelConfig } from "../src/model/ModelConfig.ts"
+import { initialValue, listParameters, parametersOf } from "../src/model/Parameters.ts"
 import { inspectCheckpoint } from "../src/runs/Inspect.ts"
 
 type Reader = (path: string) => Effect.Effect<unknown, { readonly message: string }, NodeContext.NodeContext>
@@ -33,10 +33,18 @@ const openShards: Reader = (path) =>
 
 beforeAll(async () => {
   const config = new ModelConfig({
-    vocabSize: 256, hiddenSize: 8, numHiddenLayers: 1, numAttentionHeads: 1, intermediateSize: 8, maxPositionEmbeddings: 16
+    vocabSize: 256,
+    hiddenSize: 8,
+    numHiddenLayers: 1,
+    numAttentionHeads: 1,
+    intermediateSize: 8,
+    maxPositionEmbeddings: 16
   })
-  const model = Object.fromEntries(listParameters(parametersOf(config)).flatMap((parameter) =>
-    [...toHuggingFace(config, parameter.name, initialValue(config, parameter, 1))]))
+  const model = Object.fromEntries(
+    listParameters(parametersOf(config)).flatMap((
+      parameter
+    ) => [...toHuggingFace(config, parameter.name, initialValue(config, parameter, 1))])
+  )
   const saved = { config: huggingFaceConfig(config), model, tokenizer: Tokenizer.bytes.toJSON() }
   writeFileSync(join(root, "text.jsonl"), `{"text":"one"}\n{"text":"two and more"}\n`)
   const made = await run(Effect.zipRight(
@@ -79,7 +87,9 @@ describe("a link that leads out of a folder", () => {
     const secret = join(root, "secret.json")
     writeFileSync(secret, "secret-5b1f")
     for (const file of readdirSync(shards)) {
-      expect(await refusal(openShards, withLink(shards, file))).toContain(`${file}: is a link that leads out of its folder`)
+      expect(await refusal(openShards, withLink(shards, file))).toContain(
+        `${file}: is a link that leads out of its folder`
+      )
       const told = await refusal(openShards, withLink(shards, file, secret))
       expect(told).toContain("is a link that leads out of its folder")
       expect(told).not.toContain("secret-5b1f")

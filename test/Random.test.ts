@@ -11,8 +11,18 @@ describe("random", () => {
 
   it("gives other numbers for any other seed or key", () => {
     const streams = [
-      random(1), random(2), random(-1), random(1n << 32n), random(1n + (1n << 63n)), random(1, 0), random(1, ""),
-      random(1, "ab"), random(1, "a", "b"), random(1, "ba"), random(1, "b", 1), random(1, "b", 2)
+      random(1),
+      random(2),
+      random(-1),
+      random(1n << 32n),
+      random(1n + (1n << 63n)),
+      random(1, 0),
+      random(1, ""),
+      random(1, "ab"),
+      random(1, "a", "b"),
+      random(1, "ba"),
+      random(1, "b", 1),
+      random(1, "b", 2)
     ]
     expect(new Set(streams.map((stream) => take(2, stream.bits).join())).size).toBe(streams.length)
   })
@@ -29,7 +39,7 @@ describe("random", () => {
 
   it("draws integers without favouring small ones, for a bound near 2^32 too", () => {
     const bound = 3 * 2 ** 30
-    const draws = take(30000, (r => () => r.below(bound))(random(5)))
+    const draws = take(30000, ((r) => () => r.below(bound))(random(5)))
     // Reduced modulo the bound without rejection, the lowest third would come up half of the time.
     const low = draws.filter((x) => x < 2 ** 30).length / draws.length
     expect(Math.abs(low - 1 / 3)).toBeLessThan(0.015)

@@ -102,8 +102,9 @@ describe("the reference hash", () => {
 
   it("keeps its known defects", () => {
     // id 0 lights every sink
-    for (const bits of [32, 64] as const)
+    for (const bits of [32, 64] as const) {
       expect(Sink.referenceMask(0n, 512, 0.013, bits)).toEqual(new Uint8Array(512).fill(1))
+    }
     // at 32 bits, ids 65,536 apart are one; at 64 bits they are not
     for (const id of [1n, 77n, 49275n]) {
       expect(Sink.referenceMask(id + 65536n, 512, 0.3, 32)).toEqual(Sink.referenceMask(id, 512, 0.3, 32))
@@ -407,7 +408,7 @@ describe("modes", () => {
     ]
     for (const mode of modes) {
       expect(Sink.isSparse(mode)).toBe(true)
-      for (const of of [0n, 1n, 42n, 43n, 2n ** 63n]) {
+      for (const  of of[0n, 1n, 42n, 43n, 2n ** 63n]) {
         const { coef, units } = Sink.gathered(config, general, mode, of)
         expect([units.length, coef.length]).toEqual([4, 5])
         const dense = new Float32Array(17)
@@ -444,7 +445,8 @@ describe("ids", () => {
     expect(parseId("18446744073709551615")).toBe(2n ** 64n - 1n)
     expect(parseId("0xffffffffffffffff")).toBe(2n ** 64n - 1n)
     expect(parseId("000000000000000000000000000007")).toBe(7n)
-    const wrong = ["18446744073709551616", "18446744073709551617", "0x10000000000000000", "-1", "1.0", "1e3", "", "x", "0x"]
+    const wrong = ["18446744073709551616", "18446744073709551617", "0x10000000000000000", "-1", "1.0", "1e3", "", "x",
+      "0x"]
     for (const text of wrong) expect(parseId(text), text).toBeUndefined()
   })
 })

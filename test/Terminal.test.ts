@@ -22,9 +22,16 @@ describe("text on a terminal", () => {
   })
 
   it("has a width in any terminal", () => {
-    expect([0, 1, 2, NaN, undefined, -3, 80, 1e9].map((width) => widthOf(width))).toEqual([80, 1, 2, 80, 80, 80, 80, 10_000])
+    expect([0, 1, 2, NaN, undefined, -3, 80, 1e9].map((width) => widthOf(width))).toEqual([80, 1, 2, 80, 80, 80, 80,
+      10_000])
     expect([0, 1023, 1024, 1023.7 * 1024, 5.5 * 2 ** 30, NaN, -1].map((n) => bytes(n))).toEqual([
-      "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.5 GiB", "0 B", "0 B"
+      "0 B",
+      "1023 B",
+      "1.0 KiB",
+      "1.0 MiB",
+      "5.5 GiB",
+      "0 B",
+      "0 B"
     ])
   })
 })

@@ -1,18 +1,8 @@
 /** The bookkeeping of the benchmarks: no adapter, no peer and no clock needed. */
 import { readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
-import {
-  fileName,
-  interleave,
-  lineOf,
-  lossProblem,
-  type Ready,
-  stepsFor,
-  table,
-  turns,
-  type Window,
-  windowsFor
-} from "./bench/peers/compare.ts"
+import { fileName, interleave, lineOf, lossProblem, type Ready, stepsFor, table, turns, type Window,
+  windowsFor } from "./bench/peers/compare.ts"
 import { withResults } from "./bench/readme.ts"
 import { markdown, summary } from "./bench/table.ts"
 

@@ -25,7 +25,9 @@ it("the README's program runs as it is printed, and again to go on from where it
       })
     )
     symlinkSync(root, join(folder, "node_modules", "memsinks", "source"))
-    for (const name of ["effect", "@effect"]) symlinkSync(join(root, "node_modules", name), join(folder, "node_modules", name))
+    for (const name of ["effect", "@effect"]) {
+      symlinkSync(join(root, "node_modules", name), join(folder, "node_modules", name))
+    }
     writeFileSync(join(folder, "package.json"), "{\"type\":\"module\"}")
     writeFileSync(join(folder, "program.ts"), program!)
     const run = async () => {

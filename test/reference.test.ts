@@ -5,46 +5,11 @@
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../src/Batch.ts"
 import { expectClose } from "./reference/compare.ts"
-import {
-  backward,
-  decays,
-  forward,
-  type Forward,
-  initialState,
-  parameterShapes,
-  pruned,
-  randomParameters,
-  type ReferenceConfig,
-  soft,
-  type Tensors,
-  towards,
-  trainStep,
-  weighted
-} from "./reference/model.ts"
-import {
-  adamw,
-  attention,
-  attentionBackward,
-  clipScale,
-  crossEntropy,
-  embedding,
-  embeddingBackward,
-  globalNorm,
-  hiddenLoss,
-  linear,
-  linearBackward,
-  matmul,
-  matmulBackward,
-  neuronGate,
-  neuronGateBackward,
-  rmsNorm,
-  rmsNormBackward,
-  rope,
-  ropeBackward,
-  softCrossEntropy,
-  swiglu,
-  swigluBackward
-} from "./reference/ops.ts"
+import { backward, decays, type Forward, forward, initialState, parameterShapes, pruned, randomParameters,
+  type ReferenceConfig, soft, type Tensors, towards, trainStep, weighted } from "./reference/model.ts"
+import { adamw, attention, attentionBackward, clipScale, crossEntropy, embedding, embeddingBackward, globalNorm,
+  hiddenLoss, linear, linearBackward, matmul, matmulBackward, neuronGate, neuronGateBackward, rmsNorm, rmsNormBackward,
+  rope, ropeBackward, softCrossEntropy, swiglu, swigluBackward } from "./reference/ops.ts"
 import { finiteDifference, makeRandom } from "./reference/random.ts"
 
 const f64 = (...values: ReadonlyArray<number>): Float64Array => Float64Array.from(values)

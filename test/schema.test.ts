@@ -6,17 +6,16 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
 import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
-import { estimate } from "../pipelines/report/Estimate.ts"
 import { claimsOf } from "../pipelines/isolation/Claims.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { estimate } from "../pipelines/report/Estimate.ts"
 import { SweepReport } from "../pipelines/sweep/Report.ts"
 import { readConfig } from "../src/cli/config.ts"
+import { makeReportSchema, makeSchema, type ReportName, reportSchemaFile, reportSchemaText, schemaFile,
+  schemaText } from "./schema.ts"
 import * as dynamics from "./support/dynamicsReport.ts"
 import * as isolation from "./support/isolationReport.ts"
-import {
-  makeReportSchema, makeSchema, type ReportName, reportSchemaFile, reportSchemaText, schemaFile, schemaText
-} from "./schema.ts"
 
 interface Node {
   readonly properties?: Readonly<Record<string, Node>>
@@ -30,9 +29,12 @@ interface Node {
 
 /** Every property of a schema, by its path. */
 const propertiesOf = (node: Node, path = ""): ReadonlyArray<readonly [path: string, node: Node]> => [
-  ...Object.entries(node.properties ?? {}).flatMap(([name, property]) =>
-    [[`${path}${name}`, property] as const, ...propertiesOf(property, `${path}${name}.`)]),
-  ...[...node.anyOf ?? [], ...node.items === undefined ? [] : [node.items]].flatMap((inner) => propertiesOf(inner, path))
+  ...Object.entries(node.properties ?? {}).flatMap((
+    [name, property]
+  ) => [[`${path}${name}`, property] as const, ...propertiesOf(property, `${path}${name}.`)]),
+  ...[...node.anyOf ?? [], ...node.items === undefined ? [] : [node.items]].flatMap((inner) =>
+    propertiesOf(inner, path)
+  )
 ]
 
 const properties = new Map(propertiesOf(makeSchema() as Node))
@@ -43,7 +45,9 @@ describe("the JSON Schema of a configuration file", () => {
   })
 
   it("describes every field in the words of the source", () => {
-    const silent = [...properties].filter(([path, { description }]) => path !== "$schema" && !description).map(([path]) => path)
+    const silent = [...properties].filter(([path, { description }]) => path !== "$schema" && !description).map((
+      [path]
+    ) => path)
     expect(silent).toEqual([])
     expect(properties.get("data.seqLen")!.description).toBe("Tokens a row feeds to the model. Default 64.")
     expect(properties.get("model.hiddenSize")!.description).toContain("residual stream")
@@ -92,7 +96,10 @@ const sweepReport = {
   best: "lowest",
   points: [
     {
-      point: 1, rank: 1, values: { "training.steps": 8 }, metrics: { "heldOut.off": estimate([3, 4]) },
+      point: 1,
+      rank: 1,
+      values: { "training.steps": 8 },
+      metrics: { "heldOut.off": estimate([3, 4]) },
       perSeed: [{ seed: 1, metrics: { "heldOut.off": 3 } }, { seed: 2, metrics: { "heldOut.off": 4 } }]
     },
     { point: 2, values: { "training.steps": 16 }, metrics: {}, perSeed: [] }
@@ -128,8 +135,19 @@ const published: ReadonlyArray<Published> = [
       // nothing but what a report of one arm has at least
       isolation.reportOf({}, {
         subjects: isolationReport.subjects.filter(({ arm }) => arm === "standard"),
-        verdicts: [], arms: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
-        localizers: [], theory: [], claims: [], warnings: [], failures: []
+        verdicts: [],
+        arms: [],
+        curves: [],
+        tradeoffs: [],
+        extraction: [],
+        relearning: [],
+        interference: [],
+        hygiene: [],
+        localizers: [],
+        theory: [],
+        claims: [],
+        warnings: [],
+        failures: []
       }),
       isolation.reportOf({ "neverRepeated own": { "natural.loss": 0.3 }, "standard own": { "natural.loss": 0.3 } })
     ],
@@ -165,7 +183,8 @@ const published: ReadonlyArray<Published> = [
     reports: [
       sweepReport,
       { ...sweepReport, failures: [] },
-      { ...sweepReport, points: sweepReport.points.map((point) => ({ ...point, metrics: { fractionClosed: estimate([NaN]) } })) }
+      { ...sweepReport,
+        points: sweepReport.points.map((point) => ({ ...point, metrics: { fractionClosed: estimate([NaN]) } })) }
     ],
     says: "Its place by the first metric, from 1; absent where that could not be measured.",
     field: "points",
@@ -180,8 +199,19 @@ describe.each(published)("the published schema of a report of $name", ({ field, 
   /** Where a value is not what a schema of draft 7 says, of as much of it as ours uses. */
   const problems = (node: Node, value: unknown, path: string): ReadonlyArray<string> => {
     const known = new Set([
-      "$schema", "$defs", "$ref", "title", "description", "type", "enum", "anyOf", "allOf", "properties", "required",
-      "additionalProperties", "items"
+      "$schema",
+      "$defs",
+      "$ref",
+      "title",
+      "description",
+      "type",
+      "enum",
+      "anyOf",
+      "allOf",
+      "properties",
+      "required",
+      "additionalProperties",
+      "items"
     ])
     const strange = Object.keys(node).filter((key) => !known.has(key))
     if (strange.length > 0) throw new Error(`the test knows nothing of ${strange.join(", ")}`)

@@ -6,7 +6,7 @@
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as AST from "effect/SchemaAST"
+import type * as AST from "effect/SchemaAST"
 import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import ts from "typescript"
@@ -50,7 +50,9 @@ const wordsOf = (comment: string): string =>
 const commentsBySignature = (own?: string): ReadonlyMap<string, Readonly<Record<string, string>>> => {
   const found = new Map<string, Record<string, string>>()
   const files = ["src", "pipelines"].flatMap((folder) =>
-    readdirSync(new URL(folder, root), { encoding: "utf8", recursive: true }).filter((name) => name.endsWith(".ts")).map((name) => `${folder}/${name}`))
+    readdirSync(new URL(folder, root), { encoding: "utf8", recursive: true }).filter((name) => name.endsWith(".ts"))
+      .map((name) => `${folder}/${name}`)
+  )
   for (const file of own === undefined ? files : [...files, own]) {
     const source = ts.createSourceFile(file, readFileSync(new URL(file, root), "utf8"), ts.ScriptTarget.ES2022, true)
     const visit = (node: ts.Node): void => {

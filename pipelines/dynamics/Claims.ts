@@ -23,7 +23,9 @@ const curveOf = (report: Report, arm: string, group: string, mask: MaskState): C
 const fallThenRise = (report: Report): Outcome => {
   const [group] = repeatedGroups(report)
   const points = group === undefined ? undefined : curveOf(report, SINKS, group.name, "off")
-  if (points === undefined || points.length < 3) return untested(`arm ${SINKS} with sinks off, and a group that is shown up to the end`)
+  if (points === undefined || points.length < 3) {
+    return untested(`arm ${SINKS} with sinks off, and a group that is shown up to the end`)
+  }
   const losses = points.map(({ loss }) => loss)
   const least = perSeed((...values) => Math.min(...values), ...losses)
   const rise = perSeed((last, least) => last / least - 1, losses.at(-1), least)
@@ -31,12 +33,15 @@ const fallThenRise = (report: Report): Outcome => {
   const foils = curveOf(report, SINKS, "foils", "off")?.at(-1)?.loss
   return {
     result: isAtLeast(rise, 0.1),
-    evidence: `${group!.name}: ${list(["lowest", least], ["at the end", losses.at(-1)!], ["rise", rise], ["held out at the end", foils])}`
+    evidence: `${group!.name}: ${
+      list(["lowest", least], ["at the end", losses.at(-1)!], ["rise", rise], ["held out at the end", foils])
+    }`
   }
 }
 
 const protectedMemory = (report: Report): Outcome => {
-  const of = (arm: string) => report.sawTeeth.find((one) => one.arm === arm && one.mask === "own" && isKnown(one.late.decay))
+  const of = (arm: string) =>
+    report.sawTeeth.find((one) => one.arm === arm && one.mask === "own" && isKnown(one.late.decay))
   const [sinks, standard] = [of(SINKS), of(STANDARD)]
   const decay = minus(sinks?.late.decay, standard?.late.decay)
   const before = minus(sinks?.late.before, standard?.late.before)

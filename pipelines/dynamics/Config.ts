@@ -3,13 +3,14 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, twice, upTo, withDefault } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, twice, upTo,
+  withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { type Showing, showingProblem } from "../../src/data/stream/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { armNames, type NamedArm, shapeProblem, useless, Variant } from "../experiment/Arms.ts"
 import { MaskState } from "./Report.ts"
@@ -220,9 +221,15 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
           (meant === undefined ? `; known: ${armNames.join(", ")}` : `. Did you mean ${meant}?`)
       }),
       ...arms.map(useless),
-      ...arms.filter(({ arm }) => ["neverRepeated", "deduplicated", "goldfish", "lossMasking", "gradientMasking", "sgtm"].includes(arm))
-        .map(({ arm }) => `arms: ${arm} changes which sequences are shown or count, and here the groups say that: leave it out`),
-      repeatedArm === undefined ? undefined : `arms: ${JSON.stringify(repeatedArm)} is named twice: give one another name`,
+      ...arms.filter(({ arm }) =>
+        ["neverRepeated", "deduplicated", "goldfish", "lossMasking", "gradientMasking", "sgtm"].includes(arm)
+      )
+        .map(({ arm }) =>
+          `arms: ${arm} changes which sequences are shown or count, and here the groups say that: leave it out`
+        ),
+      repeatedArm === undefined
+        ? undefined
+        : `arms: ${JSON.stringify(repeatedArm)} is named twice: give one another name`,
       repeatedGroup === undefined
         ? undefined
         : `groups: ${JSON.stringify(repeatedGroup)} is named twice, or a name of the pipeline's own: choose another`,
@@ -230,8 +237,12 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       config.intervals && config.seeds < 2
         ? `seeds is ${config.seeds}: an interval needs at least 2. Raise seeds, or set intervals to false`
         : undefined,
-      config.data.arm !== "repeats" ? `data.arm is "${config.data.arm}", but the arms say that: leave it out` : undefined,
-      sinkless ? "model.sinks is missing: the experiment compares models with sinks to one without" : config.model.sinks!.problem,
+      config.data.arm !== "repeats"
+        ? `data.arm is "${config.data.arm}", but the arms say that: leave it out`
+        : undefined,
+      sinkless
+        ? "model.sinks is missing: the experiment compares models with sinks to one without"
+        : config.model.sinks!.problem,
       ...(sinkless ? [] : arms.map((arm) => shapeProblem(config.model, arm))),
       config.probeEvery > steps && steps > 0
         ? `probeEvery is ${config.probeEvery}, but the run has ${steps} steps: lower it`
@@ -248,7 +259,9 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
         : undefined
     ].filter((problem) => problem !== undefined)
     if (problems.length > 0) {
-      return yield* new DataError({ detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n") })
+      return yield* new DataError({
+        detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n")
+      })
     }
     return { config, arms: arms as ReadonlyArray<DynamicsArm>, steps, groups }
   })

@@ -31,8 +31,9 @@ export const armOf = (
   inputs: ReadonlyArray<Input>
 ) => {
   // an interval over resamplings, the other arms and seeds, and what is looked at when all is done are no part of it
-  const { arms: _, contents: __, data, intervals: ___, model, resamples: ____, seeds: _____, training, ...probed } = Schema
-    .encodeSync(DynamicsConfig)(config)
+  const { arms: _, contents: __, data, intervals: ___, model, resamples: ____, seeds: _____, training, ...probed } =
+    Schema
+      .encodeSync(DynamicsConfig)(config)
   void model
   void training
   const { saveBest: _a, saveEvery: _b, saveLogSpaced: _c, ...trained } = Schema.encodeSync(TrainConfig)(

@@ -8,17 +8,17 @@ import { IGNORE } from "../../src/Batch.ts"
 import { batchOf, type Row } from "../../src/data/stream/DataStream.ts"
 import { sequenceName } from "../../src/data/stream/Packing.ts"
 import type { Timetable } from "../../src/data/stream/Timetable.ts"
-import { decompose } from "../../src/inside/Decomposition.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
+import { decompose } from "../../src/inside/Decomposition.ts"
 import * as Gradients from "../../src/inside/Gradients.ts"
-import { recordRows } from "../../src/scoring/Record.ts"
-import { scoreRows } from "../../src/scoring/Score.ts"
 import { mean } from "../../src/measures/Statistics.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import { Model, type ModelService } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { recordRows } from "../../src/scoring/Record.ts"
+import { scoreRows } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { Observer } from "../../src/train/Trainer.ts"
 import { BACKGROUND, type DynamicsArm, type DynamicsConfig, FOILS, type Plan } from "./Config.ts"
@@ -64,7 +64,8 @@ export const knowledgeOf = (
   model: Pick<ModelService, "evaluate">,
   rows: ReadonlyArray<Row>,
   mode: Sink.SinkMode,
-  { batchSize, promptTokens, seqLen }: { readonly batchSize: number; readonly promptTokens: number; readonly seqLen: number }
+  { batchSize, promptTokens, seqLen }: { readonly batchSize: number; readonly promptTokens: number;
+    readonly seqLen: number }
 ): Effect.Effect<ReadonlyArray<Knowledge>, DeviceError | KernelError | DataError> =>
   Effect.gen(function*() {
     const known: Array<Knowledge> = []
@@ -89,7 +90,8 @@ const RECORDED = 16
 export const recordTokens = (
   folder: string,
   probed: ReadonlyArray<Probed & { readonly repeats: number }>,
-  { mask, run, seqLen, step }: { readonly run: string; readonly step: number; readonly mask: MaskState; readonly seqLen: number }
+  { mask, run, seqLen, step }: { readonly run: string; readonly step: number; readonly mask: MaskState;
+    readonly seqLen: number }
 ) =>
   Effect.gen(function*() {
     const path = yield* Path.Path
@@ -105,7 +107,8 @@ export const recordTokens = (
   })
 
 /** Where they are. */
-export const recordsFile = (step: number, mask: MaskState): string => `step-${String(step).padStart(8, "0")}.${mask}.parquet`
+export const recordsFile = (step: number, mask: MaskState): string =>
+  `step-${String(step).padStart(8, "0")}.${mask}.parquet`
 
 // ---------------------------------------------------------------------------------------------------------------
 // When
@@ -225,7 +228,8 @@ const norms = (config: ModelConfig) => {
     if (!record) return []
     const rows = (quantityName: string, values: Gradients.ParameterMap) =>
       Gradients.rms(values, config).map(({ layer, part, value }) =>
-        quantity({ step, quantity: quantityName, layer, part, value }))
+        quantity({ step, quantity: quantityName, layer, part, value })
+      )
     return [
       ...rows("weight", weights),
       ...(last?.step === step - 1 ? rows("update", Gradients.difference(weights, last.weights)) : [])
@@ -243,7 +247,9 @@ export const shares = (
   Effect.gen(function*() {
     const groups = new Map<string, Array<Probed>>()
     for (const one of probed) groups.set(one.group, [...groups.get(one.group) ?? [], one])
-    const chosen = [...groups].filter(([name]) => name !== BACKGROUND).flatMap(([, some]) => some.slice(0, config.decomposed))
+    const chosen = [...groups].filter(([name]) => name !== BACKGROUND).flatMap(([, some]) =>
+      some.slice(0, config.decomposed)
+    )
     const parts = yield* decompose({ rows: Math.min(16, chosen.length), seqLen })
     const batch = batchOf(chosen.map(({ row }) => row), seqLen)
     return Effect.fnUntraced(function*(step: number) {
@@ -255,7 +261,14 @@ export const shares = (
           for (let t = r * seqLen; t < (r + 1) * seqLen; t++) if (batch.targets[t] !== IGNORE) scored.push(t)
           const add = (layer: number, part: string, logit: Float64Array) =>
             rows.push(quantity({
-              step, quantity: "logit", layer, part, group, mask, sequence: sequenceName(row), value: mean(scored.map((t) => logit[t]!))
+              step,
+              quantity: "logit",
+              layer,
+              part,
+              group,
+              mask,
+              sequence: sequenceName(row),
+              value: mean(scored.map((t) => logit[t]!))
             }))
           for (const { layer, logit, part } of found.parts) add(layer, part, logit)
           add(-1, "logit", found.logit)
@@ -266,7 +279,9 @@ export const shares = (
   })
 
 /** Gradients of sequences against those of the step that comes, and what the step did to them. */
-const interference = ({ arm, plan: { steps }, world: { data, probed, rows: rowsOf } }: Pick<ProbesOptions, "arm" | "plan" | "world">) =>
+const interference = (
+  { arm, plan: { steps }, world: { data, probed, rows: rowsOf } }: Pick<ProbesOptions, "arm" | "plan" | "world">
+) =>
   Effect.gen(function*() {
     const model = yield* Model
     const { seqLen } = data
@@ -276,7 +291,9 @@ const interference = ({ arm, plan: { steps }, world: { data, probed, rows: rowsO
     interface Before {
       readonly step: number
       readonly weights: Gradients.ParameterMap
-      readonly of: ReadonlyArray<{ readonly probe: Probed; readonly loss: number; readonly gradients: Gradients.ParameterMap }>
+      readonly of: ReadonlyArray<
+        { readonly probe: Probed; readonly loss: number; readonly gradients: Gradients.ParameterMap }
+      >
     }
     let before: Before | undefined
     const take = Effect.fnUntraced(function*(step: number, sequences: ReadonlySet<number>) {
@@ -287,7 +304,11 @@ const interference = ({ arm, plan: { steps }, world: { data, probed, rows: rowsO
         for (const { gradients, loss, probe: { group, row } } of before.of) {
           const labels = { step, group, mask: "own", sequence: sequenceName(row) }
           const predicted = Gradients.innerProducts(gradients, moved, model.config)
-          for (const [part, value] of Object.entries(predicted)) rows.push(quantity({ ...labels, quantity: "predicted", part, value }))
+          for (const [part, value] of Object.entries(predicted)) {
+            rows.push(
+              quantity({ ...labels, quantity: "predicted", part, value })
+            )
+          }
           const now = yield* ofOne.of(batchOf([row], seqLen), Sink.own)
           rows.push(quantity({ ...labels, quantity: "observed", part: "all", value: now.loss - loss }))
         }
@@ -303,7 +324,10 @@ const interference = ({ arm, plan: { steps }, world: { data, probed, rows: rowsO
             for (const part of ["all", ...Gradients.PARTS] as const) {
               const value = both[part] / Math.sqrt(own[part] * size[part])
               if (!Number.isFinite(value)) continue
-              rows.push(quantity({ step, quantity: "cosine", part, group: probe.group, mask: "own", sequence: sequenceName(probe.row), value }))
+              rows.push(
+                quantity({ step, quantity: "cosine", part, group: probe.group, mask: "own",
+                  sequence: sequenceName(probe.row), value })
+              )
             }
             return { probe, loss, gradients }
           }))

@@ -16,42 +16,43 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { parseId } from "../../src/Batch.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
-import { modelConfigOf } from "../../src/model/HuggingFace.ts"
-import { parseId } from "../../src/Batch.ts"
 import { decodeConfig, natural, nearest } from "../../src/Config.ts"
-import { canaryDocuments } from "../../src/data/stream/Canary.ts"
-import { DataConfig, DataStream, type Input } from "../../src/data/stream/DataStream.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { isWide, outOfRange } from "../../src/data/identity/Names.ts"
+import { canaryDocuments } from "../../src/data/stream/Canary.ts"
+import { DataConfig, DataStream, type Input } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
 import { sequenceName } from "../../src/data/stream/Packing.ts"
+import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
 import { because, CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import * as Gradients from "../../src/inside/Gradients.ts"
+import { differences, parseJson } from "../../src/Json.ts"
+import { keyOf } from "../../src/Key.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import * as Traces from "../../src/measures/Traces.ts"
-import { keyOf } from "../../src/Key.ts"
-import { differences, parseJson } from "../../src/Json.ts"
+import { modelConfigOf } from "../../src/model/HuggingFace.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
-import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import type { RunRecord } from "../../src/runs/RunRecord.ts"
 import { dataOf, runAbove, type SavedModel, savedModels } from "../../src/runs/Runs.ts"
+import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import { type Arm, arms } from "../experiment/Arms.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder,
+  writeJson } from "../experiment/RunFolder.ts"
+import type { Files } from "../experiment/Train.ts"
 import { estimate } from "../report/Estimate.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder, writeJson } from "../experiment/RunFolder.ts"
 import { BACKGROUND, FOILS, planOf } from "./Config.ts"
 import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, shownBy, sinkModes } from "./Probe.ts"
 import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
-import type { Files } from "../experiment/Train.ts"
 import type { DynamicsError } from "./Train.ts"
-import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import { makeWorld, type Probed } from "./World.ts"
 
 export interface ReplayOptions extends FolderOptions {
@@ -182,12 +183,15 @@ const withIds = (
   const meant = missing.length === 1 ? nearest(missing[0]!, [...names, ...byName.keys()]) : undefined
   if (meant !== undefined && parseId(missing[0]!) === undefined) {
     return new DataError({
-      detail: `ids: ${JSON.stringify(missing[0])} is not in the data of seed ${seed}. Did you mean ${JSON.stringify(meant)}?`
+      detail: `ids: ${JSON.stringify(missing[0])} is not in the data of seed ${seed}. Did you mean ${
+        JSON.stringify(meant)
+      }?`
     })
   }
   const [some, more] = [missing.slice(0, 8), missing.length - 8]
   return new DataError({
-    detail: `ids: ${some.join(", ")}${more > 0 ? ` and ${more} more` : ""} ${missing.length === 1 ? "is" : "are"} not in ` +
+    detail:
+      `ids: ${some.join(", ")}${more > 0 ? ` and ${more} more` : ""} ${missing.length === 1 ? "is" : "are"} not in ` +
       `the data of seed ${seed}, which has ${there.length} ids that can be probed, such as ` +
       `${there.slice(0, 5).join(", ")}: ask for ids that it has, or name the folder of one seed's model`
   })
@@ -230,10 +234,12 @@ const pretrainWorld = (
     const distinct = heldOut.filter(({ row }) => index.find(row) === undefined)
     const probed = ids === undefined
       ? [...repeated, ...canaries, ...singles.slice(0, background), ...distinct.slice(0, foils)]
-      : yield* withIds([...repeated, ...canaries, ...singles, ...heldOut], ids, seed, (yield* data.names)?.ids.map(({ name }) => name) ?? [])
+      : yield* withIds([...repeated, ...canaries, ...singles, ...heldOut], ids, seed,
+        (yield* data.names)?.ids.map(({ name }) => name) ?? [])
     if (probed.length === 0) {
       return yield* new DataError({
-        detail: `the data of seed ${seed} has nothing to probe: nothing is repeated in it, and foils and background are ` +
+        detail:
+          `the data of seed ${seed} has nothing to probe: nothing is repeated in it, and foils and background are ` +
           "0. Raise them"
       })
     }
@@ -298,7 +304,8 @@ const dynamicsWorld = (
     const { data, planted } = world
     const inGroup = (name: string) => world.probed.filter(({ group }) => group === name)
     const shownOnes = world.probed.filter((one) => one.planted !== undefined)
-    const split = (name: "singles" | "heldOut", group: string) => data.split(name).map((row): Probed => ({ row, group }))
+    const split = (name: "singles" | "heldOut", group: string) =>
+      data.split(name).map((row): Probed => ({ row, group }))
     const probed = ids === undefined
       ? [...shownOnes, ...inGroup(BACKGROUND).slice(0, background), ...inGroup(FOILS).slice(0, foils)]
       : yield* withIds([...shownOnes, ...split("singles", BACKGROUND), ...split("heldOut", FOILS)], ids, seed, [])
@@ -377,8 +384,9 @@ const checkModel = (
   Effect.gen(function*() {
     const path = yield* Path.Path
     const text = tokenizer.toJSON()
-    const heads = (yield* Effect.forEach(saved, (one) => Effect.map(headOf(one), (head) => head && { ...one, ...head })))
-      .filter((head) => head !== undefined)
+    const heads =
+      (yield* Effect.forEach(saved, (one) => Effect.map(headOf(one), (head) => head && { ...one, ...head })))
+        .filter((head) => head !== undefined)
     const key = (config: ModelConfig) => JSON.stringify(huggingFaceConfig(config))
     const usual = heads.find(({ config }) => key(config) === mostOften(heads.map(({ config }) => key(config))))?.config
     for (const { config, path: folder, tokenizer: own } of heads) {
@@ -389,22 +397,25 @@ const checkModel = (
         ? [
           "config.json",
           `is of another model than the other checkpoints of ${arm}, seed ${seed}:\n  ` +
-            differences(huggingFaceConfig(config), huggingFaceConfig(usual!)).join("\n  ").replaceAll(", was ", ", there ") +
-            "\n" +
-            "Move it out of the run's folder"
+          differences(huggingFaceConfig(config), huggingFaceConfig(usual!)).join("\n  ").replaceAll(", was ",
+            ", there ") +
+          "\n" +
+          "Move it out of the run's folder"
         ] as const
         : config.vocabSize < tokenizer.vocabSize
         ? [
           "config.json",
           `has a vocabulary of ${config.vocabSize}, but the tokenizer of the run's data has ${tokenizer.vocabSize} ` +
-            "entries: the data is not what the model was trained on"
+          "entries: the data is not what the model was trained on"
         ] as const
         : other !== undefined && !sameTokenizer(other.toJSON(), text)
         ? [
           "tokenizer.json",
           `is another tokenizer than that of the run's data: it has ${other.vocabSize} entries, the data's has ` +
-            `${tokenizer.vocabSize}${other.vocabSize === tokenizer.vocabSize ? ", and they are not the same" : ""}. Bring ` +
-            "the data back as it was when the model was trained, or move the checkpoint out of the run's folder"
+          `${tokenizer.vocabSize}${
+            other.vocabSize === tokenizer.vocabSize ? ", and they are not the same" : ""
+          }. Bring ` +
+          "the data back as it was when the model was trained, or move the checkpoint out of the run's folder"
         ] as const
         : []
       if (file === undefined || Option.isNone(yield* Effect.option(loadInitial(folder)))) continue
@@ -453,7 +464,8 @@ const foundBefore = (
     const all = [files.probes, files.quantities, ...states.map(files.recordsOf)]
     const complete = yield* Effect.forEach(all, (file) => fs.exists(file))
     if (complete.includes(false)) return undefined
-    const [probes, quantities] = [yield* Traces.readProbes(files.probes), yield* Traces.readQuantities(files.quantities)]
+    const [probes, quantities] = [yield* Traces.readProbes(files.probes),
+      yield* Traces.readQuantities(files.quantities)]
     const ours = [...probes, ...quantities].every(({ step }) => step === job.saved.step) &&
       probes.length === states.length * job.world.probed.length
     return ours ? { probes, quantities } : undefined
@@ -496,7 +508,12 @@ const probe = (
         )
       }
       const quantities: Array<QuantityRow> = Gradients.rms(yield* Gradients.weights, model.config).map((one) => ({
-        step, quantity: "weight", sequence: "", group: "", mask: "", ...one
+        step,
+        quantity: "weight",
+        sequence: "",
+        group: "",
+        mask: "",
+        ...one
       }))
       // nothing is asked of the background but its loss
       if (config.decomposed > 0 && probed.some(({ group }) => group !== BACKGROUND)) {
@@ -534,10 +551,14 @@ const warningsOf = (
   const missing = whole
     ? (record.seeds ?? seeds).flatMap((seed) =>
       (record.arms ?? []).flatMap((arm) =>
-        models.some((model) => model.seed === seed && model.arm === arm) ? [] : [`${arm}, seed ${seed}`]))
+        models.some((model) => model.seed === seed && model.arm === arm) ? [] : [`${arm}, seed ${seed}`]
+      )
+    )
     : []
   const lacking = (name: string, wanted: number) => {
-    const there = Math.min(...[...worlds.values()].map(({ probed }) => probed.filter(({ group }) => group === name).length))
+    const there = Math.min(
+      ...[...worlds.values()].map(({ probed }) => probed.filter(({ group }) => group === name).length)
+    )
     const option = name === FOILS ? "foils" : "background"
     return config.ids === undefined && there < wanted
       ? [`${option}: ${wanted} sequences were to be probed, but the data has ${there} of their kind`]
@@ -546,7 +567,9 @@ const warningsOf = (
   return [
     ...(seeds.length < 2 ? ["one seed is not a result: nothing has an interval over seeds"] : []),
     ...(few.length === 0 ? [] : [
-      `${few.map(({ arm, saved, seed }) => `${arm}, seed ${seed} (${saved.length})`).join("; ")}: so few checkpoints make ` +
+      `${
+        few.map(({ arm, saved, seed }) => `${arm}, seed ${seed} (${saved.length})`).join("; ")
+      }: so few checkpoints make ` +
       `no curve, which needs ${FEWEST} or more. Set training.saveLogSpaced to true, and those of steps 1, 2, 4, 8, ... ` +
       "are kept"
     ]),
@@ -690,7 +713,9 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
       return rows.length === 0 ? [] : [{
         arm: model.arm,
         seed: model.seed,
-        rows: { probes: rows.flatMap(({ probes }) => probes), quantities: rows.flatMap(({ quantities }) => quantities) },
+        rows: { probes: rows.flatMap(({ probes }) => probes), quantities: rows.flatMap(({ quantities }) =>
+          quantities
+        ) },
         contents: []
       }]
     })
@@ -748,6 +773,7 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
       config: Schema.encodeSync(ReplayConfig)(config),
       versions: options.versions ?? {}
     }
-    if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), Schema.encodeSync(DynamicsReport)(report))
+    if (outDir !== undefined) {yield* writeJson(path.join(outDir, "report.json"),
+        Schema.encodeSync(DynamicsReport)(report))}
     return report
   }).pipe(Effect.scoped)

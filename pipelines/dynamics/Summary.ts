@@ -6,9 +6,8 @@ import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import { estimate, isKnown, type Kind } from "../report/Estimate.ts"
 import { BACKGROUND, FOILS, type Plan } from "./Config.ts"
 import { ages } from "./Probe.ts"
-import type {
-  Contents, Curve, DynamicsReport, Estimate, Group, Interference, MaskState, Norm, Retention, SawTooth, Share
-} from "./Report.ts"
+import type { Contents, Curve, DynamicsReport, Estimate, Group, Interference, MaskState, Norm, Retention, SawTooth,
+  Share } from "./Report.ts"
 import type { Rows } from "./TraceLog.ts"
 import type { DynamicsWorld } from "./World.ts"
 
@@ -52,8 +51,8 @@ const bySeed = <A>(
   })
 
 /** Keys of the rows of any seed, in the order in which they come. */
-const keysOf = <A>(seeds: ReadonlyArray<ReadonlyArray<A> | undefined>, key: (row: A) => string): ReadonlyArray<string> =>
-  [...new Set(seeds.flatMap((rows) => (rows ?? []).map(key)))]
+const keysOf = <A>(seeds: ReadonlyArray<ReadonlyArray<A> | undefined>,
+  key: (row: A) => string): ReadonlyArray<string> => [...new Set(seeds.flatMap((rows) => (rows ?? []).map(key)))]
 
 /** A number of each seed, of the rows of a key. */
 const over = <A>(
@@ -91,7 +90,9 @@ export const curvesOf = (
         arm,
         group,
         mask,
-        points: points.map((step) => ({ step, loss: over(steps, String(step), (of) => mean(of.map(({ loss }) => loss)), "loss") }))
+        points: points.map((step) => ({ step,
+          loss: over(steps, String(step), (of) => mean(of.map(({ loss }) => loss)), "loss") })
+        )
       }
     })
   })
@@ -132,12 +133,15 @@ const seededOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsWor
     }
   })
 
-const sawTeethOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsWorld>, plan: Plan): ReadonlyArray<SawTooth> =>
+const sawTeethOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsWorld>,
+  plan: Plan): ReadonlyArray<SawTooth> =>
   armsOf(found).flatMap((arm) => {
     const seeds = seededOf(found, worlds, arm)
     const masks = seeds.find((one) => one !== undefined)?.masks ?? []
     return plan.groups.filter(({ teeth }) => teeth).flatMap(({ name: group }) => {
-      const members = worlds.map((world) => membersOf(world, group).map(({ name, steps }) => ({ name, blocks: blocksOf(steps) })))
+      const members = worlds.map((world) =>
+        membersOf(world, group).map(({ name, steps }) => ({ name, blocks: blocksOf(steps) }))
+      )
       // where steps were full, blocks may have been moved together
       const count = Math.min(...members.flat().map(({ blocks }) => blocks.length))
       return masks.map((mask): SawTooth => {
@@ -180,7 +184,11 @@ const sawTeethOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsW
             }
           }),
           late: {
-            before: late("before"), after: late("after"), lowest: late("lowest"), amplitude: late("amplitude"), decay: late("decay")
+            before: late("before"),
+            after: late("after"),
+            lowest: late("lowest"),
+            amplitude: late("amplitude"),
+            decay: late("decay")
           }
         }
       })
@@ -207,18 +215,22 @@ const retainedOf = ({ at, world }: Seeded, group: string, mask: MaskState, steps
   }))
 }
 
-const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsWorld>, plan: Plan): ReadonlyArray<Retention> =>
+const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<DynamicsWorld>,
+  plan: Plan): ReadonlyArray<Retention> =>
   armsOf(found).flatMap((arm) => {
     const seeds = seededOf(found, worlds, arm)
     const masks = seeds.find((one) => one !== undefined)?.masks ?? []
     return plan.groups.filter(({ withheld }) => withheld).flatMap(({ name: group }) =>
       masks.map((mask): Retention => {
         const sequences = seeds.map((one) => one && retainedOf(one, group, mask, plan.steps))
-        const times = [...new Set(sequences.flatMap((all) => (all ?? []).flatMap(({ points }) => points.map(({ since }) => since))))]
+        const times = [
+          ...new Set(sequences.flatMap((all) => (all ?? []).flatMap(({ points }) => points.map(({ since }) => since))))
+        ]
           .sort((a, b) => a - b)
         const points = times.map((since) => {
           const there = sequences.map((all) =>
-            (all ?? []).flatMap(({ points }) => points.filter((point) => point.since === since)))
+            (all ?? []).flatMap(({ points }) => points.filter((point) => point.since === since))
+          )
           const of = (kind: Kind, value: (points: typeof there[number]) => number) =>
             estimate(there.map((these) => these.length === 0 ? undefined : value(these)), {
               kind,
@@ -228,16 +240,20 @@ const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<Dynamic
             since,
             loss: of("loss", (all) => mean(all.map(({ row }) => row.loss))),
             memory: of("real", (all) => mean(all.map(({ memory }) => memory))),
-            recognition: of("share", (all) => Retain.recognition(all.map(({ row }) => row.loss), all.map(({ foil }) => foil))),
+            recognition: of("share",
+              (all) => Retain.recognition(all.map(({ row }) => row.loss), all.map(({ foil }) => foil))),
             recall: of("share", (all) => mean(all.map(({ row }) => row.recall))),
             verbatim: of("share", (all) => mean(all.map(({ row }) => (row.run === row.suffix ? 1 : 0)))),
             logRank: of("real", (all) => mean(all.map(({ row }) => row.logRank)))
           }
         })
-        const curves = sequences.flatMap((all, s) => (all ?? []).map(({ points }) => ({ seed: worlds[s]!.seed, points })))
+        const curves = sequences.flatMap((all, s) =>
+          (all ?? []).map(({ points }) => ({ seed: worlds[s]!.seed, points }))
+        )
         const fit = Retain.retentionOf(curves, { resamples: plan.config.resamples })
         return { arm, group, mask, points, ...(fit === undefined ? {} : { fit }) }
-      }))
+      })
+    )
   })
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -245,7 +261,8 @@ const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<Dynamic
 
 type Seeds = ReadonlyArray<ReadonlyArray<QuantityRow> | undefined>
 
-const quantitiesOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>, arm: string, ...names: ReadonlyArray<string>): Seeds =>
+const quantitiesOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>, arm: string,
+  ...names: ReadonlyArray<string>): Seeds =>
   bySeed(found, seeds, arm, (one) => one.rows.quantities.filter(({ quantity }) => names.includes(quantity)))
 
 const stepsIn = (seeds: Seeds): ReadonlyArray<number> =>
@@ -263,23 +280,27 @@ const seriesOf = (seeds: Seeds, key: (row: QuantityRow) => string) =>
 export const normsOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>): ReadonlyArray<Norm> =>
   armsOf(found).flatMap((arm) => {
     const all = quantitiesOf(found, seeds, arm, "weight", "update")
-    return seriesOf(all, ({ layer, part }) => JSON.stringify([layer, part])).map(({ key: [layer, part], rows }): Norm => {
-      const steps = rows.map((some) => some && groupBy(some, ({ quantity, step }) => `${quantity} ${step}`))
-      return {
-        arm,
-        layer: Number(layer),
-        part: String(part),
-        points: stepsIn(rows).map((step) => {
-          const update = over(steps, `update ${step}`, valueOf, "loss")
-          return { step, weight: over(steps, `weight ${step}`, valueOf, "loss"), ...(isKnown(update) ? { update } : {}) }
-        })
+    return seriesOf(all, ({ layer, part }) => JSON.stringify([layer, part])).map(
+      ({ key: [layer, part], rows }): Norm => {
+        const steps = rows.map((some) => some && groupBy(some, ({ quantity, step }) => `${quantity} ${step}`))
+        return {
+          arm,
+          layer: Number(layer),
+          part: String(part),
+          points: stepsIn(rows).map((step) => {
+            const update = over(steps, `update ${step}`, valueOf, "loss")
+            return { step, weight: over(steps, `weight ${step}`, valueOf, "loss"),
+              ...(isKnown(update) ? { update } : {}) }
+          })
+        }
       }
-    })
+    )
   })
 
 export const sharesOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>): ReadonlyArray<Share> =>
   armsOf(found).flatMap((arm) =>
-    seriesOf(quantitiesOf(found, seeds, arm, "logit"), ({ group, layer, mask, part }) => JSON.stringify([group, mask, layer, part]))
+    seriesOf(quantitiesOf(found, seeds, arm, "logit"), ({ group, layer, mask, part }) =>
+      JSON.stringify([group, mask, layer, part]))
       .map(({ key: [group, mask, layer, part], rows }): Share => {
         const steps = rows.map((some) => some && groupBy(some, ({ step }) => String(step)))
         return {
@@ -290,14 +311,19 @@ export const sharesOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<numbe
           part: String(part),
           points: stepsIn(rows).map((step) => ({ step, logit: over(steps, String(step), valueOf) }))
         }
-      }))
+      })
+  )
 
 /** Observed and predicted rises of the same step and sequence. */
 const correlation = (rows: ReadonlyArray<QuantityRow>): number => {
   const key = ({ sequence, step }: QuantityRow) => `${step} ${sequence}`
-  const predicted = new Map(rows.filter(({ part, quantity }) => quantity === "predicted" && part === "all").map((r) => [key(r), r.value]))
+  const predicted = new Map(
+    rows.filter(({ part, quantity }) => quantity === "predicted" && part === "all").map((r) => [key(r), r.value])
+  )
   const observed = rows.filter((row) => row.quantity === "observed" && predicted.has(key(row)))
-  return observed.length < 3 ? NaN : pearson(observed.map((row) => predicted.get(key(row))!), observed.map(({ value }) => value))
+  return observed.length < 3
+    ? NaN
+    : pearson(observed.map((row) => predicted.get(key(row))!), observed.map(({ value }) => value))
 }
 
 const interferenceOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number>): ReadonlyArray<Interference> =>
@@ -314,7 +340,9 @@ const interferenceOf = (found: ReadonlyArray<Found>, seeds: ReadonlyArray<number
         part,
         cosine: of("cosine"),
         predicted: of("predicted"),
-        ...(part === "all" ? { observed: of("observed"), correlation: estimate(all.map((rows) => rows && correlation(rows))) } : {})
+        ...(part === "all"
+          ? { observed: of("observed"), correlation: estimate(all.map((rows) => rows && correlation(rows))) }
+          : {})
       }
     })
   })
@@ -359,7 +387,10 @@ export const groupsOf = ({ config, groups, steps }: Plan, world: DynamicsWorld):
       : `, in ${blocks} blocks`
     return {
       name,
-      title: `${exposures} exposure${exposures === 1 ? "" : "s"}${spacing}, from ${percent(from)} to ${percent(until)} of training` +
+      title:
+        `${exposures} exposure${exposures === 1 ? "" : "s"}${spacing}, from ${percent(from)} to ${
+          percent(until)
+        } of training` +
         (withheld ? ", then never again" : ""),
       sequences,
       exposures,
@@ -370,7 +401,9 @@ export const groupsOf = ({ config, groups, steps }: Plan, world: DynamicsWorld):
   }),
   ...(config.backgroundProbes === 0 ? [] : [{
     name: BACKGROUND,
-    title: `some of those that fill the steps: about ${(steps * world.data.batchSize / world.data.split("singles").length).toFixed(1)} exposures`,
+    title: `some of those that fill the steps: about ${
+      (steps * world.data.batchSize / world.data.split("singles").length).toFixed(1)
+    } exposures`,
     sequences: config.backgroundProbes,
     exposures: Math.max(1, Math.round(steps * world.data.batchSize / world.data.split("singles").length)),
     withheld: false

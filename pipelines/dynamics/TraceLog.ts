@@ -231,8 +231,8 @@ const fileTable = <Row extends { readonly step: number }>(
         (handle) => handle._tag === "None" ? Effect.void : Effect.mapError(handle.value.sync, unwritable(at))
       ))
     const parts: Parts<Row> = {
-      list: Effect.map(names, (all) =>
-        all.flatMap((name) => partPattern.exec(name)?.[1] ?? []).map(Number).toSorted((a, b) => a - b)),
+      list: Effect.map(names,
+        (all) => all.flatMap((name) => partPattern.exec(name)?.[1] ?? []).map(Number).toSorted((a, b) => a - b)),
       read: (part) =>
         read(file(part)).pipe(
           Effect.filterOrFail(
@@ -279,15 +279,16 @@ export const traceFolder = (
   })
 
 /** Checkpoints that are saved only after the traces up to their step are. Fails with `CheckpointError` Write. */
-export const resumable =
-  (log: TraceLog) =>
-  (checkpoints: Context.Tag.Service<typeof Checkpoints>): Context.Tag.Service<typeof Checkpoints> => ({
-    ...checkpoints,
-    save: (snapshot) =>
-      log.flush(snapshot.step).pipe(
-        Effect.mapError(({ cause, detail, path = checkpoints.location }) =>
-          new CheckpointError({ reason: "Write", path, detail, cause })
-        ),
-        Effect.zipRight(checkpoints.save(snapshot))
-      )
-  })
+export const resumable = (log: TraceLog) =>
+(
+  checkpoints: Context.Tag.Service<typeof Checkpoints>
+): Context.Tag.Service<typeof Checkpoints> => ({
+  ...checkpoints,
+  save: (snapshot) =>
+    log.flush(snapshot.step).pipe(
+      Effect.mapError(({ cause, detail, path = checkpoints.location }) =>
+        new CheckpointError({ reason: "Write", path, detail, cause })
+      ),
+      Effect.zipRight(checkpoints.save(snapshot))
+    )
+})

@@ -11,10 +11,10 @@ import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
 import { because, CheckpointError } from "../../src/Errors.ts"
-import { Device } from "../../src/gpu/Device.ts"
+import { type Device } from "../../src/gpu/Device.ts"
 import { decodeJson } from "../../src/Json.ts"
 import { keyOf } from "../../src/Key.ts"
-import { Model } from "../../src/model/Model.ts"
+import { type Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
@@ -22,7 +22,7 @@ import { modelOf, trainingOf } from "../experiment/Arms.ts"
 import { type Files, keep as keepArm, type Kept as KeptArm, trainArm } from "../experiment/Train.ts"
 import type { DynamicsArm, Plan } from "./Config.ts"
 import { type Losses, makeProbes } from "./Probe.ts"
-import { type Rows, resumable, type TraceLog, traceFolder, tracesInMemory } from "./TraceLog.ts"
+import { resumable, type Rows, traceFolder, type TraceLog, tracesInMemory } from "./TraceLog.ts"
 import type { DynamicsWorld } from "./World.ts"
 
 export type DynamicsError = TrainError
@@ -37,7 +37,8 @@ const ARM = "arm.json"
 const ArmFile = Schema.Struct({ key: Schema.String })
 
 /** A folder belongs to one arm: one that says it is of another is refused. */
-const belongs = (folder: string, key: string, arm: string | undefined): Effect.Effect<void, CheckpointError, Path.Path> =>
+const belongs = (folder: string, key: string,
+  arm: string | undefined): Effect.Effect<void, CheckpointError, Path.Path> =>
   Effect.flatMap(Path.Path, (path) =>
     Effect.try({
       try: () => {
@@ -52,22 +53,25 @@ const belongs = (folder: string, key: string, arm: string | undefined): Effect.E
         throw new CheckpointError({
           reason: "Mismatch",
           path: folder,
-          detail: "holds an arm of other data or with other settings: resume with the same ones, or choose another --out-dir"
+          detail:
+            "holds an arm of other data or with other settings: resume with the same ones, or choose another --out-dir"
         })
       },
-      catch: (cause) => cause instanceof CheckpointError ? cause : new CheckpointError({
-        reason: "Write",
-        path: folder,
-        detail: `cannot be used: ${because(cause)}. Choose another folder`,
-        cause
-      })
+      catch: (cause) =>
+        cause instanceof CheckpointError ? cause : new CheckpointError({
+          reason: "Write",
+          path: folder,
+          detail: `cannot be used: ${because(cause)}. Choose another folder`,
+          cause
+        })
     }))
 
 /**
  * What an arm of a seed keeps, in a folder, or in memory. `of`: all that it depends on, which the folder must agree with.
  * `arm`: its name, which the folder's may be short of.
  */
-export const keep = (folder: string | undefined, of?: unknown, arm?: string): Effect.Effect<Kept, DynamicsError, Files> =>
+export const keep = (folder: string | undefined, of?: unknown,
+  arm?: string): Effect.Effect<Kept, DynamicsError, Files> =>
   Effect.gen(function*() {
     const kept = yield* keepArm(folder, { keepLast: Infinity })
     if (folder === undefined) return { ...kept, log: tracesInMemory() }
@@ -91,7 +95,9 @@ export const trainProbed = <A>(
   arm: DynamicsArm,
   kept: Kept,
   {
-    after, onEvent, onProbed
+    after,
+    onEvent,
+    onProbed
   }: {
     readonly after: Effect.Effect<A, DynamicsError, Device | DataStream | Files | Model | Scope.Scope>
     readonly onEvent: (event: TrainEvent) => Effect.Effect<void>
@@ -111,8 +117,8 @@ export const trainProbed = <A>(
       { events, checkpoints: Layer.succeed(Checkpoints, resumable(log)(checkpoints)) },
       {
         onEvent,
-        observe: Effect.tap(makeProbes({ plan, world, arm, log, onProbed }), ({ seconds }) =>
-          Effect.sync(() => void (probed = seconds))),
+        observe: Effect.tap(makeProbes({ plan, world, arm, log, onProbed }),
+          ({ seconds }) => Effect.sync(() => void (probed = seconds))),
         after
       }
     ).pipe(Effect.provideService(DataStream, yield* world.stream(arm)))

@@ -81,7 +81,8 @@ export const makeWorld = (
     for (const [name, wanted, there, advice] of lacking) {
       if (there < wanted) {
         return yield* new DataError({
-          detail: `${name}: ${wanted} sequences are to be probed, but the data has ${there} of their kind: ask for ${advice}`
+          detail:
+            `${name}: ${wanted} sequences are to be probed, but the data has ${there} of their kind: ask for ${advice}`
         })
       }
     }
@@ -132,7 +133,8 @@ export const makeWorld = (
         return shown.rows(step).map((row, r) =>
           ids.has(row.id) && draw.uniform() < noise
             ? { ...row, id: FRESH + BigInt(step * data.batchSize + r) }
-            : row)
+            : row
+        )
       }
     }
     const stream = (arm: DynamicsArm) =>

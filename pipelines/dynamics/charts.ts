@@ -1,11 +1,10 @@
 /** The curves of a dynamics report: along training, saw-teeth, retention, norms of weights and shares of logits. */
-import { isKnown } from "../report/Estimate.ts"
 import { type Chart, type Facet, type Line, type Point } from "../report/Chart.ts"
+import { isKnown } from "../report/Estimate.ts"
 import { unique } from "../report/View.ts"
 import type { DynamicsReport, Estimate, MaskState } from "./Report.ts"
-import {
-  fittedMemory, focalGroup, hasSinks, layerName, maskName, partName, subjectName, weightsName, wholeNorms, wholeShares
-} from "./tables.ts"
+import { fittedMemory, focalGroup, hasSinks, layerName, maskName, partName, subjectName, weightsName, wholeNorms,
+  wholeShares } from "./tables.ts"
 
 interface Of {
   readonly arm: string
@@ -64,7 +63,8 @@ const groups = (report: DynamicsReport, all: ReadonlyArray<Of>, foils = false): 
 const tags = (report: DynamicsReport, { arm, group, mask }: Of): Readonly<Record<string, string>> =>
   hasSinks(report, arm) ? { arm, group, mask } : { arm, group }
 
-const named = (report: DynamicsReport, { arm, group, mask }: Of): string => `${subjectName(report, arm, mask)}: ${group}`
+const named = (report: DynamicsReport, { arm, group, mask }: Of): string =>
+  `${subjectName(report, arm, mask)}: ${group}`
 
 const lossAxis = { title: "loss, nats a token" }
 const stepAxis = { title: "steps", unit: 1 }
@@ -101,7 +101,8 @@ export const teeth = (report: DynamicsReport): Chart => ({
     {
       key: "drawn",
       title: "drawn",
-      values: [{ name: "teeth", label: "before and after", on: true }, { name: "lowest", label: "lowest after", on: true }]
+      values: [{ name: "teeth", label: "before and after", on: true }, { name: "lowest", label: "lowest after",
+        on: true }]
     }
   ],
   color: ["arm", "mask"],
@@ -199,7 +200,8 @@ const layers = (all: ReadonlyArray<{ readonly layer: number }>): Facet => {
     values: there.map((layer) =>
       Number.isNaN(layer)
         ? { name: ALL_LAYERS, label: "all together", on: true }
-        : { name: String(layer), on: !whole })
+        : { name: String(layer), on: !whole }
+    )
   }
 }
 
@@ -242,7 +244,8 @@ export const norms = (report: DynamicsReport): Chart => {
         label: `${arm}: ${weightsName({ layer, part })}${layerLabel(layer)}`,
         of: { arm, part: weightsName({ layer, part }), quantity, ...layerTag(layer) },
         points: byX(points.flatMap((at) => at[quantity] === undefined ? [] : point(at.step, at[quantity])))
-      })))
+      }))
+    )
   }
 }
 

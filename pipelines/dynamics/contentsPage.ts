@@ -22,7 +22,8 @@ const parts: Readonly<Record<Part, string>> = {
   random: "sinks, other ids' masks"
 }
 
-const one: Readonly<Record<Part, string>> = { sinks: "sink", general: "general neuron", random: "sink, other ids' masks" }
+const one: Readonly<Record<Part, string>> = { sinks: "sink", general: "general neuron",
+  random: "sink, other ids' masks" }
 
 /** Names of a list that are written out. */
 const NAMES = 12
@@ -30,8 +31,9 @@ const NAMES = 12
 const percent = (share: number | undefined): string => share === undefined ? "" : `${(100 * share).toFixed(0)} %`
 
 /** Control characters as their pictures, so that a line break can be seen and no markup breaks; never empty. */
-const visible = (text: string): string => text.replace(/[\0-\x1f\x7f]/g, (character) =>
-  String.fromCharCode(character === "\x7f" ? 0x2421 : 0x2400 + character.charCodeAt(0)))
+const visible = (text: string): string =>
+  text.replace(/[\0-\x1f\x7f]/g, (character) =>
+    String.fromCharCode(character === "\x7f" ? 0x2421 : 0x2400 + character.charCodeAt(0)))
 
 /** What a token adds to the text before it: tokenizers may drop a leading space, or need several tokens for a letter. */
 const pieceOf = (
@@ -41,7 +43,9 @@ const pieceOf = (
 ): string => {
   const prefix = decode(before)
   const whole = decode([...before, token])
-  return visible(whole.length > prefix.length && whole.startsWith(prefix) ? whole.slice(prefix.length) : decode([token])) ||
+  return visible(
+    whole.length > prefix.length && whole.startsWith(prefix) ? whole.slice(prefix.length) : decode([token])
+  ) ||
     `#${token}`
 }
 
@@ -68,7 +72,9 @@ const neuronOf = (contents: SinkContents, decode: ContentsPageOptions["decode"],
   `<li data-layer="${it.layer}" data-part="${it.part}" data-purity="${it.purity}" data-agreement="${it.agreement}" ` +
   `data-strength="${it.strength}" data-sources="${source.of(it).join(" ")}"><details>` +
   `<summary>layer ${it.layer}, ${one[it.part]} ${it.neuron}: purity ${percent(it.purity)}, ` +
-  `agreement ${percent(it.agreement)}, strength ${it.strength.toPrecision(3)} ${tokensOf(decode, it.promoted.slice(0, 3))}` +
+  `agreement ${percent(it.agreement)}, strength ${it.strength.toPrecision(3)} ${
+    tokensOf(decode, it.promoted.slice(0, 3))
+  }` +
   `</summary>` +
   (it.part === "general" ? "" : `<p>Owned by ${escape(namesOf(it.owners.map((s) => contents.sequences[s].name)))}; ` +
     `${percent(it.owned)} of its triggers are theirs.</p>`) +
@@ -175,7 +181,8 @@ export const contentsPage = (
   const sources = sourcesOf(contents, shown)
   const layers = [...new Set(groups.map(({ layer }) => layer))]
   const summary = table({
-    caption: "Means over the neurons looked at. Purity: triggers from the most frequent source. Owned: triggers from the " +
+    caption:
+      "Means over the neurons looked at. Purity: triggers from the most frequent source. Owned: triggers from the " +
       "sink's owners. Agreement: triggers whose next token is promoted there.",
     head: ["layer", "part", "looked at", "of", "purity", "owned", "agreement", "shown"],
     rows: groups.map((group) => [
@@ -190,7 +197,8 @@ export const contentsPage = (
     ])
   })
   const left = groups.filter(({ left }) => left.length > 0).map(({ layer, left, part }) =>
-    `layer ${layer}, ${parts[part]}: ${left.length} of strength ${left[0].strength.toPrecision(3)} and less`)
+    `layer ${layer}, ${parts[part]}: ${left.length} of strength ${left[0].strength.toPrecision(3)} and less`
+  )
   const body = `<style>${style}
 </style>
 <main>
@@ -201,31 +209,31 @@ export const contentsPage = (
     `chance: compare with the same sinks under the masks of other ids.</p>
 ${summary}
 <p class="faint">${
-    left.length === 0
-      ? "Every neuron that was looked at is shown."
-      : `Left out of this page: ${escape(left.join("; "))}.`
-  } Not looked at: the weaker ones of those that there are, and those that no sequence triggers.</p>
+      left.length === 0
+        ? "Every neuron that was looked at is shown."
+        : `Left out of this page: ${escape(left.join("; "))}.`
+    } Not looked at: the weaker ones of those that there are, and those that no sequence triggers.</p>
 <h2>Neurons</h2>
 <form id="choose" hidden>
 ${select("layer", "Layer", [["", "all"], ...layers.map((l) => [String(l), String(l)] as const)])}
 ${
-    select("part", "Part", [
-      ["", "all"],
-      ...(Object.keys(parts) as ReadonlyArray<Part>)
-        .filter((part) => groups.some((group) => group.part === part))
-        .map((part) => [part, parts[part]] as const)
-    ])
-  }
+      select("part", "Part", [
+        ["", "all"],
+        ...(Object.keys(parts) as ReadonlyArray<Part>)
+          .filter((part) => groups.some((group) => group.part === part))
+          .map((part) => [part, parts[part]] as const)
+      ])
+    }
 ${select("source", "Source", [["", "all"], ...sources.names.map((name, i) => [String(i), name] as const)])}
 <label>Text <input name="text" type="search"></label>
 ${
-    select("sort", "Sort by", [
-      ["", "layer and part"],
-      ["purity", "purity"],
-      ["agreement", "agreement"],
-      ["strength", "strength"]
-    ])
-  }
+      select("sort", "Sort by", [
+        ["", "layer and part"],
+        ["purity", "purity"],
+        ["agreement", "agreement"],
+        ["strength", "strength"]
+      ])
+    }
 </form>
 <p id="count" role="status">${shown.length} neurons</p>
 <ul id="neurons">

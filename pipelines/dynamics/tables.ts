@@ -2,9 +2,7 @@
 import { count } from "../../src/Terminal.ts"
 import { digits, type Format, isKnown, perSeed, plusMinus } from "../report/Estimate.ts"
 import { filled, listed, NOTHING, percent as percentTo, short, type Table, type Term, unique } from "../report/View.ts"
-import type {
-  DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time
-} from "./Report.ts"
+import type { DynamicsReport, Estimate, Fit, Group, MaskState, Norm, SawTooth, Share, Time } from "./Report.ts"
 
 /** How much room there is: `short` for a terminal. */
 export type Room = "short" | "full"
@@ -25,9 +23,11 @@ const states: Readonly<Record<MaskState, string>> = {
 export const hasSinks = (report: DynamicsReport, arm: string): boolean =>
   [report.curves, report.sawTeeth, report.retention, report.shares]
     .some((all: ReadonlyArray<{ readonly arm: string; readonly mask: MaskState }>) =>
-      all.some((one) => one.arm === arm && one.mask !== "own")) ||
+      all.some((one) => one.arm === arm && one.mask !== "own")
+    ) ||
   [report.norms, report.contents].some((all: ReadonlyArray<{ readonly arm: string; readonly part: string }>) =>
-    all.some((one) => one.arm === arm && one.part === "sinks"))
+    all.some((one) => one.arm === arm && one.part === "sinks")
+  )
 
 /** Which sinks are on, in words; `-` for a model that has none. */
 export const maskName = (report: DynamicsReport, arm: string, mask: MaskState): string =>
@@ -66,14 +66,17 @@ const groupPhrase = ({ groups }: DynamicsReport, name: string): string => {
 
 /** Curves are forgetting where the group is left alone; the group shown most often tells most. */
 export const focalGroup = (report: DynamicsReport): Group | undefined => {
-  const there = report.groups.filter(({ name }) => report.retention.some(({ group, points }) =>
-    group === name && points.length > 0))
+  const there = report.groups.filter(({ name }) =>
+    report.retention.some(({ group, points }) => group === name && points.length > 0)
+  )
   const withheld = there.filter((group) => group.withheld)
   const fitted = (withheld.length > 0 ? withheld : there)
     .filter(({ name }) => report.retention.some(({ fit, group }) => group === name && fit !== undefined))
   const from = fitted.length > 0 ? fitted : withheld.length > 0 ? withheld : there
-  return from.reduce<Group | undefined>((most, one) =>
-    most === undefined || one.exposures > most.exposures ? one : most, undefined)
+  return from.reduce<Group | undefined>(
+    (most, one) => most === undefined || one.exposures > most.exposures ? one : most,
+    undefined
+  )
 }
 
 /** Points in the order of time. */
@@ -86,7 +89,9 @@ const latest = <P extends { readonly since: number }>(points: ReadonlyArray<P>):
 export const fittedMemory = ({ initial, law, psi, residual, tau }: Fit, since: number): number | undefined => {
   const decay = law === "exponential"
     ? Math.exp(-since / tau)
-    : psi === undefined ? NaN : (1 + since / tau) ** -psi
+    : psi === undefined
+    ? NaN
+    : (1 + since / tau) ** -psi
   const memory = initial * (residual.value + (1 - residual.value) * decay)
   return Number.isFinite(memory) ? memory : undefined
 }
@@ -203,8 +208,10 @@ const recallSentence = (report: DynamicsReport, group: string): string | undefin
 
 /** The group of the saw-tooth with the most teeth. */
 const sawGroup = ({ sawTeeth }: DynamicsReport): string | undefined =>
-  sawTeeth.reduce<SawTooth | undefined>((most, one) =>
-    most === undefined || one.teeth.length > most.teeth.length ? one : most, undefined)?.group
+  sawTeeth.reduce<SawTooth | undefined>(
+    (most, one) => most === undefined || one.teeth.length > most.teeth.length ? one : most,
+    undefined
+  )?.group
 
 const sawSentence = (report: DynamicsReport): string | undefined => {
   const group = sawGroup(report)
@@ -224,7 +231,8 @@ const shareSentence = (report: DynamicsReport, group: string | undefined): strin
   const all = [...wholeShares(report), ...report.shares]
   const find = (part: string) => all.filter((one) => one.part === part && one.mask === "own" && one.points.length > 0)
   const said = find("sinks").filter((one, i, those) =>
-    (group === undefined || one.group === group) && those.findIndex(({ arm }) => arm === one.arm) === i)
+    (group === undefined || one.group === group) && those.findIndex(({ arm }) => arm === one.arm) === i
+  )
     .flatMap((sinks) => {
       const total = find("logit").find(({ arm, group }) => arm === sinks.arm && group === sinks.group)
       const [from, to, whole] = [sinks.points[0], sinks.points.at(-1)!, total?.points.at(-1)?.logit]
@@ -279,7 +287,12 @@ export const halfLives = (report: DynamicsReport, room: Room = "full"): Table =>
   const bare = (one: Estimate | undefined) => isKnown(one) ? digits(2)(one.mean) : NOTHING
   return filled({
     head: [
-      "", "group", "sinks on", ...(room === "full" ? ["law"] : []), "half-life, steps", "residual",
+      "",
+      "group",
+      "sinks on",
+      ...(room === "full" ? ["law"] : []),
+      "half-life, steps",
+      "residual",
       ...(room === "full" ? ["memory at first", "recall at first", "recall at the end"] : ["memory", "recall"])
     ],
     rows: shown.map(({ arm, fit, group, mask, points }) => {
@@ -301,7 +314,8 @@ export const halfLives = (report: DynamicsReport, room: Room = "full"): Table =>
 
 /** What the columns of `halfLives` mean. */
 export const legend = (report: DynamicsReport): ReadonlyArray<Term> => [
-  ["half-life", "steps until half of the memory is left, as far as the fitted law says; in brackets 95 % by resampling sequences"],
+  ["half-life",
+    "steps until half of the memory is left, as far as the fitted law says; in brackets 95 % by resampling sequences"],
   ["residual", "the share that is never forgotten, as far as the law says"],
   ["memory", "loss of foils, sequences never trained on, minus loss of the sequences: nats a token"],
   [
@@ -325,162 +339,194 @@ export const lateTeeth = (report: DynamicsReport, room: Room = "full"): Table =>
   })
 }
 
-export const fits = (report: DynamicsReport): Table => filled({
-  caption: "memory(t) = initial (residual + (1 - residual) f), f = exp(-t / tau) or (1 + t / tau)^-psi; of AICc lower is " +
-    "better",
-  head: [
-    "", "group", "sinks on", "law", "AICc exponential", "AICc power", "tau, steps", "psi", "initial, nats", "residual",
-    "error, nats", "observed, steps"
-  ],
-  rows: report.retention.flatMap(({ arm, fit, group, mask }) => {
-    if (fit === undefined) return []
-    const number = (value: number | undefined, format: Format) =>
-      value === undefined || !Number.isFinite(value) ? NOTHING : format(value)
-    return [[
-      arm,
-      group,
-      maskName(report, arm, mask),
-      fit.law,
-      number(fit.aic.exponential, digits(1)),
-      number(fit.aic.power, digits(1)),
-      number(fit.tau, short),
-      number(fit.psi, digits(2)),
-      number(fit.initial, digits(3)),
-      range(fit.residual, digits(2)),
-      number(fit.rmse, digits(3)),
-      count(fit.observed)
-    ]]
+export const fits = (report: DynamicsReport): Table =>
+  filled({
+    caption:
+      "memory(t) = initial (residual + (1 - residual) f), f = exp(-t / tau) or (1 + t / tau)^-psi; of AICc lower is " +
+      "better",
+    head: [
+      "",
+      "group",
+      "sinks on",
+      "law",
+      "AICc exponential",
+      "AICc power",
+      "tau, steps",
+      "psi",
+      "initial, nats",
+      "residual",
+      "error, nats",
+      "observed, steps"
+    ],
+    rows: report.retention.flatMap(({ arm, fit, group, mask }) => {
+      if (fit === undefined) return []
+      const number = (value: number | undefined, format: Format) =>
+        value === undefined || !Number.isFinite(value) ? NOTHING : format(value)
+      return [[
+        arm,
+        group,
+        maskName(report, arm, mask),
+        fit.law,
+        number(fit.aic.exponential, digits(1)),
+        number(fit.aic.power, digits(1)),
+        number(fit.tau, short),
+        number(fit.psi, digits(2)),
+        number(fit.initial, digits(3)),
+        range(fit.residual, digits(2)),
+        number(fit.rmse, digits(3)),
+        count(fit.observed)
+      ]]
+    })
   })
-})
 
-export const retained = (report: DynamicsReport): Table => filled({
-  caption: "Steps since the last exposure, and what is left at first and at the end",
-  head: [
-    "", "group", "sinks on", "steps", "loss", "memory", "recognition", "recall", "verbatim", "log rank"
-  ],
-  rows: report.retention.flatMap(({ arm, group, mask, points }) =>
-    unique([earliest(points), latest(points)]).flatMap((point) => point === undefined ? [] : [[
-      arm,
-      group,
-      maskName(report, arm, mask),
-      count(point.since),
-      ...[point.loss, point.memory, point.recognition, point.recall, point.verbatim, point.logRank]
-        .map((one) => plusMinus(one))
-    ]]))
-})
-
-export const curves = (report: DynamicsReport): Table => filled({
-  head: ["", "group", "sinks on", "first", "lowest", "after steps", "at the end"],
-  rows: report.curves.filter(({ points }) => points.length > 0).map(({ arm, group, mask, points }) => {
-    const known = points.filter(({ loss }) => isKnown(loss))
-    const lowest = known.reduce((best, one) => one.loss.mean < best.loss.mean ? one : best, known[0] ?? points[0])
-    return [
-      arm,
-      group,
-      maskName(report, arm, mask),
-      plusMinus(points[0].loss),
-      plusMinus(lowest.loss),
-      known.length === 0 ? NOTHING : count(lowest.step),
-      plusMinus(points.at(-1)!.loss)
-    ]
+export const retained = (report: DynamicsReport): Table =>
+  filled({
+    caption: "Steps since the last exposure, and what is left at first and at the end",
+    head: [
+      "",
+      "group",
+      "sinks on",
+      "steps",
+      "loss",
+      "memory",
+      "recognition",
+      "recall",
+      "verbatim",
+      "log rank"
+    ],
+    rows: report.retention.flatMap(({ arm, group, mask, points }) =>
+      unique([earliest(points), latest(points)]).flatMap((point) =>
+        point === undefined ? [] : [[
+          arm,
+          group,
+          maskName(report, arm, mask),
+          count(point.since),
+          ...[point.loss, point.memory, point.recognition, point.recall, point.verbatim, point.logRank]
+            .map((one) => plusMinus(one))
+        ]]
+      )
+    )
   })
-})
+
+export const curves = (report: DynamicsReport): Table =>
+  filled({
+    head: ["", "group", "sinks on", "first", "lowest", "after steps", "at the end"],
+    rows: report.curves.filter(({ points }) => points.length > 0).map(({ arm, group, mask, points }) => {
+      const known = points.filter(({ loss }) => isKnown(loss))
+      const lowest = known.reduce((best, one) => one.loss.mean < best.loss.mean ? one : best, known[0] ?? points[0])
+      return [
+        arm,
+        group,
+        maskName(report, arm, mask),
+        plusMinus(points[0].loss),
+        plusMinus(lowest.loss),
+        known.length === 0 ? NOTHING : count(lowest.step),
+        plusMinus(points.at(-1)!.loss)
+      ]
+    })
+  })
 
 // ---------------------------------------------------------------------------------------------------------------
 // Experiments 3 to 5
 
 const layerCell = (layer: number): string => Number.isNaN(layer) ? "all" : layer < 0 ? NOTHING : String(layer)
 
-export const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption: string): Table => filled({
-  caption,
-  head: ["", "layer", "part", "steps", "weights, rms", "times", "change a step, rms", "at the end"],
-  rows: all.filter(({ points }) => points.length > 0).map(({ arm, layer, part, points }) => {
-    const [first, last] = [points[0], points.at(-1)!]
-    const updates = points.flatMap(({ update }) => update ?? [])
-    return [
-      arm,
-      layerCell(layer),
-      weightsName({ layer, part }),
-      `${count(first.step)} to ${count(last.step)}`,
-      `${plusMinus(first.weight, short)} to ${plusMinus(last.weight, short)}`,
-      plusMinus(perSeed((a, b) => b / a, first.weight, last.weight), digits(2)),
-      plusMinus(updates[0], short),
-      updates.length < 2 ? NOTHING : plusMinus(updates.at(-1), short)
-    ]
+export const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption: string): Table =>
+  filled({
+    caption,
+    head: ["", "layer", "part", "steps", "weights, rms", "times", "change a step, rms", "at the end"],
+    rows: all.filter(({ points }) => points.length > 0).map(({ arm, layer, part, points }) => {
+      const [first, last] = [points[0], points.at(-1)!]
+      const updates = points.flatMap(({ update }) => update ?? [])
+      return [
+        arm,
+        layerCell(layer),
+        weightsName({ layer, part }),
+        `${count(first.step)} to ${count(last.step)}`,
+        `${plusMinus(first.weight, short)} to ${plusMinus(last.weight, short)}`,
+        plusMinus(perSeed((a, b) => b / a, first.weight, last.weight), digits(2)),
+        plusMinus(updates[0], short),
+        updates.length < 2 ? NOTHING : plusMinus(updates.at(-1), short)
+      ]
+    })
   })
-})
 
-export const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, caption: string): Table => filled({
-  caption,
-  head: ["", "group", "sinks on", "layer", "part", "at first", "at the end"],
-  rows: all.filter(({ points }) => points.length > 0).map(({ arm, group, layer, mask, part, points }) => [
-    arm,
-    group,
-    maskName(report, arm, mask),
-    layerCell(layer),
-    partName({ layer, part }),
-    plusMinus(points[0].logit, digits(2)),
-    plusMinus(points.at(-1)!.logit, digits(2))
-  ])
-})
+export const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, caption: string): Table =>
+  filled({
+    caption,
+    head: ["", "group", "sinks on", "layer", "part", "at first", "at the end"],
+    rows: all.filter(({ points }) => points.length > 0).map(({ arm, group, layer, mask, part, points }) => [
+      arm,
+      group,
+      maskName(report, arm, mask),
+      layerCell(layer),
+      partName({ layer, part }),
+      plusMinus(points[0].logit, digits(2)),
+      plusMinus(points.at(-1)!.logit, digits(2))
+    ])
+  })
 
 /** All layers together where there are several, and what is of no layer; otherwise as it is. */
 export const wholes = <T extends { readonly layer: number }>(all: ReadonlyArray<T>, whole: ReadonlyArray<T>) =>
   whole.length === 0 ? all : [...whole, ...all.filter(({ layer }) => layer < 0)]
 
-export const interference = ({ interference }: DynamicsReport): Table => filled({
-  head: ["", "part", "cosine", "predicted, nats a step", "observed", "correlation"],
-  rows: interference.map(({ arm, correlation, cosine, observed, part, predicted }) => [
-    arm,
-    part,
-    plusMinus(cosine, short),
-    plusMinus(predicted, short),
-    plusMinus(observed, short),
-    plusMinus(correlation, digits(2))
-  ])
-})
+export const interference = ({ interference }: DynamicsReport): Table =>
+  filled({
+    head: ["", "part", "cosine", "predicted, nats a step", "observed", "correlation"],
+    rows: interference.map(({ arm, correlation, cosine, observed, part, predicted }) => [
+      arm,
+      part,
+      plusMinus(cosine, short),
+      plusMinus(predicted, short),
+      plusMinus(observed, short),
+      plusMinus(correlation, digits(2))
+    ])
+  })
 
-export const contents = ({ contents }: DynamicsReport): Table => filled({
-  head: ["", "layer", "part", "neurons", "purity", "agreement", "gradient of memorized", "of held-out"],
-  rows: contents.map(({ agreement, arm, gradientMass, layer, neurons, part, purity }) => [
-    arm,
-    layerCell(layer),
-    part,
-    count(neurons),
-    plusMinus(purity),
-    plusMinus(agreement),
-    plusMinus(gradientMass?.memorized),
-    plusMinus(gradientMass?.heldOut)
-  ])
-})
+export const contents = ({ contents }: DynamicsReport): Table =>
+  filled({
+    head: ["", "layer", "part", "neurons", "purity", "agreement", "gradient of memorized", "of held-out"],
+    rows: contents.map(({ agreement, arm, gradientMass, layer, neurons, part, purity }) => [
+      arm,
+      layerCell(layer),
+      part,
+      count(neurons),
+      plusMinus(purity),
+      plusMinus(agreement),
+      plusMinus(gradientMass?.memorized),
+      plusMinus(gradientMass?.heldOut)
+    ])
+  })
 
 // ---------------------------------------------------------------------------------------------------------------
 // The rest
 
-export const groups = ({ groups }: DynamicsReport): Table => filled({
-  head: ["", "sequences", "exposures", "every, steps", "last shown at", "then left alone", "what it is"],
-  rows: groups.map(({ every, exposures, lastShown, name, sequences, title, withheld }) => [
-    name,
-    count(sequences),
-    count(exposures),
-    every === undefined ? NOTHING : short(every),
-    lastShown === undefined ? NOTHING : count(lastShown),
-    withheld ? "yes" : "no",
-    title
-  ])
-})
+export const groups = ({ groups }: DynamicsReport): Table =>
+  filled({
+    head: ["", "sequences", "exposures", "every, steps", "last shown at", "then left alone", "what it is"],
+    rows: groups.map(({ every, exposures, lastShown, name, sequences, title, withheld }) => [
+      name,
+      count(sequences),
+      count(exposures),
+      every === undefined ? NOTHING : short(every),
+      lastShown === undefined ? NOTHING : count(lastShown),
+      withheld ? "yes" : "no",
+      title
+    ])
+  })
 
-export const costs = ({ arms }: DynamicsReport): Table => filled({
-  head: ["", "parameters", "active a token", "seconds", "of probing", "what it is"],
-  rows: arms.map(({ activeParameters, name, parameters, probeSeconds, seconds, title }) => [
-    name,
-    count(parameters),
-    count(activeParameters),
-    plusMinus(seconds, digits(1)),
-    plusMinus(probeSeconds, digits(1)),
-    title
-  ])
-})
+export const costs = ({ arms }: DynamicsReport): Table =>
+  filled({
+    head: ["", "parameters", "active a token", "seconds", "of probing", "what it is"],
+    rows: arms.map(({ activeParameters, name, parameters, probeSeconds, seconds, title }) => [
+      name,
+      count(parameters),
+      count(activeParameters),
+      plusMinus(seconds, digits(1)),
+      plusMinus(probeSeconds, digits(1)),
+      title
+    ])
+  })
 
 export const data = ({ data, from, steps, tokensPerStep }: DynamicsReport): Table => ({
   head: ["data", ""],

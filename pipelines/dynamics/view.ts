@@ -13,7 +13,8 @@ const words = (report: DynamicsReport): ReadonlyArray<View.Term> => {
     [sinks, "sinks off", "all sinks are switched off"],
     [masks.has("placebo"), "placebo", "as many sinks on, of another sequence"],
     [masks.has("all"), "all sinks", "every sink on, scaled to how often it is lit"],
-    [report.arms.some(({ name }) => name === "standard"), "standard", "the same model without sinks, trained on the same data"]
+    [report.arms.some(({ name }) => name === "standard"), "standard",
+      "the same model without sinks, trained on the same data"]
   ]
   return [...of.flatMap(([there, ...term]) => there ? [term] : []), ...Tables.legend(report)]
 }
@@ -39,10 +40,12 @@ export const view = (report: DynamicsReport): View.View => {
     head: Tables.sentences(report),
     sections: [
       ...View.section("", retained ? [...View.charts(Charts.lead(report)), ...View.terms(...words(report))] : []),
-      ...View.section("After the last exposure", retained ? [
-        ...View.tables(Tables.halfLives(report)),
-        ...View.charts(Charts.retention(report))
-      ] : []),
+      ...View.section("After the last exposure", retained ?
+        [
+          ...View.tables(Tables.halfLives(report)),
+          ...View.charts(Charts.retention(report))
+        ] :
+        []),
       ...View.caveats(report),
       ...View.section("Between exposures", [
         ...when(
@@ -79,7 +82,8 @@ export const view = (report: DynamicsReport): View.View => {
         ...View.tables(Tables.contents(report))
       ]),
       ...View.section("Claims", View.tables(...(report.claims.length === 0 ? [] : [View.claimsTable(report.claims)]))),
-      ...View.section("Fits, and all measures of what is left", View.tables(Tables.fits(report), Tables.retained(report)), {
+      ...View.section("Fits, and all measures of what is left",
+        View.tables(Tables.fits(report), Tables.retained(report)), {
         folded: true
       }),
       ...View.section("Layer by layer", View.tables(

@@ -8,8 +8,8 @@ import { GoldfishConfig } from "../../src/data/stream/DataConfig.ts"
 import type { DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { DataError } from "../../src/Errors.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 
 /** What an arm may change about the data. */
@@ -81,7 +81,8 @@ export const arms = {
     training: routed("sgtm")
   },
   goldfish: {
-    title: "goldfish loss: one token in 4 of those behind a row's first 13, by the hash of what precedes it, never counts: 1/4 " +
+    title:
+      "goldfish loss: one token in 4 of those behind a row's first 13, by the hash of what precedes it, never counts: 1/4 " +
       "(1 - 13/n) of all in rows of n, .20 in rows of 64 (Hans et al. 2024)",
     model: general,
     stream: { goldfish: GOLDFISH }
@@ -152,7 +153,9 @@ export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningR
 
 /** What an arm asks for that it has no use for, or undefined. */
 export const useless = ({ arm, goldfish, name }: Variant): string | undefined =>
-  goldfish !== undefined && arm !== "goldfish" ? `arms: ${name}: goldfish is of arm goldfish, and this is ${arm}: leave it out` : undefined
+  goldfish !== undefined && arm !== "goldfish"
+    ? `arms: ${name}: goldfish is of arm goldfish, and this is ${arm}: leave it out`
+    : undefined
 
 /** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
 export const modelOf = (base: ModelConfig, vocabSize: number, named: NamedArm): ModelConfig => {

@@ -6,7 +6,7 @@
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
@@ -121,7 +121,9 @@ export const run = <Config, Encoded, Found, Report>(
     const path = yield* Path.Path
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })
-    const streams = yield* makeStreams(options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory })
+    const streams = yield* makeStreams(
+      options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
+    )
     // data that will not do must not leave a folder behind, or open a device
     const plan = yield* experiment.plan(config, { resume: options.resume ?? false, streams, stage })
     // whatever has a checksum is read once as a whole: damaged shards would train another model without a word
@@ -138,7 +140,9 @@ export const run = <Config, Encoded, Found, Report>(
     if (recording !== undefined) yield* recording.madeOf(yield* plan.inputs)
     const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
     if (options.store !== undefined) yield* makeFolder(options.store)
-    const store = storeFolder === undefined ? memoryStore() : yield* fileStore(storeFolder, { force: options.force ?? false })
+    const store = storeFolder === undefined
+      ? memoryStore()
+      : yield* fileStore(storeFolder, { force: options.force ?? false })
 
     /** By the job, so that they outlive a lost device. */
     const keeps = new Map<string, Kept>()
@@ -170,7 +174,8 @@ export const run = <Config, Encoded, Found, Report>(
               ? yield* store.once(job.kind, key, compute, { alone: true })
               : yield* keptIn(path.join(at, "result.json"), key, compute)
           })
-          return Failures.attempt({ arm, seed }, Effect.tapError(done, (error) => Effect.sync(() => void (first ??= error))), {
+          return Failures.attempt({ arm, seed },
+            Effect.tapError(done, (error) => Effect.sync(() => void (first ??= error))), {
             outDir,
             onFailure: (failure) =>
               Effect.zipRight(
@@ -203,7 +208,9 @@ export const run = <Config, Encoded, Found, Report>(
       yield* writeJson(path.join(outDir, "report.json"), experiment.encode(report))
       const { files } = experiment
       const others = files === undefined ? {} : yield* Effect.promise(() => files(report))
-      yield* Effect.forEach(Object.entries(others), ([name, data]) => writeText(path.join(outDir, name), data), { discard: true })
+      yield* Effect.forEach(Object.entries(others), ([name, data]) => writeText(path.join(outDir, name), data), {
+        discard: true
+      })
     }
     return report
   }).pipe(Effect.scoped)

@@ -27,8 +27,12 @@ const concernsAll = (cause: Cause.Cause<Told>): boolean => {
 export const BUGS = "bugs.log"
 
 /** Keeps what a person who mends it needs; where there is no folder it is logged. */
-const report = (outDir: string | undefined, arm: string, seed: number, cause: Cause.Cause<unknown>): Effect.Effect<string> => {
-  const text = `${new Date().toISOString()} seed ${seed}, ${arm}\n${Cause.pretty(cause, { renderErrorCause: true })}\n\n`
+const report = (outDir: string | undefined, arm: string, seed: number,
+  cause: Cause.Cause<unknown>): Effect.Effect<string> =>
+{
+  const text = `${new Date().toISOString()} seed ${seed}, ${arm}\n${
+    Cause.pretty(cause, { renderErrorCause: true })
+  }\n\n`
   const logged = Effect.as(Effect.logError(text), "its stack is in the log")
   if (outDir === undefined) return logged
   const file = join(outDir, BUGS)
@@ -62,7 +66,9 @@ export const attempt = <A, E extends Told, R>(
     }
     const error = Cause.squash(cause)
     const where = yield* report(options.outDir, arm, seed, cause)
-    const message = `this is a bug in memsinks, not a failure of the arm: ${error instanceof Error ? error.message : String(error)}; ${where}`
+    const message = `this is a bug in memsinks, not a failure of the arm: ${
+      error instanceof Error ? error.message : String(error)
+    }; ${where}`
     yield* options.onFailure({ arm, seed, message, bug: true })
     return Option.none()
   })

@@ -160,13 +160,16 @@ export const isLost = (error: { readonly _tag: string; readonly reason?: unknown
 const LOST_DEVICES = 3
 
 /** Tries again on a fresh device when one is lost, and says so: `how` it goes on, `from what is kept`. */
-export const againWhenLost = <A, E extends { readonly _tag: string; readonly message: string; readonly reason?: unknown }, R, R2>(
+export const againWhenLost = <A,
+  E extends { readonly _tag: string; readonly message: string; readonly reason?: unknown }, R, R2>(
   attempt: Effect.Effect<A, E, R>,
   stage: (message: string) => Effect.Effect<void, never, R2>,
   how: string
 ): Effect.Effect<A, E, R | R2> =>
   attempt.pipe(
-    Effect.tapError((error) => isLost(error) ? stage(`${error.message}; going on ${how}, on a fresh device`) : Effect.void),
+    Effect.tapError((error) =>
+      isLost(error) ? stage(`${error.message}; going on ${how}, on a fresh device`) : Effect.void
+    ),
     Effect.retry({ while: isLost, times: LOST_DEVICES })
   )
 

@@ -2,7 +2,7 @@
  * What was computed, by the hash of all that it depends on: a model that was trained once is never trained twice, and a run
  * that was interrupted goes on where it stood. Several processes may share a store.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as fsSync from "node:fs"
@@ -33,10 +33,12 @@ export interface Store {
 const NUMBER = "#number"
 
 const toText = (value: unknown): string =>
-  JSON.stringify(value, (_, item: unknown) => typeof item === "number" && !Number.isFinite(item) ? { [NUMBER]: String(item) } : item)
+  JSON.stringify(value, (_, item: unknown) =>
+    typeof item === "number" && !Number.isFinite(item) ? { [NUMBER]: String(item) } : item)
 
 const fromText = (text: string): unknown =>
-  JSON.parse(text, (_, item: unknown) => isObject(item) && typeof item[NUMBER] === "string" ? Number(item[NUMBER]) : item)
+  JSON.parse(text, (_, item: unknown) =>
+    isObject(item) && typeof item[NUMBER] === "string" ? Number(item[NUMBER]) : item)
 
 /** One computation of a key at a time. */
 const keyed = () => {
@@ -83,7 +85,9 @@ const textOf = (key: unknown, value: unknown): string =>
 const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
   Effect.try({
     try: () => {
-      const found = Object(fromText(AtomicFile.readText(file, MOST))) as Readonly<Record<"key" | "value" | "sha256", unknown>>
+      const found = Object(fromText(AtomicFile.readText(file, MOST))) as Readonly<
+        Record<"key" | "value" | "sha256", unknown>
+      >
       if (!("value" in found) || canonical(found.key) !== canonical(key)) throw new Error("is of another key")
       if (keyOf({ value: found.value }) !== found.sha256) throw new Error("is not as it was written")
       return found.value as A
@@ -116,8 +120,9 @@ export const keptIn = <A, E, R>(
         },
         catch: unkept(file)
       })).pipe(Effect.uninterruptible)
-  return Effect.flatMap(read, (known): Effect.Effect<A, E | CheckpointError, R> =>
-    known._tag === "Some" ? Effect.succeed(known.value) : Effect.flatMap(compute, write))
+  return Effect.flatMap(read,
+    (known): Effect.Effect<A, E | CheckpointError, R> =>
+      known._tag === "Some" ? Effect.succeed(known.value) : Effect.flatMap(compute, write))
 }
 
 /** How often a process looks whether another one is done. */

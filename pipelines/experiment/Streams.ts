@@ -1,14 +1,14 @@
 /** The data that jobs are trained on: made when one asks for it, shared by those that ask for the same, and let go again. */
-import * as Context from "effect/Context"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { DataConfig, type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import type { DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
-import * as Schema from "effect/Schema"
 
 export interface Streams {
   /** Does something with the batches of a configuration. */
@@ -37,7 +37,9 @@ export const makeStreams = (
     const entries = new Map<string, Entry>()
     const alone = yield* Effect.makeSemaphore(1)
     const close = (scope: Scope.CloseableScope) => Scope.close(scope, Exit.void)
-    yield* Effect.addFinalizer(() => Effect.forEach([...entries.values()], ({ scope }) => close(scope), { discard: true }))
+    yield* Effect.addFinalizer(() =>
+      Effect.forEach([...entries.values()], ({ scope }) => close(scope), { discard: true })
+    )
     const tidy = Effect.suspend(() => {
       const idle = [...entries].filter(([, { users }]) => users === 0)
       const gone = idle.slice(0, Math.max(0, idle.length - most))
@@ -66,10 +68,11 @@ export const makeStreams = (
         Effect.acquireUseRelease(
           take(Schema.encodeSync(DataConfig)(config)),
           ({ context }) => Effect.provide(effect, context),
-          (entry) => alone.withPermits(1)(Effect.suspend(() => {
-            entry.users--
-            return tidy
-          }))
+          (entry) =>
+            alone.withPermits(1)(Effect.suspend(() => {
+              entry.users--
+              return tidy
+            }))
         )
     }
   })

@@ -21,7 +21,8 @@ import { appendLine, readEvents } from "../../src/runs/EventLog.ts"
 import { type Curve, curvesOf } from "../../src/runs/Runs.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
-import { type TrainConfig, type TrainError, Trainer, type TrainerOptions, type TrainerService } from "../../src/train/Trainer.ts"
+import { type TrainConfig, Trainer, type TrainerOptions, type TrainError,
+  type TrainerService } from "../../src/train/Trainer.ts"
 import * as TrainEvent from "../../src/train/TrainEvent.ts"
 
 /** The files of runs. */
@@ -36,8 +37,11 @@ export interface EventLog {
 
 /** What a run that goes on from a step keeps. Whatever else was told of the step is told again. */
 const upTo = (events: ReadonlyArray<TrainEvent.TrainEvent>, step: number) =>
-  step === 0 ? [] : events.filter((event) =>
-    event.step < step || (event.step === step && event._tag !== "Finished" && event._tag !== "Started"))
+  step === 0 ?
+    [] :
+    events.filter((event) =>
+      event.step < step || (event.step === step && event._tag !== "Finished" && event._tag !== "Started")
+    )
 
 export const eventsInMemory = (): EventLog => {
   let events: Array<TrainEvent.TrainEvent> = []
@@ -63,7 +67,9 @@ export const eventFile = (file: string, board: TensorBoard.Writer): EventLog => 
         AtomicFile.write(file, before.map(TrainEvent.toJsonLine).join(""))
         return { before, torn }
       }).pipe(
-        Effect.tap(({ torn }) => torn === 0 ? Effect.void : warn(`${torn === 1 ? "a line is" : `${torn} lines are`} damaged and left out`)),
+        Effect.tap(({ torn }) =>
+          torn === 0 ? Effect.void : warn(`${torn === 1 ? "a line is" : `${torn} lines are`} damaged and left out`)
+        ),
         Effect.map(({ before }) => before),
         Effect.catchAll(({ cause }) => Effect.as(warn(because(cause)), []))
       ),
@@ -221,7 +227,8 @@ export const trainArm = <A = undefined, B = undefined>(
   hooks: {
     readonly onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>
     readonly observe?: Effect.Effect<TrainerOptions, TrainError, Device | DataStream | Files | Model | Scope.Scope>
-    readonly measure?: Effect.Effect<A, TrainError, Device | DataStream | Files | Model | Trainer | Checkpoints | Scope.Scope>
+    readonly measure?: Effect.Effect<A, TrainError,
+      Device | DataStream | Files | Model | Trainer | Checkpoints | Scope.Scope>
     readonly after?: Effect.Effect<B, TrainError, Device | DataStream | Files | Model | Scope.Scope>
   }
 ): Effect.Effect<
@@ -255,7 +262,9 @@ export const trainArm = <A = undefined, B = undefined>(
         measured: (hooks.measure === undefined ? undefined : yield* hooks.measure) as A
       }
     }).pipe(Effect.provide(
-      Trainer.layer(training, options).pipe(Layer.provideMerge(Layer.merge(Layer.succeedContext(context), kept.checkpoints)))
+      Trainer.layer(training, options).pipe(
+        Layer.provideMerge(Layer.merge(Layer.succeedContext(context), kept.checkpoints))
+      )
     ))
     const after = (hooks.after === undefined ? undefined : yield* Effect.provide(hooks.after, context)) as B
     return { ...trained, after }

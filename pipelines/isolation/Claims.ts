@@ -5,8 +5,8 @@
  * is not decided, and what the report has no data for is not tested. Numbers are combined seed by seed first. To add a
  * claim, add an entry to `claims`.
  */
-import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { mean } from "../../src/measures/Statistics.ts"
+import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Claim.ts"
 import { isKnown, minus, perSeed, written } from "../report/Estimate.ts"
 import type { Claim, Estimate, IsolationReport, MaskState, Panel, Tradeoff } from "./Report.ts"

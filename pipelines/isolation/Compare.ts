@@ -9,18 +9,18 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
-import { recordRows } from "../../src/scoring/Record.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
-import * as Sink from "../../src/Sink.ts"
 import { dataOf, runAbove, storedAbove } from "../../src/runs/Runs.ts"
-import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
-import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
+import { recordRows } from "../../src/scoring/Record.ts"
+import * as Sink from "../../src/Sink.ts"
 import { ROWS } from "./Jobs.ts"
+import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
 import { decodeWorld, makeWorld } from "./World.ts"
 
 export interface CompareOptions {
@@ -86,7 +86,8 @@ const scoredOf = (folder: string, tokenizer: string) =>
     if (!sameTokenizer(data.tokenizer.toJSON(), tokenizer)) {
       return yield* new DataError({
         path: folder,
-        detail: "the data of its run is not what it was: its tokenizer comes out different. Restore it, or name another checkpoint"
+        detail:
+          "the data of its run is not what it was: its tokenizer comes out different. Restore it, or name another checkpoint"
       })
     }
     // where nothing was repeated, as in a run by source, what it was trained on is what it may remember
@@ -97,7 +98,10 @@ const scoredOf = (folder: string, tokenizer: string) =>
     return {
       seqLen: data.seqLen,
       splits: {
-        natural: trained, canary: data.split("canaries"), heldOut: data.split("heldOut"), canaryOthers: []
+        natural: trained,
+        canary: data.split("canaries"),
+        heldOut: data.split("heldOut"),
+        canaryOthers: []
       },
       texts: (rows: ReadonlyArray<Row>) => rows.map(({ tokens }) => data.tokenizer.decode(tokens))
     } satisfies Scored
@@ -113,11 +117,13 @@ export const compare = (
   { contexts, device, precision = "f32" }: CompareOptions
 ): Effect.Effect<Comparison, CompareError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const [one, other] = [yield* openCheckpoint(checkpoint, { precision }), yield* openCheckpoint(against, { precision })]
+    const [one, other] = [yield* openCheckpoint(checkpoint, { precision }),
+      yield* openCheckpoint(against, { precision })]
     if (one.tokenizer === undefined || !sameTokenizer(one.tokenizer.toJSON(), other.tokenizer?.toJSON() ?? "")) {
       return yield* new DataError({
         path: other.path,
-        detail: `has another tokenizer than ${one.path}, so their tokens are not the same: compare checkpoints that were ` +
+        detail:
+          `has another tokenizer than ${one.path}, so their tokens are not the same: compare checkpoints that were ` +
           "trained with one tokenizer"
       })
     }
@@ -133,7 +139,9 @@ export const compare = (
         }
         return all
       })
-    const metricsOf = (records: Readonly<Record<string, TokenRecords>>, reference?: Readonly<Record<string, TokenRecords>>) => {
+    const metricsOf = (records: Readonly<Record<string, TokenRecords>>,
+      reference?: Readonly<Record<string, TokenRecords>>) =>
+    {
       const out: Record<string, number> = {}
       for (const [panel, others] of [["natural", "heldOut"], ["canary", "canaryOthers"]] as const) {
         if (records[panel] === undefined) continue
@@ -153,7 +161,8 @@ export const compare = (
       }
       const heldOut = records["heldOut"]
       if (heldOut !== undefined) {
-        const measured = measure(heldOutMetrics, { records: heldOut, texts: [], others: heldOut, otherTexts: [], windows })
+        const measured = measure(heldOutMetrics, { records: heldOut, texts: [], others: heldOut, otherTexts: [],
+          windows })
         for (const [name, value] of Object.entries(measured)) out[`heldOut.${name}`] = value
       }
       return out
@@ -170,7 +179,8 @@ export const compare = (
             metrics.push({ state, metric, value, against: there[metric] })
           }
           for (const split of Object.keys(records)) {
-            const interval = Statistics.pairedBootstrap(Measures.loss(records[split]!), Measures.loss(reference[split]!))
+            const interval = Statistics.pairedBootstrap(Measures.loss(records[split]!),
+              Measures.loss(reference[split]!))
             differences.push({ state, split, ...interval })
           }
         }

@@ -3,18 +3,17 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, twice, upTo, withDefault } from "../../src/Config.ts"
+import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, positive, rate, twice, upTo,
+  withDefault } from "../../src/Config.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { DataError } from "../../src/Errors.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, useless, Variant } from "../experiment/Arms.ts"
-import {
-  LocalizerConfig, localizerMethod, type LocalizerMethod, localizerNames, UnlearnerConfig, unlearnerMethod, type UnlearnerMethod,
-  unlearnerNames
-} from "./Sweeps.ts"
+import { LocalizerConfig, type LocalizerMethod, localizerMethod, localizerNames, UnlearnerConfig, type UnlearnerMethod,
+  unlearnerMethod, unlearnerNames } from "./Sweeps.ts"
 import { GateConfig } from "./Verdict.ts"
 import { textWorld, WorldConfig } from "./World.ts"
 
@@ -150,8 +149,12 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     const names = arms.map(({ name }) => name)
     const { unlearnBatchSize: batchSize, unlearnRates: rates, unlearnSteps: steps } = config
     const unknownMethods = [
-      ...config.localizers.map((one) => unknown("localizers", typeof one === "string" ? one : one.localizer, localizerNames)),
-      ...config.unlearners.map((one) => unknown("unlearners", typeof one === "string" ? one : one.unlearner, unlearnerNames))
+      ...config.localizers.map((one) =>
+        unknown("localizers", typeof one === "string" ? one : one.localizer, localizerNames)
+      ),
+      ...config.unlearners.map((one) =>
+        unknown("unlearners", typeof one === "string" ? one : one.unlearner, unlearnerNames)
+      )
     ].filter((problem) => problem !== undefined)
     const tried = unknownMethods.length > 0 ? [] : [
       ...config.localizers.map(localizerMethod),
@@ -166,7 +169,9 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       ...arms.map(useless),
       ...unknownMethods,
       ...tried.filter((one) => typeof one === "string"),
-      repeated === undefined ? undefined : `${JSON.stringify(repeated)} is named twice: leave one out, or give it another name`,
+      repeated === undefined
+        ? undefined
+        : `${JSON.stringify(repeated)} is named twice: leave one out, or give it another name`,
       unknownMethods.length > 0 ? undefined : unknown("subject", subject, [...names, ...postHoc]),
       config.intervals && config.seeds < 2
         ? `seeds is ${config.seeds}: an interval needs at least 2. Raise seeds, or set intervals to false`
@@ -177,10 +182,13 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       ...arms.map((arm) => shapeProblem(config.model, arm)),
       ...[STANDARD, ORACLE].map((name) =>
         names.includes(name) ? undefined : `arms: ${name} is missing: recovery is measured between ` +
-          `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`)
+          `${STANDARD} and ${ORACLE}, and post-hoc methods start from ${STANDARD}. Add it`
+      )
     ].filter((problem) => problem !== undefined)
     if (problems.length > 0) {
-      return yield* new DataError({ detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n") })
+      return yield* new DataError({
+        detail: ["the experiment cannot be made:", ...problems.map((p) => `  ${p}`)].join("\n")
+      })
     }
     return {
       config,

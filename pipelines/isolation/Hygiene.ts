@@ -13,9 +13,9 @@ import { Device } from "../../src/gpu/Device.ts"
 import { Model, type ModelService } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type * as Ops from "../../src/model/Ops.ts"
-import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { random } from "../../src/Random.ts"
 import * as Sink from "../../src/Sink.ts"
+import { learningRateAt, type OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTuner } from "../../src/train/Tuner.ts"
 import { common, type HygieneCheck, maskChecks, round } from "./Masks.ts"
 
@@ -177,8 +177,8 @@ const training = (subject: Subject): Check =>
     const parameters = model.parameters.filter(({ sinkRow0 }) => sinkRow0 !== undefined)
     const pick = (units: Iterable<number>, of: "gradient" | "value") =>
       Effect.forEach(parameters, (parameter) =>
-        Effect.map(device.read(parameter[of]), (data) =>
-          elementsOf(model.config, parameter, units)(data as Float32Array)))
+        Effect.map(device.read(parameter[of]),
+          (data) => elementsOf(model.config, parameter, units)(data as Float32Array)))
     const never = unlit(sinks, new Set([...litFirst, ...litSecond]))
     const left = unlit(sinks, litSecond).filter((unit) => litFirst.has(unit))
 
@@ -463,7 +463,13 @@ const deletion = (subject: Subject): Check =>
 
 /** Every check on the device. `training` puts weights back from an export: `determinism` looks at that one before. */
 const checks: ReadonlyArray<(subject: Subject) => Check> = [
-  determinism, training, unread, pruned, packed, causality, deletion
+  determinism,
+  training,
+  unread,
+  pruned,
+  packed,
+  causality,
+  deletion
 ]
 
 /**

@@ -7,10 +7,10 @@ import { batchOf, type Row, sequenceName } from "../../src/data/stream/Packing.t
 import { chunked } from "../../src/data/stream/Rows.ts"
 import { attempt, DataError, DeviceError, type KernelError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { sumOf as lossIn } from "../../src/scoring/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { Model } from "../../src/model/Model.ts"
 import { random } from "../../src/Random.ts"
+import { sumOf as lossIn } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 
 export interface InterferenceInput {

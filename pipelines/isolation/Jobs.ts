@@ -12,7 +12,7 @@ import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "..
 import type { IsolateConfig } from "./Config.ts"
 import type { MaskState, Panel, Variant } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
-import { WorldConfig, withSeed } from "./World.ts"
+import { withSeed, WorldConfig } from "./World.ts"
 
 /**
  * Numbers of the code behind each kind of thing. Raise one whenever its computation gives other values, in whatever file
@@ -74,7 +74,9 @@ export const trainingOfArm = ({ config, steps }: Pick<Setup, "config" | "steps">
 /** A trained model, with its curves. How often it was saved on its way changes neither. */
 export const model = (setup: Setup, arm: NamedArm): Key => {
   const { config, inputs, machine, seed, vocabSize } = setup
-  const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(trainingOfArm(setup, arm))
+  const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(
+    trainingOfArm(setup, arm)
+  )
   return key("models", {
     // without the first seed, so that experiments with other seeds find their models
     world: Schema.encodeSync(WorldConfig)(withSeed(config.world, 0)),
@@ -135,7 +137,8 @@ export const relearning = (
     readonly seed: number
   }
 ): Key =>
-  key("relearning", { of, ...options, learningRates: [...options.learningRates], mode: "off", heldOut: RELEARN_HELD_OUT })
+  key("relearning", { of, ...options, learningRates: [...options.learningRates], mode: "off",
+    heldOut: RELEARN_HELD_OUT })
 
 export const hygiene = (of: Key, optimizer: unknown, seed: number): Key =>
   key("hygiene", { of, optimizer, seed, rows: CHECKED_ROWS })

@@ -101,7 +101,10 @@ export const maskChecks = (
     passed: chance >= 1e-6,
     value: most / (expected * p),
     bound: "multiples of the mean overlap; no more than chance gives once in a million models",
-    detail: `the two most alike of ${looked.length} ids${all.size > looked.length ? ` (of ${all.size})` : ""} share ${most} of ${round(expected)} units; chance gives ` +
+    detail:
+      `the two most alike of ${looked.length} ids${
+        all.size > looked.length ? ` (of ${all.size})` : ""
+      } share ${most} of ${round(expected)} units; chance gives ` +
       `${round(Math.min(1, chance))} such pairs`
   }
 

@@ -73,20 +73,21 @@ const attacks: ReadonlyArray<
     name: string,
     title: string,
     score: (records: TokenRecords, texts: ReadonlyArray<string>, reference: TokenRecords | undefined) =>
-      Float64Array | undefined
+      | Float64Array
+      | undefined
   ]
 > = [
   ["loss", "loss", (records) => Membership.lossScore(records)],
   ["zlib", "loss over compressed size", (records, texts) => Membership.zlibScore(records, texts)],
   ["minK", "Min-K%", (records) => Membership.minK(records)],
   ["minKPlusPlus", "Min-K%++", (records) => Membership.minKPlusPlus(records)],
-  ["reference", "loss against the oracle's", (records, _, reference) =>
-    reference === undefined ? undefined : Membership.referenceScore(records, reference)]
+  ["reference", "loss against the oracle's",
+    (records, _, reference) => reference === undefined ? undefined : Membership.referenceScore(records, reference)]
 ]
 
 /** An attack sees both sequences that were trained on and others: it is known no better than of the fewer. */
-const paired = (value: number, [members, others]: readonly [ArrayLike<number>, ArrayLike<number>]): Sample =>
-  ({ value, sequences: Math.min(members.length, others.length) })
+const paired = (value: number, [members, others]: readonly [ArrayLike<number>, ArrayLike<number>]): Sample => ({ value,
+  sequences: Math.min(members.length, others.length) })
 
 const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricDefinition> => {
   const both = (m: Measured) => {
@@ -159,7 +160,8 @@ const copies = (
   title: `really said: ${title}`,
   unit,
   memory: name === "editDistance" ? "lower" : "higher",
-  of: ({ said }) => said === undefined ? undefined : over(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
+  of: ({ said }) =>
+    said === undefined ? undefined : over(said.map(({ text, truth }) => of(TextMetrics.copy(text, truth))))
 })
 
 /** After how many tokens a sequence must be continued to its end: a quarter and a half of it, unless told. */

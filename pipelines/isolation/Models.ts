@@ -9,26 +9,26 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
-import { DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { type DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import type { CheckpointError, DataError, DeviceError, KernelError } from "../../src/Errors.ts"
-import * as Generate from "../../src/model/Generate.ts"
-import { Device } from "../../src/gpu/Device.ts"
+import { type Device } from "../../src/gpu/Device.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
 import type { Window } from "../../src/measures/Extraction.ts"
-import { recordRows } from "../../src/scoring/Record.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
+import * as Generate from "../../src/model/Generate.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { recordRows } from "../../src/scoring/Record.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
-import { type Files, keep, type Kept, trainArm, type TrainedArm } from "../experiment/Train.ts"
 import { modelOf, type NamedArm, streamOf, type StreamOverrides } from "../experiment/Arms.ts"
+import type { Store } from "../experiment/Store.ts"
+import { type Files, keep, type Kept, trainArm, type TrainedArm } from "../experiment/Train.ts"
 import type { IsolateConfig } from "./Config.ts"
 import * as Jobs from "./Jobs.ts"
 import type { MaskState } from "./Report.ts"
-import type { Store } from "../experiment/Store.ts"
 import type { World } from "./World.ts"
 
 export type IsolateError = TrainError
@@ -57,7 +57,12 @@ export interface Trained extends TrainedArm {
 
 /** What all keys of a seed are made of. */
 export const setupOf = ({ config, machine, seed, steps, world }: Laboratory): Jobs.Setup => ({
-  config, machine, seed, steps, vocabSize: world.tokenizer.vocabSize, inputs: world.inputs
+  config,
+  machine,
+  seed,
+  steps,
+  vocabSize: world.tokenizer.vocabSize,
+  inputs: world.inputs
 })
 
 /** A trained model, and everything that it depends on. */
@@ -126,7 +131,8 @@ export const sinkMode: Readonly<Record<Exclude<MaskState, "calibrated" | "placeb
 /** Every split of the world, in one list. */
 export const scoredRows = (world: World): ReadonlyArray<readonly [split: string, row: Row]> =>
   Object.entries(world.splits).flatMap(([split, rows]) =>
-    split === "retained" ? [] : (rows as ReadonlyArray<Row> | undefined ?? []).map((row) => [split, row] as const))
+    split === "retained" ? [] : (rows as ReadonlyArray<Row> | undefined ?? []).map((row) => [split, row] as const)
+  )
 
 /** Records, with what the sequences are scored as. */
 export const named = (

@@ -11,33 +11,30 @@ import * as Stream from "effect/Stream"
 import type { Row } from "../../src/data/stream/DataStream.ts"
 import type { CheckpointError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
-import { localizers, recall, sinkNeurons } from "../../src/removal/localizers/index.ts"
-import { calibrate, calibratedRecords } from "../../src/scoring/Calibration.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
 import { mean } from "../../src/measures/Statistics.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { localizers, recall, sinkNeurons } from "../../src/removal/localizers/index.ts"
 import { relearn, relearnRatio, stepsToBack } from "../../src/removal/Relearn.ts"
+import { calibrate, calibratedRecords } from "../../src/scoring/Calibration.ts"
 import * as Sink from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { type NamedArm, ORACLE, STANDARD } from "../experiment/Arms.ts"
 import * as Failures from "../experiment/Failures.ts"
+import type { Spread } from "../report/Estimate.ts"
 import type { Plan } from "./Config.ts"
 import { hygiene, prunedTensors } from "./Hygiene.ts"
 import { interference } from "./Interference.ts"
 import * as Jobs from "./Jobs.ts"
 import { heldOutMetrics, metricsFor, sample, windowsOf } from "./Metrics.ts"
-import {
-  type IsolateError, keptRecords, type Laboratory, named, recordWorld, say, scoredRows, sinkMode, type TrainedModel,
-  trainOnce, withModel
-} from "./Models.ts"
-import {
-  type AtPoint, localizing, lossesOf, type SplitLosses, type SweepPoint, sweepLocalizer, sweepUnlearner, type Swept, watched
-} from "./PostHoc.ts"
-import type { Spread } from "../report/Estimate.ts"
+import { type IsolateError, keptRecords, type Laboratory, named, recordWorld, say, scoredRows, sinkMode,
+  type TrainedModel, trainOnce, withModel } from "./Models.ts"
+import { type AtPoint, localizing, lossesOf, type SplitLosses, sweepLocalizer, type SweepPoint, sweepUnlearner,
+  type Swept, watched } from "./PostHoc.ts"
 import type { Failure, Hygiene, MaskState, Panel, Subject } from "./Report.ts"
 import type { Found, SeedFindings } from "./Summary.ts"
 import type { LocalizerMethod } from "./Sweeps.ts"
@@ -145,7 +142,11 @@ const curvesOf = (
 ): ReadonlyArray<Item<"extraction">> => {
   const times = [...new Set(records.sequences.map(({ repeats }) => repeats))].sort((a, b) => a - b)
   const byRepeats = (metric: string, of: (records: TokenRecords.TokenRecords) => number): Item<"extraction"> => ({
-    arm, state, panel, by: "repeats", metric,
+    arm,
+    state,
+    panel,
+    by: "repeats",
+    metric,
     points: times.map((x) => {
       const rows = records.sequences.flatMap(({ repeats }, s) => (repeats === x ? [s] : []))
       return { x, value: of(TokenRecords.pick(records, rows)), sequences: rows.length }
@@ -162,7 +163,11 @@ const curvesOf = (
       byRepeats("extractionStrength", (some) => mean(Measures.extractionStrength(some)))
     ]),
     {
-      arm, state, panel, by: "context", metric: `greedy, ${CONTINUED} tokens`,
+      arm,
+      state,
+      panel,
+      by: "context",
+      metric: `greedy, ${CONTINUED} tokens`,
       points: contexts.map((x) => ({
         x,
         value: greedy({ context: x, length: CONTINUED })(top),
@@ -188,8 +193,16 @@ export const investigate = (
     const { config, seed, world } = lab
     const { seqLen, splits } = world
     const findings: Mutable<SeedFindings> = {
-      seed, found: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
-      localizers: [], costs: []
+      seed,
+      found: [],
+      curves: [],
+      tradeoffs: [],
+      extraction: [],
+      relearning: [],
+      interference: [],
+      hygiene: [],
+      localizers: [],
+      costs: []
     }
     /** What becomes of an arm or a method is its own affair, unless it concerns all. */
     const attempt = <A, R>(arm: string, effect: Effect.Effect<A, IsolateError, R>) =>
@@ -216,7 +229,11 @@ export const investigate = (
         ...(variant === undefined ? {} : { variant }),
         kind: "trained",
         title: Jobs.titleOf(arm),
-        parameters, activeParameters, steps, tokens, seconds
+        parameters,
+        activeParameters,
+        steps,
+        tokens,
+        seconds
       })
       findings.curves.push(...curves.map(({ name, points }) => ({ arm: arm.name, series: name, points: [...points] })))
     }
@@ -264,10 +281,18 @@ export const investigate = (
         settings: number,
         tokens: number
       ) => {
-        examined.push({ name, kind, setting: points[chosen]!.setting, key, config: model.config, tensors: Effect.succeed(at) })
+        examined.push({ name, kind, setting: points[chosen]!.setting, key, config: model.config,
+          tensors: Effect.succeed(at) })
         findings.costs.push({
-          name, kind, title: `${kind} on ${STANDARD}`, parameters: model.config.numParameters,
-          activeParameters: model.config.numActiveParameters, steps: 0, tokens, seconds, settings
+          name,
+          kind,
+          title: `${kind} on ${STANDARD}`,
+          parameters: model.config.numParameters,
+          activeParameters: model.config.numActiveParameters,
+          steps: 0,
+          tokens,
+          seconds,
+          settings
         })
       }
       for (const method of plan.localizers) {
@@ -299,7 +324,8 @@ export const investigate = (
           Jobs.losses(one.key, "off"),
           opened(one, "f32", lossesOf(watched(lab), seqLen, Sink.off))
         )
-        for (const panel of panels) trade(one.name, panel, [{ setting: one.config.sinks === undefined ? "" : "off", losses }], 0)
+        for (const panel of panels) {trade(one.name, panel, [{ setting: one.config.sinks === undefined ? "" : "off",
+            losses }], 0)}
       }
     }
 
@@ -358,7 +384,12 @@ export const investigate = (
             metrics["natural.gap"] = Measures.memorizationGap(metrics["heldOut.loss"]!, metrics["natural.loss"])
           }
           findings.found.push({
-            arm: one.name, kind: one.kind, state, metrics, spreads, ...(one.setting === undefined ? {} : { setting: one.setting })
+            arm: one.name,
+            kind: one.kind,
+            state,
+            metrics,
+            spreads,
+            ...(one.setting === undefined ? {} : { setting: one.setting })
           })
         }
       }))
@@ -375,7 +406,8 @@ export const investigate = (
 
     // ---- whether it comes back
     if (config.relearnRates.length > 0 && standard !== undefined && oracle !== undefined) {
-      const levels = { oracle: (yield* reference(oracle))["scored"]!, standard: (yield* reference(standard))["scored"]! }
+      const levels = { oracle: (yield* reference(oracle))["scored"]!,
+        standard: (yield* reference(standard))["scored"]! }
       let oracleSteps: number | undefined
       for (const one of [oracle, ...examined.filter((one) => one !== oracle)]) {
         yield* lab.stage(`seed ${seed}: ${one.name} learns again`)
@@ -398,7 +430,8 @@ export const investigate = (
                 ...options,
                 mode: Sink.off,
                 train: splits.seen,
-                score: { seen: splits.seen, scored: splits.scored, heldOut: splits.heldOut.slice(0, Jobs.RELEARN_HELD_OUT) }
+                score: { seen: splits.seen, scored: splits.scored,
+                  heldOut: splits.heldOut.slice(0, Jobs.RELEARN_HELD_OUT) }
               })),
               (points) => [...points]
             )
@@ -413,7 +446,11 @@ export const investigate = (
           arm: one.name,
           state,
           points: points.map(({ learningRate, losses, step }) => ({
-            learningRate, step, seen: losses["seen"]!, scored: losses["scored"]!, heldOut: losses["heldOut"]!
+            learningRate,
+            step,
+            seen: losses["seen"]!,
+            scored: losses["scored"]!,
+            heldOut: losses["heldOut"]!
           })),
           steps: steps ?? null,
           recovered: (best - levels.oracle) / (levels.standard - levels.oracle),
@@ -438,13 +475,18 @@ export const investigate = (
       }
       const own = findings.found.filter(({ arm }) => arm === one.name)
       const loss = (state: MaskState) => own.find((found) => found.state === state)?.metrics["natural.loss"]
-      const of = (arm: string) => findings.found.find((f) => f.arm === arm && f.state === "own")?.metrics["natural.loss"]
+      const of = (arm: string) =>
+        findings.found.find((f) => f.arm === arm && f.state === "own")?.metrics["natural.loss"]
       const between = yield* attempt(one.name, lab.store.once(
         "interference",
         Jobs.interference(one.key, config.interference, seed),
         opened(one, "f32", interference({
-          rows: most(splits.scored, world.repeatsOf), others: rows.repeated.concat(rows.singles), ladder: config.interference,
-          seqLen, batchSize: Jobs.CHECKED_ROWS, seed
+          rows: most(splits.scored, world.repeatsOf),
+          others: rows.repeated.concat(rows.singles),
+          ladder: config.interference,
+          seqLen,
+          batchSize: Jobs.CHECKED_ROWS,
+          seed
         }))
       ))
       if (Option.isSome(between)) {

@@ -5,10 +5,8 @@
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { estimate, type Kind, perSeed, type Spread } from "../report/Estimate.ts"
 import { kindOf } from "./Metrics.ts"
-import type {
-  ArmCost, Estimate, ExtractionCurve, Hygiene, Interference, IsolationReport, LearningCurve, LocalizerRecall, MaskState,
-  Panel, Relearning, Subject, Tradeoff,
-} from "./Report.ts"
+import type { ArmCost, Estimate, ExtractionCurve, Hygiene, Interference, IsolationReport, LearningCurve,
+  LocalizerRecall, MaskState, Panel, Relearning, Subject, Tradeoff } from "./Report.ts"
 
 /** A model in a state, in one seed. */
 export interface Found {
@@ -78,7 +76,8 @@ export interface SeedFindings {
     readonly chance: number
   }>
   readonly costs: ReadonlyArray<
-    & Pick<ArmCost, "name" | "variant" | "kind" | "title" | "parameters" | "activeParameters" | "settings" | "steps" | "tokens">
+    & Pick<ArmCost,
+      "name" | "variant" | "kind" | "title" | "parameters" | "activeParameters" | "settings" | "steps" | "tokens">
     & { readonly seconds: number }
   >
 }
@@ -118,41 +117,45 @@ const subjectsOf = (
   const reference = (name: string) =>
     seeds.map(({ found }) => found.find(({ arm, state }) => arm === name && state === "own"))
   const [ones, zeros] = [reference(standard), reference(oracle)]
-  return across(seeds, ({ found }) => found, ({ arm, kind, state }) => `${arm} ${kind} ${state}`).map(({ all, first }) => {
-    const names = keysOf(all, ({ metrics }) => metrics)
-    const over = (some: ReadonlyArray<Found | undefined>, name: string) =>
-      estimate(some.map((one) => one?.metrics[name]), {
-        kind: kindOf(name),
-        spreads: some.map((one) => one?.spreads?.[name])
-      })
-    const recovered = (name: string) => {
-      const usable = all.map((one, s) => {
-        const apart = Math.abs((ones[s]?.metrics[name] ?? NaN) - (zeros[s]?.metrics[name] ?? NaN))
-        // seeds without references, or with nothing between them, have no recovery
-        return apart < NOTHING || Number.isNaN(apart) ? undefined : one
-      })
-      // no negative zero
-      const share = (value: number, one: number, zero: number) => (value - zero) / (one - zero) + 0
-      const own = over(usable, name)
-      // a reference is not compared with another like it, but with itself
-      const [one, zero] = [ones, zeros].map((some) => usable.every((it, s) => it === undefined || it === some[s]) ? own : over(some, name))
-      return perSeed(share, own, one, zero)
-    }
-    const settings = [...new Set(all.flatMap((one) => one?.setting ?? []))]
-    return {
-      arm: first.arm,
-      kind: first.kind,
-      state: first.state,
-      ...(settings.length === 0 ? {} : { setting: settings.join("; ") }),
-      metrics: Object.fromEntries(names.map((name) => [name, over(all, name)])),
-      recovery: Object.fromEntries(
-        names.filter((name) => !name.startsWith("heldOut.")).flatMap((name) => {
-          const one = recovered(name)
-          return one === undefined ? [] : [[name, one]]
+  return across(seeds, ({ found }) => found, ({ arm, kind, state }) => `${arm} ${kind} ${state}`).map(
+    ({ all, first }) => {
+      const names = keysOf(all, ({ metrics }) => metrics)
+      const over = (some: ReadonlyArray<Found | undefined>, name: string) =>
+        estimate(some.map((one) => one?.metrics[name]), {
+          kind: kindOf(name),
+          spreads: some.map((one) => one?.spreads?.[name])
         })
-      )
+      const recovered = (name: string) => {
+        const usable = all.map((one, s) => {
+          const apart = Math.abs((ones[s]?.metrics[name] ?? NaN) - (zeros[s]?.metrics[name] ?? NaN))
+          // seeds without references, or with nothing between them, have no recovery
+          return apart < NOTHING || Number.isNaN(apart) ? undefined : one
+        })
+        // no negative zero
+        const share = (value: number, one: number, zero: number) => (value - zero) / (one - zero) + 0
+        const own = over(usable, name)
+        // a reference is not compared with another like it, but with itself
+        const [one, zero] = [ones, zeros].map((some) =>
+          usable.every((it, s) => it === undefined || it === some[s]) ? own : over(some, name)
+        )
+        return perSeed(share, own, one, zero)
+      }
+      const settings = [...new Set(all.flatMap((one) => one?.setting ?? []))]
+      return {
+        arm: first.arm,
+        kind: first.kind,
+        state: first.state,
+        ...(settings.length === 0 ? {} : { setting: settings.join("; ") }),
+        metrics: Object.fromEntries(names.map((name) => [name, over(all, name)])),
+        recovery: Object.fromEntries(
+          names.filter((name) => !name.startsWith("heldOut.")).flatMap((name) => {
+            const one = recovered(name)
+            return one === undefined ? [] : [[name, one]]
+          })
+        )
+      }
     }
-  })
+  )
 }
 
 const curvesOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LearningCurve> =>
@@ -199,13 +202,18 @@ const extractionOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Extract
       }
     })
     const pairs = curve.flatMap(({ value, x }) =>
-      value.values.flatMap((y): Array<readonly [number, number]> => (y === null ? [] : [[Math.log2(x), y]])))
+      value.values.flatMap((y): Array<readonly [number, number]> => (y === null ? [] : [[Math.log2(x), y]]))
+    )
     const distinct = new Set(pairs.map(([x]) => x)).size
     const fit = by === "repeats" && distinct >= 2 && pairs.length >= 3
       ? Statistics.linearFit(pairs.map(([x]) => x), pairs.map(([, y]) => y))
       : undefined
     return {
-      arm, state, panel, by, metric,
+      arm,
+      state,
+      panel,
+      by,
+      metric,
       points: curve,
       ...(fit === undefined ? {} : {
         fit: {
@@ -256,7 +264,9 @@ const interferenceOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Inter
   })
 
 const localizersOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LocalizerRecall> =>
-  across(seeds, ({ localizers }) => localizers, ({ arm, localizer }) => `${arm} ${localizer}`).map(({ all, first }) => ({
+  across(seeds, ({ localizers }) => localizers, ({ arm, localizer }) => `${arm} ${localizer}`).map((
+    { all, first }
+  ) => ({
     localizer: first.localizer,
     arm: first.arm,
     recall: estimate(all.map((one) => one?.recall), { kind: "share" }),
@@ -268,7 +278,9 @@ const costsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<ArmCost> =>
     ...first,
     seconds: losses(all.map((one) => one?.seconds)),
     // a sweep takes time for more than what it trains on
-    tokensPerSecond: losses(all.map((one) => (one?.kind === "trained" && one.seconds > 0 ? one.tokens / one.seconds : undefined)))
+    tokensPerSecond: losses(
+      all.map((one) => (one?.kind === "trained" && one.seconds > 0 ? one.tokens / one.seconds : undefined))
+    )
   }))
 
 /** The parts of the report that seeds make. */

@@ -4,8 +4,8 @@
  */
 import * as Schema from "effect/Schema"
 import { atLeast0, fraction, natural, positive, rate } from "../../src/Config.ts"
-import { type LocalizeOptions, type LocalizerName, localizers } from "../../src/removal/localizers/index.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { type LocalizeOptions, type LocalizerName, localizers } from "../../src/removal/localizers/index.ts"
 import { type UnlearnerName, unlearners, type UnlearnOptions } from "../../src/removal/unlearners/index.ts"
 
 /** A value, or several to be tried in turn. */
@@ -79,7 +79,8 @@ export interface Method<Name, Options> {
   readonly settings: ReadonlyArray<Setting<Options>>
 }
 export type LocalizerMethod = Method<LocalizerName, Pick<LocalizeOptions, LocalizerName & keyof LocalizeOptions>>
-export type UnlearnerMethod = Method<UnlearnerName, Partial<UnlearnOptions> & Pick<UnlearnOptions, "learningRate" | "steps" | "batchSize">>
+export type UnlearnerMethod = Method<UnlearnerName,
+  Partial<UnlearnOptions> & Pick<UnlearnOptions, "learningRate" | "steps" | "batchSize">>
 
 /** More settings of a method than anyone waits for. */
 const MOST_SETTINGS = 1000
@@ -103,7 +104,8 @@ const combinations = (grid: Readonly<Record<string, Values>>): ReadonlyArray<Cho
   )
 
 /** The fields of a choice, in words. */
-const inWords = (choice: Choice): string => Object.entries(choice).map(([field, value]) => `${field} ${value}`).join(", ")
+const inWords = (choice: Choice): string =>
+  Object.entries(choice).map(([field, value]) => `${field} ${value}`).join(", ")
 
 /** Fields that are given, each as a list. */
 const given = (fields: Readonly<Record<string, unknown>>): Record<string, Values> =>
@@ -145,7 +147,9 @@ export const unlearnerNames = Object.keys(unlearners) as ReadonlyArray<Unlearner
 
 /** A localizer as it is tried, or what is wrong with what was asked. Its name must be known. */
 export const localizerMethod = (entry: string | LocalizerConfig): LocalizerMethod | string => {
-  const { localizer, name = localizer, ...fields } = typeof entry === "string" ? { localizer: entry } as LocalizerConfig : entry
+  const { localizer, name = localizer, ...fields } = typeof entry === "string"
+    ? { localizer: entry } as LocalizerConfig
+    : entry
   const method = localizer as LocalizerName
   const grid = given(fields)
   const allowed = localizerOptions[method] ?? []
@@ -178,7 +182,9 @@ export const unlearnerMethod = (
   const grid = bare ? swept : given(fields)
   const known = Object.keys(unlearners[method].defaults)
   const wrong = Object.keys(grid).find((field) => !known.includes(field))
-  if (wrong !== undefined) return `unlearners: ${name}: ${method} has no option ${wrong}; its options are ${known.join(", ")}`
+  if (wrong !== undefined) {
+    return `unlearners: ${name}: ${method} has no option ${wrong}; its options are ${known.join(", ")}`
+  }
   const block = grid["layer"]?.find((layer) => typeof layer === "number" && layer >= numHiddenLayers)
   if (block !== undefined) {
     return `unlearners: ${name}: layer is ${block}, but the model has blocks 0 to ${numHiddenLayers - 1}`
@@ -190,6 +196,7 @@ export const unlearnerMethod = (
     combinations(grid).map((choice) => ({
       label: [String(learningRate), inWords(choice)].filter((part) => part !== "").join(", "),
       options: { ...choice as Partial<UnlearnOptions>, learningRate, steps, batchSize }
-    })))
+    }))
+  )
   return { name, method, settings }
 }

@@ -9,7 +9,7 @@
 import * as Schema from "effect/Schema"
 import { atLeast0, configuration, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
-import { type Bound, both, type Kept, keeps, seedsFor, seedsInWords } from "../report/Claim.ts"
+import { both, type Bound, keeps, type Kept, seedsFor, seedsInWords } from "../report/Claim.ts"
 import { isKnown, minus, written } from "../report/Estimate.ts"
 import type { Estimate, GateCheck, Relearning, Subject, Verdict } from "./Report.ts"
 
@@ -59,9 +59,11 @@ const check = (name: string, value: Estimate | undefined, words: string, bound: 
 }
 
 /** Of what was measured, and is not a number: no sign that nothing is remembered, or that nothing was paid. */
-const notANumber = (check: Check, value: Estimate | undefined): Check => value === undefined ? check : { ...check, value }
+const notANumber = (check: Check, value: Estimate | undefined): Check =>
+  value === undefined ? check : { ...check, value }
 
-const atMost = (name: string, value: Estimate | undefined, most: number): Check => check(name, value, `at most ${most}`, { most })
+const atMost = (name: string, value: Estimate | undefined, most: number): Check =>
+  check(name, value, `at most ${most}`, { most })
 
 /** Recovery of a metric; or, where the references do not differ, how far above the oracle it is; where they may, both. */
 const memoryCheck = (metric: string, { recovery: subject, references }: Evidence, gate: GateConfig): Check => {
@@ -93,14 +95,17 @@ const memoryCheck = (metric: string, { recovery: subject, references }: Evidence
 
 /** Of what can be read off. */
 const surfaceOf = ({ heldOutCost, placeboOff }: Evidence, gate: GateConfig): ReadonlyArray<Check> => [
-  check("effect of a placebo", placeboOff, `at most ${gate.placebo} either way`, { least: -gate.placebo, most: gate.placebo }),
+  check("effect of a placebo", placeboOff, `at most ${gate.placebo} either way`, { least: -gate.placebo,
+    most: gate.placebo }),
   isKnown(heldOutCost)
     ? atMost("held-out cost", heldOutCost, gate.cost)
     : notANumber(atMost("held-out cost", undefined, gate.cost), heldOutCost)
 ]
 
 const relearningOf = ({ relearning }: Evidence, gate: GateConfig): ReadonlyArray<Check> => [
-  check("steps of relearning over the oracle's", relearning?.ratio, `at least ${gate.relearnRatio}`, { least: gate.relearnRatio }),
+  check("steps of relearning over the oracle's", relearning?.ratio, `at least ${gate.relearnRatio}`, {
+    least: gate.relearnRatio
+  }),
   atMost("recovery by relearning", relearning?.recovered, gate.recovered)
 ]
 
@@ -144,7 +149,8 @@ export const verdictOf = (evidence: Evidence, gate: GateConfig = new GateConfig(
   const notRun = all.filter(({ value }) => value === undefined).map(({ name }) => name)
   const undecided = checks.filter(({ result }) => result === "undecided")
   const failed = checks.find(({ otherwise, result }) =>
-    result === "fail" && (otherwise === "not isolated" || undecided.every((one) => one.otherwise === "hidden")))
+    result === "fail" && (otherwise === "not isolated" || undecided.every((one) => one.otherwise === "hidden"))
+  )
   if (failed === undefined && undecided.length === 0 && !isKnown(evidence.relearning?.ratio)) {
     throw needs(
       "nothing can be read off, and relearning, which tells isolated from hidden, was not run",

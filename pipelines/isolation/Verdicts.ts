@@ -1,8 +1,8 @@
 /** Verdicts on every arm that can be judged, and what a reader should be warned of. Pure. */
 import { DataError } from "../../src/Errors.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
-import type { Plan } from "./Config.ts"
 import { estimate, isKnown, minus } from "../report/Estimate.ts"
+import type { Plan } from "./Config.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
 
@@ -64,19 +64,28 @@ export const warningsOf = (
   const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
   const [one, zero] = [standard?.metrics["natural.loss"], oracle?.metrics["natural.loss"]]
   const found = Object.entries(oracle?.metrics ?? {}).flatMap(([name, { mean }]) =>
-    /greedy@|np@/.test(name) && mean > 0 ? [`${name} ${mean.toFixed(3)}`] : [])
+    /greedy@|np@/.test(name) && mean > 0 ? [`${name} ${mean.toFixed(3)}`] : []
+  )
   const scored = data.splits["scored"] ?? 0
   return [
     ...(one !== undefined && zero !== undefined && one.mean > 0.05 * zero.mean
       ? [
-        `The standard model did not memorize to the end: its loss on repeated sequences is ${one.mean.toFixed(3)}, more than ` +
+        `The standard model did not memorize to the end: its loss on repeated sequences is ${
+          one.mean.toFixed(3)
+        }, more than ` +
         `a twentieth of the oracle's ${zero.mean.toFixed(3)}. What is removed is the memory that there was.`
       ]
       : []),
     ...(found.length === 0
       ? []
-      : [`The oracle, which never saw them repeated, says some sequences too (${found.join(", ")}): recovery discounts it.`]),
-    `Rates are over ${scored} scored sequences a seed, so they move in steps of ${(1 / Math.max(1, scored)).toFixed(3)}; ` +
+      : [
+        `The oracle, which never saw them repeated, says some sequences too (${
+          found.join(", ")
+        }): recovery discounts it.`
+      ]),
+    `Rates are over ${scored} scored sequences a seed, so they move in steps of ${
+      (1 / Math.max(1, scored)).toFixed(3)
+    }; ` +
     "true positives at 1 % false ones need more than 100 sequences that were never seen to mean much.",
     "Ids of held-out sequences own sinks that were never trained with them: their loss with own sinks on is a placebo's.",
     "Arms whose epoch is shorter (never repeated, deduplicated) go around again until they have trained on as many tokens.",

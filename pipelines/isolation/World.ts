@@ -9,11 +9,11 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { decodeConfig } from "../../src/Config.ts"
+import { fraction, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig, DataStream, type Input, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
 import * as Synthetic from "../../src/data/stream/Synthetic.ts"
 import type { Tokenizer } from "../../src/data/tokens/Tokenizer.ts"
-import { fraction, upTo, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
 import type { StreamOverrides } from "../experiment/Arms.ts"
@@ -170,7 +170,8 @@ const textGround = (data: DataConfig, seed: number, fs: FileSystem.FileSystem): 
     heldOut: (stream) => stream.split("heldOut"),
     singleTimes: 1,
     canaries: (data.canaries ?? []).flatMap((canary) =>
-      Array.from({ length: canary.random ?? 1 }, () => ({ times: canary.times, random: canary.random !== undefined })))
+      Array.from({ length: canary.random ?? 1 }, () => ({ times: canary.times, random: canary.random !== undefined }))
+    )
   }
 }
 

@@ -14,8 +14,11 @@ const withoutVariants = <T extends { readonly arm: string }>({ arms }: Isolation
   all.filter(({ arm }) => arms.every(({ name, variant }) => name !== arm || variant === undefined))
 
 /** Arms in an order that all charts have, so that an arm looks alike in them. */
-const ordered = <T extends { readonly arm: string }>(report: IsolationReport, all: ReadonlyArray<T>): ReadonlyArray<T> => {
-  const order = unique([STANDARD, report.subject, ORACLE, ...report.arms.map(({ name }) => name), ...all.map(({ arm }) => arm)])
+const ordered = <T extends { readonly arm: string }>(report: IsolationReport,
+  all: ReadonlyArray<T>): ReadonlyArray<T> =>
+{
+  const order = unique([STANDARD, report.subject, ORACLE, ...report.arms.map(({ name }) => name),
+    ...all.map(({ arm }) => arm)])
   return all.toSorted((a, b) => order.indexOf(a.arm) - order.indexOf(b.arm))
 }
 
@@ -49,11 +52,12 @@ const titles: Readonly<Record<string, string>> = {
 
 const axes = { x: { title: "tokens trained on" }, y: { title: "loss, nats a token" }, facets: [] }
 
-const learningLine = (report: IsolationReport, { arm, points }: LearningCurve, state: MaskState, label: string): Line => ({
-  label,
-  of: { arm, state: hasStates(report, arm) ? state : "own" },
-  points: points.flatMap(({ loss, tokens }) => point(tokens, loss))
-})
+const learningLine = (report: IsolationReport, { arm, points }: LearningCurve, state: MaskState,
+  label: string): Line => ({
+    label,
+    of: { arm, state: hasStates(report, arm) ? state : "own" },
+    points: points.flatMap(({ loss, tokens }) => point(tokens, loss))
+  })
 
 /** Learning curves of all arms, a chart for each set of sequences. */
 export const learning = (report: IsolationReport): ReadonlyArray<Chart> => {
@@ -67,7 +71,8 @@ export const learning = (report: IsolationReport): ReadonlyArray<Chart> => {
     color: ["arm"],
     dash: ["state"],
     lines: found.filter((one) => one.split === split).map(({ curve, state, stated }) =>
-      learningLine(report, curve, state, stated ? named(report, curve.arm, state) : curve.arm))
+      learningLine(report, curve, state, stated ? named(report, curve.arm, state) : curve.arm)
+    )
   }))
 }
 
@@ -76,7 +81,9 @@ export const lead = (report: IsolationReport): ReadonlyArray<Chart> => {
   const arms = [STANDARD, report.subject, ORACLE]
   const of = learning({ ...report, curves: report.curves.filter(({ arm }) => arms.includes(arm)) })
     .filter(({ title }) => title === titles["repeated"])
-  return of.some(({ lines }) => lines.some((line) => line.of["arm"] === report.subject)) ? of : tradeoff(report).slice(0, 1)
+  return of.some(({ lines }) => lines.some((line) => line.of["arm"] === report.subject))
+    ? of
+    : tradeoff(report).slice(0, 1)
 }
 
 /** Forgetting against degradation: sweeps as lines, arms as points, the chosen ones large. */
@@ -84,7 +91,9 @@ export const tradeoff = (report: IsolationReport): ReadonlyArray<Chart> =>
   unique(report.tradeoffs.map(({ panel }) => panel)).map((panel): Chart => {
     const shown = ordered(report, withoutVariants(report, report.tradeoffs.filter((one) => one.panel === panel)))
     // sweeps go on until nothing is left of the model; what matters is where one would stop
-    const stops = shown.flatMap(({ points }) => points.filter(({ chosen }) => chosen).map(({ degradation }) => degradation.mean))
+    const stops = shown.flatMap(({ points }) =>
+      points.filter(({ chosen }) => chosen).map(({ degradation }) => degradation.mean)
+    )
     const most = Math.max(0.2, ...stops.filter(Number.isFinite).map((x) => 1.2 * x))
     return {
       title: `Forgetting of ${panelName(panel)} against degradation, up to ${most.toFixed(2)} nats (large: chosen)`,
@@ -100,9 +109,14 @@ export const tradeoff = (report: IsolationReport): ReadonlyArray<Chart> =>
           dots: true,
           points: points.filter((one) => (one.series ?? "") === series).flatMap(({ chosen, degradation, forgetting }) =>
             !isKnown(degradation) || degradation.mean > most ? [] : point(degradation.mean, forgetting).map((one) => ({
-              ...one, left: degradation.low, right: degradation.high, large: chosen
-            })))
-        })))
+              ...one,
+              left: degradation.low,
+              right: degradation.high,
+              large: chosen
+            }))
+          )
+        }))
+      )
     }
   })
 
@@ -110,7 +124,8 @@ export const tradeoff = (report: IsolationReport): ReadonlyArray<Chart> =>
 export const extraction = (report: IsolationReport): ReadonlyArray<Chart> => {
   const all = ordered(report, withoutVariants(report, report.extraction))
   const kinds = all.filter((one, i) =>
-    all.findIndex(({ by, metric, panel }) => by === one.by && metric === one.metric && panel === one.panel) === i)
+    all.findIndex(({ by, metric, panel }) => by === one.by && metric === one.metric && panel === one.panel) === i
+  )
   return kinds.map(({ by, metric, panel }): Chart => {
     const title = report.metrics.find(({ name }) => name === metric)?.title ?? metric
     const x = by === "repeats" ? "exposures" : "tokens of context"
@@ -121,7 +136,9 @@ export const extraction = (report: IsolationReport): ReadonlyArray<Chart> => {
       facets: [],
       color: ["arm"],
       dash: ["state"],
-      lines: all.filter((one) => one.by === by && one.metric === metric && one.panel === panel).map(({ arm, points, state }) => ({
+      lines: all.filter((one) => one.by === by && one.metric === metric && one.panel === panel).map((
+        { arm, points, state }
+      ) => ({
         label: named(report, arm, state),
         of: { arm, state },
         dots: true,
@@ -144,7 +161,9 @@ export const relearning = (report: IsolationReport): ReadonlyArray<Chart> => {
       label: named(report, arm, state),
       of: { arm },
       dots: true,
-      points: points.filter(({ learningRate }) => learningRate === rate).flatMap(({ scored, step }) => point(step, scored))
+      points: points.filter(({ learningRate }) => learningRate === rate).flatMap(({ scored, step }) =>
+        point(step, scored)
+      )
     }))
   }))
 }

@@ -126,7 +126,8 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
 
 export const panelsOf = ({ subjects }: IsolationReport): ReadonlyArray<Panel> =>
   (["natural", "canary", "other"] as const).filter((panel) =>
-    subjects.some((subject) => valueOf(subject, panel, "loss") !== undefined))
+    subjects.some((subject) => valueOf(subject, panel, "loss") !== undefined)
+  )
 
 /** T1, of a panel: every arm, after removal where there is any. */
 export const mainTable = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): Table => {
@@ -141,13 +142,18 @@ export const mainTable = (report: IsolationReport, panel: Panel, room: "short" |
 /** What the columns of T1 mean. */
 export const legend = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): ReadonlyArray<Term> => {
   const shown = new Set(mainTable(report, panel, room).head)
-  const made = unique(report.subjects.flatMap(({ metrics }) => Object.values(metrics).flatMap(({ method }) => method ?? [])))
+  const made = unique(
+    report.subjects.flatMap(({ metrics }) => Object.values(metrics).flatMap(({ method }) => method ?? []))
+  )
     .map((method) => methods[method])
   return [
     ...mainColumns(report, panel).flatMap(({ head, meaning }): ReadonlyArray<Term> =>
-      meaning === undefined || !shown.has(head) ? [] : [[head, meaning]]),
+      meaning === undefined || !shown.has(head) ? [] : [[head, meaning]]
+    ),
     ["losses", "nats a token"],
-    ...(made.length === 0 ? [] : [["± or brackets", `95 % interval over ${several(report.seeds.length, "seed")}: ${made.join("; ")}`] as const])
+    ...(made.length === 0
+      ? []
+      : [["± or brackets", `95 % interval over ${several(report.seeds.length, "seed")}: ${made.join("; ")}`] as const])
   ]
 }
 
@@ -196,7 +202,8 @@ export const tradeoffs = ({ tradeoffs }: IsolationReport): ReadonlyArray<Table> 
         setting === "" ? NOTHING : setting,
         plusMinus(degradation),
         plusMinus(forgetting)
-      ]))
+      ])
+    )
   }))
 
 export const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
@@ -260,15 +267,17 @@ export const hygiene = ({ hygiene }: IsolationReport): Table => {
 export const fits = ({ extraction }: IsolationReport): Table => ({
   caption: "What a doubling of exposures adds: value = intercept + slope log2(exposures)",
   head: ["", "state", "on", "metric", "slope", "intercept", "R²"],
-  rows: extraction.flatMap(({ arm, fit, metric, panel, state }) => fit === undefined ? [] : [[
-    arm,
-    states[state],
-    panel,
-    metric,
-    `${digits(3)(fit.slope)} [${digits(3)(fit.slopeLow)}, ${digits(3)(fit.slopeHigh)}]`,
-    digits(3)(fit.intercept),
-    Number.isFinite(fit.r2) ? digits(3)(fit.r2) : NOTHING
-  ]])
+  rows: extraction.flatMap(({ arm, fit, metric, panel, state }) =>
+    fit === undefined ? [] : [[
+      arm,
+      states[state],
+      panel,
+      metric,
+      `${digits(3)(fit.slope)} [${digits(3)(fit.slopeLow)}, ${digits(3)(fit.slopeHigh)}]`,
+      digits(3)(fit.intercept),
+      Number.isFinite(fit.r2) ? digits(3)(fit.r2) : NOTHING
+    ]]
+  )
 })
 
 export const relearning = ({ relearning }: IsolationReport): Table => ({
@@ -277,7 +286,9 @@ export const relearning = ({ relearning }: IsolationReport): Table => ({
     arm,
     states[state],
     // between two points that were looked at the steps are a fraction
-    steps.map((step) => step === null || step === undefined ? `> ${Math.max(0, ...points.map((point) => point.step))}` : short(step))
+    steps.map((step) =>
+      step === null || step === undefined ? `> ${Math.max(0, ...points.map((point) => point.step))}` : short(step)
+    )
       .join(", "),
     plusMinus(ratio),
     plusMinus(recovered)
@@ -314,8 +325,9 @@ export const gate = ({ subject, verdicts }: IsolationReport): ReadonlyArray<Tabl
     prose: true,
     head: ["check", "", "found", "allowed", "otherwise"],
     rows: [
-      ...verdict.checks.map(({ bound, name, otherwise, result, value }) =>
-        [name, result === "fail" ? "FAIL" : result, plusMinus(value), bound, otherwise]),
+      ...verdict.checks.map((
+        { bound, name, otherwise, result, value }
+      ) => [name, result === "fail" ? "FAIL" : result, plusMinus(value), bound, otherwise]),
       ...(verdict.notRun ?? []).map((name) => [name, "not run", NOTHING, NOTHING, NOTHING])
     ]
   }]

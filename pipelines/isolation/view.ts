@@ -21,7 +21,8 @@ const meanings: Readonly<Record<Word, string>> = {
   undecided: "the numbers of these seeds leave it open"
 }
 
-const known = <T>(one: Estimate | undefined, say: (one: Estimate) => T): ReadonlyArray<T> => isKnown(one) ? [say(one)] : []
+const known = <T>(one: Estimate | undefined, say: (one: Estimate) => T): ReadonlyArray<T> =>
+  isKnown(one) ? [say(one)] : []
 
 /** `0.070 [0.045, 0.095]` as percent: `7 % [5, 10]`. */
 const share = (one: Estimate): string => {
@@ -53,7 +54,11 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
   const relearned = relearning.find(({ arm }) => arm === subject)
   const checks = report.verdicts.find(({ arm }) => arm === subject)?.checks.length ?? 0
   return [
-    `${word === "undecided" ? `Whether the memory of ${subject} is isolated is undecided` : `The memory of ${subject} is ${word}`}: ` +
+    `${
+      word === "undecided"
+        ? `Whether the memory of ${subject} is isolated is undecided`
+        : `The memory of ${subject} is ${word}`
+    }: ` +
     `${meanings[word]}.`,
     [
       ...known(Tables.recoveryOf(about?.removed, panel, "loss"), (one) =>
@@ -64,13 +69,18 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
         (beside(loss, mean) === "" ? "" : ` (${beside(loss, mean)})`)),
       ...known(strength(about?.removed), (one) =>
         `${share({ mean: one.mean, values: [] })} of such a sequence can be extracted` +
-        (known(strength(standard), () => 0).length === 0
+        (known(strength(standard), () =>
+            0).length === 0
           ? ""
-          : ` (standard: ${known(strength(standard), (it) => share({ mean: it.mean, values: [] })).join("")})`))
+          : ` (standard: ${
+            known(strength(standard), (it) => share({ mean: it.mean, values: [] })).join("")
+          })`))
     ].join("; ") + ".",
     [
       ...known(cost, (one) =>
-        `What it costs: held-out loss ${nats(Math.abs(one.mean))} nats a token ${one.mean < 0 ? "below" : "above"} the ` +
+        `What it costs: held-out loss ${nats(Math.abs(one.mean))} nats a token ${
+          one.mean < 0 ? "below" : "above"
+        } the ` +
         "standard model's"),
       ...known(relearned?.recovered, (one) =>
         `fine-tuning on half of the removed sequences brings back ${share(one)} of the other half`)

@@ -19,7 +19,8 @@ export const ArmName = Schema.Literal("standard", "sinks", "standardActiveWidth"
 /** Everything a pretraining comparison depends on. Its defaults are the run that `npm start` makes. */
 export class PretrainConfig extends configuration(Schema.Class<PretrainConfig>("PretrainConfig")({
   /** What to train on. */
-  data: withDefault(DataConfig, () => new DataConfig({
+  data: withDefault(DataConfig, () =>
+    new DataConfig({
       batchSize: 8,
       repeatedSequences: 8,
       repeats: 80,
@@ -109,7 +110,9 @@ export const armNames = (config: PretrainConfig): Effect.Effect<
   })
 
 /** That a model to start from is the one that is configured, and there is one arm to start. */
-export const checkInitial = (config: PretrainConfig, names: ReadonlyArray<string>, initial: Pick<InitialModel, "config" | "path">) => {
+export const checkInitial = (config: PretrainConfig, names: ReadonlyArray<string>,
+  initial: Pick<InitialModel, "config" | "path">) =>
+{
   if (names.length > 1) {
     return problem(`initialFrom starts one arm, and there are ${names.join(", ")}: set arms to the one to go on with`)
   }

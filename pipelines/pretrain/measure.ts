@@ -12,7 +12,7 @@ import * as Generate from "../../src/model/Generate.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
-import { TrainConfig, type TrainError, Trainer } from "../../src/train/Trainer.ts"
+import { TrainConfig, Trainer, type TrainError } from "../../src/train/Trainer.ts"
 import type { Job, Work, Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
 import { type Files, trainArm } from "../experiment/Train.ts"
@@ -30,7 +30,8 @@ export interface ArmResult {
   readonly extraction: Readonly<Record<string, number>>
   /** Of sinks by source; results of earlier versions lack it. */
   readonly sources?: ReadonlyArray<SourceResult>
-  readonly continuation: { readonly prompt: string; readonly truth: string; readonly texts: Readonly<Record<string, string>> }
+  readonly continuation: { readonly prompt: string; readonly truth: string;
+    readonly texts: Readonly<Record<string, string>> }
   readonly seconds: number
   readonly tokens: number
 }
@@ -68,7 +69,8 @@ const measuredArm = (
     }
     const { precision, recompute } = config
     const { adapter, curves, measured, seconds, steps, tokens } = yield* trainArm(
-      { model: plan.model, training, seed: config.data.seed, precision, recompute, ...(initial === undefined ? {} : { initial }) },
+      { model: plan.model, training, seed: config.data.seed, precision, recompute,
+        ...(initial === undefined ? {} : { initial }) },
       kept,
       { onEvent, measure: measure(plan, config, stage) }
     )
@@ -159,8 +161,13 @@ const sourceResults = (
     const mine = of.get(id) ?? []
     const scored = mine.map((i) => scoredTokens(rows[i]!))
     const all = scored.reduce((sum, n) => sum + n, 0)
-    const heldOut = mine.length === 0 ? {} : Object.fromEntries(Object.entries(losses).map(([state, loss]) =>
-      [state, mine.reduce((sum, i, k) => sum + loss[i]! * scored[k]!, 0) / all]))
+    const heldOut = mine.length === 0 ?
+      {} :
+      Object.fromEntries(
+        Object.entries(losses).map((
+          [state, loss]
+        ) => [state, mine.reduce((sum, i, k) => sum + loss[i]! * scored[k]!, 0) / all])
+      )
     return { id: `${id}`, name, documents, tokens, heldOutSequences: mine.length, heldOut }
   }).sort((a, b) => b.tokens - a.tokens || a.name.localeCompare(b.name))
 }
@@ -178,7 +185,9 @@ const shownSequence = (data: DataStream["Type"], count: number): number => {
  * when training or what is measured gives other numbers.
  */
 const resultKey = ({ data, model, name }: ArmPlan, config: PretrainConfig, initial: string | undefined) => {
-  const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(config.training)
+  const { saveBest: _, saveEvery: __, saveLogSpaced: ___, ...training } = Schema.encodeSync(TrainConfig)(
+    config.training
+  )
   const { evaluations, precision, promptTokens, recompute } = config
   return {
     version: 1,

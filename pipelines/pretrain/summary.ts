@@ -16,7 +16,8 @@ export const seedResult = (seed: number, results: ReadonlyMap<string, ArmResult>
     standard: standard?.[of]["own"],
     standardActiveWidth: active?.[of]["own"],
     deduplicated: deduplicated?.[of]["own"],
-    ...Object.fromEntries(Object.keys(Sink.states).map((mode) => [mode, sinks?.[of][mode]])) as Record<Sink.State, number | undefined>
+    ...Object.fromEntries(Object.keys(Sink.states).map((mode) => [mode, sinks?.[of][mode]])) as Record<Sink.State,
+      number | undefined>
   })
   const repeated = byMode("repeated")
   const heldOut = byMode("heldOut")

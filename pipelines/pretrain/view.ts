@@ -43,7 +43,9 @@ const losses = (report: PretrainReport): View.Table => {
   const main = present(modes)
   const shown = main.length > 0 ? main : present(others)
   const row = (name: string, of: (mode: Mode) => Pick, kind: Kind, format?: Format) =>
-    shown.some(([mode]) => there(of(mode))) ? [[name, ...shown.map(([mode]) => over(report, of(mode), format, kind))]] : []
+    shown.some(([mode]) => there(of(mode)))
+      ? [[name, ...shown.map(([mode]) => over(report, of(mode), format, kind))]]
+      : []
   return {
     head: ["loss, nats a token", ...shown.map(([, title]) => title)],
     rows: [
@@ -158,7 +160,10 @@ const verdict = (report: PretrainReport): string => {
       ...(heldOut.standard === undefined ? [] : [`held-out loss of the standard model ${token(heldOut.standard)}`]),
       ...(heldOut.off === undefined ? [] : [`held-out loss with sinks off ${token(heldOut.off)}`]),
       ...others.flatMap(([arm, title]) =>
-        heldOut[arm] === undefined || heldOut.standard !== undefined ? [] : [`held-out loss of ${title} ${token(heldOut[arm])}`]),
+        heldOut[arm] === undefined || heldOut.standard !== undefined
+          ? []
+          : [`held-out loss of ${title} ${token(heldOut[arm])}`]
+      ),
       ...(repeated.own === undefined || repeated.off === undefined ? [] : [
         `repeated sequences ${token(repeated.own)} with their own sinks, ${token(repeated.off)} with sinks off`
       ])
@@ -213,7 +218,8 @@ const linesOf = (
         width: perSeed.length > 1 ? 1.25 : 2,
         points: curve.points.map(({ loss, tokens }) => ({ x: tokens, y: loss }))
       }]
-    }))
+    })
+  )
 
 const evaluations: Readonly<Record<string, readonly [text: string, state: "own" | "off"]>> = {
   "repeated.own": ["repeated", "own"],
@@ -293,14 +299,18 @@ const passages = ({ perSeed }: PretrainReport, training: boolean): ReadonlyArray
   ] as const
   return [
     ...View.text(
-      `Continued greedily${perSeed.length > 1 ? ` (seed ${seed})` : ""}; highlighted, bold or in brackets: verbatim from ` +
+      `Continued greedily${
+        perSeed.length > 1 ? ` (seed ${seed})` : ""
+      }; highlighted, bold or in brackets: verbatim from ` +
         "the training text."
     ),
-    ...(training ? [{
-      is: "passage" as const,
-      name: "training text",
-      spans: [prompt, { text: continuation.truth }]
-    }] : []),
+    ...(training ?
+      [{
+        is: "passage" as const,
+        name: "training text",
+        spans: [prompt, { text: continuation.truth }]
+      }] :
+      []),
     ...models.flatMap(([name, text]): ReadonlyArray<View.Block> => {
       if (text === undefined) return []
       const pieces = verbatim(text, continuation.truth)

@@ -76,8 +76,17 @@ export interface Chart {
 
 /** Told apart by the colour-blind too, the first five best. */
 export const colors = [
-  "#2b93d6", "#e07416", "#189e76", "#bd5c95", "#8a7a1f",
-  "#7b6fd0", "#d0473d", "#5f8f2a", "#3f9fa8", "#a0673c", "#888888"
+  "#2b93d6",
+  "#e07416",
+  "#189e76",
+  "#bd5c95",
+  "#8a7a1f",
+  "#7b6fd0",
+  "#d0473d",
+  "#5f8f2a",
+  "#3f9fa8",
+  "#a0673c",
+  "#888888"
 ]
 
 export const dashes: ReadonlyArray<ReadonlyArray<number>> = [[], [7, 4], [2, 3], [10, 3, 2, 3], [14, 5], [2, 7]]

@@ -3,7 +3,7 @@
  * never helps. Pure.
  */
 import * as Schema from "effect/Schema"
-import { type Decision, decide } from "../../src/measures/Statistics.ts"
+import { decide, type Decision } from "../../src/measures/Statistics.ts"
 import { type Estimate, intervalOf, isKnown, seedsToDecide, written } from "./Estimate.ts"
 
 /** A claim of the papers, as it went here. */
@@ -57,7 +57,13 @@ export type Kept = "pass" | "fail" | "undecided"
 /** The one rule by which a bound is decided. What is not a number, or has no interval, decides nothing. */
 export const keeps = (value: Estimate, { least = -Infinity, most = Infinity }: Bound): Kept => {
   const { high, low } = intervalOf(value)
-  return !isKnown(value) ? "undecided" : low >= least && high <= most ? "pass" : high < least || low > most ? "fail" : "undecided"
+  return !isKnown(value)
+    ? "undecided"
+    : low >= least && high <= most
+    ? "pass"
+    : high < least || low > most
+    ? "fail"
+    : "undecided"
 }
 
 /** Of bounds that must all be kept, whether they are, where one that is broken is not said to break the others. */

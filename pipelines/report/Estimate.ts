@@ -1,9 +1,8 @@
 /** Numbers over seeds: described, made, combined, compared and written. Pure. */
 import * as Schema from "effect/Schema"
+import { type Interval, mean, meanOverSeeds, seedsNeeded, shareInterval, shareOverSeeds, variance,
+  type Within } from "../../src/measures/Statistics.ts"
 import { NOTHING } from "../../src/Terminal.ts"
-import {
-  type Interval, mean, meanOverSeeds, seedsNeeded, shareInterval, shareOverSeeds, variance, type Within
-} from "../../src/measures/Statistics.ts"
 
 /** A number that may be undefined: NaN, of a share of nothing; null in JSON. */
 export const Real = Schema.transform(Schema.NullOr(Schema.Number), Schema.Number, {
@@ -96,8 +95,8 @@ export const estimate = (
   const errors = sampled && own.every((error) => error !== undefined && Number.isFinite(error))
     ? { errors: all.map((value, seed) => value === null ? null : own[there.findIndex((one) => one.seed === seed)]!) }
     : {}
-  const made = (method: Method, { high, low, value }: Interval): Estimate =>
-    ({ mean: value, low, high, method, ...named, values: all, ...errors })
+  const made = (method: Method, { high, low, value }: Interval): Estimate => ({ mean: value, low, high, method,
+    ...named, values: all, ...errors })
   if (numbers.length === 0 || !numbers.every(Number.isFinite)) return { mean: NaN, ...named, values: all }
   if (trials !== undefined) {
     return numbers.length === 1
@@ -162,7 +161,8 @@ export const perSeed = (
   if (!known) return plain
   const same = from.map((one) => from.indexOf(one))
   const errors = seeds.map((one) =>
-    one === undefined ? null : errorOf(of, one.values, one.errors.map((error, i) => counts[i] ? error ?? 0 : 0), same))
+    one === undefined ? null : errorOf(of, one.values, one.errors.map((error, i) => counts[i] ? error ?? 0 : 0), same)
+  )
   const given = errors.filter((error) => error !== null)
   if (!given.every(Number.isFinite)) return plain
   const { high, low } = meanOverSeeds(there.map(({ value }) => value), { errors: given })
@@ -180,7 +180,9 @@ export const seedsToDecide = ({ errors, mean: middle, values }: Estimate, bound:
   const numbers = values.filter((value) => value !== null)
   const known = (errors ?? []).filter((error) => error !== null)
   const sampling = known.length === 0 ? 0 : Math.sqrt(mean(known.map((error) => error ** 2)))
-  const spread = numbers.length < 2 ? (known.length === 0 ? NaN : sampling) : Math.max(sampling, Math.sqrt(variance(numbers)))
+  const spread = numbers.length < 2
+    ? (known.length === 0 ? NaN : sampling)
+    : Math.max(sampling, Math.sqrt(variance(numbers)))
   return Number.isNaN(spread) ? NaN : Math.max(numbers.length + 1, seedsNeeded(Math.abs(middle - bound), spread))
 }
 

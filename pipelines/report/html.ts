@@ -82,7 +82,10 @@ const spans = (all: ReadonlyArray<Span>): string =>
   all.map(({ look, text }) =>
     look === "mark"
       ? `<mark>${escape(text)}</mark>`
-      : look === "faint" ? `<span class="faint">${escape(text)}</span>` : escape(text)).join("")
+      : look === "faint"
+      ? `<span class="faint">${escape(text)}</span>`
+      : escape(text)
+  ).join("")
 
 const folded = (title: string, body: string): string => `<details><summary>${title}</summary>\n${body}\n</details>`
 
@@ -95,7 +98,9 @@ const block = async (one: Block): Promise<string> => {
     case "chart":
       return one.chart.facets.length === 0 ? still(one.chart) : live(one.chart)
     case "terms":
-      return `<dl>${one.terms.map(([word, meaning]) => `<dt>${escape(word)}</dt><dd>${escape(meaning)}</dd>`).join("\n")}</dl>`
+      return `<dl>${
+        one.terms.map(([word, meaning]) => `<dt>${escape(word)}</dt><dd>${escape(meaning)}</dd>`).join("\n")
+      }</dl>`
     case "passage":
       return `<p><strong>${escape(one.name)}</strong>${one.note === undefined ? "" : `: ${escape(one.note)}`}</p>` +
         `<blockquote>${spans(one.spans)}</blockquote>`

@@ -143,7 +143,9 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
   type Logarithm = ReturnType<typeof logarithm>
 
   /** Round numbers, no two nearer than `space`: 0 and powers of ten first, then 5 and 2 times those. */
-  const ticks = ({ forth, least }: Logarithm, from: number, to: number, length: number, space: number): Array<number> => {
+  const ticks = ({ forth, least }: Logarithm, from: number, to: number, length: number,
+    space: number): Array<number> =>
+  {
     const [a, b] = [forth(from), forth(to)]
     const place = (value: number) => ((forth(value) - a) / (b - a)) * length
     const largest = Math.max(Math.abs(from), Math.abs(to))
@@ -165,10 +167,11 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     const magnitude = 10 ** Math.floor(Math.log10((to - from) / 4))
     const step = [1, 2, 5, 10].map((factor) => factor * magnitude).find((step) => (to - from) / step <= 6)!
     const first = Math.ceil(from / step)
-    return Array.from({ length: Math.floor(to / step) - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)))
+    return Array.from({ length: Math.floor(to / step) - first + 1 },
+      (_, i) => Number(((first + i) * step).toPrecision(12)))
   }
 
-  const start = (figure: HTMLElement): (() => void) => {
+  const start = (figure: HTMLElement): () => void => {
     const chart = JSON.parse(figure.querySelector("script")!.textContent!) as Payload
     const on = new Map(chart.facets.map(({ key, one = false, values }) => {
       const shown = values.filter((value) => value.on).map(({ name }) => name)
@@ -184,23 +187,29 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     const host = element("div", { class: "plot", role: "img", "aria-label": chart.title, tabindex: "0" })
     const at = element("p", { class: "faint at" })
     const key = element("ul", { class: "key" })
-    const hint = "Point at the curves for their values, or use the arrow keys; drag to zoom in, double-click to zoom out."
+    const hint =
+      "Point at the curves for their values, or use the arrow keys; drag to zoom in, double-click to zoom out."
 
     const visible = () =>
-      chart.lines.filter(({ of }) =>
-        [...on].every(([facet, names]) => of[facet] === undefined || names.has(of[facet])))
+      chart.lines.filter(({ of }) => [...on].every(([facet, names]) => of[facet] === undefined || names.has(of[facet])))
 
     const yTitle = () =>
       chart.facets.flatMap(({ key, one, values }) =>
-        one === true ? values.filter(({ name }) => on.get(key)!.has(name)) : [])
+        one === true ? values.filter(({ name }) => on.get(key)!.has(name)) : []
+      )
         .find(({ y }) => y !== undefined)?.y ?? chart.y.title
 
     const swatch = ({ alpha, color, dash, width }: PayloadLine) => {
       const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg")
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path")
-      for (const [name, value] of [["width", "28"], ["height", "8"], ["aria-hidden", "true"]]) svg.setAttribute(name, value)
+      for (const [name, value] of [["width", "28"], ["height", "8"], ["aria-hidden", "true"]]) {
+        svg.setAttribute(name, value)
+      }
       const look = [
-        ["d", "M0 4H28"], ["stroke", color], ["stroke-width", String(width)], ["stroke-opacity", String(alpha)],
+        ["d", "M0 4H28"],
+        ["stroke", color],
+        ["stroke-width", String(width)],
+        ["stroke-opacity", String(alpha)],
         ["stroke-dasharray", dash.join(" ")]
       ]
       for (const [name, value] of look) path.setAttribute(name, value)
@@ -327,7 +336,10 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
           setScale: [(u, scaleKey) => {
             if (scaleKey !== "x" || u.status === 0) return
             const { max, min } = u.scales["x"]
-            zoom = min === xs[0] && max === xs[xs.length - 1] || min == null || max == null ? undefined : { min, max }
+            // null while there is nothing to show
+            const whole = typeof min !== "number" || typeof max !== "number" ||
+              min === xs[0] && max === xs[xs.length - 1]
+            zoom = whole ? undefined : { min, max }
           }]
         }
       }, [xs, ...edges, ...lines.map((line) => spread(line.x, line.y))] as UPlot.AlignedData, host)
@@ -360,7 +372,8 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
             if (one) shown.clear()
             if (checked) shown.add(name)
             else shown.delete(name)
-          }, one ? `${key} of ${chart.title}` : undefined)))
+          }, one ? `${key} of ${chart.title}` : undefined)
+        ))
       }),
       switches("axes", [
         input("log x", log.x, (checked) => void (log.x = checked)),

@@ -16,8 +16,9 @@ const emphasized = (text: string): string => {
 const spans = (all: ReadonlyArray<Span>): string =>
   all.map(({ look, text }) => look === "mark" ? emphasized(text) : plain(text)).join("")
 
-const folded = (title: string, body: ReadonlyArray<string>): ReadonlyArray<string> =>
-  [`<details><summary>${escape(title)}</summary>`, ...body, "</details>"]
+const folded = (title: string,
+  body: ReadonlyArray<string>): ReadonlyArray<string> => [`<details><summary>${escape(title)}</summary>`, ...body,
+  "</details>"]
 
 const block = (one: Block): ReadonlyArray<string> => {
   switch (one.is) {
@@ -48,6 +49,8 @@ export const toMarkdown = ({ config, footing, head, sections, title }: View): st
       return isFolded ? folded(title, body) : [...(title === "" ? [] : [`## ${plain(title)}`]), ...body]
     }),
     // no fence of backticks: a text in the configuration could end it
-    ...(config === undefined ? [] : folded("Configuration", [`<pre>${escape(JSON.stringify(config, undefined, 2))}</pre>`])),
+    ...(config === undefined
+      ? []
+      : folded("Configuration", [`<pre>${escape(JSON.stringify(config, undefined, 2))}</pre>`])),
     plain(footing)
   ].join("\n\n") + "\n"

@@ -74,12 +74,16 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
       isMarked: dots || isMarked(order, points.length),
       width,
       alpha: look.alpha
-    })))
+    }))
+  )
   const xs = values.map(({ x }) => x)
   const [x, y] = [scaleOf(chart.x, xs), scaleOf(chart.y, values.map(({ y }) => y))]
   const domain = lines.map((_, i) => String(i))
   const by = <T>(of: (line: Drawn) => T) => ({
-    field: "line", type: "nominal", legend: null, scale: { domain, range: lines.map(of) }
+    field: "line",
+    type: "nominal",
+    legend: null,
+    scale: { domain, range: lines.map(of) }
   })
   const asIs = (field: string) => ({ field, type: "quantitative", scale: null, legend: null })
   const bands = lines.every(({ dots = false }) => !dots)
@@ -140,5 +144,7 @@ export const still = async (chart: Chart): Promise<string> => {
   const labels = new Map(shown.map((line) => [line.label, line]))
   return `<figure class="still"><figcaption>${escape(chart.title)}</figcaption>` +
     `<div role="img" aria-label="${escape(chart.title)}">${await draw(chart, shown)}</div>` +
-    `<ul class="key">${[...labels].map(([label, line]) => `<li>${swatch(line)} ${escape(label)}</li>`).join("")}</ul></figure>`
+    `<ul class="key">${
+      [...labels].map(([label, line]) => `<li>${swatch(line)} ${escape(label)}</li>`).join("")
+    }</ul></figure>`
 }

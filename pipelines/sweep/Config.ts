@@ -51,7 +51,8 @@ export class SweepConfig extends configuration(Schema.Class<SweepConfig>("SweepC
    * What is shown, the first of which says which point is best: `fractionClosed`, or a loss, gap or extraction by the state
    * of the sinks, such as `heldOut.off`, `repeated.own`, `gaps.off`, `extraction.own`.
    */
-  metrics: withDefault(Schema.NonEmptyArray(Schema.NonEmptyString), () => ["heldOut.off", "repeated.off", "fractionClosed"] as const),
+  metrics: withDefault(Schema.NonEmptyArray(Schema.NonEmptyString),
+    () => ["heldOut.off", "repeated.off", "fractionClosed"] as const),
   /** Which value of the first metric is best. Default: the highest of `fractionClosed`, the lowest of any other. */
   best: Schema.optional(Schema.Literal("lowest", "highest")),
   /** Points that may be trained at most, so that a grid that was not meant is not begun. Default 1000. */
@@ -71,7 +72,11 @@ export const highestIsBest = ({ best, metrics }: SweepConfig): boolean =>
 
 /** A value of a field, as text. */
 export const valueText = (value: unknown): string =>
-  typeof value === "number" ? `${Number(value.toPrecision(6))}` : typeof value === "string" ? value : JSON.stringify(value)
+  typeof value === "number"
+    ? `${Number(value.toPrecision(6))}`
+    : typeof value === "string"
+    ? value
+    : JSON.stringify(value)
 
 /** One combination of values, and the configuration that it makes. */
 export interface Point {
@@ -91,13 +96,17 @@ const between = ({ from, scale, to, whole }: typeof Range.Type, at: number): num
 
 const valuesOf = (values: Values): ReadonlyArray<unknown> =>
   isRange(values)
-    ? [...new Set(Array.from({ length: values.steps }, (_, i) => between(values, values.steps === 1 ? 0 : i / (values.steps - 1))))]
+    ? [...new Set(Array.from({ length: values.steps }, (_, i) =>
+      between(values, values.steps === 1 ? 0 : i / (values.steps - 1))))]
     : values
 
 /** A tree with a field set, by its path. */
-const set = (tree: unknown, [key, ...rest]: ReadonlyArray<string>, value: unknown): Readonly<Record<string, unknown>> => {
+const set = (tree: unknown, [key, ...rest]: ReadonlyArray<string>,
+  value: unknown): Readonly<Record<string, unknown>> =>
+{
   const base = isObject(tree) ? tree : {}
-  return { ...base, [key!]: rest.length === 0 ? value : set(Object.hasOwn(base, key!) ? base[key!] : undefined, rest, value) }
+  return { ...base,
+    [key!]: rest.length === 0 ? value : set(Object.hasOwn(base, key!) ? base[key!] : undefined, rest, value) }
 }
 
 const get = (tree: unknown, path: string): unknown =>
@@ -113,10 +122,14 @@ export const pointsOf = (config: SweepConfig): Effect.Effect<ReadonlyArray<Point
   Effect.gen(function*() {
     const { base, draw, fields, most } = config
     const paths = Object.keys(fields)
-    if (paths.length === 0) return yield* problem("fields: nothing varies: name at least one, e.g. fields: {training.steps: [100, 200]}")
+    if (paths.length === 0) {
+      return yield* problem("fields: nothing varies: name at least one, e.g. fields: {training.steps: [100, 200]}")
+    }
     for (const [path, values] of Object.entries(fields)) {
       if (Object.hasOwn(OWN, path)) {
-        return yield* problem(`fields.${path}: a sweep has ${OWN[path as keyof typeof OWN]} for that: leave it out of fields`)
+        return yield* problem(
+          `fields.${path}: a sweep has ${OWN[path as keyof typeof OWN]} for that: leave it out of fields`
+        )
       }
       const inside = paths.find((other) => other !== path && other.startsWith(`${path}.`))
       if (inside !== undefined) return yield* problem(`fields: ${inside} is a part of ${path}: vary one of them`)
@@ -124,7 +137,9 @@ export const pointsOf = (config: SweepConfig): Effect.Effect<ReadonlyArray<Point
         const twice = values.find((value, i) => values.findIndex((one) => valueText(one) === valueText(value)) !== i)
         if (twice !== undefined) return yield* problem(`fields.${path} names ${valueText(twice)} twice: leave one out`)
       } else if (values.scale === "log" && !(values.from > 0 && values.to > 0)) {
-        return yield* problem(`fields.${path}: a log scale is of positive numbers, got from ${values.from} to ${values.to}`)
+        return yield* problem(
+          `fields.${path}: a log scale is of positive numbers, got from ${values.from} to ${values.to}`
+        )
       } else if (values.from === values.to) {
         return yield* problem(`fields.${path} is from ${values.from} to itself: name another end, or set it in base`)
       }
@@ -139,10 +154,16 @@ export const pointsOf = (config: SweepConfig): Effect.Effect<ReadonlyArray<Point
       return yield* problem(`metrics: there is no ${unknown}; there are ${metricNames.join(", ")}`)
     }
     const count = draw === "grid" ? paths.reduce((n, path) => n * valuesOf(fields[path]!).length, 1) : draw.random
-    if (count > most) return yield* problem(`the fields make ${count} points, more than the ${most} of most: raise it, or draw some at random`)
+    if (count > most) {
+      return yield* problem(
+        `the fields make ${count} points, more than the ${most} of most: raise it, or draw some at random`
+      )
+    }
     const combinations: ReadonlyArray<ReadonlyArray<unknown>> = draw === "grid"
-      ? paths.reduce<ReadonlyArray<ReadonlyArray<unknown>>>((all, path) =>
-        all.flatMap((one) => valuesOf(fields[path]!).map((value) => [...one, value])), [[]])
+      ? paths.reduce<ReadonlyArray<ReadonlyArray<unknown>>>(
+        (all, path) => all.flatMap((one) => valuesOf(fields[path]!).map((value) => [...one, value])),
+        [[]]
+      )
       : Array.from({ length: draw.random }, (_, i) =>
         paths.map((path) => {
           const values = fields[path]!
@@ -159,13 +180,16 @@ export const pointsOf = (config: SweepConfig): Effect.Effect<ReadonlyArray<Point
       let tree = Object.entries(own).reduce<unknown>((at, [path, value]) => set(at, path.split("."), value), given)
       // another pool leaves as many general neurons
       const pool = get(tree, "model.sinks.pool")
-      if (!paths.includes("model.intermediateSize") && typeof pool === "number" && Number.isFinite(general) && paths.includes("model.sinks.pool")) {
+      if (!paths.includes("model.intermediateSize") && typeof pool === "number" && Number.isFinite(general) &&
+        paths.includes("model.sinks.pool"))
+      {
         tree = set(tree, ["model", "intermediateSize"], general + pool)
       }
       return decodeConfig(PretrainConfig, { ...Object(tree), arms: config.arms, seeds: config.seeds }).pipe(
         Effect.map((decoded): Point => ({ values: own, config: decoded })),
         Effect.mapError((error) =>
-          problem(`the point ${paths.map((path, i) => `${path}=${valueText(values[i])}`).join(", ")}: ${error.detail}`))
+          problem(`the point ${paths.map((path, i) => `${path}=${valueText(values[i])}`).join(", ")}: ${error.detail}`)
+        )
       )
     })
   })

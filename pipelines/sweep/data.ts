@@ -14,7 +14,8 @@ interface DataColumn {
 const dataOf = (report: SweepReport): ReadonlyArray<DataColumn> => {
   const rows = report.points.flatMap((point) => point.perSeed.map((one) => ({ point, ...one })))
   const names = [...new Set(rows.flatMap(({ metrics }) => Object.keys(metrics)))]
-  const numbers = (name: string, of: (row: typeof rows[number]) => number): DataColumn => ({ name, values: rows.map(of), numeric: true })
+  const numbers = (name: string, of: (row: typeof rows[number]) => number): DataColumn => ({ name, values: rows.map(of),
+    numeric: true })
   return [
     numbers("rank", ({ point: { rank } }) => rank ?? NaN),
     numbers("point", ({ point: { point } }) => point),
@@ -37,7 +38,8 @@ const cell = (value: number | string): string => {
 export const toCsv = (report: SweepReport): string => {
   const data = dataOf(report)
   const count = data[0]!.values.length
-  const lines = [data.map(({ name }) => cell(name)), ...Array.from({ length: count }, (_, r) => data.map(({ values }) => cell(values[r]!)))]
+  const lines = [data.map(({ name }) => cell(name)),
+    ...Array.from({ length: count }, (_, r) => data.map(({ values }) => cell(values[r]!)))]
   return lines.map((line) => `${line.join(",")}\n`).join("")
 }
 
@@ -47,7 +49,9 @@ export const toParquet = (report: SweepReport): Uint8Array => {
   return new Uint8Array(parquetWriteBuffer({
     schema: [
       { name: "root", num_children: data.length },
-      ...data.map(({ name, numeric }) => ({ name, repetition_type: "REQUIRED" as const, ...(numeric ? types.double : types.text) }))
+      ...data.map(({ name, numeric }) => ({ name, repetition_type: "REQUIRED" as const,
+        ...(numeric ? types.double : types.text) })
+      )
     ],
     columnData: data.map(({ name, values }) => ({ name, data: [...values] }))
   }))

@@ -26,9 +26,13 @@ const headline = ({ best, fields, metrics, points }: SweepReport): string => {
   const [first] = points
   const [metric] = metrics
   if (first?.rank === undefined) {
-    return `${metric} could be measured at none of ${View.several(points.length, "point")}: name another metric, or other arms.`
+    return `${metric} could be measured at none of ${
+      View.several(points.length, "point")
+    }: name another metric, or other arms.`
   }
-  return `The ${best} ${metric}, ${written(first.metrics[metric!], number)}, is that of ${settings(first.values, fields)}.`
+  return `The ${best} ${metric}, ${written(first.metrics[metric!], number)}, is that of ${
+    settings(first.values, fields)
+  }.`
 }
 
 /** Whether a sweep asked for equal ratios of a field. */
@@ -50,7 +54,8 @@ const chart = ({ config, fields, points }: SweepReport, field: string, metric: s
   const xs = points.flatMap(({ values }) => typeof values[field] === "number" ? [values[field]] : [])
   return {
     title: `${metric} by ${field}`,
-    x: { title: field, log: Math.min(...xs) > 0 && (byRatio(config, field) || Math.max(...xs) / Math.min(...xs) >= 20) },
+    x: { title: field,
+      log: Math.min(...xs) > 0 && (byRatio(config, field) || Math.max(...xs) / Math.min(...xs) >= 20) },
     y: { title: metric },
     facets: [],
     lines: [...lines].map(([name, there]): Line => ({
@@ -83,9 +88,12 @@ const terms: ReadonlyArray<View.Term> = [
 export const view = (report: SweepReport): View.View => {
   const { arms, failures, fields, metrics, seeds, trainings } = report
   const words = new Set(metrics.flatMap((metric) => metric.split(".")))
-  const caveats = { failures, warnings: seeds.length < 2 ? ["one seed is not a result: nothing has an interval over seeds"] : [] }
+  const caveats = { failures,
+    warnings: seeds.length < 2 ? ["one seed is not a result: nothing has an interval over seeds"] : [] }
   const size = `${View.several(report.points.length, "point")} with ${View.several(seeds.length, "seed")}, ` +
-    `${View.several(trainings.different, "training")} of ${View.listed(arms)}. Means over the seeds, with 95 % intervals (Student's t) ` +
+    `${View.several(trainings.different, "training")} of ${
+      View.listed(arms)
+    }. Means over the seeds, with 95 % intervals (Student's t) ` +
     "where there are several."
   const meaning = View.terms(...terms.filter(([word]) => words.has(word)))
   const drawn = metrics.flatMap((metric) => fields.map((field) => chart(report, field, metric)))

@@ -23,8 +23,8 @@ import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
 import { decodeWith, natural } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
-import { companions, textEnds } from "../model/HuggingFace.ts"
 import { parseJson } from "../Json.ts"
+import { companions, textEnds } from "../model/HuggingFace.ts"
 import { FileName, LEADS_OUT, liesIn, Sha256 } from "../Paths.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
@@ -116,10 +116,14 @@ const folderPattern = /^step-(\d{8,})(?:\.old)?$/
  * The checkpoints among the names of a folder, by rising step. One that was moved aside counts while nothing has taken its
  * name.
  */
-export const stepsOf = (names: ReadonlyArray<string>): ReadonlyArray<{ readonly step: number; readonly name: string }> =>
+export const stepsOf = (
+  names: ReadonlyArray<string>
+): ReadonlyArray<{ readonly step: number; readonly name: string }> =>
   names.flatMap((name) => {
     const step = folderPattern.exec(name)?.[1]
-    return step === undefined || (name.endsWith(".old") && names.includes(withoutOld(name))) ? [] : [{ step: Number(step), name }]
+    return step === undefined || (name.endsWith(".old") && names.includes(withoutOld(name)))
+      ? []
+      : [{ step: Number(step), name }]
   }).sort((a, b) => a.step - b.step)
 
 const configFile = "config.json"
@@ -244,7 +248,8 @@ const decodeManifest = (path: string, bytes: Uint8Array): Either.Either<Manifest
 // Memory
 
 const makeMemory = (): Context.Tag.Service<typeof Checkpoints> => {
-  const saved = new Map<number, { readonly loss: number | undefined; readonly files: ReadonlyMap<string, Uint8Array> }>()
+  const saved = new Map<number,
+    { readonly loss: number | undefined; readonly files: ReadonlyMap<string, Uint8Array> }>()
   let latest: number | undefined
   const path = (step: number) => `memory/${folderName(step)}`
   const list = () =>
@@ -299,8 +304,9 @@ const decodeTensors = Effect.fnUntraced(function*<R>(stem: string, prefix: strin
   if (files.has(one)) return yield* files.tensors(one)
   if (!files.has(index)) return undefined
   const json = yield* decodeJson(`${prefix}${index}`, yield* files.bytes(index))
-  return yield* Safetensors.readShards(json, `${prefix}${index}`, (file) =>
-    files.has(file) ? files.tensors(file) : Effect.fail(corrupt(`${prefix}${file}`, "is not in manifest.json")))
+  return yield* Safetensors.readShards(json, `${prefix}${index}`,
+    (file) =>
+      files.has(file) ? files.tensors(file) : Effect.fail(corrupt(`${prefix}${file}`, "is not in manifest.json")))
 })
 
 const decodeModel = Effect.fnUntraced(function*<R>(path: string, prefix: string, files: Stored<R>) {
@@ -325,7 +331,9 @@ const decodeFolder = Effect.fnUntraced(function*<R>(
     ...(yield* decodeModel(path, prefix, files)),
     // an imported model was not trained here, so it has neither
     optimizer: (yield* decodeTensors("optimizer", prefix, files)) ?? {},
-    trainerState: files.has(stateFile) ? yield* decodeJson(`${prefix}${stateFile}`, yield* files.bytes(stateFile)) : null,
+    trainerState: files.has(stateFile)
+      ? yield* decodeJson(`${prefix}${stateFile}`, yield* files.bytes(stateFile))
+      : null,
     ...(loss === undefined ? {} : { loss })
   } satisfies Snapshot
 })
@@ -417,7 +425,8 @@ export const writeNew = Effect.fnUntraced(function*(
   const temporary = paths.join(folder, `.tmp-${paths.basename(path)}`)
   const there = yield* Effect.mapError(fs.exists(path), unwritten(path))
   if (there) {
-    const empty = yield* Effect.orElseSucceed(Effect.map(fs.readDirectory(path), (names) => names.length === 0), () => false)
+    const empty = yield* Effect.orElseSucceed(Effect.map(fs.readDirectory(path), (names) => names.length === 0), () =>
+      false)
     if (!empty) {
       const detail = "already exists, and nothing is overwritten: choose another name, or remove it"
       return yield* new CheckpointError({ reason: "Write", path, detail })
@@ -425,7 +434,8 @@ export const writeNew = Effect.fnUntraced(function*(
   }
   yield* Effect.gen(function*() {
     yield* Effect.mapError(
-      Effect.zipRight(fs.makeDirectory(folder, { recursive: true }), fs.remove(temporary, { recursive: true, force: true })),
+      Effect.zipRight(fs.makeDirectory(folder, { recursive: true }),
+        fs.remove(temporary, { recursive: true, force: true })),
       unwritten(path)
     )
     if ("chunks" in content) yield* write(temporary, content)
@@ -491,7 +501,7 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
     const kept = new Set(ranked.slice(0, keepLast))
     const lowest = best(there)
     if (keepBest && lowest !== undefined) kept.add(lowest)
-    if (keepLogSpaced) for (const one of logSpaced(there)) if (one.step <= step) kept.add(one)
+    if (keepLogSpaced) { for (const one of logSpaced(there)) if (one.step <= step) kept.add(one) }
     for (const one of ranked) if (!kept.has(one)) yield* remove(one.path)
   })
 
@@ -577,7 +587,9 @@ const choose = Effect.fnUntraced(function*(location: string, which: Which) {
   const there = yield* listFolder(location)
   const chosen = which === "latest"
     ? yield* latestOf(location, there)
-    : which === "best" ? best(there) : there.find((saved) => saved.step === which)
+    : which === "best"
+    ? best(there)
+    : there.find((saved) => saved.step === which)
   if (chosen === undefined) return yield* absent(location, which, there)
   const earlier = there.findLast((saved) => saved.step < chosen.step)
   return {
@@ -618,7 +630,9 @@ export const onlyModel = Effect.fnUntraced(function*(folder: string) {
   const hasSteps = (names: ReadonlyArray<string>) => names.some((name) => /^step-\d/.test(name))
   const info = yield* Effect.option(fs.stat(folder))
   if (info._tag === "Some" && info.value.type !== "Directory") {
-    const detail = `is a file, and a checkpoint is a folder: give ${paths.dirname(folder)}, if that is the one it lies in`
+    const detail = `is a file, and a checkpoint is a folder: give ${
+      paths.dirname(folder)
+    }, if that is the one it lies in`
     return yield* new CheckpointError({ reason: "Mismatch", path: folder, detail })
   }
   const names = yield* list(folder)

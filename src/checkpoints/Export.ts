@@ -2,21 +2,21 @@
  * A trained model for other programs: sinks switched off, or some of them kept for good, as a plain Llama. Neurons that
  * are off are not in what is written: it has no sinks left, and less to compute.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import * as Checkpoints from "./Checkpoints.ts"
 import { resolveId } from "../data/identity/Names.ts"
 import { CheckpointError, type DataError } from "../Errors.ts"
-import * as Gguf from "./Gguf.ts"
 import { encode as toHalves } from "../gpu/Float16.ts"
 import * as HuggingFace from "../model/HuggingFace.ts"
-import { loadInitial } from "./Import.ts"
-import * as LlamaCpp from "./LlamaCpp.ts"
 import { huggingFaceConfig } from "../model/HuggingFace.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
-import * as Safetensors from "./Safetensors.ts"
 import * as Sink from "../Sink.ts"
+import * as Checkpoints from "./Checkpoints.ts"
+import * as Gguf from "./Gguf.ts"
+import { loadInitial } from "./Import.ts"
+import * as LlamaCpp from "./LlamaCpp.ts"
+import * as Safetensors from "./Safetensors.ts"
 
 /** Which sinks the exported model keeps. */
 export type ExportSinks =
@@ -138,7 +138,8 @@ const unionOf = ({ sinks }: ModelConfig, ids: ReadonlyArray<bigint>): { readonly
   const all = new Set(lit.flatMap((units) => [...units])).size * sinks.block
   const most = lit.reduce((most, units) => Math.max(most, units.length), 0) * sinks.block
   return all <= most ? undefined : {
-    sentence: `${ids.length} ids together light ${all} of ${sinks.pool} sinks at once, ${(all / most).toFixed(1)} times the ` +
+    sentence:
+      `${ids.length} ids together light ${all} of ${sinks.pool} sinks at once, ${(all / most).toFixed(1)} times the ` +
       `${most} that training lit for a token`
   }
 }

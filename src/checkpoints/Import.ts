@@ -6,22 +6,22 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import { parse as parseYaml } from "yaml"
-import * as Checkpoints from "./Checkpoints.ts"
 import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/identity/Names.ts"
+import { MOST_TOKENIZER } from "../data/tokens/TokenizerJson.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
-import { endIds, modelConfigOf, type TextEnds, textEnds } from "../model/HuggingFace.ts"
-import { parseJson } from "../Json.ts"
-import { LEADS_OUT, liesIn } from "../Paths.ts"
 import { firstNotFinite } from "../HostTensor.ts"
+import { parseJson } from "../Json.ts"
+import { endIds, modelConfigOf, type TextEnds, textEnds } from "../model/HuggingFace.ts"
 import { huggingFaceConfig, toHuggingFace } from "../model/HuggingFace.ts"
-import { initialValue, listParameters, parametersOf } from "../model/Parameters.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
+import { initialValue, listParameters, parametersOf } from "../model/Parameters.ts"
+import { LEADS_OUT, liesIn } from "../Paths.ts"
+import type { SinkConfig } from "../Sink.ts"
+import * as Checkpoints from "./Checkpoints.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
 import { fromLitgpt, isLitgpt } from "./SeqTd.ts"
-import type { SinkConfig } from "../Sink.ts"
-import { MOST_TOKENIZER } from "../data/tokens/TokenizerJson.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -151,11 +151,12 @@ const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArr
     return yield* Safetensors.readShards(index, path, (file) => readTensors(paths.join(folder, file)))
   }
   const pickled = names.find((name) => /\.(pth|pt|bin|ckpt)$/.test(name))
-  const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` + (pickled === undefined
-    ? "Put the weights there as safetensors"
-    : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
-      `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
-      `weights_only=True)${stems[0] === "model" ? "" : "[\"model\"]"}.items()}, "${stems[0]}.safetensors")`)
+  const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` +
+    (pickled === undefined
+      ? "Put the weights there as safetensors"
+      : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
+        `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
+        `weights_only=True)${stems[0] === "model" ? "" : "[\"model\"]"}.items()}, "${stems[0]}.safetensors")`)
   return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
 })
 
@@ -215,7 +216,8 @@ const yamlOf = Effect.fnUntraced(function*(path: string) {
     // no aliases: a small file could stand for a huge one
     try: () => parseYaml(text ?? "", { maxAliasCount: 0 }) as unknown,
     catch: (cause) =>
-      new CheckpointError({ reason: "Corrupt", path, detail: `is not YAML: ${(cause as Error).message.split("\n")[0]}` })
+      new CheckpointError({ reason: "Corrupt", path,
+        detail: `is not YAML: ${(cause as Error).message.split("\n")[0]}` })
   })
 })
 

@@ -2,9 +2,9 @@
  * A model as llama.cpp knows it: its names for tensors and fields, its order of rows in queries and keys, and its way to
  * describe a tokenizer. What it cannot express is refused, never approximated.
  */
-import * as Gguf from "./Gguf.ts"
 import { type TextEnds, textEnds, type TokenizerParts, tokenizerParts } from "../model/HuggingFace.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
+import * as Gguf from "./Gguf.ts"
 
 export type Metadata = ReadonlyArray<readonly [key: string, value: Gguf.Value]>
 
@@ -97,7 +97,7 @@ export const tensors = (
   type: Gguf.Type
 ): ReadonlyArray<Gguf.GgufTensor> =>
   Object.entries(weights).map(([name, { data, shape }]) => {
-    const heads = /q_proj\.weight$/.test(name) ? c.numAttentionHeads : /k_proj\.weight$/.test(name) ? c.kvHeads : 0
+    const heads = name.endsWith("q_proj.weight") ? c.numAttentionHeads : name.endsWith("k_proj.weight") ? c.kvHeads : 0
     return {
       name: nameOf(name),
       shape,
@@ -118,7 +118,8 @@ const isByteLevel = (pre: unknown, useRegex: boolean): boolean =>
   object(pre)["add_prefix_space"] !== true &&
   (object(pre)["use_regex"] ?? true) === useRegex
 
-const LLAMA3 = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" +
+const LLAMA3 =
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" +
   "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /** llama.cpp's name for the rule by which a tokenizer splits a text into words, or undefined where it has none. */
@@ -190,7 +191,9 @@ export const tokenizerMetadata = (
   if (eos === undefined) {
     const named = parts.vocab[NUL] !== undefined
       ? "the byte 0, which no text holds,"
-      : end === undefined ? `token 11 (${JSON.stringify(tokens[11])})` : JSON.stringify(tokens[end])
+      : end === undefined
+      ? `token 11 (${JSON.stringify(tokens[11])})`
+      : JSON.stringify(tokens[end])
     notes.push(`the tokenizer has no end-of-text token: llama.cpp takes ${named} for it`)
   }
   const begin = bos ?? end

@@ -5,15 +5,15 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type { Names } from "../data/identity/Names.ts"
+import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import { CheckpointError, type DeviceError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
-import { loadInitial } from "./Import.ts"
 import { Model, type ModelOptions } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
-import type { Names } from "../data/identity/Names.ts"
-import * as Tokenizer from "../data/tokens/Tokenizer.ts"
+import { loadInitial } from "./Import.ts"
 
 export interface OpenCheckpoint {
   /** The folder that it was read from. */

@@ -38,7 +38,12 @@ interface Entry {
 }
 
 const elementBytes: ReadonlyMap<string, number> = new Map([
-  ["F32", 4], ["U32", 4], ["F16", 2], ["BF16", 2], ["F64", 8], ["U8", 1]
+  ["F32", 4],
+  ["U32", 4],
+  ["F16", 2],
+  ["BF16", 2],
+  ["F64", 8],
+  ["U8", 1]
 ])
 
 /** The bound that other readers of the format hold as well: no real header comes near it. */

@@ -102,7 +102,9 @@ export const fromLitgpt = (
   const width = number(json, "intermediate_size")
   const wholes = [d, heads, groups, headSize, width, number(json, "n_layer")]
   if (!wholes.every((n) => Number.isSafeInteger(n) && n > 0) || heads % groups !== 0) {
-    fail("n_embd, n_layer, n_head, n_query_groups, head_size and intermediate_size must be whole numbers that fit together")
+    fail(
+      "n_embd, n_layer, n_head, n_query_groups, head_size and intermediate_size must be whole numbers that fit together"
+    )
   }
   const tensors = Object.fromEntries(
     Object.entries(given).map(([name, tensor]) => [name.replace(/^model\.(?=transformer\.|lm_head\.)/, ""), tensor])
@@ -117,8 +119,10 @@ export const fromLitgpt = (
       const each = heads / groups
       const total = (heads + 2 * groups) * headSize
       if (tensor.shape.length !== 2 || tensor.shape[0] !== total) {
-        fail(`tensor ${name} is [${tensor.shape.join(", ")}], ${heads} heads and ${groups} groups of ${headSize} make ` +
-          `${total} rows`)
+        fail(
+          `tensor ${name} is [${tensor.shape.join(", ")}], ${heads} heads and ${groups} groups of ${headSize} make ` +
+            `${total} rows`
+        )
       }
       const cut = (from: number, count: number) => rows(tensor, from * headSize, (from + count) * headSize)
       // the older name goes with the older order: the queries of a group, then its key and its value

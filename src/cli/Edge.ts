@@ -46,7 +46,8 @@ export const versions = (): Readonly<Record<string, string>> => ({
 
 /** The device of the runtime we are on. */
 export const runtime = Effect.promise((): Promise<typeof import("../node.ts")> =>
-  "Deno" in globalThis ? import("../deno.ts") : import("../node.ts"))
+  "Deno" in globalThis ? import("../deno.ts") : import("../node.ts")
+)
 
 /** What could not be written to stdout, if anything. */
 let lost: string | undefined
@@ -122,9 +123,13 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
   ).pipe(
     // what was said last may still be on its way
     Effect.zipLeft(Effect.async<void>((resume) => void process.stdout.write("", () => resume(Effect.void)))),
-    Effect.zipRight(Effect.suspend((): Effect.Effect<void, E | DataError> => lost === undefined ? Effect.void : Effect.fail(
-      new DataError({ detail: `the output could not be written: ${lost}` })
-    ))),
+    Effect.zipRight(
+      Effect.suspend((): Effect.Effect<void, E | DataError> =>
+        lost === undefined ? Effect.void : Effect.fail(
+          new DataError({ detail: `the output could not be written: ${lost}` })
+        )
+      )
+    ),
     Effect.tapErrorCause((cause) => {
       const message = messageOf(cause)
       const paint = painter(hasColor(process.stderr, process.env))

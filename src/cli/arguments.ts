@@ -16,8 +16,8 @@ import type * as Path from "@effect/platform/Path"
 import type * as Terminal from "@effect/platform/Terminal"
 import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
-import * as LogLevel from "effect/LogLevel"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import { alternatives, namedField, nearest, nearestField } from "../Config.ts"
 import { stripAnsi } from "../Terminal.ts"
 import { type Usage, usage } from "./Edge.ts"
@@ -50,7 +50,11 @@ const isNode = (value: unknown): value is Node =>
   typeof value === "object" && value !== null && typeof (value as Partial<Node>)._tag === "string"
 
 const kinds: Readonly<Record<string, OptionSpec["kind"]>> = {
-  Bool: "flag", Integer: "integer", Float: "float", Text: "text", Choice: "choice"
+  Bool: "flag",
+  Integer: "integer",
+  Float: "float",
+  Text: "text",
+  Choice: "choice"
 }
 
 const specOf = ({ aliases, fullName, primitiveType }: Single, repeated: boolean): OptionSpec => {
@@ -130,8 +134,16 @@ export interface Words {
 const wrong = (message: string): Wrong => ({ _tag: "Wrong", message })
 
 const truths: Readonly<Record<string, string>> = {
-  true: "true", "1": "true", y: "true", yes: "true", on: "true",
-  false: "false", "0": "false", n: "false", no: "false", off: "false"
+  true: "true",
+  "1": "true",
+  y: "true",
+  yes: "true",
+  on: "true",
+  false: "false",
+  "0": "false",
+  n: "false",
+  no: "false",
+  off: "false"
 }
 
 /** A value as its option takes it, or what is wrong with it. */
@@ -151,7 +163,9 @@ const valueOf = ({ choices, kind, names: [name] }: OptionSpec, text: string): st
     case "choice": {
       if (choices.includes(text)) return text
       const meant = nearest(text, choices)
-      return wrong(`${name} expects ${alternatives(choices)}, ${got}` + (meant === undefined ? "" : `. Did you mean ${meant}?`))
+      return wrong(
+        `${name} expects ${alternatives(choices)}, ${got}` + (meant === undefined ? "" : `. Did you mean ${meant}?`)
+      )
     }
     case "text":
       return text === "" && !mayBeEmpty.has(name) ? wrong(`the option ${name} needs a value, got an empty one`) : text
@@ -193,7 +207,8 @@ export const readWords = (words: ReadonlyArray<string>, specs: ReadonlyArray<Opt
     let text = at < 0 ? undefined : word.slice(at + 1)
     if (text === undefined) {
       const next = rest[0]
-      const other = next !== undefined && (named.has(next.split("=", 1)[0]!) || (next.startsWith("--") && next.length > 2))
+      const other = next !== undefined &&
+        (named.has(next.split("=", 1)[0]!) || (next.startsWith("--") && next.length > 2))
       if (spec.kind === "flag") text = "true"
       else if (full in implied && (next === undefined || next.startsWith("-") || isField(next))) text = implied[full]!
       else if (next === undefined) return wrong(`the option ${name} needs a value`)
@@ -205,7 +220,11 @@ export const readWords = (words: ReadonlyArray<string>, specs: ReadonlyArray<Opt
     const before = options.get(full)
     if (before === undefined || spec.repeated) options.set(full, [...(before ?? []), value])
     else if (before[0] !== value) {
-      return wrong(`the option ${full} is given twice, as ${JSON.stringify(before[0])} and as ${JSON.stringify(value)}: leave one out`)
+      return wrong(
+        `the option ${full} is given twice, as ${JSON.stringify(before[0])} and as ${
+          JSON.stringify(value)
+        }: leave one out`
+      )
     }
   }
   return { options, positional }
@@ -232,7 +251,9 @@ export const applyWords = (command: AnyCommand, { options, positional }: Words) 
     const parsed = yield* Options.parse(declared, given, config)
     const [more, values] = yield* Args.validate(args, [...positional], config)
     if (more.length > 0) {
-      return yield* Effect.fail(wrong(`memsinks ${name} takes no ${JSON.stringify(more[0])}; see memsinks ${name} --help`))
+      return yield* Effect.fail(
+        wrong(`memsinks ${name} takes no ${JSON.stringify(more[0])}; see memsinks ${name} --help`)
+      )
     }
     let value: unknown = { name, options: parsed, args: values }
     for (const map of maps) value = yield* map(value)
@@ -245,7 +266,8 @@ export const applyWords = (command: AnyCommand, { options, positional }: Words) 
 export type Asked =
   /** @effect/cli tells of it: help, version, completions. */
   | { readonly _tag: "Told"; readonly words: ReadonlyArray<string> }
-  | { readonly _tag: "Command"; readonly command: AnyCommand; readonly words: Words; readonly logLevel: LogLevel.LogLevel | undefined }
+  | { readonly _tag: "Command"; readonly command: AnyCommand; readonly words: Words;
+    readonly logLevel: LogLevel.LogLevel | undefined }
   | { readonly _tag: "Wrong"; readonly wrong: Wrong; readonly command?: string }
 
 /** Finds the command among the words, and reads the others. */
@@ -259,7 +281,8 @@ export const read = (commands: ReadonlyArray<AnyCommand>, words: ReadonlyArray<s
   const name = words[at]
   const before = words.slice(0, at)
   const told = (read: Words, name?: string): Asked | undefined => {
-    const has = (option: string) => read.options.get(option)?.[0] !== undefined && read.options.get(option)![0] !== "false"
+    const has = (option: string) =>
+      read.options.get(option)?.[0] !== undefined && read.options.get(option)![0] !== "false"
     if (has("--help")) return { _tag: "Told", words: [...(name === undefined ? [] : [name]), "--help"] }
     if (has("--version")) return { _tag: "Told", words: ["--version"] }
     if (has("--wizard")) return { _tag: "Told", words: [...(name === undefined ? [] : [name]), "--wizard"] }
@@ -282,7 +305,8 @@ export const read = (commands: ReadonlyArray<AnyCommand>, words: ReadonlyArray<s
   // whoever asks for help gets it, whatever else is wrong
   const end = behind.indexOf("--")
   if ((end < 0 ? behind : behind.slice(0, end)).some((word, i) =>
-    (word === "--help" || word === "-h") && !takesNext(behind[i - 1], optionsOf(command)))) {
+    (word === "--help" || word === "-h") && !takesNext(behind[i - 1], optionsOf(command))
+  )) {
     return { _tag: "Told", words: [name, "--help"] }
   }
   const readAll = readWords([...before, ...behind], optionsOf(command))
@@ -331,7 +355,9 @@ export const run = <C extends Command.Command<any, any, any, any>, E2, R2>(
   Effect.gen(function*() {
     const asked = read(commands, words)
     if (asked._tag === "Told") return yield* tell(asked.words)
-    if (asked._tag === "Wrong") return yield* Effect.fail(usage({ message: yield* explain(asked.wrong, asked.command) }))
+    if (asked._tag === "Wrong") {
+      return yield* Effect.fail(usage({ message: yield* explain(asked.wrong, asked.command) }))
+    }
     const command = asked.command as C
     const value = yield* Effect.mapError(applyWords(command, asked.words), usage)
     const effect = command.handler(value) as ReturnType<C["handler"]>
@@ -340,4 +366,5 @@ export const run = <C extends Command.Command<any, any, any, any>, E2, R2>(
 
 /** Whether a word is an option that takes text from the word behind it. */
 const takesNext = (word: string | undefined, specs: ReadonlyArray<OptionSpec>): boolean =>
-  word !== undefined && specs.some(({ kind, names }) => kind === "text" && names.includes(word) && mayBeEmpty.has(names[0]))
+  word !== undefined &&
+  specs.some(({ kind, names }) => kind === "text" && names.includes(word) && mayBeEmpty.has(names[0]))

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
-import { type Comparison, compare as compareCheckpoints } from "../../pipelines/isolation/Compare.ts"
+import { compare as compareCheckpoints, type Comparison } from "../../pipelines/isolation/Compare.ts"
 import { columns, hasColor, NOTHING, type Paint, painter } from "../Terminal.ts"
 import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Edge from "./Edge.ts"
@@ -26,7 +26,8 @@ export const format = ({ against, checkpoint, differences, metrics, sequences }:
     "",
     "loss minus the other's, nats a token, 95 % bootstrap interval over sequences:",
     ...differences.map(({ high, low, split, state, value }) =>
-      `  ${split}, ${state}: ${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`),
+      `  ${split}, ${state}: ${value.toFixed(3)} [${low.toFixed(3)}, ${high.toFixed(3)}]`
+    ),
     "",
     `${checkpoint} against ${against}; ` +
     Object.entries(sequences).filter(([, n]) => n > 0).map(([name, n]) => `${n} ${name}`).join(", ")

@@ -40,8 +40,11 @@ type DataFlags = Partial<
 
 /** A tree with those of the fields that are given. */
 const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
-  Object.fromEntries(Object.entries(fields).flatMap(([key, value]) =>
-    value !== undefined && Option.isSome(value) ? [[key, value.value]] : []))
+  Object.fromEntries(
+    Object.entries(fields).flatMap(([key, value]) =>
+      value !== undefined && Option.isSome(value) ? [[key, value.value]] : []
+    )
+  )
 
 /** The fields of `data` that options set. */
 export const dataOf = (options: DataFlags): Tree =>
@@ -63,7 +66,9 @@ export const trainingOf = (options: Pick<PretrainOptions, "steps" | "lr">): Tree
 
 /** The tree, or nothing where all that it holds is empty: worlds without text take no `data`. */
 export const filled = (tree: Tree): ReadonlyArray<Tree> =>
-  Object.values(tree).some((value) => isObject(value) && (Object.values(value).some((one) => !isObject(one)) || filled(value).length > 0))
+  Object.values(tree).some((value) =>
+      isObject(value) && (Object.values(value).some((one) => !isObject(one)) || filled(value).length > 0)
+    )
     ? [tree]
     : []
 
@@ -83,7 +88,9 @@ export const says = (tree: unknown, path: string): boolean => {
  */
 export const shapeOf = (preset: ModelConfig, given: unknown): Tree => {
   const shape = Schema.encodeSync(ModelConfig)(preset) as Tree
-  if (preset.sinks !== undefined || !says(given, "model.sinks.pool") || says(given, "model.intermediateSize")) return shape
+  if (preset.sinks !== undefined || !says(given, "model.sinks.pool") || says(given, "model.intermediateSize")) {
+    return shape
+  }
   const { pool } = (given as { readonly model: { readonly sinks: { readonly pool: unknown } } }).model.sinks
   return typeof pool === "number" ? { ...shape, intermediateSize: preset.intermediateSize + pool } : shape
 }

@@ -4,13 +4,13 @@ import * as Schema from "effect/Schema"
 import { stringify } from "yaml"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { DataConfig, type DataReport, DataStream } from "../data/stream/DataStream.ts"
+import { exposureLines, sinkExposure, tokenShares } from "../data/tokens/TokenShares.ts"
 import { attempt, DataError, DeviceError } from "../Errors.ts"
+import { ModelConfig } from "../model/ModelConfig.ts"
+import { count } from "../Terminal.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
 import { scheduleProblem } from "../train/Optimizer.ts"
-import { ModelConfig } from "../model/ModelConfig.ts"
-import { exposureLines, sinkExposure, tokenShares } from "../data/tokens/TokenShares.ts"
 import * as Edge from "./Edge.ts"
-import { count } from "../Terminal.ts"
 
 const share = (part: number): string => `${(100 * part).toFixed(1)} %`
 
@@ -22,7 +22,9 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
   `${count(config.data.seqLen)} tokens; ${count(report.exposures)} sequences, ${count(report.scoredTokens)} tokens ` +
   `scored, ${share(report.padding)} padding`,
   `ids: ${count(report.distinctIds)}, one a ${report.identity}` +
-  report.groups.map(({ exposures, sequences }) => `; ${count(sequences)} sequences ${count(exposures)} times`).join("") +
+  report.groups.map(({ exposures, sequences }) => `; ${count(sequences)} sequences ${count(exposures)} times`).join(
+    ""
+  ) +
   (report.canaries === 0 ? "" : `; ${count(report.canaries)} canaries`),
   ...(report.sources.length < 2 ? [] : [
     "sources: " + report.sources.slice(0, 8).map(({ name, share: part }) => `${name} ${share(part)}`).join(", ") +
@@ -86,7 +88,9 @@ export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =
           `training: ${count(steps)} steps, ${count(tokens)} tokens, ` +
           `${(steps * gradientAccumulation / data.batchesPerEpoch).toFixed(2)} epochs`,
           `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token` +
-          (sinks === undefined ? "" : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
+          (sinks === undefined
+            ? ""
+            : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
           `every MLP: ${count(model.activeSize)} of ${count(model.intermediateSize)} neurons on for a token; ` +
           `learning rate ${optimizer.learningRate}` +
           (byWidth

@@ -6,13 +6,13 @@ import * as Schema from "effect/Schema"
 import process from "node:process"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { planOf, presets } from "../../pipelines/dynamics/Config.ts"
+import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { view } from "../../pipelines/dynamics/view.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
-import { replay } from "../../pipelines/dynamics/Replay.ts"
 import { decodeConfig } from "../Config.ts"
 import { notIds, splitIds } from "../data/identity/Names.ts"
-import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
+import * as Progress from "../terminal/Progress.ts"
 import type { DynamicsOptions } from "./commands/dynamics.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
@@ -38,7 +38,10 @@ const configOf = (options: DynamicsOptions, { folder, resume }: Where) =>
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Dynamics.DynamicsConfig,
-        [file, flags, ...Config.filled({ data }), ...Config.filled({ training }), ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, ...Config.filled({ data }), ...Config.filled({ training }), ...overrides].reduce<unknown>(
+          Config.merge,
+          base
+        )
       )
       return (yield* planOf(config)).config
     })
@@ -51,8 +54,7 @@ const idsOf = (ids: Option.Option<string>) =>
     onNone: () => Effect.succeed(undefined),
     onSome: (text) =>
       Option.match(Option.fromNullable(splitIds(text)), {
-        onNone: () =>
-          Effect.fail(Edge.usage({ message: notIds(text) })),
+        onNone: () => Effect.fail(Edge.usage({ message: notIds(text) })),
         onSome: Effect.succeed
       })
   })
@@ -64,14 +66,19 @@ export const dynamics = (options: DynamicsOptions) =>
     const say = (message: string) => progress.event({ _tag: "Stage", message })
     yield* tellSignals(progress)
     const from = Option.getOrUndefined(options.from)
-    const configured = [options.config, options.preset, options.arms, options.seeds].some((one) => Option.isSome<unknown>(one))
+    const configured = [options.config, options.preset, options.arms, options.seeds].some((one) =>
+      Option.isSome<unknown>(one)
+    )
     if (from !== undefined && (options.overrides.length > 0 || configured)) {
       return yield* Effect.fail(Edge.usage({
-        message: "--from looks at a run as it is: leave --config, --preset, --arms, --seeds and fields of the configuration out"
+        message:
+          "--from looks at a run as it is: leave --config, --preset, --arms, --seeds and fields of the configuration out"
       }))
     }
     if (from === undefined && Option.isSome(options.ids)) {
-      return yield* Effect.fail(Edge.usage({ message: "--ids chooses among the sequences of a run: name it with --from" }))
+      return yield* Effect.fail(
+        Edge.usage({ message: "--ids chooses among the sequences of a run: name it with --from" })
+      )
     }
     const where = yield* whereOf(options, "dynamics")
     const { folder } = where
@@ -100,7 +107,8 @@ export const dynamics = (options: DynamicsOptions) =>
       text: () =>
         options.json
           ? Dynamics.toJson(report)
-          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env),
+            width: widthOf(process.stdout.columns, 120, 120) }),
       markdown: () => toMarkdown(view(report)),
       html: () => toHtml(view(report)),
       what: "report, checkpoints and traces"

@@ -2,10 +2,10 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
-import { type EvaluatedSinks, evaluate, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
+import { evaluate, type EvaluatedSinks, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
 import { nearest } from "../Config.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, hasColor, isInteractive, NOTHING, oneLine, painter, type Paint } from "../Terminal.ts"
+import { columns as aligned, hasColor, isInteractive, NOTHING, oneLine, type Paint, painter } from "../Terminal.ts"
 import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -31,7 +31,9 @@ const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => st
 ]
 
 const some = (names: ReadonlyArray<string>): string =>
-  names.length <= 5 ? names.join(", ") : `${names.slice(0, 5).join(", ")} and ${names.length - 5} more, "trained": false in --json`
+  names.length <= 5
+    ? names.join(", ")
+    : `${names.slice(0, 5).join(", ")} and ${names.length - 5} more, "trained": false in --json`
 
 /** Names of sources may be paths: their end tells them apart. */
 const short = (text: string): string => {
@@ -62,13 +64,17 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
     paint("bold", first!),
     ...others,
     ...(sources.length <= SHOWN ? [] : [
-      `the ${SHOWN} largest of ${sources.length} sources; ${sources.length - SHOWN} are left out here: --json has all of them`
+      `the ${SHOWN} largest of ${sources.length} sources; ${
+        sources.length - SHOWN
+      } are left out here: --json has all of them`
     ]),
     ...(all.length === sources.length ? [] : [
       `no sequence was drawn of ${all.length - sources.length} of ${all.length} sources: raise --sequences`
     ]),
     ...(unknown.length === 0 ? [] : [
-      `the model was never trained with ${unknown.length} of these sources (${some(unknown.map(({ name }) => short(name)))}): ` +
+      `the model was never trained with ${unknown.length} of these sources (${
+        some(unknown.map(({ name }) => short(name)))
+      }): ` +
       "their own sinks are those of nobody"
     ]),
     ...(lessOf >= report.available ? [] : [

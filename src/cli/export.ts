@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { exportModel, type ExportReport, type ExportSinks } from "../checkpoints/Export.ts"
 import { notIds, splitIds } from "../data/identity/Names.ts"
+import { bytes, count } from "../Terminal.ts"
 import type { ExportingOptions } from "./commands/export.ts"
 import * as Edge from "./Edge.ts"
-import { bytes, count } from "../Terminal.ts"
 
 const sinksOf = ({ ids, sinks, union }: ExportingOptions): Effect.Effect<ExportSinks, Edge.Usage> => {
   const wrong = (message: string) => Effect.fail(Edge.usage({ message }))
@@ -29,7 +29,9 @@ export const format = (report: ExportReport): string =>
     `MLP width ${count(report.intermediateSize)} of ${count(report.from.intermediateSize)}: ` +
     `${count(report.general)} general neurons, ${count(report.sinks)} sinks` +
     (report.padding > 0 ? `, ${report.padding} of zeros` : ""),
-    ...(report.kept.length === 0 ? [] : [`sinks of ${report.kept.map(({ id, name }) => name === undefined ? id : `${name} (${id})`).join(", ")}`]),
+    ...(report.kept.length === 0
+      ? []
+      : [`sinks of ${report.kept.map(({ id, name }) => name === undefined ? id : `${name} (${id})`).join(", ")}`]),
     ...report.notes.map((note) => `note: ${note}`)
   ].join("\n")
 

@@ -5,7 +5,8 @@ import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { SweepConfig } from "../../pipelines/sweep/Config.ts"
 import { pathsOf } from "../Config.ts"
 
-const schemas = { pretrain: PretrainConfig, plan: PretrainConfig, isolate: IsolateConfig, dynamics: DynamicsConfig, sweep: SweepConfig }
+const schemas = { pretrain: PretrainConfig, plan: PretrainConfig, isolate: IsolateConfig, dynamics: DynamicsConfig,
+  sweep: SweepConfig }
 
 /** The fields of a command's configuration, by their paths. */
 export const fields = (command: keyof typeof schemas): ReadonlyArray<string> => pathsOf(schemas[command])

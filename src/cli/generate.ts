@@ -4,12 +4,12 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import process from "node:process"
 import { parseId } from "../Batch.ts"
-import * as Corpus from "../data/Corpus.ts"
-import { CheckpointError, DataError } from "../Errors.ts"
-import * as Generate from "../model/Generate.ts"
-import { Device } from "../gpu/Device.ts"
-import { type Names, resolveId } from "../data/identity/Names.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
+import * as Corpus from "../data/Corpus.ts"
+import { type Names, resolveId } from "../data/identity/Names.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
+import { Device } from "../gpu/Device.ts"
+import * as Generate from "../model/Generate.ts"
 import * as Sink from "../Sink.ts"
 import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
 import type { GenerateOptions } from "./commands/generate.ts"
@@ -31,7 +31,8 @@ const idOf = (whose: Whose, names: Names | undefined) =>
     if (names !== undefined && names.identity !== "source" && (yield* names.find(whose.source)) === undefined) {
       const [one] = yield* names.largest(1)
       return yield* new DataError({
-        detail: `an id of this model stands for a ${names.identity}, not for a source: name one with --id <number or name>` +
+        detail:
+          `an id of this model stands for a ${names.identity}, not for a source: name one with --id <number or name>` +
           (one === undefined ? "" : `, such as --id ${JSON.stringify(one.name)}`)
       })
     }
@@ -54,7 +55,10 @@ const parseLine = (path: string, line: string, number: number): Effect.Effect<As
       if (typeof prompt !== "string") throw new Error("it has no field prompt with a text")
       if (id !== undefined && source !== undefined) throw new Error("it has both an id and a source")
       if (source !== undefined && typeof source !== "string") throw new Error("its source is not a text")
-      if (typeof id === "number" ? !Number.isSafeInteger(id) || parseId(`${id}`) === undefined : id !== undefined && typeof id !== "string") {
+      if (typeof id === "number"
+        ? !Number.isSafeInteger(id) || parseId(`${id}`) === undefined
+        : id !== undefined && typeof id !== "string")
+      {
         throw new Error(`its id ${JSON.stringify(id)} is no whole number (write large ones as a text) and no name`)
       }
       return { prompt, whose: source !== undefined ? { source } : id !== undefined ? { id: `${id}` } : undefined }
@@ -126,7 +130,9 @@ const inOrder = (count: number, write: (text: string) => void, title: (prompt: n
 }
 
 /** ` of Psalms`, where all prompts are of one id. */
-const whoseOf = (asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>): string => {
+const whoseOf = (
+  asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>
+): string => {
   const whose = new Set(asked.map(({ id, name }) => name ?? id))
   const [one] = whose
   return whose.size !== 1 || one === undefined ? "" : ` of ${oneLine(`${one}`)}`
@@ -161,14 +167,15 @@ export const runGenerate = (options: GenerateOptions) =>
       ...(id === undefined ? {} : { id })
     }))
     const runtime = yield* Edge.runtime
-    const say = (line: string) =>
-      options.quiet ? Effect.void : Effect.sync(() => Edge.complain(line))
+    const say = (line: string) => options.quiet ? Effect.void : Effect.sync(() => Edge.complain(line))
 
     yield* Effect.gen(function*() {
       const device = yield* Device
       for (const note of checkpoint.notes) yield* say(`note: ${note}`)
       if (names === undefined && config.sinks !== undefined && asked.some(({ id }) => id !== undefined)) {
-        yield* say("note: the checkpoint does not list the ids it was trained with: sinks of one that it never saw are noise")
+        yield* say(
+          "note: the checkpoint does not list the ids it was trained with: sinks of one that it never saw are noise"
+        )
       }
       yield* say(
         `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ` +

@@ -23,7 +23,8 @@ const usage = (line: string): string => {
   if (name === "memsinks") return "memsinks <command> [options]"
   const positional = line.replace(/[([]?--?[^\])]*[\])]?/g, "").match(/\[?<[^>]+>(\.\.\.)?\]?/g) ?? []
   const shown = positional.map((one) =>
-    one.startsWith("[") ? one.replace(/<|>/g, "") : one.endsWith("...") ? `[${one.slice(1, -4)}]...` : one)
+    one.startsWith("[") ? one.replace(/<|>/g, "") : one.endsWith("...") ? `[${one.slice(1, -4)}]...` : one
+  )
   return ["memsinks", name, "[options]", ...shown].join(" ")
 }
 
@@ -44,10 +45,12 @@ const entriesOf = (lines: ReadonlyArray<string>): ReadonlyArray<Entry> => {
     // name, synopsis and description of a command: the synopsis stands in its own help
     const command = /^ {2}- (\S+).*? {2,}(\S.*)$/.exec(line)
     if (command !== null) entries.push({ name: command[1]!, text: command[2]! })
-    if (line.trim() === "" || /^ /.test(line)) continue
+    if (line.trim() === "" || line.startsWith(" ")) continue
     let end = i + 1
-    while (end < lines.length && (lines[end] === "" || /^ /.test(lines[end]!))) end++
-    if (!everywhere.test(line)) entries.push(entry(line, lines.slice(i + 1, end).map((one) => one.trim()).filter((one) => one !== "")))
+    while (end < lines.length && (lines[end] === "" || lines[end]!.startsWith(" "))) end++
+    if (!everywhere.test(line)) {
+      entries.push(entry(line, lines.slice(i + 1, end).map((one) => one.trim()).filter((one) => one !== "")))
+    }
   }
   return entries
 }
@@ -71,7 +74,8 @@ export const tidy = (text: string): string => {
     const to = lines.findIndex((line, i) => i > from && /^[A-Z]+$/.test(line))
     return lines.slice(from + 1, to < 0 ? undefined : to)
   }
-  const block = (title: string, entries: ReadonlyArray<Entry>) => entries.length === 0 ? [] : ["", `${title}:`, ...columns(entries)]
+  const block = (title: string, entries: ReadonlyArray<Entry>) =>
+    entries.length === 0 ? [] : ["", `${title}:`, ...columns(entries)]
   const commands = entriesOf(section("COMMANDS"))
   return [
     section("DESCRIPTION").join(" ").trim(),

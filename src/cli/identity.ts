@@ -2,13 +2,13 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { decodeConfig } from "../Config.ts"
-import { attempt, DataError } from "../Errors.ts"
 import type { Identity } from "../data/identity/Identity.ts"
 import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
-import { type Preset, presets } from "../model/ModelConfig.ts"
-import { SinkConfig } from "../Sink.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import { attempt, DataError } from "../Errors.ts"
+import { type Preset, presets } from "../model/ModelConfig.ts"
+import { SinkConfig } from "../Sink.ts"
 import type { IdentityOptions } from "./commands/identity.ts"
 import * as Edge from "./Edge.ts"
 
@@ -38,8 +38,8 @@ export const identity = (options: IdentityOptions) =>
   Effect.gen(function*() {
     const sinks = yield* Effect.mapError(sinksOf(options), Edge.usage)
     const shards = yield* TokenShards.open(options.data)
-    const chosen = Option.getOrElse(options.identity, (): Identity =>
-      shards.near !== undefined ? "near" : shards.content !== undefined ? "content" : "document")
+    const chosen = Option.getOrElse(options.identity,
+      (): Identity => shards.near !== undefined ? "near" : shards.content !== undefined ? "content" : "document")
     const tokenizer = shards.tokenizer === undefined ? undefined : yield* Tokenizer.fromJSON(shards.tokenizer)
     const report = yield* attempt(() =>
       identityReport(shards, {

@@ -1,12 +1,12 @@
 /** `memsinks import`: make a model from elsewhere a checkpoint to go on from. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { decodeConfig } from "../Config.ts"
 import { importModel, type ImportReport } from "../checkpoints/Import.ts"
+import { decodeConfig } from "../Config.ts"
 import { SinkConfig } from "../Sink.ts"
+import { count } from "../Terminal.ts"
 import type { ImportingOptions } from "./commands/import.ts"
 import * as Edge from "./Edge.ts"
-import { count } from "../Terminal.ts"
 
 const sinksOf = ({ active, block, pool }: ImportingOptions) => {
   if (Option.isNone(pool) && Option.isNone(active) && Option.isNone(block)) return Effect.succeed(undefined)

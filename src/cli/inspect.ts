@@ -7,7 +7,8 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, printable, widthOf, withoutCredentials } from "../Terminal.ts"
+import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, printable, widthOf,
+  withoutCredentials } from "../Terminal.ts"
 import type { InspectOptions } from "./commands/inspect.ts"
 import * as Edge from "./Edge.ts"
 import { ago } from "./runs.ts"
@@ -61,12 +62,16 @@ const runFacts = ({ count: trainings, record, state, updated, ...run }: Runs.Run
   ],
   ...(record.error === undefined || state !== "failed" ? [] : [["error", withoutCredentials(record.error)] as const]),
   ["started", record.started],
-  ...(record.resumed === undefined ? [] : [["resumed", `${record.resumed.length} times, last ${record.resumed.at(-1)}`] as const]),
+  ...(record.resumed === undefined
+    ? []
+    : [["resumed", `${record.resumed.length} times, last ${record.resumed.at(-1)}`] as const]),
   ...(record.finished === undefined ? [] : [["ended", record.finished] as const]),
   ["trained", `${run.trainings.filter(({ finished }) => finished).length} of ${trainings}`],
   ...(record.adapter === undefined ? [] : [["adapter", record.adapter] as const]),
   ["versions", Object.entries(record.versions ?? {}).map((entry) => entry.join(" ")).join(", ")],
-  ...(record.git === undefined ? [] : [["git", `${record.git.sha}${record.git.dirty ? ", with changes" : ""}`] as const]),
+  ...(record.git === undefined
+    ? []
+    : [["git", `${record.git.sha}${record.git.dirty ? ", with changes" : ""}`] as const]),
   ["size", size(run.bytes)]
 ]
 
@@ -78,23 +83,36 @@ const checkpointFacts = (info: CheckpointInfo): ReadonlyArray<Fact> => {
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0)
   const adam = record(training?.["optimizer"])
   return [
-    ["step", `${count(step)}${steps === undefined ? "" : ` of ${count(steps)}`}${loss === undefined ? "" : `, loss ${loss.toFixed(4)}`}`],
-    ...(cursor === undefined ? [] : [["data", `epoch ${cursor.epoch}, ${count(cursor.batch)} of its batches taken`] as const]),
+    ["step",
+      `${count(step)}${steps === undefined ? "" : ` of ${count(steps)}`}${
+        loss === undefined ? "" : `, loss ${loss.toFixed(4)}`
+      }`],
+    ...(cursor === undefined
+      ? []
+      : [["data", `epoch ${cursor.epoch}, ${count(cursor.batch)} of its batches taken`] as const]),
     [
       "model",
       `${config["model_type"]}: ${config["num_hidden_layers"]} layers of width ${config["hidden_size"]}, ` +
-      `${config["num_attention_heads"]} heads (${config["num_key_value_heads"]} of keys and values) of ${config["head_dim"]}, ` +
+      `${config["num_attention_heads"]} heads (${config["num_key_value_heads"]} of keys and values) of ${
+        config["head_dim"]
+      }, ` +
       `vocabulary ${count(Number(config["vocab_size"]))}, context ${count(Number(config["max_position_embeddings"]))}`
     ],
-    ["parameters", `${count(info.parameters)}, ${size(bytes)} as ${[...new Set(tensors.map(({ dtype }) => dtype))].join(", ")}`],
+    ["parameters",
+      `${count(info.parameters)}, ${size(bytes)} as ${[...new Set(tensors.map(({ dtype }) => dtype))].join(", ")}`],
     ["MLP", pool === 0
       ? `${config["intermediate_size"]} neurons, no sinks`
       : `${memsinks["general"]} general neurons, ${count(pool)} sinks, of which an id lights ${active} ` +
-        `(${(100 * active / pool).toFixed(1)} %) in blocks of ${sinks["block"]} by ${sinks["assignment"]}, seed ${sinks["seed"]}`],
+        `(${(100 * active / pool).toFixed(1)} %) in blocks of ${sinks["block"]} by ${sinks["assignment"]}, seed ${
+          sinks["seed"]
+        }`],
     ...(info.ids === undefined ? [] : [[
       "ids",
-      `${count(info.ids.count)}, one a ${info.ids.identity}` + (info.ids.largest.length === 0 ? "" :
-        `; with most tokens: ${info.ids.largest.map(({ name, tokens }) => `${oneLine(name)} (${count(tokens)})`).join(", ")}`) +
+      `${count(info.ids.count)}, one a ${info.ids.identity}` + (info.ids.largest.length === 0 ?
+        "" :
+        `; with most tokens: ${
+          info.ids.largest.map(({ name, tokens }) => `${oneLine(name)} (${count(tokens)})`).join(", ")
+        }`) +
       (info.ids.count > info.ids.largest.length ? "; all in sources.parquet" : "")
     ] as const]),
     ...(training === undefined ? [] : [[
@@ -117,8 +135,9 @@ const tensorRows = (tensors: ReadonlyArray<TensorInfo>): ReadonlyArray<ReadonlyA
     group.bytes += tensor.bytes
     groups.set(key, group)
   }
-  return [...groups.values()].map(({ bytes, count, first: { dtype, name, shape } }) =>
-    [name, String(count), dtype, `[${shape.join(", ")}]`, size(bytes)])
+  return [...groups.values()].map((
+    { bytes, count, first: { dtype, name, shape } }
+  ) => [name, String(count), dtype, `[${shape.join(", ")}]`, size(bytes)])
 }
 
 const tensorHead = ["tensor", "layers", "type", "shape", "size"]
@@ -132,13 +151,16 @@ export const sparkline = (values: ReadonlyArray<number>, width: number): string 
     return part.reduce((a, b) => a + b, 0) / part.length
   })
   const [low, high] = [Math.min(...means), Math.max(...means)]
-  return means.map((mean) => bars[high > low ? Math.round((mean - low) / (high - low) * (bars.length - 1)) : 0]).join("")
+  return means.map((mean) => bars[high > low ? Math.round((mean - low) / (high - low) * (bars.length - 1)) : 0]).join(
+    ""
+  )
 }
 
 const curveRows = ({ curves }: Runs.Training, width: number): ReadonlyArray<ReadonlyArray<string>> =>
   curves.map(({ name, points }) => {
     const losses = points.map(({ loss }) => loss)
-    return [name, sparkline(losses, width), losses[0]!.toFixed(3), losses.at(-1)!.toFixed(3), Math.min(...losses).toFixed(3)]
+    return [name, sparkline(losses, width), losses[0]!.toFixed(3), losses.at(-1)!.toFixed(3),
+      Math.min(...losses).toFixed(3)]
   })
 
 const curveHead = ["loss, nats a token", "", "first", "last", "lowest"]
@@ -146,8 +168,14 @@ const curveHead = ["loss, nats a token", "", "first", "last", "lowest"]
 const columns = (rows: ReadonlyArray<ReadonlyArray<string>>): ReadonlyArray<string> => aligned(rows, () => true)
 
 const titleOf = ({ arm, finished, seed, step, steps, torn }: Runs.Training): string =>
-  `${arm}${seed === undefined ? "" : `, seed ${seed}`}: step ${count(step)}${steps === undefined ? "" : ` of ${count(steps)}`}` +
-  `${finished ? ", finished" : ""}${torn === undefined ? "" : `, ${torn === 1 ? "a damaged line" : `${count(torn)} damaged lines`} of metrics.jsonl left out`}`
+  `${arm}${seed === undefined ? "" : `, seed ${seed}`}: step ${count(step)}${
+    steps === undefined ? "" : ` of ${count(steps)}`
+  }` +
+  `${finished ? ", finished" : ""}${
+    torn === undefined
+      ? ""
+      : `, ${torn === 1 ? "a damaged line" : `${count(torn)} damaged lines`} of metrics.jsonl left out`
+  }`
 
 const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: number): string => {
   const paint = painter(color)
@@ -160,7 +188,8 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
   if (run !== undefined) sections.push([paint("bold", printable(run.path)), ...facts(runFacts(run))])
   for (const training of trainings) {
     const rows = curveRows(training, Math.max(10, Math.min(60, width - 48)))
-    sections.push([paint("bold", printable(titleOf(training))), ...(rows.length === 0 ? ["no losses yet"] : table(curveHead, rows))])
+    sections.push([paint("bold", printable(titleOf(training))),
+      ...(rows.length === 0 ? ["no losses yet"] : table(curveHead, rows))])
   }
   for (const info of checkpoints) sections.push([paint("bold", printable(info.path)), ...facts(checkpointFacts(info))])
   // of several models the last: they differ in the width of the MLP at most
@@ -190,14 +219,18 @@ const pageOf = async ({ checkpoints, run, trainings }: Found, path: string): Pro
     sections: [
       ...View.section("", run === undefined ? [] : View.tables(facts(runFacts(run)))),
       ...View.section("", View.charts(evaluated, training)),
-      ...trainings.flatMap((one) => View.section(titleOf(one), View.tables({
-        head: ["loss, nats a token", "first", "last", "lowest"],
-        rows: curveRows(one, 1).map(([name, _, ...rest]) => [name!, ...rest])
-      }))),
-      ...checkpoints.flatMap((info) => View.section(info.path, [
-        ...View.tables(facts(checkpointFacts(info))),
-        ...View.fold("Tensors", View.tables({ head: tensorHead, rows: tensorRows(info.tensors) }))
-      ]))
+      ...trainings.flatMap((one) =>
+        View.section(titleOf(one), View.tables({
+          head: ["loss, nats a token", "first", "last", "lowest"],
+          rows: curveRows(one, 1).map(([name, _, ...rest]) => [name!, ...rest])
+        }))
+      ),
+      ...checkpoints.flatMap((info) =>
+        View.section(info.path, [
+          ...View.tables(facts(checkpointFacts(info))),
+          ...View.fold("Tensors", View.tables({ head: tensorHead, rows: tensorRows(info.tensors) }))
+        ])
+      )
     ],
     brief: [],
     config: run?.record.config,
@@ -213,8 +246,8 @@ export const inspect = (options: InspectOptions) =>
       const fs = yield* FileSystem.FileSystem
       const file = options.html.value
       const html = yield* Effect.promise(() => pageOf(found, options.path))
-      yield* Effect.mapError(fs.writeFileString(file, html), (error) =>
-        new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` }))
+      yield* Effect.mapError(fs.writeFileString(file, html),
+        (error) => new CheckpointError({ reason: "Write", path: file, detail: `cannot be written: ${error.message}` }))
     }
     yield* Edge.print(
       options.json

@@ -9,8 +9,8 @@ import { planOf, presets } from "../../pipelines/isolation/Config.ts"
 import { view } from "../../pipelines/isolation/view.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { decodeConfig } from "../Config.ts"
-import * as Progress from "../terminal/Progress.ts"
 import { hasColor, widthOf } from "../Terminal.ts"
+import * as Progress from "../terminal/Progress.ts"
 import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
@@ -37,7 +37,9 @@ const configOf = (options: IsolateOptions, { folder, resume }: Where) =>
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
       const config = yield* decodeConfig(
         Isolation.IsolateConfig,
-        [file, flags, ...Config.filled({ world: { data } }), ...Config.filled({ training }), ...overrides].reduce<unknown>(Config.merge, base)
+        [file, flags, ...Config.filled({ world: { data } }), ...Config.filled({ training }), ...overrides].reduce<
+          unknown
+        >(Config.merge, base)
       )
       return (yield* planOf(config)).config
     })
@@ -77,7 +79,8 @@ export const isolate = (options: IsolateOptions) =>
       text: () =>
         options.json
           ? Isolation.toJson(report)
-          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 120, 120) }),
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env),
+            width: widthOf(process.stdout.columns, 120, 120) }),
       markdown: () => toMarkdown(view(report)),
       html: () => toHtml(view(report)),
       what: "report, models and records"

@@ -8,13 +8,13 @@ import { attempt, DataError, DeviceError } from "../Errors.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import { ModelConfig, presets } from "../model/ModelConfig.ts"
+import { count } from "../Terminal.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
 import { scheduleProblem } from "../train/Optimizer.ts"
-import { ModelConfig, presets } from "../model/ModelConfig.ts"
 import type { PlanOptions } from "./commands/plan.ts"
 import * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
-import { count } from "../Terminal.ts"
 
 /** A run's configuration, and what only a pass knows (see PassShape). */
 const PlanConfig = Schema.Struct({
@@ -40,7 +40,16 @@ const configOf = (options: PlanOptions) =>
   })
 
 const UNITS: Readonly<Record<string, number>> = {
-  "": 1, b: 1, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12
+  "": 1,
+  b: 1,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12
 }
 
 /** `2GiB`, `80 GB`, `1.5e9`: bytes. */
@@ -90,8 +99,9 @@ const toJson = ({ limited, plan, setting }: Found): string => {
     adapter: adapter ?? null,
     ...limits,
     fits: fit.asAsked,
-    tooLarge: tooLarge.map(({ name, shape, type, ...tensor }) =>
-      ({ name, shape, type, bytes: Tensor.byteLength({ name, shape, type, ...tensor }) })),
+    tooLarge: tooLarge.map(({ name, shape, type, ...tensor }) => ({ name, shape, type,
+      bytes: Tensor.byteLength({ name, shape, type, ...tensor }) })
+    ),
     nearest: fit.nearest === undefined ? null : {
       batchSize: fit.nearest.shape.rows,
       seqLen: fit.nearest.shape.seqLen,
@@ -164,8 +174,8 @@ const exceeded = ({ limited, plan }: Found): string | undefined => {
 export const plan = (options: PlanOptions) =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
-    const [limit = Infinity, memory = Infinity] = yield* Effect.forEach([options.limit, options.memory], (size) =>
-      Option.isSome(size) ? Effect.mapError(parseSize(size.value), Edge.usage) : Effect.succeed(undefined))
+    const [limit = Infinity, memory = Infinity] = yield* Effect.forEach([options.limit, options.memory],
+      (size) => Option.isSome(size) ? Effect.mapError(parseSize(size.value), Edge.usage) : Effect.succeed(undefined))
     const adapter = Option.isSome(options.adapter)
       ? yield* examine(options.adapter.value, config.precision === "f16")
       : undefined

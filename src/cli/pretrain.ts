@@ -7,13 +7,13 @@ import process from "node:process"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import { view } from "../../pipelines/pretrain/view.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
-import { decodeConfig } from "../Config.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
-import { presets } from "../model/ModelConfig.ts"
-import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
-import * as Progress from "../terminal/Progress.ts"
-import { hasColor, widthOf } from "../Terminal.ts"
+import { decodeConfig } from "../Config.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
+import { presets } from "../model/ModelConfig.ts"
+import { hasColor, widthOf } from "../Terminal.ts"
+import * as Progress from "../terminal/Progress.ts"
 import type { PretrainOptions } from "./commands/pretrain.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
@@ -57,9 +57,10 @@ const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
         given
       )
       // the default rate is for the default width
-      const rate = !resume && typeof width === "number" && width > 0 && !Config.says(given, "training.optimizer.learningRate")
-        ? { training: { optimizer: { learningRate: Config.rateOfWidth(width) } } }
-        : {}
+      const rate =
+        !resume && typeof width === "number" && width > 0 && !Config.says(given, "training.optimizer.learningRate")
+          ? { training: { optimizer: { learningRate: Config.rateOfWidth(width) } } }
+          : {}
       return {
         config: yield* decodeConfig(Pretrain.PretrainConfig, Config.merge(merged, rate)),
         byWidth: Object.keys(rate).length > 0
@@ -113,7 +114,8 @@ export const pretrain = (options: PretrainOptions) =>
       text: () =>
         options.json
           ? JSON.stringify(report)
-          : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) }),
+          : toTerminal(view(report), { color: hasColor(process.stdout, process.env),
+            width: widthOf(process.stdout.columns, 100, 100) }),
       markdown: () => toMarkdown(view(report)),
       html: () => toHtml(view(report)),
       what: "report, curves and checkpoints"

@@ -7,8 +7,8 @@ import * as Schema from "effect/Schema"
 import * as AtomicFile from "../AtomicFile.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
 import { decodeJson } from "../Json.ts"
-import type * as Progress from "../terminal/Progress.ts"
 import { readRecord } from "../runs/RunRecord.ts"
+import type * as Progress from "../terminal/Progress.ts"
 import type * as Config from "./config.ts"
 import * as Edge from "./Edge.ts"
 
@@ -44,7 +44,8 @@ export const writeReports = (folder: string, markdown: string, html: string) =>
       Effect.try({
         try: () => AtomicFile.write(path.join(folder, name), text),
         catch: (cause) =>
-          new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${because(cause)}`, cause })
+          new CheckpointError({ reason: "Write", path: folder, detail: `cannot hold the report: ${because(cause)}`,
+            cause })
       })
     yield* write("report.md", markdown)
     yield* write("report.html", html)
@@ -64,7 +65,9 @@ export const tellSignals = (progress: Progress.Progress) =>
 
 /** Says how to go on with an interrupted run, where one has been begun. */
 export const tellInterrupted = (progress: Progress.Progress, folder: string, command: string) =>
-  Effect.suspend(() => progress.log(readRecord(folder) === undefined ? "interrupted" : `interrupted; go on with: ${command}`))
+  Effect.suspend(() =>
+    progress.log(readRecord(folder) === undefined ? "interrupted" : `interrupted; go on with: ${command}`)
+  )
 
 /** What a run that is done shows. */
 export interface Shown {
@@ -84,7 +87,8 @@ export const showReport = (progress: Progress.Progress, folder: string, shown: S
     yield* progress.clear
     yield* Effect.try(shown.text).pipe(
       Effect.flatMap(Edge.print),
-      Effect.catchTag("UnknownException", ({ cause }) => Effect.logWarning(`the report cannot be shown: ${because(cause)}`))
+      Effect.catchTag("UnknownException",
+        ({ cause }) => Effect.logWarning(`the report cannot be shown: ${because(cause)}`))
     )
     yield* progress.event({ _tag: "Stage", message: `\n${shown.what}: ${file}` })
   })

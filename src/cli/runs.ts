@@ -12,7 +12,13 @@ import * as Edge from "./Edge.ts"
 /** `5 s`, `3 min`, `7 h`, `12 d`: how long ago. */
 export const ago = (ms: number): string => {
   const s = Math.max(0, ms / 1000)
-  const [amount, unit] = s < 90 ? [s, "s"] : s < 5400 ? [s / 60, "min"] : s < 48 * 3600 ? [s / 3600, "h"] : [s / 86400, "d"]
+  const [amount, unit] = s < 90
+    ? [s, "s"]
+    : s < 5400
+    ? [s / 60, "min"]
+    : s < 48 * 3600
+    ? [s / 3600, "h"]
+    : [s / 86400, "d"]
   return `${Math.round(amount)} ${unit}`
 }
 
@@ -32,7 +38,11 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
   return [
     run.path,
     state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,
-    last === undefined ? `${done}/${count}` : state === "finished" ? `${done}/${count}` : `${last.arm} ${trainings.length}/${count}`,
+    last === undefined
+      ? `${done}/${count}`
+      : state === "finished"
+      ? `${done}/${count}`
+      : `${last.arm} ${trainings.length}/${count}`,
     last === undefined ? NOTHING : `${last.step}/${last.steps ?? "?"}`,
     loss(last?.loss),
     `${loss(heldOut?.loss)}${heldOut?.name === "heldOut.off" ? " off" : ""}`,
@@ -63,7 +73,9 @@ export const runs = (options: RunsOptions) =>
     yield* Edge.print([paint("bold", first!), ...others].join("\n"))
     for (const run of found) {
       if (run.state === "failed" && run.record.error !== undefined) {
-        yield* Edge.print(paint("dim", printable(withoutCredentials(`${run.path}: ${run.record.error.split("\n", 1)[0]}`))))
+        yield* Edge.print(
+          paint("dim", printable(withoutCredentials(`${run.path}: ${run.record.error.split("\n", 1)[0]}`)))
+        )
       }
     }
   })

@@ -4,9 +4,9 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { inProcess } from "../../pipelines/experiment/Job.ts"
+import { toTerminal } from "../../pipelines/report/render.ts"
 import * as Sweep from "../../pipelines/sweep.ts"
 import { pointsOf } from "../../pipelines/sweep/Config.ts"
-import { toTerminal } from "../../pipelines/report/render.ts"
 import { view } from "../../pipelines/sweep/view.ts"
 import { decodeConfig } from "../Config.ts"
 import { count, hasColor, widthOf } from "../Terminal.ts"
@@ -30,7 +30,8 @@ const configOf = (options: SweepOptions, { folder, resume }: Where) =>
         })
       }
       const overrides = yield* Effect.forEach(options.overrides, Config.override)
-      const config = yield* decodeConfig(Sweep.SweepConfig, [file, flags, ...overrides].reduce<unknown>(Config.merge, base))
+      const config = yield* decodeConfig(Sweep.SweepConfig,
+        [file, flags, ...overrides].reduce<unknown>(Config.merge, base))
       // a field that a configuration does not have, or a value that it cannot, is told before anything is made
       yield* pointsOf(config)
       return config
@@ -44,9 +45,15 @@ const dryRun = (config: Sweep.SweepConfig, json: boolean) =>
     const cost = yield* Sweep.costOf(config)
     const { operations, points, steps, tokens, trainings } = cost
     yield* Edge.print(json ? JSON.stringify(cost) : [
-      `points: ${count(points)}, with ${count(config.seeds)} seed${config.seeds === 1 ? "" : "s"} of ${config.arms.join(", ")}`,
-      `trainings: ${count(trainings.all)}, of which ${count(trainings.different)} are different; equal ones are done once`,
-      `cost: ${count(steps)} steps, ${count(tokens)} tokens, ${operations.toPrecision(2)} operations forward and backward`
+      `points: ${count(points)}, with ${count(config.seeds)} seed${config.seeds === 1 ? "" : "s"} of ${
+        config.arms.join(", ")
+      }`,
+      `trainings: ${count(trainings.all)}, of which ${
+        count(trainings.different)
+      } are different; equal ones are done once`,
+      `cost: ${count(steps)} steps, ${count(tokens)} tokens, ${
+        operations.toPrecision(2)
+      } operations forward and backward`
     ].join("\n"))
   })
 
@@ -81,7 +88,8 @@ export const sweep = (options: SweepOptions) =>
     yield* Edge.print(
       options.json
         ? Sweep.toJson(report)
-        : toTerminal(view(report), { color: hasColor(process.stdout, process.env), width: widthOf(process.stdout.columns, 100, 100) })
+        : toTerminal(view(report), { color: hasColor(process.stdout, process.env),
+          width: widthOf(process.stdout.columns, 100, 100) })
     )
     yield* say(`\nreport, tables and models: ${folder}/report.html`)
     if (report.failures.length > 0) return yield* failedArms(report.failures)

@@ -4,18 +4,19 @@ import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import process from "node:process"
-import { attempt, DataError } from "../Errors.ts"
 import type { Identity } from "../data/identity/Identity.ts"
-import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
-import { clock } from "../terminal/Progress.ts"
-import * as RunLock from "../runs/RunLock.ts"
-import { count, isInteractive, printable, truncate } from "../Terminal.ts"
-import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput, type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import { missingTexts } from "../data/Source.ts"
 import { missing } from "../data/source/Files.ts"
 import { isHub } from "../data/source/Hub.ts"
+import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
+import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput,
+  type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
+import { attempt, DataError } from "../Errors.ts"
+import * as RunLock from "../runs/RunLock.ts"
+import { count, isInteractive, printable, truncate } from "../Terminal.ts"
+import { clock } from "../terminal/Progress.ts"
 import type { TokenizeOptions } from "./commands/tokenize.ts"
 import * as Edge from "./Edge.ts"
 import { parseSize } from "./plan.ts"
@@ -150,15 +151,18 @@ const identityOf = (folder: string) =>
         shards.read(document, 0, Math.min(BEGINNING, shards.length(document))).filter((id) => id !== bos && id !== eos)
       )
     const identity: Identity = shards.near === undefined ? "content" : "near"
-    return yield* attempt(() => identityReport(shards, { identity, text: beginning }), DataError).pipe(Effect.ensuring(Effect.sync(shards.close)))
+    return yield* attempt(() => identityReport(shards, { identity, text: beginning }), DataError).pipe(
+      Effect.ensuring(Effect.sync(shards.close))
+    )
   })
 
-const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport): string => [
-  `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
-  (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`) +
-  (missing === 0 ? "" : `, ${missingTexts(missing)}`),
-  `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}`
-].join("\n")
+const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport): string =>
+  [
+    `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
+    (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`) +
+    (missing === 0 ? "" : `, ${missingTexts(missing)}`),
+    `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}`
+  ].join("\n")
 
 /** Tokenizes, and prints the report. */
 export const runTokenize = (options: TokenizeOptions) =>
@@ -171,8 +175,8 @@ export const runTokenize = (options: TokenizeOptions) =>
     for (const path of [...config.data.map(({ path }) => path), ...named]) {
       if (!isHub(path)) yield* Effect.mapError(fs.stat(path), missing(path))
     }
-    yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), (cause) =>
-      new DataError({ path: out, detail: `cannot be made: ${cause.message}`, cause }))
+    yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }),
+      (cause) => new DataError({ path: out, detail: `cannot be made: ${cause.message}`, cause }))
     yield* RunLock.hold(out)
     const shown = yield* Effect.acquireRelease(
       Effect.sync(() => progress(options.quiet)),

@@ -23,7 +23,9 @@ export const watch = (options: Pick<PretrainOptions, "metricsPort" | "otlp">) =>
     const address = Option.map(options.metricsPort, (text) => text.replace(/^\[([0-9a-fA-F:.]+)\](?=:\d+$)/, "$1"))
     if (Option.isSome(address) && !/^((?:[^\s[\]/]+):)?\d{1,5}$/.test(address.value)) {
       return yield* Effect.fail(Edge.usage({
-        message: `--metrics-port expects a port, or host:port, e.g. 9464, 0.0.0.0:9464 or [::1]:9464, got ${JSON.stringify(address.value)}`
+        message: `--metrics-port expects a port, or host:port, e.g. 9464, 0.0.0.0:9464 or [::1]:9464, got ${
+          JSON.stringify(address.value)
+        }`
       }))
     }
     const { record } = yield* Effect.promise(() => import("../runs/RunMetrics.ts"))

@@ -37,7 +37,9 @@ export const readText = Effect.fnUntraced(function*(path: string, most = 2 ** 28
   const { size, type } = yield* fs.stat(path).pipe(Effect.mapError(missing(path)))
   const notIt = type === "File" || type === "Directory" ? undefined : notFile(statSync(path))
   if (notIt !== undefined) return yield* fail(path, notIt)
-  if (Number(size) > most) return yield* fail(path, `has ${size} bytes, more than the ${most} that are read of such a file`)
+  if (Number(size) > most) {
+    return yield* fail(path, `has ${size} bytes, more than the ${most} that are read of such a file`)
+  }
   const bytes = yield* fs.readFile(path).pipe(Effect.mapError(missing(path)))
   const problem = notText(bytes)
   return problem === undefined ? new TextDecoder().decode(bytes) : yield* fail(path, problem)
@@ -62,5 +64,6 @@ export const documents = Effect.fnUntraced(function*(
 ) {
   const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile, ...fields }))
   return Chunk.toReadonlyArray(found).map(({ name, source, text }): Document =>
-    fields.sourceField === undefined || source === undefined ? { name, text } : { name, text, source })
+    fields.sourceField === undefined || source === undefined ? { name, text } : { name, text, source }
+  )
 })

@@ -55,5 +55,4 @@ export const normalize = (text: string): string => {
 }
 
 /** The first 64 bits of the SHA-256 of a text in UTF-8: the first 16 digits that `sha256sum` prints. */
-export const hash64 = (text: string): bigint =>
-  createHash("sha256").update(text, "utf8").digest().readBigUInt64BE(0)
+export const hash64 = (text: string): bigint => createHash("sha256").update(text, "utf8").digest().readBigUInt64BE(0)

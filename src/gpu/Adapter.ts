@@ -130,7 +130,9 @@ export const shareOut = (
   const equal = hardware.filter((name) => name === own).length
   return {
     names: [own, ...names.filter((name) => name !== own)],
-    note: equal < 2 ? `local rank ${rank} of ${hardware.length} adapters` : `local rank ${rank}, but ${equal} adapters are ` +
+    note: equal < 2 ?
+      `local rank ${rank} of ${hardware.length} adapters` :
+      `local rank ${rank}, but ${equal} adapters are ` +
       `called ${own} and Dawn opens the first of a name: let each process see one GPU only, e.g. by its container's ` +
       `NVIDIA_VISIBLE_DEVICES=${rank}`
   }
@@ -414,8 +416,8 @@ const searchNative = async (gpu: GPU, options: AdapterOptions, load: LoadLibrary
       lent = ` (SwiftShader: ${line(error)})`
     }
   }
-  const adapter = await withEnvironment(environment, () =>
-    gpu.requestAdapter({ powerPreference: "high-performance", forceFallbackAdapter: keyword === "software" }))
+  const adapter = await withEnvironment(environment,
+    () => gpu.requestAdapter({ powerPreference: "high-performance", forceFallbackAdapter: keyword === "software" }))
   if (adapter === null) throw noAdapter(mode, [{ source, outcome: `offers no adapter${lent}` }])
   const name = adapter.info.description || adapter.info.device || "unnamed adapter"
   const outcome = `offers ${name}${lent}`

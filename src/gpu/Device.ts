@@ -92,15 +92,20 @@ interface MatrixConfig {
 
 /** The family that an adapter's kind and features suggest. */
 const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
-  const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number; subgroupMaxSize?: number }
+  const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number;
+    subgroupMaxSize?: number }
   const subgroupSize = features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize ?? 0 : 0
   // the matrix kernels multiply f16 matrices of 16 x 16 x 16 into f32, by subgroups of 32
   const { subgroupMatrixConfigs = [] } = open.adapter.info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }
-  const matrices = features.includes("shader-f16") && subgroupSize === 32 && [...subgroupMatrixConfigs].some((c) =>
-    c.componentType === "f16" && c.resultComponentType === "f32" && c.M === 16 && c.N === 16 && c.K === 16)
+  const matrices = features.includes("shader-f16") && subgroupSize === 32 &&
+    [...subgroupMatrixConfigs].some((c) =>
+      c.componentType === "f16" && c.resultComponentType === "f32" && c.M === 16 && c.N === 16 && c.K === 16
+    )
   const family = open.kind !== "hardware"
     ? SOFTWARE_SUBGROUPS.includes(subgroupSize) ? "software" : "plain"
-    : matrices ? "tensor" : "gpu"
+    : matrices
+    ? "tensor"
+    : "gpu"
   return { family, subgroupSize, matrices }
 }
 
@@ -112,15 +117,17 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     const device = yield* Effect.acquireRelease(
       Effect.tryPromise({
         try: () =>
-          polled(() => adapter.requestDevice({
-            requiredFeatures: wanted as Array<GPUFeatureName>,
-            requiredLimits: {
-              maxBufferSize: adapter.limits.maxBufferSize,
-              maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
-              maxStorageBuffersPerShaderStage: adapter.limits.maxStorageBuffersPerShaderStage,
-              maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup
-            }
-          })),
+          polled(() =>
+            adapter.requestDevice({
+              requiredFeatures: wanted as Array<GPUFeatureName>,
+              requiredLimits: {
+                maxBufferSize: adapter.limits.maxBufferSize,
+                maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+                maxStorageBuffersPerShaderStage: adapter.limits.maxStorageBuffersPerShaderStage,
+                maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup
+              }
+            })
+          ),
         catch: (cause) =>
           new DeviceError({ reason: "NoAdapter", detail: `${open.name} gave no device: ${String(cause)}`, cause })
       }),
@@ -142,9 +149,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     }
     device.addEventListener("uncapturederror", onUncaptured)
     // Dawn holds its listeners strongly, and this one sees the device: left there, neither is ever collected
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => device.removeEventListener("uncapturederror", onUncaptured))
-    )
+    yield* Effect.addFinalizer(() => Effect.sync(() => device.removeEventListener("uncapturederror", onUncaptured)))
     const check = (): void => {
       if (failure !== undefined) throw failure
       if (uncaptured !== undefined) throw new DeviceError({ reason: "Validation", detail: uncaptured })
@@ -432,10 +437,14 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       submit,
       write: (tensor, data, elementOffset = 0) => {
         if (elementOffset + data.length > Tensor.size(tensor)) {
-          throw new RangeError(`${Tensor.show(tensor)}: writing ${data.length} elements at ${elementOffset} overruns it`)
+          throw new RangeError(
+            `${Tensor.show(tensor)}: writing ${data.length} elements at ${elementOffset} overruns it`
+          )
         }
         if (tensor.type === "f16") {
-          if (elementOffset % 2 !== 0) throw new RangeError(`${Tensor.show(tensor)}: f16 is written from even offsets on`)
+          if (elementOffset % 2 !== 0) {
+            throw new RangeError(`${Tensor.show(tensor)}: f16 is written from even offsets on`)
+          }
           device.queue.writeBuffer(bufferOf(tensor), elementOffset * 2, Float16.encode(data))
         } else {
           device.queue.writeBuffer(bufferOf(tensor), elementOffset * 4, data as Float32Array<ArrayBuffer>)

@@ -47,7 +47,9 @@ export const specialize = <B extends string, P extends string>(
 ): Kernel<B, P> => {
   const f16 = Object.entries(kernel.types).filter(([alias, bindings]) => {
     const types = [...new Set(bindings.map(typeOf))]
-    if (types.length > 1) throw new Error(`kernel ${key(kernel)}: ${bindings.join(", ")} must be of one type (${alias})`)
+    if (types.length > 1) {
+      throw new Error(`kernel ${key(kernel)}: ${bindings.join(", ")} must be of one type (${alias})`)
+    }
     return types[0] === "f16"
   })
   return f16.length === 0 ? kernel : { ...kernel, f16: f16.map(([alias]) => alias) }

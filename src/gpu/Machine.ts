@@ -39,7 +39,8 @@ export const sameMachine = (
   return new CheckpointError({
     reason: "Mismatch",
     path,
-    detail: `the run was computed with the ${before.kernels} kernels, and these are the ${now.kernels} kernels, which round ` +
+    detail:
+      `the run was computed with the ${before.kernels} kernels, and these are the ${now.kernels} kernels, which round ` +
       `differently: resume with MEMSINKS_KERNELS=${before.kernels}, or start in another folder`
   })
 }

@@ -110,7 +110,7 @@ export const prune = (program: Program): Program => {
     const needed = kernel.bindings.some(([, access], i) =>
       access === "write" && (tensors[i]!.kind === "state" || live.has(tensors[i]!))
     )
-    if (needed) for (const tensor of tensors) live.add(tensor)
+    if (needed) { for (const tensor of tensors) live.add(tensor) }
     return needed
   })
   return { ...program, dispatches: dispatches.reverse() }

@@ -125,7 +125,9 @@ export const unpackSwiftShader = (folders: ReadonlyArray<string> = cacheFolders(
   }
   const { version } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8")) as { version: string }
   if (version !== VERSION) {
-    throw new Error(`${packageName} is installed as ${version}; only ${VERSION} is known (npm install ${packageName}@${VERSION})`)
+    throw new Error(
+      `${packageName} is installed as ${version}; only ${VERSION} is known (npm install ${packageName}@${VERSION})`
+    )
   }
   let files: Map<string, Uint8Array> | undefined
   const problems: Array<string> = []
@@ -158,7 +160,9 @@ const readPackage = (archive: string): Map<string, Uint8Array> => {
     const content = all.get(name)
     if (content === undefined) throw new Error(`${archive} holds no ${name}`)
     if (!isWanted(name, content)) {
-      throw new Error(`${name} in ${archive} is not that of ${packageName} ${VERSION}: it is not loaded. Install it again`)
+      throw new Error(
+        `${name} in ${archive} is not that of ${packageName} ${VERSION}: it is not loaded. Install it again`
+      )
     }
     return [name, content]
   }))

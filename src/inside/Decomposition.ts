@@ -11,11 +11,11 @@ import type * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
 import { packedBatch } from "../data/stream/Packing.ts"
 import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
-import type { PartName } from "./Gradients.ts"
 import { Device } from "../gpu/Device.ts"
 import type * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
 import type { SinkMode } from "../Sink.ts"
+import type { PartName } from "./Gradients.ts"
 import { checkLosses } from "./Sound.ts"
 
 export type DecompositionError = DeviceError | KernelError | DataError
@@ -211,7 +211,8 @@ export const decompose = (
         }
       }
       const parts = blocks.flatMap(({ attention, general, sinks }) =>
-        pool === 0 ? [attention, general] : [attention, general, sinks])
+        pool === 0 ? [attention, general] : [attention, general, sinks]
+      )
       return { parts: [embedding, ...parts], logit, scale, loss }
     })
     return { of }

@@ -10,10 +10,10 @@ import { Device } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
-import { listParameters, type Parameters, parametersOf } from "../model/Parameters.ts"
-import { HYPER } from "../model/Pass.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type * as Ops from "../model/Ops.ts"
+import { listParameters, type Parameters, parametersOf } from "../model/Parameters.ts"
+import { HYPER } from "../model/Pass.ts"
 import { isSparse, type SinkMode } from "../Sink.ts"
 import { checkLosses } from "./Sound.ts"
 
@@ -145,8 +145,8 @@ export const difference = (after: ParameterMap, before: ParameterMap): Parameter
 export const weights: Effect.Effect<ParameterMap, DeviceError, Model | Device> = Effect.gen(function*() {
   const device = yield* Device
   const model = yield* Model
-  const read = yield* Effect.forEach(model.parameters, ({ name, value }) =>
-    Effect.map(device.read(value), (data) => [name, data as Float32Array] as const))
+  const read = yield* Effect.forEach(model.parameters,
+    ({ name, value }) => Effect.map(device.read(value), (data) => [name, data as Float32Array] as const))
   return new Map(read)
 })
 
@@ -242,8 +242,8 @@ export const makeGradients = (
       }, DataError, DeviceError)
       const losses = (yield* device.read(pass.tensors.loss)) as Float32Array
       yield* checkLosses(device, model, batch, losses)
-      const gradients = yield* Effect.forEach(parameters, ({ gradient, name }) =>
-        Effect.map(device.read(gradient), (data) => [name, data as Float32Array] as const))
+      const gradients = yield* Effect.forEach(parameters,
+        ({ gradient, name }) => Effect.map(device.read(gradient), (data) => [name, data as Float32Array] as const))
       return { loss: losses.reduce((sum, loss) => sum + loss, 0) / Math.max(1, scored), gradients: new Map(gradients) }
     })
     return { of }

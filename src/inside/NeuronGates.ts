@@ -54,7 +54,9 @@ export interface NeuronGatesShape {
 
 /** Throws a DataError unless an array has as many numbers as it must. */
 const checkLength = (what: string, values: ArrayLike<number>, length: number): void => {
-  if (values.length !== length) throw new DataError({ detail: `${what}: expected ${length} numbers, got ${values.length}` })
+  if (values.length !== length) {
+    throw new DataError({ detail: `${what}: expected ${length} numbers, got ${values.length}` })
+  }
 }
 
 /**

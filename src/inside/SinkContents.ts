@@ -15,9 +15,9 @@ import { Device } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
-import { neuronGates, type NeuronGatesError } from "./NeuronGates.ts"
 import * as Ops from "../model/Ops.ts"
 import { own, type SinkMode, unitsOf } from "../Sink.ts"
+import { neuronGates, type NeuronGatesError } from "./NeuronGates.ts"
 
 export type SinkContentsError = NeuronGatesError
 
@@ -317,10 +317,13 @@ export const sinkContents = (
     }
     const ownersOf = (neuron: number) => owners.get(Math.floor((neuron - general) / block)) ?? []
     const ownedSinks = [...owners.keys()].sort((a, b) => a - b).flatMap((unit) =>
-      Array.from({ length: block }, (_, j) => general + unit * block + j))
+      Array.from({ length: block }, (_, j) => general + unit * block + j)
+    )
     const all = Uint32Array.from([...Array.from({ length: general }, (_, i) => i), ...ownedSinks])
 
-    const describe = (seen: Watched, c: number, part: Part, layer: number, strength: number, ends: Ends): NeuronContents => {
+    const describe = (seen: Watched, c: number, part: Part, layer: number, strength: number,
+      ends: Ends): NeuronContents =>
+    {
       const neuron = seen.columns[c]
       const positive = seen.activation[c * top] > 0
       const triggers = Array.from({ length: seen.held[c] }, (_, k): Trigger => {
@@ -384,7 +387,8 @@ export const sinkContents = (
         )
         const described = (part: "sinks" | "general") =>
           chosen[part].map((c) =>
-            describe(seen, c, part, layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!))
+            describe(seen, c, part, layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!)
+          )
         return { norms, ends, sinks: described("sinks"), general: described("general") }
       }))
     const others = layers.every(({ sinks }) => sinks.length === 0) ? undefined : yield* watch(
@@ -395,8 +399,11 @@ export const sinkContents = (
 
     const groups = layers.flatMap(({ ends, general: ofGeneral, norms, sinks: ofSinks }, layer) => {
       const seen = others?.[layer]
-      const random = seen === undefined ? [] : strongest(seen, norms, limit, () => true).map((c) =>
-        describe(seen, c, "random", layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!))
+      const random = seen === undefined ?
+        [] :
+        strongest(seen, norms, limit, () => true).map((c) =>
+          describe(seen, c, "random", layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!)
+        )
       return [
         { layer, part: "sinks" as const, of: ownedSinks.length, neurons: ofSinks },
         { layer, part: "general" as const, of: general, neurons: ofGeneral },

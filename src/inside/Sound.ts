@@ -21,7 +21,10 @@ export const checkLosses = (
   const row = Math.floor(at / seqLen)
   return Effect.flatMap(damagedWeight(device, config, parameters), (damaged) =>
     new DataError({
-      detail: `sequence ${names?.[row] ?? `in row ${row} of the batch, of id ${ids[at]},`} has no gradient and no score: the ` +
+      detail:
+        `sequence ${
+          names?.[row] ?? `in row ${row} of the batch, of id ${ids[at]},`
+        } has no gradient and no score: the ` +
         `loss of its token ${positions[at]! + 1} is not a number; ${damaged ?? overflowAdvice("f32")}`
     }))
 }

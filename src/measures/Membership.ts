@@ -9,8 +9,8 @@
  */
 import { zlibSync } from "fflate"
 import { DataError } from "../Errors.ts"
-import * as Metrics from "./Metrics.ts"
 import { random } from "../Random.ts"
+import * as Metrics from "./Metrics.ts"
 import * as Statistics from "./Statistics.ts"
 import type { TokenRecords } from "./TokenRecords.ts"
 
@@ -57,7 +57,9 @@ export const referenceScore = (records: TokenRecords, reference: TokenRecords): 
 export const compressedBytes = (text: string): number => zlibSync(new TextEncoder().encode(text), { level: 6 }).length
 
 const lowest = (values: Float64Array, share: number): number =>
-  !Statistics.known(values) ? NaN : Statistics.mean(values.sort().subarray(0, Math.max(1, Math.floor(values.length * share))))
+  !Statistics.known(values)
+    ? NaN
+    : Statistics.mean(values.sort().subarray(0, Math.max(1, Math.floor(values.length * share))))
 
 /** Min-K%: the mean log-probability of the `share` of tokens that are least likely, at least one. */
 export const minK = (records: TokenRecords, share = 0.2): Float64Array =>
@@ -135,8 +137,8 @@ export const aucInterval = (
   const draw = random(seed, "auc")
   const places = placesOf(members, others)
   const again = (values: Uint32Array): Uint32Array => values.map(() => values[draw.below(values.length)])
-  const drawn = Float64Array.from({ length: resamples }, () =>
-    area({ ...places, members: again(places.members), others: again(places.others) }))
+  const drawn = Float64Array.from({ length: resamples },
+    () => area({ ...places, members: again(places.members), others: again(places.others) }))
   return {
     value: area(places),
     low: Statistics.quantile(drawn, (1 - level) / 2),

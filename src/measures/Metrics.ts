@@ -191,7 +191,9 @@ export const metricResult = (values: ArrayLike<number | null>, field: "score" | 
   const all = Array.from(values)
   return {
     agg_value: orNull(Statistics.mean(all.filter((value) => value !== null))),
-    value_by_index: Object.fromEntries(all.map((value, i) => [String(i), { [field]: value === null ? null : orNull(value) }]))
+    value_by_index: Object.fromEntries(
+      all.map((value, i) => [String(i), { [field]: value === null ? null : orNull(value) }])
+    )
   }
 }
 

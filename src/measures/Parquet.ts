@@ -78,7 +78,8 @@ export const read = Effect.fnUntraced(function*(path: string, what: string, want
       await parquetRead({
         file,
         metadata,
-        onChunk: ({ columnData, columnName, rowStart }) => columns.get(columnName)!.push({ at: rowStart, data: columnData })
+        onChunk: ({ columnData, columnName, rowStart }) =>
+          columns.get(columnName)!.push({ at: rowStart, data: columnData })
       })
       for (const [name, chunks] of columns) {
         chunks.sort((a, b) => a.at - b.at)

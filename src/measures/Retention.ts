@@ -245,13 +245,15 @@ const checked = (points: ReadonlyArray<RetentionPoint>): ReadonlyArray<Retention
   for (const { memory, since } of points) {
     if (!(since >= 0 && since < Infinity)) {
       throw new DataError({
-        detail: `retention: since must be 0 or more steps after the last exposure, got ${since}. Leave out probes of a ` +
+        detail:
+          `retention: since must be 0 or more steps after the last exposure, got ${since}. Leave out probes of a ` +
           "sequence before it was shown"
       })
     }
     if (!Number.isFinite(memory)) {
       throw new DataError({
-        detail: `retention: memory must be a finite number of nats, got ${memory} at since ${since}. Leave out probes ` +
+        detail:
+          `retention: memory must be a finite number of nats, got ${memory} at since ${since}. Leave out probes ` +
           "whose loss is not finite"
       })
     }
@@ -367,11 +369,12 @@ export const retentionOf = (
   const fit = fitter(Float64Array.from(times))
   const { at: _, halfLife, residual, ...main } = fit(whole)
   const { observed } = main
-  const around = (residualEnds: readonly [number, number], ends: readonly [number | null, number | null]): Retention => ({
-    ...main,
-    residual: { value: residual, low: residualEnds[0], high: residualEnds[1] },
-    halfLife: { value: halfLife ?? null, low: ends[0], high: ends[1] }
-  })
+  const around = (residualEnds: readonly [number, number],
+    ends: readonly [number | null, number | null]): Retention => ({
+      ...main,
+      residual: { value: residual, low: residualEnds[0], high: residualEnds[1] },
+      halfLife: { value: halfLife ?? null, low: ends[0], high: ends[1] }
+    })
   if (curves.length < 2) return around([0, 1], [0, null])
 
   const draw = random(seed, "retention")

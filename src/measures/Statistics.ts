@@ -335,7 +335,13 @@ export type Decision = "higher" | "lower" | "not decided"
 
 /** Whether a is higher or lower than b, that is, whether their intervals do not overlap. NaN decides nothing. */
 export const decide = (a: Interval, b: Interval): Decision =>
-  !known([a.value, a.low, a.high, b.value, b.low, b.high]) ? "not decided" : a.low > b.high ? "higher" : a.high < b.low ? "lower" : "not decided"
+  !known([a.value, a.low, a.high, b.value, b.low, b.high])
+    ? "not decided"
+    : a.low > b.high
+    ? "higher"
+    : a.high < b.low
+    ? "lower"
+    : "not decided"
 
 // ---------------------------------------------------------------------------------------------------------------
 // Tests
@@ -380,7 +386,9 @@ export const kolmogorovSmirnov = (a: Numbers, b: Numbers): { readonly distance: 
 /** Ranks from 1; equal values share the mean of their ranks. All are NaN where a value is: nothing is above or below it. */
 export const ranks = (values: Numbers): Float64Array => {
   if (!known(values)) return new Float64Array(values.length).fill(NaN)
-  const order = Array.from({ length: values.length }, (_, i) => i).sort((i, j) => values[i] < values[j] ? -1 : values[i] > values[j] ? 1 : 0)
+  const order = Array.from({ length: values.length }, (_, i) => i).sort((i, j) =>
+    values[i] < values[j] ? -1 : values[i] > values[j] ? 1 : 0
+  )
   const rank = new Float64Array(values.length)
   for (let from = 0; from < order.length;) {
     let to = from + 1

@@ -88,7 +88,8 @@ const quantityColumns: Columns<QuantityRow> = [
 const kinds: ReadonlyArray<readonly [type: Parquet.Type, name: string, is: (value: unknown) => boolean]> = [
   [text, "a text", (value) => typeof value === "string"],
   [whole, "a whole number of 32 bits", (value) => typeof value === "number" && value === (value | 0)],
-  [unsigned64, "a bigint from 0 to 2^64 - 1", (value) => typeof value === "bigint" && value === BigInt.asUintN(64, value)],
+  [unsigned64, "a bigint from 0 to 2^64 - 1",
+    (value) => typeof value === "bigint" && value === BigInt.asUintN(64, value)],
   [real, "a number", (value) => typeof value === "number"],
   [double, "a number", (value) => typeof value === "number"]
 ]

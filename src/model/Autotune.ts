@@ -14,8 +14,8 @@ import * as Program from "../gpu/Program.ts"
 import { cacheFolders } from "../gpu/SoftwareVulkan.ts"
 import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
-import { keyOf } from "../Key.ts"
 import { cachedJson } from "../Json.ts"
+import { keyOf } from "../Key.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
@@ -36,7 +36,9 @@ export interface Tuning {
 export const candidates = (device: DeviceService): ReadonlyArray<Family> => {
   return families.filter((family) => {
     if (family === "plain") return true
-    if (family === "software") return device.kind === "software" && SOFTWARE_SUBGROUPS.includes(device.target.subgroupSize)
+    if (family === "software") {
+      return device.kind === "software" && SOFTWARE_SUBGROUPS.includes(device.target.subgroupSize)
+    }
     return device.kind === "hardware" && (family === "gpu" || device.target.matrices === true)
   })
 }
@@ -144,7 +146,9 @@ export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceErro
 
 /** The family that the features suggest, or the next one below it that did not fail. */
 const suggestion = (device: DeviceService, failed: Tuning["failed"] = {}): Family =>
-  [device.target.family, ...fallbacks].find((family) => failed[family] === undefined && candidates(device).includes(family))!
+  [device.target.family, ...fallbacks].find((family) =>
+    failed[family] === undefined && candidates(device).includes(family)
+  )!
 
 /** What remains where a family fails, best first. */
 const fallbacks: ReadonlyArray<Family> = ["gpu", "software", "plain"]

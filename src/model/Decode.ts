@@ -12,17 +12,17 @@ import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import type { Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import { firstNotFinite } from "../HostTensor.ts"
+import * as Sink from "../Sink.ts"
 import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
-import { firstNotFinite } from "../HostTensor.ts"
 import { Model } from "./Model.ts"
-import type { Parameters } from "./Parameters.ts"
-import { canGather, type Precision, ropeTable } from "./Pass.ts"
-import { damagedWeight, overflowAdvice } from "./Soundness.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
+import type { Parameters } from "./Parameters.ts"
+import { canGather, type Precision, ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
-import * as Sink from "../Sink.ts"
+import { damagedWeight, overflowAdvice } from "./Soundness.ts"
 
 /** Most tokens of prompts that go through at once: more would need more memory and be no faster. */
 const CHUNK = 512
@@ -61,8 +61,8 @@ export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
   const units = gathered ? c.sinks!.activeUnits : (c.sinks?.units ?? 0)
   return {
     shape,
-    caches: Array.from({ length: c.numHiddenLayers }, (_, i) =>
-      Tensor.make(`layers.${i}.cache`, [slots * maxLength, width], { type: precision })),
+    caches: Array.from({ length: c.numHiddenLayers },
+      (_, i) => Tensor.make(`layers.${i}.cache`, [slots * maxLength, width], { type: precision })),
     rope: Tensor.make("rope", [maxLength, c.headSize / 2, 2]),
     coef: Tensor.make("coef", [slots, 1 + units]),
     activeUnits: gathered ? Tensor.make("activeUnits", [slots, units], { type: "u32" }) : undefined,
@@ -441,8 +441,7 @@ export const open = (
         }
       }
     }
-    const checked = (fed: ReadonlyArray<Fed>): Effect.Effect<void, DataError> =>
-      attempt(() => check(fed), DataError)
+    const checked = (fed: ReadonlyArray<Fed>): Effect.Effect<void, DataError> => attempt(() => check(fed), DataError)
 
     const submit = ({ inputs, prepared }: Ready, rows: {
       readonly tokens: Uint32Array

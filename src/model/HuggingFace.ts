@@ -5,10 +5,10 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { decodeConfig } from "../Config.ts"
+import { framing } from "../data/tokens/TokenizerJson.ts"
 import { CheckpointError } from "../Errors.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
-import { framing } from "../data/tokens/TokenizerJson.ts"
 import { ModelConfig } from "./ModelConfig.ts"
 
 const show = (value: unknown) => JSON.stringify(value)
@@ -193,16 +193,18 @@ export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, voc
   } catch {
     // a tokenizer that is not ours to judge is written as it is
   }
-  const isId = (id: unknown): id is number => Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocabSize
+  const isId = (id: unknown): id is number =>
+    Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocabSize
   const field = (file: unknown, name: string): unknown => isObject(file) ? file[name] : undefined
   const idsIn = (file: unknown, name: string): ReadonlyArray<number> => {
     const value = field(file, name)
     return (Array.isArray(value) ? value : [value]).filter(isId)
   }
   const idOf = (content: string): number | undefined =>
-    parts?.added.find((one) => one.content === content)?.id ?? (parts !== undefined && Object.hasOwn(parts.vocab, content)
-      ? parts.vocab[content]
-      : undefined)
+    parts?.added.find((one) => one.content === content)?.id ??
+      (parts !== undefined && Object.hasOwn(parts.vocab, content)
+        ? parts.vocab[content]
+        : undefined)
   const named = (file: unknown, name: string): ReadonlyArray<number> => {
     const value = field(file, name)
     const content = isObject(value) ? value["content"] : value
@@ -210,7 +212,8 @@ export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, voc
   }
   const first = (...lists: ReadonlyArray<ReadonlyArray<number>>) => lists.find(({ length }) => length > 0) ?? []
   const usual = (names: ReadonlyArray<string>) =>
-    names.flatMap((name) => parts?.added.find((one) => one.special && one.content === name)?.id ?? []).filter(isId).slice(0, 1)
+    names.flatMap((name) => parts?.added.find((one) => one.special && one.content === name)?.id ?? []).filter(isId)
+      .slice(0, 1)
   const { config, generation, specialTokensMap, tokenizerConfig } = files
   const own = first(named(tokenizerConfig, "eos_token"), named(specialTokensMap, "eos_token"))
   const said = first(idsIn(generation, "eos_token_id"), idsIn(config, "eos_token_id"))

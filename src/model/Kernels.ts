@@ -13,25 +13,55 @@ const TILE = { WX: 8, WY: 1 }
 const attentionSize = { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" } as const
 const rmsNormSize = { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" } as const
 const touchedRows = {
-  row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+  row4: "u32",
+  sinkRow0: "u32",
+  pool: "u32",
+  block: "u32",
+  halves: "u32",
+  lanes: "u32",
+  first: "u32"
 } as const
 const matmulInterface = {
   bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
   types: { A: ["a"], B: ["b"], C: ["c"] },
   params: {
-    m: "u32", n4: "u32", k: "u32", mode: "u32", a0: "u32", lda: "u32", b0: "u32", ldb4: "u32", c0: "u32",
-    ldc4: "u32", ldr4: "u32", segmentStride4: "u32"
+    m: "u32",
+    n4: "u32",
+    k: "u32",
+    mode: "u32",
+    a0: "u32",
+    lda: "u32",
+    b0: "u32",
+    ldb4: "u32",
+    c0: "u32",
+    ldc4: "u32",
+    ldr4: "u32",
+    segmentStride4: "u32"
   }
 } as const
 const sinkGradientInterface = {
   bindings: {
-    dy: "read", x: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read",
-    segmentRange: "read", dw: "write"
+    dy: "read",
+    x: "read",
+    touchedCount: "read",
+    units: "read",
+    unitStart: "read",
+    uses: "read",
+    segmentRange: "read",
+    dw: "write"
   },
   types: { T: ["dy", "x"] },
   params: {
-    touched: "u32", n4: "u32", block: "u32", halves: "u32", a0: "u32", lda4: "u32", active4: "u32", ldb4: "u32",
-    row0: "u32", halfRows: "u32"
+    touched: "u32",
+    n4: "u32",
+    block: "u32",
+    halves: "u32",
+    a0: "u32",
+    lda4: "u32",
+    active4: "u32",
+    ldb4: "u32",
+    row0: "u32",
+    halfRows: "u32"
   }
 } as const
 const packedInterface = {
@@ -43,8 +73,19 @@ const matvecInterface = {
   bindings: { x: "read", w: "read", residual: "read", units: "read", y: "write" },
   types: { X: ["x"], Y: ["y"] },
   params: {
-    rows: "u32", n: "u32", k: "u32", mode: "u32", x0: "u32", ldx: "u32", w0: "u32", y0: "u32", ldy: "u32",
-    ldr: "u32", slots: "u32", block: "u32", halfRows: "u32"
+    rows: "u32",
+    n: "u32",
+    k: "u32",
+    mode: "u32",
+    x0: "u32",
+    ldx: "u32",
+    w0: "u32",
+    y0: "u32",
+    ldy: "u32",
+    ldr: "u32",
+    slots: "u32",
+    block: "u32",
+    halfRows: "u32"
   }
 } as const
 const attentionForwardInterface = {
@@ -375,7 +416,13 @@ export const kernels = {
     file: "hidden_loss",
     entry: "forward",
     bindings: {
-      targets: "read", hyper: "read", weights: "read", x: "read", hiddenTarget: "read", loss: "write", dx: "write"
+      targets: "read",
+      hyper: "read",
+      weights: "read",
+      x: "read",
+      hiddenTarget: "read",
+      loss: "write",
+      dx: "write"
     },
     params: { rows: "u32", n4: "u32" },
     constants: { WX: ROW }
@@ -431,7 +478,13 @@ export const kernels = {
     entry: "zero",
     bindings: { units: "read", count: "read", g: "write" },
     params: {
-      row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", lanes: "u32", first: "u32"
+      row4: "u32",
+      sinkRow0: "u32",
+      pool: "u32",
+      block: "u32",
+      halves: "u32",
+      lanes: "u32",
+      first: "u32"
     },
     constants: { WX: ROW }
   }),
@@ -447,7 +500,14 @@ export const kernels = {
     entry: "update",
     bindings: { hyper: "read", stats: "read", touched: "read", g: "read", w: "write", m: "write", v: "write" },
     params: {
-      n4: "u32", decay: "u32", sinks: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", sinkRate: "f32"
+      n4: "u32",
+      decay: "u32",
+      sinks: "u32",
+      row4: "u32",
+      sinkRow0: "u32",
+      pool: "u32",
+      block: "u32",
+      sinkRate: "f32"
     },
     constants: { WX: ROW }
   }),
@@ -455,10 +515,23 @@ export const kernels = {
     file: "adamw",
     entry: "update_touched",
     bindings: {
-      hyper: "read", stats: "read", units: "read", g: "read", w: "write", m: "write", v: "write", count: "read"
+      hyper: "read",
+      stats: "read",
+      units: "read",
+      g: "read",
+      w: "write",
+      m: "write",
+      v: "write",
+      count: "read"
     },
     params: {
-      decay: "u32", row4: "u32", sinkRow0: "u32", pool: "u32", block: "u32", halves: "u32", sinkRate: "f32"
+      decay: "u32",
+      row4: "u32",
+      sinkRow0: "u32",
+      pool: "u32",
+      block: "u32",
+      halves: "u32",
+      sinkRate: "f32"
     },
     constants: { WX: ROW }
   })

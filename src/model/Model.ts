@@ -18,7 +18,8 @@ import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import { initialValue, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
-import { type CompiledPass, listTensors, loadBatch, type PassShape, type Precision, recordPass, ropeTable } from "./Pass.ts"
+import { type CompiledPass, listTensors, loadBatch, type PassShape, type Precision, recordPass,
+  ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
 import { damagedWeight, overflowAdvice } from "./Soundness.ts"
 
@@ -96,7 +97,8 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
 > =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(
-      configured(ModelConfig, given, `Model.layer takes a ModelConfig, such as presets.tiny (there are ${Object.keys(presets).join(", ")})`),
+      configured(ModelConfig, given,
+        `Model.layer takes a ModelConfig, such as presets.tiny (there are ${Object.keys(presets).join(", ")})`),
       ({ detail }) => new DeviceError({ reason: "Validation", detail })
     )
     const device = yield* Device
@@ -117,7 +119,9 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         const pool = error.reason === "Limit" ? largestPool(config, device.limits) : undefined
         return pool === undefined ? error : new DeviceError({
           reason: "Limit",
-          detail: `${error.detail}. Its weights fit with sinks.pool ${pool} and intermediateSize ${config.general + pool}`
+          detail: `${error.detail}. Its weights fit with sinks.pool ${pool} and intermediateSize ${
+            config.general + pool
+          }`
         })
       })
     )
@@ -200,18 +204,23 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       }).pipe(Effect.catchAll(() => Effect.succeed(undefined)))
 
     /** Fails where `sound` is false of a scored token, and finds out why. */
-    const checkSound = Effect.fnUntraced(function*(batch: Batch, mode: Sink.SinkMode, sound: (token: number) => boolean) {
-      const at = batch.targets.findIndex((target, t) => target !== IGNORE && !sound(t))
-      if (at < 0) return
-      const row = Math.floor(at / batch.seqLen)
-      const name = batch.names?.[row] ?? `in row ${row} of the batch, of id ${batch.ids[at]},`
-      const damaged = yield* damagedWeight(device, config, parameters)
-      const block = damaged === undefined ? yield* brokenBlock(batch, mode, row) : undefined
-      const why = damaged ?? overflowAdvice(precision) + (block === undefined ? "" : `. The first are those of block ${block}`)
-      return yield* new DataError({
-        detail: `sequence ${name} has no score: the loss of its token ${batch.positions[at]! + 1} is not a number; ${why}`
-      })
-    })
+    const checkSound = Effect.fnUntraced(
+      function*(batch: Batch, mode: Sink.SinkMode, sound: (token: number) => boolean) {
+        const at = batch.targets.findIndex((target, t) => target !== IGNORE && !sound(t))
+        if (at < 0) return
+        const row = Math.floor(at / batch.seqLen)
+        const name = batch.names?.[row] ?? `in row ${row} of the batch, of id ${batch.ids[at]},`
+        const damaged = yield* damagedWeight(device, config, parameters)
+        const block = damaged === undefined ? yield* brokenBlock(batch, mode, row) : undefined
+        const why = damaged ??
+          overflowAdvice(precision) + (block === undefined ? "" : `. The first are those of block ${block}`)
+        return yield* new DataError({
+          detail: `sequence ${name} has no score: the loss of its token ${
+            batch.positions[at]! + 1
+          } is not a number; ${why}`
+        })
+      }
+    )
 
     const evaluate: ModelService["evaluate"] = Effect.fnUntraced(function*(batch, mode) {
       const pass = yield* runPass(batch, mode, { output: "loss" })
@@ -231,7 +240,11 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       const scored = Uint32Array.from(batch.targets.keys()).filter((t) => batch.targets[t] !== IGNORE)
       const field = (f: number): Float32Array => Float32Array.from(scored, (t) => record[f * n + t]!)
       const [logProb, mean, variance, massAbove, margin] = Ops.RECORD_FIELDS.map((_, f) => field(f)) as [
-        Float32Array, Float32Array, Float32Array, Float32Array, Float32Array
+        Float32Array,
+        Float32Array,
+        Float32Array,
+        Float32Array,
+        Float32Array
       ]
       return {
         token: scored.map((t) => batch.targets[t]!),

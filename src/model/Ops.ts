@@ -4,10 +4,10 @@
  * always added to (they are cleared once a step), gradients of activations are written.
  */
 import type { Recorder } from "../gpu/Program.ts"
-import * as Tensor from "../gpu/Tensor.ts"
+import type * as Tensor from "../gpu/Tensor.ts"
+import type { Sampling } from "../measures/TokenRecords.ts"
 import * as Kernels from "./Kernels.ts"
 import { kernels } from "./Kernels.ts"
-import type { Sampling } from "../measures/TokenRecords.ts"
 
 /** A parameter: its value, its gradient, and whether weight decay applies (matrices yes, norms no). */
 export interface Parameter {
@@ -89,7 +89,8 @@ export const matmulNN = (
 /** c[m,n] += sum over k rows of a[k,m] b[k,n]. */
 export const matmulTN = (
   p: Recorder,
-  x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number; readonly k: number }
+  x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number;
+    readonly k: number }
 ): void => {
   const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
   p.dispatch(
@@ -239,7 +240,8 @@ export const embedding = (
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => void } => {
   const [vocab, d] = table.value.shape as [number, number]
   const y = p.scratch("embedding", [tokens, d])
-  p.dispatch(kernels.embedding, { tokens: inputs.tokens, table: table.value, y }, { rows: tokens, n4: d / 4 }, tokens * (d / 4))
+  p.dispatch(kernels.embedding, { tokens: inputs.tokens, table: table.value, y }, { rows: tokens, n4: d / 4 },
+    tokens * (d / 4))
   return {
     y,
     backward: (dy) =>
@@ -282,7 +284,8 @@ export const attention = (
   const ld = (heads + 2 * kvHeads) * headSize
   const params = { rows: tokens, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
   const turn = (x: Tensor.Tensor, sign: 1 | -1) =>
-    rope(p, { positions: inputs.positions, table: inputs.rope, x }, { rows: tokens, heads: heads + kvHeads, headSize, ld }, sign)
+    rope(p, { positions: inputs.positions, table: inputs.rope, x }, { rows: tokens, heads: heads + kvHeads, headSize,
+      ld }, sign)
   turn(qkv, 1)
   const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
   const lse = p.scratch("lse", [tokens, heads])
@@ -330,7 +333,9 @@ export interface MlpShape {
   /** Sink neurons in the block that a unit stands for; 1 without sinks. */
   readonly block: number
   /** Gathered: only an id's own sinks are computed, `active` of them. Undefined: the whole pool is computed and masked. */
-  readonly gathered: { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs } | undefined
+  readonly gathered:
+    | { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs }
+    | undefined
   /** Whose rows of the weights' gradients the backward pass adds to. Default: all. */
   readonly update?: { readonly general: boolean; readonly sinks: boolean }
 }
@@ -371,7 +376,9 @@ export const mlp = (
   const plain = gathered === undefined ? width : general
 
   /** An id's sinks of one weight, packed per segment: as rows [halves * active, d] or transposed. */
-  const pack = (w: Parameter, halves: 1 | 2, row0: number, form: "rows" | "transposed"): { view: View; per: PerSegment } => {
+  const pack = (w: Parameter, halves: 1 | 2, row0: number,
+    form: "rows" | "transposed"): { view: View; per: PerSegment } =>
+  {
     const g = gathered!
     const columns = halves * g.active
     const shape = form === "rows" ? [g.maxSegments, columns, d] : [g.maxSegments, d, columns]
@@ -387,7 +394,9 @@ export const mlp = (
       per: { tiles: g.inputs.tiles, count: g.inputs.tiles.shape[0]!, stride: columns * d }
     }
   }
-  const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number, b: Tensor.Tensor) => {
+  const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number,
+    b: Tensor.Tensor) =>
+  {
     const g = gathered!
     const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
     const { grid, kernel } = Kernels.sinkGradient(p.target)
@@ -404,7 +413,15 @@ export const mlp = (
         dw: w.gradient
       },
       {
-        touched, n4: d / 4, block, halves, a0: a0 / 4, lda4: ld / 4, active4: g.active / 4, ldb4: d / 4, row0,
+        touched,
+        n4: d / 4,
+        block,
+        halves,
+        a0: a0 / 4,
+        lda4: ld / 4,
+        active4: g.active / 4,
+        ldb4: d / 4,
+        row0,
         halfRows: pool
       },
       grid(touched * halves * block, d)
@@ -463,7 +480,8 @@ export const mlp = (
   const hidden = gates?.hidden ?? p.scratch("hidden", [tokens, width], x.type)
   const coefStride = 1 + sink / block
   const swiglu = { rows: tokens, general4: general / 4, sink4: sink / 4, coefStride }
-  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h: hidden }, swiglu, (tokens * width) / 4)
+  p.dispatch(kernels.swiglu(block), { gu, coef: inputs.coef, segment: inputs.segment, h: hidden }, swiglu,
+    (tokens * width) / 4)
   const h = gated(hidden, "hidden.gated")
   const y = p.scratch("mlp", [tokens, d])
   matmulNN(p, {
@@ -666,7 +684,9 @@ export const hiddenLoss = (
 }
 
 /** Logits of all tokens, [tokens, padded vocabulary]: for generation and comparison, where few tokens are asked for. */
-export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, tokens: number, logits: Tensor.Tensor): void => {
+export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, tokens: number,
+  logits: Tensor.Tensor): void =>
+{
   const [vocab, d] = head.value.shape as [number, number]
   const ld = logits.shape[1]!
   matmulNN(p, {

@@ -6,10 +6,10 @@ import { type Batch, IGNORE } from "../Batch.ts"
 import { DataError } from "../Errors.ts"
 import type { DeviceService, Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
-import * as Tensor from "../gpu/Tensor.ts"
 import { portable, type Target } from "../gpu/Target.ts"
+import * as Tensor from "../gpu/Tensor.ts"
 import { type Sampling, schemeName } from "../measures/TokenRecords.ts"
-import * as Sink from "../Sink.ts"
+import type * as Sink from "../Sink.ts"
 import * as Kernels from "./Kernels.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
@@ -203,7 +203,8 @@ export const recordPass = (
   const maxTouched = gathered ? Math.min(sinks!.units, maxSegments * slots) : 0
   const layers = parameters.layers.slice(0, typeof head === "object" ? head.hidden + 1 : undefined)
   const width = c.general + c.pool
-  const perBlock = (name: string, ...dims: Array<number>) => layers.map((_, i) => Tensor.make(`layers.${i}.${name}`, dims))
+  const perBlock = (name: string, ...dims: Array<number>) =>
+    layers.map((_, i) => Tensor.make(`layers.${i}.${name}`, dims))
   const ldLogits = Math.ceil(c.vocabSize / 4) * 4
   const tensors: PassTensors = {
     tokens: u32("tokens", n),

@@ -5,9 +5,9 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as fs from "node:fs"
 import { join } from "node:path"
+import { headerLength, parseHeader } from "../checkpoints/Safetensors.ts"
 import { decodeNames, namesFile } from "../data/identity/Names.ts"
 import { because, CheckpointError } from "../Errors.ts"
-import { headerLength, parseHeader } from "../checkpoints/Safetensors.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
 import { LEADS_OUT, liesInSync } from "../Paths.ts"
 
@@ -40,7 +40,9 @@ export interface CheckpointInfo {
   readonly ids?: {
     readonly identity: string
     readonly count: number
-    readonly largest: ReadonlyArray<{ readonly id: string; readonly name: string; readonly documents: number; readonly tokens: number }>
+    readonly largest: ReadonlyArray<
+      { readonly id: string; readonly name: string; readonly documents: number; readonly tokens: number }
+    >
   }
   readonly files: ReadonlyArray<{ readonly name: string; readonly bytes: number }>
 }
@@ -78,7 +80,8 @@ const inspectSync = (path: string): CheckpointInfo => {
   } catch (cause) {
     throw new CheckpointError({ reason: "Missing", path, detail: `cannot be read: ${because(cause)}` })
   }
-  const read = ["config.json", "manifest.json", "trainer_state.json", namesFile, ...names.filter((name) => name.endsWith(".safetensors"))]
+  const read = ["config.json", "manifest.json", "trainer_state.json", namesFile,
+    ...names.filter((name) => name.endsWith(".safetensors"))]
   const leading = read.find((name) => !liesInSync(path, name))
   if (leading !== undefined) throw corrupt(join(path, leading), LEADS_OUT)
   const headers = (stem: string) =>

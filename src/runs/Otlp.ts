@@ -3,7 +3,7 @@
  * packages, which weigh more than the rest of this library; @effect/opentelemetry can take this layer's place.
  */
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -121,7 +121,8 @@ class Span implements Tracer.Span {
   }
 }
 
-const attributesOf = (values: Iterable<readonly [string, unknown]>) => [...values].map(([key, value]) => attribute(key, value))
+const attributesOf = (values: Iterable<readonly [string, unknown]>) =>
+  [...values].map(([key, value]) => attribute(key, value))
 
 const encodeSpan = ({ attributes, events, name, parent, spanId, status, traceId }: Span) => ({
   traceId,
@@ -164,7 +165,9 @@ export const addressOf = (endpoint: string): { readonly base: URL; readonly show
   const wrong = () => {
     const shown = endpoint.replace(/\/\/[^/]*@/, "//")
     return new DataError({
-      detail: `${JSON.stringify(shown)} is no address of a collector: expected http:// or https://, e.g. http://localhost:4318`
+      detail: `${
+        JSON.stringify(shown)
+      } is no address of a collector: expected http:// or https://, e.g. http://localhost:4318`
     })
   }
   let base: URL
@@ -181,7 +184,9 @@ export const addressOf = (endpoint: string): { readonly base: URL; readonly show
 const post = (url: URL, headers: Readonly<Record<string, string>>, body: string, ms: number): Promise<void> =>
   new Promise((resolve, reject) => {
     const bytes = Buffer.from(body)
-    const authorization = url.username === "" ? {} : { auth: `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}` }
+    const authorization = url.username === ""
+      ? {}
+      : { auth: `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}` }
     const request = (url.protocol === "https:" ? https : http).request(
       url,
       { ...authorization, method: "POST", headers: { ...headers, "content-length": bytes.length }, agent: false }
@@ -199,7 +204,11 @@ const post = (url: URL, headers: Readonly<Record<string, string>>, body: string,
       end(
         statusCode >= 200 && statusCode < 300
           ? undefined
-          : new Error(`it answered ${statusCode}${statusCode >= 300 && statusCode < 400 ? ", and redirects are not followed" : ""}`)
+          : new Error(
+            `it answered ${statusCode}${
+              statusCode >= 300 && statusCode < 400 ? ", and redirects are not followed" : ""
+            }`
+          )
       ))
     request.end(bytes)
   })
@@ -214,7 +223,8 @@ export const make = (options: OtlpOptions): Effect.Effect<Tracer.Tracer, DataErr
   Effect.gen(function*() {
     const { env = process.env, interval = 10_000, lastPatience = 1500, patience = 5000 } = options
     const { base, shown } = yield* attempt(() => addressOf(options.endpoint), DataError)
-    const headers = { "content-type": "application/json", ...Object.fromEntries(pairs(env["OTEL_EXPORTER_OTLP_HEADERS"])) }
+    const headers = { "content-type": "application/json",
+      ...Object.fromEntries(pairs(env["OTEL_EXPORTER_OTLP_HEADERS"])) }
     const scope = { name: "memsinks" }
     const resource = {
       attributes: attributesOf(Object.entries({
@@ -225,7 +235,7 @@ export const make = (options: OtlpOptions): Effect.Effect<Tracer.Tracer, DataErr
         "service.name": env["OTEL_SERVICE_NAME"] || "memsinks"
       }))
     }
-    let ended: Array<Span> = []
+    const ended: Array<Span> = []
     let dropped = 0
     let told = false
     const urlOf = (path: string): URL => {
@@ -253,7 +263,8 @@ export const make = (options: OtlpOptions): Effect.Effect<Tracer.Tracer, DataErr
         path = "/v1/metrics"
         const nanos = String(BigInt(Date.now()) * 1_000_000n)
         const metrics = encodeMetrics(readings, nanos)
-        await post(urlOf(path), headers, JSON.stringify({ resourceMetrics: [{ resource, scopeMetrics: [{ scope, metrics }] }] }), left())
+        await post(urlOf(path), headers,
+          JSON.stringify({ resourceMetrics: [{ resource, scopeMetrics: [{ scope, metrics }] }] }), left())
         return undefined
       } catch (error) {
         return `${shown}${path} takes no telemetry: ${error instanceof Error ? error.message : String(error)}`
@@ -271,11 +282,15 @@ export const make = (options: OtlpOptions): Effect.Effect<Tracer.Tracer, DataErr
     yield* Effect.addFinalizer(() =>
       Effect.zipRight(
         exported(lastPatience),
-        Effect.suspend(() => dropped === 0 ? Effect.void : Effect.logWarning(`${dropped} spans did not get to ${shown}`))
+        Effect.suspend(() =>
+          dropped === 0 ? Effect.void : Effect.logWarning(`${dropped} spans did not get to ${shown}`)
+        )
       )
     )
     // interruptible, wherever it is made: the scope waits for it
-    yield* Effect.forkScoped(Effect.interruptible(Effect.repeat(Effect.delay(exported(patience), interval), Schedule.forever)))
+    yield* Effect.forkScoped(
+      Effect.interruptible(Effect.repeat(Effect.delay(exported(patience), interval), Schedule.forever))
+    )
     return Tracer.make({
       span: (name, parent, context, links, startTime, kind) =>
         new Span(name, parent, context, links, startTime, kind, (span) => {

@@ -54,7 +54,8 @@ export const serve = (address: string): Effect.Effect<number, DataError, Scope.S
   }
   const listen = Effect.async<Server, DataError>((resume) => {
     // whoever asks slowly, often or much must not cost the run more than a few connections
-    const bounds = { maxHeaderSize: 8192, headersTimeout: 5000, requestTimeout: 5000, keepAliveTimeout: 5000, connectionsCheckingInterval: 1000 }
+    const bounds = { maxHeaderSize: 8192, headersTimeout: 5000, requestTimeout: 5000, keepAliveTimeout: 5000,
+      connectionsCheckingInterval: 1000 }
     const server = createServer(bounds, (request, response) => {
       let [status, text]: readonly [number, string] = [500, "no numbers\n"]
       try {

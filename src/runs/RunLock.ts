@@ -58,7 +58,8 @@ const beganOf = (pid: number): string | undefined => {
   if (process.platform === "win32") return undefined
   const env = { ...process.env, LC_ALL: "C" }
   const ask = () =>
-    execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"], env })
+    execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"],
+      env })
   return attempt(ask)?.trim() || undefined
 }
 

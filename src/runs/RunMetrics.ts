@@ -28,7 +28,8 @@ export const record = (event: ProgressEvent): Effect.Effect<void> => {
   const { arm, event: training, seed } = event
   const set = (metric: Metric.Metric.Gauge<number>, value: number, tags: Readonly<Record<string, string>> = {}) =>
     Metric.set(
-      Object.entries({ arm, seed: String(seed), ...tags }).reduce((it, [key, tag]) => Metric.tagged(it, key, tag), metric),
+      Object.entries({ arm, seed: String(seed), ...tags }).reduce((it, [key, tag]) => Metric.tagged(it, key, tag),
+        metric),
       value
     )
   switch (training._tag) {

@@ -88,13 +88,16 @@ const Fields = Schema.partialWith(Schema.Struct({ ...fields, config: Schema.Unkn
 /** A record that is to be gone on with: every field that is there must be sound. Left says in words what is not. */
 export const decodeRecord = (text: string): Either.Either<typeof Fields.Type, string> => decodeJson(Fields, text)
 
-const sound = Object.fromEntries(Object.entries(fields).map(([name, schema]) => [name, Schema.is<unknown, unknown, never>(schema as never)]))
+const sound = Object.fromEntries(
+  Object.entries(fields).map(([name, schema]) => [name, Schema.is<unknown, unknown, never>(schema as never)])
+)
 
 /** The record that a value is, to be looked at: a field that is not sound is as good as none. Undefined where it is none. */
 export const recordOf = (value: unknown): RunRecord | undefined => {
   if (!isObject(value) || typeof value["kind"] !== "string") return undefined
   const kept = Object.entries(value).filter(([name, it]) => !Object.hasOwn(sound, name) || sound[name]!(it))
-  return { state: "interrupted", started: "", versions: {}, config: undefined, ...Object.fromEntries(kept) } as unknown as RunRecord
+  return { state: "interrupted", started: "", versions: {}, config: undefined,
+    ...Object.fromEntries(kept) } as unknown as RunRecord
 }
 
 /** The record in a run's folder, to be looked at; undefined where there is none that can be read. */

@@ -79,7 +79,8 @@ const attempt = <A>(body: () => A): A | undefined => {
   }
 }
 
-const entriesOf = (folder: string): ReadonlyArray<fs.Dirent> => attempt(() => fs.readdirSync(folder, { withFileTypes: true })) ?? []
+const entriesOf = (folder: string): ReadonlyArray<fs.Dirent> =>
+  attempt(() => fs.readdirSync(folder, { withFileTypes: true })) ?? []
 
 /** Bytes of all files in a folder, and when one was written last. */
 const usage = (folder: string): { readonly bytes: number; readonly updated: number } => {
@@ -110,7 +111,9 @@ export const curvesOf = (
     const tokens = event._tag === "Stepped" ? event.tokens : step * tokensPerStep
     const named = event._tag === "Stepped" && event.loss !== undefined
       ? { train: event.loss }
-      : event._tag === "Evaluated" ? event.losses : {}
+      : event._tag === "Evaluated"
+      ? event.losses
+      : {}
     for (const [name, loss] of Object.entries(named)) {
       const points = curves.get(name) ?? []
       points.push({ step, tokens, loss })
@@ -179,30 +182,34 @@ export const readTraining = (path: string): Training | undefined => {
 /** What a store says of a model that is trained: of isolate, or of a sweep, whose arm says more. */
 const StoredModel = Schema.Struct({
   key: Schema.Struct({ seed: Schema.Int }),
-  value: Schema.Union(Schema.Struct({ name: Schema.String }), Schema.Struct({ arm: Schema.Struct({ name: Schema.String }) }))
+  value: Schema.Union(Schema.Struct({ name: Schema.String }),
+    Schema.Struct({ arm: Schema.Struct({ name: Schema.String }) }))
 })
 
 /**
  * The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json` of
  * isolate, `store/pretrain/<hash>` of a sweep.
  */
-const storedIn = (path: string): ReadonlyArray<Training> => ["models", "pretrain"].flatMap((kind) => {
-  const models = join(path, "store", kind)
-  return entriesOf(models).filter((entry) => entry.isDirectory()).flatMap(({ name }) => {
-    const training = readTraining(join(models, name))
-    if (training === undefined) return []
-    const stored = saysOf(StoredModel, join(models, `${name}.json`))
-    if (stored === undefined) return [training]
-    const arm = "name" in stored.value ? stored.value.name : stored.value.arm.name
-    return [{ ...training, seed: stored.key.seed, arm, finished: true }]
+const storedIn = (path: string): ReadonlyArray<Training> =>
+  ["models", "pretrain"].flatMap((kind) => {
+    const models = join(path, "store", kind)
+    return entriesOf(models).filter((entry) => entry.isDirectory()).flatMap(({ name }) => {
+      const training = readTraining(join(models, name))
+      if (training === undefined) return []
+      const stored = saysOf(StoredModel, join(models, `${name}.json`))
+      if (stored === undefined) return [training]
+      const arm = "name" in stored.value ? stored.value.name : stored.value.arm.name
+      return [{ ...training, seed: stored.key.seed, arm, finished: true }]
+    })
   })
-})
 
 const trainingsOf = (path: string, record: RunRecord): ReadonlyArray<Training> => {
   const rank = (arm: string) => (record.arms ?? []).indexOf(arm)
   return entriesOf(path)
     .filter((seed) => seed.isDirectory() && seed.name.startsWith("seed-"))
-    .flatMap((seed) => entriesOf(join(path, seed.name)).flatMap((arm) => readTraining(join(path, seed.name, arm.name)) ?? []))
+    .flatMap((seed) =>
+      entriesOf(join(path, seed.name)).flatMap((arm) => readTraining(join(path, seed.name, arm.name)) ?? [])
+    )
     .concat(storedIn(path))
     .sort((a, b) => (a.seed ?? 0) - (b.seed ?? 0) || rank(a.arm) - rank(b.arm))
 }
@@ -215,7 +222,9 @@ export const readRun = (path: string): Run | undefined => {
   const trainings = trainingsOf(path, record)
   return {
     path,
-    state: record.state === "running" && (lock === "free" || lock === "stale") ? "interrupted" : record.state ?? "interrupted",
+    state: record.state === "running" && (lock === "free" || lock === "stale")
+      ? "interrupted"
+      : record.state ?? "interrupted",
     ...(holder === undefined || lock === "stale" ? {} : { holder }),
     record,
     trainings,

@@ -71,7 +71,8 @@ const restart = (seconds: number, step: number) => event(seconds, step, bytes(7,
 
 const scalars = (seconds: number, step: number, values: Readonly<Record<string, number>>) =>
   event(seconds, step, bytes(5, Object.entries(values).flatMap(([name, value]) =>
-    bytes(1, [...text(1, name), ...float(2, value)]))))
+    bytes(1, [...text(1, name), ...float(2, value)])
+  )))
 
 /** What TensorBoard plots of an event, by tag; nothing for most events. */
 export const valuesOf = (event: TrainEvent): Readonly<Record<string, number>> => {

@@ -10,10 +10,10 @@ import { IGNORE } from "../Batch.ts"
 import { batchOf, type Row, scoredTokens } from "../data/stream/Packing.ts"
 import { chunked, countScored, misfit } from "../data/stream/Rows.ts"
 import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { recordOf, type TokenRecords } from "../measures/TokenRecords.ts"
 import type { ModelService, RecordColumns } from "../model/Model.ts"
 import type { SinkMode } from "../Sink.ts"
-import { recordRows, type RecordOptions } from "./Record.ts"
-import { recordOf, type TokenRecords } from "../measures/TokenRecords.ts"
+import { type RecordOptions, recordRows } from "./Record.ts"
 
 type Numbers = ArrayLike<number>
 
@@ -111,7 +111,7 @@ export const calibrateBias = (
   let value = evaluate(b)
   const objective = [value]
   let gradient = Infinity
-  for (let i = 0; ; i++) {
+  for (let i = 0;; i++) {
     const up = b.map(Math.exp)
     const mass = new Float64Array(vocabSize)
     for (let t = 0; t < n; t++) {

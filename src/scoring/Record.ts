@@ -1,12 +1,12 @@
 /** Token records of sequences under a Model: what every teacher-forced metric is computed from. */
 import * as Effect from "effect/Effect"
 import type { Batch } from "../Batch.ts"
-import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
-import type { ModelService, RecordColumns } from "../model/Model.ts"
 import { batchOf, type Row, scoredTokens, sequenceName } from "../data/stream/Packing.ts"
 import { chunked } from "../data/stream/Rows.ts"
-import type { SinkMode } from "../Sink.ts"
+import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import { defaultSchemes, makeRecords, type Sampling, type TokenRecords } from "../measures/TokenRecords.ts"
+import type { ModelService, RecordColumns } from "../model/Model.ts"
+import type { SinkMode } from "../Sink.ts"
 
 export interface RecordOptions {
   /** Sequences a pass. */

@@ -4,7 +4,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { block, type Environment, hasColor, cells as cellsOf, isInteractive, type Output, printable, truncate, widthOf } from "../Terminal.ts"
+import { block, cells as cellsOf, type Environment, hasColor, isInteractive, type Output, printable, truncate,
+  widthOf } from "../Terminal.ts"
 import { format, type Stepped, type TrainEvent } from "../train/TrainEvent.ts"
 import * as WatchView from "./WatchView.ts"
 

@@ -2,7 +2,7 @@
  * Line charts in a terminal's characters. A braille character holds 2 x 4 dots, so a plot of 60 x 12 characters has
  * 120 x 48 of them.
  */
-import { cells, painter, oneLine, type Style, truncate, widthOf } from "../Terminal.ts"
+import { cells, oneLine, painter, type Style, truncate, widthOf } from "../Terminal.ts"
 
 export interface Point {
   readonly x: number
@@ -101,7 +101,8 @@ const labels = (values: ReadonlyArray<number>, log: boolean): ReadonlyArray<stri
   }
   const common = decimals(values)
   return values.map((value) =>
-    value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential() : plain(value, log ? decimals([value]) : common))
+    value !== 0 && Math.abs(value) < 1e-4 ? value.toExponential() : plain(value, log ? decimals([value]) : common)
+  )
 }
 
 interface Scale {

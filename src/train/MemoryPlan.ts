@@ -8,12 +8,12 @@ import { type Limits, limitTable } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import type { Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import type { ModelConfig } from "../model/ModelConfig.ts"
 import { listParameters, parametersOf } from "../model/Parameters.ts"
 import { listTensors, type PassShape, recordPass } from "../model/Pass.ts"
-import type { ModelConfig } from "../model/ModelConfig.ts"
+import { count } from "../Terminal.ts"
 import * as Optimizer from "./Optimizer.ts"
 import { type RoutingName, routings, SIDES } from "./Routing.ts"
-import { count } from "../Terminal.ts"
 
 /** Bytes of a training run on one device. */
 export interface MemoryPlan {
@@ -115,7 +115,8 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
 }
 
 /** Whether `memoryPlan` refused a batch, or a model, that no kernel's grid holds; any other RangeError is a bug. */
-export const isTooLarge = (error: unknown): error is DeviceError => error instanceof DeviceError && error.reason === "Limit"
+export const isTooLarge = (error: unknown): error is DeviceError =>
+  error instanceof DeviceError && error.reason === "Limit"
 
 /** What a run must stay within, in bytes. */
 export interface MemoryLimits {
@@ -261,8 +262,8 @@ export const fit = (
   const smallerPool = (probe: (setting: Setting) => Setting): Setting | undefined => {
     if (config.sinks === undefined) return undefined
     const unit = config.poolUnit
-    const units = largestOf(Math.ceil(config.sinks.active / unit), Math.ceil(config.pool / unit) - 1, (i) =>
-      fits(probe({ ...asked, config: config.withPool(i * unit) })))
+    const units = largestOf(Math.ceil(config.sinks.active / unit), Math.ceil(config.pool / unit) - 1,
+      (i) => fits(probe({ ...asked, config: config.withPool(i * unit) })))
     return units === undefined ? undefined : { ...asked, config: config.withPool(units * unit) }
   }
 
@@ -277,11 +278,13 @@ export const fit = (
   const smallest = shortest({ ...asked, config: config.withPool(Math.min(config.pool, active)) })
   let plan: MemoryPlan
   try {
-    plan = memoryPlan(smallest.config, smallest.shape, { ...options, gradientAccumulation: smallest.gradientAccumulation })
+    plan = memoryPlan(smallest.config, smallest.shape, { ...options,
+      gradientAccumulation: smallest.gradientAccumulation })
   } catch (error) {
     // not the rows but the model itself is more than a kernel's grid holds
     if (!isTooLarge(error)) throw error
-    const sentence = `Nothing fits, not even one row of ${step} tokens: ${error.detail}, so that vocabSize or hiddenSize would ` +
+    const sentence =
+      `Nothing fits, not even one row of ${step} tokens: ${error.detail}, so that vocabSize or hiddenSize would ` +
       "have to shrink."
     return { nearest: undefined, asAsked: false, sentence }
   }
@@ -354,7 +357,8 @@ export const checkTraining = (
   pass: Omit<TrainShape, "rows" | "seqLen" | "maxSegments">
 ): Effect.Effect<void, DeviceError | DataError> => {
   const { batchSize: rows, maxSegments, seqLen } = data
-  return checkFits(config, { ...pass, rows, seqLen, maxSegments }, device, { optimizer, logEvery, gradientAccumulation, routing })
+  return checkFits(config, { ...pass, rows, seqLen, maxSegments }, device, { optimizer, logEvery, gradientAccumulation,
+    routing })
 }
 
 /** The plan as a table. */

@@ -6,9 +6,9 @@ import { atLeast0, configuration, fraction, natural, rate, withDefault } from ".
 import * as Program from "../gpu/Program.ts"
 import { isGpu, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
-import type { ModelConfig } from "../model/ModelConfig.ts"
 import { kernels } from "../model/Kernels.ts"
-import * as Ops from "../model/Ops.ts"
+import type { ModelConfig } from "../model/ModelConfig.ts"
+import type * as Ops from "../model/Ops.ts"
 
 /** AdamW and its schedule. */
 export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>("OptimizerConfig")({
@@ -141,7 +141,9 @@ export const historyAt = (history: Float32Array, slot: number): StepStats => {
 }
 
 /** The scaler after so many steps, out of what a checkpoint holds of it; older ones hold the first two numbers alone. */
-export const scalerState = (config: OptimizerConfig, steps: number, saved: ReadonlyArray<number> = []): Float32Array => {
+export const scalerState = (config: OptimizerConfig, steps: number,
+  saved: ReadonlyArray<number> = []): Float32Array =>
+{
   const { beta1, beta2 } = config
   const state = [LOSS_SCALE, 0, 1 - beta1 ** steps, 1 - beta2 ** steps, 0, 0]
   return Float32Array.from(state, (value, i) => saved[i] ?? value)
@@ -317,12 +319,22 @@ export const record = (
     history,
     scaler: lossScaling ? scaler : undefined,
     tensors: [
-      touched, units, count, stats, history, scaler, partial, ...gradients, ...moments.flatMap(({ m, v }) => [m, v])
+      touched,
+      units,
+      count,
+      stats,
+      history,
+      scaler,
+      partial,
+      ...gradients,
+      ...moments.flatMap(({ m, v }) => [m, v])
     ],
     initial: lossScaling ? [[scaler, scalerState(config, 0)]] : [],
     touch: (lit) => {
       if (model.sinks === undefined) return []
-      if (lit.length > maxTouched) throw new RangeError(`${lit.length} units are touched, ${maxTouched} were planned for`)
+      if (lit.length > maxTouched) {
+        throw new RangeError(`${lit.length} units are touched, ${maxTouched} were planned for`)
+      }
       const flags = new Uint32Array(unitCount)
       for (const unit of lit) flags[unit] = 1
       return [[touched, flags], [units, lit], [count, Uint32Array.of(lit.length)]]

@@ -16,8 +16,8 @@ import { attempt, CheckpointError, type DataError, type DeviceError } from "../E
 import type { DeviceService } from "../gpu/Device.ts"
 import { machineOf, sameMachine } from "../gpu/Machine.ts"
 import type { HostTensor } from "../HostTensor.ts"
-import { differences } from "../Json.ts"
 import { firstNotFinite } from "../HostTensor.ts"
+import { differences } from "../Json.ts"
 import { endIds, fromHuggingFace, huggingFaceConfig, type TextEnds, toHuggingFace } from "../model/HuggingFace.ts"
 import type { ModelService } from "../model/Model.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -38,7 +38,8 @@ export const mayChange: ReadonlyArray<Changeable> = [
   {
     field: "training.steps",
     to: "more",
-    why: "the schedule is that of the new total from the next step on: a constant rate stays what it was, wsd goes back to " +
+    why:
+      "the schedule is that of the new total from the next step on: a constant rate stays what it was, wsd goes back to " +
       "its peak and decays at the new end, cosine and linear are stretched, so that the rate rises to where they would be"
   },
   ...["logEvery", "evalEvery", "evalSequences", "saveEvery", "saveLogSpaced", "saveBest"].map((name) => ({
@@ -197,12 +198,13 @@ const forbidden = (run: Resumable, snapshot: Snapshot, state: TrainerState): Rea
 }
 
 /** The saved state of a checkpoint that this very run may go on from: same configuration, data, machine, sound numbers. */
-const check = (run: Resumable, snapshot: Snapshot, path: string): Effect.Effect<TrainerState, CheckpointError | DataError> =>
+const check = (run: Resumable, snapshot: Snapshot,
+  path: string): Effect.Effect<TrainerState, CheckpointError | DataError> =>
   Effect.gen(function*() {
     const { data, device, inputs } = run
     const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
-    const state = yield* Either.mapLeft(decodeState(snapshot.trainerState, snapshot.step), (detail) =>
-      mismatch(`trainer_state.json is not one of a training run: ${detail}`))
+    const state = yield* Either.mapLeft(decodeState(snapshot.trainerState, snapshot.step),
+      (detail) => mismatch(`trainer_state.json is not one of a training run: ${detail}`))
     const differing = forbidden(run, snapshot, state)
     if (differing.length > 0) {
       return yield* mismatch(
@@ -229,7 +231,8 @@ const check = (run: Resumable, snapshot: Snapshot, path: string): Effect.Effect<
   })
 
 /** What becomes of the learning rate of a run that was to be shorter. */
-const stretched = (schedule: Optimizer.OptimizerConfig["schedule"], step: number, before: number, steps: number): string =>
+const stretched = (schedule: Optimizer.OptimizerConfig["schedule"], step: number, before: number,
+  steps: number): string =>
   `the run was planned for ${before} steps and now has ${steps}: from step ${step} on its learning rate ` + (
     schedule === "constant"
       ? "stays what it was"

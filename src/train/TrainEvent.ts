@@ -87,7 +87,9 @@ export const format = (event: TrainEvent): string => {
     case "Saved":
       return `saved ${event.path}`
     case "Finished":
-      return `finished ${event.step} steps in ${event.seconds.toFixed(1)} s, ${Math.round(event.tokensPerSecond)} tokens/s`
+      return `finished ${event.step} steps in ${event.seconds.toFixed(1)} s, ${
+        Math.round(event.tokensPerSecond)
+      } tokens/s`
   }
 }
 

@@ -9,11 +9,11 @@ import type { DataError, DeviceError, KernelError } from "../Errors.ts"
 import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
-import { type CompiledPass, HYPER, type PassShape } from "../model/Pass.ts"
 import type * as Ops from "../model/Ops.ts"
-import * as Optimizer from "./Optimizer.ts"
+import { type CompiledPass, HYPER, type PassShape } from "../model/Pass.ts"
 import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
+import * as Optimizer from "./Optimizer.ts"
 
 /** A training pass, and what adds the losses of its tokens to the step's. */
 export interface StepPass extends CompiledPass {

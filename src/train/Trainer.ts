@@ -130,7 +130,8 @@ const routedParts = Effect.fnUntraced(function*(
   const data = yield* DataStream
   if (sinks === undefined) {
     return yield* new DataError({
-      detail: `training.routing "${name}" sends the gradients of repeated sequences to sinks, and the model has none: ` +
+      detail:
+        `training.routing "${name}" sends the gradients of repeated sequences to sinks, and the model has none: ` +
         "set model.sinks, or leave routing out"
     })
   }
@@ -162,7 +163,8 @@ const routedParts = Effect.fnUntraced(function*(
 /** Compiles the passes of a step, and gives the parts of it that a batch makes. */
 const partsOf = (routing: RoutingName | undefined, training: TrainStep, shape: Omit<PassShape, "output">) =>
   routing === undefined
-    ? Effect.map(training.compile(shape), (pass) => (batch: Batch): ReadonlyArray<Part> => [{ pass, batch, mode: Sink.own }])
+    ? Effect.map(training.compile(shape),
+      (pass) => (batch: Batch): ReadonlyArray<Part> => [{ pass, batch, mode: Sink.own }])
     : routedParts(routing, training, shape)
 
 /** All of a training that changes, but for what is on the device. */
@@ -199,7 +201,8 @@ interface RunState {
 const readWindow = (history: Float32Array, last: number, count: number, logEvery: number) => {
   const window = Array.from({ length: count }, (_, i) => Optimizer.historyAt(history, (last - count + i) % logEvery))
   const bad = window.findIndex(({ gradNorm, loss, skipped }) =>
-    !skipped && !(Number.isFinite(loss) && Number.isFinite(gradNorm)))
+    !skipped && !(Number.isFinite(loss) && Number.isFinite(gradNorm))
+  )
   if (bad >= 0) return { diverged: { step: last - count + bad + 1, loss: window[bad]!.loss } }
   // a skipped step has no norm, and a loss only where that did not overflow
   const losses = window.map(({ loss }) => loss).filter(Number.isFinite)
@@ -283,9 +286,11 @@ const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
       if (step > 0 && !sound) return yield* diverged(step, loss!)
       const snapshot = yield* Resume.capture(resumable, place, validation?.step === step ? validation.loss : undefined)
       return checkpoints.save(snapshot).pipe(
-        Effect.tap((path) => Effect.annotateCurrentSpan("step", step).pipe(
-          Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
-        )),
+        Effect.tap((path) =>
+          Effect.annotateCurrentSpan("step", step).pipe(
+            Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
+          )
+        ),
         Effect.map((path) => new Saved({ step, path })),
         Effect.withSpan("save")
       )
@@ -346,8 +351,10 @@ const runOf = (
       Effect.gen(function*() {
         // what is in the making is waited for by the scope
         const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
-          fiber === undefined ? Effect.succeed([]) : Effect.map(Fiber.poll(fiber), (exit) =>
-            Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
+          fiber === undefined ?
+            Effect.succeed([]) :
+            Effect.map(Fiber.poll(fiber),
+              (exit) => Option.isSome(exit) && Exit.isSuccess(exit.value) ? [exit.value.value] : [])
         state.untold.push(...yield* outcome(now.writing), ...now.held, ...(yield* outcome(now.reading)).flat())
         // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
         const { step } = state.place
@@ -356,7 +363,8 @@ const runOf = (
       }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
     )
     const scope = yield* Effect.scope
-    const inBackground = <A>(effect: Effect.Effect<A, TrainError>) => Effect.forkIn(Effect.uninterruptible(effect), scope)
+    const inBackground = <A>(effect: Effect.Effect<A, TrainError>) =>
+      Effect.forkIn(Effect.uninterruptible(effect), scope)
     const pull = yield* Stream.toPull(Stream.rechunk(data.batches(state.place.cursor), 1))
     const tokensPerStep = data.batchSize * data.seqLen * config.gradientAccumulation
     const first = state.place.step
@@ -414,7 +422,9 @@ const runOf = (
       const { step, unsettled } = state.place
       if (unsettled && step > 0) return yield* settle
       if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
-      return config.saveLogSpaced && step === 0 ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture)) : Chunk.empty<TrainEvent>()
+      return config.saveLogSpaced && step === 0
+        ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture))
+        : Chunk.empty<TrainEvent>()
     })
 
     const step = Effect.gen(function*() {

@@ -9,8 +9,8 @@ import { attempt, DataError, DeviceError, Diverged, type KernelError } from "../
 import { Device } from "../gpu/Device.ts"
 import { Model } from "../model/Model.ts"
 import type { PassShape } from "../model/Pass.ts"
-import { OptimizerConfig } from "./Optimizer.ts"
 import * as Sink from "../Sink.ts"
+import { OptimizerConfig } from "./Optimizer.ts"
 import { makeTrainStep } from "./TrainStep.ts"
 
 export interface TunerOptions {

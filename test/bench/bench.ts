@@ -11,19 +11,19 @@ import type * as Scope from "effect/Scope"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import process from "node:process"
 import type { Batch } from "../../src/Batch.ts"
-import { candidates } from "../../src/model/Autotune.ts"
 import { Device, type Prepared } from "../../src/gpu/Device.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import { type Target } from "../../src/gpu/Target.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
+import { candidates } from "../../src/model/Autotune.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
+import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
+import * as Ops from "../../src/model/Ops.ts"
 import { parametersOf } from "../../src/model/Parameters.ts"
 import { type CompiledPass, HYPER } from "../../src/model/Pass.ts"
-import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import * as Ops from "../../src/model/Ops.ts"
-import * as Optimizer from "../../src/train/Optimizer.ts"
 import * as Sink from "../../src/Sink.ts"
+import * as Optimizer from "../../src/train/Optimizer.ts"
 import { type Line, markdown } from "./table.ts"
 
 const quick = process.argv.includes("--quick")
@@ -182,7 +182,11 @@ const stepOf = (
     const device = yield* Device
     const model = yield* Model.make(config, options)
     const optimizer = Optimizer.record(
-      new Optimizer.OptimizerConfig({ sinks: options.sinks ?? "lazy" }), config, model.parameters, model.hyper, 1,
+      new Optimizer.OptimizerConfig({ sinks: options.sinks ?? "lazy" }),
+      config,
+      model.parameters,
+      model.hyper,
+      1,
       {
         target: device.target,
         lossScaling: options.precision === "f16",
@@ -240,7 +244,8 @@ const steps = (
   list: ReadonlyArray<readonly [string, ModelConfig, rows: number, seqLen: number, StepOptions?]>
 ): Effect.Effect<ReadonlyArray<Time>, unknown, Device> =>
   Effect.scoped(Effect.gen(function*() {
-    const made = yield* Effect.forEach(list, ([, config, rows, seqLen, options]) => stepOf(config, rows, seqLen, options))
+    const made = yield* Effect.forEach(list,
+      ([, config, rows, seqLen, options]) => stepOf(config, rows, seqLen, options))
     const times = yield* race(made.map((step) => step.run), 0.3)
     list.forEach(([name], i) => noteStep(name, made[i]!, times[i]!, bestRate))
     return times
@@ -280,7 +285,8 @@ const nulls = new ModelConfig({
 })
 
 /** The MLP alone, forward and backward, its sinks gathered or the whole pool masked. */
-const mlpOf = (compute: "gathered" | "masked", rows: number, seqLen: number): Effect.Effect<Run, unknown, Device | Scope.Scope> =>
+const mlpOf = (compute: "gathered" | "masked", rows: number,
+  seqLen: number): Effect.Effect<Run, unknown, Device | Scope.Scope> =>
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model.make(nulls, { compute })
@@ -352,7 +358,8 @@ const profile = (name: string, config: ModelConfig, rows: number, seqLen: number
         milliseconds: seconds[i]! * 1000,
         share: seconds[i]! / all,
         gigabytesPerSecond: bytes / seconds[i]! / 1e9
-      }))
+      })
+    )
 
     const host = replay(step.programs, 10)
     const full: Run = Effect.gen(function*() {
@@ -406,36 +413,44 @@ const main = Effect.gen(function*() {
       Effect.all([mlpOf("gathered", 2, 64), mlpOf("masked", 2, 64)]),
       (runs) => race(runs)
     ))
-    compare("NULLs MLP", "forward + backward, gathered against masked", mlp!.best, mlpMasked!.best, "masked path, same adapter")
+    compare("NULLs MLP", "forward + backward, gathered against masked", mlp!.best, mlpMasked!.best,
+      "masked path, same adapter")
   }))
   yield* section("pool", Effect.gen(function*() {
     const pools = quick ? [1024, 8192, 32768] : [1024, 2048, 4096, 8192, 16384, 32768]
-    const times = yield* steps(best, pools.map((pool) => [`demo, pool of ${pool}, 8 x 64`, withPool(demo, pool), 8, 64]))
-    times.forEach((time, i) =>
-      compare("pool", `of ${pools[i]}`, time.best, times[0]!.best, `pool of ${pools[0]}`))
+    const times = yield* steps(best,
+      pools.map((pool) => [`demo, pool of ${pool}, 8 x 64`, withPool(demo, pool), 8, 64]))
+    times.forEach((time, i) => compare("pool", `of ${pools[i]}`, time.best, times[0]!.best, `pool of ${pools[0]}`))
   }))
-  yield* section("batch", Effect.asVoid(steps(best, (quick ? [1, 8] : [1, 2, 4, 8, 16, 32]).map((rows) =>
-    [`tiny, sinks, ${rows} x 128`, presets.tiny, rows, 128]))))
+  yield* section("batch", Effect.asVoid(
+    steps(best,
+      (quick ? [1, 8] : [1, 2, 4, 8, 16, 32]).map((rows) => [`tiny, sinks, ${rows} x 128`, presets.tiny, rows, 128]))
+  ))
   yield* section("width", Effect.asVoid(steps(best, (quick ? [64, 128] : [32, 64, 128, 256]).map((width) => [
     `width ${width}, 4 x 128`,
     new ModelConfig({
-      ...presets.tiny, hiddenSize: width, numAttentionHeads: width / 32, intermediateSize: 3 * width + 2048
+      ...presets.tiny,
+      hiddenSize: width,
+      numAttentionHeads: width / 32,
+      intermediateSize: 3 * width + 2048
     }),
     4,
     128
   ]))))
-  yield* section("attention", Effect.forEach(quick ? [256, 1024] : [256, 512, 1024, 2048, 4096, 8192], (seqLen) =>
-    Effect.scoped(Effect.gen(function*() {
-      const { bytes, flops, run } = yield* attentionOf(seqLen)
-      const [time] = yield* race([run])
-      note({
-        bench: "attention",
-        name: `forward + backward, ${seqLen} tokens, 2 heads of 32`,
-        milliseconds: time!.best * 1000,
-        gflops: flops / time!.best / 1e9,
-        bytesPerToken: bytes / seqLen
-      })
-    })), { discard: true }))
+  yield* section("attention",
+    Effect.forEach(quick ? [256, 1024] : [256, 512, 1024, 2048, 4096, 8192],
+      (seqLen) =>
+        Effect.scoped(Effect.gen(function*() {
+          const { bytes, flops, run } = yield* attentionOf(seqLen)
+          const [time] = yield* race([run])
+          note({
+            bench: "attention",
+            name: `forward + backward, ${seqLen} tokens, 2 heads of 32`,
+            milliseconds: time!.best * 1000,
+            gflops: flops / time!.best / 1e9,
+            bytesPerToken: bytes / seqLen
+          })
+        })), { discard: true }))
 
   const stamp = {
     adapter: device.name,

@@ -17,12 +17,12 @@ import type { Family, Target } from "../../src/gpu/Target.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
-import { HYPER } from "../../src/model/Pass.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
 import * as Ops from "../../src/model/Ops.ts"
-import * as Optimizer from "../../src/train/Optimizer.ts"
+import { HYPER } from "../../src/model/Pass.ts"
+import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
+import * as Optimizer from "../../src/train/Optimizer.ts"
 
 const small = process.argv.includes("--small")
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length).split(",")
@@ -36,7 +36,8 @@ const part = (bench: string, line: Line, work: Effect.Effect<Line, unknown, Devi
   Effect.scoped(work).pipe(
     Effect.map((result) => print({ bench, ...line, ...result })),
     Effect.catchAllCause((cause) =>
-      Effect.sync(() => print({ bench, ...line, error: Cause.pretty(cause).slice(0, 2000) })))
+      Effect.sync(() => print({ bench, ...line, error: Cause.pretty(cause).slice(0, 2000) }))
+    )
   )
 
 /** Best seconds of one submit of `prepared`, over five windows of submits that are waited for together. */
@@ -258,7 +259,11 @@ const step = (config: ModelConfig, rows: number, seqLen: number, options: ModelO
     const began = performance.now()
     const model = yield* Model.make(config, options)
     const optimizer = Optimizer.record(
-      new Optimizer.OptimizerConfig({ sinks: "lazy" }), config, model.parameters, model.hyper, 1,
+      new Optimizer.OptimizerConfig({ sinks: "lazy" }),
+      config,
+      model.parameters,
+      model.hyper,
+      1,
       {
         target: device.target,
         lossScaling: options.precision === "f16",

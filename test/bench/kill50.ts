@@ -8,6 +8,8 @@ const [kills = 50, seed = 1] = process.argv.slice(2).map(Number)
 const root = mkdtempSync(join(tmpdir(), "memsinks-kill-"))
 const began = performance.now()
 const found = await killAtRandom(root, kills, seed, (line) => console.log(line))
-console.log(`seed ${seed}, ${((performance.now() - began) / 1000).toFixed(0)} s: ${JSON.stringify(found, undefined, 2)}`)
+console.log(
+  `seed ${seed}, ${((performance.now() - began) / 1000).toFixed(0)} s: ${JSON.stringify(found, undefined, 2)}`
+)
 if (found.problems.length === 0) rmSync(root, { recursive: true, force: true })
 process.exitCode = found.problems.length === 0 && found.kills === kills ? 0 : 1

@@ -33,9 +33,15 @@ const BACKGROUND = 1_000_000n
 
 const sinks = new Sink.SinkConfig({ pool: 4096, active: 32, seed })
 const config = new ModelConfig({
-  vocabSize: 256, hiddenSize: 32, numHiddenLayers: 2, numAttentionHeads: 2, intermediateSize: 96 + sinks.pool, sinks
+  vocabSize: 256,
+  hiddenSize: 32,
+  numHiddenLayers: 2,
+  numAttentionHeads: 2,
+  intermediateSize: 96 + sinks.pool,
+  sinks
 })
-const optimizer = new OptimizerConfig({ learningRate: 1e-2, schedule: "constant", sinks: "lazy", sinkLearningRateRatio: ratio })
+const optimizer = new OptimizerConfig({ learningRate: 1e-2, schedule: "constant", sinks: "lazy",
+  sinkLearningRateRatio: ratio })
 
 const program = Effect.gen(function*() {
   const device = yield* Device
@@ -45,7 +51,9 @@ const program = Effect.gen(function*() {
   const places = draw.shuffle(Array.from({ length: Math.floor(text.length / (LENGTH + 1)) }, (_, i) => i))
   const cut = (n: number, id: (i: number) => bigint): Array<Row> =>
     places.splice(0, n).map((place, i) => ({
-      id: id(i), document: `${place}`, offset: 0,
+      id: id(i),
+      document: `${place}`,
+      offset: 0,
       tokens: Uint32Array.from(text.subarray(place * (LENGTH + 1), (place + 1) * (LENGTH + 1)))
     }))
   const groups = {
@@ -55,7 +63,11 @@ const program = Effect.gen(function*() {
   const heldOut = cut(256, () => BACKGROUND)
   const background = endless(cut(3000, () => BACKGROUND), draw)
   const training = yield* makeTrainStep({
-    optimizer, steps: STEPS, window: 1, parameters: model.parameters, maxTouched: ROWS * sinks.activeUnits
+    optimizer,
+    steps: STEPS,
+    window: 1,
+    parameters: model.parameters,
+    maxTouched: ROWS * sinks.activeUnits
   })
   const pass = yield* training.compile({ rows: ROWS, seqLen: LENGTH })
   const score = (rows: ReadonlyArray<Row>, mode: Sink.SinkMode) =>
@@ -63,15 +75,16 @@ const program = Effect.gen(function*() {
 
   const gate = model.parameters.find(({ name }) => name === "layers.0.down")!
   /** The sinks that an id owns, in the first layer's down projection. */
-  const ownWeights = (row: Row) => Effect.map(device.read(gate.value), (values) => {
-    const { pool, block } = sinks
-    const d = gate.value.shape.at(-1)!
-    const row0 = gate.sinkRow0!
-    if (gate.value.shape[0]! !== row0 + pool) throw new Error(`rows of ${gate.name}: ${gate.value.shape[0]}`)
-    return [...Sink.unitsOf(sinks, row.id)].flatMap((unit) => [
-      ...(values as Float32Array).slice((row0 + unit * block) * d, (row0 + (unit + 1) * block) * d)
-    ])
-  })
+  const ownWeights = (row: Row) =>
+    Effect.map(device.read(gate.value), (values) => {
+      const { pool, block } = sinks
+      const d = gate.value.shape.at(-1)!
+      const row0 = gate.sinkRow0!
+      if (gate.value.shape[0]! !== row0 + pool) throw new Error(`rows of ${gate.name}: ${gate.value.shape[0]}`)
+      return [...Sink.unitsOf(sinks, row.id)].flatMap((unit) => [
+        ...(values as Float32Array).slice((row0 + unit * block) * d, (row0 + (unit + 1) * block) * d)
+      ])
+    })
   const curves: Record<string, Record<string, number>> = { early: {}, late: {} }
   const firstMove: Record<string, number> = {}
   for (let step = 0; step < STEPS; step++) {
@@ -97,7 +110,12 @@ const program = Effect.gen(function*() {
     yield* Effect.yieldNow()
   }
   return {
-    moves: process.env["MOVES"] ?? "training", ratio, seed, adapter: device.name, firstMove, curves,
+    moves: process.env["MOVES"] ?? "training",
+    ratio,
+    seed,
+    adapter: device.name,
+    firstMove,
+    curves,
     end: {
       early: yield* score(groups.early.rows, Sink.own),
       late: yield* score(groups.late.rows, Sink.own),

@@ -9,15 +9,8 @@ import { Buffer } from "node:buffer"
 import process from "node:process"
 import { pathToFileURL } from "node:url"
 import * as Corpus from "../../src/data/Corpus.ts"
-import {
-  type Bands,
-  bandsFor,
-  collisionProbability,
-  hash64,
-  makeNearIndex,
-  makeSigner,
-  normalize
-} from "../../src/data/identity/Identity.ts"
+import { type Bands, bandsFor, collisionProbability, hash64, makeNearIndex, makeSigner,
+  normalize } from "../../src/data/identity/Identity.ts"
 import { type Random, random } from "../../src/Random.ts"
 
 /** The Jaccard index of the shingles of two texts, exactly. */
@@ -39,8 +32,8 @@ export const generated = (documents: number, words: number, draw: Random): Reado
   const letters = (i: number): string => i.toString(26).replace(/\d/g, (digit) => "qrstuvwxyz"[+digit]!)
   const vocabulary = Array.from({ length: 4000 }, (_, i) => `${letters(i)}a`)
   const word = (): string => vocabulary[Math.floor(vocabulary.length ** draw.uniform()) - 1]!
-  return Array.from({ length: documents }, () =>
-    Array.from({ length: words }, (_, i) => i % 12 === 11 ? `${word()}.` : word()).join(" "))
+  return Array.from({ length: documents },
+    () => Array.from({ length: words }, (_, i) => i % 12 === 11 ? `${word()}.` : word()).join(" "))
 }
 
 export type Edit =
@@ -102,7 +95,8 @@ export interface Planted {
 export const plant = (originals: ReadonlyArray<string>, draw: Random): Planted => {
   const edit = originals.map((_, i) => edits[i % edits.length]!)
   const copies = originals.map((text, i) =>
-    edited(text, edit[i]!, 0.5 * draw.uniform() ** 2, originals[draw.below(originals.length)]!, draw))
+    edited(text, edit[i]!, 0.5 * draw.uniform() ** 2, originals[draw.below(originals.length)]!, draw)
+  )
   return { texts: [...originals, ...copies], edit, jaccard: originals.map((text, i) => jaccard(text, copies[i]!)) }
 }
 
@@ -210,7 +204,8 @@ const table = (measured: Measured): string => {
     "|---|---:|---:|---:|---:|---:|",
     ...bins.map(({ candidates, expected, from, joined, pairs, sCurve, to }) =>
       `| ${from === 1 ? "1" : `${from.toFixed(2)} to ${to.toFixed(2)}`} | ${pairs} | ` +
-      [candidates, sCurve, joined, expected].map((x) => x.toFixed(3)).join(" | ") + " |"),
+      [candidates, sCurve, joined, expected].map((x) => x.toFixed(3)).join(" | ") + " |"
+    ),
     ""
   ].join("\n")
 }
@@ -247,7 +242,8 @@ const main = async (): Promise<void> => {
   console.log("\n| text | normalize | hash | sign (64) | sign (128) | sign (256) |\n|---|---:|---:|---:|---:|---:|")
   for (const size of [500, 3000, 1e9]) {
     const texts = documents.flatMap(({ text }) =>
-      Array.from({ length: Math.ceil(text.length / size) }, (_, i) => text.slice(size * i, size * i + size)))
+      Array.from({ length: Math.ceil(text.length / size) }, (_, i) => text.slice(size * i, size * i + size))
+    )
     const megabytes = texts.reduce((sum, text) => sum + Buffer.byteLength(text), 0) / 1e6
     const normalized = texts.map(normalize)
     const runs = [
@@ -259,7 +255,8 @@ const main = async (): Promise<void> => {
       })
     ].map((run) => Math.min(...Array.from({ length: 4 }, () => seconds(run))))
     const cells = runs.map((s) =>
-      `${(megabytes / s).toFixed(0)} MB/s, ${Math.round(texts.length / s).toLocaleString("en-US")}/s`)
+      `${(megabytes / s).toFixed(0)} MB/s, ${Math.round(texts.length / s).toLocaleString("en-US")}/s`
+    )
     console.log(`| ${size > 1e6 ? "whole speeches" : `${size} characters`} | ${cells.join(" | ")} |`)
   }
 

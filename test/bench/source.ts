@@ -71,9 +71,8 @@ export const measured = (path: string, heapMiB: number): Measured => {
 /** Records of made-up prose, about 4 MiB as JSONL. */
 export const makeRecords = (seed: number, bytes = 4 * MIB) => {
   const random = makeRandom(seed)
-  const words = Array.from({ length: 4000 }, () =>
-    Array.from({ length: 2 + random.int(8) }, () => String.fromCharCode(97 + random.int(26))).join("")
-  )
+  const words = Array.from({ length: 4000 },
+    () => Array.from({ length: 2 + random.int(8) }, () => String.fromCharCode(97 + random.int(26))).join(""))
   const records: Array<{ id: string; text: string; url: string }> = []
   for (let size = 0; size < bytes;) {
     const length = 50 + random.int(1000)

@@ -34,7 +34,9 @@ const headlines = (
     .map((line) => line["gflops"] as number)
     .reduce<number | undefined>((a, b) => Math.max(a ?? 0, b), undefined)
   const times = (x: number | undefined) => (x === undefined ? undefined : `${x.toPrecision(3)}x`)
-  const rate = (x: number | undefined) => (x === undefined ? undefined : `${Math.round(x).toLocaleString("en-US")} tokens/s`)
+  const rate = (
+    x: number | undefined
+  ) => (x === undefined ? undefined : `${Math.round(x).toLocaleString("en-US")} tokens/s`)
   const percent = (x: number | undefined) => (x === undefined ? undefined : `${Math.round(x * 100)} %`)
   const flops = (x: number | undefined) => (x === undefined ? undefined : `${x.toPrecision(3)} GFLOP/s`)
   const step = (name: RegExp) => find("step", name)
@@ -46,14 +48,17 @@ const headlines = (
     ["step of `tiny`, sinks", rate(number(step(/^tiny, sinks, 8/), "tokensPerSecond"))],
     ["step of `tiny`, sinks, f16", rate(number(step(/^tiny, sinks, f16/), "tokensPerSecond"))],
     ["step outside kernels", percent(number(lines.find((line) => line.bench === "outside kernels"), "shareOutside"))],
-    ["NULLs MLP: sinks gathered, against masked", times(number(lines.find((line) => line.bench === "NULLs MLP"), "ratio"))],
+    ["NULLs MLP: sinks gathered, against masked",
+      times(number(lines.find((line) => line.bench === "NULLs MLP"), "ratio"))],
     ["NULLs step of one layer, the same", times(number(lines.find((line) => line.bench === "NULLs step"), "ratio"))],
     ["pool of 32,768 against 1,024, step", times(number(find("pool", /32768/), "ratio"))],
     ["attention over 8,192 tokens, forward and backward", flops(number(find("attention", / 8192 /), "gflops"))],
-    ...peers.map((line) => [
-      `${String(line.bench)}, against ${String(line["peerName"])}`,
-      times(number(line, "ratio"))
-    ] as const)
+    ...peers.map((line) =>
+      [
+        `${String(line.bench)}, against ${String(line["peerName"])}`,
+        times(number(line, "ratio"))
+      ] as const
+    )
   ]
 }
 

@@ -81,8 +81,7 @@ const resumed = <A, E, R>(folder: string, body: OnDisk<A, E, R>) => within(folde
 const onDisk = (
   body: (folder: string) => Effect.Effect<void, unknown, FileSystem.FileSystem | Path.Path>
 ) =>
-() =>
-  temporary.pipe(Effect.flatMap(body), Effect.scoped, Effect.provide(NodeContext.layer)) as Effect.Effect<void>
+() => temporary.pipe(Effect.flatMap(body), Effect.scoped, Effect.provide(NodeContext.layer)) as Effect.Effect<void>
 
 const files = (folder: string) =>
   Effect.flatMap(FileSystem.FileSystem, (fs) => Effect.map(fs.readDirectory(folder), (names) => names.sort()))
@@ -217,8 +216,8 @@ conformance("Checkpoints.layerMemory", Checkpoints.layerMemory)
 
 conformance(
   "Checkpoints.layerFileSystem",
-  Layer.unwrapScoped(Effect.map(temporary, (folder) =>
-    Checkpoints.layerFileSystem(folder, { keepLast: Infinity }))).pipe(
+  Layer.unwrapScoped(Effect.map(temporary, (folder) => Checkpoints.layerFileSystem(folder, { keepLast: Infinity })))
+    .pipe(
       Layer.provide(NodeContext.layer),
       Layer.catchAll((cause) => Layer.die(cause))
     )
@@ -228,24 +227,26 @@ conformance(
 // What a folder owes
 
 describe("a run's folder", () => {
-  it.effect("holds the documented files, each with its length and sha256 in the manifest", onDisk((folder) =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      const path = yield* within(`${folder}/a/b`, {}, save(snapshot(1000)))
-      expect(path).toBe(`${folder}/a/b/step-00001000`)
-      expect(yield* files(`${folder}/a/b`)).toEqual(["latest", "step-00001000"])
-      expect(yield* fs.readFileString(`${folder}/a/b/latest`)).toBe("step-00001000\n")
-      expect(yield* files(path)).toEqual([...names, "manifest.json"].sort())
-      const manifest = JSON.parse(yield* fs.readFileString(`${path}/manifest.json`))
-      expect(manifest).toMatchObject({ format: 1, step: 1000 })
-      expect(Object.keys(manifest.files).sort()).toEqual(names)
-      for (const name of names) {
-        const bytes = yield* fs.readFile(`${path}/${name}`)
-        const sha256 = createHash("sha256").update(bytes).digest("hex")
-        expect(manifest.files[name]).toEqual({ bytes: bytes.length, sha256 })
-      }
-      expect(JSON.parse(yield* fs.readFileString(`${path}/config.json`))).toEqual(snapshot(1000).config)
-    })))
+  it.effect("holds the documented files, each with its length and sha256 in the manifest",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const path = yield* within(`${folder}/a/b`, {}, save(snapshot(1000)))
+        expect(path).toBe(`${folder}/a/b/step-00001000`)
+        expect(yield* files(`${folder}/a/b`)).toEqual(["latest", "step-00001000"])
+        expect(yield* fs.readFileString(`${folder}/a/b/latest`)).toBe("step-00001000\n")
+        expect(yield* files(path)).toEqual([...names, "manifest.json"].sort())
+        const manifest = JSON.parse(yield* fs.readFileString(`${path}/manifest.json`))
+        expect(manifest).toMatchObject({ format: 1, step: 1000 })
+        expect(Object.keys(manifest.files).sort()).toEqual(names)
+        for (const name of names) {
+          const bytes = yield* fs.readFile(`${path}/${name}`)
+          const sha256 = createHash("sha256").update(bytes).digest("hex")
+          expect(manifest.files[name]).toEqual({ bytes: bytes.length, sha256 })
+        }
+        expect(JSON.parse(yield* fs.readFileString(`${path}/config.json`))).toEqual(snapshot(1000).config)
+      })
+    ))
 
   it.effect("has the same bytes for the same snapshot", onDisk((folder) =>
     Effect.gen(function*() {
@@ -255,17 +256,20 @@ describe("a run's folder", () => {
       for (const name of yield* files(a)) {
         expect(Buffer.compare(yield* fs.readFile(`${a}/${name}`), yield* fs.readFile(`${b}/${name}`)), name).toBe(0)
       }
-    })))
+    })
+  ))
 
-  it.effect("is gone on with only when asked, and nothing in it changes otherwise", onDisk((folder) =>
-    Effect.gen(function*() {
-      yield* within(folder, {}, save(snapshot(10)))
-      const error = yield* Effect.flip(within(folder, {}, save(snapshot(20))))
-      expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Mismatch", path: folder })
-      expect(error.message).toMatch(/already holds a run: pass --resume to go on from it, or choose another folder/)
-      expect(yield* files(folder)).toEqual(["latest", "step-00000010"])
-      expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
-    })))
+  it.effect("is gone on with only when asked, and nothing in it changes otherwise",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        yield* within(folder, {}, save(snapshot(10)))
+        const error = yield* Effect.flip(within(folder, {}, save(snapshot(20))))
+        expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Mismatch", path: folder })
+        expect(error.message).toMatch(/already holds a run: pass --resume to go on from it, or choose another folder/)
+        expect(yield* files(folder)).toEqual(["latest", "step-00000010"])
+        expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
+      })
+    ))
 
   it.effect("that holds only run.json is a run too; other files are none", onDisk((folder) =>
     Effect.gen(function*() {
@@ -274,13 +278,15 @@ describe("a run's folder", () => {
       yield* within(folder, {}, steps)
       yield* fs.writeFileString(`${folder}/run.json`, "{}")
       expect(yield* Effect.flip(within(folder, {}, steps))).toMatchObject({ reason: "Mismatch" })
-    })))
+    })
+  ))
 
   it.effect("that is empty starts fresh when resumed", onDisk((folder) =>
     Effect.gen(function*() {
       expect(yield* resumed(`${folder}/new`, steps)).toEqual([])
       expect(yield* Effect.flip(resumed(folder, load("latest")))).toMatchObject({ reason: "Missing" })
-    })))
+    })
+  ))
 
   it.effect("keeps the last two by default, or as many as it is told", onDisk((folder) =>
     Effect.gen(function*() {
@@ -293,84 +299,96 @@ describe("a run's folder", () => {
       for (const keepLast of [0, NaN]) {
         expect(yield* Effect.flip(within(`${folder}/none`, { keepLast }, kept))).toMatchObject({ reason: "Mismatch" })
       }
-    })))
+    })
+  ))
 
-  it.effect("keeps the best until there is a better one, and finds it in a new process", onDisk((folder) =>
-    Effect.gen(function*() {
-      const losses: ReadonlyArray<readonly [step: number, loss: number | undefined, kept: ReadonlyArray<number>]> = [
-        [10, 3, [10]],
-        [20, 2, [10, 20]],
-        [30, 2.5, [20, 30]],
-        [40, undefined, [20, 30, 40]],
-        [50, NaN, [20, 40, 50]],
-        [60, 2, [20, 50, 60]],
-        [70, 1.5, [60, 70]],
-        [80, 1.6, [70, 80]],
-        [90, -Infinity, [70, 80, 90]]
-      ]
-      for (const [step, loss, kept] of losses) {
-        const after = yield* resumed(folder, Effect.zipRight(save({ ...snapshot(step), loss }), steps))
-        expect(after, String(step)).toEqual(kept)
-      }
-      expect(yield* resumed(folder, load("best"))).toMatchObject({ step: 70, loss: 1.5 })
-      expect((yield* resumed(folder, load("latest"))).step).toBe(90)
-      expect(yield* resumed(folder, Effect.flatMap(Checkpoints, ({ list }) => list))).toMatchObject([
-        { step: 70, loss: 1.5 },
-        { step: 80, loss: 1.6 },
-        { step: 90 }
-      ])
-      // told not to, it keeps the last two
-      expect(yield* within(folder, { resume: true, keepBest: false }, Effect.zipRight(save(snapshot(100)), steps)))
-        .toEqual([90, 100])
-      expect((yield* Effect.flip(resumed(folder, load("best")))).message).toMatch(/no checkpoint with a validation loss/)
-    })))
-
-  it.effect("keeps a curve over all of training when told to: 0, and the first in each power of two", onDisk((folder) =>
-    Effect.gen(function*() {
-      const logSpaced = { keepLogSpaced: true, keepLast: 1, resume: true }
-      const saveAll = (numbers: ReadonlyArray<number>) => Effect.forEach(numbers, (step) => save(snapshot(step)))
-      const every = Array.from({ length: 20 }, (_, i) => i)
-      expect(yield* within(`${folder}/one`, logSpaced, Effect.zipRight(saveAll(every), steps))).toEqual([0, 1, 2, 4, 8, 16, 19])
-      const hundreds = Array.from({ length: 17 }, (_, i) => 100 * (i + 1))
-      expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll(hundreds), steps)))
-        .toEqual([100, 200, 300, 600, 1100, 1700])
-      // going back abandons what lies ahead
-      expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll([250]), steps))).toEqual([100, 200, 250])
-    })))
-
-  it.effect("splits model and optimizer above a size, with indices as at Hugging Face, and joins them again", onDisk((folder) =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      const tensors = (n: number) => Object.fromEntries(
-        Array.from({ length: 5 }, (_, i) => [`t${i}`, { shape: [n], data: new Float32Array(n).fill(i) }])
-      )
-      const large: Snapshot = { ...snapshot(10), model: tensors(10), optimizer: tensors(3) }
-      const path = yield* within(folder, { maxShardBytes: 80 }, save(large))
-      expect((yield* files(path)).filter((name) => name.includes("safetensors"))).toEqual([
-        "model-00001-of-00003.safetensors",
-        "model-00002-of-00003.safetensors",
-        "model-00003-of-00003.safetensors",
-        "model.safetensors.index.json",
-        "optimizer.safetensors"
-      ])
-      expect(JSON.parse(yield* fs.readFileString(`${path}/model.safetensors.index.json`))).toEqual({
-        metadata: { total_size: 200 },
-        weight_map: {
-          t0: "model-00001-of-00003.safetensors",
-          t1: "model-00001-of-00003.safetensors",
-          t2: "model-00002-of-00003.safetensors",
-          t3: "model-00002-of-00003.safetensors",
-          t4: "model-00003-of-00003.safetensors"
+  it.effect("keeps the best until there is a better one, and finds it in a new process",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const losses: ReadonlyArray<readonly [step: number, loss: number | undefined, kept: ReadonlyArray<number>]> = [
+          [10, 3, [10]],
+          [20, 2, [10, 20]],
+          [30, 2.5, [20, 30]],
+          [40, undefined, [20, 30, 40]],
+          [50, NaN, [20, 40, 50]],
+          [60, 2, [20, 50, 60]],
+          [70, 1.5, [60, 70]],
+          [80, 1.6, [70, 80]],
+          [90, -Infinity, [70, 80, 90]]
+        ]
+        for (const [step, loss, kept] of losses) {
+          const after = yield* resumed(folder, Effect.zipRight(save({ ...snapshot(step), loss }), steps))
+          expect(after, String(step)).toEqual(kept)
         }
+        expect(yield* resumed(folder, load("best"))).toMatchObject({ step: 70, loss: 1.5 })
+        expect((yield* resumed(folder, load("latest"))).step).toBe(90)
+        expect(yield* resumed(folder, Effect.flatMap(Checkpoints, ({ list }) => list))).toMatchObject([
+          { step: 70, loss: 1.5 },
+          { step: 80, loss: 1.6 },
+          { step: 90 }
+        ])
+        // told not to, it keeps the last two
+        expect(yield* within(folder, { resume: true, keepBest: false }, Effect.zipRight(save(snapshot(100)), steps)))
+          .toEqual([90, 100])
+        expect((yield* Effect.flip(resumed(folder, load("best")))).message).toMatch(
+          /no checkpoint with a validation loss/
+        )
       })
-      expect(plain(yield* resumed(folder, load(10)))).toEqual(plain(large))
-      const shard = `${path}/model-00002-of-00003.safetensors`
-      const bytes = yield* fs.readFile(shard)
-      yield* fs.writeFile(shard, bytes.map((byte, i) => i === bytes.length - 1 ? byte ^ 1 : byte))
-      expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Corrupt", path: shard })
-      yield* fs.remove(shard)
-      expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Missing", path: shard })
-    })))
+    ))
+
+  it.effect("keeps a curve over all of training when told to: 0, and the first in each power of two",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const logSpaced = { keepLogSpaced: true, keepLast: 1, resume: true }
+        const saveAll = (numbers: ReadonlyArray<number>) => Effect.forEach(numbers, (step) => save(snapshot(step)))
+        const every = Array.from({ length: 20 }, (_, i) => i)
+        expect(yield* within(`${folder}/one`, logSpaced, Effect.zipRight(saveAll(every), steps))).toEqual([0, 1, 2, 4,
+          8, 16, 19])
+        const hundreds = Array.from({ length: 17 }, (_, i) => 100 * (i + 1))
+        expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll(hundreds), steps)))
+          .toEqual([100, 200, 300, 600, 1100, 1700])
+        // going back abandons what lies ahead
+        expect(yield* within(`${folder}/hundred`, logSpaced, Effect.zipRight(saveAll([250]), steps))).toEqual([100, 200,
+          250])
+      })
+    ))
+
+  it.effect("splits model and optimizer above a size, with indices as at Hugging Face, and joins them again",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const tensors = (n: number) =>
+          Object.fromEntries(
+            Array.from({ length: 5 }, (_, i) => [`t${i}`, { shape: [n], data: new Float32Array(n).fill(i) }])
+          )
+        const large: Snapshot = { ...snapshot(10), model: tensors(10), optimizer: tensors(3) }
+        const path = yield* within(folder, { maxShardBytes: 80 }, save(large))
+        expect((yield* files(path)).filter((name) => name.includes("safetensors"))).toEqual([
+          "model-00001-of-00003.safetensors",
+          "model-00002-of-00003.safetensors",
+          "model-00003-of-00003.safetensors",
+          "model.safetensors.index.json",
+          "optimizer.safetensors"
+        ])
+        expect(JSON.parse(yield* fs.readFileString(`${path}/model.safetensors.index.json`))).toEqual({
+          metadata: { total_size: 200 },
+          weight_map: {
+            t0: "model-00001-of-00003.safetensors",
+            t1: "model-00001-of-00003.safetensors",
+            t2: "model-00002-of-00003.safetensors",
+            t3: "model-00002-of-00003.safetensors",
+            t4: "model-00003-of-00003.safetensors"
+          }
+        })
+        expect(plain(yield* resumed(folder, load(10)))).toEqual(plain(large))
+        const shard = `${path}/model-00002-of-00003.safetensors`
+        const bytes = yield* fs.readFile(shard)
+        yield* fs.writeFile(shard, bytes.map((byte, i) => i === bytes.length - 1 ? byte ^ 1 : byte))
+        expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Corrupt", path: shard })
+        yield* fs.remove(shard)
+        expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Missing", path: shard })
+      })
+    ))
 
   it.effect("gives its model without reading the optimizer", onDisk((folder) =>
     Effect.gen(function*() {
@@ -381,17 +399,20 @@ describe("a run's folder", () => {
       expect(words(model)).toEqual(words(snapshot(10).model))
       expect(rest).toMatchObject({ step: 10, path, config: snapshot(10).config, tokenizer: snapshot(10).tokenizer })
       expect(yield* Effect.flip(loadFolder(folder))).toMatchObject({ reason: "Missing" })
-    })))
+    })
+  ))
 
-  it.effect("drops the abandoned steps first after going back, never the latest", onDisk((folder) =>
-    Effect.gen(function*() {
-      yield* within(folder, { keepLast: 3 }, Effect.forEach([10, 20, 30], (step) => save(snapshot(step))))
-      yield* within(folder, { resume: true, keepLast: 2 }, save(snapshot(15)))
-      expect(yield* resumed(folder, steps)).toEqual([10, 15])
-      yield* within(folder, { resume: true, keepLast: 1 }, save(snapshot(5)))
-      expect(yield* resumed(folder, steps)).toEqual([5])
-      expect((yield* resumed(folder, load("latest"))).step).toBe(5)
-    })))
+  it.effect("drops the abandoned steps first after going back, never the latest",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        yield* within(folder, { keepLast: 3 }, Effect.forEach([10, 20, 30], (step) => save(snapshot(step))))
+        yield* within(folder, { resume: true, keepLast: 2 }, save(snapshot(15)))
+        expect(yield* resumed(folder, steps)).toEqual([10, 15])
+        yield* within(folder, { resume: true, keepLast: 1 }, save(snapshot(5)))
+        expect(yield* resumed(folder, steps)).toEqual([5])
+        expect((yield* resumed(folder, load("latest"))).step).toBe(5)
+      })
+    ))
 
   it.effect("that cannot be made is refused by name", onDisk((folder) =>
     Effect.gen(function*() {
@@ -402,7 +423,8 @@ describe("a run's folder", () => {
         expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Write", path })
         expect(error.message).toMatch(/not a folder that can be written to/)
       }
-    })))
+    })
+  ))
 
   it.effect("that may not be written to is refused by name", onDisk((folder) =>
     Effect.gen(function*() {
@@ -412,23 +434,26 @@ describe("a run's folder", () => {
       const error = yield* Effect.flip(Effect.provideService(resumed(folder, steps), FileSystem.FileSystem, readOnly))
       expect(error).toMatchObject({ reason: "Write", path: folder })
       expect(error.message).toMatch(/EACCES/)
-    })))
+    })
+  ))
 
-  it.effect("can be read by its path, or by the path of one checkpoint, and nothing is written", onDisk((folder) =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      const [old] = yield* within(folder, {}, Effect.forEach([10, 20], (step) => save(snapshot(step))))
-      yield* fs.makeDirectory(`${folder}/.tmp-step-00000030`)
-      const before = yield* files(folder)
-      expect(plain(yield* loadFolder(`${folder}/`))).toEqual(plain(snapshot(20)))
-      expect(plain(yield* loadFolder(`${old}/`))).toEqual(plain(snapshot(10)))
-      expect(yield* files(folder)).toEqual(before)
-      yield* fs.remove(`${folder}/latest`)
-      expect((yield* loadFolder(folder)).step).toBe(20)
-      yield* fs.copy(old, `${folder}/best`)
-      expect((yield* loadFolder(`${folder}/best`)).step).toBe(10)
-      expect(yield* Effect.flip(loadFolder(`${folder}/worst`))).toMatchObject({ reason: "Missing" })
-    })))
+  it.effect("can be read by its path, or by the path of one checkpoint, and nothing is written",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        const [old] = yield* within(folder, {}, Effect.forEach([10, 20], (step) => save(snapshot(step))))
+        yield* fs.makeDirectory(`${folder}/.tmp-step-00000030`)
+        const before = yield* files(folder)
+        expect(plain(yield* loadFolder(`${folder}/`))).toEqual(plain(snapshot(20)))
+        expect(plain(yield* loadFolder(`${old}/`))).toEqual(plain(snapshot(10)))
+        expect(yield* files(folder)).toEqual(before)
+        yield* fs.remove(`${folder}/latest`)
+        expect((yield* loadFolder(folder)).step).toBe(20)
+        yield* fs.copy(old, `${folder}/best`)
+        expect((yield* loadFolder(`${folder}/best`)).step).toBe(10)
+        expect(yield* Effect.flip(loadFolder(`${folder}/worst`))).toMatchObject({ reason: "Missing" })
+      })
+    ))
 
   it.effect("saves and loads 64 MiB within seconds", onDisk((folder) =>
     Effect.gen(function*() {
@@ -443,7 +468,8 @@ describe("a run's folder", () => {
       // Ten times what it takes on a slow disk: this catches a copy per element, not a busy machine.
       expect(took.save, JSON.stringify(took)).toBeLessThan(5000)
       expect(took.load, JSON.stringify(took)).toBeLessThan(5000)
-    })))
+    })
+  ))
 })
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -464,7 +490,9 @@ describe("a damaged checkpoint", () => {
         // The same file of another checkpoint, which is a valid one of its kind.
         const other = name === "config.json"
           ? new TextEncoder().encode("{}")
-          : ["tokenizer.json", "generation_config.json"].includes(name) ? bytes.slice().reverse() : yield* fs.readFile(`${old}/${name}`)
+          : ["tokenizer.json", "generation_config.json"].includes(name)
+          ? bytes.slice().reverse()
+          : yield* fs.readFile(`${old}/${name}`)
         const kinds: ReadonlyArray<[string, Effect.Effect<void, unknown>, string]> = [
           ["edited", fs.writeFile(file, edited), "Corrupt"],
           ["truncated", fs.writeFile(file, bytes.subarray(0, bytes.length - 1)), "Corrupt"],
@@ -485,7 +513,8 @@ describe("a damaged checkpoint", () => {
           yield* fs.writeFile(file, bytes)
         }
         expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
-      })))
+      })
+    ))
   }
 
   it.effect("that is the only one says so", onDisk((folder) =>
@@ -494,7 +523,8 @@ describe("a damaged checkpoint", () => {
       const path = yield* within(folder, {}, save(snapshot(10)))
       yield* fs.remove(`${path}/model.safetensors`)
       expect((yield* Effect.flip(resumed(folder, load(10)))).message).toMatch(/no earlier checkpoint: start again/)
-    })))
+    })
+  ))
 
   it.effect("under the name of another step is Corrupt", onDisk((folder) =>
     Effect.gen(function*() {
@@ -505,7 +535,8 @@ describe("a damaged checkpoint", () => {
       const error = yield* Effect.flip(resumed(folder, load("latest")))
       expect(error).toMatchObject({ reason: "Corrupt", path })
       expect(error.message).toMatch(/holds the checkpoint of step 10/)
-    })))
+    })
+  ))
 
   it.effect("written by a later version is a Mismatch", onDisk((folder) =>
     Effect.gen(function*() {
@@ -514,25 +545,28 @@ describe("a damaged checkpoint", () => {
       const body = { format: 2, step: 10, files: {} }
       const self = createHash("sha256").update(JSON.stringify(body)).digest("hex")
       yield* fs.writeFileString(`${path}/manifest.json`, JSON.stringify({ ...body, self }, null, 2) + "\n")
-      expect((yield* Effect.flip(resumed(folder, load(10))))).toMatchObject({ reason: "Mismatch" })
-    })))
+      expect(yield* Effect.flip(resumed(folder, load(10)))).toMatchObject({ reason: "Mismatch" })
+    })
+  ))
 
-  it.effect("a `latest` that names nothing says so; without one the newest is taken", onDisk((folder) =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      yield* twoSaved(folder)
-      const latest = `${folder}/latest`
-      for (const [text, reason] of [["step-00000015\n", "Missing"], ["", "Corrupt"], ["../x", "Corrupt"]]) {
-        yield* fs.writeFileString(latest, text)
-        const error = yield* Effect.flip(resumed(folder, load("latest")))
-        expect(error).toMatchObject({ reason, path: latest })
-        expect(error.message).toMatch(/write the folder to resume from into it, step-00000020 being the newest/)
-      }
-      yield* fs.writeFileString(latest, "step-00000010")
-      expect((yield* resumed(folder, load("latest"))).step).toBe(10)
-      yield* fs.remove(latest)
-      expect((yield* resumed(folder, load("latest"))).step).toBe(20)
-    })))
+  it.effect("a `latest` that names nothing says so; without one the newest is taken",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        yield* twoSaved(folder)
+        const latest = `${folder}/latest`
+        for (const [text, reason] of [["step-00000015\n", "Missing"], ["", "Corrupt"], ["../x", "Corrupt"]]) {
+          yield* fs.writeFileString(latest, text)
+          const error = yield* Effect.flip(resumed(folder, load("latest")))
+          expect(error).toMatchObject({ reason, path: latest })
+          expect(error.message).toMatch(/write the folder to resume from into it, step-00000020 being the newest/)
+        }
+        yield* fs.writeFileString(latest, "step-00000010")
+        expect((yield* resumed(folder, load("latest"))).step).toBe(10)
+        yield* fs.remove(latest)
+        expect((yield* resumed(folder, load("latest"))).step).toBe(20)
+      })
+    ))
 
   it.effect("is always Corrupt, whatever byte of whatever file is changed", onDisk((folder) =>
     Effect.gen(function*() {
@@ -564,7 +598,8 @@ describe("a damaged checkpoint", () => {
         expect(outcome, `${kind} ${value} at ${at} of ${name}`).toBe("CheckpointError Corrupt")
         yield* fs.writeFile(file, bytes)
       }
-    })), 30_000)
+    })
+  ), 30_000)
 })
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -636,7 +671,8 @@ describe("a save that is cut short", () => {
           const fast = failing(fs, { at: Infinity, dead: false, log: [] })
           const again = <A, E, R>(run: string, body: OnDisk<A, E, R>) =>
             Effect.provideService(resumed(run, body), FileSystem.FileSystem, fast)
-          yield* again(`${folder}/before`, Effect.forEach(before, (step) => save(snapshot(step))))
+          yield* again(`${folder}/before`, Effect.forEach(before, (step) =>
+            save(snapshot(step))))
           for (let at = 0;; at++) {
             const run = `${folder}/${at}`
             yield* fs.copy(`${folder}/before`, run)
@@ -666,7 +702,9 @@ describe("a save that is cut short", () => {
               for (const step of before) {
                 const kept = yield* resumed(run, load(step))
                 expect(plain(kept), where).toEqual(plain(kept.step === next.step &&
-                  kept.model["model.norm.weight"].data[1] === 1 ? next : snapshot(step)))
+                    kept.model["model.norm.weight"].data[1] === 1 ?
+                  next :
+                  snapshot(step)))
               }
             }
             yield* again(run, save(next))
@@ -678,7 +716,8 @@ describe("a save that is cut short", () => {
           // The cut went through every part of the save: before it counted, and after.
           expect(outcomes.old).toBeGreaterThan(20)
           expect(outcomes.new).toBeGreaterThan(1)
-        })), 60_000)
+        })
+      ), 60_000)
     }
   }
 
@@ -694,51 +733,57 @@ describe("a save that is cut short", () => {
         expect(yield* resumed(folder, steps)).toEqual([10])
       }
       expect((yield* files(folder)).filter((name) => name.startsWith("step"))).toEqual(["step-00000010"])
-    })))
+    })
+  ))
 
-  it.effect("by a full disk, at any byte, gives its space back and names the checkpoint to go on from", onDisk((folder) =>
-    Effect.gen(function*() {
-      const fs = yield* FileSystem.FileSystem
-      /** Holds so many bytes; a write that does not fit writes what does. */
-      const small = (room: number): FileSystem.FileSystem => ({
-        ...fs,
-        open: (path, options) =>
-          Effect.map(fs.open(path, options), (file) =>
-            new Proxy(file, {
-              get: (target, key) =>
-                key !== "writeAll" ? Reflect.get(target, key, target) as unknown : (bytes: Uint8Array) => {
-                  const fits = Math.min(room, bytes.length)
-                  room -= fits
-                  const written = fits === 0 ? Effect.void : target.writeAll(bytes.subarray(0, fits))
-                  return fits === bytes.length
-                    ? written
-                    : Effect.zipRight(written, Effect.fail(systemError("write", path, "ENOSPC: no space left on device")))
-                }
-            }))
+  it.effect("by a full disk, at any byte, gives its space back and names the checkpoint to go on from",
+    onDisk((folder) =>
+      Effect.gen(function*() {
+        const fs = yield* FileSystem.FileSystem
+        /** Holds so many bytes; a write that does not fit writes what does. */
+        const small = (room: number): FileSystem.FileSystem => ({
+          ...fs,
+          open: (path, options) =>
+            Effect.map(fs.open(path, options), (file) =>
+              new Proxy(file, {
+                get: (target, key) =>
+                  key !== "writeAll" ? Reflect.get(target, key, target) as unknown : (bytes: Uint8Array) => {
+                    const fits = Math.min(room, bytes.length)
+                    room -= fits
+                    const written = fits === 0 ? Effect.void : target.writeAll(bytes.subarray(0, fits))
+                    return fits === bytes.length
+                      ? written
+                      : Effect.zipRight(written,
+                        Effect.fail(systemError("write", path, "ENOSPC: no space left on device")))
+                  }
+              }))
+        })
+        const within = <A, E, R>(room: number, body: OnDisk<A, E, R>) =>
+          Effect.provideService(resumed(folder, body), FileSystem.FileSystem, small(room))
+        const first = yield* Effect.flip(within(100, save(snapshot(10))))
+        expect(first).toMatchObject({ _tag: "CheckpointError", reason: "Write" })
+        expect(first.message).toMatch(/no space left on device.*disk space.*No checkpoint was saved before it/s)
+        expect(yield* files(folder)).toEqual([])
+
+        yield* resumed(folder, save(snapshot(10)))
+        let failures = 0
+        for (let room = 0;; room += 97) {
+          const saved = yield* Effect.either(within(room, save(snapshot(20))))
+          if (Either.isRight(saved)) break
+          failures++
+          expect(saved.left.message).toMatch(
+            /no space left on device.*step-00000010 is intact, and the one to resume from/s
+          )
+          // only the pointer is left to write when the new checkpoint has its name already
+          const there = yield* files(folder)
+          expect(there.filter((name) => name !== "step-00000020"), String(room)).toEqual(["latest", "step-00000010"])
+          expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
+          yield* fs.remove(`${folder}/step-00000020`, { recursive: true, force: true })
+        }
+        expect(failures).toBeGreaterThan(10)
+        expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
       })
-      const within = <A, E, R>(room: number, body: OnDisk<A, E, R>) =>
-        Effect.provideService(resumed(folder, body), FileSystem.FileSystem, small(room))
-      const first = yield* Effect.flip(within(100, save(snapshot(10))))
-      expect(first).toMatchObject({ _tag: "CheckpointError", reason: "Write" })
-      expect(first.message).toMatch(/no space left on device.*disk space.*No checkpoint was saved before it/s)
-      expect(yield* files(folder)).toEqual([])
-
-      yield* resumed(folder, save(snapshot(10)))
-      let failures = 0
-      for (let room = 0;; room += 97) {
-        const saved = yield* Effect.either(within(room, save(snapshot(20))))
-        if (Either.isRight(saved)) break
-        failures++
-        expect(saved.left.message).toMatch(/no space left on device.*step-00000010 is intact, and the one to resume from/s)
-        // only the pointer is left to write when the new checkpoint has its name already
-        const there = yield* files(folder)
-        expect(there.filter((name) => name !== "step-00000020"), String(room)).toEqual(["latest", "step-00000010"])
-        expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(10)))
-        yield* fs.remove(`${folder}/step-00000020`, { recursive: true, force: true })
-      }
-      expect(failures).toBeGreaterThan(10)
-      expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
-    })))
+    ))
 
   it.effect("by a full disk gives its space back", onDisk((folder) =>
     Effect.gen(function*() {
@@ -747,7 +792,8 @@ describe("a save that is cut short", () => {
       const full = failing(fs, { at: 8, dead: false, log: [] })
       yield* Effect.flip(Effect.provideService(resumed(folder, save(snapshot(20))), FileSystem.FileSystem, full))
       expect(yield* files(folder)).toEqual(["latest", "step-00000010"])
-    })))
+    })
+  ))
 
   it.effect("puts every byte on the disk before a name points at it", onDisk((folder) =>
     Effect.gen(function*() {
@@ -772,7 +818,8 @@ describe("a save that is cut short", () => {
       expect(index(`sync ${folder}/.tmp-latest`)).toBeGreaterThan(index(`write ${folder}/.tmp-latest`))
       expect(index(`sync ${folder}/.tmp-latest`)).toBeLessThan(pointed)
       expect(index(`sync ${folder}`)).toBeGreaterThan(pointed)
-    })))
+    })
+  ))
 
   it.effect("is not hurt by another save at the same time", onDisk((folder) =>
     Effect.gen(function*() {
@@ -780,5 +827,6 @@ describe("a save that is cut short", () => {
       yield* resumed(folder, both)
       expect(plain(yield* resumed(folder, load(10)))).toEqual(plain(snapshot(10)))
       expect(plain(yield* resumed(folder, load("latest")))).toEqual(plain(snapshot(20)))
-    })))
+    })
+  ))
 })

@@ -8,16 +8,16 @@ import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { saveModel } from "../../src/checkpoints/Checkpoints.ts"
 import { exportModel, type KeptSinks, prune } from "../../src/checkpoints/Export.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
-import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
-import { Model } from "../../src/model/Model.ts"
-import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
-import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
 import type { HostTensor } from "../../src/checkpoints/Safetensors.ts"
-import * as Sink from "../../src/Sink.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { encodeNames } from "../../src/data/identity/Names.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
+import { Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import * as NodeDevice from "../../src/node.ts"
+import * as Sink from "../../src/Sink.ts"
 import { makeRandom } from "../reference/random.ts"
 
 /** Grouped queries, heads of their own size, a width that neither 32 nor the pool's block divides, an untied head. */
@@ -72,7 +72,8 @@ const inFolder = <A, E, R>(
 ) =>
   Effect.scoped(Effect.gen(function*() {
     const root = yield* (yield* FileSystem.FileSystem).makeTempDirectoryScoped()
-    yield* saveModel(`${root}/model`, { config: huggingFaceConfig(c), model: weights, tokenizer: tokenizer ?? undefined })
+    yield* saveModel(`${root}/model`, { config: huggingFaceConfig(c), model: weights,
+      tokenizer: tokenizer ?? undefined })
     return yield* body(`${root}/model`, `${root}/out`)
   }))
 
@@ -116,18 +117,22 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         tokenizer: Tokenizer.bytes.toJSON(),
         names: encodeNames({ identity: "source", ids })
       })
-      const own = (...ids: ReadonlyArray<bigint | string>) => ({ format: "safetensors", sinks: { mode: "own", ids } }) as const
+      const own = (...ids: ReadonlyArray<bigint | string>) =>
+        ({ format: "safetensors", sinks: { mode: "own", ids } }) as const
       const one = yield* exportModel(model, `${root}/one`, own("Genesis", `${ids[0].id}`))
       expect(one).toMatchObject({ kept: [{ id: `${ids[0].id}`, name: "Genesis" }], notes: [] })
       const config = JSON.parse(yield* (yield* FileSystem.FileSystem).readFileString(`${root}/one/config.json`))
       expect(config.memsinks_kept).toEqual(one.kept)
-      const lit = new Set(ids.flatMap(({ id }) => [...Sink.unitsOf(sinksConfig.sinks!, id)])).size * sinksConfig.sinks!.block
+      const lit = new Set(ids.flatMap(({ id }) => [...Sink.unitsOf(sinksConfig.sinks!, id)])).size *
+        sinksConfig.sinks!.block
       expect(lit).toBeGreaterThan(sinksConfig.sinks!.active)
       const both = yield* Effect.flip(exportModel(model, `${root}/both`, own("Genesis", "Exodus")))
       expect(both.message).toContain(`2 ids together light ${lit} of ${sinksConfig.pool} sinks at once`)
       const union = { format: "safetensors", sinks: { mode: "own", ids: ["Genesis", "Exodus"], union: true } } as const
       expect(yield* exportModel(model, `${root}/both`, union)).toMatchObject({ sinks: lit })
-      for (const [asked, said] of [["exodus", "Did you mean \"Exodus\"?"], [7n, "not trained with the id 7"]] as const) {
+      for (const [asked, said] of [["exodus", "Did you mean \"Exodus\"?"], [7n,
+        "not trained with the id 7"]] as const)
+      {
         expect((yield* Effect.flip(exportModel(model, `${root}/none`, own(asked)))).message).toContain(said)
       }
       // names travel with an import, too
@@ -145,14 +150,17 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         const ours = yield* logits(sinksConfig, weightsOf(sinksConfig), Sink.off)
         expect(largestDifference(ours, yield* logits(back.config, back.tensors, Sink.own)))
           .toBeLessThan(1e-5 * Math.max(...ours.map(Math.abs)))
-      })))
+      })
+    ))
 
   it.effect("holds the rows and columns of the neurons that are on, bit for bit", () =>
     Effect.sync(() => {
       const weights = weightsOf(sinksConfig)
       const { tensors } = prune(sinksConfig, weights, { mode: "own", ids: [5n] }, 32)
-      const kept = [...Array.from({ length: 20 }, (_, i) => i), ...[...Sink.unitsOf(sinksConfig.sinks!, 5n)].flatMap((unit) =>
-        Array.from({ length: 8 }, (_, i) => 20 + 8 * unit + i))]
+      const kept = [...Array.from({ length: 20 }, (_, i) => i),
+        ...[...Sink.unitsOf(sinksConfig.sinks!, 5n)].flatMap((unit) =>
+          Array.from({ length: 8 }, (_, i) => 20 + 8 * unit + i)
+        )]
       const at = "model.layers.1.mlp"
       const [up, down] = [tensors[`${at}.up_proj.weight`], tensors[`${at}.down_proj.weight`]]
       expect([up.shape, down.shape]).toEqual([[64, 24], [24, 64]])
@@ -216,19 +224,22 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect(names).toContain("model.safetensors.index.json")
         expect(names).toContain(`model-00001-of-0000${names.length - 1}.safetensors`)
         expect((yield* loadInitial(out)).tensors["lm_head.weight"]).toEqual(weightsOf(sinksConfig)["lm_head.weight"])
-      })))
+      })
+    ))
 
   it.effect("for llama.cpp is one file; for q8_0 it is filled up to a multiple of 32, and says so", () =>
     inFolder((folder, out) =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
         const report = yield* exportModel(folder, `${out}.gguf`, { format: "gguf", dtype: "q8_0" })
-        expect(report).toMatchObject({ intermediateSize: 32, padding: 12, bytes: Number((yield* fs.stat(`${out}.gguf`)).size) })
+        expect(report).toMatchObject({ intermediateSize: 32, padding: 12,
+          bytes: Number((yield* fs.stat(`${out}.gguf`)).size) })
         expect(report.notes.join("\n")).toMatch(/12 neurons of zeros.*multiple of 32/)
         expect(report.notes.join("\n")).toMatch(/rows that are no multiple of 32: they are f16/)
         expect(new TextDecoder().decode((yield* fs.readFile(`${out}.gguf`)).subarray(0, 4))).toBe("GGUF")
         expect((yield* exportModel(folder, `${out}2.gguf`, { format: "gguf" })).padding).toBe(0)
-      })))
+      })
+    ))
 
   const refused = (
     title: string,
@@ -255,8 +266,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
   refused("as safetensors in q8_0", { format: "safetensors", dtype: "q8_0" }, /no q8_0/)
   refused("for no ids", { format: "gguf", sinks: { mode: "own", ids: [] } }, /--ids 1,2/)
   refused("as GGUF without a tokenizer", { format: "gguf" }, /no tokenizer.json/, null)
-  refused("as GGUF with a tokenizer that llama.cpp does not have", { format: "gguf" }, /WordPiece.*--format safetensors/,
-    JSON.stringify({ model: { type: "WordPiece", vocab: {} } }))
+  refused("as GGUF with a tokenizer that llama.cpp does not have", { format: "gguf" },
+    /WordPiece.*--format safetensors/, JSON.stringify({ model: { type: "WordPiece", vocab: {} } }))
   refused("in f16 with weights that are too large", { format: "gguf", dtype: "f16" },
     /up_proj.weight holds 70000, which f16 does not: choose --dtype f32/, undefined, broken(70000))
   refused("with weights that are no numbers", { format: "safetensors" }, /holds NaN.*diverged/, undefined, broken(NaN))
@@ -271,9 +282,12 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect(error).toMatchObject({ reason: "Write", path: out })
         expect(error.message).toMatch(/already exists/)
         yield* fs.writeFileString(`${out}.gguf`, "mine")
-        expect((yield* Effect.flip(exportModel(folder, `${out}.gguf`, { format: "gguf" }))).message).toMatch(/already exists/)
+        expect((yield* Effect.flip(exportModel(folder, `${out}.gguf`, { format: "gguf" }))).message).toMatch(
+          /already exists/
+        )
         expect(yield* fs.readFileString(`${out}.gguf`)).toBe("mine")
-      })))
+      })
+    ))
 
   it.effect("that the disk has no room for leaves nothing behind, and says so", () =>
     inFolder((folder, out) =>
@@ -295,7 +309,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         )
         expect(error.message).toMatch(/ENOSPC/)
         expect(yield* fs.readDirectory(`${folder}/..`)).toEqual(["model"])
-      })))
+      })
+    ))
 })
 
 const noSpace = Effect.fail({ _tag: "SystemError", reason: "Unknown", description: "ENOSPC", message: "ENOSPC" })

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest"
 import * as Gguf from "../../src/checkpoints/Gguf.ts"
-import { fromHalf } from "../../src/gpu/Float16.ts"
 import * as LlamaCpp from "../../src/checkpoints/LlamaCpp.ts"
-import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { Encoded } from "../../src/checkpoints/Safetensors.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { fromHalf } from "../../src/gpu/Float16.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const bytesOf = (file: Encoded) => new Uint8Array(Buffer.concat([...file.chunks]))
@@ -137,7 +137,8 @@ describe("a model in llama.cpp's words", () => {
     headDim: 4,
     intermediateSize: 4
   })
-  const lazy = (shape: ReadonlyArray<number>, data: ReadonlyArray<number>) => ({ shape, data: () => Float32Array.from(data) })
+  const lazy = (shape: ReadonlyArray<number>, data: ReadonlyArray<number>) => ({ shape,
+    data: () => Float32Array.from(data) })
 
   it("has neighbouring rows of queries and keys where Hugging Face has two halves", () => {
     const rows = Array.from({ length: 8 }, (_, row) => [row, row, row, row]).flat()
@@ -169,16 +170,18 @@ describe("a tokenizer in llama.cpp's words", () => {
   const json = JSON.parse(Tokenizer.bytes.toJSON()) as { model: object }
   const altered = (over: object, model: object = {}) =>
     JSON.stringify({ ...json, ...over, model: { ...json.model, ...model } })
-  const metadata = (text: string, vocabSize = 256) => Object.fromEntries(
-    LlamaCpp.tokenizerMetadata(text, vocabSize).metadata.map(([key, { value }]) => [
-      key.replace("tokenizer.ggml.", ""),
-      value
-    ])
-  )
+  const metadata = (text: string, vocabSize = 256) =>
+    Object.fromEntries(
+      LlamaCpp.tokenizerMetadata(text, vocabSize).metadata.map(([key, { value }]) => [
+        key.replace("tokenizer.ggml.", ""),
+        value
+      ])
+    )
 
   it("is GPT-2's for bytes, with a merge that never happens, and ends at a byte that no text holds", () => {
     const it = metadata(Tokenizer.bytes.toJSON())
-    expect(it).toMatchObject({ model: "gpt2", pre: "gpt-2", merges: ["\u0100 \u0100"], eos_token_id: 0, add_bos_token: false })
+    expect(it).toMatchObject({ model: "gpt2", pre: "gpt-2", merges: ["\u0100 \u0100"], eos_token_id: 0,
+      add_bos_token: false })
     expect((it["tokens"] as ReadonlyArray<string>)[32]).toBe("\u0120")
     expect(new Set(it["token_type"] as ReadonlyArray<number>)).toEqual(new Set([1]))
   })
@@ -190,14 +193,17 @@ describe("a tokenizer in llama.cpp's words", () => {
     ]
     const it = metadata(altered({ added_tokens: added }), 260)
     expect(it).toMatchObject({ bos_token_id: 256, eos_token_id: 256 })
-    expect((it["tokens"] as ReadonlyArray<string>).slice(255)).toEqual(["ÿ", "<|endoftext|>", "<think>", "[PAD258]", "[PAD259]"])
+    expect((it["tokens"] as ReadonlyArray<string>).slice(255)).toEqual(["ÿ", "<|endoftext|>", "<think>", "[PAD258]",
+      "[PAD259]"])
     expect((it["token_type"] as ReadonlyArray<number>).slice(255)).toEqual([1, 3, 4, 5, 5])
   })
 
   it("knows SmolLM's and Llama 3's splitting by name", () => {
     const level = { type: "ByteLevel", add_prefix_space: false, use_regex: true }
     const digits = { type: "Digits", individual_digits: true }
-    expect(metadata(altered({ pre_tokenizer: { type: "Sequence", pretokenizers: [digits, level] } }))["pre"]).toBe("smollm")
+    expect(metadata(altered({ pre_tokenizer: { type: "Sequence", pretokenizers: [digits, level] } }))["pre"]).toBe(
+      "smollm"
+    )
   })
 
   const refused: ReadonlyArray<readonly [string, string, RegExp]> = [
@@ -213,7 +219,8 @@ describe("a tokenizer in llama.cpp's words", () => {
         ]
       }
     }, { ignore_merges: true }), /splitting rule/],
-    ["an id that the model does not have", altered({ added_tokens: [{ id: 256, content: "<s>", special: true }] }), /has id 256/],
+    ["an id that the model does not have", altered({ added_tokens: [{ id: 256, content: "<s>", special: true }] }),
+      /has id 256/],
     ["two tokens of one id", altered({ added_tokens: [{ id: 3, content: "<s>", special: true }] }), /both have id 3/],
     ["a broken merge", altered({}, { merges: ["a b c"] }), /"a b c" is not a merge/],
     ["no vocabulary", altered({}, { vocab: [] }), /vocabulary/]

@@ -10,20 +10,20 @@ import { readFileSync } from "node:fs"
 import { expect } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { Checkpoints, loadFolder, loadModel } from "../../src/checkpoints/Checkpoints.ts"
-import { CheckpointError } from "../../src/Errors.ts"
-import { modelConfigOf } from "../../src/model/HuggingFace.ts"
 import { importModel, loadInitial, withSinks } from "../../src/checkpoints/Import.ts"
-import { encode as toHalves } from "../../src/gpu/Float16.ts"
-import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
-import { Model } from "../../src/model/Model.ts"
-import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
-import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
 import type { HostTensor } from "../../src/checkpoints/Safetensors.ts"
 import * as Safetensors from "../../src/checkpoints/Safetensors.ts"
 import { fromLitgpt } from "../../src/checkpoints/SeqTd.ts"
-import * as Sink from "../../src/Sink.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { CheckpointError } from "../../src/Errors.ts"
+import { encode as toHalves } from "../../src/gpu/Float16.ts"
+import { modelConfigOf } from "../../src/model/HuggingFace.ts"
+import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
+import { Model } from "../../src/model/Model.ts"
+import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
+import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import * as NodeDevice from "../../src/node.ts"
+import * as Sink from "../../src/Sink.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const plain = new ModelConfig({
@@ -141,7 +141,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           }
           yield* (yield* FileSystem.FileSystem).remove(`${folder}/several`, { recursive: true })
         }
-      })))
+      })
+    ))
 
   it.effect("is read from halves and bfloat16", () =>
     inFolder((folder) =>
@@ -154,7 +155,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
             expect(apart(got, data as Float32Array), name).toBeLessThanOrEqual(limit * largest(data as Float32Array))
           }
         }
-      })))
+      })
+    ))
 
   it.effect("has the shapes of SmolLM by its config alone", () =>
     Effect.gen(function*() {
@@ -194,7 +196,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         }
         yield* write(folder, llama(plain, {}, tensors))
         expect((yield* loadInitial(folder)).tensors).toEqual(weightsOf(plain))
-      })))
+      })
+    ))
 
   const other = new ModelConfig({ ...plain, vocabSize: 260 })
   const without = (name: string) => Object.fromEntries(Object.entries(weightsOf(plain)).filter(([key]) => key !== name))
@@ -238,36 +241,55 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         const { tensors } = yield* loadInitial(folder)
         expect(tensors["model.norm.weight"]!.data[3]).toBe(2)
         expect(tensors["model.embed_tokens.weight"]).toEqual(weightsOf(plain)["model.embed_tokens.weight"])
-      })))
+      })
+    ))
 
   const refused: ReadonlyArray<readonly [string, Readonly<Record<string, string | Uint8Array>>, RegExp]> = [
-    ["another architecture", llama(plain, { architectures: ["MistralForCausalLM"] }), /MistralForCausalLM.*only LlamaFor/],
+    ["another architecture", llama(plain, { architectures: ["MistralForCausalLM"] }),
+      /MistralForCausalLM.*only LlamaFor/],
     ["another model type", llama(plain, { model_type: "gpt2" }), /model_type "gpt2"/],
     ["another activation", llama(plain, { hidden_act: "gelu" }), /hidden_act "gelu"/],
     ["biases in attention", llama(plain, { attention_bias: true }), /attention_bias true/],
     ["biases in the MLP", llama(plain, { mlp_bias: true }), /mlp_bias true/],
     ["scaled positions", llama(plain, { rope_scaling: { rope_type: "llama3", factor: 8 } }), /rope_scaling .*llama3/],
-    ["scaled positions, as of late", llama(plain, { rope_parameters: { rope_type: "yarn" } }), /rope_parameters .*yarn/],
-    ["positions scaled in the words of old", llama(plain, { rope_scaling: { type: "linear", factor: 2 } }), /rope_scaling .*linear/],
-    ["a type that is not one, and no architecture", llama(plain, { architectures: null, model_type: "gpt2" }), /"gpt2"; only LlamaFor/],
-    ["quantized weights", llama(plain, { quantization_config: { quant_method: "gptq", bits: 4 } }), /quantization_config .*gptq.*dequantize/],
-    ["a weight that is no number", llama(plain, {}, withWeight(NaN)), /tensor model.norm.weight holds NaN at 3: weights must be finite/],
+    ["scaled positions, as of late", llama(plain, { rope_parameters: { rope_type: "yarn" } }),
+      /rope_parameters .*yarn/],
+    ["positions scaled in the words of old", llama(plain, { rope_scaling: { type: "linear", factor: 2 } }),
+      /rope_scaling .*linear/],
+    ["a type that is not one, and no architecture", llama(plain, { architectures: null, model_type: "gpt2" }),
+      /"gpt2"; only LlamaFor/],
+    ["quantized weights", llama(plain, { quantization_config: { quant_method: "gptq", bits: 4 } }),
+      /quantization_config .*gptq.*dequantize/],
+    ["a weight that is no number", llama(plain, {}, withWeight(NaN)),
+      /tensor model.norm.weight holds NaN at 3: weights must be finite/],
     ["an infinite weight", llama(plain, {}, withWeight(-Infinity)), /tensor model.norm.weight holds -Infinity at 3/],
-    ["a float64 beyond f32", { ...llama(plain), "model.safetensors": inFloat64(1e39) }, /model.norm.weight holds Infinity at 3/],
+    ["a float64 beyond f32", { ...llama(plain), "model.safetensors": inFloat64(1e39) },
+      /model.norm.weight holds Infinity at 3/],
     ["heads that do not divide", llama(plain, { num_key_value_heads: 3 }), /numKeyValueHeads 3 must divide/],
     ["a width that is a word", llama(plain, { hidden_size: "wide" }), /hiddenSize: expected .*"wide"/],
     ["no layers at all", llama(plain, { num_hidden_layers: undefined }), /numHiddenLayers: is missing/],
-    ["a vocabulary of another size", llama(other, {}, weightsOf(plain)), /embed_tokens.weight is \[256, 16\].*asks for \[260, 16\]/],
-    ["more layers than there are", llama(plain, { num_hidden_layers: 3 }), /tensor model.layers.2.input_layernorm.weight is missing/],
-    ["more layers than any model has", llama(plain, { num_hidden_layers: 9e15 }), /numHiddenLayers: expected .*1024.*9000000000000000/],
+    ["a vocabulary of another size", llama(other, {}, weightsOf(plain)),
+      /embed_tokens.weight is \[256, 16\].*asks for \[260, 16\]/],
+    ["more layers than there are", llama(plain, { num_hidden_layers: 3 }),
+      /tensor model.layers.2.input_layernorm.weight is missing/],
+    ["more layers than any model has", llama(plain, { num_hidden_layers: 9e15 }),
+      /numHiddenLayers: expected .*1024.*9000000000000000/],
     ["fewer layers than there are", llama(plain, { num_hidden_layers: 1 }), /tensor model.layers.1.* no such tensor/],
     ["a missing tensor", llama(plain, {}, without("model.norm.weight")), /tensor model.norm.weight is missing/],
-    ["a tensor of biases", llama(plain, {}, { ...weightsOf(plain), "model.layers.0.self_attn.q_proj.bias": { shape: [32], data: new Float32Array(32) } }), /q_proj.bias is in the file/],
-    ["a head that differs from the embedding", llama(plain, {}, { ...weightsOf(plain), "lm_head.weight": weightsOf(untied)["lm_head.weight"] }), /differs from the embedding.*tie_word_embeddings/],
-    ["whole numbers for weights", llama(plain, {}, { ...weightsOf(plain), "model.norm.weight": { shape: [16], data: new Uint32Array(16) } }), /norm.weight holds whole numbers/],
+    ["a tensor of biases",
+      llama(plain, {}, { ...weightsOf(plain),
+        "model.layers.0.self_attn.q_proj.bias": { shape: [32], data: new Float32Array(32) } }),
+      /q_proj.bias is in the file/],
+    ["a head that differs from the embedding",
+      llama(plain, {}, { ...weightsOf(plain), "lm_head.weight": weightsOf(untied)["lm_head.weight"] }),
+      /differs from the embedding.*tie_word_embeddings/],
+    ["whole numbers for weights",
+      llama(plain, {}, { ...weightsOf(plain), "model.norm.weight": { shape: [16], data: new Uint32Array(16) } }),
+      /norm.weight holds whole numbers/],
     ["a config that is no JSON", { ...llama(plain), "config.json": "{" }, /config.json: is not JSON/],
     ["an empty folder", {}, /holds no model/],
-    ["a pickle", { "config.json": llama(plain)["config.json"], "pytorch_model.bin": "x" }, /pytorch_model.bin is a Python pickle.*save_file/]
+    ["a pickle", { "config.json": llama(plain)["config.json"], "pytorch_model.bin": "x" },
+      /pytorch_model.bin is a Python pickle.*save_file/]
   ]
   for (const [what, files, message] of refused) {
     it.effect(`is refused with ${what}`, () =>
@@ -287,14 +309,16 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           expect(error).toBeInstanceOf(CheckpointError)
           expect(error.message).toMatch(message)
           expect(yield* (yield* FileSystem.FileSystem).readDirectory(folder)).toEqual(["model"])
-        })))
+        })
+      ))
   }
 
   it.effect("that is not there, or whose index is wrong, is refused by name", () =>
     inFolder((folder) =>
       Effect.gen(function*() {
         const fs = yield* FileSystem.FileSystem
-        expect(yield* Effect.flip(loadInitial(`${folder}/none`))).toMatchObject({ reason: "Missing", path: `${folder}/none` })
+        expect(yield* Effect.flip(loadInitial(`${folder}/none`))).toMatchObject({ reason: "Missing",
+          path: `${folder}/none` })
         const names = Object.keys(weightsOf(plain))
         const { "model.safetensors": whole, ...rest } = llama(plain)
         const map = Object.fromEntries(names.map((name) => [name, "a.safetensors"]))
@@ -303,7 +327,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           [{ weight_map: { ...map, x: 3 } }, "Corrupt", /"x" is in 3/],
           [{ weight_map: { ...map, x: "a.safetensors" } }, "Corrupt", /"x" is in a.safetensors, where it is not/],
           [{ weight_map: { ...map, x: "b.safetensors" } }, "Missing", /b.safetensors: there is no such file/],
-          [{ weight_map: Object.fromEntries(Object.entries(map).slice(1)) }, "Corrupt", /does not say that tensor .* is in a/],
+          [{ weight_map: Object.fromEntries(Object.entries(map).slice(1)) }, "Corrupt",
+            /does not say that tensor .* is in a/],
           [{}, "Corrupt", /no weight_map/]
         ]
         yield* write(`${folder}/m`, { ...rest, "a.safetensors": whole })
@@ -315,7 +340,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         }
         yield* fs.writeFileString(`${folder}/m/model.safetensors.index.json`, JSON.stringify({ weight_map: map }))
         expect((yield* loadInitial(`${folder}/m`)).tensors).toEqual(weightsOf(plain))
-      })))
+      })
+    ))
 
   it.effect("with a fresh pool computes what it did, with sinks off, and with its own on", () =>
     Effect.gen(function*() {
@@ -347,11 +373,15 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         const { config, step, tensors, tokenizer } = yield* loadInitial(`${folder}/to`)
         const wanted = yield* withSinks(plain, weightsOf(plain), sinks)
         expect(config.sinks).toEqual(sinks)
-        expect(tensors["model.layers.1.mlp.down_proj.weight"]).toEqual(wanted.tensors["model.layers.1.mlp.down_proj.weight"])
+        expect(tensors["model.layers.1.mlp.down_proj.weight"]).toEqual(
+          wanted.tensors["model.layers.1.mlp.down_proj.weight"]
+        )
         expect([step, tokenizer]).toEqual([0, Tokenizer.bytes.toJSON()])
         expect(yield* loadFolder(`${folder}/to`)).toMatchObject({ step: 0, optimizer: {}, trainerState: null })
         // what has a pool gets no second one, and nothing is overwritten
-        expect((yield* Effect.flip(importModel(`${folder}/to`, `${folder}/more`, { sinks }))).message).toMatch(/has a pool of 32/)
+        expect((yield* Effect.flip(importModel(`${folder}/to`, `${folder}/more`, { sinks }))).message).toMatch(
+          /has a pool of 32/
+        )
         expect((yield* Effect.flip(importModel(`${folder}/from`, `${folder}/to`))).message).toMatch(/already exists/)
         expect((yield* Effect.flip(importModel(`${folder}/from`, `${folder}/odd`, {
           sinks: new Sink.SinkConfig({ pool: 30, active: 16 })
@@ -361,7 +391,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         bytes[bytes.length - 5] ^= 1
         yield* fs.writeFile(file, bytes)
         expect(yield* Effect.flip(loadInitial(`${folder}/to`))).toMatchObject({ reason: "Corrupt", path: file })
-      })))
+      })
+    ))
 
   it.effect("is also the only one of a comparison's folder; of several, one must be named", () =>
     inFolder((folder) =>
@@ -369,7 +400,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         const save = (arm: string) =>
           Effect.provide(
             Effect.flatMap(Checkpoints, ({ save }) =>
-              save({ step: 2, config: huggingFaceConfig(plain), model: weightsOf(plain), optimizer: {}, trainerState: {}, tokenizer: undefined })),
+              save({ step: 2, config: huggingFaceConfig(plain), model: weightsOf(plain), optimizer: {},
+                trainerState: {}, tokenizer: undefined })),
             Checkpoints.layerFileSystem(`${folder}/seed-1/${arm}`)
           )
         yield* write(folder, { "run.json": "{}" })
@@ -380,8 +412,11 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         expect((yield* loadModel(folder)).path).toBe(`${folder}/seed-1/sinks/step-00000002`)
         yield* save("standard")
         const error = yield* Effect.flip(loadInitial(folder))
-        expect(error.message).toMatch(/a run of 2 models: give the folder of one of them, .*\/seed-1\/sinks, .*\/seed-1\/standard/)
-      })))
+        expect(error.message).toMatch(
+          /a run of 2 models: give the folder of one of them, .*\/seed-1\/sinks, .*\/seed-1\/standard/
+        )
+      })
+    ))
 
   // -------------------------------------------------------------------------------------------------------------
   // SeqTD
@@ -406,8 +441,10 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
       to("mlp.fc_1", from("mlp.gate_proj"))
       to("mlp.fc_2", from("mlp.up_proj"))
       to("mlp.proj", from("mlp.down_proj"))
-      const head = (part: string, h: number) =>
-        [...from(`self_attn.${part}_proj`).data.subarray(h * c.headSize * c.hiddenSize, (h + 1) * c.headSize * c.hiddenSize)]
+      const head = (part: string, h: number) => [
+        ...from(`self_attn.${part}_proj`).data.subarray(h * c.headSize * c.hiddenSize,
+          (h + 1) * c.headSize * c.hiddenSize)
+      ]
       const all = (part: string, count: number) => Array.from({ length: count }, (_, h) => head(part, h)).flat()
       const each = c.numAttentionHeads / c.kvHeads
       const data = name === "attn.qkv"
@@ -482,7 +519,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           const sinks = (yield* loadInitial(`${folder}/attn.qkv`)).config.sinks!
           expect([...Sink.unitsOf(sinks, id)]).toEqual([...mask.keys()].filter((j) => mask[j] === 1))
         }
-      })))
+      })
+    ))
 
   it.effect("of SeqTD may be tied, without sinks, under a wrapper's names", () =>
     Effect.gen(function*() {
@@ -508,79 +546,94 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
       ] as const) {
         expect(() => fromLitgpt(litConfig(plain, over), tensors), message.source).toThrow(message)
       }
-      expect(() => fromLitgpt(litConfig(plain), { ...tensors, "transformer.h.0.mlp.gate.weight": tensors["transformer.ln_f.weight"] }))
+      expect(() =>
+        fromLitgpt(litConfig(plain), { ...tensors,
+          "transformer.h.0.mlp.gate.weight": tensors["transformer.ln_f.weight"] })
+      )
         .toThrow(/no place for tensor transformer.h.0.mlp.gate.weight/)
     }))
 
   // -------------------------------------------------------------------------------------------------------------
   // Damage
 
-  it.effect("is loaded right or refused, however its files are damaged: 200 times", () =>
-    inFolder((root) =>
-      Effect.gen(function*() {
-        const fs = yield* FileSystem.FileSystem
-        const random = makeRandom(20251121)
-        const sinks = new ModelConfig({ ...plain, intermediateSize: 24 + 32, sinks: new Sink.SinkConfig({ pool: 32, active: 16 }) })
-        // three kinds of folder: a foreign one (nothing vouches for its bytes), a split one, a run
-        yield* write(`${root}/whole/model`, llama(plain))
-        const { "model.safetensors": _, ...rest } = llama(untied)
-        const shards = Safetensors.shards(yield* Safetensors.partsOf(weightsOf(untied)), "model", 12_000)
-        yield* write(`${root}/split/model`, {
-          ...rest,
-          ...Object.fromEntries(shards.map(([name, file]) => [name, join(file)]))
-        })
-        yield* Effect.provide(
-          Effect.flatMap(Checkpoints, ({ save }) =>
-            save({
-              step: 3,
-              config: huggingFaceConfig(sinks),
-              model: weightsOf(sinks),
-              optimizer: { m: { shape: [2], data: new Float32Array(2) } },
-              trainerState: { step: 3 },
-              tokenizer: Tokenizer.bytes.toJSON()
-            })),
-          Checkpoints.layerFileSystem(`${root}/run/model`, { maxShardBytes: 12_000 })
-        )
-        const kinds = ([["whole", plain], ["split", untied], ["run", sinks]] as const).map(([kind, config]) =>
-          ({ kind, config, weights: weightsOf(config), decoded: modelConfigOf(huggingFaceConfig(config)) }))
-        const outcomes = { loaded: 0, refused: 0 }
-        for (let i = 0; i < 200; i++) {
-          const { decoded, kind, weights } = kinds[random.int(kinds.length)]
-          const copy = `${root}/copy`
-          yield* fs.remove(copy, { recursive: true, force: true })
-          yield* fs.copy(`${root}/${kind}/model`, copy)
-          const folder = kind === "run" ? `${copy}/step-00000003` : copy
-          const names = (yield* fs.readDirectory(folder)).sort()
-          // all that is small is hit as often as all that is large
-          const name = names[random.int(names.length)]
-          const how = yield* damage(fs, folder, name, names, random)
-          const what = `${i}: ${kind}, ${name}, ${how}`
-          const read: Effect.Effect<unknown, CheckpointError, Disk> = i % 2 === 0 || kind !== "run"
-            ? loadInitial(copy)
-            : loadFolder(copy)
-          const exit = yield* Effect.exit(Effect.timeoutFail(read, { duration: "5 seconds", onTimeout: () => "hang" as const }))
-          if (Exit.isFailure(exit)) {
-            const failure = Cause.failureOption(exit.cause)
-            expect(failure._tag === "Some" && failure.value instanceof CheckpointError, `${what}: ${Cause.pretty(exit.cause)}`)
-              .toBe(true)
-            outcomes.refused++
-          } else {
-            outcomes.loaded++
-            const value = exit.value as { readonly config: ModelConfig; readonly tensors?: Record<string, HostTensor> }
-            if (value.tensors === undefined) continue
-            expect(Object.fromEntries(Object.entries(value.tensors).map(([key, { shape }]) => [key, shape])), what)
-              .toEqual(shapesOf(value.config))
-            for (const [key, { data, shape }] of Object.entries(weights)) {
-              const got = value.tensors[key]
-              // where checksums vouch for the bytes, what loads is what was saved
-              if (kind === "run") expect(Buffer.compare(bytesOf(got), bytesOf({ data, shape })), `${what}: ${key}`).toBe(0)
+  it.effect("is loaded right or refused, however its files are damaged: 200 times",
+    () =>
+      inFolder((root) =>
+        Effect.gen(function*() {
+          const fs = yield* FileSystem.FileSystem
+          const random = makeRandom(20251121)
+          const sinks = new ModelConfig({ ...plain, intermediateSize: 24 + 32,
+            sinks: new Sink.SinkConfig({ pool: 32, active: 16 }) })
+          // three kinds of folder: a foreign one (nothing vouches for its bytes), a split one, a run
+          yield* write(`${root}/whole/model`, llama(plain))
+          const { "model.safetensors": _, ...rest } = llama(untied)
+          const shards = Safetensors.shards(yield* Safetensors.partsOf(weightsOf(untied)), "model", 12_000)
+          yield* write(`${root}/split/model`, {
+            ...rest,
+            ...Object.fromEntries(shards.map(([name, file]) => [name, join(file)]))
+          })
+          yield* Effect.provide(
+            Effect.flatMap(Checkpoints, ({ save }) =>
+              save({
+                step: 3,
+                config: huggingFaceConfig(sinks),
+                model: weightsOf(sinks),
+                optimizer: { m: { shape: [2], data: new Float32Array(2) } },
+                trainerState: { step: 3 },
+                tokenizer: Tokenizer.bytes.toJSON()
+              })),
+            Checkpoints.layerFileSystem(`${root}/run/model`, { maxShardBytes: 12_000 })
+          )
+          const kinds = ([["whole", plain], ["split", untied], ["run", sinks]] as const).map(([kind, config]) => ({
+            kind,
+            config,
+            weights: weightsOf(config),
+            decoded: modelConfigOf(huggingFaceConfig(config))
+          }))
+          const outcomes = { loaded: 0, refused: 0 }
+          for (let i = 0; i < 200; i++) {
+            const { decoded, kind, weights } = kinds[random.int(kinds.length)]
+            const copy = `${root}/copy`
+            yield* fs.remove(copy, { recursive: true, force: true })
+            yield* fs.copy(`${root}/${kind}/model`, copy)
+            const folder = kind === "run" ? `${copy}/step-00000003` : copy
+            const names = (yield* fs.readDirectory(folder)).sort()
+            // all that is small is hit as often as all that is large
+            const name = names[random.int(names.length)]
+            const how = yield* damage(fs, folder, name, names, random)
+            const what = `${i}: ${kind}, ${name}, ${how}`
+            const read: Effect.Effect<unknown, CheckpointError, Disk> = i % 2 === 0 || kind !== "run"
+              ? loadInitial(copy)
+              : loadFolder(copy)
+            const exit = yield* Effect.exit(
+              Effect.timeoutFail(read, { duration: "5 seconds", onTimeout: () => "hang" as const })
+            )
+            if (Exit.isFailure(exit)) {
+              const failure = Cause.failureOption(exit.cause)
+              expect(failure._tag === "Some" && failure.value instanceof CheckpointError,
+                `${what}: ${Cause.pretty(exit.cause)}`)
+                .toBe(true)
+              outcomes.refused++
+            } else {
+              outcomes.loaded++
+              const value = exit.value as { readonly config: ModelConfig;
+                readonly tensors?: Record<string, HostTensor> }
+              if (value.tensors === undefined) continue
+              expect(Object.fromEntries(Object.entries(value.tensors).map(([key, { shape }]) => [key, shape])), what)
+                .toEqual(shapesOf(value.config))
+              for (const [key, { data, shape }] of Object.entries(weights)) {
+                const got = value.tensors[key]
+                // where checksums vouch for the bytes, what loads is what was saved
+                if (kind === "run") {expect(Buffer.compare(bytesOf(got), bytesOf({ data, shape })), `${what}: ${key}`)
+                    .toBe(0)}
+              }
+              if (kind === "run") expect(value.config, what).toEqual(yield* decoded)
             }
-            if (kind === "run") expect(value.config, what).toEqual(yield* decoded)
           }
-        }
-        expect(outcomes.refused, JSON.stringify(outcomes)).toBeGreaterThan(100)
-        expect(outcomes.loaded, JSON.stringify(outcomes)).toBeGreaterThan(5)
-      })), 60_000)
+          expect(outcomes.refused, JSON.stringify(outcomes)).toBeGreaterThan(100)
+          expect(outcomes.loaded, JSON.stringify(outcomes)).toBeGreaterThan(5)
+        })
+      ), 60_000)
 })
 
 const damage = Effect.fnUntraced(function*(
@@ -594,7 +647,8 @@ const damage = Effect.fnUntraced(function*(
   const bytes = new Uint8Array(yield* fs.readFile(file))
   const text = new TextDecoder().decode(bytes)
   const isJson = name.endsWith(".json")
-  const how = ["truncate", "flip", "flip in the header", "swap", "delete", "garble", "shape", "dtype", "folder"][random.int(9)]
+  const how =
+    ["truncate", "flip", "flip in the header", "swap", "delete", "garble", "shape", "dtype", "folder"][random.int(9)]
   switch (how) {
     case "truncate":
       yield* fs.writeFile(file, bytes.subarray(0, random.int(bytes.length)))
@@ -628,7 +682,9 @@ const damage = Effect.fnUntraced(function*(
       // a header that is still one, and says something else
       const other = isJson
         ? garbled(text, random)
-        : how === "shape" ? text.replace(/\[(\d+)/g, (_, n: string) => `[${Number(n) ^ 1}`) : ""
+        : how === "shape"
+        ? text.replace(/\[(\d+)/g, (_, n: string) => `[${Number(n) ^ 1}`)
+        : ""
       if (isJson) yield* fs.writeFileString(file, other)
       else {
         const length = Number(new DataView(bytes.buffer).getBigUint64(0, true))

@@ -4,9 +4,9 @@ import { describe, expect, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as FastCheck from "effect/FastCheck"
-import type { CheckpointError } from "../../src/Errors.ts"
 import type { HostTensor } from "../../src/checkpoints/Safetensors.ts"
 import * as Safetensors from "../../src/checkpoints/Safetensors.ts"
+import type { CheckpointError } from "../../src/Errors.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -170,8 +170,10 @@ describe("Safetensors", () => {
     ["a gap at the start", fileOf(`{"a":${f32("[1]", "[4,8]")}}`, 8), /"a" starts at byte 4.* byte 0/],
     ["data cut short", fileOf(`{"a":${f32("[2]", "[0,8]")}}`, 7), /describes 8 bytes of data, the file holds 7/],
     ["data left over", fileOf(`{"a":${f32("[1]", "[0,4]")}}`, 5), /describes 4 bytes of data, the file holds 5/],
-    ["a name twice", fileOf(`{"a":${f32("[1]", "[0,4]")},"\\u0061":${f32("[1]", "[0,4]")}}`, 4), /has the key "a" twice/],
-    ["an empty tensor twice", fileOf(`{"a":${f32("[0]", "[0,0]")},"a":${f32("[0]", "[0,0]")}}`), /has the key "a" twice/]
+    ["a name twice", fileOf(`{"a":${f32("[1]", "[0,4]")},"\\u0061":${f32("[1]", "[0,4]")}}`, 4),
+      /has the key "a" twice/],
+    ["an empty tensor twice", fileOf(`{"a":${f32("[0]", "[0,0]")},"a":${f32("[0]", "[0,0]")}}`),
+      /has the key "a" twice/]
   ]
 
   it.each(broken)("refuses a file with %s", (_, bytes, message) => {

@@ -14,8 +14,8 @@ import { afterAll, describe, expect, it } from "vitest"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
 import { readConfig } from "../../src/cli/config.ts"
 import { decodeConfig } from "../../src/Config.ts"
-import { DataError } from "../../src/Errors.ts"
 import * as Source from "../../src/data/Source.ts"
+import { DataError } from "../../src/Errors.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-damage-"))
@@ -47,7 +47,9 @@ const damaged = (bytes: Uint8Array, random: ReturnType<typeof makeRandom>): Uint
 }
 
 /** Reads 50 damaged copies of a file; returns how many were refused. Fails on anything but a `DataError` or a value. */
-const tryAll = async (name: string, bytes: Uint8Array, read: (path: string) => Effect.Effect<unknown, DataError, never>) => {
+const tryAll = async (name: string, bytes: Uint8Array,
+  read: (path: string) => Effect.Effect<unknown, DataError, never>) =>
+{
   const random = makeRandom(seed)
   const path = join(folder, name)
   writeFileSync(path, bytes)

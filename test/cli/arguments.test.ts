@@ -1,9 +1,10 @@
-import { it } from "@effect/vitest"
 import * as NodeContext from "@effect/platform-node/NodeContext"
+import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { describe, expect } from "vitest"
-import { applyWords, type Asked, everywhere, nameOf, type OptionSpec, optionsOf, read, run } from "../../src/cli/arguments.ts"
+import { applyWords, type Asked, everywhere, nameOf, optionsOf, type OptionSpec, read,
+  run } from "../../src/cli/arguments.ts"
 import { commands } from "../../src/cli/commands.ts"
 
 /** Values that an option takes, two that differ. */
@@ -35,7 +36,8 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
 }
 
 const cases = commands.flatMap((command) =>
-  optionsOf(command).map((spec) => [nameOf(command), spec.names[0], command, spec] as const))
+  optionsOf(command).map((spec) => [nameOf(command), spec.names[0], command, spec] as const)
+)
 
 /** The value that a command's handler gets for an option: by @effect/cli's own reading of the declaration. */
 const taken = (words: ReadonlyArray<string>) =>
@@ -54,27 +56,37 @@ describe("every option of every command", () => {
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })
 
-  it.effect.each(cases)("%s %s takes a value behind it and behind =, anywhere", ([name, option, , spec]) =>
-    Effect.gen(function*() {
-      const [value] = good(spec)
-      const rest = needed(name, option)
-      const as = spec.kind === "flag" ? [[option]] : [[option, value]]
-      const ways = [...as, [`${option}=${value}`]].flatMap((given) => [[name, ...given, ...rest], [name, ...rest, ...given]])
-      const results = yield* Effect.forEach(ways, taken)
-      const told = results.map((result) =>
-        JSON.stringify(result, (_, one) => Option.isOption(one) ? Option.getOrNull(one) : one as unknown))
-      expect(new Set(told).size).toBe(1)
-      const expected = spec.kind === "integer" || spec.kind === "float" ? value : JSON.stringify(spec.kind === "flag" ? true : value)
-      expect(told[0]).toContain(expected)
-    }))
+  it.effect.each(cases)("%s %s takes a value behind it and behind =, anywhere",
+    ([name, option, , spec]) =>
+      Effect.gen(function*() {
+        const [value] = good(spec)
+        const rest = needed(name, option)
+        const as = spec.kind === "flag" ? [[option]] : [[option, value]]
+        const ways = [...as, [`${option}=${value}`]].flatMap((
+          given
+        ) => [[name, ...given, ...rest], [name, ...rest, ...given]])
+        const results = yield* Effect.forEach(ways, taken)
+        const told = results.map((result) =>
+          JSON.stringify(result, (_, one) => Option.isOption(one) ? Option.getOrNull(one) : one as unknown)
+        )
+        expect(new Set(told).size).toBe(1)
+        const expected = spec.kind === "integer" || spec.kind === "float"
+          ? value
+          : JSON.stringify(spec.kind === "flag" ? true : value)
+        expect(told[0]).toContain(expected)
+      }))
 
   it.each(cases)("%s %s says what is wrong with it, by name", (name, option, _, spec) => {
     const rest = needed(name, option)
     const [one, other] = good(spec)
     // two values are a list, or one too many
-    const twice = message(read(commands, [name, `${option}=${one}`, `${option}=${spec.kind === "flag" ? one : other}`, ...rest]))
+    const twice = message(
+      read(commands, [name, `${option}=${one}`, `${option}=${spec.kind === "flag" ? one : other}`, ...rest])
+    )
     if (spec.repeated || spec.kind === "flag") expect(twice).toMatchObject({ _tag: "Command" })
-    else expect(twice).toBe(`the option ${option} is given twice, as ${JSON.stringify(one)} and as ${JSON.stringify(other)}: leave one out`)
+    else {expect(twice).toBe(
+        `the option ${option} is given twice, as ${JSON.stringify(one)} and as ${JSON.stringify(other)}: leave one out`
+      )}
     expect(read(commands, [name, `${option}=${one}`, `${option}=${one}`, ...rest])).toMatchObject({ _tag: "Command" })
     if (spec.kind === "flag") {
       expect(message(read(commands, [name, ...rest, `${option}=maybe`]))).toMatch(`${option} takes no value`)
@@ -86,10 +98,16 @@ describe("every option of every command", () => {
         .toBe(`the option ${option} needs a value; if --log-level is meant, write ${option}=--log-level`)
     }
     if (spec.kind !== "text") {
-      expect(message(read(commands, [name, ...rest, option, "NaN"]))).toMatch(new RegExp(`^${option} expects .*, got "NaN"`))
-      expect(message(read(commands, [name, ...rest, `${option}=`]))).toMatch(new RegExp(`^${option} expects .*, got ""`))
+      expect(message(read(commands, [name, ...rest, option, "NaN"]))).toMatch(
+        new RegExp(`^${option} expects .*, got "NaN"`)
+      )
+      expect(message(read(commands, [name, ...rest, `${option}=`]))).toMatch(
+        new RegExp(`^${option} expects .*, got ""`)
+      )
     } else if (option !== "--prompt") {
-      expect(message(read(commands, [name, ...rest, option, ""]))).toBe(`the option ${option} needs a value, got an empty one`)
+      expect(message(read(commands, [name, ...rest, option, ""]))).toBe(
+        `the option ${option} needs a value, got an empty one`
+      )
     }
   })
 
@@ -110,7 +128,8 @@ describe("words of a command line", () => {
 
   it.effect("are lists in their order, with empty texts, texts that look like options, and numbers below 0", () =>
     Effect.gen(function*() {
-      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--seed", "-1", "--prompt", "- b", "--temperature=-1"]
+      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--seed", "-1", "--prompt", "- b",
+        "--temperature=-1"]
       expect(yield* taken([...words, "--prompt=--json"])).toMatchObject({
         prompt: ["", " a ", "- b", "--json"],
         seed: -1,
@@ -119,11 +138,15 @@ describe("words of a command line", () => {
       })
       expect(yield* taken(["tokenize", "--data=a.jsonl", "--out", "o", "--data", "b", "--data=c=d"]))
         .toMatchObject({ data: ["a.jsonl", "b", "c=d"], out: "o" })
-      expect(yield* taken(["pretrain", "-qv", "--json", "false", "seeds=2"]).pipe(Effect.flip, Effect.option)).toEqual(Option.none())
+      expect(yield* taken(["pretrain", "-qv", "--json", "false", "seeds=2"]).pipe(Effect.flip, Effect.option)).toEqual(
+        Option.none()
+      )
     }))
 
   it("may have what every command has before and behind it", () => {
-    for (const words of [["--log-level", "none", "runs"], ["runs", "--log-level=none"], ["--log-level=none", "runs", "x"]]) {
+    for (const words of [["--log-level", "none", "runs"], ["runs", "--log-level=none"], ["--log-level=none", "runs",
+      "x"]])
+    {
       expect(read(commands, words)).toMatchObject({ _tag: "Command", logLevel: { _tag: "None" } })
     }
     expect(read(commands, ["pretrain", "--seeds", "x", "-h"])).toEqual({ _tag: "Told", words: ["pretrain", "--help"] })
@@ -138,7 +161,9 @@ describe("words of a command line", () => {
     expect(await wrong("pretrain", "--outdir", "x")).toBe("there is no option --outdir. Did you mean --out-dir?")
     expect(await wrong("pretrain", "--learning-rate=1e-3"))
       .toBe("there is no option --learning-rate. Did you mean training.optimizer.learningRate=1e-3?")
-    expect(await wrong("dynamics", "--probeevery", "4")).toBe("there is no option --probeevery. Did you mean probeEvery=...?")
+    expect(await wrong("dynamics", "--probeevery", "4")).toBe(
+      "there is no option --probeevery. Did you mean probeEvery=...?"
+    )
     expect(await wrong("pretrain", "--zzzzzzzz")).toBe("there is no option --zzzzzzzz; see memsinks pretrain --help")
     expect(await wrong("generate", "--checkpoint", "x", "--sinks", "offf"))
       .toBe("--sinks expects own, off, all or placebo, got \"offf\". Did you mean off?")

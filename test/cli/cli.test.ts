@@ -108,19 +108,22 @@ describe("wrong usage", () => {
       ["dynamics", "--from", folder, "probeEvery=4"],
       /^error: --from looks at a run as it is: leave .* fields of the configuration out\n$/
     ],
-    ["arms for a run that was made", ["dynamics", "--from", folder, "--arms", "sinks"], /^error: --from .*--arms.* out\n$/],
+    ["arms for a run that was made", ["dynamics", "--from", folder, "--arms", "sinks"],
+      /^error: --from .*--arms.* out\n$/],
     [
       "an id that is missing between commas",
       ["dynamics", "--from", folder, "--ids", "1,,2"],
       /^error: --ids takes numbers or names, with commas between them .*; got 1,,2\n$/
     ],
-    ["ids of no run", ["dynamics", "--ids", "1"], /^error: --ids chooses among the sequences of a run: name it with --from\n$/],
+    ["ids of no run", ["dynamics", "--ids", "1"],
+      /^error: --ids chooses among the sequences of a run: name it with --from\n$/],
     [
       "exposures further apart than the run is long, with the group",
       ["dynamics", "--preset", "quick", "groups=[{name: often, sequences: 2, every: 9999}]"],
       /^error: .*\n {2}groups: often: every is 9999 steps, but .* between steps 0 and (\d+) of \1: lower every, or raise .*\n$/
     ],
-    ["rows a batch below 1", ["generate", "--checkpoint", "x", "--prompt", "a", "--batch", "-1"], /^error: --batch must be a whole number of at least 1, got -1\n$/],
+    ["rows a batch below 1", ["generate", "--checkpoint", "x", "--prompt", "a", "--batch", "-1"],
+      /^error: --batch must be a whole number of at least 1, got -1\n$/],
     ["no arm at once", ["dynamics", "--jobs", "0"], /^error: --jobs must be a whole number of at least 1, got 0\n$/],
     ["no step", ["pretrain", "--steps", "0"], /^error: --steps must be a whole number of at least 1, got 0\n$/],
     ["half of a comparison", ["isolate", "--checkpoint", "x"], /^error: --checkpoint and --against go together.*\n$/],
@@ -129,7 +132,8 @@ describe("wrong usage", () => {
     ["an unknown command", ["pretrian"], /^error: there is no command pretrian\. Did you mean pretrain\?\n$/],
     ["a word that sets nothing", ["pretrain", "steps"], /^error: expected key=value, e\.g\. .*, got "steps"\n$/],
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: --seed expects a whole number, got "x"\n$/],
-    ["a shape that nobody named", ["plan", "--preset", "smol-2b"], /^error: --preset expects tiny, smol-135m, .* or nulls-1b, got "smol-2b"\n$/],
+    ["a shape that nobody named", ["plan", "--preset", "smol-2b"],
+      /^error: --preset expects tiny, smol-135m, .* or nulls-1b, got "smol-2b"\n$/],
     ["a size that is none", ["plan", "--memory", "80 G"], /^error: expected a size, e\.g\. 2GiB, .*, got "80 G"\n$/],
     [
       "rows longer than the model's context",
@@ -287,7 +291,8 @@ describe("the plan", () => {
     const f16 = await memsinks([...args, "swiftshader", "precision=f16"])
     expect([f16.code, f16.stdout]).toEqual([1, ""])
     expect(f16.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
-    const run = await memsinks(["pretrain", "--adapter", "swiftshader", "--out-dir", join(folder, "f16"), "precision=f16"])
+    const run = await memsinks(["pretrain", "--adapter", "swiftshader", "--out-dir", join(folder, "f16"),
+      "precision=f16"])
     expect([run.code, run.stdout]).toEqual([1, ""])
     expect(run.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
     expect(existsSync(join(folder, "f16"))).toBe(false)
@@ -363,29 +368,36 @@ describe("a run", () => {
       ["pretrain", ...small, "training.steps=2", "-q", "--data", text, "--out-dir", outDir]
     )
     expect([code, stderr.replace(/^Warning: .*\n/gm, "")]).toEqual([0, ""])
-    expect(stdout).toMatch(/^Pretraining with memorization sinks\nSwitching the sinks off [^]*\nloss, nats a token +standard +own sinks +sinks off +placebo/)
+    expect(stdout).toMatch(
+      /^Pretraining with memorization sinks\nSwitching the sinks off [^]*\nloss, nats a token +standard +own sinks +sinks off +placebo/
+    )
     expect(stdout).not.toContain("\u001b")
   })
 
-  it.each([["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const)("that gets %s saves, tells how to go on, exits with %i", async (signal, expected) => {
-    const outDir = join(folder, signal)
-    let sent = false
-    const args = ["pretrain", ...small, "training.steps=1000000", "evaluations=0", "--data", text, "--out-dir", outDir]
-    const { code, stderr, stdout } = await memsinks(args, {
-      watch: (soFar, kill) => {
-        if (sent || !soFar.includes("step 10/1000000")) return
-        sent = true
-        kill(signal)
-      }
-    })
-    expect(code, stderr).toBe(expected)
-    expect(stdout).toBe("")
-    expect(stderr).toContain(`interrupted; go on with: memsinks pretrain --resume --out-dir ${outDir}\n`)
-    expect(stderr).not.toContain("error")
-    expect(existsSync(join(outDir, "seed-1", "standard", "latest"))).toBe(true)
-    const left = (file: string) => existsSync(join(outDir, file))
-    expect([JSON.parse(readFileSync(join(outDir, "run.json"), "utf8")).state, left("lock")]).toEqual(["interrupted", false])
-  })
+  it.each([["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const)(
+    "that gets %s saves, tells how to go on, exits with %i",
+    async (signal, expected) => {
+      const outDir = join(folder, signal)
+      let sent = false
+      const args = ["pretrain", ...small, "training.steps=1000000", "evaluations=0", "--data", text, "--out-dir",
+        outDir]
+      const { code, stderr, stdout } = await memsinks(args, {
+        watch: (soFar, kill) => {
+          if (sent || !soFar.includes("step 10/1000000")) return
+          sent = true
+          kill(signal)
+        }
+      })
+      expect(code, stderr).toBe(expected)
+      expect(stdout).toBe("")
+      expect(stderr).toContain(`interrupted; go on with: memsinks pretrain --resume --out-dir ${outDir}\n`)
+      expect(stderr).not.toContain("error")
+      expect(existsSync(join(outDir, "seed-1", "standard", "latest"))).toBe(true)
+      const left = (file: string) => existsSync(join(outDir, file))
+      expect([JSON.parse(readFileSync(join(outDir, "run.json"), "utf8")).state, left("lock")]).toEqual(["interrupted",
+        false])
+    }
+  )
 })
 
 describe("the edge", () => {

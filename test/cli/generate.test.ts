@@ -7,18 +7,18 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, expect, it } from "vitest"
+import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
 import type { GenerateOptions } from "../../src/cli/commands/generate.ts"
 import { runGenerate } from "../../src/cli/generate.ts"
-import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
-import * as Generate from "../../src/model/Generate.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { encodeNames } from "../../src/data/identity/Names.ts"
+import { bytes } from "../../src/data/tokens/Tokenizer.ts"
+import * as Generate from "../../src/model/Generate.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { off, own, SinkConfig } from "../../src/Sink.ts"
-import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), "memsinks-generate-"))
@@ -62,7 +62,8 @@ beforeAll(() =>
         wanted.push({ prompt, id, text: bytes.decode(tokens) })
       }
     }).pipe(Effect.scoped, Effect.provide(NodeDevice.layer()), Effect.provide(NodeContext.layer))
-  ))
+  )
+)
 
 const run = (...args: ReadonlyArray<string>): Promise<{ code: number | null; stdout: string; stderr: string }> => {
   const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", "generate", ...args], {
@@ -134,10 +135,12 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   for (const name of ["model.safetensors", "config.json"]) cpSync(join(checkpoint, name), join(bare, name))
   const named = join(folder, "named")
   const ids = [{ id: sourceHash("web"), name: "web", documents: 1, tokens: 1 }]
-  await Effect.runPromise(Effect.flatMap(Checkpoints.loadModel(checkpoint), (saved) =>
-    Checkpoints.saveModel(named, { ...saved, names: encodeNames({ identity: "source", ids }) })).pipe(
-      Effect.provide(NodeContext.layer)
-    ))
+  await Effect.runPromise(
+    Effect.flatMap(Checkpoints.loadModel(checkpoint),
+      (saved) => Checkpoints.saveModel(named, { ...saved, names: encodeNames({ identity: "source", ids }) })).pipe(
+        Effect.provide(NodeContext.layer)
+      )
+  )
   const file = join(folder, "broken.jsonl")
   writeFileSync(file, "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n")
   const options: GenerateOptions = {
@@ -164,8 +167,11 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   const cases: ReadonlyArray<readonly [tag: string, message: RegExp, over: Partial<GenerateOptions>]> = [
     ["Usage", /^give a text to continue/, { prompt: [] }],
     ["DataError", /an id is a whole number, such as 7 or 0xff, got "seven"/, { id: Option.some("seven") }],
-    ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, { id: Option.some("18446744073709551617") }],
-    ["DataError", /trained with a source called "Web"\. Did you mean "web"\?/, { checkpoint: named, source: Option.some("Web") }],
+    ["DataError", /an id is a whole number from 0 to 2\^64 - 1.*got 18446744073709551617/, {
+      id: Option.some("18446744073709551617")
+    }],
+    ["DataError", /trained with a source called "Web"\. Did you mean "web"\?/, { checkpoint: named,
+      source: Option.some("Web") }],
     ["DataError", /not trained with the id 7/, { checkpoint: named, id: Option.some("7") }],
     ["Usage", /^own sinks are those of an id/, { sinks: Option.some("own" as const) }],
     ["Usage", /^--id and --source name an id each/, { id: Option.some("1"), source: Option.some("web") }],

@@ -1,8 +1,8 @@
 /** Extreme configurations: each is decoded to something that can be planned, or refused in words, in no time. */
-import * as Either from "effect/Either"
 import * as Effect from "effect/Effect"
-import * as AST from "effect/SchemaAST"
+import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
+import * as AST from "effect/SchemaAST"
 import { DynamicsConfig, planOf as planDynamics } from "../../pipelines/dynamics/Config.ts"
 import { IsolateConfig, planOf as planIsolation } from "../../pipelines/isolation/Config.ts"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
@@ -16,10 +16,13 @@ import type { Fuzzer } from "./fuzz.ts"
 const nested = (depth: number): unknown => depth === 0 ? 1 : { a: nested(depth - 1) }
 
 const values: ReadonlyArray<() => unknown> = [
-  ...[1e308, -1e308, 2 ** 53, 2 ** 53 + 2, -(2 ** 53), 2 ** 32, 2 ** 31, 2 ** 31 - 1, 65536, 65535, 600_000, 2100, 4096, -0, 0, -1]
+  ...[1e308, -1e308, 2 ** 53, 2 ** 53 + 2, -(2 ** 53), 2 ** 32, 2 ** 31, 2 ** 31 - 1, 65536, 65535, 600_000, 2100, 4096,
+    -0, 0, -1]
     .map((value) => () => value),
   ...[0.5, 1e-320, 5e-324, NaN, Infinity, -Infinity, 1, 2, 3, 4, 16, 1024].map((value) => () => value),
-  ...["", "NaN", "1e3", "__proto__", "\u0000", "💥", "all", "auto", "gpt2", "standard", "x".repeat(1000)].map((value) => () => value),
+  ...["", "NaN", "1e3", "__proto__", "\u0000", "💥", "all", "auto", "gpt2", "standard", "x".repeat(1000)].map(
+    (value) => () => value
+  ),
   ...[null, undefined, true, false].map((value) => () => value),
   () => [],
   () => ({}),
@@ -37,13 +40,16 @@ const pick = <A>(random: () => number, from: ReadonlyArray<A>): A => from[Math.f
 const put = (tree: Record<string, unknown>, path: ReadonlyArray<string>, value: unknown): Record<string, unknown> => {
   const [key, ...rest] = path as [string, ...Array<string>]
   const below = tree[key]
-  const inner = typeof below === "object" && below !== null && !Array.isArray(below) ? below as Record<string, unknown> : {}
+  const inner = typeof below === "object" && below !== null && !Array.isArray(below)
+    ? below as Record<string, unknown>
+    : {}
   return { ...tree, [key]: rest.length === 0 ? value : put(inner, rest, value) }
 }
 
 const shown = (value: unknown): string =>
   JSON.stringify(value, (_, one) =>
-    typeof one === "bigint" || (typeof one === "number" && !Number.isFinite(one)) ? String(one) : one as unknown)?.slice(0, 300) ?? "undefined"
+    typeof one === "bigint" || (typeof one === "number" && !Number.isFinite(one)) ? String(one) : one as unknown)
+    ?.slice(0, 300) ?? "undefined"
 
 /** What is tried with one that decodes: what a dry run and `memsinks plan` do with it, short of reading data. */
 const plan = (config: unknown): string | undefined => {
@@ -59,7 +65,8 @@ const plan = (config: unknown): string | undefined => {
   } catch (error) {
     if (error instanceof DataError) return undefined
     if (!MemoryPlan.isTooLarge(error)) throw error
-    const { sentence } = MemoryPlan.fit(model, shape, { buffer: 2 ** 31, memory: 2 ** 36 }, { optimizer, logEvery, gradientAccumulation, routing })
+    const { sentence } = MemoryPlan.fit(model, shape, { buffer: 2 ** 31, memory: 2 ** 36 }, { optimizer, logEvery,
+      gradientAccumulation, routing })
     return sentence.length > 0 ? undefined : "no sentence for what does not fit"
   }
 }
@@ -97,7 +104,9 @@ const fuzzer = <A, I>(
           if (Either.isRight(decoded)) {
             const problem = plan(decoded.right)
             if (problem !== undefined) wrong.push(`${name} ${i}: ${shown(input)}: ${problem}`)
-          } else if (!/\S/.test(decoded.left.message)) wrong.push(`${name} ${i}: ${shown(input)}: refused without a word`)
+          } else if (!/\S/.test(decoded.left.message)) {
+            wrong.push(`${name} ${i}: ${shown(input)}: refused without a word`)
+          }
         } catch (error) {
           wrong.push(`${name} ${i}: ${shown(input)}: ${error instanceof Error ? error.message : String(error)}`)
         }
@@ -114,5 +123,6 @@ export const fuzzers: ReadonlyArray<Fuzzer> = [
   fuzzer("configuration of pretrain", PretrainConfig, () => Effect.void),
   fuzzer("configuration of isolate", IsolateConfig, planIsolation),
   fuzzer("configuration of dynamics", DynamicsConfig, planDynamics),
-  fuzzer("configuration of tokenize", TokenizeConfig, () => Effect.void, { data: [{ path: "a.txt" }], tokenizer: "bytes" })
+  fuzzer("configuration of tokenize", TokenizeConfig, () => Effect.void, { data: [{ path: "a.txt" }],
+    tokenizer: "bytes" })
 ]

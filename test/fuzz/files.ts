@@ -12,9 +12,9 @@ import { Buffer } from "node:buffer"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { DataError } from "../../src/Errors.ts"
 import { stream } from "../../src/data/Source.ts"
 import { loadZstd, unzstd } from "../../src/data/source/Zstd.ts"
+import { DataError } from "../../src/Errors.ts"
 import { type Fuzzer, outcomeOf } from "./fuzz.ts"
 
 type Random = () => number
@@ -71,12 +71,16 @@ const read = async (path: string): Promise<Outcome> => {
     Effect.runPromiseExit
   )
   const came = outcomeOf(exit, (documents) =>
-    JSON.stringify(Array.from(documents, ({ name, source, text }) => [name.replace(path, ""), source.replace(path, ""), text])))
+    JSON.stringify(
+      Array.from(documents, ({ name, source, text }) => [name.replace(path, ""), source.replace(path, ""), text])
+    ))
   if (exit._tag === "Success") {
     return { texts: Chunk.toReadonlyArray(exit.value).map(({ text }) => text), failure: undefined, came }
   }
   const { cause } = exit
-  if (cause._tag !== "Fail") return { came, texts: undefined, failure: `no typed error: ${String(cause).slice(0, 300)}` }
+  if (cause._tag !== "Fail") {
+    return { came, texts: undefined, failure: `no typed error: ${String(cause).slice(0, 300)}` }
+  }
   const { error } = cause
   return {
     came,
@@ -180,7 +184,9 @@ const agreement: Fuzzer = {
       const frame = compress(Buffer.from(wanted), level)
       note(Buffer.from(frame).toString("base64"))
       const differs = (found: Uint8Array): boolean => Buffer.compare(found, wanted) !== 0
-      if (differs(unzstd(frame, wanted.length))) failures.push(`input ${i}, level ${level}: other bytes than compressed`)
+      if (differs(unzstd(frame, wanted.length))) {
+        failures.push(`input ${i}, level ${level}: other bytes than compressed`)
+      }
       if (differs(decompress(frame))) failures.push(`input ${i}, level ${level}: fzstd gives other bytes`)
     }
     return failures

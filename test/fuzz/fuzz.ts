@@ -13,7 +13,8 @@ export interface Fuzzer {
    * `note` is told what each input came to, the tag of its error or what was read of it: the digest of all of it is in the
    * fuzzer's line, and is one on all machines and runtimes. It holds no path, no time and no runtime's own words.
    */
-  readonly run: (random: () => number, inputs: number, note: (outcome: string) => void) => Promise<ReadonlyArray<string>>
+  readonly run: (random: () => number, inputs: number,
+    note: (outcome: string) => void) => Promise<ReadonlyArray<string>>
 }
 
 /** What an effect came to, to be noted: what was read, or the tag of the error, and its reason where it has one. */

@@ -25,14 +25,16 @@ interface Free {
 }
 
 const isolationFree: ReadonlyArray<Free> = [
-  { path: /^(subject|intervals|gate\b.*|generate|contexts|relearnBack)$/, kinds: /./, why: "asked of what is kept, not kept" },
+  { path: /^(subject|intervals|gate\b.*|generate|contexts|relearnBack)$/, kinds: /./,
+    why: "asked of what is kept, not kept" },
   { path: /^seeds$/, kinds: /./, why: "how many; each is kept under its own" },
   { path: /^arms\b/, kinds: /^(?!models)/, why: "each model is its own; the others are of one" },
   { path: /^(arms|localizers|unlearners)\.\d+\.name$/, kinds: /./, why: "what a report calls it" },
   { path: /^localizers\b/, kinds: /^(?!localizers|sweeps|recall|dropped)/, why: "of localizers alone" },
   { path: /^fractions\b/, kinds: /^(?!sweeps|dropped)/, why: "of what is dropped by the scores" },
   { path: /^unlearn(ers|Rates|Steps)\b/, kinds: /^(?!unlearning|unlearned)/, why: "of unlearners alone" },
-  { path: /^unlearnBatchSize$/, kinds: /^(?!unlearning|unlearned|relearning|dropped)/, why: "of unlearners and relearning" },
+  { path: /^unlearnBatchSize$/, kinds: /^(?!unlearning|unlearned|relearning|dropped)/,
+    why: "of unlearners and relearning" },
   { path: /^relearn(Rates|Steps)\b/, kinds: /^(?!relearning|dropped)/, why: "of relearning alone" },
   { path: /^interference\b/, kinds: /^(?!interference)/, why: "of interference alone" },
   { path: /^training\.save(Every|Best|LogSpaced)$/, kinds: /./, why: "when a training is saved changes nothing of it" },
@@ -88,7 +90,11 @@ const isolationKeys = async (input: unknown): Promise<Readonly<Record<string, st
 }
 
 const relearningOf = ({ relearnRates, relearnSteps, unlearnBatchSize }: IsolateConfig) => ({
-  learningRates: relearnRates, steps: relearnSteps, batchSize: unlearnBatchSize, seqLen: 16, seed: 1
+  learningRates: relearnRates,
+  steps: relearnSteps,
+  batchSize: unlearnBatchSize,
+  seqLen: 16,
+  seed: 1
 })
 
 const dynamicsKeys = async (input: unknown): Promise<Readonly<Record<string, string>>> => {
@@ -106,14 +112,21 @@ interface Leaf {
 
 /** What a field may hold, without defaults, classes and brands. */
 const inside = (ast: AST.AST): AST.AST =>
-  ast._tag === "Transformation" ? inside(ast.from) : ast._tag === "Refinement" ? inside(ast.from) : ast._tag === "Suspend" ? inside(ast.f()) : ast
+  ast._tag === "Transformation"
+    ? inside(ast.from)
+    : ast._tag === "Refinement"
+    ? inside(ast.from)
+    : ast._tag === "Suspend"
+    ? inside(ast.f())
+    : ast
 
 /** The fields of a configuration that are no objects of fields themselves; of a union those that a value has. */
 const leavesOf = (ast: AST.AST, value: unknown, path: ReadonlyArray<string> = []): ReadonlyArray<Leaf> => {
   const plain = inside(ast)
   if (plain._tag === "TypeLiteral" && plain.propertySignatures.length > 0) {
     return plain.propertySignatures.flatMap(({ name, type }) =>
-      leavesOf(type, Object(value)[name], [...path, String(name)]))
+      leavesOf(type, Object(value)[name], [...path, String(name)])
+    )
   }
   if (plain._tag === "TupleType" && Array.isArray(value)) {
     const items = value.flatMap((item: unknown, i): ReadonlyArray<Leaf> => {
@@ -126,7 +139,9 @@ const leavesOf = (ast: AST.AST, value: unknown, path: ReadonlyArray<string> = []
     const fitting = plain.types.find((type) => {
       const fields = inside(type)
       return fields._tag === "TypeLiteral" &&
-        fields.propertySignatures.every(({ name, type }) => inside(type)._tag !== "Literal" || Object(value)[name] === (inside(type) as AST.Literal).literal)
+        fields.propertySignatures.every(({ name, type }) =>
+          inside(type)._tag !== "Literal" || Object(value)[name] === (inside(type) as AST.Literal).literal
+        )
     })
     if (fitting !== undefined) return leavesOf(fitting, value, path)
   }
@@ -134,17 +149,24 @@ const leavesOf = (ast: AST.AST, value: unknown, path: ReadonlyArray<string> = []
 }
 
 const setAt = (value: unknown, [first, ...rest]: ReadonlyArray<string>, to: unknown): unknown =>
-  first === undefined ? to : Array.isArray(value) ? value.map((item: unknown, i) => String(i) === first ? setAt(item, rest, to) : item) :
+  first === undefined ? to : Array.isArray(value) ?
+    value.map((item: unknown, i) => String(i) === first ? setAt(item, rest, to) : item) :
     { ...Object(value) as Json, [first]: setAt(Object(value)[first], rest, to) }
 
-const getAt = (value: unknown, path: ReadonlyArray<string>): unknown => path.reduce<unknown>((at, name) => Object(at)[name], value)
+const getAt = (value: unknown, path: ReadonlyArray<string>): unknown =>
+  path.reduce<unknown>((at, name) => Object(at)[name], value)
 
 /** Values that a field may be changed to: what its schema draws, and neighbours of what it is. */
 const otherValue = (leaf: Leaf, now: unknown, random: () => number): unknown => {
   if (typeof now === "boolean") return !now
-  if (typeof now === "number" && random() < 0.7) return Number.isInteger(now) ? now + 1 + Math.floor(random() * 3) : now * (0.5 + random())
+  if (typeof now === "number" && random() < 0.7) {
+    return Number.isInteger(now)
+      ? now + 1 + Math.floor(random() * 3)
+      : now * (0.5 + random())
+  }
   return FastCheck.sample(Arbitrary.make(Schema.encodedSchema(leaf.schema) as Schema.Schema<unknown>), {
-    numRuns: 1, seed: Math.floor(random() * 2 ** 31)
+    numRuns: 1,
+    seed: Math.floor(random() * 2 ** 31)
   })[0]
 }
 
@@ -191,7 +213,8 @@ const fuzzer = (
 })
 
 const isolationBase = Schema.encodeSync(IsolateConfig)(new IsolateConfig({
-  arms: ["standard", "neverRepeated", "sinks", "gradientMasking", { arm: "sinks", name: "noisy", idNoise: 0.1, learningRate: 1e-2 }],
+  arms: ["standard", "neverRepeated", "sinks", "gradientMasking", { arm: "sinks", name: "noisy", idNoise: 0.1,
+    learningRate: 1e-2 }],
   localizers: ["integratedGradients", { localizer: "slimming", lambda: [1, 2] }],
   unlearners: ["npo", { unlearner: "rmu", alpha: [1, 3] }],
   unlearnRates: [1e-3],

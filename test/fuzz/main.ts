@@ -25,7 +25,8 @@ if (!Number.isSafeInteger(seed) || !Number.isSafeInteger(inputs) || inputs < 1) 
 }
 
 const here = new URL(".", import.meta.url)
-const files = fs.readdirSync(here).filter((file) => file.endsWith(".ts") && !["fuzz.ts", "main.ts"].includes(file)).sort()
+const files = fs.readdirSync(here).filter((file) => file.endsWith(".ts") && !["fuzz.ts", "main.ts"].includes(file))
+  .sort()
 const fuzzers: Array<Fuzzer> = []
 for (const file of files) {
   const found = (await import(new URL(file, here).href)) as { readonly fuzzers: ReadonlyArray<Fuzzer> }

@@ -3,11 +3,12 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { isId, parseId, toId } from "../../src/Batch.ts"
-import { Canary } from "../../src/data/stream/DataConfig.ts"
-import { sourceHash } from "../../src/data/identity/Identity.ts"
-import { decodeNames, encodeNames, type NamedId, type Names, resolveId, splitIds } from "../../src/data/identity/Names.ts"
-import { documentsOf } from "../../src/data/Pieces.ts"
 import { decodeConfig } from "../../src/Config.ts"
+import { sourceHash } from "../../src/data/identity/Identity.ts"
+import { decodeNames, encodeNames, type NamedId, type Names, resolveId,
+  splitIds } from "../../src/data/identity/Names.ts"
+import { documentsOf } from "../../src/data/Pieces.ts"
+import { Canary } from "../../src/data/stream/DataConfig.ts"
 import { SinkConfig, unitsOf } from "../../src/Sink.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
@@ -26,16 +27,20 @@ const number = (random: Random): bigint => {
   return random() < 0.1 ? -n : n
 }
 
-const pieces = ["Genesis", "1 Samuel", "a,b", "\"", "\\", "é", "e\u0301", "日本", "\u0000", "\u001b[31m", " ", "0x", "7", "..", "/", "\u{1f600}", ""]
+const pieces = ["Genesis", "1 Samuel", "a,b", "\"", "\\", "é", "e\u0301", "日本", "\u0000", "\u001b[31m", " ", "0x",
+  "7", "..", "/", "\u{1f600}", ""]
 const name = (random: Random): string =>
   Array.from({ length: 1 + below(random, 4) }, () => pick(random, pieces)).join("")
 
 const spell = (random: Random, n: bigint): string => {
-  const digits = n < 0n ? `${n}` : pick(random, [`${n}`, `0x${n.toString(16)}`, `0X${n.toString(16).toUpperCase()}`, `000${n}`])
+  const digits = n < 0n
+    ? `${n}`
+    : pick(random, [`${n}`, `0x${n.toString(16)}`, `0X${n.toString(16).toUpperCase()}`, `000${n}`])
   return pick(random, ["", " ", "\t"]) + digits + pick(random, ["", " "])
 }
 
-const odd = ["", " ", "-0", "+1", "1.0", "1e3", "0x", "0b1", "1_000", "1n", "Infinity", "NaN", "０", "1 2", "9".repeat(100_000)]
+const odd = ["", " ", "-0", "+1", "1.0", "1e3", "0x", "0b1", "1_000", "1n", "Infinity", "NaN", "０", "1 2",
+  "9".repeat(100_000)]
 
 /** What an effect came to: a value, the tag of its error, or a defect. */
 const outcome = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A, E>): Promise<
@@ -44,7 +49,10 @@ const outcome = <A, E extends { readonly _tag: string }>(effect: Effect.Effect<A
   Effect.runPromiseExit(effect).then((exit) =>
     Exit.isSuccess(exit)
       ? { value: exit.value }
-      : exit.cause._tag === "Fail" ? { tag: exit.cause.error._tag } : { defect: Cause.pretty(exit.cause).split("\n")[0]! })
+      : exit.cause._tag === "Fail"
+      ? { tag: exit.cause.error._tag }
+      : { defect: Cause.pretty(exit.cause).split("\n")[0]! }
+  )
 
 const thrown = <A>(body: () => A): A | string => {
   try {
@@ -71,8 +79,13 @@ const ids: Fuzzer = {
       const document = thrown(() => documentsOf([{ tokens: [1, 2], id: n }]).id!(0))
       if (document !== (right ?? "RangeError")) wrong.push(`documentsOf with ${n}n is ${String(document)}`)
       const found = await outcome(resolveId(text.trim(), undefined))
-      if (right === undefined ? !("tag" in found && found.tag === "DataError") : !("value" in found && found.value.id === right)) {
-        wrong.push(`resolveId(${JSON.stringify(text.trim())}) came to ${JSON.stringify(found, (_, v) => typeof v === "bigint" ? `${v}` : v)}`)
+      if (right === undefined
+        ? !("tag" in found && found.tag === "DataError")
+        : !("value" in found && found.value.id === right))
+      {
+        wrong.push(`resolveId(${JSON.stringify(text.trim())}) came to ${
+          JSON.stringify(found, (_, v) => typeof v === "bigint" ? `${v}` : v)
+        }`)
       }
       const none = pick(random, odd)
       if (parseId(none) !== undefined) wrong.push(`parseId(${JSON.stringify(none.slice(0, 40))}) is ${parseId(none)}`)
@@ -103,7 +116,9 @@ const names: Fuzzer = {
     for (let i = 0; i < inputs; i++) {
       const one = pick(random, known)
       const asked = pick<string | bigint>(random, [one.name, one.id, `${one.id}`, `0x${one.id.toString(16)}`])
-      const found = await outcome(resolveId(asked, table, typeof asked === "string" && asked === one.name ? "name" : "either"))
+      const found = await outcome(
+        resolveId(asked, table, typeof asked === "string" && asked === one.name ? "name" : "either")
+      )
       if (!("value" in found && found.value.id === one.id && found.value.name === one.name)) {
         wrong.push(`${String(asked)} is not found as ${JSON.stringify(one.name)}`)
       }
@@ -111,22 +126,32 @@ const names: Fuzzer = {
       const strange = await outcome(resolveId(other, table))
       const there = known.find((row) => row.name === other) ?? rows.get(parseId(other) ?? -1n)
       if (there === undefined ? !("tag" in strange && strange.tag === "DataError") : !("value" in strange)) {
-        wrong.push(`${JSON.stringify(other)}, which is ${there === undefined ? "not " : ""}there, came to ${Object.keys(strange)}`)
+        wrong.push(
+          `${JSON.stringify(other)}, which is ${there === undefined ? "not " : ""}there, came to ${
+            Object.keys(strange)
+          }`
+        )
       }
       // a list of names, quoted, comes back as it was
       const list = Array.from({ length: 1 + below(random, 4) }, () => pick(random, known).name)
       const quoted = list.map((text) => `"${text.replace(/[\\"]/g, "\\$&")}"`).join(pick(random, [",", ", "]))
-      if (JSON.stringify(splitIds(quoted)) !== JSON.stringify(list)) wrong.push(`splitIds(${JSON.stringify(quoted)}) is ${JSON.stringify(splitIds(quoted))}`)
+      if (JSON.stringify(splitIds(quoted)) !== JSON.stringify(list)) {
+        wrong.push(`splitIds(${JSON.stringify(quoted)}) is ${JSON.stringify(splitIds(quoted))}`)
+      }
       // any text is split or refused, at once
       const any = Array.from({ length: below(random, 8) }, () => pick(random, [...pieces, ",", "\"", "\\\""])).join("")
       const split = splitIds(any)
-      if (split !== undefined && (split.length === 0 || split.some((part) => part === ""))) wrong.push(`splitIds(${JSON.stringify(any)}) has an empty part`)
+      if (split !== undefined && (split.length === 0 || split.some((part) => part === ""))) {
+        wrong.push(`splitIds(${JSON.stringify(any)}) has an empty part`)
+      }
       // a damaged file is refused, or reads as a table; nothing else
       const damaged = bytes.slice(0, random() < 0.5 ? bytes.length : below(random, bytes.length))
       if (damaged.length > 0) damaged[below(random, damaged.length)] ^= 1 << below(random, 8)
       const seen = await outcome(Effect.flatMap(decodeNames(damaged, "sources.parquet"), (one) => one.largest(3)))
       if ("defect" in seen || ("tag" in seen && seen.tag !== "DataError")) {
-        wrong.push(`a damaged file (${Buffer.from(damaged).toString("base64").slice(0, 80)}...) came to ${JSON.stringify(seen)}`)
+        wrong.push(
+          `a damaged file (${Buffer.from(damaged).toString("base64").slice(0, 80)}...) came to ${JSON.stringify(seen)}`
+        )
       }
     }
     return wrong

@@ -2,17 +2,17 @@
  * Metrics, membership tests and statistics on numbers that are none, infinite, tiny, tied or missing, against plain
  * definitions: whatever is computed of a number that is not one is NaN or no success, never a good score.
  */
-import { choose as chooseToken } from "../../src/model/Generate.ts"
+import { choose as choosePoint } from "../../pipelines/isolation/PostHoc.ts"
+import { keeps } from "../../pipelines/report/Claim.ts"
+import { estimate, perSeed } from "../../pipelines/report/Estimate.ts"
+import { IGNORE } from "../../src/Batch.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import * as Membership from "../../src/measures/Membership.ts"
 import * as Metrics from "../../src/measures/Metrics.ts"
-import { rowScores, summarize } from "../../src/scoring/Score.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { makeRecords, recordOf, type TokenRecords } from "../../src/measures/TokenRecords.ts"
-import { IGNORE } from "../../src/Batch.ts"
-import { keeps } from "../../pipelines/report/Claim.ts"
-import { estimate, perSeed } from "../../pipelines/report/Estimate.ts"
-import { choose as choosePoint } from "../../pipelines/isolation/PostHoc.ts"
+import { choose as chooseToken } from "../../src/model/Generate.ts"
+import { rowScores, summarize } from "../../src/scoring/Score.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
 type Draw = () => number
@@ -24,7 +24,7 @@ const numberOf = (draw: Draw, bad: boolean): number => {
   const sign = draw() < 0.5 ? -1 : 1
   switch (below(draw, bad ? 9 : 7)) {
     case 0:
-      return sign * 0
+      return sign < 0 ? -0 : 0
     case 1:
       return sign * 5e-324
     case 2:
@@ -53,7 +53,8 @@ const sound = (...lists: ReadonlyArray<ArrayLike<number>>): boolean =>
 const recordsOf = (draw: Draw): TokenRecords => {
   const bad = draw() < 0.4
   const lengths = Array.from({ length: 1 + below(draw, 4) }, () => 1 + below(draw, 6))
-  const records = makeRecords(lengths.map((_, s) => ({ name: `s${s}`, split: "x", id: BigInt(s), repeats: 0 })), lengths, [])
+  const records = makeRecords(lengths.map((_, s) => ({ name: `s${s}`, split: "x", id: BigInt(s), repeats: 0 })),
+    lengths, [])
   for (let i = 0; i < records.logProb.length; i++) {
     const p = numberOf(draw, bad && draw() < 0.2)
     records.logProb[i] = Number.isFinite(p) ? -Math.abs(p) : p
@@ -65,7 +66,8 @@ const recordsOf = (draw: Draw): TokenRecords => {
   return records
 }
 
-const each = (records: TokenRecords, of: (logProb: ReadonlyArray<number>, from: number) => number): ReadonlyArray<number> =>
+const each = (records: TokenRecords,
+  of: (logProb: ReadonlyArray<number>, from: number) => number): ReadonlyArray<number> =>
   records.sequences.map((_, s) => {
     const [from, to] = [records.start[s]!, records.start[s + 1]!]
     return of([...records.logProb.subarray(from, to)], from)
@@ -149,9 +151,10 @@ const checks: ReadonlyArray<Check> = [
       const isPossible = method === undefined ||
         (low >= least && high <= most && low <= one.mean + 1e-12 && high >= one.mean - 1e-12)
       // the same mean with less between the seeds
-      const calm = estimate(values.map((value) => value === null || !ok ? value : one.mean + (value - one.mean) * 0.3), {
-        kind: kind === "share" ? "real" : kind
-      })
+      const calm = estimate(values.map((value) => value === null || !ok ? value : one.mean + (value - one.mean) * 0.3),
+        {
+          kind: kind === "share" ? "real" : kind
+        })
       const loud = kind === "share" ? estimate(values) : estimate(values, { kind })
       const bound = { most: one.mean + draw() - 0.5 }
       const helped = ok && keeps(calm, bound) !== "pass" && keeps(loud, bound) === "pass"
@@ -214,8 +217,8 @@ const checks: ReadonlyArray<Check> = [
       })
       const suffix = (p: ReadonlyArray<number>) => p.slice(window.context - 1, window.context - 1 + window.length)
       const short = (p: ReadonlyArray<number>) => suffix(p).length < window.length
-      const greedy = each(records, (p, from) =>
-        short(p) ? NaN : Number(suffix(p).every((_, i) => said(from + window.context - 1 + i))))
+      const greedy = each(records,
+        (p, from) => short(p) ? NaN : Number(suffix(p).every((_, i) => said(from + window.context - 1 + i))))
       const long = greedy.filter((value) => !Number.isNaN(value))
       const rateOf = (n: number, p: number) => {
         const found = each(records, (all) => {
@@ -270,10 +273,12 @@ const checks: ReadonlyArray<Check> = [
         ? Math.max(...[...a, ...b].map((at) => Math.abs(share(a, at) - share(b, at))))
         : NaN
       const rank = a.map((x) =>
-        known(a) ? a.filter((y) => y < x).length + (1 + a.filter((y) => y === x).length) / 2 : NaN)
+        known(a) ? a.filter((y) => y < x).length + (1 + a.filter((y) => y === x).length) / 2 : NaN
+      )
       return [
         { a, b },
-        [Statistics.quantile(a, 0), Statistics.quantile(a, 1), Statistics.kolmogorovSmirnov(a, b).distance, ...Statistics.ranks(a)],
+        [Statistics.quantile(a, 0), Statistics.quantile(a, 1), Statistics.kolmogorovSmirnov(a, b).distance,
+          ...Statistics.ranks(a)],
         [
           ...(a.length > 0 && known(a) ? [sorted[0]!, sorted.at(-1)!] : [NaN, NaN]),
           distance,
@@ -318,16 +323,24 @@ const checks: ReadonlyArray<Check> = [
       const [rows, seqLen] = [1 + below(draw, 4), 1 + below(draw, 6)]
       const n = rows * seqLen
       const lengths = Array.from({ length: rows }, () => 1 + below(draw, seqLen))
-      const targets = Uint32Array.from({ length: n }, (_, t) => (t % seqLen < lengths[Math.floor(t / seqLen)]! ? 1 : IGNORE))
+      const targets = Uint32Array.from({ length: n },
+        (_, t) => (t % seqLen < lengths[Math.floor(t / seqLen)]! ? 1 : IGNORE))
       const loss = Float32Array.from({ length: n }, () => draw())
       const rank = Uint32Array.from({ length: n }, () => below(draw, 2))
       const prompt = below(draw, 5)
       const batch = {
-        rows, seqLen, targets, tokens: targets, positions: targets, documentStart: targets, ids: new BigUint64Array(n)
+        rows,
+        seqLen,
+        targets,
+        tokens: targets,
+        positions: targets,
+        documentStart: targets,
+        ids: new BigUint64Array(n)
       }
       const scored = [...targets.keys()].filter((t) => targets[t] !== IGNORE)
       const suffixes = lengths.map((length, r) =>
-        Array.from({ length }, (_, i) => i).filter((i) => i + 1 >= prompt).map((i) => rank[r * seqLen + i]!))
+        Array.from({ length }, (_, i) => i).filter((i) => i + 1 >= prompt).map((i) => rank[r * seqLen + i]!)
+      )
       const long = suffixes.filter(({ length }) => length > 0)
       const got = summarize(rowScores(batch, { loss, rank }, rows, prompt))!
       return [

@@ -22,8 +22,8 @@ import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import * as TokenShards from "../../src/data/tokens/TokenShards.ts"
 import { DataError } from "../../src/Errors.ts"
 import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
-import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { inspectCheckpoint } from "../../src/runs/Inspect.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import { listRuns } from "../../src/runs/Runs.ts"
@@ -33,8 +33,28 @@ import { type Fuzzer, outcomeOf } from "./fuzz.ts"
 const SECRET = "secret-5b1f"
 
 const nasty: ReadonlyArray<unknown> = [
-  null, true, -1, 0, 1.5, 1e300, 2 ** 53, 2 ** 60, "", "..", "../../secret.json", "../../../../secret.json",
-  "/etc/passwd", "C:\\x", "a\u0000b", "\u001b[2J", "\ud800", "x".repeat(5000), [], {}, [[[]]], { __proto__: null, "": 1 }
+  null,
+  true,
+  -1,
+  0,
+  1.5,
+  1e300,
+  2 ** 53,
+  2 ** 60,
+  "",
+  "..",
+  "../../secret.json",
+  "../../../../secret.json",
+  "/etc/passwd",
+  "C:\\x",
+  "a\u0000b",
+  "\u001b[2J",
+  "\ud800",
+  "x".repeat(5000),
+  [],
+  {},
+  [[[]]],
+  { __proto__: null, "": 1 }
 ]
 
 const pick = <A>(random: () => number, items: ReadonlyArray<A>): A => items[Math.floor(random() * items.length)]!
@@ -74,41 +94,55 @@ const errors = ["DataError", "CheckpointError"]
 /** What went wrong with a read: a stack, an untyped error, or a secret that was read. */
 const wrong = (exit: Exit.Exit<unknown, unknown>): string | undefined => {
   if (Exit.isSuccess(exit)) return shows(exit.value) ? "read a file outside the folder" : undefined
-  const failure = Option.getOrUndefined(Cause.failureOption(exit.cause)) as { readonly _tag?: string; readonly message: string } | undefined
+  const failure = Option.getOrUndefined(Cause.failureOption(exit.cause)) as { readonly _tag?: string;
+    readonly message: string } | undefined
   if (failure === undefined) return `a defect: ${Cause.pretty(exit.cause).slice(0, 400)}`
   if (!errors.includes(failure._tag ?? "")) return `an untyped error: ${String(failure).slice(0, 400)}`
   return shows(failure.message) ? `a message with a file outside: ${failure.message.slice(0, 400)}` : undefined
 }
 
 const shows = (value: unknown): boolean =>
-  (JSON.stringify(value, (_, one) => typeof one === "bigint" ? String(one) : ArrayBuffer.isView(one) ? "" : one) ?? "").includes(SECRET)
+  (JSON.stringify(value, (_, one) => typeof one === "bigint" ? String(one) : ArrayBuffer.isView(one) ? "" : one) ?? "")
+    .includes(SECRET)
 
 /** Every path below a folder. */
 const paths = (folder: string): string => (readdirSync(folder, { recursive: true, encoding: "utf8" })).sort().join("\n")
 
 const config = new ModelConfig({
-  vocabSize: 300, hiddenSize: 8, numHiddenLayers: 1, numAttentionHeads: 1, intermediateSize: 8, maxPositionEmbeddings: 16
+  vocabSize: 300,
+  hiddenSize: 8,
+  numHiddenLayers: 1,
+  numAttentionHeads: 1,
+  intermediateSize: 8,
+  maxPositionEmbeddings: 16
 })
 
 /** A folder of each kind: a checkpoint in two files, the same as Hugging Face has it, token shards, and a run. */
 const make = (root: string) =>
   Effect.gen(function*() {
-    const model = Object.fromEntries(listParameters(parametersOf(config)).flatMap((parameter) =>
-      [...toHuggingFace(config, parameter.name, initialValue(config, parameter, 1))]))
-    const checkpoint = yield* saveModel(join(root, "checkpoint"), { config: huggingFaceConfig(config), model, tokenizer: undefined }, 9_700)
+    const model = Object.fromEntries(
+      listParameters(parametersOf(config)).flatMap((
+        parameter
+      ) => [...toHuggingFace(config, parameter.name, initialValue(config, parameter, 1))])
+    )
+    const checkpoint = yield* saveModel(join(root, "checkpoint"), { config: huggingFaceConfig(config), model,
+      tokenizer: undefined }, 9_700)
     cpSync(checkpoint, join(root, "llama"), { recursive: true })
     rmSync(join(root, "llama/manifest.json"))
     writeFileSync(join(root, "text.jsonl"), `{"text":"one"}\n{"text":"two and more"}\n`)
-    yield* tokenize({ data: [{ path: join(root, "text.jsonl") }], tokenizer: "bytes" }, { out: join(root, "shards"), workers: 1 })
+    yield* tokenize({ data: [{ path: join(root, "text.jsonl") }], tokenizer: "bytes" }, { out: join(root, "shards"),
+      workers: 1 })
     const failing = () => Stream.concat(Stream.fromIterable(halves), Stream.fail(new DataError({ detail: "stopped" })))
     yield* Effect.exit(tokenize(halfConfig, { out: join(root, "half"), workers: 1, batch: 10, source: failing }))
     const arm = join(root, "run/seed-1/sinks")
     mkdirSync(arm, { recursive: true })
     cpSync(checkpoint, join(arm, "step-00000000"), { recursive: true })
-    const record = { kind: "pretrain", state: "running", started: "2026-01-01T00:00:00Z", versions: {}, seeds: [1], arms: ["sinks"], config: {} }
+    const record = { kind: "pretrain", state: "running", started: "2026-01-01T00:00:00Z", versions: {}, seeds: [1],
+      arms: ["sinks"], config: {} }
     writeFileSync(join(root, "run/run.json"), JSON.stringify(record))
     yield* keptIn(join(root, "run/result.json"), { seed: 1 }, Effect.succeed(RESULT))
-    const holder = { pid: 1, host: "elsewhere", since: "2026-01-01T00:00:00Z", token: "0123456789abcdef0123456789abcdef" }
+    const holder = { pid: 1, host: "elsewhere", since: "2026-01-01T00:00:00Z",
+      token: "0123456789abcdef0123456789abcdef" }
     writeFileSync(join(root, "run/lock"), JSON.stringify(holder))
     const stepped = { _tag: "Evaluated", step: 1, losses: { "heldOut.off": 2 } }
     writeFileSync(join(arm, "metrics.jsonl"), `${JSON.stringify(stepped)}\n`)
@@ -121,7 +155,9 @@ const openShards = (path: string) =>
       Effect.zipRight(
         shards.verify,
         Effect.try({
-          try: () => Array.from({ length: shards.documents }, (_, i) => [shards.name(i), shards.read(i, 0, shards.length(i)).length]),
+          try: () =>
+            Array.from({ length: shards.documents },
+              (_, i) => [shards.name(i), shards.read(i, 0, shards.length(i)).length]),
           catch: (cause) => cause
         })
       ),
@@ -186,9 +222,12 @@ const damagedBytes = (bytes: Uint8Array, isTensors: boolean, random: () => numbe
     return copy
   }
   const length = Number(new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true))
-  const header = new TextEncoder().encode(damaged(new TextDecoder().decode(bytes.subarray(8, 8 + length)).trim(), random))
+  const header = new TextEncoder().encode(
+    damaged(new TextDecoder().decode(bytes.subarray(8, 8 + length)).trim(), random)
+  )
   const prefix = new Uint8Array(8)
-  const stated = pick(random, [BigInt(header.length), BigInt(header.length), BigInt(header.length), 2n ** 60n, 2n ** 64n - 1n, 0n])
+  const stated = pick(random, [BigInt(header.length), BigInt(header.length), BigInt(header.length), 2n ** 60n,
+    2n ** 64n - 1n, 0n])
   new DataView(prefix.buffer).setBigUint64(0, stated, true)
   return Buffer.concat([prefix, header, bytes.subarray(8 + length)])
 }
@@ -212,7 +251,9 @@ const folders: Fuzzer = {
     try {
       const inside = join(root, "in/side")
       mkdirSync(inside, { recursive: true })
-      for (const place of [root, join(root, "in")]) writeFileSync(join(place, "secret.json"), JSON.stringify({ [SECRET]: SECRET }))
+      for (const place of [root, join(root, "in")]) {
+        writeFileSync(join(place, "secret.json"), JSON.stringify({ [SECRET]: SECRET }))
+      }
       await Effect.runPromise(Effect.provide(make(inside), NodeContext.layer))
       const before = paths(root)
       for (let i = 0; i < inputs; i++) {
@@ -283,9 +324,12 @@ const hub: Fuzzer = {
           catch: (cause) => cause
         }))
         note(outcomeOf(exit, (texts) => texts.join("")))
-        const what = wrong(exit) ?? (Exit.isSuccess(exit) && exit.value.some((text) => text !== CONTENT) ? "other data" : undefined)
+        const what = wrong(exit) ??
+          (Exit.isSuccess(exit) && exit.value.some((text) => text !== CONTENT) ? "other data" : undefined)
         const touched = readdirSync(root).filter((name) => !["in", "secret.json"].includes(name))
-        const beside = existsSync(join(root, "in")) ? readdirSync(join(root, "in")).filter((name) => name !== "side") : []
+        const beside = existsSync(join(root, "in"))
+          ? readdirSync(join(root, "in")).filter((name) => name !== "side")
+          : []
         if (what !== undefined || touched.length + beside.length > 0) {
           failures.push(`${JSON.stringify(answers)}: ${what ?? `wrote ${[...touched, ...beside].join(", ")}`}`)
         }

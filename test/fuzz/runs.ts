@@ -11,17 +11,18 @@ import { view } from "../../pipelines/pretrain/view.ts"
 import { toTerminal } from "../../pipelines/report/render.ts"
 import { sparkline } from "../../src/cli/inspect.ts"
 import { isMemsinksError } from "../../src/Errors.ts"
-import * as Progress from "../../src/terminal/Progress.ts"
 import { readEvents } from "../../src/runs/EventLog.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import * as RunRecord from "../../src/runs/RunRecord.ts"
 import * as Runs from "../../src/runs/Runs.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import { cells, columns, painter, truncate, wrap } from "../../src/Terminal.ts"
+import * as Progress from "../../src/terminal/Progress.ts"
 import { chart } from "../../src/terminal/TerminalChart.ts"
-import type { TrainerService } from "../../src/train/Trainer.ts"
-import { Evaluated, Finished, format, Saved, Started, Stepped, toJsonLine, type TrainEvent } from "../../src/train/TrainEvent.ts"
 import * as WatchView from "../../src/terminal/WatchView.ts"
+import type { TrainerService } from "../../src/train/Trainer.ts"
+import { Evaluated, Finished, format, Saved, Started, Stepped, toJsonLine,
+  type TrainEvent } from "../../src/train/TrainEvent.ts"
 import { report } from "../fixtures/report.ts"
 import type { Fuzzer } from "./fuzz.ts"
 
@@ -36,19 +37,23 @@ const pick = <A>(random: Random, from: ReadonlyArray<A>): A => from[below(random
 
 const events: ReadonlyArray<TrainEvent> = [
   new Started({ step: 0, steps: 20, parameters: 10, activeParameters: 5, tokensPerStep: 64, adapter: "a" }),
-  new Stepped({ step: 10, steps: 20, loss: 2, gradNorm: 1, learningRate: 0.1, tokens: 640, tokensPerSecond: 640, seconds: 1 }),
+  new Stepped({ step: 10, steps: 20, loss: 2, gradNorm: 1, learningRate: 0.1, tokens: 640, tokensPerSecond: 640,
+    seconds: 1 }),
   new Evaluated({ step: 10, losses: { "heldOut.own": 3 } }),
   new Saved({ step: 10, path: "step-00000010" }),
   new Finished({ step: 20, seconds: 2, tokensPerSecond: 640 })
 ]
 
 const later: ReadonlyArray<TrainEvent> = [
-  new Started({ step: 10, steps: 20, parameters: 10, activeParameters: 5, tokensPerStep: 64, adapter: "a", from: "step-00000010" }),
-  new Stepped({ step: 20, steps: 20, loss: 1, gradNorm: 1, learningRate: 0.1, tokens: 1280, tokensPerSecond: 640, seconds: 1 }),
+  new Started({ step: 10, steps: 20, parameters: 10, activeParameters: 5, tokensPerStep: 64, adapter: "a",
+    from: "step-00000010" }),
+  new Stepped({ step: 20, steps: 20, loss: 1, gradNorm: 1, learningRate: 0.1, tokens: 1280, tokensPerSecond: 640,
+    seconds: 1 }),
   new Finished({ step: 20, seconds: 1, tokensPerSecond: 640 })
 ]
 
-const values = ["null", "[]", "{}", "-1", "1e999", "\"\"", "\"\\u001b[2J\"", "true", "[null]", "{\"a\":{}}", "18446744073709551617", "\"\\u0000\""]
+const values = ["null", "[]", "{}", "-1", "1e999", "\"\"", "\"\\u001b[2J\"", "true", "[null]", "{\"a\":{}}",
+  "18446744073709551617", "\"\\u0000\""]
 
 /** What may stand in the place of a file: bytes, nothing, a folder, a link to nowhere or to itself. */
 const damage = (random: Random, text: Uint8Array): Uint8Array | "folder" | "link" | "loop" | "absent" => {
@@ -88,13 +93,18 @@ const folders: Fuzzer = {
         rmSync(folder, { recursive: true, force: true })
         mkdirSync(training, { recursive: true })
         const config = { steps: 20 }
-        await runQuietly(RunRecord.begin(folder, { kind: "pretrain", versions: { memsinks: "0" }, config, seeds: [1], arms: ["standard"] }))
-        writeFileSync(join(folder, "lock"), JSON.stringify({ pid: process.pid, host: "elsewhere", since: "x", token: "abcdefgh" }))
+        await runQuietly(
+          RunRecord.begin(folder, { kind: "pretrain", versions: { memsinks: "0" }, config, seeds: [1],
+            arms: ["standard"] })
+        )
+        writeFileSync(join(folder, "lock"),
+          JSON.stringify({ pid: process.pid, host: "elsewhere", since: "x", token: "abcdefgh" }))
         writeFileSync(join(training, "metrics.jsonl"), events.map(toJsonLine).join(""))
         const board = TensorBoard.writer(training, () => 1e9)
         for (const event of events) await runQuietly(board.write(event))
         const tensorBoard = `events.out.tfevents.1000000000.${hostname()}.${process.pid}`
-        const names = ["run.json", "config.resolved.yaml", "lock", "seed-1/standard/metrics.jsonl", `seed-1/standard/${tensorBoard}`]
+        const names = ["run.json", "config.resolved.yaml", "lock", "seed-1/standard/metrics.jsonl",
+          `seed-1/standard/${tensorBoard}`]
         const done: Array<string> = []
         for (let k = 1 + below(random, 2); k > 0; k--) {
           const name = pick(random, names)
@@ -124,14 +134,21 @@ const folders: Fuzzer = {
         await tried("listing", () => {
           for (const run of Runs.listRuns(root)) {
             if (!Number.isFinite(run.bytes)) throw new Error("no size")
-            for (const { curves } of run.trainings) for (const { points } of curves) for (const { loss } of points) loss.toFixed(3)
+            for (const { curves } of run.trainings) {
+              for (const { points } of curves) for (const { loss } of points) loss.toFixed(3)
+            }
             run.record.started.localeCompare("")
           }
         })
         await tried("locking", () => runQuietly(Effect.scoped(Effect.either(RunLock.hold(folder)))))
-        await tried("locking by force", () => runQuietly(Effect.scoped(Effect.either(RunLock.hold(folder, { force: true })))))
+        await tried("locking by force", () =>
+          runQuietly(Effect.scoped(Effect.either(RunLock.hold(folder, { force: true })))))
         await tried("recording", () =>
-          runQuietly(Effect.either(RunRecord.begin(folder, { kind: "pretrain", versions: {}, config, seeds: [1], arms: ["standard"] }))))
+          runQuietly(
+            Effect.either(
+              RunRecord.begin(folder, { kind: "pretrain", versions: {}, config, seeds: [1], arms: ["standard"] })
+            )
+          ))
         await tried("going on", async () => {
           const file = join(training, "metrics.jsonl")
           const trainer = { run: Stream.fromIterable(later), untold: Effect.succeed([]) } as unknown as TrainerService
@@ -147,8 +164,10 @@ const folders: Fuzzer = {
   }
 }
 
-const letters = ["a", "Z", "0", " ", "\t", "\n", "\u001b[2J", "\u001b]0;x\u0007", "\u009b31m", "日本", "한", "λ", "e\u0301", "👩‍👩‍👧", "🇯🇵", "\u200d", "\u202e", "\ud800", "\u0000", "ﷺ", "…", "%s"]
-const nameOf = (random: Random): string => Array.from({ length: below(random, 12) }, () => pick(random, letters)).join("")
+const letters = ["a", "Z", "0", " ", "\t", "\n", "\u001b[2J", "\u001b]0;x\u0007", "\u009b31m", "日本", "한", "λ",
+  "e\u0301", "👩‍👩‍👧", "🇯🇵", "\u200d", "\u202e", "\ud800", "\u0000", "ﷺ", "…", "%s"]
+const nameOf = (random: Random): string =>
+  Array.from({ length: below(random, 12) }, () => pick(random, letters)).join("")
 
 /** Widths that terminals report: also none, and what is no number of columns. */
 const widthsOf = (random: Random): number | undefined =>
@@ -170,7 +189,9 @@ const terminals: Fuzzer = {
       const tried = (what: string, most: number | undefined, body: () => ReadonlyArray<string>, safe = true) => {
         try {
           for (const line of body()) {
-            if (most !== undefined && most >= 1 && cells(line) > Math.max(2, most)) fail(what, `a line of ${cells(line)} cells: ${JSON.stringify(line)}`)
+            if (most !== undefined && most >= 1 && cells(line) > Math.max(2, most)) {
+              fail(what, `a line of ${cells(line)} cells: ${JSON.stringify(line)}`)
+            }
             if (safe && unsafe.test(line)) fail(what, `escapes: ${JSON.stringify(line)}`)
           }
         } catch (error) {
@@ -183,22 +204,29 @@ const terminals: Fuzzer = {
       tried("sparkline", undefined, () => [sparkline([1, number, 3], width ?? NaN)])
       const points = [{ x: 0, y: number }, { x: below(random, 100), y: random() * 9 }, { x: 100, y: 1 }]
       const height = below(random, 40) - 2
-      tried("chart", width, () => chart({ width: width ?? NaN, height, color, series: [{ name, points }, { name: other, points }] }))
+      tried("chart", width, () =>
+        chart({ width: width ?? NaN, height, color, series: [{ name, points }, { name: other, points }] }))
       tried("watch", width, () => {
         const watched = WatchView.watched()
         watched.probed({ arm: name, seed: 1, step: 3, steps: 9, losses: { [other]: number } }, 0)
         return watched.picture({ width: width ?? NaN, height }, color)
       })
       tried("report", undefined, () =>
-        toTerminal(view({ ...report, adapter: name }), { color, ...(width === undefined ? {} : { width }) }).split("\n"), false)
+        toTerminal(view({ ...report, adapter: name }), { color, ...(width === undefined ? {} : { width }) }).split(
+          "\n"
+        ), false)
       tried("progress", undefined, () => {
         const written: Array<string> = []
-        const output = { isTTY: true, rows: height, ...(width === undefined ? {} : { columns: width }), write: (text: string) => void written.push(text) }
+        const output = { isTTY: true, rows: height, ...(width === undefined ? {} : { columns: width }),
+          write: (text: string) =>
+            void written.push(text) }
         Effect.runSync(Effect.scoped(Effect.gen(function*() {
-          const progress = yield* Progress.scoped({ output, env: { TERM: pick(random, ["xterm", "dumb"]) }, watch: true, verbose: true })
+          const progress = yield* Progress.scoped({ output, env: { TERM: pick(random, ["xterm", "dumb"]) }, watch: true,
+            verbose: true })
           for (const event of [...events, ...later]) {
             yield* progress.event({ _tag: "Training", arm: name, seed: 1, index: 0, count: 1, event })
-            yield* progress.event({ _tag: "Probed", arm: name, seed: 1, step: event.step, steps: 20, losses: { [other]: number } })
+            yield* progress.event({ _tag: "Probed", arm: name, seed: 1, step: event.step, steps: 20,
+              losses: { [other]: number } })
             format(event)
           }
           yield* progress.log(name)
@@ -230,7 +258,9 @@ const lines: Fuzzer = {
         }
         writeFileSync(file, text)
         const read = readEvents(file).events.map(toJsonLine)
-        if (read.join("") !== whole.join("")) found.push(`${JSON.stringify(text)}: ${read.length} of ${whole.length} events`)
+        if (read.join("") !== whole.join("")) {
+          found.push(`${JSON.stringify(text)}: ${read.length} of ${whole.length} events`)
+        }
       }
     } finally {
       rmSync(root, { recursive: true, force: true })

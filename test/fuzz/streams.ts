@@ -49,7 +49,9 @@ const read = async (path: string, compression: "gz" | "zst"): Promise<Read> => {
       hash.update(piece)
     }
   } catch (error) {
-    if (!(error instanceof DataError)) return { bytes, tag: "untyped", problem: error instanceof Error ? error.stack! : String(error) }
+    if (!(error instanceof DataError)) {
+      return { bytes, tag: "untyped", problem: error instanceof Error ? error.stack! : String(error) }
+    }
     const told = error.message.startsWith(path) && error.detail.length > 20
     return { bytes, tag: error._tag, ...(told ? {} : { problem: `says only ${error.message}` }) }
   }
@@ -103,7 +105,9 @@ const frames = (compression: "gz" | "zst"): Fuzzer => ({
         writeFileSync(path, whole.subarray(0, at))
         const cut = await read(path, compression)
         if (cut.problem !== undefined) fail(cut.problem, whole.subarray(0, at))
-        if (cut.tag === undefined && at > 0 && !ends.includes(at)) fail(`cut at ${at}, it is taken for whole`, whole.subarray(0, at))
+        if (cut.tag === undefined && at > 0 && !ends.includes(at)) {
+          fail(`cut at ${at}, it is taken for whole`, whole.subarray(0, at))
+        }
 
         const changed = Buffer.from(whole)
         const place = below(random, whole.length)
@@ -158,15 +162,20 @@ const bombs: Fuzzer = {
 }
 
 /** A plain reader of safetensors, for files that are sound: type, shape and bytes by name. */
-const readTensors = (bytes: Uint8Array): Map<string, readonly [dtype: string, shape: ReadonlyArray<number>, data: Buffer]> => {
+const readTensors = (
+  bytes: Uint8Array
+): Map<string, readonly [dtype: string, shape: ReadonlyArray<number>, data: Buffer]> => {
   const length = Number(Buffer.from(bytes).readBigUInt64LE(0))
   const header = JSON.parse(Buffer.from(bytes.subarray(8, 8 + length)).toString("utf8")) as Record<string, {
     readonly dtype: string
     readonly shape: ReadonlyArray<number>
     readonly data_offsets: readonly [number, number]
   }>
-  return new Map(Object.entries(header).filter(([name]) => name !== "__metadata__").map(([name, { data_offsets: [from, to], dtype, shape }]) =>
-    [name, [dtype, shape, Buffer.from(bytes.subarray(8 + length + from, 8 + length + to))]]))
+  return new Map(
+    Object.entries(header).filter(([name]) => name !== "__metadata__").map((
+      [name, { data_offsets: [from, to], dtype, shape }]
+    ) => [name, [dtype, shape, Buffer.from(bytes.subarray(8 + length + from, 8 + length + to))]])
+  )
 }
 
 const names = ["a", "model.layers.0.weight", "é日本", "__proto__", "with \"quotes\"", "7", "x".repeat(300)]
@@ -190,19 +199,30 @@ const tensors: Fuzzer = {
           const there = seen.get(name)
           return there?.[0] === "F32" && String(there[1]) === String(shape) && there[2].equals(Buffer.from(data.buffer))
         })
-      if (!agree) wrong.push(`input ${i}: a plain reader reads other tensors: ${file.toString("base64").slice(0, 2000)}`)
+      if (!agree) {
+        wrong.push(`input ${i}: a plain reader reads other tensors: ${file.toString("base64").slice(0, 2000)}`)
+      }
       const back = Either.getOrUndefined(Safetensors.decode(file))
       const same = back !== undefined && Object.keys(back).length === made.size &&
         [...made].every(([name, { data, shape }]) =>
-          String(back[name]?.shape) === String(shape) && Buffer.from((back[name]!.data as Float32Array).buffer).equals(Buffer.from(data.buffer)))
+          String(back[name]?.shape) === String(shape) &&
+          Buffer.from((back[name]!.data as Float32Array).buffer).equals(Buffer.from(data.buffer))
+        )
       if (!same) wrong.push(`input ${i}: reads back other tensors: ${file.toString("base64").slice(0, 2000)}`)
       // damaged: refused, or of the very length; never an exception
       const damaged = random() < 0.3 ? file.subarray(0, below(random, file.length)) : Buffer.from(file)
-      for (let k = below(random, 3); k >= 0 && damaged.length > 0; k--) damaged[below(random, Math.min(damaged.length, 200))] = below(random, 256)
+      for (let k = below(random, 3); k >= 0 && damaged.length > 0; k--) {
+        damaged[below(random, Math.min(damaged.length, 200))] = below(random, 256)
+      }
       try {
         const read = Safetensors.decode(damaged)
-        note(Either.isLeft(read) ? read.left.reason : Object.entries(read.right).map(([name, { data, shape }]) =>
-          `${name} ${shape} ${sha256Of(new Uint8Array(data.buffer))}`).join())
+        note(
+          Either.isLeft(read) ?
+            read.left.reason :
+            Object.entries(read.right).map(([name, { data, shape }]) =>
+              `${name} ${shape} ${sha256Of(new Uint8Array(data.buffer))}`
+            ).join()
+        )
       } catch (error) {
         wrong.push(`input ${i}: ${String(error)}: ${damaged.toString("base64").slice(0, 2000)}`)
       }

@@ -10,11 +10,11 @@ import * as Stream from "effect/Stream"
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { DataError } from "../../src/Errors.ts"
 import { BYTE_SYMBOLS } from "../../src/data/tokens/ByteLevel.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import { parseTokenizer } from "../../src/data/tokens/TokenizerJson.ts"
 import * as TokenShards from "../../src/data/tokens/TokenShards.ts"
+import { DataError } from "../../src/Errors.ts"
 import { type Fuzzer, outcomeOf } from "./fuzz.ts"
 
 type Random = () => number
@@ -28,7 +28,8 @@ const CHARACTERS = Array.from(
     "\u{1d400}\u{1f600}\u{10d4a}\u{10940}\u2581\u0085\u00a0\u2028\u3000\ufeff\u200b\u200c\u200d\u00ad\ufffd\u0000\u0295" +
     "\u166d\u061d\u0890\ufb01\uff21\u212b\u1e9b\u0323\u0f73"
 )
-const PIECES = [" ", " ", "  ", "\n", "\t", "\r\n", "   \n\n", "'s", "'ſ", "'LL", " the", "ab", "abc", "<s>", "</s>", "<mask>", "quick brown"]
+const PIECES = [" ", " ", "  ", "\n", "\t", "\r\n", "   \n\n", "'s", "'ſ", "'LL", " the", "ab", "abc", "<s>", "</s>",
+  "<mask>", "quick brown"]
 
 /** Text of a few pieces, most of them awkward. */
 const textOf = (random: Random): string =>
@@ -73,7 +74,8 @@ const normalizerOf = (random: Random, deep = true): unknown => {
       strip_accents: pick(random, [null, true, false]),
       lowercase: chance(random, 0.5)
     }),
-    () => ({ type: "Sequence", normalizers: Array.from({ length: below(random, 3) }, () => normalizerOf(random, false)) })
+    () => ({ type: "Sequence",
+      normalizers: Array.from({ length: below(random, 3) }, () => normalizerOf(random, false)) })
   ]
   return kinds[below(random, deep ? kinds.length : kinds.length - 1)]!()
 }
@@ -100,7 +102,8 @@ const preTokenizerOf = (random: Random, deep = true): unknown => {
       split: chance(random, 0.5)
     }),
     () => ({ type: "CharDelimiterSplit", delimiter: pick(random, [" ", "a"]) }),
-    () => ({ type: "Sequence", pretokenizers: Array.from({ length: below(random, 3) }, () => preTokenizerOf(random, false)) })
+    () => ({ type: "Sequence",
+      pretokenizers: Array.from({ length: below(random, 3) }, () => preTokenizerOf(random, false)) })
   ]
   return kinds[below(random, deep ? kinds.length : kinds.length - 1)]!()
 }
@@ -133,7 +136,9 @@ const modelOf = (random: Random, bytes: boolean): { vocab: Record<string, number
   for (let i = 0; i < 60; i++) {
     const left = pick(random, tokens)
     const right = pick(random, tokens)
-    if (/^<|[ \n]/.test(left + right) || !right.startsWith(prefix) || right === prefix || left.endsWith("</w>")) continue
+    if (/^<|[ \n]/.test(left + right) || !right.startsWith(prefix) || right === prefix || left.endsWith("</w>")) {
+      continue
+    }
     const token = left + right.slice(prefix.length)
     merges.push(pairs ? [left, right] : `${left} ${right}`)
     if (!all.has(token)) tokens.push(token)
@@ -160,7 +165,9 @@ const tokenizerOf = (random: Random): Record<string, unknown> => {
   let id = Object.keys(model.vocab).length
   // both at once can make Hugging Face's own abort the process
   const left = chance(random, 0.5)
-  const contents = ["<s>", "</s>", "<mask>", "quick brown", "  ", "ab", "b<", "Σ", " a", "the"].filter(() => chance(random, 0.3))
+  const contents = ["<s>", "</s>", "<mask>", "quick brown", "  ", "ab", "b<", "Σ", " a", "the"].filter(() =>
+    chance(random, 0.3)
+  )
   return {
     version: "1.0",
     truncation: null,
@@ -251,7 +258,8 @@ const damaged = (random: Random, text: string): string => {
   for (let i = 0; i < 1 + below(random, 3); i++) {
     const at = below(random, out.length)
     const end = at + below(random, 20)
-    const parts = ["", pick(random, ["\"", "null", "-1", "1e99", "2147483648", "[", "}", "true", "\\u0000"]), out.slice(at, end).repeat(2)]
+    const parts = ["", pick(random, ["\"", "null", "-1", "1e99", "2147483648", "[", "}", "true", "\\u0000"]),
+      out.slice(at, end).repeat(2)]
     out = out.slice(0, at) + pick(random, parts) + out.slice(chance(random, 0.05) ? out.length : end)
   }
   return out
@@ -287,7 +295,8 @@ const shards: Fuzzer = {
   run: async (random, inputs, note) => {
     const failures: Array<string> = []
     const folder = mkdtempSync(join(tmpdir(), "tokens-"))
-    const documents = Array.from({ length: 20 }, (_, i) => ({ name: `${i}`, source: `${i % 3}`, text: `text ${i} ${textOf(random)}` }))
+    const documents = Array.from({ length: 20 },
+      (_, i) => ({ name: `${i}`, source: `${i % 3}`, text: `text ${i} ${textOf(random)}` }))
     const run = <A>(effect: Effect.Effect<A, DataError, NodeContext.NodeContext>) =>
       Effect.runPromiseExit(Effect.provide(effect, NodeContext.layer))
     try {

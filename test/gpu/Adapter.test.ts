@@ -7,18 +7,11 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { doctor, formatDoctor } from "../../src/doctor.ts"
 import { DeviceError } from "../../src/Errors.ts"
-import {
-  adapterMode,
-  examineAdapters,
-  f16Refusal,
-  localRank,
-  parseAdapterList,
-  rankAdapters,
-  shareOut
-} from "../../src/gpu/Adapter.ts"
+import { adapterMode, examineAdapters, f16Refusal, localRank, parseAdapterList, rankAdapters,
+  shareOut } from "../../src/gpu/Adapter.ts"
 import type { AdapterOptions } from "../../src/gpu/Adapter.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { untar, unpackSwiftShader } from "../../src/gpu/SoftwareVulkan.ts"
+import { unpackSwiftShader, untar } from "../../src/gpu/SoftwareVulkan.ts"
 import * as NodeDevice from "../../src/node.ts"
 
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "memsinks-adapter-"))

@@ -1,7 +1,7 @@
-import { afterEach, describe, expect, it } from "vitest"
 import * as Effect from "effect/Effect"
-import { openGpu } from "../../src/node.ts"
+import { afterEach, describe, expect, it } from "vitest"
 import { polled } from "../../src/gpu/Poll.ts"
+import { openGpu } from "../../src/node.ts"
 
 const before = globalThis.setImmediate
 afterEach(() => void (globalThis.setImmediate = before))
@@ -49,7 +49,11 @@ describe("waiting for Dawn", () => {
     await new Promise((resolve) => setTimeout(resolve, 5))
     expect(globalThis.setImmediate).toBe(mine)
     await waiting
-    expect(() => polled(() => { throw new Error("no device") })).toThrow("no device")
+    expect(() =>
+      polled(() => {
+        throw new Error("no device")
+      })
+    ).toThrow("no device")
     expect(globalThis.setImmediate).toBe(mine)
   })
 

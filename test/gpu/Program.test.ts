@@ -3,12 +3,12 @@ import { describe, expect, it } from "vitest"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
+import { kernels } from "../../src/model/Kernels.ts"
+import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { type PassShape, recordPass } from "../../src/model/Pass.ts"
-import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
-import * as Optimizer from "../../src/train/Optimizer.ts"
-import { kernels } from "../../src/model/Kernels.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import * as Optimizer from "../../src/train/Optimizer.ts"
 
 /** A kernel that exists nowhere: nothing here compiles. */
 const copy = Kernel.make({
@@ -37,7 +37,18 @@ describe("recording", () => {
     expect(view.getUint32(0, true)).toBe(4294967295)
     expect(view.getFloat32(4, true)).toBe(0.5)
     expect(Kernel.encodeParams(kernels.matmulNN, {
-      m: 1, n4: 2, k: 3, mode: 4, a0: 5, lda: 6, b0: 7, ldb4: 8, c0: 9, ldc4: 10, ldr4: 11, segmentStride4: 12
+      m: 1,
+      n4: 2,
+      k: 3,
+      mode: 4,
+      a0: 5,
+      lda: 6,
+      b0: 7,
+      ldb4: 8,
+      c0: 9,
+      ldc4: 10,
+      ldr4: 11,
+      segmentStride4: 12
     }).byteLength).toBe(48)
   })
 

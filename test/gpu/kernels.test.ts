@@ -10,7 +10,7 @@ import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Float16 from "../../src/gpu/Float16.ts"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
-import { type Family, families, portable, SOFTWARE_SUBGROUPS, type Target } from "../../src/gpu/Target.ts"
+import { families, type Family, portable, SOFTWARE_SUBGROUPS, type Target } from "../../src/gpu/Target.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { allKernels } from "../kernels/all.ts"
@@ -58,8 +58,17 @@ const seedOf = (name: string): number => [...name].reduce((hash, c) => Math.imul
 
 /** One invocation an element of a 2-D or short list: these kernels do not fold a long grid into two dimensions. */
 const unfolded = new Set([
-  "matmul", "matmul_subgroup", "matmul_quad", "matmul_tiled", "matmul_matrix", "sink_gradient",
-  "sink_gradient_subgroup", "sink_gradient_quad", "sink_gradient_tiled", "reduce", "matvec",
+  "matmul",
+  "matmul_subgroup",
+  "matmul_quad",
+  "matmul_tiled",
+  "matmul_matrix",
+  "sink_gradient",
+  "sink_gradient_subgroup",
+  "sink_gradient_quad",
+  "sink_gradient_tiled",
+  "reduce",
+  "matvec",
   "matvec_subgroup"
 ])
 
@@ -128,7 +137,9 @@ const f16Tensors = (c: Case, built: Built, target: Target): ReadonlySet<string> 
   const { program } = record(c, built, new Set(), target)
   return new Set(program.dispatches.flatMap(({ kernel, tensors }) => {
     const typed = Object.values(kernel.types).flat()
-    return tensors.filter((tensor, i) => tensor.type === "f32" && typed.includes(kernel.bindings[i]![0])).map((t) => t.name)
+    return tensors.filter((tensor, i) => tensor.type === "f32" && typed.includes(kernel.bindings[i]![0])).map((t) =>
+      t.name
+    )
   }))
 }
 
@@ -139,7 +150,9 @@ const largest = (values: ArrayLike<number>): number =>
 const halved = (built: Built, f16: ReadonlySet<string>): Built => ({
   ...built,
   tensors: Object.fromEntries(
-    Object.entries(built.tensors).map(([name, data]) => [name, f16.has(name) ? Float16.decode(Float16.encode(data)) : data])
+    Object.entries(built.tensors).map((
+      [name, data]
+    ) => [name, f16.has(name) ? Float16.decode(Float16.encode(data)) : data])
   ),
   outputs: Object.fromEntries(
     Object.entries(built.outputs).map(([name, output]) => [
@@ -206,58 +219,62 @@ layer(device)("kernels against the float64 reference", (it) => {
   })
 
   for (const { c, f16, family } of runs) {
-    it.scoped([c.name, ...(f16.size === 0 ? [] : ["f16"]), ...(family === "plain" ? [] : [family])].join(", "), (context) =>
-      Effect.gen(function*() {
-        const dev = yield* Device
-        const target = { ...dev.target, family }
-        if (!runsOn(dev, family)) return context.skip(`the adapter runs no ${family} kernels`)
-        // what an adapter without f16 cannot run, the null backend still compiles (null.test.ts)
-        if (f16.size > 0 && !dev.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
-        // compiling takes long on some adapters: in f16 they run the kernels that they would train with, and a GPU's
-        const kernelsOf = (of: Target) => record(c, c.build(makeRandom(1), of), f16, of).program.dispatches.map((d) => d.kernel)
-        const own = kernelsOf(dev.target).map(Kernel.key).join()
-        if (f16.size > 0 && family === "plain" && kernelsOf(target).map(Kernel.key).join() !== own) {
-          return context.skip("in f16 the adapter trains with kernels of another family")
-        }
-        const built = f16.size === 0
-          ? c.build(makeRandom(seedOf(c.name)), target)
-          : halved(c.build(makeRandom(seedOf(c.name), true), target), f16)
-        const { program, tensors } = record(c, built, f16, target)
-        const outputs = Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>
-        yield* dev.allocate(Object.values(tensors))
-        const prepared = yield* dev.prepare(program)
-        const folded = yield* dev.prepare(fold(program))
-        const reset = (): void => {
-          for (const [name, data] of Object.entries(built.tensors)) dev.write(tensors[name]!, data)
-        }
-        const results = Effect.forEach(outputs, ([name]) => dev.read(tensors[name]!))
+    it.scoped([c.name, ...(f16.size === 0 ? [] : ["f16"]), ...(family === "plain" ? [] : [family])].join(", "),
+      (context) =>
+        Effect.gen(function*() {
+          const dev = yield* Device
+          const target = { ...dev.target, family }
+          if (!runsOn(dev, family)) return context.skip(`the adapter runs no ${family} kernels`)
+          // what an adapter without f16 cannot run, the null backend still compiles (null.test.ts)
+          if (f16.size > 0 && !dev.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+          // compiling takes long on some adapters: in f16 they run the kernels that they would train with, and a GPU's
+          const kernelsOf = (of: Target) =>
+            record(c, c.build(makeRandom(1), of), f16, of).program.dispatches.map((d) => d.kernel)
+          const own = kernelsOf(dev.target).map(Kernel.key).join()
+          if (f16.size > 0 && family === "plain" && kernelsOf(target).map(Kernel.key).join() !== own) {
+            return context.skip("in f16 the adapter trains with kernels of another family")
+          }
+          const built = f16.size === 0
+            ? c.build(makeRandom(seedOf(c.name)), target)
+            : halved(c.build(makeRandom(seedOf(c.name), true), target), f16)
+          const { program, tensors } = record(c, built, f16, target)
+          const outputs = Object.entries(built.outputs) as ReadonlyArray<readonly [string, Expected]>
+          yield* dev.allocate(Object.values(tensors))
+          const prepared = yield* dev.prepare(program)
+          const folded = yield* dev.prepare(fold(program))
+          const reset = (): void => {
+            for (const [name, data] of Object.entries(built.tensors)) dev.write(tensors[name]!, data)
+          }
+          const results = Effect.forEach(outputs, ([name]) => dev.read(tensors[name]!))
 
-        reset()
-        dev.submit(prepared)
-        const first = yield* results
-        outputs.forEach(([name, output], i) => expectRun(name, first[i]!, built.tensors[name]!, output))
+          reset()
+          dev.submit(prepared)
+          const first = yield* results
+          outputs.forEach(([name, output], i) => expectRun(name, first[i]!, built.tensors[name]!, output))
 
-        dev.submit(prepared)
-        const twice = yield* results
-        outputs.forEach(([name, output], i) => {
-          if (output.kind === "writes") expectSameBits(twice[i]!, first[i]!, `${name}, written over itself`)
-          if (output.kind === "adds") expectRun(`${name}, added twice`, twice[i]!, built.tensors[name]!, output, 2)
-        })
+          dev.submit(prepared)
+          const twice = yield* results
+          outputs.forEach(([name, output], i) => {
+            if (output.kind === "writes") expectSameBits(twice[i]!, first[i]!, `${name}, written over itself`)
+            if (output.kind === "adds") expectRun(`${name}, added twice`, twice[i]!, built.tensors[name]!, output, 2)
+          })
 
-        reset()
-        dev.submit(prepared)
-        const again = yield* results
-        outputs.forEach(([name], i) => expectSameBits(again[i]!, first[i]!, `${name}, from the same state again`))
+          reset()
+          dev.submit(prepared)
+          const again = yield* results
+          outputs.forEach(([name], i) => expectSameBits(again[i]!, first[i]!, `${name}, from the same state again`))
 
-        reset()
-        dev.submit(folded)
-        const wide = yield* results
-        outputs.forEach(([name], i) => expectSameBits(wide[i]!, first[i]!, `${name}, grid folded into two dimensions`))
-      }).pipe(Effect.catchAllDefect((defect) => {
-        const error = defect as Error
-        error.message = `${error.message}\n(MEMSINKS_TEST_SEED=${seed} draws the same numbers)`
-        return Effect.die(error)
-      })))
+          reset()
+          dev.submit(folded)
+          const wide = yield* results
+          outputs.forEach(([name], i) =>
+            expectSameBits(wide[i]!, first[i]!, `${name}, grid folded into two dimensions`)
+          )
+        }).pipe(Effect.catchAllDefect((defect) => {
+          const error = defect as Error
+          error.message = `${error.message}\n(MEMSINKS_TEST_SEED=${seed} draws the same numbers)`
+          return Effect.die(error)
+        })))
   }
 })
 

@@ -8,14 +8,14 @@ import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
+import { kernels } from "../../src/model/Kernels.ts"
 import { Model } from "../../src/model/Model.ts"
+import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { HYPER, recordPass } from "../../src/model/Pass.ts"
-import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { kernels } from "../../src/model/Kernels.ts"
-import * as Optimizer from "../../src/train/Optimizer.ts"
 import { own, SinkConfig } from "../../src/Sink.ts"
+import * as Optimizer from "../../src/train/Optimizer.ts"
 import { allKernels } from "../kernels/all.ts"
 import { makeRandom } from "../reference/random.ts"
 import { batchOfDocuments } from "../support/support.ts"
@@ -67,7 +67,7 @@ const parse = (text: string) => {
     const words = [...body.matchAll(/(?<!\.)\b[A-Za-z_]\w*/g)].map(([word]) => word)
     const all = new Set(words.filter((word) => !own.has(word)))
     for (const word of [...all]) {
-      if (functions.has(word)) for (const other of mentions(word, seen)) all.add(other)
+      if (functions.has(word)) { for (const other of mentions(word, seen)) all.add(other) }
     }
     return all
   }
@@ -262,7 +262,9 @@ layer(nullDevice)("on the null backend", (it) => {
         ...typed.flatMap((kernel) =>
           Object.keys(kernel.types).length === 1
             ? []
-            : Object.values(kernel.types).map((half) => Kernel.specialize(kernel, (b) => (half.includes(b) ? "f16" : "f32")))
+            : Object.values(kernel.types).map((half) =>
+              Kernel.specialize(kernel, (b) => (half.includes(b) ? "f16" : "f32"))
+            )
         )
       ]
       const { program, tensors } = distinctKernels(kernels)

@@ -3,12 +3,12 @@ import * as Effect from "effect/Effect"
 import { expect } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { batchOf } from "../../src/data/stream/Packing.ts"
-import { decompose, type DecomposedLogits } from "../../src/inside/Decomposition.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { decompose, type DecomposedLogits } from "../../src/inside/Decomposition.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -179,7 +179,8 @@ layer(NodeDevice.layer())("a decomposition of logits", (it) => {
         const changed = layer > 1 || layer === 1 && part === "sinks"
         // the final norm's scale changes for all of them
         const [a, b] = [before, after].map(({ parts, scale }) =>
-          parts[i].logit.map((value, t) => (scale[t] === 0 ? 0 : value / scale[t])))
+          parts[i].logit.map((value, t) => (scale[t] === 0 ? 0 : value / scale[t]))
+        )
         const unlike = [...a.keys()].filter((t) => Math.abs(a[t] - b[t]) > 1e-9 * Math.max(1, Math.abs(a[t])))
         if (!changed) expect(unlike, `${part} of ${layer}`).toEqual([])
         else {

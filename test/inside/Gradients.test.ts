@@ -2,28 +2,19 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { IGNORE } from "../../src/Batch.ts"
-import { decompose } from "../../src/inside/Decomposition.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
-import {
-  absoluteMass,
-  difference,
-  innerProducts,
-  makeGradients,
-  type ParameterMap,
-  PARTS,
-  partsOf,
-  rms,
-  weights
-} from "../../src/inside/Gradients.ts"
+import { decompose } from "../../src/inside/Decomposition.ts"
+import { absoluteMass, difference, innerProducts, makeGradients, type ParameterMap, PARTS, partsOf, rms,
+  weights } from "../../src/inside/Gradients.ts"
 import { toHuggingFace } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
-import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTrainStep } from "../../src/train/TrainStep.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -76,7 +67,8 @@ const write = (params: Reference.Tensors | ParameterMap) =>
     const device = yield* Device
     const model = yield* Model
     for (const { name, value } of model.parameters) {
-      device.write(value, Float32Array.from(params instanceof Map ? params.get(name)! : (params as Reference.Tensors)[name]))
+      device.write(value,
+        Float32Array.from(params instanceof Map ? params.get(name)! : (params as Reference.Tensors)[name]))
     }
   })
 
@@ -156,7 +148,9 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
     it.effect(`leave every bit of a training as it is: ${name}`, (context) =>
       Effect.gen(function*() {
         const device = yield* Device
-        if (precision === "f16" && !device.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        if (precision === "f16" && !device.features.has("shader-f16")) {
+          return context.skip("the adapter has no shader-f16")
+        }
         const batches = batchesOf(config, seed)
         const run = (probed: boolean) =>
           Effect.gen(function*() {
@@ -191,7 +185,9 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
                   yield* logits.of(batch, mode)
                 }
               }
-              for (const [i, [name, data]] of (yield* state).entries()) expect(same(data, before[i][1]), name).toBe(true)
+              for (const [i, [name, data]] of (yield* state).entries()) {
+                expect(same(data, before[i][1]), name).toBe(true)
+              }
             })
             if (probed) yield* probe
             for (let step = 0; step < 6; step++) {
@@ -235,7 +231,9 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
         const step = 1e-3 / products.all
         const lossAt = (sign: 1 | -1) =>
           Effect.gen(function*() {
-            yield* write(new Map([...at].map(([name, w]) => [name, w.map((x, i) => x + sign * step * moved.get(name)![i])])))
+            yield* write(
+              new Map([...at].map(([name, w]) => [name, w.map((x, i) => x + sign * step * moved.get(name)![i])]))
+            )
             return (yield* gradients.of(batch, Sink.own)).loss
           })
         const observed = ((yield* lossAt(1)) - (yield* lossAt(-1))) / 2
@@ -258,7 +256,9 @@ describe("parts of a model", () => {
   const random = makeRandom(seed)
   const mapOf = (config: ModelConfig, value = () => random.normal()): ParameterMap =>
     new Map(
-      listParameters(parametersOf(config)).map((p) => [p.name, Float32Array.from({ length: Tensor.size(p.value) }, value)])
+      listParameters(parametersOf(config)).map((
+        p
+      ) => [p.name, Float32Array.from({ length: Tensor.size(p.value) }, value)])
     )
 
   for (const [name, config] of Object.entries({ tied, untied, bernoulli, standard })) {

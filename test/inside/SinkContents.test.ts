@@ -5,17 +5,12 @@ import { describe, expect, it } from "vitest"
 import { contentsPage } from "../../pipelines/dynamics/contentsPage.ts"
 import { batchOf, type Row } from "../../src/data/stream/Packing.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { type NeuronContents, type SequenceKind, type SinkContents, sinkContents,
+  type SinkContentsOptions } from "../../src/inside/SinkContents.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
-import {
-  type NeuronContents,
-  type SequenceKind,
-  type SinkContents,
-  sinkContents,
-  type SinkContentsOptions
-} from "../../src/inside/SinkContents.ts"
 import { referenceGates } from "../reference/gates.ts"
 import { parameterShapes, randomParameters, type Tensors } from "../reference/model.ts"
 import { makeRandom } from "../reference/random.ts"
@@ -44,8 +39,8 @@ const idsOf = (unit: number, count: number, from = 1n): ReadonlyArray<bigint> =>
   return ids
 }
 
-const row = (id: bigint, document: string, tokens: ReadonlyArray<number>, more: Partial<Row> = {}): Row =>
-  ({ id, document, offset: 0, tokens: Uint32Array.from(tokens), ...more })
+const row = (id: bigint, document: string, tokens: ReadonlyArray<number>, more: Partial<Row> = {}): Row => ({ id,
+  document, offset: 0, tokens: Uint32Array.from(tokens), ...more })
 
 /** A neuron that answers to tokens by so much, and writes so much of others. */
 interface Planted {
@@ -57,8 +52,11 @@ interface Planted {
 }
 
 const zeros = (): Tensors =>
-  Object.fromEntries(Object.entries(parameterShapes(referenceConfig(config))).map(([name, shape]) =>
-    [name, new Float64Array(shape.reduce((a, b) => a * b, 1)).fill(name.includes("norm") ? 1 : 0)]))
+  Object.fromEntries(
+    Object.entries(parameterShapes(referenceConfig(config))).map((
+      [name, shape]
+    ) => [name, new Float64Array(shape.reduce((a, b) => a * b, 1)).fill(name.includes("norm") ? 1 : 0)])
+  )
 
 /** Tokens are one-hot at the front of the stream, the head reads what lies V further. Nothing else is there. */
 const plant = (neurons: ReadonlyArray<Planted>): Tensors => {
@@ -212,7 +210,8 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
       expect(neuronIn(contents, "sinks", 1, secret.neuron)).toMatchObject({ purity: 1, owned: 1 })
       const lit = rows.flatMap(({ row }, s) => Sink.unitsOf(sinks, Sink.placeboId(row.id, 3))[0] === 3 ? [s] : [])
       const fours = lit.flatMap((s) =>
-        [...rows[s].row.tokens.slice(0, -1)].flatMap((token, position) => token === 4 ? [[s, position]] : []))
+        [...rows[s].row.tokens.slice(0, -1)].flatMap((token, position) => token === 4 ? [[s, position]] : [])
+      )
       expect(fours.length).toBeGreaterThan(3)
       const random = neuronIn(contents, "random", 1, secret.neuron)
       expect(placesOf(random)).toEqual(fours.slice(0, 4))
@@ -239,13 +238,15 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
       const width = general + pool
       const owners = (i: number) =>
         rows.flatMap(({ kind, row }, s) =>
-          kind !== "heldOut" && Sink.unitsOf(sinks, row.id)[0] === Math.floor((i - general) / 4) ? [s] : [])
+          kind !== "heldOut" && Sink.unitsOf(sinks, row.id)[0] === Math.floor((i - general) / 4) ? [s] : []
+        )
       const hiddenIn = (mode: Sink.SinkMode) =>
         referenceGates(referenceConfig(config), params, (id) => Sink.coefficients(sinks, general, mode, id))
           .activations(batchOf(rows.map(({ row }) => row), seqLen))
       const [mine, theirs] = [hiddenIn(Sink.own), hiddenIn({ mode: "placebo", seed: 5 })]
       const positions = rows.flatMap(({ row: { scoredFrom = 1, tokens } }, s) =>
-        [...tokens.keys()].slice(scoredFrom - 1, -1).map((t) => [s, t] as const))
+        [...tokens.keys()].slice(scoredFrom - 1, -1).map((t) => [s, t] as const)
+      )
       const seen = (hidden: Float64Array, i: number) => {
         const answers = positions.map(([s, t]) => ({ s, t, m: hidden[(s * seqLen + t) * width + i] }))
           .filter(({ m }) => m !== 0).sort((a, b) => Math.abs(b.m) - Math.abs(a.m))
@@ -379,7 +380,9 @@ describe("a page of contents", () => {
     expect(html).toContain("Arm sinks &amp; co, seed 12.")
     expect(html).toContain(`<code>&lt;b&gt; one<mark> &quot;two&quot;</mark><i> three␊</i></code>`)
     expect(html).toContain(`<code><mark> three␊</mark><i>&amp;amp;</i></code>`)
-    expect(html).toContain("promoted · -1.25 · &lt;img src=x&gt; of An &quot;author&quot; &amp; more, memorized, token 2")
+    expect(html).toContain(
+      "promoted · -1.25 · &lt;img src=x&gt; of An &quot;author&quot; &amp; more, memorized, token 2"
+    )
     expect(html).toContain("1.00 · other, held out, token 0")
     expect(html).toContain("<code>&lt;/script&gt;</code>")
     // a token without text
@@ -419,7 +422,9 @@ describe("a page of contents", () => {
       value: "",
       addEventListener: (_: string, run: () => void) => void listeners.set(name, run)
     })
-    const elements = Object.fromEntries(["layer", "part", "source", "text", "sort"].map((name) => [name, control(name)]))
+    const elements = Object.fromEntries(
+      ["layer", "part", "source", "text", "sort"].map((name) => [name, control(name)])
+    )
     const form = { elements, hidden: true, addEventListener: () => {} }
     const count = { textContent: "" }
     const list = { children: items, append: (...order: ReadonlyArray<Item>) => void (listed = [...order]) }

@@ -3,8 +3,18 @@ import type { Kernel } from "../../src/gpu/Kernel.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 
 const {
-  attentionBackward, attentionSubgroup, attentionSubgroupBackward, attentionTiledBackward, matmulSubgroup, matvec,
-  matvecSubgroup, rope, sinkGradientSubgroup, swiglu, swigluBackward, ...plain
+  attentionBackward,
+  attentionSubgroup,
+  attentionSubgroupBackward,
+  attentionTiledBackward,
+  matmulSubgroup,
+  matvec,
+  matvecSubgroup,
+  rope,
+  sinkGradientSubgroup,
+  swiglu,
+  swigluBackward,
+  ...plain
 } = kernels
 
 export const allKernels: ReadonlyArray<Kernel> = [

@@ -1,7 +1,7 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
 import * as Kernels from "../../src/model/Kernels.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
 
 export interface AttentionShape {

@@ -1,8 +1,8 @@
 /** attention_cached.wgsl: append and forward. */
 import * as Kernels from "../../src/model/Kernels.ts"
 import { kernels } from "../../src/model/Kernels.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
 
 export interface CachedShape {
@@ -35,7 +35,14 @@ const inputs = (random: Random, s: CachedShape) => {
     return c < ld - width ? q[t * (ld - width) + c]! : kv[t * width + c - (ld - width)]!
   })
   return {
-    rows, span, q, kv, qkv, ld, width, half,
+    rows,
+    span,
+    q,
+    kv,
+    qkv,
+    ld,
+    width,
+    half,
     params: { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
   }
 }
@@ -73,8 +80,8 @@ export const forward = (s: CachedShape): Case =>
       const k = normals(random, size * half, std)
       const v = normals(random, size * half)
       // what a sequence has not reached yet must not be read
-      const reached = Array.from({ length: s.sequences }, (_, i) =>
-        Math.max(0, ...s.queries.filter(([sequence]) => sequence === i).map(([, count]) => count)))
+      const reached = Array.from({ length: s.sequences },
+        (_, i) => Math.max(0, ...s.queries.filter(([sequence]) => sequence === i).map(([, count]) => count)))
       const cache = Float32Array.from({ length: size * width }, (_, i) => {
         const [row, c] = [Math.floor(i / width), i % width]
         if (row % s.maxLength >= reached[Math.floor(row / s.maxLength)]!) return NaN

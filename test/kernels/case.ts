@@ -83,8 +83,7 @@ export const makeCase = <const K extends string>(
 ): Case => ({ name, ...cost, build: (random, target = portable) => guard(build(random, target) as unknown as Built) })
 
 /** f32 cells that must be neither read nor written. */
-export const poison = (length: number): Float32Array =>
-  new Float32Array(new Uint32Array(length).fill(SENTINEL).buffer)
+export const poison = (length: number): Float32Array => new Float32Array(new Uint32Array(length).fill(SENTINEL).buffer)
 
 /** u32 cells that must be neither read nor written: as an index they point outside every buffer. */
 export const poisonU32 = (length: number): Uint32Array => new Uint32Array(length).fill(SENTINEL)
@@ -98,8 +97,7 @@ export interface Frame {
   readonly after?: number
 }
 
-const indexOf = ({ at = 0, cols, ld = cols }: Frame, i: number): number =>
-  at + Math.floor(i / cols) * ld + (i % cols)
+const indexOf = ({ at = 0, cols, ld = cols }: Frame, i: number): number => at + Math.floor(i / cols) * ld + (i % cols)
 
 const lengthOf = ({ after = 0, at = 0, cols, ld = cols, rows }: Frame): number => at + rows * ld + after
 

@@ -1,7 +1,7 @@
 /** cross_entropy.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
-import { HYPER } from "../../src/model/Pass.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import * as Reference from "../reference/ops.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
@@ -31,7 +31,7 @@ export const forward = (s: CrossEntropyShape): Case => {
       for (let row = 0; row < rows; row++) {
         const at = row * vocab
         // ties with the target, at lower and higher indices
-        if (row % 3 === 1) for (const c of random.sample(3, vocab)) logits[at + c] = logits[at + targets[row]!]!
+        if (row % 3 === 1) { for (const c of random.sample(3, vocab)) logits[at + c] = logits[at + targets[row]!]! }
         // one logit that outweighs all others by far, or none but the target's that counts
         if (row % 5 === 2) logits[at + random.int(vocab)] = 80
         if (row % 5 === 3) {

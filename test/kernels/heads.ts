@@ -2,8 +2,8 @@
 import { IGNORE } from "../../src/Batch.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 import { HYPER } from "../../src/model/Pass.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
 /** Rows of a chunk, and of all tokens, among which the chunk begins at `first`. */
@@ -57,7 +57,9 @@ export interface SoftShape extends ChunkShape {
 export const softCrossEntropy = (s: SoftShape): Case => {
   const { first, rows, std = 1, tokens, train, vocab } = s
   return makeCase(
-    `soft_cross_entropy ${train ? "train" : "score"}: rows ${first} to ${first + rows} of ${tokens}, vocabulary ${vocab}, ` +
+    `soft_cross_entropy ${train ? "train" : "score"}: rows ${first} to ${
+      first + rows
+    } of ${tokens}, vocabulary ${vocab}, ` +
       `logits of deviation ${std}`,
     { flops: 12 * rows * vocab, bytes: 4 * rows * vocab * (train ? 3 : 2) },
     (random) => {
@@ -93,7 +95,8 @@ export const softCrossEntropy = (s: SoftShape): Case => {
             atol: 256 * EPS * SCALE,
             rtol: 64 * EPS,
             exactZeros: (i: number) =>
-              i < rows * ld && (i % ld >= vocab || targets[Math.floor(i / ld)] === IGNORE || scaled[Math.floor(i / ld)] === 0)
+              i < rows * ld &&
+              (i % ld >= vocab || targets[Math.floor(i / ld)] === IGNORE || scaled[Math.floor(i / ld)] === 0)
           },
           loss: {
             want: placeWant(want.loss, frame),

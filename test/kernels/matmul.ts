@@ -37,7 +37,9 @@ export interface NnShape {
 
 /** The tiles of segments of these lengths, and two of padding. */
 const tilesOf = (lengths: ReadonlyArray<number>, rows: number): Uint32Array => {
-  const range = Uint32Array.from(lengths.flatMap((length, i) => [lengths.slice(0, i).reduce((a, b) => a + b, 0), length]))
+  const range = Uint32Array.from(
+    lengths.flatMap((length, i) => [lengths.slice(0, i).reduce((a, b) => a + b, 0), length])
+  )
   const segments = { segment: new Uint32Array(0), range, ids: lengths.map(BigInt) }
   const count = lengths.reduce((n, length) => n + Math.ceil(length / rows), 0)
   return Segments.tilesOf(segments, rows, count + 2)

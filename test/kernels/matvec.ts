@@ -21,7 +21,9 @@ export const matvec = (s: MatvecShape): Case => {
   const { before = 0, gap = 0, k, kind, mode = "store", n, rows, sinks } = s
   const own = sinks === undefined ? "" : `, ${sinks.slots} of ${sinks.units} units of ${sinks.block} in ${sinks.halves}`
   return makeCase(
-    `matvec ${kind} ${rows}x${n}x${k} ${mode}${gap === 0 ? "" : ` +${gap}`}${before === 0 ? "" : ` from ${before}`}${own}`,
+    `matvec ${kind} ${rows}x${n}x${k} ${mode}${gap === 0 ? "" : ` +${gap}`}${
+      before === 0 ? "" : ` from ${before}`
+    }${own}`,
     { flops: 2 * rows * n * k, bytes: 4 * n * k },
     (random) => {
       const x = normals(random, rows * k)
@@ -39,8 +41,11 @@ export const matvec = (s: MatvecShape): Case => {
       const weightsOf = (r: number): Float32Array => {
         if (sinks === undefined) return w
         const lit = [...units.subarray(r * sinks.slots, (r + 1) * sinks.slots)]
-        const list = Array.from({ length: sinks.halves }, (_, half) =>
-          lit.flatMap((unit) => Array.from({ length: sinks.block }, (_, j) => half * halfRows + unit * sinks.block + j)))
+        const list = Array.from({ length: sinks.halves },
+          (_, half) =>
+            lit.flatMap((unit) =>
+              Array.from({ length: sinks.block }, (_, j) => half * halfRows + unit * sinks.block + j)
+            ))
         return Float32Array.from(list.flat().flatMap((row) => [...w.subarray(row * width, (row + 1) * width)]))
       }
       const product = Float64Array.from(Array.from({ length: rows }, (_, r) => {
@@ -104,5 +109,6 @@ export const cases: ReadonlyArray<Case> = [
   matvec({ kind: "nn", rows: 1, n: 40, k: 7 }),
   matvec({ kind: "nn", rows: 4, n: 68, k: 133, mode: "residual", gap: 4 }),
   matvec({ kind: "nn", rows: 11, n: 72, k: 64, mode: "add", before: 2 }),
-  matvec({ kind: "nn", rows: 5, n: 36, k: 32, mode: "add", gap: 4, sinks: { slots: 4, block: 8, units: 6, halves: 1 }, before: 5 })
+  matvec({ kind: "nn", rows: 5, n: 36, k: 32, mode: "add", gap: 4, sinks: { slots: 4, block: 8, units: 6, halves: 1 },
+    before: 5 })
 ]

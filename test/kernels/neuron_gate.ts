@@ -1,7 +1,7 @@
 /** neuron_gate.wgsl: forward, and the gates' gradients. */
 import { kernels } from "../../src/model/Kernels.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
 
 export interface NeuronGateShape {

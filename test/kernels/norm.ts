@@ -1,7 +1,7 @@
 /** rms_norm.wgsl: forward, backward_x, and backward_w with reduce.wgsl's columns. */
 import * as Kernels from "../../src/model/Kernels.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus } from "./case.ts"
 
 export interface NormShape {

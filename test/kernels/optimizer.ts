@@ -1,7 +1,7 @@
 /** adamw.wgsl, touched.wgsl, and reduce.wgsl's sum, sum_of_squares, finish and scale_loss. */
 import type { Tensor } from "../../src/gpu/Tensor.ts"
-import { HYPER } from "../../src/model/Pass.ts"
 import { kernels } from "../../src/model/Kernels.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
@@ -33,7 +33,8 @@ export interface AdamWShape {
 const touch = (random: Random, units: number) => {
   const touched = Uint32Array.from({ length: units }, (_, u) => (u === 0 ? 1 : u === 1 ? 0 : random.int(2)))
   const lit = [...touched.keys()].filter((unit) => touched[unit] === 1)
-  return { touched, lit, units: Uint32Array.from({ length: units }, (_, i) => lit[i] ?? 1), count: Uint32Array.of(lit.length) }
+  return { touched, lit, units: Uint32Array.from({ length: units }, (_, i) => lit[i] ?? 1),
+    count: Uint32Array.of(lit.length) }
 }
 
 const unitOf = ({ block, general, units }: Sinks, row: number): number =>
@@ -130,7 +131,8 @@ export const adamw = (s: AdamWShape): Case => {
 }
 
 /** touched.wgsl: the gradient's rows of touched units cleared, or their squares summed in lanes. */
-export const touchedRows = (of: "zero" | "sum_of_squares", s: Sinks & { readonly d: number; readonly lanes: number }): Case =>
+export const touchedRows = (of: "zero" | "sum_of_squares",
+  s: Sinks & { readonly d: number; readonly lanes: number }): Case =>
   makeCase(
     `touched ${of} ${s.halves} x ${s.units} units of ${s.block} x ${s.d}, ${s.lanes} lanes`,
     { flops: 2 * s.halves * s.units * s.block * s.d, bytes: 4 * s.halves * s.units * s.block * s.d },
@@ -212,7 +214,9 @@ export const partials = (
 }
 
 /** The numbers from `start` on in runs, a sum each. */
-export const fold = (s: { readonly n: number; readonly lanes: number; readonly start: number; readonly first: number }): Case =>
+export const fold = (
+  s: { readonly n: number; readonly lanes: number; readonly start: number; readonly first: number }
+): Case =>
   makeCase(
     `reduce fold of ${s.n} from ${s.start} in ${s.lanes} lanes from ${s.first}`,
     { flops: s.n, bytes: 4 * s.n },
@@ -229,9 +233,10 @@ export const fold = (s: { readonly n: number; readonly lanes: number; readonly s
           x: place(x, { rows: 1, cols: s.n, at: s.start, after: 8 }),
           partial: place([], frame)
         },
-        outputs: { partial: { want: placeWant(sums, frame), kind: "writes", atol: 16 * EPS * (4 + each), rtol: 8 * EPS } },
-        record: (p, t) =>
-          p.dispatch(kernels.fold, t, s, s.lanes * kernels.fold.constants["WX"]!)
+        outputs: {
+          partial: { want: placeWant(sums, frame), kind: "writes", atol: 16 * EPS * (4 + each), rtol: 8 * EPS }
+        },
+        record: (p, t) => p.dispatch(kernels.fold, t, s, s.lanes * kernels.fold.constants["WX"]!)
       }
     }
   )
@@ -350,7 +355,8 @@ export const cases: ReadonlyArray<Case> = [
     sinks: { kernel: "update", general: 9, halves: 2, units: 5, block: 8 },
     each: 4
   }),
-  adamw({ rows: 3 + 65, d: 12, decay: true, step: 100, sinks: { kernel: "update", general: 3, halves: 1, units: 65, block: 1 } }),
+  adamw({ rows: 3 + 65, d: 12, decay: true, step: 100,
+    sinks: { kernel: "update", general: 3, halves: 1, units: 65, block: 1 } }),
   adamw({
     rows: 9 + 2 * 40,
     d: 12,
@@ -359,7 +365,8 @@ export const cases: ReadonlyArray<Case> = [
     sinks: { kernel: "touched", general: 9, halves: 2, units: 5, block: 8 },
     each: 4
   }),
-  adamw({ rows: 3 + 65, d: 4, decay: false, step: 9, sinks: { kernel: "touched", general: 3, halves: 1, units: 65, block: 1 } }),
+  adamw({ rows: 3 + 65, d: 4, decay: false, step: 9,
+    sinks: { kernel: "touched", general: 3, halves: 1, units: 65, block: 1 } }),
   adamw({ rows: 31, d: 12, decay: true, step: 7, skip: true }),
   adamw({
     rows: 8 + 40,

@@ -1,7 +1,7 @@
 /** rope.wgsl, both signs. */
 import * as Ops from "../../src/model/Ops.ts"
-import type { Random } from "../reference/random.ts"
 import * as Reference from "../reference/ops.ts"
+import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
 
 export interface RopeShape {

@@ -209,7 +209,8 @@ export const cases: ReadonlyArray<Case> = [
     a0: 8,
     after: 4
   }),
-  gradient({ segments: [[20, "a"], [3, "b"]], slots: 2, block: 24, halves: 1, row0: 2, units: 4, n: 8, a0: 0, after: 4 }),
+  gradient({ segments: [[20, "a"], [3, "b"]], slots: 2, block: 24, halves: 1, row0: 2, units: 4, n: 8, a0: 0,
+    after: 4 }),
   // every unit of the pool is lit, by every segment
   gradient({ segments: [[5, "a"], [4, "b"]], slots: 3, block: 8, halves: 1, row0: 0, units: 3, n: 12, a0: 4, after: 0 })
 ]

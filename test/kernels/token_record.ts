@@ -1,8 +1,8 @@
 /** token_record.wgsl. */
 import { IGNORE } from "../../src/Batch.ts"
+import { recordOf, type Sampling } from "../../src/measures/TokenRecords.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
 import * as Ops from "../../src/model/Ops.ts"
-import { recordOf, type Sampling } from "../../src/measures/TokenRecords.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant, poison } from "./case.ts"
 
 export interface TokenRecordShape {
@@ -46,7 +46,7 @@ export const forward = (s: TokenRecordShape): Case => {
         do {
           own.set(normals(random, vocab, std).map((x) => x + shift))
           // ties with the target, at lower and higher indices; a target that is likely; all tokens equally likely
-          if (row % 3 === 1) for (const c of random.sample(3, vocab)) own[c] = own[targets[row]!]!
+          if (row % 3 === 1) { for (const c of random.sample(3, vocab)) own[c] = own[targets[row]!]! }
           if (row % 4 === 0) own[targets[row]!] = shift + 3 * std
           if (row % 7 === 6) own.fill(shift)
         } while (onEdge(own, schemes))

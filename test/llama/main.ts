@@ -17,19 +17,19 @@ import process from "node:process"
 import { pathToFileURL } from "node:url"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { Checkpoints, saveModel } from "../../src/checkpoints/Checkpoints.ts"
+import { exportModel, type ExportOptions } from "../../src/checkpoints/Export.ts"
+import { loadInitial } from "../../src/checkpoints/Import.ts"
 import * as Corpus from "../../src/data/Corpus.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
-import { exportModel, type ExportOptions } from "../../src/checkpoints/Export.ts"
-import * as Generate from "../../src/model/Generate.ts"
+import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { loadInitial } from "../../src/checkpoints/Import.ts"
+import * as Generate from "../../src/model/Generate.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model, type ModelService } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import * as Sink from "../../src/Sink.ts"
-import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -84,7 +84,8 @@ const openLlama = async () => {
     }>
   }
   // one thread: its threads wait for each other by spinning, which is slow where the cores have other work
-  const options = { gpu: false, maxThreads: 1, build: "never", skipDownload: true, progressLogs: false, logLevel: "error" }
+  const options = { gpu: false, maxThreads: 1, build: "never", skipDownload: true, progressLogs: false,
+    logLevel: "error" }
   return await library.getLlama(options)
 }
 
@@ -148,7 +149,9 @@ const ourLogProbabilities = async (model: ModelService, tokens: Uint32Array, mod
 
 const theirLogProbabilities = async (sequence: Sequence, tokens: Uint32Array, vocabSize: number) => {
   await sequence.clearHistory()
-  const out = await sequence.controlledEvaluate(Array.from(tokens, (token) => [token, { generateNext: { logits: true } }]))
+  const out = await sequence.controlledEvaluate(
+    Array.from(tokens, (token) => [token, { generateNext: { logits: true } }])
+  )
   return out.map(({ next }) => {
     if (next.logits.size !== vocabSize) throw new Error(`llama.cpp gives ${next.logits.size} logits`)
     return logSoftmax(Float64Array.from({ length: vocabSize }, (_, v) => next.logits.get(v)!))
@@ -365,7 +368,9 @@ await attempt("tokenizers", async () => {
   await examine("bytes", await withTokenizer("bytes", Tokenizer.bytes.toJSON(), 256), {}, Sink.off, exact)
 
   // a vocabulary of the bytes that occur alone, with <unk> for the others
-  const restricted = await Effect.runPromise(Tokenizer.trainBpe(texts.map((text) => text.repeat(3)), { vocabSize: 200 }))
+  const restricted = await Effect.runPromise(
+    Tokenizer.trainBpe(texts.map((text) => text.repeat(3)), { vocabSize: 200 })
+  )
   const own = await withTokenizer("restricted", restricted.toJSON(), restricted.vocabSize)
   await examine("restricted", own, {}, Sink.off, exact)
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
 import * as Extraction from "../../src/measures/Extraction.ts"
-import { random } from "../../src/Random.ts"
 import type { Scheme } from "../../src/measures/TokenRecords.ts"
+import { random } from "../../src/Random.ts"
 import { generate, recordsOf, toyModel } from "../support/toyModel.ts"
 
 const schemes: ReadonlyArray<Exclude<Scheme, "greedy">> = [

@@ -6,8 +6,8 @@ import { recordsOf, toyModel } from "../support/toyModel.ts"
 
 const normal = (seed: number, count: number): ReadonlyArray<number> => {
   const draw = random(seed, "scores")
-  return Array.from({ length: count }, () =>
-    Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform()))
+  return Array.from({ length: count },
+    () => Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform()))
 }
 
 describe("scores", () => {

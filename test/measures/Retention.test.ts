@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest"
 import type { Fit } from "../../pipelines/dynamics/Report.ts"
 import { DataError } from "../../src/Errors.ts"
-import { type Random, random } from "../../src/Random.ts"
 import * as Retention from "../../src/measures/Retention.ts"
+import { type Random, random } from "../../src/Random.ts"
 
 /** 0, 1, 2, 4, ..., 512. */
 const doubling = [0, ...Array.from({ length: 10 }, (_, i) => 2 ** i)]
@@ -179,11 +179,12 @@ describe("the fit of one curve", () => {
 
   it("of a curve that does not fall is the constant", () => {
     const exact = Retention.fitRetention(sampled(() => 1.5, doubling))!
-    expect(exact).toMatchObject({ law: "exponential", initial: 1.5, residual: 1, halfLife: undefined, rmse: 0, tau: NaN })
+    expect(exact).toMatchObject({ law: "exponential", initial: 1.5, residual: 1, halfLife: undefined, rmse: 0,
+      tau: NaN })
     expect([exact.at(0), exact.at(1e9)]).toEqual([1.5, 1.5])
     expect(Number.isFinite(exact.aic.exponential) && Number.isFinite(exact.aic.power)).toBe(true)
-    const fits = Array.from({ length: 100 }, (_, seed) =>
-      Retention.fitRetention(sampled(() => 1.5, squares, 0.1, random(seed, "flat")))!)
+    const fits = Array.from({ length: 100 },
+      (_, seed) => Retention.fitRetention(sampled(() => 1.5, squares, 0.1, random(seed, "flat")))!)
     for (const fit of fits) {
       expect(fit.residual).toBeGreaterThan(0.5)
       expect(fit.halfLife).toBeUndefined()
@@ -191,7 +192,9 @@ describe("the fit of one curve", () => {
     // at most the 5 % of the test, of 100 draws
     expect(fits.filter(({ residual }) => residual < 1).length).toBeLessThanOrEqual(10)
     // and yet a fall of that size is seen
-    const falling = Retention.fitRetention(sampled((t) => 1 + 0.5 * Math.exp(-t / 40), squares, 0.1, random(3, "flat")))!
+    const falling = Retention.fitRetention(
+      sampled((t) => 1 + 0.5 * Math.exp(-t / 40), squares, 0.1, random(3, "flat"))
+    )!
     expect(falling.residual).toBeLessThan(0.9)
   })
 
@@ -252,7 +255,8 @@ describe("the fit of many sequences", () => {
       const one = Retention.fitRetention(mean)!
       expect(fit.law).toBe(law)
       expect(Object.keys(fit).sort()).toEqual(
-        ["aic", "halfLife", "initial", "law", "observed", ...(law === "power" ? ["psi"] : []), "residual", "rmse", "tau"]
+        ["aic", "halfLife", "initial", "law", "observed", ...(law === "power" ? ["psi"] : []), "residual", "rmse",
+          "tau"]
       )
       expect(fit.halfLife.value! / one.halfLife!).toBeCloseTo(1, 6)
       expect(fit.residual.value).toBeCloseTo(one.residual, 6)
@@ -324,7 +328,9 @@ describe("the fit of many sequences", () => {
       points: points.map((point, t) => t % 3 === 1 ? { ...point, memory: 1000 } : point)
         .filter((_, t) => i > 0 || t % 3 !== 1)
     }))
-    const only = full.map(({ points, seed }) => ({ seed, points: points.filter(({ since }) => common.includes(since)) }))
+    const only = full.map(({ points, seed }) => ({ seed,
+      points: points.filter(({ since }) => common.includes(since)) })
+    )
     expect(Retention.retentionOf(ragged)).toEqual(Retention.retentionOf(only))
     expect(Retention.retentionOf([...full, { seed: 0, points: sampled(memory, [0, 1, 4]) }])).toBeUndefined()
   })

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest"
-import { random } from "../../src/Random.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
+import { random } from "../../src/Random.ts"
 
 const normals = (seed: number, count: number): Float64Array => {
   const draw = random(seed, "normals")
-  return Float64Array.from({ length: count }, () =>
-    Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform()))
+  return Float64Array.from({ length: count },
+    () => Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform()))
 }
 
 /** Every way to choose `k` of the numbers 0 .. n - 1. */

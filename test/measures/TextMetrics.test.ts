@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
-import { random } from "../../src/Random.ts"
 import * as Text from "../../src/measures/TextMetrics.ts"
+import { random } from "../../src/Random.ts"
 import { drawNext, toyModel } from "../support/toyModel.ts"
 
 const words = (text: string): ReadonlyArray<string> => text.split(" ")

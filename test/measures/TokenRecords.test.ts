@@ -5,8 +5,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
-import { random } from "../../src/Random.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
+import { random } from "../../src/Random.ts"
 
 const softmax = (logits: ReadonlyArray<number>, temperature = 1): ReadonlyArray<number> => {
   const weights = logits.map((z) => Math.exp(z / temperature))
@@ -157,10 +157,34 @@ describe("a file of records", () => {
       const { schema } = parquetMetadata(file)
       expect(schema.slice(1).map(({ name, repetition_type }) => `${name} ${repetition_type}`)).toEqual(
         [
-          "run", "checkpoint", "mask", "sequence", "name", "split", "id", "repeats", "position", "token", "rank",
-          "log_prob", "mean", "variance", "mass_above", "margin", "log_k5_t0_5", "log_k5_t0_7", "log_k5_t1",
-          "log_k10_t0_5", "log_k10_t0_7", "log_k10_t1", "log_k40_t0_5", "log_k40_t0_7", "log_k40_t1", "log_t0_5",
-          "log_t0_7", "log_p0_9_t1"
+          "run",
+          "checkpoint",
+          "mask",
+          "sequence",
+          "name",
+          "split",
+          "id",
+          "repeats",
+          "position",
+          "token",
+          "rank",
+          "log_prob",
+          "mean",
+          "variance",
+          "mass_above",
+          "margin",
+          "log_k5_t0_5",
+          "log_k5_t0_7",
+          "log_k5_t1",
+          "log_k10_t0_5",
+          "log_k10_t0_7",
+          "log_k10_t1",
+          "log_k40_t0_5",
+          "log_k40_t0_7",
+          "log_k40_t1",
+          "log_t0_5",
+          "log_t0_7",
+          "log_p0_9_t1"
         ].map((name) => `${name} REQUIRED`)
       )
       const rows = await parquetReadObjects({ file })

@@ -5,16 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import { parquetMetadata, parquetReadObjects } from "hyparquet"
-import {
-  copyFileSync,
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync
-} from "node:fs"
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync,
+  writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect, it } from "vitest"
@@ -33,7 +25,8 @@ const awkward = [NaN, Infinity, -Infinity, -0, 0, 1e-45, 1e-310, 1e300]
 
 const names = ["", "story 7 é😀", "story 8", "an arbitrarily long name, longer than statistics keep"]
 
-const real = (draw: Draw): number => draw.below(6) === 0 ? awkward[draw.below(awkward.length)]! : 20 * draw.uniform() - 10
+const real = (draw: Draw): number =>
+  draw.below(6) === 0 ? awkward[draw.below(awkward.length)]! : 20 * draw.uniform() - 10
 
 const probe = (draw: Draw, step: number): ProbeRow => ({
   step,
@@ -164,7 +157,9 @@ describe("a file of traces", () => {
         { name, data: ["7"], type: "STRING" as const }
       ))
       writeFileSync(path, new Uint8Array(parquetWriteBuffer({ columnData })))
-      expect(await refusal(Traces.readQuantities(path))).toContain(`row 0: "step" is 7, expected a whole number of 32 bits`)
+      expect(await refusal(Traces.readQuantities(path))).toContain(
+        `row 0: "step" is 7, expected a whole number of 32 bits`
+      )
     }))
 
   it("is not written with a value that its column cannot hold", () =>
@@ -173,7 +168,9 @@ describe("a file of traces", () => {
       const rows = [probe(random(5), 1), probe(random(6), 2)]
       const refused = (change: Partial<ProbeRow>) =>
         refusal(Traces.writeProbes(path, [rows[0]!, { ...rows[1]!, ...change }]))
-      expect(await refused({ exposures: 1.5 })).toContain(`a.parquet: row 1: "exposures" is 1.5, expected a whole number`)
+      expect(await refused({ exposures: 1.5 })).toContain(
+        `a.parquet: row 1: "exposures" is 1.5, expected a whole number`
+      )
       expect(await refused({ step: 2 ** 31 })).toContain(`"step" is 2147483648`)
       expect(await refused({ since: NaN })).toContain(`"since" is NaN`)
       expect(await refused({ id: -1n })).toContain(`"id" is -1, expected a bigint from 0`)
@@ -216,8 +213,9 @@ const upTo = ({ probes, quantities }: Rows, step: number): Rows => ({
 const mortal = (changes: number) => {
   const kill = Effect.die("killed")
   let left = changes
-  const guard = <A extends ReadonlyArray<any>, B, E, R>(change: (...args: A) => Effect.Effect<B, E, R>) => (...args: A) =>
-    Effect.suspend(() => left-- > 0 ? change(...args) : kill)
+  const guard =
+    <A extends ReadonlyArray<any>, B, E, R>(change: (...args: A) => Effect.Effect<B, E, R>) => (...args: A) =>
+      Effect.suspend(() => left-- > 0 ? change(...args) : kill)
   return Layer.effect(
     FileSystem.FileSystem,
     Effect.map(FileSystem.FileSystem, (fs) => ({
@@ -284,10 +282,10 @@ describe.each(["in a folder", "in memory"])("a log %s", (where) => {
 
   it("takes what it lacks of the step that is measured again, and of no other", () =>
     withLog(async (log) => {
-      const at = (step: number, sequence: string, loss: number): ProbeRow =>
-        ({ ...probe(random(1), step), sequence, loss, logRank: 0 })
-      const of = (step: number, name: string, value: number): QuantityRow =>
-        ({ ...quantity(random(1), step), quantity: name, value })
+      const at = (step: number, sequence: string, loss: number): ProbeRow => ({ ...probe(random(1), step), sequence,
+        loss, logRank: 0 })
+      const of = (step: number, name: string, value: number): QuantityRow => ({ ...quantity(random(1), step),
+        quantity: name, value })
       // interrupted at 4: measured half of the probes, and an update, which is not measured again
       log.probes([at(3, "a", 1), at(4, "a", 2)])
       log.quantities([of(4, "update", 3)])
@@ -358,8 +356,8 @@ describe.each(["in a folder", "in memory"])("a log %s", (where) => {
 
   it("is flushed before a checkpoint is saved, and not after", () =>
     withLog(async (log) => {
-      const snapshot = (step: number): Snapshot =>
-        ({ step, config: {}, model: {}, optimizer: {}, trainerState: null, tokenizer: undefined })
+      const snapshot = (step: number): Snapshot => ({ step, config: {}, model: {}, optimizer: {}, trainerState: null,
+        tokenizer: undefined })
       const order: Array<string> = []
       const noted: TraceLog = {
         ...log,
@@ -506,7 +504,8 @@ describe("a log in a folder", () => {
       for (const step of [1, 2, 3]) await run(log.flush(step))
       const file = join(folder, "probes", "step-00000002.parquet")
       const whole = readFileSync(file)
-      const advice = /step-00000002\.parquet: .+\. Delete the folder of this arm, with its checkpoints, and run it again$/
+      const advice =
+        /step-00000002\.parquet: .+\. Delete the folder of this arm, with its checkpoints, and run it again$/
       for (const length of [0, 3, whole.length >> 1, whole.length - 1]) {
         truncateSync(file, length)
         expect(await refusal(log.read)).toMatch(advice)

@@ -1,5 +1,6 @@
 /** How often intervals hold what they are of: by simulation, with seeds that differ and sequences that do. */
-import { bootstrap, type Interval, mean, meanOverSeeds, shareOverSeeds, variance } from "../../src/measures/Statistics.ts"
+import { bootstrap, type Interval, mean, meanOverSeeds, shareOverSeeds,
+  variance } from "../../src/measures/Statistics.ts"
 import { random } from "../../src/Random.ts"
 
 const draws = (seed: number) => {

@@ -4,10 +4,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
-import { candidates, choose, measure, tuned } from "../../src/model/Autotune.ts"
 import { KernelError } from "../../src/Errors.ts"
 import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import type { Family } from "../../src/gpu/Target.ts"
+import { candidates, choose, measure, tuned } from "../../src/model/Autotune.ts"
 import * as NodeDevice from "../../src/node.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-autotune-"))
@@ -60,52 +60,57 @@ layer(NodeDevice.layer())("tuning a device", (it) => {
       expect(candidates(device)).toContain(JSON.parse(readFileSync(join(folder, file!), "utf8")).family)
     }), 120_000)
 
-  it.effect("does without a family that does not compile or computes wrongly, and says so", (context) =>
-    Effect.gen(function*() {
-      const device = yield* Device
-      const broken = candidates(device).find((family) => family !== "plain")
-      if (broken === undefined) return context.skip("a device of the plain family alone has none to lose")
-      const refuses: DeviceService = {
-        ...device,
-        prepare: (program) =>
-          program.name.startsWith(broken)
-            ? Effect.fail(new KernelError({ kernel: "matmul", detail: "no such instruction", source: "" }))
-            : device.prepare(program)
-      }
-      const lies = (family: Family, product: string): DeviceService => {
-        let last = ""
-        return {
+  it.effect("does without a family that does not compile or computes wrongly, and says so",
+    (context) =>
+      Effect.gen(function*() {
+        const device = yield* Device
+        const broken = candidates(device).find((family) => family !== "plain")
+        if (broken === undefined) return context.skip("a device of the plain family alone has none to lose")
+        const refuses: DeviceService = {
           ...device,
-          prepare: (program) => Effect.suspend(() => (last = program.name, device.prepare(program))),
-          read: (tensor) =>
-            Effect.map(device.read(tensor), (values) => {
-              if (last.startsWith(family) && tensor.name === product) values[0] = NaN
-              return values
-            })
+          prepare: (program) =>
+            program.name.startsWith(broken)
+              ? Effect.fail(new KernelError({ kernel: "matmul", detail: "no such instruction", source: "" }))
+              : device.prepare(program)
         }
-      }
-      for (const [kind, bad] of [["refuses", refuses], ["nn", lies(broken, "nn")], ["tn", lies(broken, "tn")]] as const) {
-        const { failed, family, seconds } = yield* measure(bad)
-        expect(Object.keys(failed!)).toEqual([broken])
-        expect(failed![broken]).toContain(kind === "refuses" ? "no such instruction" : `NaN in a product (${kind})`)
-        expect(Object.keys(seconds).sort()).toEqual(candidates(device).filter((name) => name !== broken).sort())
-        expect(family).not.toBe(broken)
-        // nothing can be kept there: what the features suggest is not taken blindly
-        const nowhere = join(folder, readdirSync(folder)[0]!, "below-a-file")
-        expect((yield* tuned(bad, { folders: [nowhere] })).target.family).not.toBe(broken)
-      }
-      expect(yield* Effect.flip(measure(lies("plain", "nn")))).toMatchObject({ _tag: "DeviceError", reason: "Validation" })
-    }), 120_000)
+        const lies = (family: Family, product: string): DeviceService => {
+          let last = ""
+          return {
+            ...device,
+            prepare: (program) => Effect.suspend(() => (last = program.name, device.prepare(program))),
+            read: (tensor) =>
+              Effect.map(device.read(tensor), (values) => {
+                if (last.startsWith(family) && tensor.name === product) values[0] = NaN
+                return values
+              })
+          }
+        }
+        for (const [kind, bad] of [["refuses", refuses], ["nn", lies(broken, "nn")], ["tn",
+          lies(broken, "tn")]] as const)
+        {
+          const { failed, family, seconds } = yield* measure(bad)
+          expect(Object.keys(failed!)).toEqual([broken])
+          expect(failed![broken]).toContain(kind === "refuses" ? "no such instruction" : `NaN in a product (${kind})`)
+          expect(Object.keys(seconds).sort()).toEqual(candidates(device).filter((name) => name !== broken).sort())
+          expect(family).not.toBe(broken)
+          // nothing can be kept there: what the features suggest is not taken blindly
+          const nowhere = join(folder, readdirSync(folder)[0]!, "below-a-file")
+          expect((yield* tuned(bad, { folders: [nowhere] })).target.family).not.toBe(broken)
+        }
+        expect(yield* Effect.flip(measure(lies("plain", "nn")))).toMatchObject({ _tag: "DeviceError",
+          reason: "Validation" })
+      }), 120_000)
 
-  it.effect("takes what the features suggest where nothing can be kept, and what is asked for", () =>
-    Effect.gen(function*() {
-      const device = yield* Device
-      const nowhere = join(folder, readdirSync(folder)[0]!, "below-a-file")
-      expect((yield* tuned(device, { folders: [nowhere] })).target).toEqual(device.target)
-      expect((yield* tuned(device, { kernels: "plain" })).target.family).toBe("plain")
-      const unable = (["software", "gpu"] as const).find((family) => !candidates(device).includes(family))!
-      const refused = yield* Effect.flip(tuned(device, { kernels: unable }))
-      expect(refused).toMatchObject({ reason: "Feature" })
-      expect(refused.message).toContain(`on ${device.name} it may be ${candidates(device).join(", ")}`)
-    }), 120_000)
+  it.effect("takes what the features suggest where nothing can be kept, and what is asked for",
+    () =>
+      Effect.gen(function*() {
+        const device = yield* Device
+        const nowhere = join(folder, readdirSync(folder)[0]!, "below-a-file")
+        expect((yield* tuned(device, { folders: [nowhere] })).target).toEqual(device.target)
+        expect((yield* tuned(device, { kernels: "plain" })).target.family).toBe("plain")
+        const unable = (["software", "gpu"] as const).find((family) => !candidates(device).includes(family))!
+        const refused = yield* Effect.flip(tuned(device, { kernels: unable }))
+        expect(refused).toMatchObject({ reason: "Feature" })
+        expect(refused.message).toContain(`on ${device.name} it may be ${candidates(device).join(", ")}`)
+      }), 120_000)
 })

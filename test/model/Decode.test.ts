@@ -3,9 +3,9 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { expect } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
-import * as Decode from "../../src/model/Decode.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import type { Family } from "../../src/gpu/Target.ts"
+import * as Decode from "../../src/model/Decode.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
@@ -44,7 +44,8 @@ const cases: ReadonlyArray<{
   readonly family?: Family
 }> = [
   { name: "own sinks", config: gathered, mode: { mode: "own" } },
-  { name: "own sinks but one deleted, untied, GPU kernels", config: untied, mode: { mode: "own", except: [2n] }, family: "gpu" },
+  { name: "own sinks but one deleted, untied, GPU kernels", config: untied, mode: { mode: "own", except: [2n] },
+    family: "gpu" },
   { name: "own sinks, plain kernels", config: untied, mode: { mode: "own" }, family: "plain" },
   { name: "own sinks, f16", config: untied, mode: { mode: "own" }, precision: "f16" },
   { name: "sinks off, rescaled", config: gathered, mode: { mode: "off", rescale: "count" } },
@@ -68,7 +69,8 @@ const fullLogits = (sequences: ReadonlyArray<Uint32Array>, mode: SinkMode) =>
     const batch: Batch = {
       rows,
       seqLen,
-      tokens: Uint32Array.from({ length: rows * seqLen }, (_, t) => sequences[Math.floor(t / seqLen)]![t % seqLen] ?? 0),
+      tokens: Uint32Array.from({ length: rows * seqLen },
+        (_, t) => sequences[Math.floor(t / seqLen)]![t % seqLen] ?? 0),
       targets: new Uint32Array(rows * seqLen).fill(IGNORE),
       positions: Uint32Array.from({ length: rows * seqLen }, (_, t) => t % seqLen),
       documentStart: Uint32Array.from({ length: rows * seqLen }, (_, t) => t - (t % seqLen)),
@@ -100,7 +102,8 @@ layer(NodeDevice.layer())("a cached forward pass", (it) => {
           dev.write(p.value, Float32Array.from(random.normals(size, 0.3), (x) => norm ? 1 + x : x))
         }
         const sequences = prompts.map((length) =>
-          Uint32Array.from({ length: length + steps }, () => random.int(c.config.vocabSize)))
+          Uint32Array.from({ length: length + steps }, () => random.int(c.config.vocabSize))
+        )
 
         yield* Effect.gen(function*() {
           const full = yield* fullLogits(sequences, c.mode)
@@ -121,7 +124,8 @@ layer(NodeDevice.layer())("a cached forward pass", (it) => {
           for (let s = 0; s < steps; s++) {
             // the second sequence ends early: its slot idles
             const fed = sequences.flatMap((tokens, i) =>
-              i === 1 && s > 1 ? [] : [{ slot: slotOf[i]!, tokens: [tokens[prompts[i]! + s]!], i }])
+              i === 1 && s > 1 ? [] : [{ slot: slotOf[i]!, tokens: [tokens[prompts[i]! + s]!], i }]
+            )
             const logits = yield* together.step(fed)
             const row: Array<Float32Array> = []
             fed.forEach(({ i }, j) => void (row[i] = logits[j]!))

@@ -4,21 +4,14 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
-import {
-  choose,
-  collect,
-  detokenizer,
-  generate,
-  type Generated,
-  type GenerateOptions,
-  logProbability
-} from "../../src/model/Generate.ts"
+import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { choose, collect, detokenizer, generate, type Generated, type GenerateOptions,
+  logProbability } from "../../src/model/Generate.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { all, off, own, placebo, SinkConfig, type SinkMode } from "../../src/Sink.ts"
-import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const config = new ModelConfig({
@@ -107,7 +100,8 @@ layer(NodeDevice.layer())("generation", (it) => {
       for (const batchSize of [1, 2]) {
         const again = yield* run(prompts, { ...options, batchSize })
         prompts.forEach((_, i) =>
-          expect(tokensOf(again, i), `prompt ${i} by ${batchSize}`).toEqual(tokensOf(together, i)))
+          expect(tokensOf(again, i), `prompt ${i} by ${batchSize}`).toEqual(tokensOf(together, i))
+        )
       }
       expect([...(yield* collect(prompts[2]!, options))]).toEqual(tokensOf(together, 2))
       // the last prompt is the first once more: another draw of it
@@ -215,7 +209,8 @@ describe("choosing a token", () => {
   it("finds the cut in a vocabulary that is much alike", () => {
     const flat = Float32Array.from({ length: 1000 }, (_, i) => (i % 10) / 1e3)
     expect(shares({ topP: 0.5 }, flat, 400).filter((share) => share > 0).length).toBe(400)
-    expect(shares({ topK: 7 }, flat, 100).flatMap((share, i) => (share > 0 ? [i] : []))).toEqual([9, 19, 29, 39, 49, 59, 69])
+    expect(shares({ topK: 7 }, flat, 100).flatMap((share, i) => (share > 0 ? [i] : []))).toEqual([9, 19, 29, 39, 49, 59,
+      69])
   })
   it("knows a token's log-probability", () => {
     const total = p.reduce((a, b) => a + b, 0)

@@ -53,7 +53,11 @@ describe("derived numbers", () => {
   it("default to one key head a head and to heads that fill the width", () => {
     const config = new ModelConfig(base)
     expect([config.kvHeads, config.headSize, config.general, config.pool, config.activeSize]).toEqual([
-      4, 8, 104, 0, 104
+      4,
+      8,
+      104,
+      0,
+      104
     ])
   })
 

@@ -34,10 +34,11 @@ const localize = { batchSize: 1, promptTokens: 4, seed: 1, seqLen }
 
 const at: Record<string, Effect.Effect<unknown, unknown, Effect.Effect.Context<ReturnType<typeof makeTuner>>>> = {
   "a score": Effect.flatMap(Model, (model) => model.evaluate(batch, Sink.own)),
-  "a compiled pass": Effect.flatMap(Model, (model) => model.compile(breaking({ rows: 1, seqLen, output: "loss" as const }, "head"))),
+  "a compiled pass": Effect.flatMap(Model,
+    (model) => model.compile(breaking({ rows: 1, seqLen, output: "loss" as const }, "head"))),
   "imported tensors": Effect.flatMap(Model, (model) => model.importTensors(nothing)),
-  "a decoding step": Effect.flatMap(Decode.open({ slots: 1, maxLength: 4, sinks: Sink.own }), (session) =>
-    session.prompt([{ slot: 0, tokens: nothing }])),
+  "a decoding step": Effect.flatMap(Decode.open({ slots: 1, maxLength: 4, sinks: Sink.own }),
+    (session) => session.prompt([{ slot: 0, tokens: nothing }])),
   "a tuner's step": Effect.flatMap(
     makeTuner({ rows: 1, seqLen, steps: 1, optimizer: new OptimizerConfig() }),
     (tuner) => tuner.step(batch)
@@ -47,8 +48,8 @@ const at: Record<string, Effect.Effect<unknown, unknown, Effect.Effect.Context<R
   "a decomposition": Effect.flatMap(decompose({ rows: 1, seqLen }), ({ of }) => of(batch, Sink.own)),
   "hidden states": hiddenStates([{ ...row, tokens: nothing }], { batchSize: 1, layer: 0, mode: Sink.own, seqLen }),
   "a localizer": localizers.gradient.localize([{ ...row, tokens: nothing }], localize),
-  records: Effect.flatMap(Model, (model) =>
-    recordRows(model, [row], Sink.own, { batchSize: 1, seqLen, split: "", schemes: [nothing] })),
+  records: Effect.flatMap(Model,
+    (model) => recordRows(model, [row], Sink.own, { batchSize: 1, seqLen, split: "", schemes: [nothing] })),
   "a calibration": Effect.flatMap(Model, (model) => {
     return calibrate(model, { forget: [row], retain: [row] }, Sink.own, breaking({ batchSize: 1, seqLen }, "ridge"))
   }),

@@ -4,11 +4,11 @@ import { expect } from "vitest"
 import { IGNORE } from "../../src/Batch.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
-import { HYPER } from "../../src/model/Pass.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
+import { HYPER } from "../../src/model/Pass.ts"
 import * as Segments from "../../src/model/Segments.ts"
-import { type SinkMode, SinkConfig } from "../../src/Sink.ts"
+import * as NodeDevice from "../../src/node.ts"
+import { SinkConfig, type SinkMode } from "../../src/Sink.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
 import { makeRandom } from "../reference/random.ts"
@@ -53,17 +53,28 @@ const cases: ReadonlyArray<{
   const ragged = [[[1, 1n], [10, 2n], [5, 3n]], [[16, 1n]], [[7, 4n], [9, 2n]]] as const
   return [
     { name: "gathered sinks, own", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "own" } },
-    { name: "gathered sinks, untied, one deleted", config: untied, compute: "gathered", documents: aligned, mode: { mode: "own", except: [2n] } },
-    { name: "gathered sinks, off, rescaled", config: gathered, compute: "gathered", documents: aligned, mode: { mode: "off", rescale: "count" } },
-    { name: "gathered sinks, ragged documents", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" } },
-    { name: "gathered sinks, recomputed", config: gathered, compute: "gathered", documents: ragged, mode: { mode: "own" }, recompute: true },
-    { name: "gathered sinks, f16", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, precision: "f16" },
-    { name: "masked sinks, f16, recomputed", config: bernoulli, documents: ragged, mode: { mode: "own" }, precision: "f16", recompute: true },
-    { name: "gathered sinks, plain kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "plain" },
-    { name: "gathered sinks, GPU kernels", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" }, family: "gpu" },
-    { name: "masked sinks, GPU kernels, f16", config: bernoulli, documents: ragged, mode: { mode: "own" }, family: "gpu", precision: "f16" },
-    { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged, mode: { mode: "own" } },
-    { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged, mode: { mode: "all" } },
+    { name: "gathered sinks, untied, one deleted", config: untied, compute: "gathered", documents: aligned,
+      mode: { mode: "own", except: [2n] } },
+    { name: "gathered sinks, off, rescaled", config: gathered, compute: "gathered", documents: aligned,
+      mode: { mode: "off", rescale: "count" } },
+    { name: "gathered sinks, ragged documents", config: untied, compute: "gathered", documents: ragged,
+      mode: { mode: "own" } },
+    { name: "gathered sinks, recomputed", config: gathered, compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, recompute: true },
+    { name: "gathered sinks, f16", config: untied, compute: "gathered", documents: ragged, mode: { mode: "own" },
+      precision: "f16" },
+    { name: "masked sinks, f16, recomputed", config: bernoulli, documents: ragged, mode: { mode: "own" },
+      precision: "f16", recompute: true },
+    { name: "gathered sinks, plain kernels", config: untied, compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, family: "plain" },
+    { name: "gathered sinks, GPU kernels", config: untied, compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, family: "gpu" },
+    { name: "masked sinks, GPU kernels, f16", config: bernoulli, documents: ragged, mode: { mode: "own" },
+      family: "gpu", precision: "f16" },
+    { name: "masked sinks, ragged documents", config: gathered, compute: "masked", documents: ragged,
+      mode: { mode: "own" } },
+    { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged,
+      mode: { mode: "all" } },
     { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },
     { name: "no sinks", config: standard, documents: ragged, mode: { mode: "own" } }
   ]
@@ -77,13 +88,16 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         const reference = referenceConfig(c.config)
         // weights large enough that attention and gates are far from linear
         const params = Object.fromEntries(
-          Object.entries(Reference.randomParameters(reference, random, 0.3)).map(([name, value]) => [name, Float64Array.from(Float32Array.from(value))])
+          Object.entries(Reference.randomParameters(reference, random, 0.3)).map((
+            [name, value]
+          ) => [name, Float64Array.from(Float32Array.from(value))])
         )
         const batch = batchOfDocuments(c.documents, 16, c.config.vocabSize, random)
         batch.targets[3] = IGNORE
         const segments = Segments.segmentsOf(batch)
         const width = 1 + (c.config.sinks?.units ?? 0)
-        const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments, segments.ids.length)
+        const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments,
+          segments.ids.length)
         expect(coef.length).toBe(segments.ids.length * width)
 
         const own = yield* Device
@@ -121,7 +135,8 @@ layer(device)("a tiny model against the float64 reference", (it) => {
         // half precision keeps 11 bits of every activation
         const lost = half ? 500 : 1
         const tolerance = { rtol: 2e-5 * lost, atol: 2e-5 * lost }
-        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want.tokenLoss, { name: "loss", ...tolerance })
+        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want.tokenLoss, { name: "loss",
+          ...tolerance })
         const ranks = [...((yield* dev.read(pass.tensors.rank)) as Uint32Array)]
         if (half) expectClose(ranks, want.rank, { name: "ranks", atol: 3, rtol: 0 })
         else expect(ranks).toEqual([...want.rank])

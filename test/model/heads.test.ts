@@ -5,15 +5,15 @@ import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
-import { memoryPlan } from "../../src/train/MemoryPlan.ts"
+import { neuronGates } from "../../src/inside/NeuronGates.ts"
 import { Model, type ModelService } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { parametersOf } from "../../src/model/Parameters.ts"
 import { type Head, HYPER, listTensors, type PassShape, recordPass, type Update } from "../../src/model/Pass.ts"
-import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { neuronGates } from "../../src/inside/NeuronGates.ts"
-import * as NodeDevice from "../../src/node.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { all, off, own, SinkConfig, type SinkMode } from "../../src/Sink.ts"
+import { memoryPlan } from "../../src/train/MemoryPlan.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
 import { makeRandom } from "../reference/random.ts"
@@ -38,7 +38,9 @@ const documents = [[[1, 1n], [10, 2n], [5, 3n]], [[16, 1n]], [[7, 4n], [9, 2n]]]
 const rounded = (values: ArrayLike<number>): Float64Array => Float64Array.from(values, Math.fround)
 
 /** Weights, a batch and its segments' coefficients, for device and reference alike. */
-const problem = (config: ModelConfig, rows: Parameters<typeof batchOfDocuments>[0] = documents, mode: SinkMode = own) => {
+const problem = (config: ModelConfig, rows: Parameters<typeof batchOfDocuments>[0] = documents,
+  mode: SinkMode = own) =>
+{
   const random = makeRandom(7)
   const reference = referenceConfig(config)
   const params = Object.fromEntries(
@@ -116,7 +118,9 @@ layer(NodeDevice.layer())("heads and gates of a tiny model against the float64 r
           const half = variant.precision === "f16"
           if (half && !dev.features.has("shader-f16")) {
             // a model of that precision is refused as a whole, see model.test.ts
-            expect(yield* Effect.flip(modelOf(config, {}, dev, { precision: "f16" }))).toMatchObject({ reason: "Feature" })
+            expect(yield* Effect.flip(modelOf(config, {}, dev, { precision: "f16" }))).toMatchObject({
+              reason: "Feature"
+            })
             return context.skip("the adapter has no shader-f16")
           }
           const { backward, batch, forward, gates, goal, params, q, segments, under, weights } = problem(config)
@@ -125,7 +129,13 @@ layer(NodeDevice.layer())("heads and gates of a tiny model against the float64 r
           fillGradients(model, dev)
           // chunks of logits that do not divide the tokens; more segments than the batch has
           const pass = yield* model.compile({
-            rows: 3, seqLen: 16, maxSegments: 8, output: "train", head, logitsBytes: 48 * 4 * 20, ...variant
+            rows: 3,
+            seqLen: 16,
+            maxSegments: 8,
+            output: "train",
+            head,
+            logitsBytes: 48 * 4 * 20,
+            ...variant
           })
           expect(pass.gathered).toBe(variant.compute === "gathered")
           const { tensors } = pass
@@ -197,7 +207,8 @@ layer(NodeDevice.layer())("heads and gates of a tiny model against the float64 r
         if (pass.tensors.hiddenTarget !== undefined) dev.write(pass.tensors.hiddenTarget, Float32Array.from(goal))
         dev.submit(pass.prepared)
         const want = under(head, forward()).tokenLoss
-        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want, { name: show(head), rtol: 4e-5, atol: 2e-5 })
+        expectClose((yield* dev.read(pass.tensors.loss)) as Float32Array, want, { name: show(head), rtol: 4e-5,
+          atol: 2e-5 })
       }
     }))
 })
@@ -221,7 +232,9 @@ const updates: ReadonlyArray<Update> = [
 const showUpdate = (update: Update): string => Object.keys(update).join(", ")
 
 layer(NodeDevice.layer())("updates", (it) => {
-  for (const [compute, head] of [["masked", "crossEntropy"], ["gathered", "crossEntropy"], ["masked", { hidden: 0 }]] as const) {
+  for (const [compute, head] of [["masked", "crossEntropy"], ["gathered", "crossEntropy"], ["masked", {
+    hidden: 0
+  }]] as const) {
     it.scoped(`ask for parts of the gradients of a whole pass, bit for bit: ${compute}, ${show(head)}`, () =>
       Effect.gen(function*() {
         const dev = yield* Device
@@ -266,7 +279,8 @@ layer(NodeDevice.layer())("updates", (it) => {
 
 /** Names of the tensors that a pass's program touches. */
 const touched = (shape: Omit<PassShape, "rows" | "seqLen">): ReadonlySet<string> => {
-  const { program } = recordPass(untied, parametersOf(untied), Tensor.make("hyper", [16]), { rows: 2, seqLen: 8, ...shape })
+  const { program } = recordPass(untied, parametersOf(untied), Tensor.make("hyper", [16]), { rows: 2, seqLen: 8,
+    ...shape })
   return new Set(program.dispatches.flatMap(({ tensors }) => tensors.map(({ name }) => name)))
 }
 
@@ -277,8 +291,9 @@ describe("a recorded pass", () => {
     const gradients = (update: Update) =>
       [...touched({ output: "train", compute: "masked", update })].filter((name) => name.endsWith(".gradient"))
     expect(gradients(none)).toEqual([])
-    expect(gradients({ general: false, rest: false })).toEqual([1, 0].flatMap((i) =>
-      [`layers.${i}.down.gradient`, `layers.${i}.gateUp.gradient`]))
+    expect(gradients({ general: false, rest: false })).toEqual(
+      [1, 0].flatMap((i) => [`layers.${i}.down.gradient`, `layers.${i}.gateUp.gradient`])
+    )
     expect(gradients({ general: false, sinks: false })).not.toContain("layers.0.down.gradient")
     // nothing to update: no backward pass, not even of activations
     expect([...touched({ output: "train", update: none })].filter((name) => /dx|dhidden|dqkv/.test(name))).toEqual([])
@@ -290,15 +305,21 @@ describe("a recorded pass", () => {
 
   it("stops at the block whose residual stream its loss is taken of", () => {
     const hidden = touched({ output: "train", head: { hidden: 0 } })
-    expect([...hidden].filter((name) => /layers\.1|norm$|head|logits/.test(name) && !/layers\.0/.test(name))).toEqual([])
-    expect([...touched({ output: "train", head: { hidden: 1 } })].some((name) => name.startsWith("layers.1"))).toBe(true)
+    expect([...hidden].filter((name) => /layers\.1|norm$|head|logits/.test(name) && !/layers\.0/.test(name))).toEqual(
+      []
+    )
+    expect([...touched({ output: "train", head: { hidden: 1 } })].some((name) => name.startsWith("layers.1"))).toBe(
+      true
+    )
   })
 
   it("has tensors of its own for weights, distributions, hidden states and gates, which the memory plan counts", () => {
     const shape = { rows: 2, seqLen: 8 }
     const extra = (more: Partial<PassShape>) => {
       const names = (shape: PassShape) =>
-        listTensors(recordPass(untied, parametersOf(untied), Tensor.make("hyper", [16]), shape).tensors).map(Tensor.show)
+        listTensors(recordPass(untied, parametersOf(untied), Tensor.make("hyper", [16]), shape).tensors).map(
+          Tensor.show
+        )
       const plain = names({ ...shape, output: "train", compute: "masked" })
       const found = names({ ...shape, output: "train", compute: "masked", ...more })
       const planned = memoryPlan(untied, { ...shape, compute: "masked", ...more }).tensors.map(Tensor.show)
@@ -310,8 +331,12 @@ describe("a recorded pass", () => {
     expect(extra({ head: "soft" })).toEqual(["weights f32[16]", "soft f32[16, 48]"])
     expect(extra({ head: { hidden: 1 } })).toEqual(["weights f32[16]", "hiddenTarget f32[16, 24]"])
     expect(extra({ gates: true, head: { hidden: 0 } })).toEqual([
-      "weights f32[16]", "hiddenTarget f32[16, 24]", "layers.0.gates f32[2, 52]", "layers.0.gates.gradient f32[2, 52]",
-      "layers.0.hidden f32[16, 52]", "segmentRange u32[2, 2]"
+      "weights f32[16]",
+      "hiddenTarget f32[16, 24]",
+      "layers.0.gates f32[2, 52]",
+      "layers.0.gates.gradient f32[2, 52]",
+      "layers.0.hidden f32[16, 52]",
+      "segmentRange u32[2, 2]"
     ])
   })
 
@@ -320,7 +345,10 @@ describe("a recorded pass", () => {
     const record = (shape: PassShape) =>
       recordPass(untied, parametersOf(untied), Tensor.make("hyper", [16]), shape).program
     const explicit = record({
-      ...shape, head: "crossEntropy", gates: false, update: { general: true, sinks: true, rest: true }
+      ...shape,
+      head: "crossEntropy",
+      gates: false,
+      update: { general: true, sinks: true, rest: true }
     })
     expect(explicit).toEqual(record(shape))
     expect(explicit.dispatches.some(({ label }) => /gate\.|scale_rows|soft|hidden_loss/.test(label))).toBe(false)
@@ -385,7 +413,9 @@ layer(NodeDevice.layer())("neuronGates", (it) => {
           const [hidden] = yield* gates.activations(batch)
           const { gates: [gradient] } = yield* gates.gradients(batch, Float32Array.from(weights))
           const lit = (values: Float32Array) =>
-            Array.from({ length: width }, (_, i) => i).filter((i) => values.some((x, at) => at % width === i && x !== 0))
+            Array.from({ length: width }, (_, i) => i).filter((i) =>
+              values.some((x, at) => at % width === i && x !== 0)
+            )
           expect(lit(gradient!)).toEqual(lit(hidden!))
           return lit(hidden!).length
         })
@@ -402,7 +432,9 @@ layer(NodeDevice.layer())("neuronGates", (it) => {
       const refused = (effect: Effect.Effect<unknown, { readonly _tag: string; readonly detail?: string }>) =>
         Effect.map(Effect.flip(effect), (error) => `${error._tag}: ${error.detail}`)
       const one = new Float32Array(3 * width)
-      expect(yield* refused(gates.loss(batch, [one]))).toBe("DataError: gates: expected an array for each of 2 layers, got 1")
+      expect(yield* refused(gates.loss(batch, [one]))).toBe(
+        "DataError: gates: expected an array for each of 2 layers, got 1"
+      )
       expect(yield* refused(gates.loss(batch, [one, new Float32Array(width)]))).toBe(
         "DataError: gates of layer 1, [3, 52]: expected 156 numbers, got 52"
       )
@@ -411,7 +443,10 @@ layer(NodeDevice.layer())("neuronGates", (it) => {
       )
       const packed: Batch = problem(tied, [[[16, 1n]], [[16, 2n]], [[8, 9n], [8, 4n]]]).batch
       expect(yield* refused(gates.loss(packed))).toMatch(/^DataError: the batch holds 4 documents/)
-      const merged: Batch = { ...batch, documentStart: batch.documentStart.slice().fill(0, 0, 32), ids: batch.ids.slice().fill(1n) }
-      expect(yield* refused(gates.loss(merged))).toMatch(/^DataError: gates: each row of the batch must hold one sequence/)
+      const merged: Batch = { ...batch, documentStart: batch.documentStart.slice().fill(0, 0, 32),
+        ids: batch.ids.slice().fill(1n) }
+      expect(yield* refused(gates.loss(merged))).toMatch(
+        /^DataError: gates: each row of the batch must hold one sequence/
+      )
     }))
 })

@@ -30,7 +30,8 @@ const unescaped = (text: string) =>
     .replaceAll("\\", "").replace(/\s+/g, " ")
 
 /** Every estimate of a value, changed. */
-const changed = (value: unknown, change: (one: { readonly values: ReadonlyArray<number | null> }) => unknown): unknown =>
+const changed = (value: unknown,
+  change: (one: { readonly values: ReadonlyArray<number | null> }) => unknown): unknown =>
   Array.isArray(value)
     ? value.map((inner) => changed(inner, change))
     : typeof value !== "object" || value === null
@@ -60,9 +61,15 @@ describe.each(renderings)("a dynamics report as %s", (name, render) => {
   it("tells half-lives and saw-teeth, claims, failures, warnings and where it ran", async () => {
     const text = unescaped(await render(base))
     const wanted = [
-      "37.3 [20.5, 61]", "0.05 [0.02, 0.08]", "310 [180, > 400]", "> 400", "nothing to forget",
-      name === "terminal" ? "0.31 ± 0.02" : "0.312 ± 0.025", "training diverged at step 5: loss NaN",
-      "Few sequences: intervals are wide.", "made-up adapter, seeds 11, 12, 13, 4,322 s; memsinks 0.0.0, runtime Node 20",
+      "37.3 [20.5, 61]",
+      "0.05 [0.02, 0.08]",
+      "310 [180, > 400]",
+      "> 400",
+      "nothing to forget",
+      name === "terminal" ? "0.31 ± 0.02" : "0.312 ± 0.025",
+      "training diverged at step 5: loss NaN",
+      "Few sequences: intervals are wide.",
+      "made-up adapter, seeds 11, 12, 13, 4,322 s; memsinks 0.0.0, runtime Node 20",
       name === "terminal" ? "Claims: held: 1; not decided: 5." : "half-life 37 [21, 61]"
     ]
     for (const one of wanted) expect([one, text.includes(one)]).toEqual([one, true])
@@ -96,8 +103,16 @@ describe.each(renderings)("a dynamics report as %s", (name, render) => {
     const words = name === "terminal"
       ? ["Warning", "failed", "Claims", "saw-tooth", "half-life"]
       : [
-        "Warnings", "What failed", "After the last exposure", "Between exposures", "Along training", "accumulate",
-        "What other data", "What parts hold", "Claims", "Layer by layer"
+        "Warnings",
+        "What failed",
+        "After the last exposure",
+        "Between exposures",
+        "Along training",
+        "accumulate",
+        "What other data",
+        "What parts hold",
+        "Claims",
+        "Layer by layer"
       ]
     for (const word of words) expect([word, full.includes(word), less.includes(word)]).toEqual([word, true, false])
     expect(less).toContain("made-up adapter")
@@ -120,7 +135,9 @@ describe.each(renderings)("a dynamics report as %s", (name, render) => {
 
   it("takes nothing in the data for markup", async () => {
     const evil = "</script><script>alert(1)</script> | *k* [a](b) `c` <img src=x onerror=y>"
-    const renamed = JSON.parse(JSON.stringify(base).replaceAll("k=48", JSON.stringify(evil).slice(1, -1))) as DynamicsReport
+    const renamed = JSON.parse(
+      JSON.stringify(base).replaceAll("k=48", JSON.stringify(evil).slice(1, -1))
+    ) as DynamicsReport
     const text = await render({ ...renamed, warnings: [evil], adapter: evil, from: evil })
     if (name === "terminal") return expect(text.replace(/\s+/g, " ")).toContain(evil)
     if (name === "Markdown") {
@@ -154,12 +171,16 @@ describe("the report for a terminal", () => {
     const one = base.groups[2]
     const report = reportOf({
       groups: names.map((name) => ({ ...one, name, exposures: Number(name.slice(2)) })),
-      retention: names.flatMap((group) => base.retention.filter((it) => it.group === "k=48").map((it) => ({ ...it, group })))
+      retention: names.flatMap((group) =>
+        base.retention.filter((it) => it.group === "k=48").map((it) => ({ ...it, group }))
+      )
     })
     const rows = Tables.halfLives(report, "short").rows
     expect(rows.map(([arm, group, sinks]) => [arm, group, sinks])).toEqual(
       ["k=96", "k=32"].toSorted((a, b) => names.indexOf(a) - names.indexOf(b)).flatMap((group) => [
-        ["standard", group, "-"], ["sinks", group, "own sinks"], ["sinks", group, "sinks off"]
+        ["standard", group, "-"],
+        ["sinks", group, "own sinks"],
+        ["sinks", group, "sinks off"]
       ])
     )
     expect(Tables.halfLives(report).rows).toHaveLength(20)
@@ -168,8 +189,12 @@ describe("the report for a terminal", () => {
 
 describe("tables", () => {
   const titles = {
-    accumulation: "Where memories accumulate", layers: "Layer by layer", interference: "What other data does to memories",
-    contents: "What parts hold", curves: "Along training", fits: "Fits, and all measures of what is left",
+    accumulation: "Where memories accumulate",
+    layers: "Layer by layer",
+    interference: "What other data does to memories",
+    contents: "What parts hold",
+    curves: "Along training",
+    fits: "Fits, and all measures of what is left",
     costs: "Models, groups and data"
   }
   const tablesOf = (blocks: ReadonlyArray<Block>): ReadonlyArray<Table> =>
@@ -182,17 +207,32 @@ describe("tables", () => {
   it("tell how long memories last", () => {
     const table = Tables.halfLives(base)
     expect(table.head).toEqual([
-      "", "group", "sinks on", "law", "half-life, steps", "residual", "memory at first", "recall at first",
+      "",
+      "group",
+      "sinks on",
+      "law",
+      "half-life, steps",
+      "residual",
+      "memory at first",
+      "recall at first",
       "recall at the end"
     ])
     // memory at the end 2.4 (0.05 + 0.95 exp(-8)) = 0.1208, recall 0.01 + 0.35 of it
     expect(row(table, "standard", "k=48")).toEqual([
-      "standard", "k=48", "-", "exponential", "37.3 [20.5, 61]", "0.05 [0.02, 0.08]", "2.400 ± 0.025", "0.850 ± 0.025",
+      "standard",
+      "k=48",
+      "-",
+      "exponential",
+      "37.3 [20.5, 61]",
+      "0.05 [0.02, 0.08]",
+      "2.400 ± 0.025",
+      "0.850 ± 0.025",
       "0.052 ± 0.025"
     ])
     expect(row(table, "sinks", "k=8", "own sinks")!.slice(3, 6)).toEqual(["power", "> 400", "0.40 [0.30, 0.50]"])
     expect(row(table, "sinks", "k=48", "own sinks")![4]).toBe("310 [180, > 400]")
-    expect(row(table, "sinks", "k=48", "placebo")!.slice(3, 7)).toEqual(["-", "nothing to forget", "-", "0.060 ± 0.025"])
+    expect(row(table, "sinks", "k=48", "placebo")!.slice(3, 7)).toEqual(["-", "nothing to forget", "-",
+      "0.060 ± 0.025"])
   })
 
   it("write times, and those beyond what was observed", () => {
@@ -209,11 +249,18 @@ describe("tables", () => {
   it("tell the late saw-teeth", () => {
     // tooth 8 of the arm with sinks: 5 - 7 * 0.4 * 0.52
     expect(row(Tables.lateTeeth(base), "sinks", "sawtooth", "own sinks")!.slice(3)).toEqual([
-      "3.544 ± 0.025", "3.284 ± 0.025", "3.024 ± 0.025", "0.520 ± 0.025", "0.312 ± 0.025"
+      "3.544 ± 0.025",
+      "3.284 ± 0.025",
+      "3.024 ± 0.025",
+      "0.520 ± 0.025",
+      "0.312 ± 0.025"
     ])
     expect(Tables.lateTeeth(base, "short").head.slice(3)).toEqual(["before", "lowest", "amplitude", "decay"])
     expect(row(Tables.lateTeeth(base, "short"), "sinks", "sawtooth", "own sinks")!.slice(3)).toEqual([
-      "3.54 ± 0.02", "3.02 ± 0.02", "0.52 ± 0.02", "0.31 ± 0.02"
+      "3.54 ± 0.02",
+      "3.02 ± 0.02",
+      "0.52 ± 0.02",
+      "0.31 ± 0.02"
     ])
   })
 
@@ -221,12 +268,15 @@ describe("tables", () => {
     const [norms, shares] = of("accumulation")
     // rms of 3 and 4 is 3.54, of 21 and 28 24.7
     expect(row(norms, "sinks", "all", "general")!.slice(3, 6)).toEqual([
-      "0 to 400", "3.54 ± 0.00246 to 24.7 ± 0.00246", "7.00 ± 0.00"
+      "0 to 400",
+      "3.54 ± 0.00246 to 24.7 ± 0.00246",
+      "7.00 ± 0.00"
     ])
     expect(row(norms, "sinks", "-", "embedding")![4]).toBe("3 ± 0.00248 to 21 ± 0.00248")
     expect(norms.rows.some(([, layer]) => layer === "1")).toBe(false)
     expect(row(shares, "sinks", "k=48", "own sinks", "all", "sinks")!.slice(5)).toEqual(["0.50 ± 0.05", "3.50 ± 0.05"])
-    expect(row(shares, "sinks", "k=48", "own sinks", "-", "all parts")!.slice(5)).toEqual(["1.00 ± 0.02", "7.00 ± 0.02"])
+    expect(row(shares, "sinks", "k=48", "own sinks", "-", "all parts")!.slice(5)).toEqual(["1.00 ± 0.02",
+      "7.00 ± 0.02"])
     expect(row(of("layers")[0], "sinks", "1", "general")![4]).toBe("4 ± 0.00248 to 28 ± 0.00248")
   })
 
@@ -240,19 +290,40 @@ describe("tables", () => {
 
   it("tell interference, contents, curves, fits, groups and costs", () => {
     expect(row(of("interference")[0], "standard")).toEqual([
-      "standard", "all", "-0.0125 ± 0.00248", "0.00125 ± 0.000248", "0.0015 ± 0.000248", "0.88 ± 0.02"
+      "standard",
+      "all",
+      "-0.0125 ± 0.00248",
+      "0.00125 ± 0.000248",
+      "0.0015 ± 0.000248",
+      "0.88 ± 0.02"
     ])
     expect(row(of("interference")[0], "sinks")!.slice(4)).toEqual(["-", "-"])
     expect(row(of("contents")[0], "sinks", "0", "sinks")!.slice(3)).toEqual([
-      "64", "0.750 ± 0.025", "0.375 ± 0.025", "0.625 ± 0.025", "0.125 ± 0.025"
+      "64",
+      "0.750 ± 0.025",
+      "0.375 ± 0.025",
+      "0.625 ± 0.025",
+      "0.125 ± 0.025"
     ])
     expect(row(of("contents")[0], "sinks", "0", "random")!.slice(4)).toEqual(["0.250 ± 0.025", "-", "-", "-"])
     // 6 - 2.4 log(401) / 6
     expect(row(of("curves")[0], "standard", "k=48")!.slice(3)).toEqual([
-      "6.000 ± 0.025", "3.602 ± 0.025", "400", "3.602 ± 0.025"
+      "6.000 ± 0.025",
+      "3.602 ± 0.025",
+      "400",
+      "3.602 ± 0.025"
     ])
     expect(row(of("fits")[0], "sinks", "k=48")!.slice(2)).toEqual([
-      "own sinks", "power", "-41.0", "-31.5", "300", "1.25", "2.600", "0.40 [0.30, 0.50]", "0.012", "400"
+      "own sinks",
+      "power",
+      "-41.0",
+      "-31.5",
+      "300",
+      "1.25",
+      "2.600",
+      "0.40 [0.30, 0.50]",
+      "0.012",
+      "400"
     ])
     expect(row(of("costs")[0], "standard")!.slice(1, 5)).toEqual(["123,456", "123,456", "100.5 ± 0.0", "33.3 ± 0.0"])
     expect(row(of("costs")[0], "sinks")!.slice(3, 5)).toEqual(["-", "-"])
@@ -264,7 +335,8 @@ describe("tables", () => {
   it("are about the group that is left alone and was shown most, where its curves were fitted", () => {
     expect(Tables.focalGroup(base)!.name).toBe("k=48")
     const retention = base.retention.map(({ fit, ...one }) =>
-      one.group === "k=48" || fit === undefined ? one : { ...one, fit })
+      one.group === "k=48" || fit === undefined ? one : { ...one, fit }
+    )
     expect(Tables.focalGroup({ ...base, retention })!.name).toBe("k=8")
     expect(Tables.focalGroup(reportOf(bare))).toBeUndefined()
   })
@@ -293,14 +365,17 @@ describe("charts", () => {
     chart(section, i).lines.filter(({ of }) => Object.entries(wanted).every(([key, value]) => of[key] === value))
 
   it("are none without data", () => {
-    const drawn = (report: DynamicsReport) => view(report).sections.flatMap(({ blocks }) => blocks.filter(({ is }) => is === "chart"))
+    const drawn = (report: DynamicsReport) =>
+      view(report).sections.flatMap(({ blocks }) => blocks.filter(({ is }) => is === "chart"))
     expect(drawn(base)).toHaveLength(6)
     expect(drawn(reportOf(bare))).toEqual([])
   })
 
   it("call weights that belong to no layer and are no embedding the final norm", () => {
     const norm = base.norms.find(({ layer, part }) => layer < 0 && part === "embedding")!
-    const labels = Charts.norms({ ...base, norms: [...base.norms, { ...norm, part: "attention" }] }).lines.map(({ label }) => label)
+    const labels = Charts.norms({ ...base, norms: [...base.norms, { ...norm, part: "attention" }] }).lines.map((
+      { label }
+    ) => label)
     expect(labels).toContain(`${norm.arm}: final norm`)
     expect(labels).not.toContain(`${norm.arm}: attention`)
   })
@@ -330,14 +405,20 @@ describe("charts", () => {
     const massed = { ...one, teeth: one.teeth.slice(0, 3).map((tooth, i) => ({ ...tooth, step: 7 + 0.75 * i })) }
     const { points } = Charts.teeth({ ...base, sawTeeth: [massed] }).lines[0]!
     expect(points.map(({ note, x }) => [x, note])).toEqual([
-      [7, "before exposure 1"], [7.75, "before exposure 2"], [8.5, "before exposure 3"], [9.5, "after exposure 3"]
+      [7, "before exposure 1"],
+      [7.75, "before exposure 2"],
+      [8.5, "before exposure 3"],
+      [9.5, "after exposure 3"]
     ])
   })
 
   it("have the fitted law beside what was measured, where there is one and of memory alone", () => {
     const fitted = lines("retention", { drawn: "fitted" })
     expect(fitted.map(({ of }) => [of["arm"], of["group"], of["measure"]])).toEqual([
-      ["standard", "k=8", "memory"], ["standard", "k=48", "memory"], ["sinks", "k=8", "memory"], ["sinks", "k=48", "memory"]
+      ["standard", "k=8", "memory"],
+      ["standard", "k=48", "memory"],
+      ["sinks", "k=8", "memory"],
+      ["sinks", "k=48", "memory"]
     ])
     const at = fitted[1].points.find(({ x }) => x === 64)!
     expect(at.y).toBeCloseTo(2.4 * (0.05 + 0.95 * Math.exp(-64 / 50)), 12)
@@ -377,7 +458,9 @@ interface Payload {
 }
 
 const payloads = (html: string): ReadonlyArray<Payload> =>
-  [...html.matchAll(/<script type="application\/json">([\s\S]*?)<\/script>/g)].map(([, text]) => JSON.parse(text) as Payload)
+  [...html.matchAll(/<script type="application\/json">([\s\S]*?)<\/script>/g)].map(([, text]) =>
+    JSON.parse(text) as Payload
+  )
 
 describe("the page", async () => {
   const html = await toHtml(base)
@@ -401,7 +484,9 @@ describe("the page", async () => {
     ])
     const line = found[2].lines.find(({ label }) => label === "sinks, own sinks: k=48")!
     expect(line.x).toEqual([0, 10, 20, 50, 100, 200, 400])
-    expect(line.y.map((y, i) => Math.abs(y - (6 - (2.6 * Math.log1p(line.x[i])) / 6)) < 1e-4)).toEqual(Array(7).fill(true))
+    expect(line.y.map((y, i) => Math.abs(y - (6 - (2.6 * Math.log1p(line.x[i])) / 6)) < 1e-4)).toEqual(
+      Array(7).fill(true)
+    )
     expect(line.low[0]).toBeCloseTo(around(6).low!, 3)
   })
 
@@ -565,8 +650,10 @@ describe("a chart in the page", () => {
         values: [{ name: "loss", on: true }, { name: "recall", on: false, y: "share" }]
       },
       { key: "arm", title: "arm", values: [{ name: "a", on: true }, { name: "b", on: true }] },
-      { key: "mask", title: "sinks", values: [{ name: "own", on: false }, { name: "off", label: "sinks off", on: true }] },
-      { key: "layer", title: "layer", values: [{ name: "0", on: true }, { name: "1", on: true }, { name: "2", on: true }] },
+      { key: "mask", title: "sinks",
+        values: [{ name: "own", on: false }, { name: "off", label: "sinks off", on: true }] },
+      { key: "layer", title: "layer",
+        values: [{ name: "0", on: true }, { name: "1", on: true }, { name: "2", on: true }] },
       { key: "group", title: "group", values: [{ name: "only", on: false }] }
     ],
     lines: [
@@ -575,7 +662,8 @@ describe("a chart in the page", () => {
         of: { arm: "a", measure: "loss", group: "only" },
         points: [{ x: 0, y: 4, low: 3, high: 5 }, { x: 10, y: 2, low: -1, high: 5 }, { x: 20, y: NaN }]
       },
-      { label: "two", of: { arm: "b", mask: "own", measure: "loss", layer: "2" }, points: [{ x: 5, y: 3, note: "half" }] },
+      { label: "two", of: { arm: "b", mask: "own", measure: "loss", layer: "2" },
+        points: [{ x: 5, y: 3, note: "half" }] },
       {
         label: "three",
         of: { arm: "b", mask: "off", measure: "loss", layer: "1" },
@@ -606,7 +694,17 @@ describe("a chart in the page", () => {
   it("shows and hides lines by their properties; what lacks one is not concerned", () => {
     const page = start()
     expect(page.labels()).toEqual([
-      "loss", "recall", "a", "b", "own", "sinks off", "1", "2", "log x", "log y", "95 % intervals"
+      "loss",
+      "recall",
+      "a",
+      "b",
+      "own",
+      "sinks off",
+      "1",
+      "2",
+      "log x",
+      "log y",
+      "95 % intervals"
     ])
     expect(shown(page)).toEqual([["one", "three"]])
     page.flip("own")
@@ -629,7 +727,8 @@ describe("a chart in the page", () => {
   it("tells the values of all lines under the cursor, each at its nearest point", () => {
     const page = start()
     page.flip("own")
-    const point = (left: number) => page.drawn()[0].options.hooks.setCursor[0]({ cursor: { left }, posToVal: () => left })
+    const point = (left: number) =>
+      page.drawn()[0].options.hooks.setCursor[0]({ cursor: { left }, posToVal: () => left })
     point(5.4)
     expect(page.text()).toBe("steps: 5")
     expect(page.key()).toEqual(["one 4 [3, 5] (at 0)", "two 3 (half)", "three 1.5 (at 9)"])

@@ -9,11 +9,11 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, expect, it } from "vitest"
-import { folderOf } from "../../pipelines/experiment/RunFolder.ts"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { replay, type ReplayOptions } from "../../pipelines/dynamics/Replay.ts"
 import { type Curve, DynamicsReport } from "../../pipelines/dynamics/Report.ts"
 import { traceFolder } from "../../pipelines/dynamics/TraceLog.ts"
+import { folderOf } from "../../pipelines/experiment/RunFolder.ts"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
@@ -25,8 +25,8 @@ import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import * as Sink from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { makeRandomText, miniatureModel } from "../support/support.ts"
 
@@ -123,7 +123,14 @@ it("probes every checkpoint of every model, and reports curves of them", async (
   expect(probed).toEqual(["standard", "sinks"].flatMap((arm) => SAVED.map((n) => `${arm} ${n}/24`)))
   expect(stages.filter((line) => line.includes("is probed"))).toHaveLength(14)
   expect(report).toMatchObject({
-    from: run, steps: 24, tokensPerStep: 64, seeds: [1], failures: [], sawTeeth: [], retention: [], claims: [],
+    from: run,
+    steps: 24,
+    tokensPerStep: 64,
+    seeds: [1],
+    failures: [],
+    sawTeeth: [],
+    retention: [],
+    claims: [],
     data: { vocabSize: 256, seqLen: 16, promptTokens: 4 }
   })
   expect(report.arms.map(({ name, parameters }) => [name, parameters])).toEqual([
@@ -131,7 +138,11 @@ it("probes every checkpoint of every model, and reports curves of them", async (
     ["sinks", miniatureModel.numParameters]
   ])
   expect(report.groups.map(({ name, sequences }) => [name, sequences])).toEqual([
-    ["repeated x20", 3], ["repeated x8", 2], ["canaries", 2], ["background", 5], ["foils", 7]
+    ["repeated x20", 3],
+    ["repeated x8", 2],
+    ["canaries", 2],
+    ["background", 5],
+    ["foils", 7]
   ])
   // an epoch is 146 exposures in 37 steps of 4, of which 24 were taken
   expect(report.groups.map(({ exposures }) => exposures)).toEqual([13, 5, 3, 1, 0])
@@ -155,12 +166,15 @@ it("probes every checkpoint of every model, and reports curves of them", async (
     const same = report.shares.filter((one) => one.arm === arm && one.group === group && one.mask === mask)
     const parts = same.filter(({ part }) => part !== "logit")
     points.forEach((point, i) =>
-      expect(parts.reduce((sum, one) => sum + one.points[i]!.logit.mean, 0)).toBeCloseTo(point.logit.mean, 4))
+      expect(parts.reduce((sum, one) => sum + one.points[i]!.logit.mean, 0)).toBeCloseTo(point.logit.mean, 4)
+    )
   }
-  expect([...new Set(report.shares.map(({ group }) => group))]).toEqual(["repeated x20", "repeated x8", "canaries", "foils"])
+  expect([...new Set(report.shares.map(({ group }) => group))]).toEqual(["repeated x20", "repeated x8", "canaries",
+    "foils"])
   const read = Schema.decodeUnknownSync(DynamicsReport)(JSON.parse(readFileSync(join(straight, "report.json"), "utf8")))
   expect(JSON.stringify(read)).toBe(JSON.stringify(report))
-  expect(JSON.parse(readFileSync(join(straight, "run.json"), "utf8"))).toMatchObject({ kind: "dynamics", state: "finished" })
+  expect(JSON.parse(readFileSync(join(straight, "run.json"), "utf8"))).toMatchObject({ kind: "dynamics",
+    state: "finished" })
 })
 
 it("finds of the last checkpoint what the trainer evaluates", async () => {
@@ -168,10 +182,11 @@ it("finds of the last checkpoint what the trainer evaluates", async () => {
   const sums = await provided(Effect.gen(function*() {
     const stream = Context.get(yield* Layer.build(DataStream.layer(data)), DataStream)
     const trainer = yield* Trainer
-    return yield* Effect.forEach(["own", "off"] as const, (mask) =>
-      Effect.forEach([...stream.groups.map(({ rows }) => rows), stream.split("canaries")], (rows) =>
-        Effect.map(trainer.evaluate(rows, Sink[mask], { promptTokens: 4 }), (score) =>
-          ({ mask, names: rows.map(sequenceName), ...score }))))
+    return yield* Effect.forEach(["own", "off"] as const,
+      (mask) =>
+        Effect.forEach([...stream.groups.map(({ rows }) => rows), stream.split("canaries")], (rows) =>
+          Effect.map(trainer.evaluate(rows, Sink[mask], { promptTokens: 4 }),
+            (score) => ({ mask, names: rows.map(sequenceName), ...score }))))
   }).pipe(
     Effect.provide(
       Trainer.layer(training).pipe(
@@ -192,7 +207,9 @@ it("finds of the last checkpoint what the trainer evaluates", async () => {
     expect(ours.filter(({ run, suffix }) => run === suffix).length / ours.length).toBeCloseTo(extractionRate!, 9)
     expect(ours.every(({ suffix }) => suffix === 13)).toBe(true)
   }
-  expect(rows.every(({ exposures, group, since }) => since === -1 && exposures === (group === "foils" ? 0 : -1))).toBe(true)
+  expect(rows.every(({ exposures, group, since }) => since === -1 && exposures === (group === "foils" ? 0 : -1))).toBe(
+    true
+  )
 })
 
 it("records the tokens that it probes", async () => {
@@ -297,8 +314,10 @@ it("probes one model, or some ids, or other states", async () => {
   expect(rows.filter(({ mask }) => mask === "all").map(({ loss }) => loss)).not
     .toEqual(rows.filter(({ mask }) => mask === "own").map(({ loss }) => loss))
   expect(await refused(run, { ids: [1n, 900n, 901n] }))
-    .toBe("ids: 900, 901 are not in the data of seed 1, which has 79 ids that can be probed, such as 1, 2, 3, 4, 5: ask " +
-      "for ids that it has, or name the folder of one seed's model")
+    .toBe(
+      "ids: 900, 901 are not in the data of seed 1, which has 79 ids that can be probed, such as 1, 2, 3, 4, 5: ask " +
+        "for ids that it has, or name the folder of one seed's model"
+    )
 })
 
 it("probes the models of each seed on the data of that seed", async () => {
@@ -309,7 +328,8 @@ it("probes the models of each seed on the data of that seed", async () => {
   const out = join(root, "of-two")
   const both = await again(two, { outDir: out, masks: ["own"] })
   expect(both.seeds).toEqual([1, 2])
-  const at = (n: number) => both.curves.find(({ group }) => group === "repeated x20")!.points.find((p) => p.step === n)!.loss
+  const at = (n: number) =>
+    both.curves.find(({ group }) => group === "repeated x20")!.points.find((p) => p.step === n)!.loss
   expect(at(8).values).toEqual([expect.any(Number), null])
   const [first, second] = at(24).values
   // the model of seed 1 knows what it was trained on, and not what seed 2 would have repeated
@@ -459,7 +479,9 @@ it("finds of a run of dynamics what that run found at the steps of its checkpoin
       const strip = ({ logRank: _, loss: __, ...row }: ProbeRow) => row
       expect(ours.map(strip)).toEqual(theirs.map(strip))
       ours.forEach((row, i) => expect(row.loss).toBeCloseTo(theirs[i]!.loss, 5))
-      if (n === 16) expect(ours.filter(({ group }) => group === "left alone").every(({ since }) => since >= 8)).toBe(true)
+      if (n === 16) {
+        expect(ours.filter(({ group }) => group === "left alone").every(({ since }) => since >= 8)).toBe(true)
+      }
     }
   }
 }, 240_000)

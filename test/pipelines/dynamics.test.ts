@@ -10,16 +10,16 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
-import { modelOf } from "../../pipelines/experiment/Arms.ts"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { claimsOf } from "../../pipelines/dynamics/Claims.ts"
 import { FOILS, planOf, presets } from "../../pipelines/dynamics/Config.ts"
 import { ages, passesOf, schedule } from "../../pipelines/dynamics/Probe.ts"
-import { view } from "../../pipelines/dynamics/view.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { keep, trainProbed } from "../../pipelines/dynamics/Train.ts"
+import { view } from "../../pipelines/dynamics/view.ts"
 import { makeWorld, similarity } from "../../pipelines/dynamics/World.ts"
+import { modelOf } from "../../pipelines/experiment/Arms.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import { mean } from "../../src/measures/Statistics.ts"
@@ -28,11 +28,11 @@ import { readProbes, readQuantities } from "../../src/measures/Traces.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
-import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import { readRecord } from "../../src/runs/RunRecord.ts"
 import { dataOf } from "../../src/runs/Runs.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import type { ProgressEvent } from "../../src/terminal/Progress.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { makeRandomText } from "../support/support.ts"
 
@@ -41,12 +41,18 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 writeFileSync(join(root, "text.txt"), makeRandomText(5)(9000))
 
 const device = NodeDevice.layer()
-const run = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) => Effect.runPromise(Effect.provide(effect, NodeContext.layer))
+const run = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) =>
+  Effect.runPromise(Effect.provide(effect, NodeContext.layer))
 
 const STEPS = 24
 const fields = {
   data: new DataConfig({
-    data: join(root, "text.txt"), tokenizer: "bytes", seqLen: 16, batchSize: 4, singleSequences: 64, heldOutSequences: 16
+    data: join(root, "text.txt"),
+    tokenizer: "bytes",
+    seqLen: 16,
+    batchSize: 4,
+    singleSequences: 64,
+    heldOutSequences: 16
   }),
   model: new ModelConfig({
     vocabSize: 256,
@@ -58,7 +64,8 @@ const fields = {
   }),
   training: new TrainConfig({
     steps: STEPS,
-    optimizer: new OptimizerConfig({ learningRate: 1e-2, schedule: "constant", sinks: "lazy", sinkLearningRateRatio: 4 }),
+    optimizer: new OptimizerConfig({ learningRate: 1e-2, schedule: "constant", sinks: "lazy",
+      sinkLearningRateRatio: 4 }),
     logEvery: 5,
     saveLogSpaced: true,
     saveEvery: 10
@@ -88,9 +95,13 @@ describe("a plan", () => {
   it("takes the presets", async () => {
     for (const preset of Object.values(presets)) expect((await run(planOf(preset))).steps).toBeGreaterThan(0)
     const { groups } = await run(planOf(config()))
-    expect(groups.map(({ name, showing: { exposures }, teeth, withheld }) => [name, exposures, teeth, withheld])).toEqual([
-      ["saw", 4, true, false], ["left", 6, false, true], ["massed", 3, false, true], ["cycles", 6, true, false]
-    ])
+    expect(groups.map(({ name, showing: { exposures }, teeth, withheld }) => [name, exposures, teeth, withheld]))
+      .toEqual([
+        ["saw", 4, true, false],
+        ["left", 6, false, true],
+        ["massed", 3, false, true],
+        ["cycles", 6, true, false]
+      ])
   })
 
   it("lists everything that is wrong, by field", async () => {
@@ -102,7 +113,11 @@ describe("a plan", () => {
         { name: "z", sequences: 1, from: 0, until: 1 },
         { name: "foils", sequences: 1, exposures: 1, from: 0.5, until: 0.5 }
       ],
-      seeds: 1, probeEvery: 25, promptTokens: 16, foils: 17, backgroundProbes: 65
+      seeds: 1,
+      probeEvery: 25,
+      promptTokens: 16,
+      foils: 17,
+      backgroundProbes: 65
     }))
     for (const part of [
       `there is no "standrd". Did you mean standard?`,
@@ -123,11 +138,17 @@ describe("a plan", () => {
 
   it("refuses groups that the data or a batch has no room for", async () => {
     const world = (overrides: object) =>
-      run(Effect.flip(Effect.scoped(Effect.flatMap(planOf(config(overrides)), (plan) => makeWorld(plan, 1))))).then((e) => e.message)
+      run(Effect.flip(Effect.scoped(Effect.flatMap(planOf(config(overrides)), (plan) => makeWorld(plan, 1))))).then((
+        e
+      ) => e.message)
     const many = [{ name: "a", sequences: 5000, exposures: 1, from: 0, until: 1 }]
     expect(await world({ groups: many })).toContain("5000")
-    const crowded = ["a", "b", "c", "d", "e"].map((name) => ({ name, sequences: 1, exposures: STEPS, from: 0, until: 1 }))
-    expect(await world({ groups: crowded })).toContain("groups: e: between steps 0 and 24 there is no room for 24 exposures of 1 sequences")
+    const crowded = ["a", "b", "c", "d", "e"].map((name) => ({ name, sequences: 1, exposures: STEPS, from: 0,
+      until: 1 })
+    )
+    expect(await world({ groups: crowded })).toContain(
+      "groups: e: between steps 0 and 24 there is no room for 24 exposures of 1 sequences"
+    )
   })
 })
 
@@ -154,7 +175,7 @@ describe("probes", () => {
       world.probed.forEach(({ group, planted }, i) => {
         for (const step of [0, 8, 16, 24]) expect(at(step, i)).toBe(true)
         const own = planted === undefined ? [] : world.planted[planted]!.steps
-        if (group === "saw") for (const step of own) expect([at(step, i), at(step + 1, i)]).toEqual([true, true])
+        if (group === "saw") { for (const step of own) expect([at(step, i), at(step + 1, i)]).toEqual([true, true]) }
         if (group !== "left") return
         const last = own.at(-1)! + 1
         for (const age of ages(STEPS - last)) {
@@ -204,50 +225,54 @@ describe("probes", () => {
       expect(fresh[2]!.length / shown[2]!.length).toBeLessThan(0.8)
     }))))
 
-  it("leave weights, optimizer, data order and random numbers as they are, bit for bit", () =>
-    run(Effect.scoped(Effect.gen(function*() {
-      const plan = yield* planOf(config())
-      const world = yield* makeWorld(plan, 1)
-      for (const arm of plan.arms) {
-        const kept = yield* keep(undefined)
-        const nothing = () => Effect.void
-        const probed = yield* trainProbed(plan, world, arm, kept, { after: Effect.void, onEvent: nothing, onProbed: nothing })
-        expect(new Set(probed.rows.quantities.map(({ quantity }) => quantity))).toEqual(
-          new Set(["weight", "update", "logit", "cosine", "predicted", "observed"])
-        )
-        const plainly = Context.get(yield* Layer.build(Checkpoints.layerMemory), Checkpoints)
-        yield* Effect.flatMap(Trainer, (trainer) => Stream.runDrain(trainer.run)).pipe(
-          Effect.provide(Trainer.layer(plan.config.training).pipe(
-            Layer.provide(Model.layer(modelOf(plan.config.model, 256, arm), { seed: 1 })),
-            Layer.provide(Layer.effect(DataStream, world.stream(arm))),
-            Layer.provide(Layer.succeed(Checkpoints, plainly))
-          ))
-        )
-        const watched = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
-        const steps = (yield* plainly.list).map(({ step }) => step)
-        expect(steps).toEqual([0, 1, 2, 4, 8, 10, 20, 24])
-        expect((yield* watched.list).map(({ step }) => step)).toEqual(steps)
-        for (const step of steps) {
-          const [a, b]: ReadonlyArray<Snapshot> = [yield* plainly.load(step), yield* watched.load(step)]
-          expect(b!.trainerState).toEqual(a!.trainerState)
-          for (const part of ["model", "optimizer"] as const) {
-            expect(Object.keys(b![part])).toEqual(Object.keys(a![part]))
-            for (const [name, { data }] of Object.entries(a![part])) {
-              const bits = (array: typeof data) => Buffer.from(array.buffer, array.byteOffset, array.byteLength)
-              expect(bits(b![part][name]!.data).equals(bits(data)), `${arm.name}, step ${step}: ${name}`).toBe(true)
+  it("leave weights, optimizer, data order and random numbers as they are, bit for bit",
+    () =>
+      run(Effect.scoped(Effect.gen(function*() {
+        const plan = yield* planOf(config())
+        const world = yield* makeWorld(plan, 1)
+        for (const arm of plan.arms) {
+          const kept = yield* keep(undefined)
+          const nothing = () => Effect.void
+          const probed = yield* trainProbed(plan, world, arm, kept, { after: Effect.void, onEvent: nothing,
+            onProbed: nothing })
+          expect(new Set(probed.rows.quantities.map(({ quantity }) => quantity))).toEqual(
+            new Set(["weight", "update", "logit", "cosine", "predicted", "observed"])
+          )
+          const plainly = Context.get(yield* Layer.build(Checkpoints.layerMemory), Checkpoints)
+          yield* Effect.flatMap(Trainer, (trainer) => Stream.runDrain(trainer.run)).pipe(
+            Effect.provide(Trainer.layer(plan.config.training).pipe(
+              Layer.provide(Model.layer(modelOf(plan.config.model, 256, arm), { seed: 1 })),
+              Layer.provide(Layer.effect(DataStream, world.stream(arm))),
+              Layer.provide(Layer.succeed(Checkpoints, plainly))
+            ))
+          )
+          const watched = Context.get(yield* Layer.build(kept.checkpoints), Checkpoints)
+          const steps = (yield* plainly.list).map(({ step }) => step)
+          expect(steps).toEqual([0, 1, 2, 4, 8, 10, 20, 24])
+          expect((yield* watched.list).map(({ step }) => step)).toEqual(steps)
+          for (const step of steps) {
+            const [a, b]: ReadonlyArray<Snapshot> = [yield* plainly.load(step), yield* watched.load(step)]
+            expect(b!.trainerState).toEqual(a!.trainerState)
+            for (const part of ["model", "optimizer"] as const) {
+              expect(Object.keys(b![part])).toEqual(Object.keys(a![part]))
+              for (const [name, { data }] of Object.entries(a![part])) {
+                const bits = (array: typeof data) => Buffer.from(array.buffer, array.byteOffset, array.byteLength)
+                expect(bits(b![part][name]!.data).equals(bits(data)), `${arm.name}, step ${step}: ${name}`).toBe(true)
+              }
             }
           }
         }
-      }
-    }).pipe(Effect.provide(device)))), 120_000)
+      }).pipe(Effect.provide(device)))), 120_000)
 })
 
 /** All rows of an arm's traces, part by part. */
 const tracesIn = (folder: string) =>
   Effect.gen(function*() {
-    const parts = (table: string) => readdirSync(join(folder, "traces", table)).filter((name) => name.endsWith(".parquet")).sort()
+    const parts = (table: string) =>
+      readdirSync(join(folder, "traces", table)).filter((name) => name.endsWith(".parquet")).sort()
     const probes = yield* Effect.forEach(parts("probes"), (name) => readProbes(join(folder, "traces", "probes", name)))
-    const quantities = yield* Effect.forEach(parts("quantities"), (name) => readQuantities(join(folder, "traces", "quantities", name)))
+    const quantities = yield* Effect.forEach(parts("quantities"),
+      (name) => readQuantities(join(folder, "traces", "quantities", name)))
     return { probes: probes.flat(), quantities: quantities.flat() }
   })
 
@@ -257,7 +282,9 @@ describe("an experiment", () => {
   const killed: Array<string> = []
   const untimed = (report: Dynamics.DynamicsReport) => {
     const { arms, seconds: _, ...rest } = report
-    return JSON.parse(Dynamics.toJson({ ...rest, seconds: 0, arms: arms.map(({ probeSeconds: _, seconds: __, ...arm }) => arm) }))
+    return JSON.parse(
+      Dynamics.toJson({ ...rest, seconds: 0, arms: arms.map(({ probeSeconds: _, seconds: __, ...arm }) => arm) })
+    )
   }
   let report: Dynamics.DynamicsReport
 
@@ -280,8 +307,11 @@ describe("an experiment", () => {
     }))
     expect(killed).toHaveLength(3)
     expect(report.failures).toEqual([])
-    expect(Schema.decodeUnknownSync(Dynamics.DynamicsReport)(JSON.parse(readFileSync(join(straight, "report.json"), "utf8")))).toBeDefined()
-    expect(report.claims.map(({ number, result }) => [number, result === "not tested"])).toEqual([[4, false], [11, false], [13, false]])
+    expect(
+      Schema.decodeUnknownSync(Dynamics.DynamicsReport)(JSON.parse(readFileSync(join(straight, "report.json"), "utf8")))
+    ).toBeDefined()
+    expect(report.claims.map(({ number, result }) => [number, result === "not tested"])).toEqual([[4, false], [11,
+      false], [13, false]])
 
     const plan = await run(planOf(config()))
     for (const seed of [1, 2]) {
@@ -290,9 +320,14 @@ describe("an experiment", () => {
         const { probes, quantities } = await run(tracesIn(join(straight, `seed-${seed}`, name)))
         // every probe that is due is there once
         const wanted = [...schedule(plan, world)].flatMap(([step, { sequences }]) =>
-          [...sequences].flatMap((i) => masks.map((mask) => `${step} ${mask} ${world.probed[i]!.row.id}`))).sort()
+          [...sequences].flatMap((i) => masks.map((mask) => `${step} ${mask} ${world.probed[i]!.row.id}`))
+        ).sort()
         expect(probes.map(({ id, mask, step }) => `${step} ${mask} ${id}`).sort()).toEqual(wanted)
-        expect(probes.every(({ loss, recall, run, suffix }) => loss > 0 && recall >= 0 && recall <= 1 && run <= suffix && suffix === 13)).toBe(true)
+        expect(
+          probes.every(({ loss, recall, run, suffix }) =>
+            loss > 0 && recall >= 0 && recall <= 1 && run <= suffix && suffix === 13
+          )
+        ).toBe(true)
         // what is measured twice agrees
         const parts = quantities.filter(({ quantity }) => quantity === "logit")
         const sums = new Map<string, { parts: number; whole: number }>()
@@ -305,7 +340,9 @@ describe("an experiment", () => {
         for (const sum of sums.values()) expect(sum.parts).toBeCloseTo(sum.whole, 3)
         const observed = quantities.filter(({ quantity }) => quantity === "observed")
         expect(observed.length).toBe(2 * 3 + 3)
-        const known = probes.filter(({ exposures, group, mask, since }) => group === "left" && mask === "own" && exposures === 6 && since === 0)
+        const known = probes.filter(({ exposures, group, mask, since }) =>
+          group === "left" && mask === "own" && exposures === 6 && since === 0
+        )
         expect(known).toHaveLength(3)
       }
     }
@@ -314,14 +351,22 @@ describe("an experiment", () => {
     const curve = report.curves.find(({ arm, group, mask }) => arm === "sinks" && group === "saw" && mask === "off")!
     const last = probes.filter(({ group, mask, step }) => group === "saw" && mask === "off" && step === STEPS)
     expect(curve.points.at(-1)!.loss.values[1]).toBeCloseTo(mean(last.map(({ loss }) => loss)), 6)
-    const retention = report.retention.find(({ arm, group, mask }) => arm === "sinks" && group === "left" && mask === "own")!
+    const retention = report.retention.find(({ arm, group, mask }) =>
+      arm === "sinks" && group === "left" && mask === "own"
+    )!
     const fresh = probes.filter(({ exposures, group, mask, since }) =>
-      group === "left" && mask === "own" && exposures === 6 && since === 0)
+      group === "left" && mask === "own" && exposures === 6 && since === 0
+    )
     expect(fresh).toHaveLength(3)
     expect(retention.points[0]!.loss.values[1]).toBeCloseTo(mean(fresh.map(({ loss }) => loss)), 6)
-    const foils = (step: number) => mean(probes.filter((row) => row.group === FOILS && row.mask === "own" && row.step === step).map(({ loss }) => loss))
-    expect(retention.points[0]!.memory.values[1]).toBeCloseTo(mean(fresh.map(({ loss, step }) => foils(step) - loss)), 6)
-    const tooth = report.sawTeeth.find(({ arm, group, mask }) => arm === "sinks" && group === "saw" && mask === "own")!.teeth[1]!
+    const foils = (step: number) =>
+      mean(
+        probes.filter((row) => row.group === FOILS && row.mask === "own" && row.step === step).map(({ loss }) => loss)
+      )
+    expect(retention.points[0]!.memory.values[1]).toBeCloseTo(mean(fresh.map(({ loss, step }) => foils(step) - loss)),
+      6)
+    const tooth = report.sawTeeth.find(({ arm, group, mask }) => arm === "sinks" && group === "saw" && mask === "own")!
+      .teeth[1]!
     expect(tooth.amplitude.values[1]).toBeCloseTo(tooth.before.values[1]! - tooth.lowest.values[1]!, 6)
     const cycles = report.sawTeeth.find(({ arm, group }) => arm === "standard" && group === "cycles")!
     expect(cycles.teeth).toHaveLength(2)
@@ -329,21 +374,31 @@ describe("an experiment", () => {
     const probed = events.flatMap((event) => (event._tag === "Probed" ? [event] : []))
     expect(probed[0]).toMatchObject({ arm: "standard", seed: 1, step: 0, steps: STEPS })
     expect(Object.keys(probed[0]!.losses)).toContain("saw.own")
-    const { key, records } = await run(TokenRecords.read(join(straight, "seed-2", "sinks", "traces", "records", "step-00000024.off.parquet")))
+    const { key, records } = await run(
+      TokenRecords.read(join(straight, "seed-2", "sinks", "traces", "records", "step-00000024.off.parquet"))
+    )
     expect(key).toEqual({ run: "sinks seed 2", checkpoint: STEPS, mask: "off" })
     const ofSaw = TokenRecords.ofSplit(records, "saw")
     expect(ofSaw.sequences.map(({ repeats }) => repeats)).toEqual([4, 4])
     expect(-mean(ofSaw.logProb)).toBeCloseTo(curve.points.at(-1)!.loss.values[1]!, 4)
     // its data is found again by whoever looks at a checkpoint of it
-    const again = await run(Effect.scoped(Effect.provide(DataStream, DataStream.layer(dataOf(readRecord(straight)!, join(straight, "seed-2", "sinks"))))))
+    const again = await run(
+      Effect.scoped(
+        Effect.provide(DataStream, DataStream.layer(dataOf(readRecord(straight)!, join(straight, "seed-2", "sinks"))))
+      )
+    )
     const second = await run(Effect.scoped(makeWorld(plan, 2)))
     expect(again.split("repeated").map(({ id }) => id)).toEqual(second.planted.map(({ row }) => row.id))
     expect(again.split("heldOut")[0]!.tokens).toEqual(second.data.split("heldOut")[0]!.tokens)
-    expect(readFileSync(join(straight, "config.resolved.yaml"), "utf8")).toContain("memsinks dynamics --config <this file>")
+    expect(readFileSync(join(straight, "config.resolved.yaml"), "utf8")).toContain(
+      "memsinks dynamics --config <this file>"
+    )
     expect(existsSync(join(straight, "seed-1", "sinks", "sinks.html"))).toBe(true)
     expect(existsSync(join(straight, "seed-1", "standard", "sinks.html"))).toBe(false)
     expect(report.contents.filter(({ arm, part }) => arm === "sinks" && part === "sinks").length).toBe(2)
-    for (const text of [toTerminal(view(report), { color: false }), toMarkdown(view(report)), await toHtml(view(report))]) {
+    for (const text of [toTerminal(view(report), { color: false }), toMarkdown(view(report)),
+      await toHtml(view(report))])
+    {
       expect(text).toContain("left")
       expect(text.replace(/<script[\s\S]*?<\/script>/g, "")).not.toMatch(/undefined|NaN|\[object/)
     }
@@ -355,9 +410,11 @@ describe("an experiment", () => {
       const again = await run(Dynamics.run(config(), { device, outDir: folder, resume: true }))
       expect(untimed(again)).toEqual(wanted)
     }
-    for (const folder of killed) for (const arm of ["standard", "sinks"]) {
-      const of = (at: string) => run(tracesIn(join(at, "seed-1", arm)))
-      expect(await of(folder)).toEqual(await of(straight))
+    for (const folder of killed) {
+      for (const arm of ["standard", "sinks"]) {
+        const of = (at: string) => run(tracesIn(join(at, "seed-1", arm)))
+        expect(await of(folder)).toEqual(await of(straight))
+      }
     }
   }, 400_000)
 
@@ -371,7 +428,9 @@ describe("an experiment", () => {
           outDir: folder,
           resume: stop > 5,
           onEvent: (event) =>
-            event._tag === "Probed" && moments++ === stop ? Effect.zipRight(Effect.yieldNow(), Effect.interrupt) : Effect.void
+            event._tag === "Probed" && moments++ === stop
+              ? Effect.zipRight(Effect.yieldNow(), Effect.interrupt)
+              : Effect.void
         }))
         yield* Fiber.await(started)
       }))
@@ -381,16 +440,23 @@ describe("an experiment", () => {
   }, 240_000)
 
   it("refuses a folder of another experiment, and a changed one", async () => {
-    const refused = await run(Effect.flip(Dynamics.run(config({ probeEvery: 4 }), { device, outDir: straight, resume: true })))
+    const refused = await run(
+      Effect.flip(Dynamics.run(config({ probeEvery: 4 }), { device, outDir: straight, resume: true }))
+    )
     expect(refused.message).toContain("probeEvery is 4, was 8")
-    expect((await run(Effect.flip(Dynamics.run(config(), { device, outDir: straight })))).message).toContain("is not empty")
+    expect((await run(Effect.flip(Dynamics.run(config(), { device, outDir: straight })))).message).toContain(
+      "is not empty"
+    )
   })
 })
 
 describe("claims", () => {
   const groups = [{ name: "saw", title: "", sequences: 1, exposures: 9, every: 4, lastShown: 30, withheld: false }]
   const curve = (losses: ReadonlyArray<number>) => [{
-    arm: "sinks", group: "saw", mask: "off" as const, points: losses.map((loss, step) => ({ step, loss: estimate([loss, loss + 0.01]) }))
+    arm: "sinks",
+    group: "saw",
+    mask: "off" as const,
+    points: losses.map((loss, step) => ({ step, loss: estimate([loss, loss + 0.01]) }))
   }]
   const teeth = (arm: string, decay: number, before: number) => {
     const of = (value: number) => estimate([value, value + 0.01])
@@ -401,9 +467,14 @@ describe("claims", () => {
     claimsOf(report, [{ name: "one", claim: "", holds, inequalities: [] } as never]).map(({ result }) => result)
 
   it("are decided by numbers, either way", () => {
-    expect(results({ groups, curves: curve([3, 1, 1.5]), sawTeeth: [teeth("sinks", 0.1, 1), teeth("standard", 0.4, 2)] }))
+    expect(
+      results({ groups, curves: curve([3, 1, 1.5]), sawTeeth: [teeth("sinks", 0.1, 1), teeth("standard", 0.4, 2)] })
+    )
       .toEqual(["held", "held", "held"])
-    expect(results({ groups, curves: curve([3, 1, 1.01]), sawTeeth: [teeth("sinks", 0.4, 1), teeth("standard", 0.1, 2)] }, false))
+    expect(
+      results({ groups, curves: curve([3, 1, 1.01]), sawTeeth: [teeth("sinks", 0.4, 1), teeth("standard", 0.1, 2)] },
+        false)
+    )
       .toEqual(["did not hold", "did not hold", "did not hold"])
     expect(results({ groups: [], curves: [], sawTeeth: [] })).toEqual(["not tested", "not tested", "held"])
   })

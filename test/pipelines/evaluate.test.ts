@@ -9,16 +9,16 @@ import { afterAll, expect } from "vitest"
 import { evaluate, type EvaluateOptions, type EvaluationReport } from "../../pipelines/evaluate.ts"
 import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
 import { format } from "../../src/cli/evaluate.ts"
-import { batchOf, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
-import { Device } from "../../src/gpu/Device.ts"
 import { contentHash, sourceHash } from "../../src/data/identity/Identity.ts"
+import { batchOf, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { bytes } from "../../src/data/tokens/Tokenizer.ts"
+import { Device } from "../../src/gpu/Device.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import { SinkConfig } from "../../src/Sink.ts"
-import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-evaluate-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -124,14 +124,17 @@ layer(NodeDevice.layer())("evaluation", (it) => {
       const many = join(folder, "many.jsonl")
       const lines = Array.from({ length: 70 }, (_, i) => ({ text: `text ${"ab".repeat(i % 5)} ${i}`, topic: `t${i}` }))
       writeFileSync(many, lines.map((line) => `${JSON.stringify(line)}\n`).join(""))
-      const options = { data: many, sourceField: "topic", identity: "source", seqLen: 24, batchSize: 35, sinks: ["off"] } as const
+      const options = { data: many, sourceField: "topic", identity: "source", seqLen: 24, batchSize: 35,
+        sinks: ["off"] } as const
       const report = yield* score(lone, options)
       const sources = report.groups.filter(({ by }) => by === "source")
       expect(sources.map(({ name }) => name).sort()).toEqual(lines.map(({ topic }) => topic).sort())
       expect(sources.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(report.groups[0]!.tokens)
       for (const { id, name } of sources) expect(id).toBe(`${sourceHash(name)}`)
       expect(sources.map(({ tokens }) => tokens)).toEqual(sources.map(({ tokens }) => tokens).toSorted((a, b) => b - a))
-      expect(format(report, (_, text) => text)).toContain("the 64 largest of 70 sources; 6 are left out here: --json has all")
+      expect(format(report, (_, text) => text)).toContain(
+        "the 64 largest of 70 sources; 6 are left out here: --json has all"
+      )
 
       const few = yield* score(lone, { ...options, sequences: 20 })
       expect(few.groups.filter(({ by }) => by === "source").length).toBe(70)
@@ -156,7 +159,8 @@ layer(NodeDevice.layer())("evaluation", (it) => {
         for (const topic of ["a", "b"]) {
           expectGroup(report, topic, mode, yield* Effect.provideService(byHand(of(topic), how, 2), Model, model))
         }
-        expectGroup(report, "all", mode, yield* Effect.provideService(byHand([...of("a"), ...of("b")], how, 2), Model, model))
+        expectGroup(report, "all", mode,
+          yield* Effect.provideService(byHand([...of("a"), ...of("b")], how, 2), Model, model))
       }
       // ids are of the content now, and one batch holds all
       const content = yield* score(lone, { ...short, identity: "content", batchSize: 64, sinks: ["own"] })
@@ -182,7 +186,8 @@ layer(NodeDevice.layer())("evaluation", (it) => {
       const stream = yield* Effect.provide(DataStream, DataStream.layer(ofRun))
       for (const split of ["repeated", "heldOut", "singles"] as const) {
         for (const [mode, how] of [["own", Sink.own], ["off", Sink.off]] as const) {
-          expectGroup(report, split, mode, yield* Effect.provideService(byHand(stream.split(split), how, 4), Model, model))
+          expectGroup(report, split, mode,
+            yield* Effect.provideService(byHand(stream.split(split), how, 4), Model, model))
         }
       }
       expect(format(report, (_, text) => text).split("\n")[1]).toMatch(/^repeated +2 +48 +own +\d\.\d{3} /)
@@ -197,7 +202,9 @@ layer(NodeDevice.layer())("evaluation", (it) => {
       expect(yield* refused(lone, { data, sinks: ["own"] })).toMatch(/nothing says whose sinks the data lights/)
       expect(yield* refused(run, { data, sinks: ["own"], identity: "row" })).toMatch(/those of the run's own sequences/)
       expect(yield* refused(run, { seqLen: 8 })).toMatch(/leave --seq and --identity out/)
-      expect(yield* refused(lone, { data, seqLen: 33 })).toMatch(/from 1 to the model's maxPositionEmbeddings of 32, got 33/)
+      expect(yield* refused(lone, { data, seqLen: 33 })).toMatch(
+        /from 1 to the model's maxPositionEmbeddings of 32, got 33/
+      )
       expect(yield* refused(lone, { data, batchSize: 0 })).toMatch(/^batchSize must be a whole number/)
       expect(yield* refused(lone, { data: join(folder, "nowhere.txt") })).toMatch(/nowhere.txt/)
       const empty = join(folder, "empty")

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
-import { estimate } from "../../pipelines/report/Estimate.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import { around, curve, relearned, reportOf, sweep } from "../support/isolationReport.ts"
 
 const results = (report: IsolationReport) => new Map(claimsOf(report).map(({ number, result }) => [number, result]))
@@ -140,7 +140,9 @@ describe("the claims of the papers", () => {
     [12, "deduplication is the better model", reportOf({ "deduplicated own": heldOut(2.8) })],
     [15, "only one of the two does harm", reportOf({ "gradientAscent own": heldOut(2.7) })],
     [15, "neither does harm, and sinks do good", reportOf({
-      "gradientAscent own": heldOut(2.9), "npo own": heldOut(2.9), "sinks off": heldOut(2.5)
+      "gradientAscent own": heldOut(2.9),
+      "npo own": heldOut(2.9),
+      "sinks off": heldOut(2.5)
     })],
     [17, "sinks remember no better", reportOf({ "sinks p=0.7 own": loss(0.001) })],
     [17, "no less leaks", reportOf({ "sinks p=0.7 off": loss(2.99) })],

@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
-import { estimate } from "../../pipelines/report/Estimate.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
 import { view } from "../../pipelines/isolation/view.ts"
+import { estimate } from "../../pipelines/report/Estimate.ts"
 import * as Render from "../../pipelines/report/render.ts"
 import { stripAnsi } from "../../src/Terminal.ts"
 import { reportOf } from "../support/isolationReport.ts"
@@ -16,8 +16,19 @@ const base = { ...reportOf(), claims: claimsOf(reportOf()) }
 /** Nothing but what a report of one arm has at least. */
 const bare = reportOf({}, {
   subjects: reportOf().subjects.filter(({ arm }) => arm === "standard"),
-  verdicts: [], arms: [], curves: [], tradeoffs: [], extraction: [], relearning: [], interference: [], hygiene: [],
-  localizers: [], theory: [], claims: [], warnings: [], failures: []
+  verdicts: [],
+  arms: [],
+  curves: [],
+  tradeoffs: [],
+  extraction: [],
+  relearning: [],
+  interference: [],
+  hygiene: [],
+  localizers: [],
+  theory: [],
+  claims: [],
+  warnings: [],
+  failures: []
 })
 
 /** With a figure of each kind, which takes time to draw. */
@@ -38,13 +49,18 @@ const renderings: ReadonlyArray<readonly [string, (report: IsolationReport) => P
 const headOf = (text: string): string | undefined => (/<h1>(.*)<\/h1>/.exec(text) ?? /^(?:# )?(.*)$/m.exec(text))?.[1]
 
 describe.each(renderings)("an isolation report as %s", (name, render) => {
-  it.each(["isolated", "hidden", "not isolated", "undecided"] as const)("is headed by the word %s and by why", async (word) => {
-    const text = await render(reportOf({}, { ...bare, word, decidedBy: "the check of it is 0.4, allowed at most 0.2" }))
-    expect(headOf(text)).toBe(`Isolation checks of sinks: ${word}`)
-    expect(text.replace(/\s+/g, " ")).toContain(word === "undecided" ? "is isolated is undecided: " : `The memory of sinks is ${word}: `)
-    expect(text.indexOf("the check of it is 0.4, allowed at most 0.2.")).toBeGreaterThan(0)
-    expect(text.indexOf("the check of it")).toBeLessThan(text.indexOf("held-out loss"))
-  })
+  it.each(["isolated", "hidden", "not isolated", "undecided"] as const)("is headed by the word %s and by why",
+    async (word) => {
+      const text = await render(
+        reportOf({}, { ...bare, word, decidedBy: "the check of it is 0.4, allowed at most 0.2" })
+      )
+      expect(headOf(text)).toBe(`Isolation checks of sinks: ${word}`)
+      expect(text.replace(/\s+/g, " ")).toContain(
+        word === "undecided" ? "is isolated is undecided: " : `The memory of sinks is ${word}: `
+      )
+      expect(text.indexOf("the check of it is 0.4, allowed at most 0.2.")).toBeGreaterThan(0)
+      expect(text.indexOf("the check of it")).toBeLessThan(text.indexOf("held-out loss"))
+    })
 
   it("tells the main numbers of every arm with their intervals", async () => {
     const text = await render(few)
@@ -88,8 +104,18 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
     const words = name === "terminal"
       ? ["Warning", "failed", "Claims"]
       : [
-        "Warnings", "What failed", "The verdict", "Learning curves", "Forgetting against", "States of the sinks",
-        "Hygiene", "Extraction against", "Relearning", "Do localizers", "Theory", "Claims"
+        "Warnings",
+        "What failed",
+        "The verdict",
+        "Learning curves",
+        "Forgetting against",
+        "States of the sinks",
+        "Hygiene",
+        "Extraction against",
+        "Relearning",
+        "Do localizers",
+        "Theory",
+        "Claims"
       ]
     for (const word of words) expect([word, full.includes(word), less.includes(word)]).toEqual([word, true, false])
   })
@@ -147,7 +173,8 @@ describe("what a report tells in full", () => {
   it("says in which seed a check of hygiene failed, and at which step an inequality", () => {
     expect(markdown).toContain("| causality | sinks | pass | 0 | 0 |")
     const hygiene = base.hygiene.map((one) =>
-      one.seed === 12 ? { ...one, checks: one.checks.map((check) => ({ ...check, passed: false, value: 0.25 })) } : one)
+      one.seed === 12 ? { ...one, checks: one.checks.map((check) => ({ ...check, passed: false, value: 0.25 })) } : one
+    )
     const theory = base.theory.map((one) => ({
       ...one,
       holds: false,
@@ -235,22 +262,27 @@ describe("the figures of the HTML page", () => {
       expect(keyOf(/natural text against degradation/).join("; ")).toContain(arm)
     }
     expect([...keys.values()].flat().join("; ")).not.toContain("p=0.3")
-    expect(keyOf(/^Loss on repeated/)).toEqual(["standard", "sinks, own sinks", "sinks, sinks off", "neverRepeated (oracle)"])
+    expect(keyOf(/^Loss on repeated/)).toEqual(["standard", "sinks, own sinks", "sinks, sinks off",
+      "neverRepeated (oracle)"])
   })
 
   it("can be told apart in grey: of the lines of a key no two have the same marker and dashes", () => {
     for (const [, key] of html.matchAll(/<ul class="key">(.*?)<\/ul>/gs)) {
-      const looks = [...key!.matchAll(/stroke-dasharray="([^"]*)".*? d="([^"]*)" fill/g)].map(([, dash, marker]) => dash! + marker!)
+      const looks = [...key!.matchAll(/stroke-dasharray="([^"]*)".*? d="([^"]*)" fill/g)].map(([, dash, marker]) =>
+        dash! + marker!
+      )
       expect(looks.length).toBeGreaterThan(0)
       expect(new Set(looks).size).toBe(looks.length)
     }
   })
 
   it("show no point far beyond where a rule stopped", async () => {
-    const far = base.tradeoffs.map((one) => one.arm !== "npo" ? one : {
-      ...one,
-      points: one.points.map((point, i) => i === 1 ? { ...point, degradation: estimate([900, 900, 900]) } : point)
-    })
+    const far = base.tradeoffs.map((one) =>
+      one.arm !== "npo" ? one : {
+        ...one,
+        points: one.points.map((point, i) => i === 1 ? { ...point, degradation: estimate([900, 900, 900]) } : point)
+      }
+    )
     const svg = /degradation[^>]*">(<svg[\s\S]*?<\/svg>)/.exec(await toHtml({ ...base, tradeoffs: far }))![1]
     expect(svg).toContain(">0.5</text>")
     expect(svg).not.toContain(">800</text>")

@@ -5,20 +5,20 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import { fileStore, memoryStore } from "../../pipelines/experiment/Store.ts"
 import * as Isolation from "../../pipelines/isolation.ts"
 import { compare } from "../../pipelines/isolation/Compare.ts"
 import { planOf } from "../../pipelines/isolation/Config.ts"
-import { metricsFor, measure, windowsOf } from "../../pipelines/isolation/Metrics.ts"
+import { measure, metricsFor, windowsOf } from "../../pipelines/isolation/Metrics.ts"
 import { choose } from "../../pipelines/isolation/PostHoc.ts"
-import { fileStore, memoryStore } from "../../pipelines/experiment/Store.ts"
 import { type SeedFindings, summarize } from "../../pipelines/isolation/Summary.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
 import { keyOf } from "../../src/Key.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
-import type { ProgressEvent } from "../../src/terminal/Progress.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import type { ProgressEvent } from "../../src/terminal/Progress.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { makeRandomText } from "../support/support.ts"
 import { recordsOf, toyModel } from "../support/toyModel.ts"
@@ -73,7 +73,9 @@ const run = (c: unknown, options: Partial<Isolation.IsolateOptions> = {}) =>
   Isolation.run(c, { device: NodeDevice.layer(), store, ...options }).pipe(Effect.provide(NodeContext.layer))
 
 const trainings = (events: ReadonlyArray<ProgressEvent>) =>
-  events.flatMap((event) => event._tag === "Training" && event.event._tag === "Finished" ? [`${event.seed} ${event.arm}`] : [])
+  events.flatMap((event) =>
+    event._tag === "Training" && event.event._tag === "Finished" ? [`${event.seed} ${event.arm}`] : []
+  )
 
 const withEvents = async (c: unknown, options: Partial<Isolation.IsolateOptions> = {}) => {
   const events: Array<ProgressEvent> = []
@@ -91,18 +93,22 @@ const timeless = (report: Isolation.IsolationReport) =>
 const folderOf = (arm: string, of = store): string => {
   const models = join(of, "models")
   const name = readdirSync(models).find((file) =>
-    file.endsWith(".json") && JSON.parse(readFileSync(join(models, file), "utf8")).value.name === arm)!
+    file.endsWith(".json") && JSON.parse(readFileSync(join(models, file), "utf8")).value.name === arm
+  )!
   return join(models, name.replace(/\.json$/, ""))
 }
 
 describe("the experiment", () => {
   it("says undecided where two seeds do not tell, and not isolated where one does, and trains no model twice", async () => {
     const first = await withEvents(config({ subject: "standard" }))
-    expect(first.trained).toEqual(["1 standard", "1 neverRepeated", "1 sinks", "2 standard", "2 neverRepeated", "2 sinks"])
+    expect(first.trained).toEqual(["1 standard", "1 neverRepeated", "1 sinks", "2 standard", "2 neverRepeated",
+      "2 sinks"])
     // a model without sinks, in which there is nothing to switch off
     // two seeds do not tell, be it ever so plain in both: Student's interval of two is twelve times as wide as they differ
     expect(first.report.word).toBe("undecided")
-    expect(first.report.decidedBy).toMatch(/recovery of natural\..* about \d+ seeds in all would decide it; undecided, too: /)
+    expect(first.report.decidedBy).toMatch(
+      /recovery of natural\..* about \d+ seeds in all would decide it; undecided, too: /
+    )
     expect(first.report.failures).toEqual([])
 
     // a model that never saw the data
@@ -151,10 +157,13 @@ describe("the experiment", () => {
     expect(standard.recovery["natural.loss"]!.values).toEqual([1, 1])
     expect(oracle.recovery["natural.loss"]!.values).toEqual([0, 0])
     // the numbers of a seed are those of its arms
-    const [off, one, zero] = [at("sinks", "off", "natural.loss"), at("standard", "own", "natural.loss"), at("neverRepeated", "own", "natural.loss")]
-    const recovery = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!.recovery["natural.loss"]!
+    const [off, one, zero] = [at("sinks", "off", "natural.loss"), at("standard", "own", "natural.loss"),
+      at("neverRepeated", "own", "natural.loss")]
+    const recovery = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!
+      .recovery["natural.loss"]!
     off.values.forEach((value, s) =>
-      expect(recovery.values[s]).toBeCloseTo((value! - zero.values[s]!) / (one.values[s]! - zero.values[s]!), 10))
+      expect(recovery.values[s]).toBeCloseTo((value! - zero.values[s]!) / (one.values[s]! - zero.values[s]!), 10)
+    )
     expect(report.relearning.map(({ arm }) => arm)).toEqual(["neverRepeated", "standard", "sinks", "gradientAscent"])
     expect(report.hygiene.map(({ arm, seed }) => `${arm} ${seed}`)).toEqual(["sinks 1", "sinks 2"])
     expect(report.hygiene.flatMap(({ checks }) => checks.filter(({ passed }) => !passed))).toEqual([])
@@ -177,7 +186,8 @@ describe("the experiment", () => {
     expect(done.length).toBeLessThan(6)
 
     const { report, trained } = await withEvents(config(), { ...options, resume: true })
-    expect([...done, ...trained]).toEqual(["1 standard", "1 neverRepeated", "1 sinks", "2 standard", "2 neverRepeated", "2 sinks"])
+    expect([...done, ...trained]).toEqual(["1 standard", "1 neverRepeated", "1 sinks", "2 standard", "2 neverRepeated",
+      "2 sinks"])
     expect(timeless(report)).toEqual(timeless((await withEvents(config())).report))
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8")).word).toBe(report.word)
     // a model's records are there for other programs
@@ -223,7 +233,12 @@ describe("a configuration", () => {
   })
   it("whose data repeats nothing is refused", async () => {
     const data = new DataConfig({
-      data: join(root, "text.txt"), tokenizer: "bytes", seqLen: 16, repeatedSequences: 0, singleSequences: 32, heldOutSequences: 8
+      data: join(root, "text.txt"),
+      tokenizer: "bytes",
+      seqLen: 16,
+      repeatedSequences: 0,
+      singleSequences: 32,
+      heldOutSequences: 8
     })
     const error = await Effect.runPromise(Effect.flip(run(config({ world: { world: "text", data } }))))
     expect(error.message).toContain("repeats nothing")
@@ -232,7 +247,9 @@ describe("a configuration", () => {
 
 describe("the store", () => {
   it("computes a thing once, whatever the order of its key's fields, also when asked twice at a time", async () => {
-    for (const one of [memoryStore(), await Effect.runPromise(fileStore(join(root, "once")).pipe(Effect.provide(NodeContext.layer)))]) {
+    for (const one of [memoryStore(),
+      await Effect.runPromise(fileStore(join(root, "once")).pipe(Effect.provide(NodeContext.layer)))])
+    {
       let computed = 0
       const compute = Effect.promise(async () => {
         computed++
@@ -298,7 +315,8 @@ describe("metrics", () => {
   const toy = toyModel(3, 11, 1)
   const measured = (spread: number) => {
     const model = spread === 1 ? toy : toyModel(3, 11, spread)
-    const tokens = Array.from({ length: 3 }, (_, s) => Array.from({ length: seqLen + 1 }, (_, t) => (s * 5 + t * 3) % 11))
+    const tokens = Array.from({ length: 3 },
+      (_, s) => Array.from({ length: seqLen + 1 }, (_, t) => (s * 5 + t * 3) % 11))
     return recordsOf(model, tokens)
   }
   it("have names of their own, and each is measured where it can be", () => {
@@ -308,7 +326,11 @@ describe("metrics", () => {
     const texts = ["a", "b", "c"]
     const without = measure(definitions, { records, texts, others: records, otherTexts: texts, windows })
     const all = measure(definitions, {
-      records, texts, others: records, otherTexts: texts, windows,
+      records,
+      texts,
+      others: records,
+      otherTexts: texts,
+      windows,
       reference: { records, others: records },
       said: [{ text: [1, 2], truth: [1, 2] }, { text: [1, 3], truth: [1, 2] }]
     })
@@ -350,11 +372,23 @@ describe("a summary over seeds", () => {
     found: [
       { arm: "standard", kind: "trained", state: "own", metrics: { "natural.loss": 1, "heldOut.loss": 3 } },
       { arm: "neverRepeated", kind: "trained", state: "own", metrics: { "natural.loss": 5, "heldOut.loss": 3 } },
-      ...(off === undefined ? [] : [{ arm: "sinks", kind: "trained" as const, state: "off" as const, metrics: { "natural.loss": off } }])
+      ...(off === undefined
+        ? []
+        : [{ arm: "sinks", kind: "trained" as const, state: "off" as const, metrics: { "natural.loss": off } }])
     ],
-    curves: [], tradeoffs: [], relearning: [], interference: [], hygiene: [], localizers: [], costs: [],
+    curves: [],
+    tradeoffs: [],
+    relearning: [],
+    interference: [],
+    hygiene: [],
+    localizers: [],
+    costs: [],
     extraction: [{
-      arm: "standard", state: "own", panel: "natural", by: "repeats", metric: "greedy",
+      arm: "standard",
+      state: "own",
+      panel: "natural",
+      by: "repeats",
+      metric: "greedy",
       points: [{ x: 1, value: 0.1 }, { x: 4, value: 0.5 }, { x: 16, value: 0.9 }]
     }]
   })
@@ -379,7 +413,9 @@ describe("two checkpoints", () => {
   const compared = (one: string, other: string) =>
     compare(one, other, { device: NodeDevice.layer() }).pipe(Effect.provide(NodeContext.layer))
   it("are compared on what the first was trained on, in every state of its sinks", async () => {
-    const { differences, metrics, sequences } = await Effect.runPromise(compared(folderOf("sinks"), folderOf("neverRepeated")))
+    const { differences, metrics, sequences } = await Effect.runPromise(
+      compared(folderOf("sinks"), folderOf("neverRepeated"))
+    )
     expect(sequences).toMatchObject({ natural: 8, heldOut: 16 })
     const difference = (state: string) => differences.find((one) => one.state === state && one.split === "natural")!
     expect(difference("own").high).toBeLessThan(0)

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest"
-import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
+import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
 import { around, relearned, reportOf } from "../support/isolationReport.ts"
@@ -74,7 +74,9 @@ describe("the verdict", () => {
     expect(verdictOf(good, new GateConfig({ recovery: 0.04 })).word).toBe("not isolated")
     expect(verdictOf(good, new GateConfig({ relearnRatio: 0.97 })).word).toBe("hidden")
     expect(verdictOf(good, new GateConfig({ recovered: 0.1 })).word).toBe("hidden")
-    expect(verdictOf({ ...good, placeboOff: around(0.03) }, new GateConfig({ placebo: 0.001 })).word).toBe("not isolated")
+    expect(verdictOf({ ...good, placeboOff: around(0.03) }, new GateConfig({ placebo: 0.001 })).word).toBe(
+      "not isolated"
+    )
   })
 
   it("is undecided where an interval has the bound in it, and says how many seeds would decide it", () => {
@@ -94,7 +96,9 @@ describe("the verdict", () => {
   it("names the check that takes most seeds, and those that are open besides", () => {
     const { decidedBy, word } = verdictOf({ ...good, heldOutCost: around(0.03, 0.06), placeboOff: around(0.049, 0.01) })
     expect(word).toBe("undecided")
-    expect(decidedBy).toMatch(/^effect of a placebo is .*: about 400 seeds in all would decide it; undecided, too: held-out cost$/)
+    expect(decidedBy).toMatch(
+      /^effect of a placebo is .*: about 400 seeds in all would decide it; undecided, too: held-out cost$/
+    )
     const on = verdictOf({ ...good, placeboOff: around(0.05, 0.01) }).decidedBy
     expect(on).toContain("more than 1,000 seeds would be needed to decide it: it lies on the bound")
   })
@@ -110,7 +114,9 @@ describe("the verdict", () => {
   it("is hidden only where what can be read off is decided", () => {
     const relearning = relearned("sinks", "off", 0.1, 0.9)
     expect(verdictOf({ ...good, relearning, heldOutCost: around(0.1) }).word).toBe("undecided")
-    expect(verdictOf({ ...good, relearning, heldOutCost: around(0.1), placeboOff: around(1) }).word).toBe("not isolated")
+    expect(verdictOf({ ...good, relearning, heldOutCost: around(0.1), placeboOff: around(1) }).word).toBe(
+      "not isolated"
+    )
     expect(verdictOf({ ...good, relearning: { ...relearning, recovered: around(0.5) } }).word).toBe("hidden")
   })
 
@@ -127,16 +133,19 @@ describe("the verdict", () => {
     const noisy = (one: Estimate, by: number): Estimate =>
       estimate(one.values.map((value) => value === null ? null : one.mean + (value - one.mean) * by))
     const all = <K extends string>(some: Readonly<Record<K, Estimate>>, by: number) =>
-      Object.fromEntries(Object.entries<Estimate>(some).map(([name, one]) => [name, noisy(one, by)])) as Record<K, Estimate>
-    const subjectBy = (one: Subject, by: number): Subject =>
-      ({ ...one, metrics: all(one.metrics, by), recovery: all(one.recovery, by) })
+      Object.fromEntries(Object.entries<Estimate>(some).map(([name, one]) => [name, noisy(one, by)])) as Record<K,
+        Estimate>
+    const subjectBy = (one: Subject, by: number): Subject => ({ ...one, metrics: all(one.metrics, by),
+      recovery: all(one.recovery, by) })
     const seen = new Set<string>()
     for (let i = 0; i < 300; i++) {
-      const value = (least: number, most: number) => around(least + draw.uniform() * (most - least), 0.03 * draw.uniform())
+      const value = (least: number, most: number) =>
+        around(least + draw.uniform() * (most - least), 0.03 * draw.uniform())
       const evidence = (by: number): Evidence => ({
         recovery: subjectBy(base.recovery, by),
         references: { standard: subjectBy(references.standard, by), oracle: subjectBy(references.oracle, by) },
-        relearning: { ...base.relearning!, ratio: noisy(base.relearning!.ratio, by), recovered: noisy(base.relearning!.recovered, by) },
+        relearning: { ...base.relearning!, ratio: noisy(base.relearning!.ratio, by),
+          recovered: noisy(base.relearning!.recovered, by) },
         placeboOff: noisy(base.placeboOff!, by),
         heldOutCost: noisy(base.heldOutCost!, by)
       })
@@ -152,7 +161,9 @@ describe("the verdict", () => {
         heldOutCost: value(-0.1, 0.2)
       }
       const [calm, loud] = [verdictOf(evidence(1)), verdictOf(evidence(1 + 9 * draw.uniform()))]
-      calm.checks.forEach(({ result }, k) => expect(order[loud.checks[k]!.result]).toBeLessThanOrEqual(Math.max(1, order[result])))
+      calm.checks.forEach(({ result }, k) =>
+        expect(order[loud.checks[k]!.result]).toBeLessThanOrEqual(Math.max(1, order[result]))
+      )
       calm.checks.forEach(({ result }, k) => {
         if (result !== "fail") return
         expect(loud.checks[k]!.result).not.toBe("pass")

@@ -25,12 +25,14 @@ import { makeRandomText } from "../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-keys-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
-const run = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) => Effect.runPromise(Effect.provide(effect, NodeContext.layer))
+const run = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) =>
+  Effect.runPromise(Effect.provide(effect, NodeContext.layer))
 
 describe("a key", () => {
   it("does not depend on the order of fields, nor on those that are undefined, and on all else", () => {
     expect(keyOf({ b: [1, { d: 2, c: 3 }], a: "x", e: undefined })).toBe(keyOf({ a: "x", b: [1, { c: 3, d: 2 }] }))
-    const different = [null, 0, -0, NaN, Infinity, 1, 1n, "1", "NaN", true, [], {}, [1], { 0: 1 }, [[]], ["a,b"], ["a", "b"], { a: null }]
+    const different = [null, 0, -0, NaN, Infinity, 1, 1n, "1", "NaN", true, [], {}, [1], { 0: 1 }, [[]], ["a,b"], ["a",
+      "b"], { a: null }]
     expect(new Set(different.map(keyOf)).size).toBe(different.length)
     expect(canonical({ b: 1, a: [true, "ü"] })).toBe("{\"a\":[true,\"ü\"],\"b\":1}")
   })
@@ -48,13 +50,21 @@ describe("a key", () => {
 
   it("of a model after training holds every option that made it", async () => {
     const keysOf = async (overrides: object) => {
-      const { config, unlearners } = await run(planOf(new IsolateConfig({ intervals: false, unlearnRates: [2e-3], ...overrides })))
+      const { config, unlearners } = await run(
+        planOf(new IsolateConfig({ intervals: false, unlearnRates: [2e-3], ...overrides }))
+      )
       const setup: Jobs.Setup = {
-        config, seed: 1, steps: 10, vocabSize: 64, inputs: [], machine: { adapter: "a", kernels: "plain" }
+        config,
+        seed: 1,
+        steps: 10,
+        vocabSize: 64,
+        inputs: [],
+        machine: { adapter: "a", kernels: "plain" }
       }
       const model = Jobs.model(setup, { arm: "standard", name: "standard" })
       return unlearners.flatMap(({ method, settings }) =>
-        settings.map(({ options }) => keyOf(Jobs.atPoint(Jobs.unlearning(model, method, options, 1), { step: 4 }))))
+        settings.map(({ options }) => keyOf(Jobs.atPoint(Jobs.unlearning(model, method, options, 1), { step: 4 })))
+      )
     }
     const all = [
       await keysOf({ unlearners: ["gradientDifference"], unlearnBatchSize: 4 }),
@@ -70,13 +80,41 @@ describe("a key", () => {
 describe("the folder of a name", () => {
   it("is one's own", () => {
     const names = [
-      "λ", "μ", "日本", "한국", "a b", "a-b", "a  b", "..", ".", "...", "a/b", "a\\b", "A", "a", "neverRepeated", "neverrepeated",
-      "NeverRepeated", "con", "nul.x", "a.", "é", "e\u0301", " ", "-", "sinks p=0.3", "sinks-p=0.3", "x".repeat(300), `${"x".repeat(300)}y`
+      "λ",
+      "μ",
+      "日本",
+      "한국",
+      "a b",
+      "a-b",
+      "a  b",
+      "..",
+      ".",
+      "...",
+      "a/b",
+      "a\\b",
+      "A",
+      "a",
+      "neverRepeated",
+      "neverrepeated",
+      "NeverRepeated",
+      "con",
+      "nul.x",
+      "a.",
+      "é",
+      "e\u0301",
+      " ",
+      "-",
+      "sinks p=0.3",
+      "sinks-p=0.3",
+      "x".repeat(300),
+      `${"x".repeat(300)}y`
     ]
     const folders = names.map((name) => folderOf(name))
     // also where capitals and small letters are the same
     expect(new Set(folders.map((folder) => folder.toLowerCase())).size).toBe(names.length)
-    for (const folder of folders) expect(folder).toMatch(/^[A-Za-z0-9][A-Za-z0-9._=-]*(~[0-9a-f]{12})?$|^~[0-9a-f]{12}$/)
+    for (const folder of folders) {
+      expect(folder).toMatch(/^[A-Za-z0-9][A-Za-z0-9._=-]*(~[0-9a-f]{12})?$|^~[0-9a-f]{12}$/)
+    }
     expect(folderOf("sinks")).toBe("sinks")
     expect(folderOf("neverRepeated")).toBe("neverRepeated")
   })
@@ -92,7 +130,9 @@ describe("the folder of a name", () => {
 describe("what methods after training are tried with", () => {
   it("is what is set, all combinations of lists, or what the authors sweep", async () => {
     const labels = async (...unlearners: ReadonlyArray<unknown>) =>
-      (await run(planOf({ unlearners, intervals: false }))).unlearners.map(({ settings }) => settings.map(({ label }) => label))
+      (await run(planOf({ unlearners, intervals: false }))).unlearners.map(({ settings }) =>
+        settings.map(({ label }) => label)
+      )
     expect(await labels({ unlearner: "rmu", alpha: [1, 3], layer: [0, 1], rates: [1e-3] })).toEqual([
       ["0.001, alpha 1, layer 0", "0.001, alpha 1, layer 1", "0.001, alpha 3, layer 0", "0.001, alpha 3, layer 1"]
     ])
@@ -103,11 +143,18 @@ describe("what methods after training are tried with", () => {
   })
   it("is refused by name where a method has no such option", async () => {
     const problem = async (input: object) => (await run(Effect.flip(planOf({ intervals: false, ...input })))).message
-    expect(await problem({ unlearners: [{ unlearner: "npo", layer: 0 }] })).toContain("unlearners: npo: npo has no option layer; its options are")
-    expect(await problem({ unlearners: [{ unlearner: "rmu", layer: 7 }] })).toContain("layer is 7, but the model has blocks 0 to 1")
-    expect(await problem({ localizers: [{ localizer: "zeroOut", steps: 3 }] })).toContain("zeroOut has no option steps: it has none")
+    expect(await problem({ unlearners: [{ unlearner: "npo", layer: 0 }] })).toContain(
+      "unlearners: npo: npo has no option layer; its options are"
+    )
+    expect(await problem({ unlearners: [{ unlearner: "rmu", layer: 7 }] })).toContain(
+      "layer is 7, but the model has blocks 0 to 1"
+    )
+    expect(await problem({ localizers: [{ localizer: "zeroOut", steps: 3 }] })).toContain(
+      "zeroOut has no option steps: it has none"
+    )
     expect(await problem({ unlearners: [{ unlearner: "rmu" }, "rmu"] })).toContain("\"rmu\" is named twice")
-    expect(await problem({ arms: ["standard", "neverRepeated", { arm: "sinks", name: "npo" }], unlearners: ["npo"] })).toContain("\"npo\" is named twice")
+    expect(await problem({ arms: ["standard", "neverRepeated", { arm: "sinks", name: "npo" }], unlearners: ["npo"] }))
+      .toContain("\"npo\" is named twice")
     expect((await run(Effect.flip(planDynamics({ arms: [{ arm: "sinks", name: "x", goldfish: { k: 2 } }] })))).message)
       .toContain("goldfish is of arm goldfish")
   })
@@ -116,14 +163,26 @@ describe("what methods after training are tried with", () => {
 describe("a run that goes on", () => {
   const text = join(root, "text.txt")
   const fields = {
-    data: text, tokenizer: "bytes", seqLen: 16, batchSize: 2, repeatedSequences: 4, repeats: 2, singleSequences: 16, heldOutSequences: 4
+    data: text,
+    tokenizer: "bytes",
+    seqLen: 16,
+    batchSize: 2,
+    repeatedSequences: 4,
+    repeats: 2,
+    singleSequences: 16,
+    heldOutSequences: 4
   }
   const config = new DataConfig(fields)
   const inputs = Effect.flatMap(DataStream, (data) => data.inputs).pipe(Effect.provide(DataStream.layer(fields)))
   const claim = (resume: boolean) =>
     Effect.scoped(Effect.gen(function*() {
       const claimed = yield* claimFolder(join(root, "run"), {
-        kind: "pretrain", schema: DataConfig, config, seeds: [1], arms: ["sinks"], inputs
+        kind: "pretrain",
+        schema: DataConfig,
+        config,
+        seeds: [1],
+        arms: ["sinks"],
+        inputs
       }, { resume })
       yield* claimed.madeOf(yield* inputs)
       yield* claimed.computedOn({ name: "an adapter", target: { family: "gpu", subgroupSize: 0 } } as never)
@@ -150,7 +209,9 @@ describe("a run that goes on", () => {
 
 describe("an arm that fails", () => {
   const outDir = mkdtempSync(join(root, "fails-"))
-  const tried = async <E extends { readonly _tag: string; readonly message: string }>(effect: Effect.Effect<string, E>) => {
+  const tried = async <E extends { readonly _tag: string; readonly message: string }>(
+    effect: Effect.Effect<string, E>
+  ) => {
     const told: Array<unknown> = []
     const exit = await Effect.runPromiseExit(attempt({ arm: "sinks", seed: 3 }, effect, {
       outDir,
@@ -163,7 +224,8 @@ describe("an arm that fails", () => {
     const failed = await tried(Effect.fail(new DataError({ detail: "no data" })))
     expect(failed.told).toEqual([{ arm: "sinks", seed: 3, message: "no data" }])
     const bug = await tried(Effect.sync((): string => (undefined as unknown as { a: string }).a))
-    expect(bug.told).toMatchObject([{ arm: "sinks", seed: 3, bug: true, message: expect.stringContaining("this is a bug in memsinks") }])
+    expect(bug.told).toMatchObject([{ arm: "sinks", seed: 3, bug: true,
+      message: expect.stringContaining("this is a bug in memsinks") }])
     expect(readFileSync(join(outDir, BUGS), "utf8")).toMatch(/seed 3, sinks\n.*TypeError[\s\S]*keys\.test\.ts/)
   })
   it("takes the others with it where that concerns all", async () => {
@@ -181,7 +243,9 @@ describe("a store of two processes", () => {
     const child = (name: string, wait: number) =>
       new Promise<string>((resolve, reject) => {
         const script = fileURLToPath(new URL("store.child.ts", import.meta.url))
-        const one = spawn(process.execPath, ["--import", "tsx", script, folder, name, String(wait)], { stdio: ["ignore", "pipe", "inherit"] })
+        const one = spawn(process.execPath, ["--import", "tsx", script, folder, name, String(wait)], {
+          stdio: ["ignore", "pipe", "inherit"]
+        })
         let out = ""
         one.stdout.on("data", (data) => {
           out += String(data)

@@ -14,7 +14,8 @@ const numbers = (value: unknown, path = ""): ReadonlyArray<readonly [path: strin
   if (typeof value === "number") return [[path, value]]
   if (typeof value !== "object" || value === null) return []
   return Object.entries(value).flatMap(([key, inner]) =>
-    key === "curves" || key === "config" ? [] : numbers(inner, `${path}.${key}`))
+    key === "curves" || key === "config" ? [] : numbers(inner, `${path}.${key}`)
+  )
 }
 
 /** How a number may be written. */
@@ -63,7 +64,11 @@ describe.each(renderings)("a report as %s", (_, render) => {
 
   it("has a row a source of a run by source, and says what is left out", async () => {
     const sources = Array.from({ length: 25 }, (_, i) => ({
-      id: `${i}`, name: `book ${i}`, documents: 3, tokens: 900 - i, heldOutSequences: i % 2,
+      id: `${i}`,
+      name: `book ${i}`,
+      documents: 3,
+      tokens: 900 - i,
+      heldOutSequences: i % 2,
       heldOut: i % 2 === 0 ? {} : { own: 2.1111, off: 3.2222 + i / 10, placebo: 2.9 }
     }))
     const text = (await render({ ...report, perSeed: [{ ...report.perSeed[0]!, sources }] })).replace(/\s+/g, " ")
@@ -75,8 +80,14 @@ describe.each(renderings)("a report as %s", (_, render) => {
 
   it("shows a baseline that was trained alone", async () => {
     const perSeed = [{
-      ...report.perSeed[0]!, gapClosed: undefined, continuation: undefined, extraction: {}, curves: [], gaps: {},
-      repeated: {}, heldOut: { standardActiveWidth: 3.4567 }
+      ...report.perSeed[0]!,
+      gapClosed: undefined,
+      continuation: undefined,
+      extraction: {},
+      curves: [],
+      gaps: {},
+      repeated: {},
+      heldOut: { standardActiveWidth: 3.4567 }
     }] as unknown as PretrainReport["perSeed"]
     const { gapClosed: _, ...rest } = report
     const arms = [{ ...report.arms[0]!, name: "standardActiveWidth" }]
@@ -101,7 +112,9 @@ describe.each(renderings)("a report as %s", (_, render) => {
     const text = (await render(alone)).replace(/<style>[\s\S]*<\/style>/, "").replace(/\s+/g, " ")
     expect(text).toContain("Trained: sinks on 172,033 tokens; held-out loss with sinks off 3.019 nats a token.")
     for (const shown of ["3.333", "3.128", "sinks off", "placebo"]) expect(text).toContain(shown)
-    for (const absent of ["undefined", "NaN", "A repeated passage", "2.966", "gap", "verbatim"]) expect(text).not.toContain(absent)
+    for (const absent of ["undefined", "NaN", "A repeated passage", "2.966", "gap", "verbatim"]) {
+      expect(text).not.toContain(absent)
+    }
   })
 
   it("admits when there is no gap to close, or when it was not closed", async () => {

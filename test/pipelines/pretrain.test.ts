@@ -8,8 +8,8 @@ import { afterAll, expect, it } from "vitest"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import { DataConfig } from "../../src/data/stream/DataStream.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
-import * as NodeDevice from "../../src/node.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { miniatureModel } from "../support/support.ts"
@@ -21,7 +21,8 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 const text = (() => {
   let x = 12345
   const next = (n: number) => (x = (Math.imul(x, 1103515245) + 12345) >>> 0) % n
-  const words = Array.from({ length: 60 }, () => Array.from({ length: 3 }, () => String.fromCharCode(97 + next(26))).join(""))
+  const words = Array.from({ length: 60 },
+    () => Array.from({ length: 3 }, () => String.fromCharCode(97 + next(26))).join(""))
   return Array.from({ length: 2500 }, () => words[next(60)]).join(" ")
 })()
 writeFileSync(join(root, "text.txt"), text)
@@ -39,7 +40,8 @@ const config = (overrides: object = {}) =>
       heldOutSequences: 16
     }),
     model: miniatureModel,
-    training: new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 1e-2 }), evalSequences: 4, logEvery: 5 }),
+    training: new TrainConfig({ optimizer: new OptimizerConfig({ learningRate: 1e-2 }), evalSequences: 4,
+      logEvery: 5 }),
     evaluations: 4,
     promptTokens: 4,
     ...overrides
@@ -55,7 +57,9 @@ const numbers = (report: { perSeed: ReadonlyArray<object> }) =>
   report.perSeed.map((s) => JSON.stringify({ ...s, seconds: 0, tokensPerSecond: 0 }))
 
 it("arms are compared on the same data, and the report follows from what it holds", async () => {
-  const report = await Effect.runPromise(run(config({ arms: ["standard", "sinks", "standardActiveWidth", "deduplicated"] })))
+  const report = await Effect.runPromise(
+    run(config({ arms: ["standard", "sinks", "standardActiveWidth", "deduplicated"] }))
+  )
   expect(report.arms.map((arm) => arm.name)).toEqual(["standard", "sinks", "standardActiveWidth", "deduplicated"])
   expect(report.arms[0]!.tokens).toBe(report.arms[1]!.tokens)
   expect(report.arms[3]!.steps).toBeLessThan(report.arms[0]!.steps)
@@ -93,7 +97,9 @@ it("an arm alone is trained and reported; arms that cannot be are refused", asyn
   expect(standard.arms.map((arm) => arm.name)).toEqual(["standard"])
   expect(Object.keys(standard.repeated)).toEqual(["standard"])
   const refusal = async (overrides: object) => (await Effect.runPromise(Effect.flip(run(config(overrides))))).message
-  expect(await refusal({ model, arms: ["sinks"] })).toContain("model.sinks is missing: set it, or set arms to [standard]")
+  expect(await refusal({ model, arms: ["sinks"] })).toContain(
+    "model.sinks is missing: set it, or set arms to [standard]"
+  )
   expect(await refusal({ arms: ["sinks", "sinks"] })).toContain("arms names sinks twice")
 }, 120_000)
 
@@ -105,7 +111,9 @@ it("a run interrupted in its second arm goes on there and reports what an uninte
     const fiber = yield* Effect.fork(run(config(), {
       outDir,
       onEvent: (e) =>
-        e._tag === "Training" && e.arm === "sinks" && e.event._tag === "Stepped" && e.event.step >= 20 ? Effect.never : Effect.void
+        e._tag === "Training" && e.arm === "sinks" && e.event._tag === "Stepped" && e.event.step >= 20
+          ? Effect.never
+          : Effect.void
     }))
     // the consumer hangs in the second arm; by then the first one's result is on disk
     while (!(yield* Effect.promise(async () => exists(join(outDir, "seed-1/sinks/metrics.jsonl"), "\"step\":20")))) {
@@ -118,7 +126,11 @@ it("a run interrupted in its second arm goes on there and reports what an uninte
     resume: true,
     onEvent: (e) =>
       Effect.sync(() => {
-        if (e._tag === "Training" && e.event._tag === "Started") starts.push(`${e.arm} from ${e.event.step > 0 ? "a checkpoint" : "0"}`)
+        if (e._tag === "Training" && e.event._tag === "Started") {
+          starts.push(
+            `${e.arm} from ${e.event.step > 0 ? "a checkpoint" : "0"}`
+          )
+        }
       })
   }))
   expect(starts).toEqual(["sinks from a checkpoint", "deduplicated from 0"])
@@ -159,8 +171,12 @@ it("training goes on from another run's weights, for one arm with the same model
 
   const refusal = async (overrides: object) =>
     (await Effect.runPromise(Effect.flip(run(config({ arms: ["sinks"], model, initialFrom, ...overrides }))))).message
-  expect(await refusal({ arms: ["sinks", "standard"] })).toContain("initialFrom starts one arm, and there are sinks, standard")
-  expect(await refusal({ model: new ModelConfig({ ...model, ropeTheta: 500 }) })).toContain("model is not the one of initialFrom")
+  expect(await refusal({ arms: ["sinks", "standard"] })).toContain(
+    "initialFrom starts one arm, and there are sinks, standard"
+  )
+  expect(await refusal({ model: new ModelConfig({ ...model, ropeTheta: 500 }) })).toContain(
+    "model is not the one of initialFrom"
+  )
   expect(await refusal({ initialFrom: join(root, "nowhere") })).toContain("there is no such folder")
   const bpe = new DataConfig({ ...config().data, tokenizer: "bpe", vocabSize: 200, singleSequences: 40 })
   expect(await refusal({ data: bpe })).toContain("tokenizer of initialFrom")

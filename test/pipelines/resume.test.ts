@@ -1,21 +1,21 @@
-import { it } from "@effect/vitest"
 import * as NodeContext from "@effect/platform-node/NodeContext"
+import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect } from "vitest"
 import { PretrainConfig, run } from "../../pipelines/pretrain.ts"
-import * as NodeDevice from "../../src/node.ts"
-import * as Exit from "effect/Exit"
-import { existsSync, readFileSync } from "node:fs"
-import { dryRun } from "../../src/cli/dryRun.ts"
 import { optionsOf, readWords } from "../../src/cli/arguments.ts"
 import { pretrain } from "../../src/cli/commands/pretrain.ts"
-import { whereOf } from "../../src/cli/resume.ts"
+import { dryRun } from "../../src/cli/dryRun.ts"
 import { tidy } from "../../src/cli/help.ts"
+import { whereOf } from "../../src/cli/resume.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { printedBy } from "../support/stdout.ts"
 import { makeRandomText, miniatureModel } from "../support/support.ts"
 
@@ -91,7 +91,10 @@ describe("a finished run", () => {
       evaluations: 0
     })
   const train = (config: PretrainConfig, folder: string, resume: boolean) =>
-    run(config, { device: NodeDevice.layer(), outDir: join(root, folder), resume }).pipe(Effect.provide(NodeContext.layer), Effect.exit)
+    run(config, { device: NodeDevice.layer(), outDir: join(root, folder), resume }).pipe(
+      Effect.provide(NodeContext.layer),
+      Effect.exit
+    )
   const weights = (folder: string) =>
     readFileSync(join(root, folder, "seed-1", "sinks", "step-00000006", "model.safetensors"))
 
@@ -138,7 +141,9 @@ describe("a dry run", () => {
   it("tells configuration, data, steps and memory, without a GPU", async () => {
     const told = await printed(false)
     expect(told).toContain("  seqLen: 16\n")
-    expect(told).toContain("an epoch: 26 batches of 2 rows of 16 tokens; 52 sequences, 832 tokens scored, 0.0 % padding\n")
+    expect(told).toContain(
+      "an epoch: 26 batches of 2 rows of 16 tokens; 52 sequences, 832 tokens scored, 0.0 % padding\n"
+    )
     expect(told).toContain("ids: 44, one a row; 4 sequences 3 times\n")
     expect(told).toContain("training: 26 steps, 832 tokens, 1.00 epochs\n")
     expect(told).toMatch(/\npeak +0\.\d\d MiB\n/)

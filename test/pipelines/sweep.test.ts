@@ -22,13 +22,23 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 writeFileSync(join(root, "text.txt"), makeRandomText(5)(6000))
 
 const data = {
-  data: join(root, "text.txt"), tokenizer: "bytes", seqLen: 16, batchSize: 4, repeatedSequences: 4, repeats: 10, singleSequences: 32,
+  data: join(root, "text.txt"),
+  tokenizer: "bytes",
+  seqLen: 16,
+  batchSize: 4,
+  repeatedSequences: 4,
+  repeats: 10,
+  singleSequences: 32,
   heldOutSequences: 8
 } as const
 const base = {
   data,
   model: {
-    vocabSize: 256, hiddenSize: 16, numHiddenLayers: 1, numAttentionHeads: 2, intermediateSize: 32 + 64,
+    vocabSize: 256,
+    hiddenSize: 16,
+    numHiddenLayers: 1,
+    numAttentionHeads: 2,
+    intermediateSize: 32 + 64,
     sinks: { pool: 64, active: 32 }
   },
   training: { steps: 8 },
@@ -37,25 +47,35 @@ const base = {
 }
 const rate = "training.optimizer.learningRate"
 const config = (overrides: object = {}) =>
-  new Sweep.SweepConfig({ base, fields: { "model.sinks.pool": [64, 128] }, ...overrides } as typeof Sweep.SweepConfig.Encoded)
+  new Sweep.SweepConfig(
+    { base, fields: { "model.sinks.pool": [64, 128] }, ...overrides } as typeof Sweep.SweepConfig.Encoded
+  )
 
-const pure = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) => Effect.runPromise(Effect.provide(effect, NodeContext.layer))
+const pure = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) =>
+  Effect.runPromise(Effect.provide(effect, NodeContext.layer))
 const run = (c: Sweep.SweepConfig, options: Partial<Sweep.SweepOptions> = {}) =>
   pure(Sweep.run(c, { device: NodeDevice.layer(), ...options }))
 const trained = (events: ReadonlyArray<ProgressEvent>) =>
   events.flatMap((event) => event._tag === "Training" && event.event._tag === "Started" ? [event.arm] : [])
 
 describe("the points of a sweep", () => {
-  const valuesOf = async (overrides: object) => (await pure(pointsOf(config(overrides)))).map(({ values }) => Object.values(values))
+  const valuesOf = async (overrides: object) =>
+    (await pure(pointsOf(config(overrides)))).map(({ values }) => Object.values(values))
   const problem = async (overrides: object) => (await pure(Effect.flip(pointsOf(config(overrides))))).message
 
   it("are every combination of lists and ranges, in order, both ends of a range among them", async () => {
-    expect(await valuesOf({ fields: { [rate]: { from: 1e-3, to: 1e-1, steps: 3, scale: "log" }, "training.steps": [4, 8] } }))
-      .toEqual([[1e-3, 4], [1e-3, 8], [expect.closeTo(1e-2, 12), 4], [expect.closeTo(1e-2, 12), 8], [1e-1, 4], [1e-1, 8]])
-    expect(await valuesOf({ fields: { "training.steps": { from: 1, to: 4, steps: 3, whole: true } } })).toEqual([[1], [3], [4]])
+    expect(
+      await valuesOf({ fields: { [rate]: { from: 1e-3, to: 1e-1, steps: 3, scale: "log" }, "training.steps": [4, 8] } })
+    )
+      .toEqual([[1e-3, 4], [1e-3, 8], [expect.closeTo(1e-2, 12), 4], [expect.closeTo(1e-2, 12), 8], [1e-1, 4], [1e-1,
+        8]])
+    expect(await valuesOf({ fields: { "training.steps": { from: 1, to: 4, steps: 3, whole: true } } })).toEqual([[1], [
+      3
+    ], [4]])
   })
   it("are drawn where that is asked, the same for the same seed, and between the ends", async () => {
-    const drawn = (seed: number) => valuesOf({ fields: { [rate]: { from: 1e-4, to: 1, scale: "log" } }, draw: { random: 40, seed } })
+    const drawn = (seed: number) =>
+      valuesOf({ fields: { [rate]: { from: 1e-4, to: 1, scale: "log" } }, draw: { random: 40, seed } })
     const rates = (await drawn(1)).map(([value]) => Number(value))
     expect(rates).toHaveLength(40)
     expect(Math.min(...rates)).toBeGreaterThanOrEqual(1e-4)
@@ -73,11 +93,18 @@ describe("the points of a sweep", () => {
   it("are refused by the field that is wrong", async () => {
     expect(await problem({ fields: {} })).toContain("fields: nothing varies")
     expect(await problem({ fields: { "model.sinks.pol": [64] } })).toMatch(/the point model\.sinks\.pol=64: [\s\S]*pol/)
-    expect(await problem({ fields: { "data.seed": [1, 2] } })).toContain("fields.data.seed: a sweep has base.data.seed and seeds for that")
-    expect(await problem({ fields: { [rate]: { from: 0, to: 1, scale: "log" } } })).toContain("a log scale is of positive numbers")
+    expect(await problem({ fields: { "data.seed": [1, 2] } })).toContain(
+      "fields.data.seed: a sweep has base.data.seed and seeds for that"
+    )
+    expect(await problem({ fields: { [rate]: { from: 0, to: 1, scale: "log" } } })).toContain(
+      "a log scale is of positive numbers"
+    )
     expect(await problem({ fields: { "training.steps": [4, 4] } })).toContain("names 4 twice")
-    expect(await problem({ fields: { "training.steps": [4], "training": [{ steps: 8 }] } })).toContain("training.steps is a part of training")
-    expect(await problem({ fields: { "training.steps": { from: 1, to: 1000, steps: 1000, whole: true } }, most: 999 })).toContain("1000 points")
+    expect(await problem({ fields: { "training.steps": [4], "training": [{ steps: 8 }] } })).toContain(
+      "training.steps is a part of training"
+    )
+    expect(await problem({ fields: { "training.steps": { from: 1, to: 1000, steps: 1000, whole: true } }, most: 999 }))
+      .toContain("1000 points")
     expect(await problem({ metrics: ["heldOut.of"] })).toContain("there is no heldOut.of")
     expect(await problem({ base: { ...base, seeds: 3 } })).toContain("base.seeds: a sweep has seeds of its own")
   })
@@ -92,7 +119,9 @@ describe("a sweep", () => {
     // the standard model has no pool: one for both points
     expect(cost).toMatchObject({ points: 2, trainings: { all: 8, different: 6 }, steps: 48, tokens: 48 * 4 * 16 })
     const report = await run(config({ seeds: 2 }), {
-      outDir, store, onEvent: (event) => Effect.sync(() => void events.push(event))
+      outDir,
+      store,
+      onEvent: (event) => Effect.sync(() => void events.push(event))
     })
     expect(trained(events)).toHaveLength(6)
     expect(report.failures).toEqual([])
@@ -102,7 +131,8 @@ describe("a sweep", () => {
     expect(first!.values).toHaveLength(2)
     for (const { metrics } of report.points) {
       expect(metrics["fractionClosed"]!.mean).toBeCloseTo(
-        metrics["fractionClosed"]!.values.reduce<number>((sum, value) => sum + value!, 0) / 2, 10
+        metrics["fractionClosed"]!.values.reduce<number>((sum, value) => sum + value!, 0) / 2,
+        10
       )
       expect(metrics["heldOut.standard"]!.mean).toBe(report.points[0]!.metrics["heldOut.standard"]!.mean)
     }
@@ -110,8 +140,12 @@ describe("a sweep", () => {
     expect(csv[0]!.slice(0, 4)).toEqual(["rank", "point", "seed", "model.sinks.pool"])
     expect(csv).toHaveLength(5)
     const bytes = readFileSync(join(outDir, "sweep.parquet"))
-    const rows = await parquetReadObjects({ file: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer })
-    expect(rows.map((row) => row["heldOut.off"])).toEqual(csv.slice(1).map((line) => Number(line[csv[0]!.indexOf("heldOut.off")])))
+    const rows = await parquetReadObjects({
+      file: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer
+    })
+    expect(rows.map((row) => row["heldOut.off"])).toEqual(
+      csv.slice(1).map((line) => Number(line[csv[0]!.indexOf("heldOut.off")]))
+    )
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(JSON.parse(Sweep.toJson(report)))
     expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| model.sinks.pool |")
     expect(readFileSync(join(outDir, "report.html"), "utf8").match(/<svg/g)!.length).toBeGreaterThanOrEqual(3)
@@ -129,7 +163,8 @@ describe("a sweep", () => {
     expect(trained(events)).toEqual([])
     const larger = await run(config({ fields: { "model.sinks.pool": [64, 128, 192] }, seeds: 2 }), { store, onEvent })
     expect(trained(events)).toEqual(["model.sinks.pool=192: sinks", "model.sinks.pool=192: sinks"])
-    const of = (report: Sweep.SweepReport, pool: number) => report.points.find(({ values }) => values["model.sinks.pool"] === pool)!.metrics
+    const of = (report: Sweep.SweepReport, pool: number) =>
+      report.points.find(({ values }) => values["model.sinks.pool"] === pool)!.metrics
     expect(of(larger, 64)).toEqual(of(again, 64))
   }, 120_000)
   it("goes on past a point that fails, and is done by whatever runner there is", async () => {

@@ -3,33 +3,10 @@
  * of the ops in `ops.ts` alone and is the standard that the GPU model is held to.
  */
 import { type Batch, IGNORE } from "../../src/Batch.ts"
-import {
-  adamw,
-  type AdamWOptions,
-  add,
-  attention,
-  attentionBackward,
-  clipScale,
-  crossEntropy,
-  embedding,
-  embeddingBackward,
-  globalNorm,
-  hiddenLoss,
-  linear,
-  linearBackward,
-  matmul,
-  matmulBackward,
-  neuronGate,
-  neuronGateBackward,
-  type Numbers,
-  rmsNorm,
-  rmsNormBackward,
-  rope,
-  ropeBackward,
-  softCrossEntropy,
-  swiglu,
-  swigluBackward
-} from "./ops.ts"
+import { adamw, type AdamWOptions, add, attention, attentionBackward, clipScale, crossEntropy, embedding,
+  embeddingBackward, globalNorm, hiddenLoss, linear, linearBackward, matmul, matmulBackward, neuronGate,
+  neuronGateBackward, type Numbers, rmsNorm, rmsNormBackward, rope, ropeBackward, softCrossEntropy, swiglu,
+  swigluBackward } from "./ops.ts"
 import type { Random } from "./random.ts"
 
 /** The shape of a decoder. */

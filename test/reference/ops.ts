@@ -300,7 +300,8 @@ export const attentionCached = (
   const out = new Float64Array(N * Hq * hd)
   for (let t = 0; t < N; t++) {
     for (let h = 0; h < Hq; h++) {
-      const rows = Array.from({ length: span[2 * t + 1] }, (_, j) => (span[2 * t] + j) * Hkv + Math.floor(h / (Hq / Hkv)))
+      const rows = Array.from({ length: span[2 * t + 1] }, (_, j) =>
+        (span[2 * t] + j) * Hkv + Math.floor(h / (Hq / Hkv)))
       const scores = rows.map((row) => dot(q, (t * Hq + h) * hd, k, row * hd, hd) / Math.sqrt(hd))
       const max = Math.max(...scores)
       const total = scores.reduce((sum, score) => sum + Math.exp(score - max), 0)

@@ -39,8 +39,7 @@ export const makeRandom = (seed: number, half = false): Random => {
   }
   const uniform = (low = 0, high = 1): number =>
     low + (high - low) * ((word() >>> 5) * 0x4000000 + (word() >>> 6)) / 2 ** 53
-  const normal = (std = 1): number =>
-    std * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform())
+  const normal = (std = 1): number => std * Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform())
   const int = (bound: number): number => Math.floor(uniform(0, bound))
   return {
     uniform,

@@ -8,16 +8,10 @@ import { batchOf, type Row } from "../../src/data/stream/Packing.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
-import {
-  logSpaced,
-  relearn,
-  type RelearnOptions,
-  type RelearnPoint,
-  relearnRatio,
-  stepsToBack
-} from "../../src/removal/Relearn.ts"
+import { logSpaced, relearn, type RelearnOptions, type RelearnPoint, relearnRatio,
+  stepsToBack } from "../../src/removal/Relearn.ts"
 import { off } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTuner } from "../../src/train/Tuner.ts"
 import { makeRandom } from "../reference/random.ts"
 import { miniatureModel } from "../support/support.ts"

@@ -4,26 +4,23 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { describe, expect, it } from "vitest"
 import type { Row } from "../../src/data/stream/Packing.ts"
+import { Device } from "../../src/gpu/Device.ts"
+import type { NeuronGates } from "../../src/inside/NeuronGates.ts"
+import { Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { activationScores } from "../../src/removal/localizers/activations.ts"
 import { dropNeurons, recall, topFraction } from "../../src/removal/localizers/Drop.ts"
-import { gradientMass, type GradientMass, gradientScores, massOf, sinkNeurons } from "../../src/removal/localizers/gradient.ts"
+import { type GradientMass, gradientMass, gradientScores, massOf,
+  sinkNeurons } from "../../src/removal/localizers/gradient.ts"
 import { hardConcreteMask, hardConcreteScores, keptProbability } from "../../src/removal/localizers/hardConcrete.ts"
-import { integratedGradientScores } from "../../src/removal/localizers/integratedGradients.ts"
 import { localizers } from "../../src/removal/localizers/index.ts"
-import {
-  type LocalizeError,
-  type LocalizeOptions,
-  type NeuronScores,
-  suffixBatch
-} from "../../src/removal/localizers/Localizer.ts"
+import { integratedGradientScores } from "../../src/removal/localizers/integratedGradients.ts"
+import { type LocalizeError, type LocalizeOptions, type NeuronScores,
+  suffixBatch } from "../../src/removal/localizers/Localizer.ts"
 import { randomScores } from "../../src/removal/localizers/random.ts"
 import { slimmingScores } from "../../src/removal/localizers/slimming.ts"
 import { zeroOutScores } from "../../src/removal/localizers/zeroOut.ts"
-import { Device } from "../../src/gpu/Device.ts"
-import { Model } from "../../src/model/Model.ts"
-import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import type { NeuronGates } from "../../src/inside/NeuronGates.ts"
-import * as NodeDevice from "../../src/node.ts"
 import { all, coefficients, off, own, SinkConfig, type SinkMode } from "../../src/Sink.ts"
 import { expectClose } from "../reference/compare.ts"
 import { referenceGates } from "../reference/gates.ts"
@@ -116,10 +113,12 @@ const worldOf = (config: ModelConfig, planted: ReadonlyArray<ReadonlyArray<numbe
   }
   const gradientsOf = ({ batch }: ReturnType<typeof suffixBatch>) =>
     Effect.sync(() =>
-      backward(referenceConfig(config), params, batch, coefOf(batch.ids[0]), new Uint32Array(batch.tokens.length)))
-  const norms = Array.from({ length: layers }, (_, l) =>
-    Float64Array.from({ length: reference.width }, (_, i) =>
-      Math.hypot(...params[`layers.${l}.down`].subarray(i * config.hiddenSize, (i + 1) * config.hiddenSize))))
+      backward(referenceConfig(config), params, batch, coefOf(batch.ids[0]), new Uint32Array(batch.tokens.length))
+    )
+  const norms = Array.from({ length: layers },
+    (_, l) =>
+      Float64Array.from({ length: reference.width }, (_, i) =>
+        Math.hypot(...params[`layers.${l}.down`].subarray(i * config.hiddenSize, (i + 1) * config.hiddenSize))))
   const truth = planted.map((neurons) => {
     const known = new Uint8Array(config.intermediateSize)
     for (const i of neurons) known[i] = 1

@@ -7,24 +7,16 @@ import { endless } from "../../src/data/stream/Rows.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import { random } from "../../src/Random.ts"
-import { own } from "../../src/Sink.ts"
-import { makeTuner } from "../../src/train/Tuner.ts"
 import { hiddenStates } from "../../src/removal/unlearners/hiddenStates.ts"
-import {
-  npoWeight,
-  rmuDirection,
-  simNpoWeight,
-  type UnlearnerName,
-  unlearners,
-  type UnlearnOptions,
-  type UnlearnProblem,
-  type UnlearnStep
-} from "../../src/removal/unlearners/index.ts"
+import { npoWeight, rmuDirection, simNpoWeight, type UnlearnerName, unlearners, type UnlearnOptions,
+  type UnlearnProblem, type UnlearnStep } from "../../src/removal/unlearners/index.ts"
 import { rmuTrains } from "../../src/removal/unlearners/rmu.ts"
+import { own } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { makeTuner } from "../../src/train/Tuner.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
 import { finiteDifference, makeRandom } from "../reference/random.ts"

@@ -10,34 +10,57 @@ import { eventFile, trainToEnd } from "../../pipelines/experiment/Train.ts"
 import { appendLine, linesOf, readEvents } from "../../src/runs/EventLog.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import type { TrainerService } from "../../src/train/Trainer.ts"
-import { Evaluated, Finished, fromJsonLine, Saved, Started, Stepped, toJsonLine, type TrainEvent } from "../../src/train/TrainEvent.ts"
+import { Evaluated, Finished, fromJsonLine, Saved, Started, Stepped, toJsonLine,
+  type TrainEvent } from "../../src/train/TrainEvent.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-events-"))
 afterAll(() => rmSync(root, { recursive: true }))
 
 const started = (step: number) =>
   new Started({
-    step, steps: 40, parameters: 10, activeParameters: 5, tokensPerStep: 64, adapter: "a",
+    step,
+    steps: 40,
+    parameters: 10,
+    activeParameters: 5,
+    tokensPerStep: 64,
+    adapter: "a",
     ...(step === 0 ? {} : { from: `step-${step}` })
   })
 /** Ten steps take a second. */
 const stepped = (step: number, from = 0) =>
   new Stepped({
-    step, steps: 40, loss: 2, gradNorm: 1, learningRate: 0.1, tokens: 64 * step, tokensPerSecond: 640, seconds: (step - from) / 10
+    step,
+    steps: 40,
+    loss: 2,
+    gradNorm: 1,
+    learningRate: 0.1,
+    tokens: 64 * step,
+    tokensPerSecond: 640,
+    seconds: (step - from) / 10
   })
 const evaluated = (step: number) => new Evaluated({ step, losses: { "heldOut.own": 3 } })
 const saved = (step: number) => new Saved({ step, path: `step-${step}` })
 const finished = (seconds: number) => new Finished({ step: 40, seconds, tokensPerSecond: 9999 })
 
 const whole: ReadonlyArray<TrainEvent> = [
-  started(0), stepped(10), stepped(20), evaluated(20), saved(20), stepped(30), stepped(40), evaluated(40), saved(40), finished(4)
+  started(0),
+  stepped(10),
+  stepped(20),
+  evaluated(20),
+  saved(20),
+  stepped(30),
+  stepped(40),
+  evaluated(40),
+  saved(40),
+  finished(4)
 ]
 
 /** A trainer that tells these events, each in a turn of its own. */
-const telling = (events: ReadonlyArray<TrainEvent>, untold: ReadonlyArray<TrainEvent> = []): TrainerService => ({
-  run: Stream.rechunk(Stream.fromIterable(events), 1),
-  untold: Effect.succeed(untold)
-}) as unknown as TrainerService
+const telling = (events: ReadonlyArray<TrainEvent>, untold: ReadonlyArray<TrainEvent> = []): TrainerService =>
+  ({
+    run: Stream.rechunk(Stream.fromIterable(events), 1),
+    untold: Effect.succeed(untold)
+  }) as unknown as TrainerService
 
 const tail = (event: TrainEvent) => `${event._tag} ${event.step}`
 
@@ -61,20 +84,24 @@ describe("the events of a run", () => {
     expect([straight.seconds, straight.events.map(tail)]).toEqual([4, expected])
     const killed: ReadonlyArray<readonly [string, ...ReadonlyArray<ReadonlyArray<TrainEvent>>]> = [
       // the checkpoint of step 20 was complete, and not told of; its time counts
-      ["before-saved", whole.slice(0, 4), [started(20), stepped(30, 20), stepped(40, 20), evaluated(40), saved(40), finished(2)]],
+      ["before-saved", whole.slice(0, 4), [started(20), stepped(30, 20), stepped(40, 20), evaluated(40), saved(40),
+        finished(2)]],
       // what ran after the checkpoint runs again
-      ["later", whole.slice(0, 6), [started(20), stepped(30, 20), stepped(40, 20), evaluated(40), saved(40), finished(2)]],
+      ["later", whole.slice(0, 6), [started(20), stepped(30, 20), stepped(40, 20), evaluated(40), saved(40),
+        finished(2)]],
       // while it measured
       ["measuring", whole, [started(40), finished(0)]],
       // between its last checkpoint and the end
       ["unfinished", whole.slice(0, -1), [started(40), finished(0)]],
-      ["twice", whole.slice(0, 6), [started(20), stepped(30, 20)], [started(20), stepped(30, 20), stepped(40, 20), evaluated(40), saved(40), finished(2)]]
+      ["twice", whole.slice(0, 6), [started(20), stepped(30, 20)], [started(20), stepped(30, 20), stepped(40, 20),
+        evaluated(40), saved(40), finished(2)]]
     ]
     for (const [name, ...processes] of killed) {
       const { events, seconds } = await runs(name, ...processes.map((events) => telling(events)))
       expect([name, seconds]).toEqual([name, 4])
       // but for the beginnings of those that went on
-      expect([name, events.filter(({ _tag, step }) => _tag !== "Started" || step === 0).map(tail)]).toEqual([name, expected])
+      expect([name, events.filter(({ _tag, step }) => _tag !== "Started" || step === 0).map(tail)]).toEqual([name,
+        expected])
       expect(events.at(-1)).toMatchObject({ _tag: "Finished", seconds: 4, tokensPerSecond: 640 })
       expect(events.filter((event) => event._tag === "Stepped").map(({ seconds }) => seconds)).toEqual([1, 2, 3, 4])
     }
@@ -89,7 +116,9 @@ describe("the events of a run", () => {
       untold: Effect.succeed([stepped(20), saved(25)])
     } as unknown as TrainerService
     await Effect.runPromise(Effect.gen(function*() {
-      const fiber = yield* Effect.fork(trainToEnd(trainer, 64, eventFile(file, TensorBoard.writer(folder)), () => Effect.void))
+      const fiber = yield* Effect.fork(
+        trainToEnd(trainer, 64, eventFile(file, TensorBoard.writer(folder)), () => Effect.void)
+      )
       while (!existsSync(file) || readEvents(file).events.length < 2) yield* Effect.sleep(5)
       yield* Fiber.interrupt(fiber)
     }))
@@ -101,7 +130,8 @@ describe("the events of a run", () => {
     expect(seconds).toBe(0)
     expect(events.at(-1)).toMatchObject({ _tag: "Finished", tokensPerSecond: 0 })
     // from the speed of what is left
-    const guessed = await runs("guessed", telling([started(20), stepped(30, 20), stepped(40, 20), saved(40), finished(2)]))
+    const guessed = await runs("guessed",
+      telling([started(20), stepped(30, 20), stepped(40, 20), saved(40), finished(2)]))
     expect(guessed.seconds).toBe(4)
   })
 })

@@ -1,5 +1,5 @@
-import { it } from "@effect/vitest"
 import * as NodeContext from "@effect/platform-node/NodeContext"
+import { it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs"
@@ -13,8 +13,8 @@ import { ago, runs } from "../../src/cli/runs.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import * as Runs from "../../src/runs/Runs.ts"
-import { Evaluated, Finished, Started, Stepped, toJsonLine } from "../../src/train/TrainEvent.ts"
 import { bytes as size } from "../../src/Terminal.ts"
+import { Evaluated, Finished, Started, Stepped, toJsonLine } from "../../src/train/TrainEvent.ts"
 import { printedBy } from "../support/stdout.ts"
 import { miniatureModel } from "../support/support.ts"
 
@@ -81,10 +81,12 @@ const killed = join(root, "c")
 const failed = join(root, "d")
 beforeAll(async () => {
   makeRun("a", "running", { started: "2020-01-04T00:00:00.000Z" })
-  makeTraining(live, "standard", [started(40), stepped(40, 2), new Finished({ step: 40, seconds: 1, tokensPerSecond: 1 })].map(toJsonLine).join(""))
+  makeTraining(live, "standard",
+    [started(40), stepped(40, 2), new Finished({ step: 40, seconds: 1, tokensPerSecond: 1 })].map(toJsonLine).join(""))
   // the process is in the middle of a line
-  const sinks = makeTraining(live, "sinks", [started(40), stepped(10, 3), evaluated(20, 2.5), stepped(20, 2.75), evaluated(30, 2.75)]
-    .map(toJsonLine).join("") + "{\"_tag\": \"Step")
+  const sinks = makeTraining(live, "sinks",
+    [started(40), stepped(10, 3), evaluated(20, 2.5), stepped(20, 2.75), evaluated(30, 2.75)]
+      .map(toJsonLine).join("") + "{\"_tag\": \"Step")
   await save(sinks, 10)
   await save(sinks, 20)
   makeRun("deeper/b", "finished", { started: "2020-01-03T00:00:00.000Z", finished: "2020-01-03T01:00:00.000Z" })
@@ -129,7 +131,8 @@ describe("the list of runs", () => {
       const folder = join(root, "..", `${basename(root)}-isolate`)
       const models = join(folder, "store", "models")
       mkdirSync(join(models, "0123", "step-00000008"), { recursive: true })
-      const begun = { kind: "isolate", state: "finished", started: "2026-01-01T00:00:00Z", seeds: [1, 2], arms: ["standard", "sinks"] }
+      const begun = { kind: "isolate", state: "finished", started: "2026-01-01T00:00:00Z", seeds: [1, 2],
+        arms: ["standard", "sinks"] }
       writeFileSync(join(folder, "run.json"), JSON.stringify(begun))
       writeFileSync(join(models, "0123", "metrics.jsonl"), [
         { _tag: "Evaluated", step: 4, losses: { "heldOut.own": 1.5, "heldOut.off": 2.75 } },
@@ -169,7 +172,9 @@ describe("the list of runs", () => {
       ["heldOut.own", [[20, 1280], [30, 1920]]],
       ["heldOut.off", [[20, 1280], [30, 1920]]]
     ])
-    const [file, step] = ["metrics.jsonl", "step-00000010/model.safetensors"].map((name) => statSync(join(sinks!.path, name)).size)
+    const [file, step] = ["metrics.jsonl", "step-00000010/model.safetensors"].map((name) =>
+      statSync(join(sinks!.path, name)).size
+    )
     expect(run.bytes).toBeGreaterThan(file! + 2 * step!)
   })
 
@@ -178,11 +183,14 @@ describe("the list of runs", () => {
       const options = { folder: Option.some(root), json: false }
       const table = (yield* printed(runs(options))).split("\n")
       expect(table[0]).toMatch(/^run +state +training +step +loss +best held out +tokens\/s +age +size$/)
-      expect(table[1]).toMatch(new RegExp(`^${live} +interrupted +sinks 2/2 +20/40 +2\\.750 +2\\.500 off +1,234 +\\d+ s +\\d+ KiB$`))
+      expect(table[1]).toMatch(
+        new RegExp(`^${live} +interrupted +sinks 2/2 +20/40 +2\\.750 +2\\.500 off +1,234 +\\d+ s +\\d+ KiB$`)
+      )
       expect(table.slice(6)).toEqual([`${failed}: no such file`, ""])
       const found = JSON.parse(yield* printed(runs({ ...options, json: true })))
       expect(found.map((run: Runs.Run) => run.path)).toEqual(Runs.listRuns(root).map((run) => run.path))
-      expect(found[0]).toMatchObject({ state: "interrupted", trainings: [{ arm: "standard" }, { step: 20, steps: 40 }] })
+      expect(found[0]).toMatchObject({ state: "interrupted",
+        trainings: [{ arm: "standard" }, { step: 20, steps: 40 }] })
       expect(found[0].trainings[1].curves).toBeUndefined()
 
       const none = { folder: Option.some(join(root, "no run")), json: false }
@@ -194,7 +202,8 @@ describe("the list of runs", () => {
 
   it("says how long ago and how large in few characters", () => {
     expect([0, 89_000, 300_000, 7_200_000, 9e8].map(ago)).toEqual(["0 s", "89 s", "5 min", "2 h", "10 d"])
-    expect([0, 1023, 1024, 15 * 1024, 1.5 * 2 ** 30].map((n) => size(n))).toEqual(["0 B", "1023 B", "1.0 KiB", "15 KiB", "1.5 GiB"])
+    expect([0, 1023, 1024, 15 * 1024, 1.5 * 2 ** 30].map((n) => size(n))).toEqual(["0 B", "1023 B", "1.0 KiB", "15 KiB",
+      "1.5 GiB"])
   })
 })
 

@@ -173,7 +173,8 @@ describe("event files for TensorBoard", () => {
       const folder = mkdtempSync(join(root, "run-"))
       const clock = () => 1_700_000_000
       const first = TensorBoard.writer(folder, clock)
-      yield* Effect.forEach([started(0), stepped(100, 1), stepped(200, 1), stepped(210, 1), stepped(310, 1)], first.write)
+      yield* Effect.forEach([started(0), stepped(100, 1), stepped(200, 1), stepped(210, 1), stepped(310, 1)],
+        first.write)
       const [name] = readdirSync(folder)
       appendFileSync(join(folder, name!), Uint8Array.of(40, 0, 0))
       writeFileSync(join(folder, "events.out.tfevents.1500000000.elsewhere.1"), "none of ours")

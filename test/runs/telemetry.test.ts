@@ -7,19 +7,21 @@ import { createServer, type IncomingHttpHeaders, request, type RequestOptions, t
 import type { AddressInfo } from "node:net"
 import { describe, expect } from "vitest"
 import * as Otlp from "../../src/runs/Otlp.ts"
-import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import * as Prometheus from "../../src/runs/Prometheus.ts"
 import * as RunMetrics from "../../src/runs/RunMetrics.ts"
+import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import { Evaluated, Saved, Started, Stepped, type TrainEvent } from "../../src/train/TrainEvent.ts"
 
-const training = (event: TrainEvent): ProgressEvent =>
-  ({ _tag: "Training", arm: "sinks", seed: 3, index: 0, count: 1, event })
+const training = (event: TrainEvent): ProgressEvent => ({ _tag: "Training", arm: "sinks", seed: 3, index: 0, count: 1,
+  event })
 
 /** What a run tells, of made-up numbers. */
 const events = [
   { _tag: "Stage", message: "x" } as const,
   training(new Started({ step: 0, steps: 40, parameters: 100, activeParameters: 50, tokensPerStep: 64, adapter: "a" })),
-  training(new Stepped({ step: 10, steps: 40, loss: 2.5, gradNorm: 0.5, learningRate: 0.25, tokens: 640, tokensPerSecond: 9 })),
+  training(
+    new Stepped({ step: 10, steps: 40, loss: 2.5, gradNorm: 0.5, learningRate: 0.25, tokens: 640, tokensPerSecond: 9 })
+  ),
   training(new Evaluated({ step: 10, losses: { "heldOut.off": 3.5, "repeated.own": 1.5 } })),
   training(new Saved({ step: 10, path: "x" }))
 ]
@@ -62,7 +64,8 @@ describe("Prometheus", () => {
             request({ host: "127.0.0.1", port, path: "/metrics", ...options }, (response) => {
               response.resume()
               resolve(response.statusCode!)
-            }).end())
+            }).end()
+          )
         )
       for (const host of ["localhost", `localhost:${port}`, "127.0.0.1:1", "[::1]:9464"]) {
         expect([host, yield* ask({ headers: { host } })]).toEqual([host, 200])
@@ -139,14 +142,16 @@ describe("OTLP", () => {
       expect(requests.map(({ url }) => url)).toEqual(["/v1/traces", "/v1/metrics"])
       expect(requests[0]!.headers).toMatchObject({ "content-type": "application/json", authorization: "Bearer z" })
       const [{ resource, scopeSpans: [{ spans }] }] = requests[0]!.body.resourceSpans
-      expect(attributes(resource.attributes)).toMatchObject({ "service.name": "lab", "service.version": "9", team: "x y" })
+      expect(attributes(resource.attributes)).toMatchObject({ "service.name": "lab", "service.version": "9",
+        team: "x y" })
       const [save, broken, train] = spans
       expect([save.name, broken.name, train.name]).toEqual(["save", "broken", "train"])
       expect(train.traceId).toMatch(/^[0-9a-f]{32}$/)
       expect([save.traceId, save.parentSpanId]).toEqual([train.traceId, train.spanId])
       expect(train.parentSpanId).toBeUndefined()
       expect(attributes(save.attributes)).toEqual({ step: "10", ratio: 0.5, last: true })
-      expect([save.status, broken.status]).toEqual([{ code: 1 }, { code: 2, message: expect.stringContaining("no more space") }])
+      expect([save.status, broken.status]).toEqual([{ code: 1 }, { code: 2,
+        message: expect.stringContaining("no more space") }])
       expect(BigInt(train.endTimeUnixNano)).toBeGreaterThanOrEqual(BigInt(save.endTimeUnixNano))
       expect(BigInt(save.endTimeUnixNano)).toBeGreaterThanOrEqual(BigInt(save.startTimeUnixNano))
 
@@ -169,9 +174,12 @@ describe("OTLP", () => {
   it.scopedLive("tells once of a collector that refuses or is gone, and goes on", () =>
     Effect.gen(function*() {
       const { endpoint } = yield* collector(503)
-      for (const [where, reason] of [[endpoint, "it answered 503"], ["http://127.0.0.1:1", "connect ECONNREFUSED"]] as const) {
+      for (const [where, reason] of [[endpoint, "it answered 503"], ["http://127.0.0.1:1",
+        "connect ECONNREFUSED"]] as const)
+      {
         const logged: Array<string> = []
-        const logger = Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => void logged.push(String(message))))
+        const logger = Logger.replace(Logger.defaultLogger,
+          Logger.make(({ message }) => void logged.push(String(message))))
         const done = yield* Effect.as(work, "done").pipe(
           Effect.provide(Layer.provideMerge(Otlp.layer({ endpoint: where, env: {} }), logger))
         )
@@ -220,7 +228,10 @@ describe("OTLP", () => {
         const logged: Array<string> = []
         const began = performance.now()
         yield* Effect.uninterruptible(work.pipe(
-          Effect.provide(Otlp.layer({ endpoint: `${root}/${name}`, env: { OTEL_EXPORTER_OTLP_HEADERS: "x-api-key=secret" }, lastPatience: 200 })),
+          Effect.provide(
+            Otlp.layer({ endpoint: `${root}/${name}`, env: { OTEL_EXPORTER_OTLP_HEADERS: "x-api-key=secret" },
+              lastPatience: 200 })
+          ),
           Effect.provide(logging(logged))
         ))
         expect(performance.now() - began).toBeLessThan(2000)

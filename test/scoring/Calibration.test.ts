@@ -3,12 +3,12 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { batchOf, type Row, scoredTokens } from "../../src/data/stream/Packing.ts"
-import { calibrate, calibrateBias, calibratedRecords } from "../../src/scoring/Calibration.ts"
-import { recordRows } from "../../src/scoring/Record.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { calibrate, calibrateBias, calibratedRecords } from "../../src/scoring/Calibration.ts"
+import { recordRows } from "../../src/scoring/Record.ts"
 import { off, SinkConfig } from "../../src/Sink.ts"
 import { expectClose } from "../reference/compare.ts"
 import { finiteDifference, makeRandom } from "../reference/random.ts"
@@ -99,8 +99,8 @@ describe("the bias", () => {
     const many = 20_000
     const noise = makeRandom(8)
     const full = noise.normals(many * size, 1.5)
-    const said = Uint32Array.from({ length: many }, (_, t) =>
-      draw(softmax([...full.subarray(t * size, (t + 1) * size)]), noise.uniform()))
+    const said = Uint32Array.from({ length: many },
+      (_, t) => draw(softmax([...full.subarray(t * size, (t + 1) * size)]), noise.uniform()))
     const ones = new Float64Array(many).fill(1)
     const { bias } = calibrateBias(full.map((z, i) => z - taken[i % size]), said, ones, size, { ridge: 1e-8 })
     expectClose(bias, taken, { name: "bias", atol: 0.08 })
@@ -160,7 +160,9 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
       const options = { batchSize: 2, seqLen, split: "calibration", schemes: [] }
       const after = yield* Effect.forEach([forget, retain], (rows) =>
         Effect.map(calibratedRecords(model, rows, off, bias, options), ({ logProb }) =>
-          -logProb.reduce((a, b) => a + b) / logProb.length))
+          -logProb.reduce((a, b) =>
+            a + b
+          ) / logProb.length))
       const penalty = (1e-5 / 2) * bias.reduce((sum, b) => sum + b * b, 0)
       expect((after[0] + 100 * after[1]) / 101 + penalty).toBeCloseTo(objective.at(-1)!, 5)
       expect(after[1]).toBeLessThan(losses[1] - 0.5)

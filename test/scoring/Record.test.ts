@@ -3,17 +3,17 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { IGNORE } from "../../src/Batch.ts"
+import { batchOf, type Row } from "../../src/data/stream/Packing.ts"
 import { portable } from "../../src/gpu/Target.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
+import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { parametersOf } from "../../src/model/Parameters.ts"
 import { recordPass } from "../../src/model/Pass.ts"
-import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { batchOf, type Row } from "../../src/data/stream/Packing.ts"
 import { recordRows } from "../../src/scoring/Record.ts"
 import { all, off, own, placebo, SinkConfig, type SinkMode } from "../../src/Sink.ts"
-import * as TokenRecords from "../../src/measures/TokenRecords.ts"
 import { expectClose } from "../reference/compare.ts"
 import { makeRandom } from "../reference/random.ts"
 import { batchOfDocuments } from "../support/support.ts"
@@ -121,7 +121,8 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
       const options = { batchSize: 2, seqLen, split: "repeated", schemes: [] }
       const modes: ReadonlyArray<SinkMode> = [own, off, placebo, all, { mode: "own", also: [1n, 2n] }]
       const sums = yield* Effect.forEach(modes, (mode) =>
-        Effect.map(recordRows(model, rowsOf([17, 17]), mode, options), ({ logProb }) => logProb.reduce((a, b) => a + b)))
+        Effect.map(recordRows(model, rowsOf([17, 17]), mode, options), ({ logProb }) =>
+          logProb.reduce((a, b) => a + b)))
       // further apart than rounding, which differs between the paths of the modes
       const rising = sums.sort((a, b) => a - b)
       rising.slice(1).forEach((sum, i) => expect(sum - rising[i]!, `${i}`).toBeGreaterThan(1e-2))
@@ -143,7 +144,8 @@ layer(NodeDevice.layer())("records of sequences", (it) => {
           logits.subarray(t * config.vocabSize, (t + 1) * config.vocabSize),
           batch.targets[t]!,
           schemes
-        ))
+        )
+      )
       expectClose(got.logProb, want.map(({ logProb }) => logProb), { name: "logProb", atol: 2e-5, rtol: 2e-5 })
       expect([...got.rank]).toEqual(want.map(({ rank }) => rank))
       expectClose(
@@ -177,7 +179,8 @@ describe("a pass of records", () => {
     const { program } = recordPass(config, parametersOf(config), hyper, shape, portable)
     const records = program.dispatches.filter(({ kernel }) => kernel.file === "token_record")
     const logits = records.map(({ tensors }) => tensors[2]!)
-    expect(logits.map(({ shape, type }) => [...shape, type])).toEqual([[24, 64, "f32"], [24, 64, "f32"], [16, 64, "f32"]])
+    expect(logits.map(({ shape, type }) => [...shape, type])).toEqual([[24, 64, "f32"], [24, 64, "f32"], [16, 64,
+      "f32"]])
     expect(program.dispatches.some(({ kernel }) => kernel.file === "cross_entropy")).toBe(false)
   })
 })

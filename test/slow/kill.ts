@@ -93,13 +93,19 @@ export const killAtRandom = async (
       if (straight.saved.get(key) !== hash) problems.push(`${at}checkpoint ${key} is not the undisturbed run's`)
     }
     for (const [arm, step] of it.started) {
-      if (step < (last.get(arm) ?? 0)) problems.push(`${at}${arm} was saved at step ${last.get(arm)}, went on from ${step}`)
+      if (step < (last.get(arm) ?? 0)) {
+        problems.push(`${at}${arm} was saved at step ${last.get(arm)}, went on from ${step}`)
+      }
     }
     for (const key of it.saved.keys()) last.set(key.split(" ")[0]!, Number(key.split(" ")[1]))
     if (it.signal === "SIGKILL") {
       killed++
-      log(`kill ${killed} after ${after} ms: ${it.started.map((one) => one.join(" from ")).join(", ") || "before training"}` +
-        `${[...it.saved.keys()].slice(-1).map((key) => `, saved ${key}`)}`)
+      log(
+        `kill ${killed} after ${after} ms: ${
+          it.started.map((one) => one.join(" from ")).join(", ") || "before training"
+        }` +
+          `${[...it.saved.keys()].slice(-1).map((key) => `, saved ${key}`)}`
+      )
     } else if (it.code === 0) {
       finished++
       if (it.report !== straight.report) problems.push(`${at}the report is not the undisturbed run's`)

@@ -1,7 +1,6 @@
 /** A made-up report of forgetting dynamics; tests change what they are about. */
-import type {
-  Curve, DynamicsReport, Estimate, Fit, Interference, MaskState, Norm, Retention, SawTooth, Share
-} from "../../pipelines/dynamics/Report.ts"
+import type { Curve, DynamicsReport, Estimate, Fit, Interference, MaskState, Norm, Retention, SawTooth,
+  Share } from "../../pipelines/dynamics/Report.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
@@ -46,15 +45,19 @@ export const fitOf = (parts: Partial<Fit> = {}): Fit => ({
 })
 
 const retentionOf = (subject: Subject, group: string, share: number): Retention => {
-  const fit = Number.isNaN(subject.tau) ? undefined : subject.arm === "standard" ? fitOf({ initial: 2.4 * share }) : fitOf({
-    law: "power",
-    psi: 1.25,
-    tau: 300,
-    initial: 2.6 * share,
-    residual: { value: 0.4, low: 0.3, high: 0.5 },
-    // so slow that the end was not always seen
-    halfLife: group === "k=8" ? { value: null, low: null, high: null } : { value: 310, low: 180, high: null }
-  })
+  const fit = Number.isNaN(subject.tau) ?
+    undefined :
+    subject.arm === "standard" ?
+    fitOf({ initial: 2.4 * share }) :
+    fitOf({
+      law: "power",
+      psi: 1.25,
+      tau: 300,
+      initial: 2.6 * share,
+      residual: { value: 0.4, low: 0.3, high: 0.5 },
+      // so slow that the end was not always seen
+      halfLife: group === "k=8" ? { value: null, low: null, high: null } : { value: 310, low: 180, high: null }
+    })
   return {
     arm: subject.arm,
     group,
@@ -128,7 +131,8 @@ const normsOf = (arm: string): ReadonlyArray<Norm> =>
       points: steps.map((step, i) => ({
         step,
         // rms of 3 and 4 in two layers: root of 12.5
-        weight: around((layer === 1 ? 4 : 3) * (1 + i) * (part === "sinks" ? 0.5 : part === "attention" ? 0.75 : 1), 0.001),
+        weight: around((layer === 1 ? 4 : 3) * (1 + i) * (part === "sinks" ? 0.5 : part === "attention" ? 0.75 : 1),
+          0.001),
         ...(i === 0 ? {} : { update: around(0.002 / i, 0.0001) })
       }))
     }))
@@ -206,7 +210,8 @@ export const reportOf = (parts: Partial<DynamicsReport> = {}): DynamicsReport =>
       agreement: around(0.375),
       gradientMass: { memorized: around(0.625), heldOut: around(0.125) }
     },
-    { arm: "sinks", layer: 0, part: "random", neurons: 64, purity: around(0.25), agreement: estimate([null, null, null]) }
+    { arm: "sinks", layer: 0, part: "random", neurons: 64, purity: around(0.25),
+      agreement: estimate([null, null, null]) }
   ],
   claims: [
     { number: 1, claim: "Memories of standard models decay", result: "held", evidence: "half-life 37 [21, 61]" },
@@ -225,6 +230,16 @@ export const reportOf = (parts: Partial<DynamicsReport> = {}): DynamicsReport =>
 
 /** The least that a report can be: nothing was measured. */
 export const bare: Partial<DynamicsReport> = {
-  arms: [], groups: [], curves: [], sawTeeth: [], retention: [], norms: [], shares: [], interference: [], contents: [],
-  claims: [], warnings: [], failures: []
+  arms: [],
+  groups: [],
+  curves: [],
+  sawTeeth: [],
+  retention: [],
+  norms: [],
+  shares: [],
+  interference: [],
+  contents: [],
+  claims: [],
+  warnings: [],
+  failures: []
 }

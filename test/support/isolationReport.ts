@@ -1,8 +1,7 @@
 /** A made-up isolation report in which every claim holds that can be tested; tests change what they are about. */
+import type { IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff,
+  Variant } from "../../pipelines/isolation/Report.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
-import type {
-  IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff, Variant
-} from "../../pipelines/isolation/Report.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
 export const around = (mean: number, spread = 0.01) => estimate([mean - spread, mean, mean + spread])
@@ -126,7 +125,8 @@ export const relearned = (arm: string, state: MaskState, ratio: number, recovere
       seen: around(2.9 - 0.2 * step),
       scored: around(2.91 - (0.1 * step) / ratio),
       heldOut: around(3.01 + 0.01 * step)
-    }))),
+    }))
+  ),
   steps: [6, null, 7],
   recovered: around(recovered),
   ratio: around(ratio)
@@ -213,10 +213,20 @@ export const reportOf = (
       { name: "exactMemorization", title: "share of tokens that are the likeliest", unit: "share", memory: "higher" },
       { name: "extractionStrength", title: "share that follows", unit: "share", memory: "higher" },
       {
-        name: "greedy@16", measure: "greedy", context: 16, title: "said verbatim, greedily", unit: "share", memory: "higher"
+        name: "greedy@16",
+        measure: "greedy",
+        context: 16,
+        title: "said verbatim, greedily",
+        unit: "share",
+        memory: "higher"
       },
       {
-        name: "np@16", measure: "np", context: 16, title: "(100, 0.5)-extractable", unit: "share", memory: "higher"
+        name: "np@16",
+        measure: "np",
+        context: 16,
+        title: "(100, 0.5)-extractable",
+        unit: "share",
+        memory: "higher"
       },
       { name: "mia.loss.auc", title: "membership inference by loss, AUC", unit: "share", memory: "higher" },
       { name: "mia.loss.tpr", title: "membership inference by loss, true positives", unit: "share", memory: "higher" }
@@ -245,7 +255,8 @@ export const reportOf = (
         metric: "extractionStrength",
         points: repeats.map((x) => ({ x, value: around(state === "own" ? 0.14 * Math.log2(x) : 0.02) })),
         fit: { slope: state === "own" ? 0.14 : 0, intercept: 0.02, r2: 0.987, slopeLow: 0.131, slopeHigh: 0.149 }
-      }))),
+      }))
+    ),
     relearning: [
       relearned("sinks", "off", 0.93, 0.17),
       relearned("neverRepeated", "own", 1, 0.15),

@@ -3,9 +3,9 @@ import * as Effect from "effect/Effect"
 import { batchOf, type Row } from "../../src/data/stream/Packing.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { random } from "../../src/Random.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTuner } from "../../src/train/Tuner.ts"
 
 export const seqLen = 16

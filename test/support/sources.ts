@@ -7,8 +7,8 @@ import * as Stream from "effect/Stream"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
-import type { DataError } from "../../src/Errors.ts"
 import { type Document, type SourceSpecInput, stream, type Tally } from "../../src/data/Source.ts"
+import type { DataError } from "../../src/Errors.ts"
 
 export type Files = Readonly<Record<string, string | Uint8Array>>
 

@@ -1,6 +1,6 @@
 /** Small makers shared by tests. */
 import { type Batch, IGNORE } from "../../src/Batch.ts"
-import { DataStream, type DataConfigInput } from "../../src/data/stream/DataStream.ts"
+import { type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import type { ReferenceConfig } from "../reference/model.ts"
@@ -66,8 +66,8 @@ export const miniatureData = (overrides: DataConfigInput = {}) => {
 /** Texts of so many characters, of made-up words. */
 export const makeRandomText = (seed: number) => {
   const random = makeRandom(seed)
-  const words = Array.from({ length: 40 }, () =>
-    Array.from({ length: 2 + random.int(6) }, () => String.fromCharCode(97 + random.int(26))).join(""))
+  const words = Array.from({ length: 40 },
+    () => Array.from({ length: 2 + random.int(6) }, () => String.fromCharCode(97 + random.int(26))).join(""))
   return (length: number) => {
     let text = ""
     while (text.length < length) text += `${words[random.int(words.length)]} `

@@ -1,6 +1,6 @@
 /** A model that knows only the token before: small enough to sample from by brute force, and to know all about. */
-import { random, type Random } from "../../src/Random.ts"
 import * as TokenRecords from "../../src/measures/TokenRecords.ts"
+import { type Random, random } from "../../src/Random.ts"
 
 export interface ToyModel {
   readonly vocabSize: number
@@ -11,8 +11,8 @@ export interface ToyModel {
 /** Logits drawn from -spread .. spread, no two the same. */
 export const toyModel = (seed: number, vocabSize: number, spread: number): ToyModel => {
   const draw = random(seed, "toy model")
-  const rows = Array.from({ length: vocabSize }, () =>
-    Float64Array.from({ length: vocabSize }, () => spread * (2 * draw.uniform() - 1)))
+  const rows = Array.from({ length: vocabSize },
+    () => Float64Array.from({ length: vocabSize }, () => spread * (2 * draw.uniform() - 1)))
   return { vocabSize, logits: (token) => rows[token] }
 }
 

@@ -2,8 +2,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { describe, expect, it } from "vitest"
-import * as Progress from "../../src/terminal/Progress.ts"
 import { hasColor, painter, stripAnsi, truncate, wrap } from "../../src/Terminal.ts"
+import * as Progress from "../../src/terminal/Progress.ts"
 import { Finished, Saved, Started, Stepped, type TrainEvent } from "../../src/train/TrainEvent.ts"
 
 /** An output that remembers, and a clock that is set by hand. */

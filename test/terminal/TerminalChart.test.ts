@@ -10,8 +10,11 @@ const dotsOf = (lines: ReadonlyArray<string>): ReadonlyArray<readonly [number, n
   return lines.map(stripAnsi).filter((row) => /[│┤]/.test(row)).flatMap((row, r) =>
     Array.from(row.slice(row.search(/[│┤]/) + 1)).flatMap((character, c) => {
       const code = character.charCodeAt(0) - 0x2800
-      return code < 0 || code > 255 ? [] : bits.flatMap((column, dx) =>
-        column.flatMap((bit, dy) => (code & bit) === 0 ? [] : [[2 * c + dx, 4 * r + dy] as const]))
+      return code < 0 || code > 255 ?
+        [] :
+        bits.flatMap((column, dx) =>
+          column.flatMap((bit, dy) => (code & bit) === 0 ? [] : [[2 * c + dx, 4 * r + dy] as const])
+        )
     })
   )
 }
@@ -109,7 +112,9 @@ describe("a chart", () => {
     expect(plot).toMatch(/b(\n|$)/)
     // and where there are more series than colors
     const many = palette.concat("bold").map((name, i) => line([i, i], name))
-    expect(chart({ width: 60, height: 16, series: many, color: true }).map(stripAnsi).join("\n")).toContain("g bold 6.00")
+    expect(chart({ width: 60, height: 16, series: many, color: true }).map(stripAnsi).join("\n")).toContain(
+      "g bold 6.00"
+    )
   })
 
   it("is never wider or taller than asked, whatever it shows", () => {
@@ -138,7 +143,9 @@ describe("a chart", () => {
       const lines = chart(options)
       expect(lines.length).toBeLessThanOrEqual(options.height)
       for (const row of lines) {
-        if (stripAnsi(row).length > options.width || row.includes("\n")) expect.fail(`${row}\n${JSON.stringify(options)}`)
+        if (stripAnsi(row).length > options.width || row.includes("\n")) {
+          expect.fail(`${row}\n${JSON.stringify(options)}`)
+        }
       }
     }
   })
@@ -229,7 +236,17 @@ describe("ticks", () => {
 describe("figures", () => {
   it("have three digits", () => {
     expect([2.305, 0.01204, 12.34, 99.97, 351.6, 12345, 123456, 0.00012, 0, -1.5, NaN].map(figure)).toEqual([
-      "2.31", "0.0120", "12.3", "100", "352", "12345", "1.2e+5", "1.2e-4", "0", "-1.50", "NaN"
+      "2.31",
+      "0.0120",
+      "12.3",
+      "100",
+      "352",
+      "12345",
+      "1.2e+5",
+      "1.2e-4",
+      "0",
+      "-1.50",
+      "NaN"
     ])
   })
 })

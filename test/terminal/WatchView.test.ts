@@ -1,9 +1,9 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import * as Progress from "../../src/terminal/Progress.ts"
 import { stripAnsi } from "../../src/Terminal.ts"
-import { Finished, Started, Stepped } from "../../src/train/TrainEvent.ts"
+import * as Progress from "../../src/terminal/Progress.ts"
 import * as WatchView from "../../src/terminal/WatchView.ts"
+import { Finished, type Started, Stepped } from "../../src/train/TrainEvent.ts"
 
 interface Row {
   text: string
@@ -89,8 +89,8 @@ const terminal = (columns: number, rows: number) => {
       while (all.length <= logical) all.push("")
       lines = []
       all.forEach((text, l) => {
-        const parts = Array.from({ length: Math.max(1, Math.ceil(text.length / columns)) }, (_, i) =>
-          text.slice(i * columns, (i + 1) * columns))
+        const parts = Array.from({ length: Math.max(1, Math.ceil(text.length / columns)) },
+          (_, i) => text.slice(i * columns, (i + 1) * columns))
         if (l === logical) {
           const part = Math.min(parts.length - 1, Math.floor(offset / columns))
           row = lines.length + part
@@ -215,8 +215,9 @@ describe("a run that is watched on a terminal", () => {
         for (let n = 0; n < 60; n++) {
           wait(next(400))
           const kind = next(10)
-          if (kind < 3) event(probed(++step, { "sawtooth.own": next(5), "k=48.off": 2 + next(100) / 50, "foils.own": 3 }))
-          else if (kind < 6) event(stepped(step))
+          if (kind < 3) {
+            event(probed(++step, { "sawtooth.own": next(5), "k=48.off": 2 + next(100) / 50, "foils.own": 3 }))
+          } else if (kind < 6) event(stepped(step))
           else if (kind === 6) {
             const line = `line ${n} ${"x".repeat(next(2 * it.output.columns))}`
             said.push(line)
@@ -356,7 +357,9 @@ describe("a run that is watched without a terminal", () => {
     const written: Array<string> = []
     watching({ write: (text) => written.push(text) }, ({ event, wait }) => {
       for (let step = 4; step <= 100; step += 4) {
-        event(probed(step, step % 8 === 0 ? { "sawtooth.own": 3 - step / 50 } : { "sawtooth.own": 1, "k=48.own": 1.02 }))
+        event(
+          probed(step, step % 8 === 0 ? { "sawtooth.own": 3 - step / 50 } : { "sawtooth.own": 1, "k=48.own": 1.02 })
+        )
         wait(1000)
       }
       event(finished())

@@ -10,13 +10,12 @@ import type { DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device, type Limits } from "../../src/gpu/Device.ts"
 import { portable } from "../../src/gpu/Target.ts"
-import {
-  checkFits, checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, isTooLarge, memoryPlan, tooLarge
-} from "../../src/train/MemoryPlan.ts"
-import type { RoutingName } from "../../src/train/Routing.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { checkFits, checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, isTooLarge, memoryPlan,
+  tooLarge } from "../../src/train/MemoryPlan.ts"
+import type { RoutingName } from "../../src/train/Routing.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { miniatureData, miniatureModel } from "../support/support.ts"
 
@@ -107,7 +106,8 @@ layer(NodeDevice.layer({ adapter: "null" }))("the memory plan, on a device with 
       const device = yield* Device
       const data = { batchSize: 2, seqLen: 16, maxSegments: 2 }
       const limited = (buffer: number) => ({
-        ...device, limits: { ...device.limits, maxBufferSize: buffer, maxStorageBufferBindingSize: buffer }
+        ...device,
+        limits: { ...device.limits, maxBufferSize: buffer, maxStorageBufferBindingSize: buffer }
       })
       const training = new TrainConfig({ steps: 2 })
       const { largest } = memoryPlan(wide, { rows: 2, seqLen: 16, maxSegments: 2 }, { target: device.target })
@@ -215,7 +215,9 @@ describe("the nearest setting that fits", () => {
   })
 
   test("lets through what is wrong in the planning itself: a RangeError of another kind is no refusal", () => {
-    const broken = Object.create(config, { hiddenSize: { get: () => { throw new RangeError("of no sense") } } }) as ModelConfig
+    const broken = Object.create(config, { hiddenSize: { get: () => {
+      throw new RangeError("of no sense")
+    } } }) as ModelConfig
     expect(() => fit(broken, shape, { buffer: Infinity })).toThrow("of no sense")
     const limits = { maxBufferSize: 1, maxStorageBufferBindingSize: 1 } as Limits
     const exit = Effect.runSyncExit(checkFits(broken, shape, { name: "a device", limits, target: portable }))
@@ -267,7 +269,9 @@ layer(NodeDevice.layer({ adapter: "null" }))("a run that exceeds its adapter", (
     Effect.gen(function*() {
       const error = (yield* refusal(miniatureModel, { batchSize: 8 }, 32 * 1024)) as DeviceError
       expect(error).toMatchObject({ _tag: "DeviceError", reason: "Limit" })
-      expect(error.message).toMatch(/^a batch of 8 rows of 16 tokens does not fit null backend, whose .* hold 0\.03 MiB/)
+      expect(error.message).toMatch(
+        /^a batch of 8 rows of 16 tokens does not fit null backend, whose .* hold 0\.03 MiB/
+      )
       expect(error.message).toMatch(/^layers\.\*\.gate_up f32\[128, 96\] +48\.0 KiB +32\.0 KiB$/m)
       expect(error.message).toMatch(/^activations +0\.\d\d MiB$/m)
       expect(error.message).toMatch(
@@ -304,6 +308,8 @@ layer(NodeDevice.layer({ adapter: "null" }))("a run that exceeds its adapter", (
     const config = new ModelConfig({ ...presets.tiny, vocabSize: 600_000 })
     const { nearest, sentence } = fit(config, { rows: 4, seqLen: 64 }, { buffer: Infinity })
     expect(nearest).toBeUndefined()
-    expect(sentence).toMatch(/^Nothing fits, not even one row of 16 tokens: .* exceeds 65535, so that vocabSize .* shrink\.$/)
+    expect(sentence).toMatch(
+      /^Nothing fits, not even one row of 16 tokens: .* exceeds 65535, so that vocabSize .* shrink\.$/
+    )
   })
 })

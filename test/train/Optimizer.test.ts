@@ -67,7 +67,8 @@ describe("wsd", () => {
 })
 
 describe("a schedule that does not fit into the steps", () => {
-  const problem = (config: Partial<OptimizerConfig>, steps: number) => scheduleProblem(new OptimizerConfig(config), steps)
+  const problem = (config: Partial<OptimizerConfig>, steps: number) =>
+    scheduleProblem(new OptimizerConfig(config), steps)
 
   it("is refused by the names of the fields", () => {
     for (const field of ["warmupSteps", "decayRatio", "training.steps"]) {

@@ -8,15 +8,15 @@ import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
 import { type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { memoryPlan } from "../../src/train/MemoryPlan.ts"
 import { Model } from "../../src/model/Model.ts"
-import { initialValue } from "../../src/model/Parameters.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { initialValue } from "../../src/model/Parameters.ts"
+import * as Segments from "../../src/model/Segments.ts"
 import * as NodeDevice from "../../src/node.ts"
+import * as Sink from "../../src/Sink.ts"
+import { memoryPlan } from "../../src/train/MemoryPlan.ts"
 import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { route, type RoutingName, routings } from "../../src/train/Routing.ts"
-import * as Segments from "../../src/model/Segments.ts"
-import * as Sink from "../../src/Sink.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -116,7 +116,9 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
               }[routing][side]
               const own = {
                 ...batch,
-                targets: batch.targets.map((target, t) => repeated.has(batch.ids[t]!) === (side === "repeated") ? target : IGNORE)
+                targets: batch.targets.map((target, t) =>
+                  repeated.has(batch.ids[t]!) === (side === "repeated") ? target : IGNORE
+                )
               }
               if (own.targets.some((target) => target !== IGNORE)) taught[side]++
               const coef = Segments.maskedCoefficients(config.sinks, general, mode, segments, segments.ids.length)
@@ -124,7 +126,9 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
               const cache = Reference.forward(...all)
               loss += cache.tokenLoss.reduce((a, b) => a + b, 0) / scored
               const weights = new Float64Array(batch.targets.length).fill(1 / scored)
-              for (const [name, gradient] of Object.entries(Reference.backward(...all, Reference.weighted(cache, weights)))) {
+              for (const [name, gradient] of Object.entries(
+                Reference.backward(...all, Reference.weighted(cache, weights))
+              )) {
                 sum[name] ??= new Float64Array(gradient.length)
                 gradient.forEach((value, i) => {
                   if (update.includes(kindOf(name, i))) sum[name]![i]! += value
@@ -189,7 +193,8 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
               }
             }[routing][side])
           }).pipe(Effect.provide(Layer.provide(
-            app({ routing, steps: 1, optimizer: new OptimizerConfig({ weightDecay: 0 }) }, oneBlock, { batchSize: 1, seed }),
+            app({ routing, steps: 1, optimizer: new OptimizerConfig({ weightDecay: 0 }) }, oneBlock, { batchSize: 1,
+              seed }),
             Checkpoints.layerMemory
           )))
         }
@@ -202,7 +207,8 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
       const latest = Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("latest"))
       const tensors = ({ model, optimizer }: Snapshot) =>
         Object.entries({ ...model, ...optimizer }).map(([name, { data }]) =>
-          `${name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`)
+          `${name} ${Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64")}`
+        )
       const straight = yield* Effect.zipRight(run, latest).pipe(
         Effect.provide(Layer.provideMerge(app(training), Checkpoints.layerMemory))
       )
@@ -211,7 +217,9 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
       const stopping = { due: (step: number) => step === 3, look: () => Effect.interrupt }
       yield* Effect.exit(Effect.provide(run, Layer.provide(app(training, undefined, undefined, stopping), store)))
       expect((yield* Effect.provide(latest, store)).step).toBe(3)
-      const other = yield* Effect.flip(Effect.provide(run, Layer.provide(app({ ...training, routing: "gradientMasking" }), store)))
+      const other = yield* Effect.flip(
+        Effect.provide(run, Layer.provide(app({ ...training, routing: "gradientMasking" }), store))
+      )
       expect(other.message).toContain("training.routing is \"gradientMasking\", was \"sgtm\"")
       yield* Effect.provide(run, Layer.provide(app(training), store))
       expect(tensors(yield* Effect.provide(latest, store))).toEqual(tensors(straight))
@@ -226,7 +234,9 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
       const routing = { routing: "sgtm" } as const
       expect((yield* refusal(routing, standard)).message).toContain("and the model has none: set model.sinks")
       const once = { repeatedSequences: 0, canaries: [{ random: 1, times: 1 }] }
-      expect((yield* refusal(routing, oneBlock, once)).message).toContain("none is repeated: set data.repeatedSequences")
+      expect((yield* refusal(routing, oneBlock, once)).message).toContain(
+        "none is repeated: set data.repeatedSequences"
+      )
       expect((yield* refusal(routing, oneBlock, { identity: "document" })).message).toMatch(
         /training\.routing "sgtm" knows .* by their ids, but a sequence of \S+ .*that is not repeated has the id \d+ of .*set identity to "row"/
       )

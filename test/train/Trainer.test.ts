@@ -11,19 +11,19 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect } from "vitest"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
-import { DataStream, type DataConfigInput } from "../../src/data/stream/DataStream.ts"
+import { type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import { DataError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { toHuggingFace } from "../../src/model/HuggingFace.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
-import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
-import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
-import type { TrainEvent } from "../../src/train/TrainEvent.ts"
+import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
+import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
 import { miniatureData, miniatureModel, referenceConfig } from "../support/support.ts"
@@ -48,7 +48,8 @@ const checkpointsLayer = Effect.map(
   (checkpoints) => Layer.succeed(Checkpoints, checkpoints)
 )
 
-const events = (stream: Stream.Stream<TrainEvent, unknown>) => Effect.map(Stream.runCollect(stream), Chunk.toReadonlyArray)
+const events = (stream: Stream.Stream<TrainEvent, unknown>) =>
+  Effect.map(Stream.runCollect(stream), Chunk.toReadonlyArray)
 
 const runToEnd = Effect.flatMap(Trainer, (trainer) => Stream.runDrain(trainer.run))
 
@@ -69,57 +70,60 @@ const expectSameBits = (a: Snapshot, b: Snapshot) => {
 
 layer(device)("training", (it) => {
   for (const family of ["the adapter's own", "gpu"] as const) {
-  it.effect(`ten steps follow the float64 reference in loss, norm and every weight, ${family} kernels`, () =>
-    Effect.gen(function*() {
-      const steps = 10
-      const optimizer = new OptimizerConfig({ learningRate: 1e-2, gradClip: 0.5 })
-      const reference = referenceConfig(miniatureModel)
-      const handles = listParameters(parametersOf(miniatureModel))
-      let state = Reference.initialState(
-        Object.fromEntries(handles.map((p) => [p.name, Float64Array.from(initialValue(miniatureModel, p, 5))]))
-      )
-      yield* Effect.gen(function*() {
-        const trainer = yield* Trainer
-        const data = yield* DataStream
-        const model = yield* Model
-        const dev = yield* Device
-        const batches = yield* data.batches({ epoch: 0, batch: 0 }).pipe(Stream.take(steps), Stream.runCollect)
-        const want: Array<number> = []
-        for (const [step, { batch }] of Chunk.toReadonlyArray(batches).entries()) {
-          const segments = Segments.segmentsOf(batch)
-          const coef = Segments.maskedCoefficients(miniatureModel.sinks, miniatureModel.general, Sink.own, segments, segments.ids.length)
-          const next = Reference.trainStep(reference, state, batch, Float64Array.from(coef), segments.segment, {
-            lr: learningRateAt(optimizer, step, steps),
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weightDecay: 0.1,
-            clip: 0.5
-          })
-          want.push(next.loss, next.gradNorm)
-          state = next.state
-        }
-        const got = (yield* events(trainer.run)).flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))
-        expectClose(got, want, { name: "loss and norm of ten steps", rtol: 2e-4 })
-        for (const p of model.parameters) {
-          const value = (yield* dev.read(p.value)) as Float32Array
-          expectClose(value, state.params[p.name]!, { name: p.name, rtol: 1e-2, atol: 2e-3 })
-        }
-        // ten steps of 1e-2 move weights by far more than that tolerance
-        const moved = (yield* dev.read(model.parameters[0]!.value)) as Float32Array
-        const before = initialValue(miniatureModel, model.parameters[0]!, 5)
-        expect(Math.max(...moved.map((x, i) => Math.abs(x - before[i]!)))).toBeGreaterThan(0.02)
-      }).pipe(Effect.provide(app({ steps, logEvery: 1, optimizer })))
-    }).pipe(
-      Effect.provide(Checkpoints.layerMemory),
-      (effect) =>
-        Effect.flatMap(Device, (own) =>
-          Effect.provideService(
-            effect,
-            Device,
-            family === "gpu" ? { ...own, target: { ...own.target, family } } : own
-          ))
-    ), 120_000)
+    it.effect(`ten steps follow the float64 reference in loss, norm and every weight, ${family} kernels`, () =>
+      Effect.gen(function*() {
+        const steps = 10
+        const optimizer = new OptimizerConfig({ learningRate: 1e-2, gradClip: 0.5 })
+        const reference = referenceConfig(miniatureModel)
+        const handles = listParameters(parametersOf(miniatureModel))
+        let state = Reference.initialState(
+          Object.fromEntries(handles.map((p) => [p.name, Float64Array.from(initialValue(miniatureModel, p, 5))]))
+        )
+        yield* Effect.gen(function*() {
+          const trainer = yield* Trainer
+          const data = yield* DataStream
+          const model = yield* Model
+          const dev = yield* Device
+          const batches = yield* data.batches({ epoch: 0, batch: 0 }).pipe(Stream.take(steps), Stream.runCollect)
+          const want: Array<number> = []
+          for (const [step, { batch }] of Chunk.toReadonlyArray(batches).entries()) {
+            const segments = Segments.segmentsOf(batch)
+            const coef = Segments.maskedCoefficients(miniatureModel.sinks, miniatureModel.general, Sink.own, segments,
+              segments.ids.length)
+            const next = Reference.trainStep(reference, state, batch, Float64Array.from(coef), segments.segment, {
+              lr: learningRateAt(optimizer, step, steps),
+              beta1: 0.9,
+              beta2: 0.95,
+              eps: 1e-8,
+              weightDecay: 0.1,
+              clip: 0.5
+            })
+            want.push(next.loss, next.gradNorm)
+            state = next.state
+          }
+          const got = (yield* events(trainer.run)).flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))
+          expectClose(got, want, { name: "loss and norm of ten steps", rtol: 2e-4 })
+          for (const p of model.parameters) {
+            const value = (yield* dev.read(p.value)) as Float32Array
+            expectClose(value, state.params[p.name]!, { name: p.name, rtol: 1e-2, atol: 2e-3 })
+          }
+          // ten steps of 1e-2 move weights by far more than that tolerance
+          const moved = (yield* dev.read(model.parameters[0]!.value)) as Float32Array
+          const before = initialValue(miniatureModel, model.parameters[0]!, 5)
+          expect(Math.max(...moved.map((x, i) =>
+            Math.abs(x - before[i]!)
+          ))).toBeGreaterThan(0.02)
+        }).pipe(Effect.provide(app({ steps, logEvery: 1, optimizer })))
+      }).pipe(
+        Effect.provide(Checkpoints.layerMemory),
+        (effect) =>
+          Effect.flatMap(Device, (own) =>
+            Effect.provideService(
+              effect,
+              Device,
+              family === "gpu" ? { ...own, target: { ...own.target, family } } : own
+            ))
+      ), 120_000)
   }
 
   it.effect("a resumed run equals the uninterrupted one bit for bit, wherever it stopped", () =>
@@ -132,50 +136,55 @@ layer(device)("training", (it) => {
         // a checkpoint is written while training goes on: only an observer stops at the very step
         const stopping = { due: (step: number) => step === stop, look: () => Effect.interrupt }
         const exit = yield* Effect.exit(
-          Effect.provide(runToEnd, Layer.provide(app({ saveEvery: 4 }, undefined, undefined, undefined, stopping), store))
+          Effect.provide(runToEnd,
+            Layer.provide(app({ saveEvery: 4 }, undefined, undefined, undefined, stopping), store))
         )
         expect(Exit.isInterrupted(exit)).toBe(true)
         const resumed = yield* Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
           Effect.provide(Layer.provide(app(), store))
         )
         expect(resumed[0]).toMatchObject({ _tag: "Started", step: stop })
-        expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight, trainerState: null })
+        expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight,
+          trainerState: null })
       }
     }))
 
-  it.effect("mixed precision keeps near f32, resumes bit for bit, and is refused where the adapter has no f16", (context) =>
-    Effect.gen(function*() {
-      const half = (training: Parameters<typeof app>[0] = {}) => app(training, undefined, undefined, { precision: "f16" })
-      if (!(yield* Device).features.has("shader-f16")) {
-        const refused = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(half(), Checkpoints.layerMemory)))
-        expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
-        return context.skip("the adapter has no shader-f16")
-      }
-      const losses = (layer: ReturnType<typeof app>) =>
-        Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
-          Effect.map((list) => list.flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))),
-          Effect.provide(Layer.provide(layer, Checkpoints.layerMemory))
-        )
-      expectClose(yield* losses(half()), yield* losses(app()), { name: "loss and norm", rtol: 5e-3 })
+  it.effect("mixed precision keeps near f32, resumes bit for bit, and is refused where the adapter has no f16",
+    (context) =>
+      Effect.gen(function*() {
+        const half = (training: Parameters<typeof app>[0] = {}) =>
+          app(training, undefined, undefined, { precision: "f16" })
+        if (!(yield* Device).features.has("shader-f16")) {
+          const refused = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(half(), Checkpoints.layerMemory)))
+          expect(refused).toMatchObject({ _tag: "DeviceError", reason: "Feature" })
+          return context.skip("the adapter has no shader-f16")
+        }
+        const losses = (layer: ReturnType<typeof app>) =>
+          Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
+            Effect.map((list) => list.flatMap((e) => (e._tag === "Stepped" ? [e.loss!, e.gradNorm!] : []))),
+            Effect.provide(Layer.provide(layer, Checkpoints.layerMemory))
+          )
+        expectClose(yield* losses(half()), yield* losses(app()), { name: "loss and norm", rtol: 5e-3 })
 
-      const straight = yield* Effect.zipRight(runToEnd, latest).pipe(
-        Effect.provide(Layer.provideMerge(half(), Checkpoints.layerMemory))
-      )
-      const { lossScale } = straight.trainerState as { readonly lossScale: ReadonlyArray<number> }
-      expect(lossScale.filter((_, i) => i !== 2 && i !== 3)).toEqual([65536, 12, 0, 0])
-      expect(lossScale[2]).toBeCloseTo(1 - 0.9 ** 12, 6)
-      expect(lossScale[3]).toBeCloseTo(1 - 0.95 ** 12, 6)
-      const store = yield* checkpointsLayer
-      yield* Effect.flatMap(Trainer, (trainer) =>
-        trainer.run.pipe(
-          Stream.takeUntil((e) => e._tag === "Saved"),
-          Stream.runDrain
-        )).pipe(Effect.provide(Layer.provide(half({ saveEvery: 5 }), store)))
-      const mismatch = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(app(), store)))
-      expect(mismatch.message).toContain("training.precision is \"f32\", was \"f16\"")
-      yield* Effect.provide(runToEnd, Layer.provide(half(), store))
-      expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight, trainerState: null })
-    }), 120_000)
+        const straight = yield* Effect.zipRight(runToEnd, latest).pipe(
+          Effect.provide(Layer.provideMerge(half(), Checkpoints.layerMemory))
+        )
+        const { lossScale } = straight.trainerState as { readonly lossScale: ReadonlyArray<number> }
+        expect(lossScale.filter((_, i) => i !== 2 && i !== 3)).toEqual([65536, 12, 0, 0])
+        expect(lossScale[2]).toBeCloseTo(1 - 0.9 ** 12, 6)
+        expect(lossScale[3]).toBeCloseTo(1 - 0.95 ** 12, 6)
+        const store = yield* checkpointsLayer
+        yield* Effect.flatMap(Trainer, (trainer) =>
+          trainer.run.pipe(
+            Stream.takeUntil((e) => e._tag === "Saved"),
+            Stream.runDrain
+          )).pipe(Effect.provide(Layer.provide(half({ saveEvery: 5 }), store)))
+        const mismatch = yield* Effect.flip(Effect.provide(runToEnd, Layer.provide(app(), store)))
+        expect(mismatch.message).toContain("training.precision is \"f32\", was \"f16\"")
+        yield* Effect.provide(runToEnd, Layer.provide(half(), store))
+        expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight,
+          trainerState: null })
+      }), 120_000)
 
   it.effect("an interrupted run saves what it learned and goes on from there", () =>
     Effect.gen(function*() {
@@ -218,40 +227,46 @@ layer(device)("training", (it) => {
       }
     }))
 
-  it.effect("lazy AdamW leaves sinks alone that no id of the run lights; dense decays them", () =>
-    Effect.gen(function*() {
-      const sinks = new Sink.SinkConfig({ pool: 512, active: 16, block: 16 })
-      const wide = new ModelConfig({ ...miniatureModel, intermediateSize: 32 + 512, sinks })
-      for (const kind of ["lazy", "dense"] as const) {
-        yield* Effect.gen(function*() {
-          const data = yield* DataStream
-          const model = yield* Model
-          const dev = yield* Device
-          yield* runToEnd
-          const lit = new Uint8Array(sinks.units)
-          const batches = yield* data.batches({ epoch: 0, batch: 0 }).pipe(Stream.take(3), Stream.runCollect)
-          for (const { batch } of batches) for (const id of batch.ids) for (const u of Sink.unitsOf(sinks, id)) lit[u] = 1
-          const down = model.parameters.find((p) => p.name === "layers.0.down")!
-          const value = (yield* dev.read(down.value)) as Float32Array
-          const before = initialValue(wide, down, 5)
-          const d = wide.hiddenSize
-          let idle = 0
-          for (let unit = 0; unit < sinks.units; unit++) {
-            const from = (32 + unit * 16) * d
-            const same = Buffer.from(value.slice(from, from + 16 * d).buffer)
-              .equals(Buffer.from(before.slice(from, from + 16 * d).buffer))
-            if (lit[unit] === 1) expect(same, `unit ${unit} is lit and must move`).toBe(false)
-            else {
-              idle++
-              expect(same, `unit ${unit} is idle under ${kind}`).toBe(kind === "lazy")
+  it.effect("lazy AdamW leaves sinks alone that no id of the run lights; dense decays them",
+    () =>
+      Effect.gen(function*() {
+        const sinks = new Sink.SinkConfig({ pool: 512, active: 16, block: 16 })
+        const wide = new ModelConfig({ ...miniatureModel, intermediateSize: 32 + 512, sinks })
+        for (const kind of ["lazy", "dense"] as const) {
+          yield* Effect.gen(function*() {
+            const data = yield* DataStream
+            const model = yield* Model
+            const dev = yield* Device
+            yield* runToEnd
+            const lit = new Uint8Array(sinks.units)
+            const batches = yield* data.batches({ epoch: 0, batch: 0 }).pipe(Stream.take(3), Stream.runCollect)
+            for (const { batch } of batches) {
+              for (const id of batch.ids) {
+                for (const u of Sink.unitsOf(sinks, id)) lit[u] = 1
+              }
             }
-          }
-          expect(idle).toBeGreaterThan(5)
-        }).pipe(Effect.provide(
-          Layer.provide(app({ steps: 3, optimizer: new OptimizerConfig({ sinks: kind }) }, wide), Checkpoints.layerMemory)
-        ))
-      }
-    }), 60_000)
+            const down = model.parameters.find((p) => p.name === "layers.0.down")!
+            const value = (yield* dev.read(down.value)) as Float32Array
+            const before = initialValue(wide, down, 5)
+            const d = wide.hiddenSize
+            let idle = 0
+            for (let unit = 0; unit < sinks.units; unit++) {
+              const from = (32 + unit * 16) * d
+              const same = Buffer.from(value.slice(from, from + 16 * d).buffer)
+                .equals(Buffer.from(before.slice(from, from + 16 * d).buffer))
+              if (lit[unit] === 1) expect(same, `unit ${unit} is lit and must move`).toBe(false)
+              else {
+                idle++
+                expect(same, `unit ${unit} is idle under ${kind}`).toBe(kind === "lazy")
+              }
+            }
+            expect(idle).toBeGreaterThan(5)
+          }).pipe(Effect.provide(
+            Layer.provide(app({ steps: 3, optimizer: new OptimizerConfig({ sinks: kind }) }, wide),
+              Checkpoints.layerMemory)
+          ))
+        }
+      }), 60_000)
 
   it.effect("a loss that is no longer finite ends the run with the step and the last good checkpoint", () =>
     Effect.gen(function*() {
@@ -262,7 +277,8 @@ layer(device)("training", (it) => {
       const saved = yield* latest
       for (const tensor of Object.values(saved.model)) expect(tensor.data.every(Number.isFinite)).toBe(true)
     }).pipe(Effect.provide(Layer.provideMerge(
-      app({ steps: 40, saveEvery: 1, optimizer: new OptimizerConfig({ learningRate: 1e18, warmupSteps: 0, gradClip: 0, weightDecay: 0 }) }),
+      app({ steps: 40, saveEvery: 1,
+        optimizer: new OptimizerConfig({ learningRate: 1e18, warmupSteps: 0, gradClip: 0, weightDecay: 0 }) }),
       Checkpoints.layerMemory
     ))))
 
@@ -290,11 +306,13 @@ layer(device)("training", (it) => {
       yield* Effect.provide(runToEnd, Layer.provide(app({ saveLogSpaced: true, saveEvery: 3 }), regular))
       const saved = yield* Effect.provide(Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.list), regular)
       expect(saved.map(({ step }) => step)).toEqual([0, 1, 2, 3, 6, 9, 12])
-      expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...quiet, trainerState: null })
+      expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...quiet,
+        trainerState: null })
 
       const other = yield* checkpointsLayer
       // a learning rate that grows until it does harm: the best is somewhere in between
-      const training = { evalEvery: 2, saveBest: true, optimizer: new OptimizerConfig({ learningRate: 1, warmupSteps: 12 }) }
+      const training = { evalEvery: 2, saveBest: true,
+        optimizer: new OptimizerConfig({ learningRate: 1, warmupSteps: 12 }) }
       const told = yield* Effect.flatMap(Trainer, (trainer) => events(trainer.run)).pipe(
         Effect.provide(Layer.provide(app(training), other))
       )
@@ -378,7 +396,8 @@ describe("a lost device", () => {
       })
       // provide inside, retry outside: only so is the dead device not used again
       yield* Effect.suspend(() =>
-        Effect.provide(attempt, app({ saveEvery: 2 }).pipe(Layer.provide(store), Layer.provideMerge(NodeDevice.layer())))
+        Effect.provide(attempt,
+          app({ saveEvery: 2 }).pipe(Layer.provide(store), Layer.provideMerge(NodeDevice.layer())))
       ).pipe(
         Effect.retry({ while: (e) => e._tag === "DeviceError" && e.reason === "Lost", times: 2 })
       )
@@ -425,4 +444,3 @@ describe("a killed process", () => {
     }
   }, 180_000)
 })
-

@@ -5,10 +5,10 @@ import { IGNORE } from "../../src/Batch.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import * as NodeDevice from "../../src/node.ts"
-import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
+import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTuner, type TunerOptions, type TunerTargets } from "../../src/train/Tuner.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -22,8 +22,8 @@ const { hiddenSize: d, general } = config
 /** Batches of ragged documents whose ids return. */
 const batches = (() => {
   const random = makeRandom(3)
-  return Array.from({ length: 3 }, () =>
-    batchOfDocuments([[[6, 1n], [10, 2n]], [[16, 3n]]], 16, config.vocabSize, random))
+  return Array.from({ length: 3 },
+    () => batchOfDocuments([[[6, 1n], [10, 2n]], [[16, 3n]]], 16, config.vocabSize, random))
 })()
 
 const optimizer = new OptimizerConfig({ learningRate: 1e-2, gradClip: 0.5 })
@@ -213,7 +213,9 @@ layer(NodeDevice.layer())("a tuner", (it) => {
       for (const other of [yield* after("weighted", mean), yield* after("weighted")]) {
         expect(other.losses).toHaveLength(3)
         expect(other.losses).toEqual(plain.losses)
-        for (const [name, value] of Object.entries(plain.weights)) expect(same(value, other.weights[name]!), name).toBe(true)
+        for (const [name, value] of Object.entries(plain.weights)) {
+          expect(same(value, other.weights[name]!), name).toBe(true)
+        }
       }
       expect(plain.losses[2]).toBeLessThan(plain.losses[0]!)
       const { losses: raised } = yield* after("weighted", -mean)
@@ -251,7 +253,9 @@ layer(NodeDevice.layer())("a tuner", (it) => {
       const coef = Float64Array.from(Segments.maskedCoefficients(config.sinks, general, Sink.own, segments, 3))
       const pass = Reference.forward(referenceConfig(config), params, batch, coef, segments.segment)
       const gradNorm = (aim: Reference.Forward) =>
-        globalNorm(Object.values(Reference.backward(referenceConfig(config), params, batch, coef, segments.segment, aim)))
+        globalNorm(
+          Object.values(Reference.backward(referenceConfig(config), params, batch, coef, segments.segment, aim))
+        )
       const q = Float32Array.from(hot, (_, i) => 0.02 + 0.01 * Math.sin(i))
       const spread = Reference.soft(pass, batch, q, signed)
       const spreading = yield* run({ head: "soft" }, { soft: q, weights: signed })
@@ -269,7 +273,8 @@ layer(NodeDevice.layer())("a tuner", (it) => {
     Effect.gen(function*() {
       const refuse = (head: NonNullable<TunerOptions["head"]>, targets: TunerTargets) =>
         Effect.scoped(Effect.flatMap(makeTuner({ ...shape, head }), (tuner) =>
-          Effect.map(Effect.flip(tuner.step(batches[0]!, targets)), (error) => `${error._tag}: ${error.message}`)))
+          Effect.map(Effect.flip(tuner.step(batches[0]!, targets)), (error) =>
+            `${error._tag}: ${error.message}`)))
       expect(yield* refuse("crossEntropy", { weights: signed }))
         .toBe("DataError: targets.weights: a step with head \"crossEntropy\" has none")
       expect(yield* refuse("weighted", { weights: new Float32Array(3) }))

@@ -10,8 +10,8 @@ import { Model } from "../../src/model/Model.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as RunMetrics from "../../src/runs/RunMetrics.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
-import * as TrainEvent from "../../src/train/TrainEvent.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
+import * as TrainEvent from "../../src/train/TrainEvent.ts"
 import { miniatureData, miniatureModel } from "../support/support.ts"
 
 layer(NodeDevice.layer())("a window in which all steps were skipped", (it) => {

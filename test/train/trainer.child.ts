@@ -18,6 +18,8 @@ const app = Trainer.layer(new TrainConfig({ steps: 20, logEvery: 1, saveEvery: 1
 )
 await Effect.flatMap(Trainer, (trainer) =>
   trainer.run.pipe(
-    Stream.tap((event) => Effect.sync(() => process.stdout.write(`${event._tag} step ${"step" in event ? event.step : ""}\n`))),
+    Stream.tap((event) =>
+      Effect.sync(() => process.stdout.write(`${event._tag} step ${"step" in event ? event.step : ""}\n`))
+    ),
     Stream.runDrain
   )).pipe(Effect.provide(app), Effect.runPromise)

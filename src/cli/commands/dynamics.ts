@@ -1,22 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import {
-  adapter,
-  batch,
-  config,
-  counting,
-  force,
-  json,
-  lr,
-  noProgress,
-  type OptionsOf,
-  overrides,
-  seedsOfExperiment,
-  seq,
-  sizeOfExperiment,
-  steps,
-  verbose
-} from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, type OptionsOf, overrides, seedsOfExperiment,
+  seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
@@ -42,7 +27,9 @@ export const dynamics = Command.make("dynamics", {
     Options.withDescription("With --from: only the sequences of these ids, numbers or names, e.g. 1,2"),
     Options.optional
   ),
-  watch: Options.boolean("watch").pipe(Options.withDescription("Draw the curves in the terminal while the run goes on")),
+  watch: Options.boolean("watch").pipe(
+    Options.withDescription("Draw the curves in the terminal while the run goes on")
+  ),
   outDir: Options.text("out-dir").pipe(
     Options.withPseudoName("folder"),
     Options.withDescription("Where the report, checkpoints and traces go (default: runs/dynamics-<time>)"),

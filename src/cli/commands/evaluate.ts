@@ -8,7 +8,9 @@ export const evaluate = Command.make("evaluate", {
   checkpoint,
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
-    Options.withDescription("Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"),
+    Options.withDescription(
+      "Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"
+    ),
     Options.optional
   ),
   sourceField: Options.text("source-field").pipe(

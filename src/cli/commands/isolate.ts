@@ -1,22 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import {
-  adapter,
-  batch,
-  config,
-  counting,
-  force,
-  json,
-  lr,
-  noProgress,
-  type OptionsOf,
-  overrides,
-  seedsOfExperiment,
-  seq,
-  sizeOfExperiment,
-  steps,
-  verbose
-} from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, type OptionsOf, overrides, seedsOfExperiment,
+  seq, sizeOfExperiment, steps, verbose } from "./options.ts"
 
 /** `memsinks isolate`: what it takes. */
 export const isolate = Command.make("isolate", {
@@ -73,7 +58,9 @@ export const isolate = Command.make("isolate", {
   verbose,
   overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
 }).pipe(
-  Command.withDescription("Tell whether the memory is in the sinks and nowhere else: isolated, hidden, not isolated or undecided")
+  Command.withDescription(
+    "Tell whether the memory is in the sinks and nowhere else: isolated, hidden, not isolated or undecided"
+  )
 )
 
 export type IsolateOptions = OptionsOf<typeof isolate>

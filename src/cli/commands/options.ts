@@ -1,7 +1,7 @@
 /** Options that several commands have. */
 import * as Args from "@effect/cli/Args"
-import * as HelpDoc from "@effect/cli/HelpDoc"
 import type * as Command from "@effect/cli/Command"
+import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Effect from "effect/Effect"
@@ -16,7 +16,9 @@ export const counting = (name: string, least = 1) =>
     value >= least && value <= MOST
       ? Effect.succeed(value)
       : Effect.fail(ValidationError.invalidValue(HelpDoc.p(
-        `--${name} must be a whole number of at least ${least}${value > MOST ? ` and at most ${MOST}` : ""}, got ${value}`
+        `--${name} must be a whole number of at least ${least}${
+          value > MOST ? ` and at most ${MOST}` : ""
+        }, got ${value}`
       )))
   ))
 
@@ -54,7 +56,8 @@ export const force = Options.boolean("force").pipe(
 )
 
 /** For what runs long. */
-export const noProgress = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr"))
+export const noProgress = Options.boolean("quiet").pipe(Options.withAlias("q"),
+  Options.withDescription("No progress on stderr"))
 
 /** Tells more. */
 export const verbose = Options.boolean("verbose").pipe(

@@ -1,22 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import {
-  adapter,
-  batch,
-  config,
-  counting,
-  force,
-  json,
-  lr,
-  noProgress,
-  onMissingText,
-  type OptionsOf,
-  overrides,
-  preset,
-  seq,
-  steps,
-  verbose
-} from "./options.ts"
+import { adapter, batch, config, counting, force, json, lr, noProgress, onMissingText, type OptionsOf, overrides,
+  preset, seq, steps, verbose } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes. */
 export const pretrain = Command.make("pretrain", {
@@ -70,7 +55,9 @@ export const pretrain = Command.make("pretrain", {
   ),
   otlp: Options.text("otlp").pipe(
     Options.withPseudoName("url"),
-    Options.withDescription("Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
+    Options.withDescription(
+      "Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"
+    ),
     Options.optional
   ),
   quiet: noProgress,

@@ -5,7 +5,8 @@ import { adapter, config, counting, force, json, noProgress, type OptionsOf, ove
 /** `memsinks sweep`: what it takes. */
 export const sweep = Command.make("sweep", {
   config,
-  seeds: counting("seeds").pipe(Options.withDescription("How many seeds each point has (default: 1)"), Options.optional),
+  seeds: counting("seeds").pipe(Options.withDescription("How many seeds each point has (default: 1)"),
+    Options.optional),
   arms: Options.text("arms").pipe(
     Options.withPseudoName("names"),
     Options.withDescription("What is trained at every point (default: standard,sinks)"),

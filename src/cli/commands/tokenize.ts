@@ -6,7 +6,9 @@ import { counting, json, onMissingText, type OptionsOf, quiet } from "./options.
 export const tokenize = Command.make("tokenize", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
-    Options.withDescription("Text, JSONL (.gz, .zst) or Parquet, a folder, or hf://datasets/owner/name; may be repeated"),
+    Options.withDescription(
+      "Text, JSONL (.gz, .zst) or Parquet, a folder, or hf://datasets/owner/name; may be repeated"
+    ),
     Options.repeated
   ),
   out: Options.text("out").pipe(
@@ -50,7 +52,9 @@ export const tokenize = Command.make("tokenize", {
   ),
   bos: Options.text("bos").pipe(
     Options.withPseudoName("token"),
-    Options.withDescription("Special token before each document: its name, auto or none (default: as the tokenizer does)"),
+    Options.withDescription(
+      "Special token before each document: its name, auto or none (default: as the tokenizer does)"
+    ),
     Options.optional
   ),
   eos: Options.text("eos").pipe(

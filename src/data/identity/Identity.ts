@@ -4,19 +4,8 @@
 import { hash64, normalize } from "../Normalize.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 
-export {
-  type Bands,
-  bandsFor,
-  collisionProbability,
-  makeNearIndex,
-  makeSigner,
-  type NearClusters,
-  NearConfig,
-  type NearIndex,
-  type NearOptions,
-  type NearPair,
-  type Signer
-} from "./NearDuplicates.ts"
+export { type Bands, bandsFor, collisionProbability, makeNearIndex, makeSigner, type NearClusters, NearConfig,
+  type NearIndex, type NearOptions, type NearPair, type Signer } from "./NearDuplicates.ts"
 export { hash64, normalize }
 
 /**

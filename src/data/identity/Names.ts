@@ -15,8 +15,8 @@ import { type FileMetaData, parquetMetadata, parquetReadObjects, parquetSchema }
 import { parquetWriteBuffer } from "hyparquet-writer"
 import { isId, parseId } from "../../Batch.ts"
 import { nearest } from "../../Config.ts"
-import { because, dataError, DataError } from "../../Errors.ts"
-import { type Identity, identities, sourceHash } from "./Identity.ts"
+import { because, DataError, dataError } from "../../Errors.ts"
+import { identities, type Identity, sourceHash } from "./Identity.ts"
 
 /** The file's name, beside a checkpoint's `tokenizer.json`. */
 export const namesFile = "sources.parquet"
@@ -89,8 +89,7 @@ const columns = ["id", "name", "documents", "tokens"]
 /** Reads what `encodeNames` wrote. Fails with a DataError that names `path` where it is something else. */
 export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Names, DataError> =>
   Effect.gen(function*() {
-    const damaged = (cause: unknown) =>
-      dataError(path, `does not list the ids of a model: ${because(cause)}`, cause)
+    const damaged = (cause: unknown) => dataError(path, `does not list the ids of a model: ${because(cause)}`, cause)
     const file = new Uint8Array(bytes).buffer
     const metadata: FileMetaData = yield* Effect.try({ try: () => parquetMetadata(file), catch: damaged })
     const there = yield* Effect.try({
@@ -101,7 +100,9 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
     if (missing !== undefined) return yield* damaged(`it has no column "${missing}"`)
     const kind = metadata.key_value_metadata?.find(({ key }) => key === "memsinks.identity")?.value ?? "source"
     const identity = identities.find((one) => one === kind)
-    if (identity === undefined) return yield* damaged(`its ids stand for ${JSON.stringify(kind)}, which nothing here does`)
+    if (identity === undefined) {
+      return yield* damaged(`its ids stand for ${JSON.stringify(kind)}, which nothing here does`)
+    }
 
     const groups = metadata.row_groups.map(({ num_rows: rows }) => Number(rows))
     const starts = groups.map((_, i) => groups.slice(0, i).reduce((sum, rows) => sum + rows, 0))
@@ -121,7 +122,9 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
             })
             const rows = found.map((row): NamedId => {
               const { documents, id, name, tokens } = row
-              if (typeof id !== "bigint" || !isId(id) || typeof name !== "string") throw new Error("a row has no id or name")
+              if (typeof id !== "bigint" || !isId(id) || typeof name !== "string") {
+                throw new Error("a row has no id or name")
+              }
               return { id, name, documents: Number(documents), tokens: Number(tokens) }
             })
             kept = { group, rows }
@@ -131,7 +134,8 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
         })
       })
     const scan = <A>(start: A, use: (value: A, rows: ReadonlyArray<NamedId>) => A) =>
-      Effect.reduce(groups.map((_, group) => group), start, (value, group) => Effect.map(read(group), (rows) => use(value, rows)))
+      Effect.reduce(groups.map((_, group) => group), start, (value, group) =>
+        Effect.map(read(group), (rows) => use(value, rows)))
     /** The group whose first and last id are around an id, by the statistics that the file keeps. */
     const groupOf = (id: bigint): ReadonlyArray<number> =>
       metadata.row_groups.flatMap(({ columns }, group) => {
@@ -167,7 +171,9 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
         }).pipe(Effect.map((near) => near[0])),
       largest: (most) =>
         scan<ReadonlyArray<NamedId>>([], (top, rows) =>
-          [...top, ...rows].sort((a, b) => b.tokens - a.tokens || a.name.localeCompare(b.name)).slice(0, most))
+          [...top, ...rows].sort((a, b) =>
+            b.tokens - a.tokens || a.name.localeCompare(b.name)
+          ).slice(0, most))
     }
     function byName(name: string) {
       return scan<NamedId | undefined>(undefined, (found, rows) => found ?? rows.find((row) => row.name === name))
@@ -207,7 +213,8 @@ export const resolveId = (
       const id = sourceHash(`${asked}`)
       if (as === "name") return { id }
       return yield* new DataError({
-        detail: `the checkpoint does not say what its ids are called, so an id is a whole number, such as 7 or 0xff, got ` +
+        detail:
+          `the checkpoint does not say what its ids are called, so an id is a whole number, such as 7 or 0xff, got ` +
           `${JSON.stringify(asked)}. As the name of a source it would be 0x${id.toString(16).padStart(16, "0")}`
       })
     }
@@ -215,7 +222,8 @@ export const resolveId = (
       const found = yield* names.get(number)
       if (found !== undefined) return { id: number, name: found.name }
       return yield* new DataError({
-        detail: `the model was not trained with the id ${number}: nobody's sinks would be on. ${yield* known(names)}. ` +
+        detail:
+          `the model was not trained with the id ${number}: nobody's sinks would be on. ${yield* known(names)}. ` +
           "For sinks of nobody there is --sinks placebo"
       })
     }
@@ -243,8 +251,12 @@ export const outOfRange = (text: string) =>
 /** What there is, in words, with the largest as examples. */
 const known = (names: Names) =>
   Effect.map(names.largest(6), (some) =>
-    `It has ${names.count.toLocaleString("en")} ${names.count === 1 ? "id" : "ids"}, each of ${kinds[names.identity]}, ` +
-    `such as ${some.slice(0, 5).map(({ id, name }) => `${JSON.stringify(name)} (${id})`).join(", ")}` +
+    `It has ${names.count.toLocaleString("en")} ${names.count === 1 ? "id" : "ids"}, each of ${
+      kinds[names.identity]
+    }, ` +
+    `such as ${
+      some.slice(0, 5).map(({ id, name }) => `${JSON.stringify(name)} (${id})`).join(", ")
+    }` +
     (names.count > 5 ? ", and more" : ""))
 
 /** What a list of ids is, where `splitIds` finds that a text is none. */

@@ -27,8 +27,7 @@ export interface Document {
   readonly source: string
 }
 
-const ABSENT =
-  "there is no such file or folder. Check the path; it is relative to the folder the command runs in"
+const ABSENT = "there is no such file or folder. Check the path; it is relative to the folder the command runs in"
 
 /** What keeps a file from being read, by the system's code for it. */
 const REASONS: Readonly<Record<string, string>> = {

@@ -2,8 +2,8 @@
 import { closeSync, readSync } from "node:fs"
 import { readdir, realpath, stat } from "node:fs/promises"
 import { dirname } from "node:path"
-import { isObject } from "../../Json.ts"
 import { dataError as fail } from "../../Errors.ts"
+import { isObject } from "../../Json.ts"
 import { isData, kindOf, notFile, openFile, some, sorted, unreadable } from "./Files.ts"
 
 /** Names that programs give to what is not for others: `.ipynb_checkpoints`, `_SUCCESS`, `__MACOSX`. */

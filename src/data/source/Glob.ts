@@ -45,7 +45,10 @@ const classAt = (pattern: string, from: number): readonly [takes: State["takes"]
 }
 
 /** Where the brace at a place is closed, and the commas between; undefined where it is not. */
-const braceAt = (pattern: string, from: number): { readonly cuts: ReadonlyArray<number>; readonly end: number } | undefined => {
+const braceAt = (pattern: string, from: number):
+  | { readonly cuts: ReadonlyArray<number>; readonly end: number }
+  | undefined =>
+{
   const cuts: Array<number> = []
   for (let i = from, depth = 0; i < pattern.length; i++) {
     if (pattern[i] === "{") depth++
@@ -110,8 +113,12 @@ const build = (states: Array<State>, pattern: string, next: number): number => {
  */
 export const matcher = (pattern: string, budget: Budget = { steps: STEPS }): (path: string) => boolean => {
   const wanted = pattern.replace(/^\.?\//, "")
-  if (!/[*?[{]/.test(wanted)) return (path) => path === wanted || (path.startsWith(wanted) && path[wanted.length] === "/")
-  if (wanted.length > LONGEST) throw new RangeError(`a pattern of ${wanted.length} characters is longer than ${LONGEST}`)
+  if (!/[*?[{]/.test(wanted)) {
+    return (path) => path === wanted || (path.startsWith(wanted) && path[wanted.length] === "/")
+  }
+  if (wanted.length > LONGEST) {
+    throw new RangeError(`a pattern of ${wanted.length} characters is longer than ${LONGEST}`)
+  }
   const states: Array<State> = []
   const end = -1
   const start = build(states, wanted, end)

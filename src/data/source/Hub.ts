@@ -5,23 +5,12 @@
 import * as Schema from "effect/Schema"
 import { createHash, type Hash, randomUUID } from "node:crypto"
 import { createReadStream, type Dirent } from "node:fs"
-import {
-  copyFile,
-  type FileHandle,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  stat,
-  symlink
-} from "node:fs/promises"
+import { copyFile, type FileHandle, mkdir, open, readdir, readFile, realpath, rename, rm, stat,
+  symlink } from "node:fs/promises"
 import { homedir } from "node:os"
 import { basename, dirname, join, relative } from "node:path"
 import * as AtomicFile from "../../AtomicFile.ts"
-import { because, dataError as fail, DataError } from "../../Errors.ts"
+import { because, type DataError, dataError as fail } from "../../Errors.ts"
 import { cachedJson } from "../../Json.ts"
 import { GitHash, isFileName, isRelativePath, isWithin, RelativePath, Sha256 } from "../../Paths.ts"
 import { withoutCredentials } from "../../Terminal.ts"
@@ -121,35 +110,40 @@ const settings = async (env: Readonly<Record<string, string | undefined>>) => {
 type Settings = Awaited<ReturnType<typeof settings>>
 
 /** What the hub, or the way to it, has against a request, for people. */
-const refused = (label: string, { name, revision }: Reference, { endpoint, token }: Settings) => (cause: unknown): unknown => {
-  if (!(cause instanceof HubFailure)) return cause
-  const { kind, message, status } = cause
-  const page = `${endpoint}/datasets/${name}`
-  const say = (detail: string): DataError => fail(label, detail, cause)
-  if (status === 401) {
+const refused =
+  (label: string, { name, revision }: Reference, { endpoint, token }: Settings) => (cause: unknown): unknown => {
+    if (!(cause instanceof HubFailure)) return cause
+    const { kind, message, status } = cause
+    const page = `${endpoint}/datasets/${name}`
+    const say = (detail: string): DataError => fail(label, detail, cause)
+    if (status === 401) {
+      return say(
+        token === undefined
+          ? `the hub gives it to nobody without a token: it is gated or private, or there is no dataset ${name}. ` +
+            `Accept its terms on ${page}, and set HF_TOKEN to a token of yours`
+          : `the hub does not know the token in HF_TOKEN, or has no dataset ${name} for it. Make a token that may read it`
+      )
+    }
+    if (status === 403) {
+      return say(`the token in HF_TOKEN may not read it. Accept its terms on ${page}, and give the token read access`)
+    }
+    if (status === 404) return say(`the hub has no dataset ${name} with a revision "${revision}". Look at ${page}`)
+    if (status !== undefined) return say(`the hub answers ${status}${message === "" ? "" : `: ${message}`}`)
+    if (kind === "malformed") {
+      return say(
+        `${endpoint} gives an answer that cannot be used: ${
+          withoutCredentials(message)
+        }. Check that HF_ENDPOINT is a hub`
+      )
+    }
+    if (kind === "slow") {
+      return say(`${endpoint} is too slow: ${message}. Try again later, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds`)
+    }
     return say(
-      token === undefined
-        ? `the hub gives it to nobody without a token: it is gated or private, or there is no dataset ${name}. ` +
-          `Accept its terms on ${page}, and set HF_TOKEN to a token of yours`
-        : `the hub does not know the token in HF_TOKEN, or has no dataset ${name} for it. Make a token that may read it`
+      `${endpoint} cannot be reached: ${withoutCredentials(message)}. Check the network, and HF_ENDPOINT; with ` +
+        "HF_HUB_OFFLINE=1 only what was downloaded before is used"
     )
   }
-  if (status === 403) {
-    return say(`the token in HF_TOKEN may not read it. Accept its terms on ${page}, and give the token read access`)
-  }
-  if (status === 404) return say(`the hub has no dataset ${name} with a revision "${revision}". Look at ${page}`)
-  if (status !== undefined) return say(`the hub answers ${status}${message === "" ? "" : `: ${message}`}`)
-  if (kind === "malformed") {
-    return say(`${endpoint} gives an answer that cannot be used: ${withoutCredentials(message)}. Check that HF_ENDPOINT is a hub`)
-  }
-  if (kind === "slow") {
-    return say(`${endpoint} is too slow: ${message}. Try again later, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds`)
-  }
-  return say(
-    `${endpoint} cannot be reached: ${withoutCredentials(message)}. Check the network, and HF_ENDPOINT; with ` +
-      "HF_HUB_OFFLINE=1 only what was downloaded before is used"
-  )
-}
 
 const COMMIT = /^[0-9a-f]{40}$/
 
@@ -259,7 +253,8 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, client
   /** The commit of the revision. */
   const commit = async (): Promise<string> => {
     if (COMMIT.test(revision)) return revision
-    const [ours, shared] = [own, storage].map((folder) => join(folder, "refs", ...revision.split("/"))) as [string, string]
+    const [ours, shared] = [own, storage].map((folder) => join(folder, "refs", ...revision.split("/"))) as [string,
+      string]
     if (offline) {
       const known = (await textOf(ours) ?? await textOf(shared))?.trim()
       if (known === undefined || !COMMIT.test(known)) throw absent(`revision "${revision}" of it is`)
@@ -346,16 +341,22 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, client
           if (bytes > 0 && status !== 206) await restart(out)
           const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "")
           const length = headers.get("content-length")
-          if (status === 206 ? range === null || Number(range[1]) !== bytes : length !== null && Number(length) !== size) {
+          if (status === 206
+            ? range === null || Number(range[1]) !== bytes
+            : length !== null && Number(length) !== size)
+          {
             close()
-            throw fail(file, `the hub lists ${size} bytes and sends ${status === 206 ? "another part" : `${length}`}. Try again`)
+            throw fail(file,
+              `the hub lists ${size} bytes and sends ${status === 206 ? "another part" : `${length}`}. Try again`)
           }
           for await (const piece of pieces) {
             if (bytes + piece.length > size) throw fail(file, `the hub sends more than the ${size} bytes that it lists`)
             for (let at = 0; at < piece.length;) {
-              const { bytesWritten } = await out.write(piece, at, piece.length - at, bytes + at).catch((cause: unknown) => {
-                throw unwritable(cause)
-              })
+              const { bytesWritten } = await out.write(piece, at, piece.length - at, bytes + at).catch(
+                (cause: unknown) => {
+                  throw unwritable(cause)
+                }
+              )
               at += bytesWritten
             }
             hash.update(piece)
@@ -372,7 +373,9 @@ const cacheOf = (label: string, reference: Reference, settings: Settings, client
             await client.pause(tries++)
             continue
           }
-          if (cause instanceof HubFailure && cause.status === 404) throw fail(file, "the hub lists it and does not have it", cause)
+          if (cause instanceof HubFailure && cause.status === 404) {
+            throw fail(file, "the hub lists it and does not have it", cause)
+          }
           if (!(cause instanceof HubFailure) || bytes === 0 || cause.kind === "malformed") throw failure(cause)
           const where = `after ${bytes} of ${size} bytes`
           throw fail(file, `the download broke off ${where}: ${withoutCredentials(cause.message)}`, cause)
@@ -476,7 +479,8 @@ export const hubFiles = async (
   const entries = new Map((await cache.entries(sha)).map((entry) => [entry.path, entry]))
   const card = entries.get("README.md")
   if (card !== undefined && card.size > LONGEST_CARD) {
-    throw fail(`${label}/README.md`, `has ${card.size} bytes, more than the card of a dataset may have (${LONGEST_CARD})`)
+    throw fail(`${label}/README.md`,
+      `has ${card.size} bytes, more than the card of a dataset may have (${LONGEST_CARD})`)
   }
   const text = card === undefined || card.size === 0 ? "" : await readFile(await cache.locate(sha, card), "utf8")
   // A file without a byte has no document, and cannot be asked for in parts.

@@ -25,7 +25,9 @@ export class HubFailure extends Error {
   readonly kind: "status" | "malformed" | "slow" | "broken"
   readonly status: number | undefined
 
-  constructor(kind: HubFailure["kind"], message: string, options: { readonly status?: number; readonly cause?: unknown } = {}) {
+  constructor(kind: HubFailure["kind"], message: string,
+    options: { readonly status?: number; readonly cause?: unknown } = {})
+  {
     super(message, { cause: options.cause })
     this.kind = kind
     this.status = options.status
@@ -91,7 +93,9 @@ export const makeClient = ({ endpoint, idleMillis, pauseMillis, signal, token }:
     }
   }
 
-  async function* piecesOf(response: Response, controller: AbortController, close: () => void): AsyncGenerator<Uint8Array> {
+  async function* piecesOf(response: Response, controller: AbortController,
+    close: () => void): AsyncGenerator<Uint8Array>
+  {
     const reader = response.body?.getReader()
     try {
       let waited = 0
@@ -143,7 +147,9 @@ export const makeClient = ({ endpoint, idleMillis, pauseMillis, signal, token }:
       throw new HubFailure("malformed", "it redirects to what is no URL", { cause })
     }
     next.username = next.password = ""
-    if (location === null || !/^https?:$/.test(next.protocol) || (url.protocol === "https:" && next.protocol === "http:")) {
+    if (location === null || !/^https?:$/.test(next.protocol) ||
+      (url.protocol === "https:" && next.protocol === "http:"))
+    {
       throw new HubFailure("malformed", `it redirects from ${url.protocol}// to ${next.protocol}//`)
     }
     return next
@@ -191,10 +197,13 @@ export const makeClient = ({ endpoint, idleMillis, pauseMillis, signal, token }:
   }
 
   /** Waits before attempt `n`, counted from 0. */
-  const pause = (n: number): Promise<void> => sleep(pauseMillis * 2 ** n, undefined, signal === undefined ? {} : { signal })
+  const pause = (n: number): Promise<void> =>
+    sleep(pauseMillis * 2 ** n, undefined, signal === undefined ? {} : { signal })
 
   /** An answer as JSON of a schema, and its headers; tried again a few times where that may help. */
-  const json = async <A, I>(path: string, schema: Schema.Schema<A, I>): Promise<{ readonly value: A; readonly headers: Headers }> => {
+  const json = async <A, I>(path: string,
+    schema: Schema.Schema<A, I>): Promise<{ readonly value: A; readonly headers: Headers }> =>
+  {
     for (let n = 0;; n++) {
       try {
         const { headers, pieces } = await open(path, { accept: "application/json" })

@@ -1,7 +1,7 @@
 /** Parquet, a page at a time, and of its columns only those that are asked for. */
 import type { DecodedArray, FileMetaData, SchemaTree } from "hyparquet"
 import { closeSync, fstatSync, readSync } from "node:fs"
-import { because, dataError as fail, DataError } from "../../Errors.ts"
+import { because, DataError, dataError as fail } from "../../Errors.ts"
 import { type Document, openFile, some, type SourceFile } from "./Files.ts"
 import type { ReadBytes } from "./ParquetPages.ts"
 import { documentOf, type Fields, type Tally } from "./Records.ts"

@@ -1,6 +1,6 @@
 /** Documents out of records: a line of JSONL, a row of Parquet. */
-import { isObject, type Json } from "../../Json.ts"
 import { dataError as fail } from "../../Errors.ts"
+import { isObject, type Json } from "../../Json.ts"
 import { decimal } from "./Decimal.ts"
 import { type Document, type SourceFile } from "./Files.ts"
 

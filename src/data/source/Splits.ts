@@ -156,7 +156,9 @@ const choice = (
   const found = below.length > 0 || path === undefined ? below : paths.filter((p) => isData(p) && p.startsWith(path))
   if (found.length === 0) {
     const there = sorted([...new Set(paths.map((one) => one.replace(/\/.*/, "/")))])
-    return `has no data files${path === undefined ? "" : ` "${path}"`}; it has: ${there.length === 0 ? "nothing" : some(there, 20)}`
+    return `has no data files${path === undefined ? "" : ` "${path}"`}; it has: ${
+      there.length === 0 ? "nothing" : some(there, 20)
+    }`
   }
   const data = isPattern ? found : ofOneKind(found)
   const bySplit = data.flatMap((one) => {

@@ -1,10 +1,10 @@
 /**
  * Canaries as tokenized documents: random tokens, or texts that are given. Pure.
  */
-import type { Canary } from "./DataConfig.ts"
-import { contentHash, hash64 } from "../identity/Identity.ts"
 import { random } from "../../Random.ts"
+import { contentHash, hash64 } from "../identity/Identity.ts"
 import { type Tokenizer, UNKNOWN } from "../tokens/Tokenizer.ts"
+import type { Canary } from "./DataConfig.ts"
 
 /** A canary, ready to be trained on. */
 export interface CanaryDocument {

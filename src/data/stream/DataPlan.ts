@@ -3,18 +3,18 @@
  * functions of the configuration and the tokenized documents.
  */
 import { type Batch, IGNORE } from "../../Batch.ts"
-import { type CanaryDocument, canaryDocuments } from "./Canary.ts"
-import type { SamplePlan, WholePlan } from "./DataConfig.ts"
 import { DataError } from "../../Errors.ts"
-import { goldfishTargets } from "./Goldfish.ts"
 import { sourceHash } from "../identity/Identity.ts"
 import { LISTED, type NamedId, type NamedIds } from "../identity/Names.ts"
+import { cut, join, type Pieces, type TokenDocuments } from "../Pieces.ts"
+import type { Tokenizer } from "../tokens/Tokenizer.ts"
+import { type CanaryDocument, canaryDocuments } from "./Canary.ts"
+import type { SamplePlan, WholePlan } from "./DataConfig.ts"
+import { goldfishTargets } from "./Goldfish.ts"
 import type { Part } from "./Mixture.ts"
 import { batchOf, packedBatch, type Row, sequenceName } from "./Packing.ts"
-import { cut, join, type Pieces, type TokenDocuments } from "../Pieces.ts"
 import { schedule } from "./Schedule.ts"
-import { cutting, sample, SAMPLE, type Selection, timesIn, whole } from "./Selection.ts"
-import type { Tokenizer } from "../tokens/Tokenizer.ts"
+import { cutting, SAMPLE, sample, type Selection, timesIn, whole } from "./Selection.ts"
 
 /** The place of a batch in the endless stream. Plain JSON: it travels in every checkpoint. */
 export interface Cursor {
@@ -379,7 +379,9 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
         const source = corpus.sources[corpus.source(document)]
         const name = identity === "row"
           ? sequenceName({ document: corpus.name(document), offset: pieces.offset[piece] })
-          : identity === "source" && id === sourceHash(source) ? source : corpus.name(document)
+          : identity === "source" && id === sourceHash(source)
+          ? source
+          : corpus.name(document)
         found.set(id, one = { id, name, documents: 0, tokens: 0 })
       }
       if (identity === "row") one.documents = 1

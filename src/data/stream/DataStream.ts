@@ -10,7 +10,7 @@
  * without the ones before it, and the same configuration gives the same batches in every process, wherever the tokens
  * come from.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -19,21 +19,21 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../../Batch.ts"
 import { decodeConfig, nearest } from "../../Config.ts"
-import * as Corpus from "../Corpus.ts"
-import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
-import { type Input, textSha256, tokensSha256 } from "./Inputs.ts"
-import { assemble, type Cursor, type DataReport, type Loaded, type Plan, type RepeatedGroup } from "./DataPlan.ts"
 import { DataError } from "../../Errors.ts"
 import { keyOf } from "../../Key.ts"
-import type { Part } from "./Mixture.ts"
+import * as Corpus from "../Corpus.ts"
 import type { NamedIds } from "../identity/Names.ts"
-import { batchOf, type Row } from "./Packing.ts"
 import { join, type TokenDocuments } from "../Pieces.ts"
+import { sameTokenizer } from "../tokens/SameTokenizer.ts"
+import * as Tokenizer from "../tokens/Tokenizer.ts"
+import * as TokenShards from "../tokens/TokenShards.ts"
+import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
+import { assemble, type Cursor, type DataReport, type Loaded, type Plan, type RepeatedGroup } from "./DataPlan.ts"
+import { type Input, textSha256, tokensSha256 } from "./Inputs.ts"
+import type { Part } from "./Mixture.ts"
+import { batchOf, type Row } from "./Packing.ts"
 import type { Split } from "./Selection.ts"
 import { prepare, prepareAll, type TokenizerFor } from "./TextDocuments.ts"
-import * as Tokenizer from "../tokens/Tokenizer.ts"
-import { sameTokenizer } from "../tokens/SameTokenizer.ts"
-import * as TokenShards from "../tokens/TokenShards.ts"
 
 export { batchOf, DataConfig }
 export type { Cursor, DataConfigInput, DataReport, Input, RepeatedGroup, Row, Split, TokenDocuments }
@@ -46,7 +46,9 @@ interface Contents {
 
 /** Of text, which is in memory as a whole. */
 const contentsOfText = (documents: ReadonlyArray<Corpus.Document>, parts: ReadonlyArray<Part>): Contents => {
-  const inputs = parts.map(({ end, first, path }): Input => ({ what: path, sha256: textSha256(documents.slice(first, end)) }))
+  const inputs = parts.map(({ end, first, path }): Input => ({ what: path,
+    sha256: textSha256(documents.slice(first, end)) })
+  )
   return { inputs: Effect.succeed(inputs), verify: Effect.void }
 }
 
@@ -112,7 +114,9 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: C
       const meant = nearest(name, Object.keys(split))
       throw new DataError({
         detail: `there is no split ${JSON.stringify(name)}: ` +
-          (meant === undefined ? `there are ${Object.keys(split).join(", ")}` : `did you mean ${JSON.stringify(meant)}?`)
+          (meant === undefined
+            ? `there are ${Object.keys(split).join(", ")}`
+            : `did you mean ${JSON.stringify(meant)}?`)
       })
     },
     groups,
@@ -191,7 +195,8 @@ const loadText = Effect.fnUntraced(function*<R>(
   const contents = contentsOfText(documents, parts)
   if (plan.kind === "whole") {
     const { bytes, corpus, documents: used, tokenizer, tokens } = yield* prepareAll(documents, config, tokenizerFor)
-    return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: undefined }, plan, contents)
+    return yield* make({ corpus, parts, tokenizer, path, documents: used, bytes, tokens, cut: undefined }, plan,
+      contents)
   }
   const { bytes, corpus, documents: used, duplicates, pieces, tokenizer, tokens } = yield* prepare(
     documents,
@@ -219,7 +224,9 @@ const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerO
   const paths = typeof config.data === "string" ? [config.data] : config.data ?? [undefined]
   const corpora = yield* Effect.forEach(paths, (path) =>
     Corpus.documents(path, {
-      textField: config.textField, sourceField: config.sourceField, onMissingText: config.onMissingText
+      textField: config.textField,
+      sourceField: config.sourceField,
+      onMissingText: config.onMissingText
     }))
   const parts = partsOf(corpora.map((documents, i) => [paths[i] ?? Corpus.DEFAULT_CORPUS, documents.length]))
   const { cacheDirectory } = options
@@ -237,10 +244,13 @@ const foreignTokenizer = Effect.fnUntraced(function*(config: DataConfig, path: s
   const { endOfText, tokenizer } = config
   if (tokenizer !== undefined && tokenizer !== "bpe") return yield* namedTokenizer(tokenizer)
   if (tokenizer === undefined && divided && (endOfText ?? GPT2_END) === GPT2_END) return yield* Tokenizer.gpt2
-  const why = tokenizer === "bpe" || divided ? "" : `, and they have no end-of-text token ${endOfText ?? GPT2_END} of GPT-2`
+  const why = tokenizer === "bpe" || divided
+    ? ""
+    : `, and they have no end-of-text token ${endOfText ?? GPT2_END} of GPT-2`
   return yield* new DataError({
     path,
-    detail: `these shards do not say which tokenizer made them${why}: set tokenizer to the path of its tokenizer.json, ` +
+    detail:
+      `these shards do not say which tokenizer made them${why}: set tokenizer to the path of its tokenizer.json, ` +
       `to "gpt2" or "bytes"`
   })
 })
@@ -264,7 +274,8 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
       if (shards.dataset !== undefined && config[field] !== undefined) {
         return yield* new DataError({
           path,
-          detail: `${field} is ${JSON.stringify(config[field])}, but these tokens were made with a tokenizer of their ` +
+          detail:
+            `${field} is ${JSON.stringify(config[field])}, but these tokens were made with a tokenizer of their ` +
             `own. Leave ${field} out`
         })
       }
@@ -431,8 +442,7 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
   static readonly layer = (
     config: DataConfigInput = {},
     options: LayerOptions = {}
-  ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> =>
-    Layer.scoped(DataStream, fromFiles(config, options))
+  ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> => Layer.scoped(DataStream, fromFiles(config, options))
 
   /** `layer` for the text at a path. */
   static readonly layerText = (
@@ -447,13 +457,11 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
     corpus: TokenDocuments,
     tokenizer: Tokenizer.Tokenizer,
     config: DataConfigInput = {}
-  ): Layer.Layer<DataStream, DataError> =>
-    Layer.effect(DataStream, fromTokens(corpus, tokenizer, config))
+  ): Layer.Layer<DataStream, DataError> => Layer.effect(DataStream, fromTokens(corpus, tokenizer, config))
 
   /** Documents that are at hand. Reads no file, so `data` and a tokenizer path are refused. */
   static readonly layerMemory = (
     documents: ReadonlyArray<Corpus.Document>,
     config: DataConfigInput = {}
-  ): Layer.Layer<DataStream, DataError> =>
-    Layer.effect(DataStream, fromMemory(documents, config))
+  ): Layer.Layer<DataStream, DataError> => Layer.effect(DataStream, fromMemory(documents, config))
 }

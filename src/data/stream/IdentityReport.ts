@@ -3,11 +3,11 @@
  * share sinks. Pure: it reads lengths, sources and hashes, and words only for a few examples.
  */
 import { DataError } from "../../Errors.ts"
-import { documentIds, type Identity, identities } from "../identity/Identity.ts"
-import type { TokenDocuments } from "../Pieces.ts"
 import { type SinkConfig, unitsOf } from "../../Sink.ts"
-import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "../tokens/TokenShares.ts"
 import { columns, count } from "../../Terminal.ts"
+import { documentIds, identities, type Identity } from "../identity/Identity.ts"
+import type { TokenDocuments } from "../Pieces.ts"
+import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "../tokens/TokenShares.ts"
 
 export interface IdentityReportOptions {
   readonly identity: Identity
@@ -429,7 +429,9 @@ const mostSeen = (
   const first = identity === "row" ? undefined : leaders(identity, corpus)
   return top.map(({ document, id, ...seen }) => {
     const names = [identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document)]
-    for (let d = document + 1; identity !== "source" && first !== undefined && d < corpus.documents && names.length < 3; d++) {
+    for (let d = document + 1; identity !== "source" && first !== undefined && d < corpus.documents && names.length < 3;
+      d++)
+    {
       if (first[d] === document && exposures(d) > 0) names.push(corpus.name(d))
     }
     const hashed = identity === "source" || identity === "content"
@@ -464,7 +466,9 @@ export const identityReport = (
   })
   const shares = tokenShares((use) =>
     ids.each((id, _, tokens, document) =>
-      use(id, tokens, () => identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document))))
+      use(id, tokens, () => identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document))
+    )
+  )
   return {
     ...summary,
     shares,
@@ -490,7 +494,6 @@ const few = (n: number): string => {
   return n < 0.01 ? "under .01" : n.toPrecision(2).replace(/^0\./, ".").replace(/\.0$/, "")
 }
 const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`
-
 
 const WIDTH = 100
 
@@ -545,7 +548,9 @@ const nearLines = (near: NonNullable<IdentityReport["near"]>, examples: boolean)
     ? "near-duplicates: none"
     : `near-duplicates: ${plural(near.clusters, "cluster")} of ${plural(near.documents, "document")}` +
       (near.exactRepeats === null ? "" : `; ${plural(near.exactRepeats, "exact repeat")} in the corpus`),
-  ...(examples && near.clusters > near.examples.length ? [`  ${count(near.examples.length)} of them as examples:`] : []),
+  ...(examples && near.clusters > near.examples.length
+    ? [`  ${count(near.examples.length)} of them as examples:`]
+    : []),
   ...(examples ? near.examples : []).flatMap(({ documents, members }) => [
     `  ${plural(documents, "document")}:`,
     ...members.map(({ name, text }) => {
@@ -564,7 +569,8 @@ export const formatIdentityReport = (report: IdentityReport): string => {
   const all = repeats.reduce((n, bin) => n + bin.tokens, 0)
   return [
     `${plural(documents, "document")}, ${count(tokens)} tokens; identity ${identity}: ${sharing[identity]}`,
-    `${plural(report.ids, "id")}, ` + (report.repeatedIds === 0 ? "none of them repeated" :
+    `${plural(report.ids, "id")}, ` + (report.repeatedIds === 0 ?
+      "none of them repeated" :
       `${count(report.repeatedIds)} of them repeated, with ${percent(report.repeatedTokens)} of the tokens`),
     "",
     ...columns([
@@ -579,7 +585,8 @@ export const formatIdentityReport = (report: IdentityReport): string => {
     ...(mostSeen.length === 0 ? [] : ["", "most repeated:"]),
     ...mostSeen.map(({ exposures, id, names }) =>
       cut(`  ${count(exposures)} x id ${id}: ${names.join(", ")}` +
-        `${identity !== "source" && exposures > names.length ? ", ..." : ""}`, WIDTH)),
+        `${identity !== "source" && exposures > names.length ? ", ..." : ""}`, WIDTH)
+    ),
     ...(report.repeatedIds <= mostSeen.length ? [] : [
       `  and ${plural(report.repeatedIds - mostSeen.length, "other repeated id")}`
     ]),

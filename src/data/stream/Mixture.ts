@@ -1,10 +1,10 @@
 /**
  * How often an epoch holds each document of each source. Pure.
  */
-import type { MixtureSource } from "./DataConfig.ts"
 import { nearest } from "../../Config.ts"
-import type { TokenDocuments } from "../Pieces.ts"
 import { random } from "../../Random.ts"
+import type { TokenDocuments } from "../Pieces.ts"
+import type { MixtureSource } from "./DataConfig.ts"
 
 /** A folder or file of `data`: its documents are those from `first` to `end - 1`. */
 export interface Part {

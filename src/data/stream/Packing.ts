@@ -87,7 +87,9 @@ export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch => ({
  * const scores = yield* model.evaluate(batch, Sink.own)
  * ```
  */
-export const rowsOf = (tokens: ArrayLike<number>, id: number | bigint, seqLen: number, document = `${id}`): ReadonlyArray<Row> => {
+export const rowsOf = (tokens: ArrayLike<number>, id: number | bigint, seqLen: number,
+  document = `${id}`): ReadonlyArray<Row> =>
+{
   if (!(Number.isSafeInteger(seqLen) && seqLen >= 1)) throw new RangeError(`seqLen must be at least 1, got ${seqLen}`)
   if (tokens.length < 2) throw new RangeError(`a sequence has two tokens or more, got ${tokens.length}`)
   const [all, whose] = [Uint32Array.from(tokens), toId(id)]

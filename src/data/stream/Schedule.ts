@@ -2,8 +2,8 @@
  * The order of an epoch: which exposures share a row, which rows share a batch. Drawn from the seed and the epoch
  * alone, so that any batch is found without the ones before it. Pure.
  */
-import { type Packs, pack, packClosely } from "./Packing.ts"
 import { random } from "../../Random.ts"
+import { pack, packClosely, type Packs } from "./Packing.ts"
 import { range } from "./Selection.ts"
 
 /** What an epoch is made of, and how it is laid out. */

@@ -1,12 +1,12 @@
 /**
  * Which pieces are trained on, how often, and which are kept aside. Pure.
  */
+import { nearest } from "../../Config.ts"
+import { random } from "../../Random.ts"
+import { cut, type Cutting, pick, type Pieces, piecesOf, type TokenDocuments } from "../Pieces.ts"
 import type { CanaryDocument } from "./Canary.ts"
 import type { DataConfig, Repeated, SamplePlan, WholePlan } from "./DataConfig.ts"
 import { exposures as mixtureExposures, type Part } from "./Mixture.ts"
-import { cut, type Cutting, pick, type Pieces, piecesOf, type TokenDocuments } from "../Pieces.ts"
-import { nearest } from "../../Config.ts"
-import { random } from "../../Random.ts"
 
 /** The kinds of sequences. */
 export type Split = "repeated" | "heldOut" | "singles" | "canaries"

@@ -6,11 +6,11 @@
  * with none are held out. `tokenDocuments` and `mixture` turn it into what `DataStream.layerTokens` and the field
  * `sources` of its configuration take.
  */
-import type { MixtureSource } from "./DataConfig.ts"
 import { DataError } from "../../Errors.ts"
-import type { TokenDocuments } from "../Pieces.ts"
 import { type Random, random } from "../../Random.ts"
+import type { TokenDocuments } from "../Pieces.ts"
 import { parseTokenizer, type Tokenizer } from "../tokens/TokenizerJson.ts"
+import type { MixtureSource } from "./DataConfig.ts"
 
 /** A sequence of a made-up corpus. */
 export interface SyntheticSequence {
@@ -105,9 +105,9 @@ export interface TwoDomainOptions {
 }
 
 /** A language in which `branches` tokens may follow each, with probabilities 1, 1/2, 1/3, ... */
-const language = (draw: Random, vocabSize: number, branches: number): ((length: number) => Uint32Array) => {
-  const next = Array.from({ length: vocabSize }, () =>
-    draw.shuffle(Uint32Array.from({ length: vocabSize }, (_, v) => v)).slice(0, branches))
+const language = (draw: Random, vocabSize: number, branches: number): (length: number) => Uint32Array => {
+  const next = Array.from({ length: vocabSize },
+    () => draw.shuffle(Uint32Array.from({ length: vocabSize }, (_, v) => v)).slice(0, branches))
   const weights = Array.from({ length: next[0].length }, (_, b) => 1 / (b + 1))
   const total = weights.reduce((a, b) => a + b)
   const step = (token: number): number => {

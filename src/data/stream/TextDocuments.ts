@@ -3,15 +3,15 @@
  * a tokenizer is trained on the text that the model sees and on no more.
  */
 import * as Effect from "effect/Effect"
-import type { Document } from "../Corpus.ts"
-import type { DataConfig, SamplePlan } from "./DataConfig.ts"
 import { DataError } from "../../Errors.ts"
+import { random } from "../../Random.ts"
+import type { Document } from "../Corpus.ts"
 import { contentHash } from "../identity/Identity.ts"
 import { makeNearIndex } from "../identity/NearDuplicates.ts"
 import { cut, pick, type Pieces, type TokenDocuments } from "../Pieces.ts"
-import { random } from "../../Random.ts"
-import { cutting } from "./Selection.ts"
 import type { Tokenizer } from "../tokens/Tokenizer.ts"
+import type { DataConfig, SamplePlan } from "./DataConfig.ts"
+import { cutting } from "./Selection.ts"
 
 /** Gives the tokenizer for a text: trains one, or hands out the one there is. */
 export type TokenizerFor<R> = (texts: ReadonlyArray<string>) => Effect.Effect<Tokenizer, DataError, R>
@@ -60,7 +60,7 @@ export const distinct = (corpus: TokenDocuments, { document, offset }: Pieces, w
 }
 
 /** What is computed when it is asked for, and then kept. */
-const remembered = <A>(compute: () => A): (() => A) => {
+const remembered = <A>(compute: () => A): () => A => {
   let value: { readonly is: A } | undefined
   return () => (value ??= { is: compute() }).is
 }

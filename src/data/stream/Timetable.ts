@@ -68,7 +68,8 @@ export const spread = (
     placed[g] = stepsOf(showing, sequences).map((wanted) => {
       const own = new Set<number>()
       for (const [i, step] of wanted.entries()) {
-        const free = (at: number) => at >= first && at < end && (taken.get(at) ?? 0) < batchSize && !own.has(at) &&
+        const free = (at: number) =>
+          at >= first && at < end && (taken.get(at) ?? 0) < batchSize && !own.has(at) &&
           // those that are still to come keep their steps where they can
           (at === step || !wanted.includes(at, i + 1))
         let distance = 0
@@ -76,7 +77,8 @@ export const spread = (
         const at = free(step - distance) ? step - distance : step + distance
         if (!free(at)) {
           throw new DataError({
-            detail: `groups: ${name}: between steps ${first} and ${end} there is no room for ${wanted.length} exposures of ` +
+            detail:
+              `groups: ${name}: between steps ${first} and ${end} there is no room for ${wanted.length} exposures of ` +
               `${sequences} sequences beside the other groups: a batch has ${batchSize} rows. Raise data.batchSize, or show ` +
               "fewer sequences, or less often"
           })
@@ -138,7 +140,8 @@ export const timetable = ({ background, batchSize, planted, seed, steps }: Timet
     const taken = at.get(step)?.length ?? 0
     if (taken > batchSize) {
       throw new DataError({
-        detail: `step ${step} is to show ${taken} sequences, but a batch has ${batchSize} rows: raise data.batchSize, or ` +
+        detail:
+          `step ${step} is to show ${taken} sequences, but a batch has ${batchSize} rows: raise data.batchSize, or ` +
           "show fewer sequences, or less often"
       })
     }

@@ -113,9 +113,11 @@ const makeMatcher = (tokens: ReadonlyArray<readonly [written: string, token: Add
         while (start > 0 && space.test(text[start - 1]!)) start--
         start = Math.max(start, done)
       }
-      if (token.rstrip) while (end < text.length && space.test(text[end]!)) end++
+      if (token.rstrip) { while (end < text.length && space.test(text[end]!)) end++ }
       if (start > end) {
-        throw new Error(`the added token ${JSON.stringify(token.content)} is in the white space that another one takes along`)
+        throw new Error(
+          `the added token ${JSON.stringify(token.content)} is in the white space that another one takes along`
+        )
       }
       if (done < start) between(done, start)
       found(token.id)

@@ -27,7 +27,8 @@ export const BYTE_SYMBOLS: ReadonlyArray<string> = (() => {
 
 const [OTHER, LETTER, DIGIT, SPACE, SURROGATE] = [0, 1, 2, 3, 4]
 
-const [letter, digit, space] = [LETTERS, DIGITS, `[${WHITE}]`].map((set) => new RegExp(set, "v")) as [RegExp, RegExp, RegExp]
+const [letter, digit, space] = [LETTERS, DIGITS, `[${WHITE}]`].map((set) => new RegExp(set, "v")) as [RegExp, RegExp,
+  RegExp]
 
 const classOf = (character: string): number =>
   letter.test(character) ? LETTER : digit.test(character) ? DIGIT : space.test(character) ? SPACE : OTHER

@@ -5,7 +5,7 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
-import { dataError as fail, type DataError } from "../../Errors.ts"
+import { type DataError, dataError as fail } from "../../Errors.ts"
 import { beyond, type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
 
 /** What is not written in the shards of others. */

@@ -228,7 +228,9 @@ export const translate = (pattern: string): RegExp => {
     at++
     if (high > 1 && !node.fixed) {
       throw new Error(
-        `the regular expression ${JSON.stringify(pattern)} repeats a part of varying length (as (a+)+ does): it could ` +
+        `the regular expression ${
+          JSON.stringify(pattern)
+        } repeats a part of varying length (as (a+)+ does): it could ` +
           "take exponential time on some texts, and is not run"
       )
     }

@@ -183,13 +183,19 @@ export const makePreTokenizer = (value: unknown, normalized: boolean): PreTokeni
     case "Sequence": {
       const list = need<ReadonlyArray<unknown>>("pretokenizers")
       if (!Array.isArray(list)) throw new Error("pretokenizers of its pre_tokenizer Sequence must be a list")
-      if (list.some((one, i) => i > 0 && isObject(one) && one["type"] === "Metaspace" && one["prepend_scheme"] === "first")) {
-        throw new Error("its pre_tokenizer Sequence has a Metaspace that prepends to the first word behind another step")
+      if (list.some((one, i) =>
+        i > 0 && isObject(one) && one["type"] === "Metaspace" && one["prepend_scheme"] === "first"
+      )) {
+        throw new Error(
+          "its pre_tokenizer Sequence has a Metaspace that prepends to the first word behind another step"
+        )
       }
       const steps = list.map((one) => makePreTokenizer(one, normalized))
       const last = steps.at(-1)
       return {
-        split: chain(steps.flatMap(({ bytes, split }, i) => bytes && i < steps.length - 1 ? [split, symbols] : [split])),
+        split: chain(
+          steps.flatMap(({ bytes, split }, i) => bytes && i < steps.length - 1 ? [split, symbols] : [split])
+        ),
         bytes: last?.bytes ?? false,
         words: steps.length === 1 && last!.words
       }

@@ -4,9 +4,15 @@ import { isObject, type Json } from "../../Json.ts"
 
 /** What a field that is left out says; of all others false and absence are two things, as `strip_accents` has it. */
 const absent: Readonly<Record<string, boolean>> = {
-  fuse_unk: false, byte_fallback: false, ignore_merges: false,
-  single_word: false, lstrip: false, rstrip: false, special: false,
-  use_regex: true, split: true
+  fuse_unk: false,
+  byte_fallback: false,
+  ignore_merges: false,
+  single_word: false,
+  lstrip: false,
+  rstrip: false,
+  special: false,
+  use_regex: true,
+  split: true
 }
 
 /** JSON with sorted keys and without what says nothing: null, and what a field that is left out says, too. */

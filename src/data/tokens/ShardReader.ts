@@ -3,8 +3,8 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { closeSync, openSync, readSync } from "node:fs"
+import { because, DataError, dataError as fail } from "../../Errors.ts"
 import type { Dataset } from "../Dataset.ts"
-import { because, dataError as fail, DataError } from "../../Errors.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 
 /** Tokens on disk. Documents count from 0 through all shards; `read` and `name` throw `DataError`. */

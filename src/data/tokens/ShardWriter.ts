@@ -1,9 +1,9 @@
 /** Writes token shards, so that no name ever stands for half a file. */
-import { because, dataError as fail } from "../../Errors.ts"
-import { keyOf } from "../../Key.ts"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import * as AtomicFile from "../../AtomicFile.ts"
+import { because, dataError as fail } from "../../Errors.ts"
+import { keyOf } from "../../Key.ts"
 import { type Dataset, RECORD, shardFiles } from "../Dataset.ts"
 
 /** A file that gets its name only when it is complete and on the disk. Methods throw `DataError`. */

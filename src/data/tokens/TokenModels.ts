@@ -42,7 +42,9 @@ const TYPES = {
 /** Throws an Error for an id that is none. */
 export const checkId = (token: string, id: unknown): number => {
   if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MOST_IDS) return id
-  throw new Error(`token ${JSON.stringify(token)} has id ${JSON.stringify(id)}: ids are whole numbers below ${MOST_IDS}`)
+  throw new Error(
+    `token ${JSON.stringify(token)} has id ${JSON.stringify(id)}: ids are whole numbers below ${MOST_IDS}`
+  )
 }
 
 const vocabularyOf = (json: Json): Map<string, number> => {
@@ -115,8 +117,8 @@ const bpe = (json: Json): TokenModel => {
   const fallback = json["byte_fallback"] === true
   const whole = json["ignore_merges"] === true
   const merges = mergesOf(json, vocabulary, prefix)
-  const fallbackIds = Array.from({ length: 256 }, (_, byte) =>
-    vocabulary.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`))
+  const fallbackIds = Array.from({ length: 256 },
+    (_, byte) => vocabulary.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`))
   let merge: ReturnType<typeof makeMerger> | undefined
   let ids = new Int32Array(64)
 
@@ -152,7 +154,9 @@ const bpe = (json: Json): TokenModel => {
         }
       }
       if (unknownToken === null || unknownToken === undefined) continue
-      if (unknown === undefined) throw new Error(`unk_token ${JSON.stringify(unknownToken)} is no token of the vocabulary`)
+      if (unknown === undefined) {
+        throw new Error(`unk_token ${JSON.stringify(unknownToken)} is no token of the vocabulary`)
+      }
       if (waiting && !fuse) add(unknown)
       waiting = true
     }

@@ -17,11 +17,11 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
 import { decodeConfig } from "../../Config.ts"
-import { Dataset, widthOf, RECORD, shardFiles } from "../Dataset.ts"
-import { dataError as fail, type DataError } from "../../Errors.ts"
+import { type DataError, dataError as fail } from "../../Errors.ts"
 import { decodeJson, parseJson } from "../../Json.ts"
 import { keyOf } from "../../Key.ts"
 import { LEADS_OUT, liesIn } from "../../Paths.ts"
+import { Dataset, RECORD, shardFiles, widthOf } from "../Dataset.ts"
 import { type ForeignOptions, openForeign } from "./ForeignShards.ts"
 import { type Place, readable, reader, sha256Of, sizeOf, type TokenShards } from "./ShardReader.ts"
 
@@ -107,9 +107,12 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     let next = 0
     for (let i = 0; i < shard.documents; i++) {
       const document = firstDocument + i
-      const bad = u64[4 * i] !== BigInt(next) ? `begins at token ${u64[4 * i]}, expected ${next}` :
-        u32[8 * i + 3] >= sources.length ? `is of source ${u32[8 * i + 3]}, there are ${sources.length}` :
-        u64[4 * i + 3] > BigInt(document) ? `is in the cluster of document ${u64[4 * i + 3]}, which is after it` :
+      const bad = u64[4 * i] !== BigInt(next) ?
+        `begins at token ${u64[4 * i]}, expected ${next}` :
+        u32[8 * i + 3] >= sources.length ?
+        `is of source ${u32[8 * i + 3]}, there are ${sources.length}` :
+        u64[4 * i + 3] > BigInt(document) ?
+        `is in the cluster of document ${u64[4 * i + 3]}, which is after it` :
         undefined
       if (bad !== undefined) return yield* fail(index, `document ${i} (offset ${RECORD * i}) ${bad}`)
       starts[document] = firstToken + next

@@ -80,13 +80,15 @@ export const exposureLines = (
   const { exposure, onFor, sinkShare } = sinkExposure(shares, sinks)
   lines.push(
     `  of ${count(sinks.general + sinks.active)} neurons on for a token ${count(sinks.active)} are sinks ` +
-    `(${percent(sinkShare)}); on average its sinks are on for ${percent(onFor)} of all tokens`
+      `(${percent(sinkShare)}); on average its sinks are on for ${percent(onFor)} of all tokens`
   )
   if (exposure < SOME) return lines
   const small = sinks.active / sinks.pool > 1 / Math.max(1, effectiveIds)
   lines.push(
-    `  ${exposure < MUCH ? "warning: sinks learn some" : "warning: sinks will learn much"} of what all data has in common, ` +
-    "and switching them off takes it away:",
+    `  ${
+      exposure < MUCH ? "warning: sinks learn some" : "warning: sinks will learn much"
+    } of what all data has in common, ` +
+      "and switching them off takes it away:",
     exposure < MUCH
       ? "  small models so lost .02 to .1 nats a token held out (pipelines/results/sinks-by-source.md)"
       : "  small models so lost .7 nats a token held out and more (pipelines/results/sinks-by-source.md)",

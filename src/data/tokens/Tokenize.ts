@@ -14,28 +14,20 @@ import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
 import { decodeConfig, positive, withDefault } from "../../Config.ts"
-import * as Corpus from "../Corpus.ts"
-import { Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
-import { because, dataError as fail, DataError } from "../../Errors.ts"
+import { because, DataError, dataError as fail } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
 import { keyOf } from "../../Key.ts"
+import * as Corpus from "../Corpus.ts"
+import { Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
 import { makeNearIndex, NearConfig } from "../identity/NearDuplicates.ts"
-import { readable, sizeOf } from "./ShardReader.ts"
-import {
-  type NewFile,
-  newFile,
-  newShard,
-  type ShardWriter,
-  TEMPORARY,
-  withNear,
-  writeDataset,
-  writeWhole
-} from "./ShardWriter.ts"
-import { some } from "../source/Files.ts"
 import { SourceSpec, stream, type Tally } from "../Source.ts"
+import { some } from "../source/Files.ts"
+import { readable, sizeOf } from "./ShardReader.ts"
+import { type NewFile, newFile, newShard, type ShardWriter, TEMPORARY, withNear, writeDataset,
+  writeWhole } from "./ShardWriter.ts"
 import { makePool } from "./TokenizePool.ts"
-import type { EncodedTexts } from "./TokenizeWorker.ts"
 import * as Tokenizer from "./Tokenizer.ts"
+import type { EncodedTexts } from "./TokenizeWorker.ts"
 import * as TokenShards from "./TokenShards.ts"
 
 /** Gives the documents of a source, in an order that is the same each time, and counts what is none of them. */
@@ -72,8 +64,10 @@ export const TokenizeConfig = Schema.Struct({
   /** Also find near-duplicates. */
   near: Schema.optional(NearConfig)
 }).pipe(
-  Schema.filter((it) => it.shardTokens === undefined || it.shardBytes === undefined ||
-    "expected one of shardTokens and shardBytes")
+  Schema.filter((it) =>
+    it.shardTokens === undefined || it.shardBytes === undefined ||
+    "expected one of shardTokens and shardBytes"
+  )
 )
 export type TokenizeConfig = typeof TokenizeConfig.Type
 /** One whose defaults are known: what the shards say they were made by. */
@@ -210,8 +204,12 @@ const expectUnchanged = Effect.fnUntraced(function*(
 ) {
   if (documentsSha256 === undefined) return
   let digest: Uint8Array = new Uint8Array(0)
-  const read = yield* Effect.either(Effect.forEach(config.data, (spec) =>
-    Stream.runForEach(source(spec, { missing: 0, blank: 0 }), (document) => Effect.sync(() => void (digest = chained(digest, document))))))
+  const read = yield* Effect.either(
+    Effect.forEach(config.data,
+      (spec) =>
+        Stream.runForEach(source(spec, { missing: 0, blank: 0 }), (document) =>
+          Effect.sync(() => void (digest = chained(digest, document)))))
+  )
   if (read._tag === "Left" || Buffer.from(digest).toString("hex") === documentsSha256) return
   return yield* fail(
     folder,
@@ -223,8 +221,8 @@ const expectUnchanged = Effect.fnUntraced(function*(
 /** What the folder holds: everything, a part, or nothing. */
 const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   const fs = yield* FileSystem.FileSystem
-  yield* Effect.mapError(fs.makeDirectory(folder, { recursive: true }), (cause) =>
-    fail(folder, `cannot be made: ${cause.message}`, cause))
+  yield* Effect.mapError(fs.makeDirectory(folder, { recursive: true }),
+    (cause) => fail(folder, `cannot be made: ${cause.message}`, cause))
   const names = yield* readable(folder, fs.readDirectory(folder))
   if (names.includes("dataset.json")) {
     const shards = yield* TokenShards.open(folder)
@@ -623,7 +621,8 @@ export const tokenize = (
 
     yield* Effect.scoped(Effect.gen(function*() {
       yield* Effect.addFinalizer(() => Effect.sync(writer.abandon))
-      const pool = yield* makePool({ tokenizer: tokenizer.toJSON(), dtype, bos, eos, near: config.near, specialAsText: config.specialAsText === true }, workers)
+      const pool = yield* makePool({ tokenizer: tokenizer.toJSON(), dtype, bos, eos, near: config.near,
+        specialAsText: config.specialAsText === true }, workers)
       const batches = Stream.fromIterable(config.data).pipe(
         Stream.flatMap((spec) =>
           Stream.chunks(source(spec, tally)).pipe(

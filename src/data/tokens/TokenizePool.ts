@@ -73,7 +73,6 @@ export const makePool = (setup: WorkerSetup, workers: number): Effect.Effect<Poo
     (all): Pool => ({
       // one under way and one that waits, for each
       concurrency: 2 * workers,
-      encode: (texts) =>
-        Effect.suspend(() => all.reduce((a, b) => b.waiting() < a.waiting() ? b : a).encode(texts))
+      encode: (texts) => Effect.suspend(() => all.reduce((a, b) => b.waiting() < a.waiting() ? b : a).encode(texts))
     })
   )

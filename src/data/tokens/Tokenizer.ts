@@ -7,10 +7,11 @@ import * as Effect from "effect/Effect"
 import { SyncScheduler } from "effect/Scheduler"
 import { createRequire } from "node:module"
 import { clearImmediate, setImmediate } from "node:timers"
-import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
 import * as AtomicFile from "../../AtomicFile.ts"
 import { because, DataError } from "../../Errors.ts"
-import { type AddedToken, framing, parseTokenizer, specialFlags, type Tokenizer, tokenizerJson } from "./TokenizerJson.ts"
+import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
+import { type AddedToken, framing, parseTokenizer, specialFlags, type Tokenizer,
+  tokenizerJson } from "./TokenizerJson.ts"
 
 export type { Tokenizer }
 
@@ -180,7 +181,8 @@ const pause: Effect.Effect<void> = Effect.withFiberRuntime((fiber) =>
     : Effect.async<void>((resume) => {
       const immediate = setImmediate(() => resume(Effect.void))
       return Effect.sync(() => clearImmediate(immediate))
-    }))
+    })
+)
 
 /** Runs what yields now and then to its end, with a pause every `TURN`. */
 const inTurns = <A>(work: Generator<void, A>): Effect.Effect<A> =>
@@ -275,7 +277,8 @@ const pairTable = (words: ReadonlyArray<Word>) => {
 export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, options: BpeOptions) {
   const { onProgress, reserved = 0, vocabSize } = options
   const encoder = new TextEncoder()
-  const encoded = Array.from(yield* inTurns(countWords(texts)), ([word, count]) => ({ bytes: encoder.encode(word), count }))
+  const encoded = Array.from(yield* inTurns(countWords(texts)),
+    ([word, count]) => ({ bytes: encoder.encode(word), count }))
   if (encoded.length === 0) return yield* new DataError({ detail: "there is no text to train a tokenizer on" })
 
   const restricted = vocabSize < FULL_ALPHABET_FROM

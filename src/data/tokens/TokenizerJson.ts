@@ -74,8 +74,7 @@ export const tokenizerJson = (
 
 /** Half a character in UTF-16, which UTF-8 has not: it stands for nothing that can be known. */
 const LONE = /[\ud800-\udfff]/
-const wellFormed = (text: string): string =>
-  LONE.test(text) ? text.replace(/\p{Surrogate}/gu, "\ufffd") : text
+const wellFormed = (text: string): string => LONE.test(text) ? text.replace(/\p{Surrogate}/gu, "\ufffd") : text
 
 /** Encodes as `tokenizers` does: added tokens, normalizer, added tokens, pre-tokenizer, model. */
 const makeEncode = (json: Json) => {
@@ -142,7 +141,9 @@ export const MOST_TOKENIZER = 2 ** 28
 
 /** Reads a `tokenizer.json`. Throws when it is none, and an Error that names what is not supported in it. */
 export const parseTokenizer = (text: string): Tokenizer => {
-  if (text.length > MOST_TOKENIZER) throw new Error(`it has ${text.length} characters, more than the ${MOST_TOKENIZER} that are read`)
+  if (text.length > MOST_TOKENIZER) {
+    throw new Error(`it has ${text.length} characters, more than the ${MOST_TOKENIZER} that are read`)
+  }
   const json = JSON.parse(text) as unknown
   if (!isObject(json) || !isObject(json["model"])) throw new Error("it has no model")
   const { added, encode, vocabulary } = makeEncode(json)

@@ -1,7 +1,7 @@
 /** What is done with scores: drop the neurons that lead, and count how many known ones a localizer found. */
 import * as Effect from "effect/Effect"
-import type { HostTensor } from "../../HostTensor.ts"
 import { attempt, type CheckpointError, DataError, type DeviceError } from "../../Errors.ts"
+import type { HostTensor } from "../../HostTensor.ts"
 import type { ModelService } from "../../model/Model.ts"
 import type { NeuronScores } from "./Localizer.ts"
 

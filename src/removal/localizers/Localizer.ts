@@ -5,7 +5,7 @@
  * A neuron is a hidden unit of an MLP behind gate and up; its output row is its row of the down-projection. The loss of
  * a sequence is the mean negative log-likelihood of its suffix, in nats; several sequences count alike.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../../Batch.ts"
 import { batchOf, type Row } from "../../data/stream/Packing.ts"
 import { chunked } from "../../data/stream/Rows.ts"

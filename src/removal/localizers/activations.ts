@@ -2,9 +2,9 @@
 import * as Effect from "effect/Effect"
 import type { Row } from "../../data/stream/Packing.ts"
 import { Device } from "../../gpu/Device.ts"
-import { Model } from "../../model/Model.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
-import { type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
+import { Model } from "../../model/Model.ts"
+import { type LocalizeOptions, type Localizer, suffixBatches } from "./Localizer.ts"
 import { gatesFor } from "./withGates.ts"
 
 /**
@@ -45,9 +45,11 @@ const outputNormsOf = Effect.gen(function*() {
   const model = yield* Model
   const device = yield* Device
   const d = model.config.hiddenSize
-  return yield* Effect.forEach(model.handles.layers, ({ down }) =>
-    Effect.map(device.read(down.value), (rows) =>
-      Float64Array.from({ length: rows.length / d }, (_, i) => Math.hypot(...rows.subarray(i * d, (i + 1) * d)))))
+  return yield* Effect.forEach(model.handles.layers,
+    ({ down }) =>
+      Effect.map(device.read(down.value), (rows) =>
+        Float64Array.from({ length: rows.length / d }, (_, i) =>
+          Math.hypot(...rows.subarray(i * d, (i + 1) * d)))))
 })
 
 export const activations: Localizer = {

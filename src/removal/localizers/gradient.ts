@@ -1,23 +1,17 @@
 /** Gradient attribution (Stoehr et al. 2024): weights that the loss of the suffix pulls at hardest. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { attempt, DataError, DeviceError } from "../../Errors.ts"
 import { IGNORE } from "../../Batch.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError, DeviceError } from "../../Errors.ts"
 import { Device } from "../../gpu/Device.ts"
 import { checkLosses } from "../../inside/Sound.ts"
 import { Model } from "../../model/Model.ts"
-import { HYPER } from "../../model/Pass.ts"
 import type { ModelConfig } from "../../model/ModelConfig.ts"
+import { HYPER } from "../../model/Pass.ts"
 import { own, unitsOf } from "../../Sink.ts"
-import {
-  checkOptions,
-  type LocalizeError,
-  type Localizer,
-  type LocalizeOptions,
-  type SuffixBatch,
-  suffixBatch
-} from "./Localizer.ts"
+import { checkOptions, type LocalizeError, type LocalizeOptions, type Localizer, type SuffixBatch,
+  suffixBatch } from "./Localizer.ts"
 
 /** Gradients of one sequence's mean suffix loss, by the Model's names of parameters and in its layout. */
 export type GradientsOf = (
@@ -146,8 +140,8 @@ const gradientsOfModel = (
           device.submit(pass.prepared)
         }, DataError, DeviceError)
         yield* checkLosses(device, model, batch, (yield* device.read(pass.tensors.loss)) as Float32Array)
-        const read = yield* Effect.forEach(model.parameters, ({ gradient, name }) =>
-          Effect.map(device.read(gradient), (data) => [name, data] as const))
+        const read = yield* Effect.forEach(model.parameters,
+          ({ gradient, name }) => Effect.map(device.read(gradient), (data) => [name, data] as const))
         return Object.fromEntries(read)
       })
   })

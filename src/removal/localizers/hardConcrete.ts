@@ -1,11 +1,11 @@
 /** Hard concrete (Louizos et al. 2018; Chang et al. 2024; "pruning" in MemSinks): learn how likely a neuron is kept. */
 import * as Effect from "effect/Effect"
-import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError } from "../../Errors.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
 import { random } from "../../Random.ts"
 import { learnGates, perLayer } from "./learnGates.ts"
-import { checkBetween, type Localizer, type LocalizeOptions } from "./Localizer.ts"
+import { checkBetween, type LocalizeOptions, type Localizer } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x))

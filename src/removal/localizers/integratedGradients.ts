@@ -1,9 +1,9 @@
 /** Integrated gradients (Sundararajan et al. 2017; knowledge neurons, Dai et al. 2022), as MemSinks uses them. */
 import * as Effect from "effect/Effect"
-import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError } from "../../Errors.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
-import { checkCount, filledGates, type Localizer, type LocalizeOptions, suffixBatches } from "./Localizer.ts"
+import { checkCount, filledGates, type LocalizeOptions, type Localizer, suffixBatches } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
 /**

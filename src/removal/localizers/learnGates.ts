@@ -1,7 +1,7 @@
 /** Learning one number a neuron with frozen weights: what slimming and hard concrete have in common. */
 import * as Effect from "effect/Effect"
-import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError } from "../../Errors.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
 import { random } from "../../Random.ts"
 import { checkBetween, checkCount, checkOptions, type LocalizeOptions, suffixBatch } from "./Localizer.ts"

@@ -3,7 +3,7 @@ import * as Effect from "effect/Effect"
 import type { Row } from "../../data/stream/Packing.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
 import { learnGates, perLayer } from "./learnGates.ts"
-import type { Localizer, LocalizeOptions } from "./Localizer.ts"
+import type { LocalizeOptions, Localizer } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
 /**

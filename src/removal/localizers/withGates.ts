@@ -1,19 +1,14 @@
 /** Localizers that need nothing of a model but its gates. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError } from "../../Errors.ts"
 import type { Device } from "../../gpu/Device.ts"
-import type { Model } from "../../model/Model.ts"
 import { type NeuronGates, neuronGates } from "../../inside/NeuronGates.ts"
+import type { Model } from "../../model/Model.ts"
 import { own } from "../../Sink.ts"
-import {
-  checkOptions,
-  type LocalizeError,
-  type LocalizeOptions,
-  type Localizer,
-  type NeuronScores
-} from "./Localizer.ts"
+import { checkOptions, type LocalizeError, type LocalizeOptions, type Localizer,
+  type NeuronScores } from "./Localizer.ts"
 
 /** The gates of the Model for the options' rows; options are checked before anything is compiled. */
 export const gatesFor = (

@@ -1,9 +1,9 @@
 /** Zero-out (Chang et al. 2024, section 4): what the loss of the suffix gains when one neuron is switched off. */
 import * as Effect from "effect/Effect"
-import { attempt, DataError } from "../../Errors.ts"
 import type { Row } from "../../data/stream/Packing.ts"
+import { attempt, DataError } from "../../Errors.ts"
 import type { NeuronGates } from "../../inside/NeuronGates.ts"
-import { checkOptions, filledGates, type Localizer, type LocalizeOptions, suffixBatch } from "./Localizer.ts"
+import { checkOptions, filledGates, type LocalizeOptions, type Localizer, suffixBatch } from "./Localizer.ts"
 import { withGates } from "./withGates.ts"
 
 /**
@@ -21,7 +21,8 @@ export const zeroOutScores = Effect.fnUntraced(function*(
   const scores = Array.from({ length: layers }, () => new Float64Array(width))
   yield* attempt(() => checkOptions(rows, options), DataError)
   for (const row of rows) {
-    const { batch, weights } = yield* attempt(() => suffixBatch(Array.from({ length: batchSize }, () => row), options), DataError)
+    const { batch, weights } = yield* attempt(() => suffixBatch(Array.from({ length: batchSize }, () => row), options),
+      DataError)
     const lossOf = (loss: Float32Array, r: number): number => {
       let sum = 0
       for (let t = r * seqLen; t < (r + 1) * seqLen; t++) sum += weights[t] * loss[t]

@@ -12,11 +12,11 @@ import { batchOf, type Row, scoredTokens, sequenceName } from "../../data/stream
 import { countScored, endless, misfit } from "../../data/stream/Rows.ts"
 import { DataError, type DeviceError, type Diverged, type KernelError } from "../../Errors.ts"
 import type { Device } from "../../gpu/Device.ts"
-import { scoreRows, sumOf } from "../../scoring/Score.ts"
 import { Model, type ModelService } from "../../model/Model.ts"
-import { OptimizerConfig } from "../../train/Optimizer.ts"
 import { random } from "../../Random.ts"
+import { scoreRows, sumOf } from "../../scoring/Score.ts"
 import { own, type SinkMode } from "../../Sink.ts"
+import { OptimizerConfig } from "../../train/Optimizer.ts"
 import { makeTuner } from "../../train/Tuner.ts"
 
 /** What is to be forgotten, and what kept. */

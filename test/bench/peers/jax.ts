@@ -4,11 +4,11 @@
  * In its favour it leaves out rotary positions and uses plain gradient descent, where ours has both RoPE and AdamW.
  */
 // first, so that stdout is its own before a peer says hello
-import { type Session, installNavigator, serve } from "./child.ts"
 import { defaultDevice, init, jit, nn, numpy as np, valueAndGrad } from "@jax-js/jax"
 import type { Array as Value } from "@jax-js/jax"
-import { batchOf, dense, learningRate, weights } from "./step.ts"
+import { installNavigator, serve, type Session } from "./child.ts"
 import versions from "./package.json" with { type: "json" }
+import { batchOf, dense, learningRate, weights } from "./step.ts"
 
 const { eps, headSize, heads, layers, mlp, rows, seqLen, vocab, width } = dense
 const n = rows * seqLen

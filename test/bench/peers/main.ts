@@ -66,8 +66,9 @@ const start = async (command: string, parameters: ReadonlyArray<string>): Promis
   })
   const ended = new Promise<never>((_, reject) => {
     child.once("error", reject)
-    child.once("close", (code, signal) =>
-      reject(new Error(`it ended (${signal ?? `exit status ${code}`}):\n${errors.slice(-20).join("\n")}`)))
+    child.once("close",
+      (code, signal) =>
+        reject(new Error(`it ended (${signal ?? `exit status ${code}`}):\n${errors.slice(-20).join("\n")}`)))
   })
   // a process that has been told to end may
   ended.catch(() => {})

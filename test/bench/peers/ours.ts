@@ -4,17 +4,17 @@
  */
 import * as Effect from "effect/Effect"
 import process from "node:process"
+import versions from "../../../package.json" with { type: "json" }
 import type { Batch } from "../../../src/Batch.ts"
 import { Device } from "../../../src/gpu/Device.ts"
 import * as Tensor from "../../../src/gpu/Tensor.ts"
 import { Model } from "../../../src/model/Model.ts"
-import { HYPER } from "../../../src/model/Pass.ts"
 import { ModelConfig } from "../../../src/model/ModelConfig.ts"
+import { HYPER } from "../../../src/model/Pass.ts"
 import * as NodeDevice from "../../../src/node.ts"
-import * as Optimizer from "../../../src/train/Optimizer.ts"
 import * as Sink from "../../../src/Sink.ts"
-import versions from "../../../package.json" with { type: "json" }
-import { type Session, serve } from "./child.ts"
+import * as Optimizer from "../../../src/train/Optimizer.ts"
+import { serve, type Session } from "./child.ts"
 import { batchOf, dense, sinks, toggles } from "./step.ts"
 
 const common = { ropeTheta: 1e5, tieWordEmbeddings: false }

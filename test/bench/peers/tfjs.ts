@@ -4,9 +4,9 @@
  * In its favour it leaves out rotary positions and uses plain gradient descent, where ours has both RoPE and AdamW.
  */
 // first, so that stdout is its own before a peer says hello
-import { type Session, installNavigator, serve } from "./child.ts"
 import * as tf from "@tensorflow/tfjs"
 import type { Tensor, Variable } from "@tensorflow/tfjs"
+import { installNavigator, serve, type Session } from "./child.ts"
 import versions from "./package.json" with { type: "json" }
 import { batchOf, dense, learningRate, weights } from "./step.ts"
 

@@ -1,14 +1,14 @@
 import { it as effectIt } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { IGNORE } from "../../../src/Batch.ts"
 import { sourceHash } from "../../../src/data/identity/Identity.ts"
+import { decodeNames, encodeNames, type NamedIds, resolveId, splitIds } from "../../../src/data/identity/Names.ts"
+import { documentsOf } from "../../../src/data/Pieces.ts"
 import { batchOf, type DataConfigInput, DataStream } from "../../../src/data/stream/DataStream.ts"
 import { rowsOf } from "../../../src/data/stream/Packing.ts"
-import { documentsOf } from "../../../src/data/Pieces.ts"
 import { bytes } from "../../../src/data/tokens/Tokenizer.ts"
 import { exposureLines, MUCH, sinkExposure, SOME, tokenShares } from "../../../src/data/tokens/TokenShares.ts"
-import { IGNORE } from "../../../src/Batch.ts"
-import { decodeNames, encodeNames, type NamedIds, resolveId, splitIds } from "../../../src/data/identity/Names.ts"
 
 const books: NamedIds = {
   identity: "source",
@@ -22,19 +22,20 @@ const books: NamedIds = {
 const open = (names: NamedIds) => decodeNames(encodeNames(names), "step-1/sources.parquet")
 
 describe("names of ids", () => {
-  effectIt.effect("come back from their file by number and by name, in any order written", () =>
-    Effect.gen(function*() {
-      expect(encodeNames({ ...books, ids: [...books.ids].reverse() })).toEqual(encodeNames(books))
-      const names = yield* open(books)
-      expect(names.identity).toBe("source")
-      expect(names.count).toBe(5)
-      for (const one of books.ids) {
-        expect(yield* names.get(one.id)).toEqual(one)
-        expect(yield* names.find(one.name)).toEqual(one)
-      }
-      expect(yield* names.get(1n)).toBeUndefined()
-      expect((yield* names.largest(2)).map(({ name }) => name)).toEqual(["Übersicht", "1 Samuel, first half"])
-    }))
+  effectIt.effect("come back from their file by number and by name, in any order written",
+    () =>
+      Effect.gen(function*() {
+        expect(encodeNames({ ...books, ids: [...books.ids].reverse() })).toEqual(encodeNames(books))
+        const names = yield* open(books)
+        expect(names.identity).toBe("source")
+        expect(names.count).toBe(5)
+        for (const one of books.ids) {
+          expect(yield* names.get(one.id)).toEqual(one)
+          expect(yield* names.find(one.name)).toEqual(one)
+        }
+        expect(yield* names.get(1n)).toBeUndefined()
+        expect((yield* names.largest(2)).map(({ name }) => name)).toEqual(["Übersicht", "1 Samuel, first half"])
+      }))
 
   effectIt.effect("are found among many groups of rows, the largest ids too", () =>
     Effect.gen(function*() {
@@ -56,8 +57,10 @@ describe("names of ids", () => {
     Effect.gen(function*() {
       const names = yield* open(books)
       expect(yield* resolveId("Psalms", names)).toEqual({ id: sourceHash("Psalms"), name: "Psalms" })
-      expect(yield* resolveId(`0x${sourceHash("Exodus").toString(16)}`, names)).toEqual({ id: sourceHash("Exodus"), name: "Exodus" })
-      const said = (asked: string | bigint) => Effect.map(Effect.flip(resolveId(asked, names)), ({ message }) => message)
+      expect(yield* resolveId(`0x${sourceHash("Exodus").toString(16)}`, names)).toEqual({ id: sourceHash("Exodus"),
+        name: "Exodus" })
+      const said = (asked: string | bigint) =>
+        Effect.map(Effect.flip(resolveId(asked, names)), ({ message }) => message)
       expect(yield* said("genesis")).toContain("Did you mean \"Genesis\"?")
       expect(yield* said("Nowhere")).toContain("It has 5 ids, each of a source, such as \"Übersicht\"")
       expect(yield* said("7")).toContain("was not trained with the id 7")
@@ -83,17 +86,25 @@ describe("names of ids", () => {
     expect(splitIds("1, 0xff,Psalms ")).toEqual(["1", "0xff", "Psalms"])
     expect(splitIds("\"1 Samuel, first half\",7")).toEqual(["1 Samuel, first half", "7"])
     expect(splitIds("\"say \\\"a\\\", b\"")).toEqual(["say \"a\", b"])
-    for (const wrong of ["", ",", "1,", ",1", "1,,2", "\"a", "\"a\"b", " "]) expect(splitIds(wrong), wrong).toBeUndefined()
+    for (const wrong of ["", ",", "1,", ",1", "1,,2", "\"a", "\"a\"b", " "]) {
+      expect(splitIds(wrong), wrong).toBeUndefined()
+    }
   })
 })
 
 describe("data", () => {
   effectIt.scoped("knows what its ids are called, by source as by sequence", () =>
     Effect.gen(function*() {
-      const documents = ["a", "b", "a", "c"].map((source, i) => ({ name: `d${i}`, source, text: `text number ${i} `.repeat(4) }))
+      const documents = ["a", "b", "a", "c"].map((source, i) => ({ name: `d${i}`, source,
+        text: `text number ${i} `.repeat(4) })
+      )
       const namesOf = (config: DataConfigInput) =>
         Effect.flatMap(DataStream, ({ names }) => names).pipe(Effect.provide(DataStream.layerMemory(documents, {
-          tokenizer: "bytes", seqLen: 16, singleSequences: "all", heldOutFraction: 0, ...config
+          tokenizer: "bytes",
+          seqLen: 16,
+          singleSequences: "all",
+          heldOutFraction: 0,
+          ...config
         })))
       const bySource = (yield* namesOf({ identity: "source" }))!
       const found = bySource.ids.map(({ documents, id, name }) => [name, id, documents])
@@ -103,7 +114,8 @@ describe("data", () => {
       expect(bySource.ids.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(all)
       const byRow = (yield* namesOf({ identity: "row" }))!
       expect(byRow.identity).toBe("row")
-      const { split } = yield* Effect.provide(DataStream, DataStream.layerMemory(documents, { tokenizer: "bytes", seqLen: 16, singleSequences: "all" }))
+      const { split } = yield* Effect.provide(DataStream,
+        DataStream.layerMemory(documents, { tokenizer: "bytes", seqLen: 16, singleSequences: "all" }))
       expect(() => split("heldout" as "heldOut")).toThrow("did you mean \"heldOut\"?")
       expect(byRow.ids.find(({ name }) => name === "d1+16")).toMatchObject({ documents: 1, tokens: 16 })
     }))
@@ -115,7 +127,8 @@ describe("data", () => {
         { tokens: [6, 7, 8], id: 2n ** 64n - 1n },
         { tokens: [9, 10, 11] }
       ])
-      const config = { seqLen: 4, batchSize: 1, singleSequences: "all", heldOutFraction: 0, identity: "document" } as const
+      const config = { seqLen: 4, batchSize: 1, singleSequences: "all", heldOutFraction: 0,
+        identity: "document" } as const
       const layer = DataStream.layerTokens(corpus, bytes, { ...config, packing: "documents" })
       const rows = (yield* Effect.provide(DataStream, layer)).split("singles")
       const ids = new Map(rows.map(({ id, tokens }) => [tokens.join(), id]))
@@ -136,12 +149,16 @@ describe("what sinks off will cost", () => {
 
   it("follows from shares of tokens, the pool and the active sinks", () => {
     expect(sharesOf([50, 25, 25])).toEqual({
-      ids: 3, effectiveIds: 100 ** 2 / (50 ** 2 + 2 * 25 ** 2), largest: { id: "0", name: "s0", share: 0.5 }
+      ids: 3,
+      effectiveIds: 100 ** 2 / (50 ** 2 + 2 * 25 ** 2),
+      largest: { id: "0", name: "s0", share: 0.5 }
     })
     // one id: its sinks are on for all tokens, as general neurons are
-    expect(sinkExposure(equal(1), { active: 64, general: 96, pool: 1024 })).toEqual({ onFor: 1, sinkShare: 0.4, exposure: 0.4 })
+    expect(sinkExposure(equal(1), { active: 64, general: 96, pool: 1024 })).toEqual({ onFor: 1, sinkShare: 0.4,
+      exposure: 0.4 })
     // the runs of pipelines/results/sinks-by-source.md, by what they cost
-    const exposures = ([[1, 64, 1024], [2, 64, 1024], [4, 64, 1024], [64, 64, 256], [2, 16, 1024], [16, 64, 1024], [64, 64, 1024]])
+    const exposures = [[1, 64, 1024], [2, 64, 1024], [4, 64, 1024], [64, 64, 256], [2, 16, 1024], [16, 64, 1024], [64,
+      64, 1024]]
       .map(([ids, active, pool]) => sinkExposure(equal(ids!), { active: active!, general: 96, pool: pool! }).exposure)
     expect(exposures).toEqual([...exposures].sort((a, b) => b - a))
     expect(exposures.map((one) => one >= MUCH ? "much" : one >= SOME ? "some" : "none"))
@@ -149,7 +166,8 @@ describe("what sinks off will cost", () => {
   })
 
   it("is said in words, with what helps", () => {
-    const text = exposureLines(sharesOf([500, ...Array.from({ length: 65 }, () => 8)]), { active: 128, general: 192, pool: 8192 }).join("\n")
+    const text = exposureLines(sharesOf([500, ...Array.from({ length: 65 }, () => 8)]), { active: 128, general: 192,
+      pool: 8192 }).join("\n")
     expect(text).toContain("66 ids as concentrated as 4.1 equal ones; the largest, s0, has 49 %")
     expect(text).toContain("of 320 neurons on for a token 128 are sinks (40 %)")
     expect(text).toContain("warning: sinks learn some of what all data has in common")

@@ -49,10 +49,15 @@ describe("a pattern of paths", () => {
     const random = makeRandom(7)
     const pieces = ["a", "b", "/", "*", "?", "**", "**/", "{a,b/}", "[ab]", "[!a]"]
     const meant: Readonly<Record<string, string>> = {
-      "*": "[^/]*", "?": "[^/]", "**": ".*", "{a,b/}": "(?:a|b/)", "[ab]": "[ab]", "[!a]": "[^a/]"
+      "*": "[^/]*",
+      "?": "[^/]",
+      "**": ".*",
+      "{a,b/}": "(?:a|b/)",
+      "[ab]": "[ab]",
+      "[!a]": "[^a/]"
     }
-    const paths = Array.from({ length: 200 }, () =>
-      Array.from({ length: 1 + random.int(6) }, () => "ab/"[random.int(3)]).join(""))
+    const paths = Array.from({ length: 200 },
+      () => Array.from({ length: 1 + random.int(6) }, () => "ab/"[random.int(3)]).join(""))
     for (let i = 0; i < 300; i++) {
       // a slash between, so that pieces do not run into one another
       const parts = Array.from({ length: 1 + random.int(3) }, () => pieces[random.int(pieces.length)]!)

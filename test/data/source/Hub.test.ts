@@ -5,29 +5,18 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { parquetWriteBuffer } from "hyparquet-writer"
 import { createHash } from "node:crypto"
-import {
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  utimesSync,
-  writeFileSync
-} from "node:fs"
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, symlinkSync,
+  utimesSync, writeFileSync } from "node:fs"
 import { createServer, type IncomingMessage, type RequestListener } from "node:http"
 import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest"
-import type { DataError } from "../../../src/Errors.ts"
 import { type Document, type SourceSpecInput, stream } from "../../../src/data/Source.ts"
 import { hubFiles } from "../../../src/data/source/Hub.ts"
 import { chosenFiles, configurationsOf } from "../../../src/data/source/Splits.ts"
+import type { DataError } from "../../../src/Errors.ts"
 import { type Hub, type HubFile, startHub } from "../../support/hub.ts"
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
@@ -311,7 +300,8 @@ const fromOdd = (options: Parameters<typeof oddHub>[0], then: (path: string) => 
   })
 
 /** Every file below a folder. */
-const below = (folder: string): ReadonlyArray<string> => readdirSync(folder, { recursive: true, encoding: "utf8" }).sort()
+const below = (folder: string): ReadonlyArray<string> =>
+  readdirSync(folder, { recursive: true, encoding: "utf8" }).sort()
 
 describe("a hub that must not be believed", () => {
   it("is read where it lists what it has", async () => {
@@ -333,7 +323,8 @@ describe("a hub that must not be believed", () => {
     ["a commit", { sha: "../../../../secret" }, /names no commit for "main"/],
     ["no list", { tree: "{}" }, /gives an answer that cannot be used/],
     ["no JSON", { tree: "<html>down</html>" }, /gives an answer that cannot be used: it is not JSON/],
-    ["a file twice", { tree: `[${`,{"type":"file","path":"a.txt","size":1,"oid":"${COMMIT}"}`.repeat(2).slice(1)}]` }, /lists a\.txt twice/]
+    ["a file twice", { tree: `[${`,{"type":"file","path":"a.txt","size":1,"oid":"${COMMIT}"}`.repeat(2).slice(1)}]` },
+      /lists a\.txt twice/]
   ])("is refused where %s leads elsewhere or is none", async (_, options, expected) => {
     writeFileSync(join(cache, "secret"), LINE)
     const before = below(cache)
@@ -368,7 +359,9 @@ describe("a hub that must not be believed", () => {
       response.on("drain", more)
       more()
     }
-    expect(await fromOdd({ serve: chunked })).toMatchObject({ detail: `the hub sends more than the ${size} bytes that it lists` })
+    expect(await fromOdd({ serve: chunked })).toMatchObject({
+      detail: `the hub sends more than the ${size} bytes that it lists`
+    })
     expect(await fromOdd({ serve: (_, response) => response.end("x".repeat(400)) })).toMatchObject({
       detail: `the hub lists ${size} bytes and sends 400. Try again`
     })
@@ -425,7 +418,9 @@ describe("a hub that must not be believed", () => {
 
   it("is told without the password of its address, and without a token that is none", async () => {
     vi.stubEnv("HF_ENDPOINT", "http://ann:sesame@127.0.0.1:1")
-    expect(await message(PLAYS)).toBe("HF_ENDPOINT: holds a user or a password, which is not sent: leave them out, and set HF_TOKEN")
+    expect(await message(PLAYS)).toBe(
+      "HF_ENDPOINT: holds a user or a password, which is not sent: leave them out, and set HF_TOKEN"
+    )
     vi.stubEnv("HF_ENDPOINT", "not a url")
     expect(await message(PLAYS)).toMatch(/^HF_ENDPOINT: is no address of a hub/)
     vi.stubEnv("HF_ENDPOINT", hub.url)
@@ -472,7 +467,9 @@ describe("a slow hub", () => {
       await fromOdd({ serve }, async (path) => {
         const [file] = await hubFiles(path, undefined, options)
         const told = await file!.locate().then(() => "", (error: Error) => error.message)
-        expect(told).toMatch(/too slow: (not a byte came|only \d+ bytes)|broke off after \d+ of 15 bytes: (not a byte came|only \d+ bytes)/)
+        expect(told).toMatch(
+          /too slow: (not a byte came|only \d+ bytes)|broke off after \d+ of 15 bytes: (not a byte came|only \d+ bytes)/
+        )
       })
     }
   })
@@ -485,16 +482,18 @@ describe("a slow hub", () => {
       ranges.push(request.headers.range)
       const from = Number(/^bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0)
       const rest = content.slice(from)
-      const headers = { "content-length": rest.length, "content-range": `bytes ${from}-${content.length - 1}/${content.length}` }
+      const headers = { "content-length": rest.length,
+        "content-range": `bytes ${from}-${content.length - 1}/${content.length}` }
       response.writeHead(from > 0 ? 206 : 200, headers)
       if (isWhole) response.end(rest)
       else response.write(rest.slice(0, 100_000))
     }
     await fromOdd({ content, serve }, async (path) => {
       const fiber = Effect.runFork(Stream.runDrain(stream({ path })).pipe(Effect.provide(NodeFileSystem.layer)))
-      await vi.waitUntil(() => below(cache).some((one) => {
-        return one.endsWith("incomplete") && lstatSync(join(cache, one)).size === 100_000
-      }), 5000)
+      await vi.waitUntil(() =>
+        below(cache).some((one) => {
+          return one.endsWith("incomplete") && lstatSync(join(cache, one)).size === 100_000
+        }), 5000)
       const began = performance.now()
       await Effect.runPromise(Fiber.interrupt(fiber))
       expect(performance.now() - began).toBeLessThan(500)
@@ -561,14 +560,18 @@ describe("the files of a split", () => {
   it("are those that the card names for a configuration", () => {
     const card = (configs: string): string => `---\nconfigs:\n${configs}\n---\ntext`
     const paths = ["en/a.txt", "en/b.txt", "de/a.txt", "de/x/valid.txt"]
-    const two = card(`- config_name: en\n  data_files: en/*\n- config_name: de\n  data_files:\n  - split: train\n    path:
-    - "de/*.txt"\n  - split: validation\n    path: "**/valid.txt"`)
+    const two = card(
+      `- config_name: en\n  data_files: en/*\n- config_name: de\n  data_files:\n  - split: train\n    path:
+    - "de/*.txt"\n  - split: validation\n    path: "**/valid.txt"`
+    )
     expect(of(paths, undefined, undefined, two)).toMatch(/several configurations.* add one of de, en to its name/)
     expect(of(paths, undefined, "en", two)).toEqual(["en/a.txt", "en/b.txt"])
     expect(of(paths, "dev", "de", two)).toEqual(["de/x/valid.txt"])
     expect(of(paths, "test", "de", two)).toBe(`has no split "test"; it has: train, validation`)
-    const byDefault = card(`- config_name: x\n  data_files: {train: "[!e]e/?.{txt,md}"}\n  default: true\n- config_name: y
-  data_dir: en\n- config_name: z\n  data_files: none/*`)
+    const byDefault = card(
+      `- config_name: x\n  data_files: {train: "[!e]e/?.{txt,md}"}\n  default: true\n- config_name: y
+  data_dir: en\n- config_name: z\n  data_files: none/*`
+    )
     expect(of(paths, undefined, undefined, byDefault)).toEqual(["de/a.txt"])
     expect(of(paths, undefined, "y", byDefault)).toEqual(["en/a.txt", "en/b.txt"])
     expect(of(paths, undefined, "z", byDefault)).toBe(`has no file of those that its configuration "z" names`)

@@ -1,5 +1,5 @@
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as FileSystem from "@effect/platform/FileSystem"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"
@@ -9,14 +9,13 @@ import { createHash } from "node:crypto"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../../src/Batch.ts"
 import type { Document } from "../../../src/data/Corpus.ts"
-import {
-  batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row, type TokenDocuments
-} from "../../../src/data/stream/DataStream.ts"
-import type { DataError } from "../../../src/Errors.ts"
-import { random } from "../../../src/Random.ts"
+import { batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row,
+  type TokenDocuments } from "../../../src/data/stream/DataStream.ts"
 import { goldfishTargets } from "../../../src/data/stream/Goldfish.ts"
 import { scoredTokens } from "../../../src/data/stream/Packing.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
+import type { DataError } from "../../../src/Errors.ts"
+import { random } from "../../../src/Random.ts"
 
 type Service = typeof DataStream.Service
 
@@ -118,8 +117,8 @@ const digest = (batches: ReadonlyArray<Batch>): string => {
 }
 
 describe("batchOf", () => {
-  const row = (id: bigint, tokens: ReadonlyArray<number>): Row =>
-    ({ id, tokens: Uint32Array.from(tokens), document: "d", offset: 0 })
+  const row = (id: bigint, tokens: ReadonlyArray<number>): Row => ({ id, tokens: Uint32Array.from(tokens),
+    document: "d", offset: 0 })
 
   it("feeds all tokens but the last and scores all but the first; pads a short row", () => {
     const batch = batchOf([row(7n, [1, 2, 3, 4, 5]), row(8n, [6, 9, 6])], 4)
@@ -353,8 +352,13 @@ describe("packing documents", () => {
   it("pads with the id and document of the sequence before", async () => {
     const texts = [{ name: "a", text: "abc" }, { name: "b", text: "xyzuv" }]
     const service = build({
-      packing: "documents", seqLen: 8, segmentAlignment: 4, batchSize: 1,
-      repeatedSequences: 0, singleSequences: 2, heldOutSequences: 0
+      packing: "documents",
+      seqLen: 8,
+      segmentAlignment: 4,
+      batchSize: 1,
+      repeatedSequences: 0,
+      singleSequences: 2,
+      heldOutSequences: 0
     }, texts)
     const [batch] = await epoch(service)
     const ids = Array.from(batch.ids)
@@ -470,7 +474,17 @@ describe("targets that do not count", () => {
     expect(rows.map(({ scoredFrom }) => scoredFrom)).toEqual([undefined, 3, 9])
     expect(rows.map(scoredTokens)).toEqual([5, 3, 0])
     expect([...batchOf(rows, 5).targets]).toEqual([
-      1, 2, 3, 4, 5, IGNORE, IGNORE, 13, 14, 15, ...Array(5).fill(IGNORE)
+      1,
+      2,
+      3,
+      4,
+      5,
+      IGNORE,
+      IGNORE,
+      13,
+      14,
+      15,
+      ...Array(5).fill(IGNORE)
     ])
   })
 })
@@ -532,7 +546,9 @@ describe("the seed", () => {
   it("gives the same batches in every process and on every runtime", async () => {
     const bpe = { tokenizer: "bpe", vocabSize: 60, idNoise: 0.2 } as const
     expect(digest(await epoch(build()))).toBe("c751ece24656083d")
-    expect(digest(await epoch(build({ ...bpe, packing: "documents", segmentAlignment: 4 }), 3))).toBe("5bac1e164c49ead9")
+    expect(digest(await epoch(build({ ...bpe, packing: "documents", segmentAlignment: 4 }), 3))).toBe(
+      "5bac1e164c49ead9"
+    )
   })
 
   it("changes the choice of rows and their order", async () => {

@@ -42,8 +42,9 @@ describe("the goldfish mask", () => {
 
   it("keeps the tokens whose window the text does not hold", () => {
     // k just above 1 leaves out all others
-    const kept = (decidedBy: "preceding" | "including") =>
-      [...goldfishKept(text(3, 9), { k: 1 + 1e-12, window: 4, decidedBy })]
+    const kept = (
+      decidedBy: "preceding" | "including"
+    ) => [...goldfishKept(text(3, 9), { k: 1 + 1e-12, window: 4, decidedBy })]
     expect(kept("preceding")).toEqual([1, 1, 1, 1, 0, 0, 0, 0, 0])
     expect(kept("including")).toEqual([1, 1, 1, 0, 0, 0, 0, 0, 0])
     expect(dropped(goldfishKept(text(3, 3), { k: 1.1, window: 4 }))).toBe(0)

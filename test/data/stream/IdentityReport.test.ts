@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest"
 import { documentIds, type Identity, sourceHash } from "../../../src/data/identity/Identity.ts"
-import { formatIdentityReport, identityReport, type IdentityReportOptions } from "../../../src/data/stream/IdentityReport.ts"
 import type { TokenDocuments } from "../../../src/data/Pieces.ts"
+import { formatIdentityReport, identityReport,
+  type IdentityReportOptions } from "../../../src/data/stream/IdentityReport.ts"
 import { SinkConfig, unitsOf } from "../../../src/Sink.ts"
 
 interface Doc {
@@ -76,8 +77,9 @@ describe("the identity report", () => {
   })
 
   it("compares every identity", () => {
-    const rows = report("near").modes.map(({ identity, ids, most, repeatedIds, repeatedTokens }) =>
-      [identity, ids, repeatedIds, most, Math.round(repeatedTokens * 500)])
+    const rows = report("near").modes.map((
+      { identity, ids, most, repeatedIds, repeatedTokens }
+    ) => [identity, ids, repeatedIds, most, Math.round(repeatedTokens * 500)])
     expect(rows).toEqual([
       // rows of 40 tokens: 3 + 2 + 3 + 3 + 1 + 3 + 1 + 1
       ["row", 17, 0, 1, 0],
@@ -128,8 +130,8 @@ describe("the report on sinks", () => {
     ["permutation", 40, { pool: 512, active: 32, block: 16 }],
     ["bernoulli", 60, { pool: 1024, active: 32, block: 1 }]
   ] as const)("expects what the %s assignment gives to %d ids", (assignment, ids, shape) => {
-    const use = Array.from({ length: 50 }, (_, seed) =>
-      report("document", { sinks: new SinkConfig({ ...shape, assignment, seed }) }, distinct(ids)).sinks!)
+    const use = Array.from({ length: 50 },
+      (_, seed) => report("document", { sinks: new SinkConfig({ ...shape, assignment, seed }) }, distinct(ids)).sinks!)
     const close = (values: ReadonlyArray<number>, expected: number, approximation = 0) => {
       const mean = values.reduce((a, b) => a + b, 0) / values.length
       const variance = values.reduce((a, b) => a + (b - mean) ** 2, 0) / (values.length - 1)

@@ -3,9 +3,9 @@ import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
 import { IGNORE } from "../../../src/Batch.ts"
 import { DataStream } from "../../../src/data/stream/DataStream.ts"
-import * as Membership from "../../../src/measures/Membership.ts"
 import * as Synthetic from "../../../src/data/stream/Synthetic.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
+import * as Membership from "../../../src/measures/Membership.ts"
 
 const countBy = <A>(items: ReadonlyArray<A>, of: (item: A) => string): Record<string, number> => {
   const counts: Record<string, number> = {}
@@ -100,8 +100,7 @@ describe("two domains", () => {
     const all = [...counts.values()].sort((a, b) => b - a)
     const total = all.reduce((a, b) => a + b)
     const expected = [1, 1 / 2, 1 / 3, 1 / 4].map((w) => w / (25 / 12))
-    all.forEach((count, i) =>
-      expect(Math.abs(count / total - expected[i]!)).toBeLessThan(5 * Math.sqrt(0.25 / total)))
+    all.forEach((count, i) => expect(Math.abs(count / total - expected[i]!)).toBeLessThan(5 * Math.sqrt(0.25 / total)))
   })
 
   it("flow through the data stream as often as planned, held-out ones never", async () => {

@@ -24,7 +24,9 @@ describe("steps of a showing", () => {
         expect(steps[0]).toBeGreaterThanOrEqual(first)
         expect(steps.at(-1)).toBeLessThan(end)
         // neighbouring blocks may touch, but there are never more
-        expect(steps.filter((step, j) => j === 0 || step !== steps[j - 1]! + 1).length).toBeLessThanOrEqual(blocks ?? exposures)
+        expect(steps.filter((step, j) => j === 0 || step !== steps[j - 1]! + 1).length).toBeLessThanOrEqual(
+          blocks ?? exposures
+        )
       }
     }
   })
@@ -46,7 +48,9 @@ describe("steps of a showing", () => {
       })
       const placed = spread(groups, batchSize)
       const all = placed.flat(2)
-      for (let step = 0; step < 60; step++) expect(all.filter((one) => one === step).length).toBeLessThanOrEqual(batchSize)
+      for (let step = 0; step < 60; step++) {
+        expect(all.filter((one) => one === step).length).toBeLessThanOrEqual(batchSize)
+      }
       placed.forEach((group, g) => {
         expect(group).toHaveLength(groups[g]!.sequences)
         for (const steps of group) {
@@ -59,14 +63,17 @@ describe("steps of a showing", () => {
     // with room nothing moves
     const showing = { exposures: 4, first: 0, end: 40 }
     expect(spread([{ name: "a", sequences: 2, showing }], 2)).toEqual([stepsOf(showing, 2)])
-    const twins = [{ name: "a", sequences: 1, showing }, { name: "b", sequences: 1, showing: { ...showing, blocks: 1 } }]
+    const twins = [{ name: "a", sequences: 1, showing }, { name: "b", sequences: 1,
+      showing: { ...showing, blocks: 1 } }]
     expect(spread(twins, 1)).toEqual([[[9, 19, 29, 35]], [[36, 37, 38, 39]]])
     expect(() => spread([{ name: "a", sequences: 2, showing: { exposures: 10, first: 0, end: 10 } }], 1))
       .toThrow("groups: a: between steps 0 and 10 there is no room for 10 exposures of 2 sequences")
   })
 
   it("says what does not fit", () => {
-    expect(showingProblem({ exposures: 11, first: 0, end: 10 })).toContain("11 exposures do not fit between steps 0 and 10")
+    expect(showingProblem({ exposures: 11, first: 0, end: 10 })).toContain(
+      "11 exposures do not fit between steps 0 and 10"
+    )
     expect(showingProblem({ exposures: 2, first: 0, end: 10, blocks: 3 })).toContain("got 3")
   })
 })
@@ -86,12 +93,15 @@ describe("a timetable", () => {
     const table = make()
     const all = Array.from({ length: 10 }, (_, step) => table.rows(step).map(({ id }) => Number(id)))
     expect(all.every((batch) => batch.length === 3)).toBe(true)
-    expect(all.map((batch) => batch.filter((id) => id < 100).sort())).toEqual([[1], [], [], [1, 2], [1], [], [], [], [], [2]])
+    expect(all.map((batch) => batch.filter((id) => id < 100).sort())).toEqual([[1], [], [], [1, 2], [1], [], [], [], [],
+      [2]])
     const background = all.flatMap((batch, step) => batch.filter((id) => id >= 100).map((id) => ({ id, step })))
     expect(background.every(({ id, step }) => step < 6 ? id < 200 : id >= 200)).toBe(true)
     const counts = (from: number) => {
       const seen = new Map<number, number>()
-      for (const { id } of background.filter(({ id }) => id >= from && id < from + 100)) seen.set(id, (seen.get(id) ?? 0) + 1)
+      for (const { id } of background.filter(({ id }) => id >= from && id < from + 100)) {
+        seen.set(id, (seen.get(id) ?? 0) + 1)
+      }
       return [...seen.values()].sort()
     }
     // 14 rows of 7, and 11 rows of 4: none comes again before all others have
@@ -110,8 +120,12 @@ describe("a timetable", () => {
   it("knows how often and when a sequence was shown", () => {
     const table = make()
     expect([0, 1, 3, 4, 5, 10].map((step) => table.shown(0, step))).toEqual([
-      { exposures: 0, last: -1 }, { exposures: 1, last: 0 }, { exposures: 1, last: 0 }, { exposures: 2, last: 3 },
-      { exposures: 3, last: 4 }, { exposures: 3, last: 4 }
+      { exposures: 0, last: -1 },
+      { exposures: 1, last: 0 },
+      { exposures: 1, last: 0 },
+      { exposures: 2, last: 3 },
+      { exposures: 3, last: 4 },
+      { exposures: 3, last: 4 }
     ])
   })
 

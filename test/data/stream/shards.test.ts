@@ -13,9 +13,9 @@ import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../../src/Batch.ts"
 import type { Document } from "../../../src/data/Corpus.ts"
-import { type DataConfigInput, DataStream } from "../../../src/data/stream/DataStream.ts"
 import { contentHash, sourceHash } from "../../../src/data/identity/Identity.ts"
 import { makeNearIndex } from "../../../src/data/identity/NearDuplicates.ts"
+import { type DataConfigInput, DataStream } from "../../../src/data/stream/DataStream.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
 
 type Service = typeof DataStream.Service
@@ -231,7 +231,12 @@ describe("whole texts", () => {
     for (const config of [{ singleSequences: "all", heldOutFraction: 0 }, { singleSequences: 60 }] as const) {
       const rows = (identity: "content" | "source" | "near") => {
         const service = inMemory({
-          ...config, identity, packing: "documents", seqLen: 512, repeatedSequences: 0, heldOutSequences: 0
+          ...config,
+          identity,
+          packing: "documents",
+          seqLen: 512,
+          repeatedSequences: 0,
+          heldOutSequences: 0
         }, copies)
         return new Map([...service.split("repeated"), ...service.split("singles")].map((row) => [row.document, row.id]))
       }

@@ -5,10 +5,11 @@ import * as FastCheck from "effect/FastCheck"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../../src/Batch.ts"
-import { type Cursor, type DataConfigInput, DataStream, type Row, type TokenDocuments } from "../../../src/data/stream/DataStream.ts"
 import { contentHash, sourceHash } from "../../../src/data/identity/Identity.ts"
-import { random } from "../../../src/Random.ts"
+import { type Cursor, type DataConfigInput, DataStream, type Row,
+  type TokenDocuments } from "../../../src/data/stream/DataStream.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
+import { random } from "../../../src/Random.ts"
 
 type Service = typeof DataStream.Service
 
@@ -417,7 +418,9 @@ describe("repeated groups", () => {
 
   it("of a sample of sequences have groups, too", async () => {
     const service = build(corpus(lengths), {
-      singleSequences: 20, heldOutSequences: 5, repeat: [{ sequences: 2, times: 3 }, { sequences: 4, times: 2 }]
+      singleSequences: 20,
+      heldOutSequences: 5,
+      repeat: [{ sequences: 2, times: 3 }, { sequences: 4, times: 2 }]
     })
     expect(service.groups.map(({ rows, times }) => [rows.length, times])).toEqual([[2, 3], [4, 2]])
     expect(service.report).toMatchObject({ exposures: 34, identity: "row", batchesPerEpoch: 12 })
@@ -466,7 +469,10 @@ describe("canaries", () => {
     const service = build(corpus(lengths), { ...once, canaries })
     const rows = service.split("canaries")
     expect(rows.map(({ document }) => document)).toEqual([
-      "canary/code", "canary/2/1", "canary/2/2", "canary/3"
+      "canary/code",
+      "canary/2/1",
+      "canary/2/2",
+      "canary/3"
     ])
     expect(Tokenizer.bytes.decode(rows[0].tokens)).toBe("the code is 7")
     expect([rows[1].tokens.length, rows[1].tokens.join() === rows[2].tokens.join()]).toEqual([9, false])
@@ -498,7 +504,10 @@ describe("canaries", () => {
     }
     const service = build(corpus(lengths), { ...once, canaries, identity: "source" })
     expect(service.split("canaries").map(({ id }) => id)).toEqual([
-      sourceHash("canary"), sourceHash("spam"), sourceHash("spam"), 7777n
+      sourceHash("canary"),
+      sourceHash("spam"),
+      sourceHash("spam"),
+      7777n
     ])
     const never = build(corpus(lengths), { ...once, canaries, identity: "source", arm: "neverRepeated" })
     expect(never.split("canaries")).toEqual(service.split("canaries"))
@@ -559,7 +568,12 @@ describe("ids of tokens", () => {
     const long = corpus([40, 9, 33])
     const service = build(long, { ...once, identity: "row" })
     expect(rows(service).map(({ document, id, offset }) => `${id} ${document}@${offset}`).sort()).toEqual([
-      "1 doc0@0", "2 doc0@16", "3 doc0@32", "4 doc1@0", "5 doc2@0", "6 doc2@16"
+      "1 doc0@0",
+      "2 doc0@16",
+      "3 doc0@32",
+      "4 doc1@0",
+      "5 doc2@0",
+      "6 doc2@16"
     ])
     expect(service.report.distinctIds).toBe(6)
   })

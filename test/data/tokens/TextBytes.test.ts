@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { textEnds } from "../../../src/model/HuggingFace.ts"
-import { rowScores } from "../../../src/scoring/Score.ts"
 import { batchOf } from "../../../src/data/stream/Packing.ts"
 import { textBytes } from "../../../src/data/tokens/TextBytes.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
 import { framing } from "../../../src/data/tokens/TokenizerJson.ts"
+import { textEnds } from "../../../src/model/HuggingFace.ts"
+import { rowScores } from "../../../src/scoring/Score.ts"
 
 const withEnd = Effect.runSync(Tokenizer.withSpecialToken(Tokenizer.bytes, Tokenizer.END_OF_TEXT))
 
@@ -47,10 +47,12 @@ describe("what begins and ends a text", () => {
 
   it("is what a model's files say, before any usual name", () => {
     expect(textEnds(text, {}).eos).toEqual([256])
-    const said = { config: { eos_token_id: 258 }, generation: { eos_token_id: 258 }, tokenizerConfig: { eos_token: "<|im_end|>" } }
+    const said = { config: { eos_token_id: 258 }, generation: { eos_token_id: 258 },
+      tokenizerConfig: { eos_token: "<|im_end|>" } }
     expect(textEnds(text, said).eos).toEqual([258])
     expect(textEnds(text, { tokenizerConfig: { eos_token: { content: "<|im_end|>" } } }).eos).toEqual([258])
-    expect(textEnds(text, { generation: { eos_token_id: [256, 258] }, config: { eos_token_id: 2 } }).eos).toEqual([256, 258])
+    expect(textEnds(text, { generation: { eos_token_id: [256, 258] }, config: { eos_token_id: 2 } }).eos).toEqual([256,
+      258])
     expect(textEnds(text, { config: { eos_token_id: 900 } }, 259).eos).toEqual([256])
   })
 

@@ -1,5 +1,5 @@
-import type * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
@@ -8,18 +8,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import type { DataError } from "../../../src/Errors.ts"
 import { contentHash } from "../../../src/data/identity/Identity.ts"
-import { random } from "../../../src/Random.ts"
-import {
-  type DocumentSource,
-  tokenize,
-  type TokenizeEvent,
-  type TokenizeInput,
-  type TokenizeOptions
-} from "../../../src/data/tokens/Tokenize.ts"
+import { type DocumentSource, tokenize, type TokenizeEvent, type TokenizeInput,
+  type TokenizeOptions } from "../../../src/data/tokens/Tokenize.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
 import { open } from "../../../src/data/tokens/TokenShards.ts"
+import type { DataError } from "../../../src/Errors.ts"
+import { random } from "../../../src/Random.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-tokenize-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -261,7 +256,9 @@ describe("a folder that is not new", () => {
       writeFileSync(file, JSON.stringify({ ...JSON.parse(text), [field]: value }))
       expect(await asked()).toMatch(/tokenize\.json: is not as it was written\. Remove the folder and tokenize again/)
     }
-    for (const change of [{ bytes: -1 }, { consumed: 0.5 }, { shards: [{ file: "../x.bin", tokens: 1, documents: 1 }] }]) {
+    for (const change of [{ bytes: -1 }, { consumed: 0.5 }, {
+      shards: [{ file: "../x.bin", tokens: 1, documents: 1 }]
+    }]) {
       writeFileSync(file, JSON.stringify({ ...JSON.parse(text), ...change }))
       expect(await asked()).toMatch(/tokenize\.json: is no record of an interrupted run/)
     }
@@ -349,9 +346,10 @@ describe("a killed process", () => {
     })
     return new Promise((resolve, reject) => {
       process_.on("error", reject)
-      process_.on("close", (code, signal) => code === 0 || signal === "SIGKILL"
-        ? resolve(code === 0)
-        : reject(new Error(`the child exited with ${code}`)))
+      process_.on("close", (code, signal) =>
+        code === 0 || signal === "SIGKILL"
+          ? resolve(code === 0)
+          : reject(new Error(`the child exited with ${code}`)))
     })
   }
 

@@ -1,5 +1,5 @@
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as FileSystem from "@effect/platform/FileSystem"
 import { Tokenizer as Library } from "@huggingface/tokenizers"
 import * as Effect from "effect/Effect"
 import * as FastCheck from "effect/FastCheck"

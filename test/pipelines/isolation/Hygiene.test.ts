@@ -2,17 +2,17 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { describe, expect, it as test } from "vitest"
-import {
-  differingBits, hygiene, type HygieneCheck, type HygieneInput, prunedTensors
-} from "../../../pipelines/isolation/Hygiene.ts"
+import { differingBits, hygiene, type HygieneCheck, type HygieneInput,
+  prunedTensors } from "../../../pipelines/isolation/Hygiene.ts"
 import { maskChecks } from "../../../pipelines/isolation/Masks.ts"
 import { batchOf } from "../../../src/data/stream/Packing.ts"
 import { DataError } from "../../../src/Errors.ts"
 import { Model, type ModelService } from "../../../src/model/Model.ts"
 import * as NodeDevice from "../../../src/node.ts"
-import { OptimizerConfig } from "../../../src/train/Optimizer.ts"
 import * as Sink from "../../../src/Sink.ts"
-import { heldOut, memorize, optimizer, repeated, seqLen, singles, sinkModel, withWeights } from "../../support/memorized.ts"
+import { OptimizerConfig } from "../../../src/train/Optimizer.ts"
+import { heldOut, memorize, optimizer, repeated, seqLen, singles, sinkModel,
+  withWeights } from "../../support/memorized.ts"
 
 const config = sinkModel()
 const input: HygieneInput = { optimizer, rows: { repeated, singles, heldOut }, seqLen, batchSize: 4, seed: 1 }
@@ -88,7 +88,7 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
       const poisoned = Object.fromEntries(Object.entries(weights).map(([name, { data, shape }]) => {
         const copy = data.slice() as Float32Array
         if (/(gate|up)_proj/.test(name)) copy.fill(100, neuron * config.hiddenSize, (neuron + 1) * config.hiddenSize)
-        if (/down_proj/.test(name)) for (let d = 0; d < config.hiddenSize; d++) copy[d * shape[1]! + neuron] = 100
+        if (/down_proj/.test(name)) { for (let d = 0; d < config.hiddenSize; d++) copy[d * shape[1]! + neuron] = 100 }
         return [name, { data: copy, shape }]
       }))
       expect(failed(yield* withWeights(config, poisoned, hygiene(input)))).toEqual([])
@@ -173,8 +173,11 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
     withModel(Effect.gen(function*() {
       const checks = yield* broken((model) => ({
         exportTensors: Effect.map(model.exportTensors, (tensors) =>
-          Object.fromEntries(Object.entries(tensors).map(([name, { data, shape }]) =>
-            [name, { shape, data: (data as Float32Array).map((x) => x * (1 + 1e-4)) }])))
+          Object.fromEntries(
+            Object.entries(tensors).map((
+              [name, { data, shape }]
+            ) => [name, { shape, data: (data as Float32Array).map((x) => x * (1 + 1e-4)) }])
+          ))
       }))
       expect(failed(checks)).toEqual(["export and import"])
     })))

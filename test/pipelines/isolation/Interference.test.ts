@@ -59,8 +59,8 @@ layer(NodeDevice.layer())("interference in a model that has memorized", (it) => 
         for (const { loss, losses } of result.ladder) expect(loss).toBeCloseTo(mean(losses), 12)
         // the one other is somebody
         for (const [r, row] of rows.entries()) {
-          const candidates = yield* Effect.forEach(ids.filter((id) => id !== row.id), (id) =>
-            lossIn(row, { mode: "only", ids: [row.id, id] }))
+          const candidates = yield* Effect.forEach(ids.filter((id) => id !== row.id),
+            (id) => lossIn(row, { mode: "only", ids: [row.id, id] }))
           const nearest = Math.min(...candidates.map((loss) => Math.abs(loss - result.ladder[0]!.losses[r]!)))
           expect(nearest).toBeLessThan(5e-5)
         }

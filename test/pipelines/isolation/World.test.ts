@@ -9,15 +9,14 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import type { StreamOverrides } from "../../../pipelines/experiment/Arms.ts"
-import {
-  checkDisjoint, decodeWorld, firstSeed, makeWorld, type Splits, textWorld, type World
-} from "../../../pipelines/isolation/World.ts"
+import { checkDisjoint, decodeWorld, firstSeed, makeWorld, type Splits, textWorld,
+  type World } from "../../../pipelines/isolation/World.ts"
 import { type Batch, IGNORE } from "../../../src/Batch.ts"
 import { DataStream, type Row } from "../../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../../src/data/stream/Overlap.ts"
 import { makeRecords } from "../../../src/measures/TokenRecords.ts"
-import { recordRows } from "../../../src/scoring/Record.ts"
 import type { ModelService } from "../../../src/model/Model.ts"
+import { recordRows } from "../../../src/scoring/Record.ts"
 import { makeRandomText } from "../../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-world-"))
@@ -97,8 +96,9 @@ const splitsOf = (splits: Splits): ReadonlyArray<readonly [name: keyof Splits, r
 const overlap = (a: Row, b: Row): number => {
   const n = Math.min(13, a.tokens.length)
   const grams = (row: Row) =>
-    new Set(Array.from({ length: Math.max(0, row.tokens.length - n + 1) }, (_, t) =>
-      row.tokens.slice(t, t + n).join("-")))
+    new Set(
+      Array.from({ length: Math.max(0, row.tokens.length - n + 1) }, (_, t) => row.tokens.slice(t, t + n).join("-"))
+    )
   const [own, other] = [grams(a), grams(b)]
   return [...own].filter((gram) => other.has(gram)).length / own.size
 }
@@ -252,8 +252,14 @@ describe("a world of text", () => {
       expect(firstSeed(textWorld)).toBe(1)
       const { dropped, splits, texts } = yield* makeWorld(textWorld, 1)
       expect(Object.fromEntries(splitsOf(splits).map(([name, rows]) => [name, rows.length]))).toEqual({
-        seen: 20, scored: 20, canarySeen: 8, canaryScored: 8,
-        canaryOthers: 128, retained: 512, validation: 128, heldOut: 128
+        seen: 20,
+        scored: 20,
+        canarySeen: 8,
+        canaryScored: 8,
+        canaryOthers: 128,
+        retained: 512,
+        validation: 128,
+        heldOut: 128
       })
       expect(dropped).toBe(0)
       expect(texts(splits.scored).join()).toMatch(/ the /)
@@ -310,7 +316,9 @@ describe("made-up worlds", () => {
       const records: ModelService["records"] = (batch, _, schemes) => {
         const scored = [...batch.targets.keys()].filter((t) => batch.targets[t] !== IGNORE)
         const { sequences: _sequences, start: _start, first: _first, ...columns } = makeRecords(
-          [{ name: "", split: "", id: 0n, repeats: 0 }], [scored.length], schemes
+          [{ name: "", split: "", id: 0n, repeats: 0 }],
+          [scored.length],
+          schemes
         )
         return Effect.succeed({ ...columns, token: Uint32Array.from(scored, (t) => batch.targets[t]!) })
       }
@@ -353,8 +361,8 @@ describe("a world that cannot be", () => {
 })
 
 describe("sequences that are scored", () => {
-  const row = (document: string, id: number, tokens: ReadonlyArray<number>, offset = 0): Row =>
-    ({ id: BigInt(id), tokens: Uint32Array.from(tokens), document, offset })
+  const row = (document: string, id: number, tokens: ReadonlyArray<number>, offset = 0): Row => ({ id: BigInt(id),
+    tokens: Uint32Array.from(tokens), document, offset })
   const range = (from: number, length: number) => Array.from({ length }, (_, t) => from + t)
   const told = (training: ReadonlyArray<Row>, scored: ReadonlyArray<Row>) =>
     Effect.runSync(Effect.match(checkDisjoint(training, scored), { onFailure: (e) => e.message, onSuccess: () => "" }))
