@@ -14,12 +14,12 @@ const editDistance = (a: string, b: string): number => {
   for (let i = 1; i <= a.length; i++) {
     const row = [i]
     for (let j = 1; j <= b.length; j++) {
-      const replaced = previous[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1)
-      row.push(Math.min(replaced, previous[j] + 1, row[j - 1] + 1))
+      const replaced = previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
+      row.push(Math.min(replaced, previous[j]! + 1, row[j - 1]! + 1))
     }
     previous = row
   }
-  return previous[b.length]
+  return previous[b.length]!
 }
 
 /** The known word closest to `word`, or undefined when none is close enough to be what was meant. */
@@ -125,7 +125,7 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     byPath.set(key, [...(byPath.get(key) ?? []), issue])
   }
   return Array.from(byPath).flatMap(([key, issues]) => {
-    const [{ _tag, path }] = issues
+    const { _tag, path } = issues[0]!
     const label = key === "" ? "" : `${key}: `
     // "Expected undefined" only says that the field could be left out: no advice for whoever has set it.
     const telling = issues.filter(({ message }) => !message.startsWith("Expected undefined, "))
@@ -140,10 +140,10 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     // A union reports one issue per member: join "Expected A, actual X" and "Expected B, actual X" to one line.
     const parts = telling.map(({ message }) => /^Expected (.*), actual (.*)$/s.exec(message))
     if (parts.some((part) => part === null)) return `${label}${telling.map(({ message }) => message).join("; ")}`
-    const expected = Array.from(new Set(parts.map((part) => part![1])))
+    const expected = Array.from(new Set(parts.map((part) => part![1]!)))
     // a choice among words: the one that was probably meant
-    const got = /^"(.*)"$/s.exec(parts[0]![2])?.[1]
-    const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]))
+    const got = /^"(.*)"$/s.exec(parts[0]![2]!)?.[1]
+    const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]!))
     const meant = got === undefined ? undefined : nearest(got, words)
     return `${label}expected ${alternatives(expected)}, got ${parts[0]![2]}` +
       (meant === undefined ? "" : `. Did you mean ${JSON.stringify(meant)}?`)

@@ -167,19 +167,19 @@ export const wrap = (spans: ReadonlyArray<Span>, width: number, paint: Paint): R
     }
     if (to < characters.length) {
       let space = to
-      while (space > from && characters[space][0] !== " ") space--
+      while (space > from && characters[space]![0] !== " ") space--
       if (space > from) to = space
     }
     let line = ""
     for (let i = from; i < to;) {
-      const style = characters[i][1]
+      const style = characters[i]![1]
       let run = ""
-      while (i < to && characters[i][1] === style) run += characters[i++][0]
+      while (i < to && characters[i]![1] === style) run += characters[i++]![0]
       line += style === undefined ? run : paint(style, run)
     }
     lines.push(line)
     from = to
-    if (from < characters.length && characters[from][0] === " ") from++
+    if (from < characters.length && characters[from]![0] === " ") from++
   }
   return lines
 }

@@ -14,7 +14,7 @@ import { finiteDifference, makeRandom } from "./reference/random.ts"
 
 const f64 = (...values: ReadonlyArray<number>): Float64Array => Float64Array.from(values)
 const u32 = (...values: ReadonlyArray<number>): Uint32Array => Uint32Array.from(values)
-const dot = (a: Float64Array, b: Float64Array): number => a.reduce((sum, value, i) => sum + value * b[i], 0)
+const dot = (a: Float64Array, b: Float64Array): number => a.reduce((sum, value, i) => sum + value * b[i]!, 0)
 const largest = (a: Float64Array): number => a.reduce((max, value) => Math.max(max, Math.abs(value)), 0)
 
 /** Holds `gradient` (of `f` by `x`) to central differences at up to `count` places. */
@@ -30,7 +30,7 @@ const expectGradient = (
   expect(scale, `${name} is not all zero`).toBeGreaterThan(0)
   const indices = count < x.length ? makeRandom(x.length).sample(count, x.length) : [...x.keys()]
   const differences = finiteDifference(f, x, indices, h)
-  expectClose(Float64Array.from(indices, (i) => gradient[i]), differences, { atol: rtol * scale, rtol, name })
+  expectClose(Float64Array.from(indices, (i) => gradient[i]!), differences, { atol: rtol * scale, rtol, name })
 }
 
 describe("expectClose", () => {
@@ -79,7 +79,7 @@ describe("random", () => {
 
   it("differentiates a known function to twelve digits and puts x back", () => {
     const x = f64(0.3, -2)
-    const slope = finiteDifference(() => Math.sin(x[0]) * Math.exp(x[1]), x, [0, 1])
+    const slope = finiteDifference(() => Math.sin(x[0]!) * Math.exp(x[1]!), x, [0, 1])
     expectClose(slope, [Math.cos(0.3) * Math.exp(-2), Math.sin(0.3) * Math.exp(-2)], { rtol: 1e-11, name: "slope" })
     expect(x).toEqual(f64(0.3, -2))
   })
@@ -174,7 +174,7 @@ describe("ops, forward: values worked out by hand", () => {
     expect(sure.dlogits(f64(2, 2))).toEqual(own.dlogits(2))
     const half = softCrossEntropy(logits, u32(2, IGNORE), f64(0, 0.5, 0.5, 1, 1, 1), 3).loss
     const [one, two] = crossEntropy(logits, u32(1, 2), 3).loss
-    expectClose(half, [(one + two) / 2, 0], { rtol: 1e-12, name: "loss" })
+    expectClose(half, [(one! + two!) / 2, 0], { rtol: 1e-12, name: "loss" })
   })
 
   it("hiddenLoss is the mean square of the difference, and nothing where the target is ignored", () => {
@@ -343,7 +343,7 @@ const pack = (rows: ReadonlyArray<ReadonlyArray<number>>, tokens: Uint32Array): 
   const lengths = rows.flat()
   const positions = lengths.flatMap((length) => [...Array(length).keys()])
   const documentStart = positions.map((position, t) => t - position)
-  const targets = tokens.map((_, t) => documentStart[t + 1] === documentStart[t] ? tokens[t + 1] : IGNORE)
+  const targets = tokens.map((_, t) => documentStart[t + 1] === documentStart[t] ? tokens[t + 1]! : IGNORE)
   return {
     rows: rows.length,
     seqLen: tokens.length / rows.length,
@@ -381,7 +381,7 @@ describe("model", () => {
       const f = () => forward(shape, params, batch, coef, segment).loss
       for (const [name, p] of Object.entries(params)) {
         // The whole model bends more than one op: a smaller step keeps the truncated term below the bound.
-        expectGradient(name, f, p, gradients[name], { count: 24, h: 2e-4 })
+        expectGradient(name, f, p, gradients[name]!, { count: 24, h: 2e-4 })
       }
     })
   }
@@ -391,9 +391,9 @@ describe("model", () => {
     const weights = Float64Array.from(batch.targets, (_, t) => Math.sin(t))
     const run = () => weighted(forward(config, params, batch, coef, segment), weights)
     const gradients = backward(config, params, batch, coef, segment, run())
-    const f = () => run().tokenLoss.reduce((sum, loss, t) => sum + weights[t] * loss, 0)
+    const f = () => run().tokenLoss.reduce((sum, loss, t) => sum + weights[t]! * loss, 0)
     for (const [name, p] of Object.entries(params)) {
-      expectGradient(name, f, p, gradients[name], { count: 12, h: 2e-4 })
+      expectGradient(name, f, p, gradients[name]!, { count: 12, h: 2e-4 })
     }
   })
 
@@ -420,7 +420,7 @@ describe("model", () => {
         expect(gradients.head !== undefined).toBe(!name.includes("hidden"))
         for (const [key, gradient] of Object.entries(gradients)) {
           const layer = /layers\.(\d)\.gates/.exec(key)?.[1]
-          const x = layer === undefined ? params[key] : gates[Number(layer)]
+          const x = layer === undefined ? params[key]! : gates[Number(layer)]!
           expectGradient(key, f, x, gradient, { count: 16, h: 2e-4, rtol: 2e-9 })
         }
       })
@@ -470,7 +470,7 @@ describe("model", () => {
     const toSelf = Math.exp((q[0] * k[0] + q[1] * k[1]) / Math.sqrt(2))
     const seen = (toFirst * n0 + toSelf * n1) / (toFirst + toSelf)
     const logits = [[0.5, n0], [-2, seen]].flatMap(([x, value]) => {
-      const middle = x + 0.8 * 1.1 * value - 0.5 * -0.6 * value
+      const middle = x! + 0.8 * 1.1 * value! - 0.5 * -0.6 * value!
       const n = norm(middle, 0.7)
       const general = 0.9 * silu(1.2 * n) * -0.4 * n
       const sink = 0.25 * silu(0.9 * n) * 2.1 * n
@@ -479,7 +479,7 @@ describe("model", () => {
     })
     const result = forward(shape, params, pack([[2]], u32(0, 1)), f64(0.9, 0.25), u32(0, 0))
     expectClose(result.logits, logits, { rtol: 1e-13, name: "logits" })
-    const loss = Math.log(Math.exp(logits[0]) + Math.exp(logits[1])) - logits[1]
+    const loss = Math.log(Math.exp(logits[0]!) + Math.exp(logits[1]!)) - logits[1]!
     expectClose([result.loss], [loss], { rtol: 1e-13, name: "loss" })
   })
 
@@ -503,9 +503,9 @@ describe("model", () => {
     for (let i = 0; i < config.numHiddenLayers; i++) {
       for (let j = 0; j < pool; j++) {
         const rows = [
-          gradients[`layers.${i}.gateUp`].subarray((2 * general + j) * d, (2 * general + j + 1) * d),
-          gradients[`layers.${i}.gateUp`].subarray((2 * general + pool + j) * d, (2 * general + pool + j + 1) * d),
-          gradients[`layers.${i}.down`].subarray((general + j) * d, (general + j + 1) * d)
+          gradients[`layers.${i}.gateUp`]!.subarray((2 * general + j) * d, (2 * general + j + 1) * d),
+          gradients[`layers.${i}.gateUp`]!.subarray((2 * general + pool + j) * d, (2 * general + pool + j + 1) * d),
+          gradients[`layers.${i}.down`]!.subarray((general + j) * d, (general + j + 1) * d)
         ]
         const idle = Math.floor(j / block) === 3
         for (const row of rows) expect(row.every((value) => value === 0), `layer ${i} sink ${j}`).toBe(idle)
@@ -527,7 +527,7 @@ describe("model", () => {
     const smallGradients = backward(cut.config, cut.params, batch, column, segment)
     const darkGradients = pruned(config, backward(config, params, batch, generalOnly, segment)).params
     for (const [name, gradient] of Object.entries(smallGradients)) {
-      expectClose(darkGradients[name], gradient, { rtol: 1e-12, atol: 1e-14, name })
+      expectClose(darkGradients[name]!, gradient, { rtol: 1e-12, atol: 1e-14, name })
     }
   })
 
@@ -540,7 +540,7 @@ describe("model", () => {
       const after = forward(config, params, { ...batch, tokens }, coef, segment).logits
       for (let t = 0; t < batch.tokens.length; t++) {
         const moved = after.subarray(t * V, (t + 1) * V).some((value, c) => value !== before[t * V + c])
-        expect(moved, `token ${j} reaches token ${t}`).toBe(j <= t && batch.documentStart[t] <= j)
+        expect(moved, `token ${j} reaches token ${t}`).toBe(j <= t && batch.documentStart[t]! <= j)
       }
     }
   })
@@ -561,12 +561,12 @@ describe("model", () => {
       expect(packed.rank.slice(start, start + length)).toEqual(result.rank)
       for (const [parameter, gradient] of Object.entries(backward(config, params, alone, coef, own))) {
         sum[parameter] ??= new Float64Array(gradient.length)
-        gradient.forEach((value, i) => sum[parameter][i] += value * result.scored / packed.scored)
+        gradient.forEach((value, i) => sum[parameter]![i]! += value * result.scored / packed.scored)
       }
       start += length
     }
     for (const [name, gradient] of Object.entries(backward(config, params, batch, coef, segment))) {
-      expectClose(gradient, sum[name], { rtol: 1e-10, atol: 1e-13, name })
+      expectClose(gradient, sum[name]!, { rtol: 1e-10, atol: 1e-13, name })
     }
   })
 
@@ -598,7 +598,7 @@ describe("trainStep", () => {
     expect(next.step).toBe(1)
     for (const [name, p] of Object.entries(state.params)) {
       const factor = decays(name) ? 1 - 0.01 * 0.1 : 1
-      expectClose(next.params[name], p.map((value) => value * factor), { rtol: 1e-15, name })
+      expectClose(next.params[name]!, p.map((value) => value * factor), { rtol: 1e-15, name })
     }
   })
 
@@ -619,7 +619,7 @@ describe("trainStep", () => {
     for (const [name, p] of Object.entries(first.params)) {
       const weightDecay = /norm/.test(name) ? 0 : 0.1
       const settings = { ...options, weightDecay, step: 2, gradScale }
-      const want = adamw(p, gradients[name], first.m[name], first.v[name], settings)
+      const want = adamw(p, gradients[name]!, first.m[name]!, first.v[name]!, settings)
       expect(second.state.params[name], name).toEqual(want.p)
       expect(second.state.m[name], name).toEqual(want.m)
       expect(second.state.v[name], name).toEqual(want.v)
@@ -636,8 +636,8 @@ describe("trainStep", () => {
       losses.push(result.loss)
       state = result.state
     }
-    expect(losses[9]).toBeLessThan(losses[0])
-    expect(losses[59]).toBeLessThan(0.1 * losses[0])
+    expect(losses[9]).toBeLessThan(losses[0]!)
+    expect(losses[59]).toBeLessThan(0.1 * losses[0]!)
     expect(start).toEqual(copy)
   })
 

@@ -216,7 +216,7 @@ describe.each(published)("the published schema of a report of $name", ({ field, 
     const strange = Object.keys(node).filter((key) => !known.has(key))
     if (strange.length > 0) throw new Error(`the test knows nothing of ${strange.join(", ")}`)
     if (typeof node["$ref"] === "string") {
-      return problems((schema["$defs"] as Record<string, Node>)[node["$ref"].split("/").at(-1)!], value, path)
+      return problems((schema["$defs"] as Record<string, Node>)[node["$ref"].split("/").at(-1)!]!, value, path)
     }
     const found: Array<string> = []
     const type = value === null ? "null" : Array.isArray(value) ? "array" : typeof value
@@ -235,7 +235,7 @@ describe.each(published)("the published schema of a report of $name", ({ field, 
       }
       for (const [name, inner] of Object.entries(value as Node)) {
         const others = node["additionalProperties"]
-        if (name in properties) found.push(...problems(properties[name], inner, `${path}.${name}`))
+        if (name in properties) found.push(...problems(properties[name]!, inner, `${path}.${name}`))
         else if (others === false) found.push(`${path}.${name}: not known`)
         else found.push(...problems(others as Node, inner, `${path}.${name}`))
       }

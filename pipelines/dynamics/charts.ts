@@ -40,7 +40,7 @@ const masks = (report: DynamicsReport, all: ReadonlyArray<Of>, on: ReadonlyArray
     title: "sinks",
     values: unique(there.map(({ mask }) => mask)).map((name) => ({
       name,
-      label: maskName(report, there[0].arm, name),
+      label: maskName(report, there[0]!.arm, name),
       on: on.includes(name)
     }))
   }
@@ -109,7 +109,7 @@ export const teeth = (report: DynamicsReport): Chart => ({
   dash: ["arm", "mask", "group"],
   lines: report.sawTeeth.flatMap((one): ReadonlyArray<Line> => {
     const [label, of] = [named(report, one), tags(report, one)]
-    const after = (i: number) => Math.min(one.teeth[i].step + 1, one.teeth[i + 1]?.step ?? Infinity)
+    const after = (i: number) => Math.min(one.teeth[i]!.step + 1, one.teeth[i + 1]?.step ?? Infinity)
     return [
       {
         label,

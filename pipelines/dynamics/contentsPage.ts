@@ -60,7 +60,7 @@ const triggerOf = (
   decode: ContentsPageOptions["decode"],
   { activation, agrees, before, next, position, sequence, token }: Trigger
 ): string => {
-  const { kind, name, source } = sequences[sequence]
+  const { kind, name, source } = sequences[sequence]!
   const from = source === name ? name : `${name} of ${source}`
   return `<li><code>${escape(visible(decode(before)))}<mark>${escape(pieceOf(decode, before, token))}</mark>` +
     `<i>${escape(pieceOf(decode, [...before, token], next))}</i></code> ` +
@@ -76,7 +76,7 @@ const neuronOf = (contents: SinkContents, decode: ContentsPageOptions["decode"],
     tokensOf(decode, it.promoted.slice(0, 3))
   }` +
   `</summary>` +
-  (it.part === "general" ? "" : `<p>Owned by ${escape(namesOf(it.owners.map((s) => contents.sequences[s].name)))}; ` +
+  (it.part === "general" ? "" : `<p>Owned by ${escape(namesOf(it.owners.map((s) => contents.sequences[s]!.name)))}; ` +
     `${percent(it.owned)} of its triggers are theirs.</p>`) +
   `<p>Promotes ${tokensOf(decode, it.promoted)}</p><p class="faint">Opposite sign ${tokensOf(decode, it.demoted)}</p>` +
   `<ol>${it.triggers.map((trigger) => triggerOf(contents, decode, trigger)).join("")}</ol></details></li>`
@@ -93,7 +93,7 @@ const sourcesOf = ({ sequences }: SinkContents, neurons: ReadonlyArray<NeuronCon
   const of = ({ owners, triggers }: NeuronContents): ReadonlyArray<number> => {
     const found = new Set<number>()
     for (const s of [...triggers.map(({ sequence }) => sequence), ...owners]) {
-      const { source } = sequences[s]
+      const { source } = sequences[s]!
       if (!numbers.has(source)) numbers.set(source, numbers.size)
       found.add(numbers.get(source)!)
     }
@@ -197,7 +197,7 @@ export const contentsPage = (
     ])
   })
   const left = groups.filter(({ left }) => left.length > 0).map(({ layer, left, part }) =>
-    `layer ${layer}, ${parts[part]}: ${left.length} of strength ${left[0].strength.toPrecision(3)} and less`
+    `layer ${layer}, ${parts[part]}: ${left.length} of strength ${left[0]!.strength.toPrecision(3)} and less`
   )
   const body = `<style>${style}
 </style>

@@ -113,9 +113,9 @@ const atStep = <P extends { readonly step: number }>(points: ReadonlyArray<P>, s
 /** Of all layers, which have as many weights each: root of the mean square. Layer NaN. */
 export const wholeNorms = ({ norms }: DynamicsReport): ReadonlyArray<Norm> =>
   together(norms, ({ arm, part }) => JSON.stringify([arm, part]), (layers) => ({
-    ...layers[0],
+    ...layers[0]!,
     layer: NaN,
-    points: layers[0].points.flatMap(({ step }) => {
+    points: layers[0]!.points.flatMap(({ step }) => {
       const rms = (...values: ReadonlyArray<number>) => Math.hypot(...values) / Math.sqrt(values.length)
       const points = layers.map(({ points }) => atStep(points, step))
       const weight = perSeed(rms, ...points.map((point) => point?.weight))
@@ -127,9 +127,9 @@ export const wholeNorms = ({ norms }: DynamicsReport): ReadonlyArray<Norm> =>
 /** Of all layers: what they add is a sum. Layer NaN. */
 export const wholeShares = ({ shares }: DynamicsReport): ReadonlyArray<Share> =>
   together(shares, ({ arm, group, mask, part }) => JSON.stringify([arm, group, mask, part]), (layers) => ({
-    ...layers[0],
+    ...layers[0]!,
     layer: NaN,
-    points: layers[0].points.flatMap(({ step }) => {
+    points: layers[0]!.points.flatMap(({ step }) => {
       const logit = perSeed(
         (...values) => values.reduce((sum, value) => sum + value, 0),
         ...layers.map(({ points }) => atStep(points, step)?.logit)
@@ -182,7 +182,7 @@ const clauses = (
 const halfLifeSentence = (report: DynamicsReport, group: string): string | undefined => {
   const all = report.retention.filter((one) => one.group === group)
   const said = clauses(report, all, (i) => {
-    const { fit, points } = all[i]
+    const { fit, points } = all[i]!
     if (fit !== undefined) {
       return fit.halfLife.value === null
         ? `after more than ${steps(fit.observed)}`
@@ -199,7 +199,7 @@ const recallSentence = (report: DynamicsReport, group: string): string | undefin
   const all = report.retention.filter((one) => one.group === group)
   const last = all.flatMap(({ points }) => latest(points)?.since ?? [])
   const said = clauses(report, all, (i) => {
-    const [first, end] = [earliest(all[i].points)?.recall, latest(all[i].points)?.recall]
+    const [first, end] = [earliest(all[i]!.points)?.recall, latest(all[i]!.points)?.recall]
     return isKnown(first) && isKnown(end) ? `${percent(end.mean)} (at first ${percent(first.mean)})` : undefined
   })
   return said.length === 0 ? undefined : `${steps(Math.max(...last))} after the last exposure ` +
@@ -217,7 +217,7 @@ const sawSentence = (report: DynamicsReport): string | undefined => {
   const group = sawGroup(report)
   const all = report.sawTeeth.filter((one) => one.group === group)
   const said = clauses(report, all, (i) => {
-    const { amplitude, decay } = all[i].late
+    const { amplitude, decay } = all[i]!.late
     return !isKnown(amplitude)
       ? undefined
       : nats(amplitude) + (isKnown(decay) ? `, of which ${digits(2)(decay.mean)} come back` : "")
@@ -236,11 +236,11 @@ const shareSentence = (report: DynamicsReport, group: string | undefined): strin
     .flatMap((sinks) => {
       const total = find("logit").find(({ arm, group }) => arm === sinks.arm && group === sinks.group)
       const [from, to, whole] = [sinks.points[0], sinks.points.at(-1)!, total?.points.at(-1)?.logit]
-      if (!isKnown(from.logit) || !isKnown(to.logit)) return []
+      if (!isKnown(from!.logit) || !isKnown(to.logit)) return []
       return [
         `the sinks of ${sinks.arm} add ${digits(2)(to.logit.mean)}` +
         (isKnown(whole) ? ` of ${digits(2)(whole.mean)}` : "") +
-        ` to the logit of a true token of ${sinks.group} (${digits(2)(from.logit.mean)} after ${steps(from.step)})`
+        ` to the logit of a true token of ${sinks.group} (${digits(2)(from!.logit.mean)} after ${steps(from!.step)})`
       ]
     })
   return said.length === 0 ? undefined : `At the end ${listed(said)}.`
@@ -413,14 +413,14 @@ export const curves = (report: DynamicsReport): Table =>
     head: ["", "group", "sinks on", "first", "lowest", "after steps", "at the end"],
     rows: report.curves.filter(({ points }) => points.length > 0).map(({ arm, group, mask, points }) => {
       const known = points.filter(({ loss }) => isKnown(loss))
-      const lowest = known.reduce((best, one) => one.loss.mean < best.loss.mean ? one : best, known[0] ?? points[0])
+      const lowest = known.reduce((best, one) => one.loss.mean < best!.loss.mean ? one : best, known[0] ?? points[0])
       return [
         arm,
         group,
         maskName(report, arm, mask),
-        plusMinus(points[0].loss),
-        plusMinus(lowest.loss),
-        known.length === 0 ? NOTHING : count(lowest.step),
+        plusMinus(points[0]!.loss),
+        plusMinus(lowest!.loss),
+        known.length === 0 ? NOTHING : count(lowest!.step),
         plusMinus(points.at(-1)!.loss)
       ]
     })
@@ -442,9 +442,9 @@ export const norms = (report: DynamicsReport, all: ReadonlyArray<Norm>, caption:
         arm,
         layerCell(layer),
         weightsName({ layer, part }),
-        `${count(first.step)} to ${count(last.step)}`,
-        `${plusMinus(first.weight, short)} to ${plusMinus(last.weight, short)}`,
-        plusMinus(perSeed((a, b) => b / a, first.weight, last.weight), digits(2)),
+        `${count(first!.step)} to ${count(last.step)}`,
+        `${plusMinus(first!.weight, short)} to ${plusMinus(last.weight, short)}`,
+        plusMinus(perSeed((a, b) => b / a, first!.weight, last.weight), digits(2)),
         plusMinus(updates[0], short),
         updates.length < 2 ? NOTHING : plusMinus(updates.at(-1), short)
       ]
@@ -461,7 +461,7 @@ export const shares = (report: DynamicsReport, all: ReadonlyArray<Share>, captio
       maskName(report, arm, mask),
       layerCell(layer),
       partName({ layer, part }),
-      plusMinus(points[0].logit, digits(2)),
+      plusMinus(points[0]!.logit, digits(2)),
       plusMinus(points.at(-1)!.logit, digits(2))
     ])
   })

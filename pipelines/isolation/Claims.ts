@@ -86,8 +86,8 @@ const COSTS = [0.01, 0.02, 0.05, 0.1, 0.2]
 const forgottenShare = (points: Points, oracle: Points): Estimate | undefined =>
   perSeed(
     (seed, unknown) => COSTS.reduce((sum, cost) => sum + forgets(points, seed, cost), 0) / COSTS.length / unknown,
-    seedsOf(oracle[0].forgetting),
-    oracle[0].forgetting
+    seedsOf(oracle[0]!.forgetting),
+    oracle[0]!.forgetting
   )
 
 /** The number of each seed, in the place of a value. */
@@ -222,8 +222,8 @@ const claims: ReadonlyArray<ClaimTest> = [
         return cost === undefined ? [] : [{ value, cost }]
       })
       if (costs.length < 2) return untested(`two variants ${SINKS} width=w, each with its ${STANDARD} width=w`)
-      const monotone = costs.every(({ cost }, i) => i === 0 || cost.mean <= costs[i - 1].cost.mean)
-      const ends = is("lower", costs.at(-1)!.cost, costs[0].cost)
+      const monotone = costs.every(({ cost }, i) => i === 0 || cost.mean <= costs[i - 1]!.cost.mean)
+      const ends = is("lower", costs.at(-1)!.cost, costs[0]!.cost)
       return {
         result: ends === "held" && !monotone ? "not decided" : ends,
         evidence: `held-out loss above standard: ${
@@ -320,7 +320,7 @@ const claims: ReadonlyArray<ClaimTest> = [
         const losses = seriesOf(report, arm, "sequence")?.map(({ loss }) => loss)
         if (losses === undefined || losses.length < 4) return undefined
         const late = losses.slice(Math.floor(losses.length / 2))
-        const rises = (values: ReadonlyArray<number>) => values.slice(1).map((v, i) => Math.max(0, v - values[i]))
+        const rises = (values: ReadonlyArray<number>) => values.slice(1).map((v, i) => Math.max(0, v - values[i]!))
         const rise = perSeed((...values) => mean(rises(values)), ...late)
         const level = perSeed((...values) => mean(values), ...late)
         return rise === undefined || level === undefined ? undefined : { rise, level }
@@ -438,7 +438,7 @@ const claims: ReadonlyArray<ClaimTest> = [
       if (!on.every(isKnown) || !leaked.every(isKnown)) return untested(`losses of ${few.name} and ${many.name}`)
       const overlap = (value: number) => `overlap ${value}`
       return {
-        result: all(is("lower", on[0], on[1]), is("lower", leaked[0], leaked[1])),
+        result: all(is("lower", on[0]!, on[1]!), is("lower", leaked[0]!, leaked[1]!)),
         evidence: list(
           [`repeated loss with own sinks: ${overlap(few.value)}`, on[0]],
           [overlap(many.value), on[1]],
@@ -481,7 +481,7 @@ const claims: ReadonlyArray<ClaimTest> = [
       if (rates.length === 0) return untested(`extraction from arms ${SINKS}, ${STANDARD} and ${ORACLE}`)
       // without a difference between standard and oracle a rate says nothing
       const telling = rates.find(({ oracle, standard }) => compare(standard, oracle) === "higher")
-      const { name, off, oracle, standard } = telling ?? rates[0]
+      const { name, off, oracle, standard } = telling ?? rates[0]!
       const left = telling?.left
       return {
         result: left === undefined ? "not decided" : isAtMost(left, ABOUT_NONE),

@@ -187,8 +187,8 @@ export const curves = ({ curves }: IsolationReport): Table => ({
   head: ["", "series", "lowest", "after steps", "at the end"],
   rows: curves.filter(({ points }) => points.length > 0).map(({ arm, points, series }) => {
     const known = points.filter(({ loss }) => isKnown(loss))
-    const lowest = known.reduce((best, one) => one.loss.mean < best.loss.mean ? one : best, known[0] ?? points[0])
-    return [arm, series, plusMinus(lowest.loss), count(lowest.step), plusMinus(points.at(-1)!.loss)]
+    const lowest = known.reduce((best, one) => one.loss.mean < best!.loss.mean ? one : best, known[0] ?? points[0])
+    return [arm, series, plusMinus(lowest!.loss), count(lowest!.step), plusMinus(points.at(-1)!.loss)]
   })
 })
 
@@ -251,7 +251,7 @@ export const hygiene = ({ hygiene }: IsolationReport): Table => {
     rows: keys.map((key) => {
       const all = checks.filter(({ arm, name }) => JSON.stringify([arm, name]) === key)
       const failed = all.filter(({ passed }) => !passed)
-      const shown = failed[0] ?? all[0]
+      const shown = failed[0] ?? all[0]!
       return [
         shown.name,
         shown.arm,

@@ -107,15 +107,15 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     let [low, high] = [0, xs.length - 1]
     while (high - low > 1) {
       const middle = (low + high) >> 1
-      if (xs[middle] <= x) low = middle
+      if (xs[middle]! <= x) low = middle
       else high = middle
     }
-    return Math.abs(x - xs[low]) <= Math.abs(xs[high] - x) ? low : high
+    return Math.abs(x - xs[low]!) <= Math.abs(xs[high]! - x) ? low : high
   }
 
   /** Place of the point of a line that is nearest to x; undefined where the line does not reach. */
   const nearest = (xs: ReadonlyArray<number>, x: number): number | undefined =>
-    x < xs[0] || x > xs[xs.length - 1] ? undefined : closest(xs, x)
+    x < xs[0]! || x > xs[xs.length - 1]! ? undefined : closest(xs, x)
 
   /** All x of lines, in order. */
   const union = (lines: ReadonlyArray<PayloadLine>): Array<number> =>
@@ -175,7 +175,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     const chart = JSON.parse(figure.querySelector("script")!.textContent!) as Payload
     const on = new Map(chart.facets.map(({ key, one = false, values }) => {
       const shown = values.filter((value) => value.on).map(({ name }) => name)
-      return [key, new Set(one || shown.length === 0 ? [shown[0] ?? values[0].name] : shown)] as const
+      return [key, new Set(one || shown.length === 0 ? [shown[0] ?? values[0]!.name] : shown)] as const
     }))
     const log = { x: chart.x.log === true, y: chart.y.log === true }
     let bands = true
@@ -203,7 +203,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
       const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg")
       const path = document.createElementNS("http://www.w3.org/2000/svg", "path")
       for (const [name, value] of [["width", "28"], ["height", "8"], ["aria-hidden", "true"]]) {
-        svg.setAttribute(name, value)
+        svg.setAttribute(name!, value!)
       }
       const look = [
         ["d", "M0 4H28"],
@@ -212,7 +212,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
         ["stroke-opacity", String(alpha)],
         ["stroke-dasharray", dash.join(" ")]
       ]
-      for (const [name, value] of look) path.setAttribute(name, value)
+      for (const [name, value] of look) path.setAttribute(name!, value!)
       svg.append(path)
       return svg
     }
@@ -223,7 +223,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
       const lines = visible()
       const banded = bands ? lines.filter(({ low }) => low.length > 0) : []
       const outputs = lines.map(() => element("output"))
-      key.replaceChildren(...lines.map((line, i) => element("li", {}, swatch(line), ` ${line.label} `, outputs[i])))
+      key.replaceChildren(...lines.map((line, i) => element("li", {}, swatch(line), ` ${line.label} `, outputs[i]!)))
       at.textContent = lines.length === 0 ? "Nothing is chosen that there are curves of." : hint
       host.hidden = lines.length === 0
       if (lines.length === 0) return
@@ -234,7 +234,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
       /** On the x of all lines; undefined: not a gap, but a point that other lines have. */
       const spread = (x: ReadonlyArray<number>, values: ReadonlyArray<number | null>) => {
         const all = new Array<number | null | undefined>(xs.length)
-        values.forEach((value, i) => all[place.get(x[i])!] = value)
+        values.forEach((value, i) => all[place.get(x[i]!)!] = value)
         return all
       }
       const xLog = log.x ? logarithm(xs, chart.x.unit) : undefined
@@ -290,13 +290,13 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
         at.textContent = head === undefined ? hint : `${chart.x.title}: ${number(head, 6)}`
         lines.forEach((line, i) => {
           const point = head === undefined ? undefined : nearest(line.x, head)
-          if (point === undefined || head === undefined) return void (outputs[i].textContent = "")
+          if (point === undefined || head === undefined) return void (outputs[i]!.textContent = "")
           const [from, to] = [line.low[point] ?? null, line.high[point] ?? null]
           const aside = [
-            ...(line.x[point] === head ? [] : [`at ${number(line.x[point], 6)}`]),
+            ...(line.x[point] === head ? [] : [`at ${number(line.x[point]!, 6)}`]),
             ...(line.notes[point] ? [line.notes[point]] : [])
           ]
-          outputs[i].textContent = number(line.y[point]) +
+          outputs[i]!.textContent = number(line.y[point]!) +
             (from === null || to === null ? "" : ` [${number(from)}, ${number(to)}]`) +
             (aside.length === 0 ? "" : ` (${aside.join(", ")})`)
         })
@@ -326,16 +326,16 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
           y: false,
           dataIdx: (u, series, i, x) => {
             if (series < first) return series === 0 ? i : null as unknown as number
-            const line = lines[series - first]
-            const point = nearest(line.x, stops[closest(stops, x)])
-            return point === undefined ? null as unknown as number : place.get(line.x[point])!
+            const line = lines[series - first]!
+            const point = nearest(line.x, stops[closest(stops, x)]!)
+            return point === undefined ? null as unknown as number : place.get(line.x[point]!)!
           }
         },
         hooks: {
           setCursor: [tell],
           setScale: [(u, scaleKey) => {
             if (scaleKey !== "x" || u.status === 0) return
-            const { max, min } = u.scales["x"]
+            const { max, min } = u.scales["x"]!
             // null while there is nothing to show
             const whole = typeof min !== "number" || typeof max !== "number" ||
               min === xs[0] && max === xs[xs.length - 1]
@@ -388,7 +388,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
       const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0
       if (plot === undefined || step === 0) return
       event.preventDefault()
-      const { max, min } = plot.scales["x"]
+      const { max, min } = plot.scales["x"]!
       const within = stops.filter((x) => x >= (min ?? -Infinity) && x <= (max ?? Infinity))
       if (within.length === 0) return
       const { left } = plot.cursor
@@ -396,7 +396,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
         ? (step > 0 ? -1 : within.length)
         : closest(within, plot.posToVal(left, "x"))
       const to = Math.min(Math.max(from + step, 0), within.length - 1)
-      plot.setCursor({ left: plot.valToPos(within[to], "x"), top: 0 })
+      plot.setCursor({ left: plot.valToPos(within[to]!, "x"), top: 0 })
     })
     host.addEventListener("blur", () => plot?.setCursor({ left: -10, top: -10 }))
 

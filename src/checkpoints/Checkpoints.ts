@@ -577,7 +577,7 @@ const lossOf = (manifest: string) =>
 /** Step 0, and the first in each of 1, 2 to 3, 4 to 7, 8 to 15, ... */
 const logSpaced = (byStep: ReadonlyArray<Saved>): ReadonlyArray<Saved> => {
   const octave = ({ step }: Saved) => step === 0 ? -1 : Math.floor(Math.log2(step))
-  return byStep.filter((saved, i) => i === 0 || octave(saved) !== octave(byStep[i - 1]))
+  return byStep.filter((saved, i) => i === 0 || octave(saved) !== octave(byStep[i - 1]!))
 }
 
 const withoutOld = (name: string) => name.replace(/\.old$/, "")

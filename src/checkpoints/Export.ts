@@ -96,7 +96,7 @@ export const prune = (
     ? Float32Array.of(1)
     : Sink.coefficients(c.sinks, c.general, modeOf(sinks), 0n)
   const scaleOf = (neuron: number) =>
-    neuron < c.general ? coef[0] : coef[1 + Math.floor((neuron - c.general) / c.sinks!.block)]
+    coef[neuron < c.general ? 0 : 1 + Math.floor((neuron - c.general) / c.sinks!.block)]!
   const kept = Uint32Array.from({ length: c.intermediateSize }, (_, neuron) => neuron).filter((n) => scaleOf(n) !== 0)
   const width = Math.ceil(kept.length / multipleOf) * multipleOf
   const d = c.hiddenSize
@@ -112,7 +112,7 @@ export const prune = (
     const out = new Float32Array(d * width)
     for (let row = 0; row < d; row++) {
       for (let i = 0; i < kept.length; i++) {
-        out[row * width + i] = data[row * c.intermediateSize + kept[i]] * scaleOf(kept[i])
+        out[row * width + i] = data[row * c.intermediateSize + kept[i]!]! * scaleOf(kept[i]!)
       }
     }
     return out

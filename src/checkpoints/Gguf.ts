@@ -61,11 +61,11 @@ export const quantize = (values: Float32Array): Uint8Array => {
   const scales = new Float32Array(blocks)
   for (let block = 0; block < blocks; block++) {
     let largest = 0
-    for (let i = 0; i < BLOCK; i++) largest = Math.max(largest, Math.abs(values[block * BLOCK + i]))
+    for (let i = 0; i < BLOCK; i++) largest = Math.max(largest, Math.abs(values[block * BLOCK + i]!))
     scales[block] = Math.fround(largest / 127)
-    const inverse = scales[block] === 0 ? 0 : Math.fround(1 / scales[block])
+    const inverse = scales[block] === 0 ? 0 : Math.fround(1 / scales[block]!)
     for (let i = 0; i < BLOCK; i++) {
-      const scaled = Math.fround(values[block * BLOCK + i] * inverse)
+      const scaled = Math.fround(values[block * BLOCK + i]! * inverse)
       signed[block * BLOCK_BYTES + 2 + i] = Math.sign(scaled) * Math.floor(Math.abs(scaled) + 0.5)
     }
   }

@@ -97,7 +97,7 @@ const checked = (c: ModelConfig, tensors: Tensors, path: string): Effect.Effect<
   for (const [name, tensor] of Object.entries(tensors)) {
     if (names.has(name) || computed.test(name)) continue
     if (name === "lm_head.weight") {
-      if (sameNumbers(tensor, tensors["model.embed_tokens.weight"])) continue
+      if (sameNumbers(tensor, tensors["model.embed_tokens.weight"]!)) continue
       return mismatch("lm_head.weight differs from the embedding, but config.json has tie_word_embeddings true")
     }
     return mismatch(`tensor ${name} is in the file, but a Llama of this config has no such tensor`)
@@ -300,13 +300,13 @@ export const withSinks = (
     for (const parameter of listParameters(parametersOf(config))) {
       if (parameter.name.endsWith(".gateUp")) {
         for (const [name, fresh] of toHuggingFace(config, parameter.name, initialValue(config, parameter, seed))) {
-          ;(fresh.data as Float32Array).set(tensors[name].data as Float32Array)
+          ;(fresh.data as Float32Array).set(tensors[name]!.data as Float32Array)
           out[name] = fresh
         }
       } else if (parameter.name.endsWith(".down")) {
         const name = `model.${parameter.name.replace(/down$/, "mlp.down_proj.weight")}`
         const data = new Float32Array(d * config.intermediateSize)
-        const old = tensors[name].data as Float32Array
+        const old = tensors[name]!.data as Float32Array
         for (let row = 0; row < d; row++) {
           data.set(old.subarray(row * width, (row + 1) * width), row * config.intermediateSize)
         }

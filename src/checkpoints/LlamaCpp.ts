@@ -102,7 +102,7 @@ export const tensors = (
       name: nameOf(name),
       shape,
       type: typeOf(shape, type),
-      data: heads === 0 ? data : () => interleave(data(), heads, c.headSize, shape[1])
+      data: heads === 0 ? data : () => interleave(data(), heads, c.headSize, shape[1]!)
     }
   })
 

@@ -19,9 +19,9 @@ export const quantized = (
     const out = new Float32Array(data.length)
     for (let from = 0; from < data.length; from += width) {
       let largest = 0
-      for (let i = from; i < from + width; i++) largest = Math.max(largest, Math.abs(data[i]))
+      for (let i = from; i < from + width; i++) largest = Math.max(largest, Math.abs(data[i]!))
       const scale = largest / most
-      for (let i = from; i < from + width; i++) out[i] = scale === 0 ? 0 : Math.round(data[i] / scale) * scale
+      for (let i = from; i < from + width; i++) out[i] = scale === 0 ? 0 : Math.round(data[i]! / scale) * scale
     }
     return { shape, data: out }
   }

@@ -81,7 +81,7 @@ export const partsOf = (
     if (detail !== undefined) return Either.left(new CheckpointError({ reason: "Write", path, detail }))
   }
   return Either.right(Object.keys(tensors).map((name): Part => {
-    const { data, shape } = tensors[name]
+    const { data, shape } = tensors[name]!
     const bytes = () => new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
     return { name, dtype: data instanceof Float32Array ? "F32" : "U32", shape, bytes }
   }))
@@ -312,7 +312,7 @@ const parseEntry = (name: string, field: unknown): Entry => {
     return fail(`${tensor} has dtype ${JSON.stringify(dtype)}; ${[...elementBytes.keys()].join(", ")} can be read`)
   }
   if (!Array.isArray(shape) || !shape.every(isSize)) return fail(`${tensor}: the shape is not a list of sizes`)
-  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0]! > offsets[1]!) {
     return fail(`${tensor}: data_offsets is not a [begin, end] pair`)
   }
   const [begin, end] = offsets as [number, number]
@@ -355,12 +355,12 @@ const fromHalf = (halves: Uint16Array): Float32Array => {
   const values = new Float32Array(halves.length)
   const bits = new Uint32Array(values.buffer)
   for (let i = 0; i < halves.length; i++) {
-    const sign = (halves[i] & 0x8000) << 16
-    const exponent = (halves[i] >> 10) & 0x1f
-    const mantissa = halves[i] & 0x3ff
+    const sign = (halves[i]! & 0x8000) << 16
+    const exponent = (halves[i]! >> 10) & 0x1f
+    const mantissa = halves[i]! & 0x3ff
     if (exponent === 0) {
       values[i] = mantissa * 2 ** -24 // zero and subnormals, all of them normal in f32
-      bits[i] |= sign
+      bits[i]! |= sign
     } else {
       bits[i] = sign | (exponent === 31 ? 0xff : exponent + 112) << 23 | mantissa << 13
     }

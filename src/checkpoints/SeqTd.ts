@@ -50,8 +50,8 @@ const otherMlps = ["GptNeoxMLP", "GemmaMLP", "LLaMAMoE"]
 
 /** A matrix's rows `from` to `to`. */
 const rows = ({ data, shape }: HostTensor, from: number, to: number): HostTensor => ({
-  shape: [to - from, shape[1]],
-  data: data.slice(from * shape[1], to * shape[1])
+  shape: [to - from, shape[1]!],
+  data: data.slice(from * shape[1]!, to * shape[1]!)
 })
 
 const stack = (parts: ReadonlyArray<HostTensor>): HostTensor => {
@@ -61,7 +61,7 @@ const stack = (parts: ReadonlyArray<HostTensor>): HostTensor => {
     data.set(part.data, at)
     at += part.data.length
   }
-  return { shape: [parts.reduce((n, part) => n + part.shape[0], 0), parts[0].shape[1]], data }
+  return { shape: [parts.reduce((n, part) => n + part.shape[0]!, 0), parts[0]!.shape[1]!], data }
 }
 
 const names: Readonly<Record<string, string>> = {

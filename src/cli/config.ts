@@ -31,7 +31,7 @@ export const override = (text: string): Effect.Effect<Tree, DataError> => {
 }
 
 const firstLine = (cause: unknown): string =>
-  (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0].replace(/:$/, "")
+  (cause instanceof Error ? cause.message : String(cause)).split("\n", 1)[0]!.replace(/:$/, "")
 
 /** What options say of a run's data. */
 type DataFlags = Partial<

@@ -37,7 +37,7 @@ export const parseShardSize = (
       })
     )
   }
-  return Effect.succeed({ shardTokens: Math.floor(Number(number) * TOKENS[unit.toLowerCase()]) })
+  return Effect.succeed({ shardTokens: Math.floor(Number(number) * TOKENS[unit!.toLowerCase()]!) })
 }
 
 const given = <K extends string, A>(key: K, value: Option.Option<A>): { readonly [key in K]?: A } =>

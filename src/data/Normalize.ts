@@ -20,7 +20,7 @@ const normalizeAscii = (text: string): string => {
   // a space is owed once a word has begun, and paid before the next one
   let owed = false
   for (let i = 0; i < text.length; i++) {
-    const byte = ascii[text.charCodeAt(i)]
+    const byte = ascii[text.charCodeAt(i)]!
     if (byte === 0x20) {
       owed = length > 0
     } else {

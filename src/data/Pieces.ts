@@ -32,33 +32,33 @@ export interface TokenDocuments {
 
 /** Several corpora as one, their documents one after the other. Sources of one name are one source. */
 export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => {
-  if (corpora.length === 1) return corpora[0]
+  if (corpora.length === 1) return corpora[0]!
   const firsts = [0]
-  for (const { documents } of corpora) firsts.push(firsts[firsts.length - 1] + documents)
+  for (const { documents } of corpora) firsts.push(firsts[firsts.length - 1]! + documents)
   const sources = [...new Set(corpora.flatMap((corpus) => corpus.sources))]
   const places = new Map(sources.map((name, i) => [name, i]))
   const renumbered = corpora.map((corpus) => Uint32Array.from(corpus.sources, (name) => places.get(name)!))
   const partOf = (document: number): number => {
     let part = 0
-    while (document >= firsts[part + 1]) part++
+    while (document >= firsts[part + 1]!) part++
     return part
   }
   const at = <A>(document: number, use: (corpus: TokenDocuments, document: number, part: number) => A): A => {
     const part = partOf(document)
-    return use(corpora[part], document - firsts[part], part)
+    return use(corpora[part]!, document - firsts[part]!, part)
   }
   return {
-    documents: firsts[corpora.length],
+    documents: firsts[corpora.length]!,
     length: (document) => at(document, (corpus, own) => corpus.length(own)),
     read: (document, offset, length, into) => at(document, (corpus, own) => corpus.read(own, offset, length, into)),
     name: (document) => at(document, (corpus, own) => corpus.name(own)),
     sources,
-    source: (document) => at(document, (corpus, own, part) => renumbered[part][corpus.source(own)]),
+    source: (document) => at(document, (corpus, own, part) => renumbered[part]![corpus.source(own)]!),
     content: corpora.every((corpus) => corpus.content !== undefined)
       ? (document) => at(document, (corpus, own) => corpus.content!(own))
       : undefined,
     near: corpora.every((corpus) => corpus.near !== undefined)
-      ? (document) => at(document, (corpus, own, part) => firsts[part] + corpus.near!(own))
+      ? (document) => at(document, (corpus, own, part) => firsts[part]! + corpus.near!(own))
       : undefined,
     id: corpora.some((corpus) => corpus.id !== undefined)
       ? (document) => at(document, (corpus, own) => corpus.id?.(own))
@@ -97,16 +97,16 @@ export const documentsOf = (arrays: ReadonlyArray<TokenArray>): TokenDocuments =
   const places = new Map(sources.map((name, i) => [name, i]))
   return {
     documents: arrays.length,
-    length: (document) => tokens[document].length,
+    length: (document) => tokens[document]!.length,
     read: (document, offset, length, into) => {
-      const part = tokens[document].subarray(offset, offset + length)
+      const part = tokens[document]!.subarray(offset, offset + length)
       if (into === undefined) return part
       into.set(part)
       return into.subarray(0, part.length)
     },
-    name: (document) => arrays[document].name ?? `${document + 1}`,
+    name: (document) => arrays[document]!.name ?? `${document + 1}`,
     sources,
-    source: (document) => places.get(arrays[document].source ?? "memory")!,
+    source: (document) => places.get(arrays[document]!.source ?? "memory")!,
     id: ids.some((id) => id !== undefined) ? (document) => ids[document] : undefined
   }
 }
@@ -120,8 +120,8 @@ export interface Pieces {
 
 /** Pieces by number, in the order of the numbers. */
 export const pick = ({ document, offset }: Pieces, numbers: Uint32Array): Pieces => ({
-  document: numbers.map((n) => document[n]),
-  offset: numbers.map((n) => offset[n])
+  document: numbers.map((n) => document[n]!),
+  offset: numbers.map((n) => offset[n]!)
 })
 
 /** How documents are cut. */
@@ -145,7 +145,7 @@ export const cut = (
   order?: Uint32Array
 ): Pieces => {
   const documents = order?.length ?? corpus.documents
-  const at = (i: number): number => order === undefined ? i : order[i]
+  const at = (i: number): number => order === undefined ? i : order[i]!
   let total = 0
   for (let i = 0; i < documents; i++) total += piecesOf(corpus.length(at(i)), cutting)
   const pieces = { document: new Uint32Array(total), offset: new Uint32Array(total) }

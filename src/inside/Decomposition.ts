@@ -75,14 +75,14 @@ const rowsOf = (batch: Batch, first: number, count: number): Batch => {
 /** The mean of the rows of a matrix [*, d]. */
 const meanRow = (matrix: Float32Array, d: number): Float64Array => {
   const sum = new Float64Array(d)
-  for (let i = 0; i < matrix.length; i += d) for (let k = 0; k < d; k++) sum[k] += matrix[i + k]
+  for (let i = 0; i < matrix.length; i += d) for (let k = 0; k < d; k++) sum[k]! += matrix[i + k]!
   return sum.map((x) => x * d / matrix.length)
 }
 
 /** Inner product of a[i .. i + d) and b[j .. j + d). */
 const dot = (a: Float64Array, i: number, b: Float32Array, j: number, d: number): number => {
   let sum = 0
-  for (let k = 0; k < d; k++) sum += a[i + k] * b[j + k]
+  for (let k = 0; k < d; k++) sum += a[i + k]! * b[j + k]!
   return sum
 }
 
@@ -109,8 +109,8 @@ const directions = ({ eps, head, mean, norm }: Readout, final: Float32Array, tar
     if (target === IGNORE) return
     let squares = 0
     for (let k = 0; k < d; k++) {
-      squares += final[t * d + k] ** 2
-      direction[t * d + k] = (head[target * d + k] - mean[k]) * norm[k]
+      squares += final[t * d + k]! ** 2
+      direction[t * d + k] = (head[target * d + k]! - mean[k]!) * norm[k]!
     }
     scale[t] = 1 / Math.sqrt(squares / d + eps)
   })
@@ -184,25 +184,25 @@ export const decompose = (
         const scored = [...chunk.targets.keys()].filter((t) => chunk.targets[t] !== IGNORE)
         const at = first * seqLen
         for (const t of scored) {
-          const along = (stream: Float32Array) => scales[t] * dot(direction, t * d, stream, t * d, d)
-          loss[at + t] = losses[t]
-          scale[at + t] = scales[t]
+          const along = (stream: Float32Array) => scales[t]! * dot(direction, t * d, stream, t * d, d)
+          loss[at + t] = losses[t]!
+          scale[at + t] = scales[t]!
           logit[at + t] = along(final)
-          embedding.logit[at + t] = along(stream[0])
+          embedding.logit[at + t] = along(stream[0]!)
           blocks.forEach(({ attention }, l) => {
-            attention.logit[at + t] = along(stream[2 * l + 1]) - along(stream[2 * l])
+            attention.logit[at + t] = along(stream[2 * l + 1]!) - along(stream[2 * l]!)
           })
         }
         for (const [l, block] of blocks.entries()) {
-          const hidden = yield* read(pass.tensors.hidden![l])
+          const hidden = yield* read(pass.tensors.hidden![l]!)
           /** What neurons [from, to) of the block write along a token's direction; those that are off cost nothing. */
           const written = (t: number, from: number, to: number): number => {
             let sum = 0
             for (let j = from; j < to; j++) {
-              const activation = hidden[t * width + j]
-              if (activation !== 0) sum += activation * dot(direction, t * d, down[l], j * d, d)
+              const activation = hidden[t * width + j]!
+              if (activation !== 0) sum += activation * dot(direction, t * d, down[l]!, j * d, d)
             }
-            return scales[t] * sum
+            return scales[t]! * sum
           }
           for (const t of scored) {
             block.general.logit[at + t] = written(t, 0, general)

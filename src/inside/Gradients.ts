@@ -89,7 +89,7 @@ export const innerProducts = (
   const sums = { embedding: 0, attention: 0, general: 0, sinks: 0 }
   for (const { arrays: [x, y], part } of slicesOf(config, { a, b })) {
     let sum = 0
-    for (let i = 0; i < x.length; i++) sum += x[i] * y[i]
+    for (let i = 0; i < x!.length; i++) sum += x![i]! * y![i]!
     sums[part] += sum
   }
   return { ...sums, all: PARTS.reduce((sum, part) => sum + sums[part], 0) }
@@ -109,8 +109,8 @@ const sumsOf = (values: ParameterMap, config: ModelConfig, f: (x: number) => num
   for (const { arrays: [x], layer, part } of slicesOf(config, { values })) {
     const key = `${layer} ${part}`
     const entry = sums.get(key) ?? { layer, part, sum: 0, count: 0 }
-    for (let i = 0; i < x.length; i++) entry.sum += f(x[i])
-    entry.count += x.length
+    for (let i = 0; i < x!.length; i++) entry.sum += f(x![i]!)
+    entry.count += x!.length
     sums.set(key, entry)
   }
   return [...sums.values()].sort((a, b) => a.layer - b.layer || PARTS.indexOf(a.part) - PARTS.indexOf(b.part))
@@ -135,7 +135,7 @@ export const absoluteMass = (gradient: ParameterMap, config: ModelConfig): Reado
 export const difference = (after: ParameterMap, before: ParameterMap): ParameterMap =>
   new Map([...after].map(([name, data]) => {
     const was = valuesOf("before", before, name, data.length)
-    return [name, data.map((x, i) => x - was[i])]
+    return [name, data.map((x, i) => x - was[i]!)]
   }))
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -152,16 +152,16 @@ const note = (seen: Watched, top: number, c: number, m: number, place: number): 
   // 0 is a sink that is off
   if (!(size > 0 && size < Infinity)) return
   const { activation, count, held, place: places, sum } = seen
-  sum[c] += size
-  count[c]++
+  sum[c]! += size
+  count[c]!++
   const first = c * top
-  let slot = first + held[c]
-  if (held[c] < top) held[c]++
-  else if (size > Math.abs(activation[slot - 1])) slot--
+  let slot = first + held[c]!
+  if (held[c]! < top) held[c]!++
+  else if (size > Math.abs(activation[slot - 1]!)) slot--
   else return
-  for (; slot > first && size > Math.abs(activation[slot - 1]); slot--) {
-    activation[slot] = activation[slot - 1]
-    places[slot] = places[slot - 1]
+  for (; slot > first && size > Math.abs(activation[slot - 1]!); slot--) {
+    activation[slot] = activation[slot - 1]!
+    places[slot] = places[slot - 1]!
   }
   activation[slot] = m
   places[slot] = place
@@ -171,10 +171,10 @@ const note = (seen: Watched, top: number, c: number, m: number, place: number): 
 const largest = (values: Float32Array, count: number, sign: 1 | -1): ReadonlyArray<number> => {
   const places: Array<number> = []
   for (let i = 0; i < values.length; i++) {
-    const value = sign * values[i]
-    if (places.length === count && !(value > sign * values[places[count - 1]])) continue
+    const value = sign * values[i]!
+    if (places.length === count && !(value > sign * values[places[count - 1]!]!)) continue
     let slot = places.length < count ? places.length : count - 1
-    for (; slot > 0 && value > sign * values[places[slot - 1]]; slot--) places[slot] = places[slot - 1]
+    for (; slot > 0 && value > sign * values[places[slot - 1]!]!; slot--) places[slot] = places[slot - 1]!
     places[slot] = i
   }
   return places
@@ -211,7 +211,7 @@ const watch = Effect.fnUntraced(function*(
       for (let t = 0; t < chunk.length * seqLen; t++) {
         if (batch.targets[t] === IGNORE) continue
         for (let c = 0; c < seen.columns.length; c++) {
-          note(seen, top, c, hidden[l][t * gates.width + seen.columns[c]], first * seqLen + t)
+          note(seen, top, c, hidden[l]![t * gates.width + seen.columns[c]!]!, first * seqLen + t)
         }
       }
     })
@@ -227,12 +227,12 @@ const strongest = (
   among: (neuron: number) => boolean
 ): ReadonlyArray<number> =>
   [...seen.columns.keys()]
-    .filter((c) => among(seen.columns[c]) && strengthOf(seen, norms, c) > 0)
+    .filter((c) => among(seen.columns[c]!) && strengthOf(seen, norms, c) > 0)
     .sort((a, b) => strengthOf(seen, norms, b) - strengthOf(seen, norms, a))
     .slice(0, limit)
 
 const strengthOf = ({ columns, count, sum }: Watched, norms: Float64Array, c: number): number =>
-  count[c] === 0 ? 0 : sum[c] / count[c] * norms[columns[c]]
+  count[c] === 0 ? 0 : sum[c]! / count[c]! * norms[columns[c]!]!
 
 /** Most promoted tokens of a neuron where its activation is positive, and where it is negative. */
 interface Ends {
@@ -260,7 +260,7 @@ const projector = Effect.gen(function*() {
       const some = neurons.slice(first, first + chunk)
       const rows = new Float32Array(chunk * d)
       some.forEach((i, r) => {
-        for (let j = 0; j < d; j++) rows[r * d + j] = norm[j] * down[i * d + j]
+        for (let j = 0; j < d; j++) rows[r * d + j] = norm[j]! * down[i * d + j]!
       })
       device.write(x, rows)
       device.submit(program)
@@ -324,28 +324,28 @@ export const sinkContents = (
     const describe = (seen: Watched, c: number, part: Part, layer: number, strength: number,
       ends: Ends): NeuronContents =>
     {
-      const neuron = seen.columns[c]
-      const positive = seen.activation[c * top] > 0
-      const triggers = Array.from({ length: seen.held[c] }, (_, k): Trigger => {
-        const place = seen.place[c * top + k]
-        const activation = seen.activation[c * top + k]
+      const neuron = seen.columns[c]!
+      const positive = seen.activation[c * top]! > 0
+      const triggers = Array.from({ length: seen.held[c]! }, (_, k): Trigger => {
+        const place = seen.place[c * top + k]!
+        const activation = seen.activation[c * top + k]!
         const sequence = Math.floor(place / seqLen)
         const position = place % seqLen
-        const { tokens } = rows[sequence].row
-        const next = tokens[position + 1]
+        const { tokens } = rows[sequence]!.row
+        const next = tokens[position + 1]!
         return {
           sequence,
           position,
           activation,
           before: [...tokens.subarray(Math.max(0, position - BEFORE), position)],
-          token: tokens[position],
+          token: tokens[position]!,
           next,
           agrees: (activation > 0 ? ends.positive : ends.negative).includes(next)
         }
       })
       const bySource = new Map<string, number>()
       for (const { sequence } of triggers) {
-        const { source } = rows[sequence]
+        const { source } = rows[sequence]!
         bySource.set(source, (bySource.get(source) ?? 0) + 1)
       }
       const share = (count: number) => count / triggers.length
@@ -369,11 +369,11 @@ export const sinkContents = (
     const project = yield* projector
     const layers = yield* Effect.forEach(model.handles.layers, ({ down }, layer) =>
       Effect.gen(function*() {
-        const seen = watched[layer]
+        const seen = watched[layer]!
         const rowsOfDown = yield* device.read(down.value)
         const norms = Float64Array.from({ length: model.config.intermediateSize }, (_, i) => {
           let sum = 0
-          for (let j = i * d; j < (i + 1) * d; j++) sum += rowsOfDown[j] ** 2
+          for (let j = i * d; j < (i + 1) * d; j++) sum += rowsOfDown[j]! ** 2
           return Math.sqrt(sum)
         })
         const chosen = {
@@ -382,12 +382,12 @@ export const sinkContents = (
         }
         const ends = yield* project(
           rowsOfDown,
-          [...chosen.sinks, ...chosen.general].map((c) => seen.columns[c]),
+          [...chosen.sinks, ...chosen.general].map((c) => seen.columns[c]!),
           promoted
         )
         const described = (part: "sinks" | "general") =>
           chosen[part].map((c) =>
-            describe(seen, c, part, layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!)
+            describe(seen, c, part, layer, strengthOf(seen, norms, c), ends.get(seen.columns[c]!)!)
           )
         return { norms, ends, sinks: described("sinks"), general: described("general") }
       }))
@@ -402,7 +402,7 @@ export const sinkContents = (
       const random = seen === undefined ?
         [] :
         strongest(seen, norms, limit, () => true).map((c) =>
-          describe(seen, c, "random", layer, strengthOf(seen, norms, c), ends.get(seen.columns[c])!)
+          describe(seen, c, "random", layer, strengthOf(seen, norms, c), ends.get(seen.columns[c]!)!)
         )
       return [
         { layer, part: "sinks" as const, of: ownedSinks.length, neurons: ofSinks },

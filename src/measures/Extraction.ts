@@ -24,10 +24,10 @@ export const suffixLogProb = (records: TokenRecords, scheme: Scheme, { context, 
   const { first, sequences, start } = records
   const logProb = logProbUnder(records, scheme)
   return Float64Array.from(sequences, (_, s) => {
-    const from = start[s] + context - first[s]
-    if (from < start[s] || from + length > start[s + 1]) return NaN
+    const from = start[s]! + context - first[s]!
+    if (from < start[s]! || from + length > start[s + 1]!) return NaN
     let sum = 0
-    for (let i = from; i < from + length; i++) sum += logProb[i]
+    for (let i = from; i < from + length; i++) sum += logProb[i]!
     return sum < Infinity ? Math.min(0, sum) : -Infinity
   })
 }
@@ -57,7 +57,7 @@ export const rate = (values: ArrayLike<number>): number => {
   let [sum, count] = [0, 0]
   for (let i = 0; i < values.length; i++) {
     if (Number.isNaN(values[i])) continue
-    sum += values[i]
+    sum += values[i]!
     count++
   }
   return sum / count

@@ -32,7 +32,7 @@ export const zlibScore = (records: TokenRecords, texts: ReadonlyArray<string>): 
       detail: `the zlib score needs the text of each of the ${records.sequences.length} sequences, got ${texts.length}`
     })
   }
-  return lossScore(records).map((score, s) => score / compressedBytes(texts[s]))
+  return lossScore(records).map((score, s) => score / compressedBytes(texts[s]!))
 }
 
 /** The reference model's loss minus the model's, of the same sequences: discounts what is easy for that model too. */
@@ -43,14 +43,14 @@ export const referenceScore = (records: TokenRecords, reference: TokenRecords): 
   const same = reference.token.length === records.token.length &&
     reference.token.every((token, i) => token === records.token[i])
   if (differs >= 0 || !same) {
-    const where = differs >= 0 ? `sequence ${records.sequences[differs].name} is` : "tokens are"
+    const where = differs >= 0 ? `sequence ${records.sequences[differs]!.name} is` : "tokens are"
     throw new DataError({
       detail: `the reference model's records are of other sequences: ${where} not the same. ` +
         "Record both models on one data set with one tokenizer"
     })
   }
   const own = Metrics.loss(records)
-  return Metrics.loss(reference).map((nats, s) => nats - own[s])
+  return Metrics.loss(reference).map((nats, s) => nats - own[s]!)
 }
 
 /** Bytes of a text in UTF-8, compressed. */
@@ -73,7 +73,7 @@ export const minKPlusPlus = (records: TokenRecords, share = 0.2): Float64Array =
         const at = from + i
         // a model that is certain, or knows nothing, has no variance; an infinite one would hide what is not a number
         if (!Number.isFinite(records.variance[at])) return NaN
-        return (records.logProb[at] - records.mean[at]) / Math.sqrt(Math.max(records.variance[at], 1e-6))
+        return (records.logProb[at]! - records.mean[at]!) / Math.sqrt(Math.max(records.variance[at]!, 1e-6))
       }),
       share
     ))
@@ -98,13 +98,13 @@ const placesOf = (members: Numbers, others: Numbers): Places => {
 /** Shares of others and of members that pass each threshold, from one that none pass to one that all do. */
 const rates = ({ count, members, others }: Places): ReadonlyArray<readonly [fpr: number, tpr: number]> => {
   const [m, o] = [new Uint32Array(count), new Uint32Array(count)]
-  for (const place of members) m[place]++
-  for (const place of others) o[place]++
+  for (const place of members) m[place]!++
+  for (const place of others) o[place]!++
   const points: Array<readonly [number, number]> = [[0, 0]]
   let [passedOthers, passedMembers] = [0, 0]
   for (let i = 0; i < count; i++) {
-    passedOthers += o[i]
-    passedMembers += m[i]
+    passedOthers += o[i]!
+    passedMembers += m[i]!
     points.push([passedOthers / others.length, passedMembers / members.length])
   }
   return points
@@ -118,7 +118,7 @@ const area = (places: Places): number => {
   const points = rates(places)
   let sum = 0
   for (let i = 1; i < points.length; i++) {
-    sum += ((points[i][0] - points[i - 1][0]) * (points[i][1] + points[i - 1][1])) / 2
+    sum += ((points[i]![0] - points[i - 1]![0]) * (points[i]![1] + points[i - 1]![1])) / 2
   }
   return sum
 }
@@ -136,7 +136,7 @@ export const aucInterval = (
   if (!comparable(members, others)) return { value: NaN, low: NaN, high: NaN }
   const draw = random(seed, "auc")
   const places = placesOf(members, others)
-  const again = (values: Uint32Array): Uint32Array => values.map(() => values[draw.below(values.length)])
+  const again = (values: Uint32Array): Uint32Array => values.map(() => values[draw.below(values.length)]!)
   const drawn = Float64Array.from({ length: resamples },
     () => area({ ...places, members: again(places.members), others: again(places.others) }))
   return {
@@ -195,7 +195,7 @@ export const privLeak = (unlearned: number, retrained = 0.5): number =>
 export const exposure = (canaryLoss: number, references: Numbers): number => {
   if (references.length === 0 || !Number.isFinite(canaryLoss) || !Statistics.finite(references)) return NaN
   let rank = 1
-  for (let i = 0; i < references.length; i++) if (references[i] <= canaryLoss) rank++
+  for (let i = 0; i < references.length; i++) if (references[i]! <= canaryLoss) rank++
   return Math.log2(references.length + 1) - Math.log2(rank)
 }
 

@@ -10,11 +10,11 @@ import { isFirst, type TokenRecords } from "./TokenRecords.ts"
 
 /** A value of each sequence, from the range of its records. */
 export const perSequence = (records: TokenRecords, of: (from: number, to: number) => number): Float64Array =>
-  Float64Array.from(records.sequences, (_, s) => of(records.start[s], records.start[s + 1]))
+  Float64Array.from(records.sequences, (_, s) => of(records.start[s]!, records.start[s + 1]!))
 
 const sum = (values: ArrayLike<number>, from: number, to: number): number => {
   let total = 0
-  for (let i = from; i < to; i++) total += values[i]
+  for (let i = from; i < to; i++) total += values[i]!
   return total
 }
 
@@ -38,7 +38,7 @@ export const perplexity = (nats: number): number => Math.exp(nats)
  */
 export const lossPerCharacter = (records: TokenRecords, characters: ArrayLike<number>): Float64Array =>
   Float64Array.from(records.sequences, (_, s) =>
-    -sum(records.logProb, records.start[s], records.start[s + 1]) / characters[s])
+    -sum(records.logProb, records.start[s]!, records.start[s + 1]!) / characters[s]!)
 
 /** exp(-mean loss) of each sequence: open-unlearning's `probability`. */
 export const probability = (records: TokenRecords): Float64Array => loss(records).map((nats) => Math.exp(-nats))
@@ -161,8 +161,8 @@ export const participation = (weights: ArrayLike<number>): number => {
   for (let j = 0; j <= p / 2; j++) {
     let [re, im] = [0, 0]
     for (let i = 0; i < p; i++) {
-      re += weights[i] * Math.cos((2 * Math.PI * i * j) / p)
-      im += weights[i] * Math.sin((2 * Math.PI * i * j) / p)
+      re += weights[i]! * Math.cos((2 * Math.PI * i * j) / p)
+      im += weights[i]! * Math.sin((2 * Math.PI * i * j) / p)
     }
     const power = re * re + im * im
     squares += power

@@ -107,8 +107,8 @@ export const read = Effect.fnUntraced(function*(path: string, what: string, want
       const chunks = columns.get(name)!
       let chunk = 0
       return rows.map((row) => {
-        while (row >= chunks[chunk].at + chunks[chunk].data.length) chunk++
-        return chunks[chunk].data[row - chunks[chunk].at] as A
+        while (row >= chunks[chunk]!.at + chunks[chunk]!.data.length) chunk++
+        return chunks[chunk]!.data[row - chunks[chunk]!.at] as A
       })
     },
     values: (name) => columns.get(name)!.flatMap(({ data }) => Array.from(data))

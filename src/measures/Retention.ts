@@ -76,10 +76,10 @@ interface Column {
 const columnOf = (values: Float64Array): Column => {
   const n = values.length
   let sum = 0
-  for (let i = 0; i < n; i++) sum += values[i]
+  for (let i = 0; i < n; i++) sum += values[i]!
   const mean = sum / n
   let spread = 0
-  for (let i = 0; i < n; i++) spread += (values[i] - mean) ** 2
+  for (let i = 0; i < n; i++) spread += (values[i]! - mean) ** 2
   return { values, mean, squares: spread + n * mean * mean, spread }
 }
 
@@ -94,7 +94,7 @@ interface Linear {
 const project = (f: Column, y: Column): Linear => {
   const n = y.values.length
   let fy = 0
-  for (let i = 0; i < n; i++) fy += (f.values[i] - f.mean) * (y.values[i] - y.mean)
+  for (let i = 0; i < n; i++) fy += (f.values[i]! - f.mean) * (y.values[i]! - y.mean)
   const a = f.spread > 0 ? fy / f.spread : 0
   const b = y.mean - a * f.mean
   if (a >= 0 && b >= 0) return { a, b, rss: y.spread - a * fy }
@@ -116,37 +116,38 @@ const descend = (
   step: ReadonlyArray<number>,
   box: Box
 ): ReadonlyArray<number> => {
-  const inside = (x: ReadonlyArray<number>) => x.map((v, d) => Math.min(box[d][1], Math.max(box[d][0], v)))
+  const inside = (x: ReadonlyArray<number>) => x.map((v, d) => Math.min(box[d]![1], Math.max(box[d]![0], v)))
   const at = (x: ReadonlyArray<number>) => {
     const point = inside(x)
     return { x: point, value: f(point) }
   }
   // away from a wall, which would flatten the simplex
-  const corner = (d: number) => start.map((v, e) => e !== d ? v : v + step[d] > box[d][1] ? v - step[d] : v + step[d])
+  const corner = (d: number) =>
+    start.map((v, e) => e !== d ? v : v + step[d]! > box[d]![1] ? v - step[d]! : v + step[d]!)
   const simplex = [at(start), ...start.map((_, d) => at(corner(d)))]
   const last = start.length
   for (let round = 0; round < 200; round++) {
     simplex.sort((p, q) => p.value - q.value)
     const [best, worst] = [simplex[0], simplex[last]]
     // near the lowest point of errors that are noise, a step of a hundredth is nothing
-    const near = worst.value - best.value <= 1e-7 * best.value ? 1e-2 : 1e-5
-    if (simplex.every(({ x }) => x.every((v, d) => Math.abs(v - best.x[d]) < near))) break
+    const near = worst!.value - best!.value <= 1e-7 * best!.value ? 1e-2 : 1e-5
+    if (simplex.every(({ x }) => x.every((v, d) => Math.abs(v - best!.x[d]!) < near))) break
     const middle = start.map((_, d) => {
       let sum = 0
-      for (let i = 0; i < last; i++) sum += simplex[i].x[d]
+      for (let i = 0; i < last; i++) sum += simplex[i]!.x[d]!
       return sum / last
     })
-    const along = (by: number) => at(middle.map((v, d) => v + by * (v - worst.x[d])))
+    const along = (by: number) => at(middle.map((v, d) => v + by * (v - worst!.x[d]!)))
     const reflected = along(1)
-    if (reflected.value < best.value) {
+    if (reflected.value < best!.value) {
       const expanded = along(2)
       simplex[last] = expanded.value < reflected.value ? expanded : reflected
-    } else if (reflected.value < simplex[last - 1].value) {
+    } else if (reflected.value < simplex[last - 1]!.value) {
       simplex[last] = reflected
     } else {
-      const contracted = reflected.value < worst.value ? along(0.5) : along(-0.5)
-      if (contracted.value < Math.min(reflected.value, worst.value)) simplex[last] = contracted
-      else for (let i = 1; i <= last; i++) simplex[i] = at(simplex[i].x.map((v, d) => (v + best.x[d]) / 2))
+      const contracted = reflected.value < worst!.value ? along(0.5) : along(-0.5)
+      if (contracted.value < Math.min(reflected.value, worst!.value)) simplex[last] = contracted
+      else for (let i = 1; i <= last; i++) simplex[i] = at(simplex[i]!.x.map((v, d) => (v + best!.x[d]!) / 2))
     }
   }
   return simplex.reduce((p, q) => q.value < p.value ? q : p).x
@@ -173,27 +174,27 @@ const fitter = (times: Float64Array): (memory: Float64Array) => RetentionFit => 
   const n = times.length
   const distinct = [...new Set(times)].sort((x, y) => x - y)
   const observed = distinct.at(-1)!
-  const gap = Math.min(...distinct.slice(1).map((t, i) => t - distinct[i]))
+  const gap = Math.min(...distinct.slice(1).map((t, i) => t - distinct[i]!))
   // Decay that is over before the first point says nothing about t = 0.
-  const tauRange = [Math.log(Math.max(gap / 5, distinct[0])), Math.log(30 * observed)] as const
+  const tauRange = [Math.log(Math.max(gap / 5, distinct[0]!)), Math.log(30 * observed)] as const
   const psiRange = [Math.log(0.05), Math.log(5)] as const
   const column = (tau: number, psi: number | undefined): Column => {
     const values = new Float64Array(n)
-    for (let i = 0; i < n; i++) values[i] = decayed(times[i], tau, psi)
+    for (let i = 0; i < n; i++) values[i] = decayed(times[i]!, tau, psi)
     return columnOf(values)
   }
-  const at = (x: ReadonlyArray<number>) => column(Math.exp(x[0]), x.length > 1 ? Math.exp(x[1]) : undefined)
+  const at = (x: ReadonlyArray<number>) => column(Math.exp(x[0]!), x.length > 1 ? Math.exp(x[1]!) : undefined)
   const search = (box: Box, grid: ReadonlyArray<ReadonlyArray<number>>) => {
     const columns = grid.map(at)
     const step = box.map(([low, high], d) => (high - low) / ((d === 0 ? taus : psis) - 1) / 2)
     return (y: Column) => {
       let [best, lowest] = [0, Infinity]
       for (let i = 0; i < columns.length; i++) {
-        const { rss } = project(columns[i], y)
+        const { rss } = project(columns[i]!, y)
         if (rss < lowest) [best, lowest] = [i, rss]
       }
-      const x = descend((x) => project(at(x), y).rss, grid[best], step, box)
-      return { tau: Math.exp(x[0]), psi: x.length > 1 ? Math.exp(x[1]) : undefined, ...project(at(x), y) }
+      const x = descend((x) => project(at(x), y).rss, grid[best]!, step, box)
+      return { tau: Math.exp(x[0]!), psi: x.length > 1 ? Math.exp(x[1]!) : undefined, ...project(at(x), y) }
     }
   }
   const tauGrid = spread(tauRange, taus)
@@ -233,7 +234,7 @@ const fitter = (times: Float64Array): (memory: Float64Array) => RetentionFit => 
       ...curve,
       aic,
       halfLife: half < observed ? half : undefined,
-      rmse: Math.sqrt(Statistics.mean(times.map((t, i) => (memory[i] - memoryAt(curve, t)) ** 2))),
+      rmse: Math.sqrt(Statistics.mean(times.map((t, i) => (memory[i]! - memoryAt(curve, t)) ** 2))),
       observed,
       at: (since) => memoryAt(curve, since)
     }
@@ -267,7 +268,7 @@ const byTime = (points: ReadonlyArray<RetentionPoint>): ReadonlyArray<RetentionP
 /** Whether there is something to forget, and enough to see how. */
 const fits = (points: ReadonlyArray<RetentionPoint>, least: number): boolean => {
   if (new Set(points.map(({ since }) => since)).size < 4) return false
-  const first = points.filter(({ since }) => since === points[0].since)
+  const first = points.filter(({ since }) => since === points[0]!.since)
   return Statistics.mean(first.map(({ memory }) => memory)) > least
 }
 
@@ -361,11 +362,11 @@ export const retentionOf = (
   const strata = [...seeds.values()]
   const meanOf = (rows: ReadonlyArray<Float64Array>): Float64Array => {
     const sum = new Float64Array(times.length)
-    for (const row of rows) for (let t = 0; t < sum.length; t++) sum[t] += row[t]
+    for (const row of rows) for (let t = 0; t < sum.length; t++) sum[t]! += row[t]!
     return sum.map((v) => v / rows.length)
   }
   const whole = meanOf(strata.flat())
-  if (!fits(times.map((since, t) => ({ since, memory: whole[t] })), least)) return undefined
+  if (!fits(times.map((since, t) => ({ since, memory: whole[t]! })), least)) return undefined
   const fit = fitter(Float64Array.from(times))
   const { at: _, halfLife, residual, ...main } = fit(whole)
   const { observed } = main
@@ -381,8 +382,8 @@ export const retentionOf = (
   const drawn: Array<RetentionFit> = []
   for (let r = 0; r < resamples; r++) {
     const rows = strata.flatMap((own) => {
-      const stratum = strata.length > 1 ? strata[draw.below(strata.length)] : own
-      return stratum.map(() => stratum[draw.below(stratum.length)])
+      const stratum = strata.length > 1 ? strata[draw.below(strata.length)]! : own
+      return stratum.map(() => stratum[draw.below(stratum.length)]!)
     })
     const one = fit(meanOf(rows))
     // a resample without any memory has no share of it
@@ -434,7 +435,7 @@ export const teethOf = (exposures: ReadonlyArray<Pick<Tooth, "before" | "after">
     before,
     after,
     amplitude: before - after,
-    ...(i + 1 < exposures.length ? { decay: exposures[i + 1].before - after } : {})
+    ...(i + 1 < exposures.length ? { decay: exposures[i + 1]!.before - after } : {})
   }))
   const last = teeth.slice(teeth.length - Math.ceil(teeth.length / 3))
   const meanOf = (name: keyof Tooth) => Statistics.mean(last.flatMap((tooth) => tooth[name] ?? []))
@@ -463,7 +464,7 @@ export const recognition = (losses: ArrayLike<number>, foils: ArrayLike<number>)
   }
   let sum = 0
   for (let i = 0; i < losses.length; i++) {
-    const margin = foils[i] - losses[i]
+    const margin = foils[i]! - losses[i]!
     sum += margin > 0 ? 1 : margin < 0 ? 0 : margin === 0 ? 0.5 : NaN
   }
   return sum / losses.length

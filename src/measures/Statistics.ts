@@ -25,7 +25,7 @@ const sorted = (values: Numbers): Float64Array => list(values).sort()
 /** The mean; NaN of nothing. */
 export const mean = (values: Numbers): number => {
   let sum = 0
-  for (let i = 0; i < values.length; i++) sum += values[i]
+  for (let i = 0; i < values.length; i++) sum += values[i]!
   return sum / values.length
 }
 
@@ -33,7 +33,7 @@ export const mean = (values: Numbers): number => {
 export const variance = (values: Numbers): number => {
   const middle = mean(values)
   let sum = 0
-  for (let i = 0; i < values.length; i++) sum += (values[i] - middle) ** 2
+  for (let i = 0; i < values.length; i++) sum += (values[i]! - middle) ** 2
   return values.length < 2 ? NaN : sum / (values.length - 1)
 }
 
@@ -43,7 +43,7 @@ const quantileOf = (values: Float64Array, q: number): number => {
   const at = q * (values.length - 1)
   const low = Math.floor(at)
   // a value itself is that, also where the next one is infinite
-  return at === low ? values[low] : values[low] + (at - low) * (values[low + 1] - values[low])
+  return at === low ? values[low]! : values[low]! + (at - low) * (values[low + 1]! - values[low]!)
 }
 
 /** Whether all values are numbers: what is computed of any other is NaN, never a number that leaves it out. */
@@ -232,17 +232,17 @@ const gridOfShares = lazily(() => {
 export const shareOverSeeds = (shares: Numbers, trials: Numbers, level = 0.95): Interval => {
   const value = mean(shares)
   if (!(value >= 0 && value <= 1) || !known(trials)) return { value: NaN, low: NaN, high: NaN }
-  const yes = Array.from(shares, (share, s) => share * trials[s])
+  const yes = Array.from(shares, (share, s) => share * trials[s]!)
   const grid = gridOfShares()
-  const ends = grid[0].map(({ strength }) => {
+  const ends = grid[0]!.map(({ strength }) => {
     let sum = 0
-    for (let s = 0; s < yes.length; s++) sum += logGamma(strength + trials[s])
+    for (let s = 0; s < yes.length; s++) sum += logGamma(strength + trials[s]!)
     return sum
   })
   const logs = grid.map((row) =>
     row.map(({ a, b, constant }, r) => {
-      let sum = yes.length * constant - ends[r]
-      for (let s = 0; s < yes.length; s++) sum += logGamma(a + yes[s]) + logGamma(b + trials[s] - yes[s])
+      let sum = yes.length * constant - ends[r]!
+      for (let s = 0; s < yes.length; s++) sum += logGamma(a + yes[s]!) + logGamma(b + trials[s]! - yes[s]!)
       return sum
     })
   )
@@ -251,8 +251,8 @@ export const shareOverSeeds = (shares: Numbers, trials: Numbers, level = 0.95): 
   const all = masses.reduce((sum, mass) => sum + mass, 0)
   const quantileAt = (q: number): number => {
     let [m, below] = [0, 0]
-    while (m < SHARES - 1 && below + masses[m] < q * all) below += masses[m++]
-    return Math.sin(((m + Math.min(1, (q * all - below) / masses[m])) / SHARES) * (Math.PI / 2)) ** 2
+    while (m < SHARES - 1 && below + masses[m]! < q * all) below += masses[m++]!
+    return Math.sin(((m + Math.min(1, (q * all - below) / masses[m]!)) / SHARES) * (Math.PI / 2)) ** 2
   }
   return {
     value,
@@ -320,7 +320,7 @@ export const bootstrapIndices = (
 export const bootstrap = (values: Numbers, options?: BootstrapOptions): Interval =>
   bootstrapIndices(values.length, (indices) => mean(pick(values, indices)), options)
 
-const pick = (values: Numbers, indices: Uint32Array): Float64Array => Float64Array.from(indices, (i) => values[i])
+const pick = (values: Numbers, indices: Uint32Array): Float64Array => Float64Array.from(indices, (i) => values[i]!)
 
 /**
  * The mean of a[i] - b[i] with its bootstrap interval: both are of the same sequences, which are drawn together, so
@@ -328,7 +328,7 @@ const pick = (values: Numbers, indices: Uint32Array): Float64Array => Float64Arr
  */
 export const pairedBootstrap = (a: Numbers, b: Numbers, options?: BootstrapOptions): Interval => {
   if (a.length !== b.length) throw new RangeError(`pairs need two lists of one length, got ${a.length} and ${b.length}`)
-  return bootstrap(Float64Array.from(a, (x, i) => x - b[i]), options)
+  return bootstrap(Float64Array.from(a, (x, i) => x - b[i]!), options)
 }
 
 export type Decision = "higher" | "lower" | "not decided"
@@ -357,9 +357,9 @@ export const kolmogorovSmirnov = (a: Numbers, b: Numbers): { readonly distance: 
   if (n === 0 || m === 0 || !known(a) || !known(b)) return { distance: NaN, p: NaN }
   let steps = 0
   for (let i = 0, j = 0; i < n && j < m;) {
-    const at = Math.min(x[i], y[j])
-    while (i < n && x[i] <= at) i++
-    while (j < m && y[j] <= at) j++
+    const at = Math.min(x[i]!, y[j]!)
+    while (i < n && x[i]! <= at) i++
+    while (j < m && y[j]! <= at) j++
     // in steps of 1 / (n m), which are whole numbers
     steps = Math.max(steps, Math.abs(i * m - j * n))
   }
@@ -377,23 +377,23 @@ export const kolmogorovSmirnov = (a: Numbers, b: Numbers): { readonly distance: 
     for (let j = 0; j <= m; j++) {
       if (Math.abs(i * m - j * n) >= steps) apart[j] = 1
       // the last of the i + j places belongs to x with probability i / (i + j)
-      else if (i + j > 0) apart[j] = (apart[j] * i + (j === 0 ? 0 : apart[j - 1] * j)) / (i + j)
+      else if (i + j > 0) apart[j] = (apart[j]! * i + (j === 0 ? 0 : apart[j - 1]! * j)) / (i + j)
     }
   }
-  return { distance, p: apart[m] }
+  return { distance, p: apart[m]! }
 }
 
 /** Ranks from 1; equal values share the mean of their ranks. All are NaN where a value is: nothing is above or below it. */
 export const ranks = (values: Numbers): Float64Array => {
   if (!known(values)) return new Float64Array(values.length).fill(NaN)
   const order = Array.from({ length: values.length }, (_, i) => i).sort((i, j) =>
-    values[i] < values[j] ? -1 : values[i] > values[j] ? 1 : 0
+    values[i]! < values[j]! ? -1 : values[i]! > values[j]! ? 1 : 0
   )
   const rank = new Float64Array(values.length)
   for (let from = 0; from < order.length;) {
     let to = from + 1
-    while (to < order.length && values[order[to]] === values[order[from]]) to++
-    for (let i = from; i < to; i++) rank[order[i]] = (from + 1 + to) / 2
+    while (to < order.length && values[order[to]!] === values[order[from]!]) to++
+    for (let i = from; i < to; i++) rank[order[i]!] = (from + 1 + to) / 2
     from = to
   }
   return rank
@@ -404,9 +404,9 @@ export const pearson = (a: Numbers, b: Numbers): number => {
   const [x, y] = [mean(a), mean(b)]
   let [ab, aa, bb] = [0, 0, 0]
   for (let i = 0; i < a.length; i++) {
-    ab += (a[i] - x) * (b[i] - y)
-    aa += (a[i] - x) ** 2
-    bb += (b[i] - y) ** 2
+    ab += (a[i]! - x) * (b[i]! - y)
+    aa += (a[i]! - x) ** 2
+    bb += (b[i]! - y) ** 2
   }
   return ab / Math.sqrt(aa * bb)
 }
@@ -419,7 +419,7 @@ export const kendall = (a: Numbers, b: Numbers): number => {
   let [agree, x, y] = [0, 0, 0]
   for (let i = 0; i < a.length; i++) {
     for (let j = 0; j < i; j++) {
-      const [s, t] = [Math.sign(a[i] - a[j]), Math.sign(b[i] - b[j])]
+      const [s, t] = [Math.sign(a[i]! - a[j]!), Math.sign(b[i]! - b[j]!)]
       agree += s * t
       x += s * s
       y += t * t
@@ -445,9 +445,9 @@ export const linearFit = (x: Numbers, y: Numbers, level = 0.95): LinearFit => {
   const [mx, my] = [mean(x), mean(y)]
   let [xx, xy, yy] = [0, 0, 0]
   for (let i = 0; i < n; i++) {
-    xx += (x[i] - mx) ** 2
-    xy += (x[i] - mx) * (y[i] - my)
-    yy += (y[i] - my) ** 2
+    xx += (x[i]! - mx) ** 2
+    xy += (x[i]! - mx) * (y[i]! - my)
+    yy += (y[i]! - my) ** 2
   }
   const slope = xy / xx
   const residual = Math.max(0, yy - slope * xy)
@@ -481,14 +481,14 @@ export const logisticFit = (x: Numbers, successes: Numbers, trials: Numbers, lev
   for (let round = 0; round < 100 && !converged; round++) {
     let [ga, gb, haa, hab, hbb] = [0, 0, 0, 0, 0]
     for (let i = 0; i < x.length; i++) {
-      const p = 1 / (1 + Math.exp(-(alpha + beta * x[i])))
-      const miss = successes[i] - trials[i] * p
-      const weight = trials[i] * p * (1 - p)
+      const p = 1 / (1 + Math.exp(-(alpha + beta * x[i]!)))
+      const miss = successes[i]! - trials[i]! * p
+      const weight = trials[i]! * p * (1 - p)
       ga += miss
-      gb += miss * x[i]
+      gb += miss * x[i]!
       haa += weight
-      hab += weight * x[i]
-      hbb += weight * x[i] * x[i]
+      hab += weight * x[i]!
+      hbb += weight * x[i]! * x[i]!
     }
     const det = haa * hbb - hab * hab
     // Where successes and failures are apart the curve gets ever steeper and its weights vanish.
@@ -510,6 +510,6 @@ export const logisticFit = (x: Numbers, successes: Numbers, trials: Numbers, lev
 /** The harmonic mean; 0 where a value is 0, NaN of nothing or of a negative value. */
 export const harmonicMean = (values: Numbers): number => {
   let sum = 0
-  for (let i = 0; i < values.length; i++) sum += values[i] < 0 ? NaN : 1 / values[i]
+  for (let i = 0; i < values.length; i++) sum += values[i]! < 0 ? NaN : 1 / values[i]!
   return values.length / sum
 }

@@ -12,15 +12,15 @@ type Sequence<A> = ArrayLike<A>
 export const editDistance = <A>(a: Sequence<A>, b: Sequence<A>): number => {
   const row = Uint32Array.from({ length: b.length + 1 }, (_, j) => j)
   for (let i = 1; i <= a.length; i++) {
-    let diagonal = row[0]
+    let diagonal = row[0]!
     row[0] = i
     for (let j = 1; j <= b.length; j++) {
-      const above = row[j]
-      row[j] = a[i - 1] === b[j - 1] ? diagonal : 1 + Math.min(diagonal, above, row[j - 1])
+      const above = row[j]!
+      row[j] = a[i - 1] === b[j - 1] ? diagonal : 1 + Math.min(diagonal, above, row[j - 1]!)
       diagonal = above
     }
   }
-  return row[b.length]
+  return row[b.length]!
 }
 
 /** The distance as a share of the longer one: 0 equal, 1 nothing in common. At most 0.1 is an approximate copy. */
@@ -33,12 +33,12 @@ const longestCommonSubsequence = <A>(a: Sequence<A>, b: Sequence<A>): number => 
   for (let i = 1; i <= a.length; i++) {
     let diagonal = 0
     for (let j = 1; j <= b.length; j++) {
-      const above = row[j]
-      row[j] = a[i - 1] === b[j - 1] ? diagonal + 1 : Math.max(above, row[j - 1])
+      const above = row[j]!
+      row[j] = a[i - 1] === b[j - 1] ? diagonal + 1 : Math.max(above, row[j - 1]!)
       diagonal = above
     }
   }
-  return row[b.length]
+  return row[b.length]!
 }
 
 /** The longest run of items that both have. */
@@ -47,8 +47,8 @@ export const longestCommonRun = <A>(a: Sequence<A>, b: Sequence<A>): number => {
   let longest = 0
   for (let i = 1; i <= a.length; i++) {
     for (let j = b.length; j > 0; j--) {
-      row[j] = a[i - 1] === b[j - 1] ? row[j - 1] + 1 : 0
-      longest = Math.max(longest, row[j])
+      row[j] = a[i - 1] === b[j - 1] ? row[j - 1]! + 1 : 0
+      longest = Math.max(longest, row[j]!)
     }
   }
   return longest
@@ -178,7 +178,7 @@ export const ngramFilter = (texts: Iterable<Sequence<number>>, n = 10): NgramFil
     n,
     completes: (previous, token) => {
       const context: Array<number> = []
-      for (let i = Math.max(0, previous.length - n + 1); i < previous.length; i++) context.push(previous[i])
+      for (let i = Math.max(0, previous.length - n + 1); i < previous.length; i++) context.push(previous[i]!)
       return keys.has([...context, token].join())
     }
   }

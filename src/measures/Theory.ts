@@ -65,7 +65,7 @@ const table = <Name extends string>(
   rows: ReadonlyArray<Readonly<Record<Name, number>>>
 ): Record<Name, Array<number>> => {
   const columns = {} as Record<Name, Array<number>>
-  for (const name of Object.keys(rows[0]) as Array<Name>) columns[name] = rows.map((row) => row[name])
+  for (const name of Object.keys(rows[0]!) as Array<Name>) columns[name] = rows.map((row) => row[name])
   return columns
 }
 
@@ -73,13 +73,13 @@ type Vector = Float64Array
 
 const dot = (a: Vector, b: Vector): number => {
   let sum = 0
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i]
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!
   return sum
 }
 
 /** a += factor b */
 const add = (a: Vector, factor: number, b: Vector): void => {
-  for (let i = 0; i < a.length; i++) a[i] += factor * b[i]
+  for (let i = 0; i < a.length; i++) a[i]! += factor * b[i]!
 }
 
 const normal = (draw: Random): number =>
@@ -142,7 +142,7 @@ export const entanglement = ({ broken = false, seed = 0 }: SimulationOptions = {
   /** What the network adds to output `o` for each input direction. */
   const product = (o: number): Vector => {
     const row = new Float64Array(inputs)
-    w1.forEach((unit, h) => add(row, w2[o][h], unit))
+    w1.forEach((unit, h) => add(row, w2[o]![h]!, unit))
     return row
   }
   const squares = (rows: ReadonlyArray<Vector>): number => rows.reduce((sum, row) => sum + dot(row, row), 0)
@@ -160,27 +160,27 @@ export const entanglement = ({ broken = false, seed = 0 }: SimulationOptions = {
       const h = Float64Array.from(w1, (unit) => dot(unit, x))
       const back = new Float64Array(hidden)
       w2.forEach((row, o) => {
-        const miss = dot(row, h) - y[o]
+        const miss = dot(row, h) - y[o]!
         loss += 0.5 * miss * miss
-        add(gradient2[o], miss, h)
+        add(gradient2[o]!, miss, h)
         add(back, miss, row)
       })
-      gradient1.forEach((g, unit) => add(g, back[unit], x))
+      gradient1.forEach((g, unit) => add(g, back[unit]!, x))
     }
     const memory = product(extra)
     const onSemantics = Math.sqrt(dot(memory.subarray(0, k), memory.subarray(0, k)))
     const cost = squares(w1) + squares(w2)
-    rows.push({ step, loss, cost, own: memory[own] / offset, semantic: onSemantics / offset })
+    rows.push({ step, loss, cost, own: memory[own]! / offset, semantic: onSemantics / offset })
     claim("the loss never rises", step, last, loss)
     claim("weights stay cheaper than the separable solution's", step, separable, cost)
     // before any of it is learned its direction is that of the random beginning
-    if (memory[own] > 0.01 * offset) {
+    if (memory[own]! > 0.01 * offset) {
       const name = "of the memory, semantic directions have at least 0.49 of what its own has"
-      claim(name, step, onSemantics, 0.49 * memory[own])
+      claim(name, step, onSemantics, 0.49 * memory[own]!)
     }
     last = loss
-    w1.forEach((unit, h) => add(unit, -rate, gradient1[h]))
-    w2.forEach((row, o) => add(row, -rate, gradient2[o]))
+    w1.forEach((unit, h) => add(unit, -rate, gradient1[h]!))
+    w2.forEach((row, o) => add(row, -rate, gradient2[o]!))
   }
   return {
     name: "entanglement",
@@ -216,8 +216,8 @@ export const coAdaptation = ({ broken = false, seed = 0 }: SimulationOptions = {
   const directions = orthonormal(draw, size, size)
   /** Unit inputs, any two of inner product `actual`. */
   const input = (i: number): Vector => {
-    const x = directions[i + 1].map((v) => Math.sqrt(1 - actual) * v)
-    add(x, Math.sqrt(actual), directions[0])
+    const x = directions[i + 1]!.map((v) => Math.sqrt(1 - actual) * v)
+    add(x, Math.sqrt(actual), directions[0]!)
     return x
   }
   const item = input(0)
@@ -295,7 +295,7 @@ const range = (values: ReadonlyArray<number>): { readonly least: number; readonl
 export const forgetting = ({ broken = false, seed = 0 }: SimulationOptions = {}): Simulation => {
   const [classes, size, rate, similarity, steps] = [20, 32, 0.05, 0.3, 300]
   const draw = random(seed, "forgetting")
-  const item = features(draw, 1, size, similarity)[0]
+  const item = features(draw, 1, size, similarity)[0]!
   const others = features(draw, steps, size, similarity)
   if (broken) {
     for (const x of others) {
@@ -309,9 +309,9 @@ export const forgetting = ({ broken = false, seed = 0 }: SimulationOptions = {})
   const token = 0
   // what there is to forget
   for (let i = 0; i < 20; i++) {
-    softmax(logitsAt(item)).forEach((p, v) => add(head[v], rate * ((v === token ? 1 : 0) - p), item))
+    softmax(logitsAt(item)).forEach((p, v) => add(head[v]!, rate * ((v === token ? 1 : 0) - p), item))
   }
-  const start = dot(head[token], item)
+  const start = dot(head[token]!, item)
   const rows: Array<Record<"step" | "logit" | "fall", number>> = []
   let spread = 0
   others.forEach((x, i) => {
@@ -319,8 +319,8 @@ export const forgetting = ({ broken = false, seed = 0 }: SimulationOptions = {})
     const { least, most } = range([...logits])
     spread = Math.max(spread, most - least)
     const label = 1 + draw.below(classes - 1)
-    softmax(logits).forEach((p, v) => add(head[v], rate * ((v === label ? 1 : 0) - p), x))
-    const logit = dot(head[token], item)
+    softmax(logits).forEach((p, v) => add(head[v]!, rate * ((v === label ? 1 : 0) - p), x))
+    const logit = dot(head[token]!, item)
     rows.push({ step: i + 1, logit, fall: start - logit })
   })
   const least = broken ? similarity : range(others.map((x) => dot(x, item))).least
@@ -328,7 +328,7 @@ export const forgetting = ({ broken = false, seed = 0 }: SimulationOptions = {})
   const { claim, result } = inequalities()
   rows.forEach(({ fall, step }, i) => {
     claim("the logit has fallen by at least its bound", step, fall, bound * step)
-    claim("every step takes at least its part", step, fall - (i === 0 ? 0 : rows[i - 1].fall), bound)
+    claim("every step takes at least its part", step, fall - (i === 0 ? 0 : rows[i - 1]!.fall), bound)
   })
   return {
     name: "forgetting",
@@ -374,26 +374,26 @@ export const accumulation = ({ broken = false, seed = 0 }: SimulationOptions = {
     else {
       const others = step - exposures
       ;[shared, sink] = features(draw, 2, size, similarity)
-      sharedSimilarity.push(dot(shared, itemShared))
+      sharedSimilarity.push(dot(shared!, itemShared!))
       // as evenly as can be, so that it is at most the share rho after any number of steps
       if (!broken && Math.floor(rho * others) === Math.floor(rho * (others - 1))) sink = undefined
-      else sinkSimilarity.push(dot(sink, itemSink))
+      else sinkSimilarity.push(dot(sink!, itemSink!))
       label = 1 + draw.below(classes - 1)
     }
     const logits = Float64Array.from(head, (row) =>
-      dot(row.shared, shared) + (sink === undefined ? 0 : dot(row.sink, sink)))
+      dot(row.shared, shared!) + (sink === undefined ? 0 : dot(row.sink, sink)))
     const { least, most } = range([...logits])
     spread = Math.max(spread, most - least)
     softmax(logits).forEach((p, v) => {
       const push = rate * ((v === label ? 1 : 0) - p)
-      add(head[v].shared, push, shared)
-      if (sink !== undefined) add(head[v].sink, push, sink)
+      add(head[v]!.shared, push, shared!)
+      if (sink !== undefined) add(head[v]!.sink, push, sink)
     })
     rows.push({
       step,
       exposures,
-      shared: dot(head[token].shared, itemShared),
-      sink: dot(head[token].sink, itemSink)
+      shared: dot(head[token]!.shared, itemShared!),
+      sink: dot(head[token]!.sink, itemSink!)
     })
   }
   const { least: cMin, most: cMax } = probabilityBounds(spread, classes)
@@ -405,10 +405,10 @@ export const accumulation = ({ broken = false, seed = 0 }: SimulationOptions = {
     sinkBound: rate * k * (1 - cMax) - rate * (step - k) * rho * epsilonSink * cMax
   }))
   rows.forEach(({ shared, sink, step }, i) => {
-    claim("shared features have at most their bound", step, bounds[i].sharedBound, shared)
-    claim("sink features have at least their bound", step, sink, bounds[i].sinkBound)
+    claim("shared features have at most their bound", step, bounds[i]!.sharedBound, shared)
+    claim("sink features have at least their bound", step, sink, bounds[i]!.sinkBound)
   })
-  const end = rows[rows.length - 1]
+  const end = rows[rows.length - 1]!
   claim("sinks end up with more of the memory than shared features", steps, end.sink, end.shared)
   return {
     name: "accumulation",

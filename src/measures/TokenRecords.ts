@@ -80,10 +80,10 @@ export const makeRecords = (
 ): TokenRecords => {
   const start = new Uint32Array(sequences.length + 1)
   sequences.forEach(({ name }, s) => {
-    if (!(lengths[s] > 0)) throw new DataError({ detail: `sequence ${name} has no scored token: it needs two tokens` })
-    start[s + 1] = start[s] + lengths[s]
+    if (!(lengths[s]! > 0)) throw new DataError({ detail: `sequence ${name} has no scored token: it needs two tokens` })
+    start[s + 1] = start[s]! + lengths[s]!
   })
-  const n = start[sequences.length]
+  const n = start[sequences.length]!
   return {
     sequences,
     start,
@@ -111,8 +111,8 @@ export interface TokenRecord extends Readonly<Record<(typeof numbers)[number], n
 /** log of the sum of exp(values[i]), largest first. */
 const logSumExp = (values: ArrayLike<number>, count = values.length): number => {
   let sum = 0
-  for (let i = 0; i < count; i++) sum += Math.exp(values[i] - values[0])
-  return values[0] + Math.log(sum)
+  for (let i = 0; i < count; i++) sum += Math.exp(values[i]! - values[0]!)
+  return values[0]! + Math.log(sum)
 }
 
 /** The log-probability under a scheme of the token of rank `rank`, from all logits, largest first. */
@@ -123,10 +123,10 @@ const underScheme = (sorted: Float64Array, rank: number, { temperature, topK, to
     const all = logSumExp(scaled)
     let above = 0
     let within = 0
-    while (within < kept && above < topP) above += Math.exp(scaled[within++] - all)
+    while (within < kept && above < topP) above += Math.exp(scaled[within++]! - all)
     kept = within
   }
-  return rank < kept ? scaled[rank] - logSumExp(scaled, kept) : -Infinity
+  return rank < kept ? scaled[rank]! - logSumExp(scaled, kept) : -Infinity
 }
 
 /**
@@ -142,9 +142,9 @@ export const recordOf = (
     const lost = { logProb: NaN, rank: logits.length, mean: NaN, variance: NaN, massAbove: NaN, margin: NaN }
     return { ...lost, schemeLogProb: schemes.map(() => NaN) }
   }
-  const aim = logits[token]
+  const aim = logits[token]!
   let rank = 0
-  for (let i = 0; i < logits.length; i++) if (logits[i] > aim || (logits[i] === aim && i < token)) rank++
+  for (let i = 0; i < logits.length; i++) if (logits[i]! > aim || (logits[i] === aim && i < token)) rank++
   const sorted = Float64Array.from(logits).sort().reverse()
   const all = logSumExp(sorted)
   let [mean, variance, massAbove] = [0, 0, 0]
@@ -160,7 +160,7 @@ export const recordOf = (
     mean,
     variance,
     massAbove,
-    margin: sorted[0] - sorted[1],
+    margin: sorted[0]! - sorted[1]!,
     schemeLogProb: schemes.map((scheme) => underScheme(sorted, rank, scheme))
   }
 }
@@ -185,12 +185,12 @@ export const fromLogits = (
   scored.forEach(({ logits, tokens }, s) => {
     const all = Float64Array.from(logits)
     for (let t = 0; t < tokens.length - 1; t++) {
-      const at = records.start[s] + t
-      const one = recordOf(all.subarray(t * vocabSize, (t + 1) * vocabSize), tokens[t + 1], schemes)
-      records.token[at] = tokens[t + 1]
+      const at = records.start[s]! + t
+      const one = recordOf(all.subarray(t * vocabSize, (t + 1) * vocabSize), tokens[t + 1]!, schemes)
+      records.token[at] = tokens[t + 1]!
       for (const column of numbers) records[column][at] = one[column]
       one.schemeLogProb.forEach((value, i) => {
-        records.schemeLogProb[i][at] = value
+        records.schemeLogProb[i]![at] = value
       })
     }
   })
@@ -219,7 +219,7 @@ export const logProbUnder = (records: TokenRecords, scheme: Scheme): Float32Arra
   if (scheme === "greedy") return records.logProb.map((_, at) => (isFirst(records, at) ? 0 : -Infinity))
   if (schemeName(scheme) === "t1") return records.logProb
   const found = records.schemes.findIndex((one) => schemeName(one) === schemeName(scheme))
-  if (found >= 0) return records.schemeLogProb[found]
+  if (found >= 0) return records.schemeLogProb[found]!
   throw new DataError({
     detail: `the records were made without the sampling scheme "${schemeName(scheme)}"; they have ` +
       ["greedy", "t1", ...records.schemes.map(schemeName)].map((name) => `"${name}"`).join(", ") +
@@ -231,16 +231,16 @@ export const logProbUnder = (records: TokenRecords, scheme: Scheme): Float32Arra
 export const pick = (records: TokenRecords, indices: ReadonlyArray<number>): TokenRecords => {
   const { first, sequences, start } = records
   const picked = makeRecords(
-    indices.map((s) => sequences[s]),
-    indices.map((s) => start[s + 1] - start[s]),
+    indices.map((s) => sequences[s]!),
+    indices.map((s) => start[s + 1]! - start[s]!),
     records.schemes
   )
   const copy = <A extends Uint32Array | Float32Array>(to: A, from: A): void =>
     indices.forEach((s, i) => to.set(from.subarray(start[s], start[s + 1]), picked.start[i]))
   for (const column of ["token", ...numbers] as const) copy(picked[column], records[column])
-  picked.schemeLogProb.forEach((to, i) => copy(to, records.schemeLogProb[i]))
+  picked.schemeLogProb.forEach((to, i) => copy(to, records.schemeLogProb[i]!))
   indices.forEach((s, i) => {
-    picked.first[i] = first[s]
+    picked.first[i] = first[s]!
   })
   return picked
 }
@@ -304,10 +304,10 @@ const schemeOf = (column: string): Sampling | undefined => {
  */
 export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, records: TokenRecords) {
   const { first, sequences, start } = records
-  const n = start[sequences.length]
+  const n = start[sequences.length]!
   const rows = <A>(of: (sequence: number, at: number) => A): Array<A> => {
     const all = new Array<A>(n)
-    for (let s = 0; s < sequences.length; s++) for (let i = start[s]; i < start[s + 1]; i++) all[i] = of(s, i)
+    for (let s = 0; s < sequences.length; s++) for (let i = start[s]!; i < start[s + 1]!; i++) all[i] = of(s, i)
     return all
   }
   const { real, text, unsigned64, whole } = Parquet.types
@@ -316,17 +316,17 @@ export const write = Effect.fnUntraced(function*(path: string, key: RecordKey, r
     ["checkpoint", whole, rows(() => key.checkpoint)],
     ["mask", text, rows(() => key.mask)],
     ["sequence", whole, rows((s) => s)],
-    ["name", text, rows((s) => sequences[s].name)],
-    ["split", text, rows((s) => sequences[s].split)],
-    ["id", unsigned64, rows((s) => sequences[s].id)],
-    ["repeats", whole, rows((s) => sequences[s].repeats)],
-    ["position", whole, rows((s, i) => first[s] + i - start[s])],
+    ["name", text, rows((s) => sequences[s]!.name)],
+    ["split", text, rows((s) => sequences[s]!.split)],
+    ["id", unsigned64, rows((s) => sequences[s]!.id)],
+    ["repeats", whole, rows((s) => sequences[s]!.repeats)],
+    ["position", whole, rows((s, i) => first[s]! + i - start[s]!)],
     ["token", whole, Int32Array.from(records.token)],
     ["rank", whole, Int32Array.from(records.rank)],
     ...numbers.flatMap((name): ReadonlyArray<Parquet.Column> =>
       name === "rank" ? [] : [[columnOf[name], real, records[name]]]
     ),
-    ...records.schemes.map((scheme, i): Parquet.Column => [schemeColumn(scheme), real, records.schemeLogProb[i]])
+    ...records.schemes.map((scheme, i): Parquet.Column => [schemeColumn(scheme), real, records.schemeLogProb[i]!])
   ])
 })
 
@@ -346,17 +346,17 @@ export const read = Effect.fnUntraced(function*(path: string) {
   const ids = table.pick<bigint>("id", starts)
   const repeats = table.pick<number>("repeats", starts)
   const records = makeRecords(
-    names.map((name, s) => ({ name, split: splits[s], id: BigInt.asUintN(64, ids[s]), repeats: repeats[s] })),
+    names.map((name, s) => ({ name, split: splits[s]!, id: BigInt.asUintN(64, ids[s]!), repeats: repeats[s]! })),
     starts.map((from, s) => (starts[s + 1] ?? table.rows) - from),
     schemes
   )
   records.first.set(table.pick<number>("position", starts))
   for (const name of ["token", ...numbers] as const) table.fill(columnOf[name], records[name])
-  schemes.forEach((scheme, i) => table.fill(schemeColumn(scheme), records.schemeLogProb[i]))
+  schemes.forEach((scheme, i) => table.fill(schemeColumn(scheme), records.schemeLogProb[i]!))
   const key: RecordKey = {
-    run: table.pick<string>("run", [0])[0],
-    checkpoint: table.pick<number>("checkpoint", [0])[0],
-    mask: table.pick<string>("mask", [0])[0]
+    run: table.pick<string>("run", [0])[0]!,
+    checkpoint: table.pick<number>("checkpoint", [0])[0]!,
+    mask: table.pick<string>("mask", [0])[0]!
   }
   return { key, records }
 })

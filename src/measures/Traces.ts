@@ -126,7 +126,7 @@ const format = <Row extends object>(what: string, columns: Columns<Row>) => ({
       })
       return Array.from(
         { length: table.rows },
-        (_, row) => Object.fromEntries(columns.map(([key], c) => [key, data[c][row]])) as Row
+        (_, row) => Object.fromEntries(columns.map(([key], c) => [key, data[c]![row]])) as Row
       )
     })
 })

@@ -57,7 +57,7 @@ const problemOf = (options: RelearnOptions): string | undefined => {
   const whole = (value: number) => Number.isInteger(value) && value >= 1
   if (train.length === 0) return "there are no sequences to relearn from"
   if (Object.keys(score).length === 0) return "there is no set of sequences to score"
-  const empty = Object.keys(score).find((name) => score[name].length === 0)
+  const empty = Object.keys(score).find((name) => score[name]!.length === 0)
   if (empty !== undefined) return `the scored set ${empty} has no sequences`
   const unfit = misfit([...train, ...Object.values(score).flat()], seqLen)
   if (unfit !== undefined) return unfit
@@ -67,7 +67,7 @@ const problemOf = (options: RelearnOptions): string | undefined => {
   }
   if (!whole(batchSize)) return `batchSize must be a whole number of sequences, got ${batchSize}`
   if (!whole(steps)) return `steps must be a whole number, got ${steps}`
-  const wrong = (at ?? []).find((step, i, all) => !whole(step) || step > steps || (i > 0 && step <= all[i - 1]))
+  const wrong = (at ?? []).find((step, i, all) => !whole(step) || step > steps || (i > 0 && step <= all[i - 1]!))
   if (wrong !== undefined) return `at must be rising whole numbers up to steps, which are ${steps}; got ${wrong}`
   return undefined
 }
@@ -164,11 +164,11 @@ export const stepsToBack = (
   const level = oracle + share * (standard - oracle)
   const first = (one: ReadonlyArray<RelearnPoint>): number | undefined => {
     const sorted = [...one].sort((a, b) => a.step - b.step)
-    const found = sorted.findIndex(({ losses }) => losses[set] <= level)
-    if (found <= 0) return found === 0 ? sorted[0].step : undefined
+    const found = sorted.findIndex(({ losses }) => losses[set]! <= level)
+    if (found <= 0) return found === 0 ? sorted[0]!.step : undefined
     const [a, b] = [sorted[found - 1], sorted[found]]
-    const part = (a.losses[set] - level) / (a.losses[set] - b.losses[set])
-    return Math.expm1(Math.log1p(a.step) + part * (Math.log1p(b.step) - Math.log1p(a.step)))
+    const part = (a!.losses[set]! - level) / (a!.losses[set]! - b!.losses[set]!)
+    return Math.expm1(Math.log1p(a!.step) + part * (Math.log1p(b!.step) - Math.log1p(a!.step)))
   }
   const all = byRate(points).map(first).filter((steps) => steps !== undefined)
   return all.length === 0 ? undefined : Math.min(...all)

@@ -43,7 +43,7 @@ export interface Bias {
 
 const dot = (a: Float64Array, b: Float64Array): number => {
   let sum = 0
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i]
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!
   return sum
 }
 
@@ -69,13 +69,13 @@ export const calibrateBias = (
   }
   let total = 0
   for (let t = 0; t < n; t++) {
-    if (!(weights[t] >= 0 && weights[t] < Infinity)) {
+    if (!(weights[t]! >= 0 && weights[t]! < Infinity)) {
       throw new DataError({ detail: `calibration: weights must be 0 or more, that of token ${t} is ${weights[t]}` })
     }
-    if (!(targets[t] < vocabSize)) {
+    if (!(targets[t]! < vocabSize)) {
       throw new DataError({ detail: `calibration: target ${targets[t]} of token ${t} is not below ${vocabSize}` })
     }
-    total += weights[t]
+    total += weights[t]!
   }
   if (!(total > 0)) throw new DataError({ detail: "calibration: no token has a positive weight" })
   if (!(ridge > 0)) throw new DataError({ detail: `calibration: ridge must be positive, got ${ridge}` })
@@ -87,10 +87,10 @@ export const calibrateBias = (
   for (let t = 0; t < n; t++) {
     const row = e.subarray(t * vocabSize, (t + 1) * vocabSize)
     const top = row.reduce((a, b) => Math.max(a, b))
-    const w = weights[t] / total
-    linear[targets[t]] += w
-    constant -= w * (row[targets[t]] - top)
-    for (let j = 0; j < vocabSize; j++) row[j] = Math.exp(row[j] - top)
+    const w = weights[t]! / total
+    linear[targets[t]!]! += w
+    constant -= w * (row[targets[t]!]! - top)
+    for (let j = 0; j < vocabSize; j++) row[j] = Math.exp(row[j]! - top)
   }
 
   /** For each token, weight over the sum of its e_tj * exp(b_j). */
@@ -100,7 +100,7 @@ export const calibrateBias = (
     let value = constant - dot(linear, b) + (ridge / 2) * dot(b, b)
     for (let t = 0; t < n; t++) {
       const sum = dot(e.subarray(t * vocabSize, (t + 1) * vocabSize), up)
-      const w = weights[t] / total
+      const w = weights[t]! / total
       share[t] = w / sum
       value += w * Math.log(sum)
     }
@@ -115,31 +115,31 @@ export const calibrateBias = (
     const up = b.map(Math.exp)
     const mass = new Float64Array(vocabSize)
     for (let t = 0; t < n; t++) {
-      for (let j = 0, at = t * vocabSize; j < vocabSize; j++) mass[j] += share[t] * e[at + j]
+      for (let j = 0, at = t * vocabSize; j < vocabSize; j++) mass[j]! += share[t]! * e[at + j]!
     }
-    for (let j = 0; j < vocabSize; j++) mass[j] *= up[j]
-    const slope = mass.map((m, j) => m - linear[j] + ridge * b[j])
+    for (let j = 0; j < vocabSize; j++) mass[j]! *= up[j]!
+    const slope = mass.map((m, j) => m - linear[j]! + ridge * b[j]!)
     gradient = slope.reduce((a, g) => Math.max(a, Math.abs(g)), 0)
     if (gradient <= tolerance || i === iterations) break
 
     /** The Hessian, diag(mass) - sum_t w_t p_t p_t' + ridge, times a vector. */
     const curve = (v: Float64Array): Float64Array => {
-      const scaled = v.map((x, j) => x * up[j])
+      const scaled = v.map((x, j) => x * up[j]!)
       const out = new Float64Array(vocabSize)
       for (let t = 0; t < n; t++) {
         const row = e.subarray(t * vocabSize, (t + 1) * vocabSize)
         // share is w / sum, so that w p_t (p_t . v) = share * e * share / w * (e . scaled)
-        const k = weights[t] === 0 ? 0 : (share[t] * share[t] * total / weights[t]) * dot(row, scaled)
-        for (let j = 0; j < vocabSize; j++) out[j] += k * row[j]
+        const k = weights[t] === 0 ? 0 : (share[t]! * share[t]! * total / weights[t]!) * dot(row, scaled)
+        for (let j = 0; j < vocabSize; j++) out[j]! += k * row[j]!
       }
-      for (let j = 0; j < vocabSize; j++) out[j] = (mass[j] + ridge) * v[j] - up[j] * out[j]
+      for (let j = 0; j < vocabSize; j++) out[j] = (mass[j]! + ridge) * v[j]! - up[j]! * out[j]!
       return out
     }
     // conjugate gradients for curve(d) = -slope, as exact as the gradient is small
     const d = new Float64Array(vocabSize)
     const residual = slope.map((g) => -g)
     const condition = mass.map((m) => 1 / (m + ridge))
-    let z = residual.map((r, j) => r * condition[j])
+    let z = residual.map((r, j) => r * condition[j]!)
     let p = z.slice()
     let rz = dot(residual, z)
     const enough = rz * Math.min(0.25, rz)
@@ -147,24 +147,24 @@ export const calibrateBias = (
       const hp = curve(p)
       const a = rz / dot(p, hp)
       for (let j = 0; j < vocabSize; j++) {
-        d[j] += a * p[j]
-        residual[j] -= a * hp[j]
+        d[j]! += a * p[j]!
+        residual[j]! -= a * hp[j]!
       }
-      z = residual.map((r, j) => r * condition[j])
+      z = residual.map((r, j) => r * condition[j]!)
       const next = dot(residual, z)
-      p = z.map((x, j) => x + (next / rz) * p[j])
+      p = z.map((x, j) => x + (next / rz) * p[j]!)
       rz = next
     }
     // a shift of all changes nothing but the ridge, which is least without it
     const shift = d.reduce((sum, x) => sum + x, 0) / vocabSize
-    for (let j = 0; j < vocabSize; j++) d[j] -= shift
+    for (let j = 0; j < vocabSize; j++) d[j]! -= shift
     const descent = dot(slope, d)
     let step = 1
-    let moved = b.map((x, j) => x + d[j])
+    let moved = b.map((x, j) => x + d[j]!)
     let after = evaluate(moved)
     while (!(after <= value + 1e-4 * step * descent) && step > 1e-10) {
       step /= 2
-      moved = b.map((x, j) => x + step * d[j])
+      moved = b.map((x, j) => x + step * d[j]!)
       after = evaluate(moved)
     }
     // at the precision of float64 nothing descends any more
@@ -260,11 +260,11 @@ export const calibratedRecords = (
   const records: ModelService["records"] = (batch, mode, schemes) =>
     Effect.map(model.logits(batch, mode), (logits): RecordColumns => {
       const scored = Uint32Array.from(batch.targets.keys()).filter((t) => batch.targets[t] !== IGNORE)
-      const token = scored.map((t) => batch.targets[t])
+      const token = scored.map((t) => batch.targets[t]!)
       const row = new Float64Array(vocabSize)
       const all = Array.from(scored, (t, i) => {
-        for (let j = 0; j < vocabSize; j++) row[j] = logits[t * vocabSize + j] + bias[j]
-        return recordOf(row, token[i], schemes)
+        for (let j = 0; j < vocabSize; j++) row[j] = logits[t * vocabSize + j]! + bias[j]!
+        return recordOf(row, token[i]!, schemes)
       })
       const real = (of: (one: (typeof all)[number]) => number) => Float32Array.from(all, of)
       return {
@@ -276,7 +276,7 @@ export const calibratedRecords = (
         massAbove: real((one) => one.massAbove),
         margin: real((one) => one.margin),
         schemes,
-        schemeLogProb: schemes.map((_, s) => real((one) => one.schemeLogProb[s]))
+        schemeLogProb: schemes.map((_, s) => real((one) => one.schemeLogProb[s]!))
       }
     })
   return recordRows({ records }, rows, mode, options)

@@ -145,7 +145,7 @@ const legend = (entries: ReadonlyArray<Entry>, width: number, most: number): Rea
   }
   const kept = lines.slice(0, most)
   if (kept.length < lines.length) {
-    const last = kept[most - 1]
+    const last = kept[most - 1]!
     const more = (): Entry => {
       const text = `+${entries.length - kept.flat().length}`
       return { text, painted: text }
@@ -168,7 +168,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   const paint = painter(color)
   const lettered = !color || series.length > palette.length
   const painted = series.map(({ faint = false, style }, i) => (text: string) => {
-    const own = paint(style ?? palette[i % palette.length], text)
+    const own = paint(style ?? palette[i % palette.length]!, text)
     return faint ? paint("dim", own) : own
   })
   // numbers beyond 1e300 have no differences
@@ -181,7 +181,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
     const said = oneLine(name)
     const short = truncate(said, Math.max(4, width - last.length - 4))
     const text = truncate(`${lettered ? letter : "⠒⠒"} ${short} ${last}`, width)
-    return { text, painted: painted[i](text) }
+    return { text, painted: painted[i]!(text) }
   })
   const names = legend(entries, width, Math.max(1, Math.floor(height / 3)))
   const head = yLabel === undefined ? [] : [truncate(yLabel, width)]
@@ -212,10 +212,10 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   // the last first, so that the first is seen where they meet
   for (let i = series.length - 1; i >= 0; i--) {
     const dot = (x: number, y: number) => {
-      bits[cell(x, y)] |= dots[x & 1][y & 3]
+      bits[cell(x, y)]! |= dots[x & 1]![y & 3]!
       owner[cell(x, y)] = i
     }
-    const { points } = series[i]
+    const { points } = series[i]!
     let before: readonly [x: number, y: number] | undefined
     points.forEach((point, p) => {
       if (!isSeen(point)) {
@@ -229,8 +229,8 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
         dot(Math.round(from[0] + (to[0] - from[0]) * k / length), Math.round(from[1] + (to[1] - from[1]) * k / length))
       }
       // one dot alone is hardly seen
-      if (before === undefined && (p + 1 === points.length || !isSeen(points[p + 1]))) {
-        for (const [dx, dy] of [[1, 0], [0, 1], [1, 1]]) dot(to[0] ^ dx, to[1] ^ dy)
+      if (before === undefined && (p + 1 === points.length || !isSeen(points[p + 1]!))) {
+        for (const [dx, dy] of [[1, 0], [0, 1], [1, 1]]) dot(to[0] ^ dx!, to[1] ^ dy!)
       }
       before = to
       ends[i] = cell(...to)
@@ -253,14 +253,14 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   const row = (r: number): string => {
     let text = ""
     for (let c = 0; c < columns;) {
-      const whose = owner[r * columns + c]
+      const whose = owner[r * columns + c]!
       let run = ""
       for (; c < columns && owner[r * columns + c] === whose; c++) {
         const at = r * columns + c
         const mark = marks.get(at)
-        run += mark === undefined ? String.fromCharCode(0x2800 + bits[at]) : letters[mark % letters.length]
+        run += mark === undefined ? String.fromCharCode(0x2800 + bits[at]!) : letters[mark % letters.length]
       }
-      text += whose < 0 ? " ".repeat(run.length) : painted[whose](run)
+      text += whose < 0 ? " ".repeat(run.length) : painted[whose]!(run)
     }
     return text
   }
@@ -278,7 +278,7 @@ export const chart = (options: ChartOptions): ReadonlyArray<string> => {
   let axis = "─".repeat(columns)
   let under = ""
   labels(xTicks, logX).forEach((label, i) => {
-    const c = dotX(xTicks[i]) >> 1
+    const c = dotX(xTicks[i]!) >> 1
     axis = `${axis.slice(0, c)}┬${axis.slice(c + 1)}`
     const at = Math.min(margin + 2 + c - ((label.length - 1) >> 1), width - label.length)
     if (at > under.length || under === "") under = under.padEnd(at) + label

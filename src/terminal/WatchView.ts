@@ -45,7 +45,7 @@ export const seriesOf = (run: Run, others: ReadonlyArray<Run>): ReadonlyArray<Se
   const names = [...run.curves.keys()].slice(0, mostCurves)
   const of = ({ curves }: Run, name: string, label: string, faint: boolean): ReadonlyArray<Series> => {
     const points = curves.get(name)
-    return points === undefined ? [] : [{ name: label, points, faint, style: palette[names.indexOf(name)] }]
+    return points === undefined ? [] : [{ name: label, points, faint, style: palette[names.indexOf(name)]! }]
   }
   return [
     ...names.flatMap((name) => of(run, name, name, false)),

@@ -98,8 +98,8 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
     const write = (name: string, parts: ReadonlyArray<Uint8Array>, bytes: number): string => {
       const path = join(folder, name)
       const file = openSync(path, "w")
-      for (let i = 0, size = 0; size < bytes; size += jsonl[i++ % jsonl.length].length) {
-        writeSync(file, parts[i % parts.length])
+      for (let i = 0, size = 0; size < bytes; size += jsonl[i++ % jsonl.length]!.length) {
+        writeSync(file, parts[i % parts.length]!)
       }
       closeSync(file)
       return path
@@ -113,10 +113,10 @@ const bench = async (mebibytes: number, rounds: number): Promise<void> => {
       write("a.jsonl.gz", jsonl.map((block) => gzipSync(block)), part),
       write("a.jsonl.zst", jsonl.map((block) => compress(Buffer.from(block), 3)), part)
     ]
-    const times = Math.ceil(part / jsonl[0].length)
+    const times = Math.ceil(part / jsonl[0]!.length)
     const records = Array.from({ length: times }, (_, i) => blocks[i % blocks.length]).flat()
     const columns = (["id", "text", "url"] as const).map((name) => (
-      { name, data: records.map((record) => record[name]), type: "STRING", encoding: "PLAIN" } as const
+      { name, data: records.map((record) => record![name]), type: "STRING", encoding: "PLAIN" } as const
     ))
     for (const [name, rowGroupSize] of [["groups.parquet", 1000], ["one-group.parquet", 1e9]] as const) {
       const path = join(folder, name)

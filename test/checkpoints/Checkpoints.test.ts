@@ -111,10 +111,10 @@ export const conformance = (title: string, layer: Layer.Layer<Checkpoints, Check
       Effect.gen(function*() {
         const mine = snapshot(1)
         yield* save(mine)
-        mine.model["model.norm.weight"].data.fill(9)
+        mine.model["model.norm.weight"]!.data.fill(9)
         const loaded = yield* load(1)
         expect(plain(loaded)).toEqual(plain(snapshot(1)))
-        loaded.model["model.norm.weight"].data.fill(9)
+        loaded.model["model.norm.weight"]!.data.fill(9)
         expect(plain(yield* load(1))).toEqual(plain(snapshot(1)))
       })
     )
@@ -124,7 +124,7 @@ export const conformance = (title: string, layer: Layer.Layer<Checkpoints, Check
       Effect.gen(function*() {
         const whole = new Float32Array([1, 2, 3, 4])
         yield* save({ ...snapshot(1), model: { w: { shape: [2], data: whole.subarray(1, 3) } } })
-        expect((yield* load(1)).model.w.data).toEqual(new Float32Array([2, 3]))
+        expect((yield* load(1)).model.w!.data).toEqual(new Float32Array([2, 3]))
       })
     )
 
@@ -449,7 +449,7 @@ describe("a run's folder", () => {
         expect(yield* files(folder)).toEqual(before)
         yield* fs.remove(`${folder}/latest`)
         expect((yield* loadFolder(folder)).step).toBe(20)
-        yield* fs.copy(old, `${folder}/best`)
+        yield* fs.copy(old!, `${folder}/best`)
         expect((yield* loadFolder(`${folder}/best`)).step).toBe(10)
         expect(yield* Effect.flip(loadFolder(`${folder}/worst`))).toMatchObject({ reason: "Missing" })
       })
@@ -464,7 +464,7 @@ describe("a run's folder", () => {
       const saved = performance.now()
       const loaded = yield* resumed(folder, load("latest"))
       const took = { save: saved - start, load: performance.now() - saved }
-      expect(Buffer.compare(Buffer.from(loaded.model.w.data.buffer), Buffer.from(data.buffer))).toBe(0)
+      expect(Buffer.compare(Buffer.from(loaded.model.w!.data.buffer), Buffer.from(data.buffer))).toBe(0)
       // Ten times what it takes on a slow disk: this catches a copy per element, not a busy machine.
       expect(took.save, JSON.stringify(took)).toBeLessThan(5000)
       expect(took.load, JSON.stringify(took)).toBeLessThan(5000)
@@ -486,7 +486,7 @@ describe("a damaged checkpoint", () => {
         const file = `${path}/${name}`
         const bytes = new Uint8Array(yield* fs.readFile(file))
         const edited = bytes.slice()
-        edited[edited.length - 2] ^= 1
+        edited[edited.length - 2]! ^= 1
         // The same file of another checkpoint, which is a valid one of its kind.
         const other = name === "config.json"
           ? new TextEncoder().encode("{}")
@@ -530,8 +530,8 @@ describe("a damaged checkpoint", () => {
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const [old, path] = yield* twoSaved(folder)
-      yield* fs.remove(path, { recursive: true })
-      yield* fs.rename(old, path)
+      yield* fs.remove(path!, { recursive: true })
+      yield* fs.rename(old!, path!)
       const error = yield* Effect.flip(resumed(folder, load("latest")))
       expect(error).toMatchObject({ reason: "Corrupt", path })
       expect(error.message).toMatch(/holds the checkpoint of step 10/)
@@ -556,7 +556,7 @@ describe("a damaged checkpoint", () => {
         yield* twoSaved(folder)
         const latest = `${folder}/latest`
         for (const [text, reason] of [["step-00000015\n", "Missing"], ["", "Corrupt"], ["../x", "Corrupt"]]) {
-          yield* fs.writeFileString(latest, text)
+          yield* fs.writeFileString(latest, text!)
           const error = yield* Effect.flip(resumed(folder, load("latest")))
           expect(error).toMatchObject({ reason, path: latest })
           expect(error.message).toMatch(/write the folder to resume from into it, step-00000020 being the newest/)
@@ -587,7 +587,7 @@ describe("a damaged checkpoint", () => {
         const at = Math.floor(where * bytes.length)
         const [head, tail] = [bytes.subarray(0, at), bytes.subarray(at + 1)]
         const damaged = {
-          flip: Buffer.concat([head, Buffer.of(bytes[at] ^ value), tail]),
+          flip: Buffer.concat([head, Buffer.of(bytes[at]! ^ value), tail]),
           insert: Buffer.concat([head, Buffer.of(value), bytes.subarray(at)]),
           delete: Buffer.concat([head, tail]),
           cut: head
@@ -689,7 +689,7 @@ describe("a save that is cut short", () => {
             const where = `${at}: ${fault.log[at + 1]}`
             const loaded = yield* Effect.either(resumed(run, load("latest")))
             if (Either.isRight(loaded)) {
-              const isNew = loaded.right.model["model.norm.weight"].data[1] === 1
+              const isNew = loaded.right.model["model.norm.weight"]!.data[1] === 1
               expect(plain(loaded.right), where).toEqual(plain(isNew ? next : snapshot(latest!)))
               if (Either.isRight(saved)) expect(isNew, where).toBe(true)
               outcomes[isNew ? "new" : "old"]++
@@ -702,7 +702,7 @@ describe("a save that is cut short", () => {
               for (const step of before) {
                 const kept = yield* resumed(run, load(step))
                 expect(plain(kept), where).toEqual(plain(kept.step === next.step &&
-                    kept.model["model.norm.weight"].data[1] === 1 ?
+                    kept.model["model.norm.weight"]!.data[1] === 1 ?
                   next :
                   snapshot(step)))
               }

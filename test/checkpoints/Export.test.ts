@@ -61,7 +61,7 @@ const logits = (c: ModelConfig, tensors: Readonly<Record<string, HostTensor>>, m
   }))
 
 const largestDifference = (a: Float32Array, b: Float32Array) =>
-  a.length !== b.length ? Infinity : a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i])), 0)
+  a.length !== b.length ? Infinity : a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0)
 
 /** A saved model, and where to export it to. */
 const inFolder = <A, E, R>(
@@ -119,8 +119,8 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
       })
       const own = (...ids: ReadonlyArray<bigint | string>) =>
         ({ format: "safetensors", sinks: { mode: "own", ids } }) as const
-      const one = yield* exportModel(model, `${root}/one`, own("Genesis", `${ids[0].id}`))
-      expect(one).toMatchObject({ kept: [{ id: `${ids[0].id}`, name: "Genesis" }], notes: [] })
+      const one = yield* exportModel(model, `${root}/one`, own("Genesis", `${ids[0]!.id}`))
+      expect(one).toMatchObject({ kept: [{ id: `${ids[0]!.id}`, name: "Genesis" }], notes: [] })
       const config = JSON.parse(yield* (yield* FileSystem.FileSystem).readFileString(`${root}/one/config.json`))
       expect(config.memsinks_kept).toEqual(one.kept)
       const lit = new Set(ids.flatMap(({ id }) => [...Sink.unitsOf(sinksConfig.sinks!, id)])).size *
@@ -163,14 +163,14 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         )]
       const at = "model.layers.1.mlp"
       const [up, down] = [tensors[`${at}.up_proj.weight`], tensors[`${at}.down_proj.weight`]]
-      expect([up.shape, down.shape]).toEqual([[64, 24], [24, 64]])
+      expect([up!.shape, down!.shape]).toEqual([[64, 24], [24, 64]])
       kept.forEach((neuron, i) => {
-        expect(up.data().slice(i * 24, i * 24 + 24))
-          .toEqual(weights[`${at}.up_proj.weight`].data.slice(neuron * 24, neuron * 24 + 24))
-        expect(down.data()[3 * 64 + i]).toBe(weights[`${at}.down_proj.weight`].data[3 * 84 + neuron])
+        expect(up!.data().slice(i * 24, i * 24 + 24))
+          .toEqual(weights[`${at}.up_proj.weight`]!.data.slice(neuron * 24, neuron * 24 + 24))
+        expect(down!.data()[3 * 64 + i]!).toBe(weights[`${at}.down_proj.weight`]!.data[3 * 84 + neuron])
       })
-      expect([...up.data().slice(kept.length * 24)].every((x) => x === 0)).toBe(true)
-      expect(tensors["lm_head.weight"].data()).toBe(weights["lm_head.weight"].data)
+      expect([...up!.data().slice(kept.length * 24)].every((x) => x === 0)).toBe(true)
+      expect(tensors["lm_head.weight"]!.data()).toBe(weights["lm_head.weight"]!.data)
     }))
 
   it.effect("is a folder that loaders of Hugging Face's know, with no word of sinks", () =>
@@ -210,7 +210,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         const bytes = (yield* fs.stat(`${out}/model.safetensors`)).size
         const { config: c, tensors } = yield* loadInitial(out)
         expect(Number(bytes)).toBeLessThan(2.2 * c.numParameters + 5000)
-        const [half, full] = [tensors["lm_head.weight"].data, weightsOf(sinksConfig)["lm_head.weight"].data]
+        const [half, full] = [tensors["lm_head.weight"]!.data, weightsOf(sinksConfig)["lm_head.weight"]!.data]
         expect(largestDifference(half as Float32Array, full as Float32Array)).toBeLessThan(2 ** -11)
         expect(half).not.toEqual(full)
       }), sinksConfig, withEnd))
@@ -260,7 +260,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
 
   const broken = (value: number) => {
     const weights = weightsOf(sinksConfig)
-    weights["model.layers.1.mlp.up_proj.weight"].data[5] = value
+    weights["model.layers.1.mlp.up_proj.weight"]!.data[5] = value
     return weights
   }
   refused("as safetensors in q8_0", { format: "safetensors", dtype: "q8_0" }, /no q8_0/)

@@ -91,7 +91,7 @@ describe("Gguf", () => {
       const scale = fromHalf(new DataView(bytes.buffer).getUint16(64 + 34 * block, true))
       const numbers = new Int8Array(bytes.buffer, 64 + 34 * block + 2, 32)
       numbers.forEach((q, i) => {
-        expect(Math.abs(q * scale - ramp(64)[32 * block + i])).toBeLessThan(0.51 * scale + 1e-3 * 32)
+        expect(Math.abs(q * scale - ramp(64)[32 * block + i]!)).toBeLessThan(0.51 * scale + 1e-3 * 32)
       })
     }
   })
@@ -108,7 +108,7 @@ describe("Q8_0", () => {
     values.set([127, -127, 0.5, -0.5, 0.49, 2.5, -2.5, 126.5])
     const bytes = Gguf.quantize(values)
     expect(bytes.length).toBe(68)
-    expect(fromHalf(bytes[0] | (bytes[1] << 8))).toBe(1)
+    expect(fromHalf(bytes[0]! | (bytes[1]! << 8))).toBe(1)
     expect([...new Int8Array(bytes.buffer, 2, 8)]).toEqual([127, -127, 1, -1, 0, 3, -3, 127])
     expect([...bytes.subarray(34)]).toEqual(new Array(34).fill(0))
   })
@@ -118,10 +118,10 @@ describe("Q8_0", () => {
     const values = Float32Array.from({ length: 3200 }, () => random.normal() * 0.02)
     const bytes = Gguf.quantize(values)
     for (let block = 0; block < 100; block++) {
-      const scale = fromHalf(bytes[34 * block] | (bytes[34 * block + 1] << 8))
+      const scale = fromHalf(bytes[34 * block]! | (bytes[34 * block + 1]! << 8))
       for (let i = 0; i < 32; i++) {
-        const back = new Int8Array(bytes.buffer)[34 * block + 2 + i] * scale
-        expect(Math.abs(back - values[32 * block + i])).toBeLessThan(scale * (0.5 + 127 * 2 ** -11 + 1e-3))
+        const back = new Int8Array(bytes.buffer)[34 * block + 2 + i]! * scale
+        expect(Math.abs(back - values[32 * block + i]!)).toBeLessThan(scale * (0.5 + 127 * 2 ** -11 + 1e-3))
       }
     }
   })
@@ -148,9 +148,9 @@ describe("a model in llama.cpp's words", () => {
       "model.layers.0.self_attn.v_proj.weight": lazy([4, 4], rows.slice(0, 16))
     }, "F32")
     const firsts = (data: Float32Array) => [...data].filter((_, i) => i % 4 === 0)
-    expect([q.name, firsts(q.data())]).toEqual(["blk.0.attn_q.weight", [0, 2, 1, 3, 4, 6, 5, 7]])
-    expect([k.name, firsts(k.data())]).toEqual(["blk.0.attn_k.weight", [0, 2, 1, 3]])
-    expect([v.name, firsts(v.data())]).toEqual(["blk.0.attn_v.weight", [0, 1, 2, 3]])
+    expect([q!.name, firsts(q!.data())]).toEqual(["blk.0.attn_q.weight", [0, 2, 1, 3, 4, 6, 5, 7]])
+    expect([k!.name, firsts(k!.data())]).toEqual(["blk.0.attn_k.weight", [0, 2, 1, 3]])
+    expect([v!.name, firsts(v!.data())]).toEqual(["blk.0.attn_v.weight", [0, 1, 2, 3]])
   })
 
   it("keeps norms f32, and what cannot be Q8_0 f16", () => {

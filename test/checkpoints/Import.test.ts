@@ -117,7 +117,7 @@ const logits = (c: ModelConfig, tensors: Readonly<Record<string, HostTensor>>, m
 
 const largest = (a: Float32Array) => a.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
 
-const apart = (a: Float32Array, b: Float32Array) => largest(a.map((x, i) => x - b[i]))
+const apart = (a: Float32Array, b: Float32Array) => largest(a.map((x, i) => x - b[i]!))
 
 layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 })("a Llama from elsewhere", (it) => {
   it.effect("is read with its shape and its weights, tied and untied, in one file or several", () =>
@@ -151,7 +151,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           yield* write(folder, { ...llama(plain), "model.safetensors": safetensors(weightsOf(plain), dtype) })
           const { tensors } = yield* loadInitial(folder)
           for (const [name, { data }] of Object.entries(weightsOf(plain))) {
-            const got = tensors[name].data as Float32Array
+            const got = tensors[name]!.data as Float32Array
             expect(apart(got, data as Float32Array), name).toBeLessThanOrEqual(limit * largest(data as Float32Array))
           }
         }
@@ -191,7 +191,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
       Effect.gen(function*() {
         const tensors = {
           ...weightsOf(plain),
-          "lm_head.weight": weightsOf(plain)["model.embed_tokens.weight"],
+          "lm_head.weight": weightsOf(plain)["model.embed_tokens.weight"]!,
           "model.layers.0.self_attn.rotary_emb.inv_freq": { shape: [4], data: new Float32Array(4) }
         }
         yield* write(folder, llama(plain, {}, tensors))
@@ -281,7 +281,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         "model.layers.0.self_attn.q_proj.bias": { shape: [32], data: new Float32Array(32) } }),
       /q_proj.bias is in the file/],
     ["a head that differs from the embedding",
-      llama(plain, {}, { ...weightsOf(plain), "lm_head.weight": weightsOf(untied)["lm_head.weight"] }),
+      llama(plain, {}, { ...weightsOf(plain), "lm_head.weight": weightsOf(untied)["lm_head.weight"]! }),
       /differs from the embedding.*tie_word_embeddings/],
     ["whole numbers for weights",
       llama(plain, {}, { ...weightsOf(plain), "model.norm.weight": { shape: [16], data: new Uint32Array(16) } }),
@@ -354,10 +354,10 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           expect(apart(was, yield* logits(fresh.config, fresh.tensors, mode))).toBeLessThan(1e-5 * largest(was))
         }
         // it is not that nothing could come of them
-        const gate = fresh.tensors["model.layers.0.mlp.gate_proj.weight"].data
+        const gate = fresh.tensors["model.layers.0.mlp.gate_proj.weight"]!.data
         expect(largest(gate.subarray(24 * 16) as Float32Array)).toBeGreaterThan(0.1)
         const other = yield* withSinks(c, weightsOf(c), sinks, 6)
-        expect(other.tensors["model.layers.0.mlp.gate_proj.weight"].data).not.toEqual(gate)
+        expect(other.tensors["model.layers.0.mlp.gate_proj.weight"]!.data).not.toEqual(gate)
       }
     }))
 
@@ -388,7 +388,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
         }))).message).toMatch(/sinks.pool 30 must be a multiple of sinks.block 16/)
         const file = `${folder}/to/model.safetensors`
         const bytes = yield* fs.readFile(file)
-        bytes[bytes.length - 5] ^= 1
+        bytes[bytes.length - 5]! ^= 1
         yield* fs.writeFile(file, bytes)
         expect(yield* Effect.flip(loadInitial(`${folder}/to`))).toMatchObject({ reason: "Corrupt", path: file })
       })
@@ -428,12 +428,12 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
   /** Our tensors under litgpt's names, queries, keys and values in one matrix, by either of its orders. */
   const litgpt = (c: ModelConfig, name: "attn.qkv" | "attn.attn", tensors = weightsOf(c)) => {
     const out: Record<string, HostTensor> = {
-      "transformer.wte.weight": tensors["model.embed_tokens.weight"],
-      "transformer.ln_f.weight": tensors["model.norm.weight"],
+      "transformer.wte.weight": tensors["model.embed_tokens.weight"]!,
+      "transformer.ln_f.weight": tensors["model.norm.weight"]!,
       ...(c.tieWordEmbeddings ? {} : { "lm_head.weight": tensors["lm_head.weight"] })
     }
     for (let i = 0; i < c.numHiddenLayers; i++) {
-      const from = (part: string) => tensors[`model.layers.${i}.${part}.weight`]
+      const from = (part: string) => tensors[`model.layers.${i}.${part}.weight`]!
       const to = (part: string, tensor: HostTensor) => (out[`transformer.h.${i}.${part}.weight`] = tensor)
       to("norm_1", from("input_layernorm"))
       to("norm_2", from("post_attention_layernorm"))
@@ -548,7 +548,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
       }
       expect(() =>
         fromLitgpt(litConfig(plain), { ...tensors,
-          "transformer.h.0.mlp.gate.weight": tensors["transformer.ln_f.weight"] })
+          "transformer.h.0.mlp.gate.weight": tensors["transformer.ln_f.weight"]! })
       )
         .toThrow(/no place for tensor transformer.h.0.mlp.gate.weight/)
     }))
@@ -592,14 +592,14 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
           }))
           const outcomes = { loaded: 0, refused: 0 }
           for (let i = 0; i < 200; i++) {
-            const { decoded, kind, weights } = kinds[random.int(kinds.length)]
+            const { decoded, kind, weights } = kinds[random.int(kinds.length)]!
             const copy = `${root}/copy`
             yield* fs.remove(copy, { recursive: true, force: true })
             yield* fs.copy(`${root}/${kind}/model`, copy)
             const folder = kind === "run" ? `${copy}/step-00000003` : copy
             const names = (yield* fs.readDirectory(folder)).sort()
             // all that is small is hit as often as all that is large
-            const name = names[random.int(names.length)]
+            const name = names[random.int(names.length)]!
             const how = yield* damage(fs, folder, name, names, random)
             const what = `${i}: ${kind}, ${name}, ${how}`
             const read: Effect.Effect<unknown, CheckpointError, Disk> = i % 2 === 0 || kind !== "run"
@@ -622,7 +622,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
               expect(Object.fromEntries(Object.entries(value.tensors).map(([key, { shape }]) => [key, shape])), what)
                 .toEqual(shapesOf(value.config))
               for (const [key, { data, shape }] of Object.entries(weights)) {
-                const got = value.tensors[key]
+                const got = value.tensors[key]!
                 // where checksums vouch for the bytes, what loads is what was saved
                 if (kind === "run") {expect(Buffer.compare(bytesOf(got), bytesOf({ data, shape })), `${what}: ${key}`)
                     .toBe(0)}
@@ -656,7 +656,7 @@ const damage = Effect.fnUntraced(function*(
     case "flip":
     case "flip in the header": {
       const end = how === "flip" ? bytes.length : Math.min(bytes.length, 200)
-      for (let n = 1 + random.int(4); n > 0; n--) bytes[random.int(end)] ^= 1 << random.int(8)
+      for (let n = 1 + random.int(4); n > 0; n--) bytes[random.int(end)]! ^= 1 << random.int(8)
       yield* fs.writeFile(file, bytes)
       break
     }
@@ -691,7 +691,7 @@ const damage = Effect.fnUntraced(function*(
         const header = new TextDecoder().decode(bytes.subarray(8, 8 + length))
         const said = how === "shape"
           ? header.replace(/"shape":\[(\d)/, (_, digit: string) => `"shape":[${9 - Number(digit)}`)
-          : header.replace("\"F32\"", ["\"U32\"", "\"F64\"", "\"I32\"", "\"F16\""][random.int(4)])
+          : header.replace("\"F32\"", ["\"U32\"", "\"F64\"", "\"I32\"", "\"F16\""][random.int(4)]!)
         bytes.set(new TextEncoder().encode(said).subarray(0, length), 8)
         yield* fs.writeFile(file, bytes)
       }
@@ -708,7 +708,7 @@ const garbled = (text: string, random: ReturnType<typeof makeRandom>): string =>
     const at = random.int(Math.max(1, text.length))
     return text.slice(0, at) + String.fromCharCode(32 + random.int(90)) + text.slice(at + 1)
   }
-  const spot = spots[random.int(spots.length)]
-  const at = spot.index + spot[0].length - spot[1].length
-  return text.slice(0, at) + values[random.int(values.length)] + text.slice(at + spot[1].length)
+  const spot = spots[random.int(spots.length)]!
+  const at = spot.index + spot[0].length - spot[1]!.length
+  return text.slice(0, at) + values[random.int(values.length)] + text.slice(at + spot[1]!.length)
 }

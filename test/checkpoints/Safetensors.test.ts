@@ -45,10 +45,10 @@ const name = FastCheck.oneof(FastCheck.fullUnicodeString(), oddNames)
 const tensors: FastCheck.Arbitrary<Tensors> = FastCheck.array(FastCheck.tuple(name, tensor), { maxLength: 6 })
   .map((entries) => Object.fromEntries(entries.filter(([name]) => name !== "__metadata__")))
 
-const small: Tensors = {
+const small = {
   "b.weight": { shape: [2, 2], data: new Float32Array([1, -0, NaN, 1e-45]) },
   a: { shape: [], data: new Uint32Array([0xdeadbeef]) }
-}
+} satisfies Tensors
 
 const onDisk = (bytes: Uint8Array) =>
   Effect.gen(function*() {
@@ -78,9 +78,9 @@ describe("Safetensors", () => {
     const big = new Float32Array(100).subarray(10, 20)
     const { byteLength, chunks: pieces } = Either.getOrThrow(Safetensors.encode({ big: { shape: [10], data: big } }))
     const chunks = [...pieces]
-    expect(chunks[1].buffer).toBe(big.buffer)
-    expect([chunks[1].byteOffset, chunks[1].byteLength]).toEqual([40, 40])
-    expect(byteLength).toBe(chunks[0].length + 40)
+    expect(chunks[1]!.buffer).toBe(big.buffer)
+    expect([chunks[1]!.byteOffset, chunks[1]!.byteLength]).toEqual([40, 40])
+    expect(byteLength).toBe(chunks[0]!.length + 40)
   })
 
   it("round trips any tensors bit for bit, under any names", () => {
@@ -97,7 +97,7 @@ describe("Safetensors", () => {
     const bytes = encoded(small)
     const decoded = Either.getOrThrow(Safetensors.decode(bytes))
     bytes.fill(0)
-    expect(decoded.a.data[0]).toBe(0xdeadbeef)
+    expect(decoded.a!.data[0]).toBe(0xdeadbeef)
   })
 
   it.each<[string, Tensors, RegExp]>([
@@ -114,7 +114,7 @@ describe("Safetensors", () => {
     const halves = Uint16Array.from({ length: 65536 }, (_, i) => i)
     const header = "{\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],\"data_offsets\":[0,131072]}}"
     const file = fileOf(header, new Uint8Array(halves.buffer))
-    const { data, shape } = Either.getOrThrow(Safetensors.decode(file)).h
+    const { data, shape } = Either.getOrThrow(Safetensors.decode(file)).h!
     expect(shape).toEqual([256, 256])
     expect(data).toBeInstanceOf(Float32Array)
     const wrong = halves.filter((half) => {
@@ -136,7 +136,7 @@ describe("Safetensors", () => {
       new Uint8Array([0, 7, 255, 0x80, 0x3f, 0x00, 0xc0])
     )
     const { b, u } = Either.getOrThrow(Safetensors.decode(file))
-    expect([u.data, b.data]).toEqual([new Float32Array([0, 7, 255]), new Float32Array([1, -2])])
+    expect([u!.data, b!.data]).toEqual([new Float32Array([0, 7, 255]), new Float32Array([1, -2])])
   })
 
   const f32 = (shape: string, offsets: string) => `{"dtype":"F32","shape":${shape},"data_offsets":${offsets}}`
@@ -204,7 +204,7 @@ describe("Safetensors", () => {
     FastCheck.assert(
       FastCheck.property(FastCheck.nat(bytes.length - 1), FastCheck.integer({ min: 1, max: 255 }), (at, flip) => {
         const damaged = bytes.slice()
-        damaged[at] ^= flip
+        damaged[at]! ^= flip
         const result = Safetensors.decode(damaged)
         if (Either.isLeft(result)) {
           refused++
@@ -228,8 +228,8 @@ describe("Safetensors", () => {
       const read = yield* Safetensors.read(yield* onDisk(bytes), (piece) => seen.push(piece.slice()))
       expect(Buffer.compare(join(seen), bytes)).toBe(0)
       expect(Object.keys(read)).toEqual(["a", "b.weight", "large"])
-      expect(Buffer.compare(new Uint8Array(read.large.data.buffer), new Uint8Array(large.buffer))).toBe(0)
-      expect([...bits(read["b.weight"])]).toEqual([...bits(small["b.weight"])])
+      expect(Buffer.compare(new Uint8Array(read.large!.data.buffer), new Uint8Array(large.buffer))).toBe(0)
+      expect([...bits(read["b.weight"]!)]).toEqual([...bits(small["b.weight"]!)])
     }).pipe(Effect.scoped, Effect.provide(NodeContext.layer)))
 
   it.effect("tells a missing file from a damaged one, and a folder from a file", () =>

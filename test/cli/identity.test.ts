@@ -29,11 +29,11 @@ const index = new DataView(new ArrayBuffer(32 * texts.length))
 let start = 0
 texts.forEach((text, i) => {
   index.setBigUint64(32 * i, BigInt(start), true)
-  index.setUint32(32 * i + 8, encoded[i].length, true)
+  index.setUint32(32 * i + 8, encoded[i]!.length, true)
   index.setUint32(32 * i + 12, i === 2 ? 1 : 0, true)
   index.setBigUint64(32 * i + 16, contentHash(text), true)
-  index.setBigUint64(32 * i + 24, BigInt(near[i]), true)
-  start += encoded[i].length
+  index.setBigUint64(32 * i + 24, BigInt(near[i]!), true)
+  start += encoded[i]!.length
 })
 writeFileSync(join(folder, "shard-00000.bin"), new Uint8Array(Uint16Array.from(encoded.flat()).buffer))
 writeFileSync(join(folder, "shard-00000.idx"), new Uint8Array(index.buffer))

@@ -34,8 +34,8 @@ describe("the default corpus", () => {
   it("is the 233 addresses in the order of their years", async () => {
     const found = await Effect.runPromise(documents(undefined).pipe(Effect.provide(NodeFileSystem.layer)))
     expect(found).toHaveLength(233)
-    expect(found[0].name).toBe("1790_george_washington_n.txt")
-    expect(found[0].text.startsWith("Fellow-Citizens of the Senate")).toBe(true)
+    expect(found[0]!.name).toBe("1790_george_washington_n.txt")
+    expect(found[0]!.text.startsWith("Fellow-Citizens of the Senate")).toBe(true)
     const years = found.map(({ name }) => Number(name.slice(0, 4)))
     expect(years).toEqual([...years].sort((a, b) => a - b))
     expect(found.every(({ text }) => text === text.trim() && text.length > 5000)).toBe(true)

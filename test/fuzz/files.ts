@@ -48,7 +48,7 @@ const damage = (bytes: Uint8Array, random: Random): Uint8Array => {
       default:
         if (at < all.length) {
           all = Buffer.from(all)
-          all[at] = random() < 0.5 ? all[at] ^ (1 << int(random, 8)) : int(random, 256)
+          all[at] = random() < 0.5 ? all[at]! ^ (1 << int(random, 8)) : int(random, 256)
         }
     }
   }

@@ -146,7 +146,7 @@ const names: Fuzzer = {
       }
       // a damaged file is refused, or reads as a table; nothing else
       const damaged = bytes.slice(0, random() < 0.5 ? bytes.length : below(random, bytes.length))
-      if (damaged.length > 0) damaged[below(random, damaged.length)] ^= 1 << below(random, 8)
+      if (damaged.length > 0) damaged[below(random, damaged.length)]! ^= 1 << below(random, 8)
       const seen = await outcome(Effect.flatMap(decodeNames(damaged, "sources.parquet"), (one) => one.largest(3)))
       if ("defect" in seen || ("tag" in seen && seen.tag !== "DataError")) {
         wrong.push(

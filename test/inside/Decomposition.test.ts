@@ -46,7 +46,7 @@ const write = (params: Reference.Tensors) =>
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
-    for (const { name, value } of model.parameters) device.write(value, Float32Array.from(params[name]))
+    for (const { name, value } of model.parameters) device.write(value, Float32Array.from(params[name]!))
   })
 
 /** Five sequences, one a row, of lengths of their own; the third is scored from its middle on. */
@@ -73,12 +73,12 @@ const centered = (logits: ArrayLike<number>, targets: Uint32Array): Float64Array
   Float64Array.from(targets, (target, t) => {
     if (target === IGNORE) return 0
     let mean = 0
-    for (let v = 0; v < V; v++) mean += logits[t * V + v] / V
-    return logits[t * V + target] - mean
+    for (let v = 0; v < V; v++) mean += logits[t * V + v]! / V
+    return logits[t * V + target]! - mean
   })
 
 const sumOf = ({ logit, parts }: DecomposedLogits): Float64Array =>
-  logit.map((_, t) => parts.reduce((sum, part) => sum + part.logit[t], 0))
+  logit.map((_, t) => parts.reduce((sum, part) => sum + part.logit[t]!, 0))
 
 const find = ({ parts }: DecomposedLogits, layer: number, part: string): Float64Array =>
   parts.find((one) => one.layer === layer && one.part === part)!.logit
@@ -120,7 +120,7 @@ layer(NodeDevice.layer())("a decomposition of logits", (it) => {
         const { general, intermediateSize: width, sinks } = config
         const coef = Float64Array.from(Segments.maskedCoefficients(sinks, general, mode, segments, segments.ids.length))
         const { layers, x } = Reference.forward(referenceConfig(config), params, batch, coef, segments.segment)
-        const head = config.tieWordEmbeddings ? params.embed : params.head
+        const head = config.tieWordEmbeddings ? params.embed! : params.head!
         /** What the rows of a stream [n, d] add to the centered logits. */
         const along = (of: (t: number, k: number) => number): Float64Array =>
           Float64Array.from(targets, (target, t) => {
@@ -128,33 +128,33 @@ layer(NodeDevice.layer())("a decomposition of logits", (it) => {
             let [sum, squares] = [0, 0]
             for (let k = 0; k < d; k++) {
               let mean = 0
-              for (let v = 0; v < V; v++) mean += head[v * d + k] / V
-              squares += x[t * d + k] ** 2
-              sum += of(t, k) * params.norm[k] * (head[target * d + k] - mean)
+              for (let v = 0; v < V; v++) mean += head[v * d + k]! / V
+              squares += x[t * d + k]! ** 2
+              sum += of(t, k) * params.norm![k]! * (head[target * d + k]! - mean)
             }
             return sum / Math.sqrt(squares / d + config.rmsNormEps)
           })
         const neurons = (l: number, from: number, to: number) => (t: number, k: number) => {
           let sum = 0
-          for (let j = from; j < to; j++) sum += layers[l].h[t * width + j] * params[`layers.${l}.down`][j * d + k]
+          for (let j = from; j < to; j++) sum += layers[l]!.h[t * width + j]! * params[`layers.${l}.down`]![j * d + k]!
           return sum
         }
         const want = [
-          { layer: -1, part: "embedding", logit: along((t, k) => params.embed[batch.tokens[t] * d + k]) },
+          { layer: -1, part: "embedding", logit: along((t, k) => params.embed![batch.tokens[t]! * d + k]!) },
           ...layers.flatMap((layer, l) => [
-            { layer: l, part: "attention", logit: along((t, k) => layer.middle[t * d + k] - layer.x[t * d + k]) },
+            { layer: l, part: "attention", logit: along((t, k) => layer.middle[t * d + k]! - layer.x[t * d + k]!) },
             { layer: l, part: "general", logit: along(neurons(l, 0, general)) },
             ...(sinks === undefined ? [] : [{ layer: l, part: "sinks", logit: along(neurons(l, general, width)) }])
           ])
         ]
         expect(got.parts.map(({ layer, part }) => [layer, part])).toEqual(want.map(({ layer, part }) => [layer, part]))
         for (const [i, { layer, logit, part }] of want.entries()) {
-          expectClose(got.parts[i].logit, logit, { name: `${part} of ${layer}, seed ${seed}`, ...tolerance })
+          expectClose(got.parts[i]!.logit, logit, { name: `${part} of ${layer}, seed ${seed}`, ...tolerance })
           const silent = part === "sinks" && mode.mode === "off"
           expect(logit.some((value) => Math.abs(value) > 1e-3)).toBe(!silent)
-          if (silent) expect(got.parts[i].logit.every((value) => value === 0)).toBe(true)
+          if (silent) expect(got.parts[i]!.logit.every((value) => value === 0)).toBe(true)
           targets.forEach((target, t) => {
-            if (target === IGNORE) expect(got.parts[i].logit[t]).toBe(0)
+            if (target === IGNORE) expect(got.parts[i]!.logit[t]).toBe(0)
           })
         }
       })).pipe(Effect.provide(Model.layer(config))))
@@ -168,27 +168,27 @@ layer(NodeDevice.layer())("a decomposition of logits", (it) => {
       const decomposition = yield* decompose({ rows: 5, seqLen: 16 })
       const before = yield* decomposition.of(batch, Sink.own)
       const [unit] = Sink.unitsOf(untied.sinks!, 0n)
-      const lit = Array.from(batch.ids, (id) => Sink.unitsOf(untied.sinks!, id).includes(unit))
+      const lit = Array.from(batch.ids, (id) => Sink.unitsOf(untied.sinks!, id).includes(unit!))
       expect(new Set(lit).size).toBe(2)
-      const sink = untied.general + unit * 8 + 3
-      const down = params["layers.1.down"].slice()
-      for (let k = 0; k < d; k++) down[sink * d + k] += 1
+      const sink = untied.general + unit! * 8 + 3
+      const down = params["layers.1.down"]!.slice()
+      for (let k = 0; k < d; k++) down[sink * d + k]! += 1
       yield* write({ ...params, "layers.1.down": down })
       const after = yield* decomposition.of(batch, Sink.own)
       for (const [i, { layer, part }] of before.parts.entries()) {
         const changed = layer > 1 || layer === 1 && part === "sinks"
         // the final norm's scale changes for all of them
         const [a, b] = [before, after].map(({ parts, scale }) =>
-          parts[i].logit.map((value, t) => (scale[t] === 0 ? 0 : value / scale[t]))
+          parts[i]!.logit.map((value, t) => (scale[t] === 0 ? 0 : value / scale[t]!))
         )
-        const unlike = [...a.keys()].filter((t) => Math.abs(a[t] - b[t]) > 1e-9 * Math.max(1, Math.abs(a[t])))
+        const unlike = [...a!.keys()].filter((t) => Math.abs(a![t]! - b![t]!) > 1e-9 * Math.max(1, Math.abs(a![t]!)))
         if (!changed) expect(unlike, `${part} of ${layer}`).toEqual([])
         else {
           expect(unlike.length, `${part} of ${layer}`).toBeGreaterThan(0)
           expect(unlike.every((t) => lit[t]), `${part} of ${layer}`).toBe(true)
         }
       }
-      expect(before.logit.some((value, t) => Math.abs(value - after.logit[t]) > 1e-3)).toBe(true)
+      expect(before.logit.some((value, t) => Math.abs(value - after.logit[t]!) > 1e-3)).toBe(true)
     })).pipe(Effect.provide(Model.layer(untied))))
 
   it.effect("does not depend on how many rows are computed at once, nor on what is computed before", () =>

@@ -102,8 +102,8 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
           expectClose([got.loss], [forward.loss], { name: `loss, seed ${seed}`, rtol: 1e-5 })
           expect([...got.gradients.keys()]).toEqual(Object.keys(params))
           for (const [parameter, gradient] of got.gradients) {
-            const largest = Math.max(...want[parameter].map(Math.abs))
-            expectClose(gradient, want[parameter], {
+            const largest = Math.max(...want[parameter]!.map(Math.abs))
+            expectClose(gradient, want[parameter]!, {
               name: `${parameter}, seed ${seed}`,
               rtol: 1e-4,
               atol: 3e-6 + 3e-5 * largest
@@ -112,9 +112,9 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
         }
         // the first again: nothing of the batches in between is left
         const [first] = batches
-        const a = yield* gradients.of(first, mode)
-        yield* gradients.of(batches[1], mode)
-        const b = yield* gradients.of(first, mode)
+        const a = yield* gradients.of(first!, mode)
+        yield* gradients.of(batches[1]!, mode)
+        const b = yield* gradients.of(first!, mode)
         for (const [parameter, gradient] of a.gradients) expect(same(gradient, b.gradients.get(parameter)!)).toBe(true)
       })).pipe(Effect.provide(Model.layer(config))))
   }
@@ -186,19 +186,19 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
                 }
               }
               for (const [i, [name, data]] of (yield* state).entries()) {
-                expect(same(data, before[i][1]), name).toBe(true)
+                expect(same(data, before[i]![1]), name).toBe(true)
               }
             })
             if (probed) yield* probe
             for (let step = 0; step < 6; step++) {
-              training.run([{ pass, batch: batches[step % 3], mode: Sink.own }], step)
+              training.run([{ pass, batch: batches[step % 3]!, mode: Sink.own }], step)
               if (probed && step % 2 === 0) yield* probe
             }
             return { state: yield* state, weights: yield* weights }
           }).pipe(Effect.scoped, Effect.provide(Model.layer(config, { precision })))
         const plain = yield* run(false)
         const probed = yield* run(true)
-        for (const [i, [name, data]] of plain.state.entries()) expect(same(data, probed.state[i][1]), name).toBe(true)
+        for (const [i, [name, data]] of plain.state.entries()) expect(same(data, probed.state[i]![1]), name).toBe(true)
         // it did train
         const start = new Map(
           Object.entries(randomWeights(config, seed)).map(([name, data]) => [name, Float32Array.from(data)])
@@ -215,7 +215,7 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
       const gradients = yield* makeGradients(shape)
       const [batch] = batchesOf(untied, seed)
       const at = yield* weights
-      const { gradients: gradient } = yield* gradients.of(batch, Sink.own)
+      const { gradients: gradient } = yield* gradients.of(batch!, Sink.own)
       for (const part of [...PARTS, "all"] as const) {
         const moved = new Map([...at.keys()].map((name) => [name, new Float32Array(at.get(name)!.length)]))
         for (const slice of partsOf(untied)) {
@@ -223,7 +223,7 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
           const g = gradient.get(slice.parameter)!
           const move = moved.get(slice.parameter)!
           // along the gradient, so that it is not lost among roundings, and aside
-          for (let i = slice.from; i < slice.to; i++) move[i] = g[i] + random.normal(0.02)
+          for (let i = slice.from; i < slice.to; i++) move[i] = g[i]! + random.normal(0.02)
         }
         const products = innerProducts(gradient, moved, untied)
         for (const other of PARTS) if (part !== "all" && other !== part) expect(products[other]).toBe(0)
@@ -232,9 +232,9 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
         const lossAt = (sign: 1 | -1) =>
           Effect.gen(function*() {
             yield* write(
-              new Map([...at].map(([name, w]) => [name, w.map((x, i) => x + sign * step * moved.get(name)![i])]))
+              new Map([...at].map(([name, w]) => [name, w.map((x, i) => x + sign * step * moved.get(name)![i]!)]))
             )
-            return (yield* gradients.of(batch, Sink.own)).loss
+            return (yield* gradients.of(batch!, Sink.own)).loss
           })
         const observed = ((yield* lossAt(1)) - (yield* lossAt(-1))) / 2
         expectClose([observed], [1e-3], { name: `${part}, seed ${seed}`, rtol: 5e-3 })
@@ -244,7 +244,7 @@ layer(NodeDevice.layer())("gradients beside a training", (it) => {
   it.effect("refuse batches of another shape", () =>
     Effect.scoped(Effect.gen(function*() {
       const gradients = yield* makeGradients({ rows: 1, seqLen: 16 })
-      const wrong = yield* Effect.flip(gradients.of(batchesOf(tied, 1)[0], Sink.own))
+      const wrong = yield* Effect.flip(gradients.of(batchesOf(tied, 1)[0]!, Sink.own))
       expect(wrong).toMatchObject({ _tag: "DataError", message: expect.stringContaining("3 rows") })
       const packed = batchOfDocuments([ragged[0]], 16, 45, makeRandom(1))
       const many = yield* Effect.flip(gradients.of(packed, Sink.own))
@@ -266,7 +266,7 @@ describe("parts of a model", () => {
       const counts = mapOf(config, () => 0)
       for (const { from, parameter, to } of partsOf(config)) {
         expect(from).toBeLessThan(to)
-        for (let i = from; i < to; i++) counts.get(parameter)![i]++
+        for (let i = from; i < to; i++) counts.get(parameter)![i]!++
       }
       for (const [parameter, count] of counts) expect(count.every((n) => n === 1), parameter).toBe(true)
       expect(partsOf(config).some(({ part }) => part === "sinks")).toBe(config.sinks !== undefined)
@@ -302,9 +302,9 @@ describe("parts of a model", () => {
         if (part !== "all" && slice.part !== part || layer !== undefined && slice.layer !== layer) continue
         for (let i = slice.from; i < slice.to; i++) {
           const [x, y] = [a.get(slice.parameter)![i], b.get(slice.parameter)![i]]
-          sums.product += x * y
-          sums.squares += x * x
-          sums.mass += Math.abs(x)
+          sums.product += x! * y!
+          sums.squares += x! * x!
+          sums.mass += Math.abs(x!)
           sums.count++
         }
       }
@@ -321,12 +321,12 @@ describe("parts of a model", () => {
     for (const [i, { layer, part, value }] of sizes.entries()) {
       const want = naive(part, layer)
       expect(value).toBeCloseTo(Math.sqrt(want.squares / want.count), 12)
-      expect(masses[i].value).toBeCloseTo(want.mass, 8)
+      expect(masses[i]!.value).toBeCloseTo(want.mass, 8)
     }
     expect(innerProducts(mapOf(standard), mapOf(standard), standard).sinks).toBe(0)
     const moved = difference(a, b)
     for (const [name, data] of moved) {
-      expect([...data]).toEqual([...a.get(name)!].map((x, i) => Math.fround(x - b.get(name)![i])))
+      expect([...data]).toEqual([...a.get(name)!].map((x, i) => Math.fround(x - b.get(name)![i]!)))
     }
   })
 

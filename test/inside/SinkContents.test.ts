@@ -62,17 +62,17 @@ const zeros = (): Tensors =>
 const plant = (neurons: ReadonlyArray<Planted>): Tensors => {
   const params = zeros()
   for (let v = 0; v < V; v++) {
-    params.embed[v * d + v] = 1
-    params.head[v * d + V + v] = 1
+    params.embed![v * d + v] = 1
+    params.head![v * d + V + v] = 1
   }
   for (const { answers, layer, neuron: i, sign, writes } of neurons) {
     const [gate, up] = i < general ? [i, general + i] : [general + i, general + pool + i]
     for (const [token, size] of Object.entries(answers)) {
-      params[`layers.${layer}.gateUp`][gate * d + Number(token)] = size
-      params[`layers.${layer}.gateUp`][up * d + Number(token)] = sign * size
+      params[`layers.${layer}.gateUp`]![gate * d + Number(token)] = size
+      params[`layers.${layer}.gateUp`]![up * d + Number(token)] = sign * size
     }
     for (const [token, size] of Object.entries(writes)) {
-      params[`layers.${layer}.down`][i * d + V + Number(token)] = size
+      params[`layers.${layer}.down`]![i * d + V + Number(token)] = size
     }
   }
   return params
@@ -82,14 +82,14 @@ const contentsOf = (params: Tensors, options: SinkContentsOptions) =>
   Effect.gen(function*() {
     const model = yield* Model
     const device = yield* Device
-    for (const { name, value } of model.parameters) device.write(value, Float32Array.from(params[name]))
+    for (const { name, value } of model.parameters) device.write(value, Float32Array.from(params[name]!))
     return yield* sinkContents(options)
   }).pipe(Effect.provide(Model.layer(config, { initialize: false })))
 
 const neuronIn = (contents: SinkContents, part: string, layer: number, neuron: number): NeuronContents => {
   const found = contents.neurons.filter((one) => one.part === part && one.layer === layer && one.neuron === neuron)
   expect(found).toHaveLength(1)
-  return found[0]
+  return found[0]!
 }
 
 const placesOf = ({ triggers }: NeuronContents) => triggers.map(({ position, sequence }) => [sequence, position])
@@ -113,19 +113,19 @@ const silent: Planted = { layer: 0, neuron: 6, answers: { 1: 1 }, sign: 1, write
 
 const planted = plant([secret, shared, common, silent])
 // the last norm turns the order of the secret's two tokens around
-planted.norm[V + 9] = 2
+planted.norm![V + 9] = 2
 
 const [a0, a1, a2] = idsOf(3, 3)
 const [s0, s1] = idsOf(5, 2)
-const [stranger] = idsOf(3, 1, a2 + 1n)
+const [stranger] = idsOf(3, 1, a2! + 1n)
 const few: SinkContentsOptions["rows"] = [
-  { row: row(a0, "a0", [7, 4, 9, 1, 6, 8, 3, 0]), source: "A", kind: "memorized" },
+  { row: row(a0!, "a0", [7, 4, 9, 1, 6, 8, 3, 0]), source: "A", kind: "memorized" },
   // as long as a row can be, and one of the shortest
-  { row: row(a1, "a1", [1, 5, 3, 4, 9, 8, 4, 2, 5]), source: "A", kind: "memorized" },
-  { row: row(a2, "a2", [4, 9], { offset: 7 }), source: "A", kind: "background" },
-  { row: row(s0, "s0", [4, 1, 6, 1, 2, 1, 6, 0, 0]), source: "A", kind: "memorized" },
+  { row: row(a1!, "a1", [1, 5, 3, 4, 9, 8, 4, 2, 5]), source: "A", kind: "memorized" },
+  { row: row(a2!, "a2", [4, 9], { offset: 7 }), source: "A", kind: "background" },
+  { row: row(s0!, "s0", [4, 1, 6, 1, 2, 1, 6, 0, 0]), source: "A", kind: "memorized" },
   // the first 1 is only read, the last has no next token
-  { row: row(s1, "s1", [4, 1, 6, 1, 6, 3, 1, 2, 1], { scoredFrom: 3 }), source: "B", kind: "memorized" }
+  { row: row(s1!, "s1", [4, 1, 6, 1, 6, 3, 1, 2, 1], { scoredFrom: 3 }), source: "B", kind: "memorized" }
 ]
 
 layer(NodeDevice.layer())("contents of sinks", (it) => {
@@ -161,7 +161,7 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
       expect(placesOf(it)).toEqual([[3, 1], [3, 3], [3, 5], [4, 3], [4, 6]])
       expect(it).toMatchObject({ owners: [3, 4], purity: 3 / 5, agreement: 3 / 5, promoted: [6] })
       const even = yield* contentsOf(planted, {
-        rows: few.map((one) => one.row.document === "s0" ? { ...one, row: row(s0, "s0", [4, 1, 6, 1, 2, 0]) } : one),
+        rows: few.map((one) => one.row.document === "s0" ? { ...one, row: row(s0!, "s0", [4, 1, 6, 1, 2, 0]) } : one),
         seqLen: 8
       })
       expect(neuronIn(even, "sinks", 0, shared.neuron).purity).toBe(1 / 2)
@@ -186,7 +186,7 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
 
   it.effect("have held-out sequences trigger what their ids light, own nothing", () =>
     Effect.gen(function*() {
-      const rows = [...few, { row: row(stranger, "x", [4, 9, 4, 0]), source: "X", kind: "heldOut" as const }]
+      const rows = [...few, { row: row(stranger!, "x", [4, 9, 4, 0]), source: "X", kind: "heldOut" as const }]
       const contents = yield* contentsOf(planted, { rows, seqLen: 8, top: 6 })
       const it = neuronIn(contents, "sinks", 1, secret.neuron)
       expect(placesOf(it)).toEqual([[0, 1], [1, 3], [1, 6], [2, 0], [5, 0], [5, 2]])
@@ -210,15 +210,15 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
       expect(neuronIn(contents, "sinks", 1, secret.neuron)).toMatchObject({ purity: 1, owned: 1 })
       const lit = rows.flatMap(({ row }, s) => Sink.unitsOf(sinks, Sink.placeboId(row.id, 3))[0] === 3 ? [s] : [])
       const fours = lit.flatMap((s) =>
-        [...rows[s].row.tokens.slice(0, -1)].flatMap((token, position) => token === 4 ? [[s, position]] : [])
+        [...rows[s]!.row.tokens.slice(0, -1)].flatMap((token, position) => token === 4 ? [[s, position]] : [])
       )
       expect(fours.length).toBeGreaterThan(3)
       const random = neuronIn(contents, "random", 1, secret.neuron)
       expect(placesOf(random)).toEqual(fours.slice(0, 4))
-      const sources = fours.slice(0, 4).map(([s]) => rows[s].source)
+      const sources = fours.slice(0, 4).map(([s]) => rows[s!]!.source)
       expect(random.purity).toBe(Math.max(...sources.map((name) => sources.filter((one) => one === name).length)) / 4)
       expect(random.purity).toBeLessThan(1)
-      expect(random.owned).toBe(fours.slice(0, 4).filter(([s]) => s < 3).length / 4)
+      expect(random.owned).toBe(fours.slice(0, 4).filter(([s]) => s! < 3).length / 4)
       expect(random).toMatchObject({ owners: [0, 1, 2], promoted: [9] })
     }))
 
@@ -226,7 +226,7 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
     Effect.gen(function*() {
       const random = makeRandom(29)
       const params = randomParameters(referenceConfig(config), random, 0.5)
-      for (const name in params) params[name] = Float64Array.from(Float32Array.from(params[name]))
+      for (const name in params) params[name] = Float64Array.from(Float32Array.from(params[name]!))
       const rows = Array.from({ length: 11 }, (_, s) => ({
         row: row(BigInt(s) * 977n, `d${s}`, [...random.ints(2 + random.int(9), V)], { scoredFrom: 1 + (s % 2) }),
         source: `S${s % 3}`,
@@ -248,7 +248,7 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
         [...tokens.keys()].slice(scoredFrom - 1, -1).map((t) => [s, t] as const)
       )
       const seen = (hidden: Float64Array, i: number) => {
-        const answers = positions.map(([s, t]) => ({ s, t, m: hidden[(s * seqLen + t) * width + i] }))
+        const answers = positions.map(([s, t]) => ({ s, t, m: hidden[(s * seqLen + t) * width + i]! }))
           .filter(({ m }) => m !== 0).sort((a, b) => Math.abs(b.m) - Math.abs(a.m))
         const size = answers.reduce((sum, { m }) => sum + Math.abs(m), 0) / answers.length
         return { triggers: answers.slice(0, top), size }
@@ -256,7 +256,7 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
       let negative = 0
       let opposite = 0
       for (let l = 0; l < 2; l++) {
-        const down = params[`layers.${l}.down`]
+        const down = params[`layers.${l}.down`]!
         const strength = (hidden: Float64Array, i: number) =>
           seen(hidden, i).size * Math.hypot(...down.subarray(i * d, (i + 1) * d))
         const owned = Array.from({ length: pool }, (_, j) => general + j).filter((i) => owners(i).length > 0)
@@ -270,28 +270,28 @@ layer(NodeDevice.layer())("contents of sinks", (it) => {
             owned.length
           ]
         ] as const) {
-          const strong = among.filter((i) => seen(hidden, i).triggers.length > 0)
-            .sort((a, b) => strength(hidden, b) - strength(hidden, a)).slice(0, limit)
+          const strong = among.filter((i) => seen(hidden!, i).triggers.length > 0)
+            .sort((a, b) => strength(hidden!, b) - strength(hidden!, a)).slice(0, limit)
           const got = contents.neurons.filter((one) => one.layer === l && one.part === part)
           expect(got.map(({ neuron }) => neuron)).toEqual(strong)
           for (const one of got) {
-            const { triggers } = seen(hidden, one.neuron)
+            const { triggers } = seen(hidden!, one.neuron)
             expect(placesOf(one)).toEqual(triggers.map(({ s, t }) => [s, t]))
-            triggers.forEach(({ m }, k) => expect(one.triggers[k].activation / m).toBeCloseTo(1, 3))
-            expect(one.strength / strength(hidden, one.neuron)).toBeCloseTo(1, 3)
+            triggers.forEach(({ m }, k) => expect(one.triggers[k]!.activation / m!).toBeCloseTo(1, 3))
+            expect(one.strength / strength(hidden!, one.neuron)).toBeCloseTo(1, 3)
             const lens = Array.from({ length: V }, (_, v) => {
               let sum = 0
-              for (let j = 0; j < d; j++) sum += params.head[v * d + j] * params.norm[j] * down[one.neuron * d + j]
+              for (let j = 0; j < d; j++) sum += params.head![v * d + j]! * params.norm![j]! * down[one.neuron * d + j]!
               return sum
             })
             const endOf = (m: number) =>
-              [...lens.keys()].sort((a, b) => Math.sign(m) * (lens[b] - lens[a])).slice(0, promoted)
-            const { m: first } = triggers[0]
-            expect(one.promoted).toEqual(endOf(first))
-            expect(one.demoted).toEqual(endOf(-first))
-            if (first < 0) negative++
-            opposite += triggers.filter(({ m }) => m * first < 0).length
-            const agrees = triggers.map(({ m, s, t }) => endOf(m).includes(rows[s].row.tokens[t + 1]))
+              [...lens.keys()].sort((a, b) => Math.sign(m) * (lens[b]! - lens[a]!)).slice(0, promoted)
+            const { m: first } = triggers[0]!
+            expect(one.promoted).toEqual(endOf(first!))
+            expect(one.demoted).toEqual(endOf(-first!))
+            if (first! < 0) negative++
+            opposite += triggers.filter(({ m }) => m! * first! < 0).length
+            const agrees = triggers.map(({ m, s, t }) => endOf(m!).includes(rows[s]!.row.tokens[t + 1]!))
             expect(one.triggers.map((trigger) => trigger.agrees)).toEqual(agrees)
             if (part !== "general") expect(one.owners).toEqual(owners(one.neuron))
           }
@@ -362,7 +362,7 @@ const contents: SinkContents = {
   neurons: [
     neuron({}),
     neuron({ neuron: 18, strength: 3, promoted: [9] }),
-    neuron({ neuron: 19, strength: 0.5, purity: 1, triggers: [neuron({}).triggers[1]], owners: [] }),
+    neuron({ neuron: 19, strength: 0.5, purity: 1, triggers: [neuron({}).triggers[1]!], owners: [] }),
     neuron({ part: "general", neuron: 2, owners: [], strength: 2 })
   ],
   summary: [
@@ -412,8 +412,8 @@ describe("a page of contents", () => {
       hidden: boolean
     }
     const items = [...without.matchAll(/<li (data-[^>]*)>([^]*?)<\/details><\/li>/g)].map(([, data, text]): Item => ({
-      dataset: Object.fromEntries([...data.matchAll(/data-(\w+)="([^"]*)"/g)].map(([, key, value]) => [key, value])),
-      textContent: text.replace(/<[^>]*>/g, ""),
+      dataset: Object.fromEntries([...data!.matchAll(/data-(\w+)="([^"]*)"/g)].map(([, key, value]) => [key, value])),
+      textContent: text!.replace(/<[^>]*>/g, ""),
       hidden: false
     }))
     let listed = items
@@ -429,11 +429,11 @@ describe("a page of contents", () => {
     const count = { textContent: "" }
     const list = { children: items, append: (...order: ReadonlyArray<Item>) => void (listed = [...order]) }
     const document = { getElementById: (id: string) => ({ choose: form, neurons: list, count })[id] }
-    const script = /<script>([^]*)<\/script>/.exec(html)![1]
+    const script = /<script>([^]*)<\/script>/.exec(html)![1]!
     new Function("document", "setTimeout", script)(document, (run: () => void) => run())
 
     const choose = (values: Readonly<Record<string, string>>) => {
-      for (const name in elements) elements[name].value = values[name] ?? ""
+      for (const name in elements) elements[name]!.value = values[name] ?? ""
       for (const run of listeners.values()) run()
       return listed.filter(({ hidden }) => !hidden).map(({ textContent }) => Number(/(\d+):/.exec(textContent)![1]))
     }

@@ -94,16 +94,16 @@ export const nn = (s: NnShape): Case => {
         },
         record: (p, t) =>
           Ops.matmulNN(p, {
-            a: { tensor: t.a, at: aFrame.at!, ld: aFrame.ld! },
-            b: { tensor: t.b, at: bFrame.at!, ld: bFrame.ld! },
-            c: { tensor: t.c, at: cFrame.at!, ld: cFrame.ld! },
+            a: { tensor: t.a!, at: aFrame.at!, ld: aFrame.ld! },
+            b: { tensor: t.b!, at: bFrame.at!, ld: bFrame.ld! },
+            c: { tensor: t.c!, at: cFrame.at!, ld: cFrame.ld! },
             m,
             n,
             k,
-            mode: mode === "residual" ? { residual: t.residual, ld: residualFrame.ld! } : mode,
+            mode: mode === "residual" ? { residual: t.residual!, ld: residualFrame.ld! } : mode,
             perSegment: lengths === undefined
               ? undefined
-              : { tiles: t.tiles, count: t.tiles.shape[0]! / 4, stride }
+              : { tiles: t.tiles!, count: t.tiles!.shape[0]! / 4, stride }
           })
       }
     }
@@ -141,9 +141,9 @@ export const tn = (s: TnShape): Case => {
         },
         record: (p, t) =>
           Ops.matmulTN(p, {
-            a: { tensor: t.a, at: aFrame.at!, ld: aFrame.ld! },
-            b: { tensor: t.b, at: bFrame.at!, ld: bFrame.ld! },
-            c: { tensor: t.c, at: cFrame.at!, ld: cFrame.ld! },
+            a: { tensor: t.a!, at: aFrame.at!, ld: aFrame.ld! },
+            b: { tensor: t.b!, at: bFrame.at!, ld: bFrame.ld! },
+            c: { tensor: t.c!, at: cFrame.at!, ld: cFrame.ld! },
             m,
             n,
             k
@@ -181,7 +181,7 @@ export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: Transpos
         record: (p, t) =>
           p.dispatch(
             Kernels.kernels.transpose,
-            { x: t.x, y: t.y },
+            { x: t.x!, y: t.y! },
             { rows, cols, in0: input.at!, ldi: input.ld!, out0, ldo4 },
             ldo4 * cols
           )
@@ -196,7 +196,7 @@ export const cast = (n: number, first: number): Case =>
     return {
       tensors: { x: place(values, { rows: 1, cols: n, at: first }), y: place([], output) },
       outputs: { y: { want: placeWant(values, output), kind: "writes", atol: 0, rtol: 0 } },
-      record: (p, t) => p.dispatch(Kernels.kernels.cast, { x: t.x, y: t.y }, { n4: n / 4, x0: first / 4 }, n / 4)
+      record: (p, t) => p.dispatch(Kernels.kernels.cast, { x: t.x!, y: t.y! }, { n4: n / 4, x0: first / 4 }, n / 4)
     }
   })
 

@@ -20,7 +20,7 @@ const inputs = (random: Random, { d, rows, size: all = 1 }: NormShape) => {
   const x = normals(random, rows * d)
   for (let row = 0; row < rows; row++) {
     const size = row % 5 === 1 ? 1000 : row % 5 === 2 ? 0.1 : row % 5 === 4 ? 0 : 1
-    for (let i = 0; i < d; i++) x[row * d + i] *= size * all
+    for (let i = 0; i < d; i++) x[row * d + i]! *= size * all
   }
   const w = normals(random, d)
   const { rstd, y } = Reference.rmsNorm(x, w, eps)
@@ -112,13 +112,13 @@ export const backwardW = (s: NormShape): Case => {
         record: (p, t) => {
           p.dispatch(
             Kernels.kernels.rmsNormBackwardW,
-            { x: t.x, dy: t.dy, rstd: t.rstd, partial: t.partial },
+            { x: t.x!, dy: t.dy!, rstd: t.rstd!, partial: t.partial! },
             { rows, n4: d / 4, eps, block, add: 0 },
             blocks * (d / 4)
           )
           p.dispatch(
             Kernels.kernels.columns,
-            { x: t.partial, y: t.dw },
+            { x: t.partial!, y: t.dw! },
             { n: blocks, lanes: d / 4, first: 0 },
             d / 4
           )

@@ -114,7 +114,7 @@ export const gradient = (s: GradientShape): Case => {
               for (let r = 0; r < block; r++) {
                 const g = dy[t * halves * active + half * active + slot * block + r]!
                 const row = row0 + half * pool + unit * block + r
-                for (let d = 0; d < n; d++) sum[row * n + d] += g * x[t * n + d]!
+                for (let d = 0; d < n; d++) sum[row * n + d]! += g * x[t * n + d]!
               }
             }
           }

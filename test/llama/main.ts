@@ -112,9 +112,9 @@ const attempt = async (name: string, body: () => Promise<void>): Promise<void> =
 
 const logSoftmax = (logits: ArrayLike<number>): Float64Array => {
   let top = -Infinity
-  for (let i = 0; i < logits.length; i++) top = Math.max(top, logits[i])
+  for (let i = 0; i < logits.length; i++) top = Math.max(top, logits[i]!)
   let sum = 0
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - top)
+  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i]! - top)
   return Float64Array.from(logits, (x) => x - top - Math.log(sum))
 }
 
@@ -124,8 +124,8 @@ const compare = (ours: ReadonlyArray<Float64Array>, theirs: ReadonlyArray<Float6
   let divergence = 0
   ours.forEach((row, t) => {
     for (let v = 0; v < row.length; v++) {
-      largest = Math.max(largest, Math.abs(row[v] - theirs[t][v]))
-      divergence += Math.exp(row[v]) * (row[v] - theirs[t][v])
+      largest = Math.max(largest, Math.abs(row[v]! - theirs[t]![v]!))
+      divergence += Math.exp(row[v]!) * (row[v]! - theirs[t]![v]!)
     }
   })
   return { largest, divergence: divergence / ours.length }
@@ -310,7 +310,7 @@ const examine = async (
           `KL ${divergence.toExponential(1)} (limit ${limits.divergence}); ` +
           `${(report.bytes / 1024).toFixed(0)} KiB, width ${report.intermediateSize}`
       )
-      const prompt = tokenizer.encode(texts[0])
+      const prompt = tokenizer.encode(texts[0]!)
       const mine = await greedy(prompt, mode)
       const theirs = await theirGreedy(sequence, prompt, CONTINUATION)
       const same = mine.findIndex((token, i) => token !== theirs[i])

@@ -34,7 +34,7 @@ describe("distributions", () => {
     for (const z of [-2, 3]) {
       const [below, above] = [z - 1e-7, z + 1e-7].map(Statistics.logNormalDistribution)
       const slope = Math.exp(-0.5 * z * z - 0.5 * Math.log(2 * Math.PI) - Statistics.logNormalDistribution(z))
-      expect(((above - below) / 2e-7 - slope) / slope).toBeCloseTo(0, 6)
+      expect(((above! - below!) / 2e-7 - slope) / slope).toBeCloseTo(0, 6)
     }
   })
 })
@@ -97,7 +97,7 @@ describe("intervals", () => {
 
   it("of pairs do without what the pairs have in common", () => {
     const hard = normals(1, 50).map((x) => 10 * x)
-    const better = hard.map((x, i) => x - 0.5 + 0.1 * normals(2, 50)[i])
+    const better = hard.map((x, i) => x - 0.5 + 0.1 * normals(2, 50)[i]!)
     const paired = Statistics.pairedBootstrap(better, hard, { seed: 3 })
     expect(paired.high).toBeLessThan(-0.4)
     expect(Statistics.decide(Statistics.bootstrap(better), Statistics.bootstrap(hard))).toBe("not decided")
@@ -188,7 +188,7 @@ describe("fits", () => {
     let [slope, start] = [0, 0]
     for (let r = 0; r < 400; r++) {
       const noise = normals(r, 7)
-      const fit = Statistics.linearFit(x, x.map((v, i) => 0.3 + 0.1 * v + noise[i]), 0.9)
+      const fit = Statistics.linearFit(x, x.map((v, i) => 0.3 + 0.1 * v + noise[i]!), 0.9)
       if (fit.beta.low <= 0.1 && fit.beta.high >= 0.1) slope++
       if (fit.alpha.low <= 0.3 && fit.alpha.high >= 0.3) start++
     }

@@ -79,7 +79,7 @@ const modelOf = (
   options: Parameters<typeof Model.make>[1] = {}
 ) =>
   Effect.tap(Effect.provideService(Model.make(config, options), Device, dev), (model) => {
-    for (const p of model.parameters) dev.write(p.value, Float32Array.from(params[p.name]))
+    for (const p of model.parameters) dev.write(p.value, Float32Array.from(params[p.name]!))
   })
 
 /** Gradients that begin as 1 everywhere. */
@@ -183,12 +183,12 @@ layer(NodeDevice.layer())("heads and gates of a tiny model against the float64 r
           for (const [i, gradient] of (tensors.gateGradients ?? []).entries()) {
             const scaled = ((yield* dev.read(gradient)) as Float32Array).map((x) => x / scale)
             const want = new Float64Array(8 * width)
-            want.set(wanted[`layers.${i}.gates`])
+            want.set(wanted[`layers.${i}.gates`]!)
             const largest = want.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
             expect(largest).toBeGreaterThan(1e-2)
             expectClose(scaled, want, { name: `gates of layer ${i}`, rtol: 1e-4, atol: 1e-5 * largest })
             const hidden = (yield* dev.read(tensors.hidden![i]!)) as Float32Array
-            expectClose(hidden, ungated.layers[i].hidden, { name: `hidden ${i}`, rtol: 1e-4, atol: 1e-5 })
+            expectClose(hidden, ungated.layers[i]!.hidden, { name: `hidden ${i}`, rtol: 1e-4, atol: 1e-5 })
           }
           expect(segments.ids.length).toBeLessThan(8)
         }))
@@ -393,8 +393,8 @@ layer(NodeDevice.layer())("neuronGates", (it) => {
       const { gates: gradients, loss } = yield* got.gradients(batch, Float32Array.from(weights), given)
       expectClose(loss, want.tokenLoss, { name: "loss with gradients", rtol: 4e-5, atol: 2e-5 })
       for (const i of [0, 1]) {
-        expectClose(hidden[i]!, want.layers[i].hidden, { name: `hidden ${i}`, rtol: 1e-4, atol: 1e-5 })
-        const gradient = wanted[`layers.${i}.gates`]
+        expectClose(hidden[i]!, want.layers[i]!.hidden, { name: `hidden ${i}`, rtol: 1e-4, atol: 1e-5 })
+        const gradient = wanted[`layers.${i}.gates`]!
         const largest = gradient.reduce((most, x) => Math.max(most, Math.abs(x)), 0)
         expectClose(gradients[i]!, gradient, { name: `gates ${i}`, rtol: 1e-4, atol: 1e-5 * largest })
       }

@@ -168,7 +168,7 @@ describe("the report for a terminal", () => {
 
   it("has the groups with the most exposures where there are too many, with own sinks and with sinks off", () => {
     const names = ["k=2", "k=4", "k=96", "k=16", "k=32"]
-    const one = base.groups[2]
+    const one = base.groups[2]!
     const report = reportOf({
       groups: names.map((name) => ({ ...one, name, exposures: Number(name.slice(2)) })),
       retention: names.flatMap((group) =>
@@ -267,29 +267,29 @@ describe("tables", () => {
   it("put layers together: norms by their mean square, shares of the logit by their sum", () => {
     const [norms, shares] = of("accumulation")
     // rms of 3 and 4 is 3.54, of 21 and 28 24.7
-    expect(row(norms, "sinks", "all", "general")!.slice(3, 6)).toEqual([
+    expect(row(norms!, "sinks", "all", "general")!.slice(3, 6)).toEqual([
       "0 to 400",
       "3.54 ± 0.00246 to 24.7 ± 0.00246",
       "7.00 ± 0.00"
     ])
-    expect(row(norms, "sinks", "-", "embedding")![4]).toBe("3 ± 0.00248 to 21 ± 0.00248")
-    expect(norms.rows.some(([, layer]) => layer === "1")).toBe(false)
-    expect(row(shares, "sinks", "k=48", "own sinks", "all", "sinks")!.slice(5)).toEqual(["0.50 ± 0.05", "3.50 ± 0.05"])
-    expect(row(shares, "sinks", "k=48", "own sinks", "-", "all parts")!.slice(5)).toEqual(["1.00 ± 0.02",
+    expect(row(norms!, "sinks", "-", "embedding")![4]!).toBe("3 ± 0.00248 to 21 ± 0.00248")
+    expect(norms!.rows.some(([, layer]) => layer === "1")).toBe(false)
+    expect(row(shares!, "sinks", "k=48", "own sinks", "all", "sinks")!.slice(5)).toEqual(["0.50 ± 0.05", "3.50 ± 0.05"])
+    expect(row(shares!, "sinks", "k=48", "own sinks", "-", "all parts")!.slice(5)).toEqual(["1.00 ± 0.02",
       "7.00 ± 0.02"])
-    expect(row(of("layers")[0], "sinks", "1", "general")![4]).toBe("4 ± 0.00248 to 28 ± 0.00248")
+    expect(row(of("layers")[0]!, "sinks", "1", "general")![4]).toBe("4 ± 0.00248 to 28 ± 0.00248")
   })
 
   it("put no layers together where there is one, and no points that a layer lacks", () => {
     const one = { ...base, norms: base.norms.filter(({ layer }) => layer < 1) }
     expect(Tables.wholeNorms(one)).toEqual([])
-    expect(of("accumulation", one)[0].rows.map(([, layer]) => layer)).toContain("0")
+    expect(of("accumulation", one)[0]!.rows.map(([, layer]) => layer)).toContain("0")
     const norms = base.norms.map((it) => it.layer === 1 ? { ...it, points: it.points.slice(2) } : it)
-    expect(Tables.wholeNorms({ ...base, norms })[0].points.map(({ step }) => step)).toEqual([20, 50, 100, 200, 400])
+    expect(Tables.wholeNorms({ ...base, norms })[0]!.points.map(({ step }) => step)).toEqual([20, 50, 100, 200, 400])
   })
 
   it("tell interference, contents, curves, fits, groups and costs", () => {
-    expect(row(of("interference")[0], "standard")).toEqual([
+    expect(row(of("interference")[0]!, "standard")).toEqual([
       "standard",
       "all",
       "-0.0125 ± 0.00248",
@@ -297,23 +297,23 @@ describe("tables", () => {
       "0.0015 ± 0.000248",
       "0.88 ± 0.02"
     ])
-    expect(row(of("interference")[0], "sinks")!.slice(4)).toEqual(["-", "-"])
-    expect(row(of("contents")[0], "sinks", "0", "sinks")!.slice(3)).toEqual([
+    expect(row(of("interference")[0]!, "sinks")!.slice(4)).toEqual(["-", "-"])
+    expect(row(of("contents")[0]!, "sinks", "0", "sinks")!.slice(3)).toEqual([
       "64",
       "0.750 ± 0.025",
       "0.375 ± 0.025",
       "0.625 ± 0.025",
       "0.125 ± 0.025"
     ])
-    expect(row(of("contents")[0], "sinks", "0", "random")!.slice(4)).toEqual(["0.250 ± 0.025", "-", "-", "-"])
+    expect(row(of("contents")[0]!, "sinks", "0", "random")!.slice(4)).toEqual(["0.250 ± 0.025", "-", "-", "-"])
     // 6 - 2.4 log(401) / 6
-    expect(row(of("curves")[0], "standard", "k=48")!.slice(3)).toEqual([
+    expect(row(of("curves")[0]!, "standard", "k=48")!.slice(3)).toEqual([
       "6.000 ± 0.025",
       "3.602 ± 0.025",
       "400",
       "3.602 ± 0.025"
     ])
-    expect(row(of("fits")[0], "sinks", "k=48")!.slice(2)).toEqual([
+    expect(row(of("fits")[0]!, "sinks", "k=48")!.slice(2)).toEqual([
       "own sinks",
       "power",
       "-41.0",
@@ -325,11 +325,11 @@ describe("tables", () => {
       "0.012",
       "400"
     ])
-    expect(row(of("costs")[0], "standard")!.slice(1, 5)).toEqual(["123,456", "123,456", "100.5 ± 0.0", "33.3 ± 0.0"])
-    expect(row(of("costs")[0], "sinks")!.slice(3, 5)).toEqual(["-", "-"])
-    expect(row(of("costs")[1], "k=8")!.slice(1, 6)).toEqual(["16", "8", "12.5", "100", "yes"])
-    expect(of("costs")[2].rows.some(([what]) => what === "probed")).toBe(false)
-    expect(of("costs", { ...base, from: "runs/a" })[2].rows[0]).toEqual(["probed", "runs/a"])
+    expect(row(of("costs")[0]!, "standard")!.slice(1, 5)).toEqual(["123,456", "123,456", "100.5 ± 0.0", "33.3 ± 0.0"])
+    expect(row(of("costs")[0]!, "sinks")!.slice(3, 5)).toEqual(["-", "-"])
+    expect(row(of("costs")[1]!, "k=8")!.slice(1, 6)).toEqual(["16", "8", "12.5", "100", "yes"])
+    expect(of("costs")[2]!.rows.some(([what]) => what === "probed")).toBe(false)
+    expect(of("costs", { ...base, from: "runs/a" })[2]!.rows[0]).toEqual(["probed", "runs/a"])
   })
 
   it("are about the group that is left alone and was shown most, where its curves were fitted", () => {
@@ -388,7 +388,7 @@ describe("charts", () => {
   })
 
   it("draw what exposures take off and what comes back as teeth, in the order of time", () => {
-    const [{ points }] = lines("sawTeeth", { arm: "standard", drawn: "teeth" })
+    const { points } = lines("sawTeeth", { arm: "standard", drawn: "teeth" })[0]!
     expect(points.slice(0, 4).map(({ note, x, y }) => [x, Number(y.toFixed(3)), note])).toEqual([
       [5, 5, "before exposure 1"],
       [6, 4.76, "after exposure 1"],
@@ -396,13 +396,13 @@ describe("charts", () => {
       [46, 4.736, "after exposure 2"]
     ])
     const [below] = lines("sawTeeth", { arm: "standard", drawn: "lowest" })
-    expect(below.points.slice(0, 2).map(({ x, y }) => [x, Number(y.toFixed(3))])).toEqual([[6, 4.52], [46, 4.496]])
+    expect(below!.points.slice(0, 2).map(({ x, y }) => [x, Number(y.toFixed(3))])).toEqual([[6, 4.52], [46, 4.496]])
     expect(points).toHaveLength(18)
   })
 
   it("give exposures in a row one point where one ends and the next begins", () => {
     const [one] = base.sawTeeth
-    const massed = { ...one, teeth: one.teeth.slice(0, 3).map((tooth, i) => ({ ...tooth, step: 7 + 0.75 * i })) }
+    const massed = { ...one!, teeth: one!.teeth.slice(0, 3).map((tooth, i) => ({ ...tooth, step: 7 + 0.75 * i })) }
     const { points } = Charts.teeth({ ...base, sawTeeth: [massed] }).lines[0]!
     expect(points.map(({ note, x }) => [x, note])).toEqual([
       [7, "before exposure 1"],
@@ -420,10 +420,10 @@ describe("charts", () => {
       ["sinks", "k=8", "memory"],
       ["sinks", "k=48", "memory"]
     ])
-    const at = fitted[1].points.find(({ x }) => x === 64)!
+    const at = fitted[1]!.points.find(({ x }) => x === 64)!
     expect(at.y).toBeCloseTo(2.4 * (0.05 + 0.95 * Math.exp(-64 / 50)), 12)
-    expect(fitted[1].points.at(-1)!.x).toBe(400)
-    const verbatim = lines("retention", { measure: "verbatim", group: "k=48", arm: "standard" })[0].points
+    expect(fitted[1]!.points.at(-1)!.x).toBe(400)
+    const verbatim = lines("retention", { measure: "verbatim", group: "k=48", arm: "standard" })[0]!.points
     expect(verbatim.map(({ x }) => x)).toEqual([0, 1, 2, 4, 8])
   })
 
@@ -436,8 +436,8 @@ describe("charts", () => {
     expect(shown(chart("retention"), "measure")).toEqual(["memory"])
     expect(shown(chart("accumulation", 0), "layer")).toEqual(["all"])
     // no switch hides the model that has no sinks to switch
-    expect(lines("curves", { arm: "standard" })[0].of["mask"]).toBeUndefined()
-    expect(lines("accumulation", { part: "embedding", arm: "sinks" })[0].of["layer"]).toBeUndefined()
+    expect(lines("curves", { arm: "standard" })[0]!.of["mask"]).toBeUndefined()
+    expect(lines("accumulation", { part: "embedding", arm: "sinks" })[0]!.of["layer"]).toBeUndefined()
   })
 })
 
@@ -459,7 +459,7 @@ interface Payload {
 
 const payloads = (html: string): ReadonlyArray<Payload> =>
   [...html.matchAll(/<script type="application\/json">([\s\S]*?)<\/script>/g)].map(([, text]) =>
-    JSON.parse(text) as Payload
+    JSON.parse(text!) as Payload
   )
 
 describe("the page", async () => {
@@ -482,9 +482,9 @@ describe("the page", async () => {
       "Size of the weights, and how fast they move",
       "What parts add to the logit of the true token"
     ])
-    const line = found[2].lines.find(({ label }) => label === "sinks, own sinks: k=48")!
+    const line = found[2]!.lines.find(({ label }) => label === "sinks, own sinks: k=48")!
     expect(line.x).toEqual([0, 10, 20, 50, 100, 200, 400])
-    expect(line.y.map((y, i) => Math.abs(y - (6 - (2.6 * Math.log1p(line.x[i])) / 6)) < 1e-4)).toEqual(
+    expect(line.y.map((y, i) => Math.abs(y - (6 - (2.6 * Math.log1p(line.x[i]!)) / 6)) < 1e-4)).toEqual(
       Array(7).fill(true)
     )
     expect(line.low[0]).toBeCloseTo(around(6).low!, 3)
@@ -492,9 +492,9 @@ describe("the page", async () => {
 
   it("has scripts that can be read, and uPlot is what the first one makes", () => {
     expect(scripts).toHaveLength(2)
-    for (const script of scripts) expect(() => new Script(script)).not.toThrow()
+    for (const script of scripts) expect(() => new Script(script!)).not.toThrow()
     const context = createContext({})
-    new Script(scripts[0]).runInContext(context)
+    new Script(scripts[0]!).runInContext(context)
     expect(new Script("typeof uPlot + typeof uPlot.join").runInContext(context)).toBe("functionfunction")
   })
 
@@ -608,7 +608,7 @@ const browser = (data: ReadonlyArray<string>) => {
     }
   })
   const [, script] = assets().scripts
-  new Script(script).runInContext(context)
+  new Script(script!).runInContext(context)
   const find = (from: Node, wanted: (one: Node) => boolean): ReadonlyArray<Node> =>
     from.children.flatMap((one) => typeof one === "string" ? [] : [...(wanted(one) ? [one] : []), ...find(one, wanted)])
   return {
@@ -616,15 +616,15 @@ const browser = (data: ReadonlyArray<string>) => {
     drawn: () => plots.filter(({ alive }) => alive),
     /** Flips a switch of the first figure. */
     flip: (label: string) => {
-      const [found] = find(figures[0], ({ children, tag }) => tag === "label" && children.at(-1) === ` ${label}`)
-      const box = found.children[0] as Node
+      const [found] = find(figures[0]!, ({ children, tag }) => tag === "label" && children.at(-1) === ` ${label}`)
+      const box = found!.children[0]! as Node
       box.checked = box.attributes["type"] === "radio" ? true : !box.checked
-      box.listeners["change"]({ preventDefault: () => undefined })
+      box.listeners["change"]!({ preventDefault: () => undefined })
     },
-    labels: () => find(figures[0], ({ tag }) => tag === "label").map(({ textContent }) => textContent.trim()),
-    key: () => find(figures[0], ({ tag }) => tag === "li").map(({ textContent }) => textContent.trim()),
-    text: () => find(figures[0], ({ tag }) => tag === "p").map(({ textContent }) => textContent).join(""),
-    hidden: () => find(figures[0], ({ attributes }) => attributes["class"] === "plot")[0].hidden,
+    labels: () => find(figures[0]!, ({ tag }) => tag === "label").map(({ textContent }) => textContent.trim()),
+    key: () => find(figures[0]!, ({ tag }) => tag === "li").map(({ textContent }) => textContent.trim()),
+    text: () => find(figures[0]!, ({ tag }) => tag === "p").map(({ textContent }) => textContent).join(""),
+    hidden: () => find(figures[0]!, ({ attributes }) => attributes["class"] === "plot")[0]!.hidden,
     darken: () => {
       ink = "#eee"
       dark({ preventDefault: () => undefined })
@@ -680,15 +680,15 @@ describe("a chart in the page", () => {
     const [plot, ...others] = start().drawn()
     expect(others).toEqual([])
     // x, the two edges of a band, two lines
-    expect(plot.data.map((values) => [...values])).toEqual([
+    expect(plot!.data.map((values) => [...values])).toEqual([
       [0, 9, 10],
       [5, undefined, 5],
       [3, undefined, -1],
       [4, undefined, 2],
       [1, 1.5, undefined]
     ])
-    expect(plot.options.bands.map(({ series }) => series)).toEqual([[1, 2]])
-    expect(plot.options.axes.map(({ label }) => label)).toEqual(["steps", "loss"])
+    expect(plot!.options.bands.map(({ series }) => series)).toEqual([[1, 2]])
+    expect(plot!.options.axes.map(({ label }) => label)).toEqual(["steps", "loss"])
   })
 
   it("shows and hides lines by their properties; what lacks one is not concerned", () => {
@@ -718,17 +718,17 @@ describe("a chart in the page", () => {
     expect([page.hidden(), page.text()]).toEqual([true, "Nothing is chosen that there are curves of."])
     page.flip("a")
     page.flip("recall")
-    expect([page.hidden(), shown(page), page.drawn()[0].options.axes[1].label]).toEqual([false, [["four"]], "share"])
+    expect([page.hidden(), shown(page), page.drawn()[0]!.options.axes[1]!.label]).toEqual([false, [["four"]], "share"])
     page.flip("loss")
     page.flip("95 % intervals")
-    expect(page.drawn()[0].data).toHaveLength(2)
+    expect(page.drawn()[0]!.data).toHaveLength(2)
   })
 
   it("tells the values of all lines under the cursor, each at its nearest point", () => {
     const page = start()
     page.flip("own")
     const point = (left: number) =>
-      page.drawn()[0].options.hooks.setCursor[0]({ cursor: { left }, posToVal: () => left })
+      page.drawn()[0]!.options.hooks.setCursor[0]!({ cursor: { left }, posToVal: () => left })
     point(5.4)
     expect(page.text()).toBe("steps: 5")
     expect(page.key()).toEqual(["one 4 [3, 5] (at 0)", "two 3 (half)", "three 1.5 (at 9)"])
@@ -742,12 +742,12 @@ describe("a chart in the page", () => {
     const page = start()
     page.flip("log x")
     page.flip("log y")
-    const [{ data, options }] = page.drawn()
+    const { data, options } = page.drawn()[0]!
     const { x, y } = options.scales
     for (const value of [0, 0.5, 1, 9, 10]) expect(x.fwd!(value)).toBeCloseTo(Math.log1p(value), 12)
     expect(x.bwd!(x.fwd!(7))).toBeCloseTo(7, 12)
     expect(x.range(undefined, 0, 10).map((end) => Number(end.toFixed(9)))).toEqual([0, 10])
-    expect(options.axes[0].splits!({ width: 700, height: 340 }, 0, 0, 10)).toEqual([0, 1, 2, 5, 10])
+    expect(options.axes[0]!.splits!({ width: 700, height: 340 }, 0, 0, 10)).toEqual([0, 1, 2, 5, 10])
     // all positive: truly logarithmic, and the end that is not, -1, lies at half of the least
     expect(y.fwd!(Math.E)).toBeCloseTo(1, 12)
     expect(data[2]).toEqual([3, undefined, 0.5])
@@ -756,7 +756,7 @@ describe("a chart in the page", () => {
 
   it("has ticks enough where a logarithmic axis spans little, and few where it spans much", () => {
     const page = start({ ...two, y: { title: "loss", log: true } })
-    const { splits } = page.drawn()[0].options.axes[1]
+    const { splits } = page.drawn()[0]!.options.axes[1]!
     const size = { width: 700, height: 340 }
     expect(splits!(size, 1, 3.2, 6.1)).toEqual([3.5, 4, 4.5, 5, 5.5, 6])
     const wide = splits!(size, 1, 1e-6, 1e4)
@@ -769,17 +769,17 @@ describe("a chart in the page", () => {
     const values = Array.from({ length: 50 }, () => (Math.random() - 0.3) * 10 ** (8 * Math.random() - 4))
     const points = [0, ...values].map((y, x) => ({ x, y }))
     const page = start({ ...two, facets: [], y: { title: "", log: true }, lines: [{ label: "", of: {}, points }] })
-    const { bwd, fwd } = page.drawn()[0].options.scales.y
+    const { bwd, fwd } = page.drawn()[0]!.options.scales.y
     const sorted = [0, ...values].sort((a, b) => a - b)
-    for (let i = 1; i < sorted.length; i++) expect(fwd!(sorted[i])).toBeGreaterThan(fwd!(sorted[i - 1]))
+    for (let i = 1; i < sorted.length; i++) expect(fwd!(sorted[i]!)).toBeGreaterThan(fwd!(sorted[i - 1]!))
     for (const value of sorted) expect(Math.abs(bwd!(fwd!(value)) - value)).toBeLessThanOrEqual(1e-9 * Math.abs(value))
   })
 
   it("is drawn again in the colours of the page when these change", () => {
     const page = start()
-    expect(page.drawn()[0].options.axes[0].stroke).toBe("#111")
+    expect(page.drawn()[0]!.options.axes[0]!.stroke).toBe("#111")
     page.darken()
-    expect(page.drawn().map(({ options }) => options.axes[0].stroke)).toEqual(["#eee"])
+    expect(page.drawn().map(({ options }) => options.axes[0]!.stroke)).toEqual(["#eee"])
   })
 
   it("tells lines apart by colour, dashes and paleness, best those that are seen first", () => {

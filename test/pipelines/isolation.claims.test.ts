@@ -57,7 +57,7 @@ const cases: ReadonlyArray<readonly [number: number, broken: IsolationReport, wi
     reportOf({}, { curves: base.curves.filter(({ series }) => series !== "sequence") })
   ],
   [12, reportOf({ "sinks off": loss(0.9) }), reportOf({}, { data: { ...base.data, world: "text" } })],
-  [13, reportOf({}, { theory: [...base.theory, { ...base.theory[0], holds: false }] }), reportOf({}, { theory: [] })],
+  [13, reportOf({}, { theory: [...base.theory, { ...base.theory[0]!, holds: false }] }), reportOf({}, { theory: [] })],
   [15, reportOf({ "npo own": heldOut(2.7) }), reportOf({ "npo own": undefined, "gradientAscent own": undefined })],
   [16, reportOf({}, { relearning: [relearned("sinks", "off", 0.2, 0.8)] }), reportOf({}, { relearning: [] })],
   [

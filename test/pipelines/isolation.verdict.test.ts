@@ -195,7 +195,7 @@ describe("the verdict", () => {
       const [standard, oracle] = [subject("standard", "own", report), subject("neverRepeated", "own", report)]
       return verdictOf({ recovery: subject("sinks", "off", report), references: { standard, oracle }, relearning })
     }
-    expect(subject("sinks", "off", flat(0.01)).recovery["natural.np@16"].mean).toBeNaN()
+    expect(subject("sinks", "off", flat(0.01)).recovery["natural.np@16"]!.mean).toBeNaN()
     expect(verdict(0.01).word).toBe("isolated")
     expect(verdict(0.01).checks.map(({ name }) => name)).toContain("natural.np@16 above the oracle's")
     expect(verdict(0.05).word).toBe("not isolated")
@@ -205,7 +205,7 @@ describe("the verdict", () => {
   it("trusts no recovery between references that hardly differ", () => {
     const report = reportOf({ "standard own": { "natural.np@16": 0.016 }, "sinks off": { "natural.np@16": 0.02 } })
     const recovery = subject("sinks", "off", report)
-    expect(recovery.recovery["natural.np@16"].mean).toBeGreaterThan(4)
+    expect(recovery.recovery["natural.np@16"]!.mean).toBeGreaterThan(4)
     const standard = subject("standard", "own", report)
     expect(verdictOf({ ...good, recovery, references: { ...references, standard } }).word).toBe("isolated")
     const { references: _, ...alone } = good

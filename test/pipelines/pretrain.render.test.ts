@@ -98,7 +98,7 @@ describe.each(renderings)("a report as %s", (_, render) => {
   })
 
   it("tells of arms alone what they have, and nothing else", async () => {
-    const { gapClosed: _, ...first } = report.perSeed[0]
+    const { gapClosed: _, ...first } = report.perSeed[0]!
     const { gapClosed: __, ...rest } = report
     const { off, own, placebo } = report.heldOut
     const parts = {
@@ -108,7 +108,7 @@ describe.each(renderings)("a report as %s", (_, render) => {
       extraction: {}
     }
     const { continuation: ___, ...silent } = first
-    const alone: PretrainReport = { ...rest, ...parts, perSeed: [{ ...silent, ...parts }], arms: [report.arms[1]] }
+    const alone: PretrainReport = { ...rest, ...parts, perSeed: [{ ...silent, ...parts }], arms: [report.arms[1]!] }
     const text = (await render(alone)).replace(/<style>[\s\S]*<\/style>/, "").replace(/\s+/g, " ")
     expect(text).toContain("Trained: sinks on 172,033 tokens; held-out loss with sinks off 3.019 nats a token.")
     for (const shown of ["3.333", "3.128", "sinks off", "placebo"]) expect(text).toContain(shown)
@@ -120,13 +120,13 @@ describe.each(renderings)("a report as %s", (_, render) => {
   it("admits when there is no gap to close, or when it was not closed", async () => {
     const without = { ...report, gaps: { ...report.gaps, standard: -0.01 } }
     expect((await render(without)).replace(/\s+/g, " ")).toContain("has no memorization gap (-0.010 nats a token)")
-    const widened = { ...report, gapClosed: -0.2, perSeed: [{ ...report.perSeed[0], gapClosed: -0.2 }] }
+    const widened = { ...report, gapClosed: -0.2, perSeed: [{ ...report.perSeed[0]!, gapClosed: -0.2 }] }
     expect((await render(widened)).replace(/\s+/g, " ")).toContain("does not close the standard model's memorization")
   })
 
   it("leaves out baselines that were not trained", async () => {
     const { deduplicated, standardActiveWidth, ...heldOut } = report.heldOut
-    const text = await render({ ...report, heldOut, perSeed: [{ ...report.perSeed[0], heldOut }] })
+    const text = await render({ ...report, heldOut, perSeed: [{ ...report.perSeed[0]!, heldOut }] })
     expect(text).not.toContain("seen once")
     expect(text).not.toContain("as wide as")
     expect(text).toContain("sink model, sinks off")
@@ -184,7 +184,7 @@ describe("a report as HTML", () => {
   })
 
   it("has no charts where nothing was recorded", async () => {
-    expect(await toHtml({ ...report, perSeed: [{ ...report.perSeed[0], curves: [] }] })).not.toContain("<svg")
+    expect(await toHtml({ ...report, perSeed: [{ ...report.perSeed[0]!, curves: [] }] })).not.toContain("<svg")
   })
 
   it("escapes what models and adapters say", async () => {

@@ -26,8 +26,8 @@ export const expectClose = (
   let worst = -1
   let worstRatio = -1
   for (let i = 0; i < expected.length; i++) {
-    const got = actual[i]
-    const want = expected[i]
+    const got = actual[i]!
+    const want = expected[i]!
     if (got === want) continue
     const difference = Math.abs(got - want)
     const allowed = atol + rtol * Math.abs(want)
@@ -40,8 +40,8 @@ export const expectClose = (
     }
   }
   if (mismatches > 0) {
-    const got = actual[worst]
-    const want = expected[worst]
+    const got = actual[worst]!
+    const want = expected[worst]!
     throw new Error(
       `${name}: ${mismatches} of ${expected.length} elements differ; worst at [${worst}]: got ${got}, want ${want}, ` +
         `off by ${Math.abs(got - want)} where ${atol + rtol * Math.abs(want)} is allowed (atol ${atol}, rtol ${rtol})`

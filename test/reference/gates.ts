@@ -37,9 +37,9 @@ export const referenceGates = (
     const gated: Tensors = { ...params }
     gates?.forEach((layer, l) => {
       const name = `layers.${l}.down`
-      gated[name] = params[name].map((w, at) => w * layer[r * width + Math.floor(at / d)])
+      gated[name] = params[name]!.map((w, at) => w * layer[r * width + Math.floor(at / d)]!)
     })
-    const coef = coefOf(row.ids[0])
+    const coef = coefOf(row.ids[0]!)
     const segment = new Uint32Array(row.seqLen)
     return { row, gated, coef, segment, cache: forward(config, gated, row, coef, segment) }
   }
@@ -63,7 +63,7 @@ export const referenceGates = (
       const parameters = backward(config, gated, row, coef, segment, aim)
       byGate.forEach((layer, l) => {
         const name = `layers.${l}.down`
-        params[name].forEach((w, at) => (layer[r * width + Math.floor(at / d)] += w * parameters[name][at]))
+        params[name]!.forEach((w, at) => (layer[r * width + Math.floor(at / d)]! += w * parameters[name]![at]!))
       })
     }
     return { loss: all, gates: byGate }
@@ -76,7 +76,7 @@ export const referenceGates = (
       () => new Float64Array(batch.tokens.length * width)
     )
     for (let r = 0; r < batch.rows; r++) {
-      runRow(batch, r, gates).cache.layers.forEach(({ h }, l) => all[l].set(h, r * batch.seqLen * width))
+      runRow(batch, r, gates).cache.layers.forEach(({ h }, l) => all[l]!.set(h, r * batch.seqLen * width))
     }
     return all
   }

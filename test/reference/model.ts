@@ -71,7 +71,7 @@ export const randomParameters = (config: ReferenceConfig, random: Random, std = 
 /** Columns [from, from + width) of every row of x[N, total]. */
 const columns = (x: Float64Array, total: number, from: number, width: number): Float64Array => {
   const y = new Float64Array(x.length / total * width)
-  for (let i = 0; i < y.length; i++) y[i] = x[Math.floor(i / width) * total + from + i % width]
+  for (let i = 0; i < y.length; i++) y[i] = x[Math.floor(i / width) * total + from + i % width]!
   return y
 }
 
@@ -170,24 +170,24 @@ export const forward = (
   const { documentStart, positions } = batch
   const width = (Hq + 2 * Hkv) * headDim
   const layers: Array<LayerCache> = []
-  let x = embedding(batch.tokens, params.embed, d)
+  let x = embedding(batch.tokens, params.embed!, d)
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const norm1 = rmsNorm(x, params[`layers.${i}.norm1`], config.rmsNormEps)
-    const qkv = linear(norm1.y, params[`layers.${i}.qkv`], d)
+    const norm1 = rmsNorm(x, params[`layers.${i}.norm1`]!, config.rmsNormEps)
+    const qkv = linear(norm1.y, params[`layers.${i}.qkv`]!, d)
     const q = rope(columns(qkv, width, 0, Hq * headDim), positions, ropeTheta, Hq, headDim)
     const k = rope(columns(qkv, width, Hq * headDim, Hkv * headDim), positions, ropeTheta, Hkv, headDim)
     const v = columns(qkv, width, (Hq + Hkv) * headDim, Hkv * headDim)
     const attended = attention(q, k, v, documentStart, Hq, Hkv, headDim)
-    const middle = add(x, linear(attended.out, params[`layers.${i}.o`], Hq * headDim))
-    const norm2 = rmsNorm(middle, params[`layers.${i}.norm2`], config.rmsNormEps)
-    const gateUp = linear(norm2.y, params[`layers.${i}.gateUp`], d)
+    const middle = add(x, linear(attended.out, params[`layers.${i}.o`]!, Hq * headDim))
+    const norm2 = rmsNorm(middle, params[`layers.${i}.norm2`]!, config.rmsNormEps)
+    const gateUp = linear(norm2.y, params[`layers.${i}.gateUp`]!, d)
     const hidden = swiglu(gateUp, coef, segment, swigluShape(config))
-    const h = gates === undefined ? hidden : neuronGate(hidden, gates[i], segment)
+    const h = gates === undefined ? hidden : neuronGate(hidden, gates[i]!, segment)
     layers.push({ x, norm1, q, k, v, attention: attended, middle, norm2, gateUp, hidden, h })
-    x = add(middle, matmul(h, params[`layers.${i}.down`], config.general + config.pool))
+    x = add(middle, matmul(h, params[`layers.${i}.down`]!, config.general + config.pool))
   }
-  const norm = rmsNorm(x, params.norm, config.rmsNormEps)
-  const logits = linear(norm.y, config.tieWordEmbeddings ? params.embed : params.head, d)
+  const norm = rmsNorm(x, params.norm!, config.rmsNormEps)
+  const logits = linear(norm.y, config.tieWordEmbeddings ? params.embed! : params.head!, d)
   const { dlogits, loss: tokenLoss, rank } = crossEntropy(logits, batch.targets, config.vocabSize)
   const scored = batch.targets.filter((target) => target !== IGNORE).length
   const loss = scored === 0 ? 0 : tokenLoss.reduce((a, b) => a + b, 0) / scored
@@ -209,13 +209,13 @@ export const backward = (
   const { headDim, hiddenSize: d, numAttentionHeads: Hq, numKeyValueHeads: Hkv, ropeTheta } = config
   const { documentStart, positions } = batch
   const N = batch.tokens.length
-  const head = config.tieWordEmbeddings ? params.embed : params.head
+  const head = config.tieWordEmbeddings ? params.embed! : params.head!
   const gradients: Tensors = {}
 
   const behind = () => {
     const dlogits = cache.dlogits(cache.scored === 0 ? 0 : 1 / cache.scored)
     const atHead = linearBackward(dlogits, cache.norm.y, head, d)
-    const atNorm = rmsNormBackward(atHead.dx, cache.x, params.norm, cache.norm.rstd)
+    const atNorm = rmsNormBackward(atHead.dx, cache.x, params.norm!, cache.norm.rstd)
     gradients.norm = atNorm.dweight
     gradients[config.tieWordEmbeddings ? "embed" : "head"] = atHead.dw
     return atNorm.dx
@@ -223,18 +223,18 @@ export const backward = (
   let dx = cache.dstream ?? behind()
 
   for (let i = cache.layers.length - 1; i >= 0; i--) {
-    const layer = cache.layers[i]
+    const layer = cache.layers[i]!
     const name = `layers.${i}`
 
-    const atDown = matmulBackward(dx, layer.h, params[`${name}.down`], config.general + config.pool)
-    const atGate = cache.gates && neuronGateBackward(atDown.da, layer.hidden, cache.gates[i], segment)
+    const atDown = matmulBackward(dx, layer.h, params[`${name}.down`]!, config.general + config.pool)
+    const atGate = cache.gates && neuronGateBackward(atDown.da, layer.hidden, cache.gates[i]!, segment)
     if (atGate !== undefined) gradients[`${name}.gates`] = atGate.dgate
     const dgateUp = swigluBackward(atGate?.dh ?? atDown.da, layer.gateUp, coef, segment, swigluShape(config))
-    const atGateUp = linearBackward(dgateUp, layer.norm2.y, params[`${name}.gateUp`], d)
-    const atNorm2 = rmsNormBackward(atGateUp.dx, layer.middle, params[`${name}.norm2`], layer.norm2.rstd)
+    const atGateUp = linearBackward(dgateUp, layer.norm2.y, params[`${name}.gateUp`]!, d)
+    const atNorm2 = rmsNormBackward(atGateUp.dx, layer.middle, params[`${name}.norm2`]!, layer.norm2.rstd)
     dx = add(dx, atNorm2.dx)
 
-    const atO = linearBackward(dx, layer.attention.out, params[`${name}.o`], Hq * headDim)
+    const atO = linearBackward(dx, layer.attention.out, params[`${name}.o`]!, Hq * headDim)
     const { lse } = layer.attention
     const { dk, dq, dv } = attentionBackward(atO.dx, layer.q, layer.k, layer.v, lse, documentStart, Hq, Hkv, headDim)
     const dqkv = sideBySide(N, [
@@ -242,8 +242,8 @@ export const backward = (
       ropeBackward(dk, positions, ropeTheta, Hkv, headDim),
       dv
     ])
-    const atQkv = linearBackward(dqkv, layer.norm1.y, params[`${name}.qkv`], d)
-    const atNorm1 = rmsNormBackward(atQkv.dx, layer.x, params[`${name}.norm1`], layer.norm1.rstd)
+    const atQkv = linearBackward(dqkv, layer.norm1.y, params[`${name}.qkv`]!, d)
+    const atNorm1 = rmsNormBackward(atQkv.dx, layer.x, params[`${name}.norm1`]!, layer.norm1.rstd)
     dx = add(dx, atNorm1.dx)
 
     gradients[`${name}.norm1`] = atNorm1.dweight
@@ -262,7 +262,7 @@ export const backward = (
 /** The same pass with the sum over tokens of `weights` [N] times their losses to descend, instead of the mean. */
 export const weighted = (cache: Forward, weights: Numbers): Forward => {
   const width = cache.logits.length / weights.length
-  const sum = cache.dlogits(1).map((value, at) => value * weights[Math.floor(at / width)])
+  const sum = cache.dlogits(1).map((value, at) => value * weights[Math.floor(at / width)]!)
   return { ...cache, dlogits: () => sum }
 }
 
@@ -315,7 +315,8 @@ export const move = (
   const next = { params: {} as Tensors, m: {} as Tensors, v: {} as Tensors, step }
   for (const [name, p] of Object.entries(state.params)) {
     const weightDecay = decays(name) ? options.weightDecay : 0
-    const moved = adamw(p, gradients[name], state.m[name], state.v[name], { ...options, weightDecay, step, gradScale })
+    const moved = adamw(p, gradients[name]!, state.m[name]!, state.v[name]!, { ...options, weightDecay, step,
+      gradScale })
     next.params[name] = moved.p
     next.m[name] = moved.m
     next.v[name] = moved.v

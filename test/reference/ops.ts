@@ -33,7 +33,7 @@ export const linear = (x: Numbers, w: Numbers, K: number): Float64Array => {
   for (let n = 0; n < N; n++) {
     for (let m = 0; m < M; m++) {
       let sum = 0
-      for (let k = 0; k < K; k++) sum += x[n * K + k] * w[m * K + k]
+      for (let k = 0; k < K; k++) sum += x[n * K + k]! * w[m * K + k]!
       y[n * M + m] = sum
     }
   }
@@ -54,10 +54,10 @@ export const linearBackward = (
   const dw = new Float64Array(M * K)
   for (let n = 0; n < N; n++) {
     for (let m = 0; m < M; m++) {
-      const d = dy[n * M + m]
+      const d = dy[n * M + m]!
       for (let k = 0; k < K; k++) {
-        dx[n * K + k] += d * w[m * K + k]
-        dw[m * K + k] += d * x[n * K + k]
+        dx[n * K + k]! += d * w[m * K + k]!
+        dw[m * K + k]! += d * x[n * K + k]!
       }
     }
   }
@@ -72,7 +72,7 @@ export const matmul = (a: Numbers, b: Numbers, K: number): Float64Array => {
   const y = new Float64Array(N * M)
   for (let n = 0; n < N; n++) {
     for (let k = 0; k < K; k++) {
-      for (let m = 0; m < M; m++) y[n * M + m] += a[n * K + k] * b[k * M + m]
+      for (let m = 0; m < M; m++) y[n * M + m]! += a[n * K + k]! * b[k * M + m]!
     }
   }
   return y
@@ -93,8 +93,8 @@ export const matmulBackward = (
   for (let n = 0; n < N; n++) {
     for (let k = 0; k < K; k++) {
       for (let m = 0; m < M; m++) {
-        da[n * K + k] += dy[n * M + m] * b[k * M + m]
-        db[k * M + m] += a[n * K + k] * dy[n * M + m]
+        da[n * K + k]! += dy[n * M + m]! * b[k * M + m]!
+        db[k * M + m]! += a[n * K + k]! * dy[n * M + m]!
       }
     }
   }
@@ -110,7 +110,7 @@ export const embedding = (tokens: Uint32Array, table: Numbers, d: number): Float
   const y = new Float64Array(tokens.length * d)
   tokens.forEach((token, n) => {
     if (token >= V) throw new RangeError(`token ${token} at ${n} is outside the vocabulary of ${V}`)
-    for (let i = 0; i < d; i++) y[n * d + i] = table[token * d + i]
+    for (let i = 0; i < d; i++) y[n * d + i] = table[token * d + i]!
   })
   return y
 }
@@ -122,7 +122,7 @@ export const embeddingBackward = (tokens: Uint32Array, dy: Numbers, V: number): 
   const dtable = new Float64Array(V * d)
   tokens.forEach((token, n) => {
     if (token >= V) throw new RangeError(`token ${token} at ${n} is outside the vocabulary of ${V}`)
-    for (let i = 0; i < d; i++) dtable[token * d + i] += dy[n * d + i]
+    for (let i = 0; i < d; i++) dtable[token * d + i]! += dy[n * d + i]!
   })
   return dtable
 }
@@ -138,9 +138,9 @@ export const rmsNorm = (x: Numbers, weight: Numbers, eps: number): { y: Float64A
   const rstd = new Float64Array(N)
   for (let n = 0; n < N; n++) {
     let squares = 0
-    for (let i = 0; i < d; i++) squares += x[n * d + i] ** 2
+    for (let i = 0; i < d; i++) squares += x[n * d + i]! ** 2
     rstd[n] = 1 / Math.sqrt(squares / d + eps)
-    for (let i = 0; i < d; i++) y[n * d + i] = x[n * d + i] * rstd[n] * weight[i]
+    for (let i = 0; i < d; i++) y[n * d + i] = x[n * d + i]! * rstd[n]! * weight[i]!
   }
   return { y, rstd }
 }
@@ -160,11 +160,11 @@ export const rmsNormBackward = (
   const dweight = new Float64Array(d)
   for (let n = 0; n < N; n++) {
     let mean = 0
-    for (let i = 0; i < d; i++) mean += dy[n * d + i] * weight[i] * x[n * d + i] * rstd[n] / d
+    for (let i = 0; i < d; i++) mean += dy[n * d + i]! * weight[i]! * x[n * d + i]! * rstd[n]! / d
     for (let i = 0; i < d; i++) {
-      const normalized = x[n * d + i] * rstd[n]
-      dx[n * d + i] = rstd[n] * (dy[n * d + i] * weight[i] - normalized * mean)
-      dweight[i] += dy[n * d + i] * normalized
+      const normalized = x[n * d + i]! * rstd[n]!
+      dx[n * d + i] = rstd[n]! * (dy[n * d + i]! * weight[i]! - normalized * mean)
+      dweight[i]! += dy[n * d + i]! * normalized
     }
   }
   return { dx, dweight }
@@ -187,11 +187,11 @@ const rotate = (
   for (let n = 0; n < positions.length; n++) {
     for (let h = 0; h < heads; h++) {
       for (let i = 0; i < half; i++) {
-        const angle = direction * positions[n] * Math.pow(theta, -2 * i / headDim)
+        const angle = direction * positions[n]! * Math.pow(theta, -2 * i / headDim)
         const a = (n * heads + h) * headDim + i
         const b = a + half
-        y[a] = x[a] * Math.cos(angle) - x[b] * Math.sin(angle)
-        y[b] = x[b] * Math.cos(angle) + x[a] * Math.sin(angle)
+        y[a] = x[a]! * Math.cos(angle) - x[b]! * Math.sin(angle)
+        y[b] = x[b]! * Math.cos(angle) + x[a]! * Math.sin(angle)
       }
     }
   }
@@ -240,7 +240,7 @@ const checkAttention = (
 
 const dot = (a: Numbers, aStart: number, b: Numbers, bStart: number, length: number): number => {
   let sum = 0
-  for (let i = 0; i < length; i++) sum += a[aStart + i] * b[bStart + i]
+  for (let i = 0; i < length; i++) sum += a[aStart + i]! * b[bStart + i]!
   return sum
 }
 
@@ -266,15 +266,15 @@ export const attention = (
     for (let h = 0; h < Hq; h++) {
       const kvHead = Math.floor(h / (Hq / Hkv))
       const scores: Array<number> = []
-      for (let j = documentStart[t]; j <= t; j++) {
+      for (let j = documentStart[t]!; j <= t; j++) {
         scores.push(dot(q, (t * Hq + h) * hd, k, (j * Hkv + kvHead) * hd, hd) / Math.sqrt(hd))
       }
       const max = Math.max(...scores)
       lse[t * Hq + h] = max + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - max), 0))
       scores.forEach((score, offset) => {
-        const j = documentStart[t] + offset
-        const p = Math.exp(score - lse[t * Hq + h])
-        for (let i = 0; i < hd; i++) out[(t * Hq + h) * hd + i] += p * v[(j * Hkv + kvHead) * hd + i]
+        const j = documentStart[t]! + offset
+        const p = Math.exp(score - lse[t * Hq + h]!)
+        for (let i = 0; i < hd; i++) out[(t * Hq + h) * hd + i]! += p * v[(j * Hkv + kvHead) * hd + i]!
       })
     }
   }
@@ -300,14 +300,14 @@ export const attentionCached = (
   const out = new Float64Array(N * Hq * hd)
   for (let t = 0; t < N; t++) {
     for (let h = 0; h < Hq; h++) {
-      const rows = Array.from({ length: span[2 * t + 1] }, (_, j) =>
-        (span[2 * t] + j) * Hkv + Math.floor(h / (Hq / Hkv)))
+      const rows = Array.from({ length: span[2 * t + 1]! }, (_, j) =>
+        (span[2 * t]! + j) * Hkv + Math.floor(h / (Hq / Hkv)))
       const scores = rows.map((row) => dot(q, (t * Hq + h) * hd, k, row * hd, hd) / Math.sqrt(hd))
       const max = Math.max(...scores)
       const total = scores.reduce((sum, score) => sum + Math.exp(score - max), 0)
       rows.forEach((row, j) => {
-        const p = Math.exp(scores[j] - max) / total
-        for (let i = 0; i < hd; i++) out[(t * Hq + h) * hd + i] += p * v[row * hd + i]
+        const p = Math.exp(scores[j]! - max) / total
+        for (let i = 0; i < hd; i++) out[(t * Hq + h) * hd + i]! += p * v[row * hd + i]!
       })
     }
   }
@@ -340,20 +340,20 @@ export const attentionBackward = (
       const atQ = (t * Hq + h) * hd
       const p: Array<number> = []
       const dp: Array<number> = []
-      for (let j = documentStart[t]; j <= t; j++) {
+      for (let j = documentStart[t]!; j <= t; j++) {
         const atK = (j * Hkv + kvHead) * hd
-        p.push(Math.exp(dot(q, atQ, k, atK, hd) * scale - lse[t * Hq + h]))
+        p.push(Math.exp(dot(q, atQ, k, atK, hd) * scale - lse[t * Hq + h]!))
         dp.push(dot(dout, atQ, v, atK, hd))
       }
-      const mean = p.reduce((sum, value, offset) => sum + value * dp[offset], 0)
-      for (let j = documentStart[t]; j <= t; j++) {
-        const offset = j - documentStart[t]
+      const mean = p.reduce((sum, value, offset) => sum + value * dp[offset]!, 0)
+      for (let j = documentStart[t]!; j <= t; j++) {
+        const offset = j - documentStart[t]!
         const atK = (j * Hkv + kvHead) * hd
-        const dscore = p[offset] * (dp[offset] - mean)
+        const dscore = p[offset]! * (dp[offset]! - mean)
         for (let i = 0; i < hd; i++) {
-          dq[atQ + i] += dscore * scale * k[atK + i]
-          dk[atK + i] += dscore * scale * q[atQ + i]
-          dv[atK + i] += p[offset] * dout[atQ + i]
+          dq[atQ + i]! += dscore * scale * k[atK + i]!
+          dk[atK + i]! += dscore * scale * q[atQ + i]!
+          dv[atK + i]! += p[offset]! * dout[atQ + i]!
         }
       }
     }
@@ -395,11 +395,11 @@ const forEachNeuron = (
   segment.forEach((s, t) => {
     if (s >= S) throw new RangeError(`segment ${s} of token ${t} has no row in the coefficient table of ${S}`)
     for (let j = 0; j < general; j++) {
-      visit(t * 2 * F + j, t * 2 * F + general + j, t * F + j, coef[s * columns])
+      visit(t * 2 * F + j, t * 2 * F + general + j, t * F + j, coef[s * columns]!)
     }
     for (let j = 0; j < sink; j++) {
       const gate = t * 2 * F + 2 * general + j
-      visit(gate, gate + sink, t * F + general + j, coef[s * columns + 1 + Math.floor(j / block)])
+      visit(gate, gate + sink, t * F + general + j, coef[s * columns + 1 + Math.floor(j / block)]!)
     }
   })
 }
@@ -417,7 +417,7 @@ export const swiglu = (gu: Numbers, coef: Numbers, segment: Uint32Array, shape: 
   expectLength("gu", gu, segment.length * 2 * F)
   const result = new Float64Array(segment.length * F)
   forEachNeuron(coef, segment, shape, (gate, up, h, coefficient) => {
-    result[h] = coefficient * gu[gate] * sigmoid(gu[gate]) * gu[up]
+    result[h] = coefficient * gu[gate]! * sigmoid(gu[gate]!) * gu[up]!
   })
   return result
 }
@@ -435,10 +435,10 @@ export const swigluBackward = (
   expectLength("dh", dh, segment.length * F)
   const dgu = new Float64Array(gu.length)
   forEachNeuron(coef, segment, shape, (gate, up, h, coefficient) => {
-    const x = gu[gate]
+    const x = gu[gate]!
     const s = sigmoid(x)
-    dgu[gate] = dh[h] * coefficient * gu[up] * s * (1 + x * (1 - s))
-    dgu[up] = dh[h] * coefficient * x * s
+    dgu[gate] = dh[h]! * coefficient * gu[up]! * s * (1 + x * (1 - s))
+    dgu[up] = dh[h]! * coefficient * x * s
   })
   return dgu
 }
@@ -449,7 +449,7 @@ export const swigluBackward = (
 /** y[N, F] = h * gate[segment], with gate[S, F]. */
 export const neuronGate = (h: Numbers, gate: Numbers, segment: Uint32Array): Float64Array => {
   const F = rowsOf("h", h, segment.length)
-  return Float64Array.from(h, (value, at) => value * gate[segment[Math.floor(at / F)] * F + (at % F)])
+  return Float64Array.from(h, (value, at) => value * gate[segment[Math.floor(at / F)]! * F + (at % F)]!)
 }
 
 /** dh[N, F] and dgate[S, F] from dy[N, F]. */
@@ -462,7 +462,7 @@ export const neuronGateBackward = (
   const F = rowsOf("h", h, segment.length)
   expectLength("dy", dy, h.length)
   const dgate = new Float64Array(gate.length)
-  for (let at = 0; at < h.length; at++) dgate[segment[Math.floor(at / F)] * F + (at % F)] += h[at] * dy[at]
+  for (let at = 0; at < h.length; at++) dgate[segment[Math.floor(at / F)]! * F + (at % F)]! += h[at]! * dy[at]!
   return { dh: neuronGate(dy, gate, segment), dgate }
 }
 
@@ -488,22 +488,22 @@ export const crossEntropy = (
     if (target === IGNORE) return
     if (target >= V) throw new RangeError(`target ${target} at ${n} is outside the vocabulary of ${V}`)
     let max = -Infinity
-    for (let c = 0; c < V; c++) max = Math.max(max, logits[n * V + c])
+    for (let c = 0; c < V; c++) max = Math.max(max, logits[n * V + c]!)
     let sum = 0
-    for (let c = 0; c < V; c++) sum += Math.exp(logits[n * V + c] - max)
-    const own = logits[n * V + target]
+    for (let c = 0; c < V; c++) sum += Math.exp(logits[n * V + c]! - max)
+    const own = logits[n * V + target]!
     loss[n] = max + Math.log(sum) - own
     for (let c = 0; c < V; c++) {
-      const other = logits[n * V + c]
+      const other = logits[n * V + c]!
       probability[n * V + c] = Math.exp(other - max) / sum
-      if (other > own || (other === own && c < target)) rank[n]++
+      if (other > own || (other === own && c < target)) rank[n]!++
     }
   })
   const dlogits = (scale: number): Float64Array => {
     const d = new Float64Array(N * V)
     targets.forEach((target, n) => {
       // The probabilities of an ignored row were never filled in, and no class equals IGNORE: its row stays 0.
-      for (let c = 0; c < V; c++) d[n * V + c] = scale * (probability[n * V + c] - (c === target ? 1 : 0))
+      for (let c = 0; c < V; c++) d[n * V + c] = scale * (probability[n * V + c]! - (c === target ? 1 : 0))
     })
     return d
   }
@@ -530,11 +530,11 @@ export const softCrossEntropy = (
     const one = crossEntropy(logits, targets.map((target) => (target === IGNORE ? IGNORE : c)), V)
     const gradient = one.dlogits(1)
     for (let n = 0; n < N; n++) {
-      loss[n] += q[n * V + c] * one.loss[n]
-      for (let v = 0; v < V; v++) slope[n * V + v] += q[n * V + c] * gradient[n * V + v]
+      loss[n]! += q[n * V + c]! * one.loss[n]!
+      for (let v = 0; v < V; v++) slope[n * V + v]! += q[n * V + c]! * gradient[n * V + v]!
     }
   }
-  return { loss, dlogits: (weights) => slope.map((value, at) => value * weights[Math.floor(at / V)]) }
+  return { loss, dlogits: (weights) => slope.map((value, at) => value * weights[Math.floor(at / V)]!) }
 }
 
 /**
@@ -549,12 +549,12 @@ export const hiddenLoss = (
 ): { loss: Float64Array; dx: (weights: Numbers) => Float64Array } => {
   expectLength("x", x, targets.length * d)
   expectLength("goal", goal, x.length)
-  const off = Float64Array.from(x, (value, at) => (targets[Math.floor(at / d)] === IGNORE ? 0 : value - goal[at]))
+  const off = Float64Array.from(x, (value, at) => (targets[Math.floor(at / d)] === IGNORE ? 0 : value - goal[at]!))
   const loss = new Float64Array(targets.length)
   off.forEach((value, at) => {
-    loss[Math.floor(at / d)] += value ** 2 / d
+    loss[Math.floor(at / d)]! += value ** 2 / d
   })
-  return { loss, dx: (weights) => off.map((value, at) => (2 / d) * value * weights[Math.floor(at / d)]) }
+  return { loss, dx: (weights) => off.map((value, at) => (2 / d) * value * weights[Math.floor(at / d)]!) }
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -563,7 +563,7 @@ export const hiddenLoss = (
 /** Sum of two arrays: a residual connection, or two gradients that meet. */
 export const add = (a: Numbers, b: Numbers): Float64Array => {
   expectLength("b", b, a.length)
-  return Float64Array.from(a, (value, i) => value + b[i])
+  return Float64Array.from(a, (value, i) => value + b[i]!)
 }
 
 /** The L2 norm over all gradients together. */
@@ -600,12 +600,12 @@ export const adamw = (
   for (const [name, array] of [["g", g], ["m", m], ["v", v]] as const) expectLength(name, array, p.length)
   const next = { p: Float64Array.from(p), m: Float64Array.from(m), v: Float64Array.from(v) }
   for (let i = 0; i < p.length; i++) {
-    const gradient = g[i] * gradScale
-    next.m[i] = beta1 * m[i] + (1 - beta1) * gradient
-    next.v[i] = beta2 * v[i] + (1 - beta2) * gradient * gradient
-    const mHat = next.m[i] / (1 - Math.pow(beta1, step))
-    const vHat = next.v[i] / (1 - Math.pow(beta2, step))
-    next.p[i] = p[i] - lr * (mHat / (Math.sqrt(vHat) + eps) + weightDecay * p[i])
+    const gradient = g[i]! * gradScale
+    next.m[i] = beta1 * m[i]! + (1 - beta1) * gradient
+    next.v[i] = beta2 * v[i]! + (1 - beta2) * gradient * gradient
+    const mHat = next.m[i]! / (1 - Math.pow(beta1, step))
+    const vHat = next.v[i]! / (1 - Math.pow(beta2, step))
+    next.p[i] = p[i]! - lr * (mHat / (Math.sqrt(vHat) + eps) + weightDecay * p[i]!)
   }
   return next
 }

@@ -69,7 +69,7 @@ export const finiteDifference = (
   h = 1e-3
 ): Float64Array =>
   Float64Array.from(indices, (i) => {
-    const kept = x[i]
+    const kept = x[i]!
     const at = (offset: number): number => {
       x[i] = kept + offset
       return f()

@@ -70,22 +70,22 @@ describe("quantized weights", () => {
     for (const [bits, most] of [[8, 127], [4, 7]] as const) {
       const got = quantized(tensors, bits)
       expect(got.norm).toEqual(tensors.norm)
-      expect(got.matrix.shape).toEqual([4, 10])
+      expect(got.matrix!.shape).toEqual([4, 10])
       for (const r of [0, 2, 3]) {
         const before = [...data.subarray(r * 10, (r + 1) * 10)]
-        const after = [...got.matrix.data.subarray(r * 10, (r + 1) * 10)]
+        const after = [...got.matrix!.data.subarray(r * 10, (r + 1) * 10)]
         const largest = Math.max(...before.map(Math.abs))
         const step = largest / most
         expect(Math.max(...after.map(Math.abs))).toBeCloseTo(largest, 6)
         after.forEach((x, i) => {
           expect(x / step).toBeCloseTo(Math.round(x / step), 4)
-          expect(Math.abs(x - before[i])).toBeLessThanOrEqual(step / 2 + 1e-6)
+          expect(Math.abs(x - before[i]!)).toBeLessThanOrEqual(step / 2 + 1e-6)
         })
         expect(after).not.toEqual(before)
       }
-      expect([...got.matrix.data.subarray(10, 20)]).toEqual(Array.from({ length: 10 }, () => 0))
+      expect([...got.matrix!.data.subarray(10, 20)]).toEqual(Array.from({ length: 10 }, () => 0))
     }
-    const values = (bits: 8 | 4) => new Set(quantized(tensors, bits).matrix.data).size
+    const values = (bits: 8 | 4) => new Set(quantized(tensors, bits).matrix!.data).size
     expect(values(4)).toBeLessThan(values(8))
   })
 })
@@ -146,11 +146,11 @@ layer(NodeDevice.layer())("relearning", (it) => {
         [1e-3, 5e-3].flatMap((rate) => [0, 1, 4, 6].map((step) => [rate, step]))
       )
       for (const at of [0, 4]) {
-        expect(points[at].losses.other).toBeCloseTo(untouched.other, 5)
-        expect(points[at].losses.seen).toBeCloseTo(untouched.seen, 5)
+        expect(points[at]!.losses.other).toBeCloseTo(untouched.other, 5)
+        expect(points[at]!.losses.seen).toBeCloseTo(untouched.seen, 5)
       }
-      expect(points[3].losses.seen).toBeLessThan(untouched.seen)
-      expect(points[7].losses.seen).toBeLessThan(points[3].losses.seen)
+      expect(points[3]!.losses.seen).toBeLessThan(untouched.seen)
+      expect(points[7]!.losses.seen).toBeLessThan(points[3]!.losses.seen!)
       expect(yield* model.exportTensors).toEqual(before)
       // the second rate alone is the same as after another
       const alone = [...(yield* Stream.runCollect(relearn({ ...options, learningRates: [5e-3] })))]
@@ -164,7 +164,7 @@ layer(NodeDevice.layer())("relearning", (it) => {
     withModel(Effect.gen(function*() {
       const model = yield* Model
       const sinks = Effect.map(model.exportTensors, (tensors) => {
-        const { data } = tensors["model.layers.0.mlp.gate_proj.weight"]
+        const { data } = tensors["model.layers.0.mlp.gate_proj.weight"]!
         return data.slice(config.general * config.hiddenSize)
       })
       const before = yield* sinks

@@ -66,12 +66,12 @@ const plant = (config: ModelConfig, planted: ReadonlyArray<ReadonlyArray<number>
   const { general, pool } = config
   const random = makeRandom(8)
   const params = randomParameters(referenceConfig(config), random, 0.05)
-  for (const name of Object.keys(params)) if (name.includes("norm")) params[name].fill(1)
-  params.embed.fill(0)
-  params.head.fill(0)
+  for (const name of Object.keys(params)) if (name.includes("norm")) params[name]!.fill(1)
+  params.embed!.fill(0)
+  params.head!.fill(0)
   for (let v = 0; v < V; v++) {
-    params.embed[v * d + v] = 1
-    params.head[v * d + V + v] = 1.5
+    params.embed![v * d + v] = 1
+    params.head![v * d + V + v] = 1.5
   }
   let next = prompt
   planted.forEach((neurons, l) => {
@@ -82,10 +82,10 @@ const plant = (config: ModelConfig, planted: ReadonlyArray<ReadonlyArray<number>
       for (const [name, row, column, weight] of [
         ["gateUp", gate, seen, 0.5],
         ["gateUp", up, seen, 0.5],
-        ["down", i, V + said, 0.5]
+        ["down", i, V + said!, 0.5]
       ] as const) {
-        params[`layers.${l}.${name}`].fill(0, row * d, (row + 1) * d)
-        params[`layers.${l}.${name}`][row * d + column] = weight
+        params[`layers.${l}.${name}`]!.fill(0, row * d, (row + 1) * d)
+        params[`layers.${l}.${name}`]![row * d + column!] = weight
       }
     }
   })
@@ -113,12 +113,12 @@ const worldOf = (config: ModelConfig, planted: ReadonlyArray<ReadonlyArray<numbe
   }
   const gradientsOf = ({ batch }: ReturnType<typeof suffixBatch>) =>
     Effect.sync(() =>
-      backward(referenceConfig(config), params, batch, coefOf(batch.ids[0]), new Uint32Array(batch.tokens.length))
+      backward(referenceConfig(config), params, batch, coefOf(batch.ids[0]!), new Uint32Array(batch.tokens.length))
     )
   const norms = Array.from({ length: layers },
     (_, l) =>
       Float64Array.from({ length: reference.width }, (_, i) =>
-        Math.hypot(...params[`layers.${l}.down`].subarray(i * config.hiddenSize, (i + 1) * config.hiddenSize))))
+        Math.hypot(...params[`layers.${l}.down`]!.subarray(i * config.hiddenSize, (i + 1) * config.hiddenSize))))
   const truth = planted.map((neurons) => {
     const known = new Uint8Array(config.intermediateSize)
     for (const i of neurons) known[i] = 1
@@ -151,7 +151,7 @@ const scoresOf = (
 
 const mean = (values: ArrayLike<number>, weights: ArrayLike<number>): number => {
   let sum = 0
-  for (let t = 0; t < values.length; t++) sum += values[t] * weights[t]
+  for (let t = 0; t < values.length; t++) sum += values[t]! * weights[t]!
   return sum
 }
 
@@ -162,14 +162,14 @@ describe("gates of the reference", () => {
     const { batch } = suffixBatch([memory, stranger], options)
     const weights = random.normals(batch.tokens.length)
     const gates = Array.from({ length: layers }, () => random.uniforms(2 * reference.width))
-    gates[0][16] = 0
+    gates[0]![16] = 0
     const got = reference.gradients(batch, weights, gates)
     expect(got.loss).toEqual(reference.loss(batch, gates))
     gates.forEach((layer, l) => {
       const want = finiteDifference(() => mean(reference.loss(batch, gates), weights), layer, [...layer.keys()])
-      expectClose(got.gates[l], want, { name: `layer ${l}`, atol: 1e-9, rtol: 1e-6 })
+      expectClose(got.gates[l]!, want, { name: `layer ${l}`, atol: 1e-9, rtol: 1e-6 })
     })
-    expect(Math.abs(got.gates[0][16])).toBeGreaterThan(1e-3)
+    expect(Math.abs(got.gates[0]![16]!)).toBeGreaterThan(1e-3)
   })
 })
 
@@ -191,7 +191,7 @@ describe("a planted memory", () => {
         expect(recall(scores, world.truth, share)).toBe(1)
         // far from a draw: the last of those found is above the first of the others by more than rounding
         scores.forEach((layer, l) => {
-          const of = (known: number) => [...layer].filter((_, i) => world.truth[l][i] === known)
+          const of = (known: number) => [...layer].filter((_, i) => world.truth[l]![i] === known)
           const gap = Math.min(...of(1)) - Math.max(...of(0))
           expect(gap).toBeGreaterThan(0.01 * Math.max(...layer))
         })
@@ -224,7 +224,7 @@ describe("scores", () => {
     expect(inSinks.passes() - before).toBe(rows.length * ((2 * 20) / 2 + 2))
     got.forEach((layer, l) => {
       const want = Float64Array.from(layer, (_, i) => {
-        const down = params[`layers.${l}.down`].slice().fill(0, i * d, (i + 1) * d)
+        const down = params[`layers.${l}.down`]!.slice().fill(0, i * d, (i + 1) * d)
         const without = { ...params, [`layers.${l}.down`]: down }
         return rows.reduce((sum, row) => sum + lossOf(without, row) - lossOf(params, row), 0) / rows.length
       })
@@ -239,8 +239,8 @@ describe("scores", () => {
       scoresOf("activations", [short], { activations: { mean: name } }).forEach((layer, l) => {
         const want = Float64Array.from(layer, (_, i) => {
           // tokens 2, 3 and 4 are predicted at positions 1, 2 and 3
-          const sum = [1, 2, 3].reduce((all, t) => all + of(hidden[l][t * layer.length + i]), 0)
-          return (Math.abs(sum) / 3) * inGeneral.norms[l][i]
+          const sum = [1, 2, 3].reduce((all, t) => all + of(hidden[l]![t * layer.length + i]!), 0)
+          return (Math.abs(sum) / 3) * inGeneral.norms[l]![i]!
         })
         expectClose(layer, want, { name: `${name}, layer ${l}`, atol: 1e-7, rtol: 1e-5 })
       })
@@ -258,7 +258,7 @@ describe("scores", () => {
     const errorOf = (l: number, steps: number) => {
       const silent = Array.from({ length: layers }, (_, k) => new Float32Array(reference.width).fill(k === l ? 0 : 1))
       const scores = scoresOf("integratedGradients", rows, { integratedGradients: { steps } })
-      return Math.abs(scores[l].reduce((sum, one) => sum + one, 0) - (probability() - probability(silent)))
+      return Math.abs(scores[l]!.reduce((sum, one) => sum + one, 0) - (probability() - probability(silent)))
     }
     for (let l = 0; l < layers; l++) {
       const fine = errorOf(l, 16)
@@ -273,14 +273,14 @@ describe("scores", () => {
     )
     // a mark on gate, up and output row of general neuron 1 and of sink 2
     const d = withPool.hiddenSize
-    for (const [row, mark] of [[1, 2], [16 + 1, 3], [32 + 2, 5], [32 + 8 + 2, 9]]) {
-      ones["layers.1.gateUp"][row * d] = mark
+    for (const [row, mark] of [[1, 2], [16 + 1, 3], [32 + 2, 5], [32 + 8 + 2, 9]] as const) {
+      ones["layers.1.gateUp"]![row * d] = mark
     }
-    for (const row of [1, 16 + 2]) ones["layers.1.down"][row * d] = 17
+    for (const row of [1, 16 + 2]) ones["layers.1.down"]![row * d] = 17
     const scores = Effect.runSync(gradientScores(withPool, () => Effect.succeed(ones), [memory], options))
-    expect([...scores[0]]).toEqual(Array.from({ length: 24 }, () => 3 * d))
+    expect([...scores[0]!]).toEqual(Array.from({ length: 24 }, () => 3 * d))
     const marks = new Map([[1, 1 + 2 + 16], [18, 4 + 8 + 16]])
-    expect([...scores[1]]).toEqual(Array.from({ length: 24 }, (_, i) => 3 * d + (marks.get(i) ?? 0)))
+    expect([...scores[1]!]).toEqual(Array.from({ length: 24 }, (_, i) => 3 * d + (marks.get(i) ?? 0)))
   })
 
   for (const name of ["zeroOut", "activations", "integratedGradients", "gradient"] as const) {
@@ -290,7 +290,7 @@ describe("scores", () => {
       const alone = rows.map((row) => scoresOf(name, [row], { ...few, batchSize: 1 }))
       for (const batchSize of [1, 2, 5]) {
         scoresOf(name, rows, { ...few, batchSize }).forEach((layer, l) => {
-          const want = Float64Array.from(layer, (_, i) => alone.reduce((sum, one) => sum + one[l][i], 0) / 3)
+          const want = Float64Array.from(layer, (_, i) => alone.reduce((sum, one) => sum + one[l]![i]!, 0) / 3)
           expectClose(layer, want, { name: `${batchSize} rows, layer ${l}`, atol: 2e-7, rtol: 1e-5 })
         })
       }
@@ -314,25 +314,25 @@ describe("scores", () => {
 
 describe("learned gates", () => {
   it("of slimming leave silent neurons alone without a penalty, and lower them by the learning rate with one", () => {
-    const silent = [...inSinks.truth[0].keys()].filter((i) => i >= 16 && inSinks.truth[0][i] === 0)
+    const silent = [...inSinks.truth[0]!.keys()].filter((i) => i >= 16 && inSinks.truth[0]![i] === 0)
     const of = (lambda: number) => scoresOf("slimming", [memory], { slimming: { lambda, steps: 5 } }, inSinks)
     for (const i of silent) {
-      expect(of(0)[0][i]).toBe(1)
+      expect(of(0)[0]![i]).toBe(1)
       // Adam moves by the learning rate while the gradient does not change
-      expect(of(2)[0][i]).toBeCloseTo(1 - 5 * 0.01, 6)
+      expect(of(2)[0]![i]).toBeCloseTo(1 - 5 * 0.01, 6)
     }
   })
 
   it("of slimming are the same however often a sequence is in a batch", () => {
     const of = (batchSize: number) => scoresOf("slimming", [memory], { batchSize, slimming: { lambda: 1, steps: 4 } })
-    of(3).forEach((layer, l) => expectClose(layer, of(1)[l], { name: `layer ${l}`, atol: 1e-5 }))
+    of(3).forEach((layer, l) => expectClose(layer, of(1)[l]!, { name: `layer ${l}`, atol: 1e-5 }))
   })
 
   it("of slimming follow all rows of a batch, whatever their order", () => {
     const of = (seed: number) => scoresOf("slimming", [memory, stranger], { seed, slimming: { lambda: 1, steps: 4 } })
     const first = of(1)
     for (let seed = 2; seed < 7; seed++) {
-      of(seed).forEach((layer, l) => expectClose(layer, first[l], { name: `layer ${l}`, atol: 1e-5 }))
+      of(seed).forEach((layer, l) => expectClose(layer, first[l]!, { name: `layer ${l}`, atol: 1e-5 }))
     }
   })
 
@@ -359,8 +359,8 @@ describe("learned gates", () => {
         if (i % 500 === 250) {
           expect(mask).toBeCloseTo(Math.min(1, Math.max(0, 1.2 * s - 0.1)), 12)
           const at = Float64Array.of(a)
-          const [want] = finiteDifference(() => hardConcreteMask(at[0], u, beta).mask, at, [0], 1e-4)
-          expect(slope).toBeCloseTo(want, 5)
+          const [want] = finiteDifference(() => hardConcreteMask(at[0]!, u, beta).mask, at, [0], 1e-4)
+          expect(slope).toBeCloseTo(want!, 5)
         }
         if (mask > 0) kept++
       }
@@ -370,7 +370,7 @@ describe("learned gates", () => {
 
   it("of hardConcrete begin in the middle of a draw at the probability to be kept", () => {
     const [first] = scoresOf("hardConcrete", [memory], { hardConcrete: { steps: 1, learningRate: 1e-9, keep: 0.8 } })
-    expect(hardConcreteMask(Math.log(first[0] / (1 - first[0])), 0.5, 1).mask).toBeCloseTo(0.8, 6)
+    expect(hardConcreteMask(Math.log(first![0]! / (1 - first![0]!)), 0.5, 1).mask).toBeCloseTo(0.8, 6)
   })
 })
 
@@ -407,7 +407,7 @@ layer(NodeDevice.layer())("on the device", (it) => {
     Effect.gen(function*() {
       const device = yield* Device
       const model = yield* Model.make(world.config, { initialize: false })
-      for (const p of model.parameters) device.write(p.value, Float32Array.from(world.params[p.name]))
+      for (const p of model.parameters) device.write(p.value, Float32Array.from(world.params[p.name]!))
       return model
     })
   const o: LocalizeOptions = {
@@ -430,7 +430,7 @@ layer(NodeDevice.layer())("on the device", (it) => {
         expect(got.length).toBe(layers)
         want.forEach((layer, l) => {
           const atol = 2e-5 * Math.max(...layer.map(Math.abs))
-          expectClose(got[l], layer, { name: `${name}, layer ${l}`, atol, rtol: 2e-4 })
+          expectClose(got[l]!, layer, { name: `${name}, layer ${l}`, atol, rtol: 2e-4 })
         })
       }
     }))
@@ -443,11 +443,11 @@ layer(NodeDevice.layer())("on the device", (it) => {
       rows.forEach((row, r) => {
         const want = massOf(withPool, Effect.runSync(inSinks.gradientsOf(suffixBatch([row], o))), row.id)
         for (const group of Object.keys(want) as ReadonlyArray<keyof GradientMass>) {
-          expect(got[r][group], group).toBeCloseTo(want[group], 5)
+          expect(got[r]![group], group).toBeCloseTo(want[group], 5)
         }
       })
-      expect((yield* of(all))[0].otherSinks).toBeGreaterThan(1e-4)
-      expect((yield* of(off))[0].ownSinks).toBe(0)
+      expect((yield* of(all))[0]!.otherSinks).toBeGreaterThan(1e-4)
+      expect((yield* of(off))[0]!.ownSinks).toBe(0)
     }))
 
   it.scoped("neurons that are dropped take the memory with them, and bring it back", () =>

@@ -26,14 +26,15 @@ const { sinks: _, ...standard } = miniatureModel
 const config = new ModelConfig({ ...standard, vocabSize: 32, intermediateSize: 48, numHiddenLayers: 2 })
 const seqLen = 16
 
-const rowsOf = (name: string, lengths: ReadonlyArray<number>): ReadonlyArray<Row> => {
+/** One row of each length. */
+const rowsOf = <const L extends ReadonlyArray<number>>(name: string, lengths: L): { readonly [I in keyof L]: Row } => {
   const random = makeRandom(name.length)
-  return lengths.map((length, i) => ({
+  return lengths.map((length, i): Row => ({
     id: BigInt(i),
     tokens: Uint32Array.from({ length }, () => random.int(config.vocabSize)),
     document: `${name} ${i}`,
     offset: 0
-  }))
+  })) as { readonly [I in keyof L]: Row }
 }
 
 const withModel = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, Model.layer(config, { seed: 5 }))
@@ -49,11 +50,11 @@ describe("weights", () => {
 
   it("are the derivatives of the forget terms by the loss", () => {
     const gap = Float64Array.of(-3, 0.5, 12)
-    const npo = (at: number) => -(2 / 0.3) * Math.log(1 / (1 + Math.exp(-0.3 * gap[at])))
-    const simNpo = (at: number) => -(2 / 4.5) * Math.log(1 / (1 + Math.exp(-4.5 * (gap[at] / 7 - 0.2))))
+    const npo = (at: number) => -(2 / 0.3) * Math.log(1 / (1 + Math.exp(-0.3 * gap[at]!)))
+    const simNpo = (at: number) => -(2 / 4.5) * Math.log(1 / (1 + Math.exp(-4.5 * (gap[at]! / 7 - 0.2))))
     for (const at of gap.keys()) {
-      expect(finiteDifference(() => npo(at), gap, [at])[0]).toBeCloseTo(npoWeight(gap[at], 0.3), 8)
-      expect(finiteDifference(() => simNpo(at), gap, [at])[0] * 7).toBeCloseTo(simNpoWeight(gap[at] / 7, 4.5, 0.2), 8)
+      expect(finiteDifference(() => npo(at), gap, [at])[0]).toBeCloseTo(npoWeight(gap[at]!, 0.3), 8)
+      expect(finiteDifference(() => simNpo(at), gap, [at])[0]! * 7).toBeCloseTo(simNpoWeight(gap[at]! / 7, 4.5, 0.2), 8)
     }
   })
 })
@@ -126,11 +127,11 @@ layer(NodeDevice.layer())("unlearning", (it) => {
           const of = { sequences: 2, tokens: total(lengths(forget)) }
           const weights = new Float64Array(batch.targets.length).fill(alpha / total(lengths(retain)), 2 * seqLen)
           lengths(forget).forEach((length, r) => {
-            weights.fill(derivative({ nll: nll[r], initial: initial![r], length }, of), r * seqLen, (r + 1) * seqLen)
+            weights.fill(derivative({ nll: nll[r]!, initial: initial![r]!, length }, of), r * seqLen, (r + 1) * seqLen)
           })
           const found: UnlearnStep = yield* step
-          expect(found.forgetLoss).toBeCloseTo((nll[0] + nll[1]) / of.tokens, 3)
-          expect(found.retainLoss).toBeCloseTo((nll[2] + nll[3]) / total(lengths(retain)), 3)
+          expect(found.forgetLoss).toBeCloseTo((nll[0]! + nll[1]!) / of.tokens, 3)
+          expect(found.retainLoss).toBeCloseTo((nll[2]! + nll[3]!) / total(lengths(retain)), 3)
           state = Reference.trainStep(reference, state, batch, coef, segments.segment, {
             lr: learningRate,
             beta1: 0.9,
@@ -144,9 +145,9 @@ layer(NodeDevice.layer())("unlearning", (it) => {
         const after = yield* weightsOf
         for (const [parameter, value] of Object.entries(after)) {
           // in units of the learning rate, since AdamW makes every gradient about that
-          const moved = value.map((x, i) => (x - before[parameter][i]) / learningRate)
-          const want = state.params[parameter].map((x, i) => (x - before[parameter][i]) / learningRate)
-          const off = moved.map((x, i) => Math.abs(x - want[i])).sort()
+          const moved = value.map((x, i) => (x - before[parameter]![i]!) / learningRate)
+          const want = state.params[parameter]!.map((x, i) => (x - before[parameter]![i]!) / learningRate)
+          const off = moved.map((x, i) => Math.abs(x - want[i]!)).sort()
           expect(off[Math.floor(0.95 * off.length)], `${parameter}, 95 % of it`).toBeLessThan(0.01)
         }
       }))))
@@ -166,7 +167,7 @@ layer(NodeDevice.layer())("unlearning", (it) => {
       /** The residual stream behind a block, for each row. */
       const streams = (params: Reference.Tensors, layer: number) => {
         const { layers, x } = Reference.forward(reference, params, batch, coef, segments.segment)
-        const all = layer + 1 < layers.length ? layers[layer + 1].x : x
+        const all = layer + 1 < layers.length ? layers[layer + 1]!.x : x
         const width = seqLen * config.hiddenSize
         return [0, 1, 2, 3].map((r) => all.subarray(r * width, (r + 1) * width))
       }
@@ -180,7 +181,7 @@ layer(NodeDevice.layer())("unlearning", (it) => {
         for (const r of rows) {
           const { scoredFrom = 1, tokens: { length } } = [...forget, ...retain][r] as Row
           for (let i = (scoredFrom - 1) * config.hiddenSize; i < (length - 1) * config.hiddenSize; i++) {
-            sum += (at[r][i] - to(r, i)) ** 2 / config.hiddenSize
+            sum += (at[r]![i]! - to(r, i)) ** 2 / config.hiddenSize
           }
           tokens += length - scoredFrom
         }
@@ -189,29 +190,29 @@ layer(NodeDevice.layer())("unlearning", (it) => {
       const layer = 1
       const initial = streams(params, layer)
       const states = yield* hiddenStates([...forget, ...retain], { batchSize: 3, layer, mode: own, seqLen })
-      states.forEach((state, r) => expectClose(state, initial[r], { name: `hidden states of ${r}`, atol: 1e-5 }))
+      states.forEach((state, r) => expectClose(state, initial[r]!, { name: `hidden states of ${r}`, atol: 1e-5 }))
       const options = { learningRate: 0.01, coefficient: 4, alpha: 1, layer }
       const { step } = yield* unlearners.rmu.start(problem, options)
-      const steered = (_: number, i: number) => 4 * u[i % config.hiddenSize]
+      const steered = (_: number, i: number) => 4 * u[i % config.hiddenSize]!
       for (let s = 0; s < 12; s++) {
         const before = streams(yield* weightsOf, layer)
         const found = yield* step
-        const want = [distance([0, 1], before, steered), distance([2, 3], before, (r, i) => initial[r][i])]
+        const want = [distance([0, 1], before, steered), distance([2, 3], before, (r, i) => initial[r]![i]!)]
         expectClose([found.forgetLoss, found.retainLoss], want, { name: `losses of step ${s}`, atol: 1e-5, rtol: 1e-4 })
         if (s === 0) expect(found.retainLoss).toBeLessThan(1e-10)
       }
       const after = streams(yield* weightsOf, layer)
       expect(distance([0, 1], after, steered)).toBeLessThan(0.5 * distance([0, 1], initial, steered))
-      const kept = distance([2, 3], after, (r, i) => initial[r][i])
-      expect(kept).toBeLessThan(0.25 * distance([0, 1], after, (r, i) => initial[r][i]))
+      const kept = distance([2, 3], after, (r, i) => initial[r]![i]!)
+      expect(kept).toBeLessThan(0.25 * distance([0, 1], after, (r, i) => initial[r]![i]!))
     }))))
 
   it.effect("takes the same steps, whatever number was asked for", () =>
     Effect.gen(function*() {
       const more = Array.from({ length: 9 }, (_, i) => ({
-        ...retain[0],
+        ...retain[0]!,
         document: `more ${i}`,
-        tokens: Uint32Array.from(retain[0].tokens, (token, t) => (token + i + t) % config.vocabSize)
+        tokens: Uint32Array.from(retain[0]!.tokens, (token, t) => (token + i + t) % config.vocabSize)
       }))
       for (const name of ["rmu", "npo"] as const) {
         const first = (steps: number) =>
@@ -238,7 +239,7 @@ layer(NodeDevice.layer())("unlearning", (it) => {
           const { step } = yield* unlearners.rmu.start(problem, options)
           yield* step
           const after = yield* weightsOf
-          return Object.keys(after).filter((name) => after[name].some((x, i) => x !== before[name][i]))
+          return Object.keys(after).filter((name) => after[name]!.some((x, i) => x !== before[name]![i]))
         }))
       // the one in the middle of two is the first
       const first = ["norm1", "qkv", "o", "norm2", "gateUp", "down"].map((kind) => `layers.0.${kind}`)
@@ -290,7 +291,7 @@ layer(NodeDevice.layer())("unlearning", (it) => {
       expect(soon.forget).toBeLessThan(npo.forget - 0.3)
       expect(new Set(ascent.weights)).toEqual(new Set([-1]))
       expect(npo.weights[0]).toBeCloseTo(-1, 4)
-      npo.weights.slice(1, 8).forEach((weight, s) => expect(weight).toBeGreaterThan(npo.weights[s]))
+      npo.weights.slice(1, 8).forEach((weight, s) => expect(weight).toBeGreaterThan(npo.weights[s]!))
       expect(npo.weights.at(-1)).toBeGreaterThan(-0.1)
       // the same problem and options are the same steps, bit for bit, whatever came between
       expect(yield* after("npo")).toEqual(npo)
@@ -306,11 +307,11 @@ layer(NodeDevice.layer())("unlearning", (it) => {
         Effect.map(Effect.flip(unlearners[name].start({ ...problem, ...changes }, options)), ({ message }) => message)
       expect(yield* refusal({ forget: [] })).toContain("npo: there are no sequences to forget")
       expect(yield* refusal({ retain: [] }, {}, "rmu")).toContain("rmu: there are no sequences to retain")
-      expect(yield* refusal({ retain: [...retain, { ...forget[1], id: 9n, document: "copy" }] })).toContain(
+      expect(yield* refusal({ retain: [...retain, { ...forget[1]!, id: 9n, document: "copy" }] })).toContain(
         "sequence copy is to be forgotten and to be retained"
       )
       expect(yield* refusal({ retain: rowsOf("long", [18]) })).toContain("sequence long 0 has 18 tokens")
-      expect(yield* refusal({ retain: [{ ...retain[0], scoredFrom: 17 }] })).toContain("kept 0 has no scored token")
+      expect(yield* refusal({ retain: [{ ...retain[0]!, scoredFrom: 17 }] })).toContain("kept 0 has no scored token")
       expect(yield* refusal({}, { delta: 1 })).toContain("npo: it has no option delta; its options are learningRate,")
       expect(yield* refusal({}, { batchSize: 0 })).toContain("batchSize must be a whole number, got 0")
       expect(yield* refusal({}, { beta: 0 })).toContain("beta must be positive, got 0")

@@ -23,18 +23,18 @@ const objectiveOf = (
 ): number => {
   let [sum, total] = [0, 0]
   for (let t = 0; t < targets.length; t++) {
-    const row = Array.from(bias, (b, j) => logits[t * bias.length + j] + b)
+    const row = Array.from(bias, (b, j) => logits[t * bias.length + j]! + b)
     const top = Math.max(...row)
     const all = top + Math.log(row.reduce((s, z) => s + Math.exp(z - top), 0))
-    sum += weights[t] * (all - row[targets[t]])
-    total += weights[t]
+    sum += weights[t]! * (all - row[targets[t]!]!)
+    total += weights[t]!
   }
   return sum / total + (ridge / 2) * bias.reduce((s, b) => s + b * b, 0)
 }
 
 const draw = (probabilities: ReadonlyArray<number>, uniform: number): number => {
   let at = 0
-  for (let left = uniform; at < probabilities.length - 1 && left >= probabilities[at]; at++) left -= probabilities[at]
+  for (let left = uniform; at < probabilities.length - 1 && left >= probabilities[at]!; at++) left -= probabilities[at]!
   return at
 }
 
@@ -77,7 +77,7 @@ describe("the bias", () => {
       const { gradient, objective } = calibrateBias(scaled, targets, weights, vocabSize, { ridge })
       expect(gradient, `logits x ${scale}, ridge ${ridge}`).toBeLessThan(1e-7)
       expect(objective.length).toBeLessThan(40)
-      objective.slice(1).forEach((value, i) => expect(value).toBeLessThan(objective[i]))
+      objective.slice(1).forEach((value, i) => expect(value).toBeLessThan(objective[i]!))
     }
   })
 
@@ -102,7 +102,7 @@ describe("the bias", () => {
     const said = Uint32Array.from({ length: many },
       (_, t) => draw(softmax([...full.subarray(t * size, (t + 1) * size)]), noise.uniform()))
     const ones = new Float64Array(many).fill(1)
-    const { bias } = calibrateBias(full.map((z, i) => z - taken[i % size]), said, ones, size, { ridge: 1e-8 })
+    const { bias } = calibrateBias(full.map((z, i) => z - taken[i % size]!), said, ones, size, { ridge: 1e-8 })
     expectClose(bias, taken, { name: "bias", atol: 0.08 })
   })
 
@@ -129,15 +129,16 @@ const config = new ModelConfig({
 })
 const seqLen = 16
 
-const rowsOf = (name: string, lengths: ReadonlyArray<number>): ReadonlyArray<Row> => {
+/** One row of each length. */
+const rowsOf = <const L extends ReadonlyArray<number>>(name: string, lengths: L): { readonly [I in keyof L]: Row } => {
   const random = makeRandom(name.length)
-  return lengths.map((length, i) => ({
+  return lengths.map((length, i): Row => ({
     id: BigInt(i),
     // few of the items, so that the model's mix of tokens is wrong
     tokens: Uint32Array.from({ length }, () => random.int(12)),
     document: `${name} ${i}`,
     offset: 0
-  }))
+  })) as { readonly [I in keyof L]: Row }
 }
 
 layer(NodeDevice.layer())("calibration of a model", (it) => {
@@ -153,9 +154,9 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
       const losses = yield* Effect.forEach([forget, retain], (rows) =>
         Effect.gen(function*() {
           const { loss } = yield* model.evaluate(batchOf(rows, seqLen), off)
-          return loss.reduce((a, b) => a + b) / rows.reduce((sum, row) => sum + scoredTokens(row), 0)
+          return loss.reduce((a, b) => a + b) / [...rows].reduce((sum, row) => sum + scoredTokens(row), 0)
         }))
-      expect(objective[0]).toBeCloseTo((losses[0] + 100 * losses[1]) / 101, 5)
+      expect(objective[0]).toBeCloseTo((losses[0]! + 100 * losses[1]!) / 101, 5)
       // calibrated records of the same rows have the loss that was reached
       const options = { batchSize: 2, seqLen, split: "calibration", schemes: [] }
       const after = yield* Effect.forEach([forget, retain], (rows) =>
@@ -164,8 +165,8 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
             a + b
           ) / logProb.length))
       const penalty = (1e-5 / 2) * bias.reduce((sum, b) => sum + b * b, 0)
-      expect((after[0] + 100 * after[1]) / 101 + penalty).toBeCloseTo(objective.at(-1)!, 5)
-      expect(after[1]).toBeLessThan(losses[1] - 0.5)
+      expect((after[0]! + 100 * after[1]!) / 101 + penalty).toBeCloseTo(objective.at(-1)!, 5)
+      expect(after[1]).toBeLessThan(losses[1]! - 0.5)
       // of more tokens than it may hold, the first sequences
       const few = yield* calibrate(model, { forget, retain }, off, { batchSize: 3, seqLen, tokens: 25 })
       const same = { forget: forget.slice(0, 2), retain: retain.slice(0, 2) }
@@ -188,7 +189,7 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
       const bias = zero.map((_, j) => Math.sin(j))
       const all = [first, second, third]
       const logits = yield* model.logits(batchOf(all, seqLen), off)
-      const shifted = logits.map((z, i) => z + bias[i % config.vocabSize])
+      const shifted = logits.map((z, i) => z + bias[i % config.vocabSize]!)
       const width = seqLen * config.vocabSize
       const want = TokenRecords.fromLogits(
         all.map(({ document, id, tokens }, s) => ({
@@ -209,7 +210,7 @@ layer(NodeDevice.layer())("calibration of a model", (it) => {
         expectClose(got[name], want[name], { name, atol: 2e-5, rtol: 2e-5 })
       }
       const never = (x: number): number => (x === -Infinity ? -99 : x)
-      expectClose(got.schemeLogProb[0].map(never), want.schemeLogProb[0].map(never), { name: "scheme", atol: 2e-5 })
+      expectClose(got.schemeLogProb[0]!.map(never), want.schemeLogProb[0]!.map(never), { name: "scheme", atol: 2e-5 })
     }))
 
   it.scoped("refuses sets without sequences, sequences too long, and a bias for another vocabulary", () =>

@@ -105,7 +105,7 @@ const sawToothOf = ({ arm, mask, memory, residual }: Subject): SawTooth => {
       ...(i === 8 ? {} : { decay: around((1 - kept) * amplitude) })
     }
   })
-  const late = teeth[7]
+  const late = teeth[7]!
   return {
     arm,
     group: "sawtooth",

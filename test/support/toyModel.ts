@@ -13,7 +13,7 @@ export const toyModel = (seed: number, vocabSize: number, spread: number): ToyMo
   const draw = random(seed, "toy model")
   const rows = Array.from({ length: vocabSize },
     () => Float64Array.from({ length: vocabSize }, () => spread * (2 * draw.uniform() - 1)))
-  return { vocabSize, logits: (token) => rows[token] }
+  return { vocabSize, logits: (token) => rows[token]! }
 }
 
 /** Records of sequences of tokens under a model. */
@@ -29,7 +29,7 @@ export const recordsOf = (
       id: BigInt(s),
       repeats: 1,
       tokens,
-      logits: Array.from({ length: tokens.length - 1 }, (_, t) => [...model.logits(tokens[t])]).flat()
+      logits: Array.from({ length: tokens.length - 1 }, (_, t) => [...model.logits(tokens[t]!)]).flat()
     })),
     model.vocabSize,
     schemes
@@ -37,9 +37,9 @@ export const recordsOf = (
 
 /** Draws the next token by trying: sorts all, throws away what the scheme does not keep, and spins a wheel. */
 export const drawNext = (logits: Float64Array, scheme: TokenRecords.Scheme, draw: Random): number => {
-  const order = [...logits.keys()].sort((a, b) => logits[b] - logits[a])
-  if (scheme === "greedy") return order[0]
-  const weight = (token: number) => Math.exp(logits[token] / scheme.temperature)
+  const order = [...logits.keys()].sort((a, b) => logits[b]! - logits[a]!)
+  if (scheme === "greedy") return order[0]!
+  const weight = (token: number) => Math.exp(logits[token]! / scheme.temperature)
   const all = order.reduce((sum, token) => sum + weight(token), 0)
   const kept: Array<number> = []
   let mass = 0

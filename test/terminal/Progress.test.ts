@@ -143,7 +143,7 @@ describe("progress on a terminal", () => {
       expect(lines).toHaveLength(4)
       expect(lines[3]).toBe("")
       for (const line of lines) expect(line.length).toBeLessThan(columns)
-      expect(lines[2].includes("[====")).toBe(columns >= 80)
+      expect(lines[2]!.includes("[====")).toBe(columns >= 80)
     }
   })
 

@@ -53,9 +53,9 @@ describe("a chart", () => {
       for (const x of xs) {
         const rows = columns.get(x)!
         // no gap within a column, and it touches the next one
-        expect(rows.at(-1)! - rows[0]).toBe(rows.length - 1)
+        expect(rows.at(-1)! - rows[0]!).toBe(rows.length - 1)
         const after = columns.get(x + 1)
-        if (after !== undefined) expect(after[0] - rows.at(-1)! <= 1 && rows[0] - after.at(-1)! <= 1).toBe(true)
+        if (after !== undefined) expect(after[0]! - rows.at(-1)! <= 1 && rows[0]! - after.at(-1)! <= 1).toBe(true)
       }
       // both ends of the y axis are reached
       expect(Math.min(...dots.map(([, y]) => y))).toBe(0)
@@ -195,8 +195,8 @@ describe("logarithmic axes", () => {
   it("of y leave out what is not above 0", () => {
     const points = [1, 0, -1, 10, 100].map((y, x) => ({ x, y }))
     const lines = chart({ width: 30, height: 12, series: [{ name: "log", points }], logY: true, color: true })
-    expect(lines.filter((row) => row.includes("┤")).map((row) => row.split("┤")[0].trim())).toEqual(["100", "10", "1"])
-    expect(stripAnsi(lines[0]).at(-1)).not.toBe(" ")
+    expect(lines.filter((row) => row.includes("┤")).map((row) => row.split("┤")[0]!.trim())).toEqual(["100", "10", "1"])
+    expect(stripAnsi(lines[0]!).at(-1)).not.toBe(" ")
     // a point alone at the lower left, and a line from the middle to the upper right
     const dots = dotsOf(lines)
     expect(dots.filter(([x]) => x < 10)).toHaveLength(4)

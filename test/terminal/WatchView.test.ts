@@ -35,7 +35,7 @@ const terminal = (columns: number, rows: number) => {
         const escape = /^\u001b\[(\d*)([AKm])|^\u001b\[\d+;\d+m/.exec(text.slice(i, i + 16))
         if (escape !== null) {
           i += escape[0].length
-          const line = lines[row]
+          const line = lines[row]!
           if (escape[2] === "A") row = Math.max(top, row - Number(escape[1] || 1))
           if (escape[2] === "K") {
             line.text = line.text.slice(0, column)
@@ -43,17 +43,17 @@ const terminal = (columns: number, rows: number) => {
           }
           continue
         }
-        const character = text[i++]
+        const character = text[i++]!
         if (character === "\r") column = 0
         else if (character === "\n") down()
         else {
           if (character < " ") throw new Error(`unexpected ${JSON.stringify(text.slice(i - 1, i + 9))}`)
           if (column === output.columns) {
-            lines[row].wrapped = true
+            lines[row]!.wrapped = true
             down()
           }
-          const { text: old } = lines[row]
-          lines[row].text = old.slice(0, column).padEnd(column) + character + old.slice(column + 1)
+          const { text: old } = lines[row]!
+          lines[row]!.text = old.slice(0, column).padEnd(column) + character + old.slice(column + 1)
           column++
         }
       }
@@ -284,7 +284,7 @@ describe("a run that is watched on a terminal", () => {
     const it = terminal(100, 30)
     const names = ["sawtooth.own", "sawtooth.off", "k=48.own", "k=48.off", "k=6.own", "k=6.off", "foils.own"]
     watching(it.output, ({ event, wait }) => {
-      event(probed(1, { [names[0]]: 1 }))
+      event(probed(1, { [names[0]!]: 1 }))
       wait(300)
       event(probed(2, Object.fromEntries([...names].reverse().map((name) => [name, 2]))))
     })
@@ -404,14 +404,16 @@ describe("curves", () => {
     const watched = WatchView.watched()
     watched.probed(probed(1, { a: 9 }), 0)
     for (const [seed, step] of [[1, 1], [2, 1], [1, 2]]) {
-      watched.probed(probed(step, { a: 10 * seed + step }, "other", seed), 0)
+      watched.probed(probed(step!, { a: 10 * seed! + step! }, "other", seed), 0)
     }
     expect(watched.picture({ width: 60, height: 20 }, false).at(-1)).toBe("a a 9.00  b other a 12.0")
   })
 
   it("start anew where a resumed run does", () => {
     const watched = WatchView.watched()
-    for (const [step, loss] of [[1, 5], [2, 4], [3, 3], [2, 3.5], [3, 2]]) watched.probed(probed(step, { a: loss }), 0)
+    for (const [step, loss] of [[1, 5], [2, 4], [3, 3], [2, 3.5], [3, 2]] as const) {
+      watched.probed(probed(step, { a: loss }), 0)
+    }
     expect(watched.probed(probed(4, { b: 1 }), 0).curves).toEqual(
       new Map([["a", [{ x: 1, y: 5 }, { x: 2, y: 3.5 }, { x: 3, y: 2 }]], ["b", [{ x: 4, y: 1 }]]])
     )

@@ -43,7 +43,7 @@ export const documentIds = (
       return (document) => BigInt(document + 1)
     case "source": {
       const hashes = sources.map(sourceHash)
-      return (document) => hashes[source(document)]
+      return (document) => hashes[source(document)]!
     }
     case "content":
       return content

@@ -117,8 +117,8 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
               file,
               metadata,
               columns,
-              rowStart: starts[group],
-              rowEnd: starts[group] + groups[group]
+              rowStart: starts[group]!,
+              rowEnd: starts[group]! + groups[group]!
             })
             const rows = found.map((row): NamedId => {
               const { documents, id, name, tokens } = row
@@ -270,7 +270,7 @@ export const splitIds = (text: string): ReadonlyArray<string> | undefined => {
   while (pattern.lastIndex < text.length) {
     const part = pattern.exec(text)
     if (part === null) return undefined
-    const name = part[1] === undefined ? part[2].trim() : part[1].replace(/\\(.)/g, "$1")
+    const name = part[1] === undefined ? part[2]!.trim() : part[1].replace(/\\(.)/g, "$1")
     if (name === "") return undefined
     parts.push(name)
     if (part[3] === "" || pattern.lastIndex === text.length) return part[3] === "," ? undefined : parts

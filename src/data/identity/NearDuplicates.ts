@@ -159,7 +159,7 @@ export const makeSigner = (options: NearOptions = {}): Signer => {
   const hashShingles = (words: number): number => {
     const width = Math.min(shingle, words)
     let hash = width
-    for (let i = 0; i < width; i++) hash = (Math.imul(hash, FACTOR) + scratch[i]) | 0
+    for (let i = 0; i < width; i++) hash = (Math.imul(hash, FACTOR) + scratch[i]!) | 0
     if (words <= shingle) {
       scratch[0] = hash
       return 1
@@ -169,9 +169,9 @@ export const makeSigner = (options: NearOptions = {}): Signer => {
     const start = Math.imul(width, Math.imul(highest, FACTOR))
     const shingles = words - shingle + 1
     for (let i = 0; i + 1 < shingles; i++) {
-      const leaving = scratch[i]
+      const leaving = scratch[i]!
       scratch[i] = hash
-      hash = (Math.imul(hash - start - Math.imul(leaving, highest), FACTOR) + start + scratch[i + shingle]) | 0
+      hash = (Math.imul(hash - start - Math.imul(leaving, highest), FACTOR) + start + scratch[i + shingle]!) | 0
     }
     scratch[shingles - 1] = hash
     return shingles
@@ -185,12 +185,12 @@ export const makeSigner = (options: NearOptions = {}): Signer => {
     let empty = numHashes
     const scale = numHashes / 2 ** 32
     for (let round = 0; empty > 0; round++) {
-      const key = keys[round]
+      const key = keys[round]!
       if (round < numHashes) {
         for (let i = 0; i < count; i++) {
-          const hash = mix(shingles[i] ^ key)
+          const hash = mix(shingles[i]! ^ key)
           const slot = (hash * scale) | 0
-          if (hash < slots[slot] && filledIn[slot] >= round) {
+          if (hash < slots[slot]! && filledIn[slot]! >= round) {
             if (slots[slot] === EMPTY) empty--
             slots[slot] = hash
             filledIn[slot] = round
@@ -198,7 +198,7 @@ export const makeSigner = (options: NearOptions = {}): Signer => {
         }
       } else if (slots[round - numHashes] === EMPTY) {
         let least = EMPTY
-        for (let i = 0; i < count; i++) least = Math.min(least, mix(shingles[i] ^ key))
+        for (let i = 0; i < count; i++) least = Math.min(least, mix(shingles[i]! ^ key))
         slots[round - numHashes] = least
         empty--
       }
@@ -235,7 +235,7 @@ const CHUNK = 1 << 14
 
 /** Finds the set of an element, halving paths on the way. */
 const find = (parent: Uint32Array, x: number): number => {
-  while (parent[x] !== x) x = parent[x] = parent[parent[x]]
+  while (parent[x] !== x) x = parent[x] = parent[parent[x]!]!
   return x
 }
 
@@ -244,9 +244,9 @@ const sortBy = (keys: Uint32Array, order: Uint32Array, spare: Uint32Array): void
   let [from, to] = [order, spare]
   for (const shift of [0, 16]) {
     const starts = new Uint32Array(65537)
-    for (const one of from) starts[((keys[one] >>> shift) & 0xffff) + 1]++
-    for (let i = 0; i < 65536; i++) starts[i + 1] += starts[i]
-    for (const one of from) to[starts[(keys[one] >>> shift) & 0xffff]++] = one
+    for (const one of from) starts[((keys[one]! >>> shift) & 0xffff) + 1]!++
+    for (let i = 0; i < 65536; i++) starts[i + 1]! += starts[i]!
+    for (const one of from) to[starts[(keys[one]! >>> shift) & 0xffff]!++] = one
     ;[from, to] = [to, from]
   }
 }
@@ -296,7 +296,7 @@ export const makeNearIndex = (options: NearOptions = {}): NearIndex => {
     }
   }
 
-  const chunkOf = (document: number): Uint8Array => chunks[Math.floor(document / CHUNK)]
+  const chunkOf = (document: number): Uint8Array => chunks[Math.floor(document / CHUNK)]!
   const startOf = (document: number): number => (document % CHUNK) * numHashes
 
   const matches = (a: number, b: number): number => {
@@ -314,7 +314,7 @@ export const makeNearIndex = (options: NearOptions = {}): NearIndex => {
     const start = startOf(document)
     let hash = 0
     for (let i = start + from; i < start + to; i++) {
-      hash = Math.imul(hash ^ (chunk[i] + 1), 0x01000193)
+      hash = Math.imul(hash ^ (chunk[i]! + 1), 0x01000193)
       hash ^= hash >>> 15
     }
     return mix(hash)
@@ -338,7 +338,7 @@ export const makeNearIndex = (options: NearOptions = {}): NearIndex => {
       const order = members.slice()
       sortBy(keys, order, spare.subarray(0, order.length))
       for (let from = 0, to: number; from < order.length; from = to) {
-        for (to = from + 1; to < order.length && keys[order[to]] === keys[order[from]];) to++
+        for (to = from + 1; to < order.length && keys[order[to]!] === keys[order[from]!];) to++
         if (to > from + 1) visit(order.subarray(from, to))
       }
     }
@@ -367,10 +367,10 @@ export const makeNearIndex = (options: NearOptions = {}): NearIndex => {
       groups(unlike, (document) => hashOf(document, from, from + bands.rows), (group) => {
         for (let i = 1; i < group.length; i++) {
           for (let j = i - 1; j >= Math.max(0, i - WINDOW); j--) {
-            if (find(parent, group[i]) === find(parent, group[j])) continue
+            if (find(parent, group[i]!) === find(parent, group[j]!)) continue
             compared++
-            const matching = matches(group[i], group[j])
-            if (matching >= enough) join(group[j], group[i], matching)
+            const matching = matches(group[i]!, group[j]!)
+            if (matching >= enough) join(group[j]!, group[i]!, matching)
           }
         }
       })

@@ -115,9 +115,9 @@ const jsonOf = (path: string, textField: string): "lines" | "array" | undefined 
   const second = rest.find((line) => line.trim() !== "") ?? ""
   // A record may be longer than what was looked at.
   const isCut = rest.length === 0 && text.length > BEGINNING / 4 && text.includes(JSON.stringify(textField))
-  const record = parsed(first)
-  if (isCut && /^\{\s*"/.test(first)) return "lines"
-  return isObject(record) && (Object.hasOwn(record, textField.split(".")[0]) || /^\s*\{/.test(second))
+  const record = parsed(first!)
+  if (isCut && /^\{\s*"/.test(first!)) return "lines"
+  return isObject(record) && (Object.hasOwn(record, textField.split(".")[0]!) || /^\s*\{/.test(second))
     ? "lines"
     : undefined
 }

@@ -219,7 +219,7 @@ const gaps = (paths: ReadonlyArray<string>): ReadonlyArray<string> => {
     // What follows differs where each shard's name carries its own hash.
     const [, before, number, total] = /^(.*?)(\d+)-of-(\d{1,6})(?!\d)/.exec(path) ?? []
     if (total === undefined) continue
-    const name = (i: number) => `${before}${String(i).padStart(number.length, "0")}-of-${total}`
+    const name = (i: number) => `${before}${String(i).padStart(number!.length, "0")}-of-${total}`
     const set = sets.get(name(0)) ?? { name, total: Number(total), there: new Set() }
     sets.set(name(0), set)
     set.there.add(Number(number))

@@ -16,7 +16,7 @@ const tooMuch = (bytes: Buffer, start: number, end: number): string | undefined 
   if (end - start <= 2 * MOST.depth) return undefined
   let [depth, values] = [0, 0]
   for (let at = start; at < end; at++) {
-    const byte = bytes[at]
+    const byte = bytes[at]!
     if (byte === QUOTE) {
       for (at = bytes.indexOf(QUOTE, at + 1);; at = bytes.indexOf(QUOTE, at + 1)) {
         if (at < 0 || at >= end) return undefined

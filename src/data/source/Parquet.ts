@@ -28,7 +28,7 @@ const bytesOf = (handle: number, size: number): ReadBytes => (start, end) => {
 const columnsOf = (children: ReadonlyArray<SchemaTree>, fields: Fields): ReadonlyArray<SchemaTree> => {
   const find = (name: string) => children.find(({ element }) => element.name === name)
   const wanted = [fields.textField, fields.idField, fields.sourceField].flatMap((field) =>
-    field === undefined ? [] : find(field) ?? find(field.split(".")[0]) ?? []
+    field === undefined ? [] : find(field) ?? find(field.split(".")[0]!) ?? []
   )
   return [...new Set(wanted)]
 }

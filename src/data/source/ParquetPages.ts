@@ -77,7 +77,7 @@ const checkRuns = (bytes: Uint8Array, start: number, end: number, width: number,
     let header = 0
     for (let shift = 0;; shift += 7) {
       if (shift > 28 || at >= end) throw damaged("a run has no end")
-      const byte = bytes[at++]
+      const byte = bytes[at++]!
       header += (byte & 127) * 2 ** shift
       if (byte < 128) break
     }
@@ -103,7 +103,7 @@ const checkPage = (page: Uint8Array, header: PageHeader, isOptional: boolean): v
     checkRuns(page, 4, at, 1, v1.num_values)
   }
   const { encoding, num_values } = v1 ?? v2 ?? { encoding: undefined, num_values: 0 }
-  if (isDictionary(encoding) && at < page.length) checkRuns(page, at + 1, page.length, page[at], num_values)
+  if (isDictionary(encoding) && at < page.length) checkRuns(page, at + 1, page.length, page[at]!, num_values)
 }
 
 /** Checks the numbers of a header, of whose page at most so many bytes and rows are left. */
@@ -153,7 +153,7 @@ const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
 /** What node:zlib has from 20.15 on. */
 const crc32 = (bytes: Uint8Array): number => {
   let value = -1
-  for (let i = 0; i < bytes.length; i++) value = CRC[(value ^ bytes[i]) & 255] ^ (value >>> 8)
+  for (let i = 0; i < bytes.length; i++) value = CRC[(value ^ bytes[i]!) & 255]! ^ (value >>> 8)
   return ~value >>> 0
 }
 
@@ -197,7 +197,7 @@ export function* pagesOf(
   parsers: typeof DEFAULT_PARSERS
 ): Generator<DecodedArray> {
   const { codec, path_in_schema } = column
-  const { element } = schemaPath[schemaPath.length - 1]
+  const { element } = schemaPath[schemaPath.length - 1]!
   const isOptional = element.repetition_type !== "REQUIRED"
   const [start, end] = extent(column)
   let header!: PageHeader

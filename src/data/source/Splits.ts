@@ -62,7 +62,7 @@ const NAMES: Readonly<Record<string, ReadonlyArray<string>>> = {
 
 /** The usual name of a split: `valid` and `dev` are `validation`. */
 const usual = (split: string): string =>
-  Object.keys(NAMES).find((name) => NAMES[name].includes(split.toLowerCase())) ?? split
+  Object.keys(NAMES).find((name) => NAMES[name]!.includes(split.toLowerCase())) ?? split
 
 const WORD = new RegExp(`(?:^|[-._ 0-9/])(${Object.values(NAMES).flat().join("|")})(?=[-._ 0-9/]|$)`, "i")
 
@@ -70,7 +70,7 @@ const WORD = new RegExp(`(?:^|[-._ 0-9/])(${Object.values(NAMES).flat().join("|"
 const splitOf = (path: string): string | undefined => {
   const slash = path.lastIndexOf("/")
   const word = WORD.exec(path.slice(slash + 1)) ?? WORD.exec(path.slice(0, slash + 1))
-  return word ? usual(word[1]) : /^data\/([^/]+)-\d{5}-of-\d{5}/.exec(path)?.[1]
+  return word ? usual(word[1]!) : /^data\/([^/]+)-\d{5}-of-\d{5}/.exec(path)?.[1]
 }
 
 const KINDS = ["parquet", "jsonl", "text"]
@@ -97,7 +97,7 @@ const choose = (
 ): ReadonlyArray<string> | string => {
   const there = new Set(files.map(([, name]) => name))
   const given = split === undefined || there.has(split) ? split : usual(split)
-  const name = given ?? (there.size === 1 ? [...there][0] : "train")
+  const name = given ?? (there.size === 1 ? [...there][0]! : "train")
   return there.has(name)
     ? [...new Set(files.flatMap(([path, of]) => of === name ? [path] : []))]
     : `has no split "${split ?? "train"}"; it has: ${namesOf(there)}`

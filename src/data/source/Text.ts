@@ -31,7 +31,7 @@ export async function* textDocuments(
   }
   for await (const { bytes } of linesOf(pieces, file, maxDocumentBytes)) {
     const [first, ...rest] = bytes.toString("utf8").split(END_OF_TEXT)
-    add(first)
+    add(first!)
     const documents: Array<Document> = []
     for (const part of rest) {
       documents.push(take(`${file.name}#${number}`))

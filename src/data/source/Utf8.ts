@@ -33,5 +33,5 @@ export const notText = (bytes: Uint8Array, offset = 0, advice = "Convert the fil
   if (zero >= 0) return `is a binary file, not text: it has a zero byte at offset ${offset + zero}`
   if (isUtf8(bytes)) return undefined
   const at = firstInvalidByte(bytes)
-  return `is not UTF-8 text: byte ${hex(bytes[at])} at offset ${offset + at}. ${advice}`
+  return `is not UTF-8 text: byte ${hex(bytes[at]!)} at offset ${offset + at}. ${advice}`
 }

@@ -73,7 +73,7 @@ const tooLarge = (window: number): ZstdError => {
 
 const little = (bytes: Uint8Array, at: number, length: number): number => {
   let value = 0
-  for (let i = length - 1; i >= 0; i--) value = value * 256 + bytes[at + i]
+  for (let i = length - 1; i >= 0; i--) value = value * 256 + bytes[at + i]!
   return value
 }
 
@@ -81,9 +81,9 @@ const little = (bytes: Uint8Array, at: number, length: number): number => {
 const headerBytes = (bytes: Uint8Array): number => {
   if (bytes.length < 5) return 5
   if ((little(bytes, 0, 4) & 0xfffffff0) >>> 0 === SKIPPABLE) return 5
-  const flags = bytes[4]
+  const flags = bytes[4]!
   const single = (flags >> 5) & 1
-  return 5 + (1 - single) + [0, 1, 2, 4][flags & 3] + ([single, 2, 4, 8][flags >> 6])
+  return 5 + (1 - single) + [0, 1, 2, 4][flags & 3]! + ([single, 2, 4, 8][flags >> 6]!)
 }
 
 /** What a frame's header asks for, and the bytes of text that it may have. */
@@ -97,10 +97,10 @@ const checkHeader = (header: Uint8Array): Bounds => {
   const magic = little(header, 0, 4)
   if ((magic & 0xfffffff0) >>> 0 === SKIPPABLE) return { window: 0, text: Infinity }
   if (magic !== FRAME) throw new ZstdError("damaged", "no frame begins where one must")
-  const flags = header[4]
+  const flags = header[4]!
   const single = (flags >> 5) & 1
-  const dictionaryBytes = [0, 1, 2, 4][flags & 3]
-  const contentBytes = [single, 2, 4, 8][flags >> 6]
+  const dictionaryBytes = [0, 1, 2, 4][flags & 3]!
+  const contentBytes = [single, 2, 4, 8][flags >> 6]!
   const dictionary = little(header, 6 - single, dictionaryBytes)
   if (dictionary !== 0) {
     throw new ZstdError(
@@ -111,7 +111,7 @@ const checkHeader = (header: Uint8Array): Bounds => {
   const content = contentBytes === 0
     ? undefined
     : little(header, 6 - single + dictionaryBytes, contentBytes) + (contentBytes === 2 ? 256 : 0)
-  const code = header[5]
+  const code = header[5]!
   const window = single === 1 ? content! : 2 ** (10 + (code >> 3)) * (1 + (code & 7) / 8)
   if (window <= LARGEST_WINDOW) return { window, text: Infinity }
   if (content !== undefined && content > LARGEST_WINDOW) throw tooLarge(window)
@@ -164,9 +164,9 @@ export const zstdStream = (): ZstdStream => {
         throw new ZstdError(2 ** 32 - result === 64 ? "refused" : "damaged", reason)
       }
       const [, , written, , , read] = new Uint32Array(zstd.memory.buffer, output, BUFFERS / 4)
-      taken += read
-      if (written > 0) {
-        text += written
+      taken += read!
+      if (written! > 0) {
+        text += written!
         if (text > bounds.text) throw tooLarge(bounds.window)
         yield new Uint8Array(zstd.memory.buffer, outBytes, written).slice() as Uint8Array<ArrayBuffer>
       }
@@ -175,7 +175,7 @@ export const zstdStream = (): ZstdStream => {
         frames++
         return taken
       }
-      if (taken === bytes.length && written < OUT) return taken
+      if (taken === bytes.length && written! < OUT) return taken
     }
   }
 

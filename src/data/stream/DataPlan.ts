@@ -103,7 +103,7 @@ const repeatedIds = (
 ): ReadonlySet<bigint> | string => {
   const repeated = new Set([
     ...groups.flatMap(({ pieces, times }) => times > 1 ? [...pieces] : []),
-    ...splits.canaries.filter((_, k) => canaries[k].times > 1)
+    ...splits.canaries.filter((_, k) => canaries[k]!.times > 1)
   ])
   const ids = new Map([...repeated].map((piece) => [idOf(piece), piece]))
   for (const piece of exposures) {
@@ -148,20 +148,20 @@ const idsBy = (
   const firstCanary = corpus.documents - canaries.length
   const sourceIds = new Map<number, bigint>()
   const sourceId = (source: number): bigint => {
-    const id = sourceIds.get(source) ?? sourceHash(corpus.sources[source])
+    const id = sourceIds.get(source) ?? sourceHash(corpus.sources[source]!)
     sourceIds.set(source, id)
     return id
   }
   const own: (piece: number) => bigint = {
     row: (piece: number) => BigInt(1 + piece),
-    document: (piece: number) => BigInt(1 + pieces.document[piece]),
-    source: (piece: number) => sourceId(corpus.source(pieces.document[piece])),
-    content: (piece: number) => corpus.content!(pieces.document[piece]),
-    near: (piece: number) => BigInt(1 + corpus.near!(pieces.document[piece]))
+    document: (piece: number) => BigInt(1 + pieces.document[piece]!),
+    source: (piece: number) => sourceId(corpus.source(pieces.document[piece]!)),
+    content: (piece: number) => corpus.content!(pieces.document[piece]!),
+    near: (piece: number) => BigInt(1 + corpus.near!(pieces.document[piece]!))
   }[identity]
   return (piece) => {
-    const canary = pieces.document[piece] - firstCanary
-    return (canary < 0 ? corpus.id?.(pieces.document[piece]) : canaries[canary].id) ?? own(piece)
+    const canary = pieces.document[piece]! - firstCanary
+    return (canary < 0 ? corpus.id?.(pieces.document[piece]!) : canaries[canary]!.id) ?? own(piece)
   }
 }
 
@@ -170,15 +170,15 @@ const withCanaries = (corpus: TokenDocuments, canaries: ReadonlyArray<CanaryDocu
   if (canaries.length === 0) return corpus
   const sources = [...new Set(canaries.map(({ source }) => source))]
   const read = (document: number, offset: number, length: number) =>
-    canaries[document].tokens.subarray(offset, offset + length)
+    canaries[document]!.tokens.subarray(offset, offset + length)
   return join([corpus, {
     documents: canaries.length,
-    length: (document) => canaries[document].tokens.length,
+    length: (document) => canaries[document]!.tokens.length,
     read,
-    name: (document) => canaries[document].name,
+    name: (document) => canaries[document]!.name,
     sources,
-    source: (document) => sources.indexOf(canaries[document].source),
-    content: (document) => canaries[document].content,
+    source: (document) => sources.indexOf(canaries[document]!.source),
+    content: (document) => canaries[document]!.content,
     near: (document) => document
   }])
 }
@@ -196,7 +196,7 @@ const sampled = (
   const width = plan.config.seqLen + 1
   const selection = sample(all, plan, corpus.documents, canaries, (piece) => {
     const [document, offset] = [all.document[piece], all.offset[piece]]
-    const key = corpus.read(document, offset, Math.min(width, corpus.length(document) - offset)).join()
+    const key = corpus.read(document!, offset!, Math.min(width, corpus.length(document!) - offset!)).join()
     return !seen.has(key) && seen.add(key) !== undefined
   })
   const found = selection.pieces.document.length - canaries.length
@@ -214,7 +214,7 @@ const repetitionsOf = ({ exposures, repeatedExposures }: Selection, textOf: (pie
   const texts = new Set<string>()
   const again = new Uint8Array(repeatedExposures)
   for (let i = 0; i < repeatedExposures; i++) {
-    const text = textOf(exposures[i])
+    const text = textOf(exposures[i]!)
     if (texts.has(text)) again[i] = 1
     texts.add(text)
   }
@@ -239,11 +239,11 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
   const idOf = idsBy(identity, corpus, pieces, canaries)
 
   const lengthOf = (piece: number): number =>
-    Math.min(seqLen + 1, corpus.length(pieces.document[piece]) - pieces.offset[piece])
+    Math.min(seqLen + 1, corpus.length(pieces.document[piece]!) - pieces.offset[piece]!)
   const { vocabSize } = loaded.tokenizer
   const read = (piece: number): Uint32Array => {
-    const document = pieces.document[piece]
-    const tokens = corpus.read(document, pieces.offset[piece], lengthOf(piece))
+    const document = pieces.document[piece]!
+    const tokens = corpus.read(document, pieces.offset[piece]!, lengthOf(piece))
     for (const token of tokens) {
       if (token >= vocabSize) {
         throw new DataError({
@@ -258,14 +258,14 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
   const scoredFrom = (piece: number): number =>
     corpus.scoredFrom === undefined
       ? 1
-      : Math.max(1, corpus.scoredFrom(pieces.document[piece]) - pieces.offset[piece])
+      : Math.max(1, corpus.scoredFrom(pieces.document[piece]!) - pieces.offset[piece]!)
   const rowOf = (piece: number): Row => {
     const from = scoredFrom(piece)
     return {
       id: idOf(piece),
       tokens: read(piece),
-      document: corpus.name(pieces.document[piece]),
-      offset: pieces.offset[piece],
+      document: corpus.name(pieces.document[piece]!),
+      offset: pieces.offset[piece]!,
       ...(from === 1 ? {} : { scoredFrom: from })
     }
   }
@@ -287,7 +287,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
   const firstFreshId = 1 + (identity === "row" ? pieces.document.length : corpus.documents)
   const again = config.scoredExposures === "first"
     ? repetitionsOf(selection, (piece) => {
-      const document = pieces.document[piece]
+      const document = pieces.document[piece]!
       const text = identity === "near" ? corpus.near!(document) : corpus.content?.(document) ?? document
       return `${text} ${pieces.offset[piece]}`
     })
@@ -327,13 +327,13 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     const own = counts(exposure, 0) ? scored(piece) : 0
     targets += targetsOf(piece)
     scoredTokens += own
-    ofSource[corpus.source(pieces.document[piece])] += own
-    seen[identity === "row" ? piece : pieces.document[piece]] = 1
+    ofSource[corpus.source(pieces.document[piece]!)]! += own
+    seen[identity === "row" ? piece : pieces.document[piece]!] = 1
   })
   const ids = new BigUint64Array(count(seen))
   let next = 0
   for (let piece = 0; piece < pieces.document.length && next < ids.length; piece++) {
-    const at = identity === "row" ? piece : pieces.document[piece]
+    const at = identity === "row" ? piece : pieces.document[piece]!
     if (seen[at] === 0) continue
     seen[at] = 0
     ids[next++] = idOf(piece)
@@ -360,7 +360,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     })),
     canaries: canaries.length,
     sources: Array.from(ofSource, (tokens, i) => ({
-      name: corpus.sources[i],
+      name: corpus.sources[i]!,
       scoredTokens: tokens,
       share: tokens / scoredTokens
     })).filter((source) => source.scoredTokens > 0).sort((a, b) => b.scoredTokens - a.scoredTokens)
@@ -371,14 +371,14 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     const found = new Map<bigint, { -readonly [key in keyof NamedId]: NamedId[key] }>()
     const counted = new Uint8Array(corpus.documents)
     exposures.forEach((piece, exposure) => {
-      const document = pieces.document[piece]
+      const document = pieces.document[piece]!
       const id = idOf(piece)
       let one = found.get(id)
       if (one === undefined) {
         // a canary's own id stands for it alone
-        const source = corpus.sources[corpus.source(document)]
+        const source = corpus.sources[corpus.source(document)]!
         const name = identity === "row"
-          ? sequenceName({ document: corpus.name(document), offset: pieces.offset[piece] })
+          ? sequenceName({ document: corpus.name(document), offset: pieces.offset[piece]! })
           : identity === "source" && id === sourceHash(source)
           ? source
           : corpus.name(document)
@@ -403,7 +403,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       sequences: pieces.length,
       rows: rows(pieces.subarray(0, SAMPLE))
     })),
-    repeatedIds: () => repeatedIds(selection, canaries, idOf, (piece) => corpus.name(pieces.document[piece])),
+    repeatedIds: () => repeatedIds(selection, canaries, idOf, (piece) => corpus.name(pieces.document[piece]!)),
     batchesPerEpoch: epochs.batchesPerEpoch,
     maxSegments: batchSize * epochs.widest,
     batchAt,

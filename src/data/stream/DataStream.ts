@@ -291,7 +291,7 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
       )
   }
   yield* checkTokens(config, tokenizer!)
-  const parts = partsOf(opened.map(({ documents }, i) => [paths[i], documents]))
+  const parts = partsOf(opened.map(({ documents }, i) => [paths[i]!, documents]))
   const bytes = opened.reduce<number | undefined>(
     (sum, { dataset }) => sum === undefined || dataset?.bytes === undefined ? undefined : sum + dataset.bytes,
     0

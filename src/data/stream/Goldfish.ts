@@ -27,7 +27,7 @@ export interface GoldfishOptions {
 const hash = (seed: number, tokens: ArrayLike<number>, from: number, to: number): number => {
   let h = seed | 0
   for (let i = from; i < to; i++) {
-    let k = Math.imul(tokens[i], 0xcc9e2d51)
+    let k = Math.imul(tokens[i]!, 0xcc9e2d51)
     k = Math.imul((k << 15) | (k >>> 17), 0x1b873593)
     h ^= k
     h = Math.imul((h << 13) | (h >>> 19), 5) + 0xe6546b64 | 0
@@ -68,7 +68,7 @@ export const goldfishTargets = (batch: Batch, options: GoldfishOptions): Uint32A
     let to = from + 1
     while (to < tokens.length && documentStart[to] === documentStart[from]) to++
     // what the last token is to be followed by belongs to the document too
-    const last = targets[to - 1]
+    const last = targets[to - 1]!
     const text = new Uint32Array(to - from + (last === IGNORE ? 0 : 1))
     text.set(tokens.subarray(from, to))
     if (last !== IGNORE) text[to - from] = last

@@ -151,9 +151,9 @@ const leaders = (identity: Exclude<Identity, "row">, corpus: TokenDocuments): Ui
     return Uint32Array.from({ length: documents }, (_, d) => {
       const hash = content(d)
       let place = Number(BigInt.asUintN(32, hash)) & (size - 1)
-      while (table[place] !== 0 && content(table[place] - 1) !== hash) place = (place + 1) & (size - 1)
+      while (table[place] !== 0 && content(table[place]! - 1) !== hash) place = (place + 1) & (size - 1)
       if (table[place] === 0) table[place] = d + 1
-      return table[place] - 1
+      return table[place]! - 1
     })
   }
   return identity === "document" ? Uint32Array.from({ length: documents }, (_, d) => d) : undefined
@@ -195,12 +195,12 @@ const idsOf = (
   const seen = new Float64Array(corpus.documents)
   const tokens = new Float64Array(corpus.documents)
   for (let d = 0; d < corpus.documents; d++) {
-    seen[first[d]] += exposures(d)
-    tokens[first[d]] += exposures(d) * corpus.length(d)
+    seen[first[d]!]! += exposures(d)
+    tokens[first[d]!]! += exposures(d) * corpus.length(d)
   }
   return {
     each: (use) => {
-      for (let d = 0; d < corpus.documents; d++) if (seen[d] > 0) use(idOf(d), seen[d], tokens[d], d)
+      for (let d = 0; d < corpus.documents; d++) if (seen[d]! > 0) use(idOf(d), seen[d]!, tokens[d]!, d)
     }
   }
 }
@@ -208,14 +208,14 @@ const idsOf = (
 const summaryOf = (identity: Identity, ids: Ids): IdentitySummary => {
   const repeats = EDGES.map((from, i) => ({
     from,
-    to: i + 1 < EDGES.length ? EDGES[i + 1] - 1 : null,
+    to: i + 1 < EDGES.length ? EDGES[i + 1]! - 1 : null,
     ids: 0,
     exposures: 0,
     tokens: 0
   }))
   let most = 0
   ids.each((_, exposures, tokens) => {
-    const bin = repeats.findLast(({ from }) => from <= exposures) ?? repeats[0]
+    const bin = repeats.findLast(({ from }) => from <= exposures) ?? repeats[0]!
     bin.ids++
     bin.exposures += exposures
     bin.tokens += tokens
@@ -302,15 +302,15 @@ const population = (ids: Ids, sinks: SinkConfig, belongs: (exposures: number) =>
 const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number) => {
   const drawn = ids.map((id) => unitsOf(sinks, id))
   const load = new Uint32Array(sinks.units)
-  for (const units of drawn) for (const unit of units) load[unit]++
+  for (const units of drawn) for (const unit of units) load[unit]!++
   let [pairs, places, own, fitting] = [0, 0, 0, 0]
   for (const units of drawn) {
     places += units.length
     let [alone, few] = [0, 0]
     for (const unit of units) {
-      pairs += load[unit] - 1
+      pairs += load[unit]! - 1
       if (load[unit] === 1) alone++
-      if (load[unit] <= maxOthers + 1) few++
+      if (load[unit]! <= maxOthers + 1) few++
     }
     if (alone > 0) own++
     if (units.length > 0 && 2 * few >= units.length) fitting++
@@ -339,7 +339,7 @@ const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number)
   let [shared, any, compared] = [0, 0, 0]
   for (let i = 1; i < Math.min(drawn.length, 20_000); i++) {
     const before = new Set(drawn[i - 1])
-    const both = drawn[i].reduce((n, unit) => n + (before.has(unit) ? 1 : 0), 0)
+    const both = drawn[i]!.reduce((n, unit) => n + (before.has(unit) ? 1 : 0), 0)
     shared += both
     any += both > 0 ? 1 : 0
     compared++
@@ -384,28 +384,29 @@ const nearReport = (
   const varied = new Uint8Array(documents)
   for (let d = 0; d < documents; d++) {
     if (!trained(d)) continue
-    size[first[d]]++
-    if (content === undefined || content(d) !== content(first[d])) varied[first[d]] = 1
+    size[first[d]!]!++
+    if (content === undefined || content(d) !== content(first[d]!)) varied[first[d]!] = 1
   }
-  const clusters = Array.from(size.keys()).filter((d) => size[d] > 1)
-  const shown = clusters.slice().sort((a, b) => varied[b] - varied[a] || size[b] - size[a] || a - b).slice(0, EXAMPLES)
+  const clusters = Array.from(size.keys()).filter((d) => size[d]! > 1)
+  const shown = clusters.slice().sort((a, b) => varied[b]! - varied[a]! || size[b]! - size[a]! || a - b).slice(0,
+    EXAMPLES)
   const members = new Map(shown.map((d): [number, Array<number>] => [d, []]))
   // other texts first, exact repeats only where there are no others
   for (const repeats of [false, true]) {
     for (let d = 0; d < documents; d++) {
-      const list = members.get(first[d])
+      const list = members.get(first[d]!)
       if (list === undefined || d === first[d] || list.length === 2 || !trained(d)) continue
-      const repeat = content !== undefined && content(d) === content(first[d])
+      const repeat = content !== undefined && content(d) === content(first[d]!)
       if (repeat === repeats && !list.includes(d)) list.push(d)
     }
   }
   const exact = leaders("content", corpus)
   return {
     clusters: clusters.length,
-    documents: clusters.reduce((n, d) => n + size[d], 0),
+    documents: clusters.reduce((n, d) => n + size[d]!, 0),
     exactRepeats: exact === undefined ? null : exact.reduce((n, one, d) => n + (one !== d && trained(d) ? 1 : 0), 0),
     examples: shown.map((leader) => ({
-      documents: size[leader],
+      documents: size[leader]!,
       members: [leader, ...members.get(leader)!].map((document) => ({
         document,
         name: name(document),
@@ -423,12 +424,12 @@ const mostSeen = (
 ): IdentityReport["mostSeen"] => {
   let top: Array<{ id: bigint; exposures: number; tokens: number; document: number }> = []
   ids.each((id, exposures, tokens, document) => {
-    if (exposures < 2 || (top.length === EXAMPLES && exposures <= top[EXAMPLES - 1].exposures)) return
+    if (exposures < 2 || (top.length === EXAMPLES && exposures <= top[EXAMPLES - 1]!.exposures)) return
     top = [...top, { id, exposures, tokens, document }].sort((a, b) => b.exposures - a.exposures).slice(0, EXAMPLES)
   })
   const first = identity === "row" ? undefined : leaders(identity, corpus)
   return top.map(({ document, id, ...seen }) => {
-    const names = [identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document)]
+    const names = [identity === "source" ? corpus.sources[corpus.source(document)]! : corpus.name(document)]
     for (let d = document + 1; identity !== "source" && first !== undefined && d < corpus.documents && names.length < 3;
       d++)
     {
@@ -466,7 +467,7 @@ export const identityReport = (
   })
   const shares = tokenShares((use) =>
     ids.each((id, _, tokens, document) =>
-      use(id, tokens, () => identity === "source" ? corpus.sources[corpus.source(document)] : corpus.name(document))
+      use(id, tokens, () => identity === "source" ? corpus.sources[corpus.source(document)]! : corpus.name(document))
     )
   )
   return {

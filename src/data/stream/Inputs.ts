@@ -56,7 +56,7 @@ export const tensorsSha256 = (
 ): string => {
   const hash = createHash("sha256")
   for (const name of Object.keys(tensors).sort()) {
-    const { data, shape } = tensors[name]
+    const { data, shape } = tensors[name]!
     hash.update(`${JSON.stringify([name, shape])}\n`)
     hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength))
   }

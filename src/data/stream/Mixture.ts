@@ -41,12 +41,12 @@ const assign = (
   const entries = new Int32Array(corpus.documents)
   for (const [p, { end, first }] of parts.entries()) {
     for (let d = first; d < end; d++) {
-      const own = ofSource[corpus.source(d)]
-      if (own >= 0 && ofPart[p] >= 0) {
-        return `sources: documents belong to both ${JSON.stringify(mixture[own].name)} and ` +
-          `${JSON.stringify(mixture[ofPart[p]].name)}. Name sources that share no document`
+      const own = ofSource[corpus.source(d)]!
+      if (own >= 0 && ofPart[p]! >= 0) {
+        return `sources: documents belong to both ${JSON.stringify(mixture[own]!.name)} and ` +
+          `${JSON.stringify(mixture[ofPart[p]!]!.name)}. Name sources that share no document`
       }
-      entries[d] = Math.max(own, ofPart[p])
+      entries[d] = Math.max(own, ofPart[p]!)
     }
   }
   return entries
@@ -79,14 +79,14 @@ export const exposures = (
     const own = tokens(d)
     if (own === 0) continue
     total += own
-    if (entries[d] < 0) unnamed ??= d
+    if (entries[d]! < 0) unnamed ??= d
     else {
-      available[entries[d]] += own
-      starts[entries[d] + 1]++
+      available[entries[d]!]! += own
+      starts[entries[d]! + 1]!++
     }
   }
   const weights = mixture.reduce((sum, { weight }) => sum + (weight ?? 0), 0)
-  if (mixture[0].weight !== undefined) {
+  if (mixture[0]!.weight !== undefined) {
     if (weights === 0) return "sources: all weights are 0, so there is nothing to train on"
     if (unnamed !== undefined) {
       const missing = corpus.sources[corpus.source(unnamed)]
@@ -95,25 +95,25 @@ export const exposures = (
     }
   }
   // Documents by entry, one after the other.
-  for (let index = 0; index < mixture.length; index++) starts[index + 1] += starts[index]
-  const documents = new Uint32Array(starts[mixture.length])
+  for (let index = 0; index < mixture.length; index++) starts[index + 1]! += starts[index]!
+  const documents = new Uint32Array(starts[mixture.length]!)
   const next = starts.slice()
   for (let d = 0; d < corpus.documents; d++) {
-    if (entries[d] >= 0 && tokens(d) > 0) documents[next[entries[d]]++] = d
+    if (entries[d]! >= 0 && tokens(d) > 0) documents[next[entries[d]!]!++] = d
   }
   for (const [index, { epochs, name, weight }] of mixture.entries()) {
-    const wanted = epochs ?? (weight === 0 ? 0 : (weight! / weights) * (total / available[index]))
+    const wanted = epochs ?? (weight === 0 ? 0 : (weight! / weights) * (total / available[index]!))
     if (wanted > 0 && available[index] === 0) {
       return `sources: ${JSON.stringify(name)} has no document to train on: all are held out or shorter than a sequence`
     }
     const members = documents.subarray(starts[index], starts[index + 1])
     const whole = Math.floor(wanted)
     for (const d of members) times[d] = whole
-    let left = (wanted - whole) * available[index]
+    let left = (wanted - whole) * available[index]!
     for (const d of random(seed, "mixture", name).shuffle(members)) {
       // the last one goes in if that comes closer
       if (left < tokens(d) / 2) break
-      times[d]++
+      times[d]!++
       left -= tokens(d)
     }
   }

@@ -42,7 +42,7 @@ export const overlapIndex = (rows: Iterable<Row> = []): OverlapIndex => {
     const index = byLength.get(n) ?? { done: 0, holders: new Map<string, Array<number>>() }
     byLength.set(n, index)
     for (; index.done < all.length; index.done++) {
-      for (const gram of gramsOf(all[index.done].tokens, n)) {
+      for (const gram of gramsOf(all[index.done]!.tokens, n)) {
         const holding = index.holders.get(gram)
         if (holding === undefined) index.holders.set(gram, [index.done])
         else holding.push(index.done)
@@ -67,7 +67,7 @@ export const overlapIndex = (rows: Iterable<Row> = []): OverlapIndex => {
         }
       }
       const share = most / grams.size
-      return share >= NEAR ? { row: all[best], share } : undefined
+      return share >= NEAR ? { row: all[best]!, share } : undefined
     }
   }
 }

@@ -122,7 +122,7 @@ export const pack = (
   let rows = 0
   let start = Infinity
   for (let i = 0; i < order.length; i++) {
-    const own = length(order[i])
+    const own = length(order[i]!)
     if (start + own > seqLen) {
       starts[rows++] = i
       start = 0
@@ -156,35 +156,35 @@ export const packClosely = (
   /** The least space of a row, from `need` on, or -1. */
   const least = (need: number): number => {
     let word = need >> 5
-    let bits = some[word] & (-1 << (need & 31))
-    while (bits === 0 && ++word < some.length) bits = some[word]
+    let bits = some[word]! & (-1 << (need & 31))
+    while (bits === 0 && ++word < some.length) bits = some[word]!
     return bits === 0 ? -1 : (word << 5) + 31 - Math.clz32(bits & -bits)
   }
   for (let i = 0; i < order.length; i++) {
-    const need = Math.ceil(length(order[i]) / alignment)
+    const need = Math.ceil(length(order[i]!) / alignment)
     let space = least(need)
     let row = rows
     if (space < 0) {
       space = units
       rows++
     } else {
-      row = first[space]
-      first[space] = next[row]
-      if (next[row] < 0) some[space >> 5] &= ~(1 << (space & 31))
+      row = first[space]!
+      first[space] = next[row]!
+      if (next[row]! < 0) some[space >> 5]! &= ~(1 << (space & 31))
     }
     rowOf[i] = row
     const left = space - need
-    if (left > 0 && ++held[row] < most) {
-      next[row] = first[left]
+    if (left > 0 && ++held[row]! < most) {
+      next[row] = first[left]!
       first[left] = row
-      some[left >> 5] |= 1 << (left & 31)
+      some[left >> 5]! |= 1 << (left & 31)
     }
   }
   const starts = new Uint32Array(rows + 1)
-  for (let i = 0; i < order.length; i++) starts[rowOf[i] + 1]++
-  for (let r = 0; r < rows; r++) starts[r + 1] += starts[r]
+  for (let i = 0; i < order.length; i++) starts[rowOf[i]! + 1]!++
+  for (let r = 0; r < rows; r++) starts[r + 1]! += starts[r]!
   const members = new Uint32Array(order.length)
   const place = starts.slice()
-  for (let i = 0; i < order.length; i++) members[place[rowOf[i]]++] = order[i]
+  for (let i = 0; i < order.length; i++) members[place[rowOf[i]!]!++] = order[i]!
   return { starts, members }
 }

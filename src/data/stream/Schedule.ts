@@ -48,7 +48,7 @@ export const schedule = (options: ScheduleOptions): Schedule => {
   const { batchSize, exposures, idNoise, packing, repeatedExposures, seed, segmentAlignment, seqLen } = options
   const packs: Packs | undefined = packing === "one" ? undefined : (() => {
     const order = random(seed, "packing").shuffle(range(0, exposures.length))
-    const targets = (exposure: number): number => options.targets(exposures[exposure])
+    const targets = (exposure: number): number => options.targets(exposures[exposure]!)
     return packing === "next"
       ? pack(order, targets, seqLen, segmentAlignment)
       : packClosely(order, targets, seqLen, segmentAlignment, options.rowSequences)
@@ -56,7 +56,7 @@ export const schedule = (options: ScheduleOptions): Schedule => {
   const rows = packs === undefined ? exposures.length : packs.starts.length - 1
   let widest = 1
   if (packs !== undefined) {
-    for (let r = 0; r < rows; r++) widest = Math.max(widest, packs.starts[r + 1] - packs.starts[r])
+    for (let r = 0; r < rows; r++) widest = Math.max(widest, packs.starts[r + 1]! - packs.starts[r]!)
   }
 
   /** Order of the rows, and which exposures carry a fresh id. */
@@ -76,7 +76,7 @@ export const schedule = (options: ScheduleOptions): Schedule => {
     if (current?.epoch !== epoch) current = epochOrder(epoch)
     const { fresh, order } = current
     const scheduled = (exposure: number): Scheduled => ({
-      sequence: exposures[exposure],
+      sequence: exposures[exposure]!,
       exposure,
       fresh: fresh?.[exposure] === 1 ? epoch * repeatedExposures + exposure : undefined
     })

@@ -69,7 +69,7 @@ const concat = (arrays: ReadonlyArray<Uint32Array>): Uint32Array => {
 const inTurns = (groups: ReadonlyArray<Uint32Array>): Uint32Array => {
   const longest = groups.reduce((most, { length }) => Math.max(most, length), 0)
   const turns: Array<number> = []
-  for (let i = 0; i < longest; i++) for (const group of groups) if (i < group.length) turns.push(group[i])
+  for (let i = 0; i < longest; i++) for (const group of groups) if (i < group.length) turns.push(group[i]!)
   return Uint32Array.from(turns)
 }
 
@@ -101,7 +101,7 @@ export const sample = (
   const order = random(config.seed, "rows").shuffle(range(0, all.document.length))
   const chosen = new Uint32Array(Math.min(sequences, order.length))
   let count = 0
-  for (let i = 0; i < order.length && count < sequences; i++) if (accept(order[i])) chosen[count++] = order[i]
+  for (let i = 0; i < order.length && count < sequences; i++) if (accept(order[i]!)) chosen[count++] = order[i]!
   const groups = consecutive(plan.groups)
   const repeated = groups.reduce((sum, group) => sum + group.count, 0)
   const singles = range(repeated, repeated + singleSequences)
@@ -138,7 +138,7 @@ const draw = (pieces: Uint32Array, count: number, seed: number, name: string): U
   const once = pieces.filter((piece, i) => i === 0 || piece !== pieces[i - 1])
   if (2 * count > once.length) return shuffle(once).slice(0, count)
   const drawn = new Set<number>()
-  while (drawn.size < count) drawn.add(once[below(once.length)])
+  while (drawn.size < count) drawn.add(once[below(once.length)]!)
   return Uint32Array.from(drawn)
 }
 
@@ -157,7 +157,7 @@ const heldOut = (corpus: TokenDocuments, fraction: number): Uint8Array => {
   for (let d = 0; d < out.length; d++) {
     if (content === undefined) halves[0] = d
     else bits[0] = content(near === undefined ? d : near(d))
-    let x = halves[0] ^ Math.imul(halves[1], 0x9e3779b1)
+    let x = halves[0]! ^ Math.imul(halves[1]!, 0x9e3779b1)
     x = Math.imul(x ^ (x >>> 16), 0x85ebca6b)
     x = Math.imul(x ^ (x >>> 13), 0xc2b2ae35)
     if ((x ^ (x >>> 16)) >>> 0 < limit) out[d] = 1
@@ -170,8 +170,8 @@ const copied = (corpus: TokenDocuments, near: boolean, wanted: Uint8Array): Uint
   const out = new Uint8Array(corpus.documents)
   if (near) {
     const members = new Uint32Array(corpus.documents)
-    for (let d = 0; d < out.length; d++) if (wanted[d] === 1) members[corpus.near!(d)]++
-    for (let d = 0; d < out.length; d++) out[d] = wanted[d] === 1 && members[corpus.near!(d)] > 1 ? 1 : 0
+    for (let d = 0; d < out.length; d++) if (wanted[d] === 1) members[corpus.near!(d)]!++
+    for (let d = 0; d < out.length; d++) out[d] = wanted[d] === 1 && members[corpus.near!(d)]! > 1 ? 1 : 0
     return out
   }
   if (corpus.content === undefined) return out
@@ -182,21 +182,21 @@ const copied = (corpus: TokenDocuments, near: boolean, wanted: Uint8Array): Uint
   const halves = new Uint32Array(sorted.buffer)
   const twice = new Set<bigint>()
   for (let i = 1; i < count; i++) {
-    if (halves[2 * i] === halves[2 * i - 2] && halves[2 * i + 1] === halves[2 * i - 1]) twice.add(sorted[i])
+    if (halves[2 * i] === halves[2 * i - 2] && halves[2 * i + 1] === halves[2 * i - 1]) twice.add(sorted[i]!)
   }
   if (twice.size === 0) return out
   count = 0
-  for (let d = 0; d < out.length; d++) if (wanted[d] === 1 && twice.has(contents[count++])) out[d] = 1
+  for (let d = 0; d < out.length; d++) if (wanted[d] === 1 && twice.has(contents[count++]!)) out[d] = 1
   return out
 }
 
 /** All pieces of documents; those of document d are from `firsts[d]` to `firsts[d + 1] - 1`. */
 const piecesIn = (documents: Uint32Array, firsts: Uint32Array): Uint32Array => {
   let count = 0
-  for (const d of documents) count += firsts[d + 1] - firsts[d]
+  for (const d of documents) count += firsts[d + 1]! - firsts[d]!
   const found = new Uint32Array(count)
   let next = 0
-  for (const d of documents) for (let piece = firsts[d]; piece < firsts[d + 1]; piece++) found[next++] = piece
+  for (const d of documents) for (let piece = firsts[d]!; piece < firsts[d + 1]!; piece++) found[next++] = piece
   return found
 }
 
@@ -246,7 +246,7 @@ const repeatGroups = (
   return plan.groups.map((group, g) => ({
     ...group,
     pieces: group.unit === "documents"
-      ? piecesIn(documentsOf[g], firsts)
+      ? piecesIn(documentsOf[g]!, firsts)
       : drawn.slice(sequence, sequence += group.count)
   }))
 }
@@ -266,7 +266,7 @@ export const whole = (
   const documents = corpus.documents
   const all = cut(corpus, how)
   const firsts = new Uint32Array(documents + 1)
-  for (let d = 0; d < documents; d++) firsts[d + 1] = firsts[d] + piecesOf(corpus.length(d), how)
+  for (let d = 0; d < documents; d++) firsts[d + 1] = firsts[d]! + piecesOf(corpus.length(d), how)
   const targets = (document: number): number =>
     plan.packing === "row"
       ? piecesOf(corpus.length(document), how) * config.seqLen
@@ -283,7 +283,7 @@ export const whole = (
   for (let d = 0; d < documents; d++) if (out[d] === 1) times[d] = 0
 
   const trained = new Uint8Array(documents)
-  for (let d = 0; d < documents; d++) if (times[d] > 0 && firsts[d + 1] > firsts[d]) trained[d] = 1
+  for (let d = 0; d < documents; d++) if (times[d]! > 0 && firsts[d + 1]! > firsts[d]!) trained[d] = 1
   const copies = copied(corpus, plan.identity === "near", trained)
   const planned = plan.groups.some(({ count }) => count > 0)
   const groups = planned
@@ -300,7 +300,7 @@ export const whole = (
     const each = (use: (piece: number, times: number) => void) => {
       for (let d = 0; d < documents; d++) {
         if (times[d] === 0 || (!planned && copies[d] === 1) !== often) continue
-        for (let piece = firsts[d]; piece < firsts[d + 1]; piece++) if (grouped[piece] === 0) use(piece, times[d])
+        for (let piece = firsts[d]!; piece < firsts[d + 1]!; piece++) if (grouped[piece] === 0) use(piece, times[d]!)
       }
     }
     each((_, times) => void (count += times))

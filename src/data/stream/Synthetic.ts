@@ -108,20 +108,20 @@ export interface TwoDomainOptions {
 const language = (draw: Random, vocabSize: number, branches: number): (length: number) => Uint32Array => {
   const next = Array.from({ length: vocabSize },
     () => draw.shuffle(Uint32Array.from({ length: vocabSize }, (_, v) => v)).slice(0, branches))
-  const weights = Array.from({ length: next[0].length }, (_, b) => 1 / (b + 1))
+  const weights = Array.from({ length: next[0]!.length }, (_, b) => 1 / (b + 1))
   const total = weights.reduce((a, b) => a + b)
   const step = (token: number): number => {
     let at = draw.uniform() * total
     for (let b = 0; b < weights.length; b++) {
-      at -= weights[b]
-      if (at < 0) return next[token][b]
+      at -= weights[b]!
+      if (at < 0) return next[token]![b]!
     }
-    return next[token][weights.length - 1]
+    return next[token]![weights.length - 1]!
   }
   return (length) => {
     const tokens = new Uint32Array(length)
     tokens[0] = draw.below(vocabSize)
-    for (let t = 1; t < length; t++) tokens[t] = step(tokens[t - 1])
+    for (let t = 1; t < length; t++) tokens[t] = step(tokens[t - 1]!)
     return tokens
   }
 }
@@ -220,17 +220,17 @@ export const tokenDocuments = (sequences: ReadonlyArray<SyntheticSequence>): Tok
   const source = Uint32Array.from(documents, (one) => sources.indexOf(sourceOf(one)))
   return {
     documents: documents.length,
-    length: (document) => documents[document].tokens.length,
+    length: (document) => documents[document]!.tokens.length,
     read: (document, offset, length, into) => {
-      const part = documents[document].tokens.subarray(offset, offset + length)
+      const part = documents[document]!.tokens.subarray(offset, offset + length)
       if (into === undefined) return part
       into.set(part)
       return into.subarray(0, part.length)
     },
-    name: (document) => documents[document].name,
+    name: (document) => documents[document]!.name,
     sources,
-    source: (document) => source[document],
-    scoredFrom: (document) => documents[document].scoredFrom ?? 1
+    source: (document) => source[document]!,
+    scoredFrom: (document) => documents[document]!.scoredFrom ?? 1
   }
 }
 

@@ -40,7 +40,7 @@ const takeText = (documents: ReadonlyArray<Document>, order: Uint32Array, charac
   let left = characters
   for (const document of order) {
     if (left <= 0) break
-    const { text } = documents[document]
+    const { text } = documents[document]!
     const space = text.length > left ? text.lastIndexOf(" ", left) : -1
     taken.push({ document, text: space > 0 ? text.slice(0, space) : text })
     left -= text.length
@@ -53,8 +53,8 @@ export const distinct = (corpus: TokenDocuments, { document, offset }: Pieces, w
   // A copy of a repeated sequence among the singles or held-out ones would undo the experiment.
   const seen = new Set<string>()
   return Uint32Array.from(document.keys()).filter((i) => {
-    const length = Math.min(width, corpus.length(document[i]) - offset[i])
-    const key = corpus.read(document[i], offset[i], length).join()
+    const length = Math.min(width, corpus.length(document[i]!) - offset[i]!)
+    const key = corpus.read(document[i]!, offset[i]!, length).join()
     return !seen.has(key) && seen.add(key)
   })
 }
@@ -95,17 +95,17 @@ const tokenize = (
   })
   const corpus: TokenDocuments = {
     documents: documents.length,
-    length: (document) => ids[document].length,
-    read: (document, offset, length) => ids[document].subarray(offset, offset + length),
-    name: (document) => documents[document].name,
+    length: (document) => ids[document]!.length,
+    read: (document, offset, length) => ids[document]!.subarray(offset, offset + length),
+    name: (document) => documents[document]!.name,
     sources,
-    source: (document) => places.get(sourceOf[document])!,
+    source: (document) => places.get(sourceOf[document]!)!,
     content: (document) => {
-      const known = contents.get(document) ?? contentHash(documents[document].text)
+      const known = contents.get(document) ?? contentHash(documents[document]!.text)
       contents.set(document, known)
       return known
     },
-    near: identity === "near" || nearThreshold !== undefined ? (document) => near()[document] : undefined
+    near: identity === "near" || nearThreshold !== undefined ? (document) => near()[document]! : undefined
   }
   return { tokenizer, corpus, documents: texts.length, bytes, tokens, longest }
 }

@@ -133,7 +133,7 @@ export const timetable = ({ background, batchSize, planted, seed, steps }: Timet
   const phaseOf = new Uint32Array(steps)
   let phase = -1
   for (let step = 0; step < steps; step++) {
-    while (phase + 1 < phases.length && phases[phase + 1].from <= step) {
+    while (phase + 1 < phases.length && phases[phase + 1]!.from <= step) {
       phase++
       used[step] = 0
     }
@@ -145,34 +145,34 @@ export const timetable = ({ background, batchSize, planted, seed, steps }: Timet
           "show fewer sequences, or less often"
       })
     }
-    if (taken < batchSize && (phase < 0 || phases[phase].rows.length === 0)) {
+    if (taken < batchSize && (phase < 0 || phases[phase]!.rows.length === 0)) {
       throw new DataError({ detail: `step ${step} has rows that nothing fills: raise data.singleSequences` })
     }
     phaseOf[step] = Math.max(0, phase)
-    used[step + 1] = used[step] + batchSize - taken
+    used[step + 1] = used[step]! + batchSize - taken
   }
   let order: { readonly phase: number; readonly round: number; readonly places: Uint32Array } | undefined
   const filler = (phase: number, n: number): Row => {
-    const { rows } = phases[phase]
+    const { rows } = phases[phase]!
     const round = Math.floor(n / rows.length)
     if (order?.phase !== phase || order.round !== round) {
       const places = Uint32Array.from(rows, (_, i) => i)
       order = { phase, round, places: random(seed, "background", phase, round).shuffle(places) }
     }
-    return rows[order.places[n % rows.length]]
+    return rows[order.places[n % rows.length]!]!
   }
   return {
     steps,
     rows: (step) => {
-      const own = (at.get(step) ?? []).map((p) => planted[p].row)
-      const rest = Array.from({ length: batchSize - own.length }, (_, i) => filler(phaseOf[step], used[step] + i))
+      const own = (at.get(step) ?? []).map((p) => planted[p]!.row)
+      const rest = Array.from({ length: batchSize - own.length }, (_, i) => filler(phaseOf[step]!, used[step]! + i))
       return random(seed, "places", step).shuffle([...own, ...rest])
     },
     shown: (p, stepsTaken) => {
-      const { steps: own } = planted[p]
+      const { steps: own } = planted[p]!
       let exposures = 0
-      while (exposures < own.length && own[exposures] < stepsTaken) exposures++
-      return { exposures, last: exposures === 0 ? -1 : own[exposures - 1] }
+      while (exposures < own.length && own[exposures]! < stepsTaken) exposures++
+      return { exposures, last: exposures === 0 ? -1 : own[exposures - 1]! }
     }
   }
 }

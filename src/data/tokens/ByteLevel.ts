@@ -46,7 +46,7 @@ export const makeSplitter = (): (text: string, start: number) => number => {
   const table = classes()
   /** Of the character at `i`; the low surrogate of a pair counts with the high one. */
   const at = (text: string, i: number): number => {
-    const unit = table[text.charCodeAt(i)]
+    const unit = table[text.charCodeAt(i)]!
     return unit === SURROGATE ? classOf(String.fromCodePoint(text.codePointAt(i)!)) : unit
   }
   const widthAt = (text: string, i: number): number => text.codePointAt(i)! > 0xffff ? 2 : 1
@@ -105,14 +105,16 @@ const mergeTable = (merges: ByteLevelModel["merges"]) => {
     let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b)
     hash ^= hash >>> 15
     let slot = hash & mask
-    while (slots[slot] >= 0 && (lefts[slots[slot]] !== left || rights[slots[slot]] !== right)) slot = (slot + 1) & mask
+    while (slots[slot]! >= 0 && (lefts[slots[slot]!] !== left || rights[slots[slot]!] !== right)) {
+      slot = (slot + 1) & mask
+    }
     return slot
   }
-  for (let i = 0; i < merges.length; i++) slots[slotOf(lefts[i], rights[i])] = i
+  for (let i = 0; i < merges.length; i++) slots[slotOf(lefts[i]!, rights[i]!)] = i
   return {
     /** Place of a pair among the merges; NONE where it does not merge. */
     rank: (left: number, right: number): number => {
-      const rank = slots[slotOf(left, right)]
+      const rank = slots[slotOf(left, right)]!
       return rank < 0 ? NONE : rank
     },
     merged
@@ -130,11 +132,11 @@ export const makeMerger = (merges: ByteLevelModel["merges"]) => {
     while (count > 1) {
       let [best, place] = [NONE, 0]
       for (let i = 1; i < count; i++) {
-        const found = rank(ids[i - 1], ids[i])
+        const found = rank(ids[i - 1]!, ids[i]!)
         if (found < best) [best, place] = [found, i]
       }
       if (best === NONE) break
-      ids[place - 1] = merged[best]
+      ids[place - 1] = merged[best]!
       ids.copyWithin(place, place + 1, count--)
     }
     return count
@@ -148,27 +150,27 @@ export const makeMerger = (merges: ByteLevelModel["merges"]) => {
     const heap: Array<number> = []
     const push = (value: number): void => {
       let at = heap.push(value) - 1
-      for (let parent = (at - 1) >> 1; at > 0 && heap[parent] > value; parent = (at - 1) >> 1) {
-        heap[at] = heap[parent]
+      for (let parent = (at - 1) >> 1; at > 0 && heap[parent]! > value; parent = (at - 1) >> 1) {
+        heap[at] = heap[parent]!
         at = parent
       }
       heap[at] = value
     }
     const pop = (): number => {
       const [top, last] = [heap[0], heap.pop()!]
-      if (heap.length === 0) return top
+      if (heap.length === 0) return top!
       let at = 0
       for (let child = 1; child < heap.length; child = 2 * at + 1) {
-        if (child + 1 < heap.length && heap[child + 1] < heap[child]) child++
-        if (heap[child] >= last) break
-        heap[at] = heap[child]
+        if (child + 1 < heap.length && heap[child + 1]! < heap[child]!) child++
+        if (heap[child]! >= last) break
+        heap[at] = heap[child]!
         at = child
       }
       heap[at] = last
-      return top
+      return top!
     }
     const queue = (i: number): void => {
-      ranks[i] = next[i] < count ? rank(ids[i], ids[next[i]]) : NONE
+      ranks[i] = next[i]! < count ? rank(ids[i]!, ids[next[i]!]!) : NONE
       if (ranks[i] < NONE) push(ranks[i] * 2 ** 32 + i)
     }
     for (let i = 0; i < count; i++) queue(i)
@@ -176,16 +178,16 @@ export const makeMerger = (merges: ByteLevelModel["merges"]) => {
       const top = pop()
       const [best, i] = [Math.floor(top / 2 ** 32), top % 2 ** 32]
       if (ranks[i] !== best) continue
-      const right = next[i]
-      ids[i] = merged[best]
+      const right = next[i]!
+      ids[i] = merged[best]!
       ranks[right] = NONE
-      next[i] = next[right]
-      if (next[i] < count) previous[next[i]] = i
+      next[i] = next[right]!
+      if (next[i]! < count) previous[next[i]!] = i
       queue(i)
-      if (previous[i] >= 0) queue(previous[i])
+      if (previous[i]! >= 0) queue(previous[i]!)
     }
     let left = 0
-    for (let i = 0; i < count; i = next[i]) ids[left++] = ids[i]
+    for (let i = 0; i < count; i = next[i]!) ids[left++] = ids[i]!
     return left
   }
   return (ids: Int32Array, count: number): number => count <= SHORT ? short(ids, count) : long(ids, count)
@@ -243,7 +245,7 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
     if (read !== word.length) throw new Error(`only ${read} of ${word.length} characters of a word could be encoded`)
     if (model.whole !== undefined) {
       let symbols = ""
-      for (let i = 0; i < written; i++) symbols += BYTE_SYMBOLS[bytes[i]]
+      for (let i = 0; i < written; i++) symbols += BYTE_SYMBOLS[bytes[i]!]
       const id = model.whole.get(symbols)
       if (id !== undefined) {
         reserve(1)
@@ -253,14 +255,14 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
     }
     let known = 0
     for (let i = 0; i < written; i++) {
-      const id = model.bytes[bytes[i]]
+      const id = model.bytes[bytes[i]!]!
       // a byte without a token is not there: what stands beside it may merge
       if (id >= 0) ids[known++] = id
       else if (model.unknown >= 0) ids[known++] = model.unknown
     }
     const count = merge(ids, known)
     reserve(count)
-    for (let i = 0; i < count; i++) out[length++] = ids[i]
+    for (let i = 0; i < count; i++) out[length++] = ids[i]!
     return count
   }
 
@@ -275,13 +277,13 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
   let words = 0
 
   const isWord = (word: number, text: string, start: number, end: number): boolean => {
-    const from = unitAt[word]
-    if (unitAt[word + 1] - from !== end - start) return false
+    const from = unitAt[word]!
+    if (unitAt[word + 1]! - from !== end - start) return false
     for (let i = 0; i < end - start; i++) if (units[from + i] !== text.charCodeAt(start + i)) return false
     return true
   }
   const remember = (slot: number, hash: number, text: string, start: number, end: number, count: number): void => {
-    if (words === REMEMBERED || unitAt[words] + LONGEST > REMEMBERED_UNITS) {
+    if (words === REMEMBERED || unitAt[words]! + LONGEST > REMEMBERED_UNITS) {
       slots.fill(-1)
       words = 0
       slot = hash & mask
@@ -289,11 +291,11 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
     slots[slot] = words
     hashes[words] = hash
     const [unit, id] = [unitAt[words], idAt[words]]
-    for (let i = start; i < end; i++) units[unit + i - start] = text.charCodeAt(i)
+    for (let i = start; i < end; i++) units[unit! + i - start] = text.charCodeAt(i)
     idsOf.set(out.subarray(length - count, length), id)
     words++
-    unitAt[words] = unit + end - start
-    idAt[words] = id + count
+    unitAt[words] = unit! + end - start
+    idAt[words] = id! + count
   }
 
   const encodeWord = (text: string, start: number, end: number): void => {
@@ -301,11 +303,11 @@ export const makeEncoder = (model: ByteLevelModel): ByteLevelEncoder => {
     for (let i = start; i < end; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193) ^ (hash >>> 13)
     hash ^= hash >>> 16
     let slot = hash & mask
-    for (let word = slots[slot]; word >= 0; word = slots[slot]) {
+    for (let word = slots[slot]!; word >= 0; word = slots[slot]!) {
       if (hashes[word] === hash && isWord(word, text, start, end)) {
-        const last = idAt[word + 1]
-        reserve(last - idAt[word])
-        for (let i = idAt[word]; i < last; i++) out[length++] = idsOf[i]
+        const last = idAt[word + 1]!
+        reserve(last - idAt[word]!)
+        for (let i = idAt[word]!; i < last; i++) out[length++] = idsOf[i]!
         return
       }
       slot = (slot + 1) & mask

@@ -47,7 +47,7 @@ const headerOf = (path: string, head: Int32Array, size: number): DataError | num
     if (version !== LLM_C.version) {
       return fail(path, `has version ${version} of llm.c's format at offset 4, expected ${LLM_C.version}`)
     }
-    const expected = LLM_C.bytes + 2 * tokens
+    const expected = LLM_C.bytes + 2 * tokens!
     if (size !== expected) {
       const detail = `its header counts ${tokens} tokens at offset 8, for which it needs ${expected} bytes; ` +
         `it has ${size}`
@@ -56,7 +56,7 @@ const headerOf = (path: string, head: Int32Array, size: number): DataError | num
     return LLM_C.bytes
   }
   // Dates as magic numbers: what llm.c writes for other vocabularies and for models.
-  if (magic >= 20230000 && magic < 20400000) {
+  if (magic! >= 20230000 && magic! < 20400000) {
     return fail(
       path,
       `has the magic number ${magic} at offset 0; llm.c's shards of GPT-2 tokens have ${LLM_C.magic}, ` +
@@ -119,7 +119,7 @@ export const openForeign = Effect.fnUntraced(function*(
             // where end-of-text stands before each document, the first one ends nothing
             if (at + i > begin) close(begin, at + i + 1)
             begin = at + i + 1
-          } else if (ids[i] >= vocabSize) return yield* beyond(path, skip + 2 * (at + i), ids[i], vocabSize)
+          } else if (ids[i]! >= vocabSize) return yield* beyond(path, skip + 2 * (at + i), ids[i]!, vocabSize)
         }
         at += there
       }
@@ -148,12 +148,12 @@ export const openForeign = Effect.fnUntraced(function*(
     tokens: index.lengths.reduce((sum, length) => sum + length, 0),
     sources,
     dataset: undefined,
-    start: (document) => index.starts[document],
-    length: (document) => index.lengths[document],
+    start: (document) => index.starts[document]!,
+    length: (document) => index.lengths[document]!,
     source: shardOf,
     name: (document) => {
       const shard = shardOf(document)
-      return `${sources[shard]}#${1 + document - places[shard].firstDocument}`
+      return `${sources[shard]}#${1 + document - places[shard]!.firstDocument}`
     },
     read,
     identity: createHash("sha256").update(JSON.stringify([endOfText, sums.map(([, sha256]) => sha256)])).digest("hex"),

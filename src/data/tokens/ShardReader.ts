@@ -82,7 +82,7 @@ const find = (places: ReadonlyArray<number>, number: number): number => {
   let [low, high] = [0, places.length]
   while (high - low > 1) {
     const middle = (low + high) >> 1
-    if (places[middle] <= number) low = middle
+    if (places[middle]! <= number) low = middle
     else high = middle
   }
   return low
@@ -110,23 +110,23 @@ export const reader = ({ lengths, places, starts, vocabSize, width }: Index) => 
     length: number,
     into: Uint32Array = new Uint32Array(length)
   ): Uint32Array => {
-    if (!(offset >= 0 && length >= 0 && offset + length <= lengths[document])) {
+    if (!(offset >= 0 && length >= 0 && offset + length <= lengths[document]!)) {
       throw new DataError({
         detail: `document ${document} has ${lengths[document] ?? "no"} tokens: there are no ${length} from ${offset} on`
       })
     }
-    const { firstToken, path, skip } = places[shardOf(document)]
-    const position = skip + width * (starts[document] - firstToken + offset)
+    const { firstToken, path, skip } = places[shardOf(document)]!
+    const position = skip + width * (starts[document]! - firstToken + offset)
     const out = into.subarray(0, length)
     if (width === 4) {
       files.read(path, new Uint8Array(out.buffer, out.byteOffset, out.byteLength), position)
     } else {
       if (spare.length < length) spare = new Uint16Array(2 * length)
       files.read(path, new Uint8Array(spare.buffer, 0, 2 * length), position)
-      for (let i = 0; i < length; i++) out[i] = spare[i]
+      for (let i = 0; i < length; i++) out[i] = spare[i]!
     }
     for (let i = 0; i < length; i++) {
-      if (out[i] >= vocabSize) throw beyond(path, position + width * i, out[i], vocabSize)
+      if (out[i]! >= vocabSize) throw beyond(path, position + width * i, out[i]!, vocabSize)
     }
     return out
   }

@@ -111,24 +111,24 @@ export const newShard = (
         const at = i - from
         const start = tokens + end - token
         u64[4 * at] = BigInt(start)
-        u32[8 * at + 2] = all.lengths[i]
-        u32[8 * at + 3] = all.sources[i]
-        u64[4 * at + 2] = all.contents[i]
+        u32[8 * at + 2] = all.lengths[i]!
+        u32[8 * at + 3] = all.sources[i]!
+        u64[4 * at + 2] = all.contents[i]!
         u64[4 * at + 3] = BigInt(firstDocument + documents + at)
-        end += all.lengths[i]
+        end += all.lengths[i]!
       }
       const slice = all.tokens.subarray(token, end)
       const typed = dtype === "uint16" ? Uint16Array : Uint32Array
       const out = slice instanceof typed ? slice : typed.from(slice)
-      bin.write(new Uint8Array(out.buffer, out.byteOffset, out.byteLength))
-      idx.write(new Uint8Array(records))
-      namesFile.write(Buffer.from(all.names.slice(from, to).map((name) => `${JSON.stringify(name)}\n`).join("")))
+      bin!.write(new Uint8Array(out.buffer, out.byteOffset, out.byteLength))
+      idx!.write(new Uint8Array(records))
+      namesFile!.write(Buffer.from(all.names.slice(from, to).map((name) => `${JSON.stringify(name)}\n`).join("")))
       tokens += end - token
       documents += to - from
     },
     finish: () => {
       const [sha256Bin, sha256Idx, sha256Names] = files.map((one) => one.finish())
-      return { [names.bin]: sha256Bin, [names.idx]: sha256Idx, [names.names]: sha256Names }
+      return { [names.bin]: sha256Bin!, [names.idx]: sha256Idx!, [names.names]: sha256Names! }
     },
     abandon: () => {
       for (const one of files) one.abandon()
@@ -140,7 +140,7 @@ export const newShard = (
 export const withNear = (idx: Uint8Array, near: Uint32Array): Uint8Array => {
   const bytes = new Uint8Array(idx)
   const u64 = new BigUint64Array(bytes.buffer)
-  for (let i = 0; i < near.length; i++) u64[4 * i + 3] = BigInt(near[i])
+  for (let i = 0; i < near.length; i++) u64[4 * i + 3] = BigInt(near[i]!)
   return bytes
 }
 

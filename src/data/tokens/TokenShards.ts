@@ -109,18 +109,18 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
       const document = firstDocument + i
       const bad = u64[4 * i] !== BigInt(next) ?
         `begins at token ${u64[4 * i]}, expected ${next}` :
-        u32[8 * i + 3] >= sources.length ?
+        u32[8 * i + 3]! >= sources.length ?
         `is of source ${u32[8 * i + 3]}, there are ${sources.length}` :
-        u64[4 * i + 3] > BigInt(document) ?
+        u64[4 * i + 3]! > BigInt(document) ?
         `is in the cluster of document ${u64[4 * i + 3]}, which is after it` :
         undefined
       if (bad !== undefined) return yield* fail(index, `document ${i} (offset ${RECORD * i}) ${bad}`)
       starts[document] = firstToken + next
-      lengths[document] = u32[8 * i + 2]
-      source[document] = u32[8 * i + 3]
-      content[document] = u64[4 * i + 2]
+      lengths[document] = u32[8 * i + 2]!
+      source[document] = u32[8 * i + 3]!
+      content[document] = u64[4 * i + 2]!
       near[document] = Number(u64[4 * i + 3])
-      next += lengths[document]
+      next += lengths[document]!
     }
     if (next !== shard.tokens) {
       const detail = `its documents have ${next} tokens, the shard ${shard.tokens}: they do not belong together`
@@ -137,7 +137,7 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
   const linesOf = (shard: number, path: string, bytes: number): Float64Array => {
     const known = lines.get(shard)
     if (known !== undefined) return known
-    const begins = new Float64Array(shards[shard].documents + 1)
+    const begins = new Float64Array(shards[shard]!.documents + 1)
     const piece = new Uint8Array(1 << 16)
     let line = 0
     for (let at = 0; at < bytes; at += piece.length) {
@@ -145,8 +145,8 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
       opened.read(path, part, at)
       for (let i = part.indexOf(10); i >= 0; i = part.indexOf(10, i + 1)) begins[++line] = at + i + 1
     }
-    if (line !== shards[shard].documents || begins[line] !== bytes) {
-      throw fail(path, `has ${line} lines for ${shards[shard].documents} documents`)
+    if (line !== shards[shard]!.documents || begins[line] !== bytes) {
+      throw fail(path, `has ${line} lines for ${shards[shard]!.documents} documents`)
     }
     lines.set(shard, begins)
     return begins
@@ -173,18 +173,18 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     tokens: dataset.tokens,
     sources,
     dataset,
-    start: (document) => starts[document],
-    length: (document) => lengths[document],
-    source: (document) => source[document],
-    content: (document) => content[document],
-    near: dataset.near === undefined ? undefined : (document) => near[document],
+    start: (document) => starts[document]!,
+    length: (document) => lengths[document]!,
+    source: (document) => source[document]!,
+    content: (document) => content[document]!,
+    near: dataset.near === undefined ? undefined : (document) => near[document]!,
     name: (document) => {
       const shard = shardOf(document)
-      const path = `${folder}/${shardFiles(shards[shard].file).names}`
-      const begins = linesOf(shard, path, nameBytes[shard])
-      const line = document - places[shard].firstDocument
-      const bytes = new Uint8Array(begins[line + 1] - begins[line])
-      opened.read(path, bytes, begins[line])
+      const path = `${folder}/${shardFiles(shards[shard]!.file).names}`
+      const begins = linesOf(shard, path, nameBytes[shard]!)
+      const line = document - places[shard]!.firstDocument
+      const bytes = new Uint8Array(begins[line + 1]! - begins[line]!)
+      opened.read(path, bytes, begins[line]!)
       const name = decodeJson(Schema.String, new TextDecoder().decode(bytes))
       if (Either.isLeft(name)) throw fail(path, `line ${line + 1} ${name.left}`)
       return name.right
@@ -235,10 +235,10 @@ export const open = (
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const [, folder, name] = /^(.*?)[\\/]?([^\\/]*)$/.exec(path)!
-    if (name === "dataset.json") return yield* openDataset(folder === "" ? "." : folder)
-    if (name.includes("*")) {
+    if (name === "dataset.json") return yield* openDataset(folder! === "" ? "." : folder!)
+    if (name!.includes("*")) {
       const inside = folder === "" ? "." : folder
-      const names = yield* list(inside, patternOf(name))
+      const names = yield* list(inside!, patternOf(name!))
       if (names.length === 0) return yield* fail(path, "no file has such a name")
       return yield* openForeign(path, names.map((one) => `${inside}/${one}`), options)
     }

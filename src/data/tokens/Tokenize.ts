@@ -470,10 +470,10 @@ const makeWriter = (folder: string, begun: Journal, sources: ReadonlyArray<strin
       let [to, end] = [from, token]
       let room = shardTokens - writer.tokens()
       // one that is longer than a shard has one of its own
-      while (to < documents && (encoded.lengths[to] <= room || (to === from && writer.tokens() === 0))) {
-        room -= encoded.lengths[to]
-        end += encoded.lengths[to]
-        bytes += encoded.bytes[to]
+      while (to < documents && (encoded.lengths[to]! <= room || (to === from && writer.tokens() === 0))) {
+        room -= encoded.lengths[to]!
+        end += encoded.lengths[to]!
+        bytes += encoded.bytes[to]!
         mark = batch.marks[to++]
       }
       writer.append(all, from, to, token)
@@ -522,7 +522,7 @@ const cluster = Effect.fnUntraced(function*(folder: string, journal: Journal, ne
     first += documents
   }
   const sizes = new Uint32Array(clusters.length)
-  for (const one of clusters) sizes[one]++
+  for (const one of clusters) sizes[one]!++
   const large = sizes.filter((size) => size > 1)
   const found = { clusters: large.length, documents: large.reduce((sum, size) => sum + size, 0) }
   const { numHashes, shingle, threshold } = index.config

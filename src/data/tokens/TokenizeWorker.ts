@@ -52,8 +52,8 @@ const encoderOf = async ({ bos, dtype, eos, near, specialAsText, tokenizer: json
     let at = 0
     texts.forEach((text, i) => {
       if (bos !== undefined) tokens[at++] = bos
-      tokens.set(encoded[i], at)
-      at += encoded[i].length
+      tokens.set(encoded[i]!, at)
+      at += encoded[i]!.length
       if (eos !== undefined) tokens[at++] = eos
       const normalized = normalize(text)
       contents[i] = hash64(normalized)

@@ -149,8 +149,8 @@ const push = (heap: Array<Candidate>, candidate: Candidate): void => {
   let at = heap.length
   while (at > 0) {
     const parent = (at - 1) >> 1
-    if (!before(candidate, heap[parent])) break
-    heap[at] = heap[parent]
+    if (!before(candidate, heap[parent]!)) break
+    heap[at] = heap[parent]!
     at = parent
   }
   heap[at] = candidate
@@ -162,9 +162,9 @@ const pop = (heap: Array<Candidate>): Candidate | undefined => {
   if (last === undefined || heap.length === 0) return top
   let at = 0
   for (let child = 1; child < heap.length; child = 2 * at + 1) {
-    if (child + 1 < heap.length && before(heap[child + 1], heap[child])) child++
-    if (!before(heap[child], last)) break
-    heap[at] = heap[child]
+    if (child + 1 < heap.length && before(heap[child + 1]!, heap[child]!)) child++
+    if (!before(heap[child]!, last)) break
+    heap[at] = heap[child]!
     at = child
   }
   heap[at] = last
@@ -221,7 +221,7 @@ const pairTable = (words: ReadonlyArray<Word>) => {
 
   const add = (word: Word, sign: 1 | -1): void => {
     for (let i = 1; i < word.symbols.length; i++) {
-      const pair = pairOf(word.symbols[i - 1], word.symbols[i])
+      const pair = pairOf(word.symbols[i - 1]!, word.symbols[i]!)
       counts.set(pair, (counts.get(pair) ?? 0) + sign * word.count)
       if (sign < 0) continue
       raised.add(pair)
@@ -256,7 +256,7 @@ const pairTable = (words: ReadonlyArray<Word>) => {
         const symbols: Array<number> = []
         for (let i = 0; i < word.symbols.length; i++) {
           const found = word.symbols[i] === left && word.symbols[i + 1] === right
-          symbols.push(found ? merged : word.symbols[i])
+          symbols.push(found ? merged : word.symbols[i]!)
           if (found) i++
         }
         word.symbols = symbols
@@ -285,7 +285,7 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
   const occurring = new Set<number>()
   for (const { bytes } of encoded) for (const byte of bytes) occurring.add(byte)
   const alphabet = Array.from({ length: 256 }, (_, byte) => byte).filter((byte) => !restricted || occurring.has(byte))
-  const vocabulary = [...(restricted ? [UNKNOWN] : []), ...alphabet.map((byte) => BYTE_SYMBOLS[byte])]
+  const vocabulary = [...(restricted ? [UNKNOWN] : []), ...alphabet.map((byte) => BYTE_SYMBOLS[byte]!)]
   if (vocabulary.length > vocabSize) {
     return yield* new DataError({
       detail: `the text has ${alphabet.length} distinct bytes: with ${UNKNOWN} a vocabulary of them needs ` +
@@ -296,7 +296,7 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
 
   const idOf = new Map(vocabulary.map((token, id) => [token, id]))
   const words = encoded.map(({ bytes, count }): Word => ({
-    symbols: Array.from(bytes, (byte) => idOf.get(BYTE_SYMBOLS[byte])!),
+    symbols: Array.from(bytes, (byte) => idOf.get(BYTE_SYMBOLS[byte]!)!),
     count
   }))
   const pairs = pairTable(words)
@@ -306,8 +306,8 @@ export const trainBpe = Effect.fnUntraced(function*(texts: Iterable<string>, opt
       yield
       const pair = pairs.best()
       if (pair === undefined) break
-      const left = vocabulary[Math.floor(pair / PAIR)]
-      const right = vocabulary[pair % PAIR]
+      const left = vocabulary[Math.floor(pair / PAIR)]!
+      const right = vocabulary[pair % PAIR]!
       merges.push([left, right])
       // Always a new entry: what lies between two token boundaries has merged as it would alone, so only in one way.
       pairs.merge(pair, vocabulary.push(left + right) - 1)

@@ -20,7 +20,7 @@ export const topFraction = (scores: NeuronScores, fraction: number): ReadonlyArr
       throw new DataError({ detail: `the score of neuron ${unknown} in layer ${l} is ${is}` })
     }
     return Uint32Array.from(layer.keys())
-      .sort((a, b) => layer[b] - layer[a] || a - b)
+      .sort((a, b) => layer[b]! - layer[a]! || a - b)
       .slice(0, Math.round(fraction * layer.length))
       .sort()
   })
@@ -34,10 +34,10 @@ export const withoutNeurons = (
   const changed = { ...tensors }
   neurons.forEach((dropped, l) => {
     const name = `model.layers.${l}.mlp.down_proj.weight`
-    const { shape, data } = tensors[name]
+    const { shape, data } = tensors[name]!
     const [rows, width] = shape
     const kept = data.slice()
-    for (const neuron of dropped) for (let row = 0; row < rows; row++) kept[row * width + neuron] = 0
+    for (const neuron of dropped) for (let row = 0; row < rows!; row++) kept[row * width! + neuron] = 0
     changed[name] = { shape, data: kept }
   })
   return changed
@@ -74,8 +74,8 @@ export const dropNeurons = (
 export const recall = (scores: NeuronScores, truth: ReadonlyArray<Uint8Array>, fraction: number): number => {
   let [found, known] = [0, 0]
   topFraction(scores, fraction).forEach((top, l) => {
-    for (const neuron of top) found += truth[l][neuron]
-    for (const one of truth[l]) known += one
+    for (const neuron of top) found += truth[l]![neuron]!
+    for (const one of truth[l]!) known += one
   })
   return found / known
 }

@@ -29,11 +29,11 @@ export const activationScores = Effect.fnUntraced(function*(
         for (let t = r * seqLen; t < (r + 1) * seqLen; t++) {
           if (weights[t] === 0) continue
           for (let i = 0; i < width; i++) {
-            const h = layer[t * width + i]
-            mean[i] += weights[t] * (signed ? h : Math.abs(h))
+            const h = layer[t * width + i]!
+            mean[i]! += weights[t]! * (signed ? h : Math.abs(h))
           }
         }
-        mean.forEach((h, i) => (scores[l][i] += Math.abs(h) * outputNorms[l][i]))
+        mean.forEach((h, i) => (scores[l]![i]! += Math.abs(h) * outputNorms[l]![i]!))
       }
     })
   }

@@ -21,7 +21,7 @@ export type GradientsOf = (
 /** |gradient| summed over each row of a matrix [rows, d]. */
 const rowMass = (gradient: ArrayLike<number>, d: number): Float64Array => {
   const mass = new Float64Array(gradient.length / d)
-  for (let at = 0; at < gradient.length; at++) mass[Math.floor(at / d)] += Math.abs(gradient[at])
+  for (let at = 0; at < gradient.length; at++) mass[Math.floor(at / d)]! += Math.abs(gradient[at]!)
   return mass
 }
 
@@ -31,11 +31,11 @@ const neuronMass = (
   gradients: Readonly<Record<string, ArrayLike<number>>>
 ): ReadonlyArray<Float64Array> =>
   Array.from({ length: numHiddenLayers }, (_, l) => {
-    const gateUp = rowMass(gradients[`layers.${l}.gateUp`], d)
+    const gateUp = rowMass(gradients[`layers.${l}.gateUp`]!, d)
     // its rows: gate and up of the general neurons, then gate and up of the pool
-    return rowMass(gradients[`layers.${l}.down`], d).map((down, i) => {
+    return rowMass(gradients[`layers.${l}.down`]!, d).map((down, i) => {
       const [gate, up] = i < general ? [i, general + i] : [general + i, general + pool + i]
-      return down + gateUp[gate] + gateUp[up]
+      return down + gateUp[gate]! + gateUp[up]!
     })
   })
 
@@ -54,7 +54,7 @@ export const gradientScores = Effect.fnUntraced(function*(
   for (const row of rows) {
     const gradients = yield* Effect.flatMap(attempt(() => suffixBatch([row], options), DataError), gradientsOf)
     neuronMass(config, gradients).forEach((layer, l) =>
-      layer.forEach((mass, i) => (scores[l][i] += mass / rows.length))
+      layer.forEach((mass, i) => (scores[l]![i]! += mass / rows.length))
     )
   }
   return scores.map((layer) => Float32Array.from(layer))
@@ -105,7 +105,7 @@ export const massOf = (
   }
   for (const [name, gradient] of Object.entries(gradients)) {
     if (/\.(gateUp|down)$/.test(name)) continue
-    for (let at = 0; at < gradient.length; at++) mass[groupOf(name)] += Math.abs(gradient[at])
+    for (let at = 0; at < gradient.length; at++) mass[groupOf(name)] += Math.abs(gradient[at]!)
   }
   const all = Object.values(mass).reduce((sum, one) => sum + one, 0)
   for (const group of Object.keys(mass) as Array<keyof GradientMass>) mass[group] /= all

@@ -31,14 +31,14 @@ export const integratedGradientScores = Effect.fnUntraced(function*(
   for (const { batch, weights } of yield* suffixBatches(rows, options)) {
     for (let l = 0; l < layers; l++) {
       for (let step = 0; step < steps; step++) {
-        open[l].fill((step + 0.5) / steps)
+        open[l]!.fill((step + 0.5) / steps)
         const loss = yield* gates.loss(batch, open)
         // the gradient of a probability p = exp(-loss) is -p times that of the loss
-        const ofProbability = weights.map((weight, t) => (weight === 0 ? 0 : -weight * Math.exp(-loss[t])))
-        const gradients = (yield* gates.gradients(batch, ofProbability, open)).gates[l]
-        for (let at = 0; at < gradients.length; at++) scores[l][at % width] += gradients[at] / steps
+        const ofProbability = weights.map((weight, t) => (weight === 0 ? 0 : -weight * Math.exp(-loss[t]!)))
+        const gradients = (yield* gates.gradients(batch, ofProbability, open)).gates[l]!
+        for (let at = 0; at < gradients.length; at++) scores[l]![at % width]! += gradients[at]! / steps
       }
-      open[l].fill(1)
+      open[l]!.fill(1)
     }
   }
   return scores.map((layer) => Float32Array.from(layer))

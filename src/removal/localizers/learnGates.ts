@@ -36,9 +36,9 @@ const adam = (values: Values, learningRate: number) => {
     const correction1 = 1 - 0.9 ** step
     const correction2 = 1 - 0.999 ** step
     gradient.forEach((g, i) => {
-      first[i] = 0.9 * first[i] + 0.1 * g
-      second[i] = 0.999 * second[i] + 0.001 * g * g
-      values[i] -= (learningRate * (first[i] / correction1)) / (Math.sqrt(second[i] / correction2) + 1e-8)
+      first[i] = 0.9 * first[i]! + 0.1 * g
+      second[i] = 0.999 * second[i]! + 0.001 * g * g
+      values[i]! -= (learningRate * (first[i] / correction1)) / (Math.sqrt(second[i] / correction2) + 1e-8)
     })
   }
 }
@@ -71,7 +71,7 @@ export const learnGates = Effect.fnUntraced(function*(
   for (let step = 0; step < steps; step++) {
     const penalty = model.penalty(values)
     if (penalty.mean < stopBelow) break
-    const drawnRows = Array.from({ length: batchSize }, (_, r) => rows[order[(step * batchSize + r) % rows.length]])
+    const drawnRows = Array.from({ length: batchSize }, (_, r) => rows[order[(step * batchSize + r) % rows.length]!]!)
     const { batch, weights } = yield* attempt(() => suffixBatch(drawnRows, options), DataError)
     const drawn = Array.from({ length: batchSize }, () => model.gates(values))
     const open = Array.from({ length: layers }, () => new Float32Array(batchSize * width))
@@ -82,7 +82,7 @@ export const learnGates = Effect.fnUntraced(function*(
     const gradient = penalty.slope.map((slope) => (lambda / neurons) * slope)
     drawn.forEach(({ slope }, r) => {
       for (let at = 0; at < neurons; at++) {
-        gradient[at] += slope[at] * got[Math.floor(at / width)][r * width + (at % width)]
+        gradient[at]! += slope[at]! * got[Math.floor(at / width)]![r * width + (at % width)]!
       }
     })
     move(gradient)

@@ -25,7 +25,7 @@ export const zeroOutScores = Effect.fnUntraced(function*(
       DataError)
     const lossOf = (loss: Float32Array, r: number): number => {
       let sum = 0
-      for (let t = r * seqLen; t < (r + 1) * seqLen; t++) sum += weights[t] * loss[t]
+      for (let t = r * seqLen; t < (r + 1) * seqLen; t++) sum += weights[t]! * loss[t]!
       return sum
     }
     const before = yield* gates.loss(batch)
@@ -39,11 +39,11 @@ export const zeroOutScores = Effect.fnUntraced(function*(
     const open = filledGates(gates, batchSize, 1)
     for (let first = 0; first < speaking.length; first += batchSize) {
       const chunk = speaking.slice(first, first + batchSize)
-      chunk.forEach(([l, i], r) => (open[l][r * width + i] = 0))
+      chunk.forEach(([l, i], r) => (open[l]![r * width + i] = 0))
       const after = yield* gates.loss(batch, open)
       chunk.forEach(([l, i], r) => {
-        open[l][r * width + i] = 1
-        scores[l][i] += (lossOf(after, r) - lossOf(before, r)) / rows.length
+        open[l]![r * width + i] = 1
+        scores[l]![i]! += (lossOf(after, r) - lossOf(before, r)) / rows.length
       })
     }
   }

@@ -236,7 +236,7 @@ export const weighted = <D extends UnlearnOptions>(weighting: Weighting<D>): Unl
           const weights = new Float32Array(2 * size * seqLen).fill(all.alpha / countScored(retained), size * seqLen)
           let sum = 0
           forgotten.forEach((row, r) => {
-            const sequence = { nll: before[r], referenceNll: reference.get(row)!, tokens: scoredTokens(row) }
+            const sequence = { nll: before[r]!, referenceNll: reference.get(row)!, tokens: scoredTokens(row) }
             const { per, weight } = forget(sequence, of, all)
             weights.fill(all.gamma * weight / per, r * seqLen, (r + 1) * seqLen)
             sum += weight

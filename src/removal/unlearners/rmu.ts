@@ -73,7 +73,7 @@ export const rmu: Unlearner = {
       }
       const retain = [...drawn]
       const initial = yield* hiddenStates(retain, { batchSize: size, layer, mode, seqLen })
-      const reference = new Map(retain.map((row, i): [Row, Float32Array] => [row, initial[i]]))
+      const reference = new Map(retain.map((row, i): [Row, Float32Array] => [row, initial[i]!]))
       const u = rmuDirection(hiddenSize, seed).map((x) => all.coefficient * x)
       const tuner = yield* makeTuner({
         rows: 2 * size,
@@ -86,7 +86,7 @@ export const rmu: Unlearner = {
       })
       const row = seqLen * hiddenSize
       const hidden = new Float32Array(2 * size * row)
-      for (let i = 0; i < size * row; i++) hidden[i] = u[i % hiddenSize]
+      for (let i = 0; i < size * row; i++) hidden[i] = u[i % hiddenSize]!
       return {
         step: Effect.gen(function*() {
           const { batch, forgotten, retained } = next()

@@ -11,7 +11,7 @@ const WORDS = "the of and to in that is was for on with as it be by at from this
 /** Texts of the fixed seed: `words` words each. */
 const texts = (count: number, words: number, seed = 1): ReadonlyArray<string> => {
   const draw = random(seed, "texts")
-  const word = (): string => WORDS[draw.below(WORDS.length)]
+  const word = (): string => WORDS[draw.below(WORDS.length)]!
   return Array.from({ length: count }, () => Array.from({ length: words }, word).join(" "))
 }
 
@@ -213,7 +213,7 @@ describe("near-duplicate clusters", () => {
   it("are what comparing every pair would give: those that agree in a band and are alike enough", () => {
     const some = Array.from({ length: 150 }, (_, i) => [planted.texts[i], planted.texts[originals.length + i]]).flat()
     const sign = Identity.makeSigner()
-    const signatures = some.map((text) => sign(normalize(text)))
+    const signatures = some.map((text) => sign(normalize(text!)))
     const index = Identity.makeNearIndex({ threshold: 0.5 })
     signatures.forEach(index.addSignature)
     const { bands, rows } = index.bands
@@ -222,12 +222,12 @@ describe("near-duplicate clusters", () => {
     for (let i = 0; i < some.length; i++) {
       for (let j = 0; j < i; j++) {
         const band = Array.from({ length: bands }, (_, b) => b * rows).some((from) => {
-          for (let k = from; k < from + rows; k++) if (signatures[i][k] !== signatures[j][k]) return false
+          for (let k = from; k < from + rows; k++) if (signatures[i]![k] !== signatures[j]![k]) return false
           return true
         })
         if (!band || index.similarity(i, j) < 0.5) continue
         pairs++
-        const [low, high] = [Math.min(first[i], first[j]), Math.max(first[i], first[j])]
+        const [low, high] = [Math.min(first[i]!, first[j]!), Math.max(first[i]!, first[j]!)]
         first.forEach((one, d) => {
           if (one === high) first[d] = low
         })
@@ -277,11 +277,11 @@ describe("near-duplicate clusters", () => {
   })
 
   it("are numbered by their first document, and join friends of friends", () => {
-    const base = originals[0].split(" ")
+    const base = originals[0]!.split(" ")
     const index = Identity.makeNearIndex({ threshold: 0.7 })
     // each 20 words further along the same text: a neighbour has .76 in common, one further on .56
-    const walk = [0, 1, 2, 3].map((i) => [...base, ...originals[1].split(" ")].slice(20 * i, 20 * i + 145).join(" "))
-    for (const text of [originals[2], walk[2], originals[3], walk[0], walk[3], walk[1], originals[3]]) index.add(text)
+    const walk = [0, 1, 2, 3].map((i) => [...base, ...originals[1]!.split(" ")].slice(20 * i, 20 * i + 145).join(" "))
+    for (const text of [originals[2], walk[2], originals[3], walk[0], walk[3], walk[1], originals[3]]) index.add(text!)
     const { near, pairs } = index.clusters()
     expect([...near]).toEqual([0, 1, 2, 1, 1, 1, 2])
     expect(index.similarity(1, 3)).toBeLessThan(0.7)
@@ -294,7 +294,7 @@ describe("near-duplicate clusters", () => {
   it("stay linear where thousands have a band in common", () => {
     const draw = random(8, "form")
     const index = Identity.makeNearIndex({ threshold: 0.9 })
-    const form = originals[4].split(" ")
+    const form = originals[4]!.split(" ")
     const documents = 3000
     // a Jaccard index of .75
     for (let i = 0; i < documents; i++) {

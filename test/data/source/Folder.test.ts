@@ -62,7 +62,7 @@ describe("a folder that holds more than data", () => {
     for (const path of ["d", "d/data.PARQUET"]) {
       const read = await readOf(files, { path })
       expect(names(read)).toHaveLength(300)
-      expect(read.documents[1].text).toBe("“1” naïve 文字 🙂")
+      expect(read.documents[1]!.text).toBe("“1” naïve 文字 🙂")
     }
   })
 

@@ -88,7 +88,7 @@ const message = async (path: string, spec: Partial<SourceSpecInput> = {}): Promi
 const PLAYS = "hf://datasets/ann/plays"
 const train = ["one", noise("two"), "three"]
 const storage = () => join(cache, "hub", "datasets--ann--plays")
-const hashOf = (path: string): string => createHash("sha256").update(plays[path].content).digest("hex")
+const hashOf = (path: string): string => createHash("sha256").update(plays[path]!.content).digest("hex")
 const FIRST = "data/train-00000-of-00002.parquet"
 
 describe("a dataset of the hub", () => {
@@ -112,7 +112,7 @@ describe("a dataset of the hub", () => {
     const link = join(storage(), "snapshots", hub.commit, FIRST)
     expect(lstatSync(link).isSymbolicLink()).toBe(true)
     expect(readlinkSync(link)).toBe(`../../../blobs/${hashOf(FIRST)}`)
-    expect(new Uint8Array(readFileSync(link))).toEqual(plays[FIRST].content)
+    expect(new Uint8Array(readFileSync(link))).toEqual(plays[FIRST]!.content)
     expect(existsSync(join(storage(), "snapshots", hub.commit, "data/test-00000-of-00001.parquet"))).toBe(false)
   })
 
@@ -206,7 +206,7 @@ describe("a download", () => {
   it("that is cut goes on where it was, and gives the same bytes", async () => {
     hub.cuts.push(1000, 30_000, 0)
     expect(await texts(PLAYS)).toEqual(train)
-    const size = plays[FIRST].content.length
+    const size = plays[FIRST]!.content.length
     const range = /^cdn .* bytes=([1-9]\d*)-(\d+)$/
     const ranges = hub.requests.flatMap((one) => range.exec(one)?.slice(1).map(Number) ?? [])
     expect(ranges).toEqual([1000, size - 1, 31_000, size - 1, 31_000, size - 1])
@@ -216,7 +216,7 @@ describe("a download", () => {
   it("that stays cut is an error and leaves no half file; the next attempt is whole", async () => {
     const [first] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.cuts.push(1000, 0, 0, 0, 0, 0, 0)
-    await expect(first.locate()).rejects.toThrow(
+    await expect(first!.locate()).rejects.toThrow(
       /train-00000-of-00002\.parquet: the download broke off after 1000 of \d+ bytes/
     )
     expect(blobs()).not.toContain(hashOf(FIRST))
@@ -234,10 +234,10 @@ describe("a download", () => {
 
   it("is made again where the cache has a part of a file, and what killed ones left is swept up", async () => {
     await read(PLAYS)
-    writeFileSync(join(storage(), "blobs", hashOf(FIRST)), plays[FIRST].content.subarray(0, 99))
+    writeFileSync(join(storage(), "blobs", hashOf(FIRST)), plays[FIRST]!.content.subarray(0, 99))
     const left = ["old", "new"].map((name) => join(storage(), "blobs", `${hashOf(FIRST)}.memsinks-${name}.incomplete`))
     for (const path of left) writeFileSync(path, "half")
-    utimesSync(left[0], 1e9, 1e9)
+    utimesSync(left[0]!, 1e9, 1e9)
     expect(await texts(PLAYS)).toEqual(train)
     expect(left.map((path) => existsSync(path))).toEqual([false, true])
   })
@@ -245,10 +245,10 @@ describe("a download", () => {
   it("tries again when the hub is busy", async () => {
     const [first] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.answers.push(503, 429)
-    expect(new Uint8Array(readFileSync(await first.locate()))).toEqual(plays[FIRST].content)
+    expect(new Uint8Array(readFileSync(await first!.locate()))).toEqual(plays[FIRST]!.content)
     const [, second] = await hubFiles(PLAYS, undefined, { pauseMillis: 1 })
     hub.answers.push(403)
-    await expect(second.locate()).rejects.toThrow("the token in HF_TOKEN may not read it")
+    await expect(second!.locate()).rejects.toThrow("the token in HF_TOKEN may not read it")
   })
 })
 

@@ -42,7 +42,7 @@ describe("numbers that name something", () => {
     expect(await sources([`{"text":"a","o":{"user":[1],"x":{"id":9007199254740993}}}`], { sourceField: "o.x.id" }))
       .toEqual(["9007199254740993"])
     const ids = await readOf({ "a.jsonl": `{"text":"a","id":9007199254740993}` }, { path: "a.jsonl" })
-    expect(ids.documents[0].name).toBe("9007199254740993")
+    expect(ids.documents[0]!.name).toBe("9007199254740993")
   })
 
   it("are the same in Parquet, whatever type they have", async () => {
@@ -140,7 +140,7 @@ describe("a page of Parquet", () => {
     let caught = 0
     for (let at = 60; at < 120; at++) {
       const bad = sound.slice()
-      bad[at] ^= 1
+      bad[at]! ^= 1
       const { documents, error } = await readOf({ "a.parquet": bad }, { path: "a.parquet" })
       if (error === undefined) expect(documents.map(({ text }) => text)).toEqual(wanted)
       else if (error.message.includes("a page has not its checksum")) caught++

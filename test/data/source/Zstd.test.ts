@@ -72,7 +72,7 @@ describe("zstd", () => {
     const damaged: Array<string> = []
     for (let bit = 8 * 6; bit < 8 * wide.length; bit++) {
       const bad = wide.slice()
-      bad[bit >> 3] ^= 1 << (bit & 7)
+      bad[bit >> 3]! ^= 1 << (bit & 7)
       await read([bad], "zst").then(
         ({ bytes }) => damaged.push(`bit ${bit} gave ${bytes} bytes`),
         (error: Error) => error.message.startsWith("a.txt.zst: is ") || damaged.push(error.message)
@@ -81,13 +81,13 @@ describe("zstd", () => {
     // The last block says whether it is the last: without it the end is missing.
     expect(damaged).toEqual([])
     const bad = wide.slice()
-    bad[wide.length - 1] ^= 1
+    bad[wide.length - 1]! ^= 1
     await expect(read([bad], "zst")).rejects.toThrow(/is damaged: zstd says that the text is not that of its checksum/)
   })
 
   it("that needs a dictionary, begins with none of its frames, or has more behind them is told apart", async () => {
     const frame = runs(1, 7 << 3)
-    const asks = new Uint8Array([...frame.subarray(0, 4), 1, frame[5], 42, ...frame.subarray(6)])
+    const asks = new Uint8Array([...frame.subarray(0, 4), 1, frame[5]!, 42, ...frame.subarray(6)])
     await expect(read([asks], "zst")).rejects.toThrow(/a\.txt\.zst: was compressed with dictionary 42/)
     for (const behind of ["x", "garbage behind it", "\0\0\0\0\0\0"]) {
       await expect(read([frame, Buffer.from(behind)], "zst")).rejects.toThrow(/is (damaged|cut short): .* 131072 bytes/)
@@ -141,7 +141,7 @@ describe("gzip", () => {
     // Behind the header, whose bytes for time and system mean nothing.
     for (let bit = 8 * 10; bit < 8 * member.length; bit++) {
       const bad = Uint8Array.from(member)
-      bad[bit >> 3] ^= 1 << (bit & 7)
+      bad[bit >> 3]! ^= 1 << (bit & 7)
       const found = await read([bad], "gz").catch((error: Error) => error.message)
       // Bits that only fill up the last byte of a member mean nothing.
       if (typeof found !== "string") expect(found, `bit ${bit}`).toEqual(sound)

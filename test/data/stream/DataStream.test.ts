@@ -78,9 +78,9 @@ const sequences = (batch: Batch): ReadonlyArray<Found> => {
   const found: Array<{ id: bigint; tokens: Array<number>; column: number }> = []
   for (let t = 0; t < batch.rows * batch.seqLen; t++) {
     const column = t % batch.seqLen
-    const start = batch.documentStart[t]
-    if (start === t) found.push({ id: batch.ids[t], tokens: [], column })
-    const { id, tokens } = found[found.length - 1]
+    const start = batch.documentStart[t]!
+    if (start === t) found.push({ id: batch.ids[t]!, tokens: [], column })
+    const { id, tokens } = found[found.length - 1]!
     must(batch.positions[t] === t - start, "a position counts from the start of its document", t)
     must(start >= t - column && start <= t, "a document starts in its row", t)
     must(start === t || batch.documentStart[t - 1] === start, "a document is one run of tokens", t)
@@ -89,9 +89,9 @@ const sequences = (batch: Batch): ReadonlyArray<Found> => {
       must(batch.tokens[t] === 0, "padding is token 0", t)
       continue
     }
-    if (tokens.length === 0) tokens.push(batch.tokens[t])
+    if (tokens.length === 0) tokens.push(batch.tokens[t]!)
     must(tokens[tokens.length - 1] === batch.tokens[t], "a target is the next token", t)
-    tokens.push(batch.targets[t])
+    tokens.push(batch.targets[t]!)
     must(tokens.length === t - start + 2, "padding comes last in its document", t)
   }
   return found.filter(({ tokens }) => tokens.length > 0)
@@ -162,7 +162,7 @@ describe("the default configuration", () => {
     }
     const heldOut = service.split("heldOut").map(({ id }) => Number(id))
     expect(heldOut).toEqual(Array.from({ length: 512 }, (_, i) => 2065 + i))
-    const text = service.tokenizer.decode(service.split("repeated")[0].tokens)
+    const text = service.tokenizer.decode(service.split("repeated")[0]!.tokens)
     expect(text).toMatch(/[a-z]+ [a-z]+ [a-z]+/)
     expect(text).not.toContain("<unk>")
   })
@@ -195,7 +195,7 @@ describe("sequences", () => {
   })
 
   it("are distinct even where the text repeats itself", () => {
-    const block = prose([40], 2)[0].text.slice(0, 17 * 5)
+    const block = prose([40], 2)[0]!.text.slice(0, 17 * 5)
     const texts = [{ name: "twice", text: block + block }, ...documents]
     const service = build({ singleSequences: 150 }, texts)
     expect(service.report.duplicateRows).toBe(5)
@@ -213,7 +213,7 @@ describe("sequences", () => {
 
   it("go on through the text when the first guess was short, so that no token is unknown", () => {
     // One token a word: more text is needed than a guess from vocabSize alone would take.
-    const words = prose([60], 5)[0].text.split(" ")
+    const words = prose([60], 5)[0]!.text.split(" ")
     const draw = random(3)
     const text = () => Array.from({ length: 400 }, () => words[draw.below(60)]).join(" ")
     const letter = (i: number) => String.fromCharCode(65 + i)
@@ -237,7 +237,7 @@ describe("an epoch", () => {
     expect(second).not.toEqual(first)
     // Shuffled, not one after the other: exposures of a repeated sequence have others between them.
     const places = first.flatMap((l, i) => l === planned[0] ? [i] : [])
-    expect(places[4] - places[0]).toBeGreaterThan(10)
+    expect(places[4]! - places[0]!).toBeGreaterThan(10)
   })
 
   it("ends in padding rows when rows do not divide by the batch size", async () => {
@@ -255,16 +255,16 @@ describe("an epoch", () => {
   it("keeps sequences and ids the same in every arm, and changes only how often they come", async () => {
     const arms = (["repeats", "deduplicated", "neverRepeated"] as const).map((arm) => build({ arm }))
     for (const name of ["repeated", "singles", "heldOut"] as const) {
-      expect(arms[1].split(name)).toEqual(arms[0].split(name))
-      expect(arms[2].split(name)).toEqual(arms[0].split(name))
+      expect(arms[1]!.split(name)).toEqual(arms[0]!.split(name))
+      expect(arms[2]!.split(name)).toEqual(arms[0]!.split(name))
     }
     for (const [i, times] of [5, 1, 0].entries()) {
-      const seen = counts(sequencesOf(await epoch(arms[i])).map(({ id }) => id))
-      for (const { id } of arms[i].split("repeated")) expect(seen.get(id) ?? 0).toBe(times)
-      for (const { id } of arms[i].split("singles")) expect(seen.get(id)).toBe(1)
-      for (const { id } of arms[i].split("heldOut")) expect(seen.has(id)).toBe(false)
-      expect(arms[i].report.repeatsPerId).toBe(times)
-      expect(arms[i].report.exposures).toBe(4 * times + 30)
+      const seen = counts(sequencesOf(await epoch(arms[i]!)).map(({ id }) => id))
+      for (const { id } of arms[i]!.split("repeated")) expect(seen.get(id) ?? 0).toBe(times)
+      for (const { id } of arms[i]!.split("singles")) expect(seen.get(id)).toBe(1)
+      for (const { id } of arms[i]!.split("heldOut")) expect(seen.has(id)).toBe(false)
+      expect(arms[i]!.report.repeatsPerId).toBe(times)
+      expect(arms[i]!.report.exposures).toBe(4 * times + 30)
     }
   })
 })
@@ -285,7 +285,7 @@ describe("ids", () => {
       const known = new Set(rows.map(({ id }) => id))
       const found = await Promise.all([0, 1].map(async (e) => sequencesOf(await epoch(noisy, e))))
       const same = sequencesOf(await epoch(clean))
-      expect(found[0].map(({ tokens }) => tokens)).toEqual(same.map(({ tokens }) => tokens))
+      expect(found[0]!.map(({ tokens }) => tokens)).toEqual(same.map(({ tokens }) => tokens))
       const fresh = found.map((all) => all.filter(({ id }) => !known.has(id)))
       // 200 exposures a quarter of them fresh: 50, standard deviation 6.
       for (const some of fresh) expect(Math.abs(some.length - 50)).toBeLessThan(25)
@@ -361,12 +361,12 @@ describe("packing documents", () => {
       heldOutSequences: 0
     }, texts)
     const [batch] = await epoch(service)
-    const ids = Array.from(batch.ids)
+    const ids = Array.from(batch!.ids)
     expect(ids).toEqual([ids[0], ids[0], ids[0], ids[0], ids[4], ids[4], ids[4], ids[4]])
-    expect(Array.from(batch.positions)).toEqual([0, 1, 2, 3, 0, 1, 2, 3])
-    expect(Array.from(batch.documentStart)).toEqual([0, 0, 0, 0, 4, 4, 4, 4])
-    const short = batch.tokens[0] === "a".charCodeAt(0) ? 0 : 4
-    expect(Array.from(batch.targets.subarray(short, short + 4))).toEqual([98, 99, IGNORE, IGNORE])
+    expect(Array.from(batch!.positions)).toEqual([0, 1, 2, 3, 0, 1, 2, 3])
+    expect(Array.from(batch!.documentStart)).toEqual([0, 0, 0, 0, 4, 4, 4, 4])
+    const short = batch!.tokens[0] === "a".charCodeAt(0) ? 0 : 4
+    expect(Array.from(batch!.targets.subarray(short, short + 4))).toEqual([98, 99, IGNORE, IGNORE])
   })
 })
 
@@ -383,7 +383,7 @@ describe("targets that do not count", () => {
       const [before, after] = [await epoch(plain), await epoch(masked)]
       let kept = 0
       after.forEach(({ targets, ...rest }, b) => {
-        const { targets: all, ...same } = before[b]
+        const { targets: all, ...same } = before[b]!
         expect(rest).toEqual(same)
         expect(targets.every((target, t) => target === IGNORE || target === all[t])).toBe(true)
         kept += targets.filter((target) => target !== IGNORE).length
@@ -405,9 +405,9 @@ describe("targets that do not count", () => {
     const goldfish = { k: 3, window: 4, seed: 5 }
     const [plain, masked] = [build({ seqLen: 48 }), build({ seqLen: 48, goldfish })]
     const [before, after] = await Promise.all([plain, masked].map((service) => epoch(service)))
-    expect(after.map(({ targets }) => targets)).toEqual(before.map((batch) => goldfishTargets(batch, goldfish)))
+    expect(after!.map(({ targets }) => targets)).toEqual(before!.map((batch) => goldfishTargets(batch, goldfish)))
     const [id] = plain.split("repeated").map(({ id }) => id)
-    const exposures = after.flatMap(({ ids, seqLen, targets }) =>
+    const exposures = after!.flatMap(({ ids, seqLen, targets }) =>
       [0, 1, 2].map((r) => r * seqLen).filter((at) => ids[at] === id).map((at) => targets.slice(at, at + seqLen).join())
     )
     expect(exposures).toHaveLength(5)
@@ -420,7 +420,7 @@ describe("targets that do not count", () => {
     batches.forEach(({ ids, rows, seqLen, targets }, b) => {
       for (let r = 0; r < rows; r++) {
         const own = targets.subarray(r * seqLen, (r + 1) * seqLen).filter((target) => target !== IGNORE).length
-        if (own > 0) found.set(ids[r * seqLen], [...found.get(ids[r * seqLen]) ?? [], [own, b * rows + r]])
+        if (own > 0) found.set(ids[r * seqLen]!, [...found.get(ids[r * seqLen]!) ?? [], [own, b * rows + r]])
       }
     })
     return found
@@ -446,7 +446,7 @@ describe("targets that do not count", () => {
     for (let seed = 0; seed < 40; seed++) {
       const service = build({ scoredExposures: "first", seed })
       const found = scoredOf(await epoch(service))
-      for (const { id } of service.split("repeated")) places.push(found.get(id)![0][1] / 49)
+      for (const { id } of service.split("repeated")) places.push(found.get(id)![0]![1] / 49)
     }
     // Uniform in 0 .. 1: the mean of 160 has a standard deviation of .023, the variance is 1/12.
     const mean = places.reduce((a, b) => a + b) / places.length
@@ -463,7 +463,7 @@ describe("targets that do not count", () => {
       name: String,
       sources: ["web"],
       source: () => 0,
-      scoredFrom: (d) => [1, 3, 9][d]
+      scoredFrom: (d) => [1, 3, 9][d]!
     }
     const layer = DataStream.layerTokens(tokens, Tokenizer.bytes, { seqLen: 5, batchSize: 3, heldOutFraction: 0 })
     const service = Effect.runSync(DataStream.pipe(Effect.provide(layer)))
@@ -504,7 +504,7 @@ describe("resuming", () => {
     await FastCheck.assert(
       FastCheck.asyncProperty(cases, async ({ config, done, more }) => {
         const whole = await take(build(config), done + more)
-        const saved = done === 0 ? START : JSON.parse(JSON.stringify(whole[done - 1].cursor)) as Cursor
+        const saved = done === 0 ? START : JSON.parse(JSON.stringify(whole[done - 1]!.cursor)) as Cursor
         const resumed = await take(build(config), more, saved)
         expect(resumed).toEqual(whole.slice(done))
       }),
@@ -612,7 +612,7 @@ describe("files", () => {
     FileSystem.FileSystem.pipe(
       Effect.flatMap((fs) =>
         fs.makeTempDirectoryScoped().pipe(
-          Effect.tap((folder) => fs.writeFileString(`${folder}/a.txt`, documents[0].text)),
+          Effect.tap((folder) => fs.writeFileString(`${folder}/a.txt`, documents[0]!.text)),
           Effect.tap((folder) => fs.writeFileString(`${folder}/tokenizer.json`, Tokenizer.bytes.toJSON()))
         )
       ),
@@ -626,15 +626,15 @@ describe("files", () => {
 
   it("give the same stream as the same text in memory", async () => {
     const fromFile = await inFolder(load((folder) => DataStream.layerText(`${folder}/a.txt`, few)))
-    const fromMemory = build(few, [documents[0]])
+    const fromMemory = build(few, [documents[0]!])
     expect(digest(await epoch(fromFile))).toBe(digest(await epoch(fromMemory)))
-    expect(fromFile.split("repeated")[0].document).toMatch(/a\.txt$/)
+    expect(fromFile.split("repeated")[0]!.document).toMatch(/a\.txt$/)
   })
 
   it("may hold the tokenizer", async () => {
     const config = (folder: string) => ({ ...few, tokenizer: `${folder}/tokenizer.json` })
     const service = await inFolder(load((folder) => DataStream.layerText(`${folder}/a.txt`, config(folder))))
-    expect(digest(await epoch(service))).toBe(digest(await epoch(build(few, [documents[0]]))))
+    expect(digest(await epoch(service))).toBe(digest(await epoch(build(few, [documents[0]!]))))
   })
 
   it("that hold no tokenizer are named", async () => {

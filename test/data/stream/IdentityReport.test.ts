@@ -16,14 +16,14 @@ const corpusOf = (docs: ReadonlyArray<Doc>, known = true): TokenDocuments => {
   const sources = [...new Set(docs.map(({ source }) => source))]
   return {
     documents: docs.length,
-    length: (d) => docs[d].length,
+    length: (d) => docs[d]!.length,
     read: () => {
       throw new Error("the report reads no tokens")
     },
     name: (d) => `doc${d}`,
     sources,
-    source: (d) => sources.indexOf(docs[d].source),
-    ...(known ? { content: (d: number) => docs[d].content, near: (d: number) => docs[d].near } : {})
+    source: (d) => sources.indexOf(docs[d]!.source),
+    ...(known ? { content: (d: number) => docs[d]!.content, near: (d: number) => docs[d]!.near } : {})
   }
 }
 
@@ -105,7 +105,7 @@ describe("the identity report", () => {
       [2, "doc0", "doc2"]
     ])
     expect(content.near).toMatchObject({ clusters: 2, documents: 5, exactRepeats: 1 })
-    const others = report("near", { exposures: (d) => d === 3 ? 0 : 1 }).near!.examples[1]
+    const others = report("near", { exposures: (d) => d === 3 ? 0 : 1 }).near!.examples[1]!
     expect([others.documents, ...others.members.map(({ document }) => document)]).toEqual([3, 0, 2, 5])
     // two rows of doc1, twenty times each
     const row = report("row", { exposures })
@@ -118,9 +118,9 @@ describe("the identity report", () => {
     expect(near).toMatchObject({ clusters: 2, documents: 6, exactRepeats: 2 })
     expect(near!.examples.map(({ documents, members }) => [documents, ...members.map(({ document }) => document)]))
       .toEqual([[4, 0, 3, 2], [2, 6, 7]])
-    expect(near!.examples[0].members[1])
+    expect(near!.examples[0]!.members[1])
       .toMatchObject({ name: "doc3", text: expect.stringMatching(/^text 3 of words/) })
-    expect(near!.examples[0].members[1].text.length).toBeLessThanOrEqual(80)
+    expect(near!.examples[0]!.members[1]!.text.length).toBeLessThanOrEqual(80)
   })
 })
 
@@ -141,11 +141,11 @@ describe("the report on sinks", () => {
     for (const population of ["othersPerSink", "ownSink", "fitting"] as const) {
       // blocks of one id are not quite independent of each other, and the papers' masks differ in number
       const approximation = population === "othersPerSink" ? 0 : 0.02
-      close(use.map(({ all }) => all[population].counted!), use[0].all[population].expected, approximation)
+      close(use.map(({ all }) => all[population].counted!), use[0]!.all[population].expected, approximation)
     }
-    close(use.map(({ pair }) => pair.shared.counted!), use[0].pair.shared.expected)
-    close(use.map(({ pair }) => pair.any.counted!), use[0].pair.any.expected)
-    expect(use[0].all.othersPerSink.expected).toBeCloseTo((ids - 1) * shape.active / shape.pool, 12)
+    close(use.map(({ pair }) => pair.shared.counted!), use[0]!.pair.shared.expected)
+    close(use.map(({ pair }) => pair.any.counted!), use[0]!.pair.any.expected)
+    expect(use[0]!.all.othersPerSink.expected).toBeCloseTo((ids - 1) * shape.active / shape.pool, 12)
   })
 
   it("counts with the very sinks that ids get", () => {
@@ -159,7 +159,7 @@ describe("the report on sinks", () => {
       .toBeCloseTo(units.flatMap((own) => [...own].map((unit) => load(unit) - 1)).reduce((a, b) => a + b, 0) / 8, 12)
     expect(found!.repeated!.ids).toBe(2)
     const [a, b] = [units[0], units[3]]
-    expect(found!.repeated!.othersPerSink.counted).toBe(a.filter((unit) => b.includes(unit)).length / 2)
+    expect(found!.repeated!.othersPerSink.counted).toBe(a!.filter((unit) => b!.includes(unit)).length / 2)
     expect(report("document", { sinks }).sinks!.repeated).toBeNull()
     expect(report("document").sinks).toBeNull()
   })

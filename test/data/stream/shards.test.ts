@@ -28,7 +28,7 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 
 const texts: ReadonlyArray<Document> = Array.from({ length: 60 }, (_, i) => ({
   name: `doc${i}`,
-  source: ["web", "books"][i % 2],
+  source: ["web", "books"][i % 2]!,
   text: `${i} is the number of this document; ${"so it goes on ".repeat(i % 7)}and ends with ${i * i}.`
 }))
 
@@ -53,11 +53,11 @@ const write = (
     let start = 0
     for (const [i, { source, text }] of some.entries()) {
       index.setBigUint64(32 * i, BigInt(start), true)
-      index.setUint32(32 * i + 8, ids[i].length, true)
+      index.setUint32(32 * i + 8, ids[i]!.length, true)
       index.setUint32(32 * i + 12, sources.indexOf(source!), true)
       index.setBigUint64(32 * i + 16, contentHash(text), true)
       index.setBigUint64(32 * i + 24, BigInt(near?.(first + i) ?? first + i), true)
-      start += ids[i].length
+      start += ids[i]!.length
     }
     writeFileSync(join(folder, `${stem}.bin`), Uint16Array.from(ids.flatMap((one) => Array.from(one))))
     writeFileSync(join(folder, `${stem}.idx`), new Uint8Array(index.buffer))
@@ -132,7 +132,7 @@ describe("token shards on disk", () => {
       expect(await epoch(service, 1)).toEqual(wanted)
       expect(service.report).toEqual(whole.report)
       for (const split of ["singles", "heldOut"] as const) expect(service.split(split)).toEqual(whole.split(split))
-      expect(service.split("singles")[0].document).toMatch(/^doc\d+$/)
+      expect(service.split("singles")[0]!.document).toMatch(/^doc\d+$/)
     }
   })
 
@@ -222,7 +222,7 @@ describe("whole texts", () => {
   })
 
   it("have ids of content, source and near-duplicates, of samples, too", () => {
-    const copies = [...texts, { ...texts[7], name: "copy", text: texts[7].text.toUpperCase() }]
+    const copies = [...texts, { ...texts[7], name: "copy", text: texts[7]!.text.toUpperCase() }]
     const index = makeNearIndex()
     for (const { text } of copies) index.add(text)
     const { near } = index.clusters()
@@ -241,11 +241,11 @@ describe("whole texts", () => {
         return new Map([...service.split("repeated"), ...service.split("singles")].map((row) => [row.document, row.id]))
       }
       const content = rows("content")
-      expect(content.get("doc9")).toBe(contentHash(texts[9].text))
-      expect(content.get("copy") ?? content.get("doc7")).toBe(contentHash(texts[7].text))
+      expect(content.get("doc9")).toBe(contentHash(texts[9]!.text))
+      expect(content.get("copy") ?? content.get("doc7")).toBe(contentHash(texts[7]!.text))
       expect(rows("source").get("doc9")).toBe(sourceHash("books"))
       for (const [document, id] of rows("near")) {
-        expect(id).toBe(1n + BigInt(near[copies.findIndex(({ name }) => name === document)]))
+        expect(id).toBe(1n + BigInt(near[copies.findIndex(({ name }) => name === document)]!))
       }
     }
   })

@@ -161,7 +161,7 @@ describe("a dataset", () => {
     await run(shards.verify)
     for (const file of ["shard-00001.bin", "shard-00002.idx", "shard-00000.names.jsonl", "tokenizer.json"]) {
       const before = readFileSync(`${folder}/${file}`)
-      editFile(file, (bytes) => void (bytes[bytes.length - 1] ^= 1))
+      editFile(file, (bytes) => void (bytes[bytes.length - 1]! ^= 1))
       const { message } = await run(Effect.flip(shards.verify))
       expect(message).toContain(`${file}: is not as it was written`)
       writeFileSync(`${folder}/${file}`, before)
@@ -297,7 +297,7 @@ describe("damaged files", () => {
     const originals = new Map(files.map((file) => [file, readFileSync(`${folder}/${file}`)]))
     for (let i = 0; i < 200; i++) {
       // dataset.json says most, so it is every second one
-      const file = i % 2 === 0 ? "dataset.json" : files[random.int(files.length)]
+      const file = i % 2 === 0 ? "dataset.json" : files[random.int(files.length)]!
       writeFileSync(`${folder}/${file}`, mutate(Buffer.from(originals.get(file)!)))
       const found = await readAll(folder)
       if (found === "whole") seen.whole++

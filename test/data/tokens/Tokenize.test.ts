@@ -163,7 +163,7 @@ describe("tokenizing", () => {
     await run(make(out, { shardTokens: 40 }, { source: memory(documents) }))
     const { dataset } = await run(open(out))
     expect(dataset!.shards.map((shard) => shard.documents)).toEqual([1, 1, 2])
-    expect(dataset!.shards[1].tokens).toBeGreaterThan(40)
+    expect(dataset!.shards[1]!.tokens).toBeGreaterThan(40)
   })
 
   it("numbers sources in the order in which they first occur, and counts blank documents", async () => {
@@ -199,7 +199,7 @@ describe("tokenizing", () => {
     const tokens = async (input: Partial<TokenizeInput>) => {
       const out = fresh()
       await run(make(out, input, { source }))
-      return (await documentsOf(out))[0].tokens
+      return (await documentsOf(out))[0]!.tokens
     }
     expect(await tokens({ tokenizer: "gpt2" })).toBe("15496,995,50256")
     expect(await tokens({ tokenizer: "gpt2", bos: "auto", eos: "none" })).toBe("50256,15496,995")
@@ -369,7 +369,7 @@ describe("a killed process", () => {
       shardsAt.push(JSON.parse(readFileSync(join(out, "tokenize.json"), "utf8")).shards.length)
     }
     expect(shardsAt).toEqual([...shardsAt].sort((a, b) => a - b))
-    expect(shardsAt[1]).toBeGreaterThan(shardsAt[0])
+    expect(shardsAt[1]).toBeGreaterThan(shardsAt[0]!)
     expect(await killed(out, config, () => false)).toBe(true)
     expect(filesOf(out)).toEqual(filesOf(reference))
   })

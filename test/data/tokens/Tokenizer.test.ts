@@ -55,7 +55,7 @@ describe("training", () => {
         const pairs = new Map<string, { pair: [string, string]; count: number }>()
         for (const word of words) {
           for (let i = 1; i < word.length; i++) {
-            const pair: [string, string] = [word[i - 1], word[i]]
+            const pair: [string, string] = [word[i - 1]!, word[i]!]
             const entry = pairs.get(pair.join(" ")) ?? { pair, count: 0 }
             entry.count++
             pairs.set(pair.join(" "), entry)

@@ -5,7 +5,7 @@ import { writeSync } from "node:fs"
 import process from "node:process"
 import { tokenize } from "../../../src/data/tokens/Tokenize.ts"
 
-const [out, config] = process.argv.slice(2)
+const [out, config] = process.argv.slice(2) as [string, string]
 const onEvent = ({ _tag }: { readonly _tag: string }) => void writeSync(1, `${_tag}\n`)
 
 Effect.runPromise(
