@@ -13,15 +13,15 @@ import * as Schema from "effect/Schema"
 import { loadInitial } from "../src/checkpoints/Import.ts"
 import { DataStream } from "../src/data/stream/DataStream.ts"
 import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
-import { DataError } from "../src/Errors.ts"
 import type { TrainError } from "../src/train/Trainer.ts"
 import type { Event } from "./experiment/Event.ts"
 import * as Experiment from "./experiment/Experiment.ts"
 import type { Files } from "./experiment/Train.ts"
 import { armNames, armsOf, checkInitial, longerTraining, PretrainConfig } from "./pretrain/Config.ts"
-import { armJob, type ArmResult, armWork, checkArm } from "./pretrain/measure.ts"
+import { armJob, type ArmResult, armWork, plannedArm } from "./pretrain/measure.ts"
 import type { PretrainReport } from "./pretrain/Report.ts"
 import { meanOf, present, seedResult, throughput } from "./pretrain/summary.ts"
+import { view } from "./pretrain/view.ts"
 
 export { PretrainConfig }
 
@@ -35,7 +35,7 @@ export type PretrainOptions = Omit<Experiment.RunOptions, "store">
 /** The comparison of arms as an experiment. */
 const pretrain: Experiment.Experiment<
   PretrainConfig,
-  typeof PretrainConfig.Encoded,
+  PretrainConfig,
   ReadonlyArray<ReadonlyArray<ArmResult>>,
   PretrainReport
 > = {
@@ -44,6 +44,7 @@ const pretrain: Experiment.Experiment<
   longer: longerTraining,
   again: "from the last checkpoint",
   encode: (report) => report,
+  view,
   plan: (config, { resume, streams }) =>
     Effect.gen(function*() {
       const names = yield* armNames(config)
@@ -69,7 +70,7 @@ const pretrain: Experiment.Experiment<
         ),
         verify: streams.use(data, Effect.flatMap(DataStream, ({ verify }) => verify)),
         title: "training",
-        checks: Effect.forEach(first, (plan) => checkArm(config, plan, streams, vocabSize), { discard: true }),
+        trainings: Effect.forEach(first, (plan) => plannedArm(config, plan, streams, vocabSize)),
         work: ({ perform }) =>
           Effect.map(
             perform(armWork, jobs.flat(), {
@@ -85,13 +86,7 @@ const pretrain: Experiment.Experiment<
         report: (found, { error, failures, seconds, versions }) =>
           Effect.gen(function*() {
             const results = found.flat()
-            if (results.length === 0) {
-              return yield* Effect.fail(error ?? new DataError({
-                detail: ["every arm failed:", ...failures.map(({ message, ...of }) =>
-                  `  seed ${of.seed}, ${of.arm}: ${message}`
-                )].join("\n")
-              }))
-            }
+            if (results.length === 0) return yield* Effect.fail(error)
             const perSeed = seeds.map((seed, s) =>
               seedResult(
                 seed,

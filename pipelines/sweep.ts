@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { DataStream } from "../src/data/stream/DataStream.ts"
-import { DataError } from "../src/Errors.ts"
+import type { DataError } from "../src/Errors.ts"
 import { keyOf } from "../src/Key.ts"
 import type { TrainError } from "../src/train/Trainer.ts"
 import * as Experiment from "./experiment/Experiment.ts"
@@ -18,7 +18,6 @@ import { armJob, armPlan, type ArmResult, armWork, sharedArmWork, trainingOf } f
 import type { SeedResult } from "./pretrain/Report.ts"
 import { seedResult } from "./pretrain/summary.ts"
 import { estimate } from "./report/Estimate.ts"
-import { toHtml, toMarkdown } from "./report/render.ts"
 import { highestIsBest, type Point, pointsOf, SweepConfig, valueText } from "./sweep/Config.ts"
 import { toCsv, toParquet } from "./sweep/data.ts"
 import { type PointResult, SweepReport } from "./sweep/Report.ts"
@@ -107,7 +106,7 @@ export const costOf = (config: SweepConfig): Effect.Effect<SweepCost, DataError,
 /** The sweep as an experiment. */
 const sweep: Experiment.Experiment<
   SweepConfig,
-  typeof SweepConfig.Encoded,
+  SweepConfig,
   ReadonlyArray<Option.Option<ArmResult>>,
   SweepReport
 > = {
@@ -115,9 +114,8 @@ const sweep: Experiment.Experiment<
   schema: SweepConfig,
   again: "from what is kept",
   encode: encoded,
+  view,
   files: async (report) => ({
-    "report.md": toMarkdown(view(report)),
-    "report.html": await toHtml(view(report)),
     "sweep.csv": toCsv(report),
     "sweep.parquet": toParquet(report)
   }),
@@ -169,11 +167,7 @@ const sweep: Experiment.Experiment<
               }
             })
             if (results.every(({ perSeed }) => perSeed.length === 0)) {
-              return yield* Effect.fail(error ?? new DataError({
-                detail: ["every training failed:", ...failures.map(({ arm, message }) => `  ${arm}: ${message}`)].join(
-                  "\n"
-                )
-              }))
+              return yield* Effect.fail(error)
             }
             const [first] = config.metrics
             const sign = highestIsBest(config) ? -1 : 1

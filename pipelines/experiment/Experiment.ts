@@ -10,19 +10,22 @@ import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
-import type { DataError, DeviceError } from "../../src/Errors.ts"
+import { because, type DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { machineOf } from "../../src/gpu/Machine.ts"
+import { type Machine, machineOf } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
+import { checkTraining } from "../../src/train/MemoryPlan.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { Failure } from "../report/Failure.ts"
+import { toHtml, toMarkdown } from "../report/render.ts"
+import type { View } from "../report/View.ts"
 import type { Event } from "./Event.ts"
 import * as Failures from "./Failures.ts"
-import { inProcess, type Job, type Runner, type Work, type Workplace } from "./Job.ts"
+import { inProcess, type Job, type Once, type Runner, type Work, type Workplace } from "./Job.ts"
 import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson, writeText } from "./RunFolder.ts"
 import { fileStore, keptIn, memoryStore, type Store } from "./Store.ts"
 import { makeStreams, type Streams } from "./Streams.ts"
-import { type Files, keep, type Kept } from "./Train.ts"
+import { type ArmTraining, type Files, keep } from "./Train.ts"
 
 export interface RunOptions extends FolderOptions {
   /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
@@ -33,7 +36,9 @@ export interface RunOptions extends FolderOptions {
   readonly store?: string
   /** Where trained tokenizers are remembered. Default: nowhere. */
   readonly cacheDirectory?: string
-  /** What does the jobs. Default: this process, one after the other. */
+  /** Arms that are trained at once, as far as memory goes. Default 1. */
+  readonly concurrency?: number
+  /** What does the jobs. Default: this process, `concurrency` at a time. */
   readonly runner?: Runner
   readonly onEvent?: (event: Event) => Effect.Effect<void>
 }
@@ -41,9 +46,24 @@ export interface RunOptions extends FolderOptions {
 /** What an experiment does its work with. */
 export interface Engine {
   readonly outDir: string | undefined
+  readonly machine: Machine
+  readonly streams: Streams
   readonly store: Store
+  readonly runner: Runner
   readonly stage: (message: string) => Effect.Effect<void>
   readonly onEvent: (event: Event) => Effect.Effect<void>
+  /** Tells what failed, and keeps it for the report. */
+  readonly onFailure: (failure: Failure) => Effect.Effect<void>
+  /**
+   * Does what is one arm's own affair: none where it failed, which is told, and does not take the others with it. Fails where
+   * that concerns all. `what`: the part of it that is done, which the failure's message begins with.
+   */
+  readonly attempt: <A, E extends TrainError, R>(
+    of: { readonly arm: string; readonly seed: number; readonly what?: string },
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<Option.Option<A>, E, R>
+  /** What is made once a run, by a name of its own: it outlives a lost device. What failed is made again. */
+  readonly once: Once
   /**
    * Does jobs, each only where its result is not known. None of one that failed, which is told, and does not take the others
    * with it.
@@ -60,6 +80,11 @@ export interface Engine {
   ) => Effect.Effect<ReadonlyArray<Option.Option<Output>>, TrainError, Device | Files>
 }
 
+/** A training that a run will do, with its own model, batches, schedule and routing. */
+export type PlannedTraining = Omit<ArmTraining, "seed" | "initial"> & {
+  readonly data: { readonly batchSize: number; readonly seqLen: number; readonly maxSegments: number }
+}
+
 /** What a configuration comes to, before a device is opened. */
 export interface Plan<Config, Found, Report> {
   readonly config: Config
@@ -71,8 +96,8 @@ export interface Plan<Config, Found, Report> {
   readonly verify?: Effect.Effect<void, DataError, Files>
   /** Told with the name of the device: `training`. */
   readonly title: string
-  /** Before anything is trained: that every arm fits the device, with its own model, data, training and routing. */
-  readonly checks?: Effect.Effect<void, TrainError, Device | Files>
+  /** All that is trained: each must fit the device before any is begun. Default: nothing. */
+  readonly trainings?: Effect.Effect<ReadonlyArray<PlannedTraining>, TrainError, Files>
   readonly work: (engine: Engine) => Effect.Effect<Found, TrainError, Device | Files>
   readonly report: (found: Found, run: Ended) => Effect.Effect<Report, TrainError>
 }
@@ -82,42 +107,58 @@ export interface Ended {
   readonly adapter: string
   /** What failed, in the order in which it was told. */
   readonly failures: ReadonlyArray<Failure>
-  /** Of the first that failed; undefined where none did, or it was a bug. */
-  readonly error: TrainError | undefined
+  /** Why, where nothing is left: of the first that failed, where that was no bug. */
+  readonly error: TrainError
   readonly seconds: number
   readonly versions: Readonly<Record<string, string>>
 }
 
-export interface Experiment<Config, Encoded, Found, Report> {
+/** `Given`: what it is asked for with, which its plan makes a `Config` of. */
+export interface Experiment<Given, Config, Found, Report> {
   /** The command that runs it. */
   readonly kind: string
-  readonly schema: Schema.Schema<Config, Encoded>
+  readonly schema: Schema.Schema<Config, any>
   /** Whether a run may go on although this field, by its path, differs from what it was. Default: it may not. */
   readonly longer?: (field: string, now: unknown, was: unknown) => boolean
   /** How it goes on when a device is lost: `from the last checkpoint`. */
   readonly again: string
   readonly plan: (
-    config: Config,
+    given: Given,
     context: { readonly resume: boolean; readonly streams: Streams; readonly stage: Engine["stage"] }
   ) => Effect.Effect<Plan<Config, Found, Report>, TrainError, Files | Scope.Scope>
   /** What `report.json` holds. */
   readonly encode: (report: Report) => unknown
-  /** Other files of a report in the run's folder, by their names: `report.md`. */
+  /** What `report.md` and `report.html` show. */
+  readonly view: (report: Report) => View
+  /** Other files of a report in the run's folder, by their names: `sweep.csv`. */
   readonly files?: (report: Report) => Promise<Readonly<Record<string, string | Uint8Array>>>
+}
+
+const NOTHING = Effect.succeed<ReadonlyArray<PlannedTraining>>([])
+
+/** What `Engine.once` keeps. */
+const keeping = (): Once => {
+  const made = new Map<string, unknown>()
+  return <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() =>
+      made.has(name)
+        ? Effect.succeed(made.get(name) as A)
+        : Effect.tap(make, (value) => Effect.sync(() => void made.set(name, value)))
+    )
 }
 
 /**
  * Runs an experiment and reports. Interruptible at any moment: what is done is kept, and a later call with `resume` goes on
  * from there. An arm that fails is reported and does not take the others with it.
  */
-export const run = <Config, Encoded, Found, Report>(
-  experiment: Experiment<Config, Encoded, Found, Report>,
-  config: Config,
+export const run = <Given, Config, Found, Report>(
+  experiment: Experiment<Given, Config, Found, Report>,
+  given: Given,
   options: RunOptions
 ): Effect.Effect<Report, TrainError, Files> =>
   Effect.gen(function*() {
     const began = performance.now()
-    const { outDir, runner = inProcess() } = options
+    const { outDir, runner = inProcess(options.concurrency) } = options
     const path = yield* Path.Path
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })
@@ -125,7 +166,7 @@ export const run = <Config, Encoded, Found, Report>(
       options.cacheDirectory === undefined ? {} : { cacheDirectory: options.cacheDirectory }
     )
     // data that will not do must not leave a folder behind, or open a device
-    const plan = yield* experiment.plan(config, { resume: options.resume ?? false, streams, stage })
+    const plan = yield* experiment.plan(given, { resume: options.resume ?? false, streams, stage })
     // whatever has a checksum is read once as a whole: damaged shards would train another model without a word
     yield* plan.verify ?? Effect.void
     const recording = outDir === undefined ? undefined : yield* claimFolder(outDir, {
@@ -144,71 +185,79 @@ export const run = <Config, Encoded, Found, Report>(
       ? memoryStore()
       : yield* fileStore(storeFolder, { force: options.force ?? false })
 
-    /** By the job, so that they outlive a lost device. */
-    const keeps = new Map<string, Kept>()
+    const once = keeping()
     let failures: Array<Failure> = []
     let first: TrainError | undefined
     let adapter = ""
-    const perform: Engine["perform"] = (work, jobs, { folderOf, keep: kept = { keepLast: 1 } } = {}) =>
-      Effect.flatMap(Device, (device) => {
-        const machine = machineOf(device)
-        return runner(jobs, (job, index) => {
-          const { arm, input, seed } = job
-          const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
-          const done = Effect.gen(function*() {
-            const key = yield* work.key(input, { machine, streams })
-            const name = at ?? `${job.kind}/${keyOf(key)}`
-            const compute = Effect.gen(function*() {
-              const own = keeps.get(name) ?? (yield* keep(at ?? store.folder(job.kind, key), kept))
-              keeps.set(name, own)
-              const place: Workplace = {
-                machine,
-                streams,
-                kept: own,
-                stage,
-                onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
-              }
-              return yield* work.run(input, place)
-            }).pipe(Effect.withSpan("train", { attributes: { arm, seed } }))
-            return at === undefined
-              ? yield* store.once(job.kind, key, compute, { alone: true })
-              : yield* keptIn(path.join(at, "result.json"), key, compute)
-          })
-          return Failures.attempt({ arm, seed },
-            Effect.tapError(done, (error) => Effect.sync(() => void (first ??= error))), {
-            outDir,
-            onFailure: (failure) =>
-              Effect.zipRight(
-                Effect.sync(() => void failures.push(failure)),
-                stage(`seed ${seed}: ${arm} failed: ${failure.message}`)
-              )
-          })
+    const onFailure: Engine["onFailure"] = (failure) =>
+      Effect.zipRight(
+        Effect.sync(() => void failures.push(failure)),
+        stage(`seed ${failure.seed}: ${failure.arm} failed: ${failure.message}`)
+      )
+    const attempt: Engine["attempt"] = (of, effect) =>
+      Failures.attempt(of, Effect.tapError(effect, (error) => Effect.sync(() => void (first ??= error))), {
+        outDir,
+        onFailure
+      })
+    const perform = (machine: Machine): Engine["perform"] => (work, jobs, { folderOf, keep: kept } = {}) =>
+      runner(jobs, (job, index) => {
+        const { arm, input, seed } = job
+        const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
+        const done = Effect.gen(function*() {
+          const key = yield* work.key(input, { machine, streams })
+          const name = at ?? `${job.kind}/${keyOf(key)}`
+          const compute = Effect.gen(function*() {
+            const place: Workplace = {
+              machine,
+              streams,
+              kept: yield* once(name, keep(at ?? store.folder(job.kind, key), kept ?? { keepLast: 1 })),
+              once: (what, make) => once(`${name}/${what}`, make),
+              stage,
+              tell: onEvent,
+              onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
+            }
+            return yield* work.run(input, place)
+          }).pipe(Effect.withSpan("train", { attributes: { arm, seed } }))
+          return at === undefined
+            ? yield* store.once(job.kind, key, compute, { alone: true })
+            : yield* keptIn(path.join(at, "result.json"), key, compute)
         })
+        return attempt({ arm, seed }, done)
       })
 
     const all = Effect.gen(function*() {
       const device = yield* Device
+      const machine = machineOf(device)
       adapter = device.name
       failures = []
       first = undefined
       if (recording !== undefined) yield* recording.computedOn(device)
       yield* stage(`${plan.title} on ${device.name}: ${device.reason}`)
-      yield* plan.checks ?? Effect.void
-      return yield* plan.work({ outDir, store, stage, onEvent, perform })
+      for (const { data, model, precision = "f32", recompute = false, training } of yield* plan.trainings ?? NOTHING) {
+        yield* checkTraining(model, data, device, training, { precision, recompute })
+      }
+      return yield* plan.work({ outDir, machine, streams, store, runner, stage, onEvent, onFailure, attempt, once,
+        perform: perform(machine) })
     }).pipe(Effect.provide(options.device))
     const found = yield* againWhenLost(all, stage, experiment.again)
     const report = yield* plan.report(found, {
       adapter,
       failures,
-      error: first,
+      error: first ?? Failures.allFailed(failures),
       seconds: (performance.now() - began) / 1000,
       versions: options.versions ?? {}
     })
     if (outDir !== undefined) {
       yield* writeJson(path.join(outDir, "report.json"), experiment.encode(report))
-      const { files } = experiment
-      const others = files === undefined ? {} : yield* Effect.promise(() => files(report))
-      yield* Effect.forEach(Object.entries(others), ([name, data]) => writeText(path.join(outDir, name), data), {
+      const drawn = Effect.promise(async () => {
+        const view = experiment.view(report)
+        const others = await experiment.files?.(report)
+        return { "report.md": toMarkdown(view), "report.html": await toHtml(view), ...others }
+      })
+      // a picture that cannot be drawn costs no numbers
+      const files = yield* Effect.catchAllDefect(drawn,
+        (defect) => Effect.as(Effect.logWarning(`the report cannot be drawn: ${because(defect)}`), {}))
+      yield* Effect.forEach(Object.entries(files), ([name, data]) => writeText(path.join(outDir, name), data), {
         discard: true
       })
     }

@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import { appendFileSync } from "node:fs"
 import { join } from "node:path"
+import { DataError } from "../../src/Errors.ts"
 import type { Failure } from "../report/Failure.ts"
 import { isLost } from "./RunFolder.ts"
 
@@ -44,10 +45,11 @@ const report = (outDir: string | undefined, arm: string, seed: number,
 
 /**
  * Runs what is an arm's own affair: none where it failed, which `onFailure` was told. Fails where that concerns all. A defect
- * is not the arm's: it is told as a bug, and its stack is kept in `bugs.log` of the run's folder.
+ * is not the arm's: it is told as a bug, and its stack is kept in `bugs.log` of the run's folder. `what`: the part of the arm
+ * that is tried, which the message begins with.
  */
 export const attempt = <A, E extends Told, R>(
-  { arm, seed }: { readonly arm: string; readonly seed: number },
+  { arm, seed, what }: { readonly arm: string; readonly seed: number; readonly what?: string },
   effect: Effect.Effect<A, E, R>,
   options: {
     readonly outDir: string | undefined
@@ -58,10 +60,11 @@ export const attempt = <A, E extends Told, R>(
     const exit = yield* Effect.exit(effect)
     if (Exit.isSuccess(exit)) return Option.some(exit.value)
     const { cause } = exit
+    const told = (message: string) => ({ arm, seed, message: what === undefined ? message : `${what}: ${message}` })
     if (concernsAll(cause)) return yield* Effect.failCause(cause)
     const failure = Option.getOrUndefined(Cause.failureOption(cause))
     if (failure !== undefined) {
-      yield* options.onFailure({ arm, seed, message: failure.message })
+      yield* options.onFailure(told(failure.message))
       return Option.none()
     }
     const error = Cause.squash(cause)
@@ -69,6 +72,13 @@ export const attempt = <A, E extends Told, R>(
     const message = `this is a bug in memsinks, not a failure of the arm: ${
       error instanceof Error ? error.message : String(error)
     }; ${where}`
-    yield* options.onFailure({ arm, seed, message, bug: true })
+    yield* options.onFailure({ ...told(message), bug: true })
     return Option.none()
+  })
+
+/** Why nothing is left of an experiment. */
+export const allFailed = (failures: ReadonlyArray<Failure>): DataError =>
+  new DataError({
+    detail: ["every arm failed:", ...failures.map(({ arm, message, seed }) => `  seed ${seed}, ${arm}: ${message}`)]
+      .join("\n")
   })

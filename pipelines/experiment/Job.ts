@@ -8,6 +8,7 @@ import type { Device } from "../../src/gpu/Device.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
+import type { Event } from "./Event.ts"
 import type { Streams } from "./Streams.ts"
 import type { Files, Kept } from "./Train.ts"
 
@@ -22,13 +23,20 @@ export interface Job<Input = unknown> {
   readonly input: Input
 }
 
+/** What is made once, by its name, and found again from then on. */
+export type Once = <A, E, R>(name: string, make: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 /** Where a job is done. */
 export interface Workplace {
   readonly machine: Machine
   readonly streams: Streams
   /** What the job keeps while it is done, which outlives a lost device. */
   readonly kept: Kept
+  /** What else is made once a job, and outlives a lost device. */
+  readonly once: Once
   readonly onEvent: (event: TrainEvent) => Effect.Effect<void>
+  /** Tells of what is no event of a training. */
+  readonly tell: (event: Event) => Effect.Effect<void>
   readonly stage: (message: string) => Effect.Effect<void>
 }
 

@@ -6,13 +6,13 @@ import type { NamedId } from "../../src/data/identity/Names.ts"
 import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { scoredTokens } from "../../src/data/stream/Packing.ts"
 import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
-import type { DataError, DeviceError } from "../../src/Errors.ts"
-import { Device } from "../../src/gpu/Device.ts"
+import type { DataError } from "../../src/Errors.ts"
+import type { Device } from "../../src/gpu/Device.ts"
 import * as Generate from "../../src/model/Generate.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
-import { checkTraining } from "../../src/train/MemoryPlan.ts"
 import { TrainConfig, Trainer, type TrainError } from "../../src/train/Trainer.ts"
+import type { PlannedTraining } from "../experiment/Experiment.ts"
 import type { Job, Work, Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
 import { type Files, trainArm } from "../experiment/Train.ts"
@@ -267,16 +267,15 @@ export const sharedArmWork: Work<ArmInput, ArmResult> = {
     })
 }
 
-/** That an arm fits the device; fails with a DeviceError where it does not. */
-export const checkArm = (
+/** What an arm will train, for its memory to be checked. */
+export const plannedArm = (
   config: PretrainConfig,
   plan: ArmPlan,
   streams: Streams,
   vocabSize?: number
-): Effect.Effect<void, DataError | DeviceError, Device | Files> =>
-  streams.use(plan.data, Effect.gen(function*() {
-    const data = yield* DataStream
+): Effect.Effect<PlannedTraining, DataError, Files> =>
+  streams.use(plan.data, Effect.map(DataStream, (data) => {
     const { precision, recompute } = config
     const model = new ModelConfig({ ...plan.model, vocabSize: vocabSize ?? data.tokenizer.vocabSize })
-    yield* checkTraining(model, data, yield* Device, trainingOf(config, data), { precision, recompute })
+    return { model, data, training: trainingOf(config, data), precision, recompute }
   }))
