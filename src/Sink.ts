@@ -147,17 +147,32 @@ const permutation = (n: number, k: number, next: () => number): Uint32Array => {
   return drawn.sort()
 }
 
-const M = 4294967291n
-const factors: Array<bigint> = []
+/** The prime below 2^32: 2^32 = 5 and 2^64 = 25 modulo it. */
+const M = 4294967291
+
+const wide = BigInt(M)
+const factors: Array<number> = []
 let power = 1n
 
 /** The multiplier of sink j in the reference: (1588635695^j in wrapping int64) mod M, floored. */
-const factor = (j: number): bigint => {
+const factor = (j: number): number => {
   while (factors.length <= j) {
-    factors.push(((BigInt.asIntN(64, power) % M) + M) % M)
+    factors.push(Number(((BigInt.asIntN(64, power) % wide) + wide) % wide))
     power = BigInt.asIntN(64, power * 1588635695n)
   }
   return factors[j]!
+}
+
+/** The upper 32 bits of the product of two words. */
+const upper = (a: number, b: number): number => {
+  const a1 = a >>> 16
+  const a0 = a & 0xffff
+  const b1 = b >>> 16
+  const b0 = b & 0xffff
+  const low = a0 * b0
+  const middle = a1 * b0 + (low >>> 16)
+  const rest = a0 * b1 + (middle % 0x10000)
+  return a1 * b1 + Math.floor(middle / 0x10000) + Math.floor(rest / 0x10000)
 }
 
 /**
@@ -166,23 +181,32 @@ const factor = (j: number): bigint => {
  * 32 bits only the low 16 bits of an id count, and ids s and 2s share half of their sinks.
  */
 export const referenceMask = (id: bigint, pool: number, p: number, idBits: 32 | 64): Uint8Array => {
-  const shifted = BigInt.asIntN(64, BigInt.asIntN(idBits, BigInt.asIntN(idBits, id) * 65536n))
+  const shifted = BigInt.asUintN(64, BigInt.asIntN(idBits, BigInt.asIntN(idBits, id) * 65536n))
+  const high = Number(shifted >> 32n)
+  const low = Number(shifted & 0xffffffffn)
   const threshold = Math.fround(p)
   const mask = new Uint8Array(pool)
+  factor(pool - 1)
   for (let j = 0; j < pool; j++) {
-    const product = BigInt.asIntN(64, shifted * factor(j))
-    const residue = Number(((product % M) + M) % M)
-    mask[j] = Math.fround(Math.fround(residue) / Math.fround(Number(M))) < threshold ? 1 : 0
+    const c = factors[j]!
+    // the product, wrapped at 64 bits, in two words; as a signed number it is 2^64 less where the top bit is set
+    const top = (upper(low, c) + Math.imul(high, c)) >>> 0
+    const bottom = Math.imul(low, c) >>> 0
+    // below 7 M: exact, and its quotient rounds to the right whole number or to one more
+    const product = 5 * top + bottom + (top >= 0x80000000 ? M - 25 : 0)
+    const rest = product - Math.floor(product / M) * M
+    const residue = rest < 0 ? rest + M : rest
+    mask[j] = Math.fround(Math.fround(residue) / Math.fround(M)) < threshold ? 1 : 0
   }
   return mask
 }
 
-/**
- * The units that an id lights, in rising order. The same in every layer, process and runtime. Throws a RangeError where
- * the id is not one of 64 bits.
- */
-export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => {
-  const key = toId(id)
+/** Ids whose units are remembered, of one configuration: a step asks for the same ones several times. */
+const REMEMBERED = 2048
+
+const remembered = new WeakMap<SinkConfig, Map<bigint, Uint32Array>>()
+
+const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
   switch (config.assignment) {
     case "permutation":
       return permutation(config.units, config.activeUnits, words(key, config.seed, 1))
@@ -199,6 +223,25 @@ export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => {
   }
 }
 
+/** The units of an id, drawn once: not to be written to. */
+const unitsOnce = (config: SinkConfig, id: bigint): Uint32Array => {
+  const key = toId(id)
+  const known = remembered.get(config) ?? new Map<bigint, Uint32Array>()
+  const units = known.get(key)
+  if (units !== undefined) return units
+  if (known.size === 0) remembered.set(config, known)
+  if (known.size >= REMEMBERED) known.clear()
+  const fresh = drawn(config, key)
+  known.set(key, fresh)
+  return fresh
+}
+
+/**
+ * The units that an id lights, in rising order. The same in every layer, process and runtime. Throws a RangeError where
+ * the id is not one of 64 bits.
+ */
+export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => unitsOnce(config, id).slice()
+
 /** What multiplies the general neurons in a mode. */
 export const generalScale = (config: SinkConfig, general: number, mode: SinkMode): number => {
   if (mode.mode !== "off" || mode.rescale === undefined || mode.rescale === "none") return 1
@@ -213,7 +256,7 @@ export const isSparse = (mode: SinkMode): boolean =>
 
 const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
   const set = new Set<number>()
-  if ("except" in mode) { for (const id of mode.except ?? []) for (const unit of unitsOf(config, id)) set.add(unit) }
+  if ("except" in mode) { for (const id of mode.except ?? []) for (const unit of unitsOnce(config, id)) set.add(unit) }
   return set
 }
 
@@ -229,17 +272,17 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   }
   switch (mode.mode) {
     case "own":
-      light(unitsOf(config, id), 1)
-      for (const one of mode.also ?? []) light(unitsOf(config, one), 1)
+      light(unitsOnce(config, id), 1)
+      for (const one of mode.also ?? []) light(unitsOnce(config, one), 1)
       break
     case "placebo":
-      light(unitsOf(config, placeboId(id, mode.seed)), 1)
+      light(unitsOnce(config, placeboId(id, mode.seed)), 1)
       break
     case "all":
       coef.fill(config.probability, 1)
       break
     case "only":
-      for (const one of mode.ids) light(unitsOf(config, one), 1)
+      for (const one of mode.ids) light(unitsOnce(config, one), 1)
       break
     case "off":
       break
@@ -255,7 +298,7 @@ export const gathered = (
   mode: SinkMode,
   id: bigint
 ): { readonly units: Uint32Array; readonly coef: Float32Array } => {
-  const units = unitsOf(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
+  const units = unitsOnce(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
   const out = excluded(config, mode)
   const coef = new Float32Array(1 + units.length)
   coef[0] = generalScale(config, general, mode)

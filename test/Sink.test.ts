@@ -88,6 +88,25 @@ describe("the reference hash", () => {
     }
   })
 
+  it("is its definition in whole numbers, for ids of any 64 bits", () => {
+    const M = 4294967291n
+    const modulo = (x: bigint) => Number(((x % M) + M) % M)
+    const ids = [0n, -1n, 2n ** 32n - 1n, 2n ** 47n, 2n ** 48n, 2n ** 63n, 2n ** 64n - 1n]
+    for (let i = 0n; i < 60n; i++) ids.push(BigInt.asUintN(64, (i + 1n) * 0x9e3779b97f4a7c15n) >> i)
+    for (const idBits of [32, 64] as const) {
+      for (const id of ids) {
+        const shifted = BigInt.asIntN(64, BigInt.asIntN(idBits, BigInt.asIntN(idBits, id) * 65536n))
+        let power = 1n
+        const mask = range(97).map(() => {
+          const residue = modulo(BigInt.asIntN(64, shifted * BigInt(modulo(power))))
+          power = BigInt.asIntN(64, power * 1588635695n)
+          return Math.fround(Math.fround(residue) / Math.fround(Number(M))) < Math.fround(0.3) ? 1 : 0
+        })
+        expect(`${id}: ${Sink.referenceMask(id, 97, 0.3, idBits).join("")}`).toBe(`${id}: ${mask.join("")}`)
+      }
+    }
+  })
+
   it("is what a config with the reference assignment lights, whatever the type of an id", () => {
     for (const referenceIdBits of [32, 64] as const) {
       const config = new SinkConfig({ pool: 2460, active: 738, block: 1, assignment: "reference", referenceIdBits })
@@ -426,6 +445,23 @@ describe("modes", () => {
       { mode: "own", also: [1n], except: [1n] }
     ]
     for (const mode of dense) expect(Sink.isSparse(mode)).toBe(false)
+  })
+})
+
+describe("the units of an id", () => {
+  it("are the caller's own, each time", () => {
+    const config = new SinkConfig({ pool: 64, active: 16, block: 4 })
+    const units = Sink.unitsOf(config, 3n)
+    const before = [...units]
+    units.fill(0)
+    expect([...Sink.unitsOf(config, 3n)]).toEqual(before)
+    expect(Sink.coefficients(config, 8, Sink.own, 3n).reduce((sum, c) => sum + c, 0)).toBe(5)
+  })
+
+  it("stay those of the id however many others were asked for", () => {
+    const config = new SinkConfig({ pool: 64, active: 16, block: 4 })
+    const before = range(5000).map((id) => Sink.unitsOf(config, BigInt(id)).join())
+    expect(range(5000).map((id) => Sink.unitsOf(config, BigInt(id)).join())).toEqual(before)
   })
 })
 

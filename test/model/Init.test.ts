@@ -1,0 +1,56 @@
+import { describe, expect, it } from "vitest"
+import { normals } from "../../src/model/Init.ts"
+
+/** The same numbers as they are defined: FNV-1a of the name, counted words, Box and Muller's transform. */
+const defined = (n: number, name: string, std: number): Float32Array => {
+  let a = 0x811c9dc5
+  let b = 0x1b873593
+  for (const c of Buffer.from(name, "latin1")) {
+    a = Math.imul(a ^ c, 0x01000193)
+    b = Math.imul(b ^ c, 0x5bd1e995)
+    b ^= b >>> 13
+  }
+  let counter = 0
+  const uniform = () => {
+    let x = ((a >>> 0) + Math.imul(++counter, 0x9e3779b9)) ^ b
+    x = Math.imul(x ^ (x >>> 16), 0x7feb352d)
+    x = Math.imul(x ^ (x >>> 15), 0x846ca68b)
+    return (((x ^ (x >>> 16)) >>> 0) + 0.5) / 2 ** 32
+  }
+  const out = new Float32Array(n)
+  for (let i = 0; i < n; i += 2) {
+    const radius = std * Math.sqrt(-2 * Math.log(uniform()))
+    const angle = 2 * Math.PI * uniform()
+    out[i] = radius * Math.cos(angle)
+    if (i + 1 < n) out[i + 1] = radius * Math.sin(angle)
+  }
+  return out
+}
+
+const differing = (one: Float32Array, other: Float32Array): number => {
+  const bits = new Uint32Array(one.buffer)
+  return new Uint32Array(other.buffer).reduce((sum, x, i) => sum + (x === bits[i] ? 0 : 1), 0)
+}
+
+describe("initial weights", () => {
+  it.each([[1, "0 model.norm", 1], [300_001, "7 layers.1.down sinks", 0.02], [300_000, "12 lm_head", 0.05]])(
+    "%d of them are those of their definition, bit for bit",
+    (n, name, std) => {
+      const out = new Float32Array(n).fill(NaN)
+      normals(out, name, std)
+      expect(differing(out, defined(n, name, std))).toBe(0)
+    }
+  )
+
+  it("have the moments of a normal distribution", () => {
+    const n = 1 << 19
+    const out = new Float32Array(n)
+    normals(out, "moments", 2)
+    const moment = (k: number) => out.reduce((sum, x) => sum + (x / 2) ** k, 0) / n
+    // six standard errors of each: sqrt(Var(x^k) / n)
+    expect(Math.abs(moment(1))).toBeLessThan(6 * Math.sqrt(1 / n))
+    expect(Math.abs(moment(2) - 1)).toBeLessThan(6 * Math.sqrt(2 / n))
+    expect(Math.abs(moment(3))).toBeLessThan(6 * Math.sqrt(15 / n))
+    expect(Math.abs(moment(4) - 3)).toBeLessThan(6 * Math.sqrt(96 / n))
+  })
+})
