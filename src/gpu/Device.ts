@@ -57,7 +57,9 @@ export interface DeviceService {
   readonly prepare: (
     program: Program.Program
   ) => Effect.Effect<Prepared, DeviceError | KernelError, Scope.Scope>
-  /** Replay Programs in order in one command buffer. Synchronous and hot: throws DeviceError if the device is lost. */
+  /**
+   * Replay Programs in order, MAX_DISPATCHES at a time. Synchronous and hot: throws DeviceError if the device is lost.
+   */
   readonly submit: (...prepared: ReadonlyArray<Prepared>) => void
   /** Copy host data into a state tensor, ordered with submits. */
   readonly write: (tensor: Tensor.Tensor, data: Float32Array | Uint32Array, elementOffset?: number) => void
@@ -75,6 +77,12 @@ interface PreparedInside extends Prepared {
   readonly clears: ReadonlyArray<readonly [buffer: GPUBuffer, bytes: number]>
   readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
 }
+
+/**
+ * Dispatches that are submitted together at most: some drivers reset a GPU that is busy with one submit for seconds, and
+ * a GPU begins sooner with the first of several.
+ */
+export const MAX_DISPATCHES = 200
 
 /** A table of what does not fit, for the person who must choose a smaller model. */
 export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number): string => {
@@ -359,25 +367,35 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
 
     const submit: DeviceService["submit"] = (...list) => {
       check()
-      const encoder = device.createCommandEncoder()
+      let encoder = device.createCommandEncoder()
       let pass: GPUComputePassEncoder | undefined
+      let room = MAX_DISPATCHES
+      const send = (): void => {
+        pass?.end()
+        pass = undefined
+        device.queue.submit([encoder.finish()])
+        counters.submits++
+      }
       for (const prepared of list as ReadonlyArray<PreparedInside>) {
         if (prepared.clears.length > 0) {
           pass?.end()
           pass = undefined
           for (const [buffer, bytes] of prepared.clears) encoder.clearBuffer(buffer, 0, bytes)
         }
-        if (prepared.commands.length === 0) continue
-        pass ??= encoder.beginComputePass()
         for (const [pipeline, group, x, y, z] of prepared.commands) {
+          if (room === 0) {
+            send()
+            encoder = device.createCommandEncoder()
+            room = MAX_DISPATCHES
+          }
+          pass ??= encoder.beginComputePass()
           pass.setPipeline(pipeline)
           pass.setBindGroup(0, group)
           pass.dispatchWorkgroups(x, y, z)
+          room--
         }
       }
-      pass?.end()
-      device.queue.submit([encoder.finish()])
-      counters.submits++
+      send()
     }
 
     // staging buffers are kept by size: reading a loss every few steps must not create one each time

@@ -120,6 +120,12 @@ export interface TrainerService {
 
 const EVAL_ROWS = 16
 
+/**
+ * Steps that the device holds at most: one that runs, and one that it goes on with. With more, whoever interrupts,
+ * evaluates or closes would wait for all of them.
+ */
+const MAX_RUNNING = 2
+
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
 const routedParts = Effect.fnUntraced(function*(
   name: RoutingName,
@@ -181,6 +187,8 @@ interface TrainState {
 
 /** All that changes in one `run` of it. */
 interface RunState {
+  /** Waiting for steps that the device has not finished, the oldest first. */
+  running: Array<Fiber.Fiber<void, TrainError>>
   /** Steps whose losses nobody has begun to read. */
   unread: number
   /** Losses that are being read. */
@@ -338,6 +346,7 @@ const runOf = (
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const now: RunState = {
+      running: [],
       unread: 0,
       reading: undefined,
       saving: false,
@@ -428,6 +437,7 @@ const runOf = (
     })
 
     const step = Effect.gen(function*() {
+      if (now.running.length === MAX_RUNNING) yield* Fiber.join(now.running.shift()!)
       const batches: Array<Batch> = []
       let { cursor } = state.place
       for (let i = 0; i < config.gradientAccumulation; i++) {
@@ -440,6 +450,7 @@ const runOf = (
         training.run(batches.flatMap(parts), state.place.step)
         state.place = { step: state.place.step + 1, cursor, unsettled: true }
       })
+      now.running.push(yield* Effect.forkIn(device.idle, scope))
       now.unread++
     })
 

@@ -142,36 +142,44 @@ layer(NodeDevice.layer())("a number that is not one", (it) => {
         }
       }), 60_000)
 
-  it.scoped("stays out where a coefficient or a gate of 0 takes a neuron out", () =>
-    Effect.gen(function*() {
-      const dev = yield* Device
-      const gu = Tensor.make("gu", [1, 16])
-      const coef = Tensor.make("coef", [1, 2])
-      const segment = Tensor.make("segment", [1], { type: "u32" })
-      const h = Tensor.make("h", [1, 8])
-      const dh = Tensor.make("dh", [1, 8])
-      const dgu = Tensor.make("dgu", [1, 16])
-      const gate = Tensor.make("gate", [1, 8])
-      const y = Tensor.make("y", [1, 8])
-      const p = Program.record("switched off", dev.target)
-      const params = { rows: 1, general4: 1, sink4: 1, coefStride: 2 }
-      p.dispatch(Kernels.kernels.swiglu(4), { gu, coef, segment, h }, params, 2)
-      p.dispatch(Kernels.kernels.swigluBackward(4), { gu, coef, segment, dh, dgu }, params, 2)
-      p.dispatch(Kernels.kernels.neuronGate, { h: dh, gate, segment, y }, { rows: 1, n4: 2 }, 2)
-      yield* dev.allocate([gu, coef, segment, h, dh, dgu, gate, y])
-      // gate and up of the general neurons, then of the sinks, which overflow and are off
-      dev.write(gu, Float32Array.of(1, 1, 1, 1, 2, 2, 2, 2, Infinity, NaN, -Infinity, 1, Infinity, 1, NaN, NaN))
-      dev.write(coef, Float32Array.of(1, 0))
-      dev.write(dh, Float32Array.of(1, 1, 1, 1, NaN, Infinity, -Infinity, 1))
-      dev.write(gate, Float32Array.of(1, 1, 1, 1, 0, 0, 0, 0))
-      dev.submit(yield* dev.prepare(p.finish()))
-      const [hidden, gradient, gated] = yield* Effect.all([dev.read(h), dev.read(dgu), dev.read(y)])
-      const zeros = (values: ArrayLike<number>) => Array.from(values).map((x) => x + 0)
-      expect(zeros(hidden.subarray(4))).toEqual([0, 0, 0, 0])
-      expect(zeros(gradient.subarray(8))).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
-      expect(zeros(gated.subarray(4))).toEqual([0, 0, 0, 0])
-      expect(hidden[0]).toBeCloseTo(2 / (1 + Math.exp(-1)), 5)
-    }))
+  for (const type of ["f32", "f16"] as const) {
+    it.scoped(`stays out where a coefficient or a gate of 0 takes a neuron out, ${type}`, (context) =>
+      Effect.gen(function*() {
+        const dev = yield* Device
+        if (type === "f16" && !dev.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        const gu = Tensor.make("gu", [1, 16], { type })
+        const coef = Tensor.make("coef", [1, 2])
+        const segment = Tensor.make("segment", [1], { type: "u32" })
+        const h = Tensor.make("h", [1, 8], { type })
+        const dh = Tensor.make("dh", [1, 8], { type })
+        const dgu = Tensor.make("dgu", [1, 16], { type })
+        const p = Program.record("switched off", dev.target)
+        const params = { rows: 1, general4: 1, sink4: 1, coefStride: 2 }
+        p.dispatch(Kernels.kernels.swiglu(4), { gu, coef, segment, h }, params, 2)
+        p.dispatch(Kernels.kernels.swigluBackward(4), { gu, coef, segment, dh, dgu }, params, 2)
+        yield* dev.allocate([gu, coef, segment, h, dh, dgu])
+        // gate and up of the general neurons, then of the sinks, which overflow and are off
+        dev.write(gu, Float32Array.of(1, 1, 1, 1, 2, 2, 2, 2, Infinity, NaN, -Infinity, 1, Infinity, 1, NaN, NaN))
+        dev.write(coef, Float32Array.of(1, 0))
+        const passed = Float32Array.of(1, 1, 1, 1, NaN, Infinity, -Infinity, 1)
+        dev.write(dh, passed)
+        const gated = type === "f16" ? [] : yield* Effect.gen(function*() {
+          const gate = Tensor.make("gate", [1, 8])
+          const y = Tensor.make("y", [1, 8])
+          p.dispatch(Kernels.kernels.neuronGate, { h: dh, gate, segment, y }, { rows: 1, n4: 2 }, 2)
+          yield* dev.allocate([gate, y])
+          dev.write(gate, Float32Array.of(1, 1, 1, 1, 0, 0, 0, 0))
+          return [y]
+        })
+        dev.submit(yield* dev.prepare(p.finish()))
+        const [hidden, gradient] = yield* Effect.all([dev.read(h), dev.read(dgu)])
+        const zeros = (values: ArrayLike<number>) => Array.from(values).map((x) => x + 0)
+        expect(zeros(hidden.subarray(4))).toEqual([0, 0, 0, 0])
+        expect(zeros(gradient.subarray(8))).toEqual([0, 0, 0, 0, 0, 0, 0, 0])
+        for (const y of gated) expect(zeros((yield* dev.read(y)).subarray(4))).toEqual([0, 0, 0, 0])
+        expect(hidden[0]).toBeCloseTo(2 / (1 + Math.exp(-1)), type === "f16" ? 3 : 5)
+      }))
+  }
 })
 
 const config = new ModelConfig({

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
@@ -206,6 +207,33 @@ layer(device)("training", (it) => {
       expect(saved.step).toBeLessThan(12)
       yield* Effect.provide(runToEnd, Layer.provide(app(), store))
       expectSameBits(yield* Effect.provide(latest, store), straight)
+    }))
+
+  it.effect("gives the device two steps at most, and is interrupted while it waits for one of them", () =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      let [given, finished] = [0, 0]
+      const passes = yield* Queue.unbounded<void>()
+      const slow = Layer.succeed(Device, {
+        ...device,
+        submit: (...prepared) => {
+          if (prepared.some(({ program }) => program.name === "update")) given++
+          device.submit(...prepared)
+        },
+        idle: Effect.tap(Effect.zipRight(Queue.take(passes), device.idle), () => Effect.sync(() => void finished++))
+      })
+      const store = yield* checkpointsLayer
+      const fiber = yield* Effect.provide(runToEnd, app()).pipe(Effect.provide(Layer.merge(slow, store)), Effect.fork)
+      const settled = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 200)))
+      while (given < 2) yield* settled
+      yield* settled
+      expect([given, finished]).toEqual([2, 0])
+      yield* Queue.offerAll(passes, [undefined, undefined, undefined])
+      while (given < 5) yield* settled
+      yield* settled
+      expect([given, finished]).toEqual([5, 3])
+      expect(Exit.isInterrupted(yield* Fiber.interrupt(fiber))).toBe(true)
+      expect((yield* Effect.provide(latest, store)).step).toBe(5)
     }))
 
   it.effect("two batches accumulated are one of twice the size", () =>
