@@ -195,7 +195,7 @@ export const run = (
       repeats: exposuresOf(world)
     }
     const unclaimed: Omit<IsolationReport, "claims"> = {
-      format: 1,
+      format: 2,
       subject,
       word: head.word,
       decidedBy: head.decidedBy,

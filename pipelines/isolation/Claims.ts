@@ -9,7 +9,8 @@ import { mean } from "../../src/measures/Statistics.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { all, compare, is, isAtLeast, isAtMost, list, type Outcome, untested } from "../report/Claim.ts"
 import { isKnown, minus, perSeed, written } from "../report/Estimate.ts"
-import type { Claim, Estimate, IsolationReport, MaskState, Panel, Tradeoff } from "./Report.ts"
+import { at, heldOutLoss as heldOut, metricName, repeatedLoss as repeated } from "./Metrics.ts"
+import type { Claim, Estimate, IsolationReport, MaskState, MetricKey, Panel, Tradeoff } from "./Report.ts"
 
 type Report = Omit<IsolationReport, "claims">
 
@@ -32,17 +33,17 @@ const LOCALIZERS = ["integratedGradients", "hardConcrete"]
 // ---------------------------------------------------------------------------------------------------------------
 // Reading a report
 
-const metricOf = (report: Report, arm: string, state: MaskState, metric: string): Estimate | undefined => {
-  const one = report.subjects.find((subject) => subject.arm === arm && subject.state === state)?.metrics[metric]
+const metricsOf = (report: Report, arm: string, state: MaskState) =>
+  report.subjects.find((subject) => subject.arm === arm && subject.state === state)?.metrics
+
+const metricOf = (report: Report, arm: string, state: MaskState, key: MetricKey): Estimate | undefined => {
+  const one = at(metricsOf(report, arm, state), key)?.value
   return isKnown(one) ? one : undefined
 }
 
 /** Of a model after removal: sinks off, or as it is where it has none. */
-const removedOf = (report: Report, arm: string, metric: string) =>
-  metricOf(report, arm, "off", metric) ?? metricOf(report, arm, "own", metric)
-
-const heldOut = "heldOut.loss"
-const repeated = "natural.loss"
+const removedOf = (report: Report, arm: string, key: MetricKey) =>
+  metricOf(report, arm, "off", key) ?? metricOf(report, arm, "own", key)
 
 /** What variants differ in, that which says most first: a wider model may need other sinks too. */
 const settings = ["hiddenSize", "idNoise", "share"] as const
@@ -431,8 +432,7 @@ const claims: ReadonlyArray<ClaimTest> = [
       const variants = variantsOf(report, SINKS, "share")
       const [few, many] = [variants[0], variants.at(-1)]
       if (few === undefined || many === undefined || few === many) return untested(`two variants ${SINKS} p=x`)
-      const recovery = ({ name }: { readonly name: string }) =>
-        report.subjects.find(({ arm, state }) => arm === name && state === "off")?.recovery[repeated]
+      const recovery = ({ name }: { readonly name: string }) => at(metricsOf(report, name, "off"), repeated)?.recovery
       const on = [few, many].map(({ name }) => metricOf(report, name, "own", repeated))
       const leaked = [few, many].map(recovery)
       if (!on.every(isKnown) || !leaked.every(isKnown)) return untested(`losses of ${few.name} and ${many.name}`)
@@ -466,17 +466,17 @@ const claims: ReadonlyArray<ClaimTest> = [
     number: 19,
     claim: "With sinks off no more can be extracted than from the oracle",
     test: (report) => {
-      const names = report.metrics.map(({ name }) => name).filter((name) => name.startsWith("greedy@"))
-      const rates = [...names, "extractionStrength"].flatMap((name) => {
-        const metric = `natural.${name}`
+      const keys = [...report.metrics.filter(({ metric }) => metric === "greedy"), { metric: "extractionStrength" }]
+        .map((one): MetricKey => ({ group: "natural", ...one }))
+      const rates = keys.flatMap((key) => {
         const [off, standard, oracle] = [
-          metricOf(report, SINKS, "off", metric),
-          metricOf(report, STANDARD, "own", metric),
-          metricOf(report, ORACLE, "own", metric)
+          metricOf(report, SINKS, "off", key),
+          metricOf(report, STANDARD, "own", key),
+          metricOf(report, ORACLE, "own", key)
         ]
         if (off === undefined || standard === undefined || oracle === undefined) return []
         const left = perSeed((value, one, zero) => (value - zero) / (one - zero), off, standard, oracle)
-        return [{ name, off, standard, oracle, left }]
+        return [{ name: metricName(key), off, standard, oracle, left }]
       })
       if (rates.length === 0) return untested(`extraction from arms ${SINKS}, ${STANDARD} and ${ORACLE}`)
       // without a difference between standard and oracle a rate says nothing

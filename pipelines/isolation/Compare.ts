@@ -20,7 +20,8 @@ import { dataOf, runAbove, storedAbove } from "../../src/runs/Runs.ts"
 import { recordRows } from "../../src/scoring/Record.ts"
 import * as Sink from "../../src/Sink.ts"
 import { ROWS } from "./Jobs.ts"
-import { heldOutMetrics, measure, metricsFor, windowsOf } from "./Metrics.ts"
+import { at, heldOutMetrics, metricsFor, sample, windowsOf } from "./Metrics.ts"
+import type { MetricKey } from "./Report.ts"
 import { decodeWorld, makeWorld } from "./World.ts"
 
 export interface CompareOptions {
@@ -34,10 +35,8 @@ export interface CompareOptions {
 export type ComparedState = Sink.State
 
 /** A metric of one checkpoint in a state of its sinks, beside the other's. */
-export interface Compared {
+export interface Compared extends MetricKey {
   readonly state: ComparedState
-  /** `natural.extractionStrength`, `heldOut.loss`. */
-  readonly metric: string
   readonly value: number
   /** Of the other checkpoint, with its sinks off where it has any. */
   readonly against: number | undefined
@@ -142,12 +141,9 @@ export const compare = (
     const metricsOf = (records: Readonly<Record<string, TokenRecords>>,
       reference?: Readonly<Record<string, TokenRecords>>) =>
     {
-      const out: Record<string, number> = {}
-      for (const [panel, others] of [["natural", "heldOut"], ["canary", "canaryOthers"]] as const) {
-        if (records[panel] === undefined) continue
+      const panels = ([["natural", "heldOut"], ["canary", "canaryOthers"]] as const).flatMap(([panel, others]) => {
         const nobody = records[others] ?? records["heldOut"]
-        if (nobody === undefined) continue
-        const measured = measure(definitions, {
+        return records[panel] === undefined || nobody === undefined ? [] : sample(definitions, panel, {
           records: records[panel],
           texts: texts(splits[panel]),
           others: nobody,
@@ -157,15 +153,13 @@ export const compare = (
             : { reference: { records: reference[panel], others: reference[others] } }),
           windows
         })
-        for (const [name, value] of Object.entries(measured)) out[`${panel}.${name}`] = value
-      }
+      })
       const heldOut = records["heldOut"]
-      if (heldOut !== undefined) {
-        const measured = measure(heldOutMetrics, { records: heldOut, texts: [], others: heldOut, otherTexts: [],
-          windows })
-        for (const [name, value] of Object.entries(measured)) out[`heldOut.${name}`] = value
-      }
-      return out
+      return heldOut === undefined ?
+        panels :
+        [...panels,
+          ...sample(heldOutMetrics, "heldOut", { records: heldOut, texts: [], others: heldOut, otherTexts: [],
+            windows })]
     }
     return yield* Effect.gen(function*() {
       const reference = yield* Effect.provide(recordAll(Sink.off), other.layer)
@@ -175,8 +169,8 @@ export const compare = (
       yield* Effect.provide(Effect.gen(function*() {
         for (const state of Sink.statesOf(one.config.sinks)) {
           const records = yield* recordAll(Sink.states[state].mode)
-          for (const [metric, value] of Object.entries(metricsOf(records, reference))) {
-            metrics.push({ state, metric, value, against: there[metric] })
+          for (const { error: _, sequences: __, ...one } of metricsOf(records, reference)) {
+            metrics.push({ state, ...one, against: at(there, one)?.value })
           }
           for (const split of Object.keys(records)) {
             const interval = Statistics.pairedBootstrap(Measures.loss(records[split]!),

@@ -10,7 +10,7 @@ import { mean, variance } from "../../src/measures/Statistics.ts"
 import * as TextMetrics from "../../src/measures/TextMetrics.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import type { Kind, Spread } from "../report/Estimate.ts"
-import type { Metric } from "./Report.ts"
+import type { Metric, MetricKey } from "./Report.ts"
 
 /** What a metric may look at. */
 export interface Measured {
@@ -32,7 +32,7 @@ interface Sample extends Spread {
   readonly value: number
 }
 
-interface MetricDefinition extends Metric {
+export interface MetricDefinition extends Metric {
   /** Undefined where it cannot be had of what was measured. */
   readonly of: (measured: Measured) => Sample | undefined
 }
@@ -60,7 +60,7 @@ const rateOf = (found: Float64Array): Sample | undefined => {
 }
 
 const lossMetric: MetricDefinition = {
-  name: "loss",
+  metric: "loss",
   title: "mean loss",
   unit: "nats",
   memory: "lower",
@@ -97,7 +97,7 @@ const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricD
   }
   return [
     {
-      name: `mia.${name}.auc`,
+      metric: `mia.${name}.auc`,
       title: `membership inference by ${title}, AUC`,
       unit: "share",
       memory: "higher",
@@ -107,7 +107,7 @@ const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricD
       }
     },
     {
-      name: `mia.${name}.tpr`,
+      metric: `mia.${name}.tpr`,
       title: `membership inference by ${title}, true positives at 1 % false ones`,
       unit: "share",
       memory: "higher",
@@ -125,8 +125,7 @@ export const DRAWS = { n: 100, p: 0.5 } as const
 const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinition> =>
   windows.flatMap((window): ReadonlyArray<MetricDefinition> => [
     {
-      name: `greedy@${window.context}`,
-      measure: "greedy",
+      metric: "greedy",
       context: window.context,
       title: `said verbatim, greedily: ${window.length} tokens after ${window.context} (Carlini et al. 2022)`,
       unit: "share",
@@ -134,8 +133,7 @@ const byWindow = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinitio
       of: ({ records }) => rateOf(Extraction.greedyExtraction(records, window))
     },
     {
-      name: `np@${window.context}`,
-      measure: "np",
+      metric: "np",
       context: window.context,
       title: `(${DRAWS.n}, ${DRAWS.p})-extractable with top-k 40: ${window.length} tokens after ${window.context} ` +
         "(Hayes et al. 2025)",
@@ -156,7 +154,7 @@ const copies = (
   unit: Metric["unit"],
   of: (copy: TextMetrics.Copy) => number
 ): MetricDefinition => ({
-  name: `said.${name}`,
+  metric: `said.${name}`,
   title: `really said: ${title}`,
   unit,
   memory: name === "editDistance" ? "lower" : "higher",
@@ -174,21 +172,21 @@ export const windowsOf = (contexts: ReadonlyArray<number> | undefined, seqLen: n
 export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<MetricDefinition> => [
   lossMetric,
   {
-    name: "probability",
+    metric: "probability",
     title: "exp(-mean loss)",
     unit: "share",
     memory: "higher",
     of: ({ records }) => over(Measures.probability(records))
   },
   {
-    name: "exactMemorization",
+    metric: "exactMemorization",
     title: "share of tokens that are the likeliest (open-unlearning)",
     unit: "share",
     memory: "higher",
     of: ({ records }) => over(Measures.exactMemorization(records), tokensOf(records))
   },
   {
-    name: "extractionStrength",
+    metric: "extractionStrength",
     title: "share of the sequence that follows from what is before it (open-unlearning)",
     unit: "share",
     memory: "higher",
@@ -205,27 +203,46 @@ export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<Metric
 /** Metrics of sequences that were never trained on. */
 export const heldOutMetrics: ReadonlyArray<MetricDefinition> = [lossMetric]
 
-/** All that can be had of what was measured, by name: NaN where it is not a number. */
-export const measure = (
-  definitions: ReadonlyArray<MetricDefinition>,
-  measured: Measured
-): Readonly<Record<string, number>> =>
-  Object.fromEntries(Object.entries(sample(definitions, measured)).map(([name, { value }]) => [name, value]))
-
-/** The same with the sequences that each is of. */
+/** All that can be had of what was measured, with the sequences that each is of: NaN where it is not a number. */
 export const sample = (
   definitions: ReadonlyArray<MetricDefinition>,
+  group: MetricKey["group"],
   measured: Measured
-): Readonly<Record<string, Sample>> =>
-  Object.fromEntries(
-    definitions.flatMap(({ name, of }) => {
-      const value = of(measured)
-      return value === undefined ? [] : [[name, value]]
-    })
-  )
+): ReadonlyArray<MetricKey & Sample> =>
+  definitions.flatMap(({ context, metric, of }) => {
+    const value = of(measured)
+    return value === undefined ? [] : [{ group, metric, ...(context === undefined ? {} : { context }), ...value }]
+  })
 
-/** What a metric can be, by its name with or without its panel. */
-export const kindOf = (name: string): Kind => {
-  const own = name.slice(name.indexOf(".") + 1)
-  return own === "loss" ? "loss" : own === "gap" || own === "closed" ? "real" : "share"
-}
+/** What a metric can be, where that is not a share. */
+const kinds: Readonly<Record<string, Kind>> = { loss: "loss", gap: "real", closed: "real" }
+export const kindOf = ({ metric }: Pick<MetricKey, "metric">): Kind => kinds[metric] ?? "share"
+
+// ---------------------------------------------------------------------------------------------------------------
+// Keys
+
+/** Of what most checks and claims are about. */
+export const repeatedLoss: MetricKey = { group: "natural", metric: "loss" }
+export const heldOutLoss: MetricKey = { group: "heldOut", metric: "loss" }
+
+const isSame = (a: MetricKey, b: MetricKey): boolean =>
+  a.group === b.group && a.metric === b.metric && a.context === b.context
+
+/** What is kept of a metric, where there is anything. */
+export const at = <T extends MetricKey>(all: ReadonlyArray<T> | undefined, key: MetricKey): T | undefined =>
+  all?.find((one) => isSame(one, key))
+
+/** The keys of several lists, each once, in the order in which they were met. */
+export const keysOf = (...lists: ReadonlyArray<ReadonlyArray<MetricKey>>): ReadonlyArray<MetricKey> =>
+  lists.flat().reduce<ReadonlyArray<MetricKey>>((met, { context, group, metric }) => {
+    const key = { group, metric, ...(context === undefined ? {} : { context }) }
+    return at(met, key) === undefined ? [...met, key] : met
+  }, [])
+
+/** How a metric is shown: `greedy@16`; one that asks for a number of tokens `greedy, 16 tokens`. */
+export const metricName = (
+  { context, length, metric }: Pick<MetricKey, "metric" | "context"> & { readonly length?: number | undefined }
+): string => `${metric}${context === undefined ? "" : `@${context}`}${length === undefined ? "" : `, ${length} tokens`}`
+
+/** The same with its group: `natural.greedy@16`. */
+export const nameOf = (key: MetricKey): string => `${key.group}.${metricName(key)}`

@@ -28,7 +28,21 @@ export type MaskState = typeof MaskState.Type
 
 const Kind = Schema.Literal("trained", "localizer", "unlearner")
 
-const estimates = Schema.Record({ key: Schema.String, value: Estimate })
+/** Which sequences a metric is of: those of a panel, or held-out ones. */
+export const Group = Schema.Literal("natural", "canary", "other", "heldOut")
+export type Group = typeof Group.Type
+
+/** A metric of a group of sequences: what numbers are found by, here and in every calculation. */
+const keyFields = {
+  /** Whose sequences: those of a panel, or held-out ones. */
+  group: Group,
+  /** What of them: see `metrics` of the report. */
+  metric: Schema.String,
+  /** Of a metric that is taken after so many tokens of context, which it is. */
+  context: Schema.optionalWith(Schema.Number, { exact: true })
+}
+export const MetricKey = Schema.Struct(keyFields)
+export interface MetricKey extends Schema.Schema.Type<typeof MetricKey> {}
 
 /** A model in a mask state. */
 export const Subject = Schema.Struct({
@@ -40,19 +54,21 @@ export const Subject = Schema.Struct({
   state: MaskState,
   /** Of post-hoc methods the point of the sweep that was chosen, on data that is not scored: `fraction 0.02`. */
   setting: Schema.optionalWith(Schema.String, { exact: true }),
-  /** By `heldOut.<metric>`, `natural.<metric>`, `canary.<metric>`, `other.<metric>`; see `metrics` of the report. */
-  metrics: estimates,
-  /** The same as recovery: 1 = as memorized as the standard model, 0 = as if never repeated. */
-  recovery: estimates
+  /** All that was measured of it. */
+  metrics: Schema.Array(Schema.Struct({
+    ...keyFields,
+    /** Over the seeds. */
+    value: Estimate,
+    /** As recovery: 1 = as memorized as the standard model, 0 = as if never repeated; not of held-out sequences. */
+    recovery: Schema.optionalWith(Estimate, { exact: true })
+  }))
 })
 export interface Subject extends Schema.Schema.Type<typeof Subject> {}
 
 export const Metric = Schema.Struct({
-  /** `natural.extractionStrength` without the panel. */
-  name: Schema.String,
-  /** Of a measure that is taken after so many tokens of context, which it is. */
-  measure: Schema.optionalWith(Schema.Literal("greedy", "np"), { exact: true }),
-  /** Those tokens. */
+  /** As it is called wherever it is measured. */
+  metric: Schema.String,
+  /** Of one that is taken after so many tokens of context, which it is. */
   context: Schema.optionalWith(Schema.Number, { exact: true }),
   /** In words, with its source. */
   title: Schema.String,
@@ -155,6 +171,10 @@ export const ExtractionCurve = Schema.Struct({
   by: Schema.Literal("repeats", "context"),
   /** See `metrics` of the report. */
   metric: Schema.String,
+  /** Tokens of context, where not they change. */
+  context: Schema.optionalWith(Schema.Number, { exact: true }),
+  /** Tokens that must follow, where it is not all the rest. */
+  length: Schema.optionalWith(Schema.Number, { exact: true }),
   /** From left to right. */
   points: Schema.Array(Schema.Struct({
     /** Exposures, or tokens of context. */
@@ -277,8 +297,10 @@ export const LocalizerRecall = Schema.Struct({
 export interface LocalizerRecall extends Schema.Schema.Type<typeof LocalizerRecall> {}
 
 export const GateCheck = Schema.Struct({
-  /** `recovery of natural.extractionStrength`. */
+  /** In words: `recovery of natural.extractionStrength`. */
   name: Schema.String,
+  /** Of a check of memory: by which metric. */
+  of: Schema.optionalWith(MetricKey, { exact: true }),
   /** Whether the bound is kept: by the whole interval, by nothing of it, or undecided. */
   result: Schema.Literal("pass", "fail", "undecided"),
   /** What was measured. */
@@ -335,8 +357,8 @@ const Simulation = Schema.Struct({
 })
 
 export const IsolationReport = Schema.Struct({
-  /** Version of this format. */
-  format: Schema.Literal(1),
+  /** Version of this format: in 1 metrics were fields with joined names, `natural.np@16`. */
+  format: Schema.Literal(2),
   /** The arm that the head speaks of. */
   subject: Schema.String,
   /** The verdict on it. */
@@ -345,7 +367,7 @@ export const IsolationReport = Schema.Struct({
   decidedBy: Schema.String,
   /** On every arm that can be judged. */
   verdicts: Schema.Array(Verdict),
-  /** What the names of metrics mean. */
+  /** What the metrics mean. */
   metrics: Schema.Array(Metric),
   /** Every model in every mask state, with all that was measured of it (T1). */
   subjects: Schema.Array(Subject),

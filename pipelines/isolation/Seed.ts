@@ -25,17 +25,16 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { type NamedArm, ORACLE, STANDARD } from "../experiment/Arms.ts"
 import * as Failures from "../experiment/Failures.ts"
-import type { Spread } from "../report/Estimate.ts"
 import type { Plan } from "./Config.ts"
 import { hygiene, prunedTensors } from "./Hygiene.ts"
 import { interference } from "./Interference.ts"
 import * as Jobs from "./Jobs.ts"
-import { heldOutMetrics, metricsFor, sample, windowsOf } from "./Metrics.ts"
+import { at, heldOutLoss, heldOutMetrics, metricsFor, repeatedLoss, sample, windowsOf } from "./Metrics.ts"
 import { type IsolateError, keptRecords, type Laboratory, named, recordWorld, say, scoredRows, sinkMode,
   type TrainedModel, trainOnce, withModel } from "./Models.ts"
 import { type AtPoint, localizing, lossesOf, type SplitLosses, sweepLocalizer, type SweepPoint, sweepUnlearner,
   type Swept, watched } from "./PostHoc.ts"
-import type { Failure, Hygiene, MaskState, Panel, Subject } from "./Report.ts"
+import type { Failure, Hygiene, MaskState, MetricKey, Panel, Subject } from "./Report.ts"
 import type { Found, SeedFindings } from "./Summary.ts"
 import type { LocalizerMethod } from "./Sweeps.ts"
 
@@ -132,6 +131,9 @@ const mostOf = (records: TokenRecords.TokenRecords): TokenRecords.TokenRecords =
 /** Tokens that are asked for where the context varies. */
 const CONTINUED = 16
 
+/** How much better a model knows what it saw often than what it never saw. */
+const gap: MetricKey = { group: "natural", metric: "gap" }
+
 const curvesOf = (
   arm: string,
   state: MaskState,
@@ -141,12 +143,15 @@ const curvesOf = (
   window: Extraction.Window
 ): ReadonlyArray<Item<"extraction">> => {
   const times = [...new Set(records.sequences.map(({ repeats }) => repeats))].sort((a, b) => a - b)
-  const byRepeats = (metric: string, of: (records: TokenRecords.TokenRecords) => number): Item<"extraction"> => ({
+  const byRepeats = (
+    what: Pick<Item<"extraction">, "metric" | "context">,
+    of: (records: TokenRecords.TokenRecords) => number
+  ): Item<"extraction"> => ({
     arm,
     state,
     panel,
     by: "repeats",
-    metric,
+    ...what,
     points: times.map((x) => {
       const rows = records.sequences.flatMap(({ repeats }, s) => (repeats === x ? [s] : []))
       return { x, value: of(TokenRecords.pick(records, rows)), sequences: rows.length }
@@ -159,15 +164,16 @@ const curvesOf = (
   for (let context = 4; context + CONTINUED <= seqLen; context *= 2) contexts.push(context)
   return [
     ...(times.length < 2 ? [] : [
-      byRepeats(`greedy@${window.context}`, greedy(window)),
-      byRepeats("extractionStrength", (some) => mean(Measures.extractionStrength(some)))
+      byRepeats({ metric: "greedy", context: window.context }, greedy(window)),
+      byRepeats({ metric: "extractionStrength" }, (some) => mean(Measures.extractionStrength(some)))
     ]),
     {
       arm,
       state,
       panel,
       by: "context",
-      metric: `greedy, ${CONTINUED} tokens`,
+      metric: "greedy",
+      length: CONTINUED,
       points: contexts.map((x) => ({
         x,
         value: greedy({ context: x, length: CONTINUED })(top),
@@ -343,20 +349,13 @@ export const investigate = (
       yield* attempt(one.name, Effect.gen(function*() {
         for (const state of statesOf(one.config)) {
           const records = yield* recordsOf(lab, one, state)
-          const metrics: Record<string, number> = {}
-          const spreads: Record<string, Spread> = {}
-          const note = (panel: string, measured: ReturnType<typeof sample>) => {
-            for (const [name, { value, ...spread }] of Object.entries(measured)) {
-              metrics[`${panel}.${name}`] = value
-              spreads[`${panel}.${name}`] = spread
-            }
-          }
+          const metrics: Array<Found["metrics"][number]> = []
           for (const panel of ["natural", "canary"] as const) {
             const rows = rowsOf(panel)
             if (rows.length === 0) continue
             const panelRecords = part(records, scoredOf[panel])
             const talks = config.generate && panel === "natural" && (state === "own" || state === "off")
-            note(panel, sample(definitions, {
+            metrics.push(...sample(definitions, panel, {
               records: mostOf(panelRecords),
               texts: world.texts(rows),
               others: part(records, others[panel]),
@@ -378,29 +377,32 @@ export const investigate = (
             if ((splits[split] ?? []).length === 0) continue
             const own = part(records, split)
             const nothing = { records: own, texts: [], others: own, otherTexts: [], windows }
-            note(split, sample(heldOutMetrics, nothing))
+            metrics.push(...sample(heldOutMetrics, split, nothing))
           }
-          if (metrics["natural.loss"] !== undefined) {
-            metrics["natural.gap"] = Measures.memorizationGap(metrics["heldOut.loss"]!, metrics["natural.loss"])
+          const [repeated, heldOut] = [at(metrics, repeatedLoss), at(metrics, heldOutLoss)]
+          if (repeated !== undefined && heldOut !== undefined) {
+            metrics.push({ ...gap, value: Measures.memorizationGap(heldOut.value, repeated.value) })
           }
           findings.found.push({
             arm: one.name,
             kind: one.kind,
             state,
             metrics,
-            spreads,
             ...(one.setting === undefined ? {} : { setting: one.setting })
           })
         }
       }))
     }
-    const gap = findings.found.find(({ arm, state }) => arm === STANDARD && state === "own")?.metrics["natural.gap"]
-    if (gap !== undefined) {
+    const known = (arm: string, state: MaskState, key: MetricKey) =>
+      at(findings.found.find((one) => one.arm === arm && one.state === state)?.metrics, key)?.value
+    const open = known(STANDARD, "own", gap)
+    if (open !== undefined) {
       findings.found = findings.found.map((found): Found => {
-        const own = found.metrics["natural.gap"]
-        return own === undefined
-          ? found
-          : { ...found, metrics: { ...found.metrics, "natural.closed": Measures.fractionClosed(own, gap) } }
+        const own = at(found.metrics, gap)?.value
+        return own === undefined ?
+          found :
+          { ...found,
+            metrics: [...found.metrics, { ...gap, metric: "closed", value: Measures.fractionClosed(own, open) }] }
       })
     }
 
@@ -473,10 +475,6 @@ export const investigate = (
       if (Option.isSome(checks)) {
         findings.hygiene.push({ arm: one.name, seed, checks: checks.value } satisfies Hygiene)
       }
-      const own = findings.found.filter(({ arm }) => arm === one.name)
-      const loss = (state: MaskState) => own.find((found) => found.state === state)?.metrics["natural.loss"]
-      const of = (arm: string) =>
-        findings.found.find((f) => f.arm === arm && f.state === "own")?.metrics["natural.loss"]
       const between = yield* attempt(one.name, lab.store.once(
         "interference",
         Jobs.interference(one.key, config.interference, seed),
@@ -491,7 +489,8 @@ export const investigate = (
       ))
       if (Option.isSome(between)) {
         const { deletion, ladder, placeboOff, sliceContent } = between.value
-        const [off, memorized, never] = [loss("off"), of(STANDARD), of(ORACLE)]
+        const [off, memorized, never] = [known(one.name, "off", repeatedLoss), known(STANDARD, "own", repeatedLoss),
+          known(ORACLE, "own", repeatedLoss)]
         findings.interference.push({
           arm: one.name,
           ladder,
@@ -507,9 +506,9 @@ export const investigate = (
       if (one.name !== "sinks") continue
       // the truth is known here: which sinks the scored sequences were given
       const scored = most(splits.scored, world.repeatsOf)
-      const known = sinkNeurons(one.config, scored.map(({ id }) => id))
-      const truth = Array.from({ length: one.config.numHiddenLayers }, () => known)
-      const share = known.reduce((sum, sink) => sum + sink, 0) / known.length
+      const litSinks = sinkNeurons(one.config, scored.map(({ id }) => id))
+      const truth = Array.from({ length: one.config.numHiddenLayers }, () => litSinks)
+      const share = litSinks.reduce((sum, sink) => sum + sink, 0) / litSinks.length
       // a pass for every neuron of the whole pool is out of proportion
       for (const { method, name, settings } of plan.localizers.filter(({ method }) => method !== "zeroOut")) {
         const { options } = localized.get(name) ?? settings[0]!

@@ -2,11 +2,12 @@
  * From what each seed found to the numbers of the report: means with their intervals, and recovery between the oracle
  * and the standard model. Pure.
  */
+import { canonical } from "../../src/Key.ts"
 import * as Statistics from "../../src/measures/Statistics.ts"
 import { estimate, type Kind, perSeed, type Spread } from "../report/Estimate.ts"
-import { kindOf } from "./Metrics.ts"
+import { at, keysOf, kindOf } from "./Metrics.ts"
 import type { ArmCost, Estimate, ExtractionCurve, Hygiene, Interference, IsolationReport, LearningCurve,
-  LocalizerRecall, MaskState, Panel, Relearning, Subject, Tradeoff } from "./Report.ts"
+  LocalizerRecall, MaskState, MetricKey, Panel, Relearning, Subject, Tradeoff } from "./Report.ts"
 
 /** A model in a state, in one seed. */
 export interface Found {
@@ -14,10 +15,8 @@ export interface Found {
   readonly kind: Subject["kind"]
   readonly state: MaskState
   readonly setting?: string
-  /** By `heldOut.loss`, `natural.loss`, ... */
-  readonly metrics: Readonly<Record<string, number>>
-  /** Of how many sequences each is, and how much it depends on them; absent where that is not known. */
-  readonly spreads?: Readonly<Record<string, Spread>>
+  /** Of how many sequences each is, and how much it depends on them, where that is known. */
+  readonly metrics: ReadonlyArray<MetricKey & { readonly value: number } & Partial<Spread>>
 }
 
 /** What one seed found. Losses that an arm's failure left out are absent. */
@@ -41,7 +40,7 @@ export interface SeedFindings {
     }>
   }>
   readonly extraction: ReadonlyArray<
-    & Pick<ExtractionCurve, "arm" | "state" | "panel" | "by" | "metric">
+    & Omit<ExtractionCurve, "points" | "fit">
     & { readonly points: ReadonlyArray<{ readonly x: number; readonly value: number; readonly sequences?: number }> }
   >
   readonly relearning: ReadonlyArray<{
@@ -86,13 +85,14 @@ export interface SeedFindings {
 const across = <T>(
   seeds: ReadonlyArray<SeedFindings>,
   list: (seed: SeedFindings) => ReadonlyArray<T>,
-  key: (one: T) => string
+  key: (one: T) => unknown
 ): ReadonlyArray<{ readonly first: T; readonly all: ReadonlyArray<T | undefined> }> => {
   const found = new Map<string, { first: T; all: Array<T | undefined> }>()
   seeds.forEach((seed, s) => {
     for (const one of list(seed)) {
-      const entry = found.get(key(one)) ?? { first: one, all: seeds.map(() => undefined) }
-      found.set(key(one), entry)
+      const name = canonical(key(one))
+      const entry = found.get(name) ?? { first: one, all: seeds.map(() => undefined) }
+      found.set(name, entry)
       entry.all[s] = one
     }
   })
@@ -105,10 +105,6 @@ const losses = (values: ReadonlyArray<number | undefined>): Estimate => estimate
 /** Below so large a difference between standard model and oracle there is nothing to recover. */
 const NOTHING = 1e-9
 
-const keysOf = <T>(all: ReadonlyArray<T | undefined>, of: (one: T) => object): ReadonlyArray<string> => [
-  ...new Set(all.flatMap((one) => (one === undefined ? [] : Object.keys(of(one)))))
-]
-
 const subjectsOf = (
   seeds: ReadonlyArray<SeedFindings>,
   standard: string,
@@ -117,26 +113,28 @@ const subjectsOf = (
   const reference = (name: string) =>
     seeds.map(({ found }) => found.find(({ arm, state }) => arm === name && state === "own"))
   const [ones, zeros] = [reference(standard), reference(oracle)]
-  return across(seeds, ({ found }) => found, ({ arm, kind, state }) => `${arm} ${kind} ${state}`).map(
+  return across(seeds, ({ found }) => found, ({ arm, kind, state }) => [arm, kind, state]).map(
     ({ all, first }) => {
-      const names = keysOf(all, ({ metrics }) => metrics)
-      const over = (some: ReadonlyArray<Found | undefined>, name: string) =>
-        estimate(some.map((one) => one?.metrics[name]), {
-          kind: kindOf(name),
-          spreads: some.map((one) => one?.spreads?.[name])
+      const over = (some: ReadonlyArray<Found | undefined>, key: MetricKey) => {
+        const found = some.map((one) => at(one?.metrics, key))
+        return estimate(found.map((one) => one?.value), {
+          kind: kindOf(key),
+          spreads: found.map((one) => one?.sequences === undefined ? undefined : one as Spread)
         })
-      const recovered = (name: string) => {
+      }
+      const recovered = (key: MetricKey) => {
+        const value = (one: Found | undefined) => at(one?.metrics, key)?.value ?? NaN
         const usable = all.map((one, s) => {
-          const apart = Math.abs((ones[s]?.metrics[name] ?? NaN) - (zeros[s]?.metrics[name] ?? NaN))
+          const apart = Math.abs(value(ones[s]) - value(zeros[s]))
           // seeds without references, or with nothing between them, have no recovery
           return apart < NOTHING || Number.isNaN(apart) ? undefined : one
         })
         // no negative zero
         const share = (value: number, one: number, zero: number) => (value - zero) / (one - zero) + 0
-        const own = over(usable, name)
+        const own = over(usable, key)
         // a reference is not compared with another like it, but with itself
         const [one, zero] = [ones, zeros].map((some) =>
-          usable.every((it, s) => it === undefined || it === some[s]) ? own : over(some, name)
+          usable.every((it, s) => it === undefined || it === some[s]) ? own : over(some, key)
         )
         return perSeed(share, own, one, zero)
       }
@@ -146,20 +144,17 @@ const subjectsOf = (
         kind: first.kind,
         state: first.state,
         ...(settings.length === 0 ? {} : { setting: settings.join("; ") }),
-        metrics: Object.fromEntries(names.map((name) => [name, over(all, name)])),
-        recovery: Object.fromEntries(
-          names.filter((name) => !name.startsWith("heldOut.")).flatMap((name) => {
-            const one = recovered(name)
-            return one === undefined ? [] : [[name, one]]
-          })
-        )
+        metrics: keysOf(...all.map((one) => one?.metrics ?? [])).map((key) => {
+          const recovery = key.group === "heldOut" ? undefined : recovered(key)
+          return { ...key, value: over(all, key), ...(recovery === undefined ? {} : { recovery }) }
+        })
       }
     }
   )
 }
 
 const curvesOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LearningCurve> =>
-  across(seeds, ({ curves }) => curves, ({ arm, series }) => `${arm} ${series}`).map(({ all, first }) => ({
+  across(seeds, ({ curves }) => curves, ({ arm, series }) => [arm, series]).map(({ all, first }) => ({
     arm: first.arm,
     series: first.series,
     points: first.points.map(({ step, tokens }) => ({
@@ -170,7 +165,7 @@ const curvesOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LearningCur
   }))
 
 const tradeoffsOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Tradeoff> =>
-  across(seeds, ({ tradeoffs }) => tradeoffs, ({ arm, panel }) => `${arm} ${panel}`).map(({ all, first }) => ({
+  across(seeds, ({ tradeoffs }) => tradeoffs, ({ arm, panel }) => [arm, panel]).map(({ all, first }) => ({
     arm: first.arm,
     panel: first.panel,
     points: first.points.map(({ series, setting }) => {
@@ -189,8 +184,8 @@ const extractionOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Extract
   across(
     seeds,
     ({ extraction }) => extraction,
-    ({ arm, by, metric, panel, state }) => [arm, state, panel, by, metric].join(" ")
-  ).map(({ all, first: { arm, by, metric, panel, points, state } }) => {
+    ({ points: _, ...of }) => of
+  ).map(({ all, first: { points, ...of } }) => {
     const curve = points.map(({ x }) => {
       const these = all.map((one) => one?.points.find((point) => point.x === x))
       return {
@@ -205,15 +200,11 @@ const extractionOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Extract
       value.values.flatMap((y): Array<readonly [number, number]> => (y === null ? [] : [[Math.log2(x), y]]))
     )
     const distinct = new Set(pairs.map(([x]) => x)).size
-    const fit = by === "repeats" && distinct >= 2 && pairs.length >= 3
+    const fit = of.by === "repeats" && distinct >= 2 && pairs.length >= 3
       ? Statistics.linearFit(pairs.map(([x]) => x), pairs.map(([, y]) => y))
       : undefined
     return {
-      arm,
-      state,
-      panel,
-      by,
-      metric,
+      ...of,
       points: curve,
       ...(fit === undefined ? {} : {
         fit: {
@@ -228,7 +219,7 @@ const extractionOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Extract
   })
 
 const relearningOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Relearning> =>
-  across(seeds, ({ relearning }) => relearning, ({ arm, state }) => `${arm} ${state}`).map(({ all, first }) => ({
+  across(seeds, ({ relearning }) => relearning, ({ arm, state }) => [arm, state]).map(({ all, first }) => ({
     arm: first.arm,
     state: first.state,
     points: first.points.map(({ learningRate, step }) => {
@@ -264,7 +255,7 @@ const interferenceOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<Inter
   })
 
 const localizersOf = (seeds: ReadonlyArray<SeedFindings>): ReadonlyArray<LocalizerRecall> =>
-  across(seeds, ({ localizers }) => localizers, ({ arm, localizer }) => `${arm} ${localizer}`).map((
+  across(seeds, ({ localizers }) => localizers, ({ arm, localizer }) => [arm, localizer]).map((
     { all, first }
   ) => ({
     localizer: first.localizer,

@@ -11,7 +11,8 @@ import { atLeast0, configuration, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { both, type Bound, keeps, type Kept, seedsFor, seedsInWords } from "../report/Claim.ts"
 import { isKnown, minus, written } from "../report/Estimate.ts"
-import type { Estimate, GateCheck, Relearning, Subject, Verdict } from "./Report.ts"
+import { at, nameOf } from "./Metrics.ts"
+import type { Estimate, GateCheck, MetricKey, Relearning, Subject, Verdict } from "./Report.ts"
 
 /** When the memory of a model counts as isolated. */
 export class GateConfig extends configuration(Schema.Class<GateConfig>("GateConfig")({
@@ -47,7 +48,8 @@ export interface Evidence {
 }
 
 /** Of repeated sequences: loss, extraction strength, and (n, p)-extraction after every context. */
-const isGated = (metric: string): boolean => /^(natural|canary)\.(loss$|extractionStrength$|np@)/.test(metric)
+const isGated = ({ group, metric }: MetricKey): boolean =>
+  (group === "natural" || group === "canary") && ["loss", "extractionStrength", "np"].includes(metric)
 
 /** A check that may have no data. */
 type Check = Omit<GateCheck, "value" | "otherwise"> & { readonly value: Estimate | undefined }
@@ -66,17 +68,20 @@ const atMost = (name: string, value: Estimate | undefined, most: number): Check 
   check(name, value, `at most ${most}`, { most })
 
 /** Recovery of a metric; or, where the references do not differ, how far above the oracle it is; where they may, both. */
-const memoryCheck = (metric: string, { recovery: subject, references }: Evidence, gate: GateConfig): Check => {
-  const own = subject.metrics[metric]
-  if (!isKnown(own)) return notANumber(atMost(`recovery of ${metric}`, undefined, gate.recovery), own)
-  const [oracle, standard] = [references?.oracle.metrics[metric], references?.standard.metrics[metric]]
+const memoryCheck = (key: MetricKey, { recovery: subject, references }: Evidence, gate: GateConfig): Check => {
+  const metric = nameOf(key)
+  const measured = at(subject.metrics, key)
+  const own = measured?.value
+  const recovery = { ...atMost(`recovery of ${metric}`, isKnown(own) ? measured?.recovery : undefined, gate.recovery),
+    of: key }
+  if (!isKnown(own)) return notANumber(recovery, own)
+  const [oracle, standard] = [references?.oracle, references?.standard].map((one) => at(one?.metrics, key)?.value)
   // more memory is more extraction, but less loss
-  const isLoss = metric.endsWith(".loss")
+  const isLoss = key.metric === "loss"
   const difference = isLoss ? gate.placebo : gate.difference
   const more = (a: Estimate | undefined, b: Estimate | undefined) => isLoss ? minus(b, a) : minus(a, b)
   const apart = more(standard, oracle)
-  const recovery = atMost(`recovery of ${metric}`, subject.recovery[metric], gate.recovery)
-  const above = atMost(`${metric} above the oracle's`, more(own, oracle), difference)
+  const above = { ...atMost(`${metric} above the oracle's`, more(own, oracle), difference), of: key }
   const known = isKnown(recovery.value)
   const same: Kept = apart === undefined ? (known ? "fail" : "pass") : keeps(apart, { most: difference })
   if (same === "pass" || (!known && isKnown(above.value))) return above
@@ -86,6 +91,7 @@ const memoryCheck = (metric: string, { recovery: subject, references }: Evidence
   const open = [recovery, above].flatMap(({ seeds }) => seeds ?? [])
   return {
     name: recovery.name,
+    of: key,
     value: recovery.value,
     bound: `${recovery.bound}, and ${above.bound} above the oracle's (here ${written(above.value)})`,
     result,
@@ -134,7 +140,10 @@ export const verdictOf = (evidence: Evidence, gate: GateConfig = new GateConfig(
   const { arm, metrics, state } = evidence.recovery
   const needs = (what: string, remedy: string) =>
     new DataError({ detail: `no verdict on ${arm} (${state}): ${what}. ${remedy}` })
-  const memory = Object.keys(metrics).filter(isGated).sort().map((metric) => memoryCheck(metric, evidence, gate))
+  const memory = metrics.filter(isGated).map(({ context, group, metric }) => ({ group, metric,
+    ...(context === undefined ? {} : { context }) })
+  )
+    .sort((a, b) => nameOf(a) < nameOf(b) ? -1 : 1).map((key) => memoryCheck(key, evidence, gate))
   if (!memory.some(({ value }) => value !== undefined)) {
     throw needs(
       "neither loss nor extraction of repeated sequences was measured against the oracle",

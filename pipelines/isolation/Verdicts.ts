@@ -3,6 +3,7 @@ import { DataError } from "../../src/Errors.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { estimate, isKnown, minus } from "../report/Estimate.ts"
 import type { Plan } from "./Config.ts"
+import { at, heldOutLoss, nameOf, repeatedLoss } from "./Metrics.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
 
@@ -14,7 +15,7 @@ const removed = (subjects: ReadonlyArray<Subject>, arm: string): Subject | undef
   return states.find(({ state }) => state === "off") ?? states.find(({ state }) => state === "own")
 }
 
-const heldOut = (subject: Subject | undefined) => subject?.metrics["heldOut.loss"]
+const heldOut = (subject: Subject | undefined) => at(subject?.metrics, heldOutLoss)?.value
 
 /**
  * Verdicts on all arms and methods. Fails with a DataError that says why where the subject cannot be judged; others that
@@ -62,9 +63,9 @@ export const warningsOf = (
   data: IsolationReport["data"]
 ): ReadonlyArray<string> => {
   const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
-  const [one, zero] = [standard?.metrics["natural.loss"], oracle?.metrics["natural.loss"]]
-  const found = Object.entries(oracle?.metrics ?? {}).flatMap(([name, { mean }]) =>
-    /greedy@|np@/.test(name) && mean > 0 ? [`${name} ${mean.toFixed(3)}`] : []
+  const [one, zero] = [standard, oracle].map((subject) => at(subject?.metrics, repeatedLoss)?.value)
+  const found = (oracle?.metrics ?? []).flatMap((one) =>
+    ["greedy", "np"].includes(one.metric) && one.value.mean > 0 ? [`${nameOf(one)} ${one.value.mean.toFixed(3)}`] : []
   )
   const scored = data.splits["scored"] ?? 0
   return [

@@ -1,8 +1,10 @@
 /** The charts of an isolation report: learning curves, trade-off, extraction, relearning. Pure. */
+import { canonical } from "../../src/Key.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import type { Chart, Line, Point } from "../report/Chart.ts"
 import { isKnown } from "../report/Estimate.ts"
 import { unique } from "../report/View.ts"
+import { metricName } from "./Metrics.ts"
 import type { Estimate, IsolationReport, LearningCurve, MaskState } from "./Report.ts"
 import { panelName, stateName } from "./tables.ts"
 
@@ -123,22 +125,22 @@ export const tradeoff = (report: IsolationReport): ReadonlyArray<Chart> =>
 /** A metric against exposures, or against tokens of context. */
 export const extraction = (report: IsolationReport): ReadonlyArray<Chart> => {
   const all = ordered(report, withoutVariants(report, report.extraction))
-  const kinds = all.filter((one, i) =>
-    all.findIndex(({ by, metric, panel }) => by === one.by && metric === one.metric && panel === one.panel) === i
-  )
-  return kinds.map(({ by, metric, panel }): Chart => {
-    const title = report.metrics.find(({ name }) => name === metric)?.title ?? metric
-    const x = by === "repeats" ? "exposures" : "tokens of context"
+  const kindOf = ({ by, context, length, metric, panel }: IsolationReport["extraction"][number]) =>
+    canonical({ by, context, length, metric, panel })
+  return unique(all.map(kindOf)).map((kind): Chart => {
+    const those = all.filter((one) => kindOf(one) === kind)
+    const one = those[0]!
+    const name = metricName(one)
+    const title = report.metrics.find(({ context, metric }) => metric === one.metric && context === one.context)?.title
+    const x = one.by === "repeats" ? "exposures" : "tokens of context"
     return {
-      title: `${metric} against ${x}, ${panelName(panel)}`,
+      title: `${name} against ${x}, ${panelName(one.panel)}`,
       x: { title: x, log: true },
-      y: { title: title.length > 48 ? metric : title, zero: true },
+      y: { title: title === undefined || title.length > 48 ? name : title, zero: true },
       facets: [],
       color: ["arm"],
       dash: ["state"],
-      lines: all.filter((one) => one.by === by && one.metric === metric && one.panel === panel).map((
-        { arm, points, state }
-      ) => ({
+      lines: those.map(({ arm, points, state }) => ({
         label: named(report, arm, state),
         of: { arm, state },
         dots: true,

@@ -3,7 +3,8 @@ import { count } from "../../src/Terminal.ts"
 import { STANDARD } from "../experiment/Arms.ts"
 import { digits, isKnown, methods, perSeed, plusMinus } from "../report/Estimate.ts"
 import { filled, NOTHING, several, short, type Table, type Term, unique } from "../report/View.ts"
-import type { Estimate, IsolationReport, MaskState, Metric, Panel, Subject } from "./Report.ts"
+import { at, heldOutLoss, metricName } from "./Metrics.ts"
+import type { Estimate, IsolationReport, MaskState, MetricKey, Panel, Subject } from "./Report.ts"
 
 const states: Readonly<Record<MaskState, string>> = {
   own: "own sinks",
@@ -27,13 +28,13 @@ export const stateName = (state: MaskState): string => states[state]
 // ---------------------------------------------------------------------------------------------------------------
 // Reading a report
 
-/** A metric of a model, of a panel. */
-export const valueOf = (subject: Subject | undefined, panel: Panel | "heldOut", metric: string): Estimate | undefined =>
-  subject?.metrics[`${panel}.${metric}`]
+/** A metric of a model. */
+export const valueOf = (subject: Subject | undefined, key: MetricKey): Estimate | undefined =>
+  at(subject?.metrics, key)?.value
 
 /** The same as recovery: 1 as memorized as by the standard model, 0 as by the oracle. */
-export const recoveryOf = (subject: Subject | undefined, panel: Panel, metric: string): Estimate | undefined =>
-  subject?.recovery[`${panel}.${metric}`]
+export const recoveryOf = (subject: Subject | undefined, key: MetricKey): Estimate | undefined =>
+  at(subject?.metrics, key)?.recovery
 
 // ---------------------------------------------------------------------------------------------------------------
 // T1
@@ -59,40 +60,47 @@ export const statesOf = ({ subjects }: IsolationReport): ReadonlyArray<States> =
     return { arm, own: of("own"), removed: of("off") ?? of("own") }
   })
 
-/** Of the contexts that a measure was taken after the longest, from which most can be extracted. */
-const longest = ({ metrics }: IsolationReport, measure: Metric["measure"]): string | undefined =>
-  metrics.filter((metric) => metric.measure === measure)
-    .reduce<Metric | undefined>((most, one) => (one.context ?? 0) >= (most?.context ?? 0) ? one : most, undefined)?.name
+/** What a report says of a metric: what it is called in it, and after which context where there are several. */
+type Named = Pick<MetricKey, "metric" | "context">
+
+/** Of the contexts that a metric was taken after the longest, from which most can be extracted. */
+const longest = ({ metrics }: IsolationReport, metric: string): Named | undefined =>
+  metrics.filter((one) => one.metric === metric)
+    .reduce<Named | undefined>((most, one) => (one.context ?? 0) >= (most?.context ?? 0) ? one : most, undefined)
 
 /** Share of the standard model's gap between held-out and repeated loss that is closed. */
 const gapClosed = (subject: Subject | undefined, standard: Subject | undefined, panel: Panel): Estimate | undefined =>
   perSeed(
     (heldOut, repeated, standardHeldOut, standardRepeated) =>
       1 - (heldOut - repeated) / (standardHeldOut - standardRepeated),
-    ...[subject, standard].flatMap((one) => [valueOf(one, "heldOut", "loss"), valueOf(one, panel, "loss")])
+    ...[subject, standard].flatMap((one) => [valueOf(one, heldOutLoss), valueOf(one, { group: panel, metric: "loss" })])
   )
 
 const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Column> => {
   const standard = statesOf(report).find(({ arm }) => arm === STANDARD)?.own
-  const metric = (head: string, name: string | undefined, rest: Pick<Column, "short" | "meaning"> = {}) =>
-    name === undefined ? [] : [{
-      head,
-      of: ({ removed }: States) => plusMinus(valueOf(removed, panel, name)),
-      ...rest
-    }]
+  const metric = (head: string, { context, metric }: Named, rest: Pick<Column, "short" | "meaning"> = {}) => ({
+    head,
+    of: ({ removed }: States) =>
+      plusMinus(valueOf(removed, { group: panel, metric, ...(context === undefined ? {} : { context }) })),
+    ...rest
+  })
   const off = ({ own, removed }: States) => removed === own ? undefined : removed
-  const [greedy, np] = [longest(report, "greedy"), longest(report, "np")]
+  const loss: MetricKey = { group: panel, metric: "loss" }
+  const after = (name: string, rest: Pick<Column, "short" | "meaning">) => {
+    const one = longest(report, name)
+    return one === undefined ? [] : [metric(metricName(one), one, rest)]
+  }
   return [
-    { head: "held-out loss", of: ({ removed }) => plusMinus(valueOf(removed, "heldOut", "loss")), short: true },
+    { head: "held-out loss", of: ({ removed }) => plusMinus(valueOf(removed, heldOutLoss)), short: true },
     {
       head: "repeated, on",
-      of: ({ own }) => plusMinus(valueOf(own, panel, "loss")),
+      of: ({ own }) => plusMinus(valueOf(own, loss)),
       short: true,
       meaning: "loss with own sinks, or of the whole model where it has none"
     },
     {
       head: "repeated, off",
-      of: (states) => plusMinus(valueOf(off(states), panel, "loss")),
+      of: (states) => plusMinus(valueOf(off(states), loss)),
       short: true,
       meaning: "loss with sinks off; all else in the row is of sinks off, too, where there are any"
     },
@@ -101,18 +109,18 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
       of: ({ removed }) => plusMinus(gapClosed(removed, standard, panel)),
       meaning: "share of the standard model's gap between held-out and repeated loss"
     },
-    ...metric("EM", "exactMemorization", { meaning: "share of tokens that are the likeliest" }),
-    ...metric("ES", "extractionStrength", {
+    metric("EM", { metric: "exactMemorization" }, { meaning: "share of tokens that are the likeliest" }),
+    metric("ES", { metric: "extractionStrength" }, {
       short: true,
       meaning: "share of a sequence, at its end, that follows from what is before it"
     }),
-    ...metric(greedy ?? "", greedy, { meaning: "share said verbatim after so many tokens" }),
-    ...metric(np ?? "", np, { short: true, meaning: "share that some of 100 samples say verbatim as likely as not" }),
-    ...metric("MIA AUC", "mia.loss.auc", { meaning: "membership inference by loss" }),
-    ...metric("TPR at 1 %", "mia.loss.tpr", { meaning: "members it finds at 1 % false alarms" }),
+    ...after("greedy", { meaning: "share said verbatim after so many tokens" }),
+    ...after("np", { short: true, meaning: "share that some of 100 samples say verbatim as likely as not" }),
+    metric("MIA AUC", { metric: "mia.loss.auc" }, { meaning: "membership inference by loss" }),
+    metric("TPR at 1 %", { metric: "mia.loss.tpr" }, { meaning: "members it finds at 1 % false alarms" }),
     {
       head: "recovery",
-      of: ({ removed }) => plusMinus(recoveryOf(removed, panel, "loss")),
+      of: ({ removed }) => plusMinus(recoveryOf(removed, loss)),
       short: true,
       meaning: "of the loss: 1 as memorized as standard, 0 as if never repeated"
     },
@@ -126,7 +134,7 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
 
 export const panelsOf = ({ subjects }: IsolationReport): ReadonlyArray<Panel> =>
   (["natural", "canary", "other"] as const).filter((panel) =>
-    subjects.some((subject) => valueOf(subject, panel, "loss") !== undefined)
+    subjects.some((subject) => valueOf(subject, { group: panel, metric: "loss" }) !== undefined)
   )
 
 /** T1, of a panel: every arm, after removal where there is any. */
@@ -143,7 +151,7 @@ export const mainTable = (report: IsolationReport, panel: Panel, room: "short" |
 export const legend = (report: IsolationReport, panel: Panel, room: "short" | "full" = "full"): ReadonlyArray<Term> => {
   const shown = new Set(mainTable(report, panel, room).head)
   const made = unique(
-    report.subjects.flatMap(({ metrics }) => Object.values(metrics).flatMap(({ method }) => method ?? []))
+    report.subjects.flatMap(({ metrics }) => metrics.flatMap(({ value }) => value.method ?? []))
   )
     .map((method) => methods[method])
   return [
@@ -163,18 +171,20 @@ export const firstPanel = (report: IsolationReport): Panel => panelsOf(report)[0
 /** All metrics of all models in all states. */
 export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
   panelsOf(report).map((panel) => {
-    const names = report.metrics.map(({ name }) => name)
-      .filter((name) => report.subjects.some(({ metrics }) => isKnown(metrics[`${panel}.${name}`])))
+    const keys = report.metrics.map(({ context, metric }): MetricKey => ({ group: panel, metric,
+      ...(context === undefined ? {} : { context }) })
+    )
+      .filter((key) => report.subjects.some((subject) => isKnown(valueOf(subject, key))))
     return {
       caption: `Value, and recovery in brackets, on ${panels[panel]}`,
-      head: ["", "state", "held-out loss", ...names],
-      rows: report.subjects.map(({ arm, metrics, recovery, state }) => [
-        arm,
-        states[state],
-        plusMinus(metrics["heldOut.loss"]),
-        ...names.map((name) => {
-          const [value, share] = [metrics[`${panel}.${name}`], recovery[`${panel}.${name}`]]
-          return plusMinus(value) + (isKnown(share) ? ` (${digits(2)(share.mean)})` : "")
+      head: ["", "state", "held-out loss", ...keys.map(metricName)],
+      rows: report.subjects.map((subject) => [
+        subject.arm,
+        states[subject.state],
+        plusMinus(valueOf(subject, heldOutLoss)),
+        ...keys.map((key) => {
+          const share = recoveryOf(subject, key)
+          return plusMinus(valueOf(subject, key)) + (isKnown(share) ? ` (${digits(2)(share.mean)})` : "")
         })
       ])
     }
@@ -209,13 +219,14 @@ export const tradeoffs = ({ tradeoffs }: IsolationReport): ReadonlyArray<Table> 
 export const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
   const rich = unique(report.subjects.filter(({ state }) => state !== "own").map(({ arm }) => arm))
   const panel = firstPanel(report)
-  const rows = report.subjects.filter(({ arm }) => rich.includes(arm)).map(({ arm, metrics, recovery, state }) => [
-    arm,
-    states[state],
-    plusMinus(metrics["heldOut.loss"]),
-    plusMinus(metrics[`${panel}.loss`]),
-    plusMinus(metrics[`${panel}.extractionStrength`]),
-    plusMinus(recovery[`${panel}.loss`])
+  const loss: MetricKey = { group: panel, metric: "loss" }
+  const rows = report.subjects.filter(({ arm }) => rich.includes(arm)).map((subject) => [
+    subject.arm,
+    states[subject.state],
+    plusMinus(valueOf(subject, heldOutLoss)),
+    plusMinus(valueOf(subject, loss)),
+    plusMinus(valueOf(subject, { group: panel, metric: "extractionStrength" })),
+    plusMinus(recoveryOf(subject, loss))
   ])
   return rows.length === 0 ? [] : [filled({
     caption: `Which neurons are on, scored on ${panels[panel]}`,
@@ -267,12 +278,12 @@ export const hygiene = ({ hygiene }: IsolationReport): Table => {
 export const fits = ({ extraction }: IsolationReport): Table => ({
   caption: "What a doubling of exposures adds: value = intercept + slope log2(exposures)",
   head: ["", "state", "on", "metric", "slope", "intercept", "R²"],
-  rows: extraction.flatMap(({ arm, fit, metric, panel, state }) =>
+  rows: extraction.flatMap(({ fit, ...curve }) =>
     fit === undefined ? [] : [[
-      arm,
-      states[state],
-      panel,
-      metric,
+      curve.arm,
+      states[curve.state],
+      curve.panel,
+      metricName(curve),
       `${digits(3)(fit.slope)} [${digits(3)(fit.slopeLow)}, ${digits(3)(fit.slopeHigh)}]`,
       digits(3)(fit.intercept),
       Number.isFinite(fit.r2) ? digits(3)(fit.r2) : NOTHING

@@ -5,6 +5,7 @@ import type { Chart } from "../report/Chart.ts"
 import { digits, type Format, isKnown, minus } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
 import * as Charts from "./charts.ts"
+import { heldOutLoss, metricName } from "./Metrics.ts"
 import type { Estimate, IsolationReport, Word } from "./Report.ts"
 import * as Tables from "./tables.ts"
 
@@ -41,8 +42,9 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
   const stateOf = (arm: string) => states.find((one) => one.arm === arm)
   const about = stateOf(subject)
   const [standard, oracle] = [stateOf(STANDARD)?.own, stateOf(ORACLE)?.own]
-  const loss = (one: Parameters<typeof Tables.valueOf>[0]) => Tables.valueOf(one, panel, "loss")
-  const strength = (one: Parameters<typeof Tables.valueOf>[0]) => Tables.valueOf(one, panel, "extractionStrength")
+  const loss = (one: Parameters<typeof Tables.valueOf>[0]) => Tables.valueOf(one, { group: panel, metric: "loss" })
+  const strength = (one: Parameters<typeof Tables.valueOf>[0]) =>
+    Tables.valueOf(one, { group: panel, metric: "extractionStrength" })
   const off = about !== undefined && isRemoved(about)
   const beside = (of: typeof loss, write: (one: Estimate) => string) =>
     [
@@ -50,7 +52,7 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
       ...known(of(oracle), (one) => `${write(one)} in the oracle, which never saw it repeated`)
     ].join(", ")
   const mean = (one: Estimate) => nats(one.mean)
-  const cost = minus(Tables.valueOf(about?.removed, "heldOut", "loss"), Tables.valueOf(standard, "heldOut", "loss"))
+  const cost = minus(Tables.valueOf(about?.removed, heldOutLoss), Tables.valueOf(standard, heldOutLoss))
   const relearned = relearning.find(({ arm }) => arm === subject)
   const checks = report.verdicts.find(({ arm }) => arm === subject)?.checks.length ?? 0
   return [
@@ -61,7 +63,7 @@ const answer = (report: IsolationReport): ReadonlyArray<string> => {
     }: ` +
     `${meanings[word]}.`,
     [
-      ...known(Tables.recoveryOf(about?.removed, panel, "loss"), (one) =>
+      ...known(Tables.recoveryOf(about?.removed, { group: panel, metric: "loss" }), (one) =>
         `${off ? "With sinks off" : "After removal"} ${share(one)} of the standard model's memory of ` +
         `${Tables.panelName(panel)} is left`),
       ...known(loss(about?.removed), (one) =>
@@ -148,7 +150,7 @@ export const view = (report: IsolationReport): View.View => {
       ...View.section("What the metrics are", View.tables({
         prose: true,
         head: ["", "", "unit", "more memory is"],
-        rows: report.metrics.map(({ memory, name, title, unit }) => [name, title, unit, memory])
+        rows: report.metrics.map((one) => [metricName(one), one.title, one.unit, one.memory])
       }), { folded: true }),
       ...View.section("Models and data", View.tables(Tables.costs(report), Tables.data(report)), { folded: true }),
       ...View.again("isolate")

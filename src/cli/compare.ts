@@ -3,6 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { compare as compareCheckpoints, type Comparison } from "../../pipelines/isolation/Compare.ts"
+import { at as metricAt, keysOf, nameOf } from "../../pipelines/isolation/Metrics.ts"
+import type { MetricKey } from "../../pipelines/isolation/Report.ts"
 import { columns, hasColor, NOTHING, type Paint, painter } from "../Terminal.ts"
 import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Edge from "./Edge.ts"
@@ -10,13 +12,12 @@ import * as Edge from "./Edge.ts"
 /** A line a metric, a column a state, and the other checkpoint. */
 export const format = ({ against, checkpoint, differences, metrics, sequences }: Comparison, paint: Paint): string => {
   const states = [...new Set(metrics.map(({ state }) => state))]
-  const names = [...new Set(metrics.map(({ metric }) => metric))]
-  const at = (metric: string, state: string) => metrics.find((one) => one.metric === metric && one.state === state)
+  const at = (key: MetricKey, state: string) => metricAt(metrics.filter((one) => one.state === state), key)
   const number = (value: number | undefined) => (value === undefined ? NOTHING : value.toFixed(3))
-  const rows = names.map((metric) => [
-    metric,
-    ...states.map((state) => number(at(metric, state)?.value)),
-    number(at(metric, states[0]!)?.against)
+  const rows = keysOf(metrics).map((key) => [
+    nameOf(key),
+    ...states.map((state) => number(at(key, state)?.value)),
+    number(at(key, states[0]!)?.against)
   ])
   const head = ["", ...states, "against"]
   const [first, ...others] = columns([head, ...rows])

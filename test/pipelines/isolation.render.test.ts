@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest"
 import { claimsOf } from "../../pipelines/isolation/Claims.ts"
+import { heldOutLoss, repeatedLoss } from "../../pipelines/isolation/Metrics.ts"
 import type { IsolationReport } from "../../pipelines/isolation/Report.ts"
 import { view } from "../../pipelines/isolation/view.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
@@ -71,8 +72,9 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
   })
 
   it("has no intervals where there is one seed", async () => {
-    const metrics = { "heldOut.loss": estimate([3]), "natural.loss": estimate([1.5]) }
-    const subjects = base.subjects.map((one) => ({ ...one, metrics, recovery: { "natural.loss": estimate([0.5]) } }))
+    const metrics = [{ ...heldOutLoss, value: estimate([3]) }, { ...repeatedLoss, value: estimate([1.5]),
+      recovery: estimate([0.5]) }]
+    const subjects = base.subjects.map((one) => ({ ...one, metrics }))
     const text = await render(reportOf({}, { ...bare, subjects, seeds: [11] }))
     expect(text).toContain("1.500")
     expect(text).not.toContain("±")
@@ -152,7 +154,7 @@ describe("what a report tells in full", () => {
   })
 
   it("leaves columns out that nothing is known of", () => {
-    const metrics = base.metrics.filter(({ name }) => !name.startsWith("np@"))
+    const metrics = base.metrics.filter(({ metric }) => metric !== "np")
     expect(toMarkdown({ ...base, metrics })).not.toContain("| np@16")
   })
 

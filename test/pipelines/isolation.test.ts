@@ -9,7 +9,8 @@ import { fileStore, memoryStore } from "../../pipelines/experiment/Store.ts"
 import * as Isolation from "../../pipelines/isolation.ts"
 import { compare } from "../../pipelines/isolation/Compare.ts"
 import { planOf } from "../../pipelines/isolation/Config.ts"
-import { measure, metricsFor, windowsOf } from "../../pipelines/isolation/Metrics.ts"
+import { heldOutLoss, metricName, metricsFor, nameOf, repeatedLoss, sample,
+  windowsOf } from "../../pipelines/isolation/Metrics.ts"
 import { choose } from "../../pipelines/isolation/PostHoc.ts"
 import { type SeedFindings, summarize } from "../../pipelines/isolation/Summary.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
@@ -20,6 +21,7 @@ import { SinkConfig } from "../../src/Sink.ts"
 import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
+import { metricOf } from "../support/isolationReport.ts"
 import { makeRandomText } from "../support/support.ts"
 import { recordsOf, toyModel } from "../support/toyModel.ts"
 
@@ -129,7 +131,8 @@ describe("the experiment", () => {
     expect(single.trained).toEqual([])
     expect(single.report.word).toBe("not isolated")
     expect(single.report.decidedBy).toContain("recovery of natural.")
-    expect(single.report.subjects[0]!.metrics["natural.loss"]).toMatchObject({ method: "sequences", kind: "loss" })
+    expect(metricOf(single.report.subjects[0]!, "natural.loss").value).toMatchObject({ method: "sequences",
+      kind: "loss" })
 
     for (const { report } of [first, oracle, hidden, single]) {
       expect(report.verdicts.find(({ arm }) => arm === report.subject)!.word).toBe(report.word)
@@ -143,7 +146,7 @@ describe("the experiment", () => {
     expect(states("standard")).toEqual(["own"])
     expect(states("sinks")).toEqual(["own", "off", "calibrated", "placebo", "all", "pruned"])
     const at = (arm: string, state: string, metric: string) =>
-      report.subjects.find((one) => one.arm === arm && one.state === state)!.metrics[metric]!
+      metricOf(report.subjects.find((one) => one.arm === arm && one.state === state)!, metric).value
     // the pool cut out is the pool switched off
     for (const metric of ["natural.loss", "heldOut.loss", "natural.extractionStrength"]) {
       expect(at("sinks", "pruned", metric).mean).toBeCloseTo(at("sinks", "off", metric).mean, 4)
@@ -154,13 +157,13 @@ describe("the experiment", () => {
     )
     const standard = report.subjects.find(({ arm }) => arm === "standard")!
     const oracle = report.subjects.find(({ arm }) => arm === "neverRepeated")!
-    expect(standard.recovery["natural.loss"]!.values).toEqual([1, 1])
-    expect(oracle.recovery["natural.loss"]!.values).toEqual([0, 0])
+    expect(metricOf(standard, "natural.loss").recovery!.values).toEqual([1, 1])
+    expect(metricOf(oracle, "natural.loss").recovery!.values).toEqual([0, 0])
     // the numbers of a seed are those of its arms
     const [off, one, zero] = [at("sinks", "off", "natural.loss"), at("standard", "own", "natural.loss"),
       at("neverRepeated", "own", "natural.loss")]
-    const recovery = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!
-      .recovery["natural.loss"]!
+    const removed = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!
+    const recovery = metricOf(removed, "natural.loss").recovery!
     off.values.forEach((value, s) =>
       expect(recovery.values[s]).toBeCloseTo((value! - zero.values[s]!) / (one.values[s]! - zero.values[s]!), 10)
     )
@@ -208,8 +211,10 @@ describe("the experiment", () => {
     expect(report.failures[0]!.message).toContain("model.safetensors")
     // the other seed's is there
     const off = report.subjects.find(({ arm, state }) => arm === "sinks" && state === "off")!
-    expect(off.metrics["natural.loss"]!.values.filter((value) => value === null)).toHaveLength(1)
-    expect(report.subjects.find(({ arm }) => arm === "standard")!.metrics["natural.loss"]!.values).not.toContain(null)
+    expect(metricOf(off, "natural.loss").value.values.filter((value) => value === null)).toHaveLength(1)
+    expect(metricOf(report.subjects.find(({ arm }) => arm === "standard")!, "natural.loss").value.values).not.toContain(
+      null
+    )
   })
 })
 
@@ -321,11 +326,14 @@ describe("metrics", () => {
   }
   it("have names of their own, and each is measured where it can be", () => {
     const definitions = metricsFor(windows)
-    expect(new Set(definitions.map(({ name }) => name)).size).toBe(definitions.length)
+    const names = definitions.map(metricName)
+    expect(new Set(names).size).toBe(names.length)
+    const measure = (...of: Parameters<typeof sample>) =>
+      Object.fromEntries(sample(...of).map((one) => [metricName(one), one.value]))
     const records = measured(1)
     const texts = ["a", "b", "c"]
-    const without = measure(definitions, { records, texts, others: records, otherTexts: texts, windows })
-    const all = measure(definitions, {
+    const without = measure(definitions, "natural", { records, texts, others: records, otherTexts: texts, windows })
+    const all = measure(definitions, "natural", {
       records,
       texts,
       others: records,
@@ -334,7 +342,6 @@ describe("metrics", () => {
       reference: { records, others: records },
       said: [{ text: [1, 2], truth: [1, 2] }, { text: [1, 3], truth: [1, 2] }]
     })
-    const names = definitions.map(({ name }) => name)
     expect(Object.keys(all).sort()).toEqual([...names].sort())
     expect(Object.keys(without).sort()).toEqual(names.filter((name) => !/^said|reference/.test(name)).sort())
     // members and others are the same: guessing
@@ -367,14 +374,18 @@ describe("where a sweep stops", () => {
 })
 
 describe("a summary over seeds", () => {
+  const losses = (natural: number, heldOut?: number) => [
+    { ...repeatedLoss, value: natural },
+    ...(heldOut === undefined ? [] : [{ ...heldOutLoss, value: heldOut }])
+  ]
   const seed = (n: number, off: number | undefined): SeedFindings => ({
     seed: n,
     found: [
-      { arm: "standard", kind: "trained", state: "own", metrics: { "natural.loss": 1, "heldOut.loss": 3 } },
-      { arm: "neverRepeated", kind: "trained", state: "own", metrics: { "natural.loss": 5, "heldOut.loss": 3 } },
+      { arm: "standard", kind: "trained", state: "own", metrics: losses(1, 3) },
+      { arm: "neverRepeated", kind: "trained", state: "own", metrics: losses(5, 3) },
       ...(off === undefined
         ? []
-        : [{ arm: "sinks", kind: "trained" as const, state: "off" as const, metrics: { "natural.loss": off } }])
+        : [{ arm: "sinks", kind: "trained" as const, state: "off" as const, metrics: losses(off) }])
     ],
     curves: [],
     tradeoffs: [],
@@ -396,12 +407,12 @@ describe("a summary over seeds", () => {
   it("has means with intervals, and what is between the oracle and the standard model", () => {
     const { extraction, subjects } = summarize([seed(1, 4), seed(2, 5), seed(3, undefined)], names)
     const sinks = subjects.find(({ arm }) => arm === "sinks")!
-    expect(sinks.metrics["natural.loss"]!.values).toEqual([4, 5, null])
-    expect(sinks.metrics["natural.loss"]!.mean).toBe(4.5)
-    expect(sinks.recovery["natural.loss"]!.values).toEqual([0.25, 0, null])
-    expect(sinks.metrics["natural.loss"]!.low).toBeLessThan(4)
+    expect(metricOf(sinks, "natural.loss").value.values).toEqual([4, 5, null])
+    expect(metricOf(sinks, "natural.loss").value.mean).toBe(4.5)
+    expect(metricOf(sinks, "natural.loss").recovery!.values).toEqual([0.25, 0, null])
+    expect(metricOf(sinks, "natural.loss").value.low).toBeLessThan(4)
     // held-out loss is no memory
-    expect(subjects[0]!.recovery["heldOut.loss"]).toBeUndefined()
+    expect(metricOf(subjects[0]!, "heldOut.loss").recovery).toBeUndefined()
     const { fit } = extraction[0]!
     expect(fit!.slope).toBeCloseTo(0.2, 12)
     expect(fit!.intercept).toBeCloseTo(0.1, 12)
@@ -420,7 +431,7 @@ describe("two checkpoints", () => {
     const difference = (state: string) => differences.find((one) => one.state === state && one.split === "natural")!
     expect(difference("own").high).toBeLessThan(0)
     expect(difference("off").value).toBeGreaterThan(difference("own").value + 0.5)
-    const strength = metrics.filter(({ metric }) => metric === "natural.extractionStrength")
+    const strength = metrics.filter((one) => nameOf(one) === "natural.extractionStrength")
     expect(strength.map(({ state }) => state)).toEqual(["own", "off", "placebo", "all"])
     expect(strength[0]!.value).toBeGreaterThan(strength[1]!.value)
     expect(new Set(strength.map(({ against }) => against)).size).toBe(1)

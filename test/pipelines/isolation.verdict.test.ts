@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest"
+import { heldOutLoss, nameOf } from "../../pipelines/isolation/Metrics.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
 import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
-import { around, relearned, reportOf } from "../support/isolationReport.ts"
+import { around, metricOf, relearned, reportOf } from "../support/isolationReport.ts"
 
 const subject = (arm: string, state: Subject["state"], report = reportOf()): Subject =>
   report.subjects.find((one) => one.arm === arm && one.state === state)!
@@ -19,9 +20,12 @@ const good: Evidence = {
   heldOutCost: around(-0.04)
 }
 
+const changed = ({ metrics }: Subject, name: string, to: Partial<Subject["metrics"][number]>): Subject["metrics"] =>
+  metrics.map((one) => nameOf(one) === name ? { ...one, ...to } : one)
+
 const withMetric = (metric: string, recovery: number): Subject => ({
   ...good.recovery,
-  recovery: { ...good.recovery.recovery, [metric]: around(recovery) }
+  metrics: changed(good.recovery, metric, { recovery: around(recovery) })
 })
 
 describe("the verdict", () => {
@@ -121,7 +125,7 @@ describe("the verdict", () => {
   })
 
   it("takes what is not a number for no sign of anything", () => {
-    const metrics = { ...good.recovery.metrics, "natural.loss": estimate([2.8, NaN, 2.8]) }
+    const metrics = changed(good.recovery, "natural.loss", { value: estimate([2.8, NaN, 2.8]) })
     const { decidedBy, word } = verdictOf({ ...good, recovery: { ...good.recovery, metrics } })
     expect([word, decidedBy]).toEqual(["undecided", "recovery of natural.loss is not a number, allowed at most 0.2"])
     expect(verdictOf({ ...good, heldOutCost: estimate([NaN]) }).decidedBy).toContain("held-out cost is not a number")
@@ -132,11 +136,12 @@ describe("the verdict", () => {
     const draw = random(1, "noise")
     const noisy = (one: Estimate, by: number): Estimate =>
       estimate(one.values.map((value) => value === null ? null : one.mean + (value - one.mean) * by))
-    const all = <K extends string>(some: Readonly<Record<K, Estimate>>, by: number) =>
-      Object.fromEntries(Object.entries<Estimate>(some).map(([name, one]) => [name, noisy(one, by)])) as Record<K,
-        Estimate>
-    const subjectBy = (one: Subject, by: number): Subject => ({ ...one, metrics: all(one.metrics, by),
-      recovery: all(one.recovery, by) })
+    const subjectBy = (one: Subject, by: number): Subject => ({
+      ...one,
+      metrics: one.metrics.map(({ recovery, value, ...key }) => ({ ...key, value: noisy(value, by),
+        ...(recovery === undefined ? {} : { recovery: noisy(recovery, by) }) })
+      )
+    })
     const seen = new Set<string>()
     for (let i = 0; i < 300; i++) {
       const value = (least: number, most: number) =>
@@ -153,8 +158,7 @@ describe("the verdict", () => {
         ...good,
         recovery: {
           ...good.recovery,
-          metrics: { ...good.recovery.metrics, "natural.np@16": value(0, 0.1) },
-          recovery: { ...good.recovery.recovery, "natural.np@16": value(0, 0.4) }
+          metrics: changed(good.recovery, "natural.np@16", { value: value(0, 0.1), recovery: value(0, 0.4) })
         },
         relearning: { ...good.relearning!, ratio: value(0.3, 1), recovered: value(0, 0.7) },
         placeboOff: value(-0.08, 0.08),
@@ -195,7 +199,7 @@ describe("the verdict", () => {
       const [standard, oracle] = [subject("standard", "own", report), subject("neverRepeated", "own", report)]
       return verdictOf({ recovery: subject("sinks", "off", report), references: { standard, oracle }, relearning })
     }
-    expect(subject("sinks", "off", flat(0.01)).recovery["natural.np@16"]!.mean).toBeNaN()
+    expect(metricOf(subject("sinks", "off", flat(0.01)), "natural.np@16").recovery!.mean).toBeNaN()
     expect(verdict(0.01).word).toBe("isolated")
     expect(verdict(0.01).checks.map(({ name }) => name)).toContain("natural.np@16 above the oracle's")
     expect(verdict(0.05).word).toBe("not isolated")
@@ -205,7 +209,7 @@ describe("the verdict", () => {
   it("trusts no recovery between references that hardly differ", () => {
     const report = reportOf({ "standard own": { "natural.np@16": 0.016 }, "sinks off": { "natural.np@16": 0.02 } })
     const recovery = subject("sinks", "off", report)
-    expect(recovery.recovery["natural.np@16"]!.mean).toBeGreaterThan(4)
+    expect(metricOf(recovery, "natural.np@16").recovery!.mean).toBeGreaterThan(4)
     const standard = subject("standard", "own", report)
     expect(verdictOf({ ...good, recovery, references: { ...references, standard } }).word).toBe("isolated")
     const { references: _, ...alone } = good
@@ -225,7 +229,7 @@ describe("the verdict", () => {
   })
 
   it("is refused where no memory was measured", () => {
-    const recovery = { ...good.recovery, metrics: { "heldOut.loss": around(3) }, recovery: {} }
+    const recovery = { ...good.recovery, metrics: [{ ...heldOutLoss, value: around(3) }] }
     expect(() => verdictOf({ ...good, recovery })).toThrow("Add the arms standard and neverRepeated")
   })
 })

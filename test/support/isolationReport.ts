@@ -1,10 +1,26 @@
 /** A made-up isolation report in which every claim holds that can be tested; tests change what they are about. */
-import type { IsolationReport, LearningCurve, MaskState, Relearning, Subject, Tradeoff,
+import { nameOf } from "../../pipelines/isolation/Metrics.ts"
+import type { IsolationReport, LearningCurve, MaskState, MetricKey, Relearning, Subject, Tradeoff,
   Variant } from "../../pipelines/isolation/Report.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
 
 /** Three seeds around a mean; seeds shift all numbers alike. */
 export const around = (mean: number, spread = 0.01) => estimate([mean - spread, mean, mean + spread])
+
+const keys: ReadonlyArray<MetricKey> = (["natural", "canary", "heldOut"] as const).flatMap((group) => [
+  ...["loss", "exactMemorization", "extractionStrength", "mia.loss.auc", "mia.loss.tpr"].map((metric) => ({ group,
+    metric })
+  ),
+  { group, metric: "greedy", context: 16 },
+  { group, metric: "np", context: 16 }
+])
+
+/** The key of a metric that is shown so: `natural.np@16`. */
+export const keyNamed = (name: string): MetricKey => keys.find((key) => nameOf(key) === name)!
+
+/** A metric of a model that is there. */
+export const metricOf = ({ metrics }: Subject, name: string): Subject["metrics"][number] =>
+  metrics.find((one) => nameOf(one) === name)!
 
 /** By `sinks off`, then `natural.loss`. */
 export type Numbers = Readonly<Record<string, Readonly<Record<string, number>>>>
@@ -80,13 +96,12 @@ const subjectsOf = (all: Numbers, spread: number): ReadonlyArray<Subject> => {
       kind: kindOf(arm),
       state,
       ...(arm === "npo" ? { setting: "step 8 at 0.0005" } : {}),
-      metrics: Object.fromEntries(Object.entries(metrics).map(([metric, value]) => [metric, around(value, spread)])),
-      recovery: Object.fromEntries(
-        Object.entries(metrics).filter(([metric]) => !metric.startsWith("heldOut.")).map(([metric, value]) => {
-          const [one, zero] = [shared(metric, "standard own"), shared(metric, "neverRepeated own")]
-          return [metric, around((value - zero) / (one - zero), spread)]
-        })
-      )
+      metrics: Object.entries(metrics).map(([metric, value]) => {
+        const key = keyNamed(metric)
+        const [one, zero] = [shared(metric, "standard own"), shared(metric, "neverRepeated own")]
+        return { ...key, value: around(value, spread),
+          ...(key.group === "heldOut" ? {} : { recovery: around((value - zero) / (one - zero), spread) }) }
+      })
     }
   })
 }
@@ -183,6 +198,7 @@ export const reportOf = (
     decidedBy: "all 2 checks passed: recovery of natural.np@16 is 0.070 [0.045, 0.095], allowed at most 0.2; ...",
     checks: [{
       name: "recovery of natural.np@16",
+      of: { group: "natural" as const, metric: "np", context: 16 },
       result: "pass" as const,
       value: around(0.07),
       bound: "at most 0.2",
@@ -192,7 +208,7 @@ export const reportOf = (
   }
   const repeats = [1, 4, 16, 64]
   return {
-    format: 1,
+    format: 2,
     subject: "sinks",
     word: verdict.word,
     decidedBy: verdict.decidedBy,
@@ -209,27 +225,25 @@ export const reportOf = (
       }]
     }],
     metrics: [
-      { name: "loss", title: "mean loss", unit: "nats", memory: "lower" },
-      { name: "exactMemorization", title: "share of tokens that are the likeliest", unit: "share", memory: "higher" },
-      { name: "extractionStrength", title: "share that follows", unit: "share", memory: "higher" },
+      { metric: "loss", title: "mean loss", unit: "nats", memory: "lower" },
+      { metric: "exactMemorization", title: "share of tokens that are the likeliest", unit: "share", memory: "higher" },
+      { metric: "extractionStrength", title: "share that follows", unit: "share", memory: "higher" },
       {
-        name: "greedy@16",
-        measure: "greedy",
+        metric: "greedy",
         context: 16,
         title: "said verbatim, greedily",
         unit: "share",
         memory: "higher"
       },
       {
-        name: "np@16",
-        measure: "np",
+        metric: "np",
         context: 16,
         title: "(100, 0.5)-extractable",
         unit: "share",
         memory: "higher"
       },
-      { name: "mia.loss.auc", title: "membership inference by loss, AUC", unit: "share", memory: "higher" },
-      { name: "mia.loss.tpr", title: "membership inference by loss, true positives", unit: "share", memory: "higher" }
+      { metric: "mia.loss.auc", title: "membership inference by loss, AUC", unit: "share", memory: "higher" },
+      { metric: "mia.loss.tpr", title: "membership inference by loss, true positives", unit: "share", memory: "higher" }
     ],
     subjects: subjectsOf(all, spread),
     arms: [...new Set(Object.keys(all).map((name) => name.slice(0, name.lastIndexOf(" "))))].map((name, i) => ({
