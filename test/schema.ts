@@ -55,11 +55,19 @@ const commentsBySignature = (own?: string): ReadonlyMap<string, Readonly<Record<
   )
   for (const file of own === undefined ? files : [...files, own]) {
     const source = ts.createSourceFile(file, readFileSync(new URL(file, root), "utf8"), ts.ScriptTarget.ES2022, true)
+    /** Literals with names of their own, which others may spread. */
+    const named = new Map<string,
+      { readonly names: ReadonlyArray<string>; readonly comments: Record<string, string> }>()
     const visit = (node: ts.Node): void => {
       if (ts.isObjectLiteralExpression(node)) {
         const names: Array<string> = []
         const comments: Record<string, string> = {}
         for (const property of node.properties) {
+          if (ts.isSpreadAssignment(property)) {
+            const spread = named.get(property.expression.getText())
+            names.push(...spread?.names ?? [])
+            Object.assign(comments, spread?.comments)
+          }
           if (!ts.isPropertyAssignment(property)) continue
           const name = property.name.getText()
           names.push(name)
@@ -67,7 +75,8 @@ const commentsBySignature = (own?: string): ReadonlyMap<string, Readonly<Record<
           const comment = range === undefined ? "" : source.text.slice(range.pos, range.end)
           if (comment.startsWith("/**")) comments[name] = wordsOf(comment)
         }
-        if (Object.keys(comments).length > 0) found.set(names.sort().join(), comments)
+        if (ts.isVariableDeclaration(node.parent)) named.set(node.parent.name.getText(), { names, comments })
+        if (Object.keys(comments).length > 0) found.set([...names].sort().join(), comments)
       }
       ts.forEachChild(node, visit)
     }
