@@ -30,11 +30,12 @@ import { masksOf, recordTokens } from "./dynamics/Probe.ts"
 import { type ArmCost, DynamicsReport, type Failure } from "./dynamics/Report.ts"
 import { type Found, type PartContents, summarize } from "./dynamics/Summary.ts"
 import { type DynamicsError, keep, type Kept, type Traced, trainProbed } from "./dynamics/Train.ts"
+import { view } from "./dynamics/view.ts"
 import { type DynamicsWorld, makeWorld } from "./dynamics/World.ts"
 import { type Arm, arms, modelOf, trainingOf } from "./experiment/Arms.ts"
+import { writeReport } from "./experiment/Experiment.ts"
 import { attempt } from "./experiment/Failures.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder,
-  writeJson } from "./experiment/RunFolder.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, makeFolder } from "./experiment/RunFolder.ts"
 import { keptIn } from "./experiment/Store.ts"
 import { estimate } from "./report/Estimate.ts"
 
@@ -278,6 +279,6 @@ export const run = (
       config: Schema.encodeSync(DynamicsConfig)(config),
       versions: options.versions ?? {}
     }
-    if (outDir !== undefined) yield* writeJson(path.join(outDir, "report.json"), encoded(report))
+    if (outDir !== undefined) yield* writeReport(outDir, { encode: encoded, view }, report)
     return report
   }).pipe(Effect.scoped)

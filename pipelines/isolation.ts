@@ -17,7 +17,8 @@ import { theory } from "../src/measures/Theory.ts"
 import type { ProgressEvent } from "../src/terminal/Progress.ts"
 import { checkTraining } from "../src/train/MemoryPlan.ts"
 import { modelOf, ORACLE, STANDARD, streamOf, type StreamOverrides } from "./experiment/Arms.ts"
-import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson } from "./experiment/RunFolder.ts"
+import { writeReport } from "./experiment/Experiment.ts"
+import { againWhenLost, claimFolder, type FolderOptions, makeFolder } from "./experiment/RunFolder.ts"
 import { fileStore, memoryStore, type Store } from "./experiment/Store.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, type Plan, planOf } from "./isolation/Config.ts"
@@ -28,6 +29,7 @@ import { type Failure, IsolationReport } from "./isolation/Report.ts"
 import { investigate } from "./isolation/Seed.ts"
 import { summarize } from "./isolation/Summary.ts"
 import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
+import { view } from "./isolation/view.ts"
 import { checkDisjoint, firstSeed, makeWorld, type World } from "./isolation/World.ts"
 
 export { IsolateConfig, IsolationReport }
@@ -213,8 +215,6 @@ export const run = (
       versions: options.versions ?? {}
     }
     const report: IsolationReport = { ...unclaimed, claims: claimsOf(unclaimed) }
-    if (outDir !== undefined) {
-      yield* writeJson(path.join(outDir, "report.json"), encoded(report))
-    }
+    if (outDir !== undefined) yield* writeReport(outDir, { encode: encoded, view }, report)
     return report
   }).pipe(Effect.scoped)

@@ -43,8 +43,9 @@ import type { RunRecord } from "../../src/runs/RunRecord.ts"
 import { dataOf, runAbove, type SavedModel, savedModels } from "../../src/runs/Runs.ts"
 import type { ProgressEvent } from "../../src/terminal/Progress.ts"
 import { type Arm, arms } from "../experiment/Arms.ts"
-import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost, makeFolder,
-  writeJson } from "../experiment/RunFolder.ts"
+import { writeReport } from "../experiment/Experiment.ts"
+import { againWhenLost, claimFolder, folderOf, type FolderOptions, isLost,
+  makeFolder } from "../experiment/RunFolder.ts"
 import type { Files } from "../experiment/Train.ts"
 import { estimate } from "../report/Estimate.ts"
 import { BACKGROUND, FOILS, planOf } from "./Config.ts"
@@ -53,6 +54,7 @@ import { DynamicsReport, type Group, MaskState } from "./Report.ts"
 import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
 import type { DynamicsError } from "./Train.ts"
+import { view } from "./view.ts"
 import { makeWorld, type Probed } from "./World.ts"
 
 export interface ReplayOptions extends FolderOptions {
@@ -773,7 +775,6 @@ export const replay = (from: string, options: ReplayOptions): Effect.Effect<Dyna
       config: Schema.encodeSync(ReplayConfig)(config),
       versions: options.versions ?? {}
     }
-    if (outDir !== undefined) {yield* writeJson(path.join(outDir, "report.json"),
-        Schema.encodeSync(DynamicsReport)(report))}
+    if (outDir !== undefined) yield* writeReport(outDir, { encode: Schema.encodeSync(DynamicsReport), view }, report)
     return report
   }).pipe(Effect.scoped)

@@ -10,7 +10,7 @@ import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
-import { because, type DataError, type DeviceError } from "../../src/Errors.ts"
+import { because, type CheckpointError, type DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { type Machine, machineOf } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
@@ -147,6 +147,27 @@ const keeping = (): Once => {
     )
 }
 
+/** Leaves a report in a run's folder, in every form. */
+export const writeReport = <Report>(
+  outDir: string,
+  { encode, files, view }: Pick<Experiment<never, never, never, Report>, "encode" | "files" | "view">,
+  report: Report
+): Effect.Effect<void, CheckpointError, Path.Path> =>
+  Effect.gen(function*() {
+    const path = yield* Path.Path
+    yield* writeJson(path.join(outDir, "report.json"), encode(report))
+    const drawn = Effect.promise(async (): Promise<Readonly<Record<string, string | Uint8Array>>> => {
+      const shown = view(report)
+      return { "report.md": toMarkdown(shown), "report.html": await toHtml(shown), ...await files?.(report) }
+    })
+    // a picture that cannot be drawn costs no numbers
+    const all = yield* Effect.catchAllDefect(drawn,
+      (defect) => Effect.as(Effect.logWarning(`the report cannot be drawn: ${because(defect)}`), {}))
+    yield* Effect.forEach(Object.entries(all), ([name, data]) => writeText(path.join(outDir, name), data), {
+      discard: true
+    })
+  })
+
 /**
  * Runs an experiment and reports. Interruptible at any moment: what is done is kept, and a later call with `resume` goes on
  * from there. An arm that fails is reported and does not take the others with it.
@@ -247,19 +268,6 @@ export const run = <Given, Config, Found, Report>(
       seconds: (performance.now() - began) / 1000,
       versions: options.versions ?? {}
     })
-    if (outDir !== undefined) {
-      yield* writeJson(path.join(outDir, "report.json"), experiment.encode(report))
-      const drawn = Effect.promise(async () => {
-        const view = experiment.view(report)
-        const others = await experiment.files?.(report)
-        return { "report.md": toMarkdown(view), "report.html": await toHtml(view), ...others }
-      })
-      // a picture that cannot be drawn costs no numbers
-      const files = yield* Effect.catchAllDefect(drawn,
-        (defect) => Effect.as(Effect.logWarning(`the report cannot be drawn: ${because(defect)}`), {}))
-      yield* Effect.forEach(Object.entries(files), ([name, data]) => writeText(path.join(outDir, name), data), {
-        discard: true
-      })
-    }
+    if (outDir !== undefined) yield* writeReport(outDir, experiment, report)
     return report
   }).pipe(Effect.scoped)

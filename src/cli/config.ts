@@ -39,7 +39,7 @@ type DataFlags = Partial<
 >
 
 /** A tree with those of the fields that are given. */
-const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
+export const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
   Object.fromEntries(
     Object.entries(fields).flatMap(([key, value]) =>
       value !== undefined && Option.isSome(value) ? [[key, value.value]] : []
@@ -59,7 +59,7 @@ export const dataOf = (options: DataFlags): Tree =>
   })
 
 /** The fields of `training` that options set. */
-export const trainingOf = (options: Pick<PretrainOptions, "steps" | "lr">): Tree => {
+export const trainingOf = (options: Partial<Pick<PretrainOptions, "steps" | "lr">>): Tree => {
   const optimizer = given({ learningRate: options.lr })
   return { ...given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
 }

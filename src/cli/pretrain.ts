@@ -1,41 +1,29 @@
-/** `memsinks pretrain`: configuration from its sources, progress, the run, and its report in every form. */
+/** `memsinks pretrain`: its configuration, whose defaults depend on what is given, and its run. */
 import * as Effect from "effect/Effect"
-import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import process from "node:process"
 import * as Pretrain from "../../pipelines/pretrain.ts"
+import type { PretrainReport } from "../../pipelines/pretrain/Report.ts"
 import { view } from "../../pipelines/pretrain/view.ts"
-import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
 import { decodeConfig } from "../Config.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { presets } from "../model/ModelConfig.ts"
-import { hasColor, widthOf } from "../Terminal.ts"
-import * as Progress from "../terminal/Progress.ts"
 import type { PretrainOptions } from "./commands/pretrain.ts"
 import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
-import { type Where, whereOf } from "./resume.ts"
-import { failedArms, savedConfig, showReport, tellInterrupted, tellSignals } from "./run.ts"
+import { baseOf, givenOf, type Ready, runExperiment } from "./experiment.ts"
+import type { Where } from "./resume.ts"
 import { watch } from "./watch.ts"
 
-const configOf = (options: PretrainOptions, { folder, resume }: Where) =>
+const configOf = (options: PretrainOptions, where: Where) =>
   Effect.gen(function*() {
-    const base = resume
-      ? yield* savedConfig(folder)
-      : Schema.encodeSync(Pretrain.PretrainConfig)(new Pretrain.PretrainConfig({}))
+    const { resume } = where
+    const base = yield* baseOf(where, Schema.encodeSync(Pretrain.PretrainConfig)(new Pretrain.PretrainConfig({})))
     const decoded = Effect.gen(function*() {
-      const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
-      const flags = {
-        ...Option.match(options.seeds, { onNone: () => ({}), onSome: (seeds) => ({ seeds }) }),
-        data: Config.dataOf(options),
-        training: Config.trainingOf(options)
-      }
-      const overrides = yield* Effect.forEach(options.overrides, Config.override)
-      const given = [file, flags, ...overrides].reduce<unknown>(Config.merge, {}) as {
+      const given = (yield* givenOf(options)).reduce<unknown>(Config.merge, {}) as {
         readonly data?: { readonly data?: unknown }
         readonly model?: { readonly hiddenSize?: unknown }
         readonly initialFrom?: unknown
@@ -81,44 +69,17 @@ const needsF16 = (adapter: Option.Option<string>) =>
 
 /** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
 export const pretrain = (options: PretrainOptions) =>
-  Effect.gen(function*() {
-    const progress = yield* Progress.scoped({ output: process.stderr, env: process.env, ...options })
-    const say = (message: string) => progress.event({ _tag: "Stage", message })
-    yield* tellSignals(progress)
-    const where = yield* whereOf(options, "pretrain")
-    const { folder } = where
-    const { byWidth, config } = yield* configOf(options, where)
-    if (options.dryRun) return yield* dryRun(config, options.json, byWidth)
-    const device = yield* Edge.runtime
-    if (config.precision === "f16") yield* needsF16(options.adapter)
-    yield* say(`memsinks ${Edge.version}: pretraining, results go to ${folder}`)
-
-    const watched = yield* watch(options)
-    for (const line of watched.telling) yield* say(line)
-
-    const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
-    const report = yield* Pretrain.run(config, {
-      device: device.layer(Edge.adapterOptions(options.adapter)),
-      outDir: folder,
-      resume: where.resume,
-      force: options.force,
-      onEvent: (event) => Effect.zipRight(progress.event(event), watched.onEvent(event)),
-      versions: Edge.versions()
-    }).pipe(
-      Effect.withSpan("pretrain", { attributes: { folder } }),
-      Effect.provide(watched.layer),
-      Effect.provide(Logger.replace(Edge.logger, logger)),
-      Effect.onInterrupt(() => tellInterrupted(progress, folder, `memsinks pretrain --resume --out-dir ${folder}`))
-    )
-    yield* showReport(progress, folder, {
-      text: () =>
-        options.json
-          ? JSON.stringify(report)
-          : toTerminal(view(report), { color: hasColor(process.stdout, process.env),
-            width: widthOf(process.stdout.columns, 100, 100) }),
-      markdown: () => toMarkdown(view(report)),
-      html: () => toHtml(view(report)),
-      what: "report, curves and checkpoints"
-    })
-    if (report.failures !== undefined) return yield* failedArms(report.failures)
-  }).pipe(Effect.scoped)
+  runExperiment("pretrain", options, (where) =>
+    Effect.gen(function*() {
+      const { byWidth, config } = yield* configOf(options, where)
+      if (options.dryRun) return yield* dryRun(config, options.json, byWidth)
+      if (config.precision === "f16") yield* needsF16(options.adapter)
+      return {
+        doing: "pretraining",
+        run: (shared) => Pretrain.run(config, shared),
+        view,
+        toJson: JSON.stringify,
+        leaves: "report, curves and checkpoints",
+        watched: yield* watch(options)
+      } satisfies Ready<PretrainReport>
+    }))

@@ -1,22 +1,15 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, batch, config, counting, force, json, lr, noProgress, type OptionsOf, overrides, seedsOfExperiment,
-  seq, sizeOfExperiment, steps, verbose } from "./options.ts"
+import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
+  telling } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
   preset: sizeOfExperiment,
   config,
-  arms: Options.text("arms").pipe(
-    Options.withPseudoName("names"),
-    Options.withDescription("Arms to train, e.g. standard,sinks"),
-    Options.optional
-  ),
+  arms: arms("Arms to train, e.g. standard,sinks"),
   seeds: seedsOfExperiment,
-  steps,
-  batch,
-  seq,
-  lr,
+  ...shape,
   from: Options.text("from").pipe(
     Options.withPseudoName("run"),
     Options.withDescription("Train nothing: probe the checkpoints of this run of pretrain or dynamics"),
@@ -30,25 +23,9 @@ export const dynamics = Command.make("dynamics", {
   watch: Options.boolean("watch").pipe(
     Options.withDescription("Draw the curves in the terminal while the run goes on")
   ),
-  outDir: Options.text("out-dir").pipe(
-    Options.withPseudoName("folder"),
-    Options.withDescription("Where the report, checkpoints and traces go (default: runs/dynamics-<time>)"),
-    Options.optional
-  ),
-  resume: Options.text("resume").pipe(
-    Options.withPseudoName("run"),
-    Options.withDescription("Go on with the run in this folder, as for pretrain"),
-    Options.optional
-  ),
-  force,
-  jobs: counting("jobs").pipe(
-    Options.withDescription("Arms to train, or with --from checkpoints to probe, at once, as far as memory goes"),
-    Options.withDefault(1)
-  ),
-  adapter,
-  json,
-  quiet: noProgress,
-  verbose,
+  ...folder("dynamics", "the report, checkpoints and traces"),
+  jobs: jobs("Arms to train, or with --from checkpoints to probe,"),
+  ...telling,
   overrides: overrides("A field of the configuration, e.g. probeEvery=4")
 }).pipe(
   Command.withDescription("Watch memories being written, protected and overwritten while models train")

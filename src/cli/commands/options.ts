@@ -50,36 +50,65 @@ export const config = Options.text("config").pipe(
   Options.optional
 )
 
-/** Takes over a locked folder. */
-export const force = Options.boolean("force").pipe(
-  Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
-)
+/** Where a run of a command goes, `what` it leaves there, and whether it goes on. */
+export const folder = (command: string, what: string,
+  resume = "Go on with the run in this folder, as for pretrain") => ({
+    outDir: Options.text("out-dir").pipe(
+      Options.withPseudoName("folder"),
+      Options.withDescription(`Where ${what} go (default: runs/${command}-<time>)`),
+      Options.optional
+    ),
+    resume: Options.text("resume").pipe(
+      Options.withPseudoName("run"),
+      Options.withDescription(resume),
+      Options.optional
+    ),
+    force: Options.boolean("force").pipe(
+      Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
+    )
+  })
 
-/** For what runs long. */
-export const noProgress = Options.boolean("quiet").pipe(Options.withAlias("q"),
-  Options.withDescription("No progress on stderr"))
+/** What experiments share between runs. */
+export const store = (what: string) =>
+  Options.text("store").pipe(
+    Options.withPseudoName("folder"),
+    Options.withDescription(`${what} share (default: store in --out-dir)`),
+    Options.optional
+  )
 
-/** Tells more. */
-export const verbose = Options.boolean("verbose").pipe(
-  Options.withAlias("v"),
-  Options.withDescription("Also tell of every evaluation and checkpoint")
-)
+/** How many of something are done at once. */
+export const jobs = (what: string) =>
+  counting("jobs").pipe(Options.withDescription(`${what} at once, as far as memory goes`), Options.withDefault(1))
+
+/** What is trained. */
+export const arms = (description: string) =>
+  Options.text("arms").pipe(Options.withPseudoName("names"), Options.withDescription(description), Options.optional)
+
+/** On which device what runs long is done, and what it tells. */
+export const telling = {
+  adapter,
+  json,
+  quiet: Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("No progress on stderr")),
+  verbose: Options.boolean("verbose").pipe(
+    Options.withAlias("v"),
+    Options.withDescription("Also tell of every evaluation and checkpoint")
+  )
+}
 
 /** Fields of the configuration that most runs set, by short names. */
-export const steps = counting("steps").pipe(
-  Options.withDescription("Optimizer steps: training.steps (default: one epoch)"),
-  Options.optional
-)
-export const batch = counting("batch").pipe(
-  Options.withDescription("Rows a batch: data.batchSize"),
-  Options.optional
-)
-export const seq = counting("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional)
-export const lr = Options.float("lr").pipe(
-  Options.withPseudoName("rate"),
-  Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
-  Options.optional
-)
+export const shape = {
+  steps: counting("steps").pipe(
+    Options.withDescription("Optimizer steps: training.steps (default: one epoch)"),
+    Options.optional
+  ),
+  batch: counting("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
+  seq: counting("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
+  lr: Options.float("lr").pipe(
+    Options.withPseudoName("rate"),
+    Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
+    Options.optional
+  )
+}
 
 /** What a record without text is. */
 export const onMissingText = Options.choice("on-missing-text", ["error", "skip"]).pipe(

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { batch, config, json, type OptionsOf, overrides, preset, seq } from "./options.ts"
+import { config, json, type OptionsOf, overrides, preset, shape } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
@@ -9,8 +9,8 @@ const size = (name: string, description: string) =>
 export const plan = Command.make("plan", {
   preset,
   config,
-  batch,
-  seq,
+  batch: shape.batch,
+  seq: shape.seq,
   precision: Options.choice("precision", ["f32", "f16"]).pipe(
     Options.withDescription("Of activations: precision"),
     Options.optional

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, batch, config, counting, force, json, lr, noProgress, onMissingText, type OptionsOf, overrides,
-  preset, seq, steps, verbose } from "./options.ts"
+import { config, counting, folder, onMissingText, type OptionsOf, overrides, preset, shape,
+  telling } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes. */
 export const pretrain = Command.make("pretrain", {
@@ -23,31 +23,18 @@ export const pretrain = Command.make("pretrain", {
     Options.optional
   ),
   onMissingText,
-  steps,
-  batch,
-  seq,
-  lr,
+  ...shape,
   seeds: counting("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
   seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
-  outDir: Options.text("out-dir").pipe(
-    Options.withPseudoName("folder"),
-    Options.withDescription("Where checkpoints, metrics and the report go (default: runs/pretrain-<time>)"),
-    Options.optional
+  ...folder(
+    "pretrain",
+    "checkpoints, metrics and the report",
+    "Go on with the run in this folder; alone: with that in --out-dir, or the latest in runs/; auto: the same, or " +
+      "begin where there is none"
   ),
-  resume: Options.text("resume").pipe(
-    Options.withPseudoName("run"),
-    Options.withDescription(
-      "Go on with the run in this folder; alone: with that in --out-dir, or the latest in runs/; auto: the same, or " +
-        "begin where there is none"
-    ),
-    Options.optional
-  ),
-  force,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
   ),
-  adapter,
-  json,
   metricsPort: Options.text("metrics-port").pipe(
     Options.withPseudoName("port"),
     Options.withDescription("Serve /metrics to Prometheus, on this machine or on host:port"),
@@ -60,8 +47,7 @@ export const pretrain = Command.make("pretrain", {
     ),
     Options.optional
   ),
-  quiet: noProgress,
-  verbose,
+  ...telling,
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
