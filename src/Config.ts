@@ -140,7 +140,8 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     // A union reports one issue per member: join "Expected A, actual X" and "Expected B, actual X" to one line.
     const parts = telling.map(({ message }) => /^Expected (.*), actual (.*)$/s.exec(message))
     if (parts.some((part) => part === null)) return `${label}${telling.map(({ message }) => message).join("; ")}`
-    const expected = Array.from(new Set(parts.map((part) => part![1]!)))
+    // the schema of a whole configuration is no help to whoever gave something else
+    const expected = Array.from(new Set(parts.map((part) => part![1]!.replace(/^(Struct\b|\{).*$/s, "an object"))))
     // a choice among words: the one that was probably meant
     const got = /^"(.*)"$/s.exec(parts[0]![2]!)?.[1]
     const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]!))
@@ -200,7 +201,10 @@ export const configuration = <C extends AnyClass>(Base: C): Configuration<C> =>
       super(
         unchecked
           ? fields
-          : Either.getOrThrowWith(decode(new.target as unknown as Schema.Schema<object>, fields ?? {}), (e) => e),
+          : Either.getOrThrowWith(
+            decode(new.target as unknown as Schema.Schema<object>, fields === undefined ? {} : fields),
+            (e) => e
+          ),
         true
       )
     }
@@ -221,6 +225,24 @@ export const configured = <A, I>(
     ? Effect.fail(new DataError({ detail: `${expected}, got ${given === null ? "null" : typeof given}` }))
     : decodeConfig(schema, given)
 
+/**
+ * Looks at the options of a function, which JavaScript may give as anything. Fails with a `DataError` that names those of a
+ * wrong type, and those that there are not, with the nearest name.
+ */
+export const expectOptions = <A, I>(schema: Schema.Schema<A, I>, given: unknown,
+  of: string): Effect.Effect<void, DataError> =>
+  Effect.suspend(() => {
+    const decoded = decodeWith(schema, given)
+    return Either.isRight(decoded)
+      ? Effect.void
+      : Effect.fail(new DataError({ detail: [`${of} cannot use its options:`, ...decoded.left].join("\n  ") }))
+  })
+
+/** A function among options. */
+export const aFunction = Schema.declare((value: unknown): value is (...args: ReadonlyArray<never>) => unknown =>
+  typeof value === "function"
+).annotations({ identifier: "function", description: "a function" })
+
 /** A field that may be left out, and what it is then. */
 export const withDefault = <A, I>(schema: Schema.Schema<A, I>, value: NoInfer<A> | (() => NoInfer<A>)) =>
   Schema.optionalWith(schema, { default: typeof value === "function" ? value as () => NoInfer<A> : () => value })
@@ -233,6 +255,9 @@ export const positive = Schema.Int.pipe(Schema.positive(), Schema.lessThanOrEqua
 
 /** A whole number from 0 on. */
 export const natural = Schema.Int.pipe(Schema.nonNegative(), Schema.lessThanOrEqualTo(MOST))
+
+/** What draws at random are made from: a whole number from 0 on. */
+export const seed = Schema.Int.pipe(Schema.nonNegative())
 
 /** Seeds of an experiment at most: each is a training, and is planned before the first begins. */
 export const MOST_SEEDS = 1000

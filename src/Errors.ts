@@ -141,3 +141,26 @@ export const attempt = <A, Kinds extends ReadonlyArray<(typeof five)[number]>>(
       return Effect.die(error)
     }
   })
+
+/** What the operating system says of a file, a socket or memory, as against a mistake in a program. */
+const isOfSystem = (cause: unknown): boolean =>
+  cause instanceof Error &&
+  (/^E[A-Z0-9]+$/.test(String((cause as NodeJS.ErrnoException).code)) || lacking(cause) !== undefined)
+
+/** What a GPU says, as against the errors that only a mistake in a program throws. */
+export const isOfGpu = (cause: unknown): boolean =>
+  isOfSystem(cause) || !(cause instanceof TypeError || cause instanceof ReferenceError || cause instanceof RangeError)
+
+/**
+ * For `catch` of Effect.try and Effect.tryPromise: the five errors pass, what comes from outside becomes what `tell` makes
+ * of it, and all else is thrown on, hence a defect, so that a bug is never told as a failure of a file.
+ *
+ * @param isOutside default: what the operating system says
+ */
+export const told =
+  <E extends MemsinksError>(tell: (cause: unknown) => E, isOutside: (cause: unknown) => boolean = isOfSystem) =>
+  (cause: unknown): E => {
+    if (isMemsinksError(cause)) return cause as E
+    if (isOutside(cause)) return tell(cause)
+    throw cause
+  }

@@ -10,7 +10,7 @@ import { existsSync, mkdirSync } from "node:fs"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
-import { because, CheckpointError } from "../../src/Errors.ts"
+import { because, CheckpointError, told } from "../../src/Errors.ts"
 import { type Device } from "../../src/gpu/Device.ts"
 import { decodeJson } from "../../src/Json.ts"
 import { keyOf } from "../../src/Key.ts"
@@ -57,13 +57,14 @@ const belongs = (folder: string, key: string,
             "holds an arm of other data or with other settings: resume with the same ones, or choose another --out-dir"
         })
       },
-      catch: (cause) =>
-        cause instanceof CheckpointError ? cause : new CheckpointError({
+      catch: told((cause) =>
+        new CheckpointError({
           reason: "Write",
           path: folder,
           detail: `cannot be used: ${because(cause)}. Choose another folder`,
           cause
         })
+      )
     }))
 
 /**

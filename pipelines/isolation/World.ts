@@ -9,7 +9,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { decodeConfig } from "../../src/Config.ts"
-import { fraction, upTo, withDefault } from "../../src/Config.ts"
+import { fraction, seed, upTo, withDefault } from "../../src/Config.ts"
 import { DataConfig, DataStream, type Input, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
 import * as Synthetic from "../../src/data/stream/Synthetic.ts"
@@ -54,7 +54,7 @@ export const TwoDomainsWorld = Schema.Struct({
   /** Rows a step. Default 4. */
   batchSize: withDefault(positive, () => 4),
   /** Of the first of an experiment's seeds. Default 1. */
-  seed: withDefault(Schema.Int, () => 1)
+  seed: withDefault(seed, () => 1)
 })
 
 /**
@@ -76,7 +76,7 @@ export const ModularWorld = Schema.Struct({
   /** Sums a step. Default 64. */
   batchSize: withDefault(positive, () => 64),
   /** Of the first of an experiment's seeds. Default 1. */
-  seed: withDefault(Schema.Int, () => 1)
+  seed: withDefault(seed, () => 1)
 })
 
 /** What an isolation experiment trains on. */

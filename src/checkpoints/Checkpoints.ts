@@ -21,9 +21,10 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
-import { decodeWith, natural } from "../Config.ts"
+import { decodeWith, expectOptions, natural } from "../Config.ts"
 import { CheckpointError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
+import { named, withFiles } from "../Missing.ts"
 import { companions, textEnds } from "../model/HuggingFace.ts"
 import { FileName, LEADS_OUT, liesIn, Sha256 } from "../Paths.ts"
 import type { HostTensor } from "./Safetensors.ts"
@@ -104,8 +105,10 @@ export class Checkpoints extends Context.Tag("memsinks/Checkpoints")<Checkpoints
     dir: string,
     options: FileSystemOptions = {}
   ): Layer.Layer<Checkpoints, CheckpointError, FileSystem.FileSystem | Path.Path> =>
-    Layer.effect(Checkpoints, makeFileSystem(dir, options))
+    Layer.effect(Checkpoints, withFiles(makeFileSystem(dir, options)))
 }
+
+named(Checkpoints, "Checkpoints", "Checkpoints.layerFileSystem(folder) or Checkpoints.layerMemory")
 
 const folderName = (step: number) => `step-${String(step).padStart(8, "0")}`
 
@@ -450,7 +453,23 @@ export const writeNew = Effect.fnUntraced(function*(
   return path
 })
 
+const Options = Schema.Struct({
+  resume: Schema.optional(Schema.Boolean),
+  keepLast: Schema.optional(Schema.Number),
+  keepBest: Schema.optional(Schema.Boolean),
+  keepLogSpaced: Schema.optional(Schema.Boolean),
+  maxShardBytes: Schema.optional(Schema.Number)
+})
+
 const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSystemOptions) {
+  yield* Effect.mapError(
+    expectOptions(Options, options, "Checkpoints.layerFileSystem"),
+    ({ detail }) => new CheckpointError({ reason: "Mismatch", path: String(dir), detail })
+  )
+  if (typeof dir !== "string" || dir === "") {
+    const detail = "Checkpoints.layerFileSystem takes the path of a folder"
+    return yield* new CheckpointError({ reason: "Mismatch", path: String(dir), detail })
+  }
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
   const { keepBest = true, keepLast = 2, keepLogSpaced = false, maxShardBytes, resume = false } = options

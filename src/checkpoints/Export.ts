@@ -6,7 +6,7 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import { resolveId } from "../data/identity/Names.ts"
-import { CheckpointError, type DataError } from "../Errors.ts"
+import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import { encode as toHalves } from "../gpu/Float16.ts"
 import * as HuggingFace from "../model/HuggingFace.ts"
 import { huggingFaceConfig } from "../model/HuggingFace.ts"
@@ -211,28 +211,27 @@ const ggufFile = (
   ends: HuggingFace.TextEnds,
   path: string
 ): Effect.Effect<{ readonly file: Safetensors.Encoded; readonly notes: ReadonlyArray<string> }, CheckpointError> =>
-  Effect.try({
-    try: () => {
-      const type = ({ f32: "F32", f16: "F16", q8_0: "Q8_0" } as const)[dtype]
-      const { metadata, notes } = LlamaCpp.tokenizerMetadata(tokenizer, config.vocabSize, ends)
-      const list = LlamaCpp.tensors(config, tensors, type)
-      const wider = list.filter((tensor) => tensor.shape.length > 1 && tensor.type !== type).length
-      return {
-        file: Gguf.encode([...LlamaCpp.modelMetadata(config, name, type, kept), ...metadata], list),
-        notes: wider === 0 ? notes : [
-          ...notes,
-          `${wider} of ${list.length} tensors have rows that are no multiple of ${Gguf.BLOCK}: they are f16, not q8_0`
-        ]
-      }
-    },
-    catch: (cause) =>
+  attempt(() => {
+    const type = ({ f32: "F32", f16: "F16", q8_0: "Q8_0" } as const)[dtype]
+    const { metadata, notes } = LlamaCpp.tokenizerMetadata(tokenizer, config.vocabSize, ends)
+    const list = LlamaCpp.tensors(config, tensors, type)
+    const wider = list.filter((tensor) => tensor.shape.length > 1 && tensor.type !== type).length
+    return {
+      file: Gguf.encode([...LlamaCpp.modelMetadata(config, name, type, kept), ...metadata], list),
+      notes: wider === 0 ? notes : [
+        ...notes,
+        `${wider} of ${list.length} tensors have rows that are no multiple of ${Gguf.BLOCK}: they are f16, not q8_0`
+      ]
+    }
+  }, DataError).pipe(
+    Effect.mapError(({ detail }) =>
       new CheckpointError({
         reason: "Mismatch",
         path,
-        detail: `the tokenizer cannot be written as GGUF: ${(cause as Error).message}. ` +
-          "Export --format safetensors instead"
+        detail: `the tokenizer cannot be written as GGUF: ${detail}. Export --format safetensors instead`
       })
-  })
+    )
+  )
 
 /**
  * Reads a checkpoint (a run's folder, one of its steps, an imported or plain Llama) and writes it as a plain Llama to

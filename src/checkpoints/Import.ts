@@ -9,7 +9,7 @@ import { parse as parseYaml } from "yaml"
 import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/identity/Names.ts"
 import { MOST_TOKENIZER } from "../data/tokens/TokenizerJson.ts"
-import { CheckpointError, DataError } from "../Errors.ts"
+import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import { firstNotFinite } from "../HostTensor.ts"
 import { parseJson } from "../Json.ts"
 import { endIds, modelConfigOf, type TextEnds, textEnds } from "../model/HuggingFace.ts"
@@ -196,10 +196,9 @@ const readLitgpt = Effect.fnUntraced(function*(
   const paths = yield* Path.Path
   const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
   const given = yield* tensorsOf(folder, ["lit_model", "model"])
-  const { notes, ...found } = yield* Effect.try({
-    try: () => fromLitgpt(json, given, idBits),
-    catch: (cause) => mismatch((cause as Error).message)
-  })
+  const { notes, ...found } = yield* attempt(() => fromLitgpt(json, given, idBits), DataError).pipe(
+    Effect.mapError(({ detail }) => mismatch(detail))
+  )
   const config = yield* Effect.mapError(
     decodeConfig(ModelConfig, found.config),
     (error) => mismatch(error.detail.replace(/^the configuration has/, "describes a model with"))

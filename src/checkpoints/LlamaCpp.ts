@@ -2,6 +2,7 @@
  * A model as llama.cpp knows it: its names for tensors and fields, its order of rows in queries and keys, and its way to
  * describe a tokenizer. What it cannot express is refused, never approximated.
  */
+import { DataError } from "../Errors.ts"
 import { type TextEnds, textEnds, type TokenizerParts, tokenizerParts } from "../model/HuggingFace.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import * as Gguf from "./Gguf.ts"
@@ -142,7 +143,7 @@ const splitting = ({ ignoreMerges, normalizer, preTokenizer: pre }: TokenizerPar
 const NUL = "\u0100"
 
 /**
- * A byte-level BPE `tokenizer.json` in llama.cpp's fields, and what the user should know about it. Throws an Error that
+ * A byte-level BPE `tokenizer.json` in llama.cpp's fields, and what the user should know about it. Throws a DataError that
  * says why where llama.cpp would split texts in another way.
  */
 export const tokenizerMetadata = (
@@ -153,18 +154,19 @@ export const tokenizerMetadata = (
   const parts = tokenizerParts(text)
   const pre = parts.type === "BPE" ? splitting(parts) : undefined
   if (pre === undefined) {
-    throw new Error(
-      parts.type === "BPE"
+    throw new DataError({
+      detail: parts.type === "BPE"
         ? "GGUF needs a splitting rule that llama.cpp knows by name (GPT-2's, SmolLM's or Llama 3's) and no normalizer"
         : `GGUF is written for byte-level BPE, this is ${parts.type}`
-    )
+    })
   }
   const tokens = new Array<string | undefined>(vocabSize)
   const types = new Array<number>(vocabSize).fill(TOKEN.unused)
   const put = (id: number, token: string, type: number) => {
-    if (id >= vocabSize) throw new Error(`token ${JSON.stringify(token)} has id ${id}, the model has ${vocabSize} ids`)
+    const name = JSON.stringify(token)
+    if (id >= vocabSize) throw new DataError({ detail: `token ${name} has id ${id}, the model has ${vocabSize} ids` })
     if (tokens[id] !== undefined && tokens[id] !== token) {
-      throw new Error(`${JSON.stringify(tokens[id])} and ${JSON.stringify(token)} both have id ${id}`)
+      throw new DataError({ detail: `${JSON.stringify(tokens[id])} and ${name} both have id ${id}` })
     }
     tokens[id] = token
     types[id] = type
@@ -180,10 +182,10 @@ export const tokenizerMetadata = (
       `the vocabulary lacks some bytes: where the tokenizer says ${parts.unknown}, llama.cpp leaves them out`
     )
   }
-  const { bos, eos: [eos, ...others] } = ends
+  const { bos, eos: [eos, turn, message, ...others] } = ends
   if (others.length > 0) {
     const names = others.map((id) => JSON.stringify(tokens[id] ?? id)).join(", ")
-    notes.push(`a text ends at ${names}, too: GGUF has one end of text, ${JSON.stringify(tokens[eos!] ?? eos)}`)
+    notes.push(`a text ends at ${names}, too: GGUF has three places for an end, and the first three are there`)
   }
   // llama.cpp always has an end of text and takes token 11 when it is told none: better one that no text holds
   const silent = parts.vocab[NUL] ?? unknown
@@ -208,6 +210,9 @@ export const tokenizerMetadata = (
       ["tokenizer.ggml.merges", Gguf.strings(merges.map(([left, right]) => `${left} ${right}`))],
       ...(begin === undefined ? [] : [["tokenizer.ggml.bos_token_id", Gguf.u32(begin)] as const]),
       ...(end === undefined ? [] : [["tokenizer.ggml.eos_token_id", Gguf.u32(end)] as const]),
+      // ends of a turn and of a message: llama.cpp stops at whatever stands in one of the three
+      ...(turn === undefined ? [] : [["tokenizer.ggml.eot_token_id", Gguf.u32(turn)] as const]),
+      ...(message === undefined ? [] : [["tokenizer.ggml.eom_token_id", Gguf.u32(message)] as const]),
       ...(unknown === undefined || unknown < 0
         ? []
         : [["tokenizer.ggml.unknown_token_id", Gguf.u32(unknown)] as const]),

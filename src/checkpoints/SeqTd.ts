@@ -2,6 +2,7 @@
  * Checkpoints of the reference implementation, SeqTD: a Llama under litgpt's names, with `p_gen` (the general neurons'
  * share of an MLP) and `p_mem` (the share of the pool that a sequence lights, by the reference hash) in its config.
  */
+import { DataError } from "../Errors.ts"
 import type { ModelConfigInput } from "../model/ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
 
@@ -13,7 +14,7 @@ export const isLitgpt = (json: unknown): json is Json =>
   typeof json === "object" && json !== null && "n_embd" in json && "n_layer" in json
 
 const fail = (detail: string): never => {
-  throw new Error(detail)
+  throw new DataError({ detail })
 }
 
 const show = (value: unknown) => JSON.stringify(value)
@@ -80,7 +81,7 @@ const whole: Readonly<Record<string, string>> = {
 }
 
 /**
- * The same model in our words: fields of a ModelConfig, and tensors under Hugging Face's names. Throws an Error that says
+ * The same model in our words: fields of a ModelConfig, and tensors under Hugging Face's names. Throws a DataError that says
  * what cannot be computed here. `idBits`: see SinkConfig.referenceIdBits.
  */
 export const fromLitgpt = (

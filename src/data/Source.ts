@@ -11,7 +11,7 @@ import { constants } from "node:buffer"
 import { statSync } from "node:fs"
 import { decodeConfig } from "../Config.ts"
 import { withDefault } from "../Config.ts"
-import { DataError, dataError as fail } from "../Errors.ts"
+import { type DataError, dataError as fail, told } from "../Errors.ts"
 import { bytesOf } from "./source/Bytes.ts"
 import { type Document, kindOf, KINDS, missing, notFile, some, type SourceFile, unreadable } from "./source/Files.ts"
 import { dataBelow } from "./source/Folder.ts"
@@ -148,7 +148,7 @@ const fileOf = (name: string, label: string): SourceFile | undefined => {
 const inFolder = Effect.fnUntraced(function*(folder: string, { split, textField }: SourceSpec) {
   const { files: data, notes, others } = yield* Effect.tryPromise({
     try: () => dataBelow(folder, textField),
-    catch: (cause) => cause instanceof DataError ? cause : unreadable(folder, cause)
+    catch: told((cause) => unreadable(folder, cause))
   })
   if (data.length === 0) {
     const there = others.length === 0 ? "nothing" : some(others)
@@ -167,7 +167,7 @@ const filesOf = Effect.fnUntraced(function*(spec: SourceSpec) {
   if (isHub(path)) {
     const files = yield* Effect.tryPromise({
       try: (signal) => hubFiles(path, split, { signal }),
-      catch: (cause) => cause instanceof DataError ? cause : unreadable(path, cause)
+      catch: told((cause) => unreadable(path, cause))
     })
     return { files, empty: `the dataset has ${files.length} files, all of them empty` }
   }
@@ -208,7 +208,7 @@ export const stream = (
     const own: Tally = { missing: 0, blank: 0 }
     const documents = Stream.fromAsyncIterable(
       stoppable((signal) => batches(files, spec, empty, tally ?? own, signal)),
-      (cause) => cause instanceof DataError ? cause : unreadable(spec.path, cause)
+      told((cause) => unreadable(spec.path, cause))
     ).pipe(Stream.mapConcatChunk(Chunk.unsafeFromArray))
     const say = Effect.suspend(() =>
       own.missing === 0 ? Effect.void : Effect.logWarning(`${spec.path}: ${missingTexts(own.missing)}`)

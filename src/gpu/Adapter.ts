@@ -3,6 +3,7 @@
  * and on Deno; the two differ only in how a shared library is loaded, which `src/node.ts` and `src/deno.ts` hand in.
  */
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import process from "node:process"
@@ -10,7 +11,8 @@ import { setTimeout } from "node:timers"
 import * as v8 from "node:v8"
 import * as vm from "node:vm"
 import { isMainThread } from "node:worker_threads"
-import { DeviceError } from "../Errors.ts"
+import { expectOptions } from "../Config.ts"
+import { DeviceError, isOfGpu, told } from "../Errors.ts"
 import { polled } from "./Poll.ts"
 import { unpackSwiftShader } from "./SoftwareVulkan.ts"
 
@@ -380,15 +382,31 @@ const hold = (open: OpenGpu): Effect.Effect<OpenGpu, never, Scope.Scope> =>
 // One search at a time: a search changes the process's environment.
 const gate = Effect.unsafeMakeSemaphore(1)
 
+const Options = Schema.Struct({
+  gpu: Schema.optional(Schema.Unknown),
+  adapter: Schema.optional(Schema.String),
+  enableToggles: Schema.optional(Schema.Array(Schema.String)),
+  disableToggles: Schema.optional(Schema.Array(Schema.String))
+})
+
 /** Run a search alone, turn what it throws into a DeviceError, and hold what it finds until the scope closes. */
-const openWith = (find: () => Promise<OpenGpu>): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> =>
-  Effect.tryPromise({
-    try: find,
-    catch: (cause) =>
-      cause instanceof DeviceError
-        ? cause
-        : new DeviceError({ reason: "NoAdapter", detail: `opening the GPU failed: ${line(cause)}`, cause })
-  }).pipe(gate.withPermits(1), Effect.flatMap(hold), Effect.uninterruptible)
+const openWith = (
+  options: AdapterOptions,
+  find: () => Promise<OpenGpu>
+): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> =>
+  expectOptions(Options, options, "the layer of a Device").pipe(
+    Effect.mapError(({ detail }) => new DeviceError({ reason: "NoAdapter", detail })),
+    Effect.zipRight(Effect.tryPromise({
+      try: find,
+      catch: told(
+        (cause) => new DeviceError({ reason: "NoAdapter", detail: `opening the GPU failed: ${line(cause)}`, cause }),
+        isOfGpu
+      )
+    })),
+    gate.withPermits(1),
+    Effect.flatMap(hold),
+    Effect.uninterruptible
+  )
 
 /**
  * Open an adapter through the npm package `webgpu` (Dawn). Fails with DeviceError NoAdapter, whose message says what
@@ -397,7 +415,7 @@ const openWith = (find: () => Promise<OpenGpu>): Effect.Effect<OpenGpu, DeviceEr
 export const openDawn = (
   options: AdapterOptions,
   load: LoadLibrary
-): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(() => search(options, load))
+): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(options, () => search(options, load))
 
 const searchNative = async (gpu: GPU, options: AdapterOptions, load: LoadLibrary): Promise<OpenGpu> => {
   const mode = adapterMode(options, process.env)
@@ -434,7 +452,7 @@ export const openNative = (
   gpu: GPU,
   options: AdapterOptions,
   load: LoadLibrary
-): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(() => searchNative(gpu, options, load))
+): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(options, () => searchNative(gpu, options, load))
 
 /** The names of all adapters that Dawn sees here: the system's, then SwiftShader where it can be had. */
 export const listAdapters = (load: LoadLibrary): Effect.Effect<ReadonlyArray<string>, DeviceError> =>
@@ -453,7 +471,10 @@ export const listAdapters = (load: LoadLibrary): Effect.Effect<ReadonlyArray<str
       }
       return [...new Set(names)]
     },
-    catch: (cause) => new DeviceError({ reason: "NoAdapter", detail: `no list of adapters: ${line(cause)}`, cause })
+    catch: told(
+      (cause) => new DeviceError({ reason: "NoAdapter", detail: `no list of adapters: ${line(cause)}`, cause }),
+      isOfGpu
+    )
   }).pipe(gate.withPermits(1), Effect.uninterruptible)
 
 /** An adapter's name and what it offers. */

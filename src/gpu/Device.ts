@@ -6,7 +6,8 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { DeviceError, KernelError } from "../Errors.ts"
+import { because, DeviceError, isOfGpu, KernelError, told } from "../Errors.ts"
+import { named } from "../Missing.ts"
 import { bytes, columns } from "../Terminal.ts"
 import type { OpenGpu } from "./Adapter.ts"
 import * as Float16 from "./Float16.ts"
@@ -136,10 +137,12 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
               }
             })
           ),
-        catch: (cause) =>
-          new DeviceError({ reason: "NoAdapter", detail: `${open.name} gave no device: ${String(cause)}`, cause })
+        catch: told((cause) =>
+          new DeviceError({ reason: "NoAdapter", detail: `${open.name} gave no device: ${because(cause)}`, cause }),
+          isOfGpu)
       }),
-      (device) => Effect.sync(() => device.destroy())
+      (device) =>
+        Effect.sync(() => device.destroy())
     )
     // the object that create() returned must outlive the device: dropped early, the process crashes
     yield* Effect.addFinalizer(() => Effect.sync(() => void open.gpu))
@@ -210,10 +213,10 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           }
           return value as A
         },
-        catch: (cause) =>
-          cause instanceof DeviceError || cause instanceof KernelError
-            ? cause
-            : new DeviceError({ reason: "Validation", detail: `${what}: ${String(cause)}`, cause })
+        catch: told<DeviceError | KernelError>(
+          (cause) => new DeviceError({ reason: "Validation", detail: `${what}: ${because(cause)}`, cause }),
+          isOfGpu
+        )
       })
 
     const refuseTooLarge = (tensors: ReadonlyArray<Tensor.Tensor>): Effect.Effect<void, DeviceError> => {
@@ -430,10 +433,9 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
             throw cause
           }
         },
-        catch: (cause) =>
-          cause instanceof DeviceError
-            ? cause
-            : new DeviceError({ reason: "Lost", detail: `reading ${Tensor.show(tensor)}: ${String(cause)}`, cause })
+        catch: told((cause) =>
+          new DeviceError({ reason: "Lost", detail: `reading ${Tensor.show(tensor)}: ${because(cause)}`, cause }),
+          isOfGpu)
       }))
 
     return {
@@ -475,8 +477,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           await polled(() => device.queue.onSubmittedWorkDone())
           check()
         },
-        catch: (cause) =>
-          cause instanceof DeviceError ? cause : new DeviceError({ reason: "Lost", detail: String(cause), cause })
+        catch: told((cause) => new DeviceError({ reason: "Lost", detail: because(cause), cause }), isOfGpu)
       }),
       lost: Deferred.await(lostDeferred),
       lose: Effect.sync(() => device.destroy())
@@ -487,3 +488,5 @@ export class Device extends Context.Tag("memsinks/Device")<Device, DeviceService
   /** A Device on an opened adapter; it lives until the scope closes. `NodeDevice.layer` and `DenoDevice.layer` call it. */
   static readonly make = make
 }
+
+named(Device, "Device", "NodeDevice.layer() of \"memsinks/node\" or DenoDevice.layer() of \"memsinks/deno\"")

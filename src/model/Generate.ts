@@ -7,8 +7,10 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { isId } from "../Batch.ts"
+import { expectOptions } from "../Config.ts"
 import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
@@ -244,6 +246,32 @@ export const detokenizer = (
 // ---------------------------------------------------------------------------------------------------------------
 // Generating
 
+const bigints = Schema.Array(Schema.BigIntFromSelf)
+
+const Mode = Schema.Union(
+  Schema.Struct({ mode: Schema.Literal("own"), also: Schema.optional(bigints), except: Schema.optional(bigints) }),
+  Schema.Struct({ mode: Schema.Literal("off"),
+    rescale: Schema.optional(Schema.Literal("none", "count", "reference")) }),
+  Schema.Struct({ mode: Schema.Literal("all"), except: Schema.optional(bigints) }),
+  Schema.Struct({ mode: Schema.Literal("only"), ids: bigints, except: Schema.optional(bigints) }),
+  Schema.Struct({ mode: Schema.Literal("placebo"), seed: Schema.optional(Schema.Int) })
+).annotations({ description: "a mode of the sinks, such as Sink.own" })
+
+/** What `GenerateOptions` are made of; `problem` looks at what numbers may be. */
+const Options = Schema.Struct({
+  maxNewTokens: Schema.optional(Schema.Number),
+  temperature: Schema.optional(Schema.Number),
+  topK: Schema.optional(Schema.Number),
+  topP: Schema.optional(Schema.Number),
+  seed: Schema.optional(Schema.Number),
+  sinks: Schema.optional(Mode),
+  stopTokens: Schema.optional(Schema.Array(Schema.Int)),
+  stop: Schema.optional(Schema.Array(Schema.String)),
+  tokenizer: Schema.optional(Schema.Unknown),
+  logProbs: Schema.optional(Schema.Boolean),
+  batchSize: Schema.optional(Schema.Number)
+})
+
 /** What messages call a prompt. */
 const nameOf = (prompts: ReadonlyArray<Prompt>, i: number): string =>
   prompts.length === 1 ? "the prompt" : `prompt ${i + 1}`
@@ -265,8 +293,13 @@ const problem = (
   if (!whole(batchSize)) return `batchSize must be a whole number of at least 1, got ${batchSize}`
   if (stop.includes("")) return "stop must not be an empty text"
   if (stop.length > 0 && o.tokenizer === undefined) return "stop texts need a tokenizer"
-  for (const [i, { id = 0n, tokens }] of prompts.entries()) {
+  if (o.tokenizer !== undefined && typeof o.tokenizer.decode !== "function") return "tokenizer has no function decode"
+  for (const [i, prompt] of prompts.entries()) {
+    const { id = 0n, tokens } = Object(prompt) as Prompt
     const name = nameOf(prompts, i)
+    if (typeof tokens !== "object" || typeof tokens?.length !== "number") {
+      return `${name} has no tokens: expected { tokens: [...] } with a list of token ids, as a tokenizer encodes a text`
+    }
     if (!isId(id)) return `${name} has the id ${id}: ids are whole numbers from 0 to 2^64 - 1`
     if (tokens.length === 0) return `${name} is empty: generation needs at least one token to go on from`
     if (tokens.length > c.maxPositionEmbeddings) {
@@ -315,6 +348,12 @@ export const generate = (
 ): Stream.Stream<Generated, GenerateError, Model | Device> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const { config } = yield* Model
+    yield* expectOptions(Options, options, "generate")
+    if (!Array.isArray(prompts)) {
+      return yield* new DataError({
+        detail: `generate takes a list of prompts, got ${prompts}`
+      })
+    }
     const detail = problem(prompts, options, config)
     if (detail !== undefined) return yield* new DataError({ detail })
     if (prompts.length === 0) return Stream.empty

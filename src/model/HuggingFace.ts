@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { decodeConfig } from "../Config.ts"
 import { framing } from "../data/tokens/TokenizerJson.ts"
-import { CheckpointError } from "../Errors.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
 import { ModelConfig } from "./ModelConfig.ts"
@@ -116,33 +116,33 @@ export interface TokenizerParts {
   readonly ignoreMerges: boolean
 }
 
-/** Reads a `tokenizer.json`. Throws an Error that says what is wrong with it. */
+/** Reads a `tokenizer.json`. Throws a DataError that says what is wrong with it. */
 export const tokenizerParts = (text: string): TokenizerParts => {
-  const json = Either.getOrThrowWith(parseJson(text), (detail) => new Error(`it ${detail}`))
+  const json = Either.getOrThrowWith(parseJson(text), (detail) => new DataError({ detail: `it ${detail}` }))
   const model = isObject(json) ? json["model"] : undefined
-  if (!isObject(json) || !isObject(model)) throw new Error("it has no model")
+  if (!isObject(json) || !isObject(model)) throw new DataError({ detail: "it has no model" })
   const vocab = model["vocab"]
   if (!isObject(vocab) || !Object.values(vocab).every((id) => Number.isSafeInteger(id) && (id as number) >= 0)) {
-    throw new Error("its vocabulary is not a map of tokens to ids")
+    throw new DataError({ detail: "its vocabulary is not a map of tokens to ids" })
   }
   const merges = (model["merges"] ?? []) as unknown
-  if (!Array.isArray(merges)) throw new Error("its merges are not a list")
+  if (!Array.isArray(merges)) throw new DataError({ detail: "its merges are not a list" })
   const added = (json["added_tokens"] ?? []) as unknown
-  if (!Array.isArray(added)) throw new Error("its added_tokens are not a list")
+  if (!Array.isArray(added)) throw new DataError({ detail: "its added_tokens are not a list" })
   return {
     type: String(model["type"] ?? "BPE"),
     vocab: vocab as Readonly<Record<string, number>>,
     merges: merges.map((merge: unknown) => {
       const pair = typeof merge === "string" ? merge.split(" ") : merge
       if (!Array.isArray(pair) || pair.length !== 2 || !pair.every((one) => typeof one === "string")) {
-        throw new Error(`${show(merge)} is not a merge of two tokens`)
+        throw new DataError({ detail: `${show(merge)} is not a merge of two tokens` })
       }
       return pair as unknown as readonly [string, string]
     }),
     unknown: typeof model["unk_token"] === "string" ? model["unk_token"] : undefined,
     added: added.map((one: unknown) => {
       if (!isObject(one) || !Number.isSafeInteger(one["id"]) || typeof one["content"] !== "string") {
-        throw new Error(`${show(one)} is not an added token`)
+        throw new DataError({ detail: `${show(one)} is not an added token` })
       }
       return { id: one["id"] as number, content: one["content"], special: one["special"] === true }
     }),
@@ -190,8 +190,9 @@ export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, voc
       parts = tokenizerParts(tokenizer)
       frame = framing(tokenizer)
     }
-  } catch {
+  } catch (cause) {
     // a tokenizer that is not ours to judge is written as it is
+    if (!(cause instanceof DataError)) throw cause
   }
   const isId = (id: unknown): id is number =>
     Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < vocabSize
@@ -258,8 +259,9 @@ export const companions = (
   let parts: TokenizerParts | undefined
   try {
     parts = tokenizer === undefined ? undefined : tokenizerParts(tokenizer)
-  } catch {
+  } catch (cause) {
     // as above
+    if (!(cause instanceof DataError)) throw cause
   }
   if (parts === undefined) return [["generation_config.json", generation]]
   const contents = new Map([

@@ -5,14 +5,16 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
-import { configured } from "../Config.ts"
+import { configured, expectOptions, seed } from "../Config.ts"
 import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
+import { named } from "../Missing.ts"
 import * as Sink from "../Sink.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
@@ -90,6 +92,14 @@ export interface ModelOptions {
   readonly recompute?: boolean
 }
 
+const Options = Schema.Struct({
+  seed: Schema.optional(seed),
+  initialize: Schema.optional(Schema.Boolean),
+  compute: Schema.optional(Schema.Literal("gathered", "masked")),
+  precision: Schema.optional(Schema.Literal("f32", "f16")),
+  recompute: Schema.optional(Schema.Boolean)
+})
+
 const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   ModelService,
   DeviceError,
@@ -98,7 +108,9 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
   Effect.gen(function*() {
     const config = yield* Effect.mapError(
       configured(ModelConfig, given,
-        `Model.layer takes a ModelConfig, such as presets.tiny (there are ${Object.keys(presets).join(", ")})`),
+        `Model.layer takes a ModelConfig, such as presets.tiny (there are ${Object.keys(presets).join(", ")})`).pipe(
+          Effect.zipLeft(expectOptions(Options, options, "Model.layer"))
+        ),
       ({ detail }) => new DeviceError({ reason: "Validation", detail })
     )
     const device = yield* Device
@@ -307,3 +319,5 @@ export class Model extends Context.Tag("memsinks/Model")<Model, ModelService>() 
   static readonly layer = (config: ModelConfig, options?: ModelOptions): Layer.Layer<Model, DeviceError, Device> =>
     Layer.scoped(Model, make(config, options))
 }
+
+named(Model, "Model", "Model.layer(presets.tiny), or another ModelConfig")

@@ -18,6 +18,7 @@ import { configuration, configured, natural, positive, upTo, withDefault } from 
 import { DataStream, type Row } from "../data/stream/DataStream.ts"
 import { attempt, type CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import { named } from "../Missing.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
 import { Model } from "../model/Model.ts"
 import type { PassShape } from "../model/Pass.ts"
@@ -570,3 +571,5 @@ export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerSer
   ): Layer.Layer<Trainer, TrainError, Device | Model | DataStream | Checkpoints> =>
     Layer.scoped(Trainer, make(config, options))
 }
+
+named(Trainer, "Trainer", "Trainer.layer(new TrainConfig())")

@@ -43,7 +43,7 @@ export const evaluate = Command.make("evaluate", {
     Options.withDefault(16),
     Options.withDescription("Tokens given before a sequence must be said verbatim (default: 16)")
   ),
-  seed: Options.integer("seed").pipe(Options.withDefault(1), Options.withDescription("Of the choice (default: 1)")),
+  seed: counting("seed", 0).pipe(Options.withDefault(1), Options.withDescription("Of the choice (default: 1)")),
   precision,
   adapter,
   json,

@@ -30,7 +30,7 @@ export const generate = Command.make("generate", {
     Options.withDefault(1),
     Options.withDescription("Choose among the likeliest with this probability together (default: 1)")
   ),
-  seed: Options.integer("seed").pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
+  seed: counting("seed", 0).pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
   id: Options.text("id").pipe(
     Options.withPseudoName("id"),
     Options.withDescription("Number or name of what has its sinks on, for prompts without one"),

@@ -18,7 +18,7 @@ export const importing = Command.make("import", {
     Options.withDescription("Sinks that are on as one (default: 16)"),
     Options.optional
   ),
-  seed: Options.integer("seed").pipe(Options.withDescription("Of the fresh sinks (default: 0)"), Options.optional),
+  seed: counting("seed", 0).pipe(Options.withDescription("Of the fresh sinks (default: 0)"), Options.optional),
   idBits: Options.choice("id-bits", ["32", "64"]).pipe(
     Options.withDescription("Of a SeqTD model: the width at which ids were multiplied (default: 64)"),
     Options.optional

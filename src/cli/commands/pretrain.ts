@@ -25,7 +25,7 @@ export const pretrain = Command.make("pretrain", {
   onMissingText,
   ...shape,
   seeds: counting("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
-  seed: Options.integer("seed").pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
+  seed: counting("seed", 0).pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
   ...folder(
     "pretrain",
     "checkpoints, metrics and the report",

@@ -2,7 +2,7 @@
  * What a run trains on: which text or tokens, how they are cut, what is repeated and how often.
  */
 import * as Schema from "effect/Schema"
-import { atLeast0, configuration, fraction, MOST, natural, positive, upTo, withDefault } from "../../Config.ts"
+import { atLeast0, configuration, fraction, MOST, natural, positive, seed, upTo, withDefault } from "../../Config.ts"
 
 const oneOf = (fields: ReadonlyArray<string>, given: ReadonlyArray<unknown>): true | string =>
   given.filter((value) => value !== undefined).length === 1 ||
@@ -31,7 +31,7 @@ export const GoldfishConfig = Schema.Struct({
   /** Tokens before a target that decide over it; the first so many of a sequence always count. Default 13. */
   window: withDefault(positive, 13),
   /** Seed of the hash. Default 0. */
-  seed: withDefault(Schema.Int, 0)
+  seed: withDefault(seed, 0)
 })
 export type GoldfishConfig = typeof GoldfishConfig.Type
 
@@ -158,7 +158,7 @@ const fields = {
    */
   scoredExposures: withDefault(Schema.Literal("all", "first"), "all"),
   /** Decides which documents and rows are used, what is repeated, and the order. Default 1. */
-  seed: withDefault(Schema.Int, 1)
+  seed: withDefault(seed, 1)
 }
 
 /** Configuration of a `DataStream`; its defaults are the miniature experiment of the README. */

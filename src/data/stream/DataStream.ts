@@ -18,9 +18,10 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../../Batch.ts"
-import { decodeConfig, nearest } from "../../Config.ts"
-import { DataError } from "../../Errors.ts"
+import { decodeConfig, expectOptions, nearest } from "../../Config.ts"
+import { because, DataError, told } from "../../Errors.ts"
 import { keyOf } from "../../Key.ts"
+import { named, withFiles } from "../../Missing.ts"
 import * as Corpus from "../Corpus.ts"
 import type { NamedIds } from "../identity/Names.ts"
 import { join, type TokenDocuments } from "../Pieces.ts"
@@ -139,12 +140,7 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: C
 const attempt = <A>(run: () => A): Effect.Effect<A, DataError> =>
   Effect.try({
     try: run,
-    catch: (cause) => {
-      if (cause instanceof DataError) return cause
-      // Only reading fails with an error code; all else is a bug.
-      if (!(cause instanceof Error) || !("code" in cause)) throw cause
-      return new DataError({ detail: `tokens cannot be read: ${cause.message}`, cause })
-    }
+    catch: told((cause) => new DataError({ detail: `tokens cannot be read: ${because(cause)}`, cause }))
   })
 
 /** Settles the defaults, which depend on what the data is. */
@@ -302,7 +298,10 @@ const fromShards = Effect.fnUntraced(function*(paths: ReadonlyArray<string>, con
   })
 })
 
+const LayerOptions = Schema.Struct({ cacheDirectory: Schema.optional(Schema.String) })
+
 const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: LayerOptions) {
+  yield* expectOptions(LayerOptions, options, "DataStream.layer")
   const config = yield* decodeConfig(DataConfig, input)
   const paths = typeof config.data === "string" ? [config.data] : config.data ?? []
   const tokens = yield* Effect.forEach(paths, (path) => TokenShards.isTokens(path))
@@ -318,6 +317,11 @@ const fromFiles = Effect.fnUntraced(function*(input: DataConfigInput, options: L
 const fromMemory = Effect.fnUntraced(function*(documents: ReadonlyArray<Corpus.Document>, input: DataConfigInput) {
   const config = yield* decodeConfig(DataConfig, input)
   yield* checkTokenizer(config)
+  if (!Array.isArray(documents) ||
+    !documents.every((one) => typeof one?.text === "string" && typeof one.name === "string"))
+  {
+    return yield* new DataError({ detail: "layerMemory takes a list of documents, each { name, text }, with texts" })
+  }
   if (documents.length === 0) return yield* new DataError({ detail: "there are no documents to train on" })
   const tokenizer = config.tokenizer ?? "bpe"
   if (config.data !== undefined || (tokenizer !== "bpe" && tokenizer !== "bytes")) {
@@ -442,7 +446,8 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
   static readonly layer = (
     config: DataConfigInput = {},
     options: LayerOptions = {}
-  ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> => Layer.scoped(DataStream, fromFiles(config, options))
+  ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> =>
+    Layer.scoped(DataStream, withFiles(fromFiles(config, options)))
 
   /** `layer` for the text at a path. */
   static readonly layerText = (
@@ -450,7 +455,9 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
     overrides: DataConfigInput = {},
     options: LayerOptions = {}
   ): Layer.Layer<DataStream, DataError, FileSystem.FileSystem> =>
-    DataStream.layer({ ...overrides, data: path }, options)
+    path === undefined
+      ? Layer.fail(new DataError({ detail: "DataStream.layerText takes the path of a text, got undefined" }))
+      : DataStream.layer({ ...overrides, data: path }, options)
 
   /** Tokenized documents that are at hand, and the tokenizer they were made with. */
   static readonly layerTokens = (
@@ -465,3 +472,5 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
     config: DataConfigInput = {}
   ): Layer.Layer<DataStream, DataError> => Layer.effect(DataStream, fromMemory(documents, config))
 }
+
+named(DataStream, "DataStream", "DataStream.layer(), or DataStream.layerText(path)")

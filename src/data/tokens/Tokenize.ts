@@ -13,8 +13,8 @@ import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
-import { decodeConfig, positive, withDefault } from "../../Config.ts"
-import { because, DataError, dataError as fail } from "../../Errors.ts"
+import { aFunction, decodeConfig, expectOptions, positive, upTo, withDefault } from "../../Config.ts"
+import { because, DataError, dataError as fail, told } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
 import { keyOf } from "../../Key.ts"
 import * as Corpus from "../Corpus.ts"
@@ -123,6 +123,14 @@ export interface TokenizeOptions {
   readonly source?: DocumentSource
 }
 
+const Options = Schema.Struct({
+  out: Schema.NonEmptyString,
+  workers: Schema.optional(upTo(1024)),
+  batch: Schema.optional(positive),
+  onEvent: Schema.optional(aFunction),
+  source: Schema.optional(aFunction)
+})
+
 // ---------------------------------------------------------------------------------------------------------------
 // The journal: what is finished
 
@@ -166,7 +174,7 @@ const EMPTY: Omit<Journal, "config"> = {
 const attempt = <A>(path: string, body: () => A): Effect.Effect<A, DataError> =>
   Effect.try({
     try: body,
-    catch: (cause) => cause instanceof DataError ? cause : fail(path, `cannot be written: ${because(cause)}`, cause)
+    catch: told((cause) => fail(path, `cannot be written: ${because(cause)}`, cause))
   })
 
 /** What tells two configurations apart, a line each. */
@@ -553,6 +561,7 @@ export const tokenize = (
   options: TokenizeOptions
 ): Effect.Effect<TokenizeReport, DataError, FileSystem.FileSystem> =>
   Effect.gen(function*() {
+    yield* expectOptions(Options, options, "tokenize")
     const { onEvent = () => {}, out: folder, source = stream } = options
     const workers = options.workers ?? Math.max(1, availableParallelism() - 1)
     const fs = yield* FileSystem.FileSystem
