@@ -5,8 +5,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import * as fs from "node:fs"
-import * as path from "node:path"
 import process from "node:process"
 import { DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
@@ -14,8 +12,7 @@ import * as Program from "../gpu/Program.ts"
 import { cacheFolders } from "../gpu/SoftwareVulkan.ts"
 import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
-import { cachedJson } from "../Json.ts"
-import { keyOf } from "../Key.ts"
+import { kept } from "./Kept.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
@@ -153,50 +150,8 @@ const suggestion = (device: DeviceService, failed: Tuning["failed"] = {}): Famil
 /** What remains where a family fails, best first. */
 const fallbacks: ReadonlyArray<Family> = ["gpu", "software", "plain"]
 
-const fileOf = (device: DeviceService): string =>
-  `kernels-${keyOf({ version: VERSION, name: device.name, driver: device.driver }).slice(0, 16)}.json`
-
-/** Of an answer that was kept, what is used; one that is anything else is worth nothing. */
-const Kept = Schema.Struct({ family: Schema.Literal(...families) })
-
-const readChoice = (file: string, able: ReadonlyArray<Family>): Family | undefined => {
-  try {
-    const found = cachedJson(Kept, fs.readFileSync(file, "utf8"))
-    return found !== undefined && able.includes(found.family) ? found.family : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** Keep an answer; where another process was first, its answer stands. Undefined where nothing can be written. */
-const keep = (
-  folders: ReadonlyArray<string>,
-  name: string,
-  tuning: Tuning,
-  able: ReadonlyArray<Family>
-): Family | undefined => {
-  for (const folder of folders) {
-    const file = path.join(folder, name)
-    try {
-      fs.mkdirSync(folder, { recursive: true })
-      const own = `${file}.${process.pid}.${Math.trunc(performance.now() * 1000)}`
-      fs.writeFileSync(own, `${JSON.stringify(tuning)}\n`)
-      try {
-        fs.linkSync(own, file)
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error
-        // one that cannot be read, or that names a family this device cannot run, is worth nothing
-        if (readChoice(file, able) === undefined) fs.copyFileSync(own, file)
-      } finally {
-        fs.unlinkSync(own)
-      }
-      return readChoice(file, able)
-    } catch {
-      // the next folder, then
-    }
-  }
-  return undefined
-}
+/** Of an answer that was kept, what is used. */
+const Choice = Schema.Struct({ family: Schema.Literal(...families) })
 
 /**
  * The device with the family of kernels that runs best on it. The environment variable MEMSINKS_KERNELS names one instead.
@@ -219,15 +174,14 @@ export const tuned = (
     }
     if (able.length === 1) return withFamily(device, able[0]!)
     const folders = options.folders ?? cacheFolders()
-    const name = fileOf(device)
-    const known = () => folders.map((folder) => readChoice(path.join(folder, name), able)).find((x) => x !== undefined)
-    const before = known()
-    if (before !== undefined) return withFamily(device, before)
+    const choice = kept(device, "kernels", { version: VERSION }, Choice, folders, ({ family }) => able.includes(family))
+    const before = choice.read()
+    if (before !== undefined) return withFamily(device, before.family)
     const tuning = yield* measure(device)
     for (const [family, why] of Object.entries(tuning.failed ?? {})) {
       yield* Effect.logWarning(`${device.name} does without the ${family} kernels: ${why}`)
     }
-    return withFamily(device, keep(folders, name, tuning, able) ?? suggestion(device, tuning.failed))
+    return withFamily(device, choice.keep(tuning)?.family ?? suggestion(device, tuning.failed))
   })
 
 const withFamily = (device: DeviceService, family: Family): DeviceService => ({

@@ -16,6 +16,7 @@ import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
 import { named } from "../Missing.ts"
 import * as Sink from "../Sink.ts"
+import { requireHalf } from "./HalfCheck.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
@@ -116,12 +117,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const device = yield* Device
     const scope = yield* Effect.scope
     const { precision = "f32", recompute = false } = options
-    if (precision === "f16" && !device.features.has("shader-f16")) {
-      return yield* new DeviceError({
-        reason: "Feature",
-        detail: `${device.name} has no f16 (the WebGPU feature shader-f16): choose precision "f32" or another adapter`
-      })
-    }
+    if (precision === "f16") yield* requireHalf(device)
     const defaults = { precision, recompute, ...(options.compute === "masked" ? { compute: options.compute } : {}) }
     const handles = parametersOf(config)
     const parameters = listParameters(handles)
