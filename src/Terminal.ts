@@ -229,3 +229,9 @@ export const NOTHING = "-"
 
 /** A number of things, with commas: `12,345`. */
 export const count = (n: number): string => Math.round(n).toLocaleString("en")
+
+/** The most that a buffer may hold: a few bytes less than a round number are told apart from it, `2.00 GiB - 4 B`. */
+export const limitBytes = (count: number, show: (count: number) => string = (count) => bytes(count)): string => {
+  const less = (1024 - count % 1024) % 1024
+  return count > 2 ** 20 && less > 0 && less <= 256 ? `${show(count + less)} - ${less} B` : show(count)
+}

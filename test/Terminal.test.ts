@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { because, lacking } from "../src/Errors.ts"
-import { bytes, cells, columns, painter, truncate, widthOf, wrap } from "../src/Terminal.ts"
+import { bytes, cells, columns, limitBytes, painter, truncate, widthOf, wrap } from "../src/Terminal.ts"
 import { fuzzers } from "./fuzz/runs.ts"
 import { makeRandom } from "./reference/random.ts"
 
@@ -24,6 +24,12 @@ describe("text on a terminal", () => {
   it("has a width in any terminal", () => {
     expect([0, 1, 2, NaN, undefined, -3, 80, 1e9].map((width) => widthOf(width))).toEqual([80, 1, 2, 80, 80, 80, 80,
       10_000])
+    expect([2 ** 31, 2 ** 31 - 4, 2 ** 27, 2 ** 31 - 2 ** 20].map((n) => limitBytes(n, (x) => bytes(x, 1)))).toEqual([
+      "2.0 GiB",
+      "2.0 GiB - 4 B",
+      "128.0 MiB",
+      "2.0 GiB"
+    ])
     expect([0, 1023, 1024, 1023.7 * 1024, 5.5 * 2 ** 30, NaN, -1].map((n) => bytes(n))).toEqual([
       "0 B",
       "1023 B",

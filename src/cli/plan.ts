@@ -9,7 +9,7 @@ import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { ModelConfig, presets } from "../model/ModelConfig.ts"
-import { count } from "../Terminal.ts"
+import { count, limitBytes } from "../Terminal.ts"
 import * as MemoryPlan from "../train/MemoryPlan.ts"
 import { scheduleProblem } from "../train/Optimizer.ts"
 import type { PlanOptions } from "./commands/plan.ts"
@@ -143,7 +143,7 @@ const toText = ({ limited, name, plan, precision, setting }: Found): string => {
     "",
     `${adapter ?? "limit"}: ` + bounds
       .filter(([bytes]) => Number.isFinite(bytes))
-      .map(([bytes, of]) => `${MemoryPlan.formatBytes(bytes)} ${of}`)
+      .map(([bytes, of]) => `${limitBytes(bytes, MemoryPlan.formatBytes)} ${of}`)
       .join(", "),
     ...(tooLarge.length === 0 ? [] : [MemoryPlan.formatTooLarge(tooLarge, buffer)]),
     fit.sentence
@@ -159,7 +159,7 @@ const exceeded = ({ limited, plan }: Found): string | undefined => {
     ...(tooLarge.length === 0
       ? []
       : [`${tooLarge[0]!.name} takes ${MemoryPlan.formatBytes(plan.largest.bytes)}, a buffer holds ` +
-        `${MemoryPlan.formatBytes(buffer)}`]),
+        `${limitBytes(buffer, MemoryPlan.formatBytes)}`]),
     ...(plan.peak <= memory
       ? []
       : [`all takes ${MemoryPlan.formatBytes(plan.peak)} of ${MemoryPlan.formatBytes(memory)}`])

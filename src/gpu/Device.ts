@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { because, DeviceError, isOfGpu, KernelError, told } from "../Errors.ts"
 import { named } from "../Missing.ts"
-import { bytes, columns } from "../Terminal.ts"
+import { bytes, columns, limitBytes } from "../Terminal.ts"
 import type { OpenGpu } from "./Adapter.ts"
 import * as Float16 from "./Float16.ts"
 import * as Kernel from "./Kernel.ts"
@@ -87,7 +87,8 @@ export const MAX_DISPATCHES = 200
 
 /** A table of what does not fit, for the person who must choose a smaller model. */
 export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number): string => {
-  const rows = tensors.map((tensor) => [Tensor.show(tensor), bytes(Tensor.byteLength(tensor), 1), bytes(limit, 1)])
+  const [size, most] = [(n: number) => bytes(n, 1), limitBytes(limit, (n) => bytes(n, 1))]
+  const rows = tensors.map((tensor) => [Tensor.show(tensor), size(Tensor.byteLength(tensor)), most])
   return columns([["tensor", "size", "limit"], ...rows], () => true).join("\n")
 }
 
@@ -224,7 +225,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       return large.length === 0 ? Effect.void : Effect.fail(
         new DeviceError({
           reason: "Limit",
-          detail: `the model does not fit ${open.name}, whose buffers hold ${bytes(limit)} at most:\n` +
+          detail: `the model does not fit ${open.name}, whose buffers hold ${limitBytes(limit)} at most:\n` +
             `${limitTable(large, limit)}\nChoose smaller widths, a smaller batch, or an adapter with a higher limit`
         })
       )

@@ -12,6 +12,7 @@ import { configured, expectOptions, seed } from "../Config.ts"
 import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import { upload } from "../gpu/Upload.ts"
 import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
 import { named } from "../Missing.ts"
@@ -77,7 +78,9 @@ export interface ModelService {
   /** All parameters on the host, in Hugging Face's names and layout. */
   readonly exportTensors: Effect.Effect<Record<string, HostTensor>, DeviceError>
   /** Replace all parameters; fails with Mismatch when a name or shape differs, before anything is changed. */
-  readonly importTensors: (tensors: Readonly<Record<string, HostTensor>>) => Effect.Effect<void, CheckpointError>
+  readonly importTensors: (
+    tensors: Readonly<Record<string, HostTensor>>
+  ) => Effect.Effect<void, CheckpointError | DeviceError>
 }
 
 export interface ModelOptions {
@@ -134,7 +137,10 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       })
     )
     if (options.initialize !== false) {
-      for (const p of parameters) device.write(p.value, initialValue(config, p, options.seed ?? 0))
+      yield* upload(
+        device,
+        parameters.map((p) => [p.value, attempt(() => initialValue(config, p, options.seed ?? 0), DeviceError)])
+      )
     }
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape, of = handles) {
@@ -302,10 +308,11 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         return out
       }),
       importTensors: (tensors) =>
-        attempt(() => {
-          const values = parameters.map((p) => fromHuggingFace(config, p.name, tensors))
-          parameters.forEach((p, i) => device.write(p.value, values[i]!))
-        }, CheckpointError)
+        attempt(() => parameters.map((p) => fromHuggingFace(config, p.name, tensors)), CheckpointError).pipe(
+          Effect.flatMap((values) => upload(device, parameters.map((p, i) => [p.value, Effect.succeed(values[i]!)]))),
+          // half of the tensors are no model
+          Effect.uninterruptible
+        )
     }
   })
 

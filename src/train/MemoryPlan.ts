@@ -11,7 +11,7 @@ import * as Tensor from "../gpu/Tensor.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import { listParameters, parametersOf } from "../model/Parameters.ts"
 import { listTensors, type PassShape, recordPass } from "../model/Pass.ts"
-import { count } from "../Terminal.ts"
+import { count, limitBytes } from "../Terminal.ts"
 import * as Optimizer from "./Optimizer.ts"
 import { type RoutingName, routings, SIDES } from "./Routing.ts"
 
@@ -333,7 +333,7 @@ export const checkFits = (
         if (plan.largest.bytes <= buffer) return Effect.void
         const table = formatTooLarge(tooLarge(plan, buffer), buffer)
         return refuse(
-          `${title}, whose buffers hold ${formatBytes(buffer)} at most:\n${table}\n` +
+          `${title}, whose buffers hold ${limitBytes(buffer, formatBytes)} at most:\n${table}\n` +
             `The run would take:\n${formatMemoryPlan(plan)}`
         )
       }

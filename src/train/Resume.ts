@@ -15,6 +15,7 @@ import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
 import { attempt, CheckpointError, type DataError, type DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import { machineOf, sameMachine } from "../gpu/Machine.ts"
+import { upload } from "../gpu/Upload.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { firstNotFinite } from "../HostTensor.ts"
 import { differences } from "../Json.ts"
@@ -138,18 +139,20 @@ const readMoments = ({ device, model, optimizer }: Resumable) =>
   })
 
 const writeMoments = ({ device, model, optimizer }: Resumable, saved: Snapshot["optimizer"], path: string) =>
-  attempt(() => {
-    for (const [suffix, key] of suffixes) {
+  upload(
+    device,
+    suffixes.flatMap(([suffix, key]) => {
       const named = Object.fromEntries(
         Object.entries(saved)
           .filter(([name]) => name.endsWith(`.${suffix}`))
           .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
       )
-      for (const moments of optimizer.moments) {
-        device.write(moments[key], fromHuggingFace(model.config, moments.parameter.name, named, path))
-      }
-    }
-  }, CheckpointError)
+      return optimizer.moments.map((moments) => {
+        const value = attempt(() => fromHuggingFace(model.config, moments.parameter.name, named, path), CheckpointError)
+        return [moments[key], value] as const
+      })
+    })
+  )
 
 /** Reads everything that a checkpoint holds; `loss` is that of an evaluation at this very step. */
 export const capture = (run: Resumable, place: Place, loss: number | undefined): Effect.Effect<Snapshot, DeviceError> =>

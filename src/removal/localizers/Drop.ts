@@ -47,7 +47,7 @@ export interface Dropped {
   /** The neurons that were dropped, per layer, rising. */
   readonly neurons: ReadonlyArray<Uint32Array>
   /** Puts back all weights as they were before the drop. */
-  readonly restore: Effect.Effect<void, CheckpointError>
+  readonly restore: Effect.Effect<void, CheckpointError | DeviceError>
 }
 
 /**
