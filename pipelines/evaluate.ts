@@ -8,6 +8,7 @@ import type * as Path from "@effect/platform/Path"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/identity/Identity.ts"
@@ -17,6 +18,7 @@ import type { DataConfigInput } from "../src/data/stream/DataConfig.ts"
 import { DataStream, type Row } from "../src/data/stream/DataStream.ts"
 import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
 import { textBytes } from "../src/data/tokens/TextBytes.ts"
+import { gpt2 } from "../src/data/tokens/Tokenizer.ts"
 import type { Tokenizer } from "../src/data/tokens/Tokenizer.ts"
 import * as TokenShards from "../src/data/tokens/TokenShards.ts"
 import { type CheckpointError, DataError, type DeviceError, type KernelError } from "../src/Errors.ts"
@@ -69,9 +71,10 @@ export interface Score {
   readonly perplexity: number
   /**
    * Bits of log-likelihood a UTF-8 byte of the text that is scored; comparable between tokenizers. Special tokens, as that
-   * of the end of a text, are no text: neither their loss nor a byte of theirs counts.
+   * of the end of a text, are no text: neither their loss nor a byte of theirs counts. Left out where the tokens do not say
+   * how many bytes the text has: a normalizer changed it, or they stand for what the vocabulary does not have.
    */
-  readonly bitsPerByte: number
+  readonly bitsPerByte?: number
   /** Share of tokens that are the likeliest. */
   readonly accuracy: number
   /**
@@ -88,9 +91,9 @@ export interface EvaluatedGroup {
   readonly id?: string
   readonly trained?: boolean
   readonly sequences: number
-  /** Tokens that are scored, and bytes of their text. */
+  /** Tokens that are scored, and bytes of their text; left out where the tokens do not say. */
   readonly tokens: number
-  readonly bytes: number
+  readonly bytes?: number
   readonly scores: Readonly<Partial<Record<EvaluatedSinks, Score>>>
 }
 
@@ -127,6 +130,8 @@ interface Task {
   readonly available: number
   readonly row: (i: number) => Row
   readonly groupsOf: (i: number) => ReadonlyArray<number>
+  /** Of text that is at hand: whether the tokens of a sequence's document give back that very text. */
+  readonly isWhole?: (i: number) => boolean
 }
 
 /** `count` of the numbers below `n` (all, where there are no more), drawn and then in rising order. */
@@ -190,7 +195,8 @@ const textDocuments = Effect.fnUntraced(function*(
   })
   const sources = [...new Set(documents.map(({ source }) => source))]
   const places = new Map(sources.map((name, i) => [name, i]))
-  return {
+  const whole = new Map<number, boolean>()
+  const corpus = {
     documents: documents.length,
     length: (document) => ids[document]!.length,
     read: (document, offset, length) => ids[document]!.slice(offset, offset + length),
@@ -199,24 +205,50 @@ const textDocuments = Effect.fnUntraced(function*(
     source: (document) => places.get(documents[document]!.source)!,
     content: (document) => contentHash(documents[document]!.text)
   } satisfies TokenDocuments
+  const isWhole = (document: number): boolean => {
+    let is = whole.get(document)
+    if (is === undefined) {
+      const tokens = ids[document]!
+      is = tokenizer.decode(addBos && bos !== undefined ? tokens.subarray(1) : tokens) === documents[document]!.text
+      whole.set(document, is)
+    }
+    return is
+  }
+  return { corpus, isWhole }
 })
 
-/** Token shards, if they are of the model's tokenizer; those of others do not say whose they are. */
-const openShards = Effect.fnUntraced(function*(path: string, tokenizer: Tokenizer) {
-  const shards = yield* Effect.acquireRelease(
-    TokenShards.open(path, { vocabSize: tokenizer.vocabSize }),
-    ({ close }) => Effect.sync(close)
-  )
-  if (shards.tokenizer !== undefined && !sameTokenizer(shards.tokenizer, tokenizer.toJSON())) {
-    return yield* new DataError({
-      path,
-      detail:
-        "was made with another tokenizer than the model's, so its tokens mean other text: tokenize the text with " +
-        "the checkpoint's tokenizer.json (memsinks tokenize --tokenizer)"
-    })
+/** Token shards, if they are of the model's tokenizer; of those of others, which do not say whose they are, as far as is known. */
+const openShards = Effect.fnUntraced(
+  function*(path: string, tokenizer: Tokenizer, trained: DataConfigInput | undefined) {
+    const shards = yield* Effect.acquireRelease(
+      TokenShards.open(path, { vocabSize: tokenizer.vocabSize }),
+      ({ close }) => Effect.sync(close)
+    )
+    if (shards.tokenizer !== undefined && !sameTokenizer(shards.tokenizer, tokenizer.toJSON())) {
+      return yield* new DataError({
+        path,
+        detail:
+          "was made with another tokenizer than the model's, so its tokens mean other text: tokenize the text with " +
+          "the checkpoint's tokenizer.json (memsinks tokenize --tokenizer)"
+      })
+    }
+    // whoever trained on such shards has said what made them, or they were GPT-2's
+    const before = trained?.tokenizer === undefined ? [] : [trained.data ?? []].flat()
+    const wasSaid = Effect.exists(before, (path) => Effect.orElseSucceed(TokenShards.isTokens(path), () => false))
+    if (shards.tokenizer === undefined && !(yield* wasSaid)) {
+      const known = yield* Effect.option(gpt2)
+      if (Option.isNone(known) || !sameTokenizer(known.value.toJSON(), tokenizer.toJSON())) {
+        return yield* new DataError({
+          path,
+          detail:
+            "does not say which tokenizer made it, as shards of nanoGPT and llm.c do not, and the model's is not " +
+            "GPT-2's: tokenize the text with the checkpoint's tokenizer.json (memsinks tokenize --tokenizer)"
+        })
+      }
+    }
+    return shards
   }
-  return shards
-})
+)
 
 /** Other data, cut into sequences that hold every token once as a target but the first of a document. */
 const otherData = Effect.fnUntraced(function*(
@@ -225,6 +257,7 @@ const otherData = Effect.fnUntraced(function*(
   identity: Exclude<Identity, "row">,
   tokenizer: Tokenizer,
   ends: TextEnds,
+  trained: DataConfigInput | undefined,
   options: EvaluateOptions
 ) {
   const isTokens = yield* TokenShards.isTokens(path)
@@ -232,8 +265,8 @@ const otherData = Effect.fnUntraced(function*(
     const detail = "is tokenized: --special-as-text is for text, and for memsinks tokenize"
     return yield* new DataError({ path, detail })
   }
-  const corpus: TokenDocuments = isTokens
-    ? yield* openShards(path, tokenizer)
+  const { corpus, isWhole }: { corpus: TokenDocuments; isWhole?: (document: number) => boolean } = isTokens
+    ? { corpus: yield* openShards(path, tokenizer, trained) }
     : yield* textDocuments(path, options, tokenizer, ends)
   const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: 2 })
   if (pieces.document.length === 0) {
@@ -260,7 +293,8 @@ const otherData = Effect.fnUntraced(function*(
       const tokens = corpus.read(document, offset, length)
       return { id: idOf(document), tokens, document: corpus.name(document), offset }
     },
-    groupsOf: (i: number) => apart ? [0, 1 + corpus.source(pieces.document[numbers[i]!]!)] : [0]
+    groupsOf: (i: number) => apart ? [0, 1 + corpus.source(pieces.document[numbers[i]!]!)] : [0],
+    ...(isWhole === undefined ? {} : { isWhole: (i: number) => isWhole(pieces.document[numbers[i]!]!) })
   } satisfies Task
 })
 
@@ -327,10 +361,10 @@ export const evaluate = (
     return yield* Effect.gen(function*() {
       const task: Task = options.data === undefined
         ? yield* ownData(trained!, tokenizer, options)
-        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, checkpoint.ends, options)
+        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, checkpoint.ends, trained, options)
       const model = yield* Model
       const device = yield* Device
-      const bytesOf = textBytes(tokenizer)
+      const sizes = textBytes(tokenizer)
       const silent = new Set(tokenizer.specialTokens.values())
       const totals = task.groups.map(() => ({
         sequences: 0,
@@ -342,7 +376,8 @@ export const evaluate = (
         const count = Math.min(size, task.count - first)
         const rows = Array.from({ length: count }, (_, r) => task.row(first + r))
         rows.forEach(({ tokens }, r) => {
-          const bytes = bytesOf(tokens, 1)
+          const isKnown = sizes.exact || task.isWhole?.(first + r) === true
+          const bytes = isKnown ? sizes.of(tokens, 1) : NaN
           for (const group of task.groupsOf(first + r)) {
             const total = totals[group]!
             total.sequences++
@@ -385,10 +420,11 @@ export const evaluate = (
         promptTokens,
         groups: task.groups.flatMap((group, i) => {
           const { bytes, of, sequences } = totals[i]!
+          const size = Number.isNaN(bytes) ? {} : { bytes }
           if (sequences === 0) {
             // a source of which nothing was drawn is told all the same
             return group.by === "source"
-              ? [{ ...group, ...ids.get(group.name), sequences, tokens: 0, bytes, scores: {} }]
+              ? [{ ...group, ...ids.get(group.name), sequences, tokens: 0, ...size, scores: {} }]
               : []
           }
           let tokens = 0
@@ -398,12 +434,15 @@ export const evaluate = (
             return [mode, {
               loss: all.loss,
               perplexity: Math.exp(all.loss),
-              bitsPerByte: of[mode].reduce((sum, { textLoss }) => sum + textLoss, 0) / Math.LN2 / bytes,
+              ...(bytes > 0
+                ? { bitsPerByte: of[mode].reduce((sum, { textLoss }) => sum + textLoss, 0) / Math.LN2 / bytes }
+                : {}),
               accuracy: all.accuracy,
               ...(all.extractionRate === undefined ? {} : { extraction: all.extractionRate })
             }]
           }))
-          return [{ ...group, ...(group.by === "source" ? ids.get(group.name) : {}), sequences, tokens, bytes, scores }]
+          return [{ ...group, ...(group.by === "source" ? ids.get(group.name) : {}), sequences, tokens, ...size,
+            scores }]
         }).sort((a, b) => (a.by === "source" && b.by === "source" ? b.tokens - a.tokens : 0)),
         available: task.available,
         seconds: (performance.now() - began) / 1000

@@ -91,6 +91,11 @@ describe("what is refused by name", () => {
     expect(() => parseTokenizer(changed(byteLevel, change))).toThrow(message)
   })
 
+  it("a key that is there twice", () => {
+    const text = byteLevel.replace("{", "{\"decoder\":null,")
+    expect(() => parseTokenizer(text)).toThrow("it has the key \"decoder\" twice")
+  })
+
   it.each(["(a|a)+b", "(a?a){1,9}", "a*", "^a", "a$", "\\bx", "(?i:ss)", "(?i:é)", "[[:alpha:]]", "[a&&b]", "\\p{Foo}",
     "(?<n>a)", "a**"])(
       "the regular expression %s",

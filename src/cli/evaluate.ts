@@ -25,7 +25,7 @@ const statesOf = (text: string): Effect.Effect<ReadonlyArray<EvaluatedSinks>, Ed
 const columns: ReadonlyArray<readonly [title: string, cell: (score: Score) => string]> = [
   ["loss", ({ loss }) => loss.toFixed(3)],
   ["perplexity", ({ perplexity }) => perplexity < 1e5 ? perplexity.toFixed(2) : perplexity.toExponential(1)],
-  ["bits/byte", ({ bitsPerByte }) => bitsPerByte.toFixed(3)],
+  ["bits/byte", ({ bitsPerByte }) => bitsPerByte === undefined ? NOTHING : bitsPerByte.toFixed(3)],
   ["accuracy", ({ accuracy }) => `${(100 * accuracy).toFixed(1)} %`],
   ["verbatim", ({ extraction }) => extraction === undefined ? NOTHING : `${(100 * extraction).toFixed(1)} %`]
 ]
@@ -76,6 +76,9 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
         some(unknown.map(({ name }) => short(name)))
       }): ` +
       "their own sinks are those of nobody"
+    ]),
+    ...(rows.length === 0 || report.groups.some(({ bytes }) => bytes !== undefined) ? [] : [
+      "bits a byte are not known: the tokenizer changes texts, or has no token for a part of them"
     ]),
     ...(lessOf >= report.available ? [] : [
       `${lessOf} of ${report.available} sequences, drawn by the seed: more with --sequences ${report.available}`

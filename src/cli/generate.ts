@@ -9,6 +9,7 @@ import * as Corpus from "../data/Corpus.ts"
 import { type Names, resolveId } from "../data/identity/Names.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import { parseJson } from "../Json.ts"
 import * as Generate from "../model/Generate.ts"
 import * as Sink from "../Sink.ts"
 import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
@@ -47,24 +48,27 @@ const unescape = (text: string): string =>
 
 /** One line of a .jsonl file of prompts: a text, or `{"prompt": ..., "id": ... | "source": ...}`. */
 const parseLine = (path: string, line: string, number: number): Effect.Effect<Asked, DataError> =>
-  Effect.try({
-    try: () => {
-      const value = JSON.parse(line) as unknown
+  Effect.mapError(
+    Effect.gen(function*() {
+      const value = yield* parseJson(line)
       if (typeof value === "string") return { prompt: value, whose: undefined }
       const { id, prompt, source } = Object(value) as { prompt?: unknown; id?: unknown; source?: unknown }
-      if (typeof prompt !== "string") throw new Error("it has no field prompt with a text")
-      if (id !== undefined && source !== undefined) throw new Error("it has both an id and a source")
-      if (source !== undefined && typeof source !== "string") throw new Error("its source is not a text")
+      if (typeof prompt !== "string") return yield* Effect.fail("has no field prompt with a text")
+      if (id !== undefined && source !== undefined) return yield* Effect.fail("has both an id and a source")
+      if (source !== undefined && typeof source !== "string") return yield* Effect.fail("has a source that is no text")
       if (typeof id === "number"
         ? !Number.isSafeInteger(id) || parseId(`${id}`) === undefined
         : id !== undefined && typeof id !== "string")
       {
-        throw new Error(`its id ${JSON.stringify(id)} is no whole number (write large ones as a text) and no name`)
+        const shown = JSON.stringify(id)
+        return yield* Effect.fail(
+          `has the id ${shown}, which is no whole number (write large ones as a text) and no name`
+        )
       }
       return { prompt, whose: source !== undefined ? { source } : id !== undefined ? { id: `${id}` } : undefined }
-    },
-    catch: (cause) => new DataError({ path, detail: `line ${number} is no prompt: ${(cause as Error).message}` })
-  })
+    }),
+    (detail) => new DataError({ path, detail: `line ${number} is no prompt: it ${detail}` })
+  )
 
 /** The prompts of the command line, and those of the file: a line each. */
 const promptsOf = (options: GenerateOptions) =>

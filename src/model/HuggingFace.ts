@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { decodeConfig } from "../Config.ts"
-import { framing } from "../data/tokens/TokenizerJson.ts"
+import { addsToken, framing, namedToken } from "../data/tokens/TokenizerJson.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { isObject, type Json, parseJson } from "../Json.ts"
@@ -207,9 +207,8 @@ export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, voc
         ? parts.vocab[content]
         : undefined)
   const named = (file: unknown, name: string): ReadonlyArray<number> => {
-    const value = field(file, name)
-    const content = isObject(value) ? value["content"] : value
-    return typeof content === "string" ? [idOf(content)].filter(isId) : []
+    const content = namedToken(file, name)
+    return content === undefined ? [] : [idOf(content)].filter(isId)
   }
   const first = (...lists: ReadonlyArray<ReadonlyArray<number>>) => lists.find(({ length }) => length > 0) ?? []
   const usual = (names: ReadonlyArray<string>) =>
@@ -227,14 +226,11 @@ export const textEnds = (tokenizer: string | undefined, files: TextEndFiles, voc
     idsIn(config, "bos_token_id"),
     usual(BOS)
   )[0]
-  // classes of tokenizers that make their post-processor anew from this
-  const rebuilt = /^(Llama|Gemma|CodeLlama)Tokenizer/.test(String(field(tokenizerConfig, "tokenizer_class")))
-  const asked = rebuilt ? field(tokenizerConfig, "add_bos_token") : undefined
   return {
     bos,
     eos: first(eos, usual(EOS)),
-    addBos: bos !== undefined && (typeof asked === "boolean" ? asked : frame.before.length > 0),
-    addEos: frame.after.length > 0
+    addBos: bos !== undefined && (addsToken(tokenizerConfig, "bos") ?? frame.before.length > 0),
+    addEos: addsToken(tokenizerConfig, "eos") ?? frame.after.length > 0
   }
 }
 

@@ -198,6 +198,19 @@ describe("a tokenizer in llama.cpp's words", () => {
     expect((it["token_type"] as ReadonlyArray<number>).slice(255)).toEqual([1, 3, 4, 5, 5])
   })
 
+  it("has a place for three ends of a text, and says which others it has none for", () => {
+    const added = [256, 257, 258, 259].map((id) => ({ id, content: `<|${id}|>`, special: true }))
+    const ends = { bos: 256, eos: [257, 256, 259], addBos: true, addEos: false }
+    const text = altered({ added_tokens: added })
+    const written = LlamaCpp.tokenizerMetadata(text, 260, ends)
+    expect(Object.fromEntries(written.metadata.map(([key, { value }]) => [key.replace("tokenizer.ggml.", ""), value])))
+      .toMatchObject({ bos_token_id: 256, eos_token_id: 257, eot_token_id: 256, eom_token_id: 259,
+        add_bos_token: true })
+    expect(written.notes).toEqual([])
+    const more = LlamaCpp.tokenizerMetadata(text, 260, { ...ends, eos: [257, 256, 259, 258] })
+    expect(more.notes).toEqual([expect.stringMatching(/^a text ends at "<\|258\|>", too: GGUF has three places/)])
+  })
+
   it("knows SmolLM's and Llama 3's splitting by name", () => {
     const level = { type: "ByteLevel", add_prefix_space: false, use_regex: true }
     const digits = { type: "Digits", individual_digits: true }

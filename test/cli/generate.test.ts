@@ -142,6 +142,8 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
       )
   )
   const file = join(folder, "broken.jsonl")
+  const twice = join(folder, "twice.jsonl")
+  writeFileSync(twice, "{\"prompt\": \"a\", \"id\": 1, \"id\": 2}\n")
   writeFileSync(file, "{\"prompt\": \"a\"}\n{\"prompt\": 3}\n")
   const options: GenerateOptions = {
     checkpoint,
@@ -178,6 +180,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     ["DataError", /^topP must be above 0 and at most 1, got 1.5/, { topP: 1.5 }],
     ["DataError", /^the prompt has 65 tokens, the model has positions .* for 64/, { prompt: ["a".repeat(65)] }],
     ["DataError", /broken.jsonl: line 2 is no prompt: it has no field prompt/, { prompts: Option.some(file) }],
+    ["DataError", /twice.jsonl: line 1 is no prompt: it has the key "id" twice/, { prompts: Option.some(twice) }],
     ["CheckpointError", /bare: holds no tokenizer.json/, { checkpoint: bare }],
     ["CheckpointError", /nothing: there is no such folder/, { checkpoint: join(folder, "nothing") }]
   ]

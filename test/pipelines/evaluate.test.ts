@@ -89,7 +89,7 @@ const expectGroup = (
   expect(group.tokens, what).toBe(want.tokens)
   expect(score.loss, what).toBeCloseTo(want.loss, 4)
   expect(score.perplexity, what).toBeCloseTo(Math.exp(want.loss), 1)
-  expect(score.bitsPerByte, what).toBeCloseTo((want.loss * want.tokens) / Math.LN2 / group.bytes, 3)
+  expect(score.bitsPerByte, what).toBeCloseTo((want.loss * want.tokens) / Math.LN2 / group.bytes!, 3)
   expect(score.accuracy, what).toBeCloseTo(want.accuracy, 9)
   expect(score.extraction!, what).toBeCloseTo(want.extraction, 9)
 }
@@ -207,6 +207,14 @@ layer(NodeDevice.layer())("evaluation", (it) => {
       )
       expect(yield* refused(lone, { data, batchSize: 0 })).toMatch(/^batchSize must be a whole number/)
       expect(yield* refused(lone, { data: join(folder, "nowhere.txt") })).toMatch(/nowhere.txt/)
+      // as many ids as the model has, made by nobody knows what
+      const bare = join(folder, "bare.bin")
+      writeFileSync(bare, Uint16Array.from({ length: 400 }, (_, i) => i % 256))
+      for (const path of [lone, run]) {
+        expect(yield* refused(path, { data: bare, seqLen: 8, sinks: ["off"] })).toMatch(
+          /bare\.bin: does not say which tokenizer made it.* --tokenizer/
+        )
+      }
       const empty = join(folder, "empty")
       mkdirSync(empty)
       expect(yield* refused(empty, { data })).toMatch(/empty/)

@@ -13,6 +13,7 @@ import * as Stream from "effect/Stream"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
+import { dirname, join } from "node:path"
 import { aFunction, decodeConfig, expectOptions, positive, upTo, withDefault } from "../../Config.ts"
 import { because, DataError, dataError as fail, told } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
@@ -330,13 +331,21 @@ const readTokenizer = (path: string) =>
     )
   )
 
+/** The `tokenizer_config.json` beside a `tokenizer.json`; undefined where there is none. */
+const configBeside = Effect.fnUntraced(function*(path: string) {
+  const fs = yield* FileSystem.FileSystem
+  const file = join(dirname(path), "tokenizer_config.json")
+  if (!(yield* Effect.orElseSucceed(fs.exists(file), () => false))) return undefined
+  return yield* Effect.mapError(parseJson(yield* Corpus.readText(file)), (detail) => fail(file, detail))
+})
+
 /** A configuration whose `bos` is what the tokenizer puts before a text, where it is left out. */
 const resolved = Effect.fnUntraced(function*(given: TokenizeConfig) {
   // what is no different from the default must not look like another configuration
   const { bos, specialAsText, ...config } = given
   const own = bos !== undefined || ["gpt2", "bytes", "bpe"].includes(config.tokenizer)
     ? undefined
-    : Tokenizer.beginsWith(yield* readTokenizer(config.tokenizer))
+    : Tokenizer.beginsWith(yield* readTokenizer(config.tokenizer), yield* configBeside(config.tokenizer))
   const all: Resolved = { ...config, bos: bos ?? own ?? "none", ...(specialAsText === true ? { specialAsText } : {}) }
   return all
 })

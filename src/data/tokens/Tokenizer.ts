@@ -10,7 +10,7 @@ import { clearImmediate, setImmediate } from "node:timers"
 import * as AtomicFile from "../../AtomicFile.ts"
 import { because, DataError } from "../../Errors.ts"
 import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
-import { type AddedToken, framing, parseTokenizer, specialFlags, type Tokenizer,
+import { type AddedToken, addsToken, framing, namedToken, parseTokenizer, specialFlags, type Tokenizer,
   tokenizerJson } from "./TokenizerJson.ts"
 
 export type { Tokenizer }
@@ -71,20 +71,27 @@ export const specialId = ({ specialTokens }: Tokenizer, which: "bos" | "eos"): n
   return undefined
 }
 
-/** The name of the special token that a tokenizer itself puts before a text; undefined where it puts none there. */
-export const beginsWith = (tokenizer: Tokenizer): string | undefined => {
-  let before: ReadonlyArray<number>
+/**
+ * The name of the special token that a tokenizer puts before a text: what its own file says, or the `tokenizer_config.json`
+ * beside it. Undefined where it puts none there.
+ */
+export const beginsWith = (tokenizer: Tokenizer, tokenizerConfig?: unknown): string | undefined => {
+  const asked = addsToken(tokenizerConfig, "bos")
+  if (asked === false) return undefined
+  let before: ReadonlyArray<number> = []
   try {
     before = framing(tokenizer.toJSON()).before
   } catch {
-    return undefined // a post-processor of another kind: it says nothing that could be done here
+    // a post-processor of another kind: it says nothing that could be done here
   }
-  return [...tokenizer.specialTokens].find(([, id]) => id === before[0])?.[0]
+  const own = [...tokenizer.specialTokens].find(([, id]) => id === before[0])?.[0]
+  return own ?? (asked === true ? namedToken(tokenizerConfig, "bos_token") : undefined)
 }
 
 /** A tokenizer with one more special token; the same one if it has it. */
 export const withSpecialToken = (tokenizer: Tokenizer, content: string): Effect.Effect<Tokenizer, DataError> => {
   if (tokenizer.specialTokens.has(content)) return Effect.succeed(tokenizer)
+  // it was read before
   const json = JSON.parse(tokenizer.toJSON()) as { readonly added_tokens?: ReadonlyArray<AddedToken> }
   const added = { id: tokenizer.vocabSize, content, ...specialFlags }
   return fromJSON(JSON.stringify({ ...json, added_tokens: [...(json.added_tokens ?? []), added] }))

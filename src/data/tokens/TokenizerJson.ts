@@ -4,7 +4,8 @@
  * that a worker thread loads no more than it needs.
  */
 import { Tokenizer as Library } from "@huggingface/tokenizers"
-import { isObject, type Json } from "../../Json.ts"
+import * as Either from "effect/Either"
+import { isObject, type Json, parseJson } from "../../Json.ts"
 import { type AddedToken, makeMatchers, readAdded } from "./AddedTokens.ts"
 import { type ByteLevelEncoder, makeEncoder } from "./ByteLevel.ts"
 import { makeNormalizer, toSymbols } from "./Normalizers.ts"
@@ -136,6 +137,9 @@ const makeDecode = (json: Json, tokens: ReadonlyMap<number, string>, added: Read
   }
 }
 
+const jsonOf = (text: string): unknown =>
+  Either.getOrThrowWith(parseJson(text), (problem) => new Error(`it ${problem}`))
+
 /** Bytes, or characters, that a `tokenizer.json` has at most: those of the largest vocabularies have about 35 million. */
 export const MOST_TOKENIZER = 2 ** 28
 
@@ -144,7 +148,7 @@ export const parseTokenizer = (text: string): Tokenizer => {
   if (text.length > MOST_TOKENIZER) {
     throw new Error(`it has ${text.length} characters, more than the ${MOST_TOKENIZER} that are read`)
   }
-  const json = JSON.parse(text) as unknown
+  const json = jsonOf(text)
   if (!isObject(json) || !isObject(json["model"])) throw new Error("it has no model")
   const { added, encode, vocabulary } = makeEncode(json)
   const tokens = new Map<number, string>()
@@ -204,10 +208,28 @@ export const framing = (
         throw new Error(`its post_processor is ${JSON.stringify(value["type"])}, which is not known here`)
     }
   }
-  const json = JSON.parse(text) as unknown
+  const json = jsonOf(text)
   const found = of(isObject(json) ? json["post_processor"] : undefined)
   for (const id of [...found.before, ...found.after]) {
     if (!Number.isSafeInteger(id) || id < 0) throw new Error("its post_processor names a token without an id")
   }
   return found
+}
+
+/**
+ * Whether a `tokenizer_config.json` says itself that a text begins with `bos`, or ends with `eos`: classes of tokenizers
+ * that make their post-processor anew from that go by it, whatever `tokenizer.json` says. Undefined where it does not.
+ */
+export const addsToken = (tokenizerConfig: unknown, which: "bos" | "eos"): boolean | undefined => {
+  if (!isObject(tokenizerConfig)) return undefined
+  const rebuilt = /^(Llama|Gemma|CodeLlama)Tokenizer/.test(String(tokenizerConfig["tokenizer_class"]))
+  const asked = rebuilt ? tokenizerConfig[`add_${which}_token`] : undefined
+  return typeof asked === "boolean" ? asked : undefined
+}
+
+/** The name of a token that a `tokenizer_config.json` gives, as a text or with flags. */
+export const namedToken = (file: unknown, field: string): string | undefined => {
+  const value = isObject(file) ? file[field] : undefined
+  const content = isObject(value) ? value["content"] : value
+  return typeof content === "string" ? content : undefined
 }

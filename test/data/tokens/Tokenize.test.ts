@@ -110,6 +110,13 @@ describe("what a tokenizer puts before a text", () => {
     expect(own.all.map(([first]) => first)).toEqual([begin, begin])
     const none = await tokensOf({ bos: "none" })
     expect(none.all).toEqual(own.all.map((tokens) => tokens.slice(1)))
+    // the file beside it has the last word, of classes that go by it
+    const beside = join(root, "tokenizer_config.json")
+    writeFileSync(beside, JSON.stringify({ tokenizer_class: "LlamaTokenizer", add_bos_token: false }))
+    expect((await tokensOf({})).config.bos).toBe("none")
+    writeFileSync(beside, "{")
+    await expect(tokensOf({})).rejects.toThrow(/tokenizer_config\.json: is not JSON/)
+    rmSync(beside)
     // one that puts nothing there is as it was
     expect((await tokensOf({ tokenizer: tokenizerFile })).config.bos).toBe("none")
   })
