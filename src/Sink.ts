@@ -22,7 +22,7 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   pool: count.annotations({ description: "sink neurons in every MLP" }),
   /** Sink neurons an id lights; exactly for `permutation`, on average for the others. */
   active: count.annotations({ description: "sink neurons that an id lights" }),
-  /** Neurons tied together: they are on or off as one. 16 lets the kernels gather tiles. Default 16. */
+  /** Neurons tied together: they are on or off as one. Multiples of 8 are gathered whole, 1, 2 and 4 packed. Default 16. */
   block: Schema.optionalWith(count, { default: () => 16 }),
   /** `permutation` (default): exactly `active`. `bernoulli`: each unit with probability active/pool. `reference`: SeqTD's hash. */
   assignment: Schema.optionalWith(Schema.Literal("permutation", "bernoulli", "reference"), {
@@ -260,6 +260,27 @@ const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
   return set
 }
 
+/** Neurons that a packed matrix's columns are a multiple of where units are smaller than kernels take them. */
+const PACKED = 16
+
+/**
+ * Units that an id's packed sinks have room for; undefined: the gathered kernels cannot compute such sinks. A permutation
+ * lights just so many. The other assignments light `activeUnits` on average, and here is room for six standard deviations
+ * more: what lights more than these, as id 0 does in the reference, is computed with the whole pool. Blocks that are no
+ * multiple of 8 are filled up to a multiple of 16 neurons. Undefined, too, where more than half of the pool would be packed.
+ */
+export const slotsOf = (config: SinkConfig): number | undefined => {
+  const { activeUnits, assignment, block, probability, units } = config
+  const whole = block % 8 === 0
+  if (!whole && PACKED % block !== 0) return undefined
+  if (whole && assignment === "permutation") return activeUnits
+  const most = assignment === "permutation"
+    ? activeUnits
+    : Math.min(units, Math.ceil(units * probability + 6 * Math.sqrt(units * probability * (1 - probability))))
+  const slots = whole ? most : Math.ceil(most * block / PACKED) * PACKED / block
+  return 2 * slots > units ? undefined : slots
+}
+
 /**
  * The coefficient of every unit for one id: [1 + units] f32; column 0 multiplies the general neurons. Feeds the masked
  * path, which can express every mode and assignment.
@@ -291,19 +312,35 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   return coef
 }
 
-/** The same for the gathered path: an id's units and their coefficients [1 + activeUnits]. Only for `isSparse` modes. */
+const gatheredUnits = (config: SinkConfig, mode: SinkMode, id: bigint): Uint32Array =>
+  unitsOnce(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
+
+/** Whether the packed sinks have room for those of an id: always where a permutation shares them out. */
+export const fits = (config: SinkConfig, mode: SinkMode, id: bigint): boolean =>
+  config.assignment === "permutation" || gatheredUnits(config, mode, id).length <= (slotsOf(config) ?? 0)
+
+/**
+ * The same for the gathered path: an id's units and their coefficients [1 + slots]. Behind the `count` units of the id are
+ * places that are off. Only for `isSparse` modes, for ids that it `fits`.
+ */
 export const gathered = (
   config: SinkConfig,
   general: number,
   mode: SinkMode,
   id: bigint
-): { readonly units: Uint32Array; readonly coef: Float32Array } => {
-  const units = unitsOnce(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
+): { readonly units: Uint32Array; readonly coef: Float32Array; readonly count: number } => {
+  const lit = gatheredUnits(config, mode, id)
+  const slots = slotsOf(config)
+  if (slots === undefined || lit.length > slots) {
+    throw new RangeError(`id ${id} lights ${lit.length} units, the packed sinks have room for ${slots ?? 0}`)
+  }
   const out = excluded(config, mode)
-  const coef = new Float32Array(1 + units.length)
+  const units = new Uint32Array(slots)
+  units.set(lit)
+  const coef = new Float32Array(1 + slots)
   coef[0] = generalScale(config, general, mode)
-  units.forEach((unit, slot) => {
+  lit.forEach((unit, slot) => {
     coef[1 + slot] = mode.mode === "off" || out.has(unit) ? 0 : 1
   })
-  return { units, coef }
+  return { units, coef, count: lit.length }
 }

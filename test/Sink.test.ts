@@ -425,6 +425,18 @@ describe("modes", () => {
       Sink.placebo,
       { mode: "placebo", seed: 9 }
     ]
+    const some = new SinkConfig({ pool: 64, active: 5, block: 1, assignment: "bernoulli" })
+    for (const mode of modes) {
+      const { coef, count, units } = Sink.gathered(some, general, mode, 42n)
+      expect([units.length, coef.length, count]).toEqual([32, 33,
+        Sink.unitsOf(some, mode.mode === "placebo" ? Sink.placeboId(42n, mode.seed) : 42n).length])
+      const dense = new Float32Array(65)
+      dense[0] = coef[0]!
+      units.forEach((unit, slot) => {
+        dense[1 + unit]! += coef[1 + slot]!
+      })
+      expect([...dense]).toEqual([...Sink.coefficients(some, general, mode, 42n)])
+    }
     for (const mode of modes) {
       expect(Sink.isSparse(mode)).toBe(true)
       for (const  of of[0n, 1n, 42n, 43n, 2n ** 63n]) {
@@ -445,6 +457,31 @@ describe("modes", () => {
       { mode: "own", also: [1n], except: [1n] }
     ]
     for (const mode of dense) expect(Sink.isSparse(mode)).toBe(false)
+  })
+})
+
+describe("packed sinks", () => {
+  const slots = (config: ConstructorParameters<typeof SinkConfig>[0]) => Sink.slotsOf(new SinkConfig(config))
+
+  it("have room for what a permutation lights, in whole tiles of 16 neurons where blocks are small", () => {
+    expect(slots({ pool: 2048, active: 32, block: 16 })).toBe(2)
+    expect(slots({ pool: 64, active: 64, block: 8 })).toBe(8)
+    expect(slots({ pool: 7692, active: 100, block: 1 })).toBe(112)
+    expect(slots({ pool: 7696, active: 100, block: 4 })).toBe(28)
+    // not in tiles; more than half of the pool
+    expect(slots({ pool: 48, active: 12, block: 3 })).toBeUndefined()
+    expect(slots({ pool: 48, active: 20, block: 1 })).toBeUndefined()
+  })
+
+  it("have room for all but one id in a billion where coins decide, and say which they have none for", () => {
+    const config = new SinkConfig({ pool: 7692, active: 100, block: 1, assignment: "reference" })
+    expect(Sink.slotsOf(config)).toBe(160)
+    // id 0 lights the whole pool
+    const unfit = range(3000).filter((id) => !Sink.fits(config, Sink.own, BigInt(id)))
+    expect(unfit).toEqual([0])
+    expect(() => Sink.gathered(config, 500, Sink.own, 0n)).toThrow("id 0 lights 7692 units")
+    expect(Sink.gathered(config, 500, Sink.own, 1n).units.length).toBe(160)
+    expect(slots({ pool: 1024, active: 40, block: 8, assignment: "bernoulli" })).toBe(19)
   })
 })
 

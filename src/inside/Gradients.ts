@@ -13,8 +13,8 @@ import { Model } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type * as Ops from "../model/Ops.ts"
 import { listParameters, type Parameters, parametersOf } from "../model/Parameters.ts"
-import { HYPER } from "../model/Pass.ts"
-import { isSparse, type SinkMode } from "../Sink.ts"
+import { gathers, HYPER } from "../model/Pass.ts"
+import type { SinkMode } from "../Sink.ts"
 import { checkLosses } from "./Sound.ts"
 
 export type GradientsError = DeviceError | KernelError | DataError
@@ -233,7 +233,7 @@ export const makeGradients = (
     const masked = yield* compile("masked")
 
     const of: Gradients["of"] = Effect.fnUntraced(function*(batch, mode) {
-      const pass = yield* (isSparse(mode) || model.config.sinks === undefined ? sparse : masked)
+      const pass = yield* (gathers(model.config, batch, mode) || model.config.sinks === undefined ? sparse : masked)
       const scored = yield* attempt(() => {
         const { scored } = pass.load(batch, mode)
         device.write(model.hyper, Float32Array.of(1 / Math.max(1, scored)), HYPER.gradientScale)

@@ -20,7 +20,7 @@ import { Model } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import type { Parameters } from "./Parameters.ts"
-import { canGather, type Precision, ropeTable } from "./Pass.ts"
+import { canGather, gathersAll, type Precision, ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
 import { damagedWeight, overflowAdvice } from "./Soundness.ts"
 
@@ -48,7 +48,7 @@ export interface DecodeState {
   readonly rope: Tensor.Tensor
   /** [slots, 1 + units]: see Segments.gather and maskedCoefficients. */
   readonly coef: Tensor.Tensor
-  /** [slots, activeUnits], where sinks are gathered. */
+  /** [slots, Sink.slotsOf], where sinks are gathered. */
   readonly activeUnits: Tensor.Tensor | undefined
   readonly slotCount: Tensor.Tensor
   /** Of the last token that each slot was fed, [slots, padded vocabulary]. */
@@ -58,7 +58,7 @@ export interface DecodeState {
 export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
   const { gathered, maxLength, precision, slots } = shape
   const width = 2 * c.kvHeads * c.headSize
-  const units = gathered ? c.sinks!.activeUnits : (c.sinks?.units ?? 0)
+  const units = gathered ? Sink.slotsOf(c.sinks!)! : (c.sinks?.units ?? 0)
   return {
     shape,
     caches: Array.from({ length: c.numHiddenLayers },
@@ -186,7 +186,7 @@ const mlp = (
   const d = c.hiddenSize
   const block = c.sinks?.block ?? 1
   const { activeUnits } = state
-  const sink = activeUnits === undefined ? c.pool : c.sinks!.active
+  const sink = activeUnits === undefined ? c.pool : activeUnits.shape[1]! * block
   const width = c.general + sink
   const plain = activeUnits === undefined ? width : c.general
   const sinks = activeUnits === undefined
@@ -251,7 +251,7 @@ export const record = (
     pool: c.pool,
     block: c.sinks?.block ?? 1,
     gathered: state.activeUnits === undefined ? undefined : {
-      active: c.sinks!.active,
+      active: state.activeUnits.shape[1]! * c.sinks!.block,
       maxSegments: slots,
       inputs: {
         activeUnits: state.activeUnits,
@@ -262,7 +262,8 @@ export const record = (
         touchedCount: unread,
         units: unread,
         unitStart: unread,
-        uses: unread
+        uses: unread,
+        packed: undefined
       }
     }
   }
@@ -374,7 +375,7 @@ export const open = (
           `${c.maxPositionEmbeddings}`
       })
     }
-    const gathered = canGather(c) && Sink.isSparse(mode) && model.defaults.compute !== "masked"
+    const gathered = canGather(c) && gathersAll(c, mode) && model.defaults.compute !== "masked"
     const state = makeState(c, { slots, maxLength, precision: model.precision, gathered })
     yield* device.allocate([
       ...state.caches,

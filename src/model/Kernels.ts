@@ -64,6 +64,19 @@ const sinkGradientInterface = {
     halfRows: "u32"
   }
 } as const
+const sinkScatterInterface = {
+  bindings: { packed: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read", dw: "write" },
+  params: {
+    touched: "u32",
+    n4: "u32",
+    block: "u32",
+    halves: "u32",
+    slots: "u32",
+    packedHalf: "u32",
+    row0: "u32",
+    halfRows: "u32"
+  }
+} as const
 const packedInterface = {
   bindings: { w: "read", activeUnits: "read", segmentCount: "read", out: "write" },
   types: { Y: ["out"] },
@@ -472,6 +485,12 @@ export const kernels = {
     file: "reduce",
     entry: "scale_loss",
     bindings: { scaler: "read", hyper: "write" }
+  }),
+  sinkScatter: Kernel.make({
+    file: "sink_scatter",
+    entry: "backward",
+    ...sinkScatterInterface,
+    constants: { WX: ROW }
   }),
   zeroTouched: Kernel.make({
     file: "touched",

@@ -16,13 +16,13 @@ import { upload } from "../gpu/Upload.ts"
 import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
 import { named } from "../Missing.ts"
-import * as Sink from "../Sink.ts"
+import type * as Sink from "../Sink.ts"
 import { requireHalf } from "./HalfCheck.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
 import { initialValue, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
-import { type CompiledPass, listTensors, loadBatch, type PassShape, type Precision, recordPass,
+import { type CompiledPass, gathers, listTensors, loadBatch, type PassShape, type Precision, recordPass,
   ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
 import { damagedWeight, overflowAdvice } from "./Soundness.ts"
@@ -163,7 +163,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     type Output = Pick<PassShape, "output" | "schemes">
     const compiled = (batch: Batch, mode: Sink.SinkMode, output: Output) => {
       const segments = Segments.segmentsOf(batch)
-      const compute = Sink.isSparse(mode) ? undefined : "masked" as const
+      const compute = gathers(config, batch, mode) ? undefined : "masked" as const
       let documents = segments.ids.length
       documents = documents <= batch.rows ? batch.rows : 2 ** Math.ceil(Math.log2(documents))
       const key = [batch.rows, batch.seqLen, documents, compute, JSON.stringify(output)].join()
@@ -203,7 +203,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
               maxSegments: Math.max(batch.rows, Segments.segmentsOf(batch).ids.length),
               output: "loss",
               head: { hidden },
-              ...(Sink.isSparse(mode) ? {} : { compute: "masked" as const })
+              ...(gathers(config, batch, mode) ? {} : { compute: "masked" as const })
             })
             yield* attempt(() => {
               pass.load(batch, mode)

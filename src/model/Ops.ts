@@ -325,6 +325,15 @@ export interface GatherInputs {
   readonly units: Tensor.Tensor
   readonly unitStart: Tensor.Tensor
   readonly uses: Tensor.Tensor
+  /** Where blocks are no multiple of 8: Segments.packedUnits, how many there are, and 0, 1, 2, ... to start each. */
+  readonly packed:
+    | {
+      readonly count: Tensor.Tensor
+      readonly units: Tensor.Tensor
+      readonly unitStart: Tensor.Tensor
+      readonly uses: Tensor.Tensor
+    }
+    | undefined
 }
 
 export interface MlpShape {
@@ -332,7 +341,10 @@ export interface MlpShape {
   readonly pool: number
   /** Sink neurons in the block that a unit stands for; 1 without sinks. */
   readonly block: number
-  /** Gathered: only an id's own sinks are computed, `active` of them. Undefined: the whole pool is computed and masked. */
+  /**
+   * Gathered: only an id's own sinks are computed, packed in `active` columns. Undefined: the whole pool is computed and
+   * masked.
+   */
   readonly gathered:
     | { readonly active: number; readonly maxSegments: number; readonly inputs: GatherInputs }
     | undefined
@@ -398,33 +410,64 @@ export const mlp = (
     b: Tensor.Tensor) =>
   {
     const g = gathered!
-    const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
+    const { packed, segmentRange, touchedCount, unitStart, units, uses } = g.inputs
     const { grid, kernel } = Kernels.sinkGradient(p.target)
+    const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
+    const add = (
+      dw: Tensor.Tensor,
+      of: Pick<GatherInputs, "touchedCount" | "units" | "unitStart" | "uses">,
+      at: { readonly touched: number; readonly block: number; readonly row0: number; readonly halfRows: number }
+    ) =>
+      p.dispatch(
+        kernel,
+        {
+          dy,
+          x: b,
+          touchedCount: of.touchedCount,
+          units: of.units,
+          unitStart: of.unitStart,
+          uses: of.uses,
+          segmentRange,
+          dw
+        },
+        {
+          touched: at.touched,
+          n4: d / 4,
+          block: at.block,
+          halves,
+          a0: a0 / 4,
+          lda4: ld / 4,
+          active4: g.active / 4,
+          ldb4: d / 4,
+          row0: at.row0,
+          halfRows: at.halfRows
+        },
+        grid(at.touched * halves * at.block, d)
+      )
+    if (packed === undefined) {
+      add(w.gradient, { touchedCount, units, unitStart, uses }, { touched, block, row0, halfRows: pool })
+      return
+    }
+    const rows = g.maxSegments * g.active
+    const gradient = p.scratch(`${w.name}.packed.gradient`, [halves * rows, d])
+    const { count, ...those } = packed
+    const zero = { row4: d / 4, sinkRow0: 0, pool: rows, block: 16, halves, lanes: 0, first: 0 }
+    p.dispatch(kernels.zeroTouched, { units: those.units, count, g: gradient }, zero, (halves * rows * d) / 4)
+    add(gradient, { ...those, touchedCount: count }, { touched: rows / 16, block: 16, row0: 0, halfRows: rows })
     p.dispatch(
-      kernel,
-      {
-        dy,
-        x: b,
-        touchedCount: g.inputs.touchedCount,
-        units: g.inputs.units,
-        unitStart: g.inputs.unitStart,
-        uses: g.inputs.uses,
-        segmentRange: g.inputs.segmentRange,
-        dw: w.gradient
-      },
+      kernels.sinkScatter,
+      { packed: gradient, touchedCount, units, unitStart, uses, dw: w.gradient },
       {
         touched,
         n4: d / 4,
         block,
         halves,
-        a0: a0 / 4,
-        lda4: ld / 4,
-        active4: g.active / 4,
-        ldb4: d / 4,
+        slots: g.active / block,
+        packedHalf: rows,
         row0,
         halfRows: pool
       },
-      grid(touched * halves * block, d)
+      (touched * halves * block * d) / 4
     )
   }
 

@@ -9,7 +9,7 @@ import * as Program from "../gpu/Program.ts"
 import { portable, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { type Sampling, schemeName } from "../measures/TokenRecords.ts"
-import type * as Sink from "../Sink.ts"
+import * as Sink from "../Sink.ts"
 import * as Kernels from "./Kernels.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
@@ -126,11 +126,11 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   readonly segmentRange: Tensor.Tensor | undefined
 }
 
+const listedIn = (value: object | undefined): ReadonlyArray<Tensor.Tensor> =>
+  value === undefined ? [] : "shape" in value ? [value as Tensor.Tensor] : Object.values(value).flatMap(listedIn)
+
 /** Every tensor of a pass that must be allocated, each once. */
-export const listTensors = (tensors: PassTensors): ReadonlyArray<Tensor.Tensor> =>
-  Object.values(tensors).flatMap((value: object | undefined): ReadonlyArray<Tensor.Tensor> =>
-    value === undefined ? [] : "shape" in value ? [value as Tensor.Tensor] : Object.values(value)
-  )
+export const listTensors = (tensors: PassTensors): ReadonlyArray<Tensor.Tensor> => listedIn(tensors)
 
 export interface Pass {
   readonly shape: PassShape
@@ -141,8 +141,15 @@ export interface Pass {
 }
 
 /** Whether the gathered kernels can compute a config's sinks at all. */
-export const canGather = (c: ModelConfig): boolean =>
-  c.sinks !== undefined && c.sinks.assignment === "permutation" && c.sinks.block % 8 === 0
+export const canGather = (c: ModelConfig): boolean => c.sinks !== undefined && Sink.slotsOf(c.sinks) !== undefined
+
+/** Whether a gathered pass can compute every batch in a mode, whatever its ids. */
+export const gathersAll = (c: ModelConfig, mode: Sink.SinkMode): boolean =>
+  Sink.isSparse(mode) && (c.sinks === undefined || c.sinks.assignment === "permutation")
+
+/** Whether a gathered pass can compute a batch in a mode: it needs a sparse mode, and room for the sinks of every id. */
+export const gathers = (c: ModelConfig, batch: Batch, mode: Sink.SinkMode): boolean =>
+  gathersAll(c, mode) || Sink.isSparse(mode) && Segments.fits(c.sinks, Segments.segmentsOf(batch), mode)
 
 /** Throws a DataError for a scheme that the device cannot record. */
 const refuseScheme = (scheme: Sampling): void => {
@@ -166,7 +173,7 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
   const wrong = seqLen > c.maxPositionEmbeddings
     ? `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
     : compute === "gathered" && !canGather(c)
-    ? "gathered sinks need assignment \"permutation\" and a block that is a multiple of 8"
+    ? "gathered sinks need a block that is 1, 2, 4 or a multiple of 8, and a pool of at least twice what an id lights"
     : head !== "crossEntropy" && output !== "train" && output !== "loss"
     ? `a pass with output "${output}" has no loss: leave out head, got ${JSON.stringify(head)}`
     : typeof head === "object" && !(Number.isInteger(head.hidden) && head.hidden >= 0 && head.hidden < layers)
@@ -199,7 +206,8 @@ export const recordPass = (
   const maxSegments = Math.min(n, shape.maxSegments ?? rows)
   const sinks = c.sinks
   const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
-  const slots = gathered ? sinks!.activeUnits : 0
+  const slots = gathered ? Sink.slotsOf(sinks!)! : 0
+  const active = slots * (sinks?.block ?? 1)
   const maxTouched = gathered ? Math.min(sinks!.units, maxSegments * slots) : 0
   const layers = parameters.layers.slice(0, typeof head === "object" ? head.hidden + 1 : undefined)
   const width = c.general + c.pool
@@ -234,7 +242,13 @@ export const recordPass = (
         touchedCount: u32("touchedCount", 1),
         units: u32("units", maxTouched),
         unitStart: u32("unitStart", maxTouched + 1),
-        uses: u32("uses", maxSegments * slots, 2)
+        uses: u32("uses", maxSegments * slots, 2),
+        packed: sinks!.block % 8 === 0 ? undefined : {
+          count: u32("packedCount", 1),
+          units: u32("packedUnits", maxSegments * active / 16),
+          unitStart: u32("packedUnitStart", maxSegments * active / 16 + 1),
+          uses: u32("packedUses", maxSegments * active / 16, 2)
+        }
       }
       : undefined,
     weights: head === "crossEntropy" ? undefined : Tensor.make("weights", [n]),
@@ -253,7 +267,7 @@ export const recordPass = (
     general: c.general,
     pool: c.pool,
     block: sinks?.block ?? 1,
-    gathered: gathered ? { active: sinks!.active, maxSegments, inputs: tensors.gather! } : undefined,
+    gathered: gathered ? { active, maxSegments, inputs: tensors.gather! } : undefined,
     update: { general, sinks: ofSinks }
   }
   const attentionShape = { heads: c.numAttentionHeads, kvHeads: c.kvHeads, headSize: c.headSize }
@@ -401,6 +415,12 @@ export const loadBatch = (
   }
   let units: Uint32Array = new Uint32Array()
   if (gather !== undefined) {
+    const tooMany = segments.ids.find((id) => !Sink.fits(config.sinks!, mode, id))
+    if (tooMany !== undefined) {
+      throw new DataError({
+        detail: `id ${tooMany} lights more sinks than a gathered pass has room for: compute its batch "masked"`
+      })
+    }
     const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments)
     units = g.units
     device.write(rest.coef, g.coef)
@@ -412,6 +432,15 @@ export const loadBatch = (
     device.write(gather.units, g.units)
     device.write(gather.unitStart, g.unitStart)
     device.write(gather.uses, g.uses)
+    if (gather.packed !== undefined) {
+      const { count, unitStart, ...packed } = gather.packed
+      const neurons = gather.activeUnits.shape[1]! * config.sinks!.block
+      const { units, uses } = Segments.packedUnits(segments.ids.length, neurons)
+      device.write(count, Uint32Array.of(units.length))
+      device.write(packed.units, units)
+      device.write(packed.uses, uses)
+      device.write(unitStart, Uint32Array.from({ length: units.length + 1 }, (_, u) => u))
+    }
   } else {
     device.write(
       rest.coef,

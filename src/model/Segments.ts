@@ -92,9 +92,9 @@ export const maskedCoefficients = (
 
 /** What the gathered path needs: each segment's units and, the other way round, each lit unit's segments. */
 export interface Gathered {
-  /** [maxSegments, 1 + activeUnits]. */
+  /** [maxSegments, 1 + slots]: see Sink.slotsOf. */
   readonly coef: Float32Array
-  /** [maxSegments, activeUnits]. */
+  /** [maxSegments, slots]. */
   readonly activeUnits: Uint32Array
   /** The lit units, rising. */
   readonly units: Uint32Array
@@ -110,7 +110,7 @@ export const gather = (
   segments: Segments,
   maxSegments: number
 ): Gathered => {
-  const slots = config.activeUnits
+  const slots = Sink.slotsOf(config)!
   const coef = new Float32Array(maxSegments * (1 + slots))
   const activeUnits = new Uint32Array(maxSegments * slots)
   const usesOf = new Map<number, Array<number>>()
@@ -118,7 +118,7 @@ export const gather = (
     const lit = Sink.gathered(config, general, mode, id)
     coef.set(lit.coef, s * (1 + slots))
     activeUnits.set(lit.units, s * slots)
-    lit.units.forEach((unit, slot) => {
+    lit.units.subarray(0, lit.count).forEach((unit, slot) => {
       const list = usesOf.get(unit) ?? []
       list.push(s, slot)
       usesOf.set(unit, list)
@@ -126,13 +126,32 @@ export const gather = (
   })
   const units = Uint32Array.from(usesOf.keys()).sort()
   const unitStart = new Uint32Array(units.length + 1)
-  const uses = new Uint32Array(segments.ids.length * slots * 2)
+  const uses = new Uint32Array(2 * Array.from(usesOf.values()).reduce((sum, list) => sum + list.length / 2, 0))
   units.forEach((unit, u) => {
     const list = usesOf.get(unit)!
     uses.set(list, unitStart[u]! * 2)
     unitStart[u + 1] = unitStart[u]! + list.length / 2
   })
   return { coef, activeUnits, units, unitStart, uses }
+}
+
+/** Whether the packed sinks have room for those of every id of a batch: see Sink.slotsOf. */
+export const fits = (config: Sink.SinkConfig | undefined, segments: Segments, mode: Sink.SinkMode): boolean =>
+  config === undefined || Sink.slotsOf(config) === undefined || segments.ids.every((id) => Sink.fits(config, mode, id))
+
+/**
+ * Packed sinks of a batch as units of 16 neurons, each used once, by its own segment: what the gradient kernels own. Of
+ * each, its number and its (segment, slot) pair. [segments * neurons / 16] and twice as many.
+ */
+export const packedUnits = (
+  count: number,
+  neurons: number
+): { readonly units: Uint32Array; readonly uses: Uint32Array } => {
+  const each = neurons / 16
+  const units = Uint32Array.from({ length: count * each }, (_, u) => u)
+  return { units,
+    uses: Uint32Array.from({ length: 2 * units.length },
+      (_, i) => i % 2 === 0 ? Math.floor(i / 2 / each) : (i >> 1) % each) }
 }
 
 /** The units of the pool that are on for a batch in a mode, rising: by default those that its ids light. */

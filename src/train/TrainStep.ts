@@ -3,14 +3,14 @@
  * Programs, synchronous and without a single new GPU object.
  */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
 import type { DataError, DeviceError, KernelError } from "../Errors.ts"
 import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
 import type * as Ops from "../model/Ops.ts"
-import { type CompiledPass, HYPER, type PassShape } from "../model/Pass.ts"
+import { type CompiledPass, gathers, HYPER, type PassShape } from "../model/Pass.ts"
 import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -35,6 +35,13 @@ export interface TrainStep {
   readonly compile: (
     shape: Omit<PassShape, "output">
   ) => Effect.Effect<StepPass, DeviceError | KernelError | DataError, Scope.Scope>
+  /**
+   * The parts with passes that can compute them: the whole pool, masked, takes the place of a gathered pass where an id
+   * lights more sinks than that has room for (never by a permutation). It is compiled once, when it is first needed.
+   */
+  readonly fitted: (
+    parts: ReadonlyArray<Part>
+  ) => Effect.Effect<ReadonlyArray<Part>, DeviceError | KernelError | DataError>
   /**
    * Submits a whole step, counted from 0: the gradients of its parts are added up, then the optimizer moves once. The
    * sum of the tokens' losses is multiplied with `scale`; by default it becomes the mean over all scored tokens. Throws
@@ -78,6 +85,20 @@ export const makeTrainStep = (
       return { ...pass, accumulate: yield* device.prepare(optimizer.accumulate(pass.tensors.loss)) }
     })
 
+    const scope = yield* Effect.scope
+    const masked = new Map<StepPass, StepPass>()
+    const fitted: TrainStep["fitted"] = (parts) => {
+      const fits = ({ batch, mode, pass }: Part) => !pass.gathered || gathers(model.config, batch, mode)
+      return parts.every(fits) ? Effect.succeed(parts) : Effect.forEach(parts, (part) =>
+        Effect.gen(function*() {
+          if (fits(part)) return part
+          const pass = masked.get(part.pass) ??
+            (yield* Scope.extend(compile({ ...part.pass.shape, compute: "masked" }), scope))
+          masked.set(part.pass, pass)
+          return { ...part, pass }
+        }))
+    }
+
     const { beta1, beta2, eps, gradClip, weightDecay } = config
     const hyper = new Float32Array(Tensor.size(model.hyper))
     const run: TrainStep["run"] = (parts, step, scale) => {
@@ -112,5 +133,5 @@ export const makeTrainStep = (
         device.submit(...(i === 0 ? [begin] : []), pass.prepared, pass.accumulate, ...(last ? [update] : []))
       })
     }
-    return { optimizer, compile, run }
+    return { optimizer, compile, fitted, run }
   })

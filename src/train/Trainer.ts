@@ -447,8 +447,9 @@ const runOf = (
         batches.push(item!.batch)
         cursor = item!.cursor
       }
+      const fitted = yield* training.fitted(batches.flatMap(parts))
       yield* attempt(() => {
-        training.run(batches.flatMap(parts), state.place.step)
+        training.run(fitted, state.place.step)
         state.place = { step: state.place.step + 1, cursor, unsettled: true }
       })
       now.running.push(yield* Effect.forkIn(device.idle, scope))

@@ -8,7 +8,7 @@ import type { Batch } from "../Batch.ts"
 import { attempt, DataError, DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { Model } from "../model/Model.ts"
-import type { PassShape } from "../model/Pass.ts"
+import { gathersAll, type PassShape } from "../model/Pass.ts"
 import * as Sink from "../Sink.ts"
 import { OptimizerConfig } from "./Optimizer.ts"
 import { makeTrainStep } from "./TrainStep.ts"
@@ -84,7 +84,7 @@ export const makeTuner = (
     }
     const frozen = mode.mode === "off" || update?.sinks === false
     const { sinks } = model.config
-    const sparse = Sink.isSparse(mode)
+    const sparse = gathersAll(model.config, mode)
     // passes write gradients of all parameters; those that are not trained are never read
     yield* device.allocate(model.parameters.map(({ gradient }) => gradient))
     const training = yield* makeTrainStep({

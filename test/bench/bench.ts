@@ -284,6 +284,13 @@ const nulls = new ModelConfig({
   sinks: new Sink.SinkConfig({ pool: 7680, active: 96 })
 })
 
+/** The same with single neurons, as the paper has them. */
+const nullsSingle = new ModelConfig({
+  ...nulls,
+  intermediateSize: 500 + 7692,
+  sinks: new Sink.SinkConfig({ pool: 7692, active: 100, block: 1 })
+})
+
 /** The MLP alone, forward and backward, its sinks gathered or the whole pool masked. */
 const mlpOf = (compute: "gathered" | "masked", rows: number,
   seqLen: number): Effect.Effect<Run, unknown, Device | Scope.Scope> =>
@@ -404,11 +411,13 @@ const main = Effect.gen(function*() {
   ])))
   yield* section("profile", profile("tiny, sinks, 8 x 128", presets.tiny, 8, 128, best))
   yield* section("nulls", Effect.gen(function*() {
-    const [gathered, masked] = yield* steps(best, [
+    const [gathered, masked, single] = yield* steps(best, [
       ["one layer of NULLs, 2 x 64", nulls, 2, 64],
-      ["one layer of NULLs, masked, 2 x 64", nulls, 2, 64, { compute: "masked", sinks: "dense" }]
+      ["one layer of NULLs, masked, 2 x 64", nulls, 2, 64, { compute: "masked", sinks: "dense" }],
+      ["one layer of NULLs, single neurons, 2 x 64", nullsSingle, 2, 64]
     ])
     compare("NULLs step", "gathered against masked", gathered!.best, masked!.best, "masked path, same adapter")
+    compare("NULLs step", "single neurons against masked", single!.best, masked!.best, "masked path, same adapter")
     const [mlp, mlpMasked] = yield* Effect.scoped(Effect.flatMap(
       Effect.all([mlpOf("gathered", 2, 64), mlpOf("masked", 2, 64)]),
       (runs) => race(runs)

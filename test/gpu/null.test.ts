@@ -202,7 +202,7 @@ const models: ReadonlyArray<{
   { name: "smol-135m", config: small, gathered: false, whole: "OutOfMemory", oneLayer: "runs" },
   { name: "smol-360m", config: middle, gathered: false, whole: "Limit", oneLayer: "runs" },
   { name: "smol-1.7b", config: large, gathered: false, whole: "Limit", oneLayer: "OutOfMemory" },
-  { name: "nulls-1b", config: nulls, gathered: false, whole: "Limit", oneLayer: "runs" },
+  { name: "nulls-1b", config: nulls, gathered: true, whole: "Limit", oneLayer: "runs" },
   {
     name: "smol-135m with sinks",
     config: withSinks(small, 2048, 64),
@@ -224,7 +224,7 @@ const models: ReadonlyArray<{
     whole: "Limit",
     oneLayer: "Limit"
   },
-  { name: "nulls-1b gathered", config: nullsGathered, gathered: true, whole: "Limit", oneLayer: "runs" }
+  { name: "nulls-1b in blocks of 16", config: nullsGathered, gathered: true, whole: "Limit", oneLayer: "runs" }
 ]
 
 const MEMORY = 512 * 2 ** 20

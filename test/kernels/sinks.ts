@@ -179,7 +179,85 @@ export const gradient = (s: GradientShape): Case => {
   )
 }
 
+export interface ScatterShape {
+  /** Whose units each segment lights, and how many of its slots those fill. */
+  readonly segments: ReadonlyArray<readonly [id: string, filled: number]>
+  /** Segments that the packed gradient has room for. */
+  readonly room: number
+  readonly slots: number
+  readonly block: number
+  readonly halves: 1 | 2
+  readonly row0: number
+  readonly units: number
+  readonly n: number
+}
+
+export const scatter = (s: ScatterShape): Case => {
+  const { block, halves, n, room, row0, segments, slots, units } = s
+  const pool = units * block
+  const half = room * slots * block
+  return makeCase(
+    `sink_scatter: segments ${segments.map(([id, filled]) => `${filled}${id}`).join(" ")} of ${room}, ${halves} x ` +
+      `${slots} of ${units} units of ${block}, width ${n}`,
+    { flops: 0, bytes: 4 * halves * segments.length * slots * block * n },
+    (random) => {
+      const unitsOf = new Map(segments.map(([id, filled]) => [id, drawUnits(random, filled, units)]))
+      const packed = normals(random, halves * half * n)
+      const usesOf = new Map<number, Array<readonly [segment: number, slot: number]>>()
+      segments.forEach(([id], segment) =>
+        unitsOf.get(id)!.forEach((unit, slot) => usesOf.set(unit, [...(usesOf.get(unit) ?? []), [segment, slot]]))
+      )
+      const lit = [...usesOf.keys()].sort((a, b) => a - b)
+      const starts = [0]
+      for (const unit of lit) starts.push(starts.at(-1)! + usesOf.get(unit)!.length)
+      const size = (row0 + halves * pool) * n
+      const before = normals(random, size)
+      const want = new Float64Array(size).fill(NaN)
+      const dw = poison(size)
+      for (const unit of lit) {
+        for (let h = 0; h < halves; h++) {
+          for (let r = 0; r < block; r++) {
+            for (let d = 0; d < n; d++) {
+              const at = (row0 + h * pool + unit * block + r) * n + d
+              dw[at] = before[at]!
+              want[at] = usesOf.get(unit)!.reduce(
+                (sum, [segment, slot]) => sum + packed[(h * half + (segment * slots + slot) * block + r) * n + d]!,
+                before[at]!
+              )
+            }
+          }
+        }
+      }
+      const touched = Math.min(units, room * slots)
+      const dark = Array.from({ length: units }, (_, unit) => unit).find((unit) => !usesOf.has(unit)) ?? 0
+      const uses = lit.flatMap((unit) => usesOf.get(unit)!).flat()
+      return {
+        tensors: {
+          packed,
+          touchedCount: Uint32Array.of(lit.length),
+          units: Uint32Array.from({ length: touched }, (_, u) => lit[u] ?? dark),
+          unitStart: Uint32Array.from({ length: touched + 1 }, (_, u) => starts[u] ?? u - lit.length + starts.at(-1)!),
+          uses: Uint32Array.from({ length: 2 * room * slots }, (_, i) => uses[i] ?? 0),
+          dw
+        },
+        outputs: { dw: { want, kind: "adds", atol: 4 * EPS * segments.length, rtol: 4 * EPS } },
+        record: (p, t) =>
+          p.dispatch(
+            Kernels.kernels.sinkScatter,
+            t,
+            { touched, n4: n / 4, block, halves, slots, packedHalf: half, row0, halfRows: pool },
+            (touched * halves * block * n) / 4
+          )
+      }
+    }
+  )
+}
+
 export const cases: ReadonlyArray<Case> = [
+  scatter({ segments: [["a", 5], ["b", 3], ["a", 5], ["c", 0]], room: 6, slots: 16, block: 1, halves: 2, row0: 24,
+    units: 40, n: 68 }),
+  scatter({ segments: [["a", 4], ["b", 8]], room: 2, slots: 8, block: 2, halves: 1, row0: 3, units: 9, n: 12 }),
+  scatter({ segments: [["a", 1]], room: 1, slots: 4, block: 4, halves: 2, row0: 0, units: 2, n: 4 }),
   pack("rows", { count: 3, segments: 5, slots: 2, block: 8, halves: 2, row0: 12, units: 5, n: 12 }),
   pack("rows", { count: 1, segments: 1, slots: 1, block: 16, halves: 1, row0: 0, units: 1, n: 4 }),
   pack("rows", { count: 0, segments: 2, slots: 1, block: 8, halves: 1, row0: 4, units: 2, n: 8 }),

@@ -34,6 +34,7 @@ const bernoulli = new ModelConfig({
   ...base,
   sinks: new SinkConfig({ pool: 64, active: 16, block: 1, assignment: "bernoulli" })
 })
+const single = new ModelConfig({ ...base, sinks: new SinkConfig({ pool: 64, active: 20, block: 1 }) })
 const standard = new ModelConfig({ ...base, intermediateSize: 44 })
 
 const cases: ReadonlyArray<{
@@ -53,6 +54,8 @@ const cases: ReadonlyArray<{
   { name: "only listed ids", config: gathered, mode: { mode: "only", ids: [1n, 7n] } },
   { name: "placebo", config: gathered, mode: { mode: "placebo", seed: 3 } },
   { name: "bernoulli neurons, GPU kernels", config: bernoulli, mode: { mode: "own" }, family: "gpu" },
+  { name: "own neurons, gathered one by one", config: single, mode: { mode: "own" } },
+  { name: "own neurons, GPU kernels, f16", config: single, mode: { mode: "own" }, family: "gpu", precision: "f16" },
   { name: "no sinks", config: standard, mode: { mode: "own" } }
 ]
 

@@ -47,6 +47,24 @@ const cases: ReadonlyArray<{
     ...base,
     sinks: new SinkConfig({ pool: 64, active: 16, block: 1, assignment: "bernoulli" })
   })
+  // one by one: 20 neurons in 32 packed columns; pairs; as many as coins say, in room for 48 of 128 and for 8 blocks
+  const single = new ModelConfig({ ...base, sinks: new SinkConfig({ pool: 64, active: 20, block: 1 }) })
+  const pairs = new ModelConfig({
+    ...base,
+    tieWordEmbeddings: false,
+    sinks: new SinkConfig({ pool: 64, active: 12, block: 2 })
+  })
+  const coins = (block: number, pool: number, active: number) =>
+    new ModelConfig({
+      ...base,
+      intermediateSize: 40 + pool,
+      sinks: new SinkConfig({ pool, active, block, assignment: "bernoulli" })
+    })
+  const reference = new ModelConfig({
+    ...base,
+    intermediateSize: 40 + 128,
+    sinks: new SinkConfig({ pool: 128, active: 16, block: 1, assignment: "reference" })
+  })
   const standard = new ModelConfig({ ...base, intermediateSize: 44 })
   // rows of 16 tokens; ids that repeat within the batch, a document of one token, a document that fills a row
   const aligned = [[[8, 1n], [8, 2n]], [[16, 1n]], [[8, -5n], [8, 2n]]] as const
@@ -76,6 +94,21 @@ const cases: ReadonlyArray<{
     { name: "masked sinks at expected value", config: untied, compute: "masked", documents: ragged,
       mode: { mode: "all" } },
     { name: "bernoulli neurons", config: bernoulli, documents: ragged, mode: { mode: "own" } },
+    { name: "gathered neurons", config: single, compute: "gathered", documents: ragged, mode: { mode: "own" } },
+    { name: "gathered neurons, one deleted, plain kernels", config: single, compute: "gathered", documents: aligned,
+      mode: { mode: "own", except: [2n] }, family: "plain" },
+    { name: "gathered neurons, GPU kernels, recomputed", config: single, compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, family: "gpu", recompute: true },
+    { name: "gathered neurons, f16", config: single, compute: "gathered", documents: ragged, mode: { mode: "own" },
+      precision: "f16" },
+    { name: "gathered pairs, placebo", config: pairs, compute: "gathered", documents: ragged,
+      mode: { mode: "placebo" } },
+    { name: "gathered bernoulli neurons", config: coins(1, 128, 16), compute: "gathered", documents: ragged,
+      mode: { mode: "own" } },
+    { name: "gathered bernoulli blocks, GPU kernels", config: coins(8, 256, 16), compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, family: "gpu" },
+    { name: "gathered neurons of the reference", config: reference, compute: "gathered", documents: ragged,
+      mode: { mode: "own" } },
     { name: "no sinks", config: standard, documents: ragged, mode: { mode: "own" } }
   ]
 })()

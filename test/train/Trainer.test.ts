@@ -70,6 +70,38 @@ const expectSameBits = (a: Snapshot, b: Snapshot) => {
 }
 
 layer(device)("training", (it) => {
+  it.effect("packs sinks that a hash shares out, and computes the whole pool where an id lights all of it", () =>
+    Effect.gen(function*() {
+      const model = new ModelConfig({
+        ...miniatureModel,
+        intermediateSize: 32 + 256,
+        sinks: new Sink.SinkConfig({ pool: 256, active: 20, block: 1, assignment: "reference" })
+      })
+      // every fourth id is 0, which lights the whole pool
+      const zeroed = (data: DataStream["Type"]): DataStream["Type"] => ({
+        ...data,
+        batches: (cursor) =>
+          Stream.map(data.batches(cursor), ({ batch, cursor }) => ({
+            batch: { ...batch, ids: batch.ids.map((id) => id % 4n === 0n ? 0n : id) },
+            cursor
+          }))
+      })
+      const losses = (options: ModelOptions) =>
+        Effect.gen(function*() {
+          const all = yield* events((yield* Trainer).run)
+          return Float32Array.from(all.flatMap((event) => event._tag === "Stepped" ? [event.loss] : []))
+        }).pipe(
+          Effect.provide(Trainer.layer(new TrainConfig({ steps: 12, logEvery: 3 }))),
+          Effect.provide(Model.layer(model, { seed: 5, ...options })),
+          Effect.provide(Layer.effect(DataStream, Effect.map(DataStream, zeroed)).pipe(Layer.provide(miniatureData()))),
+          Effect.provide(Checkpoints.layerMemory)
+        )
+      const packed = yield* losses({})
+      const masked = yield* losses({ compute: "masked" })
+      expect(packed).toHaveLength(12 / 3)
+      expectClose(packed, Float64Array.from(masked), { name: "loss", rtol: 1e-5, atol: 0 })
+    }))
+
   for (const family of ["the adapter's own", "gpu"] as const) {
     it.effect(`ten steps follow the float64 reference in loss, norm and every weight, ${family} kernels`, () =>
       Effect.gen(function*() {

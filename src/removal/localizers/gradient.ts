@@ -8,7 +8,7 @@ import { Device } from "../../gpu/Device.ts"
 import { checkLosses } from "../../inside/Sound.ts"
 import { Model } from "../../model/Model.ts"
 import type { ModelConfig } from "../../model/ModelConfig.ts"
-import { HYPER } from "../../model/Pass.ts"
+import { gathersAll, HYPER } from "../../model/Pass.ts"
 import { own, unitsOf } from "../../Sink.ts"
 import { checkOptions, type LocalizeError, type LocalizeOptions, type Localizer, type SuffixBatch,
   suffixBatch } from "./Localizer.ts"
@@ -125,7 +125,9 @@ const gradientsOfModel = (
       seqLen,
       output: "train",
       precision: "f32",
-      ...(mode.mode === "own" || model.config.sinks === undefined ? {} : { compute: "masked" as const })
+      ...(mode.mode === "own" && gathersAll(model.config, mode) || model.config.sinks === undefined
+        ? {}
+        : { compute: "masked" as const })
     })
     return ({ batch }) =>
       Effect.gen(function*() {

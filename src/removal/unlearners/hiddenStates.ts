@@ -5,7 +5,8 @@ import { chunked } from "../../data/stream/Rows.ts"
 import { attempt, DataError, DeviceError, type KernelError } from "../../Errors.ts"
 import { Device } from "../../gpu/Device.ts"
 import { Model } from "../../model/Model.ts"
-import * as Sink from "../../Sink.ts"
+import { gathersAll } from "../../model/Pass.ts"
+import type * as Sink from "../../Sink.ts"
 
 /**
  * The residual stream behind a block, from 0, for each sequence on its own: [seqLen, hiddenSize], padding included. At
@@ -29,7 +30,7 @@ export const hiddenStates = (
       seqLen,
       output: "loss",
       head: { hidden: layer },
-      ...(Sink.isSparse(mode) ? {} : { compute: "masked" })
+      ...(gathersAll(model.config, mode) ? {} : { compute: "masked" })
     })
     const width = seqLen * model.config.hiddenSize
     const states: Array<Float32Array> = []
