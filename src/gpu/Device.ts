@@ -100,17 +100,29 @@ interface MatrixConfig {
   readonly K: number
 }
 
+/** The feature by which a kernel asks for the size of its subgroups. */
+const SIZE_CONTROL = "subgroup-size-control"
+
 /** The family that an adapter's kind and features suggest. */
-const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
-  const { subgroupMaxSize, subgroupMinSize } = open.adapter.info as { subgroupMinSize?: number;
-    subgroupMaxSize?: number }
-  const subgroupSize = features.includes("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMaxSize ?? 0 : 0
-  // the matrix kernels multiply f16 matrices of 16 x 16 x 16 into f32, by subgroups of 32
-  const { subgroupMatrixConfigs = [] } = open.adapter.info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> }
-  const matrices = features.includes("shader-f16") && subgroupSize === 32 &&
+export const targetOf = (
+  open: { readonly kind: OpenGpu["kind"]; readonly adapter: { readonly info: object } },
+  features: ReadonlyArray<string>
+): Target => {
+  const { subgroupMatrixConfigs = [], subgroupMaxSize: most = 0, subgroupMinSize: least = 0 } = open.adapter.info as {
+    readonly subgroupMinSize?: number
+    readonly subgroupMaxSize?: number
+    readonly subgroupMatrixConfigs?: Iterable<MatrixConfig>
+  }
+  const sizes = features.includes("subgroups") ? [least, most] as const : [0, 0] as const
+  // where the driver chooses among several sizes, kernels of matrix units ask for theirs
+  const asked = Kernel.MATRIX_SUBGROUP
+  const asks = features.includes(SIZE_CONTROL) && sizes[0] <= asked && asked <= sizes[1]
+  // the matrix kernels multiply f16 matrices of 16 x 16 x 16 into f32
+  const matrices = features.includes("shader-f16") && (asks || (sizes[0] === asked && sizes[1] === asked)) &&
     [...subgroupMatrixConfigs].some((c) =>
       c.componentType === "f16" && c.resultComponentType === "f32" && c.M === 16 && c.N === 16 && c.K === 16
     )
+  const subgroupSize = sizes[0] === sizes[1] ? sizes[0] : matrices ? asked : 0
   const family = open.kind !== "hardware"
     ? SOFTWARE_SUBGROUPS.includes(subgroupSize) ? "software" : "plain"
     : matrices
@@ -122,7 +134,7 @@ const targetOf = (open: OpenGpu, features: ReadonlyArray<string>): Target => {
 const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Scope> =>
   Effect.gen(function*() {
     const { adapter } = open
-    const wanted = ["shader-f16", "subgroups", "timestamp-query", "chromium-experimental-subgroup-matrix"]
+    const wanted = ["shader-f16", "subgroups", "timestamp-query", "chromium-experimental-subgroup-matrix", SIZE_CONTROL]
       .filter((name) => adapter.features.has(name))
     const device = yield* Effect.acquireRelease(
       Effect.tryPromise({
@@ -268,8 +280,10 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     const modules = new Map<string, GPUShaderModule>()
     const pipelines = new Map<string, Promise<Pipeline>>()
 
+    const { subgroupMaxSize, subgroupMinSize } = adapter.info as GPUAdapterInfo
+    const severalSizes = wanted.includes(SIZE_CONTROL) && subgroupMinSize !== subgroupMaxSize
     const compile = async (kernel: Kernel.Kernel): Promise<Pipeline> => {
-      const code = Kernel.source(kernel)
+      const code = severalSizes ? Kernel.sized(Kernel.source(kernel)) : Kernel.source(kernel)
       const name = Kernel.moduleKey(kernel)
       let module = modules.get(name)
       if (module === undefined) {

@@ -89,6 +89,20 @@ export const source = (kernel: Kernel): string => {
   }, kernel.f16.length === 0 ? text : `enable f16;\n${text}`)
 }
 
+/** Invocations of the subgroups that kernels of matrix units are written for. */
+export const MATRIX_SUBGROUP = 32
+
+/**
+ * The text of a kernel, with MATRIX_SUBGROUP asked for where it uses matrix units: for adapters whose drivers choose among
+ * several sizes of subgroups. It needs the feature `subgroup-size-control`.
+ */
+export const sized = (code: string): string =>
+  !/^enable chromium_experimental_subgroup_matrix;/m.test(code) || code.includes("@subgroup_size(")
+    ? code
+    : `enable subgroup_size_control;\n${
+      code.replace(/@workgroup_size\([^)]*\)/g, (size) => `${size} @subgroup_size(${MATRIX_SUBGROUP})`)
+    }`
+
 /** The uniform's bytes for given values, checked by name. */
 export const encodeParams = (kernel: Kernel, values: Readonly<Record<string, number>>): ArrayBuffer => {
   const bytes = new ArrayBuffer(Math.ceil(kernel.params.length / 4) * 16)

@@ -2,7 +2,8 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import process from "node:process"
 import { expect, it } from "vitest"
-import { Device, MAX_DISPATCHES } from "../../src/gpu/Device.ts"
+import { Device, MAX_DISPATCHES, targetOf } from "../../src/gpu/Device.ts"
+import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
 import { kernels } from "../../src/model/Kernels.ts"
@@ -44,3 +45,34 @@ it("submits many dispatches in parts, in order, after all that is cleared before
       expect(Array.from(yield* device.read(partial))).toEqual([1, 2, 3, 4].map((value) => count * value))
     }).pipe(Effect.scoped, Effect.provide(NodeDevice.layer()))
   ))
+
+it("takes matrix units where subgroups are of 32, or can be asked to be", () => {
+  const config = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 }
+  const target = (least: number, most: number, without: ReadonlyArray<string> = [], configs = [config]) =>
+    targetOf(
+      {
+        kind: "hardware",
+        adapter: { info: { subgroupMinSize: least, subgroupMaxSize: most, subgroupMatrixConfigs: configs } }
+      },
+      ["subgroups", "shader-f16", "subgroup-size-control"].filter((feature) => !without.includes(feature))
+    )
+  const tensor = { family: "tensor", subgroupSize: 32, matrices: true }
+  const gpu = { family: "gpu", subgroupSize: 0, matrices: false }
+  expect(target(32, 32)).toEqual(tensor)
+  expect(target(32, 32, ["subgroup-size-control"])).toEqual(tensor)
+  expect(target(32, 64)).toEqual(tensor)
+  expect(target(8, 32)).toEqual(tensor)
+  expect(target(32, 64, ["subgroup-size-control"])).toEqual(gpu)
+  expect(target(32, 64, ["shader-f16"])).toEqual(gpu)
+  expect(target(32, 64, ["subgroups"])).toEqual(gpu)
+  expect(target(32, 64, [], [{ ...config, resultComponentType: "f16" }])).toEqual(gpu)
+  expect(target(64, 64)).toEqual({ ...gpu, subgroupSize: 64 })
+})
+
+it("asks for the size of subgroups in kernels of matrix units alone", () => {
+  const [matrix, norm] = [kernels.matmulMatrixNN, kernels.rmsNorm].map((kernel) => Kernel.source(kernel))
+  const asked = Kernel.sized(matrix!)
+  expect(asked.match(/@subgroup_size\(32\)/g)?.length).toBe(matrix!.match(/@workgroup_size/g)?.length)
+  expect(Kernel.sized(asked)).toBe(asked)
+  expect(Kernel.sized(norm!)).toBe(norm)
+})
