@@ -7,8 +7,9 @@ import * as fs from "node:fs"
 import { createRequire } from "node:module"
 import * as os from "node:os"
 import process from "node:process"
-import { adapterAdvice } from "./gpu/Adapter.ts"
+import { adapterAdvice, missingSentence } from "./gpu/Adapter.ts"
 import type { Attempt, OpenGpu } from "./gpu/Adapter.ts"
+import { missingParts } from "./gpu/Nvidia.ts"
 import { polled } from "./gpu/Poll.ts"
 import { bytes, columns } from "./Terminal.ts"
 
@@ -23,6 +24,8 @@ export interface DoctorReport {
     readonly driver: string
   }
   readonly tried: ReadonlyArray<Attempt>
+  /** What the Vulkan driver of an NVIDIA GPU lacks here, where there is such a GPU and the adapter is none of hardware. */
+  readonly missing: ReadonlyArray<string>
   /** Names of all adapters, where the caller asked for them. */
   readonly adapters: ReadonlyArray<string>
   readonly features: ReadonlyArray<string>
@@ -172,6 +175,7 @@ export const doctor = (open: OpenGpu, adapters: ReadonlyArray<string> = []): Eff
         driver: [info.vendor, info.architecture, info.description].filter((part) => part !== "").join(", ")
       },
       tried: open.tried,
+      missing: open.kind === "hardware" ? [] : missingParts(),
       adapters,
       features: [...adapter.features].sort(),
       limits: Object.fromEntries(limitNames.map((name) => [name, adapter.limits[name]])) as DoctorReport["limits"],
@@ -226,6 +230,7 @@ export const formatDoctor = (report: DoctorReport): string => {
   if (adapter.kind === "null") {
     lines.push("The null backend computes nothing: it only checks that programs are valid. Ask for another adapter.")
   } else {
+    if (report.missing.length > 0) lines.push(missingSentence(report.missing))
     lines.push("This adapter runs on the processor: good for tests and tiny models. To get a faster one:")
     // the newest of software adapters is there: only a GPU's own driver is faster
     const mesa = /llvmpipe|lavapipe/i.test(`${adapter.name} ${adapter.driver}`)

@@ -13,6 +13,7 @@ import * as vm from "node:vm"
 import { isMainThread } from "node:worker_threads"
 import { expectOptions } from "../Config.ts"
 import { DeviceError, isOfGpu, told } from "../Errors.ts"
+import * as Nvidia from "./Nvidia.ts"
 import { polled } from "./Poll.ts"
 import { unpackSwiftShader } from "./SoftwareVulkan.ts"
 
@@ -190,13 +191,7 @@ const extraDrivers = (): Record<string, string> =>
 /** Whether anything tells a Vulkan loader of a driver. Asked only where the system has no loader of its own. */
 const hasDriver = (): boolean =>
   Object.keys(process.env).some((key) => /^VK_(DRIVER_FILES|ICD_FILENAMES|ADD_DRIVER_FILES)$/.test(key)) ||
-  ["/etc", "/usr/share", "/usr/local/etc", "/usr/local/share", "/usr/local/nvidia/share"].some((root) => {
-    try {
-      return fs.readdirSync(`${root}/vulkan/icd.d`).some((file) => file.endsWith(".json"))
-    } catch {
-      return false
-    }
-  })
+  Nvidia.driverFolders.some((folder) => Nvidia.thisMachine.list(folder).some((file) => file.endsWith(".json")))
 
 type Create = (flags: Array<string>) => GPU
 
@@ -242,7 +237,11 @@ const ensureLoader = (load: LoadLibrary): Loader => {
   return lentLoader = { from: "swiftshader" }
 }
 
-const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenGpu> => {
+const search = async (
+  options: AdapterOptions,
+  load: LoadLibrary,
+  machine: Nvidia.Machine
+): Promise<OpenGpu> => {
   const mode = adapterMode(options, process.env)
   const keyword = mode.toLowerCase()
   const tried: Array<Attempt> = []
@@ -299,15 +298,26 @@ const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenG
     tried.push({ source: system, outcome: "not looked at: swiftshader was asked for" })
   } else if (loader.problem !== undefined) {
     tried.push({ source: system, outcome: `has no libvulkan.so.1, nor is there one to lend: ${loader.problem}` })
-  } else if (loader.from === "swiftshader" && !hasDriver()) {
-    tried.push({ source: system, outcome: "has neither libvulkan.so.1 nor a driver" })
   } else {
     const why = (found: Found) => {
       if (keyword === "hardware" || keyword === "software") return `a ${keyword} adapter was asked for`
       if (keyword !== "auto") return `its name contains "${mode}"`
       return found.kind === "hardware" ? "a hardware adapter" : "no hardware adapter; the system's software adapter"
     }
-    const open = await withEnvironment(extraDrivers(), () => attempt(system, why))
+    let open: OpenGpu | undefined
+    if (loader.from === "swiftshader" && !hasDriver()) {
+      tried.push({ source: system, outcome: "has neither libvulkan.so.1 nor a driver" })
+    } else {
+      open = await withEnvironment(extraDrivers(), () => attempt(system, why))
+    }
+    if (open !== undefined && (open.kind === "hardware" || keyword !== "auto")) return open
+    // in containers without an X server the driver's own file often gives no adapter
+    const second = Nvidia.secondDriver(machine)
+    if (second !== undefined) {
+      const source = `NVIDIA's driver as ${Nvidia.secondLibrary}`
+      const other = await withEnvironment(onlyDriver(second), () => attempt(source, why))
+      if (other !== undefined && (open === undefined || other.kind === "hardware")) return other
+    }
     if (open !== undefined) return open
   }
 
@@ -327,16 +337,26 @@ const search = async (options: AdapterOptions, load: LoadLibrary): Promise<OpenG
       tried.push({ source, outcome: line(error) })
     }
   }
-  throw noAdapter(mode, tried)
+  throw noAdapter(mode, tried, Nvidia.missingParts(machine))
 }
 
-/** The error of a search that found nothing: what was asked, what was tried, what to do. */
-export const noAdapter = (mode: string, tried: ReadonlyArray<Attempt>): DeviceError =>
+/** What NVIDIA's driver lacks, in a sentence. */
+export const missingSentence = (missing: ReadonlyArray<string>): string =>
+  `NVIDIA's driver is loaded here, but its Vulkan part is not whole. Missing: ${missing.join("; ")}. ` +
+  "Start a container with NVIDIA_DRIVER_CAPABILITIES=all (or with graphics in the list)."
+
+/** The error of a search that found nothing: what was asked, what was tried, what is missing, what to do. */
+export const noAdapter = (
+  mode: string,
+  tried: ReadonlyArray<Attempt>,
+  missing: ReadonlyArray<string> = []
+): DeviceError =>
   new DeviceError({
     reason: "NoAdapter",
     detail: [
       `no GPU adapter for "${mode}". Tried:`,
       ...tried.map(({ outcome, source }) => `  - ${source}: ${outcome}`),
+      ...(missing.length === 0 ? [] : [missingSentence(missing)]),
       "What to do:",
       ...[...adapterAdvice, lastResortAdvice].map((advice) => `  - ${advice}`),
       ...(mode === "auto" ? [] : ["  - Ask for adapter \"auto\" (or unset MEMSINKS_ADAPTER) to take any there is."])
@@ -414,8 +434,9 @@ const openWith = (
  */
 export const openDawn = (
   options: AdapterOptions,
-  load: LoadLibrary
-): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(options, () => search(options, load))
+  load: LoadLibrary,
+  machine: Nvidia.Machine = Nvidia.thisMachine
+): Effect.Effect<OpenGpu, DeviceError, Scope.Scope> => openWith(options, () => search(options, load, machine))
 
 const searchNative = async (gpu: GPU, options: AdapterOptions, load: LoadLibrary): Promise<OpenGpu> => {
   const mode = adapterMode(options, process.env)

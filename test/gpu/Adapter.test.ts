@@ -7,10 +7,11 @@ import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { doctor, formatDoctor } from "../../src/doctor.ts"
 import { DeviceError } from "../../src/Errors.ts"
-import { adapterMode, examineAdapters, f16Refusal, localRank, parseAdapterList, rankAdapters,
+import { adapterMode, examineAdapters, f16Refusal, localRank, noAdapter, parseAdapterList, rankAdapters,
   shareOut } from "../../src/gpu/Adapter.ts"
 import type { AdapterOptions } from "../../src/gpu/Adapter.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { type Machine, missingParts, secondDriver, secondLibrary } from "../../src/gpu/Nvidia.ts"
 import { unpackSwiftShader, untar } from "../../src/gpu/SoftwareVulkan.ts"
 import * as NodeDevice from "../../src/node.ts"
 
@@ -209,6 +210,8 @@ describe("opening a GPU on Node", () => {
     expect(text).toContain("computes correctly")
     expect(text).toMatch(/all adapters +a; b/)
     expect(text).toContain("bookworm-backports")
+    expect(formatDoctor({ ...report, missing: ["libnvidia-glvkspirv.so"] }))
+      .toMatch(/NVIDIA's driver is loaded here.*Missing: libnvidia-glvkspirv\.so\..*NVIDIA_DRIVER_CAPABILITIES=all/)
   })
 
   it("opens another adapter in the same process, and two at once", async () => {
@@ -260,6 +263,27 @@ describe("opening a GPU on Node", () => {
     expect(ended.code).toBe(0)
   }, 60_000)
 
+  it("tries NVIDIA's driver by a second file where its own gives no adapter", async () => {
+    const folder = path.join(scratch, "egl")
+    fs.mkdirSync(folder, { recursive: true })
+    const library = path.join(unpackSwiftShader().directory, "libvk_swiftshader.so")
+    // SwiftShader takes the part of the driver
+    fs.symlinkSync(library, path.join(folder, secondLibrary))
+    const ended = await child(["second-driver"], {
+      MEMSINKS_ADAPTER: "subzero",
+      LD_LIBRARY_PATH: folder,
+      XDG_CACHE_HOME: path.join(folder, "cache")
+    })
+    const { name, reason, tried } = opened(ended)
+    expect(name).toContain("SwiftShader")
+    expect(reason).toBe("its name contains \"subzero\"")
+    expect(tried.map(({ source }) => source)).toEqual([
+      "the system's Vulkan",
+      "NVIDIA's driver as libEGL_nvidia.so.0"
+    ])
+    expect(ended.code).toBe(0)
+  }, 60_000)
+
   it("falls back to SwiftShader where the system's loader knows no driver", async () => {
     const ended = await child(["normal"], { VK_DRIVER_FILES: "/none.json", VK_ICD_FILENAMES: "/none.json" })
     const { name, tried } = opened(ended)
@@ -267,6 +291,48 @@ describe("opening a GPU on Node", () => {
     expect(tried.map(({ source }) => source)).toEqual(["the system's Vulkan", "SwiftShader"])
     expect(ended.code).toBe(0)
   }, 60_000)
+})
+
+describe("NVIDIA's driver in a container", () => {
+  const machine = (files: ReadonlyArray<string>, environment: Machine["environment"] = {}): Machine => ({
+    environment,
+    exists: (file) => files.includes(file),
+    list: (folder) =>
+      files.filter((file) => path.posix.dirname(file) === folder).map((file) => path.posix.basename(file))
+  })
+  const gpu = "/dev/nvidiactl"
+  const libraries = ["libGLX_nvidia.so.0", "libEGL_nvidia.so.0", "libnvidia-glvkspirv.so.550.54",
+    "libnvidia-gpucomp.so.550.54"]
+    .map((name) => `/usr/lib/x86_64-linux-gnu/${name}`)
+  const manifest = "/usr/share/vulkan/icd.d/nvidia_icd.json"
+
+  it("is told what it lacks, by name", () => {
+    expect(missingParts(machine([]))).toEqual([])
+    expect(missingParts(machine([gpu, manifest, ...libraries]))).toEqual([])
+    // compute alone brings none of it
+    expect(missingParts(machine([gpu])).join()).toMatch(
+      /nvidia_icd\.json in .*libGLX_nvidia.*libEGL_nvidia.*libnvidia-glvkspirv.*libnvidia-gpucomp/
+    )
+    expect(missingParts(machine([gpu, manifest, ...libraries.slice(0, 2)]))).toEqual([
+      "libnvidia-glvkspirv.so (which compiles shaders)",
+      "libnvidia-gpucomp.so (which compiles shaders, of newer drivers)"
+    ])
+    // where the host mounts them, and where the environment names the driver
+    const mounted = libraries.map((file) => file.replace("/usr/lib/x86_64-linux-gnu", "/opt/driver"))
+    expect(missingParts(machine([gpu, ...mounted], { LD_LIBRARY_PATH: "/a:/opt/driver", VK_DRIVER_FILES: "x.json" })))
+      .toEqual([])
+    const missing = missingParts(machine([gpu]))
+    expect(noAdapter("auto", [], missing).message).toContain(missing[1])
+  })
+
+  it("has a second file only where there is such a GPU, and nobody chose the drivers", () => {
+    const folder = path.join(scratch, "second")
+    expect(secondDriver(machine([]), [folder])).toBeUndefined()
+    expect(secondDriver(machine([gpu], { VK_ICD_FILENAMES: "x.json" }), [folder])).toBeUndefined()
+    expect(fs.existsSync(folder)).toBe(false)
+    const file = secondDriver(machine([gpu]), [path.join(manifest, "no folder"), folder])!
+    expect(JSON.parse(fs.readFileSync(file, "utf8"))).toMatchObject({ ICD: { library_path: secondLibrary } })
+  })
 })
 
 describe("a process with a GPU", () => {

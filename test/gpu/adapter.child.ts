@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import process from "node:process"
 import { openDawn } from "../../src/gpu/Adapter.ts"
+import { thisMachine } from "../../src/gpu/Nvidia.ts"
 import { unpackSwiftShader } from "../../src/gpu/SoftwareVulkan.ts"
 
 const scenario = process.argv[2]
@@ -64,6 +65,9 @@ if (scenario === "unpack") {
       }
       return undefined
     })
+    : scenario === "second-driver"
+    // as if there were a GPU of NVIDIA's
+    ? openDawn({}, () => undefined, { ...thisMachine, exists: (file) => file === "/dev/nvidiactl" })
     : NodeDevice.openGpu()
   const work = Effect.gen(function*() {
     // a function of its own, so that no variable here holds the GPU
@@ -75,7 +79,7 @@ if (scenario === "unpack") {
       )
     })
     const done = startWork(device)
-    if (scenario === "normal" || scenario === "lent-loader") yield* Effect.promise(() => done)
+    if (["normal", "lent-loader", "second-driver"].includes(scenario!)) yield* Effect.promise(() => done)
     if (scenario === "throw") throw new Error("thrown on purpose")
     if (scenario === "exit") process.exit(4)
     if (scenario === "scope-closes") done.catch(() => console.log("read refused"))
