@@ -76,6 +76,8 @@ export interface Engine {
       readonly folderOf?: (job: Job<Input>) => string
       /** What of a job's checkpoints stays. Default: the last one. */
       readonly keep?: Parameters<typeof keep>[1]
+      /** What a trace calls it. Default `train`. */
+      readonly span?: string
     }
   ) => Effect.Effect<ReadonlyArray<Option.Option<Output>>, TrainError, Device | Files>
 }
@@ -220,31 +222,36 @@ export const run = <Given, Config, Found, Report>(
         outDir,
         onFailure
       })
-    const perform = (machine: Machine): Engine["perform"] => (work, jobs, { folderOf, keep: kept } = {}) =>
-      runner(jobs, (job, index) => {
-        const { arm, input, seed } = job
-        const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
-        const done = Effect.gen(function*() {
-          const key = yield* work.key(input, { machine, streams })
-          const name = at ?? `${job.kind}/${keyOf(key)}`
-          const compute = Effect.gen(function*() {
-            const place: Workplace = {
-              machine,
-              streams,
-              kept: yield* once(name, keep(at ?? store.folder(job.kind, key), kept ?? { keepLast: 1 })),
-              once: (what, make) => once(`${name}/${what}`, make),
-              stage,
-              tell: onEvent,
-              onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
-            }
-            return yield* work.run(input, place)
-          }).pipe(Effect.withSpan("train", { attributes: { arm, seed } }))
-          return at === undefined
-            ? yield* store.once(job.kind, key, compute, { alone: true })
-            : yield* keptIn(path.join(at, "result.json"), key, compute)
+    const keepsAs = (name: string, folder: string | undefined, kept: Parameters<typeof keep>[1] = { keepLast: 1 }) =>
+      once(name, keep(folder, kept))
+    const perform =
+      (machine: Machine): Engine["perform"] => (work, jobs, { folderOf, keep: kept, span = "train" } = {}) =>
+        runner(jobs, (job, index) => {
+          const { arm, input, seed } = job
+          const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
+          const done = Effect.gen(function*() {
+            const key = yield* work.key(input, { machine, streams })
+            const name = at ?? `${job.kind}/${keyOf(key)}`
+            const compute = Effect.gen(function*() {
+              const place: Workplace = {
+                machine,
+                streams,
+                store,
+                kept: yield* keepsAs(name, at ?? store.folder(job.kind, key), kept),
+                keptBy: (kind, key) => keepsAs(`${kind}/${keyOf(key)}`, store.folder(kind, key)),
+                once: (what, make) => once(`${name}/${what}`, make),
+                stage,
+                tell: onEvent,
+                onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
+              }
+              return yield* work.run(input, place)
+            }).pipe(Effect.withSpan(span, { attributes: { arm, seed } }))
+            return at === undefined
+              ? yield* store.once(job.kind, key, compute, { alone: true })
+              : yield* keptIn(path.join(at, "result.json"), key, compute)
+          })
+          return attempt({ arm, seed }, done)
         })
-        return attempt({ arm, seed }, done)
-      })
 
     const all = Effect.gen(function*() {
       const device = yield* Device

@@ -3,12 +3,14 @@
  * so that a job is known by the hash of all that it depends on, and may be done in this process or in another.
  */
 import * as Effect from "effect/Effect"
-import type { DataError } from "../../src/Errors.ts"
+import type { CheckpointError, DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
+import { keyOf } from "../../src/Key.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import type { Event } from "./Event.ts"
+import type { Store } from "./Store.ts"
 import type { Streams } from "./Streams.ts"
 import type { Files, Kept } from "./Train.ts"
 
@@ -23,6 +25,25 @@ export interface Job<Input = unknown> {
   readonly input: Input
 }
 
+/**
+ * Keeps what was asked for last, by plain data that it follows from: so many things, which are made again when they are asked
+ * for after that. One is made at a time.
+ */
+export const lately = <A>(most: number) => {
+  /** In the order of their last use. */
+  const made = new Map<string, A>()
+  const alone = Effect.unsafeMakeSemaphore(1)
+  return <E, R>(key: unknown, make: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    alone.withPermits(1)(Effect.gen(function*() {
+      const name = keyOf(key)
+      const value = made.get(name) ?? (yield* make)
+      made.delete(name)
+      made.set(name, value)
+      if (made.size > most) made.delete(made.keys().next().value!)
+      return value
+    }))
+}
+
 /** What is made once, by its name, and found again from then on. */
 export type Once = <A, E, R>(name: string, make: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -30,6 +51,10 @@ export type Once = <A, E, R>(name: string, make: Effect.Effect<A, E, R>) => Effe
 export interface Workplace {
   readonly machine: Machine
   readonly streams: Streams
+  /** Where results of other jobs are found. */
+  readonly store: Store
+  /** What another job keeps, which has its folder in the store. */
+  readonly keptBy: (kind: string, key: unknown) => Effect.Effect<Kept, CheckpointError, Files>
   /** What the job keeps while it is done, which outlives a lost device. */
   readonly kept: Kept
   /** What else is made once a job, and outlives a lost device. */

@@ -6,7 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { DataConfig, type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
+import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import type { DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
 
@@ -14,6 +14,12 @@ export interface Streams {
   /** Does something with the batches of a configuration. */
   readonly use: <A, E, R>(
     config: DataConfig,
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | DataError, Exclude<R, DataStream> | FileSystem.FileSystem>
+  /** The same with batches that are made by a layer, known by plain data that they follow from. */
+  readonly useLayer: <A, E, R>(
+    key: unknown,
+    layer: Layer.Layer<DataStream, DataError, FileSystem.FileSystem>,
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | DataError, Exclude<R, DataStream> | FileSystem.FileSystem>
 }
@@ -46,16 +52,13 @@ export const makeStreams = (
       for (const [key] of gone) entries.delete(key)
       return Effect.forEach(gone, ([, { scope }]) => close(scope), { discard: true })
     })
-    const take = (input: DataConfigInput) =>
+    const take = (of: unknown, layer: Layer.Layer<DataStream, DataError, FileSystem.FileSystem>) =>
       Effect.gen(function*() {
-        const key = keyOf(input)
+        const key = keyOf(of)
         let entry = entries.get(key)
         if (entry === undefined) {
           const scope = yield* Scope.make()
-          const context = yield* Layer.buildWithScope(
-            DataStream.layer(input, cacheDirectory === undefined ? {} : { cacheDirectory }),
-            scope
-          ).pipe(Effect.onError(() => close(scope)))
+          const context = yield* Layer.buildWithScope(layer, scope).pipe(Effect.onError(() => close(scope)))
           entry = { context, scope, users: 0 }
         }
         entries.delete(key)
@@ -63,16 +66,21 @@ export const makeStreams = (
         entry.users++
         return entry
       }).pipe(alone.withPermits(1))
+    const useLayer: Streams["useLayer"] = (key, layer, effect) =>
+      Effect.acquireUseRelease(
+        take(key, layer),
+        ({ context }) => Effect.provide(effect, context),
+        (entry) =>
+          alone.withPermits(1)(Effect.suspend(() => {
+            entry.users--
+            return tidy
+          }))
+      )
     return {
-      use: (config, effect) =>
-        Effect.acquireUseRelease(
-          take(Schema.encodeSync(DataConfig)(config)),
-          ({ context }) => Effect.provide(effect, context),
-          (entry) =>
-            alone.withPermits(1)(Effect.suspend(() => {
-              entry.users--
-              return tidy
-            }))
-        )
+      useLayer,
+      use: (config, effect) => {
+        const input = Schema.encodeSync(DataConfig)(config)
+        return useLayer(input, DataStream.layer(input, cacheDirectory === undefined ? {} : { cacheDirectory }), effect)
+      }
     }
   })

@@ -10,7 +10,7 @@ import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
-import type { MaskState, Panel, Variant } from "./Report.ts"
+import type { MaskState, MetricKey, Panel, Variant } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
 import { withSeed, WorldConfig } from "./World.ts"
 
@@ -23,6 +23,8 @@ const versions = {
   models: 2,
   records: 2,
   said: 2,
+  /** What is measured of records, and of what is said. */
+  looks: 1,
   losses: 2,
   localizers: 2,
   sweeps: 2,
@@ -97,6 +99,20 @@ export const records = (of: Key, run: string, state: MaskState): Key =>
 /** What a model says greedily. */
 export const said = (of: Key, state: MaskState, window: { readonly context: number; readonly length: number }): Key =>
   key("said", { of, state, window: { ...window }, rows: ROWS })
+
+/** All that is measured of a model, in every state. */
+export const looks = (
+  of: Key,
+  options: {
+    readonly metrics: ReadonlyArray<Pick<MetricKey, "metric" | "context">>
+    readonly windows: ReadonlyArray<{ readonly context: number; readonly length: number }>
+    readonly generate: boolean
+    /** The oracle. */
+    readonly reference: Key | undefined
+  }
+): Key =>
+  key("looks", { of, ...options, records: versions.records, said: versions.said, rows: ROWS,
+    tokens: CALIBRATION_TOKENS })
 
 /** Mean losses of the splits that sweeps are looked at by. */
 export const losses = (of: Key, state: "own" | "off"): Key => key("losses", { of, state, rows: ROWS })

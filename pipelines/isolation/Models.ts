@@ -1,53 +1,120 @@
 /**
- * Models of an isolation experiment: trained once, opened to be looked at, and what is recorded of them.
+ * Models of an isolation experiment, each known by plain data: an arm that is trained, or a point of a sweep over a method
+ * after training. Whoever does a job on one makes its weights, or finds them.
  */
-import * as FileSystem from "@effect/platform/FileSystem"
-import * as Path from "@effect/platform/Path"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Stream from "effect/Stream"
+import * as Schema from "effect/Schema"
 import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
-import { type DataStream, type Row } from "../../src/data/stream/DataStream.ts"
-import type { CheckpointError, DataError, DeviceError, KernelError } from "../../src/Errors.ts"
-import { type Device } from "../../src/gpu/Device.ts"
-import type { Machine } from "../../src/gpu/Machine.ts"
-import { keyOf } from "../../src/Key.ts"
-import type { Window } from "../../src/measures/Extraction.ts"
-import * as TokenRecords from "../../src/measures/TokenRecords.ts"
-import * as Generate from "../../src/model/Generate.ts"
-import { Model } from "../../src/model/Model.ts"
+import type { DataStream } from "../../src/data/stream/DataStream.ts"
+import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { recordRows } from "../../src/scoring/Record.ts"
-import * as Sink from "../../src/Sink.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
-import type { TrainEvent } from "../../src/train/TrainEvent.ts"
-import { modelOf, type NamedArm, streamOf, type StreamOverrides } from "../experiment/Arms.ts"
-import type { Store } from "../experiment/Store.ts"
-import { type Files, keep, type Kept, trainArm, type TrainedArm } from "../experiment/Train.ts"
-import type { IsolateConfig } from "./Config.ts"
+import { modelOf, type NamedArm, STANDARD, streamOf } from "../experiment/Arms.ts"
+import { lately, type Work, type Workplace } from "../experiment/Job.ts"
+import type { Streams } from "../experiment/Streams.ts"
+import { type Files, trainArm, type TrainedArm } from "../experiment/Train.ts"
+import { IsolateConfig, type Plan, planOf } from "./Config.ts"
 import * as Jobs from "./Jobs.ts"
-import type { MaskState } from "./Report.ts"
-import type { World } from "./World.ts"
+import type { Panel } from "./Report.ts"
+import { makeWorld, type World, WorldConfig } from "./World.ts"
 
 export type IsolateError = TrainError
 
-/** What all arms of a seed share. */
-export interface Laboratory {
-  readonly config: IsolateConfig
+/** Host copies of the weights of a model. */
+export type Weights = Readonly<Record<string, HostTensor>>
+
+/** What every job is given: the experiment, encoded, and which of its seeds. */
+export interface SeedInput {
+  readonly config: typeof IsolateConfig.Encoded
   readonly seed: number
+}
+
+/** A setting of a method after training, by the names that the configuration has for them. */
+export interface LocalizerRef {
+  readonly localizer: string
+  readonly setting: string
+  readonly panel: Panel
+}
+export interface UnlearnerRef {
+  readonly unlearner: string
+  readonly setting: string
+}
+
+/** A model: of an arm, or of a method at a point of its sweep. */
+export type ModelRef =
+  | { readonly arm: string }
+  | LocalizerRef & { readonly fraction: number }
+  | UnlearnerRef & { readonly step: number }
+
+export interface ModelInput extends SeedInput {
+  readonly model: ModelRef
+}
+
+/** What a seed of an experiment comes to, where a job of it is done. */
+export interface Lab extends Jobs.Setup, Plan {
   readonly world: World
-  /** What computes it all. */
-  readonly machine: Machine
-  readonly store: Store
-  /** What arms keep while they are trained, by the hash of their keys: it outlives a lost device. */
-  readonly kept: Map<string, Kept>
-  /** The batches of an arm, made once. */
-  readonly stream: (overrides: StreamOverrides) => Effect.Effect<Context.Context<DataStream>, DataError>
-  /** Steps of every arm: those of one epoch of the repeated data, unless the configuration says otherwise. */
-  readonly steps: number
-  readonly stage: (message: string) => Effect.Effect<void>
+}
+
+/** What is made of plain data at a workplace and kept there, so that jobs on the same thing share it. */
+export interface Labs {
+  readonly of: (input: SeedInput, at: Pick<Workplace, "machine">) => ReturnType<typeof labOf>
+  readonly trained: ReturnType<typeof lately<Weights>>
+  /** Not as cheap to make again as to load. */
+  readonly unlearned: ReturnType<typeof lately<Weights>>
+  /** Of the oracle, which every other model is looked at beside. */
+  readonly records: ReturnType<typeof lately<TokenRecords>>
+}
+
+type Worlds = ReturnType<typeof lately<World>>
+
+const labOf = (worlds: Worlds, { config, seed }: SeedInput, { machine }: Pick<Workplace, "machine">) =>
+  Effect.gen(function*() {
+    const plan = yield* planOf(yield* Effect.orDie(Schema.decode(IsolateConfig)(config)))
+    const { training, world: of } = plan.config
+    const world = yield* worlds([Schema.encodeSync(WorldConfig)(of), seed], Effect.scoped(makeWorld(of, seed)))
+    const lab: Lab = {
+      ...plan,
+      seed,
+      world,
+      machine,
+      inputs: world.inputs,
+      vocabSize: world.tokenizer.vocabSize,
+      steps: training.steps ?? Math.max(1, Math.floor(world.batches.perEpoch / training.gradientAccumulation))
+    }
+    return lab
+  })
+
+export const makeLabs = (): Labs => {
+  const worlds: Worlds = lately(Infinity)
+  return {
+    of: (input, at) => labOf(worlds, input, at),
+    trained: lately(2),
+    unlearned: lately(8),
+    records: lately(1)
+  }
+}
+
+export const armNamed = ({ arms }: Lab, name: string): NamedArm => arms.find((arm) => arm.name === name)!
+
+/** The arm that a model is, or was made of. */
+export const originOf = (lab: Lab, model: ModelRef): NamedArm => armNamed(lab, "arm" in model ? model.arm : STANDARD)
+
+export const configOf = (lab: Lab, model: ModelRef): ModelConfig =>
+  modelOf(lab.config.model, lab.vocabSize, originOf(lab, model))
+
+/** Does something with the batches of an arm. */
+export const withBatches = <A, E, R>(
+  { config, seed, world }: Lab,
+  arm: NamedArm,
+  streams: Streams,
+  effect: Effect.Effect<A, E, R | DataStream>
+) => {
+  const overrides = streamOf(arm)
+  return streams.useLayer([Schema.encodeSync(WorldConfig)(config.world), seed, overrides], world.stream(overrides),
+    effect)
 }
 
 /** What a training leaves besides its weights; JSON. */
@@ -55,146 +122,39 @@ export interface Trained extends TrainedArm {
   readonly name: string
 }
 
-/** What all keys of a seed are made of. */
-export const setupOf = ({ config, machine, seed, steps, world }: Laboratory): Jobs.Setup => ({
-  config,
-  machine,
-  seed,
-  steps,
-  vocabSize: world.tokenizer.vocabSize,
-  inputs: world.inputs
-})
-
-/** A trained model, and everything that it depends on. */
-export interface TrainedModel {
-  readonly name: string
-  readonly key: Jobs.Key
-  readonly config: ModelConfig
-  readonly result: Trained
-  readonly tensors: Effect.Effect<Readonly<Record<string, HostTensor>>, CheckpointError, Files>
+export interface ArmInput extends SeedInput {
+  readonly arm: string
 }
 
-/** Trains an arm, or finds it trained. */
-export const trainOnce = (
-  lab: Laboratory,
-  named: NamedArm,
-  onEvent: (event: TrainEvent) => Effect.Effect<void>
-): Effect.Effect<TrainedModel, IsolateError, Device | Files> =>
-  Effect.gen(function*() {
-    const { config, seed, store, world } = lab
-    const overrides = streamOf(named)
-    const model = modelOf(config.model, world.tokenizer.vocabSize, named)
-    const training = Jobs.trainingOfArm(lab, named)
-    const key = Jobs.model(setupOf(lab), named)
-    const name = keyOf(key)
-    const kept = lab.kept.get(name) ?? (yield* keep(store.folder("models", key), { keepLast: 1 }))
-    lab.kept.set(name, kept)
-    const result = yield* store.once("models", key, Effect.gen(function*() {
-      const data = yield* lab.stream(overrides)
-      const { after: _, measured: __, ...trained } = yield* Effect.provide(
-        trainArm({ model, training, seed, precision: config.precision }, kept, { onEvent }),
-        data
-      )
-      return { name: named.name, ...trained }
-    }), { alone: true })
-    return {
-      name: named.name,
-      key,
-      config: model,
-      result,
-      tensors: Effect.map(
-        Effect.flatMap(Layer.build(kept.checkpoints), (context) => Context.get(context, Checkpoints).load("latest")),
-        ({ model }) => model
-      ).pipe(Effect.scoped)
-    }
-  })
+/** Trains an arm, and keeps its weights. */
+export const trainWork = (labs: Labs): Work<ArmInput, Trained> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => Jobs.model(lab, armNamed(lab, input.arm))),
+  run: (input, at) =>
+    Effect.gen(function*() {
+      const lab = yield* labs.of(input, at)
+      const arm = armNamed(lab, input.arm)
+      const { after: _, measured: __, ...trained } = yield* withBatches(lab, arm, at.streams, trainArm({
+        model: modelOf(lab.config.model, lab.vocabSize, arm),
+        training: Jobs.trainingOfArm(lab, arm),
+        seed: lab.seed,
+        precision: lab.config.precision
+      }, at.kept, { onEvent: at.onEvent }))
+      return { name: arm.name, ...trained }
+    })
+})
 
-/** Runs something with a model on the device that has these weights. */
+/** The weights of an arm that was trained. */
+export const trainedWeights = (labs: Labs, key: Jobs.Key, at: Workplace): Effect.Effect<Weights, IsolateError, Files> =>
+  labs.trained(key, Effect.gen(function*() {
+    const { checkpoints } = yield* at.keptBy("models", key)
+    const { model } = yield* Context.get(yield* Layer.build(checkpoints), Checkpoints).load("latest")
+    return model
+  }).pipe(Effect.scoped))
+
+/** A model on the device that has these weights. */
 export const withModel = <A, E, R>(
   config: ModelConfig,
-  tensors: Readonly<Record<string, HostTensor>>,
+  weights: Weights,
   precision: "f32" | "f16",
   use: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | DeviceError | CheckpointError, Exclude<R, Model> | Device> =>
-  Effect.provide(use, modelWith(config, tensors, { precision }))
-
-/** The sinks that a state lights. */
-export const sinkMode: Readonly<Record<Exclude<MaskState, "calibrated" | "placeboOff">, Sink.SinkMode>> = {
-  own: Sink.own,
-  all: Sink.all,
-  off: Sink.off,
-  placebo: Sink.placebo,
-  // there are none left
-  pruned: Sink.own
-}
-
-/** Every split of the world, in one list. */
-export const scoredRows = (world: World): ReadonlyArray<readonly [split: string, row: Row]> =>
-  Object.entries(world.splits).flatMap(([split, rows]) =>
-    split === "retained" ? [] : (rows as ReadonlyArray<Row> | undefined ?? []).map((row) => [split, row] as const)
-  )
-
-/** Records, with what the sequences are scored as. */
-export const named = (
-  records: TokenRecords.TokenRecords,
-  rows: ReadonlyArray<readonly [split: string, row: Row]>
-): TokenRecords.TokenRecords => ({
-  ...records,
-  sequences: records.sequences.map((sequence, s) => ({ ...sequence, split: rows[s]![0] }))
-})
-
-/** Token records of all splits under the Model that is there. */
-export const recordWorld = (
-  { world }: Pick<Laboratory, "world">,
-  mode: Sink.SinkMode
-): Effect.Effect<TokenRecords.TokenRecords, DataError | DeviceError | KernelError, Model> =>
-  Effect.gen(function*() {
-    const rows = scoredRows(world)
-    const records = yield* recordRows(yield* Model, rows.map(([, row]) => row), mode, {
-      batchSize: Jobs.ROWS,
-      seqLen: world.seqLen,
-      split: "",
-      repeats: rows.map(([, row]) => world.repeatsOf(row))
-    })
-    return named(records, rows)
-  })
-
-/** Records that are kept in the store's folder as Parquet, with what the file says they are of. */
-export const keptRecords = <E, R>(
-  store: Store,
-  job: Jobs.Key,
-  key: TokenRecords.RecordKey,
-  compute: Effect.Effect<TokenRecords.TokenRecords, E, R>
-): Effect.Effect<TokenRecords.TokenRecords, E | DataError, R | Files> =>
-  Effect.gen(function*() {
-    const folder = store.folder("records", job)
-    if (folder === undefined) return yield* compute
-    const fs = yield* FileSystem.FileSystem
-    const file = `${folder}.parquet`
-    const known = yield* Effect.option(TokenRecords.read(file))
-    if (known._tag === "Some") return known.value.records
-    const records = yield* compute
-    yield* Effect.ignore(fs.makeDirectory((yield* Path.Path).dirname(file), { recursive: true }))
-    yield* TokenRecords.write(file, key, records)
-    return records
-  })
-
-/** What a model says greedily after the first tokens of each sequence, beside what is true. */
-export const say = (
-  rows: ReadonlyArray<Row>,
-  { context, length }: Window,
-  mode: Sink.SinkMode
-): Effect.Effect<
-  ReadonlyArray<{ readonly text: ReadonlyArray<number>; readonly truth: ReadonlyArray<number> }>,
-  Generate.GenerateError,
-  Model | Device
-> =>
-  Effect.gen(function*() {
-    const texts = rows.map((): Array<number> => [])
-    const prompts = rows.map(({ id, tokens }) => ({ id, tokens: tokens.subarray(0, context) }))
-    yield* Stream.runForEach(
-      Generate.generate(prompts, { maxNewTokens: length, temperature: 0, sinks: mode, batchSize: Jobs.ROWS }),
-      ({ prompt, token }) => Effect.sync(() => void texts[prompt]!.push(token))
-    )
-    return texts.map((text, i) => ({ text, truth: [...rows[i]!.tokens.subarray(context, context + length)] }))
-  })
+) => Effect.provide(use, modelWith(config, weights, { precision }))

@@ -6,18 +6,20 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type { HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import type { Row } from "../../src/data/stream/DataStream.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
+import type { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
 import { localizers, topFraction, withoutNeurons } from "../../src/removal/localizers/index.ts"
 import { unlearners } from "../../src/removal/unlearners/index.ts"
 import { scoreRows, summarize } from "../../src/scoring/Score.ts"
-import type { SinkMode } from "../../src/Sink.ts"
-import { own } from "../../src/Sink.ts"
+import * as Sink from "../../src/Sink.ts"
+import { STANDARD } from "../experiment/Arms.ts"
+import type { Work, Workplace } from "../experiment/Job.ts"
+import type { Files } from "../experiment/Train.ts"
 import * as Jobs from "./Jobs.ts"
-import { type Laboratory, type TrainedModel, withModel } from "./Models.ts"
-import type { Panel } from "./Report.ts"
+import { configOf, type IsolateError, type Lab, type Labs, type LocalizerRef, type ModelInput, type ModelRef, originOf,
+  type SeedInput, trainedWeights, type UnlearnerRef, type Weights, withModel } from "./Models.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
 
 /** Mean losses by split. */
@@ -38,7 +40,7 @@ export interface SweepPoint {
 export const lossesOf = (
   splits: Readonly<Record<string, ReadonlyArray<Row>>>,
   seqLen: number,
-  mode: SinkMode
+  mode: Sink.SinkMode
 ): Effect.Effect<SplitLosses, DataError | DeviceError | KernelError, Model> =>
   Effect.gen(function*() {
     const model = yield* Model
@@ -51,7 +53,7 @@ export const lossesOf = (
   })
 
 /** What a sweep is looked at by. The lists that are scored only draw the curve; the rule sees `seen` and `validation`. */
-export const watched = ({ world }: Pick<Laboratory, "world">) => {
+const watched = ({ world }: Lab) => {
   const { canaryScored, canarySeen, heldOut, scored, seen, validation } = world.splits
   return { seen, scored, canarySeen, canaryScored, validation, heldOut }
 }
@@ -72,107 +74,167 @@ export const choose = (points: ReadonlyArray<SweepPoint>, oracle: SplitLosses, f
   return points.reduce((best, _, i) => forgotten(i) > forgotten(best) ? i : best, 0)
 }
 
-/** Tensors of the model at a point of a sweep. */
-export type AtPoint = Readonly<Record<string, HostTensor>>
+export const settingOf = <M extends LocalizerMethod | UnlearnerMethod>(
+  methods: ReadonlyArray<M>,
+  name: string,
+  label: string
+): { readonly method: M["method"]; readonly options: M["settings"][number]["options"] } => {
+  const { method, settings } = methods.find((one) => one.name === name)!
+  return { method, options: settings.find((setting) => setting.label === label)!.options }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Models
+
+const STANDARD_MODEL: ModelRef = { arm: STANDARD }
+
+/** All that a model depends on. */
+export const keyOfModel = (lab: Lab, model: ModelRef): Jobs.Key =>
+  "arm" in model
+    ? Jobs.model(lab, originOf(lab, model))
+    : "localizer" in model
+    ? Jobs.atPoint(sweepKey(lab, model), { fraction: model.fraction })
+    : Jobs.atPoint(unlearningKey(lab, model), { step: model.step })
+
+/** The weights of a model, made where they are not at hand. */
+export const weightsOf = (
+  labs: Labs,
+  lab: Lab,
+  model: ModelRef,
+  at: Workplace
+): Effect.Effect<Weights, IsolateError, Device | Files> =>
+  Effect.gen(function*() {
+    const standard = trainedWeights(labs, keyOfModel(lab, "arm" in model ? model : STANDARD_MODEL), at)
+    if ("arm" in model) return yield* standard
+    if ("localizer" in model) {
+      const { value } = yield* scoresOf(labs, lab, model, at)
+      return withoutNeurons(yield* standard,
+        topFraction(value.map((layer) => Float32Array.from(layer)), model.fraction))
+    }
+    // the same steps again, which are the same bit for bit
+    return yield* labs.unlearned(
+      keyOfModel(lab, model),
+      opened(labs, lab, STANDARD_MODEL, at, Effect.gen(function*() {
+        yield* unlearn(lab, model, model.step, () => Effect.void, new Set())
+        return yield* (yield* Model).exportTensors
+      }))
+    )
+  })
+
+/** Does something with a model on the device, or with its weights. */
+export const opened = <A, E, R>(
+  labs: Labs,
+  lab: Lab,
+  model: ModelRef,
+  at: Workplace,
+  use: Effect.Effect<A, E, R> | ((weights: Weights) => Effect.Effect<A, E, R>),
+  precision: "f32" | "f16" = "f32"
+): Effect.Effect<A, E | IsolateError, Exclude<R, Model> | Device | Files> =>
+  Effect.flatMap(weightsOf(labs, lab, model, at), (weights) =>
+    withModel(configOf(lab, model), weights, precision, typeof use === "function" ? use(weights) : use))
+
+/** A job on a model, of which the key and the work are said. */
+export const onModel = <Input extends ModelInput, A>(
+  labs: Labs,
+  key: (lab: Lab, of: Jobs.Key, input: Input) => Jobs.Key,
+  what: (lab: Lab, input: Input) => string | undefined,
+  use: (lab: Lab, input: Input) => Effect.Effect<A, IsolateError, Model | Device | Files>
+): Work<Input, A> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => key(lab, keyOfModel(lab, input.model), input)),
+  run: (input, at) =>
+    Effect.gen(function*() {
+      const lab = yield* labs.of(input, at)
+      const said = what(lab, input)
+      if (said !== undefined) yield* at.stage(`seed ${lab.seed}: ${said}`)
+      return yield* opened(labs, lab, input.model, at, use(lab, input))
+    })
+})
 
 /** With the seconds it took: kept with it, so that a resumed run tells them, too. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.map(Effect.timed(effect), ([duration, value]) => ({ value, seconds: Duration.toSeconds(duration) }))
 
+export interface LossesInput extends ModelInput {
+  readonly state: "own" | "off"
+}
+
+/** Mean losses of the splits that sweeps are looked at by. */
+export const lossesWork = (labs: Labs): Work<LossesInput, SplitLosses> =>
+  onModel(labs, (_, of, { state }) => Jobs.losses(of, state), () => undefined, (lab, { state }) =>
+    lossesOf(watched(lab), lab.world.seqLen, Sink.states[state].mode))
+
+// ---------------------------------------------------------------------------------------------------------------
+// Localizers
+
 /** What localizers are given besides their own options. */
-export const localizing = ({ seed, world: { seqLen } }: Laboratory) => ({
+export const localizing = ({ seed, world: { seqLen } }: Lab) => ({
   seqLen,
   promptTokens: Math.max(1, Math.floor(seqLen / 4)),
   seed
 })
 
-/** The scores of a localizer on the sequences of a panel, and the key they are kept under. */
-const scoresOf = (
-  lab: Laboratory,
-  standard: TrainedModel,
-  tensors: AtPoint,
-  { method }: LocalizerMethod,
-  { options }: LocalizerMethod["settings"][number],
-  panel: Panel
-) => {
-  const { canaryScored, canarySeen, scored, seen } = lab.world.splits
-  const rows = panel === "canary" ? [...canarySeen, ...canaryScored] : [...seen, ...scored]
-  const key = Jobs.localizer(standard.key, method, options, panel, localizing(lab))
-  return lab.store.once(
-    "localizers",
-    key,
-    withModel(
-      standard.config,
-      tensors,
-      "f32",
-      timed(Effect.map(
-        localizers[method].localize(rows, { ...localizing(lab), batchSize: Jobs.ROWS, ...options }),
-        (scores) => scores.map((layer) => [...layer])
-      ))
-    )
-  ).pipe(Effect.map(({ seconds, value }) => ({ key, seconds, scores: value.map((layer) => Float32Array.from(layer)) })))
+const localizerKey = (lab: Lab, { localizer, panel, setting }: LocalizerRef): Jobs.Key => {
+  const { method, options } = settingOf(lab.localizers, localizer, setting)
+  return Jobs.localizer(keyOfModel(lab, STANDARD_MODEL), method, options, panel, localizing(lab))
 }
 
-/** Where a sweep was stopped. */
-export interface Swept<Setting> {
-  readonly points: ReadonlyArray<SweepPoint>
-  readonly chosen: number
-  /** The model there, and all that it depends on. */
-  readonly at: AtPoint
-  readonly key: Jobs.Key
-  /** The setting that the point is of. */
-  readonly setting: Setting
+const sweepKey = (lab: Lab, of: LocalizerRef): Jobs.Key =>
+  Jobs.localizerSweep(localizerKey(lab, of), lab.config.fractions)
+
+export type LocalizerInput = SeedInput & LocalizerRef
+
+/** The scores of a localizer on the sequences of a panel. */
+export const localizerWork = (labs: Labs): Work<LocalizerInput, Scores> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => localizerKey(lab, input)),
+  run: (input, at) => Effect.flatMap(labs.of(input, at), (lab) => localize(labs, lab, input, at))
+})
+
+interface Scores {
+  /** By layer and neuron. */
+  readonly value: ReadonlyArray<ReadonlyArray<number>>
   readonly seconds: number
 }
 
-const sum = (values: ReadonlyArray<number>): number => values.reduce((a, b) => a + b, 0)
+const localize = (labs: Labs, lab: Lab, { localizer, panel, setting }: LocalizerRef, at: Workplace) => {
+  const { canaryScored, canarySeen, scored, seen } = lab.world.splits
+  const rows = panel === "canary" ? [...canarySeen, ...canaryScored] : [...seen, ...scored]
+  const { method, options } = settingOf(lab.localizers, localizer, setting)
+  return Effect.zipRight(
+    at.stage(`seed ${lab.seed}: ${localizer} on ${panel} sequences`),
+    opened(labs, lab, STANDARD_MODEL, at, timed(Effect.map(
+      localizers[method].localize(rows, { ...localizing(lab), batchSize: Jobs.ROWS, ...options }),
+      (scores) => scores.map((layer) => [...layer])
+    )))
+  )
+}
 
-/** Drops more and more of the neurons that a localizer ranks highest, with each of its settings. */
-export const sweepLocalizer = (
-  lab: Laboratory,
-  standard: TrainedModel,
-  tensors: AtPoint,
-  oracle: SplitLosses,
-  method: LocalizerMethod,
-  panel: Panel
-) =>
-  Effect.gen(function*() {
-    const { fractions } = lab.config
-    const swept = yield* Effect.forEach(method.settings, (setting) =>
-      Effect.gen(function*() {
-        const { key: scoresKey, scores, seconds } = yield* scoresOf(lab, standard, tensors, method, setting, panel)
-        const key = Jobs.localizerSweep(scoresKey, fractions)
-        const points = yield* lab.store.once(
-          "sweeps",
-          key,
-          withModel(standard.config, tensors, "f32", Effect.gen(function*() {
-            const model = yield* Model
-            return yield* Effect.forEach([0, ...fractions], (fraction) =>
-              Effect.gen(function*() {
-                yield* model.importTensors(withoutNeurons(tensors, topFraction(scores, fraction)))
-                return { fraction, losses: yield* lossesOf(watched(lab), lab.world.seqLen, own) }
-              }))
-          }))
-        )
-        return { key, scores, seconds, setting, points: points.map((point): SweepPoint => ({
-          ...point,
-          series: setting.label,
-          setting: `fraction ${point.fraction}${setting.label === "" ? "" : ` at ${setting.label}`}`
-        })) }
-      }))
-    const points = swept.flatMap(({ points }) => points)
-    const chosen = choose(points, oracle, panel === "canary" ? "canarySeen" : "seen")
-    const { fraction, series } = points[chosen]!
-    const from = swept.find(({ setting }) => setting.label === series)!
-    return {
-      points,
-      chosen,
-      at: withoutNeurons(tensors, topFraction(from.scores, fraction!)),
-      key: Jobs.atPoint(from.key, { fraction: fraction! }),
-      setting: from.setting,
-      seconds: sum(swept.map(({ seconds }) => seconds))
-    } satisfies Swept<LocalizerMethod["settings"][number]>
-  })
+const scoresOf = (labs: Labs, lab: Lab, of: LocalizerRef,
+  at: Workplace): Effect.Effect<Scores, IsolateError, Device | Files> =>
+  at.store.once("localizers", localizerKey(lab, of), localize(labs, lab, of, at))
+
+/** Losses after each share of the neurons that a localizer ranks highest is dropped. */
+export const localizerSweepWork = (
+  labs: Labs
+): Work<LocalizerInput, ReadonlyArray<{ readonly fraction: number; readonly losses: SplitLosses }>> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => sweepKey(lab, input)),
+  run: (input, at) =>
+    Effect.gen(function*() {
+      const lab = yield* labs.of(input, at)
+      const scores = (yield* scoresOf(labs, lab, input, at)).value.map((layer) => Float32Array.from(layer))
+      return yield* opened(labs, lab, STANDARD_MODEL, at, (weights) =>
+        Effect.gen(function*() {
+          const model = yield* Model
+          return yield* Effect.forEach([0, ...lab.config.fractions], (fraction) =>
+            Effect.gen(function*() {
+              yield* model.importTensors(withoutNeurons(weights, topFraction(scores, fraction)))
+              return { fraction, losses: yield* lossesOf(watched(lab), lab.world.seqLen, Sink.own) }
+            }))
+        }))
+    })
+})
+
+// ---------------------------------------------------------------------------------------------------------------
+// Unlearners
 
 /** The steps after which an unlearner is looked at. */
 const lookedAt = (steps: number): ReadonlySet<number> => {
@@ -181,27 +243,28 @@ const lookedAt = (steps: number): ReadonlySet<number> => {
   return at
 }
 
-const problemOf = ({ seed, world }: Laboratory) => {
-  const { canaryScored, canarySeen, retained, scored, seen } = world.splits
-  return {
-    forget: [...seen, ...scored, ...canarySeen, ...canaryScored],
-    retain: retained,
-    seqLen: world.seqLen,
-    seed
-  }
+const unlearningKey = (lab: Lab, { setting, unlearner }: UnlearnerRef): Jobs.Key => {
+  const { method, options } = settingOf(lab.unlearners, unlearner, setting)
+  return Jobs.unlearning(keyOfModel(lab, STANDARD_MODEL), method, options, lab.seed)
 }
 
 /** Runs an unlearner for so many steps; `look` is called after those in `at`. */
 const unlearn = <E, R>(
-  lab: Laboratory,
-  { method }: UnlearnerMethod,
-  { options }: UnlearnerMethod["settings"][number],
+  lab: Lab,
+  { setting, unlearner }: UnlearnerRef,
   steps: number,
   look: (step: number) => Effect.Effect<void, E, R>,
   at: ReadonlySet<number>
 ) =>
   Effect.scoped(Effect.gen(function*() {
-    const { step } = yield* unlearners[method].start(problemOf(lab), options)
+    const { method, options } = settingOf(lab.unlearners, unlearner, setting)
+    const { seed, world: { seqLen, splits: { canaryScored, canarySeen, retained, scored, seen } } } = lab
+    const { step } = yield* unlearners[method].start({
+      forget: [...seen, ...scored, ...canarySeen, ...canaryScored],
+      retain: retained,
+      seqLen,
+      seed
+    }, options)
     if (at.has(0)) yield* look(0)
     for (let i = 1; i <= steps; i++) {
       yield* step
@@ -209,55 +272,34 @@ const unlearn = <E, R>(
     }
   }))
 
-/** Unlearns step by step, with each setting; one that diverges has the points before. */
-export const sweepUnlearner = (
-  lab: Laboratory,
-  standard: TrainedModel,
-  tensors: AtPoint,
-  oracle: SplitLosses,
-  method: UnlearnerMethod
-) =>
-  Effect.gen(function*() {
-    const swept = yield* Effect.forEach(method.settings, (setting) => {
-      const key = Jobs.unlearning(standard.key, method.method, setting.options, lab.seed)
-      return lab.store.once(
-        "unlearning",
-        key,
-        withModel(standard.config, tensors, "f32", timed(Effect.gen(function*() {
-          const points: Array<{ readonly step: number; readonly losses: SplitLosses }> = []
-          yield* unlearn(lab, method, setting, setting.options.steps, (step) =>
-            Effect.map(lossesOf(watched(lab), lab.world.seqLen, own), (losses) => {
-              points.push({ step, losses })
-            }), lookedAt(setting.options.steps)).pipe(
-              // a model that was sound at step 0 and has diverged since: this setting ends there
-              Effect.catchIf(
-                ({ _tag }) => points.length > 0 && (_tag === "Diverged" || _tag === "DataError"),
-                () => Effect.void
-              )
+export type UnlearnerInput = SeedInput & UnlearnerRef
+
+interface Unlearned {
+  readonly value: ReadonlyArray<{ readonly step: number; readonly losses: SplitLosses }>
+  readonly seconds: number
+}
+
+/** Losses along the steps of an unlearner; of one that diverges those before. */
+export const unlearnerWork = (labs: Labs): Work<UnlearnerInput, Unlearned> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => unlearningKey(lab, input)),
+  run: (input, at) =>
+    Effect.gen(function*() {
+      const lab = yield* labs.of(input, at)
+      const { steps } = settingOf(lab.unlearners, input.unlearner, input.setting).options
+      yield* at.stage(`seed ${lab.seed}: ${input.unlearner} at ${input.setting}`)
+      return yield* opened(labs, lab, STANDARD_MODEL, at, timed(Effect.gen(function*() {
+        const points: Array<Unlearned["value"][number]> = []
+        yield* unlearn(lab, input, steps, (step) =>
+          Effect.map(lossesOf(watched(lab), lab.world.seqLen, Sink.own), (losses) => {
+            points.push({ step, losses })
+          }), lookedAt(steps)).pipe(
+            // a model that was sound at step 0 and has diverged since: this setting ends there
+            Effect.catchIf(
+              ({ _tag }) => points.length > 0 && (_tag === "Diverged" || _tag === "DataError"),
+              () => Effect.void
             )
-          return points
-        })))
-      ).pipe(Effect.map(({ seconds, value }) => ({ key, seconds, setting, points: value.map((point): SweepPoint => ({
-        ...point,
-        series: setting.label,
-        setting: `step ${point.step} at ${setting.label}`
-      })) })))
+          )
+        return points
+      })))
     })
-    const points = swept.flatMap(({ points }) => points)
-    const chosen = choose(points, oracle, "seen")
-    const { series, step } = points[chosen]!
-    const { key, setting } = swept.find(({ setting }) => setting.label === series)!
-    // the same steps again, which are the same bit for bit
-    const at = yield* withModel(standard.config, tensors, "f32", Effect.gen(function*() {
-      yield* unlearn(lab, method, setting, step!, () => Effect.void, new Set())
-      return yield* (yield* Model).exportTensors
-    }))
-    return {
-      points,
-      chosen,
-      at,
-      key: Jobs.atPoint(key, { step: step! }),
-      setting,
-      seconds: sum(swept.map(({ seconds }) => seconds))
-    } satisfies Swept<UnlearnerMethod["settings"][number]>
-  })
+})

@@ -135,6 +135,8 @@ export interface World {
   readonly tokenizer: Tokenizer
   /** Tokens of a row: one less than the longest sequence. */
   readonly seqLen: number
+  /** Of all repeats and singles: rows a batch, and batches of an epoch. */
+  readonly batches: { readonly rows: number; readonly perEpoch: number }
   /** Exposures of a sequence of the splits in an epoch of arm `repeats`; 0 for one that is never trained on. */
   readonly repeatsOf: (row: Row) => number
   /** Names of the domains: that of `heldOut`, and that of `other`. */
@@ -363,6 +365,7 @@ export const makeWorld = (
       splits: { seen, scored, canarySeen, canaryScored, canaryOthers, retained, validation, heldOut, ...other },
       tokenizer: data.tokenizer,
       seqLen: data.seqLen,
+      batches: { rows: data.batchSize, perEpoch: data.batchesPerEpoch },
       repeatsOf,
       domains: ground.domains,
       texts: (rows) => rows.map(({ tokens }) => data.tokenizer.decode(tokens)),

@@ -5,6 +5,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, wri
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
+import type { Job, Runner } from "../../pipelines/experiment/Job.ts"
 import { fileStore, memoryStore } from "../../pipelines/experiment/Store.ts"
 import * as Isolation from "../../pipelines/isolation.ts"
 import { compare } from "../../pipelines/isolation/Compare.ts"
@@ -173,6 +174,22 @@ describe("the experiment", () => {
     expect(report.tradeoffs.map(({ arm }) => arm)).toEqual(["gradientAscent", "neverRepeated", "sinks"])
     expect(report.theory.every(({ holds }) => holds)).toBe(true)
     expect(report.data.splits).toMatchObject({ seen: 4, scored: 4, validation: 16, heldOut: 16 })
+  })
+
+  it("is jobs that could be written down, which leave nothing to do where all is known", async () => {
+    const kinds: Array<string> = []
+    const elsewhere: Runner = (jobs, work) =>
+      Effect.forEach(jobs, (job, i) => {
+        kinds.push((job as Job).kind)
+        return work(JSON.parse(JSON.stringify(job)) as typeof job, i)
+      })
+    const here = await withEvents(config())
+    const there = await withEvents(config(), { runner: elsewhere })
+    expect(there.trained).toEqual([])
+    expect(timeless(there.report)).toEqual(timeless(here.report))
+    expect(new Set(kinds)).toEqual(
+      new Set(["models", "losses", "unlearning", "looks", "relearning", "hygiene", "interference"])
+    )
   })
 
   it("goes on where it was interrupted, to the same report", async () => {
