@@ -11,7 +11,7 @@
  */
 import * as Schema from "effect/Schema"
 import { toId } from "./Batch.ts"
-import { configuration, natural, upTo } from "./Config.ts"
+import { configuration, upTo } from "./Config.ts"
 
 /** Neurons of an MLP at most, as ModelConfig says. */
 const count = upTo(2 ** 24)
@@ -28,8 +28,8 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   assignment: Schema.optionalWith(Schema.Literal("permutation", "bernoulli", "reference"), {
     default: () => "permutation" as const
   }),
-  /** Key of the permutation: two models with other seeds share out sinks independently. Default 0. */
-  seed: Schema.optionalWith(natural, { default: () => 0 }),
+  /** Key of the permutation, any whole number: two models with other seeds share out sinks independently. Default 0. */
+  seed: Schema.optionalWith(Schema.Int, { default: () => 0 }),
   /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
   referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const }),
   /**
