@@ -1,5 +1,8 @@
 /** The bookkeeping of the benchmarks: no adapter, no peer and no clock needed. */
+import { spawnSync } from "node:child_process"
 import { readFileSync } from "node:fs"
+import process from "node:process"
+import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import { fileName, interleave, lineOf, lossProblem, type Ready, stepsFor, table, turns, type Window,
   windowsFor } from "./bench/peers/compare.ts"
@@ -180,4 +183,24 @@ describe("tables", () => {
     const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8")
     expect(readme).toBe(withResults(readme))
   })
+})
+
+describe("kernel cases without a test runner", () => {
+  const run = (...args: ReadonlyArray<string>) => {
+    const script = fileURLToPath(new URL("bench/cases.ts", import.meta.url))
+    const { status, stdout } = spawnSync(process.execPath, ["--import", "tsx", script, ...args], { encoding: "utf8" })
+    return { status, lines: stdout.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>) }
+  }
+
+  it("are told one a line, and summed up in the last", () => {
+    const { lines, status } = run("--only=swiglu forward: 1 rows", "--types=f32", "--families=plain")
+    expect(lines[0]).toMatchObject({ bench: "case", family: "plain", type: "f32", correct: true })
+    expect(lines.slice(1)).toEqual([
+      expect.objectContaining({ bench: "cases", passed: 1, failed: 0, skipped: 0, left: 0 })
+    ])
+    expect(status).toBe(0)
+    const late = run("--only=swiglu", "--deadline=0").lines
+    expect(late).toEqual([expect.objectContaining({ bench: "cases", passed: 0, left: expect.any(Number) as number })])
+    expect(late[0]!["left"]).toBeGreaterThan(8)
+  }, 60_000)
 })
