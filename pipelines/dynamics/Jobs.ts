@@ -1,7 +1,4 @@
-/**
- * What everything that a forgetting experiment keeps depends on, as plain data: a folder belongs to one arm of one
- * experiment, and what is found in it is taken only when all of this agrees.
- */
+/** What everything that a forgetting experiment keeps depends on, as plain data. */
 import * as Schema from "effect/Schema"
 import type { Input } from "../../src/data/stream/DataStream.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -52,5 +49,8 @@ export const armOf = (
   }
 }
 
-/** What single sinks of a trained arm hold. */
-export const contentsOf = (arm: ReturnType<typeof armOf>) => ({ version: versions.contents, of: arm })
+/** The same, and what its sinks are found to hold. */
+export const lookedAt = (arm: ReturnType<typeof armOf>, { contents }: DynamicsConfig) => ({
+  of: arm,
+  contents: contents ? versions.contents : 0
+})

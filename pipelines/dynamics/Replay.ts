@@ -55,7 +55,7 @@ import { curvesOf, type Found, groupsOf, normsOf, sharesOf } from "./Summary.ts"
 import type { Rows } from "./TraceLog.ts"
 import type { DynamicsError } from "./Train.ts"
 import { view } from "./view.ts"
-import { makeWorld, type Probed } from "./World.ts"
+import { dataOf as dynamicsData, makeWorld, type Probed } from "./World.ts"
 
 export interface ReplayOptions extends FolderOptions {
   /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
@@ -302,7 +302,8 @@ const dynamicsWorld = (
       foils: Math.max(foils, own.config.foils),
       backgroundProbes: Math.max(background, own.config.backgroundProbes)
     })
-    const world = yield* makeWorld(plan, seed)
+    const stream = DataStream.layer(Schema.encodeSync(DataConfig)(dynamicsData(plan, seed)))
+    const world = yield* makeWorld(plan, seed, Context.get(yield* Layer.build(stream), DataStream))
     const { data, planted } = world
     const inGroup = (name: string) => world.probed.filter(({ group }) => group === name)
     const shownOnes = world.probed.filter((one) => one.planted !== undefined)

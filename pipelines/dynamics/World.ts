@@ -2,13 +2,8 @@
  * What one seed of a forgetting experiment shows when, and the sequences that it probes: the same in every arm, but for
  * what an arm changes on purpose.
  */
-import type * as FileSystem from "@effect/platform/FileSystem"
-import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
@@ -53,21 +48,30 @@ export const similarity = (row: Row, others: ReadonlyArray<Row>): number => {
 /** Ids above all that a stream gives. */
 const FRESH = 1n << 48n
 
+/** The data of a seed. */
+export const dataOf = ({ config: { data }, groups }: Plan, seed: number): DataConfig => {
+  const { canaries: _, repeat: __, ...rest } = data
+  // how often they are shown is up to the timetable
+  return new DataConfig({
+    ...rest,
+    repeatedSequences: groups.reduce((sum, { sequences }) => sum + sequences, 0),
+    repeats: 2,
+    seed
+  })
+}
+
 /**
- * The world of one seed. No foil is a near-duplicate of what is shown. Fails with a DataError, before anything trains, where
- * the corpus has too few sequences, or a step would show more of them than it has rows.
+ * The world of one seed, of its data. No foil is a near-duplicate of what is shown. Fails with a DataError, before anything
+ * trains, where the corpus has too few sequences, or a step would show more of them than it has rows.
  */
 export const makeWorld = (
   plan: Plan,
-  seed: number
-): Effect.Effect<DynamicsWorld, DataError, FileSystem.FileSystem | Scope.Scope> =>
+  seed: number,
+  data: typeof DataStream.Service
+): Effect.Effect<DynamicsWorld, DataError> =>
   Effect.gen(function*() {
     const { config, groups, steps } = plan
     const count = groups.reduce((sum, { sequences }) => sum + sequences, 0)
-    const { canaries: _, repeat: __, ...encoded } = Schema.encodeSync(DataConfig)(config.data)
-    // how often they are shown is up to the timetable
-    const layer = DataStream.layer({ ...encoded, repeatedSequences: count, repeats: 2, seed })
-    const data = Context.get(yield* Layer.build(layer), DataStream)
     const [repeated, singles, heldOut] = [data.split("repeated"), data.split("singles"), data.split("heldOut")]
     const index = overlapIndex()
     for (const row of repeated) index.add(row)

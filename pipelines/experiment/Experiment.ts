@@ -43,6 +43,9 @@ export interface RunOptions extends FolderOptions {
   readonly onEvent?: (event: Event) => Effect.Effect<void>
 }
 
+/** What something is an affair of: an arm with a seed. */
+export type Named = Pick<Job, "arm" | "seed">
+
 /** What an experiment does its work with. */
 export interface Engine {
   readonly outDir: string | undefined
@@ -59,7 +62,7 @@ export interface Engine {
    * that concerns all. `what`: the part of it that is done, which the failure's message begins with.
    */
   readonly attempt: <A, E extends TrainError, R>(
-    of: { readonly arm: string; readonly seed: number; readonly what?: string },
+    of: Named & { readonly what?: string },
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<Option.Option<A>, E, R>
   /** What is made once a run, by a name of its own: it outlives a lost device. What failed is made again. */

@@ -13,7 +13,7 @@ import { because, CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { DeviceService } from "../../src/gpu/Device.ts"
 import { machineOf, sameMachine } from "../../src/gpu/Machine.ts"
 import { differences } from "../../src/Json.ts"
-import { keyOf } from "../../src/Key.ts"
+import { keyOf, shortKey } from "../../src/Key.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import * as RunRecord from "../../src/runs/RunRecord.ts"
 import { armNames } from "./Arms.ts"
@@ -189,5 +189,5 @@ export const folderOf = (name: string, known: ReadonlyArray<string> = armNames):
       !known.some((one) => one.toLowerCase() === small))
   if (plain) return name
   const slug = name.replace(/[^A-Za-z0-9._=-]+/g, "-").replace(/^[.-]+|[.-]+$/g, "").slice(0, 40)
-  return `${slug}~${keyOf(name).slice(0, 12)}`
+  return `${slug}~${shortKey(keyOf(name))}`
 }

@@ -17,8 +17,8 @@ export interface Store {
   /** The folder of a thing, where the store is on disk. Made when something is written into it. */
   readonly folder: (kind: string, key: unknown) => string | undefined
   /**
-   * The JSON that is kept under a key; computed, and kept from then on, where there is none. Numbers that are not finite
-   * come back as they were. `alone`: what computes it writes into the thing's folder, so that only one process may; another
+   * The JSON that is kept under a key; computed, and kept from then on, where there is none. Bigints, and numbers that are
+   * not finite, come back as they were. `alone`: what computes it writes into the thing's folder, so that only one process may; another
    * that wants it waits.
    */
   readonly once: <A, E, R>(
@@ -29,16 +29,23 @@ export interface Store {
   ) => Effect.Effect<A, E | CheckpointError, R>
 }
 
-/** JSON has no NaN and no infinities; null would be taken for 0 by whatever adds it up. */
+/** JSON has no NaN, no infinities and no bigints; null would be taken for 0 by whatever adds it up. */
 const NUMBER = "#number"
 
 const toText = (value: unknown): string =>
   JSON.stringify(value, (_, item: unknown) =>
-    typeof item === "number" && !Number.isFinite(item) ? { [NUMBER]: String(item) } : item)
+    typeof item === "bigint"
+      ? { [NUMBER]: `${item}n` }
+      : typeof item === "number" && !Number.isFinite(item)
+      ? { [NUMBER]: String(item) }
+      : item)
 
 const fromText = (text: string): unknown =>
-  JSON.parse(text, (_, item: unknown) =>
-    isObject(item) && typeof item[NUMBER] === "string" ? Number(item[NUMBER]) : item)
+  JSON.parse(text, (_, item: unknown) => {
+    const number = isObject(item) ? item[NUMBER] : undefined
+    if (typeof number !== "string") return item
+    return number.endsWith("n") ? BigInt(number.slice(0, -1)) : Number(number)
+  })
 
 /** One computation of a key at a time. */
 const keyed = () => {

@@ -1,6 +1,6 @@
 /** The data that jobs are trained on: made when one asks for it, shared by those that ask for the same, and let go again. */
 import type * as FileSystem from "@effect/platform/FileSystem"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
@@ -11,6 +11,10 @@ import type { DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
 
 export interface Streams {
+  /** The batches of a configuration, which stay until the scope closes. */
+  readonly hold: (
+    config: DataConfig
+  ) => Effect.Effect<typeof DataStream.Service, DataError, FileSystem.FileSystem | Scope.Scope>
   /** Does something with the batches of a configuration. */
   readonly use: <A, E, R>(
     config: DataConfig,
@@ -66,21 +70,22 @@ export const makeStreams = (
         entry.users++
         return entry
       }).pipe(alone.withPermits(1))
+    const stream = (config: DataConfig) => {
+      const input = Schema.encodeSync(DataConfig)(config)
+      return [input, DataStream.layer(input, cacheDirectory === undefined ? {} : { cacheDirectory })] as const
+    }
+    const letGo = (entry: Entry) =>
+      alone.withPermits(1)(Effect.suspend(() => {
+        entry.users--
+        return tidy
+      }))
     const useLayer: Streams["useLayer"] = (key, layer, effect) =>
-      Effect.acquireUseRelease(
-        take(key, layer),
-        ({ context }) => Effect.provide(effect, context),
-        (entry) =>
-          alone.withPermits(1)(Effect.suspend(() => {
-            entry.users--
-            return tidy
-          }))
-      )
+      Effect.acquireUseRelease(take(key, layer), ({ context }) => Effect.provide(effect, context), letGo)
     return {
       useLayer,
-      use: (config, effect) => {
-        const input = Schema.encodeSync(DataConfig)(config)
-        return useLayer(input, DataStream.layer(input, cacheDirectory === undefined ? {} : { cacheDirectory }), effect)
-      }
+      use: (config, effect) => useLayer(...stream(config), effect),
+      hold: (config) =>
+        Effect.map(Effect.acquireRelease(take(...stream(config)), letGo),
+          ({ context }) => Context.get(context, DataStream))
     }
   })

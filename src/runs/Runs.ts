@@ -9,6 +9,7 @@ import * as AtomicFile from "../AtomicFile.ts"
 import { stepsOf } from "../checkpoints/Checkpoints.ts"
 import type { DataConfigInput } from "../data/stream/DataConfig.ts"
 import { cachedJson } from "../Json.ts"
+import { keyOf, shortKey } from "../Key.ts"
 import type { TrainEvent } from "../train/TrainEvent.ts"
 import { eventsFile, readEvents } from "./EventLog.ts"
 import * as RunLock from "./RunLock.ts"
@@ -144,13 +145,12 @@ const seedOf = (folder: string): number | undefined => {
 const saysOf = <A, I>(schema: Schema.Schema<A, I>, file: string): A | undefined =>
   attempt(() => cachedJson(schema, AtomicFile.readText(file)))
 
-const ArmFile = Schema.Struct({ arm: Schema.String })
-
-/** The name of an arm: what its folder says, which may be too short for it, else the folder's own. */
-const nameOf = (folder: string): string => saysOf(ArmFile, join(folder, "arm.json"))?.arm ?? basename(folder)
+/** The name of an arm: that of its folder, or one of `arms` where it was too long for a folder, whose name has its hash. */
+const nameOf = (folder: string, arms: ReadonlyArray<string>): string =>
+  arms.find((arm) => folder.endsWith(`~${shortKey(keyOf(arm))}`)) ?? basename(folder)
 
 /** The training in a folder that holds metrics.jsonl or checkpoints; undefined in any other. */
-export const readTraining = (path: string): Training | undefined => {
+export const readTraining = (path: string, arms = runAbove(path)?.arms ?? []): Training | undefined => {
   const names = entriesOf(path).map((entry) => entry.name)
   const checkpoints = stepsOf(names)
   if (!names.includes(eventsFile) && checkpoints.length === 0) return undefined
@@ -164,7 +164,7 @@ export const readTraining = (path: string): Training | undefined => {
   return {
     path,
     ...(seed === undefined ? {} : { seed }),
-    arm: nameOf(path),
+    arm: nameOf(path, arms),
     finished: names.includes("result.json") || lines.some((line) => line._tag === "Finished"),
     step,
     ...(started?.steps === undefined ? {} : { steps: started.steps }),
@@ -208,7 +208,9 @@ const trainingsOf = (path: string, record: RunRecord): ReadonlyArray<Training> =
   return entriesOf(path)
     .filter((seed) => seed.isDirectory() && seed.name.startsWith("seed-"))
     .flatMap((seed) =>
-      entriesOf(join(path, seed.name)).flatMap((arm) => readTraining(join(path, seed.name, arm.name)) ?? [])
+      entriesOf(join(path, seed.name)).flatMap((arm) =>
+        readTraining(join(path, seed.name, arm.name), record.arms) ?? []
+      )
     )
     .concat(storedIn(path))
     .sort((a, b) => (a.seed ?? 0) - (b.seed ?? 0) || rank(a.arm) - rank(b.arm))

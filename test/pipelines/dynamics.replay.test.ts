@@ -25,6 +25,7 @@ import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { readRun } from "../../src/runs/Runs.ts"
 import * as Sink from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
@@ -463,6 +464,7 @@ it("finds of a run of dynamics what that run found at the steps of its checkpoin
     interference: 0,
     contents: false
   }, { device: NodeDevice.layer(), outDir: from }))
+  expect(readRun(from)!.trainings.map(({ arm }) => arm)).toEqual(["standard", "sinks, twice"])
   const out = join(root, "of-dynamics")
   const replayed = await again(from, { outDir: out })
   expect(replayed.arms.map(({ name }) => name)).toEqual(["standard", "sinks, twice"])

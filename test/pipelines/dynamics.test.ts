@@ -12,12 +12,14 @@ import { join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import * as Dynamics from "../../pipelines/dynamics.ts"
 import { claimsOf } from "../../pipelines/dynamics/Claims.ts"
-import { FOILS, planOf, presets } from "../../pipelines/dynamics/Config.ts"
+import { FOILS, type Plan, planOf, presets } from "../../pipelines/dynamics/Config.ts"
 import { ages, passesOf, schedule } from "../../pipelines/dynamics/Probe.ts"
-import { keep, trainProbed } from "../../pipelines/dynamics/Train.ts"
+import { tracesInMemory } from "../../pipelines/dynamics/TraceLog.ts"
+import { trainProbed } from "../../pipelines/dynamics/Train.ts"
 import { view } from "../../pipelines/dynamics/view.ts"
-import { makeWorld, similarity } from "../../pipelines/dynamics/World.ts"
+import { dataOf as dataOfSeed, makeWorld as worldOf, similarity } from "../../pipelines/dynamics/World.ts"
 import { modelOf } from "../../pipelines/experiment/Arms.ts"
+import { keep } from "../../pipelines/experiment/Train.ts"
 import { estimate } from "../../pipelines/report/Estimate.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
@@ -41,6 +43,11 @@ afterAll(() => rmSync(root, { recursive: true, force: true }))
 writeFileSync(join(root, "text.txt"), makeRandomText(5)(9000))
 
 const device = NodeDevice.layer()
+const makeWorld = (plan: Plan, seed: number) =>
+  Effect.flatMap(
+    Layer.build(DataStream.layer(Schema.encodeSync(DataConfig)(dataOfSeed(plan, seed)))),
+    (context) => worldOf(plan, seed, Context.get(context, DataStream))
+  )
 const run = <A, E>(effect: Effect.Effect<A, E, NodeContext.NodeContext>) =>
   Effect.runPromise(Effect.provide(effect, NodeContext.layer))
 
@@ -233,8 +240,8 @@ describe("probes", () => {
         for (const arm of plan.arms) {
           const kept = yield* keep(undefined)
           const nothing = () => Effect.void
-          const probed = yield* trainProbed(plan, world, arm, kept, { after: Effect.void, onEvent: nothing,
-            onProbed: nothing })
+          const probed = yield* trainProbed(plan, world, arm, { kept, log: tracesInMemory() }, { after: Effect.void,
+            onEvent: nothing, onProbed: nothing })
           expect(new Set(probed.rows.quantities.map(({ quantity }) => quantity))).toEqual(
             new Set(["weight", "update", "logit", "cosine", "predicted", "observed"])
           )
@@ -438,6 +445,25 @@ describe("an experiment", () => {
     const again = await run(Dynamics.run(config(), { device, outDir: folder, resume: true }))
     expect(untimed(again)).toEqual(untimed(report))
   }, 240_000)
+
+  it("does nothing again of an arm that is done, and tells where its traces are not all there", async () => {
+    const folder = join(root, "lacking")
+    cpSync(straight, folder, { recursive: true })
+    const part = join(folder, "seed-2", "sinks", "traces", "probes")
+    rmSync(join(part, readdirSync(part).at(-1)!))
+    const told: Array<string> = []
+    const again = await run(Dynamics.run(config(), {
+      device,
+      outDir: folder,
+      resume: true,
+      onEvent: (event) => Effect.sync(() => void told.push(event._tag))
+    }))
+    expect(new Set(told)).toEqual(new Set(["Stage"]))
+    expect(again.failures).toMatchObject([{ arm: "sinks", seed: 2, message: expect.stringMatching(
+      /sinks: its traces have \d+ probes, but \d+ were made.*Delete the folder of this arm/
+    ) }])
+    expect(again.curves.find(({ arm }) => arm === "sinks")!.points[0]!.loss.values[1]).toBeNull()
+  })
 
   it("refuses a folder of another experiment, and a changed one", async () => {
     const refused = await run(

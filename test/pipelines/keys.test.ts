@@ -10,7 +10,6 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { planOf as planDynamics } from "../../pipelines/dynamics/Config.ts"
-import { keep } from "../../pipelines/dynamics/Train.ts"
 import { attempt, BUGS } from "../../pipelines/experiment/Failures.ts"
 import { claimFolder, folderOf } from "../../pipelines/experiment/RunFolder.ts"
 import { IsolateConfig, planOf } from "../../pipelines/isolation/Config.ts"
@@ -117,13 +116,6 @@ describe("the folder of a name", () => {
     }
     expect(folderOf("sinks")).toBe("sinks")
     expect(folderOf("neverRepeated")).toBe("neverRepeated")
-  })
-  it("is refused to another arm than the one it is of", async () => {
-    const folder = join(root, "arm")
-    await run(keep(folder, { arm: "sinks" }))
-    await run(keep(folder, { arm: "sinks" }))
-    const error = await run(Effect.flip(keep(folder, { arm: "untied" })))
-    expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Mismatch" })
   })
 })
 
