@@ -10,7 +10,7 @@ import type * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
-import { because, type CheckpointError, type DataError, type DeviceError } from "../../src/Errors.ts"
+import { because, type CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { type Machine, machineOf } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
@@ -184,7 +184,10 @@ export const run = <Given, Config, Found, Report>(
 ): Effect.Effect<Report, TrainError, Files> =>
   Effect.gen(function*() {
     const began = performance.now()
-    const { outDir, runner = inProcess(options.concurrency) } = options
+    const { concurrency = 1, outDir, runner = inProcess(concurrency) } = options
+    if (!(Number.isSafeInteger(concurrency) && concurrency >= 1)) {
+      return yield* new DataError({ detail: `concurrency must be a whole number of at least 1, got ${concurrency}` })
+    }
     const path = yield* Path.Path
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })

@@ -46,7 +46,7 @@ export const dynamics = (options: DynamicsOptions) =>
         leaves: "report, checkpoints and traces", width: 120 }
       if (from !== undefined) {
         const run: Ready<Dynamics.DynamicsReport>["run"] = (shared) =>
-          replay(from, { ...shared, jobs: options.jobs, ...(ids === undefined ? {} : { ids }) })
+          replay(from, { ...shared, ...(ids === undefined ? {} : { ids }) })
         return { ...shown, run, again: ` --from ${from}` }
       }
       const preset = presets[Option.getOrElse(options.preset, () => "full" as const)]

@@ -84,7 +84,7 @@ const filesIn = (folder: string): Readonly<Record<string, string>> =>
 
 const step = (n: number) => `step-${String(n).padStart(8, "0")}`
 const probesAt = (out: string, arm: string, n: number): Promise<ReadonlyArray<ProbeRow>> =>
-  provided(readProbes(join(out, "traces/seed-1", arm, `probes-${String(n).padStart(8, "0")}.parquet`)))
+  provided(readProbes(join(out, "seed-1", arm, "traces/probes", `${step(n)}.parquet`)))
 
 /** Adds what was probed to a list. */
 const into = (list: Array<string>): NonNullable<ReplayOptions["onEvent"]> => (event) =>
@@ -217,7 +217,7 @@ it("records the tokens that it probes", async () => {
   for (const mask of ["own", "off"]) {
     const rows = (await probesAt(straight, "sinks", 8)).filter((row) => row.mask === mask)
     const { key, records } = await provided(
-      TokenRecords.read(join(straight, "records/seed-1/sinks", `${step(8)}.${mask}.parquet`))
+      TokenRecords.read(join(straight, "seed-1/sinks/traces/records", `${step(8)}.${mask}.parquet`))
     )
     expect(key).toEqual({ run: "sinks seed 1", checkpoint: 8, mask })
     expect(records.sequences.map(({ id, name, split }) => [id, name, split]))
@@ -235,7 +235,7 @@ it("gives the same rows with two checkpoints at once, in the order of their step
     outDir: out,
     foils: 7,
     background: 5,
-    jobs: 2,
+    concurrency: 2,
     onEvent: into(order)
   })
   expect(order).toEqual(probed)
@@ -248,7 +248,7 @@ it("gives the same rows with two checkpoints at once, in the order of their step
 
 it("goes on where it was interrupted, and does nothing twice", async () => {
   const out = join(root, "interrupted")
-  const options = { outDir: out, foils: 7, background: 5, jobs: 2 }
+  const options = { outDir: out, foils: 7, background: 5, concurrency: 2 }
   const told: Array<string> = []
   await provided(Effect.gen(function*() {
     const fiber = yield* Effect.fork(replay(run, {
@@ -258,7 +258,7 @@ it("goes on where it was interrupted, and does nothing twice", async () => {
       onEvent: (event) =>
         event._tag === "Probed" && event.arm === "standard" && event.step === 8 ? Effect.never : into(told)(event)
     }))
-    while (!existsSync(join(out, "traces/seed-1/standard/probes-00000008.parquet"))) yield* Effect.sleep(20)
+    while (!existsSync(join(out, "seed-1/standard/traces/probes/step-00000008.parquet"))) yield* Effect.sleep(20)
     yield* Effect.sleep(50)
     yield* Fiber.interrupt(fiber)
   }))
@@ -268,9 +268,9 @@ it("goes on where it was interrupted, and does nothing twice", async () => {
   expect(before.length).toBeGreaterThanOrEqual(5)
   expect(before.length).toBeLessThan(14)
   // a file that is not what was written counts as none
-  writeFileSync(join(out, "traces/seed-1/standard/quantities-00000001.parquet"), "half of it")
-  const traces = join(out, "traces/seed-1/standard")
-  cpSync(join(traces, "probes-00000004.parquet"), join(traces, "probes-00000002.parquet"))
+  const traces = join(out, "seed-1/standard/traces")
+  writeFileSync(join(traces, "quantities/step-00000001.parquet"), "half of it")
+  cpSync(join(traces, "probes/step-00000004.parquet"), join(traces, "probes/step-00000002.parquet"))
   expect(await refused(run, options)).toContain("is not empty: pass --resume")
   expect(await refused(run, { ...options, foils: 6, resume: true })).toContain("foils is 6, was 7")
   const rest: Array<string> = []
@@ -279,7 +279,9 @@ it("goes on where it was interrupted, and does nothing twice", async () => {
     resume: true,
     onEvent: into(rest)
   })
-  const done = before.map((name) => /(\w+)[\\/]probes-0*(\d+)\./.exec(name)!).map(([, arm, n]) => `${arm} ${n}/24`)
+  const done = before.map((name) => /(\w+)[\\/]traces[\\/]probes[\\/]step-0*(\d+)\./.exec(name)!).map(([, arm, n]) =>
+    `${arm} ${n}/24`
+  )
   expect(rest).toEqual(probed.filter((one) => !done.includes(one) || /^standard [12]\//.test(one)))
   expect(told.every((one) => done.includes(one))).toBe(true)
   expect(filesIn(out)).toEqual(filesIn(straight))
@@ -336,7 +338,7 @@ it("probes the models of each seed on the data of that seed", async () => {
   // the model of seed 1 knows what it was trained on, and not what seed 2 would have repeated
   expect(second!).toBeGreaterThan(first! + 0.1)
   expect(at(24)).toMatchObject({ mean: (first! + second!) / 2, low: expect.any(Number) })
-  const rows = await provided(readProbes(join(out, "traces/seed-2/sinks/probes-00000016.parquet")))
+  const rows = await provided(readProbes(join(out, "seed-2/sinks/traces/probes/step-00000016.parquet")))
   const stream = await provided(Effect.scoped(Effect.provide(DataStream, DataStream.layer({ ...data, seed: 2 }))))
   expect(rows.filter(({ group }) => group === "repeated x20").map(({ sequence }) => sequence))
     .toEqual(stream.groups[0]!.rows.map(sequenceName))
@@ -357,7 +359,7 @@ it("refuses what is no run, has no checkpoints, or makes no sense", async () => 
   expect(await refused(straight)).toContain(`is a replay itself, of ${run}`)
   expect(await refused(run, { outDir: run, resume: true })).toContain("is the run itself")
   expect(await refused(run, { outDir: straight })).toContain("is not empty: pass --resume")
-  expect(await refused(run, { jobs: 0 })).toContain("jobs must be a whole number of at least 1, got 0")
+  expect(await refused(run, { concurrency: 0 })).toContain("concurrency must be a whole number of at least 1, got 0")
   expect(await refused(run, { foils: -1 })).toContain("foils")
   expect(await refused(run, { masks: ["own", "own"] })).toContain("masks: own is named twice")
   expect(await refused(run, { masks: [] })).toContain("masks")
@@ -413,7 +415,7 @@ it("reports a damaged checkpoint and goes on with the others, unless all are", a
   writeFileSync(file, readFileSync(file, "utf8").replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 4"))
   rmSync(join(damaged, "seed-1/sinks", step(1), "manifest.json"))
   const out = join(root, "of-damaged")
-  const found = await again(damaged, { outDir: out, foils: 7, background: 5, jobs: 2 })
+  const found = await again(damaged, { outDir: out, foils: 7, background: 5, concurrency: 2 })
   expect(found.failures.map(({ arm, message, seed }) => `${arm} ${seed} ${/^step \d+/.exec(message)?.[0]}`))
     .toEqual(["sinks 1 step 1", "sinks 1 step 2", "sinks 1 step 8"])
   expect(found.failures.at(-1)!.message).toContain("model.safetensors: is not as it was saved")
@@ -424,7 +426,7 @@ it("reports a damaged checkpoint and goes on with the others, unless all are", a
     points: curve.points.filter((point) => ![1, 2, 8].includes(point.step))
   })))
   expect(found.warnings.join("\n")).toContain("there is no checkpoint of standard, seed 1")
-  const quantities = await provided(readQuantities(join(out, "traces/seed-1/sinks/quantities-00000016.parquet")))
+  const quantities = await provided(readQuantities(join(out, "seed-1/sinks/traces/quantities/step-00000016.parquet")))
   expect(new Set(quantities.map(({ quantity }) => quantity))).toEqual(new Set(["weight", "logit"]))
 
   for (const n of SAVED.filter((n) => n > 1)) rmSync(join(damaged, "seed-1/sinks", step(n)), { recursive: true })
