@@ -1,6 +1,6 @@
 // Sums in a fixed order: the same numbers give the same bits, whatever the adapter does with its threads.
 //   sum, sum_of_squares:  partial[p.first + i] += sum over k of f(x[i + k * p.lanes])   i < lanes
-//   columns:              y[c] += sum over rows, in order, of x[row, c]
+//   columns:              y[c] += sum over rows, in order, of x[row, c]; columns_wide: the same by a tree, for GPUs
 //   fold:                 partial[p.first + i] = sum of the i-th of p.lanes runs of x[p.start .. p.start + n)
 //   finish:               the step's loss and gradient norm out of the partials, what AdamW multiplies gradients with, a
 //                         line of history, and the loss scale of the next step
@@ -60,6 +60,22 @@ fn columns(@builtin(global_invocation_id) id: vec3u) {
   var total = vec4f();
   for (var row = 0u; row < p.n; row++) { total += x4[row * p.lanes + id.x]; }
   y4[id.x] += total;
+}
+
+var<workgroup> tree4: array<vec4f, WX>;
+
+// a workgroup of a power of two for a group of 4 columns
+@compute @workgroup_size(WX)
+fn columns_wide(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {
+  if (group.x >= p.lanes) { return; }
+  var total = vec4f();
+  for (var row = l; row < p.n; row += WX) { total += x4[row * p.lanes + group.x]; }
+  tree4[l] = total;
+  for (var half = WX / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (l < half) { tree4[l] += tree4[l + half]; }
+  }
+  if (l == 0u) { y4[group.x] += tree4[0]; }
 }
 
 @group(0) @binding(1) var<storage, read> hyper: array<f32>;

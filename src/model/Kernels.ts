@@ -425,6 +425,14 @@ export const kernels = {
     params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
     constants: { WX: ROW }
   }),
+  softCrossEntropyWide: Kernel.make({
+    file: "soft_cross_entropy",
+    entry: "forward_wide",
+    bindings: { targets: "read", hyper: "read", weights: "read", soft: "read", logits: "write", loss: "write" },
+    types: { X: ["logits"] },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" },
+    constants: { WX: 256 }
+  }),
   hiddenLoss: Kernel.make({
     file: "hidden_loss",
     entry: "forward",
@@ -440,12 +448,34 @@ export const kernels = {
     params: { rows: "u32", n4: "u32" },
     constants: { WX: ROW }
   }),
+  hiddenLossWide: Kernel.make({
+    file: "hidden_loss",
+    entry: "forward_wide",
+    bindings: {
+      targets: "read",
+      hyper: "read",
+      weights: "read",
+      x: "read",
+      hiddenTarget: "read",
+      loss: "write",
+      dx: "write"
+    },
+    params: { rows: "u32", n4: "u32" },
+    constants: { WX: 256 }
+  }),
   tokenRecord: Kernel.make({
     file: "token_record",
     entry: "forward",
     bindings: { targets: "read", schemes: "read", logits: "read", record: "write", rank: "write" },
     params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", tokens: "u32", count: "u32" },
     constants: { WX: ROW }
+  }),
+  tokenRecordWide: Kernel.make({
+    file: "token_record",
+    entry: "forward_wide",
+    bindings: { targets: "read", schemes: "read", logits: "read", record: "write", rank: "write" },
+    params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", tokens: "u32", count: "u32" },
+    constants: { WX: 256 }
   }),
   sum: Kernel.make({
     file: "reduce",
@@ -474,6 +504,13 @@ export const kernels = {
     bindings: { x: "read", y: "write" },
     params: { n: "u32", lanes: "u32", first: "u32" },
     constants: { WX: ROW }
+  }),
+  columnsWide: Kernel.make({
+    file: "reduce",
+    entry: "columns_wide",
+    bindings: { x: "read", y: "write" },
+    params: { n: "u32", lanes: "u32", first: "u32" },
+    constants: { WX: 64 }
   }),
   finish: Kernel.make({
     file: "reduce",
@@ -645,6 +682,19 @@ export const rmsNormBackwardX = (target: Target): Choice<typeof kernels.rmsNormB
 
 export const crossEntropy = (target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> =>
   rowwise(target, kernels.crossEntropy, kernels.crossEntropyWide)
+
+export const softCrossEntropy = (target: Target): Choice<typeof kernels.softCrossEntropy, [rows: number]> =>
+  rowwise(target, kernels.softCrossEntropy, kernels.softCrossEntropyWide)
+
+export const hiddenLoss = (target: Target): Choice<typeof kernels.hiddenLoss, [rows: number]> =>
+  rowwise(target, kernels.hiddenLoss, kernels.hiddenLossWide)
+
+export const tokenRecord = (target: Target): Choice<typeof kernels.tokenRecord, [rows: number]> =>
+  rowwise(target, kernels.tokenRecord, kernels.tokenRecordWide)
+
+/** Sums of columns, of which 4 make a lane. */
+export const columns = (target: Target): Choice<typeof kernels.columns, [lanes: number]> =>
+  rowwise(target, kernels.columns, kernels.columnsWide)
 
 /** Queries (or, for the gradient of keys and values, keys) of some heads; head size in elements. */
 type AttentionSize = [tokens: number, heads: number, headSize: number]

@@ -219,7 +219,13 @@ export const rmsNorm = (
         const blocks = Math.ceil(tokens / NORM_BLOCK)
         const partial = p.scratch(`${w.name}.partial`, [blocks, d])
         p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
-        p.dispatch(kernels.columns, { x: partial, y: w.gradient }, { n: blocks, lanes: d / 4, first: 0 }, d / 4)
+        const columns = Kernels.columns(p.target)
+        p.dispatch(
+          columns.kernel,
+          { x: partial, y: w.gradient },
+          { n: blocks, lanes: d / 4, first: 0 },
+          columns.grid(d / 4)
+        )
       }
       const backward = Kernels.rmsNormBackwardX(p.target)
       p.dispatch(
@@ -669,7 +675,8 @@ export const headLoss = (
     const { hyper, loss, rank, soft, targets, weights } = io
     const params = { rows, vocab, ld4: ld / 4, first, train: options.train ? 1 : 0 }
     if (soft !== undefined) {
-      p.dispatch(kernels.softCrossEntropy, { targets, hyper, weights: weights!, soft, logits, loss }, params, rows)
+      const { grid, kernel } = Kernels.softCrossEntropy(p.target)
+      p.dispatch(kernel, { targets, hyper, weights: weights!, soft, logits, loss }, params, grid(rows))
     } else {
       p.dispatch(entropy.kernel, { targets, hyper, logits, loss, rank }, params, entropy.grid(rows))
     }
@@ -717,11 +724,12 @@ export const hiddenLoss = (
   const d = x.shape[1]!
   const dx = p.scratch("hidden_loss.dx", [tokens, d])
   const { hiddenTarget, hyper, loss, targets, weights } = io
+  const { grid, kernel } = Kernels.hiddenLoss(p.target)
   p.dispatch(
-    kernels.hiddenLoss,
+    kernel,
     { targets, hyper, weights, x, hiddenTarget, loss, dx },
     { rows: tokens, n4: vec4(d, "hidden size") },
-    tokens
+    grid(tokens)
   )
   return dx
 }
@@ -779,15 +787,16 @@ export const headRecords = (
   const chunk = Math.max(8, Math.min(tokens, Math.floor(chunkBytes / (ld * 4) / 8) * 8))
   const weight = transposed(p, head, vocab, d, x.type)
   const count = io.record.shape[0]! - RECORD_FIELDS.length
+  const { grid, kernel } = Kernels.tokenRecord(p.target)
   for (let first = 0; first < tokens; first += chunk) {
     const rows = Math.min(chunk, tokens - first)
     const logits = p.scratch("logits", [rows, ld])
     matmulNN(p, { a: { tensor: x, at: first * d, ld: d }, b: weight, c: { tensor: logits, ld }, m: rows, n: ld, k: d })
     p.dispatch(
-      kernels.tokenRecord,
+      kernel,
       { targets: io.targets, schemes: io.schemes, logits, record: io.record, rank: io.rank },
       { rows, vocab, ld4: ld / 4, first, tokens, count },
-      rows
+      grid(rows)
     )
   }
 }

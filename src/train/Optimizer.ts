@@ -104,7 +104,7 @@ const LANES = 64
 
 /** On a GPU, as many lanes as a large gradient needs, whose sums are then folded to LANES. */
 const lanesFor = (n4: number, target: Target | undefined): number =>
-  target !== undefined && isGpu(target) ? Math.min(16384, Math.max(LANES, Math.ceil(n4 / 64 / LANES) * LANES)) : LANES
+  target !== undefined && isGpu(target) ? Math.min(2 ** 17, Math.max(LANES, Math.ceil(n4 / 64 / LANES) * LANES)) : LANES
 
 /** The loss scale that mixed precision begins with. */
 const LOSS_SCALE = 65536

@@ -1,6 +1,6 @@
 /** scale_rows.wgsl, soft_cross_entropy.wgsl, hidden_loss.wgsl: losses whose tokens have weights. */
 import { IGNORE } from "../../src/Batch.ts"
-import { kernels } from "../../src/model/Kernels.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import { HYPER } from "../../src/model/Pass.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
@@ -42,7 +42,8 @@ export const scaleRows = (s: ChunkShape & { readonly cols: number }): Case =>
         tensors: { scale: place(weights, frame), x: place(x, all) },
         outputs: { x: { want: placeWant(want, all), kind: "updates", atol: 0, rtol: 2 * EPS } },
         record: (p, t) =>
-          p.dispatch(kernels.scaleRows, t, { rows: s.rows, n4: s.cols / 4, first: s.first }, (s.rows * s.cols) / 4)
+          p.dispatch(Kernels.kernels.scaleRows, t, { rows: s.rows, n4: s.cols / 4, first: s.first },
+            (s.rows * s.cols) / 4)
       }
     }
   )
@@ -105,8 +106,10 @@ export const softCrossEntropy = (s: SoftShape): Case => {
             rtol: 16 * EPS
           }
         },
-        record: (p, t) =>
-          p.dispatch(kernels.softCrossEntropy, t, { rows, vocab, ld4: ld / 4, first, train: train ? 1 : 0 }, rows)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.softCrossEntropy(p.target)
+          p.dispatch(kernel, t, { rows, vocab, ld4: ld / 4, first, train: train ? 1 : 0 }, grid(rows))
+        }
       }
     }
   )
@@ -142,7 +145,10 @@ export const hiddenLoss = (s: { readonly rows: number; readonly d: number }): Ca
             exactZeros: (i: number) => targets[Math.floor(i / d)] === IGNORE || scaled[Math.floor(i / d)] === 0
           }
         },
-        record: (p, t) => p.dispatch(kernels.hiddenLoss, t, { rows, n4: d / 4 }, rows)
+        record: (p, t) => {
+          const { grid, kernel } = Kernels.hiddenLoss(p.target)
+          p.dispatch(kernel, t, { rows, n4: d / 4 }, grid(rows))
+        }
       }
     }
   )

@@ -116,11 +116,12 @@ export const backwardW = (s: NormShape): Case => {
             { rows, n4: d / 4, eps, block, add: 0 },
             blocks * (d / 4)
           )
+          const columns = Kernels.columns(p.target)
           p.dispatch(
-            Kernels.kernels.columns,
+            columns.kernel,
             { x: t.partial!, y: t.dw! },
             { n: blocks, lanes: d / 4, first: 0 },
-            d / 4
+            columns.grid(d / 4)
           )
         }
       }

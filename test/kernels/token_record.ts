@@ -87,12 +87,8 @@ export const forward = (s: TokenRecordShape): Case => {
           rank: { want: placeWant(rank, perToken), kind: "writes", atol: 0, rtol: 0 }
         },
         record: (p, t) => {
-          p.dispatch(
-            Kernels.kernels.tokenRecord,
-            t,
-            { rows, vocab, ld4, first, tokens, count: schemes.length },
-            rows
-          )
+          const { grid, kernel } = Kernels.tokenRecord(p.target)
+          p.dispatch(kernel, t, { rows, vocab, ld4, first, tokens, count: schemes.length }, grid(rows))
         }
       }
     }

@@ -90,23 +90,26 @@ layer(NodeDevice.layer())("a number that is not one", (it) => {
           const entropy = Kernels.crossEntropy(p.target)
           p.dispatch(entropy.kernel, { targets: t.targets, hyper, logits: t.logits, loss, rank }, params,
             entropy.grid(n))
+          const softEntropy = Kernels.softCrossEntropy(p.target)
           p.dispatch(
-            Kernels.kernels.softCrossEntropy,
+            softEntropy.kernel,
             { targets: t.targets, hyper, weights, soft: t.soft, logits: t.logits, loss: t.softLoss },
             params,
-            n
+            softEntropy.grid(n)
           )
+          const hidden = Kernels.hiddenLoss(p.target)
           p.dispatch(
-            Kernels.kernels.hiddenLoss,
+            hidden.kernel,
             { targets: t.targets, hyper, weights, x: t.logits, hiddenTarget: goal, loss: t.hiddenLoss, dx: t.dx },
             { rows: n, n4: ld / 4 },
-            n
+            hidden.grid(n)
           )
+          const records = Kernels.tokenRecord(p.target)
           p.dispatch(
-            Kernels.kernels.tokenRecord,
+            records.kernel,
             { targets: t.targets, schemes: t.schemes, logits: t.logits, record: t.record, rank: t.recordRank },
             { rows: n, vocab, ld4: ld / 4, first: 0, tokens: n, count: 1 },
-            n
+            records.grid(n)
           )
           yield* dev.allocate(Object.values(t))
           dev.write(t.targets, targets)
