@@ -29,6 +29,7 @@ export interface Limits {
   readonly maxStorageBufferBindingSize: number
   readonly maxStorageBuffersPerShaderStage: number
   readonly maxComputeInvocationsPerWorkgroup: number
+  readonly maxComputeWorkgroupStorageSize: number
 }
 
 /** How many GPU objects the Device has made and how many bytes it holds: what tests and `plan` look at. */
@@ -146,7 +147,8 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
                 maxBufferSize: adapter.limits.maxBufferSize,
                 maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
                 maxStorageBuffersPerShaderStage: adapter.limits.maxStorageBuffersPerShaderStage,
-                maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup
+                maxComputeInvocationsPerWorkgroup: adapter.limits.maxComputeInvocationsPerWorkgroup,
+                maxComputeWorkgroupStorageSize: adapter.limits.maxComputeWorkgroupStorageSize
               }
             })
           ),
@@ -462,7 +464,8 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         maxBufferSize: device.limits.maxBufferSize,
         maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
         maxStorageBuffersPerShaderStage: device.limits.maxStorageBuffersPerShaderStage,
-        maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup
+        maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
+        maxComputeWorkgroupStorageSize: device.limits.maxComputeWorkgroupStorageSize
       },
       features: new Set(wanted),
       target: targetOf(open, wanted),

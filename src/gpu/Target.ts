@@ -12,12 +12,23 @@ export type Family = "plain" | "software" | "gpu" | "tensor"
 
 export const families: ReadonlyArray<Family> = ["plain", "software", "gpu", "tensor"]
 
+/**
+ * Products on matrix units by what bounds them: those of layers, those of weight gradients (long sums), a head's (few rows,
+ * the longest sums), and those whose right factor is another one for each segment.
+ */
+export const shapeClasses = ["layer", "gradient", "head", "segments"] as const
+export type ShapeClass = typeof shapeClasses[number]
+
 export interface Target {
   readonly family: Family
   /** Lanes of a subgroup, where all subgroups have as many; else 0. */
   readonly subgroupSize: number
   /** Whether there are matrix units that the `tensor` kernels can use. */
   readonly matrices?: boolean
+  /** Workgroups that keep a GPU busy; default 640. With fewer tiles of a product, tiles are smaller and sums are split. */
+  readonly busy?: number
+  /** Of the variants of a class of products on matrix units, the one that was fastest (Kernels.matrixVariants). */
+  readonly variants?: Readonly<Partial<Record<ShapeClass, string>>>
 }
 
 /** Whether a target's workgroups share tiles and rows in workgroup memory, as GPUs like it. */

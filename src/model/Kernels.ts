@@ -4,7 +4,7 @@
  */
 import * as Kernel from "../gpu/Kernel.ts"
 import type { Grid } from "../gpu/Program.ts"
-import { isGpu, ROW_LANES as ROW, type Target } from "../gpu/Target.ts"
+import { isGpu, ROW_LANES as ROW, type ShapeClass, type Target } from "../gpu/Target.ts"
 import type { ElementType } from "../gpu/Tensor.ts"
 
 const TILE = { WX: 8, WY: 1 }
@@ -132,6 +132,20 @@ const logitLossInterface = {
   params: { rows: "u32", vocab: "u32", ld4: "u32", first: "u32", train: "u32" }
 } as const
 
+/** How a product on matrix units is tiled: 32 `side` rows and columns a workgroup, which stages `step` of k at a time. */
+export interface MatrixTiling {
+  readonly side: 2 | 4
+  readonly step: 16 | 32
+  readonly buffers: 1 | 2
+}
+
+const tilingConstants = ({ buffers, side, step }: MatrixTiling) => ({
+  WX: 64 * side,
+  SIDE: side,
+  STEP: step,
+  BUFFERS: buffers
+})
+
 export const kernels = {
   matmulNN: Kernel.make({
     file: "matmul",
@@ -157,19 +171,30 @@ export const kernels = {
     ...matmulInterface,
     constants: { WX: 64 }
   }),
-  matmulMatrixNN: Kernel.make({
-    file: "matmul_matrix",
-    entry: "nn",
-    ...matmulInterface,
+  matmulMatrix: (kind: "nn" | "tn", tiling: MatrixTiling) =>
+    Kernel.make({
+      file: "matmul_matrix",
+      entry: kind,
+      ...matmulInterface,
+      types: { C: ["c"] },
+      constants: tilingConstants(tiling)
+    }),
+  /** The same for a part of k each, into sums that `splitSum` adds up. */
+  matmulMatrixPart: (kind: "nn" | "tn", tiling: MatrixTiling) =>
+    Kernel.make({
+      file: "matmul_matrix",
+      entry: `${kind}_part`,
+      bindings: { a: "read", b: "read", partial: "write" },
+      params: { m: "u32", n4: "u32", k: "u32", part: "u32", a0: "u32", lda: "u32", b0: "u32", ldb4: "u32" },
+      constants: tilingConstants(tiling)
+    }),
+  splitSum: Kernel.make({
+    file: "split_sum",
+    entry: "forward",
+    bindings: { partial: "read", c: "write" },
     types: { C: ["c"] },
-    constants: { WX: 128 }
-  }),
-  matmulMatrixTN: Kernel.make({
-    file: "matmul_matrix",
-    entry: "tn",
-    ...matmulInterface,
-    types: { C: ["c"] },
-    constants: { WX: 128 }
+    params: { m: "u32", n4: "u32", parts: "u32", add: "u32", c0: "u32", ldc4: "u32" },
+    constants: { WX: ROW }
   }),
   /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
   matmulSubgroup: (kind: "nn" | "tn", subgroupSize: number, mode = 0) =>
@@ -602,9 +627,9 @@ export interface Choice<K extends Kernel.Kernel, Size extends ReadonlyArray<unkn
   readonly grid: (...size: Size) => Grid
 }
 
-/** Whether a product of these runs on matrix units: kernels/matmul_matrix.wgsl is made of subgroups of 32. */
-const onMatrixUnits = (target: Target, types: { readonly a: ElementType; readonly b: ElementType }): boolean =>
-  target.family === "tensor" && target.subgroupSize === 32 && types.a === "f16" && types.b === "f16"
+/** Whether kernels run on matrix units on what has these types: their subgroups are of 32. */
+const onMatrixUnits = (target: Target, ...types: ReadonlyArray<ElementType>): boolean =>
+  target.family === "tensor" && target.subgroupSize === 32 && types.every((type) => type === "f16")
 
 /** One workgroup of a kernel for each of so many tiles: across, and down where there are two dimensions. */
 const workgroups = (kernel: Kernel.Kernel, across: number, down?: number): Grid =>
@@ -614,15 +639,134 @@ const workgroups = (kernel: Kernel.Kernel, across: number, down?: number): Grid 
 export const tileRows = (target: Target): number =>
   isGpu(target) ? 64 : target.family === "software" ? 4 * target.subgroupSize : 8
 
-/** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows. */
+/** A tiling, and whether sums over a long k are split where there are few tiles, and added up in a second pass. */
+export interface MatrixVariant extends MatrixTiling {
+  readonly split: boolean
+}
+
+const variant = (side: 2 | 4, buffers: 1 | 2, step: 16 | 32, split = false): MatrixVariant => ({
+  side,
+  buffers,
+  step,
+  split
+})
+
+/** What `Target.variants` chooses from. Tiles of segments have 64 rows, whatever the variant (tileRows). */
+export const matrixVariants = {
+  layer: {
+    "64": variant(2, 1, 32),
+    "64 twice": variant(2, 2, 32),
+    "128": variant(4, 1, 32),
+    "128 twice": variant(4, 2, 32),
+    "128 short twice": variant(4, 2, 16)
+  },
+  gradient: {
+    "64": variant(2, 1, 32),
+    "64 split": variant(2, 1, 32, true),
+    "64 twice split": variant(2, 2, 32, true),
+    "128 twice split": variant(4, 2, 32, true),
+    "128 short twice split": variant(4, 2, 16, true)
+  },
+  head: {
+    "64": variant(2, 1, 32),
+    "64 split": variant(2, 1, 32, true),
+    "64 twice split": variant(2, 2, 32, true),
+    "128 twice split": variant(4, 2, 32, true),
+    "128 short twice split": variant(4, 2, 16, true)
+  },
+  segments: { "64": variant(2, 1, 32), "64 twice": variant(2, 2, 32), "64 short twice": variant(2, 2, 16) }
+} as const satisfies Record<ShapeClass, Record<string, MatrixVariant>>
+
+/** Until they are timed: what any adapter has the workgroup memory for. */
+const untimed: Record<ShapeClass, string> = { layer: "64", gradient: "64 split", head: "64 split", segments: "64" }
+
+/** Bytes of workgroup memory that a tiling takes. */
+export const workgroupBytes = ({ buffers, side, step }: MatrixTiling): number =>
+  16 * buffers * (32 * side * (step / 8 + 1) + step * (4 * side + 1))
+
+/** A sum over k this much longer than a product has rows and columns is a head's. */
+const LONG = 8
+
+/** The class of a product, by what bounds it. */
+const shapeClass = (kind: "nn" | "tn", { k, m, n }: ProductShape, segments: boolean): ShapeClass =>
+  segments ? "segments" : kind === "tn" ? "gradient" : k > LONG * Math.max(m, n) ? "head" : "layer"
+
+/** Where `Target.busy` says nothing. */
+const BUSY = 640
+/** A part of a sum has at least so many steps, and a sum so many parts at most. */
+const SPLIT_STEPS = 512
+const MOST_PARTS = 16
+
+/** The variant for a product, and how many steps of k a part of its sum has, if it is split. */
+const matrixPlan = (target: Target, kind: "nn" | "tn", shape: ProductShape, segments: boolean) => {
+  const { k, m, n } = shape
+  const busy = target.busy ?? BUSY
+  const of: ShapeClass = shapeClass(kind, shape, segments)
+  const table: Readonly<Record<string, MatrixVariant>> = matrixVariants[of]
+  const chosen = table[target.variants?.[of] ?? ""] ?? table[untimed[of]]!
+  const tiles = (side: number) => Math.ceil(m / (32 * side)) * Math.ceil(n / (32 * side))
+  // parts are stored as matrices of 16 x 16, of which Dawn asks a buffer to hold one
+  const parts = (side: number) =>
+    chosen.split && m * n >= 256
+      ? Math.max(1, Math.min(MOST_PARTS, Math.ceil(busy / tiles(side)), Math.floor(k / SPLIT_STEPS)))
+      : 1
+  // a quarter of the tiles, each four times as large, is no gain where multiprocessors are left without one
+  const side: 2 | 4 = chosen.side === 4 && tiles(4) * parts(4) < busy / 4 ? 2 : chosen.side
+  const count = parts(side)
+  return {
+    tiling: { ...chosen, side },
+    tile: 32 * side,
+    part: count === 1 ? undefined : Math.ceil(k / count / 32) * 32
+  }
+}
+
+/** Rows, columns and steps of a product. */
+export interface ProductShape {
+  readonly m: number
+  readonly n: number
+  readonly k: number
+}
+
+/**
+ * A product on matrix units whose sum over k is split: its kernel and grid, and how many steps of k its `parts` have.
+ * Undefined where it is not.
+ */
+export const matmulParts = (
+  target: Target,
+  kind: "nn" | "tn",
+  types: { readonly a: ElementType; readonly b: ElementType },
+  shape: ProductShape
+):
+  | (Choice<ReturnType<typeof kernels.matmulMatrixPart>, []> & { readonly part: number; readonly parts: number })
+  | undefined =>
+{
+  if (!onMatrixUnits(target, types.a, types.b)) return undefined
+  const { part, tile, tiling } = matrixPlan(target, kind, shape, false)
+  if (part === undefined) return undefined
+  const kernel = kernels.matmulMatrixPart(kind, tiling)
+  const parts = Math.ceil(shape.k / part)
+  return {
+    kernel,
+    part,
+    parts,
+    grid: () => workgroups(kernel, Math.ceil(shape.n / tile), parts * Math.ceil(shape.m / tile))
+  }
+}
+
+/** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows where b is one for each segment. */
 export const matmulNN = (
   target: Target,
   types: { readonly a: ElementType; readonly b: ElementType },
-  mode: number
+  mode: number,
+  shape: ProductShape,
+  segments: boolean
 ): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
   if (isGpu(target)) {
-    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixNN : kernels.matmulTiledNN
-    return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / 64), tiles ?? Math.ceil(m / 64)) }
+    const plan = matrixPlan(target, "nn", shape, segments)
+    const matrix = onMatrixUnits(target, types.a, types.b)
+    const kernel = matrix ? kernels.matmulMatrix("nn", plan.tiling) : kernels.matmulTiledNN
+    const tile = matrix ? plan.tile : 64
+    return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / tile), tiles ?? Math.ceil(m / tile)) }
   }
   if (target.family === "software") {
     const kernel = kernels.matmulSubgroup("nn", target.subgroupSize, mode)
@@ -638,11 +782,15 @@ export const matmulNN = (
 /** c[m, n] += a^T b. */
 export const matmulTN = (
   target: Target,
-  types: { readonly a: ElementType; readonly b: ElementType }
+  types: { readonly a: ElementType; readonly b: ElementType },
+  shape: ProductShape
 ): Choice<typeof kernels.matmulTN, [m: number, n: number]> => {
   if (isGpu(target)) {
-    const kernel = onMatrixUnits(target, types) ? kernels.matmulMatrixTN : kernels.matmulTiledTN
-    return { kernel, grid: (m, n) => workgroups(kernel, Math.ceil(n / 64), Math.ceil(m / 64)) }
+    const plan = matrixPlan(target, "tn", shape, false)
+    const matrix = onMatrixUnits(target, types.a, types.b)
+    const kernel = matrix ? kernels.matmulMatrix("tn", plan.tiling) : kernels.matmulTiledTN
+    const tile = matrix ? plan.tile : 64
+    return { kernel, grid: (m, n) => workgroups(kernel, Math.ceil(n / tile), Math.ceil(m / tile)) }
   }
   if (target.family === "software") {
     const kernel = kernels.matmulSubgroup("tn", target.subgroupSize)

@@ -41,6 +41,52 @@ export interface PerSegment {
   readonly stride: number
 }
 
+/** A product whose sum is split into parts, which are added up in order: false where the target does not split it. */
+const matmulParts = (
+  p: Recorder,
+  kind: "nn" | "tn",
+  x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number;
+    readonly k: number },
+  add: boolean
+): boolean => {
+  const split = Kernels.matmulParts(p.target, kind, { a: x.a.tensor.type, b: x.b.tensor.type }, x)
+  if (split === undefined) return false
+  const { k, m, n } = x
+  const n4 = vec4(n, "n")
+  const partial = p.scratch("partial", [split.parts, m, n])
+  // rows of nn's a begin at elements, whose groups of 4 are counted everywhere else
+  const unit = kind === "nn" ? 4 : 1
+  p.dispatch(
+    split.kernel,
+    { a: x.a.tensor, b: x.b.tensor, partial },
+    {
+      m,
+      n4,
+      k,
+      part: split.part,
+      a0: unit * vec4(x.a.at ?? 0, "offset of a"),
+      lda: unit * vec4(x.a.ld, "leading dimension of a"),
+      b0: vec4(x.b.at ?? 0, "offset of b"),
+      ldb4: vec4(x.b.ld, "leading dimension of b")
+    },
+    split.grid()
+  )
+  p.dispatch(
+    kernels.splitSum,
+    { partial, c: x.c.tensor },
+    {
+      m,
+      n4,
+      parts: split.parts,
+      add: add ? 1 : 0,
+      c0: vec4(x.c.at ?? 0, "offset of c"),
+      ldc4: vec4(x.c.ld, "leading dimension of c")
+    },
+    m * n4
+  )
+  return true
+}
+
 /** c[m,n] (=, += or residual +) a[m,k] b[k,n]; b per segment when asked. */
 export const matmulNN = (
   p: Recorder,
@@ -58,7 +104,9 @@ export const matmulNN = (
   const mode = x.mode ?? "store"
   const residual = typeof mode === "object" ? mode : undefined
   const code = mode === "store" ? 0 : mode === "add" ? 1 : 2
-  const { grid, kernel } = Kernels.matmulNN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type }, code)
+  const types = { a: x.a.tensor.type, b: x.b.tensor.type }
+  if (residual === undefined && x.perSegment === undefined && matmulParts(p, "nn", x, mode === "add")) return
+  const { grid, kernel } = Kernels.matmulNN(p.target, types, code, x, x.perSegment !== undefined)
   p.dispatch(
     kernel,
     {
@@ -92,7 +140,8 @@ export const matmulTN = (
   x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number;
     readonly k: number }
 ): void => {
-  const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type })
+  if (matmulParts(p, "tn", x, true)) return
+  const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type }, x)
   p.dispatch(
     kernel,
     { a: x.a.tensor, b: x.b.tensor, residual: x.b.tensor, tiles: x.b.tensor, c: x.c.tensor },

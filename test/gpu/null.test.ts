@@ -137,13 +137,13 @@ describe("the tables of Ops.ts", () => {
 // ---------------------------------------------------------------------------------------------------------------
 // models
 
-/** A dispatch of every distinct kernel of some programs, on tensors of 16 bytes: compiling it compiles the programs. */
+/** A dispatch of every distinct kernel of some programs, on tensors of one matrix: compiling it compiles the programs. */
 const distinctKernels = (kernels: Iterable<Kernel.Kernel>) => {
   const distinct = [...new Map([...kernels].map((kernel) => [Kernel.key(kernel), kernel])).values()]
   const dispatches = distinct.map((kernel) => ({
     label: Kernel.key(kernel),
     kernel,
-    tensors: kernel.bindings.map(([name]) => Tensor.make(name, [4])),
+    tensors: kernel.bindings.map(([name]) => Tensor.make(name, [256])),
     params: new ArrayBuffer(Math.ceil(kernel.params.length / 4) * 16),
     workgroups: [1, 1, 1] as const
   }))
@@ -421,7 +421,7 @@ layer(nullDevice)("on the null backend", (it) => {
       const before = { ...device.counters }
       const { program } = distinctKernels([kernels.sum])
       const error = yield* device.prepare(program).pipe(Effect.flip)
-      expect(error.message).toMatch(/preparing all kernels.*x f32\[4\] was never allocated/)
+      expect(error.message).toMatch(/preparing all kernels.*x f32\[256\] was never allocated/)
       expect(device.counters).toEqual(before)
     }))
 

@@ -1,12 +1,14 @@
 /** Every kernel of kernels, those that take an argument once for each value the tests use. */
 import type { Kernel } from "../../src/gpu/Kernel.ts"
-import { kernels } from "../../src/model/Kernels.ts"
+import { kernels, type MatrixTiling } from "../../src/model/Kernels.ts"
 
 const {
   attentionBackward,
   attentionSubgroup,
   attentionSubgroupBackward,
   attentionTiledBackward,
+  matmulMatrix,
+  matmulMatrixPart,
   matmulSubgroup,
   matvec,
   matvecSubgroup,
@@ -16,6 +18,9 @@ const {
   swigluBackward,
   ...plain
 } = kernels
+
+/** Tilings of the products on matrix units that fit the workgroup memory of any adapter. */
+const tilings: ReadonlyArray<MatrixTiling> = [{ side: 2, buffers: 1, step: 32 }, { side: 2, buffers: 2, step: 16 }]
 
 export const allKernels: ReadonlyArray<Kernel> = [
   ...Object.values(plain),
@@ -32,6 +37,9 @@ export const allKernels: ReadonlyArray<Kernel> = [
     [1, 4, 8].flatMap((rows) => [matvec(kind, rows, false), matvec(kind, rows, true)])
   ),
   ...(["pairs", "quads"] as const).flatMap((entry) => [rope(1, entry), rope(-1, entry)]),
+  ...(["nn", "tn"] as const).flatMap((kind) =>
+    tilings.flatMap((tiling) => [matmulMatrix(kind, tiling), matmulMatrixPart(kind, tiling)])
+  ),
   attentionBackward("q"),
   attentionBackward("kv"),
   attentionTiledBackward("q"),

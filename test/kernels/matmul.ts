@@ -153,6 +153,36 @@ export const tn = (s: TnShape): Case => {
   )
 }
 
+/** The second pass of a product in parts. */
+export const splitSum = (m: number, n: number, parts: number, add: boolean): Case =>
+  makeCase(
+    `sum of ${parts} parts of ${m}x${n}${add ? ", added" : ""}`,
+    { flops: parts * m * n, bytes: 4 * (parts + 2) * m * n },
+    (random) => {
+      const cFrame = frame(m, n, { at: 8, gap: 4 }, 5)
+      const partial = normals(random, parts * m * n)
+      const before = normals(random, m * n)
+      const sum = Float64Array.from({ length: m * n }, (_, i) => {
+        let total = add ? before[i]! : 0
+        for (let part = 0; part < parts; part++) total += partial[part * m * n + i]!
+        return total
+      })
+      return {
+        tensors: { partial, c: place(add ? before : [], cFrame) },
+        outputs: {
+          c: { want: placeWant(sum, cFrame), kind: add ? "adds" : "writes", atol: 4 * EPS * parts, rtol: 4 * EPS }
+        },
+        record: (p, t) =>
+          p.dispatch(
+            Kernels.kernels.splitSum,
+            { partial: t.partial!, c: t.c! },
+            { m, n4: n / 4, parts, add: add ? 1 : 0, c0: cFrame.at! / 4, ldc4: cFrame.ld! / 4 },
+            (m * n) / 4
+          )
+      }
+    }
+  )
+
 export interface TransposeShape {
   readonly rows: number
   readonly cols: number
@@ -224,6 +254,11 @@ export const cases: ReadonlyArray<Case> = [
   tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   tn({ m: 65, n: 132, k: 33 }),
   tn({ m: 131, n: 64, k: 20, b: { gap: 4 } }),
+  // sums long enough to be split
+  nn({ m: 16, n: 72, k: 1057 }),
+  tn({ m: 16, n: 72, k: 1030 }),
+  splitSum(5, 12, 3, false),
+  splitSum(33, 28, 2, true),
   transpose({ rows: 1, cols: 1 }),
   transpose({ rows: 31, cols: 65, x: { at: 7, gap: 2 }, extraGroups: 2, out0: 3 }),
   transpose({ rows: 65, cols: 31 }),

@@ -1,0 +1,120 @@
+/**
+ * Every variant of the kernels of matrix units, emulated as in gpu/matrix.test.ts, with both numberings of subgroups; and
+ * kernels in whose text one number is wrong, which must be found. Compiling all of them takes lavapipe minutes.
+ */
+import { layer } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { describe, expect, it, vi } from "vitest"
+import { Device } from "../../src/gpu/Device.ts"
+import * as NodeDevice from "../../src/node.ts"
+import { type MatrixRun, matrixRuns, runEmulated } from "../kernels/matrix.ts"
+
+vi.mock(
+  "../../src/gpu/Kernel.ts",
+  async (original) => (await import("../support/rewriting.ts")).rewritten(await original())
+)
+
+describe("cases of matrix units", () => {
+  it("cover every tiling, whole and in parts", () => {
+    const used = new Set(matrixRuns.flatMap(({ keys }) => keys))
+    const tilings = (entry: string) => [...used].filter((key) => key.startsWith(`matmul_matrix.${entry}(`)).length
+    expect([tilings("nn"), tilings("nn_part"), tilings("tn"), tilings("tn_part")]).toEqual([5, 3, 3, 3])
+  })
+})
+
+/** A mistake in a kernel's text, and part of the names of the kernels that it is in. */
+interface Mutation {
+  readonly what: string
+  readonly kernels: string
+  readonly from: string
+  readonly to: string
+}
+
+const mutations: ReadonlyArray<Mutation> = [
+  {
+    what: "a stride of the left matrix",
+    kernels: "matmul_matrix.nn(",
+    from: "(&pool, left + k / 8u, NARROW)",
+    to: "(&pool, left + k / 8u, NARROW - 1u)"
+  },
+  {
+    what: "an offset of the left matrix",
+    kernels: "matmul_matrix.nn(",
+    from: "left + 16u * NARROW + k / 8u",
+    to: "left + 8u * NARROW + k / 8u"
+  },
+  {
+    what: "the left matrix by rows",
+    kernels: "matmul_matrix.tn(",
+    from: "<Left, col_major>(&pool, left + k * WIDE, WIDE)",
+    to: "<Left, row_major>(&pool, left + k * WIDE, WIDE)"
+  },
+  {
+    what: "the right matrix by columns",
+    kernels: "matmul_matrix.nn(",
+    from: "<Right, row_major>(&pool, right + k * WIDE, WIDE)",
+    to: "<Right, col_major>(&pool, right + k * WIDE, WIDE)"
+  },
+  {
+    what: "a stride of the right matrix",
+    kernels: "matmul_matrix.nn(",
+    from: "right + k * WIDE + 2u, WIDE)",
+    to: "right + k * WIDE + 2u, WIDE - 1u)"
+  },
+  {
+    what: "a stride of the sums",
+    kernels: "matmul_matrix.nn(",
+    from: "s * 16u * SUMS, left, SUMS)",
+    to: "s * 16u * SUMS, left, SUMS + 1u)"
+  },
+  { what: "a stride of a part", kernels: "matmul_matrix.tn_part(", from: "at, left, pp.n4)",
+    to: "at, left, pp.n4 + 1u)" },
+  {
+    what: "a barrier left out",
+    kernels: "matmul_matrix.nn(",
+    from: "if (BUFFERS == 1u) { workgroupBarrier(); } else",
+    to: "if (BUFFERS != 1u)"
+  },
+  {
+    what: "subgroups numbered by their invocations' index",
+    kernels: "matmul_matrix.nn(",
+    from: "sum_nn(&m, rows, right, p.ldb4, 0u, p.k, s, l)",
+    to: "sum_nn(&m, rows, right, p.ldb4, 0u, p.k, l / 32u, l)"
+  }
+]
+
+layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
+  for (const run of matrixRuns.filter(({ untimed }) => !untimed)) {
+    it.effect(`${run.c.name}: ${run.keys.join(", ")}`, (context) =>
+      Effect.gen(function*() {
+        if (!(yield* Device).features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        yield* runEmulated(run)
+      }))
+  }
+
+  // one case that fills a kernel's tiles
+  const casesOf = (kernels: string): ReadonlyArray<MatrixRun> =>
+    matrixRuns.filter(({ keys, untimed }) => untimed && keys.some((key) => key.startsWith(kernels)))
+
+  for (const kernels of [...new Set(mutations.map((mutation) => mutation.kernels))]) {
+    it.effect(`${kernels} with subgroups of every n-th invocation`, (context) =>
+      Effect.gen(function*() {
+        if (!(yield* Device).features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        for (const run of casesOf(kernels)) yield* runEmulated(run, "strided")
+      }))
+  }
+
+  for (const { from, kernels, to, what } of mutations) {
+    it.effect(`${kernels} with ${what} is found`, (context) =>
+      Effect.gen(function*() {
+        if (!(yield* Device).features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        const broken = (text: string): string => text.replace(from, to)
+        const outcomes = yield* Effect.forEach(casesOf(kernels), (run) =>
+          Effect.exit(runEmulated(run, "strided", what, (text) => {
+            expect(text.includes(from) || !text.includes("_matrix;")).toBe(true)
+            return broken(text)
+          })))
+        expect(outcomes.some(({ _tag }) => _tag === "Failure")).toBe(true)
+      }))
+  }
+})
