@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { DataStream } from "../src/data/stream/DataStream.ts"
+import { scoredTokens } from "../src/data/stream/Packing.ts"
 import type { DataError } from "../src/Errors.ts"
 import { keyOf } from "../src/Key.ts"
 import type { TrainError } from "../src/train/Trainer.ts"
@@ -18,7 +19,8 @@ import { armJob, armPlan, type ArmResult, armWork, sharedArmWork, trainingOf } f
 import type { SeedResult } from "./pretrain/Report.ts"
 import { seedResult } from "./pretrain/summary.ts"
 import { estimate } from "./report/Estimate.ts"
-import { highestIsBest, type Point, pointsOf, SweepConfig, valueText } from "./sweep/Config.ts"
+import { highestIsBest, kindOf, nameOfMetric, type Point, pointsOf, SweepConfig, type SweepMetric,
+  valueText } from "./sweep/Config.ts"
 import { toCsv, toParquet } from "./sweep/data.ts"
 import { type PointResult, SweepReport } from "./sweep/Report.ts"
 import { view } from "./sweep/view.ts"
@@ -34,16 +36,15 @@ const encoded = Schema.encodeSync(SweepReport)
 /** A report as JSON: numbers that are not finite are null. */
 export const toJson = (report: SweepReport): string => JSON.stringify(encoded(report))
 
-/** The metrics of a seed, by their names; only those that could be measured. */
-const metricsOf = ({ extraction, gapClosed, gaps, heldOut, repeated }: SeedResult): Readonly<Record<string, number>> =>
-  Object.fromEntries([
-    ...(gapClosed === undefined ? [] : [["fractionClosed", gapClosed] as const]),
-    ...Object.entries({ repeated, heldOut, gaps, extraction }).flatMap(([group, values]) =>
-      Object.entries(values as Readonly<Record<string, number | undefined>>).flatMap(([state, value]) =>
-        value === undefined ? [] : [[`${group}.${state}`, value] as const]
-      )
+/** The metrics of a seed; only those that could be measured. */
+const metricsOf = ({ extraction, gapClosed, gaps, heldOut, repeated }: SeedResult) => [
+  ...(gapClosed === undefined ? [] : [{ group: "fractionClosed" as const, value: gapClosed }]),
+  ...Object.entries({ repeated, heldOut, gaps, extraction }).flatMap(([group, values]) =>
+    Object.entries(values as Readonly<Record<string, number | undefined>>).flatMap(([state, value]) =>
+      value === undefined ? [] : [{ group: group as SweepMetric["group"], state, value }]
     )
-  ])
+  )
+]
 
 /** The jobs of a sweep: every arm of every point with every seed. */
 const jobsOf = (points: ReadonlyArray<Point>, { arms, seeds }: SweepConfig) =>
@@ -133,7 +134,10 @@ const sweep: Experiment.Experiment<
       const each = <A>(use: (data: typeof DataStream.Service) => Effect.Effect<A, DataError>) =>
         Effect.forEach(data, (one) => streams.use(one, Effect.flatMap(DataStream, use)))
       // data that will not do is told before a folder is claimed
-      yield* each(() => Effect.void)
+      const sequences = yield* Effect.forEach(points, ({ config: { data, promptTokens } }) =>
+        streams.use(data, Effect.map(DataStream, ({ split }) =>
+          // those that have something behind the prompt
+          split("repeated").filter((row) => row.tokens.length > promptTokens && scoredTokens(row) > 0).length)))
       return {
         config,
         seeds,
@@ -144,25 +148,34 @@ const sweep: Experiment.Experiment<
         title: `a sweep of ${points.length} point${points.length === 1 ? "" : "s"}, ${different.length} trainings,`,
         work: ({ perform }) =>
           perform(sharedArmWork, jobs.map((job) => ({ ...job, arm: `${nameOf(points[job.point]!)}: ${job.arm}` }))),
-        report: (found, { adapter, error, failures, seconds, versions }) =>
+        report: (trained, { adapter, error, failures, seconds, versions }) =>
           Effect.gen(function*() {
             const results = points.map(({ values }, p): PointResult => {
-              const perSeed = seeds.flatMap((_, s) => {
+              const found = seeds.flatMap((_, s) => {
                 const seed = points[p]!.config.data.seed + s
-                const own = found.flatMap((one, i) =>
+                const own = trained.flatMap((one, i) =>
                   jobs[i]!.point === p && jobs[i]!.seed === seed && Option.isSome(one) ? [one.value] : []
                 )
                 return own.length === 0
                   ? []
                   : [{ seed, metrics: metricsOf(seedResult(seed, new Map(own.map((one) => [one.arm.name, one])), 0)) }]
               })
-              const names = [...new Set(perSeed.flatMap(({ metrics }) => Object.keys(metrics)))]
+              const perSeed = found.map(({ metrics, seed }) => ({ seed,
+                metrics: Object.fromEntries(metrics.map((one) => [nameOfMetric(one), one.value])) })
+              )
+              const met = new Map(found.flatMap(({ metrics }) => metrics.map((one) => [nameOfMetric(one), one])))
               return {
                 point: p + 1,
                 values,
-                metrics: Object.fromEntries(
-                  names.map((name) => [name, estimate(perSeed.map(({ metrics }) => metrics[name]))])
-                ),
+                metrics: Object.fromEntries([...met].map(([name, metric]) => [
+                  name,
+                  estimate(perSeed.map(({ metrics }) => metrics[name]), {
+                    kind: kindOf(metric),
+                    ...(metric.group === "extraction"
+                      ? { spreads: perSeed.map(() => ({ sequences: sequences[p]! })) }
+                      : {})
+                  })
+                ])),
                 perSeed
               }
             })

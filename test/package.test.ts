@@ -253,7 +253,7 @@ describe("the package", () => {
       /^(package\.json|README\.md|LICENSE|CHANGELOG\.md)$/,
       /^dist\/(src|pipelines)\/.+\.(js|d\.ts)$/,
       /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/,
-      /^dist\/pipelines\/(pretrain|isolation|dynamics|sweep)\.schema\.json$/,
+      /^dist\/pipelines\/((isolate|dynamics|sweep)\.config|pretrain|isolation|dynamics|sweep)\.schema\.json$/,
       /^dist\/src\/data\/corpora\/state-of-the-union\.jsonl\.gz$/
     ]
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([])

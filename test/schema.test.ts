@@ -3,7 +3,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
 import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
 import { claimsOf } from "../pipelines/isolation/Claims.ts"
@@ -12,8 +13,9 @@ import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { estimate } from "../pipelines/report/Estimate.ts"
 import { SweepReport } from "../pipelines/sweep/Report.ts"
 import { readConfig } from "../src/cli/config.ts"
-import { makeReportSchema, makeSchema, type ReportName, reportSchemaFile, reportSchemaText, schemaFile,
-  schemaText } from "./schema.ts"
+import { fields } from "../src/cli/fields.ts"
+import { type ConfigName, configNames, makeReportSchema, makeSchema, type ReportName, reportSchemaFile,
+  reportSchemaText, schemaFile, schemaText } from "./schema.ts"
 import * as dynamics from "./support/dynamicsReport.ts"
 import * as isolation from "./support/isolationReport.ts"
 
@@ -22,6 +24,7 @@ interface Node {
   readonly required?: ReadonlyArray<string>
   readonly anyOf?: ReadonlyArray<Node>
   readonly items?: Node
+  readonly patternProperties?: Readonly<Record<string, Node>>
   readonly description?: string
   readonly default?: unknown
   readonly additionalProperties?: boolean
@@ -32,26 +35,41 @@ const propertiesOf = (node: Node, path = ""): ReadonlyArray<readonly [path: stri
   ...Object.entries(node.properties ?? {}).flatMap((
     [name, property]
   ) => [[`${path}${name}`, property] as const, ...propertiesOf(property, `${path}${name}.`)]),
-  ...[...node.anyOf ?? [], ...node.items === undefined ? [] : [node.items]].flatMap((inner) =>
-    propertiesOf(inner, path)
-  )
+  ...[...node.anyOf ?? [], ...node.items === undefined ? [] : [node.items],
+    ...Object.values(node.patternProperties ?? {})]
+    .flatMap((inner) => propertiesOf(inner, path))
 ]
 
-const properties = new Map(propertiesOf(makeSchema() as Node))
+const propertiesBy = (name: ConfigName) => new Map(propertiesOf(makeSchema(name) as Node))
+const properties = propertiesBy("pretrain")
 
-describe("the JSON Schema of a configuration file", () => {
+describe.each(configNames)("the JSON Schema of a configuration file of %s", (name) => {
   it("is the one that the package holds: npm run schema makes it", () => {
-    expect(readFileSync(schemaFile, "utf8")).toBe(schemaText())
+    expect(readFileSync(schemaFile(name), "utf8")).toBe(schemaText(name))
+    const { exports } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"))
+    const file = basename(fileURLToPath(schemaFile(name)))
+    expect(exports[`./${file}`]).toBe(`./dist/pipelines/${file}`)
   })
 
   it("describes every field in the words of the source", () => {
-    const silent = [...properties].filter(([path, { description }]) => path !== "$schema" && !description).map((
-      [path]
-    ) => path)
-    expect(silent).toEqual([])
+    const silent = [...propertiesBy(name)].filter(([path, { description }]) => path !== "$schema" && !description)
+    expect(silent.map(([path]) => path)).toEqual([])
+  })
+
+  it("knows every field that the command does", () => {
+    const known = propertiesBy(name)
+    const missing = fields(name).filter((path) => !known.has(path) && !path.startsWith("fields."))
+    expect(missing).toEqual([])
+  })
+})
+
+describe("the JSON Schema of a configuration file", () => {
+  it("has the words of the source", () => {
     expect(properties.get("data.seqLen")!.description).toBe("Tokens a row feeds to the model. Default 64.")
     expect(properties.get("model.hiddenSize")!.description).toContain("residual stream")
     expect(properties.get("data.canaries.times")!.description).toContain("Exposures of each")
+    expect(propertiesBy("sweep").get("base.training.steps")!.description).toContain("Optimizer")
+    expect(propertiesBy("isolate").get("gate.cost")).toMatchObject({ default: 0.1 })
   })
 
   it("knows every field and the default that a run takes, also where it is not that of its class", () => {

@@ -1,7 +1,7 @@
 /**
- * `npm run schema`: makes pipelines/pretrain.schema.json, which editors complete and check configurations with, and
- * pipelines/isolation.schema.json, dynamics.schema.json and sweep.schema.json, which say what reports of these hold. Shapes and defaults
- * come from the schemas, descriptions from the comments beside their fields.
+ * `npm run schema`: makes pipelines/pretrain.schema.json and {isolate,dynamics,sweep}.config.schema.json, which editors
+ * complete and check configurations with, and {isolation,dynamics,sweep}.schema.json, which say what reports of these hold.
+ * Shapes and defaults come from the schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
@@ -10,17 +10,31 @@ import type * as AST from "effect/SchemaAST"
 import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import ts from "typescript"
+import { DynamicsConfig } from "../pipelines/dynamics/Config.ts"
 import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
+import { IsolateConfig } from "../pipelines/isolation/Config.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { SweepConfig } from "../pipelines/sweep/Config.ts"
 import { SweepReport } from "../pipelines/sweep/Report.ts"
 
 type Json = { [key: string]: unknown }
 
 const root = new URL("../", import.meta.url)
 
-/** Where the schema of configurations is kept. */
-export const schemaFile = new URL("pipelines/pretrain.schema.json", root)
+/** Commands whose configuration has a schema. */
+const configs = {
+  pretrain: { schema: PretrainConfig, given: () => new PretrainConfig({}) },
+  isolate: { schema: IsolateConfig, given: () => new IsolateConfig({}) },
+  dynamics: { schema: DynamicsConfig, given: () => new DynamicsConfig({}) },
+  sweep: { schema: SweepConfig, given: () => new SweepConfig({ fields: {} }) }
+} as const
+export type ConfigName = keyof typeof configs
+export const configNames = Object.keys(configs) as ReadonlyArray<ConfigName>
+
+/** Where the schema of a configuration is kept; that of pretrain has a name of its own, by which files of today know it. */
+export const schemaFile = (name: ConfigName): URL =>
+  new URL(`pipelines/${name === "pretrain" ? name : `${name}.config`}.schema.json`, root)
 
 /** Reports whose schema is published, by the folder of pipelines that has it in its Report.ts. */
 const reports = {
@@ -85,6 +99,15 @@ const commentsBySignature = (own?: string): ReadonlyMap<string, Readonly<Record<
   return found
 }
 
+/** Comments of properties that are those of several literals together: the largest that have no other names say most. */
+const partsOf = (
+  comments: ReturnType<typeof commentsBySignature>,
+  names: ReadonlyArray<string>
+): Readonly<Record<string, string>> =>
+  Object.assign({}, ...[...comments].map(([signature, known]) => ({ own: signature.split(","), known }))
+    .filter(({ own }) => own.every((name) => names.includes(name)))
+    .sort((a, b) => a.own.length - b.own.length).map(({ known }) => known))
+
 // ---------------------------------------------------------------------------------------------------------------
 // Defaults
 
@@ -141,7 +164,7 @@ const membersOf = (ast: AST.AST): ReadonlyArray<AST.AST> =>
 const plain = (node: unknown, defs: Json): unknown => {
   if (Array.isArray(node)) return node.map((item) => plain(item, defs))
   if (!isObject(node)) return node
-  const { $defs: _defs, $ref, allOf, description: _description, title: _title, ...rest } = node
+  const { $defs: _defs, $id: _id, $ref, allOf, description: _description, title: _title, ...rest } = node
   const inner = Object.fromEntries(
     Object.entries(rest).map(([key, value]) => [
       key,
@@ -157,8 +180,8 @@ const plain = (node: unknown, defs: Json): unknown => {
   return Object.assign({}, ...bases, inner)
 }
 
-/** The schema of a `memsinks pretrain --config` file, draft 7 of JSON Schema. */
-export const makeSchema = (): Json => {
+/** The schema of a `--config` file, draft 7 of JSON Schema. */
+export const makeSchema = (command: ConfigName): Json => {
   const comments = commentsBySignature()
   /** `given`: the value that a configuration has here without a file; a file is laid over it field by field. */
   const describe = (node: unknown, asts: ReadonlyArray<AST.AST>, given: Json | undefined): void => {
@@ -166,10 +189,15 @@ export const makeSchema = (): Json => {
     if (!isObject(node)) return
     describe(node["anyOf"], asts, given)
     describe(node["items"], asts, undefined)
+    // the values of a record
+    const values = asts.flatMap((ast) =>
+      ast._tag === "TypeLiteral" ? ast.indexSignatures.flatMap(({ type }) => membersOf(type)) : []
+    )
+    for (const one of Object.values(node["patternProperties"] ?? {})) describe(one, values, undefined)
     if (!isObject(node["properties"])) return
     const properties = node["properties"] as Record<string, Json>
     const names = Object.keys(properties).sort().join()
-    const known = comments.get(names) ?? {}
+    const known = comments.get(names) ?? partsOf(comments, Object.keys(properties))
     const fields = asts.flatMap(fieldsOf).find(({ types }) => Object.keys(types).sort().join() === names)
     for (const [name, property] of Object.entries(properties)) {
       const own = fields?.defaults[name]
@@ -179,17 +207,24 @@ export const makeSchema = (): Json => {
       if (value === undefined || isObject(value)) continue
       property["default"] = value
       if (own !== undefined && JSON.stringify(own) !== JSON.stringify(value)) {
-        property["description"] = `${property["description"]} Of memsinks pretrain: ${JSON.stringify(value)}.`
+        property["description"] = `${property["description"]} Of memsinks ${command}: ${JSON.stringify(value)}.`
       }
     }
     if (given !== undefined || (node["required"] as ReadonlyArray<string>).length === 0) delete node["required"]
   }
-  const made = JSONSchema.make(PretrainConfig) as unknown as Json
+  const config = configs[command].schema as unknown as Schema.Schema<object, Json>
+  const made = JSONSchema.make(config) as unknown as Json
   const schema = plain(made, made["$defs"] as Json) as Json
-  describe(schema, [PretrainConfig.ast], Schema.encodeSync(PretrainConfig)(new PretrainConfig({})) as unknown as Json)
+  describe(schema, [config.ast], Schema.encodeSync(config)(configs[command].given()))
   // a file of JSON names its schema in itself
-  const properties = { $schema: { type: "string" }, ...(schema["properties"] as Json) }
-  return { ...schema, title: "memsinks pretrain", description: "What memsinks pretrain --config takes.", properties }
+  const properties: Json = { $schema: { type: "string" }, ...(schema["properties"] as Json) }
+  if (command === "sweep") {
+    // all of pretrain's but what a sweep has of its own
+    const { $schema: _, arms: __, seeds: ___, ...fields } = makeSchema("pretrain")["properties"] as Json
+    Object.assign(properties["base"] as Json, { properties: fields, additionalProperties: false })
+  }
+  return { ...schema, title: `memsinks ${command}`, description: `What memsinks ${command} --config takes.`,
+    properties }
 }
 
 /** The schema of a `report.json`, draft 7 of JSON Schema. */
@@ -222,10 +257,10 @@ export const makeReportSchema = (name: ReportName): Json => {
 const textOf = (schema: Json): string => `${JSON.stringify(schema, undefined, 2)}\n`
 
 /** The schemas as they are kept in their files. */
-export const schemaText = (): string => textOf(makeSchema())
+export const schemaText = (name: ConfigName): string => textOf(makeSchema(name))
 export const reportSchemaText = (name: ReportName): string => textOf(makeReportSchema(name))
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  writeFileSync(schemaFile, schemaText())
+  for (const name of configNames) writeFileSync(schemaFile(name), schemaText(name))
   for (const name of reportNames) writeFileSync(reportSchemaFile(name), reportSchemaText(name))
 }

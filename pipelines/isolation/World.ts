@@ -26,6 +26,7 @@ const several = Schema.Int.pipe(Schema.between(2, 2 ** 16))
 
 /** Natural text: repeated sequences of it, and canaries (sequences of random tokens) beside them. */
 export const TextWorld = Schema.Struct({
+  /** Which kind of data. */
   world: Schema.Literal("text"),
   /**
    * The text, what of it is repeated, and the canaries: `random` entries are scored, `text` entries only trained on.
@@ -36,6 +37,7 @@ export const TextWorld = Schema.Struct({
 
 /** A rare domain, repeated, inside a large one: Synthetic.twoDomains. Held out are sequences of the rare domain. */
 export const TwoDomainsWorld = Schema.Struct({
+  /** Which kind of data. */
   world: Schema.Literal("twoDomains"),
   /** Tokens of the vocabulary. Default 64. */
   vocabSize: withDefault(several, () => 64),
@@ -62,6 +64,7 @@ export const TwoDomainsWorld = Schema.Struct({
  * the corrupted sums; retained are the right ones. Only answers are scored.
  */
 export const ModularWorld = Schema.Struct({
+  /** Which kind of data. */
   world: Schema.Literal("modular"),
   /** Default 97. */
   modulus: withDefault(several, () => 97),

@@ -6,6 +6,7 @@ import { DataError } from "../../src/Errors.ts"
 import { isObject, merge } from "../../src/Json.ts"
 import { random } from "../../src/Random.ts"
 import { ArmName, PretrainConfig } from "../pretrain/Config.ts"
+import type { Kind } from "../report/Estimate.ts"
 
 /** Numbers from one to another: so many of them in a grid, any of them where points are drawn. */
 const Range = Schema.Struct({
@@ -59,12 +60,27 @@ export class SweepConfig extends configuration(Schema.Class<SweepConfig>("SweepC
   most: withDefault(positive, 1000)
 })) {}
 
-/** A metric of the groups that a seed is measured by, and in which states. */
+/** A metric of a seed: of a group, and of an arm or a state of the sinks where the group has several. */
+export interface SweepMetric {
+  readonly group: keyof typeof groups
+  readonly state?: string
+}
+
+/** What numbers of a group can be. */
+const groups = { fractionClosed: "real", repeated: "loss", heldOut: "loss", gaps: "real", extraction: "share" } as const
+export const kindOf = ({ group }: SweepMetric): Kind => groups[group]
+
 const states = ["standard", "own", "off", "placebo", "all", "standardActiveWidth", "deduplicated"]
-export const metricNames: ReadonlyArray<string> = [
-  "fractionClosed",
-  ...["repeated", "heldOut", "gaps", "extraction"].flatMap((group) => states.map((state) => `${group}.${state}`))
-]
+
+/** How a metric is called: `heldOut.off`. */
+export const nameOfMetric = ({ group, state }: SweepMetric): string => state === undefined ? group : `${group}.${state}`
+
+/** All there are, by what they are called. */
+export const metricsByName: ReadonlyMap<string, SweepMetric> = new Map(
+  (Object.keys(groups) as ReadonlyArray<SweepMetric["group"]>).flatMap((group): ReadonlyArray<SweepMetric> =>
+    group === "fractionClosed" ? [{ group }] : states.map((state) => ({ group, state }))
+  ).map((metric) => [nameOfMetric(metric), metric])
+)
 
 /** Whether the highest value of the first metric is best. */
 export const highestIsBest = ({ best, metrics }: SweepConfig): boolean =>
@@ -149,9 +165,9 @@ export const pointsOf = (config: SweepConfig): Effect.Effect<ReadonlyArray<Point
     }
     const twice = config.metrics.find((metric, i) => config.metrics.indexOf(metric) !== i)
     if (twice !== undefined) return yield* problem(`metrics names ${twice} twice: leave one out`)
-    const unknown = config.metrics.find((metric) => !metricNames.includes(metric))
+    const unknown = config.metrics.find((metric) => !metricsByName.has(metric))
     if (unknown !== undefined) {
-      return yield* problem(`metrics: there is no ${unknown}; there are ${metricNames.join(", ")}`)
+      return yield* problem(`metrics: there is no ${unknown}; there are ${[...metricsByName.keys()].join(", ")}`)
     }
     const count = draw === "grid" ? paths.reduce((n, path) => n * valuesOf(fields[path]!).length, 1) : draw.random
     if (count > most) {

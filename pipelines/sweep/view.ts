@@ -3,7 +3,7 @@ import { isObject } from "../../src/Json.ts"
 import type { Chart, Line } from "../report/Chart.ts"
 import { digits, written } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
-import { valueText } from "./Config.ts"
+import { metricsByName, valueText } from "./Config.ts"
 import type { PointResult, SweepReport } from "./Report.ts"
 
 const number = digits(4)
@@ -87,14 +87,17 @@ const terms: ReadonlyArray<View.Term> = [
 
 export const view = (report: SweepReport): View.View => {
   const { arms, failures, fields, metrics, seeds, trainings } = report
-  const words = new Set(metrics.flatMap((metric) => metric.split(".")))
+  const words = new Set(metrics.flatMap((name) => {
+    const { group, state } = metricsByName.get(name)!
+    return state === undefined ? [group] : [group, state]
+  }))
   const caveats = { failures,
     warnings: seeds.length < 2 ? ["one seed is not a result: nothing has an interval over seeds"] : [] }
   const size = `${View.several(report.points.length, "point")} with ${View.several(seeds.length, "seed")}, ` +
     `${View.several(trainings.different, "training")} of ${
       View.listed(arms)
-    }. Means over the seeds, with 95 % intervals (Student's t) ` +
-    "where there are several."
+    }. Means over the seeds, with 95 % intervals: of extraction beta-binomial over seeds and sequences, ` +
+    "else Student's t where there are several seeds."
   const meaning = View.terms(...terms.filter(([word]) => words.has(word)))
   const drawn = metrics.flatMap((metric) => fields.map((field) => chart(report, field, metric)))
   return {

@@ -21,10 +21,11 @@ interface Entry {
 const usage = (line: string): string => {
   const name = line.split(" ")[1]!
   if (name === "memsinks") return "memsinks <command> [options]"
-  const positional = line.replace(/[([]?--?[^\])]*[\])]?/g, "").match(/\[?<[^>]+>(\.\.\.)?\]?/g) ?? []
-  const shown = positional.map((one) =>
-    one.startsWith("[") ? one.replace(/<|>/g, "") : one.endsWith("...") ? `[${one.slice(1, -4)}]...` : one
-  )
+  // what may be chosen among stands behind the name
+  const positional = line.replace(/[([]?--?[^\])]*[\])]?/g, "").matchAll(/(\[?)<([^>]+)>(\.\.\.)?/g)
+  const shown = Array.from(positional,
+    ([, optional, name, many = ""]) =>
+      optional === "[" ? `[${name}${many}]` : many === "" ? `<${name}>` : `[${name}]${many}`)
   return ["memsinks", name, "[options]", ...shown].join(" ")
 }
 

@@ -136,6 +136,12 @@ describe("a sweep", () => {
       )
       expect(metrics["heldOut.standard"]!.mean).toBe(report.points[0]!.metrics["heldOut.standard"]!.mean)
     }
+    // shares of sequences have intervals of shares: they cannot leave [0, 1]
+    const { high, kind, low, method } = report.points[0]!.metrics["extraction.own"]!
+    expect([kind, method]).toEqual(["share", "beta-binomial"])
+    expect(low).toBeGreaterThanOrEqual(0)
+    expect(high).toBeLessThanOrEqual(1)
+    expect(report.points[0]!.metrics["heldOut.off"]).toMatchObject({ kind: "loss", method: "t" })
     const csv = readFileSync(join(outDir, "sweep.csv"), "utf8").trim().split("\n").map((line) => line.split(","))
     expect(csv[0]!.slice(0, 4)).toEqual(["rank", "point", "seed", "model.sinks.pool"])
     expect(csv).toHaveLength(5)
