@@ -11,6 +11,7 @@ import { type Batch, IGNORE } from "../Batch.ts"
 import { configured, expectOptions, seed } from "../Config.ts"
 import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import { isGpu } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
 import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
@@ -49,7 +50,7 @@ export interface ModelService {
   readonly hyper: Tensor.Tensor
   readonly precision: Precision
   /** What every pass is recorded with, unless its shape says otherwise. */
-  readonly defaults: Pick<PassShape, "precision" | "recompute" | "compute">
+  readonly defaults: Pick<PassShape, "precision" | "recompute" | "compute" | "logitsBytes">
   /**
    * Record, allocate and compile a pass; it lives until the scope closes. Gradients are added to those of `parameters`, by
    * default the Model's own `handles`; the caller allocates them.
@@ -121,7 +122,14 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     const scope = yield* Effect.scope
     const { precision = "f32", recompute = false } = options
     if (precision === "f16") yield* requireHalf(device)
-    const defaults = { precision, recompute, ...(options.compute === "masked" ? { compute: options.compute } : {}) }
+    const { maxBufferSize, maxStorageBufferBindingSize } = device.limits
+    const largest = Math.min(maxBufferSize, maxStorageBufferBindingSize)
+    const defaults = {
+      precision,
+      recompute,
+      ...(options.compute === "masked" ? { compute: options.compute } : {}),
+      ...(isGpu(device.target) && largest < Ops.logitsBytes(device.target) ? { logitsBytes: largest } : {})
+    }
     const handles = parametersOf(config)
     const parameters = listParameters(handles)
     const hyper = Tensor.make("hyper", [16])

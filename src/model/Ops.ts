@@ -4,6 +4,7 @@
  * always added to (they are cleared once a step), gradients of activations are written.
  */
 import type { Recorder } from "../gpu/Program.ts"
+import { isGpu, type Target } from "../gpu/Target.ts"
 import type * as Tensor from "../gpu/Tensor.ts"
 import type { Sampling } from "../measures/TokenRecords.ts"
 import * as Kernels from "./Kernels.ts"
@@ -677,8 +678,14 @@ export const mlp = (
   }
 }
 
-/** Logits of one chunk stay below this many bytes. */
-const LOGITS_BYTES = 64 * 2 ** 20
+/** Logits of one chunk stay below this many bytes: a GPU fills itself with large products only. */
+export const logitsBytes = (target: Target): number => (isGpu(target) ? 512 : 64) * 2 ** 20
+
+/** Rows of a chunk of logits that take so many bytes each; on a GPU of as many chunks as are needed, all but equal. */
+const chunkRows = (target: Target, tokens: number, rowBytes: number, most = logitsBytes(target)): number => {
+  const rows = Math.max(8, Math.min(tokens, Math.floor(most / rowBytes / 8) * 8))
+  return isGpu(target) ? Math.min(rows, Math.ceil(tokens / Math.ceil(tokens / rows) / 64) * 64) : rows
+}
 
 /**
  * Head and cross entropy, a chunk of tokens at a time so that the logits of all tokens never exist at once. Writes loss and
@@ -705,7 +712,8 @@ export const headLoss = (
 ): Tensor.Tensor | undefined => {
   const [vocab, d] = head.value.shape as [number, number]
   const ld = padded(vocab)
-  const chunk = Math.max(8, Math.min(tokens, Math.floor((options.chunkBytes ?? LOGITS_BYTES) / (ld * 4) / 8) * 8))
+  const rowBytes = ld * (isGpu(p.target) && x.type === "f16" ? 2 : 4)
+  const chunk = chunkRows(p.target, tokens, rowBytes, options.chunkBytes)
   const weight = transposed(p, head, vocab, d, x.type)
   const rowsOfHead = options.train ? typed(p, head.value, vocab, x.type) : undefined
   const entropy = Kernels.crossEntropy(p.target)
@@ -829,11 +837,11 @@ export const headRecords = (
     readonly record: Tensor.Tensor
     readonly rank: Tensor.Tensor
   },
-  chunkBytes = LOGITS_BYTES
+  chunkBytes?: number
 ): void => {
   const [vocab, d] = head.value.shape as [number, number]
   const ld = padded(vocab)
-  const chunk = Math.max(8, Math.min(tokens, Math.floor(chunkBytes / (ld * 4) / 8) * 8))
+  const chunk = chunkRows(p.target, tokens, ld * 4, chunkBytes)
   const weight = transposed(p, head, vocab, d, x.type)
   const count = io.record.shape[0]! - RECORD_FIELDS.length
   const { grid, kernel } = Kernels.tokenRecord(p.target)

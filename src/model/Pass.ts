@@ -47,7 +47,7 @@ export interface PassShape {
   readonly output: "train" | "loss" | "logits" | "records"
   /** Sampling schemes of token records, `topK` at most 40. Default none. */
   readonly schemes?: ReadonlyArray<Sampling>
-  /** Most bytes of logits that exist at once. Default 64 MiB. */
+  /** Most bytes of logits that exist at once. Default 64 MiB, on a GPU 512 MiB or the largest buffer. */
   readonly logitsBytes?: number
   /**
    * Type of activations and of the weights they are multiplied with. Weights themselves, their gradients, the residual
