@@ -12,6 +12,7 @@ import { inspect } from "./commands/inspect.ts"
 import { isolate } from "./commands/isolate.ts"
 import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
+import { profile } from "./commands/profile.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
 import { sweep } from "./commands/sweep.ts"
@@ -28,6 +29,7 @@ export const commands = [
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),
   tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
   plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
+  profile.pipe(doing(async () => (await import("./profile.ts")).profile)),
   doctor.pipe(doing(async () => (await import("./doctor.ts")).doctor)),
   identity.pipe(doing(async () => (await import("./identity.ts")).identity)),
   runs.pipe(doing(async () => (await import("./runs.ts")).runs)),

@@ -24,7 +24,10 @@ const PlanConfig = Schema.Struct({
   maxSegments: Schema.optional(positive)
 })
 
-const configOf = (options: PlanOptions) =>
+/** The configuration that the options of a command about one training pass give. */
+export const configOf = (
+  options: Pick<PlanOptions, "preset" | "config" | "batch" | "seq" | "precision" | "recompute" | "overrides">
+) =>
   Effect.gen(function*() {
     const base = Schema.encodeSync(PretrainConfig)(new PretrainConfig({}))
     const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}

@@ -63,6 +63,12 @@ export interface DeviceService {
    * Replay Programs in order, MAX_DISPATCHES at a time. Synchronous and hot: throws DeviceError if the device is lost.
    */
   readonly submit: (...prepared: ReadonlyArray<Prepared>) => void
+  /**
+   * Replay Programs once, and tell when each of their dispatches ran, in order. Each is in a pass of its own, which costs a
+   * little time between them. Fails with reason Feature where the adapter has no timestamps. Without the Dawn toggle
+   * `timestamp_quantization` switched off (`disableToggles` of AdapterOptions) times are in steps of 65.5 us.
+   */
+  readonly time: (...prepared: ReadonlyArray<Prepared>) => Effect.Effect<ReadonlyArray<Timed>, DeviceError>
   /** Copy host data into a state tensor, ordered with submits. */
   readonly write: (tensor: Tensor.Tensor, data: Float32Array | Uint32Array, elementOffset?: number) => void
   /** Copy a state tensor to the host, after everything submitted before. */
@@ -75,6 +81,13 @@ export interface DeviceService {
   readonly lose: Effect.Effect<void>
 }
 
+/** When a dispatch ran: nanoseconds since the first of them began. */
+export interface Timed {
+  readonly dispatch: Program.Dispatch
+  readonly begin: number
+  readonly end: number
+}
+
 interface PreparedInside extends Prepared {
   readonly clears: ReadonlyArray<readonly [buffer: GPUBuffer, bytes: number]>
   readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
@@ -85,6 +98,9 @@ interface PreparedInside extends Prepared {
  * a GPU begins sooner with the first of several.
  */
 export const MAX_DISPATCHES = 200
+
+/** Timestamps that a set of queries holds at most: two a dispatch. */
+const MAX_QUERIES = 4096
 
 /** A table of what does not fit, for the person who must choose a smaller model. */
 export const limitTable = (tensors: ReadonlyArray<Tensor.Tensor>, limit: number): string => {
@@ -455,6 +471,71 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           isOfGpu)
       }))
 
+    const time: DeviceService["time"] = (...list) =>
+      Effect.uninterruptible(Effect.tryPromise({
+        try: async () => {
+          check()
+          if (!wanted.includes("timestamp-query")) {
+            throw new DeviceError({
+              reason: "Feature",
+              detail:
+                `${open.name} has no timestamps (the WebGPU feature timestamp-query), so that kernels cannot be timed ` +
+                "on it: choose another adapter (memsinks doctor tells what each can do)"
+            })
+          }
+          const programs = list as ReadonlyArray<PreparedInside>
+          const total = 2 * programs.reduce((n, { commands }) => n + commands.length, 0)
+          const sets = Array.from({ length: Math.ceil(total / MAX_QUERIES) }, (_, i) =>
+            device.createQuerySet({ type: "timestamp", count: Math.min(MAX_QUERIES, total - i * MAX_QUERIES) }))
+          // QUERY_RESOLVE | COPY_SRC
+          const resolved = createBuffer(Math.max(16, 8 * total), 0x200 | 0x04, "timestamps")
+          const back = createBuffer(resolved.size, STAGING, "timestamps, staged")
+          try {
+            let at = 0
+            for (const { clears, commands } of programs) {
+              // a submit a Program, and one more for each MAX_DISPATCHES of it
+              for (let first = 0; first === 0 || first < commands.length; first += MAX_DISPATCHES) {
+                const encoder = device.createCommandEncoder()
+                if (first === 0) { for (const [buffer, bytes] of clears) encoder.clearBuffer(buffer, 0, bytes) }
+                for (const [pipeline, group, x, y, z] of commands.slice(first, first + MAX_DISPATCHES)) {
+                  const begin = at % MAX_QUERIES
+                  const querySet = sets[Math.floor(at / MAX_QUERIES)]!
+                  const pass = encoder.beginComputePass({
+                    timestampWrites: { querySet, beginningOfPassWriteIndex: begin, endOfPassWriteIndex: begin + 1 }
+                  })
+                  pass.setPipeline(pipeline)
+                  pass.setBindGroup(0, group)
+                  pass.dispatchWorkgroups(x, y, z)
+                  pass.end()
+                  at += 2
+                }
+                device.queue.submit([encoder.finish()])
+                counters.submits++
+              }
+            }
+            const encoder = device.createCommandEncoder()
+            sets.forEach((set, i) => encoder.resolveQuerySet(set, 0, set.count, resolved, 8 * i * MAX_QUERIES))
+            encoder.copyBufferToBuffer(resolved, 0, back, 0, back.size)
+            device.queue.submit([encoder.finish()])
+            await polled(() => back.mapAsync(1))
+            const stamps = new BigUint64Array(back.getMappedRange().slice(0))
+            back.unmap()
+            check()
+            const dispatches = programs.flatMap(({ program }) => program.dispatches)
+            const since = (i: number): number => Number(BigInt.asIntN(64, stamps[i]! - stamps[0]!))
+            return dispatches.map((dispatch, i) => ({ dispatch, begin: since(2 * i), end: since(2 * i + 1) }))
+          } finally {
+            destroy(resolved)
+            destroy(back)
+            for (const set of sets) set.destroy()
+          }
+        },
+        catch: (cause) =>
+          cause instanceof DeviceError
+            ? cause
+            : new DeviceError({ reason: "Lost", detail: `timing kernels: ${because(cause)}`, cause })
+      }))
+
     return {
       name: open.name,
       kind: open.kind,
@@ -473,6 +554,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       allocate,
       prepare,
       submit,
+      time,
       write: (tensor, data, elementOffset = 0) => {
         if (elementOffset + data.length > Tensor.size(tensor)) {
           throw new RangeError(

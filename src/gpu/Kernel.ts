@@ -122,3 +122,13 @@ export const encodeParams = (kernel: Kernel, values: Readonly<Record<string, num
   })
   return bytes
 }
+
+/** The values that a uniform's bytes hold, by name. */
+export const decodeParams = (kernel: Kernel, params: ArrayBuffer): Readonly<Record<string, number>> => {
+  const view = new DataView(params)
+  return Object.fromEntries(
+    kernel.params.map(([name, type],
+      i) => [name, type === "f32" ? view.getFloat32(i * 4, true) : view.getUint32(i * 4, true)]
+    )
+  )
+}

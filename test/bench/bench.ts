@@ -1,7 +1,7 @@
 /**
  * Benchmarks that a stranger can rerun: `npm run bench`. `-- --quick` takes under five minutes on two cores, `-- --save`
- * keeps the lines in results/<adapter>.jsonl, `-- --only=step,attention` measures these alone. JSON lines on stdout, a
- * Markdown table on stderr.
+ * keeps the lines in results/<adapter>.jsonl, `-- --only=step,attention` measures these alone, `-- --profile` times every
+ * kernel of training steps by timestamps, as `memsinks profile` does. JSON lines on stdout, a Markdown table on stderr.
  *
  * Times are the best and the median of several windows; what is compared takes turns, window by window, so that whatever
  * else the machine does meets all of it. On a shared machine only ratios within one run mean something.
@@ -24,6 +24,7 @@ import { type CompiledPass, HYPER } from "../../src/model/Pass.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import * as Optimizer from "../../src/train/Optimizer.ts"
+import * as Profile from "../../src/train/Profile.ts"
 import { type Line, markdown } from "./table.ts"
 
 const quick = process.argv.includes("--quick")
@@ -392,11 +393,29 @@ const profile = (name: string, config: ModelConfig, rows: number, seqLen: number
     })
   }))
 
+/** Every kernel of training steps, by timestamps. */
+const profiles = Effect.gen(function*() {
+  const device = yield* Device
+  const big = device.kind === "hardware"
+  for (const precision of device.features.has("shader-f16") ? ["f32", "f16"] as const : ["f32"] as const) {
+    const [model, rows, seqLen] = big ? [presets["smol-360m"], 8, 1024] as const : [presets.tiny, 8, 128] as const
+    const name = `${big ? "smol-360m" : "tiny"}, ${precision}, ${rows} x ${seqLen}`
+    const found = yield* Effect.scoped(Profile.profile(model, { rows, seqLen, precision, steps: quick ? 3 : 9 }))
+    const { byKernel, classes, dispatches, ops: _, ...whole } = found
+    note({ bench: "profile", name, ...whole, dispatches: dispatches.length })
+    for (const row of classes) note({ bench: "profile by kind", ...row, name: `${name}: ${row.name}` })
+    for (const row of byKernel) note({ bench: "profile by kernel", ...row, name: `${name}: ${row.name}` })
+  }
+})
+
 const section = (name: string, work: Effect.Effect<void, unknown, Device>): Effect.Effect<void, unknown, Device> =>
   only === undefined || only.split(",").includes(name) ? work : Effect.void
 
-const main = Effect.gen(function*() {
+const profiling = process.argv.includes("--profile")
+
+const measured = Effect.gen(function*() {
   const device = yield* Device
+  if (profiling) return yield* profiles
   const best = yield* products
   yield* section("step", Effect.asVoid(steps(best, [
     ["demo, standard, 4 x 64", withoutSinks(demo), 4, 64],
@@ -460,7 +479,11 @@ const main = Effect.gen(function*() {
             bytesPerToken: bytes / seqLen
           })
         })), { discard: true }))
+})
 
+const main = Effect.gen(function*() {
+  yield* measured
+  const device = yield* Device
   const stamp = {
     adapter: device.name,
     kernels: device.target.family,
@@ -479,10 +502,14 @@ const main = Effect.gen(function*() {
     const file = device.name.replace(/[^A-Za-z0-9]+/g, "-").replace(/-$/, "").toLowerCase()
     const path = new URL(`${file}.jsonl`, folder)
     // with --only, what was not measured this time stays
-    const others = only === undefined || !existsSync(path) ? [] : readFileSync(path, "utf8").trim().split("\n")
-      .filter((line) => !lines.some(({ bench }) => bench === (JSON.parse(line) as Line).bench))
+    const others = (only === undefined && !profiling) || !existsSync(path) ?
+      [] :
+      readFileSync(path, "utf8").trim().split("\n")
+        .filter((line) => !lines.some(({ bench }) => bench === (JSON.parse(line) as Line).bench))
     writeFileSync(path, [...others, text, ""].join("\n"))
   }
 })
 
-await Effect.runPromise(Effect.scoped(Effect.provide(main, NodeDevice.layer())))
+// timestamps in steps of 65.5 us say nothing of most kernels
+const layer = NodeDevice.layer(profiling ? { disableToggles: ["timestamp_quantization"] } : {})
+await Effect.runPromise(Effect.scoped(Effect.provide(main, layer)))

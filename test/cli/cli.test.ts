@@ -82,6 +82,7 @@ describe("help", () => {
     ["help-isolate", ["isolate", "--help"]],
     ["help-dynamics", ["dynamics", "--help"]],
     ["help-plan", ["plan", "--help"]],
+    ["help-profile", ["profile", "--help"]],
     ["help-doctor", ["doctor", "--help"]],
     ["help-runs", ["runs", "--help"]],
     ["help-inspect", ["inspect", "--help"]]
@@ -95,6 +96,22 @@ describe("help", () => {
     expect([lines.length <= 40, lines.every((line) => line.length <= 110)]).toEqual([true, true])
     await expect(stdout).toMatchFileSnapshot(`../fixtures/${name}.txt`)
   })
+})
+
+describe("profile", () => {
+  it("times a step's kernels, writes a trace, and prints one JSON object", async () => {
+    const trace = join(folder, "step.json")
+    const shape = ["model.numHiddenLayers=1", "model.hiddenSize=32", "model.numAttentionHeads=1"]
+    const { code, stdout } = await memsinks(
+      ["profile", "--batch", "1", "--seq", "16", "--steps", "1", "--json", "--trace", trace, ...shape]
+    )
+    expect(code).toBe(0)
+    const found = JSON.parse(stdout) as { rows: number; seqLen: number; dispatches: ReadonlyArray<{ label: string }> }
+    expect(found).toMatchObject({ rows: 1, seqLen: 16, precision: "f32" })
+    const events =
+      (JSON.parse(readFileSync(trace, "utf8")) as { traceEvents: ReadonlyArray<{ name: string }> }).traceEvents
+    expect(events.slice(2).map(({ name }) => name)).toEqual(found.dispatches.map(({ label }) => label))
+  }, 60_000)
 })
 
 describe("wrong usage", () => {

@@ -1,0 +1,34 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import { adapter, config, counting, json, type OptionsOf, overrides, preset, shape } from "./options.ts"
+
+/** `memsinks profile`: what it takes. */
+export const profile = Command.make("profile", {
+  preset,
+  config,
+  batch: shape.batch,
+  seq: shape.seq,
+  precision: Options.choice("precision", ["f32", "f16"]).pipe(
+    Options.withDescription("Of activations: precision"),
+    Options.optional
+  ),
+  recompute: Options.boolean("recompute").pipe(
+    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
+  ),
+  steps: counting("steps").pipe(
+    Options.withDescription("Steps that are timed (default 3)"),
+    Options.withDefault(3)
+  ),
+  adapter,
+  trace: Options.text("trace").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("Also write the step as a trace, for ui.perfetto.dev"),
+    Options.optional
+  ),
+  json,
+  overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute")
+}).pipe(
+  Command.withDescription("Tell where the time of a training step goes on this GPU, kernel by kernel")
+)
+
+export type ProfileOptions = OptionsOf<typeof profile>
