@@ -178,7 +178,9 @@ const claims: ReadonlyArray<ClaimTest> = [
       if (a === undefined || b === undefined) return untested(`sinks off of ${few.name} and ${many.name}`)
       return {
         result: is("lower", b, a),
-        evidence: `repeated loss, sinks off: ${list(...variants.map((one) => [`p=${one.value}`, loss(one)] as const))}`
+        evidence: `loss of the most repeated, sinks off: ${
+          list(...variants.map((one) => [`p=${one.value}`, loss(one)] as const))
+        }`
       }
     }
   },
@@ -200,7 +202,7 @@ const claims: ReadonlyArray<ClaimTest> = [
       if (harm === undefined) return untested(`${SINKS} and ${little!.name} in the same seeds`)
       return {
         result: all(isAtMost(harm, ABOUT), is("lower", b, clean)),
-        evidence: `harm of ${little!.name}, nats a token: ${written(harm)}; repeated loss, sinks off: ${
+        evidence: `harm of ${little!.name}, nats a token: ${written(harm)}; loss of the most repeated, sinks off: ${
           list(
             ["noise 0", clean],
             ...variants.map(({ name, value }) => [`noise ${value}`, loss(name)] as const),
@@ -440,7 +442,7 @@ const claims: ReadonlyArray<ClaimTest> = [
       return {
         result: all(is("lower", on[0]!, on[1]!), is("lower", leaked[0]!, leaked[1]!)),
         evidence: list(
-          [`repeated loss with own sinks: ${overlap(few.value)}`, on[0]],
+          [`loss of the most repeated with own sinks: ${overlap(few.value)}`, on[0]],
           [overlap(many.value), on[1]],
           [`recovery with sinks off: ${overlap(few.value)}`, leaked[0]],
           [overlap(many.value), leaked[1]]

@@ -6,7 +6,7 @@ import { isKnown } from "../report/Estimate.ts"
 import { unique } from "../report/View.ts"
 import { metricName } from "./Metrics.ts"
 import type { Estimate, IsolationReport, LearningCurve, MaskState } from "./Report.ts"
-import { panelName, stateName } from "./tables.ts"
+import { panelName, seriesOf, stateName } from "./tables.ts"
 
 const point = (x: number, one: Estimate): ReadonlyArray<Point> =>
   isKnown(one) ? [{ x, y: one.mean, low: one.low, high: one.high }] : []
@@ -31,20 +31,8 @@ const hasStates = ({ subjects }: IsolationReport, arm: string): boolean =>
 const named = (report: IsolationReport, arm: string, state: MaskState): string =>
   hasStates(report, arm) ? `${arm}, ${stateName(state)}` : arm === ORACLE ? `${arm} (oracle)` : arm
 
-/** Series of learning curves: what is scored, and in which state. */
-const series: Readonly<Record<string, readonly [split: string, state: MaskState]>> = {
-  "repeated.own": ["repeated", "own"],
-  "repeated.off": ["repeated", "off"],
-  "heldOut.own": ["heldOut", "own"],
-  "heldOut.off": ["heldOut", "off"],
-  "canaries.own": ["canaries", "own"],
-  "canaries.off": ["canaries", "off"],
-  "singles.own": ["singles", "own"],
-  "singles.off": ["singles", "off"]
-}
-
 const titles: Readonly<Record<string, string>> = {
-  repeated: "Loss on repeated sequences, along training",
+  repeated: "Loss on all repeated sequences, along training",
   heldOut: "Held-out loss, along training",
   train: "Training loss",
   canaries: "Loss on canaries, along training",
@@ -64,8 +52,8 @@ const learningLine = (report: IsolationReport, { arm, points }: LearningCurve, s
 /** Learning curves of all arms, a chart for each set of sequences. */
 export const learning = (report: IsolationReport): ReadonlyArray<Chart> => {
   const found = ordered(report, withoutVariants(report, report.curves)).map((curve) => {
-    const [split, state] = series[curve.series] ?? [curve.series, "own" as const]
-    return { split, curve, state, stated: curve.series in series }
+    const [split, state] = seriesOf(curve.series)
+    return { split, curve, state: state ?? "own", stated: state !== undefined }
   })
   return unique(found.map(({ split }) => split)).map((split): Chart => ({
     ...axes,
@@ -100,7 +88,7 @@ export const tradeoff = (report: IsolationReport): ReadonlyArray<Chart> =>
     return {
       title: `Forgetting of ${panelName(panel)} against degradation, up to ${most.toFixed(2)} nats (large: chosen)`,
       x: { title: "held-out loss minus the standard model's, nats a token" },
-      y: { title: "repeated loss minus the standard's, nats a token", zero: true },
+      y: { title: "loss of all scored minus the standard's, nats a token", zero: true },
       facets: [],
       color: ["arm"],
       // every setting of a method is a line of its own

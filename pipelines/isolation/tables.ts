@@ -93,21 +93,22 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
   return [
     { head: "held-out loss", of: ({ removed }) => plusMinus(valueOf(removed, heldOutLoss)), short: true },
     {
-      head: "repeated, on",
+      head: "most repeated, on",
       of: ({ own }) => plusMinus(valueOf(own, loss)),
       short: true,
-      meaning: "loss with own sinks, or of the whole model where it has none"
+      meaning:
+        "loss of the scored sequences with the most exposures, with own sinks, or of the whole model where it has none"
     },
     {
-      head: "repeated, off",
+      head: "most repeated, off",
       of: (states) => plusMinus(valueOf(off(states), loss)),
       short: true,
-      meaning: "loss with sinks off; all else in the row is of sinks off, too, where there are any"
+      meaning: "the same with sinks off; all else in the row is of sinks off, too, where there are any"
     },
     {
       head: "gap closed",
       of: ({ removed }) => plusMinus(gapClosed(removed, standard, panel)),
-      meaning: "share of the standard model's gap between held-out and repeated loss"
+      meaning: "share of the standard model's gap between held-out loss and that of the most repeated"
     },
     metric("EM", { metric: "exactMemorization" }, { meaning: "share of tokens that are the likeliest" }),
     metric("ES", { metric: "extractionStrength" }, {
@@ -193,19 +194,37 @@ export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
 // ---------------------------------------------------------------------------------------------------------------
 // Other tables
 
+/** What a learning curve is of, and in which state; one that is of no state has none. */
+export const seriesOf = (series: string): readonly [of: string, state: MaskState | undefined] =>
+  evaluated[series] ?? [series, undefined]
+
+const sets = ["repeated", "heldOut", "canaries", "singles"]
+const evaluated: Readonly<Record<string, readonly [of: string, state: MaskState]>> = Object.fromEntries(
+  sets.flatMap((of) => (["own", "off"] as const).map((state) => [`${of}.${state}`, [of, state]]))
+)
+
+/** Sequences that are looked at along training are others than those that are scored at the end: also in their names. */
+const setNames: Readonly<Record<string, string>> = { repeated: "all repeated", heldOut: "held out",
+  singles: "seen once" }
+
+const seriesName = (series: string): string => {
+  const [of, state] = seriesOf(series)
+  return `${setNames[of] ?? of}${state === undefined ? "" : `, ${states[state]}`}`
+}
+
 export const curves = ({ curves }: IsolationReport): Table => ({
   head: ["", "series", "lowest", "after steps", "at the end"],
   rows: curves.filter(({ points }) => points.length > 0).map(({ arm, points, series }) => {
     const known = points.filter(({ loss }) => isKnown(loss))
     const lowest = known.reduce((best, one) => one.loss.mean < best!.loss.mean ? one : best, known[0] ?? points[0])
-    return [arm, series, plusMinus(lowest!.loss), count(lowest!.step), plusMinus(points.at(-1)!.loss)]
+    return [arm, seriesName(series), plusMinus(lowest!.loss), count(lowest!.step), plusMinus(points.at(-1)!.loss)]
   })
 })
 
 export const tradeoffs = ({ tradeoffs }: IsolationReport): ReadonlyArray<Table> =>
   unique(tradeoffs.map(({ panel }) => panel)).map((panel) => ({
     caption: `Losses minus the standard model's, on ${panels[panel]}`,
-    head: ["", "chosen", "held-out", "repeated"],
+    head: ["", "chosen", "held-out", "all scored"],
     rows: tradeoffs.filter((one) => one.panel === panel).flatMap(({ arm, points }) =>
       points.filter(({ chosen }) => chosen).map(({ degradation, forgetting, setting }) => [
         arm,
@@ -230,7 +249,7 @@ export const ladder = (report: IsolationReport): ReadonlyArray<Table> => {
   ])
   return rows.length === 0 ? [] : [filled({
     caption: `Which neurons are on, scored on ${panels[panel]}`,
-    head: ["", "state", "held-out loss", "repeated loss", "ES", "recovery"],
+    head: ["", "state", "held-out loss", "most repeated", "ES", "recovery"],
     rows
   })]
 }

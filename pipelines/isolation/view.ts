@@ -106,7 +106,11 @@ const words = (report: IsolationReport): ReadonlyArray<View.Term> => {
     [states.has("placebo"), "placebo", "as many sinks on, of another sequence"],
     [arms.has(STANDARD), "standard", "the same model without sinks, trained on the same data: memorized, 100 %"],
     [arms.has(ORACLE), `oracle (${ORACLE})`, "standard, never shown the repeated sequences: nothing to remember, 0 %"],
-    [true, "gap", "held-out minus repeated loss: how much better a model knows what it saw often"],
+    [true, "all repeated", "all sequences with several exposures, a sample of them: what learning curves are of"],
+    [true, "all scored",
+      "the half of them that no method tunes by, whatever their exposures: what sweeps and relearning are of"],
+    [true, "most repeated", "of that half those with the most exposures: what tables and the verdict are of"],
+    [true, "gap", "held-out loss minus that of the most repeated: how much better a model knows what it saw often"],
     [true, "recovery", "memory that is left: 1 as much as in the standard model, 0 as in the oracle"]
   ]
   return of.flatMap(([there, ...term]) => there ? [term] : [])

@@ -68,7 +68,7 @@ describe.each(renderings)("an isolation report as %s", (name, render) => {
     for (const arm of new Set(base.subjects.map(({ arm }) => arm))) expect(text).toContain(arm)
     // held-out and repeated loss of sinks off, its strength of extraction and recovery
     for (const value of ["2.951", "2.793", "0.082", "0.070"]) expect(text).toContain(`${value} ± 0.025`)
-    expect(text).toContain("95 % interval over 3 seeds")
+    expect(text.replace(/\s+/g, " ")).toContain("95 % interval over 3 seeds")
   })
 
   it("has no intervals where there is one seed", async () => {
@@ -137,7 +137,7 @@ describe("what a report tells in full", () => {
   it("has T1 for natural sequences and canaries", () => {
     const head = /^\|  \| held-out loss \|.*$/m.exec(markdown)![0]
     expect(head).toBe(
-      "|  | held-out loss | repeated, on | repeated, off | gap closed | EM | ES | greedy@16 | np@16 | MIA AUC " +
+      "|  | held-out loss | most repeated, on | most repeated, off | gap closed | EM | ES | greedy@16 | np@16 | MIA AUC " +
         "| TPR at 1 % | recovery | tokens/s |"
     )
     expect(markdown).toContain("Scored on repeated natural text")
@@ -234,8 +234,8 @@ describe("the figures of the HTML page", () => {
 
   it("are those of the learning curves, the trade-off, extraction and relearning, each named", () => {
     expect(figures.map(([title]) => title)).toEqual([
-      "Loss on repeated sequences, along training",
-      "Loss on repeated sequences, along training",
+      "Loss on all repeated sequences, along training",
+      "Loss on all repeated sequences, along training",
       "Held-out loss, along training",
       "Training loss",
       "Loss on one sequence, around its exposures",
@@ -251,7 +251,7 @@ describe("the figures of the HTML page", () => {
   })
 
   it("have a line for each arm and state, and for each learning rate of an unlearner", () => {
-    expect(lines(figure(/^Loss on repeated/))).toBe(4)
+    expect(lines(figure(/^Loss on all repeated/))).toBe(4)
     expect(lines(figure(/^Held-out/))).toBe(4)
     // two localizers, two rates of npo, and standard, oracle and sinks, which are points
     expect(lines(figure(/natural text against degradation/))).toBe(7)
@@ -264,7 +264,7 @@ describe("the figures of the HTML page", () => {
       expect(keyOf(/natural text against degradation/).join("; ")).toContain(arm)
     }
     expect([...keys.values()].flat().join("; ")).not.toContain("p=0.3")
-    expect(keyOf(/^Loss on repeated/)).toEqual(["standard", "sinks, own sinks", "sinks, sinks off",
+    expect(keyOf(/^Loss on all repeated/)).toEqual(["standard", "sinks, own sinks", "sinks, sinks off",
       "neverRepeated (oracle)"])
   })
 
