@@ -10,10 +10,13 @@ import process from "node:process"
 import { run } from "./cli/arguments.ts"
 import { commands } from "./cli/commands.ts"
 import * as Edge from "./cli/Edge.ts"
+import { hideNativeLines } from "./gpu/Silence.ts"
 
 // npm runs scripts in the package's folder, and says where it was called: paths are meant from there
 const calledFrom = process.env["INIT_CWD"]
 if (process.env["npm_lifecycle_event"] === "memsinks" && calledFrom !== undefined) process.chdir(calledFrom)
+
+hideNativeLines(!process.argv.some((word) => word === "-v" || word === "--verbose"))
 
 const memsinks = Command.make("memsinks").pipe(
   Command.withDescription("Language models that can forget by design"),

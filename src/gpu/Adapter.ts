@@ -15,6 +15,7 @@ import { expectOptions } from "../Config.ts"
 import { DeviceError, isOfGpu, told } from "../Errors.ts"
 import * as Nvidia from "./Nvidia.ts"
 import { polled } from "./Poll.ts"
+import { silently } from "./Silence.ts"
 import { unpackSwiftShader } from "./SoftwareVulkan.ts"
 
 /** Which adapter to open, and how. */
@@ -200,7 +201,9 @@ const listWith = async (create: Create): Promise<ReadonlyArray<string>> => {
   const flags = only === undefined ? [] : [`backend=${only}`]
   try {
     // No adapter is called this; Dawn refuses by listing all that exist, and answers null when there is none.
-    await polled(() => create([...flags, "adapter=?"]).requestAdapter({ powerPreference: "high-performance" }))
+    await polled(() =>
+      silently(() => create([...flags, "adapter=?"]).requestAdapter({ powerPreference: "high-performance" }))
+    )
     return []
   } catch (error) {
     return parseAdapterList(error instanceof Error ? error.message : String(error))
@@ -212,7 +215,7 @@ type Found = Omit<OpenGpu, "tried" | "reason">
 const openNamed = async (create: Create, options: AdapterOptions, name: string): Promise<Found | undefined> => {
   const only = backend[process.platform]
   const gpu = create(dawnFlags(options, [...(only === undefined ? [] : [`backend=${only}`]), `adapter=${name}`]))
-  const adapter = await polled(() => gpu.requestAdapter({ powerPreference: "high-performance" }))
+  const adapter = await polled(() => silently(() => gpu.requestAdapter({ powerPreference: "high-performance" })))
   if (adapter === null) return undefined
   return { gpu, adapter, backend: "dawn", kind: adapter.info.isFallbackAdapter ? "software" : "hardware", name }
 }
