@@ -68,9 +68,11 @@ export const print = (text: string): Effect.Effect<void> =>
     }
   })
 
-/** The adapter asked for on the command line, if any was. */
-export const adapterOptions = (name: Option.Option<string>): { readonly adapter?: string } =>
-  Option.isSome(name) ? { adapter: name.value } : {}
+/** Those of the options that are given, by their names. */
+export const given = <F extends Readonly<Record<string, Option.Option<unknown> | undefined>>>(fields: F) =>
+  Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => value?._tag === "Some" ? [[name, value.value]] : [])
+  ) as { readonly [K in keyof F]?: NonNullable<F[K]> extends Option.Option<infer A> ? A : never }
 
 /** A line on stderr, be it in the words of a file or a server: no password of a URL, no escapes but our own. */
 export const complain = (text: string): void => void process.stderr.write(`${withoutCredentials(printable(text))}\n`)

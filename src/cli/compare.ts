@@ -45,7 +45,7 @@ export const compare = (options: Pick<IsolateOptions, "checkpoint" | "against" |
     }
     const runtime = yield* Edge.runtime
     const comparison = yield* compareCheckpoints(options.checkpoint.value, options.against.value, {
-      device: runtime.layer(Edge.adapterOptions(options.adapter))
+      device: runtime.layer(Edge.given({ adapter: options.adapter }))
     })
     yield* Edge.print(
       options.json ? JSON.stringify(comparison) : format(comparison, painter(hasColor(process.stdout, process.env)))

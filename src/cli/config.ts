@@ -4,13 +4,13 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { parse } from "yaml"
 import { DataError } from "../Errors.ts"
 import { isObject, merge } from "../Json.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
 import type { PretrainOptions } from "./commands/pretrain.ts"
+import * as Edge from "./Edge.ts"
 
 export { merge }
 
@@ -38,17 +38,9 @@ type DataFlags = Partial<
   Pick<PretrainOptions, "batch" | "seq" | "data" | "textField" | "sourceField" | "onMissingText" | "seed">
 >
 
-/** A tree with those of the fields that are given. */
-export const given = (fields: Readonly<Record<string, Option.Option<unknown> | undefined>>): Tree =>
-  Object.fromEntries(
-    Object.entries(fields).flatMap(([key, value]) =>
-      value !== undefined && Option.isSome(value) ? [[key, value.value]] : []
-    )
-  )
-
 /** The fields of `data` that options set. */
 export const dataOf = (options: DataFlags): Tree =>
-  given({
+  Edge.given({
     data: options.data,
     textField: options.textField,
     sourceField: options.sourceField,
@@ -60,8 +52,8 @@ export const dataOf = (options: DataFlags): Tree =>
 
 /** The fields of `training` that options set. */
 export const trainingOf = (options: Partial<Pick<PretrainOptions, "steps" | "lr">>): Tree => {
-  const optimizer = given({ learningRate: options.lr })
-  return { ...given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
+  const optimizer = Edge.given({ learningRate: options.lr })
+  return { ...Edge.given({ steps: options.steps }), ...(Object.keys(optimizer).length === 0 ? {} : { optimizer }) }
 }
 
 /** The tree, or nothing where all that it holds is empty: worlds without text take no `data`. */

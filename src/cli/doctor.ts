@@ -9,7 +9,7 @@ import * as Edge from "./Edge.ts"
 export const doctor = ({ adapter, json }: DoctorOptions) =>
   Effect.gen(function*() {
     const device = yield* Edge.runtime
-    const gpu = yield* device.openGpu(Edge.adapterOptions(adapter))
+    const gpu = yield* device.openGpu(Edge.given({ adapter }))
     const report = yield* Doctor.doctor(gpu, yield* device.listAdapters)
     yield* Edge.print(json ? JSON.stringify(report) : Doctor.formatDoctor(report))
     if (!report.kernel.correct && report.adapter.kind !== "null") {

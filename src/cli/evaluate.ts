@@ -105,13 +105,11 @@ export const runEvaluate = (options: EvaluateOptions) =>
     const say = (text: string) => options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(text))
     const live = isInteractive(process.stderr, process.env)
     const report = yield* evaluate(options.checkpoint, {
-      device: runtime.layer(Edge.adapterOptions(options.adapter)),
+      device: runtime.layer(Edge.given({ adapter: options.adapter })),
       ...sinks,
-      ...Option.match(options.data, { onNone: () => ({}), onSome: (data) => ({ data }) }),
-      ...Option.match(options.sourceField, { onNone: () => ({}), onSome: (sourceField) => ({ sourceField }) }),
+      ...Edge.given({ data: options.data, sourceField: options.sourceField, identity: options.identity,
+        seqLen: options.seq }),
       ...(options.specialAsText ? { specialAsText: true } : {}),
-      ...Option.match(options.identity, { onNone: () => ({}), onSome: (identity) => ({ identity }) }),
-      ...Option.match(options.seq, { onNone: () => ({}), onSome: (seqLen) => ({ seqLen }) }),
       batchSize: options.batch,
       sequences: options.sequences,
       promptTokens: options.promptTokens,

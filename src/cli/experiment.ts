@@ -77,7 +77,7 @@ export const givenOf = (options: Options, { inWorld = false }: { readonly inWorl
     const data = Config.dataOf(options)
     return [
       file,
-      Config.given({ seeds: options.seeds, subject: options.subject, arms: names }),
+      Edge.given({ seeds: options.seeds, subject: options.subject, arms: names }),
       ...Config.filled(inWorld ? { world: { data } } : { data }),
       ...Config.filled({ training: Config.trainingOf(options) }),
       ...yield* Effect.forEach(options.overrides, Config.override)
@@ -155,12 +155,12 @@ export const runExperiment = <Report extends { readonly failures?: ReadonlyArray
     const logger = Logger.make<unknown, void>((line) => Effect.runSync(progress.log(Edge.logLine(line))))
     const again = `memsinks ${kind}${ready.again ?? ""} --resume --out-dir ${folder}`
     const report = yield* ready.run({
-      device: (yield* Edge.runtime).layer(Edge.adapterOptions(options.adapter)),
+      device: (yield* Edge.runtime).layer(Edge.given({ adapter: options.adapter })),
       outDir: folder,
       resume,
       force: options.force,
       concurrency: options.jobs ?? 1,
-      ...(options.store === undefined || Option.isNone(options.store) ? {} : { store: options.store.value }),
+      ...Edge.given({ store: options.store }),
       onEvent: (event) => Effect.zipRight(progress.event(event), watched?.onEvent(event) ?? Effect.void),
       versions: Edge.versions()
     }).pipe(

@@ -208,7 +208,7 @@ export const runGenerate = (options: GenerateOptions) =>
         maxNewTokens: options.maxNewTokens,
         temperature: options.temperature,
         topP: options.topP,
-        ...(Option.isSome(options.topK) ? { topK: options.topK.value } : {}),
+        ...Edge.given({ topK: options.topK }),
         seed: options.seed,
         sinks: mode,
         stop: options.stop.map(unescape),
@@ -242,5 +242,5 @@ export const runGenerate = (options: GenerateOptions) =>
         }))
       }
       yield* say(`${count} tokens in ${seconds.toFixed(1)} s, ${(count / seconds).toFixed(1)} tokens/s`)
-    }).pipe(Effect.provide(checkpoint.layer), Effect.provide(runtime.layer(Edge.adapterOptions(options.adapter))))
+    }).pipe(Effect.provide(checkpoint.layer), Effect.provide(runtime.layer(Edge.given({ adapter: options.adapter }))))
   })

@@ -17,11 +17,7 @@ const sinksOf = (options: IdentityOptions) =>
   Effect.gen(function*() {
     const name = Option.getOrElse(options.preset, (): Preset => "tiny")
     const preset = presets[name].sinks
-    const given = {
-      ...(Option.isSome(options.pool) ? { pool: options.pool.value } : {}),
-      ...(Option.isSome(options.active) ? { active: options.active.value } : {}),
-      ...(Option.isSome(options.block) ? { block: options.block.value } : {})
-    }
+    const given = Edge.given({ pool: options.pool, active: options.active, block: options.block })
     if (preset === undefined && !("pool" in given && "active" in given)) {
       const detail = `the preset ${name} has no sinks: give --pool and --active, e.g. --pool 2048 --active 32`
       return yield* new DataError({ detail })
@@ -46,7 +42,7 @@ export const identity = (options: IdentityOptions) =>
         identity: chosen,
         sinks,
         general: presets[Option.getOrElse(options.preset, (): Preset => "tiny")].general,
-        ...(Option.isSome(options.seq) ? { seqLen: options.seq.value } : {}),
+        ...Edge.given({ seqLen: options.seq }),
         ...(tokenizer === undefined ? {} : {
           text: (document: number) =>
             tokenizer.decode(shards.read(document, 0, Math.min(BEGINNING, shards.length(document))))

@@ -17,7 +17,7 @@ const sinksOf = ({ active, block, pool }: ImportingOptions) => {
     : decodeConfig(SinkConfig, {
       pool: pool.value,
       active: active.value,
-      ...(Option.isSome(block) ? { block: block.value } : {})
+      ...Edge.given({ block })
     })
 }
 
@@ -36,7 +36,7 @@ export const runImport = (options: ImportingOptions) =>
     const sinks = yield* sinksOf(options)
     const report = yield* importModel(options.from, options.out, {
       ...(sinks === undefined ? {} : { sinks }),
-      ...(Option.isSome(options.seed) ? { seed: options.seed.value } : {}),
+      ...Edge.given({ seed: options.seed }),
       ...(Option.isSome(options.idBits) ? { idBits: options.idBits.value === "32" ? 32 : 64 } : {})
     })
     yield* Edge.print(options.json ? JSON.stringify(report) : format(report))

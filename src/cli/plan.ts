@@ -32,7 +32,7 @@ export const configOf = (
     const base = Schema.encodeSync(PretrainConfig)(new PretrainConfig({}))
     const file = Option.isSome(options.config) ? yield* Config.readConfig(options.config.value) : {}
     const flags = {
-      ...(Option.isSome(options.precision) ? { precision: options.precision.value } : {}),
+      ...Edge.given({ precision: options.precision }),
       ...(options.recompute ? { recompute: true } : {}),
       data: Config.dataOf(options)
     }

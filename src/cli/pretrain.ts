@@ -61,7 +61,7 @@ const configOf = (options: PretrainOptions, where: Where) =>
 const needsF16 = (adapter: Option.Option<string>) =>
   Effect.gen(function*() {
     const runtime = yield* Edge.runtime
-    const { adapter: { features }, name } = yield* runtime.openGpu(Edge.adapterOptions(adapter))
+    const { adapter: { features }, name } = yield* runtime.openGpu(Edge.given({ adapter }))
     if (features.has("shader-f16")) return
     const refusal = f16Refusal(name, features, yield* examineAdapters(yield* runtime.listAdapters, runtime.openGpu))
     if (refusal !== undefined) return yield* refusal

@@ -40,20 +40,13 @@ export const parseShardSize = (
   return Effect.succeed({ shardTokens: Math.floor(Number(number) * TOKENS[unit!.toLowerCase()]!) })
 }
 
-const given = <K extends string, A>(key: K, value: Option.Option<A>): { readonly [key in K]?: A } =>
-  Option.isSome(value) ? { [key]: value.value } as { readonly [key in K]: A } : {}
-
 const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataError> =>
   Effect.gen(function*() {
+    const { idField, onMissingText, sourceField, split, textField } = options
     const maxDocumentBytes = yield* Effect.transposeOption(Option.map(options.maxDocument, parseSize))
     const [first, ...more] = options.data.map((path) => ({
       path,
-      ...given("textField", options.textField),
-      ...given("idField", options.idField),
-      ...given("sourceField", options.sourceField),
-      ...given("onMissingText", options.onMissingText),
-      ...given("maxDocumentBytes", maxDocumentBytes),
-      ...given("split", options.split)
+      ...Edge.given({ textField, idField, sourceField, onMissingText, maxDocumentBytes, split })
     }))
     if (first === undefined) {
       const detail = "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..."
@@ -64,10 +57,7 @@ const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataEr
     }
     return {
       data: [first, ...more] as const,
-      ...given("tokenizer", options.tokenizer),
-      ...given("vocabSize", options.vocabSize),
-      ...given("bos", options.bos),
-      ...given("eos", options.eos),
+      ...Edge.given({ tokenizer: options.tokenizer, vocabSize: options.vocabSize, bos: options.bos, eos: options.eos }),
       ...(options.specialAsText ? { specialAsText: true } : {}),
       ...(Option.isSome(options.near) ? { near: { threshold: options.near.value } } : {}),
       ...(Option.isSome(options.shardSize) ? yield* parseShardSize(options.shardSize.value) : {})
@@ -184,9 +174,10 @@ export const runTokenize = (options: TokenizeOptions) =>
     )
     // A warning goes above the line of progress.
     const logger = Logger.make<unknown, void>((line) => shown.stay(Edge.logLine(line)))
-    const report = yield* tokenize(config, { out, onEvent: shown.show, ...given("workers", options.workers) }).pipe(
-      Effect.provide(Logger.replace(Edge.logger, logger))
-    )
+    const report = yield* tokenize(config, { out, onEvent: shown.show, ...Edge.given({ workers: options.workers }) })
+      .pipe(
+        Effect.provide(Logger.replace(Edge.logger, logger))
+      )
     const { dataset, speed, ...told } = report
     shown.say(speed === undefined ? "all of it was tokenized before" : `${clock(speed.seconds)}  ${speedOf(speed)}`)
     const identity = yield* identityOf(out)

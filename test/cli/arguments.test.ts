@@ -128,11 +128,11 @@ describe("words of a command line", () => {
 
   it.effect("are lists in their order, with empty texts, texts that look like options, and numbers below 0", () =>
     Effect.gen(function*() {
-      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--seed", "-1", "--prompt", "- b",
-        "--temperature=-1"]
+      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--top-p", "-1", "--prompt",
+        "- b", "--temperature=-1"]
       expect(yield* taken([...words, "--prompt=--json"])).toMatchObject({
         prompt: ["", " a ", "- b", "--json"],
-        seed: -1,
+        topP: -1,
         temperature: -1,
         json: false
       })

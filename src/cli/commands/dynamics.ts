@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
-  telling } from "./options.ts"
+import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment, telling,
+  text } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
@@ -10,16 +10,8 @@ export const dynamics = Command.make("dynamics", {
   arms: arms("Arms to train, e.g. standard,sinks"),
   seeds: seedsOfExperiment,
   ...shape,
-  from: Options.text("from").pipe(
-    Options.withPseudoName("run"),
-    Options.withDescription("Train nothing: probe the checkpoints of this run of pretrain or dynamics"),
-    Options.optional
-  ),
-  ids: Options.text("ids").pipe(
-    Options.withPseudoName("ids"),
-    Options.withDescription("With --from: only the sequences of these ids, numbers or names, e.g. 1,2"),
-    Options.optional
-  ),
+  from: text("from", "run", "Train nothing: probe the checkpoints of this run of pretrain or dynamics"),
+  ids: text("ids", "ids", "With --from: only the sequences of these ids, numbers or names, e.g. 1,2"),
   watch: Options.boolean("watch").pipe(
     Options.withDescription("Draw the curves in the terminal while the run goes on")
   ),

@@ -1,39 +1,24 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { identities } from "../../data/identity/Identity.ts"
-import { adapter, checkpoint, counting, json, type OptionsOf, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, text } from "./options.ts"
 
 /** `memsinks evaluate`: what it takes. */
 export const evaluate = Command.make("evaluate", {
   checkpoint,
-  data: Options.text("data").pipe(
-    Options.withPseudoName("path"),
-    Options.withDescription(
-      "Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"
-    ),
-    Options.optional
-  ),
-  sourceField: Options.text("source-field").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("Field of --data that says which source a text is from (default: its file)"),
-    Options.optional
-  ),
+  data: text("data", "path",
+    "Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"),
+  sourceField: text("source-field", "name",
+    "Field of --data that says which source a text is from (default: its file)"),
   specialAsText: Options.boolean("special-as-text").pipe(
     Options.withDescription("Names of special tokens in the texts of --data are text like any other")
   ),
-  sinks: Options.text("sinks").pipe(
-    Options.withPseudoName("states"),
-    Options.withDescription("Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
-    Options.optional
-  ),
+  sinks: text("sinks", "states", "Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
   identity: Options.choice("identity", identities).pipe(
     Options.withDescription("Whose sinks are a text's own, for --data (default: as its run's)"),
     Options.optional
   ),
-  seq: counting("seq").pipe(
-    Options.withDescription("Tokens a sequence of --data (default: as its run's, else 512)"),
-    Options.optional
-  ),
+  seq: number("seq", "Tokens a sequence of --data (default: as its run's, else 512)"),
   batch: counting("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
   sequences: counting("sequences").pipe(
     Options.withDefault(512),

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, type OptionsOf } from "./options.ts"
+import { json, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks export`: what it takes. */
 export const exporting = Command.make("export", {
@@ -20,11 +20,7 @@ export const exporting = Command.make("export", {
     Options.withDefault("off"),
     Options.withDescription("Sinks it keeps: none, those of --ids, or all at their expected value")
   ),
-  ids: Options.text("ids").pipe(
-    Options.withPseudoName("ids"),
-    Options.withDescription("Numbers or names of those whose sinks are kept, e.g. 7 or Psalms"),
-    Options.optional
-  ),
+  ids: text("ids", "ids", "Numbers or names of those whose sinks are kept, e.g. 7 or Psalms"),
   union: Options.boolean("union").pipe(
     Options.withDescription("Keep the sinks of several --ids at once, as training never did")
   ),

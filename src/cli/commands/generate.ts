@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, json, type OptionsOf, precision, quiet } from "./options.ts"
+import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, text } from "./options.ts"
 
 /** `memsinks generate`: what it takes. */
 export const generate = Command.make("generate", {
@@ -9,11 +9,7 @@ export const generate = Command.make("generate", {
     Options.withDescription("What to continue; may be repeated"),
     Options.repeated
   ),
-  prompts: Options.text("prompts").pipe(
-    Options.withPseudoName("file"),
-    Options.withDescription("One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
-    Options.optional
-  ),
+  prompts: text("prompts", "file", "One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
   maxNewTokens: counting("max-new-tokens").pipe(
     Options.withDefault(64),
     Options.withDescription("Tokens to add at most (default: 64)")
@@ -22,25 +18,14 @@ export const generate = Command.make("generate", {
     Options.withDefault(1),
     Options.withDescription("Divides the logits; 0: always the likeliest token (default: 1)")
   ),
-  topK: counting("top-k").pipe(
-    Options.withDescription("Choose among so many of the likeliest tokens (default: all)"),
-    Options.optional
-  ),
+  topK: number("top-k", "Choose among so many of the likeliest tokens (default: all)"),
   topP: Options.float("top-p").pipe(
     Options.withDefault(1),
     Options.withDescription("Choose among the likeliest with this probability together (default: 1)")
   ),
   seed: counting("seed", 0).pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
-  id: Options.text("id").pipe(
-    Options.withPseudoName("id"),
-    Options.withDescription("Number or name of what has its sinks on, for prompts without one"),
-    Options.optional
-  ),
-  source: Options.text("source").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("The same for a source, of a model trained with identity source"),
-    Options.optional
-  ),
+  id: text("id", "id", "Number or name of what has its sinks on, for prompts without one"),
+  source: text("source", "name", "The same for a source, of a model trained with identity source"),
   sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
     Options.withDescription("Which sinks are on (default: own with an id, else off)"),
     Options.optional

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { identities } from "../../data/identity/Identity.ts"
-import { counting, json, type OptionsOf, preset } from "./options.ts"
+import { json, number, type OptionsOf, preset } from "./options.ts"
 
 /** `memsinks identity`: what it takes. */
 export const identity = Command.make("identity", {
@@ -14,10 +14,10 @@ export const identity = Command.make("identity", {
     Options.optional
   ),
   preset,
-  pool: counting("pool").pipe(Options.withDescription("Sink neurons, over the preset's"), Options.optional),
-  active: counting("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
-  block: counting("block").pipe(Options.withDescription("Sinks that are on as one"), Options.optional),
-  seq: counting("seq").pipe(Options.withDescription("Tokens a row (default: 1024)"), Options.optional),
+  pool: number("pool", "Sink neurons, over the preset's"),
+  active: number("active", "Sinks an id lights"),
+  block: number("block", "Sinks that are on as one"),
+  seq: number("seq", "Tokens a row (default: 1024)"),
   json
 }).pipe(
   Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")

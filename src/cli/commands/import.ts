@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { counting, json, type OptionsOf } from "./options.ts"
+import { json, number, type OptionsOf } from "./options.ts"
 
 /** `memsinks import`: what it takes. */
 export const importing = Command.make("import", {
@@ -12,13 +12,10 @@ export const importing = Command.make("import", {
     Options.withPseudoName("folder"),
     Options.withDescription("The checkpoint to write; it must not exist")
   ),
-  pool: counting("pool").pipe(Options.withDescription("Fresh sinks in every MLP (default: none)"), Options.optional),
-  active: counting("active").pipe(Options.withDescription("Sinks an id lights"), Options.optional),
-  block: counting("block").pipe(
-    Options.withDescription("Sinks that are on as one (default: 16)"),
-    Options.optional
-  ),
-  seed: counting("seed", 0).pipe(Options.withDescription("Of the fresh sinks (default: 0)"), Options.optional),
+  pool: number("pool", "Fresh sinks in every MLP (default: none)"),
+  active: number("active", "Sinks an id lights"),
+  block: number("block", "Sinks that are on as one (default: 16)"),
+  seed: number("seed", "Of the fresh sinks (default: 0)", 0),
   idBits: Options.choice("id-bits", ["32", "64"]).pipe(
     Options.withDescription("Of a SeqTD model: the width at which ids were multiplied (default: 64)"),
     Options.optional

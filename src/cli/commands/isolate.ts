@@ -1,33 +1,21 @@
 import * as Command from "@effect/cli/Command"
-import * as Options from "@effect/cli/Options"
 import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment, store,
-  telling } from "./options.ts"
+  telling, text } from "./options.ts"
 
 /** `memsinks isolate`: what it takes. */
 export const isolate = Command.make("isolate", {
   preset: sizeOfExperiment,
   config,
   arms: arms("Arms to train, e.g. standard,neverRepeated,sinks,goldfish"),
-  subject: Options.text("subject").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("The arm or method that the verdict is about (default: sinks)"),
-    Options.optional
-  ),
+  subject: text("subject", "name", "The arm or method that the verdict is about (default: sinks)"),
   seeds: seedsOfExperiment,
   ...shape,
   ...folder("isolate", "the report, models and records"),
   store: store("Models and records that several experiments"),
   jobs: jobs("Arms to train"),
-  checkpoint: Options.text("checkpoint").pipe(
-    Options.withPseudoName("folder"),
-    Options.withDescription("Instead: tell what this checkpoint knows of the data it was trained on"),
-    Options.optional
-  ),
-  against: Options.text("against").pipe(
-    Options.withPseudoName("folder"),
-    Options.withDescription("With --checkpoint: a model beside it, e.g. one that never saw the repeated sequences"),
-    Options.optional
-  ),
+  checkpoint: text("checkpoint", "folder", "Instead: tell what this checkpoint knows of the data it was trained on"),
+  against: text("against", "folder",
+    "With --checkpoint: a model beside it, e.g. one that never saw the repeated sequences"),
   ...telling,
   overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
 }).pipe(

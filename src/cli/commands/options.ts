@@ -22,15 +22,20 @@ export const counting = (name: string, least = 1) =>
       )))
   ))
 
+/** The same, described, where it need not be given. */
+export const number = (name: string, description: string, least = 1) =>
+  counting(name, least).pipe(Options.withDescription(description), Options.optional)
+
+/** A text that need not be given; help calls it `pseudoName`. */
+export const text = (name: string, pseudoName: string, description: string) =>
+  Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.optional)
+
 /** What a command is given. */
 export type OptionsOf<C> = C extends Command.Command<infer _Name, infer _R, infer _E, infer Given> ? Given : never
 
 /** Which GPU. */
-export const adapter = Options.text("adapter").pipe(
-  Options.withPseudoName("name"),
-  Options.withDescription("auto, hardware, software, swiftshader, null, or part of an adapter's name"),
-  Options.optional
-)
+export const adapter = text("adapter", "name",
+  "auto, hardware, software, swiftshader, null, or part of an adapter's name")
 
 /** One JSON object. */
 export const json = Options.boolean("json").pipe(
@@ -44,45 +49,27 @@ export const preset = Options.choice("preset", Object.keys(presets) as Array<key
 )
 
 /** A configuration file. */
-export const config = Options.text("config").pipe(
-  Options.withPseudoName("file"),
-  Options.withDescription("Configuration in YAML or JSON; options and key=value go over it"),
-  Options.optional
-)
+export const config = text("config", "file", "Configuration in YAML or JSON; options and key=value go over it")
 
 /** Where a run of a command goes, `what` it leaves there, and whether it goes on. */
 export const folder = (command: string, what: string,
   resume = "Go on with the run in this folder, as for pretrain") => ({
-    outDir: Options.text("out-dir").pipe(
-      Options.withPseudoName("folder"),
-      Options.withDescription(`Where ${what} go (default: runs/${command}-<time>)`),
-      Options.optional
-    ),
-    resume: Options.text("resume").pipe(
-      Options.withPseudoName("run"),
-      Options.withDescription(resume),
-      Options.optional
-    ),
+    outDir: text("out-dir", "folder", `Where ${what} go (default: runs/${command}-<time>)`),
+    resume: text("resume", "run", resume),
     force: Options.boolean("force").pipe(
       Options.withDescription("Take over a folder locked on another machine, whose run must be gone")
     )
   })
 
 /** What experiments share between runs. */
-export const store = (what: string) =>
-  Options.text("store").pipe(
-    Options.withPseudoName("folder"),
-    Options.withDescription(`${what} share (default: store in --out-dir)`),
-    Options.optional
-  )
+export const store = (what: string) => text("store", "folder", `${what} share (default: store in --out-dir)`)
 
 /** How many of something are done at once. */
 export const jobs = (what: string) =>
   counting("jobs").pipe(Options.withDescription(`${what} at once, as far as memory goes`), Options.withDefault(1))
 
 /** What is trained. */
-export const arms = (description: string) =>
-  Options.text("arms").pipe(Options.withPseudoName("names"), Options.withDescription(description), Options.optional)
+export const arms = (description: string) => text("arms", "names", description)
 
 /** On which device what runs long is done, and what it tells. */
 export const telling = {
@@ -97,12 +84,9 @@ export const telling = {
 
 /** Fields of the configuration that most runs set, by short names. */
 export const shape = {
-  steps: counting("steps").pipe(
-    Options.withDescription("Optimizer steps: training.steps (default: one epoch)"),
-    Options.optional
-  ),
-  batch: counting("batch").pipe(Options.withDescription("Rows a batch: data.batchSize"), Options.optional),
-  seq: counting("seq").pipe(Options.withDescription("Tokens a row: data.seqLen"), Options.optional),
+  steps: number("steps", "Optimizer steps: training.steps (default: one epoch)"),
+  batch: number("batch", "Rows a batch: data.batchSize"),
+  seq: number("seq", "Tokens a row: data.seqLen"),
   lr: Options.float("lr").pipe(
     Options.withPseudoName("rate"),
     Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
@@ -127,10 +111,7 @@ export const sizeOfExperiment = Options.choice("preset", ["full", "quick"] as co
 )
 
 /** How many seeds an experiment has. */
-export const seedsOfExperiment = counting("seeds").pipe(
-  Options.withDescription("How many seeds to run (default: 3)"),
-  Options.optional
-)
+export const seedsOfExperiment = number("seeds", "How many seeds to run (default: 3)")
 
 /** Where a trained model is. */
 export const checkpoint = Options.text("checkpoint").pipe(

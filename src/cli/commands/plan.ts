@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, json, type OptionsOf, overrides, preset, shape } from "./options.ts"
+import { config, json, type OptionsOf, overrides, preset, shape, text } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
@@ -20,11 +20,8 @@ export const plan = Command.make("plan", {
   ),
   limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
   memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
-  adapter: Options.text("adapter").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("Take the limit, and the choice of kernels, of this adapter: auto or as for pretrain"),
-    Options.optional
-  ),
+  adapter: text("adapter", "name",
+    "Take the limit, and the choice of kernels, of this adapter: auto or as for pretrain"),
   json,
   overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments")
 }).pipe(

@@ -1,31 +1,20 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, counting, folder, onMissingText, type OptionsOf, overrides, preset, shape,
-  telling } from "./options.ts"
+import { config, folder, number, onMissingText, type OptionsOf, overrides, preset, shape, telling,
+  text } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes. */
 export const pretrain = Command.make("pretrain", {
-  data: Options.text("data").pipe(
-    Options.withPseudoName("path"),
-    Options.withDescription("Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
-    Options.optional
-  ),
+  data: text("data", "path", "Text file, folder of .txt and .md files, or .jsonl (default: State of the Union)"),
   preset,
   config,
-  textField: Options.text("text-field").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("Field of a record with its text: data.textField (default: text)"),
-    Options.optional
-  ),
-  sourceField: Options.text("source-field").pipe(
-    Options.withPseudoName("name"),
-    Options.withDescription("Field that says what a document belongs to: data.sourceField (default: its file)"),
-    Options.optional
-  ),
+  textField: text("text-field", "name", "Field of a record with its text: data.textField (default: text)"),
+  sourceField: text("source-field", "name",
+    "Field that says what a document belongs to: data.sourceField (default: its file)"),
   onMissingText,
   ...shape,
-  seeds: counting("seeds").pipe(Options.withDescription("How many seeds to run (default: 1)"), Options.optional),
-  seed: counting("seed", 0).pipe(Options.withDescription("The first seed (default: 1)"), Options.optional),
+  seeds: number("seeds", "How many seeds to run (default: 1)"),
+  seed: number("seed", "The first seed (default: 1)", 0),
   ...folder(
     "pretrain",
     "checkpoints, metrics and the report",
@@ -35,18 +24,9 @@ export const pretrain = Command.make("pretrain", {
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
   ),
-  metricsPort: Options.text("metrics-port").pipe(
-    Options.withPseudoName("port"),
-    Options.withDescription("Serve /metrics to Prometheus, on this machine or on host:port"),
-    Options.optional
-  ),
-  otlp: Options.text("otlp").pipe(
-    Options.withPseudoName("url"),
-    Options.withDescription(
-      "Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"
-    ),
-    Options.optional
-  ),
+  metricsPort: text("metrics-port", "port", "Serve /metrics to Prometheus, on this machine or on host:port"),
+  otlp: text("otlp", "url",
+    "Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
   ...telling,
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }).pipe(

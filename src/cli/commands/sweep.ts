@@ -1,12 +1,11 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, counting, folder, jobs, type OptionsOf, overrides, store, telling } from "./options.ts"
+import { arms, config, folder, jobs, number, type OptionsOf, overrides, store, telling } from "./options.ts"
 
 /** `memsinks sweep`: what it takes. */
 export const sweep = Command.make("sweep", {
   config,
-  seeds: counting("seeds").pipe(Options.withDescription("How many seeds each point has (default: 1)"),
-    Options.optional),
+  seeds: number("seeds", "How many seeds each point has (default: 1)"),
   arms: arms("What is trained at every point (default: standard,sinks)"),
   ...folder("sweep", "the report, tables and models", "Go on with the sweep in this folder, as for pretrain"),
   store: store("Trainings that several sweeps"),
