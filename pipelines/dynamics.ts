@@ -100,7 +100,7 @@ const dynamics: Experiment.Experiment<unknown, DynamicsConfig, ReadonlyArray<Lef
               ))
             return found.flatMap(Option.toArray)
           }),
-        report: (found, { adapter, error, failures, seconds, versions }) =>
+        report: (found, run, error) =>
           Effect.gen(function*() {
             if (found.length === 0) return yield* Effect.fail(error)
             const summary = summarize(found, worlds, plan)
@@ -125,14 +125,9 @@ const dynamics: Experiment.Experiment<unknown, DynamicsConfig, ReadonlyArray<Lef
               tokensPerStep: data.batchSize * data.seqLen,
               ...summary,
               claims: claimsOf(summary, theory({ seed: seeds[0]! })),
-              warnings: warningsOf(plan, failures),
-              failures,
-              seeds,
+              warnings: warningsOf(plan, run.failures),
               data: { vocabSize: data.tokenizer.vocabSize, seqLen: data.seqLen, promptTokens: config.promptTokens },
-              adapter,
-              seconds,
-              config: Schema.encodeSync(DynamicsConfig)(config),
-              versions
+              ...run
             }
           })
       }

@@ -97,10 +97,10 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
                 )
               )))
           }),
-        report: (found, { failures, ...ended }) =>
+        report: (found, run) =>
           Effect.gen(function*() {
             const parts = summarize(found, { standard: STANDARD, oracle: ORACLE })
-            const verdicts = yield* attempt(() => verdictsOf(parts, plan, failures), DataError)
+            const verdicts = yield* attempt(() => verdictsOf(parts, plan, run.failures), DataError)
             const { decidedBy, word } = verdicts.find(({ arm }) => arm === subject)!
             const data = {
               world: config.world.world,
@@ -111,7 +111,6 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
               dropped: world.dropped,
               repeats: exposuresOf(world)
             }
-            const { adapter, seconds, versions } = ended
             const unclaimed: Omit<IsolationReport, "claims"> = {
               format: 2,
               subject,
@@ -122,13 +121,8 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
               ...parts,
               theory: theory({ seed: first }),
               warnings: warningsOf(parts, plan, data),
-              failures,
-              seeds,
               data,
-              adapter,
-              seconds,
-              config: input.config,
-              versions
+              ...run
             }
             return { ...unclaimed, claims: claimsOf(unclaimed) }
           })

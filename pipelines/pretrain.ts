@@ -9,7 +9,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import { loadInitial } from "../src/checkpoints/Import.ts"
 import { DataStream } from "../src/data/stream/DataStream.ts"
 import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
@@ -83,7 +82,7 @@ const pretrain: Experiment.Experiment<
             (found) =>
               seeds.map((_, s) => found.slice(s * names.length, (s + 1) * names.length).flatMap(Option.toArray))
           ),
-        report: (found, { error, failures, seconds, versions }) =>
+        report: (found, { failures, ...run }, error) =>
           Effect.gen(function*() {
             const results = found.flat()
             if (results.length === 0) return yield* Effect.fail(error)
@@ -100,15 +99,12 @@ const pretrain: Experiment.Experiment<
               heldOut: meanOf(perSeed.map((s) => s.heldOut)),
               gaps: meanOf(perSeed.map((s) => s.gaps)),
               extraction: meanOf(perSeed.map((s) => s.extraction)),
-              seconds,
+              ...run,
               tokensPerSecond: throughput(results),
               adapter: results[0]!.adapter,
-              seeds,
               arms: [...new Map(results.map((r) => [r.arm.name, r.arm])).values()],
               perSeed,
-              ...(failures.length === 0 ? {} : { failures }),
-              config: Schema.encodeSync(PretrainConfig)(config),
-              versions
+              ...(failures.length === 0 ? {} : { failures })
             }
           })
       }

@@ -148,7 +148,7 @@ const sweep: Experiment.Experiment<
         title: `a sweep of ${points.length} point${points.length === 1 ? "" : "s"}, ${different.length} trainings,`,
         work: ({ perform }) =>
           perform(sharedArmWork, jobs.map((job) => ({ ...job, arm: `${nameOf(points[job.point]!)}: ${job.arm}` }))),
-        report: (trained, { adapter, error, failures, seconds, versions }) =>
+        report: (trained, run, error) =>
           Effect.gen(function*() {
             const results = points.map(({ values }, p): PointResult => {
               const found = seeds.flatMap((_, s) => {
@@ -197,14 +197,9 @@ const sweep: Experiment.Experiment<
                 ...ranked.map((one, i) => ({ ...one, rank: i + 1 })),
                 ...results.filter((one) => !ranked.includes(one))
               ],
-              failures,
               trainings: { all: jobs.length, different: different.length },
-              seeds,
               arms: config.arms,
-              adapter,
-              seconds,
-              config: Schema.encodeSync(SweepConfig)(config),
-              versions
+              ...run
             }
           })
       }

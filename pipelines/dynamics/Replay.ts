@@ -303,7 +303,7 @@ const replaying: Experiment.Experiment<
             })
             return found
           }),
-        report: (found, { adapter, error, failures, seconds, versions }) =>
+        report: (found, run, error) =>
           Effect.gen(function*() {
             if (found.size === 0) return yield* Effect.fail(error)
             const left = models.flatMap((model): ReadonlyArray<Summary.Found> => {
@@ -359,13 +359,8 @@ const replaying: Experiment.Experiment<
                 // not of one seed or model that was named
                 whole: models.every((model) => path.dirname(path.dirname(model.folder)) === from)
               }),
-              failures,
-              seeds,
               data: { vocabSize: data.tokenizer.vocabSize, seqLen: data.seqLen, promptTokens: config.promptTokens },
-              adapter,
-              seconds,
-              config: Schema.encodeSync(ReplayConfig)(config),
-              versions
+              ...run
             }
           })
       }

@@ -7,7 +7,7 @@ import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
-import type * as Schema from "effect/Schema"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
 import { because, type CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
@@ -104,16 +104,18 @@ export interface Plan<Config, Found, Report> {
   /** All that is trained: each must fit the device before any is begun. Default: nothing. */
   readonly trainings?: Effect.Effect<ReadonlyArray<PlannedTraining>, TrainError, Files>
   readonly work: (engine: Engine) => Effect.Effect<Found, TrainError, Device | Files>
-  readonly report: (found: Found, run: Ended) => Effect.Effect<Report, TrainError>
+  /** `error`: why, where nothing is left, which is that of the first that failed, unless it was a bug. */
+  readonly report: (found: Found, run: Ended, error: TrainError) => Effect.Effect<Report, TrainError>
 }
 
-/** What a report says of how it came about. */
+/** What every report says of how it came about. */
 export interface Ended {
   readonly adapter: string
+  readonly seeds: ReadonlyArray<number>
+  /** The configuration, encoded. */
+  readonly config: any
   /** What failed, in the order in which it was told. */
   readonly failures: ReadonlyArray<Failure>
-  /** Why, where nothing is left: of the first that failed, where that was no bug. */
-  readonly error: TrainError
   readonly seconds: number
   readonly versions: Readonly<Record<string, string>>
 }
@@ -276,11 +278,12 @@ export const run = <Given, Config, Found, Report>(
     const found = yield* againWhenLost(all, stage, experiment.again)
     const report = yield* plan.report(found, {
       adapter,
+      seeds: plan.seeds,
+      config: Schema.encodeSync(experiment.schema)(plan.config),
       failures,
-      error: first ?? Failures.allFailed(failures),
       seconds: (performance.now() - began) / 1000,
       versions: options.versions ?? {}
-    })
+    }, first ?? Failures.allFailed(failures))
     if (outDir !== undefined) yield* writeReport(outDir, experiment, report)
     return report
   }).pipe(Effect.scoped)
