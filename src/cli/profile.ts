@@ -70,7 +70,7 @@ export const profile = (options: ProfileOptions) =>
       steps: options.steps,
       ...(compute === undefined ? {} : { compute })
     }).pipe(Effect.provide(runtime.layer({
-      ...Edge.adapterOptions(options.adapter),
+      ...Edge.given({ adapter: options.adapter }),
       // which rounds to 65.5 us, longer than most kernels run
       disableToggles: ["timestamp_quantization"]
     })))
