@@ -141,7 +141,9 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     const parts = telling.map(({ message }) => /^Expected (.*), actual (.*)$/s.exec(message))
     if (parts.some((part) => part === null)) return `${label}${telling.map(({ message }) => message).join("; ")}`
     // the schema of a whole configuration is no help to whoever gave something else
-    const expected = Array.from(new Set(parts.map((part) => part![1]!.replace(/^(Struct\b|\{).*$/s, "an object"))))
+    const expected = Array.from(
+      new Set(parts.map((part) => part![1]!.replace(/^(Struct \(Encoded|\{ readonly ).*$/s, "an object")))
+    )
     // a choice among words: the one that was probably meant
     const got = /^"(.*)"$/s.exec(parts[0]![2]!)?.[1]
     const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]!))

@@ -97,7 +97,11 @@ export const lacking = (cause: unknown): string | undefined => {
 
 /** What went wrong, for a message; where the machine lacks something, with what to do. */
 export const because = (cause: unknown): string => {
-  const text = cause instanceof Error ? cause.message : String(cause)
+  // a PlatformError of Effect's names its method first, and what the system said behind it
+  const { description } = Object(cause) as { readonly description?: unknown }
+  const text = cause instanceof Error
+    ? typeof description === "string" && "module" in cause ? description : cause.message
+    : String(cause)
   const advice = lacking(cause)
   return advice === undefined || text.includes(advice) ? text : `${text} (${advice})`
 }

@@ -56,13 +56,14 @@ const painted = new Set(Object.values(codes).flat().map((code) => `\u001b[${code
 
 /**
  * Text that a terminal can only show: control characters, and those that turn the direction of a line, are written out
- * (`\u001b`, which in JSON means the same); line ends, tabs and the escapes of our own styles stay.
+ * (`\u001b`, which in JSON means the same); line ends, tabs and the escapes of our own styles stay, unless nothing of ours
+ * has any.
  */
-export const printable = (text: string): string =>
+export const printable = (text: string, styled = true): string =>
   text.replace(
     /\u001b\[[0-9;]{1,8}m|[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
     (found) =>
-      painted.has(found)
+      styled && painted.has(found)
         ? found
         : found.replace(
           /[^\x20-\x7e]/g,
@@ -205,7 +206,7 @@ export const block = (output: Output): Block => {
   }
   return {
     draw: (given) => {
-      const lines = given.map(printable)
+      const lines = given.map((line) => printable(line))
       // what did not change stays, or it would flicker
       let from = 0
       const same = size === sizeNow()

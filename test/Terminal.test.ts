@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest"
 import { because, lacking } from "../src/Errors.ts"
-import { bytes, cells, columns, limitBytes, painter, truncate, widthOf, wrap } from "../src/Terminal.ts"
+import { bytes, cells, columns, limitBytes, painter, printable, truncate, widthOf, wrap } from "../src/Terminal.ts"
 import { fuzzers } from "./fuzz/runs.ts"
 import { makeRandom } from "./reference/random.ts"
 
@@ -57,4 +57,9 @@ describe("a few tries of each fuzzer", () => {
     const { uniform } = makeRandom(20)
     expect(await run(uniform, name.startsWith("damaged") ? 3 : 15, () => {})).toEqual([])
   })
+})
+
+it("writes out even its own styles where a text has none of ours: a name may hold them", () => {
+  expect(printable("\u001b[31mred\u001b[2J")).toBe("\u001b[31mred\\u001b[2J")
+  expect(printable("\u001b[31mred\u001b[2J", false)).toBe("\\u001b[31mred\\u001b[2J")
 })

@@ -22,7 +22,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { createHash } from "node:crypto"
 import { decodeWith, expectOptions, natural } from "../Config.ts"
-import { CheckpointError } from "../Errors.ts"
+import { because, CheckpointError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
 import { named, withFiles } from "../Missing.ts"
 import { companions, textEnds } from "../model/HuggingFace.ts"
@@ -559,7 +559,7 @@ const makeFileSystem = Effect.fnUntraced(function*(dir: string, options: FileSys
       Effect.catchAll((error) => Effect.flatMap(lastGood, (advice) => withAdvice(advice)(error)))
     )
     yield* Effect.zipRight(remove(`${target}.old`), prune(snapshot.step)).pipe(
-      Effect.catchAll((cause) => Effect.logWarning(`${target} is saved, but an older one stays: ${cause.message}`))
+      Effect.catchAll((cause) => Effect.logWarning(`${target} is saved, but an older one stays: ${because(cause)}`))
     )
     return target
   })

@@ -61,7 +61,8 @@ const lose = (error: unknown): void => {
 export const print = (text: string): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     try {
-      process.stdout.write(`${printable(text)}\n`, () => resume(Effect.void))
+      const styled = hasColor(process.stdout, process.env)
+      process.stdout.write(`${printable(text, styled)}\n`, () => resume(Effect.void))
     } catch (error) {
       lose(error)
       resume(Effect.void)
@@ -75,7 +76,10 @@ export const given = <F extends Readonly<Record<string, Option.Option<unknown> |
   ) as { readonly [K in keyof F]?: NonNullable<F[K]> extends Option.Option<infer A> ? A : never }
 
 /** A line on stderr, be it in the words of a file or a server: no password of a URL, no escapes but our own. */
-export const complain = (text: string): void => void process.stderr.write(`${withoutCredentials(printable(text))}\n`)
+export const complain = (text: string): void => {
+  const styled = hasColor(process.stderr, process.env)
+  process.stderr.write(`${withoutCredentials(printable(text, styled))}\n`)
+}
 
 /** One line of a log, for people. */
 export const logLine = (options: Logger.Logger.Options<unknown>): string => {

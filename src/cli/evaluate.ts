@@ -120,8 +120,9 @@ export const runEvaluate = (options: EvaluateOptions) =>
     yield* Edge.print(
       options.json ? JSON.stringify(report) : format(report, painter(hasColor(process.stdout, process.env)))
     )
-    yield* say(
+    const tell = (text: string) => options.quiet ? Effect.void : Effect.sync(() => Edge.complain(text))
+    yield* tell(
       `${report.checkpoint}${report.step === undefined ? "" : `, step ${report.step}`}, on ${report.data}; ` +
-        `${report.seconds.toFixed(1)} s on ${report.adapter}\n`
+        `${report.seconds.toFixed(1)} s on ${report.adapter}`
     )
   })

@@ -7,7 +7,7 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, printable, widthOf,
+import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, widthOf,
   withoutCredentials } from "../Terminal.ts"
 import type { InspectOptions } from "./commands/inspect.ts"
 import * as Edge from "./Edge.ts"
@@ -185,13 +185,13 @@ const toText = ({ checkpoints, run, trainings }: Found, color: boolean, width: n
     return [paint("dim", first!), ...rest]
   }
   const sections: Array<ReadonlyArray<string>> = []
-  if (run !== undefined) sections.push([paint("bold", printable(run.path)), ...facts(runFacts(run))])
+  if (run !== undefined) sections.push([paint("bold", oneLine(run.path)), ...facts(runFacts(run))])
   for (const training of trainings) {
     const rows = curveRows(training, Math.max(10, Math.min(60, width - 48)))
-    sections.push([paint("bold", printable(titleOf(training))),
+    sections.push([paint("bold", oneLine(titleOf(training))),
       ...(rows.length === 0 ? ["no losses yet"] : table(curveHead, rows))])
   }
-  for (const info of checkpoints) sections.push([paint("bold", printable(info.path)), ...facts(checkpointFacts(info))])
+  for (const info of checkpoints) sections.push([paint("bold", oneLine(info.path)), ...facts(checkpointFacts(info))])
   // of several models the last: they differ in the width of the MLP at most
   const last = checkpoints.at(-1)
   if (last !== undefined) sections.push(table(tensorHead, tensorRows(last.tensors)))

@@ -1,11 +1,11 @@
 /** `memsinks runs`: the runs in a folder, what became of them, and how far they came. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { existsSync } from "node:fs"
+import { existsSync, statSync } from "node:fs"
 import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes, columns, hasColor, NOTHING, painter, printable, withoutCredentials } from "../Terminal.ts"
+import { bytes, columns, hasColor, NOTHING, oneLine, painter, withoutCredentials } from "../Terminal.ts"
 import type { RunsOptions } from "./commands/runs.ts"
 import * as Edge from "./Edge.ts"
 
@@ -36,7 +36,7 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
   // models of an experiment may lie in a store that several share, or be one for two arms: it is finished all the same
   const done = state === "finished" && (run.record.kind === "isolate" || run.record.kind === "sweep") ? count : finished
   return [
-    run.path,
+    oneLine(run.path),
     state === "running" && run.holder !== undefined ? `running (${run.holder.pid})` : state,
     last === undefined
       ? `${done}/${count}`
@@ -64,6 +64,10 @@ export const runs = (options: RunsOptions) =>
     if (Option.isSome(options.folder) && !existsSync(folder)) {
       return yield* new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })
     }
+    if (existsSync(folder) && !statSync(folder).isDirectory()) {
+      return yield* new CheckpointError({ reason: "Missing", path: folder,
+        detail: "is a file, and runs lie in a folder" })
+    }
     const found = Runs.listRuns(folder)
     if (options.json) return yield* Edge.print(JSON.stringify(found.map(toJson)))
     if (found.length === 0) return yield* Edge.print(`no runs in ${folder}`)
@@ -74,7 +78,7 @@ export const runs = (options: RunsOptions) =>
     for (const run of found) {
       if (run.state === "failed" && run.record.error !== undefined) {
         yield* Edge.print(
-          paint("dim", printable(withoutCredentials(`${run.path}: ${run.record.error.split("\n", 1)[0]}`)))
+          paint("dim", oneLine(withoutCredentials(`${run.path}: ${run.record.error.split("\n", 1)[0]}`)))
         )
       }
     }

@@ -13,7 +13,7 @@ import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput,
   type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
-import { attempt, DataError } from "../Errors.ts"
+import { attempt, because, DataError } from "../Errors.ts"
 import * as RunLock from "../runs/RunLock.ts"
 import { count, isInteractive, printable, truncate } from "../Terminal.ts"
 import { clock } from "../terminal/Progress.ts"
@@ -85,7 +85,7 @@ const progress = (quiet: boolean) => {
   }
   const stay = (line: string) => {
     clear()
-    output.write(`${printable(line)}\n`)
+    output.write(`${printable(line, false)}\n`)
   }
   const pass = (line: string) => {
     const now = performance.now()
@@ -93,7 +93,7 @@ const progress = (quiet: boolean) => {
     shown = now
     if (!interactive) return stay(line)
     clear()
-    output.write(truncate(printable(line), (output.columns || 80) - 1))
+    output.write(truncate(printable(line, false), (output.columns || 80) - 1))
     drawn = true
   }
   const training = (entries: number, vocabSize: number) => {
@@ -166,7 +166,7 @@ export const runTokenize = (options: TokenizeOptions) =>
       if (!isHub(path)) yield* Effect.mapError(fs.stat(path), missing(path))
     }
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }),
-      (cause) => new DataError({ path: out, detail: `cannot be made: ${cause.message}`, cause }))
+      (cause) => new DataError({ path: out, detail: `cannot be made: ${because(cause)}`, cause }))
     yield* RunLock.hold(out)
     const shown = yield* Effect.acquireRelease(
       Effect.sync(() => progress(options.quiet)),

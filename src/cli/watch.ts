@@ -20,8 +20,9 @@ export const watch = (options: Pick<PretrainOptions, "metricsPort" | "otlp">) =>
         message: `--otlp expects the URL of a collector, e.g. http://localhost:4318, got ${JSON.stringify(endpoint)}`
       }))
     }
-    const address = Option.map(options.metricsPort, (text) => text.replace(/^\[([0-9a-fA-F:.]+)\](?=:\d+$)/, "$1"))
-    if (Option.isSome(address) && !/^((?:[^\s[\]/]+):)?\d{1,5}$/.test(address.value)) {
+    const address = options.metricsPort
+    const { addressOf, serve } = yield* Effect.promise(() => import("../runs/Prometheus.ts"))
+    if (Option.isSome(address) && addressOf(address.value) === undefined) {
       return yield* Effect.fail(Edge.usage({
         message: `--metrics-port expects a port, or host:port, e.g. 9464, 0.0.0.0:9464 or [::1]:9464, got ${
           JSON.stringify(address.value)
@@ -30,7 +31,6 @@ export const watch = (options: Pick<PretrainOptions, "metricsPort" | "otlp">) =>
     }
     const { record } = yield* Effect.promise(() => import("../runs/RunMetrics.ts"))
     if (Option.isSome(address)) {
-      const { serve } = yield* Effect.promise(() => import("../runs/Prometheus.ts"))
       telling.push(`metrics for Prometheus: port ${yield* serve(address.value)}, /metrics`)
     }
     if (endpoint === "") return { onEvent: record, layer: Layer.empty, telling }

@@ -78,7 +78,13 @@ const inspectSync = (path: string): CheckpointInfo => {
   try {
     names = fs.readdirSync(path)
   } catch (cause) {
-    throw new CheckpointError({ reason: "Missing", path, detail: `cannot be read: ${because(cause)}` })
+    const { code } = cause as NodeJS.ErrnoException
+    const detail = code === "ENOENT"
+      ? "there is no such folder"
+      : code === "ENOTDIR"
+      ? "is a file, and a run or a checkpoint is a folder"
+      : `cannot be read: ${because(cause)}`
+    throw new CheckpointError({ reason: "Missing", path, detail })
   }
   const read = ["config.json", "manifest.json", "trainer_state.json", namesFile,
     ...names.filter((name) => name.endsWith(".safetensors"))]

@@ -116,7 +116,7 @@ const make = (options: ProgressOptions) => {
   const print = (line: string) => {
     bar = ""
     bottom.draw([])
-    output.write(`${printable(line)}\n`)
+    output.write(`${printable(line, color)}\n`)
     if (picture.length > 0) draw()
   }
   const tell = (run: WatchView.Run) => {

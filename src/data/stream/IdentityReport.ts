@@ -4,7 +4,7 @@
  */
 import { DataError } from "../../Errors.ts"
 import { type SinkConfig, unitsOf } from "../../Sink.ts"
-import { columns, count } from "../../Terminal.ts"
+import { columns, count, printable } from "../../Terminal.ts"
 import { documentIds, identities, type Identity } from "../identity/Identity.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "../tokens/TokenShares.ts"
@@ -568,7 +568,7 @@ export const formatIdentityReport = (report: IdentityReport): string => {
   const seen = (bin: RepeatBin): string =>
     bin.to === bin.from ? count(bin.from) : bin.to === null ? `over ${count(bin.from - 1)}` : `${bin.from} to ${bin.to}`
   const all = repeats.reduce((n, bin) => n + bin.tokens, 0)
-  return [
+  const lines = [
     `${plural(documents, "document")}, ${count(tokens)} tokens; identity ${identity}: ${sharing[identity]}`,
     `${plural(report.ids, "id")}, ` + (report.repeatedIds === 0 ?
       "none of them repeated" :
@@ -607,5 +607,7 @@ export const formatIdentityReport = (report: IdentityReport): string => {
         ...(mode.othersPerSink === null ? [] : [few(mode.othersPerSink)])
       ])
     ])
-  ].join("\n")
+  ]
+  // names come out of data, and nothing here is painted
+  return printable(lines.join("\n"), false)
 }

@@ -1,4 +1,5 @@
 /** Reads tokens from several files at any place. */
+import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
@@ -6,6 +7,7 @@ import { closeSync, openSync, readSync } from "node:fs"
 import { because, DataError, dataError as fail } from "../../Errors.ts"
 import type { Dataset } from "../Dataset.ts"
 import type { TokenDocuments } from "../Pieces.ts"
+import { missing } from "../source/Files.ts"
 
 /** Tokens on disk. Documents count from 0 through all shards; `read` and `name` throw `DataError`. */
 export interface TokenShards extends TokenDocuments {
@@ -136,8 +138,8 @@ export const reader = ({ lengths, places, starts, vocabSize, width }: Index) => 
 export const beyond = (path: string, offset: number, id: number, vocabSize: number): DataError =>
   fail(path, `token ${id} at offset ${offset} is beyond the vocabulary, which has ${vocabSize} entries`)
 
-export const readable = <A, R>(path: string, effect: Effect.Effect<A, { readonly message: string }, R>) =>
-  Effect.mapError(effect, (cause) => fail(path, `cannot be read: ${cause.message}`, cause))
+export const readable = <A, R>(path: string, effect: Effect.Effect<A, PlatformError, R>) =>
+  Effect.mapError(effect, missing(path))
 
 export const sizeOf = Effect.fnUntraced(function*(path: string) {
   const fs = yield* FileSystem.FileSystem

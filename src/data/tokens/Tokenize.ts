@@ -231,7 +231,7 @@ const expectUnchanged = Effect.fnUntraced(function*(
 const examine = Effect.fnUntraced(function*(folder: string, config: unknown) {
   const fs = yield* FileSystem.FileSystem
   yield* Effect.mapError(fs.makeDirectory(folder, { recursive: true }),
-    (cause) => fail(folder, `cannot be made: ${cause.message}`, cause))
+    (cause) => fail(folder, `cannot be made: ${because(cause)}`, cause))
   const names = yield* readable(folder, fs.readDirectory(folder))
   if (names.includes("dataset.json")) {
     const shards = yield* TokenShards.open(folder)
@@ -584,7 +584,7 @@ export const tokenize = (
       const extra = names.filter((name) => name === JOURNAL || name.endsWith(".sig") || name.endsWith(TEMPORARY))
       yield* Effect.mapError(
         Effect.forEach(extra, (name) => fs.remove(`${folder}/${name}`), { discard: true }),
-        (cause) => fail(folder, `cannot be tidied: ${cause.message}`, cause)
+        (cause) => fail(folder, `cannot be tidied: ${because(cause)}`, cause)
       )
     })
 

@@ -127,7 +127,8 @@ export const gpt2: Effect.Effect<Tokenizer, DataError, FileSystem.FileSystem> = 
       })
     ),
     Effect.mapError((cause) =>
-      new DataError({ detail: `the package ${GPT2_PACKAGE} cannot be read: ${cause.message}. Install it again`, cause })
+      new DataError({ detail: `the package ${GPT2_PACKAGE} cannot be read: ${because(cause)}. Install it again`,
+        cause })
     )
   )
   return yield* fromJSON(json)
