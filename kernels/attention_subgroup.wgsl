@@ -5,6 +5,12 @@
 //
 // Bindings, layout and meaning are those of attention.wgsl. Where the head ends inside a workgroup's dimensions, registers
 // beyond it gather numbers of no meaning, which are never stored.
+//
+// It is unrolled by hand: what would be an array over the WX tokens of a tile is a register each (m0 to m7 for m[0] to m[7]),
+// since compilers of CPU adapters keep arrays that are indexed in memory. Two rules, which test/gpu/unrolled.test.ts checks:
+// - a statement on registers of one number stands once for each number from 0 to 7, those from 4 on under if (WX == 8u);
+// - a block that reads token first + n of the tile stands once for each n, and differs in nothing but n.
+// To change one, change the copy of number 0, then the others after it; the test names a copy that differs.
 enable subgroups;
 struct Params { rows: u32, heads: u32, kv_heads: u32, scale: f32, head4: u32 }
 override WX: u32 = 8;
