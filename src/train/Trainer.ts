@@ -369,7 +369,12 @@ const runOf = (
         // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
         const { step } = state.place
         if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || state.lastSaved?.step === step) return
-        state.untold.push(yield* Effect.flatten(capture))
+        const saved = yield* Effect.flatten(capture)
+        state.untold.push(saved)
+        // whoever took the events has gone: this is the only word of it
+        if (Exit.isInterrupted(exit)) {
+          yield* Effect.logInfo(`interrupted after step ${step} of ${steps}, which is saved in ${saved.path}`)
+        }
       }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
     )
     const scope = yield* Effect.scope

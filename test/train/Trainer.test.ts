@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
@@ -225,11 +226,17 @@ layer(device)("training", (it) => {
         Effect.provide(Layer.provideMerge(app(), Checkpoints.layerMemory))
       )
       const store = yield* checkpointsLayer
+      const lines: Array<string> = []
+      const logger = Logger.make(({ message }) => void lines.push(String(message)))
       const fiber = yield* Effect.flatMap(Trainer, (trainer) =>
         trainer.run.pipe(
           Stream.tap((e) => (e._tag === "Stepped" ? Effect.never : Effect.void)),
           Stream.runDrain
-        )).pipe(Effect.provide(Layer.provide(app(), store)), Effect.fork)
+        )).pipe(
+          Effect.provide(Layer.provide(app(), store)),
+          Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+          Effect.fork
+        )
       // the first window's losses arrive a window late, after at least six steps; then the consumer hangs
       yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1500)))
       const exit = yield* Fiber.interrupt(fiber)
@@ -237,6 +244,7 @@ layer(device)("training", (it) => {
       const saved = yield* Effect.provide(latest, store)
       expect(saved.step).toBeGreaterThan(0)
       expect(saved.step).toBeLessThan(12)
+      expect(lines.join("\n")).toMatch(new RegExp(`^interrupted after step ${saved.step} of 12, which is saved in `))
       yield* Effect.provide(runToEnd, Layer.provide(app(), store))
       expectSameBits(yield* Effect.provide(latest, store), straight)
     }))
