@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import { presets } from "../src/model/ModelConfig.ts"
+import { cards, pairsOf, predict, reached, stepOf } from "./bench/model.ts"
 import { fileName, interleave, lineOf, lossProblem, type Ready, stepsFor, table, turns, type Window,
   windowsFor } from "./bench/peers/compare.ts"
 import { withResults } from "./bench/readme.ts"
@@ -203,4 +205,32 @@ describe("kernel cases without a test runner", () => {
     expect(late).toEqual([expect.objectContaining({ bench: "cases", passed: 0, left: expect.any(Number) as number })])
     expect(late[0]!["left"]).toBeGreaterThan(8)
   }, 60_000)
+})
+
+describe("the roofline on paper", () => {
+  const [card] = cards
+  const gpu = { family: "gpu", subgroupSize: 32 } as const
+  const shape = { rows: 4, seqLen: 256, precision: "f32" } as const
+  const pairs = pairsOf(4, 256)
+
+  it("counts a step's products and attention as by hand", () => {
+    const config = presets["smol-135m"]
+    const { flops } = predict(stepOf(config, shape, gpu), pairs, card!)
+    // embedding and head are one matrix, which tokens are multiplied with once; norms are no products
+    const norms = (2 * config.numHiddenLayers + 1) * config.hiddenSize
+    const products = 6 * 4 * 256 * (config.numParameters - norms)
+    const attention = 18 * pairs * config.numHiddenLayers * config.numAttentionHeads * config.headSize
+    expect(flops / (products + attention)).toBeCloseTo(1, 12)
+  })
+
+  it("takes as long as its classes together, and no less than gaps, arithmetic and traffic each alone", () => {
+    const tiny = stepOf(presets.tiny, shape, gpu)
+    const { bytes, classes, dispatches, flops, seconds } = predict(tiny, pairs, card!)
+    expect(Object.values(classes).reduce((sum, one) => sum + one, 0)).toBeCloseTo(seconds, 12)
+    expect(seconds).toBeGreaterThan(dispatches * reached.gap)
+    expect(seconds).toBeGreaterThan(flops / (card!.float * reached.float))
+    expect(seconds).toBeGreaterThan(bytes / (card!.bandwidth * reached.bandwidth))
+    const fast = { ...card!, bandwidth: 1e30, float: 1e30 }
+    expect(predict(tiny, pairs, fast).seconds).toBeCloseTo(dispatches * reached.gap, 12)
+  })
 })

@@ -21,7 +21,7 @@ const optimizer = new Set(["sum_of_squares", "fold", "finish", "scale_loss"])
 
 /** The kind of a dispatch; products outside the layers are the head's. */
 export const classOf = ({ kernel: { entry, file }, label }: Dispatch): OpClass => {
-  if (/^(matmul|matvec|sink_gradient)/.test(file)) return label.startsWith("layers.") ? "products" : "head"
+  if (/^(matmul|matvec|sink_gradient|split_sum)/.test(file)) return label.startsWith("layers.") ? "products" : "head"
   if (/^(attention|rope)/.test(file)) return "attention"
   if (file === "rms_norm" || (file === "reduce" && entry === "columns")) return "norms"
   if (file === "swiglu" || file === "neuron_gate") return "MLP activation"
@@ -62,8 +62,11 @@ export const costOf = (dispatch: Dispatch, pairs: number): Cost => {
   if (file.startsWith("matmul")) {
     const [m, n, k] = [p["m"]!, 4 * p["n4"]!, p["k"]!]
     // where segments have factors of their own, each is read
-    const right = p["segmentStride4"]! > 0 ? Tensor.size(tensor("b")) : n * k
-    const result = m * n * (p["mode"] === 0 ? width("c") : width("c") + 4)
+    const right = "segmentStride4" in p && p["segmentStride4"]! > 0 ? Tensor.size(tensor("b")) : n * k
+    // a sum over k in parts, of which split_sum makes one
+    const result = "part" in p
+      ? 4 * m * n * Math.ceil(k / p["part"]!)
+      : m * n * (p["mode"] === 0 ? width("c") : width("c") + 4)
     return { flops: 2 * m * n * k, bytes: m * k * width("a") + right * width("b") + result }
   }
   if (file.startsWith("sink_gradient")) {
