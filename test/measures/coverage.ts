@@ -1,5 +1,5 @@
 /** How often intervals hold what they are of: by simulation, with seeds that differ and sequences that do. */
-import { bootstrap, type Interval, mean, meanOverSeeds, shareOverSeeds,
+import { bootstrap, type Interval, mean, meanOverSeeds, shareOverSeeds, tQuantile,
   variance } from "../../src/measures/Statistics.ts"
 import { random } from "../../src/Random.ts"
 
@@ -83,5 +83,36 @@ export const ofLosses = (
     if (seeds > 1) return [loss, meanOverSeeds(means, { least: 0 })]
     const errors = all.map((one) => Math.sqrt(variance(one) / sequences))
     return [loss, meanOverSeeds(means, { errors, least: 0 })]
+  })
+}
+
+/**
+ * What an arm costs beside another: losses of seeds that all arms have in common, and of each arm at each seed, where those of
+ * the arm that is asked about vary `noise` times as much. `paired`: Student's interval of the differences at each seed, which
+ * reports have. `pooled`: the variance of all arms together, as in an analysis of variance, for comparison.
+ */
+export const ofCosts = (
+  times: number,
+  { arms, method, noise, seeds }: {
+    readonly arms: number
+    readonly noise: number
+    readonly seeds: number
+    readonly method: "paired" | "pooled"
+  }
+): number => {
+  const { normal } = draws(seeds * 1000 + arms)
+  return held(times, () => {
+    const shared = Array.from({ length: seeds }, normal)
+    const losses = Array.from({ length: arms }, (_, a) => shared.map((seed) => seed + (a === 0 ? noise : 1) * normal()))
+    const costs = losses[0]!.map((loss, s) => loss - losses[1]![s]!)
+    if (method === "paired") return [0, meanOverSeeds(costs)]
+    const bySeed = shared.map((_, s) => mean(losses.map((of) => of[s]!)))
+    const all = mean(bySeed)
+    const squares = losses.flatMap((of) => of.map((loss, s) => (loss - mean(of) - bySeed[s]! + all) ** 2))
+    const freedom = (arms - 1) * (seeds - 1)
+    const sum = squares.reduce((a, b) => a + b, 0)
+    const half = tQuantile(0.975, freedom) * Math.sqrt((2 * sum) / freedom / seeds)
+    const value = mean(costs)
+    return [0, { value, low: value - half, high: value + half }]
   })
 }
