@@ -1,6 +1,8 @@
 /** The bookkeeping of the benchmarks: no adapter, no peer and no clock needed. */
-import { spawnSync } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { spawn } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
@@ -187,24 +189,51 @@ describe("tables", () => {
   })
 })
 
-describe("kernel cases without a test runner", () => {
-  const run = (...args: ReadonlyArray<string>) => {
-    const script = fileURLToPath(new URL("bench/cases.ts", import.meta.url))
-    const { status, stdout } = spawnSync(process.execPath, ["--import", "tsx", script, ...args], { encoding: "utf8" })
-    return { status, lines: stdout.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>) }
-  }
+/** Runs a program of test/bench; the lines that it printed. */
+const bench = async (name: string, args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) => {
+  const script = fileURLToPath(new URL(`bench/${name}.ts`, import.meta.url))
+  const child = spawn(process.execPath, ["--import", "tsx", script, ...args], { env: { ...process.env, ...env } })
+  let out = ""
+  child.stdout.on("data", (data) => void (out += data))
+  const code = await new Promise((resolve) => child.on("close", resolve))
+  return { code, lines: out.trim().split("\n").map((line) => JSON.parse(line) as Record<string, unknown>) }
+}
 
-  it("are told one a line, and summed up in the last", () => {
-    const { lines, status } = run("--only=swiglu forward: 1 rows", "--types=f32", "--families=plain")
+describe("programs for a machine without a test runner", () => {
+  it.concurrent("tell kernel cases one a line, and sum them up in the last", async ({ expect }) => {
+    const { code, lines } = await bench("cases", ["--only=swiglu forward: 1 rows", "--types=f32", "--families=plain"])
     expect(lines[0]).toMatchObject({ bench: "case", family: "plain", type: "f32", correct: true })
     expect(lines.slice(1)).toEqual([
       expect.objectContaining({ bench: "cases", passed: 1, failed: 0, skipped: 0, left: 0 })
     ])
-    expect(status).toBe(0)
-    const late = run("--only=swiglu", "--deadline=0").lines
-    expect(late).toEqual([expect.objectContaining({ bench: "cases", passed: 0, left: expect.any(Number) as number })])
-    expect(late[0]!["left"]).toBeGreaterThan(8)
+    expect(code).toBe(0)
   }, 60_000)
+
+  it.concurrent("stop at a deadline, and say how many cases are left", async ({ expect }) => {
+    const { lines } = await bench("cases", ["--only=swiglu", "--deadline=0"])
+    expect(lines).toEqual([expect.objectContaining({ bench: "cases", passed: 0 })])
+    expect(lines[0]!["left"]).toBeGreaterThan(8)
+  }, 60_000)
+
+  it.concurrent("go through their stages, and end with the loader's log where there is no adapter",
+    async ({ expect }) => {
+      const folder = mkdtempSync(join(tmpdir(), "memsinks-session-"))
+      try {
+        const env = { OUT: folder, MEMSINKS_ADAPTER: "no such card" }
+        const { code, lines } = await bench("session", ["--small", "--only=machine,doctor,cases"], env)
+        expect(lines.map(({ good, name }) => [name, good])).toEqual([
+          ["machine", true],
+          ["doctor", false],
+          ["doctor-loader", false],
+          [undefined, undefined]
+        ])
+        expect(lines.at(-1)).toMatchObject({ bench: "session", stages: 2, bad: ["doctor"] })
+        expect(code).toBe(1)
+        expect(readFileSync(join(folder, "doctor.log"), "utf8")).toContain("no GPU adapter for \"no such card\"")
+      } finally {
+        rmSync(folder, { recursive: true, force: true })
+      }
+    }, 60_000)
 })
 
 describe("the roofline on paper", () => {
