@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { because, lacking } from "../src/Errors.ts"
+import { because, DataError, DeviceError, isOfGpu, lacking, told } from "../src/Errors.ts"
 import { bytes, cells, columns, limitBytes, painter, printable, truncate, widthOf, wrap } from "../src/Terminal.ts"
 import { fuzzers } from "./fuzz/runs.ts"
 import { makeRandom } from "./reference/random.ts"
@@ -62,4 +62,28 @@ describe("a few tries of each fuzzer", () => {
 it("writes out even its own styles where a text has none of ours: a name may hold them", () => {
   expect(printable("\u001b[31mred\u001b[2J")).toBe("\u001b[31mred\\u001b[2J")
   expect(printable("\u001b[31mred\u001b[2J", false)).toBe("\\u001b[31mred\\u001b[2J")
+})
+
+describe("what is told as a failure", () => {
+  const file = told((cause) => new DataError({ path: "a.txt", detail: because(cause), cause }))
+  const missing = Object.assign(new Error("ENOENT: no such file"), { code: "ENOENT" })
+
+  it("is what the system says, and one of the five as it is", () => {
+    expect(file(missing)).toMatchObject({ _tag: "DataError", path: "a.txt" })
+    const five = new DataError({ detail: "of its own" })
+    expect(file(five)).toBe(five)
+    expect(file(new RangeError("Array buffer allocation failed"))).toMatchObject({ _tag: "DataError" })
+  })
+
+  it.each([new TypeError("x is undefined"), new Error("a plain one"), new SyntaxError("of a regular expression"),
+    Object.assign(new TypeError("of an argument"), { code: "ERR_INVALID_ARG_TYPE" }), "a text"])(
+      "is no mistake of a program, which is thrown on: %s",
+      (bug) => expect(() => file(bug)).toThrow(bug instanceof Error ? bug : String(bug))
+    )
+
+  it("is of a GPU whatever it says, but for a mistake", () => {
+    const gpu = told((cause) => new DeviceError({ reason: "Lost", detail: because(cause) }), isOfGpu)
+    expect(gpu(new DOMException("mapping was aborted", "AbortError"))).toMatchObject({ reason: "Lost" })
+    expect(() => gpu(new TypeError("undefined is no buffer"))).toThrow(TypeError)
+  })
 })

@@ -99,7 +99,11 @@ const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
       if (keyOf({ value: found.value }) !== found.sha256) throw new Error("is not as it was written")
       return found.value as A
     },
-    catch: (cause) => cause
+    catch: (cause) => {
+      // what cannot be read is computed again, but no mistake of ours passes for a damaged file
+      if (cause instanceof TypeError || cause instanceof ReferenceError) throw cause
+      return cause
+    }
   })
 
 /** A result is read as a whole: of curves and losses, not of weights. */

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, read } from "node:fs"
 import { pipeline, Readable } from "node:stream"
 import { promisify } from "node:util"
 import { createGunzip } from "node:zlib"
-import { because, DataError, dataError as fail } from "../../Errors.ts"
+import { because, DataError, dataError as fail, told } from "../../Errors.ts"
 import { openFile, type SourceFile, unreadable } from "./Files.ts"
 import type { ZstdStream } from "./Zstd.ts"
 
@@ -22,7 +22,7 @@ async function* plain(path: string, label: string): AsyncGenerator<Uint8Array> {
       yield piece.subarray(0, bytesRead)
     }
   } catch (cause) {
-    throw cause instanceof DataError ? cause : unreadable(label, cause)
+    throw told((system) => unreadable(label, system))(cause)
   } finally {
     closeSync(handle)
   }

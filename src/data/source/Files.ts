@@ -1,7 +1,7 @@
 /** Files of documents: which kinds there are, and what messages call them. */
 import type { PlatformError } from "@effect/platform/Error"
 import { closeSync, constants, fstatSync, openSync } from "node:fs"
-import { because, DataError, dataError as fail } from "../../Errors.ts"
+import { because, type DataError, dataError as fail, told } from "../../Errors.ts"
 
 /** How the documents of a file are told apart. */
 export type Kind = "text" | "jsonl" | "parquet"
@@ -83,7 +83,7 @@ export const openFile = (path: string, label: string): number => {
     throw fail(label, problem)
   } catch (cause) {
     if (handle !== undefined) closeSync(handle)
-    throw cause instanceof DataError ? cause : unreadable(label, cause)
+    throw told((system) => unreadable(label, system))(cause)
   }
 }
 

@@ -2,7 +2,7 @@
 import { closeSync, readSync } from "node:fs"
 import { readdir, realpath, stat } from "node:fs/promises"
 import { dirname } from "node:path"
-import { dataError as fail } from "../../Errors.ts"
+import { dataError as fail, told } from "../../Errors.ts"
 import { isObject } from "../../Json.ts"
 import { isData, kindOf, notFile, openFile, some, sorted, unreadable } from "./Files.ts"
 
@@ -67,7 +67,7 @@ const list = async (folder: string): Promise<Listing> => {
     }
   } catch (cause) {
     const { path } = Object(cause) as { readonly path?: string }
-    throw (cause as { readonly _tag?: string })._tag === "DataError" ? cause : unreadable(path ?? folder, cause)
+    throw told((system) => unreadable(path ?? folder, system))(cause)
   }
 
   const seen = new Set<string>()
