@@ -155,7 +155,7 @@ const keeping = (): Once => {
 }
 
 /** Leaves a report in a run's folder, in every form. */
-export const writeReport = <Report>(
+const writeReport = <Report>(
   outDir: string,
   { encode, files, view }: Pick<Experiment<never, never, never, Report>, "encode" | "files" | "view">,
   report: Report
