@@ -5,7 +5,7 @@ import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { IGNORE } from "../../src/Batch.ts"
-import { batchOf, type Row } from "../../src/data/stream/DataStream.ts"
+import { batchOf } from "../../src/data/stream/DataStream.ts"
 import { sequenceName } from "../../src/data/stream/Packing.ts"
 import type { Timetable } from "../../src/data/stream/Timetable.ts"
 import type { DataError, DeviceError, KernelError } from "../../src/Errors.ts"
@@ -21,12 +21,13 @@ import { recordRows } from "../../src/scoring/Record.ts"
 import { scoreRows } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { Observer } from "../../src/train/Trainer.ts"
+import { makeFolder } from "../experiment/RunFolder.ts"
 import { BACKGROUND, type DynamicsArm, type DynamicsConfig, FOILS, type Plan } from "./Config.ts"
 import type { MaskState } from "./Report.ts"
 import type { TraceLog } from "./TraceLog.ts"
 import type { DynamicsWorld, Probed } from "./World.ts"
 
-export const sinkModes: Readonly<Record<MaskState, Sink.SinkMode>> = {
+const sinkModes: Readonly<Record<MaskState, Sink.SinkMode>> = {
   own: Sink.own,
   off: Sink.off,
   placebo: Sink.placebo,
@@ -39,9 +40,6 @@ export const masksOf = (model: ModelConfig, masks: ReadonlyArray<MaskState>): Re
 
 // ---------------------------------------------------------------------------------------------------------------
 // One look at sequences
-
-/** How well a model knows a sequence. */
-export type Knowledge = Pick<ProbeRow, "loss" | "logRank" | "recall" | "run" | "suffix">
 
 /** Sequences of a pass: a few sizes, so that few passes are compiled and little is computed in vain. */
 const SIZES = [64, 16, 4] as const
@@ -59,26 +57,44 @@ export const passesOf = (count: number, most: number): ReadonlyArray<number> => 
   return passes
 }
 
-/** What a model knows of sequences, each with the sinks of its own id, in a state. */
+/**
+ * What a model knows of sequences, each with the sinks of its own id, in some states.
+ *
+ * @param at `shown`: how often a sequence had been shown by this step, and how long ago
+ */
 export const knowledgeOf = (
   model: Pick<ModelService, "evaluate">,
-  rows: ReadonlyArray<Row>,
-  mode: Sink.SinkMode,
+  probed: ReadonlyArray<Probed>,
+  masks: ReadonlyArray<MaskState>,
+  at: { readonly step: number; readonly shown: (one: Probed) => Pick<ProbeRow, "exposures" | "since"> },
   { batchSize, promptTokens, seqLen }: { readonly batchSize: number; readonly promptTokens: number;
     readonly seqLen: number }
-): Effect.Effect<ReadonlyArray<Knowledge>, DeviceError | KernelError | DataError> =>
+): Effect.Effect<ReadonlyArray<ProbeRow>, DeviceError | KernelError | DataError> =>
   Effect.gen(function*() {
-    const known: Array<Knowledge> = []
-    for (const size of passesOf(rows.length, batchSize)) {
-      const chunk = rows.slice(known.length, known.length + size)
-      const scores = yield* scoreRows(model, chunk, mode, { batchSize: size, promptTokens, seqLen })
-      known.push(...scores.map(({ logRank, loss, run, suffix, suffixHits, tokens }) => ({
-        loss: loss / tokens,
-        logRank: logRank / tokens,
-        recall: suffix === 0 ? NaN : suffixHits / suffix,
-        run,
-        suffix
-      })))
+    const known: Array<ProbeRow> = []
+    for (const mask of masks) {
+      let first = 0
+      for (const size of passesOf(probed.length, batchSize)) {
+        const chunk = probed.slice(first, first += size)
+        const scores = yield* scoreRows(model, chunk.map(({ row }) => row), sinkModes[mask], { batchSize: size,
+          promptTokens, seqLen })
+        scores.forEach(({ logRank, loss, run, suffix, suffixHits, tokens }, i) => {
+          const { group, row } = chunk[i]!
+          known.push({
+            step: at.step,
+            sequence: sequenceName(row),
+            id: row.id,
+            group,
+            mask,
+            ...at.shown(chunk[i]!),
+            loss: loss / tokens,
+            logRank: logRank / tokens,
+            recall: suffix === 0 ? NaN : suffixHits / suffix,
+            run,
+            suffix
+          })
+        })
+      }
     }
     return known
   })
@@ -86,24 +102,27 @@ export const knowledgeOf = (
 /** Sequences a pass of token records. */
 const RECORDED = 16
 
-/** Every token of probed sequences with the sinks in a state, kept as `step-00000128.own.parquet` in a folder that is there. */
+/** Every token of probed sequences with the sinks in some states, kept as `step-00000128.own.parquet` in a folder. */
 export const recordTokens = (
   folder: string,
   probed: ReadonlyArray<Probed & { readonly repeats: number }>,
-  { mask, run, seqLen, step }: { readonly run: string; readonly step: number; readonly mask: MaskState;
+  { masks, run, seqLen, step }: { readonly run: string; readonly step: number; readonly masks: ReadonlyArray<MaskState>;
     readonly seqLen: number }
 ) =>
   Effect.gen(function*() {
     const path = yield* Path.Path
-    const records = yield* recordRows(yield* Model, probed.map(({ row }) => row), sinkModes[mask], {
-      batchSize: RECORDED,
-      seqLen,
-      split: "",
-      repeats: probed.map(({ repeats }) => repeats)
-    })
-    const sequences = records.sequences.map((sequence, i) => ({ ...sequence, split: probed[i]!.group }))
-    const key = { run, checkpoint: step, mask }
-    yield* TokenRecords.write(path.join(folder, recordsFile(step, mask)), key, { ...records, sequences })
+    yield* makeFolder(folder)
+    for (const mask of masks) {
+      const records = yield* recordRows(yield* Model, probed.map(({ row }) => row), sinkModes[mask], {
+        batchSize: RECORDED,
+        seqLen,
+        split: "",
+        repeats: probed.map(({ repeats }) => repeats)
+      })
+      const sequences = records.sequences.map((sequence, i) => ({ ...sequence, split: probed[i]!.group }))
+      const key = { run, checkpoint: step, mask }
+      yield* TokenRecords.write(path.join(folder, recordsFile(step, mask)), key, { ...records, sequences })
+    }
   })
 
 /** Where they are. */
@@ -219,7 +238,7 @@ export const lossesOf = (rows: ReadonlyArray<ProbeRow>): Losses => {
 }
 
 /** Norms of weights, and of what the last step moved them by, by layer and part. */
-const norms = (config: ModelConfig) => {
+export const norms = (config: ModelConfig) => {
   let before: { readonly step: number; readonly weights: Gradients.ParameterMap } | undefined
   return Effect.fnUntraced(function*(step: number, { record }: { readonly record: boolean }) {
     const weights = yield* Gradients.weights
@@ -366,21 +385,8 @@ export const makeProbes = (
       const began = performance.now()
       const { accumulation, sequences } = due.get(step) ?? { accumulation: false, sequences: new Set<number>() }
       const chosen = [...sequences].sort((a, b) => a - b).map((i) => probed[i]!)
-      const rows: Array<ProbeRow> = []
-      for (const mask of chosen.length === 0 ? [] : masks) {
-        const known = yield* knowledgeOf(model, chosen.map(({ row }) => row), sinkModes[mask], looking)
-        chosen.forEach(({ group, planted, row }, i) => {
-          rows.push({
-            step,
-            sequence: sequenceName(row),
-            id: row.id,
-            group,
-            mask,
-            ...shownBy(table, { group, planted }, step),
-            ...known[i]!
-          })
-        })
-      }
+      const shown = (one: Probed) => shownBy(table, one, step)
+      const rows = yield* knowledgeOf(model, chosen, masks, { step, shown }, looking)
       log.probes(rows)
       if (accumulation || accumulates(step + 1)) log.quantities(yield* takeNorms(step, { record: accumulation }))
       if (accumulation && takeShares !== undefined) log.quantities(yield* takeShares(step))

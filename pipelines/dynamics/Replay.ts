@@ -14,14 +14,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { dirname } from "node:path"
 import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { type Input } from "../../src/data/stream/DataStream.ts"
-import { sequenceName } from "../../src/data/stream/Packing.ts"
 import { CheckpointError, DataError } from "../../src/Errors.ts"
 import { type Device } from "../../src/gpu/Device.ts"
-import * as Gradients from "../../src/inside/Gradients.ts"
 import { keyOf } from "../../src/Key.ts"
-import { type ProbeRow, type QuantityRow } from "../../src/measures/Traces.ts"
+import type { QuantityRow } from "../../src/measures/Traces.ts"
 import * as Traces from "../../src/measures/Traces.ts"
 import { Model } from "../../src/model/Model.ts"
 import { type ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -33,7 +32,7 @@ import { type Files } from "../experiment/Train.ts"
 import { estimate } from "../report/Estimate.ts"
 import { several } from "../report/View.ts"
 import { BACKGROUND, FOILS } from "./Config.ts"
-import { knowledgeOf, lossesOf, masksOf, recordsFile, recordTokens, shares, sinkModes } from "./Probe.ts"
+import { knowledgeOf, lossesOf, masksOf, norms, recordsFile, recordTokens, shares } from "./Probe.ts"
 import { type Asked, checkModel, configOf, ReplayConfig, type Source, sourceOf } from "./ReplaySource.ts"
 import { dynamicsWorld, pretrainWorld, type ReplayWorld } from "./ReplayWorld.ts"
 import { DynamicsReport, type Group, type MaskState } from "./Report.ts"
@@ -41,6 +40,7 @@ import * as Summary from "./Summary.ts"
 import { type Rows } from "./TraceLog.ts"
 import { type DynamicsError } from "./Train.ts"
 import { view } from "./view.ts"
+import type { Probed } from "./World.ts"
 
 export interface ReplayOptions extends Omit<Experiment.RunOptions, "store">, Asked {}
 
@@ -58,7 +58,6 @@ const filesOf = (outDir: string, { model: { name, seed }, saved: { step } }: Che
     const folderOf = (table: string) => path.join(traces, table)
     const part = `step-${String(step).padStart(8, "0")}.parquet`
     return {
-      folders: ["probes", "quantities", "records"].map(folderOf),
       probes: path.join(folderOf("probes"), part),
       quantities: path.join(folderOf("quantities"), part),
       records: folderOf("records"),
@@ -106,31 +105,10 @@ const probe = (
     return yield* Effect.gen(function*() {
       const model = yield* Model
       const masks = masksOf(model.config, config.masks)
-      const rows = probed.map(({ row }) => row)
       const looking = { batchSize: data.batchSize, seqLen: data.seqLen, promptTokens: config.promptTokens }
-      const probes: Array<ProbeRow> = []
-      for (const mask of masks) {
-        const known = yield* knowledgeOf(model, rows, sinkModes[mask], looking)
-        probed.forEach((one, i) =>
-          probes.push(Traces.rounded({
-            step,
-            sequence: sequenceName(one.row),
-            id: one.row.id,
-            group: one.group,
-            mask,
-            ...shown(arm, one, step),
-            ...known[i]!
-          }))
-        )
-      }
-      const quantities: Array<QuantityRow> = Gradients.rms(yield* Gradients.weights, model.config).map((one) => ({
-        step,
-        quantity: "weight",
-        sequence: "",
-        group: "",
-        mask: "",
-        ...one
-      }))
+      const at = { step, shown: (one: Probed) => shown(arm, one, step) }
+      const probes = (yield* knowledgeOf(model, probed, masks, at, looking)).map(Traces.rounded)
+      const quantities: Array<QuantityRow> = [...yield* norms(model.config)(step, { record: true })]
       // nothing is asked of the background but its loss
       if (config.decomposed > 0 && probed.some(({ group }) => group !== BACKGROUND)) {
         // with sinks off what they add is nothing
@@ -139,11 +117,9 @@ const probe = (
       }
       if (outDir === undefined) return { probes, quantities }
       const files = yield* filesOf(outDir, job)
-      yield* Effect.forEach(files.folders, makeFolder, { discard: true })
-      for (const mask of masks) {
-        const counted = probed.map((one) => ({ ...one, repeats: repeats(arm, one) }))
-        yield* recordTokens(files.records, counted, { run: `${arm} seed ${seed}`, step, mask, seqLen: data.seqLen })
-      }
+      yield* Effect.forEach([files.probes, files.quantities], (file) => makeFolder(dirname(file)), { discard: true })
+      const counted = probed.map((one) => ({ ...one, repeats: repeats(arm, one) }))
+      yield* recordTokens(files.records, counted, { run: `${arm} seed ${seed}`, step, masks, seqLen: data.seqLen })
       yield* Traces.writeQuantities(files.quantities, quantities)
       yield* Traces.writeProbes(files.probes, probes)
       return { probes, quantities }

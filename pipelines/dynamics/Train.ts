@@ -20,7 +20,6 @@ import type { TrainError } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { modelOf, trainingOf } from "../experiment/Arms.ts"
 import type { Job, Work } from "../experiment/Job.ts"
-import { makeFolder } from "../experiment/RunFolder.ts"
 import { type Files, type Kept, trainArm } from "../experiment/Train.ts"
 import { type DynamicsArm, DynamicsConfig, FOILS, type Plan, planOf } from "./Config.ts"
 import { contentsPage } from "./contentsPage.ts"
@@ -82,16 +81,13 @@ const record = (plan: Plan, world: DynamicsWorld, arm: DynamicsArm, folder: stri
   Effect.gen(function*() {
     if (folder === undefined) return
     const records = (yield* Path.Path).join(folder, "traces", "records")
-    yield* makeFolder(records)
-    const { config } = yield* Model
+    const masks = masksOf((yield* Model).config, plan.config.masks)
     const probed = world.probed.map((one) => ({
       ...one,
       repeats: one.planted === undefined ? 0 : world.planted[one.planted]!.steps.length
     }))
     const run = `${arm.name} seed ${world.seed}`
-    for (const mask of masksOf(config, plan.config.masks)) {
-      yield* recordTokens(records, probed, { run, step: plan.steps, mask, seqLen: world.data.seqLen })
-    }
+    yield* recordTokens(records, probed, { run, step: plan.steps, masks, seqLen: world.data.seqLen })
   })
 
 /** What single sinks hold when training ends, and where the gradient of a memorized sequence falls. */

@@ -13,7 +13,7 @@ import * as Stream from "effect/Stream"
 import { mkdirSync, writeFileSync } from "node:fs"
 import { loadavg } from "node:os"
 import process from "node:process"
-import { knowledgeOf, passesOf, sinkModes } from "../../pipelines/dynamics/Probe.ts"
+import { knowledgeOf, passesOf } from "../../pipelines/dynamics/Probe.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
 import { Device } from "../../src/gpu/Device.ts"
@@ -56,9 +56,10 @@ const measure = (config: ModelConfig, rows: number) =>
     const device = yield* Device
     const model = yield* Model
     const data = yield* DataStream
-    const probed = data.split("heldOut").slice(0, SEQUENCES)
+    const probed = data.split("heldOut").slice(0, SEQUENCES).map((row) => ({ row, group: "heldOut" }))
     const looking = { batchSize: rows, seqLen: SEQ_LEN, promptTokens: 16 }
-    const probe = Effect.forEach(MASKS, (mask) => knowledgeOf(model, probed, sinkModes[mask], looking))
+    const shown = () => ({ exposures: 0, since: -1 })
+    const probe = knowledgeOf(model, probed, MASKS, { step: 0, shown }, looking)
     /** The window that a step ends, from 0 on; odd ones are probed. The warm-up is none. */
     const windowOf = (step: number): number => Math.ceil((step - WARM_UP) / WINDOW) - 1
     const times: Array<ReturnType<typeof now>> = []
