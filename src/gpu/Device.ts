@@ -29,7 +29,6 @@ export interface Limits {
   readonly maxStorageBufferBindingSize: number
   readonly maxStorageBuffersPerShaderStage: number
   readonly maxComputeInvocationsPerWorkgroup: number
-  readonly maxComputeWorkgroupStorageSize: number
 }
 
 /** How many GPU objects the Device has made and how many bytes it holds: what tests and `plan` look at. */
@@ -545,11 +544,10 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         maxBufferSize: device.limits.maxBufferSize,
         maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
         maxStorageBuffersPerShaderStage: device.limits.maxStorageBuffersPerShaderStage,
-        maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup,
-        maxComputeWorkgroupStorageSize: device.limits.maxComputeWorkgroupStorageSize
+        maxComputeInvocationsPerWorkgroup: device.limits.maxComputeInvocationsPerWorkgroup
       },
       features: new Set(wanted),
-      target: targetOf(open, wanted),
+      target: { ...targetOf(open, wanted), workgroupBytes: device.limits.maxComputeWorkgroupStorageSize },
       counters,
       allocate,
       prepare,

@@ -25,6 +25,8 @@ export interface Target {
   readonly subgroupSize: number
   /** Whether there are matrix units that the `tensor` kernels can use. */
   readonly matrices?: boolean
+  /** Workgroup memory; default 16 KiB. */
+  readonly workgroupBytes?: number
   /** Workgroups that keep a GPU busy; default 640. With fewer tiles of a product, tiles are smaller and sums are split. */
   readonly busy?: number
   /** Of the variants of a class of products on matrix units, the one that was fastest (Kernels.matrixVariants). */

@@ -355,6 +355,22 @@ export const kernels = {
       ...attentionGradientInterface,
       constants: { WX: 128 }
     }),
+  attentionMatrix: (headSize: number, rows: number) =>
+    Kernel.make({
+      file: "attention_matrix",
+      entry: "forward",
+      ...attentionForwardInterface,
+      types: {},
+      constants: { WX: 4 * rows, HEAD: headSize, SETS: 1 }
+    }),
+  attentionMatrixBackward: (part: "q" | "kv", headSize: number, rows: number) =>
+    Kernel.make({
+      file: "attention_matrix",
+      entry: `backward_${part}`,
+      ...attentionGradientInterface,
+      types: {},
+      constants: { WX: 4 * rows, HEAD: headSize, SETS: 2 }
+    }),
   cacheAppend: Kernel.make({
     file: "attention_cached",
     entry: "append",
@@ -855,11 +871,24 @@ const byInvocation = <K extends Kernel.Kernel>(target: Target, kernel: K): Choic
   grid: chunked
 })
 
-/** A workgroup for 64 tokens of a head. */
-const tokenTiles = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => ({
+/** A workgroup for so many tokens of a head. */
+const tokenTiles = <K extends Kernel.Kernel>(kernel: K, rows = 64): Choice<K, AttentionSize> => ({
   kernel,
-  grid: (tokens, heads) => workgroups(kernel, Math.ceil(tokens / 64) * heads)
+  grid: (tokens, heads) => workgroups(kernel, Math.ceil(tokens / rows) * heads)
 })
+
+/** Workgroup memory that any adapter has. */
+const LEAST_WORKGROUP_BYTES = 16384
+
+/** Rows of a head that a workgroup takes on matrix units: as many as its memory allows; undefined where they do not run. */
+const matrixRows = (target: Target, headSize: number, type: ElementType, sets: 1 | 2): number | undefined =>
+  onMatrixUnits(target, type) && (headSize === 64 || headSize === 128)
+    ? [64, 32].find((rows) =>
+      // two tiles, scores and weights; maxima and sums of the invocations, or numbers of 32 queries
+      16 * (64 * (headSize / 8 + 1) + sets * rows * 14) + Math.max(32 * rows, 512) <=
+        (target.workgroupBytes ?? LEAST_WORKGROUP_BYTES)
+    )
+    : undefined
 
 /** A subgroup for as many tokens of a head, and for 8 dimensions a lane. */
 const tokenSubgroups = <K extends Kernel.Kernel>(kernel: K): Choice<K, AttentionSize> => {
@@ -874,12 +903,21 @@ const tokenSubgroups = <K extends Kernel.Kernel>(kernel: K): Choice<K, Attention
 /** The largest heads that the tiled kernels have registers for: larger ones take the plain kernels. */
 const TILED_HEAD = 128
 
-export const attention = (target: Target, headSize: number): Choice<typeof kernels.attention, AttentionSize> =>
-  isGpu(target) && headSize <= TILED_HEAD
+/** `type` is that of queries, keys and values. */
+export const attention = (
+  target: Target,
+  headSize: number,
+  type: ElementType
+): Choice<typeof kernels.attention, AttentionSize> => {
+  const rows = matrixRows(target, headSize, type, 1)
+  return rows !== undefined
+    ? tokenTiles(kernels.attentionMatrix(headSize, rows), rows)
+    : isGpu(target) && headSize <= TILED_HEAD
     ? tokenTiles(kernels.attentionTiled)
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroup(target.subgroupSize))
     : byInvocation(target, kernels.attention)
+}
 
 export const attentionDelta = (target: Target): Choice<typeof kernels.attentionDelta, AttentionSize> => ({
   kernel: isGpu(target) ? { ...kernels.attentionDelta, constants: { WX: 64 } } : kernels.attentionDelta,
@@ -889,13 +927,18 @@ export const attentionDelta = (target: Target): Choice<typeof kernels.attentionD
 export const attentionBackward = (
   target: Target,
   part: "q" | "kv",
-  headSize: number
-): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> =>
-  isGpu(target) && headSize <= TILED_HEAD
+  headSize: number,
+  type: ElementType
+): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> => {
+  const rows = matrixRows(target, headSize, type, 2)
+  return rows !== undefined
+    ? tokenTiles(kernels.attentionMatrixBackward(part, headSize, rows), rows)
+    : isGpu(target) && headSize <= TILED_HEAD
     ? tokenTiles(kernels.attentionTiledBackward(part))
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
     : byInvocation(target, kernels.attentionBackward(part))
+}
 
 /** Attention of `tokens` to a cache. */
 export const attentionCached = (

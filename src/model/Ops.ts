@@ -345,7 +345,7 @@ export const attention = (
   turn(qkv, 1)
   const y = p.scratch("attention", [tokens, heads * headSize], qkv.type)
   const lse = p.scratch("lse", [tokens, heads])
-  const forward = Kernels.attention(p.target, headSize)
+  const forward = Kernels.attention(p.target, headSize, qkv.type)
   p.dispatch(
     forward.kernel,
     { qkv, documentStart: inputs.documentStart, out: y, lse },
@@ -360,9 +360,9 @@ export const attention = (
       const products = Kernels.attentionDelta(p.target)
       p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
-      const ofQueries = Kernels.attentionBackward(p.target, "q", headSize)
+      const ofQueries = Kernels.attentionBackward(p.target, "q", headSize, qkv.type)
       p.dispatch(ofQueries.kernel, tensors, params, ofQueries.grid(tokens, heads, headSize))
-      const ofKeys = Kernels.attentionBackward(p.target, "kv", headSize)
+      const ofKeys = Kernels.attentionBackward(p.target, "kv", headSize, qkv.type)
       p.dispatch(ofKeys.kernel, tensors, params, ofKeys.grid(tokens, kvHeads, headSize))
       turn(dqkv, -1)
       return dqkv

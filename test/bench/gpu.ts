@@ -161,13 +161,13 @@ const attention = (tokens: number, headSize: number, type: Tensor.ElementType, f
     device.write(t.documentStart, start)
     const params = { rows: tokens, heads, kvHeads, scale, head4: headSize / 4 }
     const forward = Program.record("forward", target)
-    const choice = Kernels.attention(target, headSize)
+    const choice = Kernels.attention(target, headSize, t.qkv.type)
     forward.dispatch(choice.kernel, t, params, choice.grid(tokens, heads, headSize))
     const backward = Program.record("backward", target)
     const products = Kernels.attentionDelta(target)
     backward.dispatch(products.kernel, t, params, products.grid(tokens, heads, headSize))
     for (const which of ["q", "kv"] as const) {
-      const { grid, kernel } = Kernels.attentionBackward(target, which, headSize)
+      const { grid, kernel } = Kernels.attentionBackward(target, which, headSize, t.qkv.type)
       backward.dispatch(kernel, t, params, grid(tokens, which === "q" ? heads : kvHeads, headSize))
     }
     const [f, b] = [yield* device.prepare(forward.finish()), yield* device.prepare(backward.finish())]

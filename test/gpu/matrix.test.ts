@@ -1,7 +1,7 @@
 /**
  * The kernels of matrix units, which no software adapter has, run with those units written out as loops
  * (support/subgroupMatrix.ts): products and attention in f16 against the float64 reference. Here with the kernels of a
- * device that was not timed; the other variants, and what must fail, are in slow/matrix.test.ts.
+ * device that was not timed; the other variants, attention's backward pass, and what must fail are in slow/matrix.test.ts.
  */
 import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -16,7 +16,7 @@ vi.mock(
 )
 
 layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
-  for (const run of matrixRuns.filter(({ untimed }) => untimed)) {
+  for (const run of matrixRuns.filter(({ quick }) => quick)) {
     it.effect(`${run.c.name}: ${run.keys.join(", ")}`, (context) =>
       Effect.gen(function*() {
         if (!(yield* Device).features.has("shader-f16")) return context.skip("the adapter has no shader-f16")

@@ -4,6 +4,8 @@ import { kernels, type MatrixTiling } from "../../src/model/Kernels.ts"
 
 const {
   attentionBackward,
+  attentionMatrix,
+  attentionMatrixBackward,
   attentionSubgroup,
   attentionSubgroupBackward,
   attentionTiledBackward,
@@ -40,6 +42,10 @@ export const allKernels: ReadonlyArray<Kernel> = [
   ...(["nn", "tn"] as const).flatMap((kind) =>
     tilings.flatMap((tiling) => [matmulMatrix(kind, tiling), matmulMatrixPart(kind, tiling)])
   ),
+  // heads and rows that fit the workgroup memory of any adapter
+  attentionMatrix(32, 16),
+  attentionMatrixBackward("q", 32, 16),
+  attentionMatrixBackward("kv", 32, 16),
   attentionBackward("q"),
   attentionBackward("kv"),
   attentionTiledBackward("q"),

@@ -8,22 +8,27 @@ import * as Kernels from "../../src/model/Kernels.ts"
 import { makeRandom } from "../reference/random.ts"
 import { rewriting } from "../support/rewriting.ts"
 import { emulate, type Numbering } from "../support/subgroupMatrix.ts"
+import * as Attention from "./attention.ts"
 import type { Case } from "./case.ts"
 import * as Matmul from "./matmul.ts"
 import { f16Tensors, halved, record, runCase } from "./run.ts"
 
-const tensor: Target = { family: "tensor", subgroupSize: 32, busy: 4 }
+/** Workgroup memory that software adapters have. */
+const workgroupBytes = 32768
+
+const tensor: Target = { family: "tensor", subgroupSize: 32, busy: 4, workgroupBytes }
 
 const variants = (Object.entries(Kernels.matrixVariants) as ReadonlyArray<
   [ShapeClass, Record<string, Kernels.MatrixTiling>]
 >).flatMap(([shapeClass, table]) =>
   Object.entries(table)
-    .filter(([, tiling]) => Kernels.workgroupBytes(tiling) <= 32768)
+    .filter(([, tiling]) => Kernels.workgroupBytes(tiling) <= workgroupBytes)
     .map(([name]): Target => ({ ...tensor, variants: { [shapeClass]: name } }))
 )
 
 // tiles of 64 and of 128 inside, at two edges, and one row or column beyond; sums in parts of which the last is shorter
 const cases: ReadonlyArray<Case> = [
+  ...Attention.cases,
   ...Matmul.cases,
   Matmul.nn({ m: 257, n: 132, k: 70, mode: "residual" }),
   Matmul.nn({ m: 128, n: 260, k: 64 }),
@@ -41,9 +46,12 @@ export interface MatrixRun {
   readonly target: Target
   /** Keys of its kernels. */
   readonly keys: ReadonlyArray<string>
-  /** Whether these are the kernels of a target that was not timed. */
-  readonly untimed: boolean
+  /** Whether these are the products of a target that was not timed, or attention's forward pass: what compiles soonest. */
+  readonly quick: boolean
 }
+
+/** Kernels of attention that take lavapipe a minute to compile. */
+const slow = /^attention_matrix\.(backward|.*HEAD=128)/
 
 /** Each case with each different list of kernels that ask for matrix units. */
 export const matrixRuns: ReadonlyArray<MatrixRun> = cases.flatMap((c) => {
@@ -55,7 +63,7 @@ export const matrixRuns: ReadonlyArray<MatrixRun> = cases.flatMap((c) => {
     const keys = kernels.map(Kernel.key)
     if (seen.has(keys.join()) || !kernels.some(({ file }) => file.endsWith("_matrix"))) return []
     seen.add(keys.join())
-    return [{ c, f16, keys, target, untimed: target === tensor }]
+    return [{ c, f16, keys, target, quick: target === tensor && !keys.some((key) => slow.test(key)) }]
   })
 })
 

@@ -39,7 +39,8 @@ export const cases: ReadonlyArray<Case> = [
 ]
 
 /** A family's target, whatever runs it: matrix units are those of subgroups of 32. */
-export const targetOf = (family: Family): Target => ({ family, subgroupSize: family === "tensor" ? 32 : 4 })
+export const targetOf = (family: Family): Target =>
+  family === "tensor" ? { family, subgroupSize: 32, workgroupBytes: 32768 } : { family, subgroupSize: 4 }
 
 /** A case with the kernels of a family, some of its tensors in f16. */
 export interface Run {

@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import { describe, expect, it, vi } from "vitest"
 import { Device } from "../../src/gpu/Device.ts"
 import * as NodeDevice from "../../src/node.ts"
+import type { Case } from "../kernels/case.ts"
 import { type MatrixRun, matrixRuns, runEmulated } from "../kernels/matrix.ts"
 
 vi.mock(
@@ -76,6 +77,30 @@ const mutations: ReadonlyArray<Mutation> = [
     to: "if (BUFFERS != 1u)"
   },
   {
+    what: "keys by rows",
+    kernels: "attention_matrix.forward(HEAD=64",
+    from: "<Right, col_major>(&pool, at, LD), sum)",
+    to: "<Right, row_major>(&pool, at, LD), sum)"
+  },
+  {
+    what: "a stride of weights",
+    kernels: "attention_matrix.forward(HEAD=64",
+    from: "weights + 2u, WLD)",
+    to: "weights + 2u, WLD + 1u)"
+  },
+  {
+    what: "an offset of values",
+    kernels: "attention_matrix.forward(HEAD=64",
+    from: "TILE + half * (HEAD8 / 2u)); }",
+    to: "TILE + half * HEAD8); }"
+  },
+  {
+    what: "an offset of scores",
+    kernels: "attention_matrix.backward_q(HEAD=64",
+    from: "score(&f, half * TILE + 16u * LD), SLD);",
+    to: "score(&f, half * TILE + 8u * LD), SLD);"
+  },
+  {
     what: "subgroups numbered by their invocations' index",
     kernels: "matmul_matrix.nn(",
     from: "sum_nn(&m, rows, right, p.ldb4, 0u, p.k, s, l)",
@@ -84,7 +109,7 @@ const mutations: ReadonlyArray<Mutation> = [
 ]
 
 layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
-  for (const run of matrixRuns.filter(({ untimed }) => !untimed)) {
+  for (const run of matrixRuns.filter(({ quick }) => !quick)) {
     it.effect(`${run.c.name}: ${run.keys.join(", ")}`, (context) =>
       Effect.gen(function*() {
         if (!(yield* Device).features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
@@ -92,9 +117,15 @@ layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
       }))
   }
 
-  // one case that fills a kernel's tiles
-  const casesOf = (kernels: string): ReadonlyArray<MatrixRun> =>
-    matrixRuns.filter(({ keys, untimed }) => untimed && keys.some((key) => key.startsWith(kernels)))
+  /** Each case once, with the first variant that has such a kernel. */
+  const casesOf = (kernels: string): ReadonlyArray<MatrixRun> => {
+    const seen = new Set<Case>()
+    return matrixRuns.filter(({ c, keys }) => {
+      const first = !seen.has(c) && keys.some((key) => key.startsWith(kernels))
+      if (first) seen.add(c)
+      return first
+    })
+  }
 
   for (const kernels of [...new Set(mutations.map((mutation) => mutation.kernels))]) {
     it.effect(`${kernels} with subgroups of every n-th invocation`, (context) =>

@@ -25,6 +25,8 @@ interface Memory {
   /** Component i as f32; components i .. i + 3, where i is a multiple of 4. */
   readonly one: (name: string, element: string) => string
   readonly four?: (name: string, element: string) => string
+  /** The body of a function that returns 16 components as an EmulatedRun; i is a multiple of 8. */
+  readonly sixteen?: (name: string, element: string) => string | undefined
   readonly vector?: (four: string) => string
 }
 
@@ -46,8 +48,13 @@ const arrays: Readonly<Record<string, Memory>> = {
         : `bitcast<f32>(${name}[i / 4u][i % 4u])`,
     four: (name, element) =>
       element === "f16"
-        ? [0, 1].map((pair) => `unpack2x16float(${name}[i / 8u][(i / 2u) % 4u + ${pair}u])`).join(", ")
+        ? `emulated_unpack(select(${name}[i / 8u].xy, ${name}[i / 8u].zw, (i & 4u) != 0u))`
         : `bitcast<vec4f>(${name}[i / 4u])`,
+    sixteen: (name, element) =>
+      element === "f16"
+        ? `let u = ${name}[i / 8u]; let v = ${name}[i / 8u + 1u]; ` +
+          `return EmulatedRun(${["u.xy", "u.zw", "v.xy", "v.zw"].map((two) => `emulated_unpack(${two})`).join(", ")});`
+        : undefined,
     vector: (four) => `bitcast<vec4u>(${four})`
   }
 }
@@ -59,6 +66,7 @@ const types = `
 var<private> emulated_lane: u32;
 struct EmulatedLeft { ${numbers(4).map((i) => `a${i}: vec4f, b${i}: vec4f`).join(", ")} }
 struct EmulatedRight { ${numbers(16).map((k) => `k${k}: vec4f`).join(", ")} }
+struct EmulatedRun { r0: vec4f, r1: vec4f, r2: vec4f, r3: vec4f }
 struct EmulatedResult { a: vec4f, b: vec4f }
 fn emulated_multiply_add(x: EmulatedLeft, y: EmulatedRight, sum: EmulatedResult) -> EmulatedResult {
   var m = sum;
@@ -68,6 +76,7 @@ fn emulated_multiply_add(x: EmulatedLeft, y: EmulatedRight, sum: EmulatedResult)
 }
   return m;
 }
+fn emulated_unpack(v: vec2u) -> vec4f { return vec4f(unpack2x16float(v.x), unpack2x16float(v.y)); }
 fn emulated_multiply(x: EmulatedLeft, y: EmulatedRight) -> EmulatedResult {
   return emulated_multiply_add(x, y, EmulatedResult());
 }
@@ -75,7 +84,7 @@ fn emulated_multiply(x: EmulatedLeft, y: EmulatedRight) -> EmulatedResult {
 
 const emulatedType = { left: "EmulatedLeft", right: "EmulatedRight", result: "EmulatedResult" } as const
 
-/** Functions that read one component, and four that stand together. */
+/** Functions that read one component, and four and sixteen that stand together. */
 const reads = (name: string, { element, kind }: Matrix, memory: Memory): string => {
   const components = numbers(4).map((i) => `emulated_one_${name}_${kind}(i + ${i}u)`)
   return `
@@ -83,6 +92,10 @@ fn emulated_one_${name}_${kind}(i: u32) -> f32 { return ${memory.one(name, eleme
 fn emulated_four_${name}_${kind}(i: u32) -> vec4f { return vec4f(${
     memory.four?.(name, element) ?? components.join(", ")
   }); }
+fn emulated_sixteen_${name}_${kind}(i: u32) -> EmulatedRun { ${
+    memory.sixteen?.(name, element) ??
+      `return EmulatedRun(${numbers(4).map((n) => `emulated_four_${name}_${kind}(i + ${4 * n}u)`).join(", ")});`
+  } }
 `
 }
 
@@ -92,23 +105,25 @@ const load = (name: string, { element, kind }: Matrix, memory: Memory, rows: boo
     column: string) => (rows ? `first + (${row}) * ld + ${column}` : `first + (${column}) * ld + ${row}`)
   const one = (row: string, column: string) => `emulated_one_${name}_${kind}(${at(row, column)})`
   const four = (row: string, column: string) => `emulated_four_${name}_${kind}(${at(row, column)})`
+  const sixteen = (row: string, column: string) => `emulated_sixteen_${name}_${kind}(${at(row, column)})`
   const lines = {
     // k is what runs along a row of the left matrix and down a column of the right one
     left: [["a", "row"] as const, ["b", "row + 1u"] as const].flatMap(([field, row]) =>
-      numbers(4).map((i) =>
-        `m.${field}${i} = ${
-          rows ? four(row, `${4 * i}u`) : `vec4f(${numbers(4).map((k) => one(row, `${4 * i + k}u`)).join(", ")})`
-        };`
-      )
+      rows
+        ? [
+          `let ${field} = ${sixteen(row, "0u")};`,
+          ...numbers(4).map((i) => `m.${field}${i} = ${field}.r${i};`)
+        ]
+        : numbers(4).map((i) =>
+          `m.${field}${i} = vec4f(${numbers(4).map((k) => one(row, `${4 * i + k}u`)).join(", ")});`
+        )
     ),
     right: rows
       ? numbers(16).map((k) => `m.k${k} = ${four(`${k}u`, "column")};`)
-      : numbers(4).flatMap((c) =>
-        numbers(4).flatMap((i) => [
-          `let v${c}${i} = ${four(`${4 * i}u`, `column + ${c}u`)};`,
-          ...numbers(4).map((k) => `m.k${4 * i + k}[${c}] = v${c}${i}[${k}];`)
-        ])
-      ),
+      : numbers(4).flatMap((c) => [
+        `let c${c} = ${sixteen("0u", `column + ${c}u`)};`,
+        ...numbers(16).map((k) => `m.k${k}[${c}] = c${c}.r${Math.floor(k / 4)}[${k % 4}];`)
+      ]),
     result: [["a", "row"] as const, ["b", "row + 1u"] as const].map(([field, row]) =>
       `m.${field} = ${
         rows ? four(row, "column") : `vec4f(${numbers(4).map((c) => one(row, `column + ${c}u`)).join(", ")})`
