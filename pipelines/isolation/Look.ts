@@ -16,14 +16,14 @@ import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { calibrate, calibratedRecords } from "../../src/scoring/Calibration.ts"
 import { recordRows } from "../../src/scoring/Record.ts"
 import * as Sink from "../../src/Sink.ts"
-import type { Work, Workplace } from "../experiment/Job.ts"
+import type { Workplace } from "../experiment/Job.ts"
 import type { Store } from "../experiment/Store.ts"
 import type { Files } from "../experiment/Train.ts"
 import { prunedTensors } from "./Hygiene.ts"
 import * as Jobs from "./Jobs.ts"
 import { at as metricAt, heldOutLoss, heldOutMetrics, metricsFor, repeatedLoss, sample, windowsOf } from "./Metrics.ts"
-import { configOf, type IsolateError, type Lab, type Labs, type ModelInput, type ModelRef,
-  withModel } from "./Models.ts"
+import { configOf, type IsolateError, type Lab, type Labs, type ModelInput, type ModelRef, withModel,
+  workOf } from "./Models.ts"
 import { keyOfModel, opened, weightsOf } from "./PostHoc.ts"
 import type { MaskState, MetricKey, Panel } from "./Report.ts"
 import type { Found, SeedFindings } from "./Summary.ts"
@@ -213,22 +213,19 @@ const others = { natural: "heldOut", canary: "canaryOthers" } as const
 const scoredOf = { natural: "scored", canary: "canaryScored" } as const
 
 /** Everything that is measured of a model, in every state of its sinks. */
-export const lookWork = (labs: Labs): Work<LookInput, Look> => ({
-  key: (input, at) =>
-    Effect.map(labs.of(input, at), (lab) => {
-      const windows = windowsOf(lab.config.contexts, lab.world.seqLen)
-      return Jobs.looks(keyOfModel(lab, input.model), {
-        metrics: metricsFor(windows).map(({ context, metric }) => ({ metric,
-          ...(context === undefined ? {} : { context }) })
-        ),
-        windows,
-        generate: lab.config.generate,
-        reference: input.reference === undefined ? undefined : keyOfModel(lab, input.reference)
-      })
-    }),
-  run: ({ model, reference, ...input }, at) =>
+export const lookWork = (labs: Labs) =>
+  workOf<LookInput, Look>(labs, (lab, { model, reference }) => {
+    const windows = windowsOf(lab.config.contexts, lab.world.seqLen)
+    return Jobs.looks(keyOfModel(lab, model), {
+      metrics: metricsFor(windows).map(({ context, metric }) => ({ metric,
+        ...(context === undefined ? {} : { context }) })
+      ),
+      windows,
+      generate: lab.config.generate,
+      reference: reference === undefined ? undefined : keyOfModel(lab, reference)
+    })
+  }, (lab, { model, reference }, at) =>
     Effect.gen(function*() {
-      const lab = yield* labs.of(input, at)
       const { config, world } = lab
       const { splits } = world
       const arm = nameOfModel(model)
@@ -288,5 +285,4 @@ export const lookWork = (labs: Labs): Work<LookInput, Look> => ({
         found.push({ state, metrics })
       }
       return { found, extraction }
-    })
-})
+    }))

@@ -9,6 +9,7 @@ import * as Schema from "effect/Schema"
 import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
 import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
 import type { DataStream } from "../../src/data/stream/DataStream.ts"
+import type { Device } from "../../src/gpu/Device.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
@@ -126,22 +127,31 @@ export interface ArmInput extends SeedInput {
   readonly arm: string
 }
 
-/** Trains an arm, and keeps its weights. */
-export const trainWork = (labs: Labs): Work<ArmInput, Trained> => ({
-  key: (input, at) => Effect.map(labs.of(input, at), (lab) => Jobs.model(lab, armNamed(lab, input.arm))),
-  run: (input, at) =>
-    Effect.gen(function*() {
-      const lab = yield* labs.of(input, at)
-      const arm = armNamed(lab, input.arm)
-      const { after: _, measured: __, ...trained } = yield* withBatches(lab, arm, at.streams, trainArm({
-        model: modelOf(lab.config.model, lab.vocabSize, arm),
-        training: Jobs.trainingOfArm(lab, arm),
-        seed: lab.seed,
-        precision: lab.config.precision
-      }, at.kept, { onEvent: at.onEvent }))
-      return { name: arm.name, ...trained }
-    })
+/** What does the jobs of a kind, said of the seed that a job is of. */
+export const workOf = <Input extends SeedInput, A>(
+  labs: Labs,
+  key: (lab: Lab, input: Input) => Jobs.Key,
+  run: (lab: Lab, input: Input, at: Workplace) => Effect.Effect<A, IsolateError, Device | Files>
+): Work<Input, A> => ({
+  key: (input, at) => Effect.map(labs.of(input, at), (lab) => key(lab, input)),
+  run: (input, at) => Effect.flatMap(labs.of(input, at), (lab) => run(lab, input, at))
 })
+
+/** Trains an arm, and keeps its weights. */
+export const trainWork = (labs: Labs) =>
+  workOf(labs, (lab, { arm }: ArmInput) => Jobs.model(lab, armNamed(lab, arm)), (lab, input, at) => {
+    const arm = armNamed(lab, input.arm)
+    const trained = trainArm({
+      model: modelOf(lab.config.model, lab.vocabSize, arm),
+      training: Jobs.trainingOfArm(lab, arm),
+      seed: lab.seed,
+      precision: lab.config.precision
+    }, at.kept, { onEvent: at.onEvent })
+    return Effect.map(withBatches(lab, arm, at.streams, trained), ({ after: _, measured: __, ...rest }): Trained => ({
+      name: arm.name,
+      ...rest
+    }))
+  })
 
 /** The weights of an arm that was trained. */
 export const trainedWeights = (labs: Labs, key: Jobs.Key, at: Workplace): Effect.Effect<Weights, IsolateError, Files> =>

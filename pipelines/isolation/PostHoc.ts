@@ -19,7 +19,7 @@ import type { Work, Workplace } from "../experiment/Job.ts"
 import type { Files } from "../experiment/Train.ts"
 import * as Jobs from "./Jobs.ts"
 import { configOf, type IsolateError, type Lab, type Labs, type LocalizerRef, type ModelInput, type ModelRef, originOf,
-  type SeedInput, trainedWeights, type UnlearnerRef, type Weights, withModel } from "./Models.ts"
+  type SeedInput, trainedWeights, type UnlearnerRef, type Weights, withModel, workOf } from "./Models.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
 
 /** Mean losses by split. */
@@ -139,16 +139,12 @@ export const onModel = <Input extends ModelInput, A>(
   key: (lab: Lab, of: Jobs.Key, input: Input) => Jobs.Key,
   what: (lab: Lab, input: Input) => string | undefined,
   use: (lab: Lab, input: Input) => Effect.Effect<A, IsolateError, Model | Device | Files>
-): Work<Input, A> => ({
-  key: (input, at) => Effect.map(labs.of(input, at), (lab) => key(lab, keyOfModel(lab, input.model), input)),
-  run: (input, at) =>
-    Effect.gen(function*() {
-      const lab = yield* labs.of(input, at)
-      const said = what(lab, input)
-      if (said !== undefined) yield* at.stage(`seed ${lab.seed}: ${said}`)
-      return yield* opened(labs, lab, input.model, at, use(lab, input))
-    })
-})
+): Work<Input, A> =>
+  workOf<Input, A>(labs, (lab, input) => key(lab, keyOfModel(lab, input.model), input), (lab, input, at) => {
+    const said = what(lab, input)
+    const told = said === undefined ? Effect.void : at.stage(`seed ${lab.seed}: ${said}`)
+    return Effect.zipRight(told, opened(labs, lab, input.model, at, use(lab, input)))
+  })
 
 /** With the seconds it took: kept with it, so that a resumed run tells them, too. */
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -184,10 +180,8 @@ const sweepKey = (lab: Lab, of: LocalizerRef): Jobs.Key =>
 export type LocalizerInput = SeedInput & LocalizerRef
 
 /** The scores of a localizer on the sequences of a panel. */
-export const localizerWork = (labs: Labs): Work<LocalizerInput, Scores> => ({
-  key: (input, at) => Effect.map(labs.of(input, at), (lab) => localizerKey(lab, input)),
-  run: (input, at) => Effect.flatMap(labs.of(input, at), (lab) => localize(labs, lab, input, at))
-})
+export const localizerWork = (labs: Labs) =>
+  workOf<LocalizerInput, Scores>(labs, localizerKey, (lab, input, at) => localize(labs, lab, input, at))
 
 interface Scores {
   /** By layer and neuron. */
@@ -213,25 +207,21 @@ const scoresOf = (labs: Labs, lab: Lab, of: LocalizerRef,
   at.store.once("localizers", localizerKey(lab, of), localize(labs, lab, of, at))
 
 /** Losses after each share of the neurons that a localizer ranks highest is dropped. */
-export const localizerSweepWork = (
-  labs: Labs
-): Work<LocalizerInput, ReadonlyArray<{ readonly fraction: number; readonly losses: SplitLosses }>> => ({
-  key: (input, at) => Effect.map(labs.of(input, at), (lab) => sweepKey(lab, input)),
-  run: (input, at) =>
-    Effect.gen(function*() {
-      const lab = yield* labs.of(input, at)
-      const scores = (yield* scoresOf(labs, lab, input, at)).value.map((layer) => Float32Array.from(layer))
-      return yield* opened(labs, lab, STANDARD_MODEL, at, (weights) =>
-        Effect.gen(function*() {
-          const model = yield* Model
-          return yield* Effect.forEach([0, ...lab.config.fractions], (fraction) =>
-            Effect.gen(function*() {
-              yield* model.importTensors(withoutNeurons(weights, topFraction(scores, fraction)))
-              return { fraction, losses: yield* lossesOf(watched(lab), lab.world.seqLen, Sink.own) }
-            }))
-        }))
-    })
-})
+export const localizerSweepWork = (labs: Labs) =>
+  workOf<LocalizerInput, ReadonlyArray<{ readonly fraction: number; readonly losses: SplitLosses }>>(labs, sweepKey,
+    (lab, input, at) =>
+      Effect.gen(function*() {
+        const scores = (yield* scoresOf(labs, lab, input, at)).value.map((layer) => Float32Array.from(layer))
+        return yield* opened(labs, lab, STANDARD_MODEL, at, (weights) =>
+          Effect.gen(function*() {
+            const model = yield* Model
+            return yield* Effect.forEach([0, ...lab.config.fractions], (fraction) =>
+              Effect.gen(function*() {
+                yield* model.importTensors(withoutNeurons(weights, topFraction(scores, fraction)))
+                return { fraction, losses: yield* lossesOf(watched(lab), lab.world.seqLen, Sink.own) }
+              }))
+          }))
+      }))
 
 // ---------------------------------------------------------------------------------------------------------------
 // Unlearners
@@ -280,11 +270,9 @@ interface Unlearned {
 }
 
 /** Losses along the steps of an unlearner; of one that diverges those before. */
-export const unlearnerWork = (labs: Labs): Work<UnlearnerInput, Unlearned> => ({
-  key: (input, at) => Effect.map(labs.of(input, at), (lab) => unlearningKey(lab, input)),
-  run: (input, at) =>
+export const unlearnerWork = (labs: Labs) =>
+  workOf<UnlearnerInput, Unlearned>(labs, unlearningKey, (lab, input, at) =>
     Effect.gen(function*() {
-      const lab = yield* labs.of(input, at)
       const { steps } = settingOf(lab.unlearners, input.unlearner, input.setting).options
       yield* at.stage(`seed ${lab.seed}: ${input.unlearner} at ${input.setting}`)
       return yield* opened(labs, lab, STANDARD_MODEL, at, timed(Effect.gen(function*() {
@@ -301,5 +289,4 @@ export const unlearnerWork = (labs: Labs): Work<UnlearnerInput, Unlearned> => ({
           )
         return points
       })))
-    })
-})
+    }))
