@@ -24,17 +24,19 @@ export interface Card {
   readonly float: number
   /** Bytes/s. */
   readonly bandwidth: number
+  /** Memory of a workgroup, as drivers report it. */
+  readonly workgroupBytes: number
 }
 
 const T = 1e12
 
 export const cards: ReadonlyArray<Card> = [
-  { name: "H200", matrix: 989 * T, float: 67 * T, bandwidth: 4.8 * T },
-  { name: "A100 80 GB", matrix: 312 * T, float: 19.5 * T, bandwidth: 2.0 * T },
-  { name: "L4", matrix: 121 * T, float: 30.3 * T, bandwidth: 0.3 * T },
-  { name: "RX 7900 XTX", matrix: 123 * T, float: 61.4 * T, bandwidth: 0.96 * T },
+  { name: "H200", matrix: 989 * T, float: 67 * T, bandwidth: 4.8 * T, workgroupBytes: 49152 },
+  { name: "A100 80 GB", matrix: 312 * T, float: 19.5 * T, bandwidth: 2.0 * T, workgroupBytes: 49152 },
+  { name: "L4", matrix: 121 * T, float: 30.3 * T, bandwidth: 0.3 * T, workgroupBytes: 49152 },
+  { name: "RX 7900 XTX", matrix: 123 * T, float: 61.4 * T, bandwidth: 0.96 * T, workgroupBytes: 32768 },
   // no matrix units that WebGPU offers
-  { name: "M3 Max", matrix: undefined, float: 14.2 * T, bandwidth: 0.4 * T }
+  { name: "M3 Max", matrix: undefined, float: 14.2 * T, bandwidth: 0.4 * T, workgroupBytes: 32768 }
 ]
 
 /**
@@ -42,8 +44,10 @@ export const cards: ReadonlyArray<Card> = [
  * portable kernels are reported to reach (ratios between 10 and 40 % of the data sheet), and what a profile is to replace.
  */
 export const reached = {
-  /** Products and attention on matrix units, through subgroup matrices. */
-  matrix: 0.2,
+  /** Products on matrix units, through subgroup matrices. */
+  matrix: 0.15,
+  /** Attention on matrix units: smaller products, between which there are exponentials and barriers. */
+  matrixAttention: 0.08,
   /** Products of f32 in tiles. */
   float: 0.4,
   /** Attention without matrix units. */
@@ -69,9 +73,10 @@ const matrixUnits = /_matrix$/
 const secondsOf = (dispatch: Dispatch, pairs: number, card: Card): number => {
   const { bytes, flops } = costOf(dispatch, pairs)
   const { file } = dispatch.kernel
+  const attends = file.startsWith("attention")
   const rate = matrixUnits.test(file) && card.matrix !== undefined
-    ? card.matrix * reached.matrix
-    : card.float * (file.startsWith("attention") ? reached.attention : reached.float)
+    ? card.matrix * (attends ? reached.matrixAttention : reached.matrix)
+    : card.float * (attends ? reached.attention : reached.float)
   return Math.max(flops / rate, bytes / (card.bandwidth * reached.bandwidth)) + reached.gap
 }
 
@@ -144,6 +149,13 @@ const models: ReadonlyArray<readonly [name: string, config: ModelConfig]> = [
   ]
 ]
 
+const onMatrixUnits = ({ workgroupBytes }: Card): Target => ({
+  family: "tensor",
+  subgroupSize: 32,
+  matrices: true,
+  workgroupBytes
+})
+
 const main = (): void => {
   console.log(
     `| ${rows} x ${seqLen} | dispatches | TFLOP | GB | ${cards.map(({ name }) => `${name}, ms`).join(" | ")} |`
@@ -153,7 +165,7 @@ const main = (): void => {
     for (const precision of ["f16", "f32"] as const) {
       const on = cards.map((card) => {
         const target: Target = card.matrix !== undefined && precision === "f16"
-          ? { family: "tensor", subgroupSize: 32, matrices: true }
+          ? onMatrixUnits(card)
           : { family: "gpu", subgroupSize: 32 }
         return predict(stepOf(config, { rows, seqLen, precision }, target), pairsOf(rows, seqLen), card)
       })
@@ -170,8 +182,7 @@ const main = (): void => {
   console.log(`\nWhere the time of an H200 goes, f16, ms:\n\n| | ${opClasses.join(" | ")} |`)
   console.log(`|---|${opClasses.map(() => "---").join("|")}|`)
   for (const [name, config] of models) {
-    const programs = stepOf(config, { rows, seqLen, precision: "f16" }, { family: "tensor", subgroupSize: 32,
-      matrices: true })
+    const programs = stepOf(config, { rows, seqLen, precision: "f16" }, onMatrixUnits(cards[0]!))
     const { classes } = predict(programs, pairsOf(rows, seqLen), cards[0]!)
     console.log(`| ${name} | ${opClasses.map((one) => ms(classes[one])).join(" | ")} |`)
   }
