@@ -14,6 +14,7 @@ import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "../gpu/T
 import * as Tensor from "../gpu/Tensor.ts"
 import { kept } from "./Kept.ts"
 import * as Ops from "./Ops.ts"
+import { integers, withVariants, wrongCell } from "./Variants.ts"
 
 /** Raised when kernels change enough that older answers are worth nothing. */
 const VERSION = 2
@@ -61,33 +62,8 @@ const products = (target: Target, size: number, type: Tensor.ElementType) => {
   return { a, b, nn, tn, program: p.finish() }
 }
 
-/** Small numbers, so that products are exact whatever the order of their sums. */
-const integers = (length: number, seed: number): Float32Array =>
-  Float32Array.from({ length }, (_, i) => ((Math.imul(i + seed, 2654435761) >>> 27) % 5) - 2)
-
 /** Rows of a product that are computed here, too: in every tile of 64, and none where rows of another tile begin. */
 const SAMPLED = 37
-
-/** What is wrong with a product a b (or a^T b): the first sampled cell that is not the sum it should be. */
-const wrongCell = (
-  kind: "nn" | "tn",
-  a: Float32Array,
-  b: Float32Array,
-  got: Float32Array,
-  size: number
-): string | undefined => {
-  const want = new Float64Array(size)
-  for (let row = 0; row < size; row += SAMPLED) {
-    want.fill(0)
-    for (let k = 0; k < size; k++) {
-      const factor = kind === "nn" ? a[row * size + k]! : a[k * size + row]!
-      for (let column = 0; column < size; column++) want[column]! += factor * b[k * size + column]!
-    }
-    const wrong = want.findIndex((x, column) => x !== got[row * size + column])
-    if (wrong >= 0) return `${got[row * size + wrong]} in a product (${kind}) where ${want[wrong]} is right`
-  }
-  return undefined
-}
 
 /**
  * Time every family that can run. One that does not compile, or computes something else than the sums it should, is left
@@ -96,6 +72,7 @@ const wrongCell = (
 export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceError> =>
   Effect.scoped(Effect.gen(function*() {
     const size = device.kind === "hardware" ? 1024 : 192
+    const square = { m: size, n: size, k: size }
     const able = candidates(device)
     const type = able.includes("tensor") ? "f16" : "f32"
     const [left, right] = [integers(size * size, 1), integers(size * size, 2)]
@@ -115,7 +92,7 @@ export const measure = (device: DeviceService): Effect.Effect<Tuning, DeviceErro
         })
         yield* run
         for (const [kind, tensor] of [["nn", nn], ["tn", tn]] as const) {
-          const wrong = wrongCell(kind, left, right, (yield* device.read(tensor)) as Float32Array, size)
+          const wrong = wrongCell(kind, left, right, (yield* device.read(tensor)) as Float32Array, square, SAMPLED)
           if (wrong === undefined) continue
           return yield* new DeviceError({
             reason: "Validation",
@@ -156,11 +133,21 @@ const Choice = Schema.Struct({ family: Schema.Literal(...families) })
 /**
  * The device with the family of kernels that runs best on it. The environment variable MEMSINKS_KERNELS names one instead.
  * Where the answer cannot be kept, the family that the features suggest is taken: two runs must not differ. A family that
- * does not compile or computes wrongly costs that family alone, with a warning.
+ * does not compile or computes wrongly costs that family alone, with a warning. On matrix units, with the variants of the
+ * products that run best, too.
  */
 export const tuned = (
   device: DeviceService,
   options: { readonly kernels?: Family; readonly folders?: ReadonlyArray<string> } = {}
+): Effect.Effect<DeviceService, DeviceError> =>
+  Effect.flatMap(ofBestFamily(device, options), (chosen) =>
+    chosen.target.family === "tensor"
+      ? withVariants(chosen, options.folders ?? cacheFolders())
+      : Effect.succeed(chosen))
+
+const ofBestFamily = (
+  device: DeviceService,
+  options: { readonly kernels?: Family; readonly folders?: ReadonlyArray<string> }
 ): Effect.Effect<DeviceService, DeviceError> =>
   Effect.gen(function*() {
     const able = candidates(device)

@@ -694,7 +694,8 @@ export const matrixVariants = {
 } as const satisfies Record<ShapeClass, Record<string, MatrixVariant>>
 
 /** Until they are timed: what any adapter has the workgroup memory for. */
-const untimed: Record<ShapeClass, string> = { layer: "64", gradient: "64 split", head: "64 split", segments: "64" }
+export const untimed: Readonly<Record<ShapeClass, string>> = { layer: "64", gradient: "64 split", head: "64 split",
+  segments: "64" }
 
 /** Bytes of workgroup memory that a tiling takes. */
 export const workgroupBytes = ({ buffers, side, step }: MatrixTiling): number =>

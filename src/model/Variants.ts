@@ -1,0 +1,210 @@
+/**
+ * Which variant of the products on matrix units runs fastest on an adapter, for each class of shapes: what suits one card
+ * gives others three quarters of their best. Timed once, on products as trainings have them; the answer is kept in the
+ * user's cache folder, so that a run goes on with the kernels it began with.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { DeviceError } from "../Errors.ts"
+import type { DeviceService, Prepared } from "../gpu/Device.ts"
+import * as Program from "../gpu/Program.ts"
+import { type ShapeClass, shapeClasses } from "../gpu/Target.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import { kept } from "./Kept.ts"
+import * as Kernels from "./Kernels.ts"
+import * as Ops from "./Ops.ts"
+
+/** Raised when kernels or variants change enough that older answers are worth nothing. */
+const VERSION = 1
+
+/** A variant must be faster than the one that is taken untimed by this factor: less may be noise. */
+const CLEARLY = 1.03
+
+/** How often a product is run at a time, so that what is timed is not the submit, and how many times that. */
+const REPEATS = 20
+const ROUNDS = 3
+
+/** Products of the classes, in rows, columns and steps. */
+export type Shapes = Readonly<Record<ShapeClass, Kernels.ProductShape>>
+
+const trainingShapes: Shapes = {
+  layer: { m: 4096, n: 2560, k: 1024 },
+  gradient: { m: 1024, n: 1024, k: 8192 },
+  head: { m: 512, n: 1024, k: 32768 },
+  segments: { m: 4096, n: 192, k: 1024 }
+}
+
+/** Segments of the class of that name. */
+const SEGMENTS = 8
+
+/** Small numbers, so that products are exact whatever the order of their sums. */
+export const integers = (length: number, seed: number): Float32Array =>
+  Float32Array.from({ length }, (_, i) => ((Math.imul(i + seed, 2654435761) >>> 27) % 5) - 2)
+
+/** What is wrong with a product a b (or a^T b): the first cell of every `step`-th row that is not the sum it should be. */
+export const wrongCell = (
+  kind: "nn" | "tn",
+  a: Float32Array,
+  b: Float32Array,
+  got: Float32Array,
+  { k, m, n }: Kernels.ProductShape,
+  step: number
+): string | undefined => {
+  const want = new Float64Array(n)
+  for (let row = 0; row < m; row += step) {
+    want.fill(0)
+    for (let i = 0; i < k; i++) {
+      const factor = kind === "nn" ? a[row * k + i]! : a[i * m + row]!
+      for (let column = 0; column < n; column++) want[column]! += factor * b[i * n + column]!
+    }
+    const wrong = want.findIndex((x, column) => x !== got[row * n + column])
+    if (wrong >= 0) return `${got[row * n + wrong]} in a product (${kind}) where ${want[wrong]} is right`
+  }
+  return undefined
+}
+
+/** Seconds of a class's variants, and those that cannot be used, and why. */
+export interface VariantTuning {
+  readonly variants: Readonly<Record<ShapeClass, string>>
+  readonly seconds: Readonly<Record<ShapeClass, Readonly<Record<string, number>>>>
+  readonly failed: Readonly<Record<string, string>>
+}
+
+/** The fastest variant, unless the one that is taken untimed is about as fast. */
+export const chooseVariant = (of: ShapeClass, seconds: Readonly<Record<string, number>>): string => {
+  const untimed = Kernels.untimed[of]
+  const [fastest] = Object.entries(seconds).sort(([, a], [, b]) => a - b)
+  if (fastest === undefined) return untimed
+  return (seconds[untimed] ?? Infinity) <= fastest[1] * CLEARLY ? untimed : fastest[0]
+}
+
+/** A class's product with its factors; `program` records it for a variant. */
+const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.ProductShape) => {
+  const tensor = { ...device.target, family: "tensor" as const }
+  const kind = of === "gradient" ? "tn" : "nn"
+  const count = of === "segments" ? SEGMENTS : 1
+  const a = Tensor.make("a", kind === "nn" ? [m, k] : [k, m], { type: "f16" })
+  const b = Tensor.make("b", [count, k, n], { type: "f16" })
+  const c = Tensor.make("c", [m, n])
+  const rows = m / count
+  const each = Math.ceil(rows / Kernels.tileRows(tensor))
+  const tiles = Tensor.make("tiles", [count * each, 4], { type: "u32" })
+  const perSegment = of === "segments" ? { tiles, count: count * each, stride: k * n } : undefined
+  const [left, right] = [integers(m * k, 1), integers(count * k * n, 2)]
+  return {
+    tensors: [a, b, c, tiles],
+    write: () => {
+      device.write(a, left)
+      device.write(b, right)
+      device.write(c, new Float32Array(m * n))
+      const list = new Uint32Array(4 * count * each)
+      for (let i = 0; i < count * each; i++) {
+        const segment = Math.floor(i / each)
+        list.set([segment * rows + (i % each) * Kernels.tileRows(tensor), (segment + 1) * rows, segment], 4 * i)
+      }
+      device.write(tiles, list)
+    },
+    program: (variant: string) => {
+      const p = Program.record(`${of} ${variant}`, { ...tensor, variants: { [of]: variant } })
+      const views = { a: { tensor: a, ld: kind === "nn" ? k : m }, b: { tensor: b, ld: n }, c: { tensor: c, ld: n } }
+      if (kind === "tn") Ops.matmulTN(p, { ...views, m, n, k })
+      else Ops.matmulNN(p, { ...views, m, n, k, perSegment })
+      return p.finish()
+    },
+    wrong: Effect.map(device.read(c), (got) => {
+      for (let i = 0; i < count; i++) {
+        const [first, end] = [i * rows, (i + 1) * rows]
+        const wrong = wrongCell(
+          kind,
+          kind === "nn" ? left.subarray(first * k, end * k) : left,
+          right.subarray(i * k * n, (i + 1) * k * n),
+          (got as Float32Array).subarray(first * n, end * n),
+          { m: rows, n, k },
+          Math.max(37, Math.floor(rows / 12) | 1)
+        )
+        if (wrong !== undefined) return wrong
+      }
+      return undefined
+    })
+  }
+}
+
+const timed = (device: DeviceService, prepared: Prepared): Effect.Effect<number, DeviceError> =>
+  Effect.gen(function*() {
+    yield* device.idle
+    const began = performance.now()
+    device.submit(...Array.from({ length: REPEATS }, () => prepared))
+    yield* device.idle
+    return (performance.now() - began) / 1000 / REPEATS
+  })
+
+/** Time every variant that fits the device. One that does not compile, or computes something else, is left out. */
+export const measureVariants = (
+  device: DeviceService,
+  options: { readonly shapes?: Shapes; readonly time?: typeof timed } = {}
+): Effect.Effect<VariantTuning, DeviceError> =>
+  Effect.gen(function*() {
+    const { shapes = trainingShapes, time = timed } = options
+    const failed: Record<string, string> = {}
+    const seconds: Record<ShapeClass, Record<string, number>> = { layer: {}, gradient: {}, head: {}, segments: {} }
+    for (const of of shapeClasses) {
+      const product = productOf(device, of, shapes[of])
+      const able = Object.entries<Kernels.MatrixTiling>(Kernels.matrixVariants[of])
+        .filter(([, tiling]) => Kernels.workgroupBytes(tiling) <= (device.target.workgroupBytes ?? 16384))
+      yield* Effect.scoped(Effect.gen(function*() {
+        yield* device.allocate(product.tensors)
+        const runs = yield* Effect.forEach(able, ([variant]) =>
+          Effect.gen(function*() {
+            const prepared = yield* device.prepare(product.program(variant))
+            product.write()
+            device.submit(prepared)
+            const wrong = yield* product.wrong
+            if (wrong !== undefined) {return yield* new DeviceError({ reason: "Validation",
+                detail: `it computes ${wrong}` })}
+            return [{ variant, prepared }]
+          }).pipe(Effect.catchIf(
+            (error) => !(error._tag === "DeviceError" && error.reason === "Lost"),
+            (error) => Effect.sync(() => (failed[`${of} ${variant}`] = error.message, []))
+          )))
+        // in turns, so that whatever else the machine does meets all of them
+        for (let round = 0; round < ROUNDS; round++) {
+          for (const { prepared, variant } of runs.flat()) {
+            seconds[of][variant] = Math.min(seconds[of][variant] ?? Infinity, yield* time(device, prepared))
+          }
+        }
+      }))
+    }
+    const variants = Object.fromEntries(
+      shapeClasses.map((of) => [of, chooseVariant(of, seconds[of])])
+    ) as Record<ShapeClass, string>
+    return { variants, seconds, failed }
+  }).pipe(Effect.catchTag("KernelError", (cause) =>
+    new DeviceError({ reason: "Validation", detail: `${device.name} compiles no products: ${cause.message}`, cause })))
+
+/** Of an answer that was kept, what is used. */
+const Answer = Schema.Struct({
+  variants: Schema.Record({ key: Schema.Literal(...shapeClasses), value: Schema.String })
+})
+
+/**
+ * The device with the variants that run best on it. Where the answer cannot be kept, those that are taken untimed: two
+ * runs must not differ.
+ */
+export const withVariants = (
+  device: DeviceService,
+  folders: ReadonlyArray<string>,
+  measure: (device: DeviceService) => Effect.Effect<VariantTuning, DeviceError> = measureVariants
+): Effect.Effect<DeviceService, DeviceError> =>
+  Effect.gen(function*() {
+    const file = kept(device, "variants", { version: VERSION }, Answer, folders,
+      ({ variants }) => shapeClasses.every((of) => Object.hasOwn(Kernels.matrixVariants[of], variants[of])))
+    let answer = file.read()
+    if (answer === undefined) {
+      const tuning = yield* measure(device)
+      for (const [variant, why] of Object.entries(tuning.failed)) {
+        yield* Effect.logWarning(`${device.name} does without the products ${variant}: ${why}`)
+      }
+      answer = file.keep(tuning)
+    }
+    return answer === undefined ? device : { ...device, target: { ...device.target, variants: answer.variants } }
+  })
