@@ -122,10 +122,13 @@ export interface TrainerService {
 const EVAL_ROWS = 16
 
 /**
- * Steps that the device holds at most: one that runs, and one that it goes on with. With more, whoever interrupts,
+ * Strides that the device holds at most: one that runs, and one that it goes on with. With more, whoever interrupts,
  * evaluates or closes would wait for all of them.
  */
 const MAX_RUNNING = 2
+
+/** Milliseconds of a stride: as many steps as take no longer, but one at least. Waiting for each short step costs time. */
+const STRIDE = 20
 
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
 const routedParts = Effect.fnUntraced(function*(
@@ -188,8 +191,13 @@ interface TrainState {
 
 /** All that changes in one `run` of it. */
 interface RunState {
-  /** Waiting for steps that the device has not finished, the oldest first. */
-  running: Array<Fiber.Fiber<void, TrainError>>
+  /** Strides that the device may not have finished, the oldest first: how many steps, and what tells when they were done. */
+  running: Array<{ readonly steps: number; readonly done: Fiber.Fiber<number, TrainError> }>
+  /** Steps of the stride that is being submitted, and of a whole one. */
+  given: number
+  stride: number
+  /** When the last stride was found to be done. */
+  doneAt: number
   /** Steps whose losses nobody has begun to read. */
   unread: number
   /** Losses that are being read. */
@@ -348,6 +356,9 @@ const runOf = (
   Stream.unwrapScoped(Effect.gen(function*() {
     const now: RunState = {
       running: [],
+      given: 0,
+      stride: 1,
+      doneAt: -Infinity,
       unread: 0,
       reading: undefined,
       saving: false,
@@ -442,8 +453,16 @@ const runOf = (
         : Chunk.empty<TrainEvent>()
     })
 
+    /** Waits for the oldest stride. */
+    const oldest = Effect.gen(function*() {
+      const { done, steps } = now.running.shift()!
+      const at = yield* Fiber.join(done)
+      now.stride = Math.max(1, Math.min(config.logEvery, Math.floor(STRIDE * steps / (at - now.doneAt))))
+      now.doneAt = at
+    })
+
     const step = Effect.gen(function*() {
-      if (now.running.length === MAX_RUNNING) yield* Fiber.join(now.running.shift()!)
+      if (now.running.length === MAX_RUNNING && now.given === 0) yield* oldest
       const batches: Array<Batch> = []
       let { cursor } = state.place
       for (let i = 0; i < config.gradientAccumulation; i++) {
@@ -457,7 +476,12 @@ const runOf = (
         training.run(fitted, state.place.step)
         state.place = { step: state.place.step + 1, cursor, unsettled: true }
       })
-      now.running.push(yield* Effect.forkIn(device.idle, scope))
+      now.given++
+      if (now.given >= now.stride) {
+        const done = yield* Effect.forkIn(Effect.map(device.idle, () => performance.now()), scope)
+        now.running.push({ steps: now.given, done })
+        now.given = 0
+      }
       now.unread++
     })
 
