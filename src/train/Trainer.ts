@@ -128,7 +128,7 @@ const EVAL_ROWS = 16
 const MAX_RUNNING = 2
 
 /** Milliseconds of a stride: as many steps as take no longer, but one at least. Waiting for each short step costs time. */
-const STRIDE = 20
+const STRIDE = 50
 
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
 const routedParts = Effect.fnUntraced(function*(
