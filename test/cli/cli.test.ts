@@ -14,6 +14,7 @@ import type { PretrainReport } from "../../pipelines/pretrain/Report.ts"
 import { merge, override, readConfig } from "../../src/cli/config.ts"
 import * as Edge from "../../src/cli/Edge.ts"
 import { DataError } from "../../src/Errors.ts"
+import { memsinksHere } from "../support/stdout.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), "memsinks-cli-"))
@@ -88,7 +89,7 @@ describe("help", () => {
     ["help-inspect", ["inspect", "--help"]]
   ])("%s is plain text on stdout", async (name, args) => {
     // even where colours are forced: help has none
-    const { code, stderr, stdout } = await memsinks(args, { env: { FORCE_COLOR: "1" } })
+    const { code, stderr, stdout } = await memsinksHere(args, { FORCE_COLOR: "1" })
     expect([code, stderr]).toEqual([0, ""])
     expect(stdout).not.toContain("\u001b")
     // a screen
@@ -168,8 +169,14 @@ describe("wrong usage", () => {
       /^error: .*:\n {2}training\.optimiser: is not a known key\. Did you mean optimizer\?\n$/
     ]
   ])("names %s once and exits with 2", async (_, args, message) => {
-    const { code, stderr, stdout } = await memsinks(args)
+    const { code, stderr, stdout } = await memsinksHere(args)
     expect(stderr).toMatch(message)
+    expect([code, stdout]).toEqual([2, ""])
+  })
+
+  it("does so in a process of its own", async () => {
+    const { code, stderr, stdout } = await memsinks(["pretrain", "--outdir", "x"])
+    expect(stderr).toMatch(/^error: .* --outdir\. Did you mean --out-dir\?\n$/)
     expect([code, stdout]).toEqual([2, ""])
   })
 })
@@ -190,7 +197,7 @@ describe("failures", () => {
 
   it("to find a run to replay exit with 1 and leave nothing behind", async () => {
     const outDir = join(folder, "replayed")
-    const { code, stderr, stdout } = await memsinks(["dynamics", "--from", folder, "--out-dir", outDir, "-q"])
+    const { code, stderr, stdout } = await memsinksHere(["dynamics", "--from", folder, "--out-dir", outDir, "-q"])
     expect([code, stdout]).toEqual([1, ""])
     expect(stderr).toBe(
       `error: ${folder}: there is no run: neither it nor a folder above it has a run.json. ` +
@@ -200,7 +207,7 @@ describe("failures", () => {
   })
 
   it("to resume where there is nothing exit with 1", async () => {
-    const { code, stderr } = await memsinks(["pretrain", "--resume", "--out-dir", folder])
+    const { code, stderr } = await memsinksHere(["pretrain", "--resume", "--out-dir", folder])
     expect(stderr).toMatch(/^error: .*holds no run to resume: leave --resume out to start one there.*\n$/)
     expect(code).toBe(1)
   })
@@ -211,9 +218,9 @@ describe("the plan", () => {
   const env = { MEMSINKS_ADAPTER: "no such thing" }
 
   it("prints what a run takes, from options, presets and the keys of a run, without a GPU", async () => {
-    const { code, stderr, stdout } = await memsinks(
+    const { code, stderr, stdout } = await memsinksHere(
       ["plan", "--preset", "smol-1.7b", "--batch", "8", "--seq", "2048", "training.gradientAccumulation=2"],
-      { env }
+      env
     )
     expect([code, stderr]).toEqual([0, ""])
     expect(stdout.split("\n").slice(0, 3)).toEqual([
@@ -230,7 +237,7 @@ describe("the plan", () => {
 
   it("takes precision and recomputation as options, and exits with 0 where a limit holds all", async () => {
     const activations = async (...more: ReadonlyArray<string>) => {
-      const { code, stderr, stdout } = await memsinks(["plan", "--preset", "smol-135m", "--json", ...more], { env })
+      const { code, stderr, stdout } = await memsinksHere(["plan", "--preset", "smol-135m", "--json", ...more], env)
       expect([code, stderr]).toEqual([0, ""])
       const { bytes, limits, pass } = JSON.parse(stdout)
       return { bytes: bytes.activations as number, fits: limits?.fits, pass }
@@ -246,9 +253,9 @@ describe("the plan", () => {
   })
 
   it("says which buffers exceed a limit and what would fit, in words, and exits with 1", async () => {
-    const { code, stderr, stdout } = await memsinks(
+    const { code, stderr, stdout } = await memsinksHere(
       ["plan", "--preset", "tiny", "--batch", "8", "--seq", "64", "--memory", "1GiB", "--limit", "1e6"],
-      { env }
+      env
     )
     expect(code).toBe(1)
     expect(stderr).toBe(
@@ -265,7 +272,7 @@ describe("the plan", () => {
     const model = ["model.sinks.pool=512", "model.intermediateSize=704"]
     const args = ["plan", "--preset", "tiny", "--batch", "8", "--json", ...model]
     const object = async (exit: number, ...more: ReadonlyArray<string>) => {
-      const { code, stderr, stdout } = await memsinks([...args, ...more], { env })
+      const { code, stderr, stdout } = await memsinksHere([...args, ...more], env)
       expect(code, stderr).toBe(exit)
       expect(stdout.split("\n")).toHaveLength(2)
       return JSON.parse(stdout)
@@ -325,7 +332,7 @@ describe("the doctor", () => {
   })
 
   it("exits with 1 and advice where there is no such adapter", async () => {
-    const { code, stderr, stdout } = await memsinks(["doctor", "--adapter", "no such thing"])
+    const { code, stderr, stdout } = await memsinksHere(["doctor", "--adapter", "no such thing"])
     expect([code, stdout]).toEqual([1, ""])
     expect(stderr).toMatch(/^error: .*no such thing/m)
   })
