@@ -16,14 +16,15 @@ import { f16Tensors, halved, record, runCase } from "./run.ts"
 /** Workgroup memory that software adapters have. */
 const workgroupBytes = 32768
 
-const tensor: Target = { family: "tensor", subgroupSize: 32, busy: 4, workgroupBytes }
+/** A target with matrix units, where few tiles are enough for large ones and for sums in parts. */
+export const matrixTarget: Target = { family: "tensor", subgroupSize: 32, busy: 4, workgroupBytes }
 
 const variants = (Object.entries(Kernels.matrixVariants) as ReadonlyArray<
   [ShapeClass, Record<string, Kernels.MatrixTiling>]
 >).flatMap(([shapeClass, table]) =>
   Object.entries(table)
     .filter(([, tiling]) => Kernels.workgroupBytes(tiling) <= workgroupBytes)
-    .map(([name]): Target => ({ ...tensor, variants: { [shapeClass]: name } }))
+    .map(([name]): Target => ({ ...matrixTarget, variants: { [shapeClass]: name } }))
 )
 
 // tiles of 64 and of 128 inside, at two edges, and one row or column beyond; sums in parts of which the last is shorter
@@ -56,14 +57,14 @@ const slow = /^attention_matrix\.(backward|.*HEAD=128)/
 /** Each case with each different list of kernels that ask for matrix units. */
 export const matrixRuns: ReadonlyArray<MatrixRun> = cases.flatMap((c) => {
   const seen = new Set<string>()
-  const built = c.build(makeRandom(1), tensor)
-  const f16 = f16Tensors(c, built, tensor)
-  return [tensor, ...variants].flatMap((target) => {
+  const built = c.build(makeRandom(1), matrixTarget)
+  const f16 = f16Tensors(c, built, matrixTarget)
+  return [matrixTarget, ...variants].flatMap((target) => {
     const kernels = record(c, built, f16, target).program.dispatches.map(({ kernel }) => kernel)
     const keys = kernels.map(Kernel.key)
     if (seen.has(keys.join()) || !kernels.some(({ file }) => file.endsWith("_matrix"))) return []
     seen.add(keys.join())
-    return [{ c, f16, keys, target, quick: target === tensor && !keys.some((key) => slow.test(key)) }]
+    return [{ c, f16, keys, target, quick: target === matrixTarget && !keys.some((key) => slow.test(key)) }]
   })
 })
 

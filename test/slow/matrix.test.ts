@@ -6,9 +6,13 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it, vi } from "vitest"
 import { Device } from "../../src/gpu/Device.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import type { Case } from "../kernels/case.ts"
-import { type MatrixRun, matrixRuns, runEmulated } from "../kernels/matrix.ts"
+import { type MatrixRun, matrixRuns, matrixTarget, runEmulated } from "../kernels/matrix.ts"
+import { rewriting } from "../support/rewriting.ts"
+import { emulate } from "../support/subgroupMatrix.ts"
+import { checkWholeModel, wholeModels } from "../support/wholeModel.ts"
 
 vi.mock(
   "../../src/gpu/Kernel.ts",
@@ -146,6 +150,20 @@ layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
             return broken(text)
           })))
         expect(outcomes.some(({ _tag }) => _tag === "Failure")).toBe(true)
+      }))
+  }
+
+  for (const { config, ...c } of wholeModels.filter(({ compute, precision }) =>
+    precision === "f16" && compute === "gathered"
+  )) {
+    it.scoped(`a whole model's loss and gradients: ${c.name}`, (context) =>
+      Effect.gen(function*() {
+        rewriting.name = " strided"
+        rewriting.of = (text) => emulate(text, "strided")
+        // heads of 64 for attention on matrix units
+        const wide = new ModelConfig({ ...config, headDim: 64 })
+        const done = yield* checkWholeModel({ ...c, config: wide, target: { ...matrixTarget } })
+        if (!done) return context.skip("the adapter has no shader-f16")
       }))
   }
 })
