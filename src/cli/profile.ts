@@ -72,7 +72,8 @@ export const profile = (options: ProfileOptions) =>
     }).pipe(Effect.provide(runtime.layer({
       ...Edge.given({ adapter: options.adapter }),
       // which rounds to 65.5 us, longer than most kernels run
-      disableToggles: ["timestamp_quantization"]
+      disableToggles: ["timestamp_quantization"],
+      enableToggles: options.toggle
     })))
     if (Option.isSome(options.trace)) yield* writeTrace(options.trace.value, found)
     yield* Edge.print(options.json ? JSON.stringify(found) : formatProfile(found))

@@ -50,11 +50,12 @@ const shape = (preset: string, batch: number, seq: number, precision = "f32"): R
     ? ["--preset", "tiny", "--batch", "2", "--seq", "32", "--precision", precision]
     : ["--preset", preset, "--batch", String(batch), "--seq", String(seq), "--precision", precision]
 
-const profile = (preset: string, precision: string): Stage => ({
-  name: `profile-${preset}-${precision}`,
+const profile = (preset: string, precision: string, ...toggles: ReadonlyArray<string>): Stage => ({
+  name: ["profile", preset, precision, ...toggles].join("-"),
   limit: 60,
-  command: cli("profile", "--json", "--trace", path.join(out, `${preset}-${precision}.trace.json`),
-    ...shape(preset, 8, 1024, precision))
+  command: cli("profile", "--json", "--trace",
+    path.join(out, `${[preset, precision, ...toggles].join("-")}.trace.json`),
+    ...toggles.flatMap((toggle) => ["--toggle", toggle]), ...shape(preset, 8, 1024, precision))
 })
 
 const torchFile = option("torch")
@@ -102,6 +103,7 @@ const stages: ReadonlyArray<Stage> = [
   profile("nulls-1b", "f16"),
   profile("smol-360m", "f16"),
   profile("smol-360m", "f32"),
+  profile("smol-360m", "f16", "disable_robustness"),
   torch("smol-360m"),
   torch("nulls-1b"),
   { name: "parity", limit: 60, command: program("parity") },

@@ -20,6 +20,11 @@ export const profile = Command.make("profile", {
     Options.withDefault(3)
   ),
   adapter,
+  toggle: Options.text("toggle").pipe(
+    Options.withPseudoName("name"),
+    Options.withDescription("A Dawn toggle to switch on, e.g. disable_robustness; may be repeated"),
+    Options.repeated
+  ),
   trace: Options.text("trace").pipe(
     Options.withPseudoName("file"),
     Options.withDescription("Also write the step as a trace, for ui.perfetto.dev"),
