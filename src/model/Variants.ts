@@ -30,7 +30,7 @@ export type Shapes = Readonly<Record<ShapeClass, Kernels.ProductShape>>
 const trainingShapes: Shapes = {
   layer: { m: 4096, n: 2560, k: 1024 },
   gradient: { m: 1024, n: 1024, k: 8192 },
-  head: { m: 512, n: 1024, k: 32768 },
+  head: { m: 512, n: 1024, k: 16384 },
   segments: { m: 4096, n: 192, k: 1024 }
 }
 
@@ -93,10 +93,10 @@ const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.P
   const [left, right] = [integers(m * k, 1), integers(count * k * n, 2)]
   return {
     tensors: [a, b, c, tiles],
+    clear: () => device.write(c, new Float32Array(m * n)),
     write: () => {
       device.write(a, left)
       device.write(b, right)
-      device.write(c, new Float32Array(m * n))
       const list = new Uint32Array(4 * count * each)
       for (let i = 0; i < count * each; i++) {
         const segment = Math.floor(i / each)
@@ -120,7 +120,7 @@ const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.P
           right.subarray(i * k * n, (i + 1) * k * n),
           (got as Float32Array).subarray(first * n, end * n),
           { m: rows, n, k },
-          Math.max(37, Math.floor(rows / 12) | 1)
+          Math.max(37, Math.floor(rows / 8) | 1)
         )
         if (wrong !== undefined) return wrong
       }
@@ -153,10 +153,11 @@ export const measureVariants = (
         .filter(([, tiling]) => Kernels.workgroupBytes(tiling) <= (device.target.workgroupBytes ?? 16384))
       yield* Effect.scoped(Effect.gen(function*() {
         yield* device.allocate(product.tensors)
+        product.write()
         const runs = yield* Effect.forEach(able, ([variant]) =>
           Effect.gen(function*() {
             const prepared = yield* device.prepare(product.program(variant))
-            product.write()
+            product.clear()
             device.submit(prepared)
             const wrong = yield* product.wrong
             if (wrong !== undefined) {return yield* new DeviceError({ reason: "Validation",
