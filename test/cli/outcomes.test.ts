@@ -5,22 +5,21 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
+import { memsinksHere } from "../support/stdout.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), "memsinks-outcomes-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-/** The command line in a process of its own. */
-const memsinks = (args: ReadonlyArray<string>, to?: number) =>
-  new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve, reject) => {
-    const { CI, FORCE_COLOR, NO_COLOR, ...env } = process.env
-    const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", ...args], { cwd: root, env,
-      stdio: ["ignore", to ?? "pipe", "pipe"] })
-    let [stdout, stderr] = ["", ""]
-    child.stdout?.on("data", (data) => void (stdout += data))
+/** The exit code and complaint of a process whose output goes to a file. */
+const writingTo = (file: string, args: ReadonlyArray<string>) =>
+  new Promise<{ readonly code: number | null; readonly stderr: string }>((resolve, reject) => {
+    const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", ...args], { cwd: root,
+      stdio: ["ignore", openSync(file, "w"), "pipe"] })
+    let stderr = ""
     child.stderr!.on("data", (data) => void (stderr += data))
     child.on("error", reject)
-    child.on("close", (code) => resolve({ code, stdout, stderr }))
+    child.on("close", (code) => resolve({ code, stderr }))
   })
 
 const RED = "\u001b[31m"
@@ -47,24 +46,23 @@ describe("a dry run", () => {
       "training.optimizer.decayRatio=0.9", "--steps", "20"],
       /"wsd" has 15 steps of warm-up \(warmupSteps\) and 18 of decay/]
   ])("refuses %s", async (_, args, message) => {
-    const { code, stderr } = await memsinks(["pretrain", "--dry-run", ...ofBooks, ...small, ...few, ...args])
+    const { code, stderr } = await memsinksHere(["pretrain", "--dry-run", ...ofBooks, ...small, ...few, ...args])
     expect(stderr).toMatch(message)
     expect(code).toBe(1)
   })
 
   it("takes the learning rate of the width unless one is given, and says so", async () => {
-    const [own, given] = await Promise.all(
-      [[], ["--lr", "0.004"]].map((lr) =>
-        memsinks(["pretrain", "--dry-run", ...ofBooks, ...small, ...few, "model.hiddenSize=64", ...lr])
-      )
-    )
-    expect(own!.stdout).toMatch(/learningRate: 0\.005\n[^]*learning rate 0\.005, by the width of 64/)
-    expect(given!.stdout).toContain("learningRate: 0.004\n")
-    expect(given!.stdout).not.toContain("by the width")
+    const told = (...lr: ReadonlyArray<string>) =>
+      memsinksHere(["pretrain", "--dry-run", ...ofBooks, ...small, ...few, "model.hiddenSize=64", ...lr])
+    const own = await told()
+    const given = await told("--lr", "0.004")
+    expect(own.stdout).toMatch(/learningRate: 0\.005\n[^]*learning rate 0\.005, by the width of 64/)
+    expect(given.stdout).toContain("learningRate: 0.004\n")
+    expect(given.stdout).not.toContain("by the width")
   })
 
   it("takes fields of text as options", async () => {
-    const { code, stdout } = await memsinks(["pretrain", "--dry-run", ...ofBooks, ...small, ...few])
+    const { code, stdout } = await memsinksHere(["pretrain", "--dry-run", ...ofBooks, ...small, ...few])
     expect(stdout).toMatch(/\n {2}textField: body\n/)
     expect(stdout).toMatch(/\n {2}sourceField: book\n/)
     expect(code).toBe(0)
@@ -74,21 +72,21 @@ describe("a dry run", () => {
 describe("a training", () => {
   it("by source, straight from JSONL, tells of each source by its name, which cannot steer a terminal", async () => {
     const out = join(folder, "by-source")
-    const { code, stderr, stdout } = await memsinks(["pretrain", ...ofBooks, ...small, "data.identity=source",
+    const { code, stderr, stdout } = await memsinksHere(["pretrain", ...ofBooks, ...small, "data.identity=source",
       "data.singleSequences=all", "data.heldOutFraction=0.3", "--steps", "2", "arms=[sinks]", "--out-dir", out])
     expect([code, stderr.replace(/^Warning:.*$/gm, "")]).toEqual([0, expect.stringContaining("report.html")])
     expect(stdout).toMatch(/held-out loss by source[^]*Book 0 [^]*Book 2 /)
     expect(stdout).not.toContain("\u001b")
     const report = JSON.parse(readFileSync(join(out, "report.json"), "utf8")) as { readonly command?: unknown }
     expect(JSON.stringify(report)).toContain("Book 1")
-    const evaluated = await memsinks(["evaluate", "--checkpoint", out, "--data", books, "--source-field", "book"])
+    const evaluated = await memsinksHere(["evaluate", "--checkpoint", out, "--data", books, "--source-field", "book"])
     expect(evaluated).toMatchObject({ code: 1, stderr: expect.stringMatching(/books\.jsonl.*"text".*body, book/) })
   })
 
   it("of which an arm failed ends with 1, and leaves the report of what there is", async () => {
     const out = join(folder, "failed")
-    const { code, stderr } = await memsinks(["pretrain", ...ofBooks, ...small, ...few, "--steps", "4", "--lr", "1e30",
-      "training.optimizer.gradClip=1e30", "arms=[standard]", "--out-dir", out])
+    const { code, stderr } = await memsinksHere(["pretrain", ...ofBooks, ...small, ...few, "--steps", "4", "--lr",
+      "1e30", "training.optimizer.gradClip=1e30", "arms=[standard]", "--out-dir", out])
     expect(stderr).toMatch(/standard failed: [^]*error: /)
     expect(code).toBe(1)
     expect(existsSync(join(out, "seed-1"))).toBe(true)
@@ -99,7 +97,7 @@ describe("output that is lost", () => {
   it.skipIf(!existsSync("/dev/full")).each([["plan", ["plan", "--preset", "tiny", "--json"]], ["schema", ["schema"]]])(
     "by %s ends with 1",
     async (_, args) => {
-      const { code, stderr } = await memsinks(args, openSync("/dev/full", "w"))
+      const { code, stderr } = await writingTo("/dev/full", args)
       expect(stderr).toMatch(/the output could not be written: .*no space/)
       expect(code).toBe(1)
     }
@@ -114,7 +112,7 @@ describe("what is not there, or is a file", () => {
     ["--metrics-port", ["pretrain", ...ofBooks, ...small, "--metrics-port", "::1:9464", "--out-dir", join(folder, "m")],
       /--metrics-port expects a port, or host:port/]
   ])("is told by %s in a sentence", async (_, args, message) => {
-    const { code, stderr } = await memsinks(args)
+    const { code, stderr } = await memsinksHere(args)
     expect(stderr).toMatch(message)
     expect(stderr).not.toContain("ENO")
     expect(code).toBeGreaterThan(0)
