@@ -7,12 +7,14 @@ import process from "node:process"
 import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { parseShardSize } from "../../src/cli/tokenize.ts"
+import { memsinksHere } from "../support/stdout.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const folder = mkdtempSync(join(tmpdir(), "memsinks-tokenize-cli-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-const memsinks = (args: ReadonlyArray<string>, signal?: readonly [NodeJS.Signals, RegExp]) => {
+/** In a process of its own, which gets a signal when its progress says something. */
+const stopped = (args: ReadonlyArray<string>, signal: NodeJS.Signals, at: RegExp) => {
   const { CI, FORCE_COLOR, NO_COLOR, ...env } = process.env
   const child = spawn(process.execPath, ["--import", "tsx", "src/cli.ts", ...args], {
     cwd: root,
@@ -25,9 +27,9 @@ const memsinks = (args: ReadonlyArray<string>, signal?: readonly [NodeJS.Signals
   child.stderr.on("data", (data) => {
     stderr += data
     // once: a second one ends the process at once
-    if (signalled || signal === undefined || !signal[1].test(stderr)) return
+    if (signalled || !at.test(stderr)) return
     signalled = true
-    child.kill(signal[0])
+    child.kill(signal)
   })
   return new Promise<{ code: number | null; stdout: string; stderr: string }>((resolve, reject) => {
     child.on("error", reject)
@@ -52,12 +54,12 @@ const command = ["tokenize", "--data", one, "--data", two, "--text-field", "body
 describe("memsinks tokenize", () => {
   it("goes on where SIGINT stopped it, tells what repeats, and is done the second time", async () => {
     const out = join(folder, "out")
-    const stopped = await memsinks([...command, "--out", out], ["SIGINT", /shard-00001\.bin/])
-    expect([stopped.code, stopped.stdout]).toEqual([130, ""])
+    const first = await stopped([...command, "--out", out], "SIGINT", /shard-00001\.bin/)
+    expect([first.code, first.stdout]).toEqual([130, ""])
     expect(existsSync(join(out, "dataset.json"))).toBe(false)
     expect(readdirSync(out).filter((name) => /lock|\.tmp$/.test(name))).toEqual([])
 
-    const { code, stderr, stdout } = await memsinks([...command, "--out", out])
+    const { code, stderr, stdout } = await memsinksHere([...command, "--out", out])
     expect(stderr).toMatch(/^going on behind \d+ finished shards: /)
     expect(stderr).toMatch(/\nlooking for near-duplicates among 62 documents\n.* MB\/s .* tokens\/s\n$/)
     expect(stdout).toMatch(/^62 documents of 3 sources, 0\.05 MB of text\n[\d,]+ tokens, 0\.\d{3} a byte, of a voc/)
@@ -68,7 +70,7 @@ describe("memsinks tokenize", () => {
     const dataset = JSON.parse(readFileSync(join(out, "dataset.json"), "utf8"))
     expect(dataset).toMatchObject({ sources: ["site0", "site1", "site2"], documents: 62, near: { documents: 3 } })
 
-    const again = await memsinks([...command, "--out", out, "--json"])
+    const again = await memsinksHere([...command, "--out", out, "--json"])
     expect([again.code, again.stderr]).toEqual([0, "all of it was tokenized before\n"])
     expect(JSON.parse(again.stdout)).toMatchObject({
       folder: out,
@@ -81,11 +83,11 @@ describe("memsinks tokenize", () => {
   })
 
   it("explains wrong usage with exit code 2, and bad data with 1", async () => {
-    const results = await Promise.all([
-      memsinks(["tokenize", "--out", join(folder, "a")]),
-      memsinks([...command, "--out", join(folder, "a"), "--workers", "0"]),
-      memsinks(["tokenize", "--data", one, "--out", join(folder, "b"), "-q"])
-    ])
+    const results = [
+      await memsinksHere(["tokenize", "--out", join(folder, "a")]),
+      await memsinksHere([...command, "--out", join(folder, "a"), "--workers", "0"]),
+      await memsinksHere(["tokenize", "--data", one, "--out", join(folder, "b"), "-q"])
+    ] as const
     expect(results.map(({ code, stdout }) => [code, stdout])).toEqual([[2, ""], [2, ""], [1, ""]])
     expect(results[0].stderr).toMatch(/^error: give --data: /)
     expect(results[1].stderr).toMatch(/^error: --workers must be a whole number of at least 1, got 0\n$/)
@@ -93,7 +95,7 @@ describe("memsinks tokenize", () => {
   })
 
   it("has help that fits a screen", async () => {
-    const { code, stdout } = await memsinks(["tokenize", "--help"])
+    const { code, stdout } = await memsinksHere(["tokenize", "--help"])
     expect(code).toBe(0)
     expect(stdout.split("\n").length).toBeLessThanOrEqual(40)
     expect(stdout.split("\n").every((line) => line.length <= 110)).toBe(true)
