@@ -5,8 +5,10 @@
  */
 import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { vi } from "vitest"
+import { expect, it, vi } from "vitest"
 import { Device } from "../../src/gpu/Device.ts"
+import type { ElementType } from "../../src/gpu/Tensor.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { matrixRuns, runEmulated } from "../kernels/matrix.ts"
 
@@ -14,6 +16,28 @@ vi.mock(
   "../../src/gpu/Kernel.ts",
   async (original) => (await import("../support/rewriting.ts")).rewritten(await original())
 )
+
+it("attention runs on them in f16, with as many rows as the workgroup memory holds, else tiled", () => {
+  const chosen = (headSize: number, type: ElementType, workgroupBytes?: number, subgroupSize = 32) => {
+    const target = { family: "tensor", subgroupSize,
+      ...(workgroupBytes === undefined ? {} : { workgroupBytes }) } as const
+    const kernels = [
+      Kernels.attention(target, headSize, type).kernel,
+      Kernels.attentionBackward(target, "q", headSize, type).kernel,
+      Kernels.attentionBackward(target, "kv", headSize, type).kernel
+    ]
+    return kernels.map(({ constants, file }) => (file === "attention_matrix" ? constants["WX"]! / 4 : file))
+  }
+  const tiled = ["attention_tiled", "attention_tiled", "attention_tiled"]
+  expect(chosen(64, "f16", 49152)).toEqual([64, 64, 64])
+  expect(chosen(128, "f16", 49152)).toEqual([64, 64, 64])
+  expect(chosen(64, "f16", 32768)).toEqual([64, 32, 32])
+  expect(chosen(128, "f16", 32768)).toEqual([32, 32, 32])
+  expect(chosen(128, "f16")).toEqual(tiled)
+  expect(chosen(64, "f32", 49152)).toEqual(tiled)
+  expect(chosen(96, "f16", 49152)).toEqual(tiled)
+  expect(chosen(64, "f16", 49152, 64)).toEqual(tiled)
+})
 
 layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
   for (const run of matrixRuns.filter(({ quick }) => quick)) {
