@@ -120,7 +120,7 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
               metrics: metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
               ...parts,
               theory: theory({ seed: first }),
-              warnings: warningsOf(parts, plan, data),
+              warnings: warningsOf(parts, plan, data, world.singles),
               data,
               ...run
             }

@@ -83,7 +83,7 @@ export const arms = {
   goldfish: {
     title:
       "goldfish loss: one token in 4 of those behind a row's first 13, by the hash of what precedes it, never counts: 1/4 " +
-      "(1 - 13/n) of all in rows of n, .20 in rows of 64 (Hans et al. 2024)",
+      "(1 - 12/n) of the targets in rows of n, .20 in rows of 64 (Hans et al. 2024)",
     model: general,
     stream: { goldfish: GOLDFISH }
   },

@@ -255,7 +255,7 @@ export const run = <Given, Config, Found, Report>(
               return yield* work.run(input, place)
             }).pipe(Effect.withSpan(span, { attributes: { arm, seed } }))
             return at === undefined
-              ? yield* store.once(job.kind, key, compute, { alone: true })
+              ? yield* store.once(job.kind, key, compute, { alone: true, of: { arm, seed } })
               : yield* keptIn(path.join(at, "result.json"), key, compute)
           })
           return attempt({ arm, seed }, done)

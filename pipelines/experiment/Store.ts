@@ -6,12 +6,13 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as fsSync from "node:fs"
-import { dirname } from "node:path"
+import { dirname, join } from "node:path"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { because, CheckpointError } from "../../src/Errors.ts"
 import { isObject } from "../../src/Json.ts"
 import { canonical, keyOf } from "../../src/Key.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
+import { jobFile, type JobOf } from "../../src/runs/Runs.ts"
 
 export interface Store {
   /** The folder of a thing, where the store is on disk. Made when something is written into it. */
@@ -19,13 +20,13 @@ export interface Store {
   /**
    * The JSON that is kept under a key; computed, and kept from then on, where there is none. Bigints, and numbers that are
    * not finite, come back as they were. `alone`: what computes it writes into the thing's folder, so that only one process may; another
-   * that wants it waits.
+   * that wants it waits. `of`: what the folder says of whose it is, to who looks at it meanwhile.
    */
   readonly once: <A, E, R>(
     kind: string,
     key: unknown,
     compute: Effect.Effect<A, E, R>,
-    options?: { readonly alone?: boolean }
+    options?: { readonly alone?: boolean; readonly of?: JobOf }
   ) => Effect.Effect<A, E | CheckpointError, R>
 }
 
@@ -159,7 +160,7 @@ export const fileStore = (
         kind: string,
         key: unknown,
         compute: Effect.Effect<A, E, R>,
-        { alone = false }: { readonly alone?: boolean } = {}
+        { alone = false, of }: { readonly alone?: boolean; readonly of?: JobOf } = {}
       ) => {
         const own = folder(kind, key)
         const file = `${own}.json`
@@ -169,7 +170,11 @@ export const fileStore = (
           if (RunLock.peek(own).state === "held") {
             return Effect.zipRight(Effect.sleep(LOOK_AGAIN), Effect.catchAll(readOf<A>(file, key), () => inTurn))
           }
-          return Effect.try({ try: () => fsSync.mkdirSync(own, { recursive: true }), catch: unkept(own) }).pipe(
+          const claim = () => {
+            fsSync.mkdirSync(own, { recursive: true })
+            if (of !== undefined) AtomicFile.writeJson(join(own, jobFile), of)
+          }
+          return Effect.try({ try: claim, catch: unkept(own) }).pipe(
             Effect.zipRight(Effect.exit(Effect.scoped(
               Effect.zipRight(RunLock.hold(own, { force: options.force ?? false }), Effect.exit(computed))
             ))),

@@ -13,6 +13,9 @@ import { random } from "../../src/Random.ts"
 import { sumOf as lossIn } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 
+/** Ids that are deleted one at a time, unless others are asked for. */
+export const DELETIONS = 16
+
 export interface InterferenceInput {
   /** The repeated sequences that are scored. */
   readonly rows: ReadonlyArray<Row>
@@ -24,7 +27,7 @@ export interface InterferenceInput {
   /** Sequences a pass. */
   readonly batchSize: number
   readonly seed: number
-  /** Ids that are deleted, one at a time, drawn at random from those of `rows`. Default 16, or all there are. */
+  /** Ids that are deleted, one at a time, drawn at random from those of `rows`. Default `DELETIONS`, or all there are. */
   readonly deletions?: number
 }
 
@@ -42,7 +45,7 @@ export interface InterferenceResult {
   readonly ownContent: Statistics.Interval & { readonly passed: boolean }
   /**
    * The largest change, of any sequence, when an id that shares no sink with its own is deleted, drawn at random and as
-   * large: must be 0, bit for bit. Null where masks are so dense that every id shares sinks with every other.
+   * large: must be 0, bit for bit, of each, so that no mean may hide one. Null where masks are so dense that every id shares sinks with every other.
    */
   readonly placeboOff: number | null
   /** What deletion of one id adds to the loss of the sequences of other ids. */
@@ -133,7 +136,7 @@ export const interference = (
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
-    const { batchSize, deletions = 16, rows, seed, seqLen } = input
+    const { batchSize, deletions = DELETIONS, rows, seed, seqLen } = input
     const { sinks } = model.config
     if (sinks === undefined) {
       return yield* new DataError({ detail: "interference is between sinks: the model has none" })

@@ -247,7 +247,10 @@ export const Interference = Schema.Struct({
     /** loss(off) - loss(placebo). */
     placebo: Estimate
   }),
-  /** Loss with own sinks on and as many random other ones off, minus that with own sinks on: should be 0. */
+  /**
+   * The largest change, of any sequence, of the loss with own sinks on when as many random other ones are switched off:
+   * should be 0 of each, so it is no mean.
+   */
   placeboOff: Estimate,
   /** What deleting one id adds to the loss of the other repeated sequences. */
   deletion: Schema.Struct({

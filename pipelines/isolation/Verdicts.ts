@@ -3,9 +3,12 @@ import { DataError } from "../../src/Errors.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import { estimate, isKnown, minus } from "../report/Estimate.ts"
 import type { Plan } from "./Config.ts"
+import { DELETIONS } from "./Interference.ts"
+import { RELEARN_HELD_OUT } from "./Jobs.ts"
 import { at, heldOutLoss, nameOf, repeatedLoss } from "./Metrics.ts"
 import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
 import { verdictOf } from "./Verdict.ts"
+import { RETAINED } from "./World.ts"
 
 type Parts = Pick<IsolationReport, "subjects" | "relearning" | "interference">
 
@@ -60,14 +63,15 @@ export const verdictsOf = (
 export const warningsOf = (
   { interference, subjects }: Parts,
   { arms, config, localizers, unlearners }: Plan,
-  data: IsolationReport["data"]
+  data: IsolationReport["data"],
+  singles: number
 ): ReadonlyArray<string> => {
   const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
   const [one, zero] = [standard, oracle].map((subject) => at(subject?.metrics, repeatedLoss)?.value)
   const found = (oracle?.metrics ?? []).flatMap((one) =>
     ["greedy", "np"].includes(one.metric) && one.value.mean > 0 ? [`${nameOf(one)} ${one.value.mean.toFixed(3)}`] : []
   )
-  const scored = data.splits["scored"] ?? 0
+  const { heldOut = 0, scored = 0 } = data.splits
   return [
     ...(one !== undefined && zero !== undefined && one.mean > 0.05 * zero.mean
       ? [
@@ -92,6 +96,18 @@ export const warningsOf = (
     "Arms whose epoch is shorter (never repeated, deduplicated) go around again until they have trained on as many tokens.",
     "Held-out cost is against the standard model, which saw the same data. The oracle and the deduplicated model spend the tokens " +
     "of the repeats on other sequences, and have a lower held-out loss for that.",
+    ...(singles <= RETAINED
+      ? []
+      : [
+        `Of ${singles} sequences that are not repeated, the first ${RETAINED} are taken to be retained: unlearners train on ` +
+        "these, and hygiene and interference see these, alone."
+      ]),
+    ...(heldOut <= RELEARN_HELD_OUT
+      ? []
+      : [`Relearning scores the first ${RELEARN_HELD_OUT} of ${heldOut} held-out sequences.`]),
+    ...(interference.length === 0 || scored <= DELETIONS
+      ? []
+      : [`Ids are deleted one at a time, ${DELETIONS} of those of ${scored} scored sequences, drawn at random.`]),
     ...(unlearners.length === 0
       ? []
       : [

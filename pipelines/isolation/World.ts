@@ -150,6 +150,8 @@ export interface World {
   readonly inputs: ReadonlyArray<Input>
   /** Sequences that are in no split because they share an id with one, or nearly all of their text. */
   readonly dropped: number
+  /** Sequences that are not repeated, of which the first `RETAINED` can be in `retained`. */
+  readonly singles: number
 }
 
 /** What a kind of world consists of, before anything is compared. */
@@ -261,7 +263,7 @@ const halves = (
 }
 
 /** Retained sequences at most. */
-const RETAINED = 512
+export const RETAINED = 512
 
 const refuse = (detail: string) => new DataError({ detail })
 
@@ -373,6 +375,7 @@ export const makeWorld = (
       domains: ground.domains,
       texts: (rows) => rows.map(({ tokens }) => data.tokenizer.decode(tokens)),
       inputs: yield* Effect.zipRight(data.verify, data.inputs),
-      dropped
+      dropped,
+      singles: singles.length
     }
   })

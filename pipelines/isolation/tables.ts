@@ -265,7 +265,7 @@ export const interference = ({ interference }: IsolationReport): ReadonlyArray<T
       ]),
       ["own sinks take off", ...interference.map(({ sliceContent }) => plusMinus(sliceContent.own))],
       ["a placebo takes off", ...interference.map(({ sliceContent }) => plusMinus(sliceContent.placebo))],
-      ["as many random others off adds", ...interference.map(({ placeboOff }) => plusMinus(placeboOff))],
+      ["as many random others off changes, at most", ...interference.map(({ placeboOff }) => plusMinus(placeboOff))],
       ["deleting one id adds to others, on average", ...interference.map(({ deletion }) => plusMinus(deletion.mean))],
       ["at worst", ...interference.map(({ deletion }) => plusMinus(deletion.worst))],
       ["leakage: recovery with sinks off", ...interference.map(({ leakage }) => plusMinus(leakage))]

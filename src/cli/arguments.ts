@@ -333,7 +333,12 @@ const explain = ({ message, unknown }: Wrong, command: string | undefined) =>
     const [name, value] = [unknown.word.split("=", 1)[0]!, /=(.*)$/s.exec(unknown.word)?.[1]]
     const bare = name.replace(/^-+/, "")
     const field = (path: string | undefined) => path === undefined ? undefined : `${path}=${value ?? "..."}`
-    const meant = field(namedField(bare, paths)) ?? nearest(name, unknown.known) ?? field(nearestField(bare, paths))
+    // a word that goes on after an option's name, or stops before its end
+    const begun = bare.length < 3
+      ? undefined
+      : unknown.known.find((one) => one.length > 4 && (name.startsWith(one) || one.startsWith(name)))
+    const meant = field(namedField(bare, paths)) ?? begun ?? nearest(name, unknown.known) ??
+      field(nearestField(bare, paths))
     return meant === undefined
       ? `${message}; see memsinks ${command === undefined ? "" : `${command} `}--help`
       : `${message}. Did you mean ${meant}?`

@@ -369,7 +369,7 @@ export const noAdapter = (
 // Everything open, so that the garbage collector cannot take a GPU whose device still works.
 const held = new Set<GPU>()
 
-/** GPUs closed, after which the garbage collector is called: a driver's threads end only when it has run. */
+/** GPUs closed, after which the garbage collector is called while others are open: only then a driver's threads end. */
 const COLLECT_EVERY = 8
 let closed = 0
 
@@ -397,7 +397,7 @@ const hold = (open: OpenGpu): Effect.Effect<OpenGpu, never, Scope.Scope> =>
       Effect.sync(() =>
         void setTimeout(() => {
           held.delete(open.gpu)
-          if (++closed % COLLECT_EVERY === 0) collect()
+          if (++closed % COLLECT_EVERY === 0 || held.size === 0) collect()
         }, 1000).unref()
       )
   )

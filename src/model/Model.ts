@@ -26,7 +26,7 @@ import { initialValue, largestPool, listParameters, type Parameters, parametersO
 import { type CompiledPass, gathers, listTensors, loadBatch, type PassShape, type Precision, recordPass,
   ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
-import { damagedWeight, overflowAdvice } from "./Soundness.ts"
+import { damagedWeight, NotANumber, overflowAdvice } from "./Soundness.ts"
 
 /** Per-token results, flattened like the batch. */
 export interface Scores {
@@ -239,7 +239,8 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         return yield* new DataError({
           detail: `sequence ${name} has no score: the loss of its token ${
             batch.positions[at]! + 1
-          } is not a number; ${why}`
+          } is not a number; ${why}`,
+          cause: new NotANumber()
         })
       }
     )

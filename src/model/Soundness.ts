@@ -28,8 +28,12 @@ export const damagedWeight = (
     return undefined
   })
 
+/** The cause of an error about a loss that is no number, by which a training knows that it has diverged. */
+export class NotANumber extends Error {}
+
 /** What to do about activations that are no numbers although the weights are. */
 export const overflowAdvice = (precision: Precision): string =>
   precision === "f16"
     ? "the weights are sound, but activations overflow in f16, which ends at 65504: use precision f32"
-    : "the weights are sound, but activations overflow: the model has diverged, or its weights are of another model"
+    : "the weights are sound, but activations overflow: the model has diverged (train it with a lower learningRate, or longer " +
+      "warmupSteps), or its weights are of another model"

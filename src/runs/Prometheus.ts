@@ -23,7 +23,8 @@ export const toText = (readings: ReadonlyArray<RunMetrics.Reading>): string =>
 
 /** `9464`, `host:9464`, `[::1]:9464`; undefined for what is none of them. */
 export const addressOf = (text: string): { readonly host: string; readonly port: number } | undefined => {
-  const [, bracketed, named, digits] = /^(?:(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:[\]]+)):)?(\d{1,5})$/.exec(text) ?? []
+  const [, bracketed, named, digits] =
+    /^(?:(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([^\s:[\]]+)):)?(\d{1,5})$/.exec(text) ?? []
   const port = Number(digits ?? NaN)
   return port <= 65535 ? { host: bracketed ?? named ?? "127.0.0.1", port } : undefined
 }

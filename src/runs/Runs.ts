@@ -186,9 +186,19 @@ const StoredModel = Schema.Struct({
     Schema.Struct({ arm: Schema.Struct({ name: Schema.String }) }))
 })
 
+/** The file in the folder of a store that says of which job it is, before there is a result. */
+export const jobFile = "job.json"
+
+/** Whose training it is: an arm of an experiment. */
+export interface JobOf {
+  readonly arm: string
+  readonly seed: number
+}
+const JobOf = Schema.Struct({ arm: Schema.String, seed: Schema.Int })
+
 /**
  * The models in the store of an experiment, each beside what says whose it is: `store/models/<hash>` and `<hash>.json` of
- * isolate, `store/pretrain/<hash>` of a sweep.
+ * isolate, `store/pretrain/<hash>` of a sweep; of one that is not finished `job.json` in its folder.
  */
 const storedIn = (path: string): ReadonlyArray<Training> =>
   ["models", "pretrain"].flatMap((kind) => {
@@ -197,7 +207,7 @@ const storedIn = (path: string): ReadonlyArray<Training> =>
       const training = readTraining(join(models, name))
       if (training === undefined) return []
       const stored = saysOf(StoredModel, join(models, `${name}.json`))
-      if (stored === undefined) return [training]
+      if (stored === undefined) return [{ ...training, ...saysOf(JobOf, join(models, name, jobFile)) }]
       const arm = "name" in stored.value ? stored.value.name : stored.value.arm.name
       return [{ ...training, seed: stored.key.seed, arm, finished: true }]
     })

@@ -22,6 +22,7 @@ import { named } from "../Missing.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
 import { Model } from "../model/Model.ts"
 import type { PassShape } from "../model/Pass.ts"
+import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import * as Sink from "../Sink.ts"
 import { checkTraining } from "./MemoryPlan.ts"
@@ -341,7 +342,12 @@ const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
       state.validation = loss === undefined ? undefined : { step, loss }
       yield* Effect.annotateCurrentSpan("step", step)
       return new Evaluated({ step, losses })
-    }).pipe(Effect.withSpan("evaluate"))
+    }).pipe(
+      // the step before moved the weights beyond what numbers hold, which no training loss has told yet
+      Effect.catchIf((error) => error._tag === "DataError" && error.cause instanceof NotANumber,
+        () => Effect.suspend(() => diverged(state.place.step, NaN))),
+      Effect.withSpan("evaluate")
+    )
 
     return { config, device, model, data, steps, training, parts, state, diverged, capture, scoreSplit, scoreSplits }
   })

@@ -164,6 +164,8 @@ describe("words of a command line", () => {
     expect(await wrong("dynamics", "--probeevery", "4")).toBe(
       "there is no option --probeevery. Did you mean probeEvery=...?"
     )
+    expect(await wrong("pretrain", "--sequence", "8")).toBe("there is no option --sequence. Did you mean --seq?")
+    expect(await wrong("generate", "--check", "x")).toBe("there is no option --check. Did you mean --checkpoint?")
     expect(await wrong("pretrain", "--zzzzzzzz")).toBe("there is no option --zzzzzzzz; see memsinks pretrain --help")
     expect(await wrong("generate", "--checkpoint", "x", "--sinks", "offf"))
       .toBe("--sinks expects own, off, all or placebo, got \"offf\". Did you mean off?")

@@ -1,7 +1,10 @@
+import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
+import { planOf } from "../../pipelines/isolation/Config.ts"
 import { heldOutLoss, nameOf } from "../../pipelines/isolation/Metrics.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
+import { warningsOf } from "../../pipelines/isolation/Verdicts.ts"
 import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
@@ -231,5 +234,21 @@ describe("the verdict", () => {
   it("is refused where no memory was measured", () => {
     const recovery = { ...good.recovery, metrics: [{ ...heldOutLoss, value: around(3) }] }
     expect(() => verdictOf({ ...good, recovery })).toThrow("Add the arms standard and neverRepeated")
+  })
+})
+
+describe("warnings", () => {
+  const said = (splits: Readonly<Record<string, number>>, singles: number) =>
+    Effect.runSync(
+      Effect.map(planOf({}), (plan) => warningsOf(reportOf(), plan, { ...reportOf().data, splits }, singles).join("\n"))
+    )
+
+  it("say how many of how many sequences a check looks at, where it is not all", () => {
+    const all = said({ scored: 16, heldOut: 32 }, 512)
+    for (const word of ["to be retained", "Relearning scores", "deleted one at a time"]) expect(all).not.toContain(word)
+    const cut = said({ scored: 17, heldOut: 33 }, 513)
+    expect(cut).toContain("Of 513 sequences that are not repeated, the first 512 are taken to be retained")
+    expect(cut).toContain("Relearning scores the first 32 of 33 held-out sequences")
+    expect(cut).toContain("Ids are deleted one at a time, 16 of those of 17 scored sequences")
   })
 })

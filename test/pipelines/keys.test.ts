@@ -247,6 +247,8 @@ describe("a store of two processes", () => {
         one.on("close", () => resolve(out))
       })
     expect(await child("killed", Infinity)).toBe("computing killed\n")
+    const of = join(folder, "models", keyOf({ of: 1 }), "job.json")
+    expect(JSON.parse(readFileSync(of, "utf8"))).toEqual({ arm: "a", seed: 3 })
     const outs = await Promise.all([child("a", 300), child("b", 300)])
     const computed = outs.join("").match(/computing (a|b)/g)!
     expect(computed).toHaveLength(1)

@@ -10,4 +10,8 @@ const compute = Effect.gen(function*() {
   return name
 })
 const store = await Effect.runPromise(Effect.provide(fileStore(folder!), NodeContext.layer))
-console.log(`found ${await Effect.runPromise(store.once("models", { of: 1 }, compute, { alone: true }))}`)
+console.log(
+  `found ${await Effect.runPromise(
+    store.once("models", { of: 1 }, compute, { alone: true, of: { arm: "a", seed: 3 } })
+  )}`
+)

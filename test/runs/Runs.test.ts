@@ -145,6 +145,17 @@ describe("the list of runs", () => {
       expect(table).toContain(" 4/4 ")
       // the state that reports speak of, and its name, not the lowest of all
       expect(table).toContain("2.500 off")
+      // one that is not finished says whose it is in its own folder, and one of an older version does not
+      for (const name of ["4567", "89ab"]) {
+        mkdirSync(join(models, name))
+        writeFileSync(join(models, name, "metrics.jsonl"), JSON.stringify({ _tag: "Evaluated", step: 2, losses: {} }))
+      }
+      writeFileSync(join(models, "4567", "job.json"), JSON.stringify({ arm: "standard", seed: 1 }))
+      expect(Runs.readRun(folder)!.trainings.map(({ arm, finished, seed }) => [arm, finished, seed])).toEqual([
+        ["89ab", false, undefined],
+        ["standard", false, 1],
+        ["sinks", true, 2]
+      ])
       rmSync(folder, { recursive: true })
     })))
 

@@ -82,6 +82,18 @@ describe("Prometheus", () => {
 
   it.effect("needs a port", () =>
     Effect.gen(function*() {
+      expect(
+        ["9464", "0.0.0.0:0", "localhost:65535", "[::1]:9464", "[::]:1", "[fe80::1%eth0]:80", "[::ffff:127.0.0.1]:2"]
+          .map(Prometheus.addressOf)
+      ).toEqual([
+        { host: "127.0.0.1", port: 9464 },
+        { host: "0.0.0.0", port: 0 },
+        { host: "localhost", port: 65535 },
+        { host: "::1", port: 9464 },
+        { host: "::", port: 1 },
+        { host: "fe80::1%eth0", port: 80 },
+        { host: "::ffff:127.0.0.1", port: 2 }
+      ])
       for (const wrong of ["", "x", "99999", "localhost", "::1:9464", "[x]:1", "[::1]", "a:b:1"]) {
         expect(yield* Effect.flip(Effect.scoped(Prometheus.serve(wrong)))).toMatchObject({ _tag: "DataError" })
       }

@@ -338,6 +338,16 @@ layer(device)("training", (it) => {
         }
       }), 60_000)
 
+  it.effect("weights that a last step moved too far end it as diverged, not as a sequence without a score", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(runToEnd)
+      expect(error).toMatchObject({ _tag: "Diverged", step: 1 })
+      expect(error.message).toContain("Lower learningRate")
+    }).pipe(Effect.provide(Layer.provide(
+      app({ steps: 1, evalEvery: 1, optimizer: new OptimizerConfig({ learningRate: 1e30, warmupSteps: 0 }) }),
+      Checkpoints.layerMemory
+    ))))
+
   it.effect("a loss that is no longer finite ends the run with the step and the last good checkpoint", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(runToEnd)

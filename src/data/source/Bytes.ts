@@ -1,6 +1,7 @@
 /** The bytes of a file from its beginning to its end, decompressed, without holding more than a few pieces of it. */
 import { closeSync, fstatSync, read } from "node:fs"
 import { pipeline, Readable } from "node:stream"
+import { setImmediate } from "node:timers/promises"
 import { promisify } from "node:util"
 import { createGunzip } from "node:zlib"
 import { because, DataError, dataError as fail, told } from "../../Errors.ts"
@@ -73,6 +74,9 @@ async function* gunzipped(pieces: AsyncGenerator<Uint8Array>, label: string): As
   }
 }
 
+/** Milliseconds that are decompressed before others have their turn, a signal that ends it above all. */
+const TURN = 50
+
 // Not with what newer Node and Deno have in node:zlib: that reads no frame after the first, or takes half for whole.
 async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): AsyncGenerator<Uint8Array> {
   const { loadZstd, ZstdError, zstdStream } = await import("./Zstd.ts")
@@ -81,10 +85,15 @@ async function* unzstd(pieces: AsyncGenerator<Uint8Array>, label: string): Async
   let stream: ZstdStream | undefined
   try {
     stream = zstdStream()
+    let until = performance.now() + TURN
     for await (const piece of pieces) {
+      // a few bytes may become gigabytes, of which none is waited for
       for (const text of stream.push(piece)) {
         bytes += text.length
         yield text
+        if (performance.now() < until) continue
+        await setImmediate()
+        until = performance.now() + TURN
       }
     }
     stream.end()

@@ -63,6 +63,10 @@ export async function* jsonlDocuments(
     let number = before
     for (let start = 0, end = 0; start < bytes.length; start = end + 1) {
       number++
+      if (bytes[start] === NEWLINE) {
+        end = start
+        continue
+      }
       end = bytes.indexOf(NEWLINE, start)
       if (end < 0) end = bytes.length
       if (end - start > fields.maxDocumentBytes) throw tooLong(file, number, fields.maxDocumentBytes)

@@ -103,6 +103,15 @@ describe("zstd", () => {
     expect(performance.now() - began).toBeLessThan(5000)
   })
 
+  it("lets others have their turn, however little there is to read", async () => {
+    let turns = 0
+    const timer = setInterval(() => turns++, 1)
+    // a quarter of a gigabyte out of 8 KiB
+    await read([runs(2048, 17 << 3, 10)], "zst")
+    clearInterval(timer)
+    expect(turns).toBeGreaterThan(0)
+  })
+
   it("is what another decoder, and what was compressed, says", () => {
     const random = makeRandom(7)
     for (let round = 0; round < 30; round++) {

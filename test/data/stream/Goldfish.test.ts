@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest"
+import { arms } from "../../../pipelines/experiment/Arms.ts"
 import { type Batch, IGNORE } from "../../../src/Batch.ts"
 import { goldfishKept, goldfishTargets } from "../../../src/data/stream/Goldfish.ts"
 import { random } from "../../../src/Random.ts"
@@ -21,6 +22,19 @@ describe("the goldfish mask", () => {
         expect(Math.abs(share - 1 / k)).toBeLessThan(4 * Math.sqrt((1 / k) * (1 - 1 / k) / tokens))
       }
     }
+  })
+
+  it("leaves out as many targets of a row as the arm's title says", () => {
+    for (const n of [16, 64]) {
+      let lost = 0
+      for (let i = 0; i < 4000; i++) {
+        // what a row of n is cut from: its first token is no target
+        const kept = goldfishKept(text(i, n + 1), { k: 4, window: 13 })
+        lost += kept.subarray(1).filter((one) => one === 0).length
+      }
+      expect(lost / (4000 * n)).toBeCloseTo((1 - 12 / n) / 4, 2)
+    }
+    expect(arms.goldfish.title).toContain("1/4 (1 - 12/n) of the targets in rows of n, .20 in rows of 64")
   })
 
   it("of an infinite k is the standard loss", () => {
