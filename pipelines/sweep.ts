@@ -145,7 +145,11 @@ const sweep: Experiment.Experiment<
         inputs: Effect.map(each(({ inputs }) => inputs),
           (all) => [...new Map(all.flat().map((input) => [`${input.what} ${input.sha256}`, input])).values()]),
         verify: Effect.asVoid(each(({ verify }) => verify)),
-        title: `a sweep of ${points.length} point${points.length === 1 ? "" : "s"}, ${different.length} trainings,`,
+        title: `a sweep of ${points.length} point${points.length === 1 ? "" : "s"}, ${
+          different.length === jobs.length
+            ? `${jobs.length} trainings`
+            : `${jobs.length} trainings of which ${different.length} are different`
+        },`,
         work: ({ perform }) =>
           perform(sharedArmWork, jobs.map((job) => ({ ...job, arm: `${nameOf(points[job.point]!)}: ${job.arm}` }))),
         report: (trained, run, error) =>

@@ -276,8 +276,9 @@ export const lead = (report: DynamicsReport): Chart => {
     x: { title: "steps since the last exposure", log: true, unit: 1 },
     y: { title: "memory, nats a token", zero: true },
     facets: [],
-    color: ["arm"],
-    dash: ["mask"],
+    // as in the curves that are explored
+    color: ["arm", "mask"],
+    dash: ["arm", "mask"],
     lines: shown.map((one) => ({
       label: subjectName(report, one.arm, one.mask),
       of: { arm: one.arm, mask: one.mask },

@@ -100,7 +100,7 @@ export const view = (report: DynamicsReport): View.View => {
     brief: [
       ...View.section("", left("kept", Tables.halfLives(report, "short"), Tables.halfLives(report))),
       ...View.section("", left("saw-tooth", Tables.lateTeeth(report, "short"), Tables.lateTeeth(report))),
-      ...View.section("", report.claims.length === 0 ? [] : View.text(`Claims: ${View.claimsInShort(report.claims)}.`)),
+      ...View.section("", report.claims.length === 0 ? [] : View.text(View.claimsInShort(report.claims))),
       ...View.section("", View.caveatsInShort(report))
     ],
     config: report.config,

@@ -163,7 +163,7 @@ export const view = (report: IsolationReport): View.View => {
       ...View.section("", View.tables(Tables.mainTable(report, panel, "short"))),
       ...View.section("", report.claims.length === 0
         ? []
-        : View.text(`Claims of the papers: ${View.claimsInShort(report.claims)}.`)),
+        : View.text(View.claimsInShort(report.claims))),
       ...View.section("", View.caveatsInShort(report)),
       ...View.section("", View.terms(...Tables.legend(report, panel, "short")))
     ],

@@ -6,6 +6,7 @@ import type { NamedId } from "../../src/data/identity/Names.ts"
 import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { scoredTokens } from "../../src/data/stream/Packing.ts"
 import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
+import { specialId } from "../../src/data/tokens/Tokenizer.ts"
 import type { DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Generate from "../../src/model/Generate.ts"
@@ -120,6 +121,7 @@ const measure = (plan: ArmPlan, config: PretrainConfig, stage: (message: string)
       }
     }
     const shown = repeatedRows[shownSequence(data, repeatedRows.length)]
+    const eos = specialId(data.tokenizer, "eos")
     if (shown !== undefined) {
       const prompt = shown.tokens.slice(0, Math.min(config.promptTokens, shown.tokens.length - 1))
       for (const [name, mode] of modes) {
@@ -128,7 +130,7 @@ const measure = (plan: ArmPlan, config: PretrainConfig, stage: (message: string)
         const added = maxNewTokens === 0
           ? new Uint32Array()
           : yield* Generate.collect({ tokens: prompt, id: shown.id }, { maxNewTokens, temperature: 0, sinks: mode })
-        texts[name] = data.tokenizer.decode(added)
+        texts[name] = data.tokenizer.decode(uptoEnd(added, shown.tokens.subarray(prompt.length), eos))
       }
     }
     const text = (from: number, to: number) =>
@@ -148,6 +150,12 @@ const measure = (plan: ArmPlan, config: PretrainConfig, stage: (message: string)
       }
     }
   })
+
+/** A continuation up to its first end of a text, and with it, unless what it is to continue goes on behind one. */
+export const uptoEnd = (added: Uint32Array, truth: Uint32Array, eos: number | undefined): Uint32Array => {
+  const end = eos === undefined || truth.includes(eos) ? -1 : added.indexOf(eos)
+  return end < 0 ? added : added.subarray(0, end + 1)
+}
 
 /** Held-out losses by source; every source that was trained on, that with most tokens first. */
 const sourceResults = (

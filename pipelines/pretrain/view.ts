@@ -118,7 +118,7 @@ const sources = (report: PretrainReport): View.Table => {
   const shown = modes.filter(([mode]) => all.some((source) => lossIn(mode, source) !== undefined))
   const rest = Math.max(0, all.length - SOURCES)
   return {
-    head: ["held-out loss by source", "tokens an epoch", "held out", ...shown.map(([, title]) => title)],
+    head: ["held-out loss by source", "tokens an epoch", "rows held out", ...shown.map(([, title]) => title)],
     rows: all.slice(0, SOURCES).map(({ heldOutSequences, id, name, tokens }) => [
       View.shortName(name),
       count(tokens),

@@ -149,13 +149,15 @@ export const claimsTable = (claims: ReadonlyArray<Claim>): Table => ({
   rows: claims.map(({ claim, evidence, number, result }) => [String(number), claim, result, evidence])
 })
 
-/** `held: 4, 11; not decided: 13`. */
+/** `Claims, by their numbers in report.html: held: 4, 11; not decided: 13.` */
 export const claimsInShort = (claims: ReadonlyArray<Claim>): string =>
+  "Claims, by their numbers in report.html: " +
   unique(["held", "did not hold", "not decided", "not tested", ...claims.map(({ result }) => result)])
     .map((result) => [result, claims.filter((claim) => claim.result === result)] as const)
     .filter(([, those]) => those.length > 0)
     .map(([result, those]) => `${result}: ${those.map(({ number }) => number).join(", ")}`)
-    .join("; ")
+    .join("; ") +
+  "."
 
 interface Caveats {
   readonly warnings: ReadonlyArray<string>

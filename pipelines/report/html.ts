@@ -52,6 +52,7 @@ pre { overflow-x: auto; font-size: .85rem; background: var(--panel); padding: .6
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr } dd { margin: 0 0 .3rem }
   th, td { padding: .3rem .45rem } table { font-size: .88rem }
+  .prose th:not(:first-child), .prose td:not(:first-child) { min-width: 7rem }
   /* a picture made narrower makes its text smaller */
   .still text { font-size: 18px }
   :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { max-width: 9rem; white-space: normal }
@@ -70,8 +71,10 @@ pre { overflow-x: auto; font-size: .85rem; background: var(--panel); padding: .6
 // Parts of a page
 
 export const table = ({ caption, head, prose = false, rows }: Table): string => {
+  // a number and its interval stay on one line
+  const cell = (text: string) => escape(prose ? text.replace(/(?<=\d) ± (?=\d)/g, "\u00a0±\u00a0") : text)
   const row = (cells: ReadonlyArray<string>, tag: string) =>
-    `<tr>${cells.map((text) => `<${tag}>${escape(text)}</${tag}>`).join("")}</tr>`
+    `<tr>${cells.map((text) => `<${tag}>${cell(text)}</${tag}>`).join("")}</tr>`
   // a box that scrolls can be reached by keys
   return `<div class="wide" tabindex="0"><table${prose ? ` class="prose"` : ""}>` +
     (caption === undefined ? "" : `<caption>${escape(caption)}</caption>`) +

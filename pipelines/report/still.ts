@@ -4,6 +4,7 @@
  * dark ground; lines differ in markers and dashes too, so that they can be told apart in grey.
  */
 import type { TopLevelSpec } from "vega-lite"
+import { wrap } from "../../src/Terminal.ts"
 import { type Axis, type Chart, type Drawn, layout } from "./Chart.ts"
 import { escape } from "./escape.ts"
 
@@ -18,6 +19,7 @@ const theme = {
     gridColor: "#8884",
     labelFontSize: 13,
     titleFontSize: 13,
+    titleLineHeight: 18,
     titlePadding: 10,
     titleFontWeight: "normal"
   }
@@ -25,6 +27,12 @@ const theme = {
 
 /** The chart's own pixels; a page makes it narrower where it has less room. */
 const [WIDTH, HEIGHT] = [560, 280]
+
+/** Characters of a line beside the y axis: without a browser a letter is taken for wider than it is, and room left for it. */
+const BESIDE = 28
+
+/** A title in lines that are no longer than the axis. */
+const beside = (title: string): ReadonlyArray<string> => wrap([[title]], BESIDE, (_, text) => text)
 
 /** Markers of a line at most: more would hide it. */
 const MARKERS = 12
@@ -105,7 +113,7 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
     data: { values },
     encoding: {
       x: { field: "x", type: "quantitative", title: chart.x.title, ...x },
-      y: { field: "y", type: "quantitative", title: chart.y.title, ...y },
+      y: { field: "y", type: "quantitative", title: beside(chart.y.title), ...y },
       color: by(({ look }) => look.color),
       detail: { field: "line", type: "nominal" }
     },

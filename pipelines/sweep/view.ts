@@ -8,9 +8,24 @@ import type { PointResult, SweepReport } from "./Report.ts"
 
 const number = digits(4)
 
+/** What each field is called where there is little room: the end of its path that no other one has. */
+const shortNames = (fields: ReadonlyArray<string>): ReadonlyMap<string, string> =>
+  new Map(fields.map((field) => {
+    const parts = field.split(".")
+    const ends = parts.map((_, i) => parts.slice(-1 - i).join("."))
+    return [field,
+      ends.find((end) => !fields.some((other) => other !== field && `.${other}`.endsWith(`.${end}`))) ?? field]
+  }))
+
+/** A metric with its unit. */
+const titleOf = (metric: string): string => {
+  const group = metricsByName.get(metric)?.group
+  return group === "fractionClosed" || group === "extraction" ? `${metric}, 1 being all` : `${metric}, nats a token`
+}
+
 /** The points, best first. */
 const points = ({ fields, metrics, points }: SweepReport): View.Table => ({
-  head: ["", ...fields, ...metrics],
+  head: ["", ...fields.map((field) => shortNames(fields).get(field)!), ...metrics],
   rows: points.map(({ metrics: of, point, rank, values }) => [
     rank === undefined ? `${View.NOTHING} (point ${point})` : String(rank),
     ...fields.map((field) => valueText(values[field])),
@@ -45,20 +60,22 @@ const byRatio = (config: unknown, field: string): boolean => {
 /** A metric against a field, a line for each setting of the other fields; nothing to draw against what is no number. */
 const chart = ({ config, fields, points }: SweepReport, field: string, metric: string): Chart => {
   const others = fields.filter((other) => other !== field)
+  const short = shortNames(fields)
   const lines = new Map<string, Array<PointResult>>()
   for (const point of points) {
     if (typeof point.values[field] !== "number" || point.metrics[metric] === undefined) continue
-    const name = settings(point.values, others)
+    const name = others.map((other) => `${short.get(other)} = ${valueText(point.values[other])}`).join(", ")
     lines.set(name, [...lines.get(name) ?? [], point])
   }
   const xs = points.flatMap(({ values }) => typeof values[field] === "number" ? [values[field]] : [])
   return {
-    title: `${metric} by ${field}`,
+    title: `${metric} by ${short.get(field)}`,
     x: { title: field,
       log: Math.min(...xs) > 0 && (byRatio(config, field) || Math.max(...xs) / Math.min(...xs) >= 20) },
-    y: { title: metric },
+    y: { title: titleOf(metric) },
     facets: [],
-    lines: [...lines].map(([name, there]): Line => ({
+    // as one counts, whatever is best
+    lines: [...lines].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true })).map(([name, there]): Line => ({
       label: name,
       of: { others: name },
       dots: true,
@@ -75,8 +92,8 @@ const chart = ({ config, fields, points }: SweepReport, field: string, metric: s
 
 const terms: ReadonlyArray<View.Term> = [
   ["repeated", "loss on sequences that were shown again and again, nats a token"],
-  ["heldOut", "loss on sequences that were never shown"],
-  ["gaps", "held-out minus repeated loss: how much better the model knows what it saw often"],
+  ["heldOut", "loss on sequences that were never shown, nats a token"],
+  ["gaps", "held-out minus repeated loss, nats a token: how much better the model knows what it saw often"],
   ["extraction", "share of repeated sequences that greedy decoding completes to the letter"],
   ["fractionClosed", "how much of the standard model's gap is gone with the sinks off, 1 being all of it"],
   ["standard", "the same model without sinks"],
@@ -104,7 +121,7 @@ export const view = (report: SweepReport): View.View => {
     title: "A sweep of pretraining",
     head: [headline(report)],
     sections: [
-      ...View.section("", [...View.tables(points(report)), ...View.text(size), ...meaning]),
+      ...View.section("", [...View.tables(points(report)), ...meaning, ...View.text(size)]),
       ...View.section("Curves", View.charts(...drawn)),
       ...View.caveats(caveats),
       ...View.again("sweep")

@@ -147,6 +147,12 @@ const truths: Readonly<Record<string, string>> = {
 }
 
 /** A value as its option takes it, or what is wrong with it. */
+const notAmong = (name: string, choices: ReadonlyArray<string>, text: string): string => {
+  const meant = nearest(text, choices)
+  return `${name} expects ${alternatives(choices)}, got ${JSON.stringify(text)}` +
+    (meant === undefined ? "" : `. Did you mean ${meant}?`)
+}
+
 const valueOf = ({ choices, kind, names: [name] }: OptionSpec, text: string): string | Wrong => {
   const got = `got ${JSON.stringify(text)}`
   switch (kind) {
@@ -161,11 +167,7 @@ const valueOf = ({ choices, kind, names: [name] }: OptionSpec, text: string): st
       return Number.isFinite(value) ? String(value) : wrong(`${name} expects a number, ${got}`)
     }
     case "choice": {
-      if (choices.includes(text)) return text
-      const meant = nearest(text, choices)
-      return wrong(
-        `${name} expects ${alternatives(choices)}, ${got}` + (meant === undefined ? "" : `. Did you mean ${meant}?`)
-      )
+      return choices.includes(text) ? text : wrong(notAmong(name, choices, text))
     }
     case "text":
       return text === "" && !mayBeEmpty.has(name) ? wrong(`the option ${name} needs a value, got an empty one`) : text
@@ -230,12 +232,15 @@ export const readWords = (words: ReadonlyArray<string>, specs: ReadonlyArray<Opt
   return { options, positional }
 }
 
-const saidBy = (error: ValidationError.ValidationError): string => {
+const saidBy = (error: ValidationError.ValidationError, name: string, positional: ReadonlyArray<string>): string => {
   const text = stripAnsi(HelpDoc.toAnsiText(error.error)).replace(/\s+/g, " ").trim()
   const missing = [...text.matchAll(/Expected to find option: '([^']+)'/g)].map(([, name]) => name!)
   if (missing.length > 0) return `${alternatives(missing, "and")} must be given`
   const argument = /^Missing argument <([^>]+)>$/.exec(text)?.[1]
-  return argument === undefined ? text : `the ${argument} is missing`
+  if (argument !== undefined) return `the ${argument} is missing`
+  const choices = /^Expected one of the following cases: (.*)$/.exec(text)?.[1]?.split(", ")
+  const other = positional.find((word) => choices?.includes(word) === false)
+  return choices === undefined || other === undefined ? text : notAmong(`memsinks ${name}`, choices, other)
 }
 
 /** Gives words to a command: what it does with them, or what is wrong with them. */
@@ -259,7 +264,9 @@ export const applyWords = (command: AnyCommand, { options, positional }: Words) 
     for (const map of maps) value = yield* map(value)
     return value
   }).pipe(
-    Effect.mapError((error) => ValidationError.isValidationError(error) ? wrong(saidBy(error)) : error as Wrong)
+    Effect.mapError((error) =>
+      ValidationError.isValidationError(error) ? wrong(saidBy(error, nameOf(command), positional)) : error as Wrong
+    )
   )
 
 /** What is to be done, as the shell's words say it. */

@@ -5,7 +5,8 @@ import process from "node:process"
 import { evaluate, type EvaluatedSinks, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
 import { nearest } from "../Config.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, hasColor, isInteractive, NOTHING, oneLine, type Paint, painter } from "../Terminal.ts"
+import { columns as aligned, count, hasColor, isInteractive, NOTHING, oneLine, type Paint,
+  painter } from "../Terminal.ts"
 import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -53,7 +54,7 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
   const lessOf = report.groups.reduce((sum, { by, sequences }) => by === "source" ? sum : sum + sequences, 0)
   const rows = report.groups.filter((group) => !left.has(group)).flatMap((group) =>
     report.sinks.map((sinks, i) => [
-      ...(i === 0 ? [short(group.name), String(group.sequences), String(group.tokens)] : ["", "", ""]),
+      ...(i === 0 ? [short(group.name), count(group.sequences), count(group.tokens)] : ["", "", ""]),
       sinks,
       ...columns.map(([, cell]) => cell(group.scores[sinks]!))
     ])

@@ -146,12 +146,19 @@ const identityOf = (folder: string) =>
     )
   })
 
-const summary = ({ blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport): string =>
+/** `asked`: entries that a trained tokenizer was to have. */
+export const summary = (
+  { blanks, bytes, dataset, documents, missing, tokens, tokensPerByte }: TokenizeReport,
+  asked: number | undefined
+): string =>
   [
     `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
     (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`) +
     (missing === 0 ? "" : `, ${missingTexts(missing)}`),
-    `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}`
+    `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}` +
+    (asked === undefined || dataset.vocabSize >= asked
+      ? ""
+      : ` (of ${count(asked)} asked for: this text has no more to merge)`)
   ].join("\n")
 
 /** Tokenizes, and prints the report. */
@@ -188,7 +195,8 @@ export const runTokenize = (options: TokenizeOptions) =>
       yield* Edge.print(JSON.stringify({ ...json, identity: identity ?? null }))
     } else {
       yield* Edge.print(
-        [summary(report), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])].join("\n")
+        [summary(report, config.vocabSize), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])]
+          .join("\n")
       )
       yield* Edge.print(`\nshards: ${out}; more on ids and sinks: memsinks identity --data ${out}`)
     }

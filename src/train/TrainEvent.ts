@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import { count } from "../Terminal.ts"
 
 /** The run is ready: parameters are initialised or loaded, kernels are compiled. */
 export class Started extends Schema.TaggedClass<Started>()("Started", {
@@ -73,13 +74,13 @@ export const fromJsonLine = (line: string): ReadonlyArray<TrainEvent> => Option.
 export const format = (event: TrainEvent): string => {
   switch (event._tag) {
     case "Started":
-      return `training ${event.parameters.toLocaleString("en")} parameters ` +
-        `(${event.activeParameters.toLocaleString("en")} active a token) on ${event.adapter}, ` +
+      return `training ${count(event.parameters)} parameters ` +
+        `(${count(event.activeParameters)} active a token) on ${event.adapter}, ` +
         `${event.step > 0 ? `from step ${event.step} of` : ""}${event.step > 0 ? "" : "for"} ${event.steps} steps`
     case "Stepped":
       return `step ${event.step}/${event.steps}  loss ${event.loss?.toFixed(3) ?? "–"}  ` +
         `norm ${event.gradNorm?.toFixed(2) ?? "–"}  ` +
-        `lr ${event.learningRate.toExponential(1)}  ${Math.round(event.tokensPerSecond)} tokens/s` +
+        `lr ${event.learningRate.toExponential(1)}  ${count(event.tokensPerSecond)} tokens/s` +
         (event.skipped === undefined ? "" : `  ${event.skipped} steps skipped: f16 overflowed`)
     case "Evaluated":
       return `step ${event.step}  ` +
@@ -87,9 +88,7 @@ export const format = (event: TrainEvent): string => {
     case "Saved":
       return `saved ${event.path}`
     case "Finished":
-      return `finished ${event.step} steps in ${event.seconds.toFixed(1)} s, ${
-        Math.round(event.tokensPerSecond)
-      } tokens/s`
+      return `finished ${event.step} steps in ${event.seconds.toFixed(1)} s, ${count(event.tokensPerSecond)} tokens/s`
   }
 }
 

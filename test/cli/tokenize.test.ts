@@ -63,6 +63,7 @@ describe("memsinks tokenize", () => {
     expect(stderr).toMatch(/^going on behind \d+ finished shards: /)
     expect(stderr).toMatch(/\nlooking for near-duplicates among 62 documents\n.* MB\/s .* tokens\/s\n$/)
     expect(stdout).toMatch(/^62 documents of 3 sources, 0\.05 MB of text\n[\d,]+ tokens, 0\.\d{3} a byte, of a voc/)
+    expect(stdout).toMatch(/ vocabulary of \d{3} \(of 600 asked for: this text has no more to merge\)\n/)
     expect(stdout).toMatch(/identity near: .*\n.*1 of them repeated/)
     expect(stdout).toMatch(/ t5: The fourth of all texts, once more\.\n/)
     expect(stdout).toContain(`\nshards: ${out}; `)

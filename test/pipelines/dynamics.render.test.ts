@@ -70,7 +70,9 @@ describe.each(renderings)("a dynamics report as %s", (name, render) => {
       "training diverged at step 5: loss NaN",
       "Few sequences: intervals are wide.",
       "made-up adapter, seeds 11, 12, 13, 4,322 s; memsinks 0.0.0, runtime Node 20",
-      name === "terminal" ? "Claims: held: 1; not decided: 5." : "half-life 37 [21, 61]"
+      name === "terminal"
+        ? "Claims, by their numbers in report.html: held: 1; not decided: 5."
+        : "half-life 37 [21, 61]"
     ]
     for (const one of wanted) expect([one, text.includes(one)]).toEqual([one, true])
   })

@@ -232,6 +232,12 @@ describe("the figures of the HTML page", () => {
   const keyOf = (title: RegExp) => [...keys].find(([one]) => title.test(one))![1]
   const lines = (svg: string) => (svg.match(/aria-roledescription="line mark"/g) ?? []).length
 
+  it("leave no empty room beside the long title of an axis, which is wrapped", () => {
+    for (const [title, svg] of figures) {
+      expect([title, Number(/^<svg [^>]*?height="(\d+)"/.exec(svg)![1]) < 360]).toEqual([title, true])
+    }
+    expect(figure(/^Forgetting/)).toMatch(/<tspan[^>]*>loss of all scored minus the<\/tspan>/)
+  })
   it("are those of the learning curves, the trade-off, extraction and relearning, each named", () => {
     expect(figures.map(([title]) => title)).toEqual([
       "Loss on all repeated sequences, along training",

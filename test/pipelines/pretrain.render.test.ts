@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest"
+import { uptoEnd } from "../../pipelines/pretrain/measure.ts"
 import type { PretrainReport } from "../../pipelines/pretrain/Report.ts"
 import { verbatim, view } from "../../pipelines/pretrain/view.ts"
 import * as Render from "../../pipelines/report/render.ts"
@@ -208,4 +209,11 @@ describe("verbatim text", () => {
     expect(verbatim("", truth)).toEqual([])
     expect(verbatim("abc", "")).toEqual([{ text: "abc", known: false }])
   })
+})
+
+it("a continuation that is shown ends with its text, unless the sequence itself goes on behind an end", () => {
+  const [added, end] = [Uint32Array.of(5, 9, 0, 0, 7), 0]
+  expect([...uptoEnd(added, Uint32Array.of(5, 6, 7), end)]).toEqual([5, 9, 0])
+  expect([...uptoEnd(added, Uint32Array.of(5, 0, 7), end)]).toEqual([...added])
+  expect([...uptoEnd(added, Uint32Array.of(5, 6, 7), undefined)]).toEqual([...added])
 })

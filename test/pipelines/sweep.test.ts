@@ -153,7 +153,7 @@ describe("a sweep", () => {
       csv.slice(1).map((line) => Number(line[csv[0]!.indexOf("heldOut.off")]))
     )
     expect(JSON.parse(readFileSync(join(outDir, "report.json"), "utf8"))).toEqual(JSON.parse(Sweep.toJson(report)))
-    expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| model.sinks.pool |")
+    expect(readFileSync(join(outDir, "report.md"), "utf8")).toContain("| pool |")
     expect(readFileSync(join(outDir, "report.html"), "utf8").match(/<svg/g)!.length).toBeGreaterThanOrEqual(3)
     // an axis is of ratios where the field was asked for so
     const axes = (scale: string) =>
@@ -161,6 +161,20 @@ describe("a sweep", () => {
         .flatMap(({ blocks }) => blocks).flatMap((block) => block.is === "chart" ? [block.chart.x.log] : [])
     expect(new Set(axes("linear"))).toEqual(new Set([false]))
     expect(new Set(axes("log"))).toEqual(new Set([true]))
+    // fields are called as shortly as they can be told apart, in the order of their values; axes have units
+    const values = [16, 4, 8].map((sinks, i) => ({ "model.sinks.seed": sinks, "data.seed": i, "training.steps": 3 }))
+    const charts = view({
+      ...report,
+      fields: Object.keys(values[0]!),
+      points: values.map((values) => ({ ...report.points[0]!, values }))
+    }).sections.flatMap(({ blocks }) => blocks).flatMap((block) => block.is === "chart" ? [block.chart] : [])
+    expect(charts.map(({ title }) => title)).toContain("heldOut.off by data.seed")
+    expect(charts[0]!.y.title).toBe("heldOut.off, nats a token")
+    expect(charts.find(({ title }) => title === "heldOut.off by steps")!.lines.map(({ label }) => label)).toEqual([
+      "sinks.seed = 4, data.seed = 1",
+      "sinks.seed = 8, data.seed = 2",
+      "sinks.seed = 16, data.seed = 0"
+    ])
   }, 120_000)
   it("trains only what is new, in another run and when it is resumed", async () => {
     const events: Array<ProgressEvent> = []
