@@ -91,7 +91,13 @@ export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =
           `a vocabulary of ${count(model.vocabSize)}` +
           (sinks === undefined
             ? ""
-            : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`),
+            : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`) +
+          (model.vocabSize === config.model.vocabSize
+            ? ""
+            : `; of the data's vocabulary of ${count(model.vocabSize)}: with ${
+              count(config.model.vocabSize)
+            }, as the ` +
+              `model was described, they were ${count(config.model.numParameters)}`),
           `every MLP: ${count(model.activeSize)} of ${count(model.intermediateSize)} neurons on for a token; ` +
           `learning rate ${optimizer.learningRate}` +
           (byWidth

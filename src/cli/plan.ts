@@ -133,7 +133,8 @@ const toText = ({ limited, name, plan, precision, setting }: Found): string => {
   const active = config.pool === 0 ? "" : `, ${count(config.numActiveParameters)} active a token`
   const batches = gradientAccumulation === 1 ? "" : `${gradientAccumulation} batches of `
   const lines = [
-    `${name}: ${count(config.numParameters)} parameters${active}; ${precision}`,
+    `${name}: ${count(config.numParameters)} parameters${active}; ${precision}; of a vocabulary of ` +
+    `${count(config.vocabSize)}, and a run takes that of its data`,
     `a step: ${batches}${count(shape.rows)} rows of ${count(shape.seqLen)} tokens, ` +
     `${count(tokensPerStep(setting))} tokens`,
     "",

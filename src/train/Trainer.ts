@@ -120,7 +120,22 @@ export interface TrainerService {
   readonly save: Effect.Effect<string, TrainError>
 }
 
+/** Rows and tokens that are scored at a time, at most. */
 const EVAL_ROWS = 16
+const EVAL_TOKENS = 1024
+
+/**
+ * Rows that are scored at a time: as many as are trained on at a time, which are known to fit the device. More of a batch
+ * of a few tokens, of which a GPU, or the caches of a processor, make little use: scoring keeps what one layer needs where
+ * training keeps it of all layers, so half as many batches as there are layers take less room than training does.
+ */
+export const evalRows = (
+  { batchSize, seqLen }: { readonly batchSize: number; readonly seqLen: number },
+  layers: number
+): number => {
+  const more = Math.min(Math.floor(EVAL_TOKENS / seqLen), batchSize * Math.floor(layers / 2))
+  return Math.min(EVAL_ROWS, Math.max(batchSize, more))
+}
 
 /**
  * Strides that the device holds at most: one that runs, and one that it goes on with. With more, whoever interrupts,
@@ -319,8 +334,7 @@ const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
         return yield* new DataError({ detail: "there is no sequence to score: a mean of nothing is no number" })
       }
       const scores = yield* scoreRows(model, rows, mode, {
-        // no more than a training batch, which is known to fit the device
-        batchSize: Math.min(EVAL_ROWS, data.batchSize, rows.length),
+        batchSize: Math.min(evalRows(data, model.config.numHiddenLayers), rows.length),
         seqLen: data.seqLen,
         ...options
       })

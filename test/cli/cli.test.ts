@@ -224,7 +224,7 @@ describe("the plan", () => {
     )
     expect([code, stderr]).toEqual([0, ""])
     expect(stdout.split("\n").slice(0, 3)).toEqual([
-      "smol-1.7b: 1,711,376,384 parameters; f32",
+      "smol-1.7b: 1,711,376,384 parameters; f32; of a vocabulary of 49,152, and a run takes that of its data",
       "a step: 2 batches of 8 rows of 2,048 tokens, 32,768 tokens",
       ""
     ])

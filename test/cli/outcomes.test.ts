@@ -62,8 +62,12 @@ describe("a dry run", () => {
   })
 
   it("takes fields of text as options", async () => {
-    const { code, stdout } = await memsinksHere(["pretrain", "--dry-run", ...ofBooks, ...small, ...few])
+    const { code, stdout } = await memsinksHere(["pretrain", "--dry-run", ...ofBooks, ...small, ...few,
+      "model.vocabSize=300"])
     expect(stdout).toMatch(/\n {2}textField: body\n/)
+    expect(stdout).toMatch(
+      /\nmodel: [\d,]+ parameters, .*; of the data's vocabulary of 256: with 300, .* were [\d,]+\n/
+    )
     expect(stdout).toMatch(/\n {2}sourceField: book\n/)
     expect(code).toBe(0)
   })

@@ -22,9 +22,10 @@ import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import * as Segments from "../../src/model/Segments.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { scoreRows } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 import { learningRateAt, OptimizerConfig } from "../../src/train/Optimizer.ts"
-import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
+import { evalRows, type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -337,6 +338,28 @@ layer(device)("training", (it) => {
           ))
         }
       }), 60_000)
+
+  it.effect("scores batches of a few tokens together, to the same bits", () => {
+    // rows at a time of so many trained on at a time, of so many tokens, in a model of so many layers
+    expect([[1, 64, 30], [1, 64, 2], [1, 512, 30], [8, 64, 2], [32, 64, 4], [1, 4096, 30], [4, 16, 4]]
+      .map(([batchSize, seqLen, layers]) => evalRows({ batchSize: batchSize!, seqLen: seqLen! }, layers!)))
+      .toEqual([15, 1, 2, 8, 16, 1, 8])
+    const deep = new ModelConfig({ ...miniatureModel, numHiddenLayers: 12 })
+    return Effect.gen(function*() {
+      const [data, model, trainer] = yield* Effect.all([DataStream, Model, Trainer])
+      for (const mode of [Sink.own, Sink.off]) {
+        const rows = data.split("heldOut")
+        const alone = yield* scoreRows(model, rows, mode, { batchSize: 1, seqLen: data.seqLen })
+        const { sequences } = yield* trainer.evaluate(rows, mode)
+        expect(sequences).toEqual(alone.map(({ loss, tokens }) => loss / tokens))
+      }
+    }).pipe(Effect.provide(
+      Trainer.layer(new TrainConfig({ steps: 1 })).pipe(
+        Layer.provideMerge(Model.layer(deep, { seed: 5 })),
+        Layer.provideMerge(Layer.merge(miniatureData({ batchSize: 1 }), Checkpoints.layerMemory))
+      )
+    ))
+  })
 
   it.effect("weights that a last step moved too far end it as diverged, not as a sequence without a score", () =>
     Effect.gen(function*() {
