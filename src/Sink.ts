@@ -28,8 +28,8 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   assignment: Schema.optionalWith(Schema.Literal("permutation", "bernoulli", "reference"), {
     default: () => "permutation" as const
   }),
-  /** Key of the permutation, any whole number: two models with other seeds share out sinks independently. Default 0. */
-  seed: Schema.optionalWith(Schema.Int, { default: () => 0 }),
+  /** Key of the permutation, 32 bits: two models with other seeds share out sinks independently. Default 0. */
+  seed: Schema.optionalWith(Schema.Int.pipe(Schema.between(-(2 ** 31), 2 ** 31 - 1)), { default: () => 0 }),
   /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
   referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const }),
   /**

@@ -58,9 +58,8 @@ describe("a configuration", () => {
     [() => new TrainConfig(js(3)), "expected an object, got 3"],
     [() => new DataConfig({ seed: -1 }), "seed: expected a non-negative number, got -1"],
     [() => new DataConfig({ goldfish: { k: 3, seed: -1 } }), "goldfish.seed: expected a non-negative number, got -1"],
-    [() => new SinkConfig({ pool: 32, active: 16, seed: -1 }), "seed: expected a non-negative number, got -1"],
     // of which only 32 bits would count
-    [() => new SinkConfig({ pool: 32, active: 16, seed: 2 ** 32 }), "seed: expected a number less than"]
+    [() => new SinkConfig({ pool: 32, active: 16, seed: 2 ** 32 }), "seed: expected a number between -2147483648 and"]
   ])("is refused where it is none: %s", (make, message) => expect(make).toThrow(message))
 
   it("may be left out", () => expect(new TrainConfig(js(undefined)).logEvery).toBe(10))

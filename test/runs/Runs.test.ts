@@ -277,7 +277,7 @@ describe("inspect", () => {
   it.effect("names what is no checkpoint, and which file is damaged", () =>
     Effect.gen(function*() {
       const refusal = (path: string) => Effect.map(Effect.flip(inspected({ path })), (error) => error.message)
-      expect(yield* refusal(join(root, "gone"))).toMatch(/gone: cannot be read: .*\[checkpoint: Missing\]$/)
+      expect(yield* refusal(join(root, "gone"))).toMatch(/gone: there is no such folder \[checkpoint: Missing\]$/)
       expect(yield* refusal(join(root, "no run"))).toContain("is neither a run nor a checkpoint")
       const folder = join(root, "damaged")
       yield* Effect.promise(() => save(folder, 1))

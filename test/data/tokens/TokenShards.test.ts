@@ -192,7 +192,7 @@ describe("a dataset", () => {
     editFile("shard-00002.idx", (bytes) => bytes.subarray(1))
     expect(await refusal()).toMatch(/shard-00002\.idx: has 31 bytes, the records of 1 documents take 32/)
     rmSync(`${folder}/shard-00002.idx`)
-    expect(await refusal()).toMatch(/shard-00002\.idx: cannot be read/)
+    expect(await refusal()).toMatch(/shard-00002\.idx: there is no such file/)
   })
 
   it("names the record that cannot be", async () => {
@@ -396,7 +396,7 @@ describe("shards of others", () => {
     bin("short.bin", [], [20240520, 1, 0])
     editFile("short.bin", (bytes) => bytes.subarray(0, 500))
     expect(await refusal(`${folder}/short.bin`)).toMatch(/ends within its header of 1024 bytes, at offset 500/)
-    expect(await refusal(`${folder}/gone.bin`)).toMatch(/gone\.bin: cannot be read/)
+    expect(await refusal(`${folder}/gone.bin`)).toMatch(/gone\.bin: there is no such file/)
     expect(await refusal(bin("small.bin", [7, 8]), { vocabSize: 8 })).toMatch(/token 8 at offset 2 .* 8 entries/)
   })
 
