@@ -307,15 +307,15 @@ describe("the plan", () => {
 
   it("takes the limit of an adapter, and refuses f16 where that has none", async () => {
     const args = ["plan", "--preset", "tiny", "--json", "--adapter"]
-    const { code, stderr, stdout } = await memsinks([...args, "null"])
+    const { code, stderr, stdout } = await memsinksHere([...args, "null"])
     expect(code, stderr).toBe(0)
     expect(JSON.parse(stdout)).toMatchObject({
       limits: { adapter: "null backend", buffer: 2 ** 27, memory: null, fits: true, tooLarge: [] }
     })
-    const f16 = await memsinks([...args, "swiftshader", "precision=f16"])
+    const f16 = await memsinksHere([...args, "swiftshader", "precision=f16"])
     expect([f16.code, f16.stdout]).toEqual([1, ""])
     expect(f16.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
-    const run = await memsinks(["pretrain", "--adapter", "swiftshader", "--out-dir", join(folder, "f16"),
+    const run = await memsinksHere(["pretrain", "--adapter", "swiftshader", "--out-dir", join(folder, "f16"),
       "precision=f16"])
     expect([run.code, run.stdout]).toEqual([1, ""])
     expect(run.stderr).toMatch(/^error: SwiftShader.* does not compute in f16: .*shader-f16/m)
@@ -325,7 +325,7 @@ describe("the plan", () => {
 
 describe("the doctor", () => {
   it("prints one JSON object about the adapter that is taken", async () => {
-    const { code, stderr, stdout } = await memsinks(["doctor", "--json", "--adapter", "software"])
+    const { code, stderr, stdout } = await memsinksHere(["doctor", "--json", "--adapter", "software"])
     expect(code, stderr).toBe(0)
     expect(stdout.split("\n")).toHaveLength(2)
     expect(JSON.parse(stdout)).toMatchObject({ adapter: { kind: "software" }, kernel: { correct: true } })
