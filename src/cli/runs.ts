@@ -30,6 +30,8 @@ const head = ["run", "state", "training", "step", "loss", "best held out", "toke
 const row = (run: Runs.Run): ReadonlyArray<string> => {
   const { count, state, trainings } = run
   const last = trainings.at(-1)
+  const several = (run.record.seeds?.length ?? 1) > 1
+  const seed = several && last?.seed !== undefined ? ` of seed ${last.seed}` : ""
   const heldOut = trainings.flatMap(({ best }) => best?.name.startsWith("heldOut") ? [best] : [])
     .sort((a, b) => a.loss - b.loss)[0]
   const finished = trainings.filter((training) => training.finished).length
@@ -42,7 +44,7 @@ const row = (run: Runs.Run): ReadonlyArray<string> => {
       ? `${done}/${count}`
       : state === "finished"
       ? `${done}/${count}`
-      : `${last.arm} ${trainings.length}/${count}`,
+      : `${last.arm}${seed} ${trainings.length}/${count}`,
     last === undefined ? NOTHING : `${last.step}/${last.steps ?? "?"}`,
     loss(last?.loss),
     `${loss(heldOut?.loss)}${heldOut?.name === "heldOut.off" ? " off" : ""}`,

@@ -101,6 +101,8 @@ const batches = async function*(
   let found = false
   for (const file of files) {
     for await (const documents of read(file, spec, tally, signal)) {
+      // nobody waits for it any more: of blank lines there may be gigabytes before a document
+      if (signal.aborted) return
       for (const document of documents) {
         // Surrounding white space says nothing about a document; one that is nothing else is left out.
         const text = document.text.trim()

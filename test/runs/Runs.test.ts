@@ -156,6 +156,9 @@ describe("the list of runs", () => {
         ["standard", false, 1],
         ["sinks", true, 2]
       ])
+      rmSync(join(models, "0123"), { recursive: true })
+      writeFileSync(join(folder, "run.json"), JSON.stringify({ ...begun, state: "interrupted" }))
+      expect(yield* printed(runs({ folder: Option.some(folder), json: false }))).toContain(" standard of seed 1 2/4 ")
       rmSync(folder, { recursive: true })
     })))
 
