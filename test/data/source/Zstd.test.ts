@@ -1,10 +1,16 @@
 import { compress, init } from "@bokuweb/zstd-wasm"
+import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import { decompress } from "fzstd"
 import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
-import { readFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
 import { gzipSync } from "node:zlib"
 import { beforeAll, describe, expect, it } from "vitest"
+import { stream } from "../../../src/data/Source.ts"
 import { decompressed } from "../../../src/data/source/Bytes.ts"
 import { loadZstd, unzstd, ZstdError } from "../../../src/data/source/Zstd.ts"
 import { makeRandom } from "../../reference/random.ts"
@@ -110,6 +116,17 @@ describe("zstd", () => {
     await read([runs(2048, 17 << 3, 10)], "zst")
     clearInterval(timer)
     expect(turns).toBeGreaterThan(0)
+  })
+
+  it("of blank lines alone is left in the middle by whoever does not wait", async () => {
+    const file = join(mkdtempSync(join(tmpdir(), "memsinks-zstd-")), "blank.jsonl.zst")
+    // 16 GiB of ends of lines
+    writeFileSync(file, runs(1 << 17, 17 << 3, 10))
+    const reading = Stream.runDrain(stream({ path: file })).pipe(Effect.provide(NodeFileSystem.layer))
+    const began = performance.now()
+    await Effect.runPromise(Effect.timeoutOption(reading, 200))
+    expect(performance.now() - began).toBeLessThan(5000)
+    rmSync(dirname(file), { recursive: true })
   })
 
   it("is what another decoder, and what was compressed, says", () => {
