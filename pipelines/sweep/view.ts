@@ -57,6 +57,18 @@ const byRatio = (config: unknown, field: string): boolean => {
   return isObject(values) && values["scale"] === "log"
 }
 
+/** Points by the values of fields, the first that differs: numbers as they grow, all else as text. */
+const inOrder = ({ values: a }: PointResult, { values: b }: PointResult, fields: ReadonlyArray<string>): number => {
+  for (const field of fields) {
+    const [x, y] = [a[field], b[field]]
+    const order = typeof x === "number" && typeof y === "number"
+      ? x - y
+      : valueText(x).localeCompare(valueText(y), "en")
+    if (order !== 0) return order
+  }
+  return 0
+}
+
 /** A metric against a field, a line for each setting of the other fields; nothing to draw against what is no number. */
 const chart = ({ config, fields, points }: SweepReport, field: string, metric: string): Chart => {
   const others = fields.filter((other) => other !== field)
@@ -74,8 +86,8 @@ const chart = ({ config, fields, points }: SweepReport, field: string, metric: s
       log: Math.min(...xs) > 0 && (byRatio(config, field) || Math.max(...xs) / Math.min(...xs) >= 20) },
     y: { title: titleOf(metric) },
     facets: [],
-    // as one counts, whatever is best
-    lines: [...lines].sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true })).map(([name, there]): Line => ({
+    // by their values, whatever is best
+    lines: [...lines].sort(([, [a]], [, [b]]) => inOrder(a!, b!, others)).map(([name, there]): Line => ({
       label: name,
       of: { others: name },
       dots: true,

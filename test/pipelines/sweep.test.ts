@@ -162,7 +162,9 @@ describe("a sweep", () => {
     expect(new Set(axes("linear"))).toEqual(new Set([false]))
     expect(new Set(axes("log"))).toEqual(new Set([true]))
     // fields are called as shortly as they can be told apart, in the order of their values; axes have units
-    const values = [16, 4, 8].map((sinks, i) => ({ "model.sinks.seed": sinks, "data.seed": i, "training.steps": 3 }))
+    const values = [0.1, 0.001, 0.01].map((sinks, i) => ({ "model.sinks.seed": sinks, "data.seed": i,
+      "training.steps": 3 })
+    )
     const charts = view({
       ...report,
       fields: Object.keys(values[0]!),
@@ -171,9 +173,9 @@ describe("a sweep", () => {
     expect(charts.map(({ title }) => title)).toContain("heldOut.off by data.seed")
     expect(charts[0]!.y.title).toBe("heldOut.off, nats a token")
     expect(charts.find(({ title }) => title === "heldOut.off by steps")!.lines.map(({ label }) => label)).toEqual([
-      "sinks.seed = 4, data.seed = 1",
-      "sinks.seed = 8, data.seed = 2",
-      "sinks.seed = 16, data.seed = 0"
+      "sinks.seed = 0.001, data.seed = 1",
+      "sinks.seed = 0.01, data.seed = 2",
+      "sinks.seed = 0.1, data.seed = 0"
     ])
   }, 120_000)
   it("trains only what is new, in another run and when it is resumed", async () => {
