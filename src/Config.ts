@@ -130,7 +130,7 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     // "Expected undefined" only says that the field could be left out: no advice for whoever has set it.
     const telling = issues.filter(({ message }) => !message.startsWith("Expected undefined, "))
     if (telling.length === 0) return []
-    if (_tag === "Missing") return `${label}is missing`
+    if (_tag === "Missing") return `${label}${telling[0]!.message}`
     if (_tag === "Unexpected") {
       const known = keysAt(ast, path.slice(0, -1))
       const meant = meantKey(String(path.at(-1)), known, () => pathsBelow(AST.encodedAST(ast), DEPTH))

@@ -231,6 +231,9 @@ export const NOTHING = "-"
 /** A number of things, with commas: `12,345`. */
 export const count = (n: number): string => Math.round(n).toLocaleString("en")
 
+/** `1 seed`, `3 seeds`. */
+export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`
+
 /** The most that a buffer may hold: a few bytes less than a round number are told apart from it, `2.00 GiB - 4 B`. */
 export const limitBytes = (count: number, show: (count: number) => string = (count) => bytes(count)): string => {
   const less = (1024 - count % 1024) % 1024

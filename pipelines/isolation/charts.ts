@@ -119,12 +119,15 @@ export const extraction = (report: IsolationReport): ReadonlyArray<Chart> => {
     const those = all.filter((one) => kindOf(one) === kind)
     const one = those[0]!
     const name = metricName(one)
-    const title = report.metrics.find(({ context, metric }) => metric === one.metric && context === one.context)?.title
+    const same = report.metrics.filter(({ metric }) => metric === one.metric)
+    const title = same.find(({ context }) => context === one.context)?.title
+    const what = title === undefined || title.length > 48 ? name : title
+    const unit = same[0]?.unit === "nats" ? "nats a token" : same[0]?.unit
     const x = one.by === "repeats" ? "exposures" : "tokens of context"
     return {
       title: `${name} against ${x}, ${panelName(one.panel)}`,
       x: { title: x, log: true },
-      y: { title: title === undefined || title.length > 48 ? name : title, zero: true },
+      y: { title: unit === undefined || what.startsWith(unit) ? what : `${what}, ${unit}`, zero: true },
       facets: [],
       color: ["arm"],
       dash: ["state"],

@@ -260,7 +260,7 @@ export const interference = ({ interference }: IsolationReport): ReadonlyArray<T
     head: ["", ...interference.map(({ arm }) => arm)],
     rows: [
       ...unique(interference.flatMap(({ ladder }) => ladder.map(({ others }) => others))).map((others) => [
-        `loss with own sinks and those of ${count(others)} others`,
+        `loss with own sinks and those of ${count(others)} other${others === 1 ? "" : "s"}`,
         ...interference.map(({ ladder }) => plusMinus(ladder.find((rung) => rung.others === others)?.loss))
       ]),
       ["own sinks take off", ...interference.map(({ sliceContent }) => plusMinus(sliceContent.own))],

@@ -2,7 +2,7 @@
  * What a report shows, as plain values: sentences, tables, charts and terms in sections. An experiment makes a `View` of
  * its report; the terminal, Markdown and HTML are three drawings of it, which know nothing of any experiment.
  */
-import { count, NOTHING, oneLine } from "../../src/Terminal.ts"
+import { count, NOTHING, oneLine, plural } from "../../src/Terminal.ts"
 import type { Chart } from "./Chart.ts"
 import type { Claim } from "./Claim.ts"
 import type { Failure } from "./Failure.ts"
@@ -94,7 +94,7 @@ export const section = (
 // ---------------------------------------------------------------------------------------------------------------
 // What experiments have in common
 
-export { NOTHING }
+export { NOTHING, plural as several }
 
 export const unique = <T>(values: ReadonlyArray<T>): ReadonlyArray<T> => [...new Set(values)]
 
@@ -104,9 +104,6 @@ export const filled = (table: Table): Table => {
   const keep = (row: ReadonlyArray<string>) => row.filter((_, i) => kept[i])
   return { ...table, head: keep(table.head), rows: table.rows.map(keep) }
 }
-
-/** `1 seed`, `3 seeds`. */
-export const several = (n: number, one: string): string => `${count(n)} ${one}${n === 1 ? "" : "s"}`
 
 /** A number of any size, to three digits. */
 export const short = (value: number): string =>

@@ -53,6 +53,7 @@ pre { overflow-x: auto; font-size: .85rem; background: var(--panel); padding: .6
   dl { grid-template-columns: 1fr } dd { margin: 0 0 .3rem }
   th, td { padding: .3rem .45rem } table { font-size: .88rem }
   .prose th:not(:first-child), .prose td:not(:first-child) { min-width: 7rem }
+  caption { max-width: calc(100vw - 2rem) }
   /* a picture made narrower makes its text smaller */
   .still text { font-size: 18px }
   :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { max-width: 9rem; white-space: normal }

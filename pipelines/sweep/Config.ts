@@ -41,7 +41,11 @@ export class SweepConfig extends configuration(Schema.Class<SweepConfig>("SweepC
   /** Fields of a `memsinks pretrain` configuration that all points share. Default: those of `npm start`. */
   base: withDefault(Schema.Record({ key: Schema.String, value: Schema.Unknown }), () => ({})),
   /** What varies, by its path: `training.optimizer.learningRate`. */
-  fields: Schema.Record({ key: Schema.NonEmptyString, value: Values }),
+  fields: Schema.propertySignature(Schema.Record({ key: Schema.NonEmptyString, value: Values })).annotations({
+    missingMessage: () =>
+      "is missing: a sweep needs a configuration with what varies, e.g. --config sweep.yaml with " +
+      "fields: { training.optimizer.learningRate: [0.001, 0.01] }"
+  }),
   /** Which combinations of the values are tried: `grid`, all of them, or `{random: 20, seed: 1}`. Default grid. */
   draw: withDefault(Draw, () => "grid" as const),
   /** What is trained at every point. Default: `standard` and `sinks`, which the closed fraction of the gap needs. */

@@ -7,7 +7,7 @@ import process from "node:process"
 import { CheckpointError } from "../Errors.ts"
 import { type CheckpointInfo, inspectCheckpoint, type TensorInfo } from "../runs/Inspect.ts"
 import * as Runs from "../runs/Runs.ts"
-import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, widthOf,
+import { bytes as size, columns as aligned, count, hasColor, oneLine, painter, plural, widthOf,
   withoutCredentials } from "../Terminal.ts"
 import type { InspectOptions } from "./commands/inspect.ts"
 import * as Edge from "./Edge.ts"
@@ -64,7 +64,7 @@ const runFacts = ({ count: trainings, record, state, updated, ...run }: Runs.Run
   ["started", record.started],
   ...(record.resumed === undefined
     ? []
-    : [["resumed", `${record.resumed.length} times, last ${record.resumed.at(-1)}`] as const]),
+    : [["resumed", `${plural(record.resumed.length, "time")}, last ${record.resumed.at(-1)}`] as const]),
   ...(record.finished === undefined ? [] : [["ended", record.finished] as const]),
   ["trained", `${run.trainings.filter(({ finished }) => finished).length} of ${trainings}`],
   ...(record.adapter === undefined ? [] : [["adapter", record.adapter] as const]),

@@ -11,6 +11,7 @@ import { makeStreams } from "../../pipelines/experiment/Streams.ts"
 import * as Sweep from "../../pipelines/sweep.ts"
 import { pointsOf } from "../../pipelines/sweep/Config.ts"
 import { view } from "../../pipelines/sweep/view.ts"
+import { decodeConfig } from "../../src/Config.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Runs from "../../src/runs/Runs.ts"
@@ -92,6 +93,8 @@ describe("the points of a sweep", () => {
   })
   it("are refused by the field that is wrong", async () => {
     expect(await problem({ fields: {} })).toContain("fields: nothing varies")
+    const none = await pure(Effect.flip(decodeConfig(Sweep.SweepConfig, {})))
+    expect(none.message).toContain("fields: is missing: a sweep needs a configuration with what varies, e.g.")
     expect(await problem({ fields: { "model.sinks.pol": [64] } })).toMatch(/the point model\.sinks\.pol=64: [\s\S]*pol/)
     expect(await problem({ fields: { "data.seed": [1, 2] } })).toContain(
       "fields.data.seed: a sweep has base.data.seed and seeds for that"

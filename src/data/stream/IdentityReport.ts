@@ -4,7 +4,7 @@
  */
 import { DataError } from "../../Errors.ts"
 import { type SinkConfig, unitsOf } from "../../Sink.ts"
-import { columns, count, printable } from "../../Terminal.ts"
+import { columns, count, plural, printable } from "../../Terminal.ts"
 import { documentIds, identities, type Identity } from "../identity/Identity.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "../tokens/TokenShares.ts"
@@ -494,7 +494,6 @@ const few = (n: number): string => {
   if (n === 0 || n >= 100) return count(n)
   return n < 0.01 ? "under .01" : n.toPrecision(2).replace(/^0\./, ".").replace(/\.0$/, "")
 }
-const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`
 
 const WIDTH = 100
 
