@@ -87,8 +87,7 @@ export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =
           ...dataLines(data.report, config),
           `training: ${count(steps)} steps, ${count(tokens)} tokens, ` +
           `${(steps * gradientAccumulation / data.batchesPerEpoch).toFixed(2)} epochs`,
-          `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token, ` +
-          `a vocabulary of ${count(model.vocabSize)}` +
+          `model: ${count(model.numParameters)} parameters, ${count(model.numActiveParameters)} active a token` +
           (sinks === undefined
             ? ""
             : `; MLPs of ${count(sinks.general)} general neurons and ${count(sinks.pool)} sinks`) +
