@@ -1,5 +1,5 @@
 // Sums in a fixed order: the same numbers give the same bits, whatever the adapter does with its threads.
-//   sum, sum_of_squares:  partial[p.first + i] += sum over k of f(x[i + k * p.lanes])   i < lanes
+//   sum, sum_of_squares:  partial[first + i] += sum over k of f(x[i + k * lanes])   i < lanes
 //   columns:              y[c] += sum over rows, in order, of x[row, c]; columns_wide: the same by a tree, for GPUs
 //   fold:                 partial[p.first + i] = sum of the i-th of p.lanes runs of x[p.start .. p.start + n)
 //   finish:               the step's loss and gradient norm out of the partials, what AdamW multiplies gradients with, a
@@ -22,13 +22,61 @@ fn sum(@builtin(global_invocation_id) id: vec3u) {
 
 @group(0) @binding(0) var<storage, read> x4: array<vec4f>;
 
-// n and lanes count groups of 4 here
+// Six tensors at once, n and lanes in groups of 4: a step has hundreds, most of them small.
+struct Squares {
+  n0: u32, lanes0: u32, first0: u32, n1: u32, lanes1: u32, first1: u32, n2: u32, lanes2: u32, first2: u32,
+  n3: u32, lanes3: u32, first3: u32, n4: u32, lanes4: u32, first4: u32, n5: u32, lanes5: u32, first5: u32,
+}
+@group(0) @binding(0) var<storage, read> s0: array<vec4f>;
+@group(0) @binding(1) var<storage, read> s1: array<vec4f>;
+@group(0) @binding(2) var<storage, read> s2: array<vec4f>;
+@group(0) @binding(3) var<storage, read> s3: array<vec4f>;
+@group(0) @binding(4) var<storage, read> s4: array<vec4f>;
+@group(0) @binding(5) var<storage, read> s5: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> squares: array<f32>;
+@group(0) @binding(7) var<uniform> s: Squares;
+
+fn add_squares(at: u32, v: vec4f) { squares[at] += v.x + v.y + v.z + v.w; }
+
 @compute @workgroup_size(WX)
-fn sum_of_squares(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= p.lanes) { return; }
+fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  var lane = id.x + id.y * groups.x * WX;
   var total = vec4f();
-  for (var i = id.x; i < p.n; i += p.lanes) { total += x4[i] * x4[i]; }
-  partial[p.first + id.x] += total.x + total.y + total.z + total.w;
+  if (lane < s.lanes0) {
+    for (var i = lane; i < s.n0; i += s.lanes0) { total += s0[i] * s0[i]; }
+    add_squares(s.first0 + lane, total);
+    return;
+  }
+  lane -= s.lanes0;
+  if (lane < s.lanes1) {
+    for (var i = lane; i < s.n1; i += s.lanes1) { total += s1[i] * s1[i]; }
+    add_squares(s.first1 + lane, total);
+    return;
+  }
+  lane -= s.lanes1;
+  if (lane < s.lanes2) {
+    for (var i = lane; i < s.n2; i += s.lanes2) { total += s2[i] * s2[i]; }
+    add_squares(s.first2 + lane, total);
+    return;
+  }
+  lane -= s.lanes2;
+  if (lane < s.lanes3) {
+    for (var i = lane; i < s.n3; i += s.lanes3) { total += s3[i] * s3[i]; }
+    add_squares(s.first3 + lane, total);
+    return;
+  }
+  lane -= s.lanes3;
+  if (lane < s.lanes4) {
+    for (var i = lane; i < s.n4; i += s.lanes4) { total += s4[i] * s4[i]; }
+    add_squares(s.first4 + lane, total);
+    return;
+  }
+  lane -= s.lanes4;
+  if (lane < s.lanes5) {
+    for (var i = lane; i < s.n5; i += s.lanes5) { total += s5[i] * s5[i]; }
+    add_squares(s.first5 + lane, total);
+    return;
+  }
 }
 
 struct FoldParams { n: u32, lanes: u32, start: u32, first: u32 }

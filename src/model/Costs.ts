@@ -85,7 +85,9 @@ export const costOf = (dispatch: Dispatch, pairs: number): Cost => {
     const [out] = kernel.bindings.find(([, access]) => access === "write")!
     return { flops: 0, bytes: Tensor.size(tensor(out)) * (4 + width(out)) }
   }
-  if (file === "reduce" && entry === "sum_of_squares") return { flops: 0, bytes: 16 * p["n"]! }
+  if (file === "reduce" && entry === "sum_of_squares") {
+    return { flops: 0, bytes: 16 * [0, 1, 2, 3, 4, 5].reduce((sum, i) => sum + p[`n${i}`]!, 0) }
+  }
   // rows of touched units alone, as many as there may be
   if (file === "touched" || entry === "update_touched") {
     const elements = Tensor.size(tensor("units")) * p["block"]! * p["halves"]! * 4 * p["row4"]!

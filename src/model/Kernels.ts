@@ -528,8 +528,27 @@ export const kernels = {
   sumOfSquares: Kernel.make({
     file: "reduce",
     entry: "sum_of_squares",
-    bindings: { x: "read", partial: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32" },
+    bindings: { s0: "read", s1: "read", s2: "read", s3: "read", s4: "read", s5: "read", squares: "write" },
+    params: {
+      n0: "u32",
+      lanes0: "u32",
+      first0: "u32",
+      n1: "u32",
+      lanes1: "u32",
+      first1: "u32",
+      n2: "u32",
+      lanes2: "u32",
+      first2: "u32",
+      n3: "u32",
+      lanes3: "u32",
+      first3: "u32",
+      n4: "u32",
+      lanes4: "u32",
+      first4: "u32",
+      n5: "u32",
+      lanes5: "u32",
+      first5: "u32"
+    },
     constants: { WX: ROW }
   }),
   fold: Kernel.make({

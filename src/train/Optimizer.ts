@@ -106,6 +106,45 @@ const LANES = 64
 const lanesFor = (n4: number, target: Target | undefined): number =>
   target !== undefined && isGpu(target) ? Math.min(2 ** 17, Math.max(LANES, Math.ceil(n4 / 64 / LANES) * LANES)) : LANES
 
+/** Squares of `n` groups of 4 elements, summed in lanes from `first` on. */
+export interface Squares {
+  readonly x: Tensor.Tensor
+  readonly n: number
+  readonly lanes: number
+  readonly first: number
+}
+
+/** Adds sums of squares of one to six tensors to `partial`. */
+export const sumOfSquares = (p: Program.Recorder, of: ReadonlyArray<Squares>, partial: Tensor.Tensor): void => {
+  const at = (i: number): Squares => of[i] ?? { ...of[0]!, n: 0, lanes: 0 }
+  const [a, b, c, d, e, f] = [at(0), at(1), at(2), at(3), at(4), at(5)] as const
+  p.dispatch(
+    kernels.sumOfSquares,
+    { s0: a.x, s1: b.x, s2: c.x, s3: d.x, s4: e.x, s5: f.x, squares: partial },
+    {
+      n0: a.n,
+      lanes0: a.lanes,
+      first0: a.first,
+      n1: b.n,
+      lanes1: b.lanes,
+      first1: b.first,
+      n2: c.n,
+      lanes2: c.lanes,
+      first2: c.first,
+      n3: d.n,
+      lanes3: d.lanes,
+      first3: d.first,
+      n4: e.n,
+      lanes4: e.lanes,
+      first4: e.first,
+      n5: f.n,
+      lanes5: f.lanes,
+      first5: f.first
+    },
+    of.reduce((sum, { lanes }) => sum + lanes, 0)
+  )
+}
+
 /** The loss scale that mixed precision begins with. */
 const LOSS_SCALE = 65536
 
@@ -248,9 +287,10 @@ export const record = (
 
   const p = Program.record("update", target)
   let first = LANES
+  const summed: Array<Squares> = []
   for (const { elements, parameter, sinks } of parts) {
     const own = lanesFor(elements / 4, target)
-    p.dispatch(kernels.sumOfSquares, { x: parameter.gradient, partial }, { n: elements / 4, lanes: own, first }, own)
+    summed.push({ x: parameter.gradient, n: elements / 4, lanes: own, first })
     first += own
     if (sinks === undefined) continue
     const touchedLanes = lanesFor(sinks.n4, target)
@@ -262,6 +302,7 @@ export const record = (
     )
     first += touchedLanes
   }
+  for (let i = 0; i < summed.length; i += 6) sumOfSquares(p, summed.slice(i, i + 6), partial)
   // one invocation finishes: a GPU first lets workgroups bring its many partial sums down to a few
   const fold = target !== undefined && isGpu(target)
   const folded = fold ? p.scratch("folded", [1 + LANES]) : partial

@@ -2,6 +2,7 @@
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 import { HYPER } from "../../src/model/Pass.ts"
+import { sumOfSquares } from "../../src/train/Optimizer.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
@@ -180,34 +181,64 @@ export const touchedRows = (of: "zero" | "sum_of_squares",
     }
   )
 
-/** `n` counts numbers for sum and groups of 4 for sum_of_squares. */
-export const partials = (
-  of: "sum" | "sumOfSquares",
+export const sum = (
   { first, lanes, n }: { readonly n: number; readonly lanes: number; readonly first: number }
+): Case =>
+  makeCase(`reduce sum of ${n} in ${lanes} lanes from ${first}`, { flops: n, bytes: 4 * n }, (random) => {
+    const x = normals(random, n)
+    const before = normals(random, lanes)
+    const sums = new Float64Array(lanes)
+    x.forEach((value, i) => {
+      sums[i % lanes]! += value
+    })
+    const frame: Frame = { rows: 1, cols: lanes, at: first, after: 7 }
+    return {
+      tensors: { x: place(x, { rows: 1, cols: n, after: 8 }), partial: place(before, frame) },
+      outputs: {
+        partial: {
+          want: placeWant(plus(sums, before), frame),
+          kind: "adds",
+          atol: 16 * EPS * (4 + n / lanes),
+          rtol: 8 * EPS
+        }
+      },
+      record: (p, t) => p.dispatch(kernels.sum, t, { n, lanes, first }, lanes)
+    }
+  })
+
+/** One to six tensors of `n` groups of 4 numbers, their lanes one behind the other from `first` on. */
+export const squares = (
+  { first, of }: { readonly first: number; readonly of: ReadonlyArray<{ readonly n: number; readonly lanes: number }> }
 ): Case => {
-  const each = of === "sum" ? 1 : 4
+  const lanes = of.reduce((sum, one) => sum + one.lanes, 0)
+  const n = of.reduce((sum, one) => sum + one.n, 0)
   return makeCase(
-    `reduce ${of} of ${n * each} in ${lanes} lanes from ${first}`,
-    { flops: n * each * (of === "sum" ? 1 : 2), bytes: 4 * n * each },
+    `reduce squares of ${of.map((one) => `${one.n * 4} in ${one.lanes}`).join(", ")} lanes from ${first}`,
+    { flops: 8 * n, bytes: 16 * n },
     (random) => {
-      const x = normals(random, n * each)
       const before = normals(random, lanes)
-      const sums = new Float64Array(lanes)
-      x.forEach((value, i) => {
-        sums[Math.floor(i / each) % lanes]! += of === "sum" ? value : value * value
-      })
       const frame: Frame = { rows: 1, cols: lanes, at: first, after: 7 }
+      const tensors: Record<string, Float32Array> = {}
+      const sums = new Float64Array(lanes)
+      let at = 0
+      const parts = of.map((one, i) => {
+        const x = normals(random, one.n * 4)
+        const start = at
+        x.forEach((value, k) => {
+          sums[start + Math.floor(k / 4) % one.lanes]! += value * value
+        })
+        tensors[`x${i}`] = place(x, { rows: 1, cols: one.n * 4, after: 8 })
+        at += one.lanes
+        return { ...one, first: first + start }
+      })
+      const most = Math.max(...of.map((one) => one.n / one.lanes))
       return {
-        tensors: { x: place(x, { rows: 1, cols: n * each, after: 8 }), partial: place(before, frame) },
+        tensors: { ...tensors, partial: place(before, frame) },
         outputs: {
-          partial: {
-            want: placeWant(plus(sums, before), frame),
-            kind: "adds",
-            atol: 16 * EPS * (4 + n / lanes),
-            rtol: 8 * EPS
-          }
+          partial: { want: placeWant(plus(sums, before), frame), kind: "adds", atol: 16 * EPS * (4 + most),
+            rtol: 8 * EPS }
         },
-        record: (p, t) => p.dispatch(kernels[of], t, { n, lanes, first }, lanes)
+        record: (p, t) => sumOfSquares(p, parts.map((part, i) => ({ ...part, x: t[`x${i}`]! })), t["partial"]!)
       }
     }
   )
@@ -380,14 +411,15 @@ export const cases: ReadonlyArray<Case> = [
   touchedRows("zero", { general: 0, halves: 1, units: 65, block: 1, d: 4, lanes: 0 }),
   touchedRows("sum_of_squares", { general: 5, halves: 2, units: 7, block: 8, d: 12, lanes: 31 }),
   touchedRows("sum_of_squares", { general: 3, halves: 1, units: 65, block: 1, d: 4, lanes: 64 }),
-  partials("sum", { n: 1, lanes: 64, first: 0 }),
-  partials("sum", { n: 200, lanes: 31, first: 5 }),
+  sum({ n: 1, lanes: 64, first: 0 }),
+  sum({ n: 200, lanes: 31, first: 5 }),
   fold({ n: 5, lanes: 1, start: 3, first: 2 }),
   fold({ n: 1000, lanes: 3, start: 0, first: 0 }),
   // more lanes than numbers: the last run is empty
   fold({ n: 6, lanes: 5, start: 7, first: 1 }),
-  partials("sumOfSquares", { n: 31, lanes: 64, first: 64 }),
-  partials("sumOfSquares", { n: 133, lanes: 31, first: 1 }),
+  squares({ first: 64, of: [{ n: 31, lanes: 64 }] }),
+  squares({ first: 1, of: [{ n: 133, lanes: 31 }, { n: 1, lanes: 64 }, { n: 700, lanes: 64 }] }),
+  squares({ first: 0, of: [7, 64, 65, 1, 128, 300].map((n) => ({ n, lanes: 64 })) }),
   finish({ losses: 1, squares: 1, clip: 0, slot: 0 }),
   finish({ losses: 31, squares: 65, clip: 0.5, slot: 3 }),
   finish({ losses: 64, squares: 64, clip: 1000, slot: 4 }),
