@@ -198,7 +198,8 @@ const post = (url: URL, headers: Readonly<Record<string, string>>, body: string,
       if (error === undefined) resolve()
       else reject(error)
     }
-    const timer = setTimeout(() => end(new Error(`it did not answer within ${Number((ms / 1000).toPrecision(2))} s`)), ms)
+    const timer = setTimeout(() => end(new Error(`it did not answer within ${Number((ms / 1000).toPrecision(2))} s`)),
+      ms)
     request.on("error", end)
     request.on("response", ({ statusCode = 0 }) =>
       end(

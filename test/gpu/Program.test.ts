@@ -318,9 +318,15 @@ describe("the optimizer's programs", () => {
       expect(optimizer.begin.dispatches.map((d) => d.tensors[2])).toEqual(withSinks.map((p) => p.gradient))
       const of = (entry: string, binding: number) =>
         optimizer.update.dispatches.filter((d) => d.kernel.entry === entry).map((d) => d.tensors[binding])
-      const measured = parameters.flatMap((p) => (p.sinkRow0 === undefined ? [p.gradient] : [p.gradient, p.gradient]))
+      // six gradients a dispatch, each with lanes of its own; of the last, places that are left have none
       const sums = optimizer.update.dispatches.filter((d) => d.kernel.entry === "sum_of_squares")
-      expect(sums.map((d) => d.tensors[d.kernel.file === "touched" ? 2 : 0])).toEqual(measured)
+      const measured = sums.filter(({ kernel }) => kernel.file === "reduce").flatMap(({ kernel, params, tensors }) => {
+        const { lanes0, lanes1, lanes2, lanes3, lanes4, lanes5 } = Kernel.decodeParams(kernel, params)
+        return [lanes0, lanes1, lanes2, lanes3, lanes4, lanes5].flatMap((lanes, i) => lanes! > 0 ? [tensors[i]] : [])
+      })
+      expect(measured).toEqual(parameters.map((p) => p.gradient))
+      const ofTouched = sums.filter(({ kernel }) => kernel.file === "touched")
+      expect(ofTouched.map((d) => d.tensors[2])).toEqual(withSinks.map((p) => p.gradient))
       expect(of("update", 4)).toEqual(parameters.map((p) => p.value))
       expect(of("update_touched", 4)).toEqual(sinks === "lazy" ? withSinks.map((p) => p.value) : [])
       const allocated = new Set([...optimizer.tensors, hyper, ...parameters.map((p) => p.value)])
