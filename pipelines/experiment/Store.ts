@@ -96,7 +96,9 @@ const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
       const found = Object(fromText(AtomicFile.readText(file, MOST))) as Readonly<
         Record<"key" | "value" | "sha256", unknown>
       >
-      if (!("value" in found) || canonical(found.key) !== canonical(key)) throw new Error("is of another key")
+      if (!("value" in found && "key" in found) || canonical(found.key) !== canonical(key)) {
+        throw new Error("is of another key")
+      }
       if (keyOf({ value: found.value }) !== found.sha256) throw new Error("is not as it was written")
       return found.value as A
     },
