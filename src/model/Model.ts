@@ -162,6 +162,12 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       if (records !== undefined && shape.schemes !== undefined) {
         device.write(records.schemes, Ops.encodeSchemes(shape.schemes))
       }
+      const packed = pass.tensors.gather?.packed
+      if (packed !== undefined) {
+        const { order, uses } = Segments.packedUnits(pass.maxSegments, packed.uses.shape[0]! * 16 / pass.maxSegments)
+        device.write(packed.order, order)
+        device.write(packed.uses, uses)
+      }
       device.write(rope, ropeTable(shape.seqLen, config.headSize, config.ropeTheta))
       const prepared = yield* device.prepare(pass.program)
       return { ...pass, prepared, load: (batch, mode) => loadBatch(device, config, pass, batch, mode) }

@@ -381,14 +381,9 @@ export interface GatherInputs {
   readonly units: Tensor.Tensor
   readonly unitStart: Tensor.Tensor
   readonly uses: Tensor.Tensor
-  /** Where blocks are no multiple of 8: Segments.packedUnits, how many there are, and 0, 1, 2, ... to start each. */
+  /** Where blocks are no multiple of 8: how many packed units a batch has, and Segments.packedUnits, written once. */
   readonly packed:
-    | {
-      readonly count: Tensor.Tensor
-      readonly units: Tensor.Tensor
-      readonly unitStart: Tensor.Tensor
-      readonly uses: Tensor.Tensor
-    }
+    | { readonly count: Tensor.Tensor; readonly order: Tensor.Tensor; readonly uses: Tensor.Tensor }
     | undefined
 }
 
@@ -506,10 +501,11 @@ export const mlp = (
     }
     const rows = g.maxSegments * g.active
     const gradient = p.scratch(`${w.name}.packed.gradient`, [halves * rows, d])
-    const { count, ...those } = packed
     const zero = { row4: d / 4, sinkRow0: 0, pool: rows, block: 16, halves, lanes: 0, first: 0 }
-    p.dispatch(kernels.zeroTouched, { units: those.units, count, g: gradient }, zero, (halves * rows * d) / 4)
-    add(gradient, { ...those, touchedCount: count }, { touched: rows / 16, block: 16, row0: 0, halfRows: rows })
+    p.dispatch(kernels.zeroTouched, { units: packed.order, count: packed.count, g: gradient }, zero,
+      (halves * rows * d) / 4)
+    const own = { touchedCount: packed.count, units: packed.order, unitStart: packed.order, uses: packed.uses }
+    add(gradient, own, { touched: rows / 16, block: 16, row0: 0, halfRows: rows })
     p.dispatch(
       kernels.sinkScatter,
       { packed: gradient, touchedCount, units, unitStart, uses, dw: w.gradient },

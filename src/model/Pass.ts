@@ -245,8 +245,7 @@ export const recordPass = (
         uses: u32("uses", maxSegments * slots, 2),
         packed: sinks!.block % 8 === 0 ? undefined : {
           count: u32("packedCount", 1),
-          units: u32("packedUnits", maxSegments * active / 16),
-          unitStart: u32("packedUnitStart", maxSegments * active / 16 + 1),
+          order: u32("packedOrder", maxSegments * active / 16 + 1),
           uses: u32("packedUses", maxSegments * active / 16, 2)
         }
       }
@@ -433,13 +432,8 @@ export const loadBatch = (
     device.write(gather.unitStart, g.unitStart)
     device.write(gather.uses, g.uses)
     if (gather.packed !== undefined) {
-      const { count, unitStart, ...packed } = gather.packed
-      const neurons = gather.activeUnits.shape[1]! * config.sinks!.block
-      const { units, uses } = Segments.packedUnits(segments.ids.length, neurons)
-      device.write(count, Uint32Array.of(units.length))
-      device.write(packed.units, units)
-      device.write(packed.uses, uses)
-      device.write(unitStart, Uint32Array.from({ length: units.length + 1 }, (_, u) => u))
+      device.write(gather.packed.count,
+        Uint32Array.of(segments.ids.length * gather.packed.uses.shape[0]! / pass.maxSegments))
     }
   } else {
     device.write(

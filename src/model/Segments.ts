@@ -140,18 +140,20 @@ export const fits = (config: Sink.SinkConfig | undefined, segments: Segments, mo
   config === undefined || Sink.slotsOf(config) === undefined || segments.ids.every((id) => Sink.fits(config, mode, id))
 
 /**
- * Packed sinks of a batch as units of 16 neurons, each used once, by its own segment: what the gradient kernels own. Of
- * each, its number and its (segment, slot) pair. [segments * neurons / 16] and twice as many.
+ * The packed sinks of so many segments as units of 16 neurons, each used once, by its own segment: what the gradient kernels
+ * own. 0, 1, 2, ... is the number of each and where its uses start, [units + 1]; its use is a (segment, slot) pair,
+ * [units, 2]. The same for every batch, which takes the first ones.
  */
 export const packedUnits = (
-  count: number,
+  segments: number,
   neurons: number
-): { readonly units: Uint32Array; readonly uses: Uint32Array } => {
+): { readonly order: Uint32Array; readonly uses: Uint32Array } => {
   const each = neurons / 16
-  const units = Uint32Array.from({ length: count * each }, (_, u) => u)
-  return { units,
-    uses: Uint32Array.from({ length: 2 * units.length },
-      (_, i) => i % 2 === 0 ? Math.floor(i / 2 / each) : (i >> 1) % each) }
+  const units = segments * each
+  return {
+    order: Uint32Array.from({ length: units + 1 }, (_, u) => u),
+    uses: Uint32Array.from({ length: 2 * units }, (_, i) => i % 2 === 0 ? Math.floor(i / 2 / each) : (i >> 1) % each)
+  }
 }
 
 /** The units of the pool that are on for a batch in a mode, rising: by default those that its ids light. */

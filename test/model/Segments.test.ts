@@ -233,8 +233,8 @@ describe("gather", () => {
 
 describe("packed units", () => {
   it("are 16 neurons of one segment each, in order", () => {
-    const { units, uses } = Segments.packedUnits(2, 48)
-    expect([...units]).toEqual([0, 1, 2, 3, 4, 5])
+    const { order, uses } = Segments.packedUnits(2, 48)
+    expect([...order]).toEqual([0, 1, 2, 3, 4, 5, 6])
     expect([...uses]).toEqual([0, 0, 0, 1, 0, 2, 1, 0, 1, 1, 1, 2])
   })
 })
