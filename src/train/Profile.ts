@@ -82,8 +82,8 @@ export interface ProfileOptions extends ModelOptions {
 
 const median = (values: ReadonlyArray<number>): number => [...values].sort((a, b) => a - b)[values.length >> 1]!
 
-/** Rows of a document each, with ids of their own. */
-const made = (rows: number, seqLen: number, vocab: number): Batch => {
+/** A made-up batch: rows of a document each, with ids of their own. */
+export const madeUp = (rows: number, seqLen: number, vocab: number): Batch => {
   const n = rows * seqLen
   const tokens = Uint32Array.from({ length: n }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % vocab)
   return {
@@ -190,7 +190,7 @@ export const profile = (
         ...(config.sinks?.assignment === "permutation" ? { maxTouched: rows * config.sinks.activeUnits } : {})
       }).pipe(Effect.provideService(Model, model))
       const pass = yield* training.compile({ rows, seqLen })
-      const part = { pass, batch: made(rows, seqLen, config.vocabSize), mode: Sink.own }
+      const part = { pass, batch: madeUp(rows, seqLen, config.vocabSize), mode: Sink.own }
       let step = 0
       const run = Effect.sync(() => training.run([part], step++))
       // compiling and first touches are no step

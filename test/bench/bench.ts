@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import process from "node:process"
-import type { Batch } from "../../src/Batch.ts"
 import { Device, type Prepared } from "../../src/gpu/Device.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import { type Target } from "../../src/gpu/Target.ts"
@@ -143,20 +142,6 @@ const products = Effect.gen(function*() {
 // ---------------------------------------------------------------------------------------------------------------
 // steps
 
-const rowsOf = (rows: number, seqLen: number, vocab: number): Batch => {
-  const n = rows * seqLen
-  const tokens = Uint32Array.from({ length: n }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % vocab)
-  return {
-    rows,
-    seqLen,
-    tokens,
-    targets: tokens.slice().reverse(),
-    positions: Uint32Array.from({ length: n }, (_, i) => i % seqLen),
-    documentStart: Uint32Array.from({ length: n }, (_, i) => i - (i % seqLen)),
-    ids: BigUint64Array.from({ length: n }, (_, i) => BigInt(1 + Math.floor(i / seqLen)))
-  }
-}
-
 interface StepOptions extends ModelOptions {
   readonly sinks?: "dense" | "lazy"
 }
@@ -205,7 +190,7 @@ const stepOf = (
     ]
     const tokens = rows * seqLen
     device.write(model.hyper, Float32Array.of(1 / tokens, 1 / tokens), HYPER.lossScale)
-    const batch = rowsOf(rows, seqLen, config.vocabSize)
+    const batch = Profile.madeUp(rows, seqLen, config.vocabSize)
     const load = () => {
       const { units } = pass.load(batch, Sink.own)
       for (const [tensor, data] of optimizer.touch(units)) device.write(tensor, data)
@@ -300,7 +285,7 @@ const mlpOf = (compute: "gathered" | "masked", rows: number,
     const model = yield* Model.make(nulls, { compute })
     yield* device.allocate(model.parameters.map((p) => p.gradient))
     const pass = yield* model.compile({ rows, seqLen, output: "train" })
-    pass.load(rowsOf(rows, seqLen, nulls.vocabSize), Sink.own)
+    pass.load(Profile.madeUp(rows, seqLen, nulls.vocabSize), Sink.own)
     const layer = parametersOf(nulls).layers[0]!
     yield* device.allocate([layer.gateUp, layer.down].flatMap((p) => [p.value, p.gradient]))
     const n = rows * seqLen

@@ -9,7 +9,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import process from "node:process"
-import type { Batch } from "../../src/Batch.ts"
 import { Device, type Prepared } from "../../src/gpu/Device.ts"
 import * as Kernel from "../../src/gpu/Kernel.ts"
 import * as Program from "../../src/gpu/Program.ts"
@@ -23,6 +22,7 @@ import { HYPER } from "../../src/model/Pass.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import * as Optimizer from "../../src/train/Optimizer.ts"
+import { madeUp } from "../../src/train/Profile.ts"
 
 const small = process.argv.includes("--small")
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length).split(",")
@@ -239,20 +239,6 @@ const attention = (tokens: number, headSize: number, type: Tensor.ElementType, f
 // ---------------------------------------------------------------------------------------------------------------
 // steps
 
-const batchOf = (rows: number, seqLen: number, vocab: number): Batch => {
-  const n = rows * seqLen
-  const tokens = Uint32Array.from({ length: n }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % vocab)
-  return {
-    rows,
-    seqLen,
-    tokens,
-    targets: tokens.slice().reverse(),
-    positions: Uint32Array.from({ length: n }, (_, i) => i % seqLen),
-    documentStart: Uint32Array.from({ length: n }, (_, i) => i - (i % seqLen)),
-    ids: BigUint64Array.from({ length: n }, (_, i) => BigInt(1 + Math.floor(i / seqLen)))
-  }
-}
-
 const step = (config: ModelConfig, rows: number, seqLen: number, options: ModelOptions) =>
   Effect.gen(function*() {
     const device = yield* Device
@@ -291,7 +277,7 @@ const step = (config: ModelConfig, rows: number, seqLen: number, options: ModelO
     hyper[HYPER.lossScale] = 1 / tokens
     hyper[HYPER.lossScale + 1] = 1 / tokens
     device.write(model.hyper, hyper)
-    const batch = batchOf(rows, seqLen, config.vocabSize)
+    const batch = madeUp(rows, seqLen, config.vocabSize)
     const load = (): void => {
       const { units } = pass.load(batch, Sink.own)
       for (const [tensor, data] of optimizer.touch(units)) device.write(tensor, data)

@@ -82,6 +82,17 @@ export const telling = {
   )
 }
 
+/** How the training pass computes. */
+export const passes = {
+  precision: Options.choice("precision", ["f32", "f16"]).pipe(
+    Options.withDescription("Of activations: precision"),
+    Options.optional
+  ),
+  recompute: Options.boolean("recompute").pipe(
+    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
+  )
+}
+
 /** Fields of the configuration that most runs set, by short names. */
 export const shape = {
   steps: number("steps", "Optimizer steps: training.steps (default: one epoch)"),

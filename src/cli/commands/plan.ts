@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, json, type OptionsOf, overrides, preset, shape, text } from "./options.ts"
+import { config, json, type OptionsOf, overrides, passes, preset, shape, text } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
@@ -11,13 +11,7 @@ export const plan = Command.make("plan", {
   config,
   batch: shape.batch,
   seq: shape.seq,
-  precision: Options.choice("precision", ["f32", "f16"]).pipe(
-    Options.withDescription("Of activations: precision"),
-    Options.optional
-  ),
-  recompute: Options.boolean("recompute").pipe(
-    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
-  ),
+  ...passes,
   limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
   memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
   adapter: text("adapter", "name",

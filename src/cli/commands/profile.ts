@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, config, counting, json, type OptionsOf, overrides, preset, shape } from "./options.ts"
+import { adapter, config, counting, json, type OptionsOf, overrides, passes, preset, shape } from "./options.ts"
 
 /** `memsinks profile`: what it takes. */
 export const profile = Command.make("profile", {
@@ -8,13 +8,7 @@ export const profile = Command.make("profile", {
   config,
   batch: shape.batch,
   seq: shape.seq,
-  precision: Options.choice("precision", ["f32", "f16"]).pipe(
-    Options.withDescription("Of activations: precision"),
-    Options.optional
-  ),
-  recompute: Options.boolean("recompute").pipe(
-    Options.withDescription("Compute each block once more on the way back, for less memory: recompute")
-  ),
+  ...passes,
   steps: counting("steps").pipe(
     Options.withDescription("Steps that are timed (default 3)"),
     Options.withDefault(3)
