@@ -76,6 +76,11 @@ export interface PassShape {
   readonly gates?: boolean
   /** Keep the residual stream around every attention and MLP, in `tensors.residual`; not for training. Default false. */
   readonly residual?: boolean
+  /**
+   * Leave out the embedding and so many blocks: the pass begins with the residual stream behind them, which is given in
+   * `tensors.entry`. Not for training, nor with gates, residual or head.hidden. Default: the whole model.
+   */
+  readonly skip?: number
 }
 
 /** What the loss is taken of: see PassShape. */
@@ -116,6 +121,8 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
    * of f32 [n, hiddenSize]; with residual.
    */
   readonly residual: ReadonlyArray<Tensor.Tensor> | undefined
+  /** The residual stream that a pass with skip begins with, f32 [n, hiddenSize]. The caller writes it. */
+  readonly entry: Tensor.Tensor | undefined
   /** f32 [maxSegments, general + pool] for each recorded block. The caller writes them. */
   readonly gates: ReadonlyArray<Tensor.Tensor> | undefined
   /** Gradients of the gates by segment, overwritten (segments that the batch lacks get 0); for "train" with gates. */
@@ -168,7 +175,8 @@ const refuseScheme = (scheme: Sampling): void => {
 
 /** Throws a DataError for what cannot be combined in one pass. */
 const refuseShape = (c: ModelConfig, shape: PassShape): void => {
-  const { compute, gates = false, head = "crossEntropy", output, precision = "f32", residual = false, seqLen } = shape
+  const { compute, gates = false, head = "crossEntropy", output, precision = "f32", residual = false, seqLen, skip } =
+    shape
   const layers = c.numHiddenLayers
   const wrong = seqLen > c.maxPositionEmbeddings
     ? `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
@@ -184,6 +192,10 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
     ? `gates are computed in f32, got precision "${precision}"`
     : residual && (output === "train" || typeof head === "object")
     ? "residual keeps the stream of a whole forward pass: leave it out with output \"train\" and with head.hidden"
+    : skip !== undefined && !(Number.isInteger(skip) && skip >= 0 && skip <= layers)
+    ? `skip must be a number of blocks from 0 to ${layers}, got ${skip}`
+    : skip !== undefined && (output === "train" || gates || residual || typeof head === "object")
+    ? "skip leaves out blocks of a plain forward pass: not with output \"train\", gates, residual or head.hidden"
     : undefined
   if (wrong !== undefined) throw new DataError({ detail: wrong })
 }
@@ -257,6 +269,7 @@ export const recordPass = (
     residual: shape.residual === true
       ? Array.from({ length: 2 * layers.length + 1 }, (_, i) => Tensor.make(`residual.${i}`, [n, c.hiddenSize]))
       : undefined,
+    entry: shape.skip === undefined ? undefined : Tensor.make("entry", [n, c.hiddenSize]),
     gates: gates ? perBlock("gates", maxSegments, width) : undefined,
     gateGradients: gates && train ? perBlock("gates.gradient", maxSegments, width) : undefined,
     hidden: gates ? perBlock("hidden", n, width) : undefined,
@@ -300,11 +313,12 @@ export const recordPass = (
     }
   }
 
-  const embedding = Ops.embedding(p, parameters.embed, n, tensors)
-  /** The residual stream before each block, and behind the last. */
-  const stream = [embedding.y]
-  const blocks = layers.map((_, i) => {
-    const recorded = block(i, stream[i]!)
+  const embedding = tensors.entry === undefined ? Ops.embedding(p, parameters.embed, n, tensors) : undefined
+  const skip = shape.skip ?? 0
+  /** The residual stream before each block that is not left out, and behind the last. */
+  const stream = [embedding?.y ?? tensors.entry!]
+  const blocks = layers.slice(skip).map((_, i) => {
+    const recorded = block(skip + i, stream[i]!)
     stream.push(recorded.y)
     return recorded
   })
@@ -341,7 +355,7 @@ export const recordPass = (
       recorded.backward(dx)
     }
     p.scope("")
-    if (rest) embedding.backward(dx)
+    if (rest) embedding!.backward(dx)
   }
   const all = p.finish()
   const kept = tensors.residual ?? []
