@@ -16,6 +16,14 @@ import { configuration, upTo } from "./Config.ts"
 /** Neurons of an MLP at most, as ModelConfig says. */
 const count = upTo(2 ** 24)
 
+/** An id of 64 bits without a sign, in decimal digits: JSON's numbers end at 53 bits. */
+const IdText = Schema.String.pipe(
+  Schema.filter((text) => /^\d{1,20}$/.test(text) && BigInt(text) < 2n ** 64n, {
+    message: () => "expected an id, a whole number from 0 to 2^64 - 1 in decimal digits as a text",
+    jsonSchema: { pattern: "^[0-9]{1,20}$" }
+  })
+)
+
 /** How sinks are shared out. */
 export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConfig")({
   /** Sink neurons in every MLP. */
@@ -24,20 +32,38 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   active: count.annotations({ description: "sink neurons that an id lights" }),
   /** Neurons tied together: they are on or off as one. Multiples of 8 are gathered whole, 1, 2 and 4 packed. Default 16. */
   block: Schema.optionalWith(count, { default: () => 16 }),
-  /** `permutation` (default): exactly `active`. `bernoulli`: each unit with probability active/pool. `reference`: SeqTD's hash. */
-  assignment: Schema.optionalWith(Schema.Literal("permutation", "bernoulli", "reference"), {
+  /**
+   * `permutation` (default): exactly `active`, drawn for every id alone. `disjoint`: exactly `active`, shared out in the order
+   * of `owners`: as many ids as fit into the pool share nothing, those that follow begin again with the pool shuffled anew,
+   * so that sinks have equally many owners, or one more. `bernoulli`: each unit with probability active/pool. `reference`:
+   * SeqTD's hash.
+   */
+  assignment: Schema.optionalWith(Schema.Literal("permutation", "disjoint", "bernoulli", "reference"), {
     default: () => "permutation" as const
   }),
-  /** Key of the permutation, 32 bits: two models with other seeds share out sinks independently. Default 0. */
+  /** Key of the permutations, 32 bits: two models with other seeds share out sinks independently. Default 0. */
   seed: Schema.optionalWith(Schema.Int.pipe(Schema.between(-(2 ** 31), 2 ** 31 - 1)), { default: () => 0 }),
   /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
   referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const }),
   /**
-   * Not for `permutation`: the probability itself, where `active / pool` is not bit for bit the one that a model was
+   * Only for `bernoulli` and `reference`: the probability itself, where `active / pool` is not bit for bit the one that a model was
    * trained with. Default active / pool.
    */
-  maskProbability: Schema.optional(Schema.Number.pipe(Schema.greaterThan(0), Schema.lessThanOrEqualTo(1)))
+  maskProbability: Schema.optional(Schema.Number.pipe(Schema.greaterThan(0), Schema.lessThanOrEqualTo(1))),
+  /**
+   * Only for `disjoint`: the ids in the order in which they take their sinks, which a training fills in from its data. More
+   * are added behind the others. An id that is not among them lights sinks that are drawn for it alone.
+   */
+  owners: Schema.optional(Schema.Array(IdText)),
+  /** Ids that never light a sink again, in whatever mode, as what was deleted. Default: none. */
+  denied: Schema.optional(Schema.Array(IdText)),
+  /** Units that are off for everyone, in rising order: those of what was excluded. Default: none. */
+  excluded: Schema.optional(Schema.Array(Schema.NonNegativeInt))
 })) {
+  /** Whether every id lights exactly `active` sinks. */
+  get exact(): boolean {
+    return this.assignment === "permutation" || this.assignment === "disjoint"
+  }
   /** Units: blocks of neurons that are on or off together. */
   get units(): number {
     return this.pool / this.block
@@ -50,15 +76,28 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   get probability(): number {
     return this.maskProbability ?? this.active / this.pool
   }
+  /** The same with more owners, behind those that it has; as it is for other assignments than `disjoint`. */
+  withOwners(ids: Iterable<bigint>): SinkConfig {
+    if (this.assignment !== "disjoint") return this
+    return new SinkConfig({ ...this, owners: [...new Set([...this.owners ?? [], ...Array.from(ids, String)])] })
+  }
   /** What is wrong with the combination of fields, or undefined. */
   get problem(): string | undefined {
     if (this.pool % this.block !== 0) return `sinks.pool ${this.pool} must be a multiple of sinks.block ${this.block}`
     if (this.pool % 4 !== 0) return `sinks.pool ${this.pool} must be a multiple of 4`
     if (this.active > this.pool) return `sinks.active ${this.active} must be at most sinks.pool ${this.pool}`
-    if (this.assignment === "permutation" && this.maskProbability !== undefined) {
+    const last = this.excluded?.find((unit) => unit >= this.units)
+    if (last !== undefined) {
+      return `sinks.excluded has unit ${last}, and the last of a pool of ${this.units} units is ${this.units - 1}`
+    }
+    if (this.owners !== undefined && this.assignment !== "disjoint") {
+      return `sinks.owners goes with the assignment "disjoint"`
+    }
+    if (new Set(this.owners).size < (this.owners ?? []).length) return "sinks.owners has an id twice"
+    if (this.exact && this.maskProbability !== undefined) {
       return `sinks.maskProbability goes with the assignments "bernoulli" and "reference"`
     }
-    if (this.assignment === "permutation" && this.active % this.block !== 0) {
+    if (this.exact && this.active % this.block !== 0) {
       return `sinks.active ${this.active} must be a multiple of sinks.block ${this.block}`
     }
     if (this.assignment === "reference" && this.block !== 1) {
@@ -135,7 +174,7 @@ export const placeboId = (id: bigint, seed = 0): bigint => {
   return (BigInt(next() | 0x80000000) << 32n) & 0xffffffff00000000n | BigInt(next())
 }
 
-/** The first `k` of a permutation of 0 .. n-1 keyed by the id (Fisher-Yates, of which only the drawn places are kept). */
+/** The first `k` of a permutation of 0 .. n-1, as they are drawn (Fisher-Yates, of which only the drawn places are kept). */
 const permutation = (n: number, k: number, next: () => number): Uint32Array => {
   const moved = new Map<number, number>()
   const drawn = new Uint32Array(k)
@@ -144,7 +183,35 @@ const permutation = (n: number, k: number, next: () => number): Uint32Array => {
     drawn[i] = moved.get(j) ?? j
     moved.set(j, moved.get(i) ?? i)
   }
-  return drawn.sort()
+  return drawn
+}
+
+/** Rounds of owners whose shuffled pool is remembered. */
+const ROUNDS = 4
+
+const owned = new WeakMap<SinkConfig, {
+  readonly place: ReadonlyMap<bigint, number>
+  readonly pools: Map<number, Uint32Array>
+}>()
+
+/**
+ * The units of the owner in a place. As many owners as fit are a round; each takes its part of the pool, which every round
+ * shuffles anew. Undefined for an id that owns none.
+ */
+const disjoint = (config: SinkConfig, id: bigint): Uint32Array | undefined => {
+  const known = owned.get(config) ??
+    { place: new Map((config.owners ?? []).map((owner, i) => [BigInt(owner), i])), pools: new Map() }
+  owned.set(config, known)
+  const place = known.place.get(id)
+  if (place === undefined) return undefined
+  const fit = Math.floor(config.units / config.activeUnits)
+  const round = Math.floor(place / fit)
+  const pool = known.pools.get(round) ??
+    permutation(config.units, config.units, words(BigInt(round), config.seed, 3))
+  if (known.pools.size >= ROUNDS) known.pools.clear()
+  known.pools.set(round, pool)
+  const first = place % fit * config.activeUnits
+  return pool.slice(first, first + config.activeUnits)
 }
 
 /** The prime below 2^32: 2^32 = 5 and 2^64 = 25 modulo it. */
@@ -209,7 +276,8 @@ const remembered = new WeakMap<SinkConfig, Map<bigint, Uint32Array>>()
 const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
   switch (config.assignment) {
     case "permutation":
-      return permutation(config.units, config.activeUnits, words(key, config.seed, 1))
+    case "disjoint":
+      return (disjoint(config, key) ?? permutation(config.units, config.activeUnits, words(key, config.seed, 1))).sort()
     case "bernoulli": {
       const next = words(key, config.seed, 2)
       return Uint32Array.from({ length: config.units }, (_, unit) => unit).filter(() =>
@@ -254,9 +322,26 @@ export const generalScale = (config: SinkConfig, general: number, mode: SinkMode
 export const isSparse = (mode: SinkMode): boolean =>
   mode.mode === "own" ? (mode.also ?? []).length === 0 : mode.mode === "off" || mode.mode === "placebo"
 
-const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
-  const set = new Set<number>()
-  if ("except" in mode) { for (const id of mode.except ?? []) for (const unit of unitsOnce(config, id)) set.add(unit) }
+/** What is off in a configuration, as sets. */
+const offOnce = new WeakMap<SinkConfig, { readonly ids: ReadonlySet<bigint>; readonly units: ReadonlySet<number> }>()
+
+const offIn = (config: SinkConfig) => {
+  const known = offOnce.get(config)
+  if (known !== undefined) return known
+  const fresh = { ids: new Set((config.denied ?? []).map(BigInt)), units: new Set(config.excluded) }
+  offOnce.set(config, fresh)
+  return fresh
+}
+
+/** Whether an id's sinks stay off whatever is asked. */
+export const isDenied = (config: SinkConfig, id: bigint): boolean => offIn(config).ids.has(toId(id))
+
+const excluded = (config: SinkConfig, mode: SinkMode): ReadonlySet<number> => {
+  const { units } = offIn(config)
+  const except = "except" in mode ? mode.except ?? [] : []
+  if (except.length === 0) return units
+  const set = new Set(units)
+  for (const id of except) for (const unit of unitsOnce(config, id)) set.add(unit)
   return set
 }
 
@@ -264,17 +349,17 @@ const excluded = (config: SinkConfig, mode: SinkMode): Set<number> => {
 const PACKED = 16
 
 /**
- * Units that an id's packed sinks have room for; undefined: the gathered kernels cannot compute such sinks. A permutation
- * lights just so many. The other assignments light `activeUnits` on average, and here is room for six standard deviations
+ * Units that an id's packed sinks have room for; undefined: the gathered kernels cannot compute such sinks. Exact assignments
+ * light just so many. The other assignments light `activeUnits` on average, and here is room for six standard deviations
  * more: what lights more than these, as id 0 does in the reference, is computed with the whole pool. Blocks that are no
  * multiple of 8 are filled up to a multiple of 16 neurons. Undefined, too, where more than half of the pool would be packed.
  */
 export const slotsOf = (config: SinkConfig): number | undefined => {
-  const { activeUnits, assignment, block, probability, units } = config
+  const { activeUnits, block, exact, probability, units } = config
   const whole = block % 8 === 0
   if (!whole && PACKED % block !== 0) return undefined
-  if (whole && assignment === "permutation") return activeUnits
-  const most = assignment === "permutation"
+  if (whole && exact) return activeUnits
+  const most = exact
     ? activeUnits
     : Math.min(units, Math.ceil(units * probability + 6 * Math.sqrt(units * probability * (1 - probability))))
   const slots = whole ? most : Math.ceil(most * block / PACKED) * PACKED / block
@@ -291,19 +376,20 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   const light = (units: Iterable<number>, value: number) => {
     for (const unit of units) coef[1 + unit] = value
   }
+  const lightId = (one: bigint) => isDenied(config, one) ? undefined : light(unitsOnce(config, one), 1)
   switch (mode.mode) {
     case "own":
-      light(unitsOnce(config, id), 1)
-      for (const one of mode.also ?? []) light(unitsOnce(config, one), 1)
+      lightId(id)
+      for (const one of mode.also ?? []) lightId(one)
       break
     case "placebo":
-      light(unitsOnce(config, placeboId(id, mode.seed)), 1)
+      lightId(placeboId(id, mode.seed))
       break
     case "all":
       coef.fill(config.probability, 1)
       break
     case "only":
-      for (const one of mode.ids) light(unitsOnce(config, one), 1)
+      for (const one of mode.ids) lightId(one)
       break
     case "off":
       break
@@ -312,12 +398,14 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   return coef
 }
 
-const gatheredUnits = (config: SinkConfig, mode: SinkMode, id: bigint): Uint32Array =>
-  unitsOnce(config, mode.mode === "placebo" ? placeboId(id, mode.seed) : id)
+const gatheredId = (mode: SinkMode, id: bigint): bigint => mode.mode === "placebo" ? placeboId(id, mode.seed) : id
 
-/** Whether the packed sinks have room for those of an id: always where a permutation shares them out. */
+const gatheredUnits = (config: SinkConfig, mode: SinkMode, id: bigint): Uint32Array =>
+  unitsOnce(config, gatheredId(mode, id))
+
+/** Whether the packed sinks have room for those of an id: always where each lights exactly as many. */
 export const fits = (config: SinkConfig, mode: SinkMode, id: bigint): boolean =>
-  config.assignment === "permutation" || gatheredUnits(config, mode, id).length <= (slotsOf(config) ?? 0)
+  config.exact || gatheredUnits(config, mode, id).length <= (slotsOf(config) ?? 0)
 
 /**
  * The same for the gathered path: an id's units and their coefficients [1 + slots]. Behind the `count` units of the id are
@@ -335,12 +423,13 @@ export const gathered = (
     throw new RangeError(`id ${id} lights ${lit.length} units, the packed sinks have room for ${slots ?? 0}`)
   }
   const out = excluded(config, mode)
+  const dark = mode.mode === "off" || isDenied(config, gatheredId(mode, id))
   const units = new Uint32Array(slots)
   units.set(lit)
   const coef = new Float32Array(1 + slots)
   coef[0] = generalScale(config, general, mode)
   lit.forEach((unit, slot) => {
-    coef[1 + slot] = mode.mode === "off" || out.has(unit) ? 0 : 1
+    coef[1 + slot] = dark || out.has(unit) ? 0 : 1
   })
   return { units, coef, count: lit.length }
 }

@@ -261,6 +261,107 @@ describe("the permutation", () => {
   })
 })
 
+describe("disjoint sinks", () => {
+  const owners = (count: number) => range(count).map((i) => spreadId(i))
+  const shared = (count: number, sinks = { pool: 256, active: 64, block: 16 }) =>
+    new SinkConfig({ ...sinks, assignment: "disjoint" }).withOwners(owners(count))
+
+  it("share nothing as long as they fit, and every round of owners has the whole pool", () => {
+    const config = shared(12)
+    for (let round = 0; round < 3; round++) {
+      const units = owners(12).slice(4 * round, 4 * round + 4).flatMap((id) => [...Sink.unitsOf(config, id)])
+      expect(units.sort((a, b) => a - b)).toEqual(range(16))
+    }
+    // another round is another shuffle
+    const [first, second] = [0, 4].map((i) => Sink.unitsOf(config, owners(12)[i]!).join())
+    expect(first).not.toBe(second)
+  })
+
+  it("have one owner more or less than any other, where some of the pool is left over", () => {
+    const config = shared(7, { pool: 80, active: 48, block: 16 })
+    const uses = new Array<number>(5).fill(0)
+    for (const id of owners(7)) for (const unit of Sink.unitsOf(config, id)) uses[unit]!++
+    expect(uses.reduce((a, b) => a + b)).toBe(21)
+  })
+
+  it("stay where they are when owners are added, and when they are asked for in another order", () => {
+    const [few, more] = [shared(5), shared(5).withOwners(owners(50).slice(3))]
+    expect(more.owners).toEqual(owners(50).map(String))
+    for (const id of owners(5).reverse()) expect(Sink.unitsOf(more, id)).toEqual(Sink.unitsOf(few, id))
+    for (const id of owners(50)) expect(Sink.unitsOf(new SinkConfig({ ...more }), id)).toEqual(Sink.unitsOf(more, id))
+  })
+
+  it("are drawn alone for an id that owns none, as a permutation draws them", () => {
+    const { owners: _, ...plain } = shared(5)
+    const drawn = new SinkConfig({ ...plain, assignment: "permutation" })
+    expect(Sink.unitsOf(shared(5), 7n)).toEqual(Sink.unitsOf(drawn, 7n))
+    expect(Sink.unitsOf(shared(5), owners(1)[0]!)).not.toEqual(Sink.unitsOf(drawn, owners(1)[0]!))
+  })
+
+  it("refuse owners that are listed twice, are no ids, or own nothing by another assignment", () => {
+    const sinks = { pool: 256, active: 64, assignment: "disjoint" as const }
+    const wrong = (more: object) => new SinkConfig({ ...sinks, ...more }).problem
+    expect(wrong({ owners: ["1", "1"] })).toContain("twice")
+    expect(wrong({ owners: ["1"], assignment: "permutation" })).toContain("goes with the assignment \"disjoint\"")
+    expect(() => new SinkConfig({ ...sinks, owners: ["-1"] })).toThrow("64")
+    expect(() => new SinkConfig({ ...sinks, owners: [`${2n ** 64n}`] })).toThrow("64")
+    expect(new SinkConfig({ pool: 256, active: 64 }).withOwners([1n]).owners).toBeUndefined()
+  })
+})
+
+describe("what is deleted", () => {
+  const config = new SinkConfig({ pool: 256, active: 64, block: 16 })
+  const units = Sink.unitsOf(config, 42n)
+  const survivor = range(1000).map((i) => BigInt(i + 100)).find((id) =>
+    Sink.unitsOf(config, id).filter((unit) => units.includes(unit)).length === 2
+  )!
+  const modes: ReadonlyArray<Sink.SinkMode> = [
+    Sink.own,
+    Sink.off,
+    Sink.all,
+    { mode: "only", ids: [42n] },
+    { mode: "own", also: [42n] },
+    { mode: "only", ids: [42n, survivor] }
+  ]
+  const lit = (sinks: SinkConfig, mode: Sink.SinkMode, id: bigint) =>
+    [...Sink.coefficients(sinks, 64, mode, id).subarray(1)].flatMap((on, unit) => on === 0 ? [] : [unit])
+
+  it("never lights the sinks of a denied id, and leaves those of others as they are", () => {
+    const denied = new SinkConfig({ ...config, denied: ["42"] })
+    expect(Sink.isDenied(denied, 42n)).toBe(true)
+    expect(lit(denied, Sink.own, 42n)).toEqual([])
+    expect(lit(denied, { mode: "only", ids: [42n] }, 7n)).toEqual([])
+    expect(lit(denied, { mode: "own", also: [42n] }, survivor)).toEqual([...Sink.unitsOf(config, survivor)])
+    for (const mode of [Sink.own, Sink.placebo, Sink.all]) {
+      expect(lit(denied, mode, survivor)).toEqual(lit(config, mode, survivor))
+    }
+    expect(Sink.gathered(denied, 64, Sink.own, 42n).coef).toEqual(Float32Array.of(1, 0, 0, 0, 0))
+    expect(Sink.gathered(denied, 64, Sink.own, survivor)).toEqual(Sink.gathered(config, 64, Sink.own, survivor))
+  })
+
+  it("never lights an excluded unit, whoever asks and however", () => {
+    const excluded = new SinkConfig({ ...config, excluded: [...units] })
+    const both = new SinkConfig({ ...config, excluded: [...units], denied: [String(survivor)] })
+    for (const mode of modes) {
+      for (const id of [42n, survivor, 7n]) {
+        const on = lit(excluded, mode, id)
+        expect(on.filter((unit) => units.includes(unit))).toEqual([])
+        expect(on).toEqual(lit(config, mode, id).filter((unit) => !units.includes(unit)))
+        if (!Sink.isSparse(mode)) continue
+        const gathered = Sink.gathered(excluded, 64, mode, id)
+        expect([...gathered.units].filter((_, slot) => gathered.coef[1 + slot] !== 0).sort((a, b) => a - b)).toEqual(on)
+      }
+    }
+    expect(lit(both, Sink.own, survivor)).toEqual([])
+  })
+
+  it("is refused where it is no unit of the pool, or no id", () => {
+    expect(new SinkConfig({ ...config, excluded: [15] }).problem).toBeUndefined()
+    expect(new SinkConfig({ ...config, excluded: [16] }).problem).toContain("unit 16, and the last")
+    expect(() => new SinkConfig({ ...config, denied: ["x"] })).toThrow("decimal digits")
+  })
+})
+
 describe("Bernoulli masks", () => {
   const config = new SinkConfig({ pool: 1024, active: 64, block: 1, assignment: "bernoulli" })
 

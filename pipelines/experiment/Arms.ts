@@ -39,7 +39,7 @@ const plain = (width: (c: ModelConfig) => number) => (c: ModelConfig): ModelConf
 const oneBlock = (c: ModelConfig, { sinks: asked }: NamedArm): ModelConfig => {
   const block = c.sinks?.block ?? 16
   const pool = asked?.pool ?? Math.max(1, Math.round(c.general / block)) * block
-  const sinks = new SinkConfig({ ...c.sinks, assignment: "permutation", pool, active: pool, block })
+  const sinks = new SinkConfig({ pool, active: pool, block, seed: c.sinks?.seed ?? 0 })
   return new ModelConfig({ ...c, intermediateSize: c.general + pool, sinks })
 }
 

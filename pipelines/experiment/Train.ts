@@ -12,8 +12,9 @@ import * as Stream from "effect/Stream"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints, type FileSystemOptions } from "../../src/checkpoints/Checkpoints.ts"
 import type { InitialModel } from "../../src/checkpoints/Import.ts"
+import { LISTED } from "../../src/data/identity/Names.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
-import { because, type CheckpointError } from "../../src/Errors.ts"
+import { because, type CheckpointError, DataError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -214,6 +215,26 @@ export interface TrainedArm extends Training {
   readonly tokens: number
 }
 
+/** A model whose sinks are shared out over the ids of the data, where that is to be known before. */
+export const withOwners = (
+  model: ModelConfig,
+  data: Pick<typeof DataStream.Service, "names">
+): Effect.Effect<ModelConfig, DataError> =>
+  model.sinks?.assignment !== "disjoint" ?
+    Effect.succeed(model) :
+    Effect.flatMap(data.names, (names) =>
+      names === undefined
+        ? Effect.fail(
+          new DataError({
+            detail:
+              `sinks.assignment "disjoint" lists every id, and the data has more than ${
+                LISTED.toLocaleString("en")
+              }: ` +
+              "let ids stand for sources (data.identity), or set it to \"permutation\""
+          })
+        )
+        : Effect.succeed(model.withOwners(names.ids.map(({ id }) => id))))
+
 /**
  * Trains an arm on the data that is there, from where its checkpoints stand to its end. Fails before any weight is allocated
  * where the model, its gradients, optimizer and activations do not fit the device.
@@ -222,7 +243,7 @@ export interface TrainedArm extends Training {
  *   `after` with the model alone, when all that training took is free again
  */
 export const trainArm = <A = undefined, B = undefined>(
-  { initial, model, precision = "f32", recompute = false, seed, training }: ArmTraining,
+  { initial, model: asked, precision = "f32", recompute = false, seed, training }: ArmTraining,
   kept: Pick<Kept, "checkpoints" | "events">,
   hooks: {
     readonly onEvent: (event: TrainEvent.TrainEvent) => Effect.Effect<void>
@@ -239,6 +260,7 @@ export const trainArm = <A = undefined, B = undefined>(
   Effect.gen(function*() {
     const data = yield* DataStream
     const device = yield* Device
+    const model = yield* withOwners(asked, data)
     yield* checkTraining(model, data, device, training, { precision, recompute })
     const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
     // a resumed run goes over these with its checkpoint

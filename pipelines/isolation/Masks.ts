@@ -31,7 +31,7 @@ const sharing = (sinks: Sink.SinkConfig, count: number): number => {
   let tail = 0
   for (let i = count; i <= n; i++) {
     tail += Math.exp(
-      sinks.assignment === "permutation"
+      sinks.exact
         ? logChoose(k, i) + logChoose(n - k, k - i) - logChoose(n, k)
         : logChoose(n, i) + (i === 0 ? 0 : 2 * i * Math.log(p)) + (i === n ? 0 : (n - i) * Math.log1p(-p * p))
     )
@@ -54,8 +54,7 @@ export const maskChecks = (
   ids: ReadonlyArray<bigint>,
   apart: ReadonlyArray<bigint> = ids
 ): ReadonlyArray<HygieneCheck> => {
-  const exact = sinks.assignment === "permutation"
-  const { probability: p, units: n } = sinks
+  const { exact, probability: p, units: n } = sinks
   const all = new Set(ids)
   const looked = [...all].slice(0, 256)
   const masks = looked.map((id) => new Set(Sink.unitsOf(sinks, id)))

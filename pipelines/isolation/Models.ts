@@ -16,7 +16,7 @@ import type { TrainError } from "../../src/train/Trainer.ts"
 import { modelOf, type NamedArm, STANDARD, streamOf } from "../experiment/Arms.ts"
 import { lately, type Work, type Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
-import { type Files, trainArm, type TrainedArm } from "../experiment/Train.ts"
+import { type Files, trainArm, type TrainedArm, withOwners } from "../experiment/Train.ts"
 import { IsolateConfig, type Plan, planOf } from "./Config.ts"
 import * as Jobs from "./Jobs.ts"
 import type { Panel } from "./Report.ts"
@@ -78,6 +78,7 @@ const labOf = (worlds: Worlds, { config, seed }: SeedInput, { machine }: Pick<Wo
     const world = yield* worlds([Schema.encodeSync(WorldConfig)(of), seed], Effect.scoped(makeWorld(of, seed)))
     const lab: Lab = {
       ...plan,
+      config: new IsolateConfig({ ...plan.config, model: yield* withOwners(plan.config.model, world) }),
       seed,
       world,
       machine,

@@ -148,6 +148,8 @@ export interface World {
   readonly texts: (rows: ReadonlyArray<Row>) => ReadonlyArray<string>
   /** What it is all made of. */
   readonly inputs: ReadonlyArray<Input>
+  /** The ids that are trained on; undefined where they are too many to list. */
+  readonly names: (typeof DataStream.Service)["names"]
   /** Sequences that are in no split because they share an id with one, or nearly all of their text. */
   readonly dropped: number
   /** Sequences that are not repeated, of which the first `RETAINED` can be in `retained`. */
@@ -375,6 +377,7 @@ export const makeWorld = (
       domains: ground.domains,
       texts: (rows) => rows.map(({ tokens }) => data.tokenizer.decode(tokens)),
       inputs: yield* Effect.zipRight(data.verify, data.inputs),
+      names: data.names,
       dropped,
       singles: singles.length
     }

@@ -118,6 +118,12 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         ),
       ({ detail }) => new DeviceError({ reason: "Validation", detail })
     )
+    if (config.sinks?.assignment === "disjoint" && config.sinks.owners === undefined) {
+      const detail =
+        `sinks.assignment is "disjoint", and sinks.owners does not say in which order ids take their sinks: ` +
+        "name them, as by config.withOwners(ids)"
+      return yield* new DeviceError({ reason: "Validation", detail })
+    }
     const device = yield* Device
     const scope = yield* Effect.scope
     const { precision = "f32", recompute = false } = options

@@ -100,6 +100,11 @@ export class ModelConfig extends configuration(Schema.Class<ModelConfig>("ModelC
     const sinks = new SinkConfig({ ...this.sinks, pool })
     return new ModelConfig({ ...this, intermediateSize: this.general + pool, sinks })
   }
+  /** The same model with more owners of its sinks, where they are shared out by `disjoint`: see SinkConfig. */
+  withOwners(ids: Iterable<bigint>): ModelConfig {
+    if (this.sinks?.assignment !== "disjoint") return this
+    return new ModelConfig({ ...this, sinks: this.sinks.withOwners(ids) })
+  }
   private countWith(width: number): number {
     const d = this.hiddenSize
     const attention = d * this.headSize * (2 * this.numAttentionHeads + 2 * this.kvHeads)

@@ -152,7 +152,7 @@ export const canGather = (c: ModelConfig): boolean => c.sinks !== undefined && S
 
 /** Whether a gathered pass can compute every batch in a mode, whatever its ids. */
 export const gathersAll = (c: ModelConfig, mode: Sink.SinkMode): boolean =>
-  Sink.isSparse(mode) && (c.sinks === undefined || c.sinks.assignment === "permutation")
+  Sink.isSparse(mode) && (c.sinks === undefined || c.sinks.exact)
 
 /** Whether a gathered pass can compute a batch in a mode: it needs a sparse mode, and room for the sinks of every id. */
 export const gathers = (c: ModelConfig, batch: Batch, mode: Sink.SinkMode): boolean =>

@@ -79,7 +79,7 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
   const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery, {
     lossScaling: shape.precision === "f16",
     // as the Trainer does
-    ...(config.sinks?.assignment === "permutation"
+    ...(config.sinks?.exact === true
       ? { maxTouched: passes[0]!.maxSegments * config.sinks.activeUnits * gradientAccumulation }
       : {}),
     ...(target === undefined ? {} : { target })

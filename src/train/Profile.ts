@@ -187,7 +187,7 @@ export const profile = (
         steps: 100,
         window: 1,
         parameters: model.parameters,
-        ...(config.sinks?.assignment === "permutation" ? { maxTouched: rows * config.sinks.activeUnits } : {})
+        ...(config.sinks?.exact === true ? { maxTouched: rows * config.sinks.activeUnits } : {})
       }).pipe(Effect.provideService(Model, model))
       const pass = yield* training.compile({ rows, seqLen })
       const part = { pass, batch: madeUp(rows, seqLen, config.vocabSize), mode: Sink.own }

@@ -270,8 +270,8 @@ const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
       steps,
       window: config.logEvery,
       parameters: model.parameters,
-      // exactly so many a document by a permutation; by the other assignments any number
-      ...(sinks?.assignment === "permutation"
+      // exactly so many a document; by assignments that are not exact any number
+      ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
         : {})
     })

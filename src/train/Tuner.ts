@@ -93,7 +93,7 @@ export const makeTuner = (
       steps,
       window: 1,
       parameters,
-      ...(sinks?.assignment === "permutation" && sparse
+      ...(sinks?.exact === true && sparse
         ? { maxTouched: (maxSegments ?? rows) * sinks.activeUnits }
         : {})
     })

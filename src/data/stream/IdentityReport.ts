@@ -249,7 +249,7 @@ const total = (chances: ReadonlyArray<number>): number => Math.min(1, chances.re
 /** Probability that two ids share no unit: hypergeometric for exactly k of n, independent for the others. */
 const apart = (sinks: SinkConfig): number => {
   const { activeUnits: k, probability: p, units: n } = sinks
-  if (sinks.assignment !== "permutation") return (1 - p * p) ** n
+  if (!sinks.exact) return (1 - p * p) ** n
   let chance = 1
   for (let i = 0; i < k; i++) chance *= Math.max(0, n - k - i) / (n - i)
   return chance
