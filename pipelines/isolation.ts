@@ -12,6 +12,8 @@ import { theory } from "../src/measures/Theory.ts"
 import { modelOf, ORACLE, STANDARD } from "./experiment/Arms.ts"
 import * as Experiment from "./experiment/Experiment.ts"
 import type { Files } from "./experiment/Train.ts"
+import { attackNamed } from "./isolation/AttackConfig.ts"
+import { checkAttacks } from "./isolation/Attacks.ts"
 import { claimsOf } from "./isolation/Claims.ts"
 import { IsolateConfig, planOf } from "./isolation/Config.ts"
 import { investigate } from "./isolation/Findings.ts"
@@ -68,7 +70,7 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
       // the data of every seed, which may not do, before anything is claimed or trained; no device is asked yet
       const all = yield* Effect.forEach(seeds,
         (seed) => labs.of({ ...input, seed }, { machine: { adapter: "", kernels: "" } }))
-      yield* Effect.forEach(all, ({ world }) => checkSplits(world), { discard: true })
+      yield* Effect.forEach(all, (lab) => Effect.zipRight(checkSplits(lab.world), checkAttacks(lab)), { discard: true })
       const lab = all[0]!
       const { world } = lab
       return {
@@ -117,7 +119,17 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
               word,
               decidedBy,
               verdicts,
-              metrics: metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
+              metrics: [
+                ...metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
+                ...plan.attacks.flatMap(({ metrics }) => metrics.map(({ kind: _, ...metric }) => metric))
+              ],
+              ...(plan.attacks.length === 0 ? {} : { attacks: plan.attacks.map(({ encoded, method, name }) => ({
+                name,
+                attack: method,
+                title: attackNamed(method).title,
+                paper: attackNamed(method).paper,
+                options: encoded
+              })) }),
               ...parts,
               theory: theory({ seed: first }),
               warnings: warningsOf(parts, plan, data, world.singles),

@@ -5,6 +5,7 @@
  * Services, configurations and errors are classes of their own; pure modules are namespaces. The Device comes from
  * `memsinks/node` or `memsinks/deno`, whole experiments from `memsinks/pipelines/pretrain` and its like.
  */
+export * as Attacks from "./attacks/index.ts"
 export { type Batch, IGNORE, parseId, toId } from "./Batch.ts"
 export { Checkpoints, type FileSystemOptions, type HostTensor, loadFolder, loadModel, type Saved, type SavedModel,
   saveModel, type Snapshot } from "./checkpoints/Checkpoints.ts"

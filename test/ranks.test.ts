@@ -28,6 +28,7 @@ const ranks: ReadonlyArray<string> = [
   "src/runs",
   "src/inside",
   "src/removal",
+  "src/attacks",
   "entries",
   "pipelines/report",
   "pipelines/experiment",

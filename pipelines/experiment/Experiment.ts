@@ -235,7 +235,7 @@ export const run = <Given, Config, Found, Report>(
     const perform =
       (machine: Machine): Engine["perform"] => (work, jobs, { folderOf, keep: kept, span = "train" } = {}) =>
         runner(jobs, (job, index) => {
-          const { arm, input, seed } = job
+          const { arm, input, seed, what } = job
           const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
           const done = Effect.gen(function*() {
             const key = yield* work.key(input, { machine, streams })
@@ -258,7 +258,7 @@ export const run = <Given, Config, Found, Report>(
               ? yield* store.once(job.kind, key, compute, { alone: true, of: { arm, seed } })
               : yield* keptIn(path.join(at, "result.json"), key, compute)
           })
-          return attempt({ arm, seed }, done)
+          return attempt({ arm, seed, ...(what === undefined ? {} : { what }) }, done)
         })
 
     const all = Effect.gen(function*() {

@@ -21,6 +21,8 @@ export interface Job<Input = unknown> {
   /** What the arm and its seed are called where it is told of. */
   readonly arm: string
   readonly seed: number
+  /** The part of the arm's affairs that it is, which the message begins with where it fails. */
+  readonly what?: string
   /** All that the function is given; plain data. */
   readonly input: Input
 }

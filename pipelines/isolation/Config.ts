@@ -12,6 +12,7 @@ import { SinkConfig } from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { armNames, type NamedArm, ORACLE, shapeProblem, STANDARD, useless, Variant } from "../experiment/Arms.ts"
+import { AttackConfig, type AttackMethod, attackMethod, attackNames } from "./AttackConfig.ts"
 import { LocalizerConfig, type LocalizerMethod, localizerMethod, localizerNames, UnlearnerConfig, type UnlearnerMethod,
   unlearnerMethod, unlearnerNames } from "./Sweeps.ts"
 import { GateConfig } from "./Verdict.ts"
@@ -62,6 +63,11 @@ export class IsolateConfig extends configuration(Schema.Class<IsolateConfig>("Is
   relearnSteps: withDefault(positive, () => 64),
   /** Share of the memory of the other half that counts as back. Default 0.5. */
   relearnBack: withDefault(fraction, () => 0.5),
+  /**
+   * Attacks on every model in every state of its sinks, by name or with options of their own:
+   * `{ attack: shortestContext, length: 16, states: [off] }`. Default: none.
+   */
+  attacks: withDefault(Schema.Array(Schema.Union(Schema.NonEmptyString, AttackConfig)), () => []),
   /** Given tokens, after which a sequence must be continued verbatim to its end. Default: 16 and half of a sequence. */
   contexts: Schema.optional(Schema.NonEmptyArray(positive)),
   /** Let the models continue the repeated sequences themselves, for edit distance and BLEU. Default true. */
@@ -131,6 +137,7 @@ export interface Plan {
   readonly arms: ReadonlyArray<NamedArm>
   readonly localizers: ReadonlyArray<LocalizerMethod>
   readonly unlearners: ReadonlyArray<UnlearnerMethod>
+  readonly attacks: ReadonlyArray<AttackMethod>
   readonly subject: string
 }
 
@@ -164,6 +171,12 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     const postHoc = methods.map(({ name }) => name)
     const subject = config.subject ?? (names.includes("sinks") ? "sinks" : names.at(-1)!)
     const repeated = twice([...names, ...postHoc])
+    const unknownAttacks = config.attacks.flatMap((one) =>
+      unknown("attacks", typeof one === "string" ? one : one.attack, attackNames) ?? []
+    )
+    const attacked = unknownAttacks.length > 0 ? [] : config.attacks.map(attackMethod)
+    const attacks = attacked.filter((one) => typeof one !== "string")
+    const sameAttack = twice(attacks.map(({ name }) => name))
     const problems = [
       ...arms.map(({ arm }) => unknown("arms", arm, armNames)),
       ...arms.map(useless),
@@ -173,6 +186,16 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
         ? undefined
         : `${JSON.stringify(repeated)} is named twice: leave one out, or give it another name`,
       unknownMethods.length > 0 ? undefined : unknown("subject", subject, [...names, ...postHoc]),
+      ...unknownAttacks,
+      ...attacked.filter((one) => typeof one === "string"),
+      sameAttack === undefined
+        ? undefined
+        : `attacks: ${JSON.stringify(sameAttack)} is named twice: leave one out, or give it another name`,
+      ...(unknownMethods.length > 0 ?
+        [] :
+        attacks.flatMap(({ models = [], name }) =>
+          models.map((model) => unknown(`attacks: ${name}: models`, model, [...names, ...postHoc]))
+        )),
       config.intervals && config.seeds < 2
         ? `seeds is ${config.seeds}: an interval needs at least 2. Raise seeds, or set intervals to false`
         : undefined,
@@ -195,6 +218,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       arms: arms as ReadonlyArray<NamedArm>,
       localizers: methods.slice(0, config.localizers.length) as ReadonlyArray<LocalizerMethod>,
       unlearners: methods.slice(config.localizers.length) as ReadonlyArray<UnlearnerMethod>,
+      attacks,
       subject
     }
   })

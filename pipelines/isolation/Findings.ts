@@ -7,10 +7,12 @@ import * as Option from "effect/Option"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Measures from "../../src/measures/Metrics.ts"
 import { relearnRatio, stepsToBack } from "../../src/removal/Relearn.ts"
+import * as Sink from "../../src/Sink.ts"
 import { ORACLE, STANDARD } from "../experiment/Arms.ts"
 import type { Engine } from "../experiment/Experiment.ts"
 import type { Work } from "../experiment/Job.ts"
 import type { Files } from "../experiment/Train.ts"
+import { attackedStates, attackWork } from "./Attacks.ts"
 import * as Checks from "./Checks.ts"
 import * as Jobs from "./Jobs.ts"
 import { gapMetric, hasSlices, lookWork } from "./Look.ts"
@@ -58,9 +60,10 @@ export const investigate = (
     const each = <Of extends object, A>(
       kind: Jobs.Kind,
       work: Work<SeedInput & Of, A>,
-      all: ReadonlyArray<{ readonly name: string; readonly of: Of }>
+      all: ReadonlyArray<{ readonly name: string; readonly of: Of; readonly what?: string }>
     ) =>
-      engine.perform(work, all.map(({ name, of }) => ({ kind, arm: name, seed, input: { ...input, ...of } })), {
+      engine.perform(work,
+        all.map(({ name, of, ...rest }) => ({ kind, arm: name, seed, input: { ...input, ...of }, ...rest })), {
         span: kind
       })
     /** The same of models. */
@@ -226,6 +229,32 @@ export const investigate = (
             metrics: [...found.metrics, { ...gapMetric, metric: "closed", value: Measures.fractionClosed(own, open) }] }
       })
     }
+
+    // ---- what is got out of each
+    const tried = lab.attacks.flatMap((attack) =>
+      examined.filter(({ name }) => attack.models?.includes(name) ?? true).flatMap((one) =>
+        attackedStates(lab, attack, one.model).map((state) => ({ attack, one, state }))
+      )
+    )
+    const got = yield* each("attacks", attackWork(labs), tried.map(({ attack: { name: attack }, one, state }) => ({
+      name: one.name,
+      what: `attack ${attack}, ${Sink.states[state].title}`,
+      of: { model: one.model, attack, state, ...(oracle === undefined ? {} : { reference: oracle.model }) }
+    })))
+    tried.forEach(({ attack, one: { kind, name, setting }, state }, i) => {
+      for (const values of Option.toArray(got[i]!)) {
+        const metrics = attack.metrics.flatMap(({ kind, metric }) =>
+          values[metric] === undefined ? [] : [{ group: "natural" as const, metric, kind, ...values[metric] }]
+        )
+        const known = findings.found.findIndex((one) => one.arm === name && one.kind === kind && one.state === state)
+        if (known < 0) {
+          findings.found.push({ arm: name, kind, state, ...(setting === undefined ? {} : { setting }), metrics })
+        } else {
+          const found = findings.found[known]!
+          findings.found[known] = { ...found, metrics: [...found.metrics, ...metrics] }
+        }
+      }
+    })
 
     // ---- whether it comes back
     if (before !== undefined && target !== undefined) {

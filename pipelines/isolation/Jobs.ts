@@ -32,7 +32,9 @@ const versions = {
   relearning: 2,
   hygiene: 2,
   interference: 2,
-  recall: 2
+  recall: 2,
+  /** Of what attacks are given; each has a number of its own besides. */
+  attacks: 1
 } as const
 export type Kind = keyof typeof versions
 
@@ -161,6 +163,21 @@ export const hygiene = (of: Key, optimizer: unknown, seed: number): Key =>
 
 export const interference = (of: Key, ladder: ReadonlyArray<number>, seed: number): Key =>
   key("interference", { of, ladder: [...ladder], seed, rows: CHECKED_ROWS })
+
+/** What an attack gets out of a model; `version` is the number of the attack's own code. */
+export const attack = (
+  of: Key,
+  { version: code, ...options }: {
+    readonly attack: string
+    readonly version: number
+    readonly options: Readonly<Record<string, unknown>>
+    readonly sequences: number | undefined
+    readonly state: MaskState
+    readonly seed: number
+    /** The oracle, of an attack that looks at it. */
+    readonly reference: Key | undefined
+  }
+): Key => key("attacks", { of, code, ...options, rows: ROWS })
 
 /** How well a localizer finds the sinks that are known. */
 export const recall = (scores: Key): Key => key("recall", { of: scores })

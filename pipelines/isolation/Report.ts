@@ -73,11 +73,28 @@ export const Metric = Schema.Struct({
   /** In words, with its source. */
   title: Schema.String,
   /** What it is counted in. */
-  unit: Schema.Literal("nats", "share", "tokens"),
+  unit: Schema.Literal("nats", "share", "tokens", "ratio"),
   /** Whether more of it means more memory. */
-  memory: Schema.Literal("higher", "lower")
+  memory: Schema.Literal("higher", "lower"),
+  /** Of what an attack measures: which, as the configuration calls it. */
+  attack: Schema.optionalWith(Schema.String, { exact: true })
 })
 export interface Metric extends Schema.Schema.Type<typeof Metric> {}
+
+/** An attack that was tried on the models. */
+export const Attack = Schema.Struct({
+  /** As the configuration calls it; its metrics' names begin with it. */
+  name: Schema.String,
+  /** Which attack. */
+  attack: Schema.String,
+  /** In a few words. */
+  title: Schema.String,
+  /** Where it is from. */
+  paper: Schema.String,
+  /** How it was tried, every default spelled out. */
+  options: Schema.Unknown
+})
+export interface Attack extends Schema.Schema.Type<typeof Attack> {}
 
 /** How a variant differs from the arm that it is one of, in what claims are about. */
 export const Variant = Schema.Struct({
@@ -372,6 +389,8 @@ export const IsolationReport = Schema.Struct({
   verdicts: Schema.Array(Verdict),
   /** What the metrics mean. */
   metrics: Schema.Array(Metric),
+  /** Attacks that were tried; absent: none. Their values are among the metrics of `subjects`, group `natural`. */
+  attacks: Schema.optionalWith(Schema.Array(Attack), { exact: true }),
   /** Every model in every mask state, with all that was measured of it (T1). */
   subjects: Schema.Array(Subject),
   /** What each arm cost. */

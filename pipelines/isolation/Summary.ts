@@ -16,7 +16,9 @@ export interface Found {
   readonly state: MaskState
   readonly setting?: string
   /** Of how many sequences each is, and how much it depends on them, where that is known. */
-  readonly metrics: ReadonlyArray<MetricKey & { readonly value: number } & Partial<Spread>>
+  readonly metrics: ReadonlyArray<
+    MetricKey & { readonly value: number; /** Default: by its name. */ readonly kind?: Kind } & Partial<Spread>
+  >
 }
 
 /** What one seed found. Losses that an arm's failure left out are absent. */
@@ -118,7 +120,7 @@ const subjectsOf = (
       const over = (some: ReadonlyArray<Found | undefined>, key: MetricKey) => {
         const found = some.map((one) => at(one?.metrics, key))
         return estimate(found.map((one) => one?.value), {
-          kind: kindOf(key),
+          kind: found.find((one) => one?.kind !== undefined)?.kind ?? kindOf(key),
           spreads: found.map((one) => one?.sequences === undefined ? undefined : one as Spread)
         })
       }

@@ -169,12 +169,19 @@ export const legend = (report: IsolationReport, panel: Panel, room: "short" | "f
 /** The panel that comes first. */
 export const firstPanel = (report: IsolationReport): Panel => panelsOf(report)[0] ?? "natural"
 
+const withRecovery = (subject: Subject, key: MetricKey): string => {
+  const share = recoveryOf(subject, key)
+  return plusMinus(valueOf(subject, key)) + (isKnown(share) ? ` (${digits(2)(share.mean)})` : "")
+}
+
 /** All metrics of all models in all states. */
 export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
   panelsOf(report).map((panel) => {
-    const keys = report.metrics.map(({ context, metric }): MetricKey => ({ group: panel, metric,
-      ...(context === undefined ? {} : { context }) })
-    )
+    const keys = report.metrics.filter(({ attack }) => attack === undefined).map(({ context, metric }): MetricKey => ({
+      group: panel,
+      metric,
+      ...(context === undefined ? {} : { context })
+    }))
       .filter((key) => report.subjects.some((subject) => isKnown(valueOf(subject, key))))
     return {
       caption: `Value, and recovery in brackets, on ${panels[panel]}`,
@@ -183,13 +190,28 @@ export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
         subject.arm,
         states[subject.state],
         plusMinus(valueOf(subject, heldOutLoss)),
-        ...keys.map((key) => {
-          const share = recoveryOf(subject, key)
-          return plusMinus(valueOf(subject, key)) + (isKnown(share) ? ` (${digits(2)(share.mean)})` : "")
-        })
+        ...keys.map((key) => withRecovery(subject, key))
       ])
     }
   })
+
+/** What attacks got out of each model in each state that was attacked, a table an attack. */
+export const attacks = (report: IsolationReport): ReadonlyArray<Table> =>
+  (report.attacks ?? []).map(({ name, paper, title }) => {
+    const keys = report.metrics.filter(({ attack }) => attack === name)
+      .map(({ metric }): MetricKey => ({ group: "natural", metric }))
+    return {
+      caption: `${title} (${paper}): value, and recovery in brackets`,
+      head: ["", "state", ...keys.map(({ metric }) => metric.slice(name.length + 1))],
+      rows: report.subjects.filter((subject) => keys.some((key) => valueOf(subject, key) !== undefined)).map((
+        subject
+      ) => [
+        subject.arm,
+        states[subject.state],
+        ...keys.map((key) => withRecovery(subject, key))
+      ])
+    }
+  }).filter(({ rows }) => rows.length > 0)
 
 // ---------------------------------------------------------------------------------------------------------------
 // Other tables

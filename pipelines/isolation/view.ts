@@ -147,6 +147,7 @@ export const view = (report: IsolationReport): View.View => {
         ),
         ...View.drawn(charts(Charts.relearning), Tables.relearning(report))
       ]),
+      ...View.section("Attacks", View.tables(...Tables.attacks(report))),
       ...View.section("Do localizers find the sinks?", View.tables(Tables.localizers(report))),
       ...View.section("Claims of the papers", View.tables(View.claimsTable(report.claims))),
       ...View.section("Theory, simulated", View.tables(Tables.theory(report)), { folded: true }),

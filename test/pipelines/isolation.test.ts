@@ -4,7 +4,7 @@ import * as Fiber from "effect/Fiber"
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, describe, expect, it } from "vitest"
+import { afterAll, describe, expect, it, vi } from "vitest"
 import type { Job, Runner } from "../../pipelines/experiment/Job.ts"
 import { fileStore, memoryStore } from "../../pipelines/experiment/Store.ts"
 import * as Isolation from "../../pipelines/isolation.ts"
@@ -14,7 +14,11 @@ import { heldOutLoss, metricName, metricsFor, nameOf, repeatedLoss, sample,
   windowsOf } from "../../pipelines/isolation/Metrics.ts"
 import { choose } from "../../pipelines/isolation/PostHoc.ts"
 import { type SeedFindings, summarize } from "../../pipelines/isolation/Summary.ts"
+import { view } from "../../pipelines/isolation/view.ts"
+import { toMarkdown } from "../../pipelines/report/render.ts"
+import { attacks } from "../../src/attacks/index.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
+import { DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
@@ -192,6 +196,58 @@ describe("the experiment", () => {
     )
   })
 
+  it("attacks every model in the states that are asked for, the oracle beside; what fails costs itself alone", async () => {
+    const spied = vi.spyOn(attacks.shortestContext, "run")
+    const attacked = config({
+      attacks: [
+        { attack: "shortestContext", length: 4, contexts: [4, 13] },
+        { attack: "shortestContext", name: "of the end", length: 1, contexts: [8], states: ["off"], sequences: 2,
+          models: ["standard", "neverRepeated", "sinks"] }
+      ]
+    })
+    const { report } = await withEvents(attacked)
+    const of = (arm: string, state: string, metric: string) =>
+      report.subjects.find((one) => one.arm === arm && one.state === state)?.metrics.find((one) =>
+        one.metric === metric
+      )
+    const found = (arm: string, state: string) => of(arm, state, "shortestContext.found")
+    // planted by repeating, and absent where nothing was repeated
+    expect(found("standard", "own")!.value.mean).toBeGreaterThan(found("neverRepeated", "own")!.value.mean + 0.3)
+    expect(found("sinks", "own")!.value.mean).toBeGreaterThan(found("sinks", "placebo")!.value.mean)
+    expect(found("standard", "own")!.value).toMatchObject({ kind: "share", method: "beta-binomial" })
+    expect(found("neverRepeated", "own")!.recovery!.values).toContain(0)
+    expect(found("gradientAscent", "own")).toBeDefined()
+    expect(found("sinks", "calibrated")).toBeUndefined()
+    expect(of("sinks", "own", "of the end.found")).toBeUndefined()
+    expect(of("sinks", "off", "of the end.found")).toBeDefined()
+    expect(of("gradientAscent", "own", "of the end.found")).toBeUndefined()
+    expect(spied.mock.calls.filter(([, { length }]) => length === 1).every(([{ rows }]) => rows.length <= 2)).toBe(true)
+    expect(report.metrics.find(({ metric }) => metric === "of the end.found")).toMatchObject({ attack: "of the end",
+      unit: "share" })
+    expect(report.attacks!.map(({ options }) => options)).toEqual([{ length: 4, contexts: [4, 13] }, { length: 1,
+      contexts: [8] }])
+    const markdown = toMarkdown(view(report))
+    expect(markdown).toContain("shortest own context")
+    // all else is as it is without attacks
+    const without = timeless((await withEvents(config())).report)
+    expect(without.attacks).toBeUndefined()
+    expect(without.verdicts).toEqual(timeless(report).verdicts)
+
+    // kept, and not done again
+    spied.mockClear()
+    expect(timeless((await withEvents(attacked)).report)).toEqual(timeless(report))
+    expect(spied).not.toHaveBeenCalled()
+    spied.mockImplementation(() => Effect.fail(new DataError({ detail: "no prompt fits" })))
+    const failed = (await withEvents(config({
+      attacks: [{ attack: "shortestContext", length: 2, models: ["sinks"], states: ["off"] }]
+    }))).report
+    spied.mockRestore()
+    expect(failed.failures).toEqual(
+      [1, 2].map((seed) => ({ arm: "sinks", seed, message: "attack shortestContext, sinks off: no prompt fits" }))
+    )
+    expect(failed.verdicts).toEqual(report.verdicts)
+  })
+
   it("goes on where it was interrupted, to the same report", async () => {
     const outDir = join(root, "interrupted")
     const options = { outDir, store: join(outDir, "store") }
@@ -244,6 +300,17 @@ describe("a configuration", () => {
     expect(await problem(config({ subject: "goldfisch" }))).toContain("subject: there is no \"goldfisch\"")
     expect(await problem(config({ arms: ["standard", "sinks"] }))).toContain("neverRepeated is missing")
     expect(await problem(config({ arms: ["standard", "neverRepeated", "standard"] }))).toContain("named twice")
+    expect(await problem(config({ attacks: ["shortestcontext"] }))).toContain("Did you mean shortestContext?")
+    expect(await problem(config({ attacks: [{ attack: "shortestContext", lenght: 3 }] }))).toContain(
+      "attacks: shortestContext: lenght: is not a known key. Did you mean length?"
+    )
+    expect(await problem(config({ attacks: [{ attack: "shortestContext", length: 0 }] }))).toMatch(
+      /shortestContext: length: expected .*, got 0/
+    )
+    expect(await problem(config({ attacks: ["shortestContext", "shortestContext"] }))).toContain("named twice")
+    expect(await problem(config({ attacks: [{ attack: "shortestContext", models: ["sink"] }] }))).toContain(
+      "attacks: shortestContext: models: there is no \"sink\". Did you mean sinks?"
+    )
     expect(await problem({ armz: ["standard"] })).toContain("Did you mean arms?")
     const arms = ["standard", "neverRepeated", { arm: "sinks", name: "thin", hiddenSize: 30 }]
     expect(await problem(config({ arms }))).toMatch(/arms: thin: .*hiddenSize/)
@@ -252,6 +319,17 @@ describe("a configuration", () => {
     expect(await problem(config({ seeds: 1 }))).toContain("an interval needs at least 2")
     const plan = await Effect.runPromise(planOf(config({ seeds: 1, intervals: false })))
     expect(plan.arms).toHaveLength(3)
+  })
+  it("whose attacks ask for more than there is is refused", async () => {
+    const attacked = { attack: "shortestContext", length: 10, contexts: [8] }
+    const error = await Effect.runPromise(Effect.flip(run(config({ attacks: [attacked] }))))
+    expect(error.message).toContain("attacks: shortestContext: contexts of 8 tokens and 10")
+    const sums = { world: { world: "modular" as const },
+      attacks: [{ attack: "shortestContext", length: 1, contexts: [1] }] }
+    Object.assign(attacks.shortestContext, { needsText: true })
+    const text = await Effect.runPromise(Effect.flip(run(config(sums))))
+    Object.assign(attacks.shortestContext, { needsText: false })
+    expect(text.message).toContain("attacks: shortestContext: it needs text, and this world consists of tokens alone")
   })
   it("whose data repeats nothing is refused", async () => {
     const data = new DataConfig({
