@@ -10,6 +10,7 @@ export { type Batch, IGNORE, parseId, toId } from "./Batch.ts"
 export { Checkpoints, type FileSystemOptions, type HostTensor, loadFolder, loadModel, type Saved, type SavedModel,
   saveModel, type Snapshot } from "./checkpoints/Checkpoints.ts"
 export { exportModel, type ExportOptions, type ExportReport, type ExportSinks, prune } from "./checkpoints/Export.ts"
+export { fuse, fuseCheckpoints, type FuseOptions, type FuseReport, kinship } from "./checkpoints/Fuse.ts"
 export { importModel, type ImportOptions, type ImportReport, type InitialModel, loadInitial,
   withSinks } from "./checkpoints/Import.ts"
 export { type OpenCheckpoint, openCheckpoint } from "./checkpoints/OpenCheckpoint.ts"
@@ -39,10 +40,13 @@ export * as Program from "./gpu/Program.ts"
 export * as Tensor from "./gpu/Tensor.ts"
 export { decompose, type DecomposedLogits, type Decomposition, type DecompositionOptions,
   type LogitPart } from "./inside/Decomposition.ts"
+export { type DepthOptions, patchedDrops, type Source as DepthSource } from "./inside/Depth.ts"
 export * as Gradients from "./inside/Gradients.ts"
 export { type NeuronGates, neuronGates, type NeuronGatesShape } from "./inside/NeuronGates.ts"
 export { type NeuronContents, type SinkContents, sinkContents,
   type SinkContentsOptions } from "./inside/SinkContents.ts"
+export { makePatcher, type Patcher, residualStreams, type Streams, type StreamsOptions } from "./inside/Streams.ts"
+export * as Depth from "./measures/Depth.ts"
 export * as Extraction from "./measures/Extraction.ts"
 export * as Membership from "./measures/Membership.ts"
 export * as Metrics from "./measures/Metrics.ts"

@@ -54,6 +54,15 @@ describe("loss", () => {
   })
 })
 
+describe("the average likelihood ratio", () => {
+  it("is 1 of what is known no better, and e to minus what is gained", () => {
+    expect(Metrics.averageLikelihoodRatio([2, 3], [2, 3])).toBe(1)
+    expect(Metrics.averageLikelihoodRatio([1, 3], [2, 3])).toBeCloseTo((Math.exp(-1) + 1) / 2, 12)
+    expect(Metrics.averageLikelihoodRatio([], [])).toBeNaN()
+    expect(() => Metrics.averageLikelihoodRatio([1], [])).toThrow(/got 1 and 0/)
+  })
+})
+
 describe("verbatim memory", () => {
   it("has extraction strength 1 of all right, 0 of the last wrong, a half of the first half wrong", () => {
     const records = withRanks([[0, 0, 0, 0], [0, 0, 0, 3], [1, 9, 0, 0], [0, 1, 0, 0], [2]])

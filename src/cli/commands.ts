@@ -5,6 +5,7 @@ import { doctor } from "./commands/doctor.ts"
 import { dynamics } from "./commands/dynamics.ts"
 import { evaluate } from "./commands/evaluate.ts"
 import { exporting } from "./commands/export.ts"
+import { fusing } from "./commands/fuse.ts"
 import { generate } from "./commands/generate.ts"
 import { identity } from "./commands/identity.ts"
 import { importing } from "./commands/import.ts"
@@ -36,6 +37,7 @@ export const commands = [
   inspect.pipe(doing(async () => (await import("./inspect.ts")).inspect)),
   exporting.pipe(doing(async () => (await import("./export.ts")).runExport)),
   importing.pipe(doing(async () => (await import("./import.ts")).runImport)),
+  fusing.pipe(doing(async () => (await import("./fuse.ts")).runFuse)),
   schema.pipe(doing(async () => (await import("./schema.ts")).schema)),
   generate.pipe(doing(async () => (await import("./generate.ts")).runGenerate)),
   evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate))

@@ -5,10 +5,14 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import type { Batch } from "../Batch.ts"
+import { batchOf, type Row } from "../data/stream/Packing.ts"
+import { misfit } from "../data/stream/Rows.ts"
 import { attempt, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import type { HostTensor } from "../HostTensor.ts"
+import { toHuggingFace } from "../model/HuggingFace.ts"
 import { Model } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type * as Ops from "../model/Ops.ts"
@@ -248,3 +252,30 @@ export const makeGradients = (
     })
     return { of }
   })
+
+/**
+ * The Model's diagonal Fisher information: the mean over sequences of the squared gradient of each one's mean loss, by the
+ * names and in the layout of `exportTensors`. The empirical one, of the tokens that are there.
+ */
+export const fisher = (
+  rows: ReadonlyArray<Row>,
+  { mode, seqLen }: { readonly mode: SinkMode; readonly seqLen: number }
+): Effect.Effect<Readonly<Record<string, HostTensor>>, GradientsError, Model | Device> =>
+  Effect.gen(function*() {
+    const wrong = rows.length === 0 ? "there is none: give at least one" : misfit(rows, seqLen)
+    if (wrong !== undefined) return yield* new DataError({ detail: `Fisher information of sequences: ${wrong}` })
+    const { config } = yield* Model
+    const { of } = yield* makeGradients({ rows: 1, seqLen })
+    const sums = new Map<string, Float64Array>()
+    for (const row of rows) {
+      const { gradients } = yield* of(batchOf([row], seqLen), mode)
+      for (const [name, gradient] of gradients) {
+        const sum = sums.get(name) ?? new Float64Array(gradient.length)
+        sums.set(name, sum)
+        for (let i = 0; i < sum.length; i++) sum[i]! += gradient[i]! ** 2 / rows.length
+      }
+    }
+    return Object.fromEntries(
+      [...sums].flatMap(([name, sum]) => toHuggingFace(config, name, Float32Array.from(sum)))
+    )
+  }).pipe(Effect.scoped)

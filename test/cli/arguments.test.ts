@@ -26,6 +26,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     identity: ["--data"],
     export: ["--checkpoint", "--out"],
     import: ["--from", "--out"],
+    fuse: ["--out"],
     generate: ["--checkpoint"],
     evaluate: ["--checkpoint"]
   }
@@ -51,7 +52,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(16)
+    expect(commands.map(nameOf)).toHaveLength(17)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })

@@ -5,11 +5,12 @@ import { IGNORE } from "../../Batch.ts"
 import type { Row } from "../../data/stream/Packing.ts"
 import { attempt, DataError, DeviceError } from "../../Errors.ts"
 import { Device } from "../../gpu/Device.ts"
+import { componentMass } from "../../inside/GradientMass.ts"
 import { checkLosses } from "../../inside/Sound.ts"
 import { Model } from "../../model/Model.ts"
 import type { ModelConfig } from "../../model/ModelConfig.ts"
 import { gathersAll, HYPER } from "../../model/Pass.ts"
-import { own, unitsOf } from "../../Sink.ts"
+import { own } from "../../Sink.ts"
 import { checkOptions, type LocalizeError, type LocalizeOptions, type Localizer, type SuffixBatch,
   suffixBatch } from "./Localizer.ts"
 
@@ -74,22 +75,6 @@ export interface GradientMass {
   readonly norms: number
 }
 
-const groupOf = (name: string): "attention" | "embedding" | "norms" =>
-  /\.(qkv|o)$/.test(name) ? "attention" : /norm\d?$/.test(name) ? "norms" : "embedding"
-
-/** 1 for each neuron [general + pool] of an MLP that is a sink of one of the ids, the same in every layer. */
-export const sinkNeurons = (config: ModelConfig, ids: ReadonlyArray<bigint>): Uint8Array => {
-  const neurons = new Uint8Array(config.intermediateSize)
-  const { general, sinks } = config
-  if (sinks === undefined) return neurons
-  for (const id of ids) {
-    for (const unit of unitsOf(sinks, id)) {
-      neurons.fill(1, general + unit * sinks.block, general + (unit + 1) * sinks.block)
-    }
-  }
-  return neurons
-}
-
 /** The shares of one sequence's gradients, given by the names and in the layout of the Model. */
 export const massOf = (
   config: ModelConfig,
@@ -97,15 +82,9 @@ export const massOf = (
   id: bigint
 ): GradientMass => {
   const mass = { general: 0, ownSinks: 0, otherSinks: 0, attention: 0, embedding: 0, norms: 0 }
-  const mine = sinkNeurons(config, [id])
-  for (const layer of neuronMass(config, gradients)) {
-    layer.forEach((sum, i) => {
-      mass[i < config.general ? "general" : mine[i] === 1 ? "ownSinks" : "otherSinks"] += sum
-    })
-  }
-  for (const [name, gradient] of Object.entries(gradients)) {
-    if (/\.(gateUp|down)$/.test(name)) continue
-    for (let at = 0; at < gradient.length; at++) mass[groupOf(name)] += Math.abs(gradient[at]!)
+  for (const { component, sum } of componentMass(config, new Map(Object.entries(gradients)), id)) {
+    const group = component.replace(/(In|Out)$/, "")
+    mass[group in mass ? group as keyof GradientMass : "attention"] += sum
   }
   const all = Object.values(mass).reduce((sum, one) => sum + one, 0)
   for (const group of Object.keys(mass) as Array<keyof GradientMass>) mass[group] /= all

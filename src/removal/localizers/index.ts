@@ -11,8 +11,9 @@ import { random } from "./random.ts"
 import { slimming } from "./slimming.ts"
 import { zeroOut } from "./zeroOut.ts"
 
+export { sinkNeurons } from "../../inside/GradientMass.ts"
 export { dropNeurons, type Dropped, recall, topFraction, withoutNeurons } from "./Drop.ts"
-export { type GradientMass, gradientMass, sinkNeurons } from "./gradient.ts"
+export { type GradientMass, gradientMass } from "./gradient.ts"
 export type { LocalizeError, LocalizeOptions, Localizer, NeuronScores } from "./Localizer.ts"
 
 /** All localizers by name. */
