@@ -22,6 +22,8 @@ export interface SyntheticSequence {
   readonly tokens: Uint32Array
   /** The first token that says anything; those before it are only read. Default 1. */
   readonly scoredFrom?: number
+  /** Where it is from. Default: one source for all that are seen equally often and scored alike. */
+  readonly source?: string
 }
 
 export interface SyntheticCorpus<S extends SyntheticSequence = SyntheticSequence> {
@@ -206,9 +208,10 @@ export const canaries = (
 // ---------------------------------------------------------------------------------------------------------------
 // Use
 
-/** Sequences that are seen equally often and scored alike are one source; its name. */
-export const sourceOf = ({ repeats, split }: Pick<SyntheticSequence, "repeats" | "split">): string =>
-  `${split} x${repeats}`
+/** The name of a sequence's source: its own, else that of all that are seen equally often and scored alike. */
+export const sourceOf = (
+  { repeats, source, split }: Pick<SyntheticSequence, "repeats" | "source" | "split">
+): string => source ?? `${split} x${repeats}`
 
 const trained = (sequences: ReadonlyArray<SyntheticSequence>): ReadonlyArray<SyntheticSequence> =>
   sequences.filter(({ repeats }) => repeats > 0)
