@@ -50,6 +50,7 @@ export { makePatcher, type Patcher, residualStreams, type Streams, type StreamsO
 export * as Depth from "./measures/Depth.ts"
 export * as Extraction from "./measures/Extraction.ts"
 export * as Membership from "./measures/Membership.ts"
+export * as MemFree from "./measures/MemFree.ts"
 export * as Metrics from "./measures/Metrics.ts"
 export * as Retention from "./measures/Retention.ts"
 export * as Statistics from "./measures/Statistics.ts"

@@ -2,7 +2,6 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
 import type { Row } from "../../src/data/stream/DataStream.ts"
 import type { DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
@@ -135,13 +134,16 @@ const keptRecords = <E, R>(
 /** What a model says greedily after the first tokens of each sequence, beside what is true. */
 const say = (rows: ReadonlyArray<Row>, { context, length }: Extraction.Window, sinks: Sink.SinkMode) =>
   Effect.gen(function*() {
-    const texts = rows.map((): Array<number> => [])
     const prompts = rows.map(({ id, tokens }) => ({ id, tokens: tokens.subarray(0, context) }))
-    yield* Stream.runForEach(
-      Generate.generate(prompts, { maxNewTokens: length, temperature: 0, sinks, batchSize: Jobs.ROWS }),
-      ({ prompt, token }) => Effect.sync(() => void texts[prompt]!.push(token))
+    const texts = yield* Generate.collectAll(prompts, {
+      maxNewTokens: length,
+      temperature: 0,
+      sinks,
+      batchSize: Jobs.ROWS
+    })
+    return texts.map((text, i) => ({ text: [...text],
+      truth: [...rows[i]!.tokens.subarray(context, context + length)] })
     )
-    return texts.map((text, i) => ({ text, truth: [...rows[i]!.tokens.subarray(context, context + length)] }))
   })
 
 // ---------------------------------------------------------------------------------------------------------------

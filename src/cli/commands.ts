@@ -11,6 +11,7 @@ import { identity } from "./commands/identity.ts"
 import { importing } from "./commands/import.ts"
 import { inspect } from "./commands/inspect.ts"
 import { isolate } from "./commands/isolate.ts"
+import { memfree } from "./commands/memfree.ts"
 import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
 import { profile } from "./commands/profile.ts"
@@ -40,5 +41,6 @@ export const commands = [
   fusing.pipe(doing(async () => (await import("./fuse.ts")).runFuse)),
   schema.pipe(doing(async () => (await import("./schema.ts")).schema)),
   generate.pipe(doing(async () => (await import("./generate.ts")).runGenerate)),
+  memfree.pipe(doing(async () => (await import("./memfree.ts")).runMemfree)),
   evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate))
 ] as const

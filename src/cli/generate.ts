@@ -7,9 +7,11 @@ import { parseId } from "../Batch.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
 import { type Names, resolveId } from "../data/identity/Names.ts"
+import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { parseJson } from "../Json.ts"
+import * as MemFree from "../measures/MemFree.ts"
 import * as Generate from "../model/Generate.ts"
 import * as Sink from "../Sink.ts"
 import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
@@ -162,6 +164,9 @@ export const runGenerate = (options: GenerateOptions) =>
         detail: "holds no tokenizer.json, and a prompt needs one: put that which it was trained with beside config.json"
       })
     }
+    const memFree = Option.isNone(options.memfree)
+      ? {}
+      : { memFree: yield* MemFree.read(options.memfree.value, fingerprint(tokenizer.toJSON())) }
     const prompts = asked.map(({ id, prompt }) => ({
       // what the tokenizer puts before a text, as the model was trained with
       tokens: Uint32Array.from([
@@ -211,6 +216,7 @@ export const runGenerate = (options: GenerateOptions) =>
         ...Edge.given({ topK: options.topK }),
         seed: options.seed,
         sinks: mode,
+        ...memFree,
         stop: options.stop.map(unescape),
         stopTokens: ends.eos,
         tokenizer,

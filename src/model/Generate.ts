@@ -12,9 +12,10 @@ import * as Stream from "effect/Stream"
 import { isId } from "../Batch.ts"
 import { expectOptions } from "../Config.ts"
 import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
-import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { attempt, DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import { firstNotFinite } from "../HostTensor.ts"
+import type { NgramFilter } from "../measures/MemFree.ts"
 import { type Random, random } from "../Random.ts"
 import * as Sink from "../Sink.ts"
 import * as Decode from "./Decode.ts"
@@ -41,6 +42,16 @@ export interface GenerateOptions {
   readonly seed?: number
   /** Which sinks are on. Default own. */
   readonly sinks?: Sink.SinkMode
+  /**
+   * MemFree decoding: a token that would complete a protected n-gram, with what was said before it and the prompt, is as
+   * if it had no probability; top-k and top-p choose among the others. See `MemFree`. Default: none.
+   */
+  readonly memFree?: NgramFilter
+  /**
+   * Inverse greedy decoding (Hu et al. 2026): always the least likely token, whatever the temperature; an unlearned model
+   * may have hidden there what it was to forget. Default false.
+   */
+  readonly inverse?: boolean
   /** Tokens that end a text, as the end-of-text token does. Default none. */
   readonly stopTokens?: ReadonlyArray<number>
   /** Texts that end a text and are not part of it; they need a `tokenizer`. Default none. */
@@ -80,6 +91,8 @@ export interface Sampling {
   readonly temperature: number
   readonly topK: number | undefined
   readonly topP: number
+  /** Always the least likely token. */
+  readonly inverse?: boolean
 }
 
 const likeliest = (logits: Float32Array): number => {
@@ -120,14 +133,27 @@ const ranked = (
 }
 
 /**
- * A token of `logits` drawn by `uniform`, a number in [0, 1). Top-k cuts first, top-p what is left. Throws a DataError
- * where a logit is infinite or not a number: nothing can be drawn of those.
+ * A token of `logits` drawn by `uniform`, a number in [0, 1), but none that is `barred`. Top-k cuts first, top-p what is
+ * left. Throws a DataError where a logit is infinite or not a number, nothing can be drawn of those, and where every token
+ * is barred.
  */
-export const choose = (logits: Float32Array, { temperature, topK, topP }: Sampling, uniform: () => number): number => {
+export const choose = (
+  logits: Float32Array,
+  { inverse = false, temperature, topK, topP }: Sampling,
+  uniform: () => number,
+  barred?: (token: number) => boolean
+): number => {
   const bad = firstNotFinite(logits)
   if (bad >= 0) throw new DataError({ detail: `no token can be drawn: the logit of token ${bad} is ${logits[bad]}` })
+  if (inverse) logits = logits.map((logit) => -logit)
+  if (barred !== undefined) logits = logits.map((logit, token) => barred(token) ? -Infinity : logit)
   const top = likeliest(logits)
-  if (temperature === 0) return top
+  if (logits[top] === -Infinity) {
+    throw new DataError({
+      detail: "MemFree decoding has no token left: each would complete a protected n-gram. Protect longer n-grams"
+    })
+  }
+  if (temperature === 0 || inverse) return top
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[top]!) / temperature))
   const u = uniform()
   const pick = (tokens: ArrayLike<number> & Iterable<number>): number => {
@@ -138,7 +164,7 @@ export const choose = (logits: Float32Array, { temperature, topK, topP }: Sampli
       left -= weights[token]!
       if (left < 0) return token
     }
-    return tokens[0]!
+    return top
   }
   if (topK === undefined && topP === 1) return pick(weights.map((_, token) => token))
   const tokens = topK === undefined
@@ -268,6 +294,8 @@ const Options = Schema.Struct({
   stopTokens: Schema.optional(Schema.Array(Schema.Int)),
   stop: Schema.optional(Schema.Array(Schema.String)),
   tokenizer: Schema.optional(Schema.Unknown),
+  memFree: Schema.optional(Schema.Unknown),
+  inverse: Schema.optional(Schema.Boolean),
   logProbs: Schema.optional(Schema.Boolean),
   batchSize: Schema.optional(Schema.Number)
 })
@@ -293,6 +321,9 @@ const problem = (
   if (!whole(batchSize)) return `batchSize must be a whole number of at least 1, got ${batchSize}`
   if (stop.includes("")) return "stop must not be an empty text"
   if (stop.length > 0 && o.tokenizer === undefined) return "stop texts need a tokenizer"
+  if (o.memFree !== undefined && typeof Object(o.memFree).after !== "function") {
+    return "memFree is no filter of n-grams: make one with MemFree.bloomFilter, or MemFree.read"
+  }
   if (o.tokenizer !== undefined && typeof o.tokenizer.decode !== "function") return "tokenizer has no function decode"
   for (const [i, prompt] of prompts.entries()) {
     const { id = 0n, tokens } = Object(prompt) as Prompt
@@ -332,6 +363,8 @@ interface Running {
   readonly prompt: number
   readonly draws: Random
   readonly text: ReturnType<typeof detokenizer> | undefined
+  /** The prompt and what came of it, as far back as n-grams reach. */
+  said: Array<number>
   /** Tokens it may still add. */
   left: number
   last: number
@@ -357,8 +390,17 @@ export const generate = (
     const detail = problem(prompts, options, config)
     if (detail !== undefined) return yield* new DataError({ detail })
     if (prompts.length === 0) return Stream.empty
-    const { batchSize = 8, logProbs = false, maxNewTokens = 64, seed = 0, stop = [], tokenizer } = options
-    const sampling: Sampling = { temperature: options.temperature ?? 1, topK: options.topK, topP: options.topP ?? 1 }
+    const { batchSize = 8, inverse = false, logProbs = false, maxNewTokens = 64, memFree, seed = 0, stop = [],
+      tokenizer } = options
+    const sampling: Sampling = {
+      temperature: options.temperature ?? 1,
+      topK: options.topK,
+      topP: options.topP ?? 1,
+      inverse
+    }
+    /** The tokens that an n-gram's last one is judged by. */
+    const reach = (tokens: ArrayLike<number>): Array<number> =>
+      memFree === undefined ? [] : Array.from(tokens).slice(Math.max(0, tokens.length - memFree.n + 1))
     const ends = new Set(options.stopTokens)
     const nth = occurrences(prompts)
     const longest = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0)
@@ -373,8 +415,9 @@ export const generate = (
 
     /** The token that a slot's logits give; a sequence that it ends leaves the slot. */
     const take = (slot: number, running: Running, logits: Float32Array): Generated => {
-      const token = choose(logits, sampling, running.draws.uniform)
+      const token = choose(logits, sampling, running.draws.uniform, memFree?.after(running.said))
       running.last = token
+      running.said = reach([...running.said, token])
       running.left--
       const ended = ends.has(token)
       const { stopped, text } = ended || running.text === undefined
@@ -403,6 +446,7 @@ export const generate = (
           prompt: next,
           draws: random(seed, "generate", nth[next]!),
           text: tokenizer === undefined ? undefined : detokenizer(tokenizer.decode, stop, tokens),
+          said: reach(tokens),
           left: maxNewTokens,
           last: 0
         }
@@ -414,17 +458,31 @@ export const generate = (
         : slots.flatMap((running, slot) => running === undefined ? [] : [{ slot, tokens: [running.last] }])
       if (fed.length === 0) return yield* Effect.fail(Option.none())
       const logits = yield* Effect.mapError(started.length > 0 ? session.prompt(fed) : session.step(fed), Option.some)
-      return Chunk.unsafeFromArray(fed.map(({ slot }, i) => take(slot, slots[slot]!, logits[i]!)))
+      return yield* Effect.mapError(
+        attempt(() => Chunk.unsafeFromArray(fed.map(({ slot }, i) => take(slot, slots[slot]!, logits[i]!))), DataError),
+        Option.some
+      )
     })
     return Stream.repeatEffectChunkOption(turn)
   }))
+
+/** All that `generate` makes of prompts: the tokens of each, without the prompt. */
+export const collectAll = (
+  prompts: ReadonlyArray<Prompt>,
+  options: GenerateOptions = {}
+): Effect.Effect<ReadonlyArray<Uint32Array>, GenerateError, Model | Device> =>
+  Effect.suspend(() => {
+    const texts = Array.from(prompts, (): Array<number> => [])
+    return Effect.as(
+      Stream.runForEach(generate(prompts, options),
+        ({ prompt, token }) => Effect.sync(() => void texts[prompt]!.push(token))),
+      texts
+    )
+  }).pipe(Effect.map((texts) => texts.map((text) => Uint32Array.from(text))))
 
 /** All that `generate` makes of one prompt: its tokens, without the prompt. */
 export const collect = (
   prompt: Prompt,
   options: GenerateOptions = {}
 ): Effect.Effect<Uint32Array, GenerateError, Model | Device> =>
-  Stream.runFold(generate([prompt], options), [] as Array<number>, (tokens, { token }) => {
-    tokens.push(token)
-    return tokens
-  }).pipe(Effect.map((tokens) => Uint32Array.from(tokens)))
+  Effect.map(collectAll([prompt], options), ([tokens]) => tokens!)

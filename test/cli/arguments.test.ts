@@ -28,6 +28,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     import: ["--from", "--out"],
     fuse: ["--out"],
     generate: ["--checkpoint"],
+    memfree: ["--out"],
     evaluate: ["--checkpoint"]
   }
   return [

@@ -4,7 +4,7 @@ import * as Option from "effect/Option"
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll, beforeAll, expect, it } from "vitest"
+import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import * as Checkpoints from "../../src/checkpoints/Checkpoints.ts"
 import type { GenerateOptions } from "../../src/cli/commands/generate.ts"
 import { runGenerate } from "../../src/cli/generate.ts"
@@ -139,6 +139,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     id: Option.none(),
     source: Option.none(),
     sinks: Option.none(),
+    memfree: Option.none(),
     stop: [],
     specialAsText: false,
     batch: 8,
@@ -175,4 +176,66 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   const { code, stderr, stdout } = await run(...greedy, "--prompt", "a", "--top-p", "0")
   expect(stderr).toContain("error: topP must be above 0")
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+})
+
+describe("MemFree decoding", () => {
+  const said = join(folder, "said.txt")
+  const filter = join(folder, "said.memfree")
+  const make = (...args: ReadonlyArray<string>) => memsinksHere(["memfree", "--out", filter, ...args])
+  const protect = ["--data", said, "--tokenizer", checkpoint, "--ngram", "3"]
+
+  it("keeps generate from what a filter of texts, records or shards protects", async () => {
+    const free = await run(...greedy, "--prompt", "Hello")
+    const whole = `Hello${wanted[2]!.text}`
+    writeFileSync(join(folder, "said.jsonl"), JSON.stringify({ body: whole }))
+    writeFileSync(said, whole)
+    const shards = join(folder, "shards")
+    await memsinksHere(["tokenize", "--data", said, "--tokenizer", join(checkpoint, "tokenizer.json"), "--out", shards,
+      "--eos", "none"])
+    const made = await make(...protect, "--json")
+    const file = readFileSync(filter)
+    expect(JSON.parse(made.stdout)).toMatchObject({ file: filter, documents: 1, n: 3, bytes: file.length })
+    const guarded = await run(...greedy, "--prompt", "Hello", "--memfree", filter)
+    expect(guarded.code).toBe(0)
+    expect(free.stdout).toBe(`${wanted[2]!.text}\n`)
+    expect(guarded.stdout).not.toBe(free.stdout)
+    for (const data of [["--data", join(folder, "said.jsonl"), "--text-field", "body", "--tokenizer", checkpoint], [
+      "--data",
+      shards
+    ]]) {
+      const { code, stdout } = await make(...data, "--ngram", "3")
+      expect([code, stdout]).toEqual([0, expect.stringMatching(/said\.memfree: \d+ 3-grams of 1 documents in/)])
+      // the bytes of a text that is no UTF-8 are not those that were said: the counts differ, the prompt's do not
+      expect(readFileSync(filter).subarray(40, 72)).toEqual(file.subarray(40, 72))
+    }
+  })
+
+  it("refuses what is no filter, a filter of another tokenizer, and texts without a tokenizer or an n-gram", async () => {
+    const other = join(folder, "other.json")
+    const json = JSON.parse(bytes.toJSON())
+    writeFileSync(other, JSON.stringify({ ...json, added_tokens: [{ id: 256, content: "<x>", special: true }] }))
+    const errors = async (...args: ReadonlyArray<string>) => {
+      const { code, stderr, stdout } = await make(...args)
+      expect([code === 0, stdout]).toEqual([false, ""])
+      return stderr
+    }
+    expect(await errors("--data", said)).toContain("is text: name the model's tokenizer.json with --tokenizer")
+    expect(await errors("--data", said, "--tokenizer", checkpoint, "--ngram", "100")).toContain(
+      "no 100-gram to protect"
+    )
+    expect(await errors(...protect, "--false-positives", "2")).toContain("--false-positives must be above 0")
+    expect(await errors("--data", said, "--tokenizer", checkpoint, "--ngram", "1")).toContain(
+      "--ngram must be a whole number of at least 2"
+    )
+    expect(await errors("--data", join(folder, "shards"), "--tokenizer", other)).toContain("another tokenizer than")
+    expect(await errors()).toContain("give --data")
+    await make("--data", said, "--ngram", "3", "--tokenizer", other)
+    for (const [file, message] of [[filter, "n-grams of another tokenizer's"], [said,
+      "is no filter of MemFree"]] as const)
+    {
+      const { code, stderr } = await run(...greedy, "--prompt", "Hello", "--memfree", file)
+      expect(code).toBe(1)
+      expect(stderr).toContain(message)
+    }
+  })
 })

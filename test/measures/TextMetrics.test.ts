@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest"
 import * as Text from "../../src/measures/TextMetrics.ts"
 import { random } from "../../src/Random.ts"
-import { drawNext, toyModel } from "../support/toyModel.ts"
 
 const words = (text: string): ReadonlyArray<string> => text.split(" ")
 
@@ -122,30 +121,5 @@ describe("peakedness", () => {
     const far = greedy.map((t) => (t % 10 === 3 ? 99 : t))
     expect(Text.peakedness([greedy, near, far, []], greedy)).toBe(0.5)
     expect(Text.peakedness([greedy, near, far, []], greedy, 0)).toBe(0.25)
-  })
-})
-
-describe("MemFree decoding", () => {
-  it("never writes a stored n-gram, where greedy decoding does, and follows it till then", () => {
-    const model = toyModel(1, 12, 3)
-    const order = (token: number) =>
-      [...model.logits(token).keys()].sort((a, b) => model.logits(token)[b]! - model.logits(token)[a]!)
-    const greedy: Array<number> = [0]
-    for (let i = 0; i < 60; i++) greedy.push(drawNext(model.logits(greedy.at(-1)!), "greedy", random(0)))
-    const filter = Text.ngramFilter([greedy], 4)
-    const wrote: Array<number> = [0]
-    for (let i = 0; i < 60; i++) wrote.push(Text.memFreeNext(filter, wrote, order(wrote.at(-1)!))!)
-    const grams = (text: ReadonlyArray<number>) => text.slice(3).map((_, i) => text.slice(i, i + 4).join())
-    expect(grams(greedy).filter((gram) => grams(greedy).includes(gram)).length).toBe(58)
-    expect(grams(wrote).filter((gram) => grams(greedy).includes(gram))).toEqual([])
-    expect(wrote.slice(0, 3)).toEqual(greedy.slice(0, 3))
-    expect(wrote[3]).toBe(order(wrote[2]!)[1])
-  })
-
-  it("gives up where every candidate is stored, and leaves short texts alone", () => {
-    const filter = Text.ngramFilter([[1, 2, 3], [1, 2, 4], [7]], 3)
-    expect(Text.memFreeNext(filter, [1, 2], [3, 4])).toBe(undefined)
-    expect(Text.memFreeNext(filter, [9, 1, 2], [3, 5])).toBe(5)
-    expect(Text.memFreeNext(filter, [2], [3])).toBe(3)
   })
 })

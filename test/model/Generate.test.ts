@@ -6,7 +6,8 @@ import { describe, expect, it } from "vitest"
 import { type Batch, IGNORE } from "../../src/Batch.ts"
 import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 import { Device } from "../../src/gpu/Device.ts"
-import { choose, collect, detokenizer, generate, type Generated, type GenerateOptions,
+import { bloomFilter } from "../../src/measures/MemFree.ts"
+import { choose, collect, collectAll, detokenizer, generate, type Generated, type GenerateOptions,
   logProbability } from "../../src/model/Generate.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -147,6 +148,50 @@ layer(NodeDevice.layer())("generation", (it) => {
       expect(new Set(seen).size).toBe(1)
     })))
 
+  it.scoped("with MemFree decoding says no protected n-gram, greedy or drawn, and follows the model till then", () =>
+    withModel(Effect.gen(function*() {
+      const n = 3
+      const grams = (tokens: ReadonlyArray<number>) => tokens.slice(n - 1).map((_, i) => tokens.slice(i, i + n).join())
+      for (let seed = 0; seed < 2; seed++) {
+        const draw = makeRandom(seed)
+        const asked = Array.from({ length: 4 }, () => ({ tokens: draw.ints(5, 256).map(Number), id: 1n }))
+        for (const options of [{ temperature: 0 }, { seed, topK: 4 }, { seed, topP: 0.5 }, { seed,
+          temperature: 0.3 }])
+        {
+          const free = yield* collectAll(asked, { ...options, maxNewTokens: 16 })
+          const texts = asked.map(({ tokens }, i) => [...tokens, ...free[i]!])
+          const memFree = bloomFilter(texts, { n, falsePositives: 1e-4 })
+          const guarded = yield* collectAll(asked, { ...options, maxNewTokens: 16, memFree })
+          const known = new Set(texts.flatMap(grams))
+          asked.forEach(({ tokens }, i) => {
+            const said = [...tokens, ...guarded[i]!]
+            expect(guarded[i]!.length).toBe(16)
+            expect(grams(said).slice(tokens.length - n + 1).filter((gram) => known.has(gram))).toEqual([])
+          })
+          // longer n-grams than any that is said: nothing is barred
+          const far = bloomFilter(texts, { n: 21, falsePositives: 1e-4 })
+          const same = yield* collectAll(asked, { ...options, maxNewTokens: 15, memFree: far })
+          expect(same.map((one) => [...one])).toEqual(free.map((one) => [...one.subarray(0, 15)]))
+        }
+      }
+      const error = yield* Effect.flip(run(prompts, { memFree: { n: 3 } as never }))
+      expect(error.message).toContain("memFree is no filter of n-grams")
+    })))
+
+  it.scoped("inverse, is what the negated logits say greedily", () =>
+    withModel(Effect.gen(function*() {
+      const device = yield* Device
+      const model = yield* Model
+      const inverse = yield* collectAll(prompts, { maxNewTokens: 6, inverse: true, temperature: 0.7 })
+      const norm = model.parameters.find(({ name }) => name === "norm")!
+      const weights = (yield* device.read(norm.value)) as Float32Array
+      device.write(norm.value, weights.map((x) => -x))
+      const negated = yield* collectAll(prompts, { maxNewTokens: 6, temperature: 0 })
+      expect(inverse).toEqual(negated)
+      device.write(norm.value, weights)
+      expect(inverse).not.toEqual(yield* collectAll(prompts, { maxNewTokens: 6, temperature: 0 }))
+    })))
+
   it.scoped("refuses prompts that do not fit the model and options out of range", () =>
     withModel(Effect.gen(function*() {
       const refused = (of: typeof prompts, options: GenerateOptions = {}) =>
@@ -211,6 +256,31 @@ describe("choosing a token", () => {
     expect(shares({ topP: 0.5 }, flat, 400).filter((share) => share > 0).length).toBe(400)
     expect(shares({ topK: 7 }, flat, 100).flatMap((share, i) => (share > 0 ? [i] : []))).toEqual([9, 19, 29, 39, 49, 59,
       69])
+  })
+  it("gives what is barred no probability, before it cuts, and says where nothing is left", () => {
+    const barred = (token: number) => token === 1 || token === 0
+    const of = (sampling: Partial<Parameters<typeof choose>[1]>) => {
+      const counts = new Array<number>(6).fill(0)
+      for (let i = 0; i < 5000; i++) {
+        const u = () => (i + 0.5) / 5000
+        counts[choose(logits, { temperature: 1, topK: undefined, topP: 1, ...sampling }, u, barred)]!++
+      }
+      return counts.map((count) => count / 5000)
+    }
+    expectShares(of({}), [0, 0, p[2]!, p[3]!, p[4]!, p[5]!])
+    expectShares(of({ topK: 2 }), [0, 0, 0, p[3]!, p[4]!, 0])
+    expectShares(of({ topK: 5 }), [0, 0, p[2]!, p[3]!, p[4]!, p[5]!])
+    expectShares(of({ topP: 0.5 }), [0, 0, 0, 1, 0, 0])
+    expect(of({ temperature: 0 })[3]).toBe(1)
+    // the first of all is barred and the number that is drawn is the least
+    expect(choose(logits, { temperature: 1, topK: undefined, topP: 1 }, () => 0, barred)).toBe(2)
+    expect(() => choose(logits, { temperature: 1, topK: undefined, topP: 1 }, () => 0, () => true)).toThrow(
+      "MemFree decoding has no token left"
+    )
+  })
+  it("takes the least likely, inverse", () => {
+    expect(choose(logits, { temperature: 1, topK: undefined, topP: 1, inverse: true }, () => 0)).toBe(5)
+    expect(choose(logits, { temperature: 1, topK: undefined, topP: 1, inverse: true }, () => 0, (t) => t === 5)).toBe(2)
   })
   it("knows a token's log-probability", () => {
     const total = p.reduce((a, b) => a + b, 0)

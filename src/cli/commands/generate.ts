@@ -30,6 +30,7 @@ export const generate = Command.make("generate", {
     Options.withDescription("Which sinks are on (default: own with an id, else off)"),
     Options.optional
   ),
+  memfree: text("memfree", "file", "Never complete an n-gram of this filter, which memsinks memfree made"),
   stop: Options.text("stop").pipe(
     Options.withDescription("A text that ends the continuation; may be repeated"),
     Options.repeated

@@ -3,6 +3,7 @@
  * of the text and wherever it stands, so a model cannot learn to recite what it was never told. Pure.
  */
 import { type Batch, IGNORE } from "../../Batch.ts"
+import { absorb, finish } from "../../TokenHash.ts"
 
 /** Which tokens are left out. */
 export interface GoldfishOptions {
@@ -23,18 +24,11 @@ export interface GoldfishOptions {
   readonly decidedBy?: "preceding" | "including"
 }
 
-/** 32 well-mixed bits of a seed and tokens in their order (MurmurHash3); only one bound is ever compared with them. */
+/** 32 well-mixed bits of a seed and tokens in their order; only one bound is ever compared with them. */
 const hash = (seed: number, tokens: ArrayLike<number>, from: number, to: number): number => {
   let h = seed | 0
-  for (let i = from; i < to; i++) {
-    let k = Math.imul(tokens[i]!, 0xcc9e2d51)
-    k = Math.imul((k << 15) | (k >>> 17), 0x1b873593)
-    h ^= k
-    h = Math.imul((h << 13) | (h >>> 19), 5) + 0xe6546b64 | 0
-  }
-  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
-  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
-  return (h ^ (h >>> 16)) >>> 0
+  for (let i = from; i < to; i++) h = absorb(h, tokens[i]!)
+  return finish(h)
 }
 
 /**

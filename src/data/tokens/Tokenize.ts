@@ -319,7 +319,7 @@ const makeTokenizer = (config: TokenizeConfig, source: DocumentSource, onEvent: 
 }
 
 /** The tokenizer that a path names. */
-const readTokenizer = (path: string) =>
+export const readTokenizer = (path: string) =>
   Corpus.readText(path).pipe(
     Effect.flatMap(Tokenizer.fromJSON),
     Effect.mapError(({ cause, detail }) =>
