@@ -78,7 +78,8 @@ export interface PassShape {
   readonly residual?: boolean
   /**
    * Leave out the embedding and so many blocks: the pass begins with the residual stream behind them, which is given in
-   * `tensors.entry`. Not for training, nor with gates, residual or head.hidden. Default: the whole model.
+   * `tensors.entry`. With `train` the gradient by it is left in `tensors.entryGradient`, and no parameter may be updated. Not
+   * with gates, residual or head.hidden. Default: the whole model.
    */
   readonly skip?: number
 }
@@ -123,6 +124,8 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
   readonly residual: ReadonlyArray<Tensor.Tensor> | undefined
   /** The residual stream that a pass with skip begins with, f32 [n, hiddenSize]. The caller writes it. */
   readonly entry: Tensor.Tensor | undefined
+  /** Of a training pass with skip: the gradient of the loss by `entry`, f32 [n, hiddenSize]. */
+  readonly entryGradient: Tensor.Tensor | undefined
   /** f32 [maxSegments, general + pool] for each recorded block. The caller writes them. */
   readonly gates: ReadonlyArray<Tensor.Tensor> | undefined
   /** Gradients of the gates by segment, overwritten (segments that the batch lacks get 0); for "train" with gates. */
@@ -177,6 +180,7 @@ const refuseScheme = (scheme: Sampling): void => {
 const refuseShape = (c: ModelConfig, shape: PassShape): void => {
   const { compute, gates = false, head = "crossEntropy", output, precision = "f32", residual = false, seqLen, skip } =
     shape
+  const { general = true, rest = true, sinks = true } = shape.update ?? {}
   const layers = c.numHiddenLayers
   const wrong = seqLen > c.maxPositionEmbeddings
     ? `rows of ${seqLen} tokens exceed the model's maxPositionEmbeddings of ${c.maxPositionEmbeddings}`
@@ -194,8 +198,10 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
     ? "residual keeps the stream of a whole forward pass: leave it out with output \"train\" and with head.hidden"
     : skip !== undefined && !(Number.isInteger(skip) && skip >= 0 && skip <= layers)
     ? `skip must be a number of blocks from 0 to ${layers}, got ${skip}`
-    : skip !== undefined && (output === "train" || gates || residual || typeof head === "object")
-    ? "skip leaves out blocks of a plain forward pass: not with output \"train\", gates, residual or head.hidden"
+    : skip !== undefined && (gates || residual || typeof head === "object")
+    ? "skip leaves out blocks of a plain pass: not with gates, residual or head.hidden"
+    : skip !== undefined && output === "train" && (general || sinks || rest)
+    ? "a training pass with skip has gradients by its entry alone: set update's general, sinks and rest to false"
     : undefined
   if (wrong !== undefined) throw new DataError({ detail: wrong })
 }
@@ -270,6 +276,7 @@ export const recordPass = (
       ? Array.from({ length: 2 * layers.length + 1 }, (_, i) => Tensor.make(`residual.${i}`, [n, c.hiddenSize]))
       : undefined,
     entry: shape.skip === undefined ? undefined : Tensor.make("entry", [n, c.hiddenSize]),
+    entryGradient: shape.skip === undefined || !train ? undefined : Tensor.make("entry.gradient", [n, c.hiddenSize]),
     gates: gates ? perBlock("gates", maxSegments, width) : undefined,
     gateGradients: gates && train ? perBlock("gates.gradient", maxSegments, width) : undefined,
     hidden: gates ? perBlock("hidden", n, width) : undefined,
@@ -343,7 +350,7 @@ export const recordPass = (
       ...(shape.logitsBytes === undefined ? {} : { chunkBytes: shape.logitsBytes })
     })
     if (dnorm === undefined) return undefined
-    const dx = p.scratch("dx", [n, c.hiddenSize])
+    const dx = tensors.entryGradient ?? p.scratch("dx", [n, c.hiddenSize])
     norm.backward(dnorm, dx, false)
     return dx
   }
@@ -351,7 +358,7 @@ export const recordPass = (
   const dx = behind()
   if (dx !== undefined) {
     for (let i = blocks.length - 1; i >= 0; i--) {
-      const recorded = shape.recompute === true ? block(i, stream[i]!) : blocks[i]!
+      const recorded = shape.recompute === true ? block(skip + i, stream[i]!) : blocks[i]!
       recorded.backward(dx)
     }
     p.scope("")
