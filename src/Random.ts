@@ -78,3 +78,7 @@ export const random = (seed: number | bigint, ...keys: ReadonlyArray<number | bi
     }
   }
 }
+
+/** A number of the standard normal distribution, from two draws; its last digits are those of the runtime's cosine. */
+export const normal = (draw: Random): number =>
+  Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform())

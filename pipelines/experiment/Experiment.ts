@@ -5,13 +5,13 @@
  */
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
 import { because, type CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
-import { Device } from "../../src/gpu/Device.ts"
+import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import { type Machine, machineOf } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
@@ -101,6 +101,8 @@ export interface Plan<Config, Found, Report> {
   readonly verify?: Effect.Effect<void, DataError, Files>
   /** Told with the name of the device: `training`. */
   readonly title: string
+  /** Whether all is computed on the host, so that no device is opened. Default false. */
+  readonly onHost?: boolean
   /** All that is trained: each must fit the device before any is begun. Default: nothing. */
   readonly trainings?: Effect.Effect<ReadonlyArray<PlannedTraining>, TrainError, Files>
   readonly work: (engine: Engine) => Effect.Effect<Found, TrainError, Device | Files>
@@ -142,6 +144,17 @@ export interface Experiment<Given, Config, Found, Report> {
 }
 
 const NOTHING = Effect.succeed<ReadonlyArray<PlannedTraining>>([])
+
+/** In the place of a device, where all is computed on the host: it has a name, and whoever asks for more has a bug. */
+const noDevice = Layer.sync(Device, () => {
+  const known: Readonly<Record<string, unknown>> = { name: "the host, in float64", target: { family: "none" } }
+  return new Proxy({} as DeviceService, {
+    get: (_, field) => {
+      if (typeof field === "string" && field in known) return known[field]
+      throw new Error(`what is computed on the host asked for the device's ${String(field)}`)
+    }
+  })
+})
 
 /** What `Engine.once` keeps. */
 const keeping = (): Once => {
@@ -267,14 +280,14 @@ export const run = <Given, Config, Found, Report>(
       adapter = device.name
       failures = []
       first = undefined
-      if (recording !== undefined) yield* recording.computedOn(device)
-      yield* stage(`${plan.title} on ${device.name}: ${device.reason}`)
+      if (recording !== undefined && plan.onHost !== true) yield* recording.computedOn(device)
+      yield* stage(`${plan.title} on ${device.name}${plan.onHost === true ? "" : `: ${device.reason}`}`)
       for (const { data, model, precision = "f32", recompute = false, training } of yield* plan.trainings ?? NOTHING) {
         yield* checkTraining(model, data, device, training, { precision, recompute })
       }
       return yield* plan.work({ outDir, machine, streams, store, runner, stage, onEvent, onFailure, attempt, once,
         perform: perform(machine) })
-    }).pipe(Effect.provide(options.device))
+    }).pipe(Effect.provide(plan.onHost === true ? noDevice : options.device))
     const found = yield* againWhenLost(all, stage, experiment.again)
     const report = yield* plan.report(found, {
       adapter,

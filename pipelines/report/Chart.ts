@@ -2,77 +2,90 @@
  * A line chart as a value: lines, the properties in which they differ, and which of these colours, dashes and markers
  * tell apart. `still` draws it as a picture, `live` as one that is explored in the page. Pure.
  */
+import * as Schema from "effect/Schema"
+import { Real } from "./Estimate.ts"
 
-export interface Axis {
+const exact = <A, I>(schema: Schema.Schema<A, I>) => Schema.optionalWith(schema, { exact: true })
+
+const Axis = Schema.Struct({
   /** What is measured, and its unit. */
-  readonly title: string
+  title: Schema.String,
   /** Whether it is logarithmic at first. Default false. */
-  readonly log?: boolean
+  log: exact(Schema.Boolean),
   /** Where an axis that has a 0 turns from linear to logarithmic. Default: the smallest positive value. */
-  readonly unit?: number
+  unit: exact(Schema.Number),
   /** Whether 0 is in sight, wherever the values are. Default false. */
-  readonly zero?: boolean
-}
+  zero: exact(Schema.Boolean)
+})
+export interface Axis extends Schema.Schema.Type<typeof Axis> {}
+
+const FacetValue = Schema.Struct({
+  name: Schema.String,
+  /** Default: the name. */
+  label: exact(Schema.String),
+  /** Whether it is shown at first. */
+  on: Schema.Boolean,
+  /** Title of the y axis where this value is the one that is shown. Default: the chart's. */
+  y: exact(Schema.String)
+})
 
 /** A property in which lines differ, with a switch for each of its values. */
-export interface Facet {
-  readonly key: string
-  readonly title: string
+const Facet = Schema.Struct({
+  key: Schema.String,
+  title: Schema.String,
   /** Whether just one value is shown at a time. Default false. */
-  readonly one?: boolean
-  readonly values: ReadonlyArray<{
-    readonly name: string
-    /** Default: the name. */
-    readonly label?: string
-    /** Whether it is shown at first. */
-    readonly on: boolean
-    /** Title of the y axis where this value is the one that is shown. Default: the chart's. */
-    readonly y?: string
-  }>
-}
+  one: exact(Schema.Boolean),
+  values: Schema.Array(FacetValue)
+})
+export interface Facet extends Schema.Schema.Type<typeof Facet> {}
 
-export interface Point {
-  readonly x: number
-  readonly y: number
+const Point = Schema.Struct({
+  x: Real,
+  y: Real,
   /** Ends of the interval around y. */
-  readonly low?: number | undefined
-  readonly high?: number | undefined
+  low: Schema.optional(Real),
+  high: Schema.optional(Real),
   /** Ends of the interval around x. */
-  readonly left?: number | undefined
-  readonly right?: number | undefined
+  left: Schema.optional(Real),
+  right: Schema.optional(Real),
   /** What the point is, beyond its numbers. */
-  readonly note?: string
+  note: exact(Schema.String),
   /** Drawn large, as the one that was chosen. */
-  readonly large?: boolean
-}
+  large: exact(Schema.Boolean)
+})
+export interface Point extends Schema.Schema.Type<typeof Point> {}
 
-export interface Line {
+const Line = Schema.Struct({
   /** Names the line: in the key each label stands once. */
-  readonly label: string
+  label: Schema.String,
   /** Its value of each facet; a line is shown where all of them are on. Without a value a facet does not matter to it. */
-  readonly of: Readonly<Record<string, string>>
+  of: Schema.Record({ key: Schema.String, value: Schema.String }),
   /** By x, each at most once, but for sweeps, which are in their own order; those that are not finite are left out. */
-  readonly points: ReadonlyArray<Point>
+  points: Schema.Array(Point),
   /** Whether each point has a dot. Default false. */
-  readonly dots?: boolean
+  dots: exact(Schema.Boolean),
   /** CSS pixels. Default 2. */
-  readonly width?: number
-}
+  width: exact(Schema.Number)
+})
+export interface Line extends Schema.Schema.Type<typeof Line> {}
 
-export interface Chart {
-  readonly title: string
-  readonly x: Axis
-  readonly y: Axis
+export const Chart = Schema.Struct({
+  title: Schema.String,
+  /** The horizontal axis. */
+  x: Axis,
+  /** The vertical axis. */
+  y: Axis,
   /** With facets it is explored in the page; without it is a picture. */
-  readonly facets: ReadonlyArray<Facet>
-  readonly lines: ReadonlyArray<Line>
+  facets: Schema.Array(Facet),
+  lines: Schema.Array(Line),
   /** Properties that the colour, and in a picture the marker, tells apart. */
-  readonly color: ReadonlyArray<string>
+  color: Schema.Array(Schema.String),
   /** Properties that dashes tell apart. */
-  readonly dash?: ReadonlyArray<string>
+  dash: exact(Schema.Array(Schema.String)),
   /** Properties that paleness tells apart, the later the paler. */
-  readonly shade?: ReadonlyArray<string>
-}
+  shade: exact(Schema.Array(Schema.String))
+})
+export interface Chart extends Schema.Schema.Type<typeof Chart> {}
 
 /** Told apart by the colour-blind too, the first five best. */
 export const colors = [

@@ -2,20 +2,22 @@
  * What a report shows, as plain values: sentences, tables, charts and terms in sections. An experiment makes a `View` of
  * its report; the terminal, Markdown and HTML are three drawings of it, which know nothing of any experiment.
  */
+import * as Schema from "effect/Schema"
 import { count, NOTHING, oneLine, plural } from "../../src/Terminal.ts"
 import type { Chart } from "./Chart.ts"
 import type { Claim } from "./Claim.ts"
 import type { Failure } from "./Failure.ts"
 
-export interface Table {
+export const Table = Schema.Struct({
   /** The first head is empty or names the rows. */
-  readonly head: ReadonlyArray<string>
-  readonly rows: ReadonlyArray<ReadonlyArray<string>>
+  head: Schema.Array(Schema.String),
+  rows: Schema.Array(Schema.Array(Schema.String)),
   /** Above it, where there are several. */
-  readonly caption?: string
+  caption: Schema.optionalWith(Schema.String, { exact: true }),
   /** Cells are sentences: flush left and wrapped. Default false: all but the first column are numbers. */
-  readonly prose?: boolean
-}
+  prose: Schema.optionalWith(Schema.Boolean, { exact: true })
+})
+export interface Table extends Schema.Schema.Type<typeof Table> {}
 
 /** A piece of text and how it looks; `mark` is what a reader is to see first, `faint` what was there before. */
 export interface Span {
@@ -24,7 +26,8 @@ export interface Span {
 }
 
 /** A word of the report and what it means. */
-export type Term = readonly [word: string, meaning: string]
+export const Term = Schema.Tuple(Schema.String, Schema.String)
+export type Term = typeof Term.Type
 
 export type Block =
   | { readonly is: "text"; readonly text: string }

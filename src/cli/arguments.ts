@@ -329,7 +329,9 @@ export const read = (commands: ReadonlyArray<AnyCommand>, words: ReadonlyArray<s
 
 /** Fields of the configuration that a command takes as `key=value`, by their paths. Loaded only to say what was meant. */
 const fieldsOf = (command: string | undefined) =>
-  command === "pretrain" || command === "plan" || command === "isolate" || command === "dynamics" || command === "sweep"
+  command === "pretrain" || command === "plan" || command === "isolate" || command === "dynamics" ||
+    command === "sweep" ||
+    command === "study"
     ? Effect.map(Effect.promise(() => import("./fields.ts")), ({ fields }) => fields(command))
     : Effect.succeed([])
 

@@ -17,6 +17,7 @@ import { pretrain } from "./commands/pretrain.ts"
 import { profile } from "./commands/profile.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
+import { study } from "./commands/study.ts"
 import { sweep } from "./commands/sweep.ts"
 import { tokenize } from "./commands/tokenize.ts"
 
@@ -29,6 +30,7 @@ export const commands = [
   isolate.pipe(doing(async () => (await import("./isolate.ts")).isolate)),
   dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),
+  study.pipe(doing(async () => (await import("./study.ts")).study)),
   tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
   plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
   profile.pipe(doing(async () => (await import("./profile.ts")).profile)),

@@ -20,15 +20,16 @@ export interface Where {
  */
 export const whereOf = (
   options: Pick<PretrainOptions, "outDir" | "resume">,
-  kind: "pretrain" | "isolate" | "dynamics" | "sweep",
+  kind: "pretrain" | "isolate" | "dynamics" | "sweep" | `study ${string}`,
   runs = "runs"
 ) =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     const outDir = Option.getOrUndefined(options.outDir)
+    const name = kind.replace(/[^A-Za-z]+/g, "-")
     const fresh: Where = {
-      folder: outDir ?? path.join(runs, `${kind}-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`),
+      folder: outDir ?? path.join(runs, `${name}-${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}`),
       resume: false
     }
     if (Option.isNone(options.resume)) return fresh
@@ -41,9 +42,9 @@ export const whereOf = (
     if (outDir !== undefined) return { folder: outDir, resume: asked === "latest" || readRecord(outDir) !== undefined }
     const names = yield* Effect.orElseSucceed(fs.readDirectory(runs), () => [])
     const found = names
-      .filter((name) => name.startsWith(`${kind}-`))
+      .filter((one) => one.startsWith(`${name}-`))
       .sort()
-      .map((name) => path.join(runs, name))
+      .map((one) => path.join(runs, one))
       .findLast((folder) => asked === "latest" || (readRecord(folder)?.state ?? "finished") !== "finished")
     if (found !== undefined) return { folder: found, resume: true }
     if (asked === "auto") return fresh

@@ -6,7 +6,7 @@
  * the theorems do, so an inequality that fails means a wrong theorem, not a wrong guess. Each simulation can be run
  * with its assumption `broken` on purpose; then inequalities must fail.
  */
-import { type Random, random } from "../Random.ts"
+import { normal, type Random, random } from "../Random.ts"
 
 /** An inequality, checked wherever it is claimed. */
 export interface Inequality {
@@ -81,9 +81,6 @@ const dot = (a: Vector, b: Vector): number => {
 const add = (a: Vector, factor: number, b: Vector): void => {
   for (let i = 0; i < a.length; i++) a[i]! += factor * b[i]!
 }
-
-const normal = (draw: Random): number =>
-  Math.sqrt(-2 * Math.log(1 - draw.uniform())) * Math.cos(2 * Math.PI * draw.uniform())
 
 /** Orthonormal vectors in random directions. */
 const orthonormal = (draw: Random, count: number, size: number): ReadonlyArray<Vector> => {

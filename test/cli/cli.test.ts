@@ -82,6 +82,7 @@ describe("help", () => {
     ["help-pretrain", ["pretrain", "--help"]],
     ["help-isolate", ["isolate", "--help"]],
     ["help-dynamics", ["dynamics", "--help"]],
+    ["help-study", ["study", "--help"]],
     ["help-plan", ["plan", "--help"]],
     ["help-profile", ["profile", "--help"]],
     ["help-doctor", ["doctor", "--help"]],

@@ -1,0 +1,68 @@
+/** Training a model within a study's job. */
+import type * as FileSystem from "@effect/platform/FileSystem"
+import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
+import type { DataError } from "../../src/Errors.ts"
+import type { Device } from "../../src/gpu/Device.ts"
+import type { Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { TrainConfig, type TrainError } from "../../src/train/Trainer.ts"
+import type { Workplace } from "../experiment/Job.ts"
+import { type ArmTraining, type Files, trainArm, type TrainedArm } from "../experiment/Train.ts"
+
+/** Batches that a layer makes, known by plain data that they follow from. */
+export interface MadeData {
+  readonly key: unknown
+  readonly layer: Layer.Layer<DataStream, DataError, FileSystem.FileSystem>
+}
+
+/** What a study trains. */
+export interface StudyTraining extends Omit<ArmTraining, "initial"> {
+  readonly data: DataConfig | MadeData
+  /** What else `measure` depends on; raise a number in it when it gives other values. */
+  readonly measured: unknown
+}
+
+/** Everything that is in scope where a trained model is looked at. */
+export type Trained = Device | DataStream | Files | Model | Scope.Scope
+
+/**
+ * Trains a model on its data and looks at it, once: it is found again by all that it depends on, in this study and in
+ * others, and a training that was interrupted goes on from its checkpoint. The vocabulary is that of the data.
+ *
+ * @param measure plain data, which JSON can hold
+ */
+export const train = <A>(
+  at: Workplace,
+  { data, measured, model, precision = "f32", recompute = false, seed, training }: StudyTraining,
+  measure: Effect.Effect<A, TrainError, Trained>
+): Effect.Effect<TrainedArm & { readonly measured: A }, TrainError, Device | Files> => {
+  const isMade = "layer" in data
+  const known = isMade ? data.key : Schema.encodeSync(DataConfig)(data)
+  const inIt = Effect.gen(function*() {
+    const { inputs, tokenizer } = yield* DataStream
+    const whole = new ModelConfig({ ...model, vocabSize: tokenizer.vocabSize })
+    const key = {
+      version: 1,
+      data: known,
+      inputs: (yield* inputs).map(({ sha256 }) => sha256),
+      model: Schema.encodeSync(ModelConfig)(whole),
+      training: Schema.encodeSync(TrainConfig)(training),
+      precision,
+      recompute,
+      seed,
+      measured,
+      machine: { ...at.machine }
+    }
+    const kept = yield* at.keptBy("trained", key)
+    const trained = Effect.map(
+      trainArm({ model: whole, training, precision, recompute, seed }, kept, { onEvent: at.onEvent, after: measure }),
+      ({ after, measured: _, ...rest }) => ({ ...rest, measured: after })
+    )
+    return yield* at.store.once("trained", key, trained, { alone: true })
+  })
+  return isMade ? at.streams.useLayer(data.key, data.layer, inIt) : at.streams.use(data, inIt)
+}
