@@ -1,7 +1,9 @@
 /** Attacks on the models of an experiment: a job for each attack on each model in each state of its sinks. */
 import * as Effect from "effect/Effect"
-import { type AttackSample, sampleOf } from "../../src/attacks/index.ts"
+import { type Attack, type AttackSample, sampleOf } from "../../src/attacks/index.ts"
 import { DataError } from "../../src/Errors.ts"
+import type { Device } from "../../src/gpu/Device.ts"
+import type { Model } from "../../src/model/Model.ts"
 import * as Sink from "../../src/Sink.ts"
 import type { Files } from "../experiment/Train.ts"
 import { type AttackedState, type AttackMethod, attackNamed, attackProblem } from "./AttackConfig.ts"
@@ -16,7 +18,15 @@ export interface AttackInput extends ModelInput {
   readonly state: AttackedState
   /** The oracle; absent where it failed. */
   readonly reference?: ModelRef
+  /** The standard model; absent where it failed. */
+  readonly standard?: ModelRef
 }
+
+/** The models that an attack looks at beside the one that it is on. */
+const beside = ({ needsReference = false, needsStandard = false }: Attack, input: AttackInput) => ({
+  ...(needsReference && input.reference !== undefined ? { reference: input.reference } : {}),
+  ...(needsStandard && input.standard !== undefined ? { standard: input.standard } : {})
+})
 
 const methodOf = ({ attacks }: Lab, name: string): AttackMethod => attacks.find((one) => one.name === name)!
 
@@ -53,24 +63,32 @@ export type Attacked = Readonly<Record<string, AttackSample>>
 
 /** An attack on a model in a state of its sinks. */
 export const attackWork = (labs: Labs) =>
-  workOf<AttackInput, Attacked>(labs, (lab, { attack, model, reference, state }) => {
+  workOf<AttackInput, Attacked>(labs, (lab, input) => {
+    const { attack, model, state } = input
     const method = methodOf(lab, attack)
-    const { needsReference = false, version } = attackNamed(method.method)
+    const tried = attackNamed(method.method)
+    const { reference, standard } = beside(tried, input)
     return Jobs.attack(keyOfModel(lab, model), {
       attack: method.method,
-      version,
+      version: tried.version,
       options: method.encoded,
       sequences: method.sequences,
       state,
       seed: lab.seed,
-      reference: needsReference && reference !== undefined ? keyOfModel(lab, reference) : undefined
+      reference: reference === undefined ? undefined : keyOfModel(lab, reference),
+      ...(standard === undefined ? {} : { standard: keyOfModel(lab, standard) })
     })
-  }, (lab, { attack, model, reference, state }, at) =>
+  }, (lab, input, at) =>
     Effect.gen(function*() {
+      const { attack, model, state } = input
       const method = methodOf(lab, attack)
-      const { metrics, needsReference = false, run } = attackNamed(method.method)
+      const tried = attackNamed(method.method)
+      const { metrics, run } = tried
       yield* at.stage(`seed ${lab.seed}: attack ${attack} on ${nameOfModel(model)}, ${Sink.states[state].title}`)
       const files = yield* Effect.context<Files>()
+      const { reference, standard } = beside(tried, input)
+      const on = (other: ModelRef) => <A, E>(use: Effect.Effect<A, E, Model | Device>) =>
+        Effect.provide(opened(labs, lab, other, at, use), files)
       const got = yield* opened(labs, lab, model, at, run({
         ...sequencesOf(lab, method),
         mode: Sink.states[state].mode,
@@ -78,9 +96,8 @@ export const attackWork = (labs: Labs) =>
         seqLen: lab.world.seqLen,
         batchSize: Jobs.ROWS,
         ...tokenizerOf(lab),
-        ...(needsReference && reference !== undefined
-          ? { reference: (use) => Effect.provide(opened(labs, lab, reference, at, use), files) }
-          : {})
+        ...(reference === undefined ? {} : { reference: on(reference) }),
+        ...(standard === undefined ? {} : { standard: on(standard) })
       }, method.options))
       const known = metrics(method.options)
       return Object.fromEntries(Object.entries(got).flatMap(([metric, value]) => {

@@ -239,7 +239,8 @@ export const investigate = (
     const got = yield* each("attacks", attackWork(labs), tried.map(({ attack: { name: attack }, one, state }) => ({
       name: one.name,
       what: `attack ${attack}, ${Sink.states[state].title}`,
-      of: { model: one.model, attack, state, ...(oracle === undefined ? {} : { reference: oracle.model }) }
+      of: { model: one.model, attack, state, ...(oracle === undefined ? {} : { reference: oracle.model }),
+        ...(standard === undefined ? {} : { standard: standard.model }) }
     })))
     tried.forEach(({ attack, one: { kind, name, setting }, state }, i) => {
       for (const values of Option.toArray(got[i]!)) {

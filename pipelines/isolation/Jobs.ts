@@ -176,6 +176,8 @@ export const attack = (
     readonly seed: number
     /** The oracle, of an attack that looks at it. */
     readonly reference: Key | undefined
+    /** The standard model, of an attack that looks at it. */
+    readonly standard?: Key
   }
 ): Key => key("attacks", { of, code, ...options, rows: ROWS })
 

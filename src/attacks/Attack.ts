@@ -43,6 +43,8 @@ export interface AttackProblem {
    * not say that it looks at it.
    */
   readonly reference?: <A, E>(use: Effect.Effect<A, E, Model | Device>) => Effect.Effect<A, E | AttackError, Device>
+  /** The same with the standard model, which memorized the sequences and from which methods after training start. */
+  readonly standard?: <A, E>(use: Effect.Effect<A, E, Model | Device>) => Effect.Effect<A, E | AttackError, Device>
 }
 
 /** What a value of an attack is. */
@@ -95,6 +97,8 @@ export interface Attack<Options = any> {
   readonly needsText?: boolean
   /** Whether it looks at the oracle: `reference` is then there wherever there is an oracle. */
   readonly needsReference?: boolean
+  /** Whether it looks at the standard model: `standard` is then there wherever there is one. */
+  readonly needsStandard?: boolean
   /** Its options, an Effect Schema with a default and a constraint for each (`configuration` of a `Schema.Class`). */
   readonly options: Schema.Schema<Options, any>
   /** What it measures, by names: `found`, `found@4`. */
