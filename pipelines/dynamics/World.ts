@@ -3,15 +3,13 @@
  * what an arm changes on purpose.
  */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
-import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
 import { type Planted, spread, type Timetable, timetable } from "../../src/data/stream/Timetable.ts"
 import { attempt, DataError } from "../../src/Errors.ts"
-import { keyOf } from "../../src/Key.ts"
 import { random } from "../../src/Random.ts"
 import { streamOf } from "../experiment/Arms.ts"
+import { scheduled } from "../experiment/Streams.ts"
 import { BACKGROUND, type DynamicsArm, FOILS, type Plan } from "./Config.ts"
 import { shownOf } from "./Jobs.ts"
 
@@ -142,25 +140,7 @@ export const makeWorld = (
       }
     }
     const stream = (arm: DynamicsArm) =>
-      Effect.sync(() => {
-        const rowsAt = rows(arm)
-        const batches = (cursor: Cursor) =>
-          Stream.unfold(cursor.batch, (step) =>
-            step >= steps ? Option.none() : Option.some([
-              { batch: batchOf(rowsAt(step), data.seqLen), cursor: { epoch: 0, batch: step + 1 } },
-              step + 1
-            ] as const))
-        return DataStream.of({
-          ...data,
-          batches,
-          batchesPerEpoch: steps,
-          maxSegments: data.batchSize,
-          inputs: Effect.map(data.inputs, (inputs) => [
-            ...inputs,
-            { what: "what is shown when", sha256: keyOf(shownOf(plan, arm, seed)) }
-          ])
-        })
-      })
+      Effect.sync(() => scheduled(data, { rows: rows(arm), shown: shownOf(plan, arm, seed), steps }))
     return {
       seed,
       data,

@@ -4,11 +4,35 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
-import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
+import * as Stream from "effect/Stream"
+import { batchOf, type Cursor, DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import type { DataError } from "../../src/Errors.ts"
 import { keyOf } from "../../src/Key.ts"
+
+/** A stream that shows just the rows of each step, in one epoch. `shown`: plain data that they follow from, besides `data`. */
+export const scheduled = (
+  data: typeof DataStream.Service,
+  { rows, shown, steps }: { readonly rows: (step: number) => ReadonlyArray<Row>; readonly shown: unknown;
+    readonly steps: number }
+): typeof DataStream.Service =>
+  DataStream.of({
+    ...data,
+    batches: (cursor: Cursor) =>
+      Stream.unfold(cursor.batch, (step) =>
+        step >= steps ? Option.none() : Option.some([
+          { batch: batchOf(rows(step), data.seqLen), cursor: { epoch: 0, batch: step + 1 } },
+          step + 1
+        ] as const)),
+    batchesPerEpoch: steps,
+    maxSegments: data.batchSize,
+    inputs: Effect.map(data.inputs, (inputs) => [
+      ...inputs,
+      { what: "what is shown when", sha256: keyOf(shown) }
+    ])
+  })
 
 export interface Streams {
   /** The batches of a configuration, which stay until the scope closes. */
