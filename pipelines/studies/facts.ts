@@ -233,30 +233,32 @@ const unlearn = (ground: Ground, config: FactsConfig, seed: number) =>
     const model = yield* Model
     const weights = yield* model.exportTensors
     const forget = rowsOf(world, ({ source, split }) => split === "document" && names.includes(source))
-    const retain = rowsOf(world, ({ source, split }) => split === "document" && !names.includes(source))
+    // what a survivor says in the same words is neither
+    const said = new Set(forget.map(({ tokens }) => tokens.join()))
+    const retain = rowsOf(world,
+      ({ source, split, tokens }) => split === "document" && !names.includes(source) && !said.has(tokens.join()))
     const found: Array<Unlearned> = []
     for (const method of ["gradientAscent", "npo"] as const) {
       for (const learningRate of config.unlearningRates) {
         const { start } = unlearners[method]
         const steps = config.unlearningSteps.at(-1)!
-        const climb = Effect.gen(function*() {
+        yield* Effect.gen(function*() {
           const unlearning = yield* start({ forget, retain, seqLen: world.longest - 1, seed }, {
             learningRate,
             steps,
             batchSize: config.unlearningBatch
           })
-          for (let step = 1; step <= steps; step++) {
-            yield* unlearning.step
-            if (!config.unlearningSteps.includes(step)) continue
-            const looked = yield* look(ground, { mode: Sink.own, route: itself })
-            found.push({ method, learningRate, step, looked })
-          }
-        })
-        yield* climb.pipe(
-          Effect.scoped,
+          const climb = Effect.gen(function*() {
+            for (let step = 1; step <= steps; step++) {
+              yield* unlearning.step
+              if (!config.unlearningSteps.includes(step)) continue
+              const looked = yield* look(ground, { mode: Sink.own, route: itself })
+              found.push({ method, learningRate, step, looked })
+            }
+          })
           // a model that is destroyed has no further points
-          Effect.catchTags({ Diverged: () => Effect.void, DataError: () => Effect.void })
-        )
+          yield* Effect.catchTags(climb, { Diverged: () => Effect.void, DataError: () => Effect.void })
+        }).pipe(Effect.scoped)
         yield* model.importTensors(weights)
       }
     }

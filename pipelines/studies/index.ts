@@ -1,7 +1,11 @@
 /** The studies, in the order in which they are listed and run. To add one: a file beside this one, and a line here. */
 import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
+import { facts } from "./facts.ts"
+import { insertion } from "./insertion.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
-  associative
+  associative,
+  facts,
+  insertion
 ]
