@@ -61,7 +61,13 @@ export const UnlearnerConfig = Schema.Struct({
   /** Of rmu: block, from 0, behind which hidden states are steered. */
   layer: some(Schema.Union(natural, Schema.Literal("middle"))),
   /** Of rmu: all weights of the blocks up to the layer, or the down-projections of the last three of them. */
-  trainable: some(Schema.Literal("blocks", "downProjections"))
+  trainable: some(Schema.Literal("blocks", "downProjections")),
+  /** Of sparse: weights that move, as a share of all. */
+  share: some(fraction),
+  /** Of sparse: the weights that are pulled at hardest, random ones, or all. */
+  among: some(Schema.Literal("gradient", "random", "all")),
+  /** Of sparse: tokens of a sequence that are given; what is behind them is edited. */
+  prompt: some(Schema.Union(positive, Schema.Literal("half")))
 })
 export type UnlearnerConfig = typeof UnlearnerConfig.Type
 
@@ -127,7 +133,7 @@ const RATES = [2e-4, 1e-3]
 /**
  * What an unlearner is swept over where it is only named. Ascent and difference have but a rate to choose. NPO: the betas
  * of its paper about 0.1. SimNPO: from the beta of its authors' runs up to that of its paper. RMU: its authors weigh the
- * retain term by 1 to 1200, according to the model, and choose the block.
+ * retain term by 1 to 1200, according to the model, and choose the block. Sparse: a thousandth and a hundredth of the weights.
  */
 const grids = (layers: number): Readonly<Record<UnlearnerName, Readonly<Record<string, Values>>>> => ({
   gradientAscent: { rates: [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3] },
@@ -139,7 +145,8 @@ const grids = (layers: number): Readonly<Record<UnlearnerName, Readonly<Record<s
     alpha: [1, 10, 100],
     // the first, the one at a quarter, in the middle and the last
     layer: [...new Set([0, Math.floor((layers - 1) / 4), Math.floor((layers - 1) / 2), layers - 1])]
-  }
+  },
+  sparse: { rates: [1e-3, 1e-2], share: [1e-3, 1e-2] }
 })
 
 export const localizerNames = Object.keys(localizers) as ReadonlyArray<LocalizerName>

@@ -60,6 +60,12 @@ export interface UnlearnOptions {
   readonly layer?: number | "middle"
   /** RMU: all weights of the blocks up to the layer, or the down-projections of the last three of them. */
   readonly trainable?: "blocks" | "downProjections"
+  /** Weights that move, as a share of all (sparse). */
+  readonly share?: number
+  /** Which these are: those that are pulled at hardest, random ones, or all whatever the share (sparse). */
+  readonly among?: "gradient" | "random" | "all"
+  /** Tokens of a sequence to forget that are given; what is behind them is edited (sparse). */
+  readonly prompt?: number | "half"
 }
 
 /** What a step found before it changed the weights. */

@@ -4,11 +4,14 @@ import { gradientDifference } from "./gradientDifference.ts"
 import { npo } from "./npo.ts"
 import { rmu } from "./rmu.ts"
 import { simNpo } from "./simNpo.ts"
+import { sparse } from "./sparse.ts"
 import type { Unlearner } from "./Unlearner.ts"
 
+export { editedTargets, type EditOptions } from "./editedTargets.ts"
 export { npoWeight } from "./npo.ts"
 export { rmuDirection } from "./rmu.ts"
 export { simNpoWeight } from "./simNpo.ts"
+export { editSparsely } from "./sparse.ts"
 export type { Unlearner, UnlearnError, Unlearning, UnlearnOptions, UnlearnProblem, UnlearnStep } from "./Unlearner.ts"
 
 /** All unlearners by name. */
@@ -17,7 +20,8 @@ export const unlearners = {
   gradientDifference,
   npo,
   simNpo,
-  rmu
+  rmu,
+  sparse
 } satisfies Readonly<Record<string, Unlearner>>
 
 export type UnlearnerName = keyof typeof unlearners
