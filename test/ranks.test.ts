@@ -29,6 +29,7 @@ const ranks: ReadonlyArray<string> = [
   "src/inside",
   "src/removal",
   "src/attacks",
+  "src/forget",
   "entries",
   "pipelines/report",
   "pipelines/experiment",

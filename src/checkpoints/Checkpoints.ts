@@ -4,6 +4,7 @@
  *     runs/a/step-00001000/   config.json  model.safetensors  optimizer.safetensors  trainer_state.json
  *                             tokenizer.json and what loaders of Hugging Face's look for beside it
  *                             sources.parquet (of models with sinks: what their ids are called)
+ *                             deletions.jsonl (of models that something was deleted from)
  *                             manifest.json (bytes and sha256 of the others, validation loss)
  *     runs/a/latest           the name of the folder to resume from, written last
  *
@@ -47,9 +48,14 @@ export interface Snapshot {
   readonly tokenizer: string | undefined
   /** The bytes of `sources.parquet`: what the ids it was trained with are called (`Names.encodeNames`). */
   readonly names?: Uint8Array | undefined
+  /** The text of `deletions.jsonl`: what was deleted from the model, entry by entry (`Ledger.append`). */
+  readonly deletions?: string | undefined
   /** Validation loss: the checkpoint with the lowest one is the best. Left out, or not finite: never the best. */
   readonly loss?: number | undefined
 }
+
+/** What a checkpoint says of its model alone. */
+export type ModelSnapshot = Pick<Snapshot, "step" | "config" | "model" | "tokenizer" | "names" | "deletions">
 
 /** A checkpoint that can be loaded by its step. */
 export interface Saved {
@@ -133,6 +139,7 @@ const configFile = "config.json"
 const stateFile = "trainer_state.json"
 const tokenizerFile = "tokenizer.json"
 const namesFile = "sources.parquet"
+const deletionsFile = "deletions.jsonl"
 const manifestFile = "manifest.json"
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ const encodeFiles = (
 
 /** What a model is without the run that trained it. */
 const modelFiles = (
-  { config, model, names, tokenizer }: Pick<Snapshot, "config" | "model" | "tokenizer" | "names">,
+  { config, deletions, model, names, tokenizer }: Omit<ModelSnapshot, "step">,
   at: (file: string) => string,
   maxShardBytes?: number
 ): Either.Either<Files, CheckpointError> =>
@@ -196,6 +203,7 @@ const modelFiles = (
       ...Safetensors.shards(parts, "model", maxShardBytes),
       ...(tokenizer === undefined ? [] : [[tokenizerFile, utf8(tokenizer)] as const]),
       ...(names === undefined ? [] : [[namesFile, { byteLength: names.length, chunks: [names] }] as const]),
+      ...(deletions === undefined ? [] : [[deletionsFile, utf8(deletions)] as const]),
       ...companions(
         typeof positions === "number" ? positions : undefined,
         tokenizer,
@@ -316,10 +324,14 @@ const decodeModel = Effect.fnUntraced(function*<R>(path: string, prefix: string,
   const config = yield* decodeJson(`${prefix}${configFile}`, yield* files.bytes(configFile))
   const model = yield* decodeTensors("model", prefix, files)
   if (model === undefined) return yield* corrupt(path, "its manifest.json names no model.safetensors")
-  const tokenizer = files.has(tokenizerFile)
-    ? yield* decodeText(`${prefix}${tokenizerFile}`, yield* files.bytes(tokenizerFile))
-    : undefined
-  return { config, model, tokenizer, ...(files.has(namesFile) ? { names: yield* files.bytes(namesFile) } : {}) }
+  const text = (file: string) => Effect.flatMap(files.bytes(file), (bytes) => decodeText(`${prefix}${file}`, bytes))
+  return {
+    config,
+    model,
+    tokenizer: files.has(tokenizerFile) ? yield* text(tokenizerFile) : undefined,
+    ...(files.has(namesFile) ? { names: yield* files.bytes(namesFile) } : {}),
+    ...(files.has(deletionsFile) ? { deletions: yield* text(deletionsFile) } : {})
+  }
 })
 
 const decodeFolder = Effect.fnUntraced(function*<R>(
@@ -688,7 +700,7 @@ export const loadFolder = (
   Effect.flatMap(locate(path), ({ advice, path }) => Effect.mapError(readFolder(path), withAdvice(advice)))
 
 /** A model without the state of the run that trained it. */
-export interface SavedModel extends Pick<Snapshot, "step" | "config" | "model" | "tokenizer" | "names"> {
+export interface SavedModel extends ModelSnapshot {
   /** Its own folder. */
   readonly path: string
 }
@@ -706,7 +718,7 @@ export const loadModel = (
 /** Writes a model that no run here has trained, as step 0, to a folder that is not there yet; `loadModel` reads it. */
 export const saveModel = Effect.fnUntraced(function*(
   target: string,
-  model: Pick<Snapshot, "config" | "model" | "tokenizer" | "names">,
+  model: Omit<ModelSnapshot, "step">,
   maxShardBytes?: number
 ) {
   const paths = yield* Path.Path
@@ -759,7 +771,7 @@ const openFolder = Effect.fnUntraced(function*(folder: string) {
 
 /** Read by loaders of Hugging Face's, not here: verified all the same. */
 const isCompanion = (file: string) =>
-  ![configFile, stateFile, tokenizerFile, namesFile].includes(file) && !file.includes(".safetensors")
+  ![configFile, stateFile, tokenizerFile, namesFile, deletionsFile].includes(file) && !file.includes(".safetensors")
 
 const readFolder = Effect.fnUntraced(function*(folder: string) {
   const { files, manifest, prefix } = yield* openFolder(folder)

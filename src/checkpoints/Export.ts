@@ -5,7 +5,7 @@
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import { resolveId } from "../data/identity/Names.ts"
+import { deleted, resolveId } from "../data/identity/Names.ts"
 import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import { encode as toHalves } from "../gpu/Float16.ts"
 import * as HuggingFace from "../model/HuggingFace.ts"
@@ -260,6 +260,8 @@ export const exportModel = (
     const named = sinks.mode !== "own" ? [] : yield* Effect.forEach(sinks.ids, (one) => resolveId(one, from.names))
     // an id that is named twice is one id
     const asked = [...new Map(named.map((one) => [one.id, one])).values()]
+    const gone = asked.find(({ id }) => from.config.sinks !== undefined && Sink.isDenied(from.config.sinks, id))
+    if (gone !== undefined) return yield* deleted(gone)
     const kept: KeptSinks = sinks.mode === "own" ? { mode: "own", ids: asked.map(({ id }) => id) } : sinks
     const union = unionOf(from.config, asked.map(({ id }) => id))
     if (sinks.mode === "own" && union !== undefined && sinks.union !== true) {

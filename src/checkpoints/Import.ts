@@ -36,6 +36,8 @@ export interface InitialModel {
   readonly ends: TextEnds
   /** What the ids it was trained with are called; undefined where it does not say. */
   readonly names?: Names | undefined
+  /** The text of its `deletions.jsonl`; undefined where nothing was deleted from it. */
+  readonly deletions?: string | undefined
   /** The folder that it was read from, and the step it was saved at; a foreign one has none. */
   readonly path: string
   readonly step: number | undefined
@@ -270,6 +272,7 @@ export const loadInitial = (
       tokenizer: saved.tokenizer,
       ends: textEnds(saved.tokenizer, { config: saved.config }, config.vocabSize),
       ...(saved.names === undefined ? {} : { names: yield* namesOf(saved.names, paths.join(saved.path, namesFile)) }),
+      ...(saved.deletions === undefined ? {} : { deletions: saved.deletions }),
       path: saved.path,
       step: saved.step,
       notes: []
@@ -367,7 +370,8 @@ export const importModel = (
         config: { ...huggingFaceConfig(config), ...endIds(initial.ends) },
         model: tensors,
         tokenizer: initial.tokenizer,
-        names: initial.names?.bytes
+        names: initial.names?.bytes,
+        deletions: initial.deletions
       },
       options.maxShardBytes
     )

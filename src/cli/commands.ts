@@ -6,6 +6,7 @@ import { dynamics } from "./commands/dynamics.ts"
 import { evaluate } from "./commands/evaluate.ts"
 import { exporting } from "./commands/export.ts"
 import { fusing } from "./commands/fuse.ts"
+import { forget } from "./commands/forget.ts"
 import { generate } from "./commands/generate.ts"
 import { identity } from "./commands/identity.ts"
 import { importing } from "./commands/import.ts"
@@ -18,8 +19,10 @@ import { profile } from "./commands/profile.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
 import { study } from "./commands/study.ts"
+import { sources } from "./commands/sources.ts"
 import { sweep } from "./commands/sweep.ts"
 import { tokenize } from "./commands/tokenize.ts"
+import { verify } from "./commands/verify.ts"
 
 const doing = <Given, R, E>(load: () => Promise<(options: Given) => Effect.Effect<void, E, R>>) =>
   Command.withHandler((options: Given) => Effect.flatMap(Effect.promise(load), (body) => body(options)))
@@ -38,6 +41,9 @@ export const commands = [
   identity.pipe(doing(async () => (await import("./identity.ts")).identity)),
   runs.pipe(doing(async () => (await import("./runs.ts")).runs)),
   inspect.pipe(doing(async () => (await import("./inspect.ts")).inspect)),
+  sources.pipe(doing(async () => (await import("./sources.ts")).runSources)),
+  forget.pipe(doing(async () => (await import("./forget.ts")).runForget)),
+  verify.pipe(doing(async () => (await import("./verify.ts")).runVerify)),
   exporting.pipe(doing(async () => (await import("./export.ts")).runExport)),
   importing.pipe(doing(async () => (await import("./import.ts")).runImport)),
   fusing.pipe(doing(async () => (await import("./fuse.ts")).runFuse)),

@@ -6,7 +6,7 @@ import process from "node:process"
 import { parseId } from "../Batch.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
-import { type Names, resolveId } from "../data/identity/Names.ts"
+import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -155,6 +155,11 @@ export const runGenerate = (options: GenerateOptions) =>
     const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
       Effect.gen(function*() {
         const one = whose === undefined ? undefined : yield* idOf(whose, names)
+        if (one !== undefined && config.sinks !== undefined && Sink.isDenied(config.sinks, one.id) &&
+          mode.mode === "own")
+        {
+          return yield* deleted(one)
+        }
         return { prompt, id: one?.id, name: one?.name }
       }))
     if (tokenizer === undefined) {

@@ -80,6 +80,8 @@ export interface Names {
   readonly nearest: (name: string) => Effect.Effect<string | undefined, DataError>
   /** Those with most tokens, largest first: as many as are asked for. Reads all of them. */
   readonly largest: (count: number) => Effect.Effect<ReadonlyArray<NamedId>, DataError>
+  /** Hands out all of them, rising by id; a group of rows is in memory at a time. */
+  readonly each: (use: (one: NamedId) => void) => Effect.Effect<void, DataError>
   /** The file's bytes, to be written beside another checkpoint. */
   readonly bytes: Uint8Array
 }
@@ -164,6 +166,7 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
           ? Effect.flatMap(get(sourceHash(name)), (found) =>
             found?.name === name ? Effect.succeed(found) : byName(name))
           : byName(name),
+      each: (use) => scan(undefined, (_, rows) => void rows.forEach(use)),
       nearest: (name) =>
         scan<ReadonlyArray<string>>([], (near, rows) => {
           const best = nearest(name, [...near, ...rows.map((row) => row.name)])
@@ -236,6 +239,16 @@ export const resolveId = (
         `${JSON.stringify(name)}. ` +
         (meant === undefined ? yield* known(names) : `Did you mean ${JSON.stringify(meant)}?`)
     })
+  })
+
+/** The refusal of sinks that were deleted: of an id that a model denies. */
+export const deleted = ({ id, name }: Pick<NamedId, "id"> & { readonly name?: string }): DataError =>
+  new DataError({
+    detail:
+      `${
+        name === undefined ? `id ${id}` : JSON.stringify(name)
+      } was deleted from this model, and its sinks stay off: ` +
+      "ask for others, or for none with --sinks off"
   })
 
 /** Whether a text looks like an id but is none of 64 bits. */

@@ -1,0 +1,41 @@
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import { operations, policies } from "../../forget/Ledger.ts"
+import { checkpoint, json, type OptionsOf, quiet, text } from "./options.ts"
+
+const many = (name: string, pseudoName: string, description: string) =>
+  Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.repeated)
+
+/** `memsinks forget`: what it takes. */
+export const forget = Command.make("forget", {
+  checkpoint,
+  source: many("source", "name", "Whom to delete; may be repeated"),
+  prefix: many("prefix", "text", "All whose names begin so, such as https://example.org/; may be repeated"),
+  id: many("id", "number", "The id of one; may be repeated"),
+  request: text("request", "file",
+    "Many of them: .jsonl with {\"source\": ...}, or .csv with a column source, prefix or id"),
+  out: text("out", "folder", "Where the model without them goes; it must not exist"),
+  operation: Options.choice("operation", operations).pipe(
+    Options.withDefault("erase"),
+    Options.withDescription(
+      "deny: never lit by their ids; exclude: also off for all; erase: also zero (default: erase)"
+    )
+  ),
+  shared: Options.choice("shared", policies).pipe(
+    Options.withDefault("keep"),
+    Options.withDescription("Sinks that others light, too: keep them, or take them from the others (default: keep)")
+  ),
+  allCheckpoints: Options.boolean("all-checkpoints").pipe(
+    Options.withDescription("Also from the other checkpoints of its run")
+  ),
+  key: text("key", "file", "Sign a certificate with this Ed25519 key (PEM)"),
+  dryRun: Options.boolean("dry-run").pipe(
+    Options.withDescription("Tell whom it would delete and what others would lose, and write nothing")
+  ),
+  json,
+  quiet
+}).pipe(
+  Command.withDescription("Delete sources from a trained model: their sinks are never lit again, and set to zero")
+)
+
+export type ForgetOptions = OptionsOf<typeof forget>

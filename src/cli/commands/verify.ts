@@ -1,0 +1,20 @@
+import * as Args from "@effect/cli/Args"
+import * as Command from "@effect/cli/Command"
+import * as Options from "@effect/cli/Options"
+import { json, type OptionsOf } from "./options.ts"
+
+/** `memsinks verify`: what it takes. */
+export const verify = Command.make("verify", {
+  file: Args.text({ name: "file" }).pipe(
+    Args.withDescription("certificate.json in the folder that memsinks forget wrote")
+  ),
+  key: Options.text("key").pipe(
+    Options.withPseudoName("file"),
+    Options.withDescription("The public Ed25519 key of whoever signed it (PEM)")
+  ),
+  json
+}).pipe(
+  Command.withDescription("Check a certificate of a deletion: its signature, and every file that it names")
+)
+
+export type VerifyOptions = OptionsOf<typeof verify>

@@ -1,0 +1,17 @@
+/** `memsinks verify`: whether a certificate of a deletion, and the files that it names, are as they were signed. */
+import * as Effect from "effect/Effect"
+import * as Certificate from "../forget/Certificate.ts"
+import { plural } from "../Terminal.ts"
+import type { VerifyOptions } from "./commands/verify.ts"
+import * as Edge from "./Edge.ts"
+
+/** Prints what was verified. Fails with a DataError where anything is not as it was signed. */
+export const runVerify = (options: VerifyOptions) =>
+  Effect.gen(function*() {
+    const { files, keyId, statement } = yield* Certificate.verify(options.file, options.key)
+    yield* Edge.print(
+      options.json
+        ? JSON.stringify({ verified: true, keyId, files, statement })
+        : `${options.file}: signed by ${keyId.slice(0, 16)}…, and ${plural(files, "file")} as signed`
+    )
+  })

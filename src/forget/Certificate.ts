@@ -1,0 +1,182 @@
+/**
+ * A signed statement of what was deleted: an in-toto Statement (https://in-toto.io/Statement/v1) in a DSSE envelope, Ed25519.
+ * It binds the files of the model as they are now to the request, the ledger, the files before, and an audit. Whoever has the
+ * public key can tell whether a byte of it, or of the files, was changed since.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Schema from "effect/Schema"
+import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign,
+  verify as verifySignature } from "node:crypto"
+import { createReadStream } from "node:fs"
+import { decodeWith } from "../Config.ts"
+import { because, DataError } from "../Errors.ts"
+import { parseJson } from "../Json.ts"
+import { Sha256 } from "../Paths.ts"
+
+type Files = FileSystem.FileSystem | Path.Path
+
+const STATEMENT = "https://in-toto.io/Statement/v1"
+const PAYLOAD = "application/vnd.in-toto+json"
+/** What the predicate of ours is. */
+export const PREDICATE = "urn:memsinks:deletion:1"
+
+/** A file and its checksum; `name` is its path in the folder of the certificate, with slashes. */
+export interface Subject {
+  readonly name: string
+  readonly digest: { readonly sha256: string }
+}
+
+const Envelope = Schema.Struct({
+  payloadType: Schema.Literal(PAYLOAD),
+  payload: Schema.String,
+  signatures: Schema.NonEmptyArray(Schema.Struct({ keyid: Schema.String, sig: Schema.String }))
+})
+
+const Statement = Schema.Struct({
+  _type: Schema.Literal(STATEMENT),
+  subject: Schema.NonEmptyArray(
+    Schema.Struct({ name: Schema.NonEmptyString, digest: Schema.Struct({ sha256: Sha256 }) })
+  ),
+  predicateType: Schema.String,
+  predicate: Schema.Unknown
+})
+export type Statement = typeof Statement.Type
+
+/** What DSSE signs: lengths, so that type and payload cannot be told apart in two ways. */
+const preAuthentication = (payload: Uint8Array): Uint8Array =>
+  Buffer.concat([Buffer.from(`DSSEv1 ${PAYLOAD.length} ${PAYLOAD} ${payload.length} `, "utf8"), payload])
+
+const keyId = (key: KeyObject): string =>
+  createHash("sha256").update(key.export({ type: "spki", format: "der" })).digest("hex")
+
+const noKey = (path: string, which: string, cause?: unknown) =>
+  new DataError({
+    path,
+    detail: `is no ${which} Ed25519 key in PEM${cause === undefined ? "" : ` (${because(cause)})`}: make one with ` +
+      "openssl genpkey -algorithm ed25519 -out key.pem",
+    ...(cause === undefined ? {} : { cause })
+  })
+
+const readKey = (path: string, which: "private" | "public") =>
+  Effect.gen(function*() {
+    const text = yield* Effect.mapError((yield* FileSystem.FileSystem).readFileString(path),
+      (cause) => new DataError({ path, detail: because(cause), cause }))
+    // a private key knows its public one
+    const key = yield* Effect.try({
+      try: () => which === "private" ? createPrivateKey(text) : createPublicKey(text),
+      catch: (cause) => noKey(path, which, cause)
+    })
+    return key.asymmetricKeyType === "ed25519" ? key : yield* noKey(path, which)
+  })
+
+/** A key to sign with. Fails with a DataError where the file holds none. */
+export const privateKey = (path: string): Effect.Effect<KeyObject, DataError, FileSystem.FileSystem> =>
+  readKey(path, "private")
+
+/** Signs a statement: the text of the certificate. The same key and statement give the same text. */
+export const certify = (subject: ReadonlyArray<Subject>, predicate: unknown, key: KeyObject): string => {
+  const payload = Buffer.from(
+    JSON.stringify({ _type: STATEMENT, subject, predicateType: PREDICATE, predicate }),
+    "utf8"
+  )
+  return textOf({
+    payloadType: PAYLOAD,
+    payload: payload.toString("base64"),
+    signatures: [{
+      keyid: keyId(createPublicKey(key)),
+      sig: sign(null, preAuthentication(payload), key).toString("base64")
+    }]
+  })
+}
+
+const textOf = (envelope: typeof Envelope.Type): string => `${JSON.stringify(envelope, null, 2)}\n`
+
+/** The checksum of a file, read piece by piece. */
+const sha256Of = (path: string): Effect.Effect<string, DataError> =>
+  Effect.tryPromise({
+    try: async (signal) => {
+      const hash = createHash("sha256")
+      for await (const piece of createReadStream(path, { signal })) hash.update(piece as Uint8Array)
+      return hash.digest("hex")
+    },
+    catch: (cause) => new DataError({ path, detail: `cannot be read: ${because(cause)}`, cause })
+  })
+
+/** All files in a folder and those below it, by rising name, with their checksums. */
+export const subjectsOf = (folder: string): Effect.Effect<ReadonlyArray<Subject>, DataError, Files> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const paths = yield* Path.Path
+    const unreadable = (cause: unknown) => new DataError({ path: folder, detail: because(cause), cause })
+    const names = yield* Effect.mapError(fs.readDirectory(folder, { recursive: true }), unreadable)
+    const found: Array<Subject> = []
+    for (const name of names.sort()) {
+      const path = paths.join(folder, name)
+      if ((yield* Effect.mapError(fs.stat(path), unreadable)).type !== "File") continue
+      found.push({ name: name.split(paths.sep).join("/"), digest: { sha256: yield* sha256Of(path) } })
+    }
+    return found
+  })
+
+/** What a certificate says, after everything about it was found right. */
+export interface Verified {
+  readonly statement: Statement
+  readonly keyId: string
+  /** Files whose checksums were compared. */
+  readonly files: number
+}
+
+/**
+ * Verifies a certificate: its signature by the public key (or the private one, which knows it), and the checksum of every
+ * file that it names, in its own folder. Fails with a DataError that says what is not as it was signed.
+ */
+export const verify = (path: string, keyPath: string): Effect.Effect<Verified, DataError, Files> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const paths = yield* Path.Path
+    const wrong = (detail: string) => new DataError({ path, detail })
+    const key = yield* readKey(keyPath, "public")
+    const text = yield* Effect.mapError(fs.readFileString(path), (cause) => wrong(because(cause)))
+    const decoded = <A, I>(schema: Schema.Schema<A, I>, text: string) =>
+      Effect.mapError(
+        Either.flatMap(Either.mapLeft(parseJson(text), (detail) => [detail] as ReadonlyArray<string>), (json) =>
+          decodeWith(schema, json)),
+        (problems) => wrong(`is no certificate of a deletion: ${problems.slice(0, 3).join("; ")}`)
+      )
+    const envelope = yield* decoded(Envelope, text)
+    const { payload, signatures } = envelope
+    const bytes = Buffer.from(payload, "base64")
+    const id = keyId(key)
+    const mine = signatures.find(({ keyid }) => keyid === id)
+    if (mine === undefined) {
+      return yield* wrong(
+        `was signed with another key than ${keyPath}: ${signatures.map(({ keyid }) => keyid).join(", ")}`
+      )
+    }
+    // JSON and base64 have many texts for one content: only the one that was written is as it was signed
+    const signature = Buffer.from(mine.sig, "base64")
+    const same = textOf(envelope) === text && bytes.toString("base64") === payload &&
+      signature.toString("base64") === mine.sig
+    if (!same || !verifySignature(null, preAuthentication(bytes), key, signature)) {
+      return yield* wrong("its signature is not that of what it says: it was changed")
+    }
+    const statement = yield* decoded(Statement, bytes.toString("utf8"))
+    if (statement.predicateType !== PREDICATE) {
+      return yield* wrong(`states ${statement.predicateType}, and not a deletion (${PREDICATE})`)
+    }
+    const folder = paths.dirname(paths.resolve(path))
+    for (const { digest, name } of statement.subject) {
+      const file = paths.join(folder, name)
+      if (paths.relative(folder, file).startsWith("..")) {
+        return yield* wrong(`names a file outside of its folder: ${name}`)
+      }
+      if ((yield* sha256Of(file)) !== digest.sha256) {
+        return yield* new DataError({ path: file,
+          detail: `is not the file that ${path} was signed for: it was changed` })
+      }
+    }
+    return { statement, keyId: id, files: statement.subject.length }
+  })

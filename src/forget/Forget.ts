@@ -1,0 +1,355 @@
+/**
+ * Deleting from a trained model whoever its sinks are keyed by (NULLs, 2026: a source's sinks hold what only it says). What is
+ * deleted is denied for good: its id lights nothing, whoever asks. What becomes of the sinks themselves is a choice:
+ *
+ * - `deny`: they stay as they are, and survivors that share some light them as before. Can be taken back.
+ * - `exclude`: they are off for everyone. Can be taken back, too: the weights are there.
+ * - `erase`: their weights, and the optimizer's moments, are zero. Cannot be taken back.
+ *
+ * Sinks that a survivor lights, too, are kept (`shared` "keep", the default: nobody who stays loses anything, and what the
+ * deleted wrote into them stays) or taken (`take`: they are excluded or erased with the rest, and survivors lose them).
+ *
+ * The checkpoint that it is done to stays as it was; the result is written beside it, whole or not at all, and says in its
+ * `config.json` and `deletions.jsonl` what was done. General neurons are not touched: what they learned of a source stays,
+ * which an audit measures.
+ */
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as AtomicFile from "../AtomicFile.ts"
+import * as Checkpoints from "../checkpoints/Checkpoints.ts"
+import { loadInitial } from "../checkpoints/Import.ts"
+import { type Names, namesFile } from "../data/identity/Names.ts"
+import { tensorsSha256 } from "../data/stream/Inputs.ts"
+import { because, CheckpointError, DataError } from "../Errors.ts"
+import { isObject, parseJson } from "../Json.ts"
+import { keyOf } from "../Key.ts"
+import { huggingFaceConfig, modelConfigOf } from "../model/HuggingFace.ts"
+import { ModelConfig } from "../model/ModelConfig.ts"
+import * as Sink from "../Sink.ts"
+import { plural } from "../Terminal.ts"
+import { erase } from "./Erase.ts"
+import * as Ledger from "./Ledger.ts"
+import { type Ownership, ownershipOf } from "./Ownership.ts"
+import { type Request, resolve, type Resolved } from "./Request.ts"
+
+type Files = FileSystem.FileSystem | Path.Path
+
+/** What is to be done. */
+export interface ForgetRequest {
+  readonly requests: ReadonlyArray<Request>
+  /** Default `erase`. */
+  readonly operation?: Ledger.Operation
+  /** Default `keep`. */
+  readonly shared?: Ledger.Policy
+}
+
+/** What a deletion would do, before anything is done. */
+export interface ForgetPlan {
+  /** The checkpoint's folder, and the step it was saved at. */
+  readonly path: string
+  readonly step: number
+  readonly requests: ReadonlyArray<Request>
+  readonly operation: Ledger.Operation
+  readonly shared: Ledger.Policy
+  /** Who will be deleted, and who is already. */
+  readonly deleted: ReadonlyArray<Resolved>
+  readonly already: ReadonlyArray<Resolved>
+  readonly ownership: Ownership
+  /** Units that are excluded or erased: of `deny` none. */
+  readonly taken: ReadonlyArray<number>
+}
+
+/** A place where something of what is deleted is, or may be. */
+export interface Surface {
+  readonly what: string
+  readonly path: string
+  /** `holds`: weights that it was learned into, or its text; `names`: its name alone; `may quote`: was not looked into. */
+  readonly state: "holds" | "names" | "may quote"
+}
+
+export interface ForgetReport extends Omit<ForgetPlan, "step"> {
+  /** The folder that was written, and the steps of the checkpoints in it; none where all was deleted already. */
+  readonly out: string | undefined
+  readonly steps: ReadonlyArray<number>
+  /** The new entry of the ledger, of the last of the checkpoints. */
+  readonly entry: Ledger.Entry | undefined
+  /** What was not touched, and still holds or names it. */
+  readonly surfaces: ReadonlyArray<Surface>
+}
+
+export interface ForgetOptions {
+  /** A folder that does not exist yet, or that the same command has left unfinished. */
+  readonly out: string
+  /** Also the other checkpoints of its run. Default false: the one that was named. */
+  readonly allCheckpoints?: boolean
+  /** Told before each checkpoint. */
+  readonly onCheckpoint?: (step: number, done: number, of: number) => Effect.Effect<void>
+}
+
+const mismatch = (path: string, detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+
+/** What a deletion needs to know of a model, without its weights. */
+const subject = (checkpoint: string) =>
+  Effect.gen(function*() {
+    const { config, deletions, names, path, step } = yield* loadInitial(checkpoint)
+    if (config.sinks === undefined) {
+      return yield* mismatch(path,
+        "the model has no sinks: what it learned of one source lies among all else, and can only " +
+          "be unlearned or trained anew without it")
+    }
+    if (step === undefined) {
+      return yield* mismatch(path, "is a model from elsewhere: make it a checkpoint with memsinks import")
+    }
+    if (names === undefined) {
+      return yield* mismatch(path,
+        `holds no ${namesFile}, so nobody knows whose its sinks are: train with data.identity ` +
+          `"source", or put the one of its training beside config.json`)
+    }
+    return { config, sinks: config.sinks, names, deletions, path, step }
+  })
+
+const planOf = (
+  { names, path, sinks, step }: { readonly names: Names; readonly path: string; readonly sinks: Sink.SinkConfig;
+    readonly step: number },
+  { operation = "erase", requests, shared = "keep" }: ForgetRequest
+): Effect.Effect<ForgetPlan, DataError> =>
+  Effect.gen(function*() {
+    const resolved = yield* resolve(requests, names)
+    const before = new Set((sinks.denied ?? []).map(BigInt))
+    const deleted = resolved.filter(({ id }) => !before.has(id))
+    const ownership = yield* ownershipOf(sinks, names, new Set(deleted.map(({ id }) => id)), before)
+    if (deleted.length > 0 && ownership.survivors === 0) {
+      return yield* new DataError({ detail: "with what was deleted before, these requests would leave nobody" })
+    }
+    const { alone, shared: common } = ownership
+    return {
+      path,
+      step,
+      requests,
+      operation,
+      shared,
+      deleted,
+      already: resolved.filter(({ id }) => before.has(id)),
+      ownership,
+      taken: operation === "deny" ? [] : shared === "take" ? [...alone, ...common].sort((a, b) => a - b) : alone
+    }
+  })
+
+/**
+ * What deleting somebody would do. Fails with a DataError for a name that the model was not trained with, and with a
+ * CheckpointError for a model without sinks, or that does not say whose they are.
+ */
+export const plan = (
+  checkpoint: string,
+  request: ForgetRequest
+): Effect.Effect<ForgetPlan, CheckpointError | DataError, Files> =>
+  Effect.flatMap(subject(checkpoint), (of) => planOf(of, request))
+
+/** The configuration of a model from which somebody was deleted. */
+const without = (config: ModelConfig, { deleted, operation, taken }: ForgetPlan): ModelConfig => {
+  const { sinks } = config
+  const rising = <A>(some: Iterable<A>, of: (one: A) => bigint | number) =>
+    [...some].sort((a, b) => (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0))
+  const denied = rising(new Set([...sinks!.denied ?? [], ...deleted.map(({ id }) => `${id}`)]), BigInt)
+  const excluded = operation === "exclude"
+    ? rising(new Set([...sinks!.excluded ?? [], ...taken]), Number)
+    : sinks!.excluded
+  return new ModelConfig({
+    ...config,
+    sinks: new Sink.SinkConfig({
+      ...sinks!,
+      denied,
+      ...(excluded === undefined || excluded.length === 0 ? {} : { excluded })
+    })
+  })
+}
+
+/** A checkpoint as it is without the deleted: a new state of the same step. */
+const forgotten = (from: Checkpoints.Snapshot, path: string, plan: ForgetPlan, time: string) =>
+  Effect.gen(function*() {
+    const config = yield* modelConfigOf(from.config, path)
+    const after = without(config, plan)
+    const erased = plan.operation === "erase" ? plan.taken : []
+    const model = erase(config, from.model, erased)
+    const { entry, text } = Ledger.append(from.deletions, {
+      time,
+      operation: plan.operation,
+      shared: plan.shared,
+      requests: plan.requests,
+      deleted: plan.deleted.map(({ id, name }) => ({ id: `${id}`, name })),
+      units: { alone: plan.ownership.alone.length, shared: plan.ownership.shared.length, taken: plan.taken.length },
+      before: tensorsSha256(from.model),
+      after: tensorsSha256(model)
+    })
+    const snapshot: Checkpoints.Snapshot = {
+      ...from,
+      config: { ...(from.config as object), memsinks: huggingFaceConfig(after)["memsinks"] },
+      model,
+      optimizer: erase(config, from.optimizer, erased),
+      deletions: text
+    }
+    return { entry, snapshot }
+  })
+
+/** What a folder is of, and since when: so that the same command goes on, and another does not. */
+const MARK = "forget.json"
+
+const claim = (out: string, key: string): Effect.Effect<string, CheckpointError, Files> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const path = (yield* Path.Path).join(out, MARK)
+    const refused = (cause: unknown) =>
+      new CheckpointError({ reason: "Write", path: out, detail: because(cause), cause })
+    const there = yield* Effect.orElseSucceed(fs.readDirectory(out), (): Array<string> => [])
+    if (there.includes(MARK)) {
+      const mark = Either.getOrUndefined(parseJson(yield* Effect.mapError(fs.readFileString(path), refused)))
+      if (isObject(mark) && mark["key"] === key && typeof mark["time"] === "string") return mark["time"]
+    }
+    if (there.length > 0) {
+      return yield* new CheckpointError({
+        reason: "Write",
+        path: out,
+        detail: "already exists, and is not what this command has begun: choose another --out, or remove it"
+      })
+    }
+    const time = new Date().toISOString()
+    yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), refused)
+    yield* Effect.try({
+      try: () => AtomicFile.write(path, `${JSON.stringify({ key, time })}\n`),
+      catch: refused
+    })
+    return time
+  })
+
+/** The checkpoints of the training that one is of, by rising step; it alone where it lies by itself. */
+const siblings = (
+  path: string
+): Effect.Effect<ReadonlyArray<{ readonly step: number; readonly path: string }>, never, Files> =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    const folder = paths.dirname(path)
+    const names = yield* Effect.orElseSucceed((yield* FileSystem.FileSystem).readDirectory(folder),
+      (): Array<string> => [])
+    return Checkpoints.stepsOf(names).map(({ name, step }) => ({ step, path: paths.join(folder, name) }))
+  })
+
+/** What stays of it: where it was learned, what it was learned from, and what may tell of it. */
+const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): Effect.Effect<
+  ReadonlyArray<Surface>,
+  never,
+  Files
+> =>
+  Effect.gen(function*() {
+    const fs = yield* FileSystem.FileSystem
+    const paths = yield* Path.Path
+    const found: Array<Surface> = []
+    for (const { path, step } of yield* siblings(plan.path)) {
+      found.push({ what: done.has(step) ? "the checkpoint it was made from" : "another checkpoint", path,
+        state: "holds" })
+    }
+    if (found.length === 0) found.push({ what: "the checkpoint it was made from", path: plan.path, state: "holds" })
+    const state = yield* Effect.option(fs.readFileString(paths.join(plan.path, "trainer_state.json")))
+    const json = state._tag === "Some" ? Either.getOrUndefined(parseJson(state.value)) : undefined
+    const inputs = isObject(json) && Array.isArray(json["inputs"]) ? json["inputs"] as ReadonlyArray<unknown> : []
+    for (const input of inputs) {
+      if (isObject(input) && typeof input["what"] === "string") {
+        found.push({ what: "what it was trained on", path: input["what"], state: "holds" })
+      }
+    }
+    // a run's own folder is up to two above its checkpoints: RUN/seed-1/sinks/step-1
+    let folder = paths.dirname(plan.path)
+    for (let up = 0; up < 3; up++, folder = paths.dirname(folder)) {
+      const there = yield* Effect.orElseSucceed(fs.readDirectory(folder), (): Array<string> => [])
+      for (const name of there) {
+        if (/^(report\.(json|md|html)|traces|records|store)$/.test(name)) {
+          found.push({ what: "a report, traces or records", path: paths.join(folder, name), state: "may quote" })
+        }
+      }
+      if (there.includes("run.json")) break
+    }
+    found.push({ what: `${namesFile} and deletions.jsonl of what was written`, path: out, state: "names" })
+    return found
+  })
+
+/**
+ * Deletes somebody from a checkpoint, into a folder beside it that `openCheckpoint`, `initialFrom` and every command take as
+ * they take a run. Killed at any moment, the same call goes on; done, the same call does nothing.
+ *
+ * Fails before anything is written: with a DataError for a name that the model was not trained with, and with a
+ * CheckpointError for a model without sinks, or one that does not say whose they are.
+ */
+export const forget = (
+  checkpoint: string,
+  request: ForgetRequest,
+  options: ForgetOptions
+): Effect.Effect<ForgetReport, CheckpointError | DataError, Files> =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    const of = yield* subject(checkpoint)
+    yield* Ledger.read(of.deletions, paths.join(of.path, "deletions.jsonl"))
+    const made = yield* planOf(of, request)
+    const { step: _, ...told } = made
+    if (made.deleted.length === 0) return { ...told, out: undefined, steps: [], entry: undefined, surfaces: [] }
+    const there = options.allCheckpoints === true ? yield* siblings(made.path) : []
+    const all = there.length === 0 ? [{ step: made.step, path: made.path }] : there
+    const out = paths.resolve(options.out)
+    const time = yield* claim(out, keyOf({
+      from: made.path,
+      steps: all.map(({ step }) => step),
+      requests: made.requests.map((one) => ({ ...one })),
+      operation: made.operation,
+      shared: made.shared
+    }))
+    const target = yield* Effect.provide(Checkpoints.Checkpoints,
+      Checkpoints.Checkpoints.layerFileSystem(out, { resume: true, keepLast: Infinity }))
+    const written = new Set((yield* target.list).map(({ step }) => step))
+    let entry: Ledger.Entry | undefined
+    for (const [i, { path, step }] of all.entries()) {
+      yield* options.onCheckpoint?.(step, i, all.length) ?? Effect.void
+      if (written.has(step) && i < all.length - 1) continue
+      const from = yield* Checkpoints.loadFolder(path)
+      // the names of another step of the same run are the same; of a run that was changed by hand they are not
+      if (from.names === undefined || !sameNames(from.names, of.names.bytes)) {
+        return yield* mismatch(path,
+          `its ${namesFile} is another one than that of ${made.path}: delete from it on its own`)
+      }
+      const next = yield* forgotten(from, path, made, time)
+      entry = next.entry
+      if (!written.has(step)) yield* target.save(next.snapshot)
+    }
+    return {
+      ...told,
+      out,
+      steps: all.map(({ step }) => step),
+      entry,
+      surfaces: yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)))
+    }
+  })
+
+const sameNames = (a: Uint8Array, b: Uint8Array): boolean =>
+  a.length === b.length && a.every((byte, i) => byte === b[i])
+
+/** What was deleted from a checkpoint, the oldest deletion first. */
+export const deletionsOf = (checkpoint: string): Effect.Effect<
+  ReadonlyArray<Ledger.Entry>,
+  CheckpointError | DataError,
+  Files
+> =>
+  Effect.gen(function*() {
+    const { deletions, path } = yield* loadInitial(checkpoint)
+    return yield* Ledger.read(deletions, (yield* Path.Path).join(path, "deletions.jsonl"))
+  })
+
+/** In words, what a plan means for those who stay. */
+export const costOf = (
+  { operation, ownership: { active, most, shared, survivors, touched }, shared: policy }: ForgetPlan
+): string =>
+  shared.length === 0
+    ? `none of the ${plural(survivors, "survivor")} shares a sink with them`
+    : operation === "deny" || policy === "keep"
+    ? `${plural(shared.length, "block")} that ${plural(touched, "survivor")} light, too, stay as they are`
+    : `${plural(touched, "survivor")} lose${touched === 1 ? "s" : ""} sinks: at most ${
+      most[0]!.units
+    } of ${active} blocks (${most[0]!.name})`

@@ -1,0 +1,89 @@
+/** Whose sinks are whose: what a deletion takes away from those that stay. */
+import * as Effect from "effect/Effect"
+import type { NamedId, Names } from "../data/identity/Names.ts"
+import type { DataError } from "../Errors.ts"
+import * as Sink from "../Sink.ts"
+
+/** Somebody who stays, and how many of its units are also units of what is deleted. */
+export interface Shared extends NamedId {
+  readonly units: number
+}
+
+/** What a deletion would do. Units are blocks of sinks that are on together, the same in every layer. */
+export interface Ownership {
+  /** Units of the pool, and those that an id lights (of assignments that are not exact, on average). */
+  readonly units: number
+  readonly active: number
+  /** Units of what is deleted: those that no survivor lights, and those that some light, both rising. */
+  readonly alone: ReadonlyArray<number>
+  readonly shared: ReadonlyArray<number>
+  /** Ids that stay, and those of them that light one of the shared units. */
+  readonly survivors: number
+  readonly touched: number
+  /** Survivors that share most, those with most units first. */
+  readonly most: ReadonlyArray<Shared>
+  /**
+   * Further ids whose sinks can be taken, shared ones included, until a survivor has lost a tenth of its own, on average:
+   * ids share by chance, so what is taken adds up. Undefined where no two ids of the model share any.
+   */
+  readonly left?: number
+}
+
+/** Survivors that are named at most. */
+const NAMED = 20
+
+/** Share of its sinks that a survivor may lose. */
+const TENTH = 0.1
+
+/** Further ids whose sinks can be taken whole until a survivor has lost a tenth of its own, where ids share by chance. */
+export const deletionsLeft = (sinks: Sink.SinkConfig, deleted: number): number =>
+  sinks.probability >= 1
+    ? 0
+    : Math.max(0, Math.floor(Math.log(1 - TENTH) / Math.log1p(-sinks.probability)) - deleted)
+
+/** Whether no two of the model's ids share a sink. */
+const isApart = ({ activeUnits, assignment, owners = [], units }: Sink.SinkConfig): boolean =>
+  assignment === "disjoint" && owners.length <= Math.floor(units / activeUnits)
+
+/**
+ * Counts who lights the units of what is deleted; `before`, ids that were deleted earlier, are no survivors. Draws the sinks
+ * of every id once: some microseconds each.
+ */
+export const ownershipOf = (
+  sinks: Sink.SinkConfig,
+  names: Pick<Names, "each">,
+  deleted: ReadonlySet<bigint>,
+  before: ReadonlySet<bigint>
+): Effect.Effect<Ownership, DataError> =>
+  Effect.gen(function*() {
+    const theirs = new Set<number>()
+    for (const id of deleted) for (const unit of Sink.unitsOf(sinks, id)) theirs.add(unit)
+    const lit = new Set<number>()
+    let [survivors, touched] = [0, 0]
+    let most: Array<Shared> = []
+    yield* names.each((one) => {
+      if (deleted.has(one.id) || before.has(one.id)) return
+      survivors++
+      let units = 0
+      for (const unit of Sink.unitsOf(sinks, one.id)) {
+        if (!theirs.has(unit)) continue
+        lit.add(unit)
+        units++
+      }
+      if (units === 0) return
+      touched++
+      if (most.length === NAMED && most[NAMED - 1]!.units >= units) return
+      most = [...most, { ...one, units }].sort((a, b) => b.units - a.units).slice(0, NAMED)
+    })
+    const rising = (some: Iterable<number>) => [...some].sort((a, b) => a - b)
+    return {
+      units: sinks.units,
+      active: sinks.activeUnits,
+      alone: rising([...theirs].filter((unit) => !lit.has(unit))),
+      shared: rising(lit),
+      survivors,
+      touched,
+      most,
+      ...(isApart(sinks) ? {} : { left: deletionsLeft(sinks, deleted.size + before.size) })
+    }
+  })
