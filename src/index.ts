@@ -35,6 +35,8 @@ export { type DocumentSource, tokenize, TokenizeConfig, type TokenizeEvent, type
 export * as Tokenizer from "./data/tokens/Tokenizer.ts"
 export * as TokenShards from "./data/tokens/TokenShards.ts"
 export { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "./Errors.ts"
+export * as Certificate from "./forget/Certificate.ts"
+export * as Forget from "./forget/Forget.ts"
 export { type Counters, Device, type DeviceService, type Limits, type Prepared } from "./gpu/Device.ts"
 export * as Kernel from "./gpu/Kernel.ts"
 export * as Program from "./gpu/Program.ts"

@@ -253,11 +253,8 @@ const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): E
     const state = yield* Effect.option(fs.readFileString(paths.join(plan.path, "trainer_state.json")))
     const json = state._tag === "Some" ? Either.getOrUndefined(parseJson(state.value)) : undefined
     const inputs = isObject(json) && Array.isArray(json["inputs"]) ? json["inputs"] as ReadonlyArray<unknown> : []
-    for (const input of inputs) {
-      if (isObject(input) && typeof input["what"] === "string") {
-        found.push({ what: "what it was trained on", path: input["what"], state: "holds" })
-      }
-    }
+    const data = inputs.flatMap((input) => isObject(input) && typeof input["what"] === "string" ? [input["what"]] : [])
+    if (data.length > 0) found.push({ what: "what it was trained on", path: data.join(", "), state: "holds" })
     // a run's own folder is up to two above its checkpoints: RUN/seed-1/sinks/step-1
     let folder = paths.dirname(plan.path)
     for (let up = 0; up < 3; up++, folder = paths.dirname(folder)) {
