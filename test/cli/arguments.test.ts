@@ -24,6 +24,9 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
   const options: Readonly<Record<string, ReadonlyArray<string>>> = {
     tokenize: ["--out"],
     identity: ["--data"],
+    sources: ["--checkpoint"],
+    forget: ["--checkpoint"],
+    verify: ["--key"],
     export: ["--checkpoint", "--out"],
     import: ["--from", "--out"],
     fuse: ["--out"],
@@ -33,7 +36,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
   }
   return [
     ...(options[name] ?? []).filter((option) => option !== but).flatMap((option) => [option, "needed"]),
-    ...(name === "inspect" ? ["needed"] : [])
+    ...(name === "inspect" || name === "verify" ? ["needed"] : [])
   ]
 }
 
@@ -53,7 +56,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(19)
+    expect(commands.map(nameOf)).toHaveLength(22)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })
