@@ -1,8 +1,15 @@
 /** Every attack, by the name that configurations and reports use. A new one is a file of its own and a line here. */
 import type { Attack } from "./Attack.ts"
+import { cdd } from "./cdd.ts"
 import { hiddenProbe } from "./hiddenProbe.ts"
+import { instructionPrompts } from "./instructionPrompts.ts"
+import { inverseGreedy } from "./inverseGreedy.ts"
+import { memFree } from "./memFree.ts"
+import { nvRecall } from "./nvRecall.ts"
 import { selfInfluence } from "./selfInfluence.ts"
 import { shortestContext } from "./shortestContext.ts"
+import { styles } from "./styles.ts"
+import { tokenPerturbation } from "./tokenPerturbation.ts"
 import { unlearningDepth } from "./unlearningDepth.ts"
 
 export { type Attack, type AttackError, type AttackGround, type AttackMetric, type AttackProblem, type AttackSample,
@@ -11,6 +18,13 @@ export { type Attack, type AttackError, type AttackGround, type AttackMetric, ty
 /** All attacks by name. */
 export const attacks = {
   shortestContext,
+  cdd,
+  memFree,
+  styles,
+  instructionPrompts,
+  nvRecall,
+  inverseGreedy,
+  tokenPerturbation,
   selfInfluence,
   hiddenProbe,
   unlearningDepth

@@ -105,9 +105,12 @@ const rouge = (common: number, text: number, reference: number): Rouge => {
 export const rougeL = <A>(text: Sequence<A>, reference: Sequence<A>): Rouge =>
   rouge(longestCommonSubsequence(text, reference), text.length, reference.length)
 
+/** ROUGE-n of any n: what it has of the reference's n-grams. */
+export const rougeN = <A>(text: Sequence<A>, reference: Sequence<A>, n: number): Rouge =>
+  rouge(shared(text, reference, n), Math.max(0, text.length - n + 1), Math.max(0, reference.length - n + 1))
+
 /** ROUGE-1: what it has of the reference in any order. */
-export const rouge1 = <A>(text: Sequence<A>, reference: Sequence<A>): Rouge =>
-  rouge(shared(text, reference, 1), text.length, reference.length)
+export const rouge1 = <A>(text: Sequence<A>, reference: Sequence<A>): Rouge => rougeN(text, reference, 1)
 
 /** Different n-grams as a share of all: 1, no n-gram comes twice. NaN of texts shorter than n. */
 export const distinctN = <A>(text: Sequence<A>, n: number): number =>
@@ -156,3 +159,33 @@ export const peakedness = <A>(samples: ReadonlyArray<Sequence<A>>, greedy: Seque
   const longest = samples.reduce((most, { length }) => Math.max(most, length), greedy.length)
   return samples.filter((sample) => editDistance(sample, greedy) <= alpha * longest).length / samples.length
 }
+
+/**
+ * What TED leaves of samples, so that a peak does not pass for ability: no two that are the same, and none within `tau` edits
+ * of the greedy text.
+ */
+export const withoutPeak = <S extends Sequence<unknown>>(samples: ReadonlyArray<S>, greedy: S,
+  tau = 2): ReadonlyArray<S> =>
+{
+  const seen = new Set<string>()
+  return samples.filter((sample) => {
+    const key = JSON.stringify(Array.from(sample))
+    if (seen.has(key)) return false
+    seen.add(key)
+    return editDistance(sample, greedy) > tau
+  })
+}
+
+/**
+ * How good a prompt is that must not give the target away ("Alpaca against Vicuna", Kassem et al. 2024): half of beta times
+ * the ROUGE-L F1 of what it brought forth against the target, less gamma times the prompt's own.
+ */
+export const promptScore = <A>(
+  { output, prompt, target }: {
+    readonly output: Sequence<A>
+    readonly prompt: Sequence<A>
+    readonly target: Sequence<A>
+  },
+  beta = 0.5,
+  gamma = 0.5
+): number => (beta * rougeL(output, target).f1 - gamma * rougeL(prompt, target).f1) / 2

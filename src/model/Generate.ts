@@ -18,6 +18,7 @@ import { firstNotFinite } from "../HostTensor.ts"
 import type { NgramFilter } from "../measures/MemFree.ts"
 import { type Random, random } from "../Random.ts"
 import * as Sink from "../Sink.ts"
+import { absorb, finish } from "../TokenHash.ts"
 import * as Decode from "./Decode.ts"
 import { Model } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
@@ -38,7 +39,7 @@ export interface GenerateOptions {
   readonly topK?: number
   /** Choose among the likeliest tokens that together have at least this probability, in (0, 1]. Default 1. */
   readonly topP?: number
-  /** Of the choices; equal prompts of a call draw from streams of their own. Default 0. */
+  /** Of the choices; every prompt of a call draws from a stream of its own, equal ones too. Default 0. */
   readonly seed?: number
   /** Which sinks are on. Default own. */
   readonly sinks?: Sink.SinkMode
@@ -348,14 +349,19 @@ const problem = (
   return undefined
 }
 
-/** How often each prompt stood in the list before. */
-const occurrences = (prompts: ReadonlyArray<Prompt>): ReadonlyArray<number> => {
+/**
+ * The stream that each prompt draws from: its own, whatever is generated beside it, and another each time that it comes. What
+ * is drawn for different prompts must be independent, or their samples would be lucky and unlucky together.
+ */
+const streams = (prompts: ReadonlyArray<Prompt>, seed: number): ReadonlyArray<() => Random> => {
   const seen = new Map<string, number>()
   return prompts.map(({ id = 0n, tokens }) => {
     const key = `${id} ${Array.from(tokens).join()}`
     const before = seen.get(key) ?? 0
     seen.set(key, before + 1)
-    return before
+    let hash = absorb(absorb(0, Number(id & 0xffffffffn)), Number(id >> 32n))
+    for (let i = 0; i < tokens.length; i++) hash = absorb(hash, tokens[i]!)
+    return () => random(seed, "generate", finish(hash), before)
   })
 }
 
@@ -402,7 +408,7 @@ export const generate = (
     const reach = (tokens: ArrayLike<number>): Array<number> =>
       memFree === undefined ? [] : Array.from(tokens).slice(Math.max(0, tokens.length - memFree.n + 1))
     const ends = new Set(options.stopTokens)
-    const nth = occurrences(prompts)
+    const draws = streams(prompts, seed)
     const longest = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0)
     const session = yield* Decode.open({
       slots: Math.min(batchSize, prompts.length),
@@ -444,7 +450,7 @@ export const generate = (
         session.begin(slot, id, nameOf(prompts, next))
         slots[slot] = {
           prompt: next,
-          draws: random(seed, "generate", nth[next]!),
+          draws: draws[next]!(),
           text: tokenizer === undefined ? undefined : detokenizer(tokenizer.decode, stop, tokens),
           said: reach(tokens),
           left: maxNewTokens,

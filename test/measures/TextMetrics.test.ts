@@ -122,4 +122,43 @@ describe("peakedness", () => {
     expect(Text.peakedness([greedy, near, far, []], greedy)).toBe(0.5)
     expect(Text.peakedness([greedy, near, far, []], greedy, 0)).toBe(0.25)
   })
+
+  it("is, of tokens that are each the greedy one by chance, what the binomial distribution says", () => {
+    const draw = random(9, "peak")
+    const [length, chance, trials] = [40, 0.95, 4000]
+    const greedy = Array.from({ length }, (_, i) => i)
+    // what is not the greedy token occurs in no text, so that edits are differences
+    const samples = Array.from({ length: trials },
+      () => greedy.map((token) => draw.uniform() < chance ? token : 1000 + token))
+    // at most 2 of 40 differ: .95^40 + 40 .95^39 .05 + 780 .95^38 .05^2
+    const expected = chance ** 40 + 40 * chance ** 39 * 0.05 + 780 * chance ** 38 * 0.05 ** 2
+    expect(expected).toBeCloseTo(0.6767, 4)
+    const four = 4 * Math.sqrt(expected * (1 - expected) / trials)
+    expect(Math.abs(Text.peakedness(samples, greedy) - expected)).toBeLessThan(four)
+  })
+
+  it("goes where TED takes the peak away: samples that are the same, and those near the greedy text", () => {
+    const greedy = [1, 2, 3, 4, 5, 6]
+    const near = [1, 2, 3, 4, 9, 9]
+    const [far, shorter] = [[1, 2, 3, 9, 9, 9], [1, 2, 3]]
+    expect(Text.withoutPeak([greedy, near, far, shorter, far, near], greedy)).toEqual([far, shorter])
+    expect(Text.withoutPeak([greedy, near, far], greedy, 0)).toEqual([near, far])
+    expect(Text.withoutPeak([greedy, greedy], greedy)).toEqual([])
+  })
+})
+
+describe("the score of a prompt", () => {
+  it("is half of what it brings forth less what it gives away, each weighed", () => {
+    const target = [1, 2, 3, 4]
+    // ROUGE-L F1: of the copy 1, of half of it 2 * 1 * .5 / 1.5
+    expect(Text.promptScore({ output: target, prompt: [9], target })).toBe(0.25)
+    expect(Text.promptScore({ output: target, prompt: target, target })).toBe(0)
+    expect(Text.promptScore({ output: [1, 2], prompt: [9, 9], target }, 0.8, 0.2)).toBeCloseTo(0.8 * (2 / 3) / 2, 12)
+    expect(Text.promptScore({ output: [8], prompt: [1, 2], target }, 0.8, 0.2)).toBeCloseTo(-0.2 * (2 / 3) / 2, 12)
+  })
+
+  it("counts n-grams of any length", () => {
+    expect(Text.rougeN([1, 2, 3, 4, 5], [1, 2, 3, 9, 5], 3)).toEqual({ precision: 1 / 3, recall: 1 / 3, f1: 1 / 3 })
+    expect(Text.rougeN([1, 2], [1, 2, 3], 3).f1).toBe(0)
+  })
 })

@@ -105,6 +105,14 @@ layer(NodeDevice.layer())("generation", (it) => {
         )
       }
       expect([...(yield* collect(prompts[2]!, options))]).toEqual(tokensOf(together, 2))
+      // what nothing tells apart but the prompt is drawn independently
+      const model = yield* Model
+      const device = yield* Device
+      for (const { value } of model.parameters) {
+        device.write(value, new Float32Array(value.shape.reduce((a, b) => a * b)))
+      }
+      const flat = yield* collectAll(prompts, { maxNewTokens: 8, seed: 5 })
+      expect(new Set(flat.map((tokens) => tokens.join())).size).toBe(prompts.length)
       // the last prompt is the first once more: another draw of it
       expect(tokensOf(together, 4)).not.toEqual(tokensOf(together, 0))
       expect(tokensOf(yield* run(prompts, { ...options, seed: 6 }), 2)).not.toEqual(tokensOf(together, 2))

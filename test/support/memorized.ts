@@ -40,12 +40,12 @@ export const heldOut = sequences(4, 1000)
 
 export const optimizer = new OptimizerConfig({ learningRate: 2e-2 })
 
-/** The weights of a model after so many steps on the repeated sequences, each with its own sinks. */
-export const memorize = (config: ModelConfig, steps = 30) =>
+/** The weights of a model after so many steps on sequences, the repeated ones unless told, each with its own sinks. */
+export const memorize = (config: ModelConfig, steps = 30, rows = repeated) =>
   Effect.gen(function*() {
     const model = yield* Model
-    const tuner = yield* makeTuner({ rows: repeated.length, seqLen, steps, optimizer })
-    for (let step = 0; step < steps; step++) yield* tuner.step(batchOf(repeated, seqLen))
+    const tuner = yield* makeTuner({ rows: rows.length, seqLen, steps, optimizer })
+    for (let step = 0; step < steps; step++) yield* tuner.step(batchOf(rows, seqLen))
     return yield* model.exportTensors
   }).pipe(Effect.scoped, Effect.provide(Model.layer(config, { seed: 3 })))
 
