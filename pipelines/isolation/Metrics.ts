@@ -82,8 +82,13 @@ const attacks: ReadonlyArray<
   ["minK", "Min-K%", (records) => Membership.minK(records)],
   ["minKPlusPlus", "Min-K%++", (records) => Membership.minKPlusPlus(records)],
   ["reference", "loss against the oracle's",
-    (records, _, reference) => reference === undefined ? undefined : Membership.referenceScore(records, reference)]
+    (records, _, reference) => reference === undefined ? undefined : Membership.referenceScore(records, reference)],
+  ["wbc", "windows of loss against the oracle's (Chen et al. 2026)",
+    (records, _, reference) => reference === undefined ? undefined : Membership.windowScore(records, reference)]
 ]
+
+/** The document that a sequence is of. */
+const documentOf = ({ name }: TokenRecords["sequences"][number]): string => name.replace(/\+\d+$/, "")
 
 /** An attack sees both sequences that were trained on and others: it is known no better than of the fewer. */
 const paired = (value: number, [members, others]: readonly [ArrayLike<number>, ArrayLike<number>]): Sample => ({ value,
@@ -115,9 +120,45 @@ const membership = attacks.flatMap(([name, title, score]): ReadonlyArray<MetricD
         const scores = both(m)
         return scores === undefined ? undefined : paired(Membership.tprAt(...scores, 0.01), scores)
       }
+    },
+    {
+      metric: `mia.${name}.worst`,
+      title: `membership inference by ${title}, AUC of the document that it finds most surely`,
+      unit: "share",
+      memory: "higher",
+      of: (m) => {
+        const scores = both(m)
+        const sources = m.records.sequences.map(documentOf)
+        return scores === undefined ? undefined : paired(Membership.attackBySource(...scores, sources)[0]!.auc, scores)
+      }
     }
   ]
 })
+
+/** Rank correlations with the oracle, which is what it takes to show that something was not trained on. */
+const prism: ReadonlyArray<MetricDefinition> = [
+  {
+    metric: "prism",
+    title: "rank correlation of normalized log-probabilities with the oracle's (after Shetty et al. 2026)",
+    unit: "ratio",
+    memory: "lower",
+    of: ({ records, reference }) =>
+      reference &&
+      { value: Membership.rankCorrelation(records, reference.records), sequences: records.sequences.length }
+  },
+  {
+    metric: "prism.gap",
+    title: "that on sequences that neither saw, minus it: 0 where nothing was trained on",
+    unit: "ratio",
+    memory: "higher",
+    of: ({ others, records, reference }) =>
+      reference && {
+        value: Membership.rankCorrelation(others, reference.others) -
+          Membership.rankCorrelation(records, reference.records),
+        sequences: Math.min(records.sequences.length, others.sequences.length)
+      }
+  }
+]
 
 /** Draws of the (n, p)-extraction that the tables show. */
 export const DRAWS = { n: 100, p: 0.5 } as const
@@ -197,7 +238,8 @@ export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<Metric
   copies("bleu75", "BLEU at least .75 (Ippolito et al. 2023)", "share", ({ bleu }) => bleu >= 0.75 ? 1 : 0),
   copies("editDistance", "normalized edit distance", "share", ({ editDistance }) => editDistance),
   copies("rougeL", "ROUGE-L F1", "share", ({ rougeL }) => rougeL),
-  ...membership
+  ...membership,
+  ...prism
 ]
 
 /** Metrics of sequences that were never trained on. */
@@ -215,7 +257,8 @@ export const sample = (
   })
 
 /** What a metric can be, where that is not a share. */
-const kinds: Readonly<Record<string, Kind>> = { loss: "loss", gap: "real", closed: "real" }
+const kinds: Readonly<Record<string, Kind>> = { loss: "loss", gap: "real", closed: "real", prism: "real",
+  "prism.gap": "real" }
 export const kindOf = ({ metric }: Pick<MetricKey, "metric">): Kind => kinds[metric] ?? "share"
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import { DataError } from "../Errors.ts"
 import { random } from "../Random.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Statistics from "./Statistics.ts"
-import type { TokenRecords } from "./TokenRecords.ts"
+import { pick, type TokenRecords } from "./TokenRecords.ts"
 
 type Numbers = ArrayLike<number>
 
@@ -35,8 +35,8 @@ export const zlibScore = (records: TokenRecords, texts: ReadonlyArray<string>): 
   return lossScore(records).map((score, s) => score / compressedBytes(texts[s]!))
 }
 
-/** The reference model's loss minus the model's, of the same sequences: discounts what is easy for that model too. */
-export const referenceScore = (records: TokenRecords, reference: TokenRecords): Float64Array => {
+/** Fails where two models' records are not of the same tokens. */
+const checkSame = (records: TokenRecords, reference: TokenRecords): void => {
   const differs = records.sequences.findIndex(({ name }, s) =>
     reference.sequences[s]?.name !== name || reference.start[s + 1] !== records.start[s + 1]
   )
@@ -49,8 +49,41 @@ export const referenceScore = (records: TokenRecords, reference: TokenRecords): 
         "Record both models on one data set with one tokenizer"
     })
   }
+}
+
+/** The reference model's loss minus the model's, of the same sequences: discounts what is easy for that model too. */
+export const referenceScore = (records: TokenRecords, reference: TokenRecords): Float64Array => {
+  checkSame(records, reference)
   const own = Metrics.loss(records)
   return Metrics.loss(reference).map((nats, s) => nats - own[s]!)
+}
+
+/** `count` lengths of windows from `least` to `most` tokens in equal ratios, rounded; equal ones stay. */
+export const windowLengths = (least = 2, most = 40, count = 10): ReadonlyArray<number> =>
+  Array.from({ length: count }, (_, k) => Math.round(least * (most / least) ** (k / (count - 1))))
+
+/**
+ * Window-based comparison (WBC, Chen et al. 2026): the share of windows of consecutive tokens in which the reference model
+ * loses more than the model, averaged over lengths of windows. A local advantage counts however large others are elsewhere.
+ * Lengths that a sequence is too short for are left out; where all are, the whole sequence is the one window.
+ */
+export const windowScore = (
+  records: TokenRecords,
+  reference: TokenRecords,
+  lengths: ReadonlyArray<number> = windowLengths()
+): Float64Array => {
+  checkSame(records, reference)
+  return Metrics.perSequence(records, (from, to) => {
+    const sums = new Float64Array(to - from + 1)
+    for (let i = from; i < to; i++) sums[i - from + 1] = sums[i - from]! + records.logProb[i]! - reference.logProb[i]!
+    if (!Statistics.finite(sums)) return NaN
+    const fit = lengths.filter((length) => length <= to - from)
+    return Statistics.mean((fit.length === 0 ? [to - from] : fit).map((length) => {
+      let won = 0
+      for (let end = length; end < sums.length; end++) if (sums[end]! > sums[end - length]!) won++
+      return won / (sums.length - length)
+    }))
+  })
 }
 
 /** Bytes of a text in UTF-8, compressed. */
@@ -65,18 +98,18 @@ const lowest = (values: Float64Array, share: number): number =>
 export const minK = (records: TokenRecords, share = 0.2): Float64Array =>
   Metrics.perSequence(records, (from, to) => lowest(Float64Array.from(records.logProb.subarray(from, to)), share))
 
+/** The log-probabilities of tokens, in standard deviations from the mean over the vocabulary. */
+const normalized = ({ logProb, mean, variance }: TokenRecords, from: number, to: number): Float64Array =>
+  Float64Array.from({ length: to - from }, (_, i) => {
+    const at = from + i
+    // a model that is certain, or knows nothing, has no variance; an infinite one would hide what is not a number
+    if (!Number.isFinite(variance[at])) return NaN
+    return (logProb[at]! - mean[at]!) / Math.sqrt(Math.max(variance[at]!, 1e-6))
+  })
+
 /** Min-K%++: the same of log-probabilities in standard deviations from the mean over the vocabulary. */
 export const minKPlusPlus = (records: TokenRecords, share = 0.2): Float64Array =>
-  Metrics.perSequence(records, (from, to) =>
-    lowest(
-      Float64Array.from({ length: to - from }, (_, i) => {
-        const at = from + i
-        // a model that is certain, or knows nothing, has no variance; an infinite one would hide what is not a number
-        if (!Number.isFinite(records.variance[at])) return NaN
-        return (records.logProb[at]! - records.mean[at]!) / Math.sqrt(Math.max(records.variance[at]!, 1e-6))
-      }),
-      share
-    ))
+  Metrics.perSequence(records, (from, to) => lowest(normalized(records, from, to), share))
 
 // ---------------------------------------------------------------------------------------------------------------
 // Attacks
@@ -183,6 +216,126 @@ export const attack = (members: Numbers, others: Numbers, options?: Statistics.B
  */
 export const privLeak = (unlearned: number, retrained = 0.5): number =>
   (100 * (1 - unlearned - (1 - retrained))) / (1 - retrained)
+
+/** What an attack finds of one source. */
+export interface SourceAttack {
+  readonly source: string
+  /** Members of it. */
+  readonly sequences: number
+  /** Its members against all others. */
+  readonly auc: number
+}
+
+/**
+ * An attack on the members of each source, the one that is found most surely first: what a mean over all hides. A source of
+ * few members is above many others by luck, too: compare with a model that never saw them.
+ */
+export const attackBySource = (
+  members: Numbers,
+  others: Numbers,
+  sources: ReadonlyArray<string>
+): ReadonlyArray<SourceAttack> =>
+  [...new Set(sources)].map((source): SourceAttack => {
+    const own = Array.from(members).filter((_, i) => sources[i] === source)
+    return { source, sequences: own.length, auc: auc(own, others) }
+  }).sort((a, b) => b.auc - a.auc)
+
+// ---------------------------------------------------------------------------------------------------------------
+// Shadow models
+
+/** Probability, on the scale of its log-odds, of a sequence whose loss is so many nats a token: near to normal over models. */
+export const logOdds = (nats: number): number => -nats - Math.log(-Math.expm1(-Math.max(nats, 1e-12)))
+
+/**
+ * The likelihood-ratio attack (LiRA, Carlini et al. 2022) with every model in turn as the target and all others as its
+ * shadows: for models whose training sets are random halves it costs no training. Of each item the log-ratio of two normal
+ * densities of the target's score: around the mean of the shadows that were trained on the item, and of those that were not.
+ * Few shadows tell no variance of an item, so that of all items together is taken. NaN where one side has no shadow.
+ *
+ * @param scores [model][item], as of `logOdds`
+ * @param trained [model][item], whether the model was trained on the item
+ */
+export const likelihoodRatios = (
+  scores: ReadonlyArray<Numbers>,
+  trained: ReadonlyArray<ArrayLike<boolean>>
+): ReadonlyArray<Float64Array> =>
+  scores.map((own, target) => {
+    const sides = [true, false].map((side) => {
+      const means = new Float64Array(own.length)
+      let [squares, freedom] = [0, 0]
+      for (let i = 0; i < own.length; i++) {
+        const shadows = scores.flatMap((model, m) => m !== target && trained[m]![i] === side ? [model[i]!] : [])
+        means[i] = Statistics.mean(shadows)
+        if (shadows.length < 2) continue
+        squares += Statistics.variance(shadows) * (shadows.length - 1)
+        freedom += shadows.length - 1
+      }
+      return { means, deviation: Math.sqrt(Math.max(squares / freedom, 1e-12)) }
+    })
+    return Float64Array.from(own, (score, i) => {
+      const [member, other] = sides.map(({ deviation, means }) =>
+        -0.5 * ((score - means[i]!) / deviation) ** 2 - Math.log(deviation)
+      )
+      return member! - other!
+    })
+  })
+
+// ---------------------------------------------------------------------------------------------------------------
+// Non-membership
+
+/** Spearman's correlation of two models' normalized log-probabilities, over all tokens of some sequences. */
+export const rankCorrelation = (records: TokenRecords, reference: TokenRecords): number => {
+  checkSame(records, reference)
+  const all = records.token.length
+  return Statistics.spearman(normalized(records, 0, all), normalized(reference, 0, all))
+}
+
+/** Records of one model, and of a reference model that was never trained on the sequences that are tested. */
+export interface Compared {
+  readonly records: TokenRecords
+  readonly reference: TokenRecords
+}
+
+/** Whether a model was not trained on some sequences. */
+export interface NonMembership {
+  /** The rank correlation with the reference on them. */
+  readonly correlation: number
+  /** That on sequences that neither model was trained on, minus it: about 0 of what was not trained on, above of what was. */
+  readonly gap: Statistics.Interval
+  /** The gap's whole interval is below the margin: they were not trained on so that it shows. */
+  readonly shown: boolean
+}
+
+/**
+ * A test of non-membership, after PRISM (Shetty et al. 2026): two models that never saw some text rank its tokens more alike,
+ * by normalized log-probabilities, than one that saw it and one that did not. The text of the paper was not at hand beyond
+ * this idea; the test here is ours: the correlation on the tested sequences against that on others that neither saw, with
+ * an interval over both sets of sequences drawn anew, and non-membership shown only where the whole interval is below `margin`.
+ */
+export const nonMembership = (
+  tested: Compared,
+  unseen: Compared,
+  { level = 0.95, margin = 0.05, resamples = 200, seed = 0 }: Statistics.BootstrapOptions & {
+    readonly margin?: number
+  } = {}
+): NonMembership => {
+  const correlation = rankCorrelation(tested.records, tested.reference)
+  const value = rankCorrelation(unseen.records, unseen.reference) - correlation
+  if (!Number.isFinite(value)) return { correlation, gap: { value: NaN, low: NaN, high: NaN }, shown: false }
+  const draw = random(seed, "non-membership")
+  const again = ({ records, reference }: Compared) => {
+    const count = records.sequences.length
+    const drawn = Array.from({ length: count }, () => draw.below(count))
+    return rankCorrelation(pick(records, drawn), pick(reference, drawn))
+  }
+  const gaps = Float64Array.from({ length: resamples }, () => again(unseen) - again(tested))
+  const high = Statistics.quantile(gaps, (1 + level) / 2)
+  return {
+    correlation,
+    gap: { value, low: Statistics.quantile(gaps, (1 - level) / 2), high },
+    shown: high < margin
+  }
+}
 
 // ---------------------------------------------------------------------------------------------------------------
 // Exposure

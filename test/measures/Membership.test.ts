@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest"
 import * as Membership from "../../src/measures/Membership.ts"
 import * as Metrics from "../../src/measures/Metrics.ts"
+import { makeRecords, type TokenRecords } from "../../src/measures/TokenRecords.ts"
 import { random } from "../../src/Random.ts"
 import { recordsOf, toyModel } from "../support/toyModel.ts"
 
@@ -158,5 +159,128 @@ describe("exposure", () => {
     // mirrored, the tail on the side of low losses is the long one
     const mirrored = skewed.map((x) => -x)
     expect(Membership.exposureExtrapolated(-3, mirrored)).toBeLessThan(Membership.exposureExtrapolated(-1, skewed))
+  })
+})
+
+/** Records of a model that lost `nats` on tokens which it takes to be uniform over so many that the mean is `mean`. */
+const lost = (sequences: ReadonlyArray<ReadonlyArray<number>>): TokenRecords => {
+  const records = makeRecords(
+    sequences.map((_, s) => ({ name: `d${s}+64`, split: "", repeats: 1, id: BigInt(s) })),
+    sequences.map(({ length }) => length)
+  )
+  records.logProb.set(sequences.flat().map((nats) => -nats))
+  records.variance.fill(1)
+  return records
+}
+
+describe("windows of losses against a reference", () => {
+  it("have lengths in equal ratios", () => {
+    expect(Membership.windowLengths()).toEqual([2, 3, 4, 5, 8, 11, 15, 21, 29, 40])
+    expect(Membership.windowLengths(2, 16, 4)).toEqual([2, 4, 8, 16])
+  })
+
+  it("are the shares that counting them gives", () => {
+    const draw = random(4, "losses")
+    const [a, b] = [0, 1].map(() => [9, 2, 1].map((length) => Array.from({ length }, () => 3 * draw.uniform())))
+    const lengths = [2, 3, 5]
+    const expected = a!.map((own, s) => {
+      const fit = lengths.filter((length) => length <= own.length)
+      const shares = (fit.length > 0 ? fit : [own.length]).map((w) => {
+        const windows = Array.from({ length: own.length - w + 1 }, (_, i) => i)
+        const sum = (of: ReadonlyArray<number>, i: number) => of.slice(i, i + w).reduce((x, y) => x + y)
+        return windows.filter((i) => sum(b![s]!, i) > sum(own, i)).length / windows.length
+      })
+      return shares.reduce((x, y) => x + y) / shares.length
+    })
+    expect([...Membership.windowScore(lost(a!), lost(b!), lengths)]).toEqual(expected.map((x) => expect.closeTo(x, 12)))
+    expect([...Membership.windowScore(lost(a!), lost(a!))]).toEqual([0, 0, 0])
+  })
+
+  it("see a local advantage that one bad token hides from the mean", () => {
+    const flat = Array.from({ length: 20 }, () => 2)
+    const member = flat.map((nats, i) => i === 10 ? 30 : nats - 0.5)
+    expect(Membership.referenceScore(lost([member]), lost([flat]))[0]).toBeLessThan(0)
+    expect(Membership.windowScore(lost([member]), lost([flat]), [2, 4])[0]).toBeGreaterThan(0.75)
+  })
+})
+
+describe("attacks by source", () => {
+  it("tell the source that a mean over all hides", () => {
+    const found = Membership.attackBySource([9, 8, 0, 1, 2], [1, 0, 2, 1], ["a", "a", "b", "b", "c"])
+    expect(found.map(({ sequences, source }) => [source, sequences])).toEqual([["a", 2], ["c", 1], ["b", 2]])
+    expect(found.map((one) => one.auc)).toEqual([1, 0.875, 0.3125])
+  })
+})
+
+describe("likelihood ratios of shadow models", () => {
+  const planted = (effect: number) => {
+    const draw = random(3, "trained")
+    const [models, items] = [8, 60]
+    const difficulty = normal(1, items).map((x) => 3 * x)
+    const trained = Array.from({ length: models }, () => Array.from({ length: items }, () => draw.uniform() < 0.5))
+    const scores = trained.map((row, m) => {
+      const noise = normal(m + 10, items)
+      return row.map((inside, i) => difficulty[i]! + noise[i]! + (inside ? effect : 0))
+    })
+    const ratios = Membership.likelihoodRatios(scores, trained)
+    const of = (values: ReadonlyArray<ArrayLike<number>>, inside: boolean) =>
+      values.flatMap((row, m) => Array.from(row).filter((x, i) => trained[m]![i] === inside && Number.isFinite(x)))
+    return {
+      lira: Membership.auc(of(ratios, true), of(ratios, false)),
+      plain: Membership.auc(of(scores, true), of(scores, false))
+    }
+  }
+
+  it("find what differs less between models than items do, and nothing where there is nothing", () => {
+    const { lira, plain } = planted(2)
+    expect(lira).toBeGreaterThan(0.85)
+    expect(plain).toBeLessThan(0.72)
+    expect(Math.abs(planted(0).lira - 0.5)).toBeLessThan(0.1)
+  })
+
+  it("are the log-ratio of two normal densities", () => {
+    // shadows of item 0: in 1, 3; out -1, -3: both variances 2, means 2 and -2
+    const scores = [[0.5, 0], [1, 0], [3, 0], [-1, 0], [-3, 0]]
+    const trained = [[true, true], [true, true], [true, true], [false, true], [false, true]]
+    const ratio = Membership.likelihoodRatios(scores, trained)[0]!
+    // freedom of the shadows that are in: item 1 adds three of no variance
+    const [inside, outside] = [2 / 4, 2]
+    const log = (x: number, mean: number, variance: number) =>
+      -((x - mean) ** 2) / (2 * variance) - Math.log(variance) / 2
+    expect(ratio[0]).toBeCloseTo(log(0.5, 2, inside) - log(0.5, -2, outside), 12)
+    expect(ratio[1]).toBeNaN()
+    expect(Membership.logOdds(-Math.log(0.75))).toBeCloseTo(Math.log(3), 12)
+  })
+})
+
+describe("the test of non-membership", () => {
+  const world = (seed: number, exposed: boolean, sequences = 40) => {
+    const text = (name: number, count: number) =>
+      Array.from({ length: count }, (_, s) => normal(1000 * name + s, 10).map((x) => 3 + x))
+    const heard = (difficulty: ReadonlyArray<ReadonlyArray<number>>, own: number, memory: number) =>
+      lost(difficulty.map((row, s) => {
+        const noise = normal(1000 * own + 500 + s, row.length)
+        return row.map((x, i) => (1 - memory) * x + 0.5 * noise[i]!)
+      }))
+    const [tested, unseen] = [text(seed, sequences), text(seed + 7, sequences)]
+    return Membership.nonMembership(
+      { records: heard(tested, seed + 1, exposed ? 0.9 : 0), reference: heard(tested, seed + 2, 0) },
+      { records: heard(unseen, seed + 3, 0), reference: heard(unseen, seed + 4, 0) },
+      { resamples: 60 }
+    )
+  }
+
+  it("shows what was not trained on, and not what was", () => {
+    const [absent, present] = [world(1, false, 250), world(1, true, 250)]
+    expect(absent.correlation).toBeGreaterThan(0.7)
+    expect(absent.shown).toBe(true)
+    expect(present.gap.low).toBeGreaterThan(0.2)
+    expect(present.shown).toBe(false)
+  })
+
+  it("has an interval that holds 0 about as often as it says where nothing was trained on", () => {
+    const inside = Array.from({ length: 20 }, (_, r) => world(20 * r + 20, false).gap)
+      .filter(({ high, low }) => low <= 0 && 0 <= high).length
+    expect(inside).toBeGreaterThanOrEqual(16)
   })
 })
