@@ -96,9 +96,12 @@ export interface Sampling {
   readonly inverse?: boolean
 }
 
-const likeliest = (logits: Float32Array): number => {
-  let best = 0
-  for (let v = 1; v < logits.length; v++) if (logits[v]! > logits[best]!) best = v
+/** The lowest of the likeliest that are not barred, or -1. Asks only of those that are likelier than all before. */
+const likeliest = (logits: Float32Array, barred?: (token: number) => boolean): number => {
+  let best = -1
+  for (let v = 0; v < logits.length; v++) {
+    if ((best < 0 || logits[v]! > logits[best]!) && barred?.(v) !== true) best = v
+  }
   return best
 }
 
@@ -147,14 +150,14 @@ export const choose = (
   const bad = firstNotFinite(logits)
   if (bad >= 0) throw new DataError({ detail: `no token can be drawn: the logit of token ${bad} is ${logits[bad]}` })
   if (inverse) logits = logits.map((logit) => -logit)
-  if (barred !== undefined) logits = logits.map((logit, token) => barred(token) ? -Infinity : logit)
-  const top = likeliest(logits)
-  if (logits[top] === -Infinity) {
+  const top = likeliest(logits, barred)
+  if (top < 0) {
     throw new DataError({
       detail: "MemFree decoding has no token left: each would complete a protected n-gram. Protect longer n-grams"
     })
   }
   if (temperature === 0 || inverse) return top
+  if (barred !== undefined) logits = logits.map((logit, token) => barred(token) ? -Infinity : logit)
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[top]!) / temperature))
   const u = uniform()
   const pick = (tokens: ArrayLike<number> & Iterable<number>): number => {
