@@ -2,10 +2,12 @@
 import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
 import { facts } from "./facts.ts"
+import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
   associative,
   facts,
+  grokking,
   insertion
 ]
