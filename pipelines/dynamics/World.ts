@@ -3,7 +3,7 @@
  * what an arm changes on purpose.
  */
 import * as Effect from "effect/Effect"
-import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { DataConfig, type DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
 import { type Planted, spread, type Timetable, timetable } from "../../src/data/stream/Timetable.ts"
 import { attempt, DataError } from "../../src/Errors.ts"

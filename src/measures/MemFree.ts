@@ -211,10 +211,13 @@ export const fromBytes = (bytes: Uint8Array): BloomFilter => {
   if (!checksum(bytes).equals(bytes.subarray(SUM, HEADER))) {
     return refuse("is not as it was written (its checksum is another): it is damaged")
   }
-  const [n, hashes] = [view.getUint32(12, true), view.getUint32(32, true)]
+  const [n, hashes, none] = [view.getUint32(12, true), view.getUint32(32, true), view.getUint32(36, true)]
   const ngrams = Number(view.getBigUint64(16, true))
-  if (n < 2 || n > 65535 || hashes < 1 || hashes > 1024 || size === 0 || size % 64 !== 0 || size > MOST_BITS) {
-    return refuse(`has a header that makes no sense: n ${n}, ${hashes} bits an n-gram, ${size} bits`)
+  const within = (value: number, least: number, most: number) => value >= least && value <= most
+  const makesSense = within(n, 2, 65535) && within(hashes, 1, 1024) && within(size, 64, MOST_BITS) && size % 64 === 0 &&
+    within(ngrams, 1, Number.MAX_SAFE_INTEGER) && none === 0
+  if (!makesSense) {
+    return refuse(`has a header that makes no sense: ${ngrams} n-grams, n ${n}, ${hashes} bits each, ${size} bits`)
   }
   const bits = Uint32Array.from({ length: size / 32 }, (_, i) => view.getUint32(HEADER + 4 * i, true))
   return filterOf({ n, ngrams, hashes, bits, tokenizer: Buffer.from(bytes.subarray(40, SUM)).toString("hex") })
