@@ -1,6 +1,7 @@
 /** The studies, in the order in which they are listed and run. To add one: a file beside this one, and a line here. */
 import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
+import { deletion } from "./deletion.ts"
 import { facts } from "./facts.ts"
 import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
@@ -9,5 +10,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   associative,
   facts,
   grokking,
+  deletion,
   insertion
 ]

@@ -147,8 +147,15 @@ export const plan = (
 ): Effect.Effect<ForgetPlan, CheckpointError | DataError, Files> =>
   Effect.flatMap(subject(checkpoint), (of) => planOf(of, request))
 
-/** The configuration of a model from which somebody was deleted. */
-const without = (config: ModelConfig, { deleted, operation, taken }: ForgetPlan): ModelConfig => {
+/** The configuration of a model with sinks from which somebody was deleted. */
+export const without = (
+  config: ModelConfig,
+  { deleted, operation, taken }: {
+    readonly deleted: ReadonlyArray<{ readonly id: bigint }>
+    readonly operation: Ledger.Operation
+    readonly taken: ReadonlyArray<number>
+  }
+): ModelConfig => {
   const { sinks } = config
   const rising = <A>(some: Iterable<A>, of: (one: A) => bigint | number) =>
     [...some].sort((a, b) => (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0))

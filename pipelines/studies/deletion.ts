@@ -1,0 +1,633 @@
+/**
+ * Deleting sources of real text from a trained model (NULLs, 2026): presidents and their addresses, sinks by source, once
+ * shared out by chance and once disjointly. What deletion takes, against a model that was never trained on them; what it
+ * costs those who stay, by the number of deletions; whether it comes back by relearning; gradient ascent and NPO beside.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
+import { configuration, fraction, positive, rate, withDefault } from "../../src/Config.ts"
+import * as Corpus from "../../src/data/Corpus.ts"
+import { sourceHash } from "../../src/data/identity/Identity.ts"
+import { documentsOf } from "../../src/data/Pieces.ts"
+import { DataStream } from "../../src/data/stream/DataStream.ts"
+import type { Row } from "../../src/data/stream/Packing.ts"
+import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
+import { DataError } from "../../src/Errors.ts"
+import { erase } from "../../src/forget/Erase.ts"
+import { without } from "../../src/forget/Forget.ts"
+import type { Policy } from "../../src/forget/Ledger.ts"
+import { ownershipOf } from "../../src/forget/Ownership.ts"
+import { Model } from "../../src/model/Model.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { random } from "../../src/Random.ts"
+import { relearn } from "../../src/removal/Relearn.ts"
+import { unlearners } from "../../src/removal/unlearners/index.ts"
+import { scoreRows, summarize } from "../../src/scoring/Score.ts"
+import * as Sink from "../../src/Sink.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { TrainConfig } from "../../src/train/Trainer.ts"
+import type { Workplace } from "../experiment/Job.ts"
+import type { Line } from "../report/Chart.ts"
+import { isAtLeast, isAtMost, keeps, list, type Result } from "../report/Claim.ts"
+import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
+import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
+import { train } from "../study/train.ts"
+
+export class DeletionConfig extends configuration(Schema.Class<DeletionConfig>("DeletionConfig")({
+  ...seedsOfStudy,
+  /** Presidents whose addresses are trained on, drawn by the seed. Default 12. */
+  sources: withDefault(positive, 12),
+  /** How many are deleted: the audit is of the first, collateral of all these numbers, rising. */
+  deletions: withDefault(Schema.NonEmptyArray(positive), () => [1, 2, 4, 8] as const),
+  /** Passages of each that are trained on, and others of the same source that are not. */
+  passages: withDefault(positive, 16),
+  unseen: withDefault(positive, 8),
+  /** Tokens a passage feeds to the model. Default 64. */
+  seqLen: withDefault(positive, 64),
+  /** Entries of the BPE that is trained on the passages, those of deleted sources too. Default 512. */
+  vocabSize: withDefault(positive, 512),
+  /** The sink model, its sinks shared out by chance; standard ones have as many neurons as it has on for a token. */
+  model: withDefault(ModelConfig, () =>
+    new ModelConfig({
+      vocabSize: 512,
+      hiddenSize: 64,
+      numHiddenLayers: 2,
+      numAttentionHeads: 2,
+      intermediateSize: 192 + 768,
+      sinks: { pool: 768, active: 64 }
+    })),
+  /** Optimizer steps of each training. Default 400. */
+  steps: withDefault(positive, 400),
+  /** Default 8. */
+  batchSize: withDefault(positive, 8),
+  /** Default 5e-3. */
+  learningRate: withDefault(rate, 5e-3),
+  /** Of sinks over that of all else. Default 4. */
+  sinkLearningRateRatio: withDefault(rate, 4),
+  /** Learning rates at which gradient ascent and NPO are tried, and steps after which they are looked at, rising. */
+  unlearningRates: withDefault(Schema.NonEmptyArray(rate), () => [3e-4, 1e-3] as const),
+  unlearningSteps: withDefault(Schema.NonEmptyArray(positive), () => [1, 2, 4, 8, 16] as const),
+  /** Steps of relearning on half of the deleted passages, and their learning rate. */
+  relearningSteps: withDefault(positive, 8),
+  relearningRate: withDefault(rate, 1e-3),
+  /** How far from retraining still counts as equal, as a share of what own sinks know more than it. Default 0.25. */
+  tolerance: withDefault(fraction, 0.25)
+})) {}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The world of a seed
+
+interface Source {
+  readonly name: string
+  readonly id: bigint
+  readonly passages: ReadonlyArray<Row>
+  readonly unseen: ReadonlyArray<Row>
+}
+
+interface Ground {
+  readonly sources: ReadonlyArray<Source>
+  /** Of somebody who is in no training. */
+  readonly heldOut: ReadonlyArray<Row>
+  readonly tokenizer: Tokenizer.Tokenizer
+}
+
+/** Characters that hold a passage's tokens for certain: most tokens of a small vocabulary are short. */
+const CHARACTERS = 12
+
+const groundOf = (config: DeletionConfig, seed: number) =>
+  Effect.gen(function*() {
+    const { passages, seqLen, sources, unseen, vocabSize } = config
+    const all = yield* Corpus.documents(undefined, { sourceField: "president" })
+    const texts = new Map<string, string>()
+    for (const { source, text } of all) texts.set(source!, `${texts.get(source!) ?? ""} ${text}`)
+    const wanted = (passages + unseen) * (seqLen + 1)
+    const long = [...texts].filter(([, text]) => text.length >= CHARACTERS * wanted).map(([name]) => name).sort()
+    if (long.length <= sources) {
+      return yield* new DataError({
+        detail:
+          `${sources + 1} presidents with ${passages + unseen} passages of ${seqLen + 1} tokens each are needed, and ` +
+          `${long.length} are there: lower sources, passages, unseen or seqLen`
+      })
+    }
+    const chosen = random(seed, "sources").shuffle(long).slice(0, sources + 1)
+    const cut = chosen.map((name) => texts.get(name)!.slice(0, CHARACTERS * wanted))
+    const tokenizer = yield* Tokenizer.trainBpe(cut, { vocabSize })
+    const rows = chosen.map((name, s): ReadonlyArray<Row> => {
+      const tokens = Uint32Array.from(tokenizer.encode(cut[s]!))
+      return Array.from({ length: passages + unseen }, (_, i) => ({
+        id: sourceHash(name),
+        tokens: tokens.slice(i * (seqLen + 1), (i + 1) * (seqLen + 1)),
+        document: `${name} ${i + 1}`,
+        offset: 0
+      }))
+    })
+    const ground: Ground = {
+      tokenizer,
+      sources: chosen.slice(0, sources).map((name, s) => ({
+        name,
+        id: sourceHash(name),
+        // what is trained on and what is not lie among each other
+        passages: rows[s]!.filter((_, i) => !isUnseen(i, config)),
+        unseen: rows[s]!.filter((_, i) => isUnseen(i, config))
+      })),
+      heldOut: rows[sources]!
+    }
+    return ground
+  })
+
+const isUnseen = (i: number, { passages, unseen }: DeletionConfig): boolean => {
+  const share = unseen / (passages + unseen)
+  return Math.floor((i + 1) * share) > Math.floor(i * share)
+}
+
+/** The survivor whose counts of tokens are most like those of a source (cosine). */
+const nearestOf = ({ sources, tokenizer }: Ground, deleted: number): Source => {
+  const counts = sources.map(({ passages }) => {
+    const count = new Float64Array(tokenizer.vocabSize)
+    for (const { tokens } of passages) for (const token of tokens) count[token]!++
+    const norm = Math.hypot(...count)
+    return count.map((n) => n / norm)
+  })
+  const like = counts.map((count, s) =>
+    s === deleted ? -1 : count.reduce((sum, n, token) => sum + n * counts[deleted]![token]!, 0)
+  )
+  return sources[like.indexOf(Math.max(...like))]!
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// A model
+
+/** Mean losses, nats a token. */
+export interface Looked {
+  /** Passages of the deleted that were trained on, and others of it. */
+  readonly deleted: number
+  readonly unseen: number
+  /** Trained passages of those who stay. */
+  readonly survivors: number
+  /** Of somebody who is in no training. */
+  readonly heldOut: number
+}
+
+/** What a deletion costs those who stay. */
+export interface Collateral {
+  readonly deletions: number
+  readonly policy: Policy
+  /** Mean loss of survivors after it, less that before. */
+  readonly mean: number
+  /** Of the passage that loses most; exactly 0 where all are the same to the bit. */
+  readonly most: number
+}
+
+export interface DeletionFound {
+  readonly states: Readonly<Record<string, Looked>>
+  readonly collateral: ReadonlyArray<Collateral>
+  /** Loss of the half of the deleted passages that is not fine-tuned on, after fine-tuning on the other: before, after. */
+  readonly relearned: Readonly<Record<string, readonly [before: number, after: number]>>
+  readonly unlearned: ReadonlyArray<{
+    readonly method: "gradientAscent" | "npo"
+    readonly learningRate: number
+    readonly step: number
+    readonly looked: Looked
+  }>
+}
+
+const ROWS = 16
+
+const lossOf = (rows: ReadonlyArray<Row>, mode: Sink.SinkMode, seqLen: number) =>
+  Effect.gen(function*() {
+    const scores = yield* scoreRows(yield* Model, rows, mode, { batchSize: ROWS, seqLen })
+    return { loss: summarize(scores)!.loss, each: scores.map(({ loss, tokens }) => loss / tokens) }
+  })
+
+/** What the Model that is there knows; of the deleted by the sinks of `route`. */
+const look = ({ heldOut, sources }: Ground, seqLen: number, mode: Sink.SinkMode, route?: Source) =>
+  Effect.gen(function*() {
+    const [deleted, ...rest] = sources
+    const routed = (rows: ReadonlyArray<Row>) =>
+      route === undefined ? rows : rows.map((row) => ({ ...row, id: route.id }))
+    const of = (rows: ReadonlyArray<Row>, by = mode) => Effect.map(lossOf(rows, by, seqLen), ({ loss }) => loss)
+    const looked: Looked = {
+      deleted: yield* of(routed(deleted!.passages)),
+      unseen: yield* of(routed(deleted!.unseen)),
+      survivors: yield* of(rest.flatMap(({ passages }) => passages)),
+      // nobody's own sinks
+      heldOut: yield* of(heldOut, Sink.off)
+    }
+    return looked
+  })
+
+/** The Model that is there without some sources, as `memsinks forget` makes it. */
+const withoutSources = (gone: ReadonlyArray<Source>, all: ReadonlyArray<Source>, policy: Policy) =>
+  Effect.gen(function*() {
+    const model = yield* Model
+    const ids = new Set(gone.map(({ id }) => id))
+    const each = (use: (one: { id: bigint; name: string; documents: number; tokens: number }) => void) =>
+      Effect.sync(() => all.forEach(({ id, name }) => use({ id, name, documents: 1, tokens: 1 })))
+    const { alone, shared } = yield* ownershipOf(model.config.sinks!, { each }, ids, new Set())
+    const taken = policy === "take" ? [...alone, ...shared] : alone
+    const config = without(model.config, { deleted: gone, operation: "erase", taken })
+    return modelWith(config, erase(model.config, yield* model.exportTensors, taken))
+  })
+
+const collateralOf = ({ sources }: Ground, { deletions, seqLen }: DeletionConfig) =>
+  Effect.gen(function*() {
+    // those who stay are the same at every number
+    const stay = sources.slice(Math.max(...deletions)).flatMap(({ passages }) => passages)
+    const before = yield* lossOf(stay, Sink.own, seqLen)
+    const found: Array<Collateral> = []
+    for (const policy of ["keep", "take"] as const) {
+      for (const count of deletions) {
+        const layer = yield* withoutSources(sources.slice(0, count), sources, policy)
+        const after = yield* Effect.provide(lossOf(stay, Sink.own, seqLen), layer)
+        found.push({
+          deletions: count,
+          policy,
+          mean: after.loss - before.loss,
+          most: Math.max(...after.each.map((loss, i) => loss - before.each[i]!))
+        })
+      }
+    }
+    return found
+  })
+
+/** Fine-tunes on half of the deleted passages and scores the other half, with all sinks off. */
+const relearned = ({ sources }: Ground, { relearningRate, relearningSteps, seqLen }: DeletionConfig, seed: number) =>
+  Effect.gen(function*() {
+    const { passages } = sources[0]!
+    const points = yield* Stream.runCollect(relearn({
+      train: passages.filter((_, i) => i % 2 === 0),
+      score: { other: passages.filter((_, i) => i % 2 === 1) },
+      learningRates: [relearningRate],
+      steps: relearningSteps,
+      at: [relearningSteps],
+      batchSize: 4,
+      seqLen,
+      seed
+    }))
+    const losses = Array.from(points, ({ losses }) => losses["other"]!)
+    return [losses[0]!, losses.at(-1)!] as const
+  })
+
+/** Gradient ascent and NPO from the weights of the Model that is there, which has them again at the end. */
+const unlearn = (ground: Ground, config: DeletionConfig, seed: number) =>
+  Effect.gen(function*() {
+    const { seqLen, unlearningRates, unlearningSteps } = config
+    const model = yield* Model
+    const weights = yield* model.exportTensors
+    const [deleted, ...rest] = ground.sources
+    const problem = { forget: deleted!.passages, retain: rest.flatMap(({ passages }) => passages), seqLen, seed }
+    const steps = unlearningSteps.at(-1)!
+    const found: Array<DeletionFound["unlearned"][number]> = []
+    for (const method of ["gradientAscent", "npo"] as const) {
+      for (const learningRate of unlearningRates) {
+        yield* Effect.gen(function*() {
+          const unlearning = yield* unlearners[method].start(problem, { learningRate, steps, batchSize: 8 })
+          for (let step = 1; step <= steps; step++) {
+            yield* unlearning.step
+            if (unlearningSteps.includes(step)) {
+              found.push({ method, learningRate, step, looked: yield* look(ground, seqLen, Sink.own) })
+            }
+          }
+        }).pipe(
+          Effect.scoped,
+          // a model that is destroyed has no further points
+          Effect.catchTags({ Diverged: () => Effect.void, DataError: () => Effect.void })
+        )
+        yield* model.importTensors(weights)
+      }
+    }
+    return found
+  })
+
+// ---------------------------------------------------------------------------------------------------------------
+// A part of a seed
+
+const PARTS = ["standard", "standardRetrained", "shared", "sharedRetrained", "disjoint", "disjointRetrained"] as const
+
+const modelOf = ({ model, seqLen }: DeletionConfig, part: string): ModelConfig => {
+  if (!part.startsWith("standard")) {
+    const assignment = part.startsWith("disjoint") ? "disjoint" as const : "permutation" as const
+    return new ModelConfig({ ...model, sinks: new Sink.SinkConfig({ ...model.sinks!, assignment }),
+      maxPositionEmbeddings: Math.max(seqLen, model.maxPositionEmbeddings) })
+  }
+  const { sinks: _, ...rest } = model
+  return new ModelConfig({ ...rest, intermediateSize: model.activeSize })
+}
+
+const work = (
+  { config, part, seed }: { readonly config: DeletionConfig; readonly part: string; readonly seed: number },
+  at: Workplace
+) =>
+  Effect.gen(function*() {
+    const ground = yield* groundOf(config, seed)
+    const { sources, tokenizer } = ground
+    const isRetrained = part.endsWith("Retrained")
+    const hasSinks = !part.startsWith("standard")
+    const trained = isRetrained ? sources.slice(1) : sources
+    const nearest = nearestOf(ground, 0)
+    const { batchSize, learningRate, seqLen, sinkLearningRateRatio, steps } = config
+    const measure = Effect.gen(function*() {
+      const states: Record<string, Looked> = {}
+      const again: Record<string, readonly [number, number]> = {}
+      if (!hasSinks) states["own"] = yield* look(ground, seqLen, Sink.own)
+      else {
+        states["off"] = yield* look(ground, seqLen, Sink.off)
+        states["nearest"] = yield* look(ground, seqLen, Sink.own, nearest)
+        if (!isRetrained) {
+          states["own"] = yield* look(ground, seqLen, Sink.own)
+          // a random other's sinks are off, the deleted's own stay on
+          const other = sources[1 + random(seed, "placebo").below(sources.length - 1)]!
+          states["placebo"] = yield* look(ground, seqLen, { mode: "own", except: [other.id] })
+          const layer = yield* withoutSources(sources.slice(0, 1), sources, "keep")
+          const after = Effect.gen(function*() {
+            states["after"] = yield* look(ground, seqLen, Sink.own)
+            states["after, nearest"] = yield* look(ground, seqLen, Sink.own, nearest)
+            again["after"] = yield* relearned(ground, config, seed)
+          })
+          yield* Effect.provide(after, layer)
+        }
+      }
+      if (isRetrained) again["retrained"] = yield* relearned(ground, config, seed)
+      const found: DeletionFound = {
+        states,
+        collateral: hasSinks && !isRetrained ? yield* collateralOf(ground, config) : [],
+        relearned: again,
+        unlearned: part === "standard" ? yield* unlearn(ground, config, seed) : []
+      }
+      return found
+    })
+    const names = sources.map(({ name }) => name)
+    const { deletions, passages, relearningRate, relearningSteps, unlearningRates, unlearningSteps, unseen,
+      vocabSize } = config
+    const { measured } = yield* train(at, {
+      model: modelOf(config, part),
+      training: new TrainConfig({ steps,
+        optimizer: new OptimizerConfig({ learningRate, sinks: "lazy", sinkLearningRateRatio }) }),
+      seed,
+      data: {
+        key: ["deletion", trained.map(({ name }) => name), { passages, unseen, seqLen, vocabSize, batchSize, seed,
+          names }],
+        layer: DataStream.layerTokens(
+          documentsOf(trained.flatMap(({ name, passages }) =>
+            passages.map(({ document, tokens }) => ({ tokens, name: document, source: name }))
+          )),
+          tokenizer,
+          { seqLen, batchSize, singleSequences: trained.length * passages, repeatedSequences: 0, heldOutSequences: 0,
+            identity: "source", seed }
+        )
+      },
+      measured: { deletion: 1, deletions, relearningRate, relearningSteps,
+        ...(part === "standard" ? { unlearningRates, unlearningSteps } : {}) }
+    }, measure)
+    return measured
+  })
+
+// ---------------------------------------------------------------------------------------------------------------
+// What is found
+
+const titles: Readonly<Record<string, string>> = {
+  "standard own": "standard",
+  "standardRetrained own": "standard, retrained without the source",
+  "shared own": "sinks by chance: own",
+  "shared after": "sinks by chance: deleted",
+  "shared after, nearest": "sinks by chance: deleted, the nearest survivor's on",
+  "shared off": "sinks by chance: none",
+  "shared placebo": "sinks by chance: another source deleted",
+  "sharedRetrained off": "sinks by chance, retrained: none",
+  "sharedRetrained nearest": "sinks by chance, retrained: the nearest survivor's",
+  "disjoint own": "sinks disjoint: own",
+  "disjoint after": "sinks disjoint: deleted",
+  "disjoint after, nearest": "sinks disjoint: deleted, the nearest survivor's on",
+  "disjoint off": "sinks disjoint: none",
+  "disjoint placebo": "sinks disjoint: another source deleted",
+  "disjointRetrained off": "sinks disjoint, retrained: none",
+  "disjointRetrained nearest": "sinks disjoint, retrained: the nearest survivor's"
+}
+
+const methods = { gradientAscent: "Gradient ascent", npo: "NPO" } as const
+
+const fields = ["deleted", "unseen", "survivors", "heldOut"] as const
+
+const result: Readonly<Record<ReturnType<typeof keeps>, Result>> = {
+  pass: "held",
+  fail: "did not hold",
+  undecided: "not decided"
+}
+
+/** Where a method of unlearning stops: at the first point where the deleted is as unknown as after retraining. */
+const stopOf = (found: DeletionFound, method: string, target: number) => {
+  const points = found.unlearned.filter((one) => one.method === method)
+  const reached = [...new Set(points.map(({ learningRate }) => learningRate))].flatMap((rate) =>
+    points.find(({ learningRate, looked }) => learningRate === rate && looked.deleted >= target) ?? []
+  )
+  const least = (some: typeof points, by: (one: typeof points[number]) => number) =>
+    some.reduce<typeof points[number] | undefined>((best, one) => best === undefined || by(one) < by(best) ? one : best,
+      undefined)
+  return reached.length > 0
+    ? least(reached, ({ looked }) => looked.survivors)
+    : least(points, ({ looked }) => -looked.deleted)
+}
+
+const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
+  const { deletions, tolerance } = config
+  const loss = (key: string, field: keyof Looked): Estimate => {
+    const [part, ...state] = key.split(" ")
+    return results.over(part!, ({ states }) => states[state.join(" ")]?.[field], { kind: "loss" })
+  }
+  const said = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>) =>
+    list(...entries) || "no seed has the numbers"
+  const decided = (one: Estimate | undefined, decide: (one: Estimate) => Result): Result =>
+    one === undefined || !isKnown(one) ? "not tested" : decide(one)
+  /** How much of what own sinks know more than retraining is still known in a state. */
+  const remains = (kind: "shared" | "disjoint", state: string, retrained: string) =>
+    perSeed((now, then, known) => (then - now) / (then - known), loss(`${kind} ${state}`, "deleted"),
+      loss(`${kind}Retrained ${retrained}`, "deleted"), loss(`${kind} own`, "deleted"))
+  const within = `an interval within ${digits(2)(tolerance)} of 0 confirms`
+  const collateral = (kind: "shared" | "disjoint", policy: Policy, count: number, what: "mean" | "most") =>
+    results.over(kind, ({ collateral }) =>
+      collateral.find((one) => one.deletions === count && one.policy === policy)?.[what])
+  const relearning = (kind: string) =>
+    minus(results.over(`${kind}Retrained`, ({ relearned }) => relearned["retrained"]?.[1], { kind: "loss" }),
+      results.over(kind, ({ relearned }) => relearned["after"]?.[1], { kind: "loss" }))
+  const gone = (kind: "shared" | "disjoint") =>
+    minus(loss(`${kind}Retrained off`, "deleted"), loss(`${kind} own`, "deleted"))
+  const unlearned = (method: keyof typeof methods, field: keyof Looked): Estimate =>
+    estimate(results.seeds.map((seed) => {
+      const found = results.of("standard", seed)
+      const target = results.of("standardRetrained", seed)?.states["own"]?.deleted
+      return found === undefined || target === undefined ? undefined : stopOf(found, method, target)?.looked[field]
+    }), { kind: "loss" })
+  const most = Math.max(...deletions)
+  const kinds = [["disjoint", "disjoint sinks"], ["shared", "sinks shared out by chance"]] as const
+
+  const claims: ReadonlyArray<Finding> = [
+    ...kinds.map(([kind, words]): Finding => ({
+      about: "control",
+      claim: `With ${words}, the model knows the source's passages better than one that was not trained on it`,
+      result: decided(gone(kind), (one) => isAtLeast(one, 0)),
+      evidence: said(["difference, nats a token", gone(kind)])
+    })),
+    ...kinds.flatMap(([kind, words]): ReadonlyArray<Finding> => [
+      {
+        about: "paper",
+        claim: `With ${words}, deletion leaves as much of the source as retraining without it, all sinks off`,
+        result: decided(remains(kind, "after", "off"),
+          (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
+        evidence: `${
+          said(["share of the memory that remains", remains(kind, "after", "off")], ["loss after",
+            loss(`${kind} after`, "deleted")], ["retrained", loss(`${kind}Retrained off`, "deleted")])
+        }; ${within}`
+      },
+      {
+        about: "paper",
+        claim: `With ${words}, the same with the nearest survivor's sinks on`,
+        result: decided(remains(kind, "after, nearest", "nearest"),
+          (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
+        evidence: `${said(["share of the memory that remains", remains(kind, "after, nearest", "nearest")])}; ${within}`
+      },
+      {
+        about: "paper",
+        claim:
+          `With ${words}, fine-tuning on half of the deleted passages brings back no more of the other half than it ` +
+          "teaches the retrained model",
+        result: decided(relearning(kind), (one) => isAtMost(one, tolerance)),
+        evidence:
+          `${
+            said(["how much better known than by the retrained model, nats a token", relearning(kind)])
+          }; an interval ` +
+          `below ${digits(2)(tolerance)} confirms`
+      }
+    ]),
+    {
+      about: "control",
+      claim: "Deleting another source leaves the source as it was (placebo, disjoint sinks)",
+      result: decided(minus(loss("disjoint placebo", "deleted"), loss("disjoint own", "deleted")),
+        (one) => result[keeps(one, { least: 0, most: 0 })]),
+      evidence: said(["change of its loss",
+        minus(loss("disjoint placebo", "deleted"), loss("disjoint own", "deleted"))])
+    },
+    ...deletions.map((count): Finding => ({
+      about: "sinks",
+      claim:
+        `With disjoint sinks, ${
+          count === 1 ? "a deletion leaves" : `${count} deletions leave`
+        } every passage of those who ` +
+        "stay the same to the bit",
+      result: decided(collateral("disjoint", "take", count, "most"),
+        (one) => one.values.every((value) => value === 0) ? "held" : "did not hold"),
+      evidence: said(["largest change of a passage's loss", collateral("disjoint", "take", count, "most")])
+    })),
+    {
+      about: "sinks",
+      claim: `With sinks shared out by chance that are taken whole, ${most} deletions cost those who stay something`,
+      result: decided(collateral("shared", "take", most, "mean"), (one) => isAtLeast(one, 0)),
+      evidence: said(["rise of their loss", collateral("shared", "take", most, "mean")])
+    },
+    ...(["gradientAscent", "npo"] as const).map((method): Finding => ({
+      about: "sinks",
+      claim:
+        `${methods[method]}, stopped where the source is as unknown as after retraining, costs those who stay more ` +
+        "than deletion from disjoint sinks does",
+      result: decided(minus(unlearned(method, "survivors"), loss("standard own", "survivors")),
+        (one) => isAtLeast(one, 0)),
+      evidence: said(
+        ["rise of their loss", minus(unlearned(method, "survivors"), loss("standard own", "survivors"))],
+        ["of a deletion", collateral("disjoint", "keep", 1, "mean")]
+      )
+    }))
+  ]
+  const keys = Object.keys(titles)
+  const heads: Readonly<Record<keyof Looked, string>> = { deleted: "the source's passages",
+    unseen: "others of the source", survivors: "those who stay", heldOut: "held out" }
+  return {
+    claims,
+    numbers: Object.fromEntries([
+      ...keys.flatMap((key) => fields.map((field) => [`${titles[key]}: ${heads[field]}`, loss(key, field)] as const)),
+      ...kinds.flatMap(([kind, words]) => [
+        [`${words}: share of the memory that remains`, remains(kind, "after", "off")] as const,
+        [`${words}: better known after relearning than retrained`, relearning(kind)] as const
+      ])
+    ].flatMap(([name, one]) => isKnown(one) ? [[name, one] as const] : [])),
+    charts: [{
+      title: "What deletions cost those who stay",
+      x: { title: "sources deleted", log: true },
+      y: { title: "rise of their loss, nats a token", zero: true },
+      facets: [],
+      lines: kinds.flatMap(([kind, words]) =>
+        (["keep", "take"] as const).map((policy): Line => {
+          const what = `${words}, ${policy === "keep" ? "shared ones kept" : "shared ones taken"}`
+          return {
+            label: what,
+            of: { what },
+            points: deletions.map((count) => {
+              const { high, low, mean } = collateral(kind, policy, count, "mean")
+              return { x: count, y: mean, ...(low === undefined ? {} : { low, high: high! }) }
+            })
+          }
+        })
+      ),
+      color: ["what"]
+    }],
+    tables: [{
+      caption: "Loss, nats a token",
+      head: ["", ...fields.map((field) => heads[field])],
+      rows: [
+        ...keys.map((key) => [titles[key]!, ...fields.map((field) => plusMinus(loss(key, field), digits(2)))]),
+        ...(["gradientAscent", "npo"] as const).map((
+          method
+        ) => [methods[method], ...fields.map((field) => plusMinus(unlearned(method, field), digits(2)))])
+      ]
+    }],
+    terms: [
+      ["deleted",
+        "the source's id is denied, and the sinks that nobody else lights are zero: what memsinks forget does"],
+      ["kept, taken", "what becomes of sinks that somebody who stays lights, too"],
+      ["retrained", "the same training without the source"]
+    ] as const,
+    limits: [
+      `${config.sources} presidents of ${config.passages} passages each, seen ${
+        Math.round(config.steps * config.batchSize / (config.sources * config.passages))
+      } times: a source of the web says less, and is one of millions.`,
+      "The tokenizer was trained on the deleted source, too.",
+      "Held-out text is scored with all sinks off, as nobody's sinks are its own."
+    ]
+  }
+}
+
+export const deletion = study<DeletionConfig, DeletionFound>({
+  name: "deletion",
+  title: "Deleting sources of real text",
+  paper: "Natively Unlearnable Large Language Models (2026), arXiv 2606.13873",
+  question:
+    "Does deleting a source's sinks leave what retraining without it leaves, and what does it cost those who stay?",
+  finding:
+    "the source is as unknown as to a model retrained without it, fine-tuning does not bring it back sooner, and those " +
+    "who stay lose little",
+  cost: "5 minutes; full: an hour",
+  version: 1,
+  schema: DeletionConfig,
+  presets: {
+    quick: new DeletionConfig({}),
+    full: new DeletionConfig({ seeds: 5, sources: 16, passages: 24, steps: 1200 })
+  },
+  problem: (config) => {
+    const { deletions, model, sources, unlearningSteps } = config
+    if (model.sinks === undefined) return "model.sinks is missing: a source is deleted from its sinks"
+    const rises = (some: ReadonlyArray<number>) => some.every((n, i) => i === 0 || n > some[i - 1]!)
+    if (!rises(deletions)) return `deletions must rise, got ${deletions.join(", ")}`
+    if (!rises(unlearningSteps)) return `unlearningSteps must rise, got ${unlearningSteps.join(", ")}`
+    const most = deletions.at(-1)!
+    if (most >= sources) return `deletions go to ${most}: sources must be more, got ${sources}`
+    const fit = Math.floor(model.sinks.units / model.sinks.activeUnits)
+    if (fit < sources) {
+      return `${sources} sources with ${model.sinks.active} sinks each do not fit into a pool of ${model.sinks.pool} disjointly: ` +
+        `raise model.sinks.pool to ${sources * model.sinks.active}, and model.intermediateSize with it`
+    }
+    return undefined
+  },
+  parts: () => PARTS,
+  work,
+  findings
+})
