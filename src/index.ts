@@ -51,6 +51,7 @@ export { type NeuronContents, type SinkContents, sinkContents,
 export { makePatcher, type Patcher, residualStreams, type Streams, type StreamsOptions } from "./inside/Streams.ts"
 export * as Depth from "./measures/Depth.ts"
 export * as Extraction from "./measures/Extraction.ts"
+export * as Foils from "./measures/Foils.ts"
 export * as Membership from "./measures/Membership.ts"
 export * as MemFree from "./measures/MemFree.ts"
 export * as Metrics from "./measures/Metrics.ts"

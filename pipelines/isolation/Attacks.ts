@@ -49,9 +49,10 @@ export const attackedStates = (lab: Lab, { states }: AttackMethod, model: ModelR
 export const checkAttacks = (lab: Lab): Effect.Effect<void, DataError> => {
   const problems = lab.attacks.flatMap((method) => {
     const { others, rows, seen } = sequencesOf(lab, method)
+    const hasText = lab.config.world.world === "text"
     const ground = { model: lab.config.model, seqLen: lab.world.seqLen, rows: rows.length, seen: seen.length,
-      others: others.length }
-    return attackProblem(method, ground, lab.config.world.world === "text") ?? []
+      others: others.length, ...(hasText ? { texts: () => lab.world.texts(rows) } : {}) }
+    return attackProblem(method, ground, hasText) ?? []
   })
   return problems.length === 0
     ? Effect.void

@@ -61,8 +61,8 @@ export class FactsConfig extends configuration(Schema.Class<FactsConfig>("FactsC
       intermediateSize: 192 + 1024,
       sinks: { pool: 1024, active: 64 }
     })),
-  /** Optimizer steps of each training. Default 600. */
-  steps: withDefault(positive, 600),
+  /** Optimizer steps of each training. Default 700. */
+  steps: withDefault(positive, 700),
   /** Rows of a step, each of several documents. Default 8. */
   batchSize: withDefault(positive, 8),
   /** Default 5e-3. */
@@ -70,9 +70,9 @@ export class FactsConfig extends configuration(Schema.Class<FactsConfig>("FactsC
   /** Of sinks over that of all else. Default 4. */
   sinkLearningRateRatio: withDefault(rate, 4),
   /** Learning rates at which gradient ascent and NPO are tried. */
-  unlearningRates: withDefault(Schema.NonEmptyArray(rate), () => [3e-4, 1e-3] as const),
-  /** Steps of them after which facts are asked, rising. */
-  unlearningSteps: withDefault(Schema.NonEmptyArray(positive), () => [1, 2, 4, 8, 16, 32] as const),
+  unlearningRates: withDefault(Schema.NonEmptyArray(rate), () => [1e-3, 3e-3] as const),
+  /** Steps of them after which facts are asked, rising. Default up to 40, five epochs of the documents to forget. */
+  unlearningSteps: withDefault(Schema.NonEmptyArray(positive), () => [4, 8, 16, 24, 32, 40] as const),
   /** Documents to forget in a step of them. Default 8. */
   unlearningBatch: withDefault(positive, 8),
   /**
@@ -326,7 +326,7 @@ const work = ({ config, part, seed }: { readonly config: FactsConfig; readonly p
           seed
         })
       },
-      measured: { facts: 1, asked, deleted: count, states,
+      measured: { facts: 2, asked, deleted: count, states,
         ...(part === "standard" ? { unlearningBatch, unlearningRates, unlearningSteps } : {}) }
     }, measure),
     ({ measured }) => measured
@@ -436,16 +436,21 @@ const findings = (results: Results<FactsFound>, config: FactsConfig) => {
         ["retrained", truth(`sinksRetrained ${state}`, name)]
       ) + `; ${within}`
     }))
-  const taken = (method: "gradientAscent" | "npo"): Finding => ({
-    about: "paper",
-    claim: `Where ${titles[method]} has made unique facts as unknown as retraining does, shared ones are lost, too`,
-    result: decided(laterShare(method, "shared"), (one) => isAtMost(one, -tolerance)),
-    evidence: said(
-      ["shared, above retraining, as a share", laterShare(method, "shared")],
-      ["unique", laterShare(method, "unique")],
-      ["ln truth ratio of shared facts", truth(method, "shared")]
-    )
-  })
+  const taken = (method: "gradientAscent" | "npo"): Finding => {
+    const [unique, shared] = [laterShare(method, "unique"), laterShare(method, "shared")]
+    const never = isKnown(unique) && unique.mean > tolerance
+    return {
+      about: "paper",
+      claim: `Where ${titles[method]} has made unique facts as unknown as retraining does, shared ones are lost, too`,
+      result: never ? "not tested" : decided(shared, (one) => isAtMost(one, -tolerance)),
+      evidence: (never ? "it does not get there in the steps that it has: " : "") +
+        said(
+          ["shared, above retraining, as a share", shared],
+          ["unique", unique],
+          ["ln truth ratio of shared facts", truth(method, "shared")]
+        )
+    }
+  }
   const claims: ReadonlyArray<Finding> = [
     {
       about: "control",
@@ -589,7 +594,7 @@ export const facts = study<FactsConfig, FactsFound>({
   version: 1,
   schema: FactsConfig,
   presets: {
-    quick: new FactsConfig({}),
+    quick: new FactsConfig({ seeds: 4 }),
     full: new FactsConfig({ seeds: 5, steps: 1600, deleted: 4, asked: 256,
       world: { professors: 64, sources: 16, unique: 8, shared: 4, sharedBy: 4, groups: 4, heldOut: 8 } })
   },

@@ -81,6 +81,8 @@ export interface AttackGround {
   readonly rows: number
   readonly seen: number
   readonly others: number
+  /** What the scored sequences say; absent where the world consists of tokens alone. */
+  readonly texts?: () => ReadonlyArray<string>
 }
 
 /** An attack; `Options` are decoded, every default filled in. */

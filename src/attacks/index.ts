@@ -6,6 +6,7 @@ import { instructionPrompts } from "./instructionPrompts.ts"
 import { inverseGreedy } from "./inverseGreedy.ts"
 import { memFree } from "./memFree.ts"
 import { nvRecall } from "./nvRecall.ts"
+import { recognition } from "./recognition.ts"
 import { selfInfluence } from "./selfInfluence.ts"
 import { shortestContext } from "./shortestContext.ts"
 import { styles } from "./styles.ts"
@@ -25,6 +26,7 @@ export const attacks = {
   nvRecall,
   inverseGreedy,
   tokenPerturbation,
+  recognition,
   selfInfluence,
   hiddenProbe,
   unlearningDepth

@@ -78,6 +78,7 @@ const expectEveryExport = (output: string): void => {
     "Extraction",
     "Generate",
     "Facts",
+    "Foils",
     "Goldfish",
     "Gradients",
     "IGNORE",
