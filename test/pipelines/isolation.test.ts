@@ -324,12 +324,9 @@ describe("a configuration", () => {
     const attacked = { attack: "shortestContext", length: 10, contexts: [8] }
     const error = await Effect.runPromise(Effect.flip(run(config({ attacks: [attacked] }))))
     expect(error.message).toContain("attacks: shortestContext: contexts of 8 tokens and 10")
-    const sums = { world: { world: "modular" as const },
-      attacks: [{ attack: "shortestContext", length: 1, contexts: [1] }] }
-    Object.assign(attacks.shortestContext, { needsText: true })
-    const text = await Effect.runPromise(Effect.flip(run(config(sums))))
-    Object.assign(attacks.shortestContext, { needsText: false })
-    expect(text.message).toContain("attacks: shortestContext: it needs text, and this world consists of tokens alone")
+    const sums = config({ world: { world: "modular" as const }, attacks: ["styles"] })
+    const text = await Effect.runPromise(Effect.flip(run(sums)))
+    expect(text.message).toContain("attacks: styles: it needs text, and this world consists of tokens alone")
   })
   it("whose data repeats nothing is refused", async () => {
     const data = new DataConfig({
