@@ -67,7 +67,7 @@ export const say = (
 ) =>
   Effect.map(
     Generate.collectAll(prompts, {
-      maxNewTokens: Math.max(1, ...prompts.map(({ length }) => length)),
+      maxNewTokens: prompts.reduce((most, { length }) => Math.max(most, length), 1),
       temperature: 0,
       seed,
       sinks: mode,
