@@ -5,11 +5,13 @@ import { deletion } from "./deletion.ts"
 import { facts } from "./facts.ts"
 import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
+import { longTail } from "./longTail.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
   associative,
   facts,
   grokking,
   deletion,
-  insertion
+  insertion,
+  longTail
 ]

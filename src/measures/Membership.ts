@@ -280,6 +280,36 @@ export const likelihoodRatios = (
     })
   })
 
+/** How much better a model does on an item for having been trained on it. */
+export interface Counterfactual {
+  /** Mean over models that were trained on it minus that over models that were not; NaN where there is none of one kind. */
+  readonly value: number
+  /** Its standard error over the models; NaN with fewer than two of a kind. */
+  readonly error: number
+}
+
+/**
+ * Counterfactual memorization (Feldman 2020; Zhang et al. 2021) of each item, from models whose training sets are random halves:
+ * what leaving one item out would show on average, without a training for every item.
+ *
+ * @param scores [model][item], how well a model does: 1 where it is right, or minus its loss
+ * @param trained [model][item], whether the model was trained on the item
+ */
+export const counterfactuals = (
+  scores: ReadonlyArray<Numbers>,
+  trained: ReadonlyArray<ArrayLike<boolean>>
+): ReadonlyArray<Counterfactual> =>
+  Array.from({ length: scores[0]?.length ?? 0 }, (_, i) => {
+    const of = (side: boolean) => scores.flatMap((model, m) => trained[m]![i] === side ? [model[i]!] : [])
+    const [inside, outside] = [of(true), of(false)]
+    return {
+      value: Statistics.mean(inside) - Statistics.mean(outside),
+      error: inside.length < 2 || outside.length < 2
+        ? NaN
+        : Math.sqrt(Statistics.variance(inside) / inside.length + Statistics.variance(outside) / outside.length)
+    }
+  })
+
 // ---------------------------------------------------------------------------------------------------------------
 // Non-membership
 
