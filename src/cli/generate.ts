@@ -247,6 +247,7 @@ export const runGenerate = (options: GenerateOptions) =>
           adapter: device.name,
           sinks: config.sinks === undefined ? undefined : mode.mode,
           seed: options.seed,
+          memfree: Option.getOrUndefined(options.memfree),
           results,
           seconds,
           tokensPerSecond: count / seconds
