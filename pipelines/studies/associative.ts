@@ -35,8 +35,8 @@ export class AssociativeConfig extends configuration(Schema.Class<AssociativeCon
   dimension: withDefault(positive, 64),
   /** Numbers of sinks in the pool, ascending, the last of which is drawn. Default 1 to 16. */
   pools: withDefault(sizes, () => [1, 2, 4, 8, 16] as const),
-  /** Draws of the embeddings that the error of a seed is the mean of. Default 8. */
-  draws: withDefault(positive, 8),
+  /** Draws of the embeddings that the error of a seed is the mean of. Default 32. */
+  draws: withDefault(positive, 32),
   /** How far from the exponent of the theory the interval of a slope may reach, as a share of it. Default 0.1. */
   tolerance: withDefault(fraction, 0.1)
 })) {}
@@ -192,27 +192,38 @@ export interface SinkErrors {
   readonly both: number
 }
 
+type SinkState = Exclude<keyof SinkErrors, "stored">
+
+/** How inputs are stored: the first so many in the matrix that all share, each other one in its sink. */
+interface Split {
+  readonly counts: ReadonlyArray<number>
+  readonly shared: number
+  readonly sinks: number
+  readonly sinkOf: (x: number) => number
+}
+
 /**
- * The errors where the first inputs stand in a matrix that all share, and the others each in one of a pool of sinks, with more
- * and more inputs stored.
+ * The errors of a memory with a pool of sinks, with more and more inputs stored.
+ *
+ * @param states which are wanted; others are NaN
  */
 export function* errorsWithSinks(
   p: Float64Array,
   embeddings: Embeddings,
-  { counts, shared, sinkOf, sinks }: {
-    readonly counts: ReadonlyArray<number>
-    /** Inputs in the shared matrix. */
-    readonly shared: number
-    readonly sinks: number
-    readonly sinkOf: (x: number) => number
-  }
+  { counts, shared, sinkOf, sinks }: Split,
+  states: ReadonlyArray<SinkState>
 ) {
   const { outputs, size } = embeddings
   const empty = () => new Float64Array(outputs * size)
   const [common, everything] = [empty(), empty()]
-  const pool = Array.from({ length: sinks }, empty)
-  const all = Array.from({ length: sinks }, empty)
+  const [pool, all] = [Array.from({ length: sinks }, empty), Array.from({ length: sinks }, empty)]
   const read = makeReader(embeddings)
+  const memories: Readonly<Record<SinkState, (x: number) => ReadonlyArray<Memory>>> = {
+    own: (x) => [common, pool[sinkOf(x)]!],
+    off: () => [common],
+    placebo: (x) => [common, pool[(sinkOf(x) + 1) % sinks]!],
+    both: (x) => [everything, all[sinkOf(x)]!]
+  }
   const errors: Array<SinkErrors> = []
   let written = 0
   for (const stored of counts) {
@@ -221,15 +232,11 @@ export function* errorsWithSinks(
       write(everything, embeddings, written, 1)
       write(all[sinkOf(written)]!, embeddings, written, 1)
     }
-    const error = (...of: ReadonlyArray<(x: number) => Memory>) =>
-      errorOf(p, outputs, stored, (x) => read(x, ...of.map((memory) => memory(x))) === x % outputs)
-    errors.push({
-      stored,
-      own: error(() => common, (x) => pool[sinkOf(x)]!),
-      off: error(() => common),
-      placebo: error(() => common, (x) => pool[(sinkOf(x) + 1) % sinks]!),
-      both: error(() => everything, (x) => all[sinkOf(x)]!)
-    })
+    const one = { stored, own: NaN, off: NaN, placebo: NaN, both: NaN }
+    for (const state of states) {
+      one[state] = errorOf(p, outputs, stored, (x) => read(x, ...memories[state](x)) === x % outputs)
+    }
+    errors.push(one)
     yield
   }
   return errors
@@ -268,28 +275,41 @@ export interface AssociativeFound {
   readonly samples: ReadonlyArray<{ readonly samples: number; readonly error: number }>
   /** One matrix, by the number of stored inputs. */
   readonly stored: ReadonlyArray<StoredError>
-  /** The same with the largest pool. */
+  /** The same with the largest pool, and the best number in the shared matrix. */
   readonly sinks: ReadonlyArray<SinkErrors>
-  /** With the best number of inputs stored. */
-  readonly pools: ReadonlyArray<{ readonly sinks: number; readonly stored: number; readonly best: number }>
+  /** With the best number of inputs stored, and of those in the shared matrix. */
+  readonly pools: ReadonlyArray<Pool>
+}
+
+interface Pool {
+  readonly sinks: number
+  readonly stored: number
+  readonly shared: number
+  readonly best: number
 }
 
 /** Inputs that count where all are weighted by frequency: the weights of others are lost in what these interfere with. */
-const WEIGHTED = 1024
+const WEIGHTED = 128
 
-/** Of inputs that are stored more than embeddings have dimensions. */
-const MORE = 4
+/** Draws of these for one of those that are stored alike: their error is that of a few inputs, and varies more. */
+const MORE_DRAWS = 8
+
+/** Times the dimensions that are stored at most where the best number is looked for; where a memory is to overflow. */
+const [ENOUGH, OVERFLOW] = [2, 4]
 
 const STEP = Math.SQRT2
 
 const lowest = <A>(all: ReadonlyArray<A>, of: (one: A) => number): A => all.reduce((a, b) => of(b) < of(a) ? b : a)
 
 /** The mean over draws, place by place, of rows that are alike. */
-const meanOf = <K extends string>(draws: ReadonlyArray<ReadonlyArray<Readonly<Record<K, number>>>>) =>
+const meanOf = <Row extends Readonly<Record<keyof Row, number>>>(draws: ReadonlyArray<ReadonlyArray<Row>>) =>
   draws[0]!.map((first, i) =>
     Object.fromEntries(
-      Object.keys(first).map((name) => [name, draws.reduce((sum, one) => sum + one[i]![name as K], 0) / draws.length])
-    ) as Readonly<Record<K, number>>
+      Object.keys(first).map((name) => [
+        name,
+        draws.reduce((sum, one) => sum + one[i]![name as keyof Row], 0) / draws.length
+      ])
+    ) as unknown as Row
   )
 
 /** All of a seed. */
@@ -298,15 +318,18 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
   const p = frequenciesOf(config)
   const byDimension: Array<AssociativeFound["dimensions"][number]> = []
   for (const d of dimensions) {
-    const most = Math.min(inputs, MORE * d)
+    const most = Math.min(inputs, ENOUGH * d)
     const weighted = Math.min(inputs, WEIGHTED)
     const errors: Array<ReadonlyArray<StoredError>> = []
     let frequency = 0
     for (let i = 0; i < draws; i++) {
-      const embeddings = embeddingsOf(random(seed, "associative", d, i), Math.max(most, weighted), outputs, d)
+      const embeddings = embeddingsOf(random(seed, "stored alike", d, i), most, outputs, d)
       yield
       errors.push(yield* errorsByStored(p, embeddings, ladder(1, most, STEP)))
-      frequency += errorStored(p, embeddings, weighted, (x) => p[x]!) / draws
+    }
+    for (let i = 0; i < draws * MORE_DRAWS; i++) {
+      const embeddings = embeddingsOf(random(seed, "weighted", d, i), weighted, outputs, d)
+      frequency += errorStored(p, embeddings, weighted, (x) => p[x]!) / (draws * MORE_DRAWS)
       yield
     }
     const { error, stored } = lowest(meanOf(errors), ({ error }) => error)
@@ -321,35 +344,52 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
     }
     bySamples.push({ samples: count, error })
   }
+
   const largest = pools.at(-1)!
-  const mostStored = (sinks: number) => Math.min(inputs, MORE * dimension * sinks)
-  const one: Array<ReadonlyArray<StoredError>> = []
-  const withSinks = pools.map((): Array<ReadonlyArray<SinkErrors>> => [])
-  for (let i = 0; i < draws; i++) {
-    const draw = random(seed, "sinks", i)
-    const embeddings = embeddingsOf(draw, mostStored(largest), outputs, dimension)
-    const hash = Uint32Array.from({ length: mostStored(largest) }, () => draw.bits())
-    one.push(yield* errorsByStored(p, embeddings, ladder(1, mostStored(largest), STEP)))
-    // the shared matrix holds what it holds best alone
-    const shared = lowest(one.at(-1)!, ({ error }) => error).stored
-    for (const [k, sinks] of pools.entries()) {
-      withSinks[k]!.push(yield* errorsWithSinks(p, embeddings, {
-        counts: ladder(1, mostStored(sinks), STEP),
-        shared,
-        sinks,
-        sinkOf: (x) => hash[x]! % sinks
-      }))
+  const mostOf = (sinks: number) => Math.min(inputs, OVERFLOW * dimension * sinks)
+  /** Does something with each draw: its embeddings, and the hash that chooses sinks. */
+  const drawn = function*<A>(body: (embeddings: Embeddings, hash: Uint32Array) => Generator<void, A, void>) {
+    const all: Array<A> = []
+    for (let i = 0; i < draws; i++) {
+      const draw = random(seed, "sinks", i)
+      const hash = Uint32Array.from({ length: mostOf(largest) }, () => draw.bits())
+      all.push(yield* body(embeddingsOf(draw, mostOf(largest), outputs, dimension), hash))
     }
+    return all
   }
+  const counts = ladder(1, mostOf(largest), STEP)
+  const stored = meanOf(yield* drawn((embeddings) => errorsByStored(p, embeddings, counts)))
+  /** So many in the shared matrix: none, a few, as many as are best where it is alone. */
+  const splits = [0, ...ladder(1, lowest(stored, ({ error }) => error).stored, 4)]
+  const best: Array<Pool> = []
+  for (const sinks of pools) {
+    const tried: Array<Pool> = []
+    for (const shared of splits) {
+      const errors = meanOf(
+        yield* drawn((embeddings, hash) =>
+          errorsWithSinks(
+            p,
+            embeddings,
+            { counts: ladder(1, mostOf(sinks), STEP), shared, sinks, sinkOf: (x) => hash[x]! % sinks },
+            ["own"]
+          )
+        )
+      )
+      const { own, stored } = lowest(errors, ({ own }) => own)
+      tried.push({ sinks, shared, stored, best: own })
+    }
+    best.push(lowest(tried, ({ best }) => best))
+  }
+  const { shared } = best.at(-1)!
+  const split = (hash: Uint32Array): Split => ({ counts, shared, sinks: largest, sinkOf: (x) => hash[x]! % largest })
   return {
     dimensions: byDimension,
     samples: bySamples,
-    stored: meanOf(one),
-    sinks: meanOf(withSinks.at(-1)!),
-    pools: withSinks.map((all, k) => {
-      const { own, stored } = lowest(meanOf(all), ({ own }) => own)
-      return { sinks: pools[k]!, stored, best: own }
-    })
+    stored,
+    sinks: meanOf(
+      yield* drawn((embeddings, hash) => errorsWithSinks(p, embeddings, split(hash), ["own", "off", "placebo", "both"]))
+    ),
+    pools: best
   }
 }
 
@@ -605,15 +645,20 @@ const tables = (results: Results<AssociativeFound>, config: AssociativeConfig): 
     },
     {
       caption: "By the sinks in the pool",
-      head: ["sinks", "best number", "error with it"],
+      head: ["sinks", "best number", "of these shared", "error with it"],
       rows: pools.map((sinks, i) => [
         String(sinks),
         mean((found) => found.pools[i]!.stored),
+        mean((found) => found.pools[i]!.shared),
         cell((found) => found.pools[i]!.best)
       ])
     }
   ]
 }
+
+/** Inputs that are needed for every memory to overflow. */
+const leastInputs = (dimensions: ReadonlyArray<number>, pool: number): number =>
+  OVERFLOW * Math.max(dimensions.at(-1)!, pool)
 
 /** What is wrong with numbers that must ascend, and be so many that a slope has meaning. */
 const unfit = (field: string, numbers: ReadonlyArray<number>, least: number): string | undefined =>
@@ -640,17 +685,17 @@ export const associative = study<AssociativeConfig, AssociativeFound>({
   schema: AssociativeConfig,
   presets: {
     quick: new AssociativeConfig({ seeds: 5 }),
-    full: new AssociativeConfig({ seeds: 10, draws: 16, dimensions: [32, 64, 128, 256, 512, 1024, 2048, 4096],
+    full: new AssociativeConfig({ seeds: 10, draws: 64, dimensions: [32, 64, 128, 256, 512, 1024, 2048, 4096],
       inputs: 1_000_000, samples: [100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000],
       pools: [1, 2, 4, 8, 16, 32] })
   },
   problem: ({ dimension, dimensions, inputs, pools, samples }) =>
     unfit("dimensions", dimensions, 4) ?? unfit("samples", samples, 1) ?? unfit("pools", pools, 1) ??
-      (inputs < MORE * Math.max(dimensions.at(-1)!, dimension * pools.at(-1)!)
+      (inputs < leastInputs(dimensions, dimension * pools.at(-1)!)
         ? `inputs must be ${
-          MORE * Math.max(dimensions.at(-1)!, dimension * pools.at(-1)!)
-        } at least, ${MORE} times the ` +
-          `largest of dimensions and dimension times the largest pool, got ${inputs}: the memory would not overflow`
+          leastInputs(dimensions, dimension * pools.at(-1)!)
+        } at least, ${OVERFLOW} times the largest of ` +
+          `dimensions and dimension times the largest pool, got ${inputs}: the memory would not overflow`
         : undefined),
   work: ({ config, seed }) => onHost(() => associate(config, seed)),
   findings

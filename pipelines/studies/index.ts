@@ -6,9 +6,11 @@ import { facts } from "./facts.ts"
 import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
 import { longTail } from "./longTail.ts"
+import { pitfalls } from "./pitfalls.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
   associative,
+  pitfalls,
   facts,
   grokking,
   deletion,
