@@ -1,4 +1,5 @@
 /** Every attack, by the name that configurations and reports use. A new one is a file of its own and a line here. */
+import { acr, acrLite } from "./acr.ts"
 import type { Attack } from "./Attack.ts"
 import { cdd } from "./cdd.ts"
 import { hiddenProbe } from "./hiddenProbe.ts"
@@ -29,7 +30,9 @@ export const attacks = {
   recognition,
   selfInfluence,
   hiddenProbe,
-  unlearningDepth
+  unlearningDepth,
+  acr,
+  acrLite
 } satisfies Readonly<Record<string, Attack>>
 
 export type AttackName = keyof typeof attacks
