@@ -94,6 +94,7 @@ export const perturb = (rows: ReadonlyArray<Row>, problem: AttackProblem, option
   })
 
 const meanDrop = (places: ReadonlyArray<Perturbed>): number => mean(places.map(({ drop }) => drop))
+const meanNll = (places: ReadonlyArray<Perturbed>): number => mean(places.map(({ nll }) => nll))
 
 export const tokenPerturbation: Attack<TokenPerturbationOptions> = {
   name: "tokenPerturbation",
@@ -110,11 +111,13 @@ export const tokenPerturbation: Attack<TokenPerturbationOptions> = {
     worst: { title: "the same at the place where most is lost", unit: "share", memory: "lower" },
     nll: { title: "rise of the continuation's loss when a token of the beginning is another", unit: "nats",
       memory: "lower", signed: true },
-    ...Object.fromEntries(Array.from({ length: parts }, (_, i): [string, AttackMetric] => [`drop@${i + 1}`, {
-      title: `share lost by a token in part ${i + 1} of ${parts} of the beginning`,
-      unit: "share",
-      memory: "lower"
-    }]))
+    ...Object.fromEntries(
+      Array.from({ length: parts }, (_, i) => `by a token in part ${i + 1} of ${parts} of the beginning`)
+        .flatMap((by, i): ReadonlyArray<[string, AttackMetric]> => [
+          [`drop@${i + 1}`, { title: `share lost ${by}`, unit: "share", memory: "lower" }],
+          [`nll@${i + 1}`, { title: `rise of the loss ${by}`, unit: "nats", memory: "lower", signed: true }]
+        ])
+    )
   }),
   problem: (options, ground) =>
     windowOf(options, ground.seqLen).context < 2
@@ -139,14 +142,13 @@ export const tokenPerturbation: Attack<TokenPerturbationOptions> = {
           }
         }),
         worst: found.map((places) => Math.max(...places.map(({ drop }) => drop))),
-        nll: found.map((places) => mean(places.map(({ nll }) => nll))),
-        ...Object.fromEntries(Array.from({ length: options.parts }, (_, part) => [
-          `drop@${part + 1}`,
-          found.map((places) => {
-            const own = places.filter((one) => partOf(one) === part)
-            return own.length === 0 ? NaN : meanDrop(own)
-          })
-        ]))
+        nll: found.map(meanNll),
+        ...Object.fromEntries(Array.from({ length: options.parts }, (_, part) => part).flatMap((part) => {
+          const own = found.map((places) => places.filter((one) => partOf(one) === part))
+          const each = (of: (places: ReadonlyArray<Perturbed>) => number) =>
+            own.map((places) => places.length === 0 ? NaN : of(places))
+          return [[`drop@${part + 1}`, each(meanDrop)], [`nll@${part + 1}`, each(meanNll)]] as const
+        }))
       }
     })
 }

@@ -162,6 +162,11 @@ layer(NodeDevice.layer())("attacks that generate", (it) => {
       expect(own["contrast"]!.value).toBeGreaterThan(0.1)
       expect(own["contrast"]!.value).toBeCloseTo(own["dropOthers"]!.value - own["drop"]!.value, 10)
       expect(own["worst"]!.value).toBeGreaterThanOrEqual(own["drop"]!.value)
+      // places 1 to 5 are in parts of 2, 1, 1 and 1 places: their means make up that of all
+      for (const metric of ["drop", "nll"]) {
+        const [one, two, three, four] = [1, 2, 3, 4].map((part) => own[`${metric}@${part}`]!.value)
+        expect((2 * one! + two! + three! + four!) / 5).toBeCloseTo(own[metric]!.value, 10)
+      }
       for (const { contrast } of [off, never]) expect(Math.abs(contrast!.value)).toBeLessThan(0.25)
     }))
 
