@@ -8,6 +8,7 @@ import { configuration, decodeConfig, fraction, MOST_SEEDS, natural, nearest, po
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import { type Showing, showingProblem } from "../../src/data/stream/Timetable.ts"
 import { DataError } from "../../src/Errors.ts"
+import { FoilKind } from "../../src/measures/Foils.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
@@ -78,6 +79,11 @@ export class DynamicsConfig extends configuration(Schema.Class<DynamicsConfig>("
   probeEvery: withDefault(positive, () => 16),
   /** Held-out sequences that are probed: foils of recognition, and the ground that memory is measured from. Default 32. */
   foils: withDefault(positive, () => 32),
+  /**
+   * Of text: foils by rule that withheld sequences are told from, too, as they age: see `Foils`. Default: none, sequences are
+   * told from held-out ones.
+   */
+  recognition: Schema.optional(Schema.NonEmptyArray(FoilKind)),
   /** Background sequences that are probed. Default 16. */
   backgroundProbes: withDefault(natural, () => 16),
   /** Tokens given before recall and recitation count. Default 16. */
@@ -174,6 +180,7 @@ export interface Plan {
 /** Names that groups of the pipeline's own have. */
 export const FOILS = "foils"
 export const BACKGROUND = "background"
+export const RULED = "foils by rule"
 
 const planGroup = (group: GroupConfig, steps: number): PlannedGroup | string => {
   const { blocks, every, from, name, until } = group
@@ -203,7 +210,7 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
     const steps = config.training.steps ?? 0
     const planned = steps === 0 ? [] : config.groups.map((group) => planGroup(group, steps))
     const groups = planned.filter((group) => typeof group !== "string")
-    const groupNames = [...config.groups.map(({ name }) => name), FOILS, BACKGROUND]
+    const groupNames = [...config.groups.map(({ name }) => name), FOILS, BACKGROUND, RULED]
     const repeatedArm = twice(arms.map(({ name }) => name))
     const repeatedGroup = twice(groupNames)
     const sinkless = config.model.sinks === undefined

@@ -388,6 +388,8 @@ export const makeProbes = (
       const shown = (one: Probed) => shownBy(table, one, step)
       const rows = yield* knowledgeOf(model, chosen, masks, { step, shown }, looking)
       log.probes(rows)
+      const foils = chosen.flatMap(({ row }) => world.ruled.get(sequenceName(row)) ?? [])
+      log.probes(yield* knowledgeOf(model, foils, masks, { step, shown }, looking))
       if (accumulation || accumulates(step + 1)) log.quantities(yield* takeNorms(step, { record: accumulation }))
       if (accumulation && takeShares !== undefined) log.quantities(yield* takeShares(step))
       if (takeInterference !== undefined && (compares(step) || compares(step - 1))) {

@@ -172,6 +172,8 @@ export const Retention = Schema.Struct({
     memory: Estimate,
     /** Share of pairs in which the sequence has a lower loss than its foil (two-alternative forced choice). */
     recognition: Estimate,
+    /** The same with foils by rule, by their kinds: `synonyms`; of the sequences that have one. */
+    foils: Schema.optionalWith(Schema.Record({ key: Schema.String, value: Estimate }), { exact: true }),
     /** Share of tokens after the prompt that are the likeliest, given the true ones before them. */
     recall: Estimate,
     /** Share of sequences whose tokens after the prompt are all said greedily. */

@@ -1,15 +1,16 @@
 /** The report's numbers from the traces of all seeds. Pure. */
 import { sequenceName } from "../../src/data/stream/Packing.ts"
+import type { FoilKind } from "../../src/measures/Foils.ts"
 import * as Retain from "../../src/measures/Retention.ts"
 import { mean, pearson } from "../../src/measures/Statistics.ts"
 import type { ProbeRow, QuantityRow } from "../../src/measures/Traces.ts"
 import { estimate, isKnown, type Kind } from "../report/Estimate.ts"
-import { BACKGROUND, FOILS, type Plan } from "./Config.ts"
+import { BACKGROUND, FOILS, type Plan, RULED } from "./Config.ts"
 import { ages } from "./Probe.ts"
 import type { Contents, Curve, DynamicsReport, Estimate, Group, Interference, MaskState, Norm, Retention, SawTooth,
   Share } from "./Report.ts"
 import type { Rows } from "./TraceLog.ts"
-import type { DynamicsWorld } from "./World.ts"
+import { type DynamicsWorld, ruledName } from "./World.ts"
 
 /** What is known of a part of a model in a seed, see `Contents` of the report. */
 export interface PartContents extends Omit<Contents, "arm" | "purity" | "owned" | "agreement" | "gradientMass"> {
@@ -80,7 +81,8 @@ export const curvesOf = (
   isPoint: (step: number) => boolean
 ): ReadonlyArray<Curve> =>
   armsOf(found).flatMap((arm) => {
-    const rows = bySeed(found, seeds, arm, (one) => one.rows.probes.filter(({ step }) => isPoint(step)))
+    const rows = bySeed(found, seeds, arm,
+      (one) => one.rows.probes.filter(({ group, step }) => isPoint(step) && group !== RULED))
     const series = rows.map((all) => all && groupBy(all, seriesKey))
     return keysOf(rows, seriesKey).map((key): Curve => {
       const [group, mask] = JSON.parse(key) as [string, MaskState]
@@ -210,7 +212,8 @@ const retainedOf = ({ at, world }: Seeded, group: string, mask: MaskState, steps
       const others = foils.map((foil) => at(mask, step, foil)?.loss ?? NaN)
       return row === undefined || others.some(Number.isNaN)
         ? []
-        : [{ since, row, memory: mean(others) - row.loss, foil: others[i % others.length]! }]
+        : [{ since, row, memory: mean(others) - row.loss, foil: others[i % others.length]!,
+          ruled: (kind: FoilKind | "asText") => at(mask, step, ruledName(name, kind))?.loss }]
     })
   }))
 }
@@ -220,6 +223,7 @@ const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<Dynamic
   armsOf(found).flatMap((arm) => {
     const seeds = seededOf(found, worlds, arm)
     const masks = seeds.find((one) => one !== undefined)?.masks ?? []
+    const kinds = plan.config.recognition ?? []
     return plan.groups.filter(({ withheld }) => withheld).flatMap(({ name: group }) =>
       masks.map((mask): Retention => {
         const sequences = seeds.map((one) => one && retainedOf(one, group, mask, plan.steps))
@@ -242,6 +246,27 @@ const retentionsOf = (found: ReadonlyArray<Found>, worlds: ReadonlyArray<Dynamic
             memory: of("real", (all) => mean(all.map(({ memory }) => memory))),
             recognition: of("share",
               (all) => Retain.recognition(all.map(({ row }) => row.loss), all.map(({ foil }) => foil))),
+            ...(kinds.length === 0 ? {} : {
+              foils: Object.fromEntries(kinds.map((kind) => {
+                const pairs = there.map((these) =>
+                  these.flatMap(({ ruled }) => {
+                    const [own, foil] = [ruled("asText"), ruled(kind)]
+                    return own === undefined || foil === undefined ? [] : [{ own, foil }]
+                  })
+                )
+                return [
+                  kind,
+                  estimate(
+                    pairs.map((all) =>
+                      all.length === 0
+                        ? undefined
+                        : Retain.recognition(all.map(({ own }) => own), all.map(({ foil }) => foil))
+                    ),
+                    { kind: "share", spreads: pairs.map((all) => ({ sequences: all.length })) }
+                  )
+                ]
+              }))
+            }),
             recall: of("share", (all) => mean(all.map(({ row }) => row.recall))),
             verbatim: of("share", (all) => mean(all.map(({ row }) => (row.run === row.suffix ? 1 : 0)))),
             logRank: of("real", (all) => mean(all.map(({ row }) => row.logRank)))

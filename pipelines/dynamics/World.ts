@@ -5,12 +5,14 @@
 import * as Effect from "effect/Effect"
 import { DataConfig, type DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
+import { sequenceName } from "../../src/data/stream/Packing.ts"
 import { type Planted, spread, type Timetable, timetable } from "../../src/data/stream/Timetable.ts"
 import { attempt, DataError } from "../../src/Errors.ts"
+import { type FoilKind, foilPairs } from "../../src/measures/Foils.ts"
 import { random } from "../../src/Random.ts"
 import { streamOf } from "../experiment/Arms.ts"
 import { scheduled } from "../experiment/Streams.ts"
-import { BACKGROUND, type DynamicsArm, FOILS, type Plan } from "./Config.ts"
+import { BACKGROUND, type DynamicsArm, FOILS, type Plan, RULED } from "./Config.ts"
 import { shownOf } from "./Jobs.ts"
 
 /** A sequence that is probed. */
@@ -27,6 +29,8 @@ export interface DynamicsWorld {
   readonly planted: ReadonlyArray<Planted>
   /** Planted sequences in order, background sequences, foils. */
   readonly probed: ReadonlyArray<Probed>
+  /** Foils by rule of withheld sequences, by the names of these; the sequence itself as `asText`. */
+  readonly ruled: ReadonlyMap<string, ReadonlyArray<Probed>>
   /** The batches of an arm. */
   readonly stream: (arm: DynamicsArm) => Effect.Effect<typeof DataStream.Service, DataError>
   /** When an arm shows what. */
@@ -34,6 +38,37 @@ export interface DynamicsWorld {
   /** The rows of a step of an arm, with the ids that it gives them. */
   readonly rows: (arm: DynamicsArm) => (step: number) => ReadonlyArray<Row>
 }
+
+/** What the foil of a sequence by rule is called in traces, and the sequence that it is told from: tokenized from text, too. */
+export const ruledName = (sequence: string, kind: FoilKind | "asText"): string => `${sequence}: ${kind}`
+
+/** Fails with a DataError where a kind has no foil of any sequence. */
+const ruledFoils = (
+  rows: ReadonlyArray<Row>,
+  kinds: ReadonlyArray<FoilKind>,
+  given: Parameters<typeof foilPairs>[2]
+): Effect.Effect<DynamicsWorld["ruled"], DataError> =>
+  Effect.gen(function*() {
+    const all = new Map<string, Array<Probed>>()
+    const known = (row: Row, name: string): Probed => ({ row: { ...row, document: name, offset: 0 }, group: RULED })
+    for (const kind of kinds) {
+      const pairs = foilPairs(rows, kind, given)
+      if (pairs.every((pair) => pair === undefined)) {
+        return yield* new DataError({
+          detail:
+            `recognition: of none of the ${rows.length} withheld sequences is there a foil by rule "${kind}" that differs ` +
+            "from it: leave it out, or raise data.seqLen or the groups' sequences"
+        })
+      }
+      pairs.forEach((pair, i) => {
+        if (pair === undefined) return
+        const name = sequenceName(rows[i]!)
+        const own = all.get(name) ?? [known(pair.row, ruledName(name, "asText"))]
+        all.set(name, [...own, known(pair.foil, ruledName(name, kind))])
+      })
+    }
+    return all
+  })
 
 /** The share of a row's pairs of neighbouring tokens that some of `others` has, too: 0 to 1. */
 export const similarity = (row: Row, others: ReadonlyArray<Row>): number => {
@@ -100,6 +135,8 @@ export const makeWorld = (
     const names = plantedGroups.flatMap(({ group, planted }) => planted.map(() => group.name))
 
     const withheld = plantedGroups.filter(({ group }) => group.withheld)
+    const ruled = yield* ruledFoils(withheld.flatMap(({ planted }) => planted.map(({ row }) => row)),
+      config.recognition ?? [], { seed, seqLen: data.seqLen, tokenizer: data.tokenizer })
     const leftAlone = Math.min(steps, ...withheld.map(({ group }) => group.showing.end))
     const similar = (): ReadonlyArray<Row> => {
       const rows = withheld.flatMap(({ planted }) => planted.map(({ row }) => row))
@@ -150,6 +187,7 @@ export const makeWorld = (
         ...singles.slice(0, config.backgroundProbes).map((row): Probed => ({ row, group: BACKGROUND })),
         ...foils.map((row): Probed => ({ row, group: FOILS }))
       ],
+      ruled,
       stream,
       table,
       rows

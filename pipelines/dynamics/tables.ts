@@ -408,6 +408,30 @@ export const retained = (report: DynamicsReport): Table =>
     )
   })
 
+/** Withheld sequences told from their foils by rule; no rows where there are none. */
+export const recognized = (report: DynamicsReport): Table => {
+  const kinds = unique(
+    report.retention.flatMap(({ points }) => points.flatMap(({ foils }) => Object.keys(foils ?? {})))
+  )
+  return {
+    caption: "Share of withheld sequences with a lower loss than their foil by rule; 0.5: guessing",
+    head: ["", "group", "sinks on", "steps", ...kinds],
+    rows: kinds.length === 0 ?
+      [] :
+      report.retention.flatMap(({ arm, group, mask, points }) =>
+        unique([earliest(points), latest(points)]).flatMap((point) =>
+          point === undefined ? [] : [[
+            arm,
+            group,
+            maskName(report, arm, mask),
+            count(point.since),
+            ...kinds.map((kind) => plusMinus(point.foils?.[kind]))
+          ]]
+        )
+      )
+  }
+}
+
 export const curves = (report: DynamicsReport): Table =>
   filled({
     head: ["", "group", "sinks on", "first", "lowest", "after steps", "at the end"],

@@ -83,7 +83,7 @@ export const view = (report: DynamicsReport): View.View => {
       ]),
       ...View.section("Claims", View.tables(...(report.claims.length === 0 ? [] : [View.claimsTable(report.claims)]))),
       ...View.section("Fits, and all measures of what is left",
-        View.tables(Tables.fits(report), Tables.retained(report)), {
+        View.tables(Tables.fits(report), Tables.retained(report), Tables.recognized(report)), {
         folded: true
       }),
       ...View.section("Layer by layer", View.tables(

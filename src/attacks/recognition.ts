@@ -2,16 +2,15 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { configuration, withDefault } from "../Config.ts"
-import { type Row, sequenceName } from "../data/stream/Packing.ts"
-import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
+import { sequenceName } from "../data/stream/Packing.ts"
 import { attempt, DataError } from "../Errors.ts"
-import { checkFoils, type FoilKind, foilOf } from "../measures/Foils.ts"
+import { checkFoils, FoilKind, foilOf, type FoilPair, foilPairs } from "../measures/Foils.ts"
 import { recognition as recognized } from "../measures/Retention.ts"
 import { Model } from "../model/Model.ts"
 import { scoreRows } from "../scoring/Score.ts"
 import type { Attack } from "./Attack.ts"
 
-const Kind = Schema.Literal("unrelated", "paraphrase", "synonyms", "scrambledWords", "scrambledLetters")
+const Kind = Schema.Literal("unrelated", ...FoilKind.literals)
 type Kind = typeof Kind.Type
 
 /** Options of `recognition`. */
@@ -19,7 +18,7 @@ export class RecognitionOptions extends configuration(Schema.Class<RecognitionOp
   /** What sequences are told apart from, see `Foils`; `unrelated`: others, never trained on. Default: all. */
   foils: withDefault(
     Schema.NonEmptyArray(Kind),
-    () => ["unrelated", "paraphrase", "synonyms", "scrambledWords", "scrambledLetters"] as const
+    () => Kind.literals
   )
 })) {}
 
@@ -30,30 +29,6 @@ const titles: Readonly<Record<Kind, string>> = {
   scrambledWords: "its words in random order",
   scrambledLetters: "its words with letters in random order"
 }
-
-interface Pair {
-  readonly row: Row
-  readonly foil: Row
-}
-
-/** The foils of sequences by rule; undefined where no rule applies. Both are tokenized from text, so that neither is at a loss. */
-const pairsOf = (
-  rows: ReadonlyArray<Row>,
-  kind: FoilKind,
-  { seed, seqLen, tokenizer }: { readonly seed: number; readonly seqLen: number; readonly tokenizer: Tokenizer }
-): ReadonlyArray<Pair | undefined> =>
-  rows.map((row) => {
-    const text = tokenizer.decode(row.tokens)
-    const foil = foilOf(text, kind, { cut: true, seed })
-    const again = (text: string): Row => {
-      const { scoredFrom: _, ...rest } = row
-      return { ...rest, tokens: tokenizer.encode(text).slice(0, seqLen + 1) }
-    }
-    if (foil === undefined) return undefined
-    const pair = { row: again(text), foil: again(foil.text) }
-    // what is different may lie behind the end of a row
-    return pair.row.tokens.join() === pair.foil.tokens.join() ? undefined : pair
-  })
 
 export const recognition: Attack<RecognitionOptions> = {
   name: "recognition",
@@ -85,8 +60,8 @@ export const recognition: Attack<RecognitionOptions> = {
       for (const kind of foils) {
         const pairs = kind === "unrelated"
           // in the state of the sequence that it is set against
-          ? rows.map((row, i): Pair => ({ row, foil: { ...others[i % others.length]!, id: row.id } }))
-          : pairsOf(rows, kind, { seed, seqLen, tokenizer: tokenizer! })
+          ? rows.map((row, i): FoilPair => ({ row, foil: { ...others[i % others.length]!, id: row.id } }))
+          : foilPairs(rows, kind, { seed, seqLen, tokenizer: tokenizer! })
         const there = pairs.filter((pair) => pair !== undefined)
         if (there.length === 0) {
           found.push([kind, pairs.map(() => NaN)])

@@ -3,6 +3,9 @@
  * what they changed (Orhan, 2023). Pure and seeded. No model writes them, so that nothing but the rule tells a foil from its
  * original; and where no rule applies there is no foil, since a text that equals its original is none.
  */
+import * as Schema from "effect/Schema"
+import type { Row } from "../data/stream/Packing.ts"
+import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
 import { DataError } from "../Errors.ts"
 import { type Random, random } from "../Random.ts"
 
@@ -12,9 +15,10 @@ import { type Random, random } from "../Random.ts"
  *   otherwise ("in order to", "to"): the same content words in other places;
  * - `scrambledWords`: the same words in random order; `scrambledLetters`: the letters of each word in random order.
  */
-export type FoilKind = "synonyms" | "paraphrase" | "scrambledWords" | "scrambledLetters"
+export const FoilKind = Schema.Literal("paraphrase", "synonyms", "scrambledWords", "scrambledLetters")
+export type FoilKind = typeof FoilKind.Type
 
-export const foilKinds: ReadonlyArray<FoilKind> = ["synonyms", "paraphrase", "scrambledWords", "scrambledLetters"]
+export const foilKinds: ReadonlyArray<FoilKind> = FoilKind.literals
 
 /** A foil, and what is different about it. */
 export interface Foil {
@@ -217,6 +221,33 @@ export const foilOf = (
   const made = head + changed + tail
   return made === text ? undefined : { text: made, changes }
 }
+
+/** A sequence and what it is to be told from. */
+export interface FoilPair {
+  readonly row: Row
+  readonly foil: Row
+}
+
+/**
+ * Sequences of text with their foils; undefined where no rule applies, or what is different lies behind the end of a row of
+ * `seqLen`. Both are tokenized from text, so that neither is at a loss, and light the sinks of the sequence.
+ */
+export const foilPairs = (
+  rows: ReadonlyArray<Row>,
+  kind: FoilKind,
+  { seed, seqLen, tokenizer }: { readonly seed: number; readonly seqLen: number; readonly tokenizer: Tokenizer }
+): ReadonlyArray<FoilPair | undefined> =>
+  rows.map((row) => {
+    const text = tokenizer.decode(row.tokens)
+    const foil = foilOf(text, kind, { cut: true, seed })
+    if (foil === undefined) return undefined
+    const again = (text: string): Row => {
+      const { scoredFrom: _, ...rest } = row
+      return { ...rest, tokens: tokenizer.encode(text).slice(0, seqLen + 1) }
+    }
+    const pair = { row: again(text), foil: again(foil.text) }
+    return pair.row.tokens.join() === pair.foil.tokens.join() ? undefined : pair
+  })
 
 /**
  * Fails with a DataError, by throwing it, where a foil equals its original, or originals and foils are not pairs: nobody

@@ -411,6 +411,41 @@ describe("an experiment", () => {
     }
   }, 240_000)
 
+  it("tells withheld sequences from foils by rule, too, and gives the same numbers otherwise", async () => {
+    const text =
+      "we saw the nation build roads and ships in this large land, and many laws of the old world came upon us. "
+    const file = join(root, "words.txt")
+    writeFileSync(file, Array.from({ length: 40 }, (_, i) => `${i} ${text}${makeRandomText(i)(60)}`).join(" "))
+    const of = (overrides: object) =>
+      run(Dynamics.run(
+        config({
+          data: { ...fields.data, data: file, seqLen: 40, singleSequences: 24, heldOutSequences: 12 },
+          groups: [{ name: "left", sequences: 3, exposures: 12, from: 0, until: 0.5 }],
+          arms: ["sinks"],
+          seeds: 1,
+          intervals: false,
+          accumulation: 0,
+          interference: 0,
+          contents: false,
+          ...overrides
+        }),
+        { device }
+      ))
+    const [plain, ruled] = [await of({}), await of({ recognition: ["synonyms", "scrambledWords"] })]
+    const without = ruled.retention.map((one) => ({ ...one,
+      points: one.points.map(({ foils: _, ...point }) => point) })
+    )
+    expect(without).toEqual(plain.retention)
+    expect(ruled.curves).toEqual(plain.curves)
+    const first = ruled.retention.find(({ mask }) => mask === "own")!.points[0]!
+    expect(first.foils!["synonyms"]!.mean).toBe(1)
+    expect(first.foils!["scrambledWords"]!.mean).toBe(1)
+    expect(toMarkdown(view(ruled))).toContain("with a lower loss than their foil by rule")
+    expect(toMarkdown(view(plain))).not.toContain("foil by rule")
+    const none = run(Effect.flip(Dynamics.run(config({ recognition: ["paraphrase"], arms: ["sinks"] }), { device })))
+    expect((await none).message).toContain("there a foil by rule \"paraphrase\" that differs")
+  })
+
   it("goes on after a kill at any moment, with no probe missing or doubled", async () => {
     const wanted = untimed(report)
     for (const folder of killed) {
