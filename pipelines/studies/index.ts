@@ -3,6 +3,7 @@ import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
 import { deletion } from "./deletion.ts"
 import { facts } from "./facts.ts"
+import { forecasting } from "./forecasting.ts"
 import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
 import { longTail } from "./longTail.ts"
@@ -12,6 +13,7 @@ export const studies: ReadonlyArray<AnyStudy> = [
   associative,
   pitfalls,
   facts,
+  forecasting,
   grokking,
   deletion,
   insertion,

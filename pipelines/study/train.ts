@@ -5,11 +5,11 @@ import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
-import type { DataError } from "../../src/Errors.ts"
+import { CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import type { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { TrainConfig, type TrainError } from "../../src/train/Trainer.ts"
+import { TrainConfig, type TrainerOptions, type TrainError } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import { type ArmTraining, type Files, trainArm, type TrainedArm } from "../experiment/Train.ts"
 
@@ -17,6 +17,14 @@ import { type ArmTraining, type Files, trainArm, type TrainedArm } from "../expe
 export interface MadeData {
   readonly key: unknown
   readonly layer: Layer.Layer<DataStream, DataError, FileSystem.FileSystem>
+}
+
+/** What is seen of a training between its steps, once for each of them. */
+export interface Along<A> {
+  /** After so many steps; 0: before the first. */
+  readonly steps: ReadonlyArray<number>
+  /** Plain data, which JSON can hold. It leaves the model as it is. */
+  readonly look: Effect.Effect<A, TrainError, Trained>
 }
 
 /** What a study trains. */
@@ -34,12 +42,16 @@ export type Trained = Device | DataStream | Files | Model | Scope.Scope
  * others, and a training that was interrupted goes on from its checkpoint. The vocabulary is that of the data.
  *
  * @param measure plain data, which JSON can hold
+ * @param along what else is looked at on the way, and is found as `seen`, in the order of its steps
  */
-export const train = <A>(
+export const train = <A, B = never>(
   at: Workplace,
   { data, measured, model, precision = "f32", recompute = false, seed, training }: StudyTraining,
-  measure: Effect.Effect<A, TrainError, Trained>
-): Effect.Effect<TrainedArm & { readonly measured: A }, TrainError, Device | Files> => {
+  measure: Effect.Effect<A, TrainError, Trained>,
+  along?: Along<B>
+): Effect.Effect<TrainedArm & { readonly measured: A; readonly seen: ReadonlyArray<B> }, TrainError,
+  Device | Files> =>
+{
   const isMade = "layer" in data
   const known = isMade ? data.key : Schema.encodeSync(DataConfig)(data)
   const inIt = Effect.gen(function*() {
@@ -58,10 +70,31 @@ export const train = <A>(
       machine: { ...at.machine }
     }
     const kept = yield* at.keptBy("trained", key)
-    const trained = Effect.map(
-      trainArm({ model: whole, training, precision, recompute, seed }, kept, { onEvent: at.onEvent, after: measure }),
-      ({ after, measured: _, ...rest }) => ({ ...rest, measured: after })
+    // what was seen is kept at once: a training that goes on from a checkpoint looks at no step before it
+    const see = (step: number, look: Effect.Effect<B, TrainError>) => at.store.once("seen", { of: key, step }, look)
+    const observe = along === undefined ? undefined : Effect.map(
+      Effect.context<Trained>(),
+      (context): TrainerOptions => ({
+        observer: {
+          due: (step) => along.steps.includes(step),
+          look: (step) => Effect.asVoid(see(step, Effect.provide(Effect.scoped(along.look), context)))
+        }
+      })
     )
+    const trained = Effect.gen(function*() {
+      const { after, measured: _, ...rest } = yield* trainArm(
+        { model: whole, training, precision, recompute, seed },
+        kept,
+        { onEvent: at.onEvent, after: measure, ...(observe === undefined ? {} : { observe }) }
+      )
+      const seen = yield* Effect.forEach(along?.steps ?? [], (step) =>
+        see(step, Effect.fail(
+          new CheckpointError({ reason: "Missing", path: kept.folder ?? "memory",
+            detail:
+              `what was seen after step ${step} is gone: delete this folder, so that the model is trained again` })
+        )))
+      return { ...rest, measured: after, seen }
+    })
     return yield* at.store.once("trained", key, trained, { alone: true })
   })
   return isMade ? at.streams.useLayer(data.key, data.layer, inIt) : at.streams.use(data, inIt)

@@ -83,3 +83,43 @@ export const extractionCurve = (
   points: p.flatMap((one) => n.map((draws) => ({ n: draws, p: one, rate: rate(extractable(logP, draws, one)) }))),
   ceiling: rate(Float64Array.from(logP, (one) => Number.isNaN(one) ? NaN : one > -Infinity ? 1 : 0))
 })
+
+/**
+ * The k-memorization score (Biderman et al. 2023): the share of the continuation's tokens that a model says in their places,
+ * decoding greedily and going on from its own words; 1: memorized, which is when every token has rank 0 under the true text, too.
+ * Below 1 the two differ: after a wrong word it is told no truth. What it says no more is wrong.
+ */
+export const kMemorization = (said: ArrayLike<number>, truth: ArrayLike<number>): number => {
+  let same = 0
+  for (let i = 0; i < truth.length; i++) if (i < said.length && said[i] === truth[i]) same++
+  return same / truth.length
+}
+
+/** How well one model's memory tells another's; NaN of nothing. */
+export interface Forecast {
+  /** Of what the predictor has memorized, the share that the other has, too; so many it has. */
+  readonly precision: number
+  readonly predicted: number
+  /** Of what the other has memorized, the share that the predictor has; so many the other has. */
+  readonly recall: number
+  readonly actual: number
+  /** Of what the other has not memorized, the share that the predictor has. */
+  readonly falsePositives: number
+}
+
+/** The memory of a smaller model, or of an earlier checkpoint, as a prediction of the final model's. */
+export const forecast = (predictor: ArrayLike<boolean>, final: ArrayLike<boolean>): Forecast => {
+  let [both, predicted, actual] = [0, 0, 0]
+  for (let i = 0; i < final.length; i++) {
+    if (predictor[i]) predicted++
+    if (final[i]) actual++
+    if (predictor[i] && final[i]) both++
+  }
+  return {
+    precision: both / predicted,
+    predicted,
+    recall: both / actual,
+    actual,
+    falsePositives: (predicted - both) / (final.length - actual)
+  }
+}
