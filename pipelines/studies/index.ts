@@ -6,6 +6,7 @@ import { facts } from "./facts.ts"
 import { forecasting } from "./forecasting.ts"
 import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
+import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { pitfalls } from "./pitfalls.ts"
 
@@ -17,5 +18,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   grokking,
   deletion,
   insertion,
-  longTail
+  longTail,
+  localizing
 ]
