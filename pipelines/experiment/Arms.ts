@@ -13,7 +13,7 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 
 /** What an arm may change about the data. */
-export type StreamOverrides = Pick<DataConfigInput, "arm" | "idNoise" | "goldfish" | "scoredExposures">
+export type StreamOverrides = Pick<DataConfigInput, "arm" | "idNoise" | "goldfish" | "scoredExposures" | "repeatedPart">
 
 export interface Arm {
   /** In words, for the report. */
@@ -24,6 +24,8 @@ export interface Arm {
   readonly stream?: StreamOverrides
   /** What is different about training. */
   readonly training?: (config: TrainConfig) => TrainConfig
+  /** How many models are trained, each with another part of the repeated sequences, to be averaged. Default: one, of all. */
+  readonly models?: number
 }
 
 /** The model without its pool, `width` hidden neurons wide. */
@@ -91,6 +93,12 @@ export const arms = {
     title: "only the first exposure of a repeated sequence counts in the loss",
     model: general,
     stream: { scoredExposures: "first" }
+  },
+  fused: {
+    title: "the average of standard models from one initialisation, each with another part of the repeated sequences " +
+      "(Zaman et al. 2024)",
+    model: general,
+    models: 2
   }
 } satisfies Record<string, Arm>
 
@@ -118,6 +126,8 @@ export const Variant = Schema.Struct({
   idNoise: Schema.optional(fraction),
   /** Of `goldfish`: which targets are left out, instead of one in 4 by the 13 tokens before it. */
   goldfish: Schema.optional(GoldfishConfig),
+  /** Of `fused`: how many models are averaged, instead of 2. */
+  models: Schema.optional(Schema.Int.pipe(Schema.between(2, 64))),
   /** Instead of the training's own. */
   learningRate: Schema.optional(rate),
   /** Of sinks over that of all else, instead of the training's own; of `gradientMasking` and `sgtm` instead of 1. */
@@ -128,14 +138,32 @@ export type Variant = typeof Variant.Type
 /** An arm of an experiment, with what is different about it. */
 export interface NamedArm extends Omit<Variant, "arm"> {
   readonly arm: ArmName
+  /** Of `fused`: which of the models that are averaged, from 0. */
+  readonly part?: number
 }
 
+/** The models that an arm is the average of; none of one that is trained as it is. */
+export const partsOf = (named: NamedArm): ReadonlyArray<NamedArm> => {
+  const models = modelsOf(named)
+  return models === undefined || named.part !== undefined ? [] : Array.from({ length: models }, (_, part) => ({
+    ...named,
+    part
+  }))
+}
+
+const modelsOf = ({ arm, models }: NamedArm): number | undefined =>
+  (arms[arm] as Arm).models === undefined ? undefined : models ?? (arms[arm] as Arm).models
+
 /** What an arm, or a variant of it, changes about the data. */
-export const streamOf = ({ arm, goldfish, idNoise }: NamedArm): StreamOverrides => ({
-  ...(arms[arm] as Arm).stream,
-  ...(goldfish === undefined ? {} : { goldfish: { ...goldfish } }),
-  ...(idNoise === undefined ? {} : { idNoise })
-})
+export const streamOf = (named: NamedArm): StreamOverrides => {
+  const { arm, goldfish, idNoise, part } = named
+  return {
+    ...(arms[arm] as Arm).stream,
+    ...(part === undefined ? {} : { repeatedPart: { part, of: modelsOf(named)! } }),
+    ...(goldfish === undefined ? {} : { goldfish: { ...goldfish } }),
+    ...(idNoise === undefined ? {} : { idNoise })
+  }
+}
 
 /** How an arm, or a variant of it, is trained. */
 export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningRateRatio }: NamedArm): TrainConfig => {
@@ -152,9 +180,11 @@ export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningR
 }
 
 /** What an arm asks for that it has no use for, or undefined. */
-export const useless = ({ arm, goldfish, name }: Variant): string | undefined =>
+export const useless = ({ arm, goldfish, models, name }: Variant): string | undefined =>
   goldfish !== undefined && arm !== "goldfish"
     ? `arms: ${name}: goldfish is of arm goldfish, and this is ${arm}: leave it out`
+    : models !== undefined && arm !== "fused"
+    ? `arms: ${name}: models is of arm fused, and this is ${arm}: leave it out`
     : undefined
 
 /** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */

@@ -8,7 +8,7 @@ import type { Input } from "../../src/data/stream/DataStream.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
-import { type Arm, arms, modelOf, type NamedArm, streamOf, trainingOf } from "../experiment/Arms.ts"
+import { type Arm, arms, modelOf, type NamedArm, partsOf, streamOf, trainingOf } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
 import type { MaskState, MetricKey, Panel, Variant } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
@@ -87,6 +87,7 @@ export const model = (setup: Setup, arm: NamedArm): Key => {
     inputs: inputs.map(({ sha256 }) => sha256),
     seed,
     stream: streamOf(arm),
+    ...(partsOf(arm).length === 0 ? {} : { average: partsOf(arm).length }),
     model: Schema.encodeSync(ModelConfig)(modelOf(config.model, vocabSize, arm)),
     training,
     precision: config.precision,

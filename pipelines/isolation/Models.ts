@@ -6,17 +6,20 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
-import { Checkpoints, type HostTensor } from "../../src/checkpoints/Checkpoints.ts"
+import { Checkpoints, type HostTensor, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
+import { fuse } from "../../src/checkpoints/Fuse.ts"
 import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
 import type { DataStream } from "../../src/data/stream/DataStream.ts"
+import { attempt, DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
-import { modelOf, type NamedArm, STANDARD, streamOf } from "../experiment/Arms.ts"
+import { modelOf, type NamedArm, partsOf, STANDARD, streamOf } from "../experiment/Arms.ts"
 import { lately, type Work, type Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
 import { type Files, trainArm, type TrainedArm, withOwners } from "../experiment/Train.ts"
+import type { Kept } from "../experiment/Train.ts"
 import { IsolateConfig, type Plan, planOf } from "./Config.ts"
 import * as Jobs from "./Jobs.ts"
 import type { Panel } from "./Report.ts"
@@ -142,25 +145,47 @@ export const workOf = <Input extends SeedInput, A>(
 export const trainWork = (labs: Labs) =>
   workOf(labs, (lab, { arm }: ArmInput) => Jobs.model(lab, armNamed(lab, arm)), (lab, input, at) => {
     const arm = armNamed(lab, input.arm)
-    const trained = trainArm({
-      model: modelOf(lab.config.model, lab.vocabSize, arm),
-      training: Jobs.trainingOfArm(lab, arm),
-      seed: lab.seed,
-      precision: lab.config.precision
-    }, at.kept, { onEvent: at.onEvent })
-    return Effect.map(withBatches(lab, arm, at.streams, trained), ({ after: _, measured: __, ...rest }): Trained => ({
-      name: arm.name,
-      ...rest
-    }))
+    const trained = (arm: NamedArm, kept: Kept) =>
+      Effect.map(
+        withBatches(lab, arm, at.streams, trainArm({
+          model: modelOf(lab.config.model, lab.vocabSize, arm),
+          training: Jobs.trainingOfArm(lab, arm),
+          seed: lab.seed,
+          precision: lab.config.precision
+        }, kept, { onEvent: at.onEvent })),
+        ({ after: _, measured: __, ...rest }): Trained => ({ name: arm.name, ...rest })
+      )
+    const parts = partsOf(arm)
+    return parts.length === 0 ? trained(arm, at.kept) : Effect.gen(function*() {
+      const all: Array<readonly [Trained, Snapshot]> = []
+      for (const part of parts) {
+        yield* at.stage(`seed ${lab.seed}: ${arm.name}, model ${part.part! + 1} of ${parts.length}`)
+        const kept = yield* at.keptBy("models", Jobs.model(lab, part))
+        const one = yield* trained(part, kept)
+        all.push([one, yield* checkpointsOf(kept, (checkpoints) => checkpoints.load("latest"))])
+      }
+      const [first, snapshot] = all[0]!
+      const model = yield* attempt(() => fuse(all.map(([, { model }]) => model)), DataError)
+      // what follows from the average alone: no state of a run that could go on
+      yield* checkpointsOf(at.kept, (checkpoints) =>
+        checkpoints.save({ ...snapshot, model, optimizer: {}, loss: undefined }))
+      const sum = (of: (one: Trained) => number) => all.reduce((total, [one]) => total + of(one), 0)
+      return { ...first, curves: [], tokens: sum(({ tokens }) => tokens), seconds: sum(({ seconds }) => seconds) }
+    })
   })
+
+/** Does something with the checkpoints that are kept. */
+const checkpointsOf = <A, E, R>(
+  { checkpoints }: Pick<Kept, "checkpoints">,
+  use: (checkpoints: typeof Checkpoints.Service) => Effect.Effect<A, E, R>
+) => Effect.scoped(Effect.flatMap(Layer.build(checkpoints), (context) => use(Context.get(context, Checkpoints))))
 
 /** The weights of an arm that was trained. */
 export const trainedWeights = (labs: Labs, key: Jobs.Key, at: Workplace): Effect.Effect<Weights, IsolateError, Files> =>
   labs.trained(key, Effect.gen(function*() {
-    const { checkpoints } = yield* at.keptBy("models", key)
-    const { model } = yield* Context.get(yield* Layer.build(checkpoints), Checkpoints).load("latest")
+    const { model } = yield* checkpointsOf(yield* at.keptBy("models", key), (checkpoints) => checkpoints.load("latest"))
     return model
-  }).pipe(Effect.scoped))
+  }))
 
 /** A model on the device that has these weights. */
 export const withModel = <A, E, R>(

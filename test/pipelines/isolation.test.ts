@@ -248,6 +248,26 @@ describe("the experiment", () => {
     expect(failed.verdicts).toEqual(report.verdicts)
   })
 
+  it("averages models that were trained with other parts of the repeated sequences, and looks at the average", async () => {
+    const arms = ["standard", "neverRepeated", "sinks", { arm: "fused", name: "three", models: 3 }]
+    const { report, trained } = await withEvents(config({ arms, unlearners: [], seeds: 1, intervals: false }))
+    expect(report.failures).toEqual([])
+    expect(trained.filter((one) => one.endsWith("three"))).toHaveLength(3)
+    const loss = (arm: string, group: string) =>
+      report.subjects.find((one) => one.arm === arm && one.state === "own")!.metrics.find((one) =>
+        one.metric === "loss" && one.group === group
+      )!.value.mean
+    // each knew a third; the average knows less than the one that saw all, and its like is no worse known for it
+    expect(loss("three", "natural")).toBeGreaterThan(loss("standard", "natural") + 0.3)
+    expect(loss("three", "natural")).toBeLessThan(loss("neverRepeated", "natural") + 1)
+    const cost = (name: string) => report.arms.find((one) => one.name === name)!
+    expect(cost("three").tokens).toBe(3 * cost("standard").tokens)
+    const wrong = await Effect.runPromise(
+      Effect.flip(run(config({ arms: [...arms, { arm: "sinks", name: "two", models: 2 }] })))
+    )
+    expect(wrong.message).toContain("models is of arm fused, and this is sinks")
+  })
+
   it("goes on where it was interrupted, to the same report", async () => {
     const outDir = join(root, "interrupted")
     const options = { outDir, store: join(outDir, "store") }

@@ -124,6 +124,20 @@ const fields = {
    */
   arm: withDefault(Schema.Literal("repeats", "deduplicated", "neverRepeated"), "repeats"),
   /**
+   * Of the repeated sequences of each group only every `of`-th is in the plan, from number `part` on, counted from 0; and
+   * so of the canaries. The sequences and their ids are the same in each part. Default: all of them.
+   */
+  repeatedPart: Schema.optional(
+    Schema.Struct({
+      /** Which part, from 0. */
+      part: natural,
+      /** So many parts there are. */
+      of: positive
+    }).pipe(
+      Schema.filter(({ of, part }) => part < of || `part must be below of, ${of}, got ${part}`)
+    )
+  ),
+  /**
    * `row`: a sequence is seqLen + 1 tokens of one document and fills a row; what is left of a document is not used.
    * `documents`: a sequence is a document, or a piece of at most seqLen + 1 tokens of a longer one, and a row holds as
    * many as fit. Default `row`; of `all`, `documents`.

@@ -48,12 +48,17 @@ const consecutive = (groups: ReadonlyArray<Repeated>, start = 0): ReadonlyArray<
   return groups.map((group) => ({ ...group, pieces: range(next, next += group.count) }))
 }
 
-/** Repeated sequences as often as the arm says, round by round. */
+/** Repeated sequences as often as the arm says, round by round; of a part of them, every so-manieth of all groups. */
 const repetitions = (
-  arm: DataConfig["arm"],
+  { arm, repeatedPart: { of, part } = { of: 1, part: 0 } }: Pick<DataConfig, "arm" | "repeatedPart">,
   groups: ReadonlyArray<{ readonly times: number; readonly pieces: Uint32Array }>
-): ReadonlyArray<Uint32Array> =>
-  groups.flatMap(({ pieces, times }) => Array.from({ length: timesIn(arm, times) }, () => pieces))
+): ReadonlyArray<Uint32Array> => {
+  let place = 0
+  return groups.flatMap(({ pieces, times }) => {
+    const own = pieces.filter(() => place++ % of === part)
+    return Array.from({ length: timesIn(arm, times) }, () => own)
+  })
+}
 
 const concat = (arrays: ReadonlyArray<Uint32Array>): Uint32Array => {
   const all = new Uint32Array(arrays.reduce((sum, { length }) => sum + length, 0))
@@ -106,7 +111,7 @@ export const sample = (
   const repeated = groups.reduce((sum, group) => sum + group.count, 0)
   const singles = range(repeated, repeated + singleSequences)
   const put = withCanaries(pick(all, chosen.subarray(0, count)), firstCanary, canaries)
-  const often = concat(repetitions(config.arm, [...groups, ...put.groups]))
+  const often = concat(repetitions(config, [...groups, ...put.groups]))
   return {
     pieces: put.pieces,
     exposures: concat([often, singles]),
@@ -311,7 +316,7 @@ export const whole = (
     return found
   }
   const [natural, singles] = [background(true), background(false)]
-  const often = concat([...repetitions(config.arm, [...groups, ...put.groups]), natural])
+  const often = concat([...repetitions(config, [...groups, ...put.groups]), natural])
   const aside = piecesIn(range(0, documents).filter((d) => out[d] === 1), firsts)
   return {
     pieces: put.pieces,

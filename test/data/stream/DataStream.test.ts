@@ -267,6 +267,20 @@ describe("an epoch", () => {
       expect(arms[i]!.report.exposures).toBe(4 * times + 30)
     }
   })
+
+  it("shows each repeated sequence in one part of them, and all else in every part", async () => {
+    const whole = build()
+    const parts = [0, 1, 2].map((part) => build({ repeatedPart: { part, of: 3 } }))
+    const seen = await Promise.all(parts.map(async (one) => counts(sequencesOf(await epoch(one)).map(({ id }) => id))))
+    for (const name of ["repeated", "singles", "heldOut"] as const) {
+      for (const one of parts) expect(one.split(name)).toEqual(whole.split(name))
+    }
+    for (const { id } of whole.split("repeated")) {
+      expect(seen.map((one) => one.get(id) ?? 0).sort()).toEqual([0, 0, 5])
+    }
+    for (const { id } of whole.split("singles")) expect(seen.map((one) => one.get(id))).toEqual([1, 1, 1])
+    expect(failure({ repeatedPart: { part: 3, of: 3 } })).toContain("part must be below of, 3, got 3")
+  })
 })
 
 describe("ids", () => {
