@@ -33,7 +33,7 @@ describe("memory as a forecast", () => {
 })
 
 const config = new ForecastingConfig({})
-const count = 80
+const count = 240
 
 /** Sequences of which the final model has memorized half; a predictor has some of these, and some others. */
 const world = (seed: number,
@@ -81,7 +81,7 @@ const decide = (plant: Parameters<typeof world>[1]) => {
 
 describe("the study of forecasting", () => {
   it("decides what is planted, and its contrary", () => {
-    const here = decide({ early: 0.4, kept: 0.99, small: 0.04 })
+    const here = decide({ early: 0.5, kept: 0.99, small: 0.04 })
     for (const words of ["halfway stays: ", "memorized later", "misses most", "never shown", "something to forecast",
       "At equal operations", "all or little", "next to nothing", "which sequences leak", "rises again"])
     {
