@@ -22,7 +22,7 @@ import type { Workplace } from "../experiment/Job.ts"
 import { scheduled } from "../experiment/Streams.ts"
 import type { Line } from "../report/Chart.ts"
 import { isAtLeast, isAtMost, keeps, list, type Result } from "../report/Claim.ts"
-import { digits, type Estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
+import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
 
@@ -41,12 +41,12 @@ export class InsertionConfig extends configuration(Schema.Class<InsertionConfig>
       intermediateSize: 96 + 2048,
       sinks: { pool: 2048, active: 32 }
     })),
-  /** Steps of a training that is not diluted. Default 240. */
-  steps: withDefault(positive, 240),
+  /** Steps of a training that is not diluted. Default 320. */
+  steps: withDefault(positive, 320),
   /** So many times as many steps, each in a training of its own; the first is 1. Default 1 and 3. */
   dilutions: withDefault(Schema.NonEmptyArray(positive), () => [1, 3] as const),
-  /** Passages that are shown alike. Default 6. */
-  passages: withDefault(positive, 6),
+  /** Passages that are shown alike. Default 8. */
+  passages: withDefault(positive, 8),
   /** Exposures of passages that are shown throughout, a group each, rising. Default 2, 8 and 32. */
   exposures: withDefault(Schema.NonEmptyArray(positive), () => [2, 8, 32] as const),
   /** Exposures of passages that are shown in one part of training, and whose dilution and interference are told. Default 8. */
@@ -57,7 +57,7 @@ export class InsertionConfig extends configuration(Schema.Class<InsertionConfig>
   learningRate: withDefault(rate, 1e-2),
   /** Of sinks over that of all else. Default 4. */
   sinkLearningRateRatio: withDefault(rate, 4),
-  /** Passages that are never shown, whose loss memory is measured from; as many others are the control. Default 32. */
+  /** Passages that are never shown, to whose loss all others are related; as many others are the control. Default 32. */
   foils: withDefault(positive, 32),
   /** Difference that counts as none, as a share of the memory of the passages in question. Default 0.25. */
   tolerance: withDefault(fraction, 0.25)
@@ -97,17 +97,22 @@ const groupsOf = (
 interface Part {
   readonly sinks: boolean
   readonly dilution: number
-  /** Only passages of the group whose interference is told. */
-  readonly alone: boolean
+  /** Which passages are shown: all, only the group whose interference is told, or none. */
+  readonly shows: "all" | "alone" | "none"
 }
 
-const nameOf = ({ alone, dilution, sinks }: Part): string =>
-  `${sinks ? "sinks" : "standard"}${alone ? " alone" : ` x${dilution}`}`
+const nameOf = ({ dilution, shows, sinks }: Part): string =>
+  `${sinks ? "sinks" : "standard"} ${shows === "all" ? `x${dilution}` : shows}`
+
+const ALONE = "standard alone"
+/** The model that never saw a passage, which says how hard each is. */
+const NONE = "standard none"
 
 const partsOf = ({ dilutions }: InsertionConfig): ReadonlyArray<Part> => [
-  ...dilutions.map((dilution): Part => ({ sinks: false, dilution, alone: false })),
-  { sinks: false, dilution: 1, alone: true },
-  ...dilutions.map((dilution): Part => ({ sinks: true, dilution, alone: false }))
+  { sinks: false, dilution: 1, shows: "none" },
+  ...dilutions.map((dilution): Part => ({ sinks: false, dilution, shows: "all" })),
+  { sinks: false, dilution: 1, shows: "alone" },
+  ...dilutions.map((dilution): Part => ({ sinks: true, dilution, shows: "all" }))
 ]
 
 const dataOf = ({ data, exposures, passages, quarters }: InsertionConfig, seed: number): DataConfig => {
@@ -140,7 +145,9 @@ const worldOf = (config: InsertionConfig, part: Part, seed: number, data: typeof
       group,
       planted: passages.slice(at, at += group.sequences).map((row, i): Planted => ({ row, steps: placed[g]![i]! }))
     }))
-    const shown = all.filter(({ group }) => !part.alone || group.name === throughout(config.timed))
+    const shown = all.filter(({ group }) =>
+      part.shows === "all" || (part.shows === "alone" && group.name === throughout(config.timed))
+    )
     const table = yield* attempt(() =>
       timetable({
         steps,
@@ -153,7 +160,7 @@ const worldOf = (config: InsertionConfig, part: Part, seed: number, data: typeof
       steps,
       table,
       looked: [
-        ...shown.map(({ group, planted }) => ({ name: group.name, rows: planted.map(({ row }) => row) })),
+        ...all.map(({ group, planted }) => ({ name: group.name, rows: planted.map(({ row }) => row) })),
         { name: NEVER, rows: unseen.slice(config.foils, 2 * config.foils) }
       ],
       foils: unseen.slice(0, config.foils)
@@ -163,27 +170,18 @@ const worldOf = (config: InsertionConfig, part: Part, seed: number, data: typeof
 // ---------------------------------------------------------------------------------------------------------------
 // A part of a seed
 
-/** What is known of a group of passages: means over them. */
+/** Losses, nats a token, and shares of tokens that greedy decoding predicts, of the passages of a group in their order. */
 interface Known {
-  readonly passages: number
-  /** Loss of foils minus theirs, nats a token. */
-  readonly memory: number
-  readonly error: number
-  /** Share of tokens that greedy decoding predicts. */
-  readonly accuracy: number
+  readonly losses: ReadonlyArray<number>
+  readonly accuracies: ReadonlyArray<number>
 }
 
 export interface InsertionFound {
-  /** By state of the sinks, then by group. */
-  readonly states: Readonly<Record<string, Readonly<Record<string, Known>>>>
+  /** By state of the sinks: the mean loss of foils, and what is known of each group. */
+  readonly states: Readonly<
+    Record<string, { readonly foils: number; readonly groups: Readonly<Record<string, Known>> }>
+  >
 }
-
-const knownOf = (losses: ReadonlyArray<number>, accuracies: ReadonlyArray<number>, foils: number): Known => ({
-  passages: losses.length,
-  memory: foils - mean(losses),
-  error: losses.length < 2 ? 0 : Math.sqrt(variance(losses) / losses.length),
-  accuracy: mean(accuracies)
-})
 
 const work = ({ config, part: name, seed }: PartOf<InsertionConfig>, at: Workplace) => {
   const part = partsOf(config).find((one) => nameOf(one) === name)!
@@ -193,7 +191,7 @@ const work = ({ config, part: name, seed }: PartOf<InsertionConfig>, at: Workpla
     ? config.model
     : new ModelConfig({ ...rest, intermediateSize: config.model.general })
   const { exposures, foils, passages, quarters, steps, timed } = config
-  const shown = { version: 1, exposures, foils, passages, quarters, steps, timed, ...part, sinks: undefined, seed }
+  const shown = { version: 2, exposures, foils, passages, quarters, steps, timed, ...part, sinks: undefined, seed }
   return at.streams.use(dataConfig, Effect.gen(function*() {
     const data = yield* DataStream
     const { foils, looked, steps, table } = yield* worldOf(config, part, seed, data)
@@ -204,17 +202,14 @@ const work = ({ config, part: name, seed }: PartOf<InsertionConfig>, at: Workpla
           losses: scores.map(({ loss, tokens }) => loss / tokens),
           accuracies: scores.map(({ hits, tokens }) => hits / tokens)
         }))
-      const states: Array<readonly [string, Readonly<Record<string, Known>>]> = []
+      const states: Array<readonly [string, InsertionFound["states"][string]]> = []
       for (const state of part.sinks ? ["own", "off"] as const : ["own"] as const) {
-        const { mode } = Sink.states[state]
-        // foils have no sinks of their own that were trained: what they light is a placebo
-        const ground = mean((yield* score(foils, part.sinks ? Sink.off : mode)).losses)
+        // what was never shown has no sinks of its own: those that its id lights are a placebo
+        const modeOf = (name: string) => name === NEVER && part.sinks ? Sink.off : Sink.states[state].mode
+        const { losses } = yield* score(foils, modeOf(NEVER))
         const groups: Array<readonly [string, Known]> = []
-        for (const { name, rows } of looked) {
-          const { accuracies, losses } = yield* score(rows, name === NEVER && part.sinks ? Sink.off : mode)
-          groups.push([name, knownOf(losses, accuracies, ground)])
-        }
-        states.push([state, Object.fromEntries(groups)])
+        for (const { name, rows } of looked) groups.push([name, yield* score(rows, modeOf(name))])
+        states.push([state, { foils: mean(losses), groups: Object.fromEntries(groups) }])
       }
       const found: InsertionFound = { states: Object.fromEntries(states) }
       return found
@@ -233,7 +228,7 @@ const work = ({ config, part: name, seed }: PartOf<InsertionConfig>, at: Workpla
         })
       }),
       data: { key: ["insertion", Schema.encodeSync(DataConfig)(dataConfig), shown], layer },
-      measured: { insertion: 1 }
+      measured: { insertion: 2 }
     }, measure)
     return measured
   }))
@@ -252,20 +247,33 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
   const { dilutions, exposures, passages, quarters, timed, tolerance } = config
   const groups = [...exposures.map(throughout), ...Array.from({ length: quarters }, (_, q) => quarter(q))]
   const most = dilutions.at(-1)!
-  const known = (part: string, state: string, group: string): Estimate =>
-    results.over(part, (found) => found.states[state]?.[group]?.memory, {
-      spread: (found) => {
-        const one = found.states[state]?.[group]
-        return one && { sequences: one.passages, error: one.error }
-      }
+  const main = throughout(timed)
+  /** The memory of each passage: how much lower its loss lies below that of foils than in a model that never saw it. */
+  const memories = (seed: number, part: string, state: string, group: string): ReadonlyArray<number> | undefined => {
+    const [now, then] = [results.of(part, seed)?.states[state], results.of(NONE, seed)?.states["own"]]
+    const [losses, never] = [now?.groups[group]?.losses, then?.groups[group]?.losses]
+    return losses === undefined || never === undefined || (part === ALONE && group !== main && group !== NEVER)
+      ? undefined
+      : losses.map((loss, i) => now!.foils - loss - (then!.foils - never[i]!))
+  }
+  const known = (part: string, state: string, group: string): Estimate => {
+    const all = results.seeds.map((seed) => memories(seed, part, state, group))
+    return estimate(all.map((one) => one && mean(one)), {
+      spreads: all.map((one) =>
+        one && { sequences: one.length, ...(one.length < 2 ? {} : { error: Math.sqrt(variance(one) / one.length) }) }
+      )
     })
+  }
   const accuracy = (part: string, state: string, group: string): Estimate =>
-    results.over(part, (found) => found.states[state]?.[group]?.accuracy, { kind: "real" })
+    results.over(part, (found) => {
+      const one = found.states[state]?.groups[group]
+      return one && mean(one.accuracies)
+    }, { kind: "real" })
   const said = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>) =>
     list(...entries.filter(([, one]) => isKnown(one))) || "no seed has the numbers"
   const decided = (one: Estimate | undefined, decide: (one: Estimate) => Result): Result =>
     isKnown(one) ? decide(one) : "not tested"
-  const [early, late, main] = [quarter(0), quarter(quarters - 1), throughout(timed)]
+  const [early, late] = [quarter(0), quarter(quarters - 1)]
   const standard = "standard x1"
   const timing = (part: string, state: string) => minus(known(part, state, late), known(part, state, early))
   const dilution = (arm: string, state: string, group: string) =>
@@ -275,7 +283,7 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
     perSeed((first, last) => first / last, known(part, "own", early), known(part, "own", late))
   const ofStandard = (group: string) =>
     perSeed((now, then) => now / then, known("sinks x1", "off", group), known(standard, "own", group))
-  const interference = perSeed((alone, among) => (alone - among) / alone, known("standard alone", "own", main),
+  const interference = perSeed((alone, among) => (alone - among) / alone, known(ALONE, "own", main),
     known(standard, "own", main))
   const never = known(standard, "own", NEVER)
   const shownMost = throughout(exposures.at(-1)!)
@@ -317,7 +325,7 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
       about: "paper",
       claim: "Interference: passages are known as well among others as alone",
       result: decided(interference, (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
-      evidence: said(["alone", known("standard alone", "own", main)], ["among others", known(standard, "own", main)], [
+      evidence: said(["alone", known(ALONE, "own", main)], ["among others", known(standard, "own", main)], [
         "lost, as a share",
         interference
       ]) + `; an interval within ${digits(2)(tolerance)} of 0 confirms`
@@ -347,14 +355,16 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
   ]
 
   const columns = [
-    ...partsOf(config).filter(({ sinks }) => !sinks).map((part) => ({ part: nameOf(part), state: "own" })),
+    ...partsOf(config).filter(({ shows, sinks }) => !sinks && shows !== "none").map((part) => ({ part: nameOf(part),
+      state: "own" })
+    ),
     ...partsOf(config).filter(({ sinks }) => sinks).flatMap((part) =>
       ["own", "off"].map((state) => ({ part: nameOf(part), state }))
     )
   ]
   const titleOf = ({ part, state }: typeof columns[number]): string =>
     part.startsWith("sinks") ? `${part}, ${state === "own" ? "own sinks" : "sinks off"}` : part
-  const shown = columns.filter(({ part }) => part !== "standard alone")
+  const shown = columns.filter(({ part }) => part !== ALONE)
   const line = (column: typeof columns[number], points: ReadonlyArray<readonly [number, string]>): Line => ({
     label: titleOf(column),
     of: { what: titleOf(column) },
@@ -364,7 +374,7 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
       return { x, y: mean, ...(low === undefined ? {} : { low, high: high! }) }
     })
   })
-  const y = { title: "memory: loss of foils minus theirs, nats a token", zero: true }
+  const y = { title: "memory, nats a token", zero: true }
   return {
     claims,
     numbers: Object.fromEntries(columns.flatMap((column) =>
@@ -402,7 +412,9 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
       ])
     }],
     terms: [
-      ["memory", "the loss of passages that are never shown minus that of the passages, at the end of training"],
+      ["memory",
+        "how far the loss of a passage lies below that of passages that are never shown, at the end of training, beyond " +
+        "how far it does in a model that was shown none: how easy the passage is"],
       ["part 1, 2, ...", `all ${timed} exposures lie in that part of training, evenly spaced`],
       [`x${most}`, `the same exposures in ${most} times as many steps, of other text`],
       ["alone", `only the passages of "${main}" are shown; in the others all groups are`]
@@ -422,11 +434,11 @@ export const insertion = study<InsertionConfig, InsertionFound>({
   question:
     "How well is a passage known at the end, by when it is shown, in how much other text, and beside which others?",
   finding: "what is shown early is forgotten, more text dilutes, and insertions hardly interfere",
-  cost: "4 minutes; full: an hour",
-  version: 1,
+  cost: "3 minutes; full: an hour",
+  version: 2,
   schema: InsertionConfig,
   presets: {
-    quick: new InsertionConfig({}),
+    quick: new InsertionConfig({ seeds: 4 }),
     full: new InsertionConfig({
       seeds: 5,
       steps: 640,

@@ -10,11 +10,11 @@ import { random } from "../../../src/Random.ts"
 
 const config = new InsertionConfig({})
 const draw = random(1, "noise")
+/** Passages some of which are hard: that is no memory. */
+const hard = [0, 1, -1, 0.5, -0.5, 0, 0.2, -0.2]
 const known = (memory: number) => ({
-  passages: 6,
-  memory: memory + 0.02 * (draw.uniform() - 0.5),
-  error: 0.05,
-  accuracy: 0.5
+  losses: hard.map((more) => 3 + more - memory + 0.02 * (draw.uniform() - 0.5)),
+  accuracies: hard.map(() => 0.5)
 })
 
 interface Memories {
@@ -33,12 +33,14 @@ const groups = ({ parts, throughout }: Memories) =>
 /** One seed: memories of the standard model in the text and in three times as much, alone, and of sinks. */
 const decide = (of: Readonly<Record<"plain" | "diluted" | "alone" | "sinks" | "sinksDiluted" | "off", Memories>>) => {
   const found = [1, 2, 3].flatMap((seed) => {
+    const state = (memories: Memories) => ({ foils: 3, groups: groups(memories) })
     const parts: Readonly<Record<string, InsertionFound>> = {
-      "standard x1": { states: { own: groups(of.plain) } },
-      "standard x3": { states: { own: groups(of.diluted) } },
-      "standard alone": { states: { own: groups(of.alone) } },
-      "sinks x1": { states: { own: groups(of.sinks), off: groups(of.off) } },
-      "sinks x3": { states: { own: groups(of.sinksDiluted), off: groups(of.off) } }
+      "standard none": { states: { own: state({ parts: [0, 0, 0, 0], throughout: [0, 0, 0] }) } },
+      "standard x1": { states: { own: state(of.plain) } },
+      "standard x3": { states: { own: state(of.diluted) } },
+      "standard alone": { states: { own: state(of.alone) } },
+      "sinks x1": { states: { own: state(of.sinks), off: state(of.off) } },
+      "sinks x3": { states: { own: state(of.sinksDiluted), off: state(of.off) } }
     }
     return Object.entries(parts).map(([part, found]) => ({ part, seed, found }))
   })
@@ -103,6 +105,6 @@ it("a toy run shows each passage as often as it says, and measures every group i
     run(insertion, toy, { device: NodeDevice.layer() }).pipe(Effect.provide(NodeContext.layer))
   )
   expect(report.failures).toEqual([])
-  // 2 by exposures, 2 parts and those that are never shown, in 2 + 1 + 2 x 2 columns; alone has only two of them
-  expect(Object.keys(report.numbers).length).toBe(2 * (6 * 5 + 2))
+  // 2 by exposures, 2 parts and those that are never shown, in 2 + 1 + 2 x 2 columns; alone has memories of two of them
+  expect(Object.keys(report.numbers).filter((name) => name.endsWith("memory")).length).toBe(6 * 5 + 2)
 }, 60_000)
