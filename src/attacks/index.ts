@@ -10,6 +10,7 @@ import { nvRecall } from "./nvRecall.ts"
 import { recognition } from "./recognition.ts"
 import { selfInfluence } from "./selfInfluence.ts"
 import { shortestContext } from "./shortestContext.ts"
+import { softPrompt, suppressingPrompt } from "./softPrompt.ts"
 import { styles } from "./styles.ts"
 import { tokenPerturbation } from "./tokenPerturbation.ts"
 import { unlearningDepth } from "./unlearningDepth.ts"
@@ -32,7 +33,9 @@ export const attacks = {
   hiddenProbe,
   unlearningDepth,
   acr,
-  acrLite
+  acrLite,
+  softPrompt,
+  suppressingPrompt
 } satisfies Readonly<Record<string, Attack>>
 
 export type AttackName = keyof typeof attacks
