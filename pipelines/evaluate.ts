@@ -179,7 +179,7 @@ const ownData = Effect.fnUntraced(function*(
 /** Text as tokenized documents, each behind what its tokenizer puts before a text. */
 const textDocuments = Effect.fnUntraced(function*(
   path: string,
-  { sourceField, specialAsText = false }: EvaluateOptions,
+  { sourceField, specialAsText = false }: Pick<EvaluateOptions, "sourceField" | "specialAsText">,
   tokenizer: Tokenizer,
   { addBos, bos }: TextEnds
 ) {
@@ -250,6 +250,28 @@ const openShards = Effect.fnUntraced(
   }
 )
 
+/**
+ * Text or token shards as documents in a model's tokens; shards are closed with the scope. `trained`: what the model was
+ * trained on, where that is known.
+ */
+export const openCorpus = Effect.fnUntraced(function*(
+  path: string,
+  tokenizer: Tokenizer,
+  ends: TextEnds,
+  trained: DataConfigInput | undefined,
+  options: Pick<EvaluateOptions, "sourceField" | "specialAsText"> = {}
+) {
+  const isTokens = yield* TokenShards.isTokens(path)
+  if (isTokens && options.specialAsText === true) {
+    const detail = "is tokenized: --special-as-text is for text, and for memsinks tokenize"
+    return yield* new DataError({ path, detail })
+  }
+  const opened: { readonly corpus: TokenDocuments; readonly isWhole?: (document: number) => boolean } = isTokens
+    ? { corpus: yield* openShards(path, tokenizer, trained) }
+    : yield* textDocuments(path, options, tokenizer, ends)
+  return opened
+})
+
 /** Other data, cut into sequences that hold every token once as a target but the first of a document. */
 const otherData = Effect.fnUntraced(function*(
   path: string,
@@ -260,14 +282,7 @@ const otherData = Effect.fnUntraced(function*(
   trained: DataConfigInput | undefined,
   options: EvaluateOptions
 ) {
-  const isTokens = yield* TokenShards.isTokens(path)
-  if (isTokens && options.specialAsText === true) {
-    const detail = "is tokenized: --special-as-text is for text, and for memsinks tokenize"
-    return yield* new DataError({ path, detail })
-  }
-  const { corpus, isWhole }: { corpus: TokenDocuments; isWhole?: (document: number) => boolean } = isTokens
-    ? { corpus: yield* openShards(path, tokenizer, trained) }
-    : yield* textDocuments(path, options, tokenizer, ends)
+  const { corpus, isWhole } = yield* openCorpus(path, tokenizer, ends, trained, options)
   const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: 2 })
   if (pieces.document.length === 0) {
     return yield* new DataError({ path, detail: "holds no document of two tokens or more: there is nothing to score" })

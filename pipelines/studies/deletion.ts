@@ -18,6 +18,7 @@ import { DataError } from "../../src/Errors.ts"
 import { erase } from "../../src/forget/Erase.ts"
 import { without } from "../../src/forget/Forget.ts"
 import type { Policy } from "../../src/forget/Ledger.ts"
+import { nearest } from "../../src/forget/Nearest.ts"
 import { ownershipOf } from "../../src/forget/Ownership.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
@@ -140,20 +141,6 @@ const groundOf = (config: DeletionConfig, seed: number) =>
 const isUnseen = (i: number, { passages, unseen }: DeletionConfig): boolean => {
   const share = unseen / (passages + unseen)
   return Math.floor((i + 1) * share) > Math.floor(i * share)
-}
-
-/** The survivor whose counts of tokens are most like those of a source (cosine). */
-const nearestOf = ({ sources, tokenizer }: Ground, deleted: number): Source => {
-  const counts = sources.map(({ passages }) => {
-    const count = new Float64Array(tokenizer.vocabSize)
-    for (const { tokens } of passages) for (const token of tokens) count[token]!++
-    const norm = Math.hypot(...count)
-    return count.map((n) => n / norm)
-  })
-  const like = counts.map((count, s) =>
-    s === deleted ? -1 : count.reduce((sum, n, token) => sum + n * counts[deleted]![token]!, 0)
-  )
-  return sources[like.indexOf(Math.max(...like))]!
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -326,7 +313,8 @@ const work = (
     const isRetrained = part.endsWith("Retrained")
     const hasSinks = !part.startsWith("standard")
     const trained = isRetrained ? sources.slice(1) : sources
-    const nearest = nearestOf(ground, 0)
+    const [first, ...others] = sources
+    const route = others[nearest(first!.passages, others.map(({ passages }) => passages))]!
     const { batchSize, learningRate, seqLen, sinkLearningRateRatio, steps } = config
     const measure = Effect.gen(function*() {
       const states: Record<string, Looked> = {}
@@ -334,7 +322,7 @@ const work = (
       if (!hasSinks) states["own"] = yield* look(ground, seqLen, Sink.own)
       else {
         states["off"] = yield* look(ground, seqLen, Sink.off)
-        states["nearest"] = yield* look(ground, seqLen, Sink.own, nearest)
+        states["nearest"] = yield* look(ground, seqLen, Sink.own, route)
         if (!isRetrained) {
           states["own"] = yield* look(ground, seqLen, Sink.own)
           // a random other's sinks are off, the deleted's own stay on
@@ -343,7 +331,7 @@ const work = (
           const layer = yield* withoutSources(sources.slice(0, 1), sources, "keep")
           const after = Effect.gen(function*() {
             states["after"] = yield* look(ground, seqLen, Sink.own)
-            states["after, nearest"] = yield* look(ground, seqLen, Sink.own, nearest)
+            states["after, nearest"] = yield* look(ground, seqLen, Sink.own, route)
             again["after"] = yield* relearned(ground, config, seed)
           })
           yield* Effect.provide(after, layer)

@@ -1,6 +1,7 @@
 /** The commands, the table of contents: what each takes, and what does it, which is loaded when it runs. */
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
+import { audit } from "./commands/audit.ts"
 import { doctor } from "./commands/doctor.ts"
 import { dynamics } from "./commands/dynamics.ts"
 import { evaluate } from "./commands/evaluate.ts"
@@ -43,6 +44,7 @@ export const commands = [
   inspect.pipe(doing(async () => (await import("./inspect.ts")).inspect)),
   sources.pipe(doing(async () => (await import("./sources.ts")).runSources)),
   forget.pipe(doing(async () => (await import("./forget.ts")).runForget)),
+  audit.pipe(doing(async () => (await import("./audit.ts")).runAudit)),
   verify.pipe(doing(async () => (await import("./verify.ts")).runVerify)),
   exporting.pipe(doing(async () => (await import("./export.ts")).runExport)),
   importing.pipe(doing(async () => (await import("./import.ts")).runImport)),

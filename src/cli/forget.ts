@@ -1,15 +1,12 @@
 /** `memsinks forget`: delete sources from a trained model. */
-import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as AtomicFile from "../AtomicFile.ts"
 import * as Corpus from "../data/Corpus.ts"
-import { because, DataError } from "../Errors.ts"
 import * as Certificate from "../forget/Certificate.ts"
 import * as Forget from "../forget/Forget.ts"
 import { parseRequests, type Request } from "../forget/Request.ts"
-import { keyOf } from "../Key.ts"
 import { columns, count, oneLine, plural } from "../Terminal.ts"
+import { signed } from "./certificate.ts"
 import type { ForgetOptions } from "./commands/forget.ts"
 import * as Edge from "./Edge.ts"
 
@@ -101,27 +98,9 @@ export const runForget = (options: ForgetOptions) =>
       })
     })
     const { entry, out, surfaces } = report
-    let certificate: string | undefined
-    if (key !== undefined && out !== undefined) {
-      const paths = yield* Path.Path
-      const name = "certificate.json"
-      const subjects = (yield* Certificate.subjectsOf(out)).filter((one) => one.name !== name)
-      const text = Certificate.certify(subjects, {
-        ...Edge.versions(),
-        request: keyOf(requests.map((one) => ({ ...one }))),
-        entry,
-        surfaces: surfaces.map((one) => ({ ...one })),
-        audit: null,
-        states:
-          "The sinks of the deleted are never lit again by their ids, and those of entry.units.taken are off or zero. " +
-          "General neurons were not changed: what they learned of the deleted is not covered, and no audit is bound."
-      }, key)
-      certificate = paths.join(out, name)
-      yield* Effect.try({
-        try: () => AtomicFile.write(certificate!, text),
-        catch: (cause) => new DataError({ path: certificate!, detail: because(cause), cause })
-      })
-    }
+    const certificate = key === undefined || out === undefined
+      ? undefined
+      : yield* signed(out, out, key, surfaces)
     if (options.json) {
       return yield* Edge.print(
         JSON.stringify({ ...toJson(report), out, steps: report.steps, entry, surfaces, certificate })

@@ -26,6 +26,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     identity: ["--data"],
     sources: ["--checkpoint"],
     forget: ["--checkpoint"],
+    audit: ["--before", "--after", "--data"],
     verify: ["--key"],
     export: ["--checkpoint", "--out"],
     import: ["--from", "--out"],
@@ -56,7 +57,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(22)
+    expect(commands.map(nameOf)).toHaveLength(23)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })

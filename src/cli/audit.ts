@@ -1,0 +1,49 @@
+/** `memsinks audit`: what is still known of what was deleted from a model. */
+import * as Path from "@effect/platform/Path"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import process from "node:process"
+import * as Audit from "../../pipelines/audit.ts"
+import { view } from "../../pipelines/audit/view.ts"
+import { writeJson, writeText } from "../../pipelines/experiment/RunFolder.ts"
+import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
+import * as Certificate from "../forget/Certificate.ts"
+import { hasColor } from "../Terminal.ts"
+import { signed } from "./certificate.ts"
+import type { AuditOptions } from "./commands/audit.ts"
+import * as Edge from "./Edge.ts"
+
+/** Audits, prints what was found, and leaves it in the folder that was audited. */
+export const runAudit = (options: AuditOptions) =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    const runtime = yield* Edge.runtime
+    const key = Option.isNone(options.key) ? undefined : yield* Certificate.privateKey(options.key.value)
+    const report = yield* Audit.audit({
+      before: options.before,
+      after: options.after,
+      data: options.data,
+      passages: options.passages,
+      relearningSteps: options.relearn,
+      seed: options.seed,
+      ...Edge.given({ oracle: options.oracle, sourceField: options.sourceField, seqLen: options.seq }),
+      device: runtime.layer(Edge.given({ adapter: options.adapter })),
+      versions: Edge.versions(),
+      ...(options.quiet ? {} : { onStage: (what: string) => Effect.sync(() => Edge.complain(what)) })
+    })
+    const shown = view(report)
+    const folder = paths.resolve(options.after)
+    yield* writeJson(paths.join(folder, "audit.json"), report)
+    yield* writeText(paths.join(folder, "audit.md"), toMarkdown(shown))
+    yield* writeText(paths.join(folder, "audit.html"), yield* Effect.promise(() => toHtml(shown)))
+    const certificate = key === undefined ? undefined : yield* signed(folder, report.after, key)
+    yield* Edge.print(options.json ? JSON.stringify({ ...report, certificate }) : toTerminal(shown, {
+      color: hasColor(process.stdout, process.env),
+      width: process.stdout.columns ?? 100
+    }))
+    if (!options.json) {
+      yield* Edge.print(
+        `audit: ${paths.join(folder, "audit.html")}${certificate === undefined ? "" : `, ${certificate}`}`
+      )
+    }
+  })
