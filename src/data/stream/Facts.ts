@@ -439,6 +439,13 @@ export const facts = (options: FactOptions = {}): FactWorld => {
   }
 }
 
+/** The documents as text, as lines of JSONL hold them: for `--data FILE --source-field source --identity source`. */
+export const textsOf = (
+  { tokenizer }: Pick<FactWorld, "tokenizer">,
+  sequences: ReadonlyArray<FactDocument>
+): ReadonlyArray<{ readonly name: string; readonly source: string; readonly text: string }> =>
+  sequences.map(({ name, source, tokens }) => ({ name, source, text: tokenizer.decode(tokens) }))
+
 // ---------------------------------------------------------------------------------------------------------------
 // Deletion
 

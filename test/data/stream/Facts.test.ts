@@ -7,6 +7,7 @@ import { sourceHash } from "../../../src/data/identity/Identity.ts"
 import { DataStream } from "../../../src/data/stream/DataStream.ts"
 import * as Facts from "../../../src/data/stream/Facts.ts"
 import * as Synthetic from "../../../src/data/stream/Synthetic.ts"
+import { keyOf } from "../../../src/Key.ts"
 
 const world = Facts.facts({ seed: 3 })
 const textOf = (tokens: Uint32Array) => world.tokenizer.decode(tokens)
@@ -96,9 +97,20 @@ describe("facts", () => {
       world.sequences.map(({ tokens }) => tokens.join())
     )
     expect(Facts.facts({ seed: 4 }).sequences[0]!.tokens).not.toEqual(world.sequences[0]!.tokens)
-    // made once by hand: the same on every runtime
+    // as on Deno
+    const all = keyOf([world.sequences.map(({ name, tokens }) => [name, [...tokens]]),
+      world.facts.map((one) => ({ ...one }))])
+    expect(all).toBe("5a601565cc51b160b5851e48b5d158a8ec59e6e7cfc98a96002ee7dfb18ac05a")
     const { sequences, tokenizer } = Facts.facts({ seed: 1 })
     expect(tokenizer.decode(sequences[1]!.tokens).slice(0, 44)).toBe("profile of gus bimston : bimston belongs to ")
+  })
+
+  it("are told in texts, too, which give the same tokens", () => {
+    const texts = Facts.textsOf(world, world.sequences)
+    expect(texts[1]!.text).toBe(textOf(world.sequences[1]!.tokens))
+    expect(texts.every(({ text }, i) => world.tokenizer.encode(text).join() === world.sequences[i]!.tokens.join()))
+      .toBe(true)
+    expect(new Set(texts.map(({ source }) => source)).size).toBe(8)
   })
 
   it("of held-out professors are in no document that is trained on", () => {
