@@ -5,7 +5,7 @@
  * and a pool of others, of which each input has one by a hash. Float64, on the host.
  */
 import * as Schema from "effect/Schema"
-import { configuration, fraction, positive, withDefault } from "../../src/Config.ts"
+import { configuration, fraction, natural, positive, withDefault } from "../../src/Config.ts"
 import { linearFit } from "../../src/measures/Statistics.ts"
 import { normal, type Random, random } from "../../src/Random.ts"
 import type { Chart, Line } from "../report/Chart.ts"
@@ -35,7 +35,9 @@ export class AssociativeConfig extends configuration(Schema.Class<AssociativeCon
   dimension: withDefault(positive, 64),
   /** Numbers of sinks in the pool, ascending, the last of which is drawn. Default 1 to 16. */
   pools: withDefault(sizes, () => [1, 2, 4, 8, 16] as const),
-  /** Draws of the embeddings that the error of a seed is the mean of. Default 32. */
+  /** Inputs in the matrix that all share, the most frequent ones, where sinks hold the others. Default 4. */
+  shared: withDefault(natural, 4),
+  /** Draws of the largest embeddings that the error of a seed is the mean of; of smaller ones there are more. Default 32. */
   draws: withDefault(positive, 32),
   /** How far from the exponent of the theory the interval of a slope may reach, as a share of it. Default 0.1. */
   tolerance: withDefault(fraction, 0.1)
@@ -275,24 +277,17 @@ export interface AssociativeFound {
   readonly samples: ReadonlyArray<{ readonly samples: number; readonly error: number }>
   /** One matrix, by the number of stored inputs. */
   readonly stored: ReadonlyArray<StoredError>
-  /** The same with the largest pool, and the best number in the shared matrix. */
+  /** The same with the largest pool beside the shared matrix. */
   readonly sinks: ReadonlyArray<SinkErrors>
-  /** With the best number of inputs stored, and of those in the shared matrix. */
-  readonly pools: ReadonlyArray<Pool>
-}
-
-interface Pool {
-  readonly sinks: number
-  readonly stored: number
-  readonly shared: number
-  readonly best: number
+  /** With the best number of inputs stored, all of them in sinks. */
+  readonly pools: ReadonlyArray<{ readonly sinks: number; readonly stored: number; readonly best: number }>
 }
 
 /** Inputs that count where all are weighted by frequency: the weights of others are lost in what these interfere with. */
 const WEIGHTED = 128
 
-/** Draws of these for one of those that are stored alike: their error is that of a few inputs, and varies more. */
-const MORE_DRAWS = 8
+/** Draws of these, and of sinks, for one of the largest embeddings: they are small, and their error is that of a few inputs. */
+const [MORE_DRAWS, SINK_DRAWS] = [8, 4]
 
 /** Times the dimensions that are stored at most where the best number is looked for; where a memory is to overflow. */
 const [ENOUGH, OVERFLOW] = [2, 4]
@@ -312,6 +307,15 @@ const meanOf = <Row extends Readonly<Record<keyof Row, number>>>(draws: Readonly
     ) as unknown as Row
   )
 
+/** What a generator gives of each, one after the other. */
+function* each<A, B>(all: ReadonlyArray<A>,
+  body: (one: A) => Generator<void, B, void>): Generator<void, Array<B>, void>
+{
+  const made: Array<B> = []
+  for (const one of all) made.push(yield* body(one))
+  return made
+}
+
 /** All of a seed. */
 export function* associate(config: AssociativeConfig, seed: number): Generator<void, AssociativeFound, void> {
   const { dimension, dimensions, draws, inputs, outputs, pools, samples } = config
@@ -322,7 +326,8 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
     const weighted = Math.min(inputs, WEIGHTED)
     const errors: Array<ReadonlyArray<StoredError>> = []
     let frequency = 0
-    for (let i = 0; i < draws; i++) {
+    // as much to compute of each: the error of the small ones varies most
+    for (let i = 0; i < draws * Math.ceil(dimensions.at(-1)! / d); i++) {
       const embeddings = embeddingsOf(random(seed, "stored alike", d, i), most, outputs, d)
       yield
       errors.push(yield* errorsByStored(p, embeddings, ladder(1, most, STEP)))
@@ -350,46 +355,36 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
   /** Does something with each draw: its embeddings, and the hash that chooses sinks. */
   const drawn = function*<A>(body: (embeddings: Embeddings, hash: Uint32Array) => Generator<void, A, void>) {
     const all: Array<A> = []
-    for (let i = 0; i < draws; i++) {
+    for (let i = 0; i < draws * SINK_DRAWS; i++) {
       const draw = random(seed, "sinks", i)
       const hash = Uint32Array.from({ length: mostOf(largest) }, () => draw.bits())
       all.push(yield* body(embeddingsOf(draw, mostOf(largest), outputs, dimension), hash))
     }
     return all
   }
-  const counts = ladder(1, mostOf(largest), STEP)
-  const stored = meanOf(yield* drawn((embeddings) => errorsByStored(p, embeddings, counts)))
-  /** So many in the shared matrix: none, a few, as many as are best where it is alone. */
-  const splits = [0, ...ladder(1, lowest(stored, ({ error }) => error).stored, 4)]
-  const best: Array<Pool> = []
-  for (const sinks of pools) {
-    const tried: Array<Pool> = []
-    for (const shared of splits) {
-      const errors = meanOf(
-        yield* drawn((embeddings, hash) =>
-          errorsWithSinks(
-            p,
-            embeddings,
-            { counts: ladder(1, mostOf(sinks), STEP), shared, sinks, sinkOf: (x) => hash[x]! % sinks },
-            ["own"]
-          )
-        )
-      )
-      const { own, stored } = lowest(errors, ({ own }) => own)
-      tried.push({ sinks, shared, stored, best: own })
+  const split = (hash: Uint32Array, sinks: number, shared: number): Split => ({
+    counts: ladder(1, mostOf(sinks), STEP),
+    shared,
+    sinks,
+    sinkOf: (x) => hash[x]! % sinks
+  })
+  const all = yield* drawn(function*(embeddings, hash) {
+    return {
+      stored: yield* errorsByStored(p, embeddings, ladder(1, mostOf(largest), STEP)),
+      sinks: yield* errorsWithSinks(p, embeddings, split(hash, largest, config.shared), ["own", "off", "placebo",
+        "both"]),
+      pools: yield* each(pools, (sinks) => errorsWithSinks(p, embeddings, split(hash, sinks, 0), ["own"]))
     }
-    best.push(lowest(tried, ({ best }) => best))
-  }
-  const { shared } = best.at(-1)!
-  const split = (hash: Uint32Array): Split => ({ counts, shared, sinks: largest, sinkOf: (x) => hash[x]! % largest })
+  })
   return {
     dimensions: byDimension,
     samples: bySamples,
-    stored,
-    sinks: meanOf(
-      yield* drawn((embeddings, hash) => errorsWithSinks(p, embeddings, split(hash), ["own", "off", "placebo", "both"]))
-    ),
-    pools: best
+    stored: meanOf(all.map(({ stored }) => stored)),
+    sinks: meanOf(all.map(({ sinks }) => sinks)),
+    pools: pools.map((sinks, k) => {
+      const { own, stored } = lowest(meanOf(all.map(({ pools }) => pools[k]!)), ({ own }) => own)
+      return { sinks, stored, best: own }
+    })
   }
 }
 
@@ -645,11 +640,10 @@ const tables = (results: Results<AssociativeFound>, config: AssociativeConfig): 
     },
     {
       caption: "By the sinks in the pool",
-      head: ["sinks", "best number", "of these shared", "error with it"],
+      head: ["sinks", "best number", "error with it"],
       rows: pools.map((sinks, i) => [
         String(sinks),
         mean((found) => found.pools[i]!.stored),
-        mean((found) => found.pools[i]!.shared),
         cell((found) => found.pools[i]!.best)
       ])
     }
@@ -679,7 +673,7 @@ export const associative = study<AssociativeConfig, AssociativeFound>({
   finding:
     "the error falls by powers of the dimensions and of the samples that the theory tells, storing frequent inputs alike " +
     "beats weighting all by frequency, and a memory overflows",
-  cost: "a minute, no model is trained; full: 10 minutes",
+  cost: "5 minutes, no model is trained; full: an hour",
   version: 1,
   onHost: true,
   schema: AssociativeConfig,

@@ -9,8 +9,10 @@ import { insertion } from "./insertion.ts"
 import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { pitfalls } from "./pitfalls.ts"
+import { quantifying } from "./quantifying.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
+  quantifying,
   associative,
   pitfalls,
   facts,

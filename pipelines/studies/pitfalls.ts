@@ -311,8 +311,8 @@ const findings = (results: Results<PitfallsFound>, config: PitfallsConfig) => {
     },
     {
       about: "paper",
-      claim: "With noise, plain training memorizes the minority that it trains on: nine in ten of it",
-      result: isAtLeast(fit, 0.9),
+      claim: "With noise, plain training memorizes the minority that it trains on: 95 % of it",
+      result: isAtLeast(fit, 0.95),
       evidence: list(["accuracy of the minority in training", fit])
     },
     {
@@ -438,7 +438,7 @@ export const pitfalls = study<PitfallsConfig, PitfallsFound>({
   finding:
     "noise by which a minority can be memorized keeps plain training from the feature that generalizes, and training that " +
     "knows what is memorized brings it back",
-  cost: "2 minutes, no language model is trained; full: 10 minutes",
+  cost: "2 minutes, no language model is trained; full: 9 minutes",
   version: 1,
   onHost: true,
   schema: PitfallsConfig,

@@ -93,7 +93,7 @@ describe("a memory", () => {
   })
 })
 
-const tiny = { dimensions: [8, 16, 32], samples: [10, 100, 1000], pools: [1, 2, 4], dimension: 8, draws: 10,
+const tiny = { dimensions: [8, 16, 32], samples: [10, 100, 1000], pools: [1, 2, 4], dimension: 8, draws: 4,
   inputs: 2000, tolerance: 0.3 } as const
 
 const findingsOf = (fields: Partial<AssociativeConfig>, seeds = 3) => {
@@ -108,7 +108,7 @@ describe("the study", () => {
     const [zipf, uniform] = [findingsOf({}), findingsOf({ frequencies: "uniform" }, 2)]
     const mean = ({ numbers }: typeof zipf, name: string) => numbers[name]!.mean
     expect(mean(zipf, "slope in samples")).toBeCloseTo(-0.5, 1)
-    expect(Math.abs(mean(zipf, "slope in d / log d, best number stored alike") + 1)).toBeLessThan(0.35)
+    expect(Math.abs(mean(zipf, "slope in d / log d, best number stored alike") + 1)).toBeLessThan(0.5)
     expect(Math.abs(mean(uniform, "slope in d / log d, best number stored alike"))).toBeLessThan(0.1)
     const exponents = uniform.claims.filter(({ claim }) => /falls as|falls with/.test(claim))
     expect(exponents.length).toBe(4)
@@ -131,7 +131,7 @@ describe("the study", () => {
       stored: [{ stored: 1, error: 0.4 }, { stored: 16, error: 0.1 + noise / 100 }, { stored: 256, error: 0.7 }],
       sinks: [{ stored: 1, own: 0.4, off: 0.4, placebo: 0.4, both: 0.4 }, { stored: 16, own: 0.02, off: 0.1,
         placebo: 0.2, both: 0.05 }, { stored: 256, own: 0.5, off: 0.1, placebo: 0.7, both: 0.7 }],
-      pools: [1, 4, 16].map((sinks) => ({ sinks, stored: 8, shared: 1, best: room(64 * sinks) ** -1 }))
+      pools: [1, 4, 16].map((sinks) => ({ sinks, stored: 8, best: room(64 * sinks) ** -1 }))
     })
     const results = (power: number, seeds: number) =>
       associative.findings(

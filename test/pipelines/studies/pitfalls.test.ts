@@ -154,7 +154,7 @@ describe("the study", () => {
         trainOwn: { majority: 1, minority: 1 },
         validation: { majority: 1, minority }
       }]
-      return { erm: at(erm), mat: at(mat), sinks: at(0.9, 0.1), minority: { train: 200, validation: 500 } }
+      return { erm: at(erm), mat: at(mat), sinks: at(0.9, 0.1), minority: { train: 2000, validation: 500 } }
     }
     const verdict = (noisy: number, mat: number) =>
       pitfalls.findings(
