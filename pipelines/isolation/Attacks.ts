@@ -59,7 +59,10 @@ export const checkAttacks = (lab: Lab): Effect.Effect<void, DataError> => {
     : new DataError({ detail: ["the experiment cannot be made:", ...problems.map((one) => `  ${one}`)].join("\n") })
 }
 
-/** What an attack got out of a model in a state, by metric; JSON. Metrics that could not be had are left out. */
+/**
+ * What an attack got out of a model in a state, by the attack's own names of metrics, whatever the report calls it; JSON.
+ * Metrics that could not be had are left out.
+ */
 export type Attacked = Readonly<Record<string, AttackSample>>
 
 /** An attack on a model in a state of its sinks. */
@@ -105,6 +108,6 @@ export const attackWork = (labs: Labs) =>
         // a fault of the attack's, not of its data
         if (!Object.hasOwn(known, metric)) throw new Error(`attack ${method.method} has no metric ${metric}`)
         const sample = sampleOf(value)
-        return sample === undefined ? [] : [[`${attack}.${metric}`, sample]]
+        return sample === undefined ? [] : [[metric, sample]]
       }))
     }))

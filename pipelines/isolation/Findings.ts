@@ -244,9 +244,10 @@ export const investigate = (
     })))
     tried.forEach(({ attack, one: { kind, name, setting }, state }, i) => {
       for (const values of Option.toArray(got[i]!)) {
-        const metrics = attack.metrics.flatMap(({ kind, metric }) =>
-          values[metric] === undefined ? [] : [{ group: "natural" as const, metric, kind, ...values[metric] }]
-        )
+        const metrics = attack.metrics.flatMap(({ kind, metric }) => {
+          const value = values[metric.slice(attack.name.length + 1)]
+          return value === undefined ? [] : [{ group: "natural" as const, metric, kind, ...value }]
+        })
         const known = findings.found.findIndex((one) => one.arm === name && one.kind === kind && one.state === state)
         if (known < 0) {
           findings.found.push({ arm: name, kind, state, ...(setting === undefined ? {} : { setting }), metrics })

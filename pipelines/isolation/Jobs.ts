@@ -34,7 +34,7 @@ const versions = {
   interference: 2,
   recall: 2,
   /** Of what attacks are given; each has a number of its own besides. */
-  attacks: 1
+  attacks: 2
 } as const
 export type Kind = keyof typeof versions
 

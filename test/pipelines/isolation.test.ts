@@ -236,7 +236,13 @@ describe("the experiment", () => {
     // kept, and not done again
     spied.mockClear()
     expect(timeless((await withEvents(attacked)).report)).toEqual(timeless(report))
+    // nor under another name
+    const renamed = (await withEvents(config({
+      attacks: [{ attack: "shortestContext", name: "again", length: 4, contexts: [4, 13] }]
+    }))).report
     expect(spied).not.toHaveBeenCalled()
+    const again = renamed.subjects.find((one) => one.arm === "sinks" && one.state === "own")!.metrics
+    expect(again.find(({ metric }) => metric === "again.found")!.value).toEqual(found("sinks", "own")!.value)
     spied.mockImplementation(() => Effect.fail(new DataError({ detail: "no prompt fits" })))
     const failed = (await withEvents(config({
       attacks: [{ attack: "shortestContext", length: 2, models: ["sinks"], states: ["off"] }]
