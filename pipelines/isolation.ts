@@ -22,7 +22,7 @@ import { metricsFor, windowsOf } from "./isolation/Metrics.ts"
 import { type IsolateError, makeLabs, trainWork, withBatches } from "./isolation/Models.ts"
 import { IsolationReport } from "./isolation/Report.ts"
 import { type SeedFindings, summarize } from "./isolation/Summary.ts"
-import { verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
+import { leftOf, verdictsOf, warningsOf } from "./isolation/Verdicts.ts"
 import { view } from "./isolation/view.ts"
 import { checkDisjoint, firstSeed, type World } from "./isolation/World.ts"
 
@@ -123,12 +123,13 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
                 ...metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
                 ...plan.attacks.flatMap(({ metrics }) => metrics.map(({ kind: _, ...metric }) => metric))
               ],
-              ...(plan.attacks.length === 0 ? {} : { attacks: plan.attacks.map(({ encoded, method, name }) => ({
-                name,
-                attack: method,
-                title: attackNamed(method).title,
-                paper: attackNamed(method).paper,
-                options: encoded
+              ...(plan.attacks.length === 0 ? {} : { attacks: plan.attacks.map((attack) => ({
+                name: attack.name,
+                attack: attack.method,
+                title: attackNamed(attack.method).title,
+                paper: attackNamed(attack.method).paper,
+                options: attack.encoded,
+                left: leftOf(parts, plan, attack)
               })) }),
               ...parts,
               theory: theory({ seed: first }),

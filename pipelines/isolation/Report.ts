@@ -92,7 +92,22 @@ export const Attack = Schema.Struct({
   /** Where it is from. */
   paper: Schema.String,
   /** How it was tried, every default spelled out. */
-  options: Schema.Unknown
+  options: Schema.Unknown,
+  /** Whether what it got out of each model after removal, by the first of its metrics, is what it gets out of the oracle. */
+  left: Schema.Array(Schema.Struct({
+    /** Of the arm or the method. */
+    arm: Schema.String,
+    /** The state of the sinks after removal. */
+    state: MaskState,
+    /** Of the attack. */
+    metric: Schema.String,
+    /** After removal. */
+    value: Estimate,
+    /** The same of the oracle. */
+    oracle: Estimate,
+    /** `hidden`: more, by the gate's bound of recovery; `removed`: no more; or undecided. */
+    result: Schema.Literal("hidden", "removed", "undecided")
+  }))
 })
 export interface Attack extends Schema.Schema.Type<typeof Attack> {}
 

@@ -67,6 +67,12 @@ const notANumber = (check: Check, value: Estimate | undefined): Check =>
 const atMost = (name: string, value: Estimate | undefined, most: number): Check =>
   check(name, value, `at most ${most}`, { most })
 
+/** Whether a metric of which more means more memory keeps the gate's bound; undefined where it was not measured. */
+export const keepsGate = (key: MetricKey, evidence: Evidence, gate: GateConfig): Kept | undefined => {
+  const { result, value } = memoryCheck(key, evidence, gate)
+  return isKnown(value) ? result : undefined
+}
+
 /** Recovery of a metric; or, where the references do not differ, how far above the oracle it is; where they may, both. */
 const memoryCheck = (key: MetricKey, { recovery: subject, references }: Evidence, gate: GateConfig): Check => {
   const metric = nameOf(key)

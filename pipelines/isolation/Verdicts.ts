@@ -6,8 +6,8 @@ import type { Plan } from "./Config.ts"
 import { DELETIONS } from "./Interference.ts"
 import { RELEARN_HELD_OUT } from "./Jobs.ts"
 import { at, heldOutLoss, nameOf, repeatedLoss } from "./Metrics.ts"
-import type { Failure, IsolationReport, Subject, Verdict } from "./Report.ts"
-import { verdictOf } from "./Verdict.ts"
+import type { Attack, Failure, IsolationReport, Metric, MetricKey, Subject, Verdict } from "./Report.ts"
+import { keepsGate, verdictOf } from "./Verdict.ts"
 import { RETAINED } from "./World.ts"
 
 type Parts = Pick<IsolationReport, "subjects" | "relearning" | "interference">
@@ -56,6 +56,33 @@ export const verdictsOf = (
       if (arm === subject || !(error instanceof DataError)) throw error
       return []
     }
+  })
+}
+
+/** In words of an attack: what a removal left was hidden where the bound of recovery is broken. */
+const leftWords = { pass: "removed", fail: "hidden", undecided: "undecided" } as const
+
+/**
+ * Whether an attack gets more out of each model after removal than out of the oracle, by the first of its metrics of which
+ * more means more memory. What the oracle gives was never there to be removed.
+ */
+export const leftOf = (
+  { subjects }: Pick<Parts, "subjects">,
+  { config }: Pick<Plan, "config">,
+  { metrics }: { readonly metrics: ReadonlyArray<Metric> }
+): Attack["left"] => {
+  const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
+  const metric = metrics.find(({ memory }) => memory === "higher")?.metric
+  if (standard === undefined || oracle === undefined || metric === undefined) return []
+  const key: MetricKey = { group: "natural", metric }
+  return [...new Set(subjects.map(({ arm }) => arm))].flatMap((arm) => {
+    const subject = removed(subjects, arm)
+    const [value, never] = [subject, oracle].map((one) => at(one?.metrics, key)?.value)
+    if (arm === ORACLE || arm === STANDARD || subject === undefined || value === undefined || never === undefined) {
+      return []
+    }
+    const kept = keepsGate(key, { recovery: subject, references: { standard, oracle } }, config.gate)
+    return [{ arm, state: subject.state, metric, value, oracle: never, result: leftWords[kept ?? "undecided"] }]
   })
 }
 

@@ -213,6 +213,23 @@ export const attacks = (report: IsolationReport): ReadonlyArray<Table> =>
     }
   }).filter(({ rows }) => rows.length > 0)
 
+const leftWords = {
+  hidden: "hidden, not removed",
+  removed: "removed, as far as it sees",
+  undecided: "undecided"
+} as const
+
+/** Whether attacks get more out of models after removal than out of the oracle. */
+export const left = ({ attacks = [] }: IsolationReport): Table => ({
+  caption: "By the first metric of each attack: what it gets after removal, beside what it gets out of the oracle",
+  head: ["", "state", "metric", "after removal", "oracle", "what removal did"],
+  rows: attacks.flatMap(({ left }) =>
+    left.map((
+      { arm, metric, oracle, result, state, value }
+    ) => [arm, states[state], metric, plusMinus(value), plusMinus(oracle), leftWords[result]])
+  )
+})
+
 // ---------------------------------------------------------------------------------------------------------------
 // Other tables
 

@@ -147,7 +147,15 @@ export const view = (report: IsolationReport): View.View => {
         ),
         ...View.drawn(charts(Charts.relearning), Tables.relearning(report))
       ]),
-      ...View.section("Attacks", View.tables(...Tables.attacks(report))),
+      ...View.section("Attacks", Tables.attacks(report).length === 0 ? [] : [
+        ...View.tables(...Tables.attacks(report)),
+        ...View.text(
+          "What an attack gets out of a model after removal, and not out of the oracle, was hidden and not removed. It is taken " +
+            "to be hidden where the whole interval of its recovery is above the gate's bound, and removed where the whole is below; " +
+            "an attack that finds nothing says nothing of what others find."
+        ),
+        ...View.tables(Tables.left(report))
+      ]),
       ...View.section("Do localizers find the sinks?", View.tables(Tables.localizers(report))),
       ...View.section("Claims of the papers", View.tables(View.claimsTable(report.claims))),
       ...View.section("Theory, simulated", View.tables(Tables.theory(report)), { folded: true }),

@@ -226,7 +226,16 @@ describe("the experiment", () => {
       unit: "share" })
     expect(report.attacks!.map(({ options }) => options)).toEqual([{ length: 4, contexts: [4, 13] }, { length: 1,
       contexts: [8] }])
+    // what removal left by an attack's first metric, beside the oracle; the standard model is none after removal
+    const left = report.attacks![0]!.left
+    expect(left.map(({ arm, metric, state }) => [arm, state, metric])).toEqual([
+      ["sinks", "off", "shortestContext.found"],
+      ["gradientAscent", "own", "shortestContext.found"]
+    ])
+    expect(left[0]!.value).toEqual(found("sinks", "off")!.value)
+    expect(left[0]!.oracle).toEqual(found("neverRepeated", "own")!.value)
     const markdown = toMarkdown(view(report))
+    expect(markdown).toContain("what removal did")
     expect(markdown).toContain("shortest own context")
     // all else is as it is without attacks
     const without = timeless((await withEvents(config())).report)

@@ -1,10 +1,10 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { planOf } from "../../pipelines/isolation/Config.ts"
+import { IsolateConfig, planOf } from "../../pipelines/isolation/Config.ts"
 import { heldOutLoss, nameOf } from "../../pipelines/isolation/Metrics.ts"
 import type { Subject } from "../../pipelines/isolation/Report.ts"
 import { type Evidence, GateConfig, verdictOf } from "../../pipelines/isolation/Verdict.ts"
-import { warningsOf } from "../../pipelines/isolation/Verdicts.ts"
+import { leftOf, warningsOf } from "../../pipelines/isolation/Verdicts.ts"
 import { type Estimate, estimate } from "../../pipelines/report/Estimate.ts"
 import { DataError } from "../../src/Errors.ts"
 import { random } from "../../src/Random.ts"
@@ -250,5 +250,37 @@ describe("warnings", () => {
     expect(cut).toContain("Of 513 sequences that are not repeated, the first 512 are taken to be retained")
     expect(cut).toContain("Relearning scores the first 32 of 33 held-out sequences")
     expect(cut).toContain("Ids are deleted one at a time, 16 of those of 17 scored sequences")
+  })
+})
+
+describe("what an attack gets after removal", () => {
+  const metrics = [
+    { metric: "probe.tokens", title: "", unit: "tokens", memory: "lower" },
+    { metric: "probe.found", title: "", unit: "share", memory: "higher" }
+  ] as const
+  const resultOf = (off: number, oracle = 0.1, standard = 0.9, spread = 0.02) => {
+    const subject = (arm: string, state: "own" | "off", value: number): Subject => ({
+      arm,
+      kind: "trained",
+      state,
+      metrics: [{
+        group: "natural",
+        metric: "probe.found",
+        value: around(value, spread),
+        recovery: around((value - oracle) / (standard - oracle), spread / (standard - oracle))
+      }]
+    })
+    const subjects = [subject("standard", "own", standard), subject("neverRepeated", "own", oracle),
+      subject("sinks", "own", standard), subject("sinks", "off", off)]
+    return leftOf({ subjects }, { config: new IsolateConfig({}) }, { metrics })
+  }
+  it("is hidden where it is above the oracle's by the gate's bound, removed where it is not, and else undecided", () => {
+    expect(resultOf(0.8)).toMatchObject([{ arm: "sinks", state: "off", metric: "probe.found", result: "hidden" }])
+    expect(resultOf(0.1)).toMatchObject([{ result: "removed" }])
+    expect(resultOf(0.26)).toMatchObject([{ result: "undecided" }])
+    expect(resultOf(0.8, 0.1, 0.9, 3)).toMatchObject([{ result: "undecided" }])
+  })
+  it("is asked of no model where there is no oracle's", () => {
+    expect(leftOf({ subjects: [] }, { config: new IsolateConfig({}) }, { metrics })).toEqual([])
   })
 })
