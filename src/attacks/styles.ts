@@ -35,6 +35,7 @@ export const styles: Attack<StylesOptions> = {
   needsText: true,
   options: StylesOptions,
   metrics: ({ styles }) => ({
+    "exact@any": { title: "said exactly in one of the styles at least", unit: "share", memory: "higher" },
     ...Object.fromEntries((["plain", ...styles] as const).flatMap((name): ReadonlyArray<[string, AttackMetric]> => {
       const { title } = name === "plain" ? plain : known[name]
       return [
@@ -43,8 +44,7 @@ export const styles: Attack<StylesOptions> = {
         [`similarity@${name}`, { title: `1 - edit distance of characters, prompted in ${title}`, unit: "share",
           memory: "higher" }]
       ]
-    })),
-    "exact@any": { title: "said exactly in one of the styles at least", unit: "share", memory: "higher" }
+    }))
   }),
   problem: windowProblem,
   run: (problem, options) =>
