@@ -1,17 +1,46 @@
 /** `memsinks forget`: delete sources from a trained model. */
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
+import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
+import * as TokenShards from "../data/tokens/TokenShards.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
 import * as Certificate from "../forget/Certificate.ts"
+import * as Copies from "../forget/Copies.ts"
 import * as Forget from "../forget/Forget.ts"
 import { parseRequests, type Request } from "../forget/Request.ts"
 import { columns, count, oneLine, plural } from "../Terminal.ts"
+import { inTurns } from "../Turns.ts"
 import { signed } from "./certificate.ts"
 import type { ForgetOptions } from "./commands/forget.ts"
 import * as Edge from "./Edge.ts"
 
-/** Those of the command line, and those of the file. */
-const requestsOf = (options: ForgetOptions) =>
+/** The sources that hold a text, as requests. */
+const holding = (file: string, checkpoint: string, corpus: TokenShards.TokenShards) =>
+  Effect.gen(function*() {
+    const { names, path, tokenizer } = yield* openCheckpoint(checkpoint)
+    if (names?.identity !== "source") {
+      const detail = "its ids stand for no sources: name what is to be deleted with --id or --source"
+      return yield* new CheckpointError({ reason: "Mismatch", path, detail })
+    }
+    if (tokenizer === undefined) {
+      return yield* new CheckpointError({ reason: "Missing", path,
+        detail: "holds no tokenizer.json, which --text needs" })
+    }
+    if (corpus.tokenizer !== undefined && !sameTokenizer(corpus.tokenizer, tokenizer.toJSON())) {
+      return yield* new DataError({ detail: "--data was made with another tokenizer than the model's" })
+    }
+    const text = tokenizer.encode((yield* Corpus.readText(file)).trim())
+    const holders = yield* inTurns(Copies.holdersOf(corpus, text))
+    if (holders.length > 0) {
+      return holders.map(({ source }): Request => ({ by: "source", value: source, reference: `text ${file}` }))
+    }
+    return yield* new DataError({ path: file, detail: "no source in --data holds this text, or half of it" })
+  })
+
+/** Those of the command line, and those of the files. */
+const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | undefined) =>
   Effect.gen(function*() {
     const given = (["source", "prefix", "id"] as const).flatMap((by) =>
       options[by].map((value): Request => ({ by, value }))
@@ -20,10 +49,20 @@ const requestsOf = (options: ForgetOptions) =>
       const path = options.request.value
       given.push(...(yield* parseRequests(yield* Corpus.readText(path), path)))
     }
+    if (Option.isSome(options.text)) {
+      if (corpus === undefined) {
+        return yield* Effect.fail(
+          Edge.usage({ message: "--text is looked for in --data: name the training's token shards" })
+        )
+      }
+      given.push(...(yield* holding(options.text.value, options.checkpoint, corpus)))
+    }
     return given.length > 0
       ? given
       : yield* Effect.fail(
-        Edge.usage({ message: "say whom to delete: --source <name>, --prefix, --id, or --request <file>" })
+        Edge.usage({
+          message: "say whom to delete: --source <name>, --prefix, --id, --request <file>, or --text <file>"
+        })
       )
   })
 
@@ -61,6 +100,21 @@ const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> 
   ]
 }
 
+/** Who else says what they say. */
+const heldIn = (held: ReadonlyArray<Copies.Holder> | undefined, corpus: unknown): ReadonlyArray<string> => {
+  if (held === undefined) {
+    return corpus === undefined
+      ? ["who else holds the same texts was not asked: --data <token shards>"]
+      : ["--data has no hashes of its texts, so who else holds them is not known"]
+  }
+  if (held.length === 0) return ["nobody who stays holds an equal or nearly equal document"]
+  return ["", ...columns([["documents", "", "held by", "such as"], ...held.slice(0, SHOWN).map((
+    { documents, examples, likeness, source }
+  ) => [count(documents), likeness, oneLine(source), oneLine(examples[0]!)])]),
+    ...(held.length > SHOWN ? [`and ${count(held.length - SHOWN)} more`] : []),
+    "these stay: what they say is not deleted"]
+}
+
 const states = {
   holds: "still holds it",
   names: "names it",
@@ -77,11 +131,23 @@ const toJson = (plan: Omit<Forget.ForgetPlan, "step">) => ({
 /** Deletes, and prints what was done. */
 export const runForget = (options: ForgetOptions) =>
   Effect.gen(function*() {
-    const requests = yield* requestsOf(options)
+    const corpus = Option.isNone(options.data)
+      ? undefined
+      : yield* Effect.acquireRelease(TokenShards.open(options.data.value), ({ close }) => Effect.sync(close))
+    const requests = yield* requestsOf(options, corpus)
     const request = { requests, operation: options.operation, shared: options.shared }
+    const heldOf = ({ already, deleted }: Pick<Forget.ForgetPlan, "deleted" | "already">) =>
+      corpus === undefined
+        ? undefined
+        : Copies.copiesOf(corpus, new Set([...deleted, ...already].map(({ name }) => name)))
     if (options.dryRun) {
       const plan = yield* Forget.plan(options.checkpoint, request)
-      return yield* Edge.print(options.json ? JSON.stringify(toJson(plan)) : describe(plan).join("\n"))
+      const held = heldOf(plan)
+      return yield* Edge.print(
+        options.json
+          ? JSON.stringify({ ...toJson(plan), heldBy: held })
+          : [...describe(plan), ...heldIn(held, corpus)].join("\n")
+      )
     }
     if (Option.isNone(options.out)) {
       return yield* Effect.fail(
@@ -98,16 +164,18 @@ export const runForget = (options: ForgetOptions) =>
       })
     })
     const { entry, out, surfaces } = report
+    const held = heldOf(report)
     const certificate = key === undefined || out === undefined
       ? undefined
       : yield* signed(out, out, key, surfaces)
     if (options.json) {
       return yield* Edge.print(
-        JSON.stringify({ ...toJson(report), out, steps: report.steps, entry, surfaces, certificate })
+        JSON.stringify({ ...toJson(report), out, steps: report.steps, entry, surfaces, certificate, heldBy: held })
       )
     }
     yield* Edge.print([
       ...describe(report),
+      ...heldIn(held, corpus),
       ...(out === undefined ? ["nothing is left to do, and nothing was written"] : [
         "",
         `written: ${out} (step ${report.steps.join(", ")})${
@@ -119,4 +187,4 @@ export const runForget = (options: ForgetOptions) =>
         "exports and copies elsewhere were not looked for"
       ])
     ].join("\n"))
-  })
+  }).pipe(Effect.scoped)

@@ -15,6 +15,7 @@ import { openCheckpoint } from "../../src/checkpoints/OpenCheckpoint.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { decodeNames, encodeNames } from "../../src/data/identity/Names.ts"
 import * as Certificate from "../../src/forget/Certificate.ts"
+import { copiesOf, holdersOf } from "../../src/forget/Copies.ts"
 import { erase } from "../../src/forget/Erase.ts"
 import * as Forget from "../../src/forget/Forget.ts"
 import * as Ledger from "../../src/forget/Ledger.ts"
@@ -28,8 +29,11 @@ import { initialValue, listParameters, parametersOf } from "../../src/model/Para
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { inTurns } from "../../src/Turns.ts"
 import { makeRandom } from "../reference/random.ts"
 import { batchOfDocuments } from "../support/support.ts"
+
+const range = (n: number) => Array.from({ length: n }, (_, i) => i)
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-forget-"))
 const runtime = ManagedRuntime.make(Layer.merge(NodeContext.layer, NodeDevice.layer()))
@@ -438,5 +442,52 @@ describe("a certificate", () => {
     const path = join(root, "outside.json")
     writeFileSync(path, Certificate.certify([{ name: "../x", digest: { sha256: "0".repeat(64) } }], {}, key))
     expect(await failure(Certificate.verify(path, at("pub.pem")))).toContain("outside of its folder: ../x")
+  })
+})
+
+describe("copies", () => {
+  const texts = [
+    { source: "a", content: 1n, near: 0, tokens: range(40) },
+    { source: "b", content: 1n, near: 0, tokens: range(40) },
+    { source: "b", content: 2n, near: 0, tokens: [...range(39), 99] },
+    { source: "c", content: 3n, near: 3, tokens: [...range(5), ...range(20).map((x) => x + 10), 7] },
+    { source: "c", content: 4n, near: 4, tokens: range(40).map((x) => x + 100) }
+  ]
+  const sources = ["a", "b", "c"]
+  const corpus = {
+    documents: texts.length,
+    length: (d: number) => texts[d]!.tokens.length,
+    read: (d: number, offset: number, length: number) =>
+      Uint32Array.from(texts[d]!.tokens.slice(offset, offset + length)),
+    name: (d: number) => `document ${d}`,
+    sources,
+    source: (d: number) => sources.indexOf(texts[d]!.source),
+    content: (d: number) => texts[d]!.content,
+    near: (d: number) => texts[d]!.near
+  }
+  const holders = (text: ReadonlyArray<number>, share?: number) =>
+    Effect.runSync(inTurns(holdersOf(corpus, text, share)))
+      .map(({ documents, source }) => [source, documents])
+
+  it("are found by equal texts and clusters, in other sources alone", () => {
+    expect(copiesOf(corpus, new Set(["a"]))).toEqual([
+      { source: "b", likeness: "equal", documents: 1, examples: ["document 1"] },
+      { source: "b", likeness: "near", documents: 1, examples: ["document 2"] }
+    ])
+    expect(copiesOf(corpus, new Set(["a", "b"]))).toEqual([])
+    expect(copiesOf(corpus, new Set(["c"]))).toEqual([])
+    const { content: _, near: __, ...plain } = corpus
+    expect(copiesOf(plain, new Set(["a"]))).toBeUndefined()
+  })
+
+  it("are found by the runs of tokens that they share with a text", () => {
+    // of 29 runs of 12 tokens, documents 0 to 2 hold all or all but one, document 3 holds 9
+    expect(holders(range(40))).toEqual([["b", 2], ["a", 1]])
+    expect(holders(range(40), 0.3)).toEqual([["b", 2], ["a", 1], ["c", 1]])
+    expect(holders(range(20).map((x) => x + 10))).toEqual([["b", 2], ["a", 1], ["c", 1]])
+    expect(holders([24, 25, 26])).toEqual([["b", 2], ["a", 1], ["c", 1]])
+    expect(holders([29, 7])).toEqual([["c", 1]])
+    expect(holders([300])).toEqual([])
+    expect(holders([])).toEqual([])
   })
 })

@@ -14,6 +14,8 @@ export const forget = Command.make("forget", {
   id: many("id", "number", "The id of one; may be repeated"),
   request: text("request", "file",
     "Many of them: .jsonl with {\"source\": ...}, or .csv with a column source, prefix or id"),
+  text: text("text", "file", "Delete the sources in --data that hold the text of this file"),
+  data: text("data", "folder", "Token shards of the training: tells who else holds the same texts"),
   out: text("out", "folder", "Where the model without them goes; it must not exist"),
   operation: Options.choice("operation", operations).pipe(
     Options.withDefault("erase"),

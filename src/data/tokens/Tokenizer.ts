@@ -4,11 +4,10 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
-import { SyncScheduler } from "effect/Scheduler"
 import { createRequire } from "node:module"
-import { clearImmediate, setImmediate } from "node:timers"
 import * as AtomicFile from "../../AtomicFile.ts"
 import { because, DataError } from "../../Errors.ts"
+import { inTurns } from "../../Turns.ts"
 import { BYTE_SYMBOLS, makeSplitter } from "./ByteLevel.ts"
 import { type AddedToken, addsToken, framing, namedToken, parseTokenizer, specialFlags, type Tokenizer,
   tokenizerJson } from "./TokenizerJson.ts"
@@ -178,32 +177,6 @@ const pop = (heap: Array<Candidate>): Candidate | undefined => {
   heap[at] = last
   return top
 }
-
-/** Milliseconds that training works on before it lets others have their turn, a signal that ends it above all. */
-const TURN = 50
-
-/** Gives the event loop a turn; whoever runs it synchronously has none to give. */
-const pause: Effect.Effect<void> = Effect.withFiberRuntime((fiber) =>
-  fiber.currentScheduler instanceof SyncScheduler
-    ? Effect.void
-    : Effect.async<void>((resume) => {
-      const immediate = setImmediate(() => resume(Effect.void))
-      return Effect.sync(() => clearImmediate(immediate))
-    })
-)
-
-/** Runs what yields now and then to its end, with a pause every `TURN`. */
-const inTurns = <A>(work: Generator<void, A>): Effect.Effect<A> =>
-  Effect.gen(function*() {
-    for (;;) {
-      const until = performance.now() + TURN
-      do {
-        const step = work.next()
-        if (step.done === true) return step.value
-      } while (performance.now() < until)
-      yield* pause
-    }
-  })
 
 const countWords = function*(texts: Iterable<string>): Generator<void, Map<string, number>> {
   const splitAt = makeSplitter()
