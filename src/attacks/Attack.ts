@@ -85,7 +85,16 @@ export interface AttackGround {
   readonly texts?: () => ReadonlyArray<string>
 }
 
-/** An attack; `Options` are decoded, every default filled in. */
+/**
+ * An attack; `Options` are decoded, every default filled in.
+ *
+ * @example
+ * ```ts
+ * const { acrLite } = Attacks.attacks
+ * const options = yield* decodeConfig(acrLite.options, { length: 12, lengths: [4, 8] })
+ * const values = yield* acrLite.run({ rows, seen: [], others: [], mode: Sink.off, seed: 1, seqLen: 64, batchSize: 16 }, options)
+ * ```
+ */
 export interface Attack<Options = any> {
   /** As configurations have it. */
   readonly name: string
@@ -101,7 +110,10 @@ export interface Attack<Options = any> {
   readonly needsReference?: boolean
   /** Whether it looks at the standard model: `standard` is then there wherever there is one. */
   readonly needsStandard?: boolean
-  /** Its options, an Effect Schema with a default and a constraint for each (`configuration` of a `Schema.Class`). */
+  /**
+   * Its options, an Effect Schema with a default and a constraint for each (`configuration` of a `Schema.Class`). None is
+   * called `attack`, `name`, `states`, `models` or `sequences`: these are the experiment's.
+   */
   readonly options: Schema.Schema<Options, any>
   /** What it measures, by names: `found`, `found@4`. */
   readonly metrics: (options: Options) => Readonly<Record<string, AttackMetric>>
