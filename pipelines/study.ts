@@ -142,7 +142,7 @@ const foundOf = ({ config, study }: Asked, computed: ReadonlyArray<Computed>): S
     numbers: found.numbers,
     charts: found.charts,
     tables: found.tables,
-    terms: found.terms ?? [],
+    terms: Object.fromEntries(found.terms ?? []),
     limits: found.limits
   }
 }

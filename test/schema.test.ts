@@ -11,6 +11,7 @@ import { claimsOf } from "../pipelines/isolation/Claims.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { estimate } from "../pipelines/report/Estimate.ts"
+import { StudiesReport, StudyReport } from "../pipelines/study/Report.ts"
 import { SweepReport } from "../pipelines/sweep/Report.ts"
 import { readConfig } from "../src/cli/config.ts"
 import { fields } from "../src/cli/fields.ts"
@@ -132,6 +133,32 @@ const sweepReport = {
   versions: {}
 }
 
+const studyFound = {
+  study: "coins",
+  title: "Coins",
+  paper: "Nobody (1900)",
+  question: "Do they?",
+  finding: "they do",
+  word: "held",
+  claims: [{ about: "paper", claim: "They do", result: "held", evidence: "0.9" }],
+  numbers: { share: estimate([0.9, 0.8], { kind: "share", spreads: [{ sequences: 3 }, { sequences: 3 }] }) },
+  charts: [{
+    title: "Shares",
+    x: { title: "coins", log: true },
+    y: { title: "share", zero: true },
+    facets: [],
+    lines: [{ label: "gold", of: { line: "gold" }, points: [{ x: 1, y: 0.9, low: 0.8, high: 1, note: "the first" }],
+      dots: true }],
+    color: ["line"],
+    dash: ["kind"]
+  }],
+  tables: [{ head: ["", "share"], rows: [["gold", "0.9"]], caption: "By coin" }],
+  terms: { gold: "a metal" },
+  limits: ["Nothing of notes."]
+}
+const studyEnded = { failures: [{ arm: "coins: gold", seed: 1, message: "lost" }], seeds: [1, 2], adapter: "a",
+  seconds: 1, config: {}, versions: { memsinks: "1" } }
+
 interface Published {
   readonly name: ReportName
   readonly type: Schema.Schema<object, unknown>
@@ -207,6 +234,30 @@ const published: ReadonlyArray<Published> = [
     says: "Its place by the first metric, from 1; absent where that could not be measured.",
     field: "points",
     wrong: [{ best: "middle" }, "report.best: middle"]
+  },
+  {
+    name: "study",
+    type: StudyReport as unknown as Schema.Schema<object, unknown>,
+    reports: [
+      { format: 1, ...studyFound, ...studyEnded },
+      { format: 1, ...studyFound, ...studyEnded, failures: [], charts: [], tables: [], terms: {}, limits: [] },
+      { format: 1, ...studyFound, ...studyEnded, numbers: { share: estimate([NaN]) } }
+    ],
+    says: "Whether that held here: where all claims about the paper held; not where one did not.",
+    field: "claims",
+    wrong: [{ word: "perhaps" }, "report.word: perhaps"]
+  },
+  {
+    name: "studies",
+    type: StudiesReport as unknown as Schema.Schema<object, unknown>,
+    reports: [
+      { format: 1, studies: [studyFound, { ...studyFound, study: "notes" }], ...studyEnded },
+      { format: 1, studies: [], ...studyEnded },
+      { format: 1, studies: [{ ...studyFound, numbers: { share: estimate([NaN]) } }], ...studyEnded }
+    ],
+    says: "In the order of the list; one that failed as a whole is missing.",
+    field: "studies",
+    wrong: [{ studies: [{ ...studyFound, word: "perhaps" }] }, "report.studies[0].word: perhaps"]
   }
 ]
 

@@ -1,6 +1,7 @@
 /**
  * `npm run schema`: makes pipelines/pretrain.schema.json and {isolate,dynamics,sweep}.config.schema.json, which editors
- * complete and check configurations with, and {isolation,dynamics,sweep}.schema.json, which say what reports of these hold.
+ * complete and check configurations with, and {isolation,dynamics,sweep,study,studies}.schema.json, which say what reports of these
+ * hold.
  * Shapes and defaults come from the schemas, descriptions from the comments beside their fields.
  */
 import * as JSONSchema from "effect/JSONSchema"
@@ -15,6 +16,7 @@ import { DynamicsReport } from "../pipelines/dynamics/Report.ts"
 import { IsolateConfig } from "../pipelines/isolation/Config.ts"
 import { IsolationReport } from "../pipelines/isolation/Report.ts"
 import { PretrainConfig } from "../pipelines/pretrain.ts"
+import { StudiesReport, StudyReport } from "../pipelines/study/Report.ts"
 import { SweepConfig } from "../pipelines/sweep/Config.ts"
 import { SweepReport } from "../pipelines/sweep/Report.ts"
 
@@ -36,11 +38,13 @@ export const configNames = Object.keys(configs) as ReadonlyArray<ConfigName>
 export const schemaFile = (name: ConfigName): URL =>
   new URL(`pipelines/${name === "pretrain" ? name : `${name}.config`}.schema.json`, root)
 
-/** Reports whose schema is published, by the folder of pipelines that has it in its Report.ts. */
+/** Reports whose schema is published, by the folder of pipelines that has it in its Report.ts, unless another is named. */
 const reports = {
   isolation: { command: "memsinks isolate", schema: IsolationReport },
   dynamics: { command: "memsinks dynamics", schema: DynamicsReport },
-  sweep: { command: "memsinks sweep", schema: SweepReport }
+  sweep: { command: "memsinks sweep", schema: SweepReport },
+  study: { command: "memsinks study NAME", schema: StudyReport },
+  studies: { command: "memsinks study --all", schema: StudiesReport, folder: "study" }
 } as const
 export type ReportName = keyof typeof reports
 export const reportNames = Object.keys(reports) as ReadonlyArray<ReportName>
@@ -229,8 +233,12 @@ export const makeSchema = (command: ConfigName): Json => {
 
 /** The schema of a `report.json`, draft 7 of JSON Schema. */
 export const makeReportSchema = (name: ReportName): Json => {
-  const { command, schema } = reports[name]
-  const comments = commentsBySignature(`pipelines/${name}/Report.ts`)
+  const { command, folder = name, schema } = reports[name] as {
+    readonly command: string
+    readonly schema: Schema.Schema.Any
+    readonly folder?: string
+  }
+  const comments = commentsBySignature(`pipelines/${folder}/Report.ts`)
   const describe = (node: unknown): unknown => {
     if (Array.isArray(node)) return node.map(describe)
     if (!isObject(node)) return node
@@ -250,7 +258,7 @@ export const makeReportSchema = (name: ReportName): Json => {
       )
     }
   }
-  const described = describe(JSONSchema.make(schema as Schema.Schema.Any)) as Json
+  const described = describe(JSONSchema.make(schema)) as Json
   return { ...described, title: `${command}: report`, description: `What report.json of ${command} holds.` }
 }
 

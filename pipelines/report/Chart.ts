@@ -20,6 +20,7 @@ const Axis = Schema.Struct({
 export interface Axis extends Schema.Schema.Type<typeof Axis> {}
 
 const FacetValue = Schema.Struct({
+  /** As lines have it. */
   name: Schema.String,
   /** Default: the name. */
   label: exact(Schema.String),
@@ -31,22 +32,29 @@ const FacetValue = Schema.Struct({
 
 /** A property in which lines differ, with a switch for each of its values. */
 const Facet = Schema.Struct({
+  /** As lines have it. */
   key: Schema.String,
+  /** As a reader sees it. */
   title: Schema.String,
   /** Whether just one value is shown at a time. Default false. */
   one: exact(Schema.Boolean),
+  /** Those that lines have. */
   values: Schema.Array(FacetValue)
 })
 export interface Facet extends Schema.Schema.Type<typeof Facet> {}
 
 const Point = Schema.Struct({
+  /** Where it is along the horizontal axis. */
   x: Real,
+  /** Where it is along the vertical axis. */
   y: Real,
-  /** Ends of the interval around y. */
+  /** Lower end of the interval around y. */
   low: Schema.optional(Real),
+  /** Upper end of it. */
   high: Schema.optional(Real),
-  /** Ends of the interval around x. */
+  /** Lower end of the interval around x. */
   left: Schema.optional(Real),
+  /** Upper end of it. */
   right: Schema.optional(Real),
   /** What the point is, beyond its numbers. */
   note: exact(Schema.String),
@@ -70,6 +78,7 @@ const Line = Schema.Struct({
 export interface Line extends Schema.Schema.Type<typeof Line> {}
 
 export const Chart = Schema.Struct({
+  /** What it shows. */
   title: Schema.String,
   /** The horizontal axis. */
   x: Axis,
@@ -77,6 +86,7 @@ export const Chart = Schema.Struct({
   y: Axis,
   /** With facets it is explored in the page; without it is a picture. */
   facets: Schema.Array(Facet),
+  /** In the order of the key. */
   lines: Schema.Array(Line),
   /** Properties that the colour, and in a picture the marker, tells apart. */
   color: Schema.Array(Schema.String),

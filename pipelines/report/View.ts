@@ -11,6 +11,7 @@ import type { Failure } from "./Failure.ts"
 export const Table = Schema.Struct({
   /** The first head is empty or names the rows. */
   head: Schema.Array(Schema.String),
+  /** As many cells each as the head has. */
   rows: Schema.Array(Schema.Array(Schema.String)),
   /** Above it, where there are several. */
   caption: Schema.optionalWith(Schema.String, { exact: true }),
@@ -26,8 +27,7 @@ export interface Span {
 }
 
 /** A word of the report and what it means. */
-export const Term = Schema.Tuple(Schema.String, Schema.String)
-export type Term = typeof Term.Type
+export type Term = readonly [word: string, meaning: string]
 
 export type Block =
   | { readonly is: "text"; readonly text: string }

@@ -4,7 +4,7 @@ import { Chart } from "../report/Chart.ts"
 import { Claim } from "../report/Claim.ts"
 import { Estimate } from "../report/Estimate.ts"
 import { Failure } from "../report/Failure.ts"
-import { Table, Term } from "../report/View.ts"
+import { Table } from "../report/View.ts"
 import { About } from "./Study.ts"
 
 /** A sentence that was decided by intervals, and how. */
@@ -42,7 +42,7 @@ const found = {
   /** The same in numbers. */
   tables: Schema.Array(Table),
   /** Words of charts and tables, and what they mean. */
-  terms: Schema.Array(Term),
+  terms: Schema.Record({ key: Schema.String, value: Schema.String }),
   /** What it does not say. */
   limits: Schema.Array(Schema.String)
 }

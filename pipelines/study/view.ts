@@ -35,7 +35,7 @@ const claimsTable = ({ claims }: StudyFound): View.Table => ({
 /** All of a study below its answers. */
 const body = (found: StudyFound): ReadonlyArray<View.Block> => [
   ...View.drawn(View.charts(...found.charts), ...found.tables),
-  ...View.terms(...found.terms)
+  ...View.terms(...Object.entries(found.terms))
 ]
 
 const SEEDS = "one seed is not a result: nothing has an interval over seeds"

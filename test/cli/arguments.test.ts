@@ -177,7 +177,7 @@ describe("words of a command line", () => {
       .toBe("--sinks expects own, off, all or placebo, got \"offf\". Did you mean off?")
     expect(await wrong("doctor", "it")).toBe("memsinks doctor takes no \"it\"; see memsinks doctor --help")
     expect(await wrong("schema", "sweeps"))
-      .toBe("memsinks schema expects pretrain, isolate, dynamics or sweep, got \"sweeps\". Did you mean sweep?")
+      .toBe("memsinks schema expects pretrain, isolate, dynamics, sweep or study, got \"sweeps\". Did you mean sweep?")
     expect(await wrong("export")).toBe("--checkpoint and --out must be given")
     expect(await wrong("inspect")).toBe("the path is missing")
   })

@@ -252,6 +252,17 @@ describe("memsinks study", () => {
     expect([code, stderr.replace(/: is not/, " is not")]).toEqual([2, message])
   })
 
+  it("has a schema for editors", async () => {
+    const { code, stdout } = await memsinksHere(["schema", "study", "associative"])
+    expect(code).toBe(0)
+    const text = JSON.stringify(JSON.parse(stdout))
+    for (const field of ["alpha", "seeds", "tolerance"]) expect(text).toContain(`"${field}"`)
+    const without = await memsinksHere(["schema", "study"])
+    expect([without.code, without.stderr]).toEqual([2, expect.stringContaining("needs the name of a study: ")])
+    const other = await memsinksHere(["schema", "sweep", "associative"])
+    expect([other.code, other.stderr]).toEqual([2, "error: memsinks schema sweep takes no \"associative\"\n"])
+  })
+
   it("prints what it would compute, of the smaller and of the larger preset", async () => {
     const dry = async (...args: ReadonlyArray<string>) =>
       JSON.parse((await memsinksHere(["study", ...args, "--dry-run", "--json"])).stdout)

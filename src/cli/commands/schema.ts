@@ -6,10 +6,13 @@ const named = <Name extends string>(name: Name): [Name, Name] => [name, name]
 
 /** `memsinks schema`: what it takes. */
 export const schema = Command.make("schema", {
-  of: Args.choice([named("pretrain"), named("isolate"), named("dynamics"), named("sweep")], { name: "command" }).pipe(
+  of: Args.choice([named("pretrain"), named("isolate"), named("dynamics"), named("sweep"), named("study")], {
+    name: "command"
+  }).pipe(
     Args.withDescription("The command whose configuration it is of. Default pretrain"),
     Args.withDefault("pretrain")
-  )
+  ),
+  study: Args.text({ name: "name" }).pipe(Args.withDescription("Of study: which"), Args.optional)
 }).pipe(
   Command.withDescription("Print the JSON Schema of a configuration file, for editors")
 )
