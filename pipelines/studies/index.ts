@@ -10,6 +10,7 @@ import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
+import { tokenizers } from "./tokenizers.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
   quantifying,
@@ -21,5 +22,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   deletion,
   insertion,
   longTail,
-  localizing
+  localizing,
+  tokenizers
 ]
