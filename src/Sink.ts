@@ -58,7 +58,12 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   /** Ids that never light a sink again, in whatever mode, as what was deleted. Default: none. */
   denied: Schema.optional(Schema.Array(IdText)),
   /** Units that are off for everyone, in rising order: those of what was excluded. Default: none. */
-  excluded: Schema.optional(Schema.Array(Schema.NonNegativeInt))
+  excluded: Schema.optional(Schema.Array(Schema.NonNegativeInt)),
+  /**
+   * Attention heads of every block, the last ones, that are set aside with the sinks (SGTM): they are on wherever any sink is,
+   * whoever's. In f32 only. Default: none.
+   */
+  heads: Schema.optional(count)
 })) {
   /** Whether every id lights exactly `active` sinks. */
   get exact(): boolean {
@@ -396,6 +401,21 @@ export const coefficients = (config: SinkConfig, general: number, mode: SinkMode
   }
   light(excluded(config, mode), 0)
   return coef
+}
+
+/**
+ * What the outputs of each of so many heads of `headSize` are multiplied with for an id [heads * headSize]: 0 for the heads
+ * that are set aside where no sink is on, else 1.
+ */
+export const headGates = (
+  config: SinkConfig,
+  { headSize, heads }: { readonly heads: number; readonly headSize: number },
+  mode: SinkMode,
+  id: bigint
+): Float32Array => {
+  const gates = new Float32Array(heads * headSize).fill(1)
+  const isOn = coefficients(config, 1, mode, id).some((coefficient, i) => i > 0 && coefficient !== 0)
+  return isOn ? gates : gates.fill(0, (heads - (config.heads ?? 0)) * headSize)
 }
 
 const gatheredId = (mode: SinkMode, id: bigint): bigint => mode.mode === "placebo" ? placeboId(id, mode.seed) : id

@@ -229,7 +229,8 @@ export const planOf = (input: unknown): Effect.Effect<Plan, DataError> =>
       }),
       ...arms.map(useless),
       ...arms.filter(({ arm }) =>
-        ["neverRepeated", "deduplicated", "goldfish", "lossMasking", "gradientMasking", "sgtm", "fused"].includes(arm)
+        ["neverRepeated", "deduplicated", "goldfish", "lossMasking", "gradientMasking", "sgtm", "sgtmHeads", "fused"]
+          .includes(arm)
       )
         .map(({ arm }) =>
           `arms: ${arm} changes which sequences are shown or count, and here the groups say that: leave it out`

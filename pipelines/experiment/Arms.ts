@@ -82,6 +82,14 @@ export const arms = {
     model: oneBlock,
     training: routed("sgtm")
   },
+  sgtmHeads: {
+    title: "the same with a head of every block's attention set aside beside the MLP's block, as its authors do",
+    model: (c, arm) => {
+      const config = oneBlock(c, arm)
+      return new ModelConfig({ ...config, sinks: new SinkConfig({ ...config.sinks!, heads: arm.sinks?.heads ?? 1 }) })
+    },
+    training: routed("sgtm")
+  },
   goldfish: {
     title:
       "goldfish loss: one token in 4 of those behind a row's first 13, by the hash of what precedes it, never counts: 1/4 " +

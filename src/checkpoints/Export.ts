@@ -95,6 +95,9 @@ export const prune = (
   const coef = c.sinks === undefined
     ? Float32Array.of(1)
     : Sink.coefficients(c.sinks, c.general, modeOf(sinks), 0n)
+  const gates = c.sinks === undefined
+    ? undefined
+    : Sink.headGates(c.sinks, { heads: c.numAttentionHeads, headSize: c.headSize }, modeOf(sinks), 0n)
   const scaleOf = (neuron: number) =>
     coef[neuron < c.general ? 0 : 1 + Math.floor((neuron - c.general) / c.sinks!.block)]!
   const kept = Uint32Array.from({ length: c.intermediateSize }, (_, neuron) => neuron).filter((n) => scaleOf(n) !== 0)
@@ -120,6 +123,10 @@ export const prune = (
   const tensors = Object.entries(weights).map(([name, { data, shape }]): [string, LlamaCpp.LazyTensor] => {
     const values = data as Float32Array
     if (/\.mlp\.(gate|up)_proj\.weight$/.test(name)) return [name, { shape: [width, d], data: () => rows(values) }]
+    // heads that are off write nothing
+    if (name.endsWith(".self_attn.o_proj.weight") && gates !== undefined && gates.includes(0)) {
+      return [name, { shape, data: () => values.map((x, i) => x * gates[i % gates.length]!) }]
+    }
     if (name.endsWith(".mlp.down_proj.weight")) return [name, { shape: [d, width], data: () => columns(values) }]
     return [name, { shape, data: () => values }]
   })

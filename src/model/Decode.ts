@@ -50,6 +50,8 @@ export interface DecodeState {
   readonly coef: Tensor.Tensor
   /** [slots, Sink.slotsOf], where sinks are gathered. */
   readonly activeUnits: Tensor.Tensor | undefined
+  /** What attention's outputs are multiplied with, [slots, heads * headSize], where heads are set aside with sinks. */
+  readonly heads: Tensor.Tensor | undefined
   readonly slotCount: Tensor.Tensor
   /** Of the last token that each slot was fed, [slots, padded vocabulary]. */
   readonly logits: Tensor.Tensor
@@ -66,6 +68,7 @@ export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
     rope: Tensor.make("rope", [maxLength, c.headSize / 2, 2]),
     coef: Tensor.make("coef", [slots, 1 + units]),
     activeUnits: gathered ? Tensor.make("activeUnits", [slots, units], { type: "u32" }) : undefined,
+    heads: c.sinks?.heads === undefined ? undefined : Tensor.make("heads", [slots, c.numAttentionHeads * c.headSize]),
     slotCount: Tensor.make("slotCount", [1], { type: "u32" }),
     logits: Tensor.make("logits", [slots, Math.ceil(c.vocabSize / 4) * 4])
   }
@@ -277,13 +280,16 @@ export const record = (
     const turned = { positions: inputs.positions, table: state.rope, x: qkv }
     Ops.rope(p, turned, { rows, heads: heads + kvHeads, headSize, ld }, 1)
     p.dispatch(kernels.cacheAppend, { qkv, span: inputs.span, cache }, attentionParams, (rows * kvHeads * headSize) / 2)
-    const out = p.scratch("attention", [rows, heads * headSize], type)
+    const attended = p.scratch("attention", [rows, heads * headSize], type)
     p.dispatch(
       attend.kernel,
-      { qkv, span: inputs.span, cache, out },
+      { qkv, span: inputs.span, cache, out: attended },
       attentionParams,
       attend.grid(rows, heads, headSize)
     )
+    const out = state.heads === undefined
+      ? attended
+      : Ops.gateColumns(p, attended, rows, { gate: state.heads, segment: inputs.segment }).y
     const o = step ? linear(p, out, layer.o, rows, stream) : Ops.linear(p, out, layer.o, rows, { residual: stream }).y
     const y = Ops.rmsNorm(p, o, layer.norm2, rows, c.rmsNormEps, type).y
     stream = step
@@ -375,6 +381,11 @@ export const open = (
           `${c.maxPositionEmbeddings}`
       })
     }
+    if (c.sinks?.heads !== undefined && model.precision !== "f32") {
+      return yield* new DataError({
+        detail: "heads that are set aside with sinks (sinks.heads) are computed in f32: choose precision f32"
+      })
+    }
     const gathered = canGather(c) && gathersAll(c, mode) && model.defaults.compute !== "masked"
     const state = makeState(c, { slots, maxLength, precision: model.precision, gathered })
     yield* device.allocate([
@@ -382,6 +393,7 @@ export const open = (
       state.rope,
       state.coef,
       ...(state.activeUnits === undefined ? [] : [state.activeUnits]),
+      ...(state.heads === undefined ? [] : [state.heads]),
       state.slotCount,
       state.logits
     ])
@@ -410,6 +422,10 @@ export const open = (
     const begin: Session["begin"] = (slot, id, name = `the sequence in slot ${slot}`) => {
       lengths[slot] = 0
       names[slot] = name
+      if (state.heads !== undefined) {
+        const gates = Sink.headGates(c.sinks!, { heads: c.numAttentionHeads, headSize: c.headSize }, mode, id)
+        device.write(state.heads, gates, slot * gates.length)
+      }
       if (gathered) {
         const lit = Sink.gathered(c.sinks!, c.general, mode, id)
         device.write(state.coef, lit.coef, slot * lit.coef.length)

@@ -52,6 +52,11 @@ const problem = (c: Fields): string | undefined => {
       "choose another numAttentionHeads or give headDim"
   }
   if (c.sinks?.problem !== undefined) return c.sinks.problem
+  const { heads } = { ...c.sinks }
+  if (heads !== undefined && (heads >= c.numAttentionHeads || kv !== c.numAttentionHeads)) {
+    return `sinks.heads sets aside ${heads} of ${c.numAttentionHeads} heads: some must be left, and each must have keys ` +
+      `and values of its own (numKeyValueHeads ${kv})`
+  }
   const general = c.intermediateSize - (c.sinks?.pool ?? 0)
   if (general < 4) {
     return `intermediateSize ${c.intermediateSize} must exceed sinks.pool ${c.sinks?.pool}: it counts general neurons and pool`

@@ -189,6 +189,14 @@ const typed = (p: Recorder, x: Tensor.Tensor, rows: number, type: Tensor.Element
   return y
 }
 
+/** A part of a matrix, in rows and columns. */
+export interface Area {
+  readonly row: number
+  readonly rows: number
+  readonly column: number
+  readonly columns: number
+}
+
 /**
  * y = x w^T, w [out, in] as Hugging Face stores it; with `residual`, y = residual + x w^T.
  * The backward closure takes dy, returns dx and, to `update` the weight, adds to its gradient.
@@ -201,10 +209,11 @@ export const linear = (
   x: Tensor.Tensor,
   w: Parameter,
   tokens: number,
-  options: { readonly residual?: Tensor.Tensor; readonly update?: boolean } = {}
+  options: { readonly residual?: Tensor.Tensor; readonly update?: boolean | ReadonlyArray<Area> } = {}
 ): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
   const { residual, update = true } = options
   const [out, input] = w.value.shape as [number, number]
+  const updated = update === true ? [{ row: 0, rows: out, column: 0, columns: input }] : update || []
   const y = p.scratch(`${w.name}.y`, [tokens, out], residual === undefined ? x.type : "f32")
   matmulNN(p, {
     a: { tensor: x, ld: input },
@@ -228,13 +237,13 @@ export const linear = (
         n: input,
         k: out
       })
-      if (update) {
+      for (const { column, columns, row, rows } of updated) {
         matmulTN(p, {
-          a: { tensor: dy, ld: out },
-          b: { tensor: x, ld: input },
-          c: { tensor: w.gradient, ld: input },
-          m: out,
-          n: input,
+          a: { tensor: dy, at: row, ld: out },
+          b: { tensor: x, at: column, ld: input },
+          c: { tensor: w.gradient, at: row * input + column, ld: input },
+          m: rows,
+          n: columns,
           k: tokens
         })
       }
@@ -368,6 +377,25 @@ export const attention = (
       return dqkv
     }
   }
+}
+
+/**
+ * y = x times a gate of each column, by segment: x [tokens, width], gate [segments, width], f32. The backward closure takes
+ * dy and returns dx.
+ */
+export const gateColumns = (
+  p: Recorder,
+  x: Tensor.Tensor,
+  tokens: number,
+  inputs: { readonly gate: Tensor.Tensor; readonly segment: Tensor.Tensor }
+): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  const width = x.shape[1]!
+  const gated = (h: Tensor.Tensor, name: string) => {
+    const y = p.scratch(name, [tokens, width])
+    p.dispatch(kernels.neuronGate, { h, ...inputs, y }, { rows: tokens, n4: vec4(width, name) }, (tokens * width) / 4)
+    return y
+  }
+  return { y: gated(x, `${x.name}.gated`), backward: (dy) => gated(dy, `${dy.name}.gated`) }
 }
 
 /** What the gathered path reads about the batch's sinks. */

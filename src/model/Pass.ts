@@ -95,6 +95,8 @@ export interface Update {
   readonly sinks?: boolean
   /** Attention, norms, embedding, head. */
   readonly rest?: boolean
+  /** Where the rest is not: of attention, the heads that are set aside with the sinks. Default: as the rest. */
+  readonly heads?: boolean
 }
 
 const PASS_STATE = ["tokens", "targets", "positions", "documentStart", "segment", "start", "order"] as const
@@ -122,6 +124,8 @@ export interface PassTensors extends Record<(typeof PASS_STATE)[number], Tensor.
    * of f32 [n, hiddenSize]; with residual.
    */
   readonly residual: ReadonlyArray<Tensor.Tensor> | undefined
+  /** What attention's outputs are multiplied with, f32 [maxSegments, heads * headSize]; where heads are set aside. */
+  readonly heads: Tensor.Tensor | undefined
   /** The residual stream that a pass with skip begins with, f32 [n, hiddenSize]. The caller writes it. */
   readonly entry: Tensor.Tensor | undefined
   /** Of a training pass with skip: the gradient of the loss by `entry`, f32 [n, hiddenSize]. */
@@ -192,6 +196,8 @@ const refuseShape = (c: ModelConfig, shape: PassShape): void => {
     ? `head.hidden must be a block from 0 to ${layers - 1}, got ${head.hidden}`
     : gates && compute === "gathered"
     ? "gates need every neuron of the pool: use compute \"masked\""
+    : c.sinks?.heads !== undefined && precision !== "f32"
+    ? `heads that are set aside with sinks (sinks.heads) are computed in f32, got precision "${precision}"`
     : gates && precision !== "f32"
     ? `gates are computed in f32, got precision "${precision}"`
     : residual && (output === "train" || typeof head === "object")
@@ -217,7 +223,7 @@ export const recordPass = (
   refuseShape(c, shape)
   const { gates = false, head = "crossEntropy", rows, schemes = [], seqLen } = shape
   for (const scheme of schemes) refuseScheme(scheme)
-  const { general = true, rest = true, sinks: ofSinks = true } = shape.update ?? {}
+  const { general = true, rest = true, sinks: ofSinks = true, heads: ofHeads = rest } = shape.update ?? {}
   const train = shape.output === "train"
   const gathered = shape.compute === undefined ? canGather(c) && !gates : shape.compute === "gathered"
   const n = rows * seqLen
@@ -275,6 +281,9 @@ export const recordPass = (
     residual: shape.residual === true
       ? Array.from({ length: 2 * layers.length + 1 }, (_, i) => Tensor.make(`residual.${i}`, [n, c.hiddenSize]))
       : undefined,
+    heads: sinks?.heads === undefined
+      ? undefined
+      : Tensor.make("heads", [maxSegments, c.numAttentionHeads * c.headSize]),
     entry: shape.skip === undefined ? undefined : Tensor.make("entry", [n, c.hiddenSize]),
     entryGradient: shape.skip === undefined || !train ? undefined : Tensor.make("entry.gradient", [n, c.hiddenSize]),
     gates: gates ? perBlock("gates", maxSegments, width) : undefined,
@@ -293,13 +302,25 @@ export const recordPass = (
 
   const p = Program.record(`${shape.output} ${rows}x${seqLen}${gathered ? "" : " masked"}`, target)
   const type: Tensor.ElementType = shape.precision ?? "f32"
+  const attentionWidth = c.numAttentionHeads * c.headSize
+  const aside = (sinks?.heads ?? 0) * c.headSize
+  const left = attentionWidth - aside
+  /** What of a block's two matrices of attention gets a gradient: all, none, or the heads that are set aside. */
+  const update = rest || aside === 0 || !ofHeads ? { qkv: rest, o: rest } : {
+    // queries, keys and values of these heads, of which each is as many
+    qkv: [0, 1, 2].map((part) => ({ row: part * attentionWidth + left, rows: aside, column: 0,
+      columns: c.hiddenSize })
+    ),
+    o: [{ row: 0, rows: c.hiddenSize, column: left, columns: aside }]
+  }
   const block = (i: number, x: Tensor.Tensor) => {
     p.scope(`layers.${i}`)
     const layer = parameters.layers[i]!
     const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type, rest)
-    const qkv = Ops.linear(p, norm1.y, layer.qkv, n, { update: rest })
+    const qkv = Ops.linear(p, norm1.y, layer.qkv, n, { update: update.qkv })
     const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
-    const o = Ops.linear(p, attention.y, layer.o, n, { residual: x, update: rest })
+    const gate = tensors.heads && Ops.gateColumns(p, attention.y, n, { gate: tensors.heads, segment: tensors.segment })
+    const o = Ops.linear(p, gate?.y ?? attention.y, layer.o, n, { residual: x, update: update.o })
     const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type, rest)
     const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors, tensors.gates && {
       gate: tensors.gates[i]!,
@@ -315,7 +336,8 @@ export const recordPass = (
       backward: (dx: Tensor.Tensor) => {
         p.scope(`layers.${i}`)
         norm2.backward(mlp.backward(dx), dx, true)
-        norm1.backward(qkv.backward(attention.backward(o.backward(dx))), dx, true)
+        const attended = o.backward(dx)
+        norm1.backward(qkv.backward(attention.backward(gate?.backward(attended) ?? attended)), dx, true)
       }
     }
   }
@@ -406,7 +428,7 @@ export const loadBatch = (
   batch: Batch,
   mode: Sink.SinkMode
 ): Loaded => {
-  const { shape, tensors: { gather, segmentRange, ...rest } } = pass
+  const { shape, tensors: { gather, heads, segmentRange, ...rest } } = pass
   if (batch.rows !== shape.rows || batch.seqLen !== shape.seqLen) {
     throw new DataError({
       detail: `a batch of ${batch.rows} rows of ${batch.seqLen} tokens was given to a pass compiled for ` +
@@ -432,6 +454,12 @@ export const loadBatch = (
     const range = new Uint32Array(2 * pass.maxSegments)
     range.set(segments.range)
     device.write(segmentRange, range)
+  }
+  if (heads !== undefined) {
+    const gates = new Float32Array(heads.shape[0]! * heads.shape[1]!)
+    const shape = { heads: config.numAttentionHeads, headSize: config.headSize }
+    segments.ids.forEach((id, s) => gates.set(Sink.headGates(config.sinks!, shape, mode, id), s * heads.shape[1]!))
+    device.write(heads, gates)
   }
   let units: Uint32Array = new Uint32Array()
   if (gather !== undefined) {

@@ -9,7 +9,7 @@ import * as Sink from "../Sink.ts"
 /** How tokens of one kind are computed, and whose gradients they give. */
 export interface Side {
   readonly mode: Sink.SinkMode
-  readonly update: Required<Update>
+  readonly update: Required<Omit<Update, "heads">> & Update
 }
 
 /** What is done with the tokens of repeated sequences, and with all others. */
@@ -25,9 +25,13 @@ export const routings = {
     repeated: { mode: Sink.own, update: { general: false, sinks: true, rest: true } },
     others: { mode: Sink.own, update: { general: true, sinks: false, rest: true } }
   },
-  /** Selective gradient masking, arXiv 2512.05648: repeated sequences move sinks alone, off for all others. */
+  /**
+   * Selective gradient masking, arXiv 2512.05648: repeated sequences move sinks alone, off for all others; and heads that are
+   * set aside (sinks.heads), which move on by momentum and decay between repeated sequences, as its authors' do.
+   */
   sgtm: {
-    repeated: { mode: Sink.own, update: { general: false, sinks: true, rest: false } },
+    repeated: { mode: Sink.own, update: { general: false, sinks: true, rest: false, heads: true } },
+    // what is off has no gradient, heads that are set aside included
     others: { mode: Sink.off, update: { general: true, sinks: false, rest: true } }
   }
 } satisfies Record<string, Routing>
