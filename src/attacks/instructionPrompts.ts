@@ -179,7 +179,7 @@ export const instructionPrompts: Attack<InstructionPromptsOptions> = {
               ? attackers[s]!.first(given)
               : attackers[s]!.change(before.prompt, given)
             // its end is what the model goes on from
-            const most = Math.max(1, config.maxPositionEmbeddings - truth.length)
+            const most = Math.max(1, config.maxPositionEmbeddings + 1 - truth.length)
             return { id, tokens: prompt.slice(Math.max(0, prompt.length - most)), length: truth.length }
           })
         )

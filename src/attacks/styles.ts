@@ -57,10 +57,12 @@ export const styles: Attack<StylesOptions> = {
         const style = name === "plain" ? plain : known[name]
         const texts = yield* say(
           asked.map(({ given, id, truth }) => {
-            const length = Math.min(options.stretch * truth.length, config.maxPositionEmbeddings - 1)
-            const tokens = tokenizer.encode(style.apply(tokenizer.decode(given)))
-            return { id, length,
-              tokens: tokens.slice(Math.max(0, tokens.length + length - config.maxPositionEmbeddings)) }
+            const styled = tokenizer.encode(style.apply(tokenizer.decode(given)))
+            // where a model has no positions for all of it: the end of the prompt, and at least as much as is true
+            const positions = config.maxPositionEmbeddings + 1
+            const tokens = styled.slice(Math.max(0, styled.length - Math.max(1, positions - truth.length)))
+            const room = positions - tokens.length
+            return { id, tokens, length: Math.min(options.stretch * truth.length, room) }
           }),
           problem
         )

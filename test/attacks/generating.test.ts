@@ -9,6 +9,7 @@ import { placesOf } from "../../src/attacks/tokenPerturbation.ts"
 import * as Config from "../../src/Config.ts"
 import type { Row } from "../../src/data/stream/Packing.ts"
 import type { Tokenizer } from "../../src/data/tokens/Tokenizer.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { random } from "../../src/Random.ts"
 import * as Sink from "../../src/Sink.ts"
@@ -191,6 +192,10 @@ layer(NodeDevice.layer())("attacks that generate", (it) => {
       expect(own["exact@lower"]!.value).toBe(0)
       expect(own["similarity@upper"]!.value).toBeGreaterThan(own["similarity@plain"]!.value)
       expect(off["exact@any"]!.value).toBe(0)
+      // a model with just as many positions as sequences have tokens
+      const tight = new ModelConfig({ ...config, maxPositionEmbeddings: seqLen })
+      const same = yield* withWeights(tight, capitals, run(attacks.styles, over, { styles: ["upper"] }))
+      expect(same["exact@upper"]).toEqual(own["exact@upper"])
     }))
 })
 
