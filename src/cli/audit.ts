@@ -2,6 +2,7 @@
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import type { KeyObject } from "node:crypto"
 import process from "node:process"
 import * as Audit from "../../pipelines/audit.ts"
 import { view } from "../../pipelines/audit/view.ts"
@@ -12,6 +13,18 @@ import { hasColor } from "../Terminal.ts"
 import { signed } from "./certificate.ts"
 import type { AuditOptions } from "./commands/audit.ts"
 import * as Edge from "./Edge.ts"
+
+/** Leaves an audit in the folder that it is of, and signs all of it anew where there is a key: the certificate's path. */
+export const leaveAudit = (after: string, report: Audit.AuditReport, key: KeyObject | undefined) =>
+  Effect.gen(function*() {
+    const paths = yield* Path.Path
+    const shown = view(report)
+    const folder = paths.resolve(after)
+    yield* writeJson(paths.join(folder, "audit.json"), report)
+    yield* writeText(paths.join(folder, "audit.md"), toMarkdown(shown))
+    yield* writeText(paths.join(folder, "audit.html"), yield* Effect.promise(() => toHtml(shown)))
+    return key === undefined ? undefined : yield* signed(folder, report.after, key)
+  })
 
 /** Audits, prints what was found, and leaves it in the folder that was audited. */
 export const runAudit = (options: AuditOptions) =>
@@ -31,19 +44,13 @@ export const runAudit = (options: AuditOptions) =>
       versions: Edge.versions(),
       ...(options.quiet ? {} : { onStage: (what: string) => Effect.sync(() => Edge.complain(what)) })
     })
-    const shown = view(report)
-    const folder = paths.resolve(options.after)
-    yield* writeJson(paths.join(folder, "audit.json"), report)
-    yield* writeText(paths.join(folder, "audit.md"), toMarkdown(shown))
-    yield* writeText(paths.join(folder, "audit.html"), yield* Effect.promise(() => toHtml(shown)))
-    const certificate = key === undefined ? undefined : yield* signed(folder, report.after, key)
-    yield* Edge.print(options.json ? JSON.stringify({ ...report, certificate }) : toTerminal(shown, {
+    const certificate = yield* leaveAudit(options.after, report, key)
+    yield* Edge.print(options.json ? JSON.stringify({ ...report, certificate }) : toTerminal(view(report), {
       color: hasColor(process.stdout, process.env),
       width: process.stdout.columns ?? 100
     }))
     if (!options.json) {
-      yield* Edge.print(
-        `audit: ${paths.join(folder, "audit.html")}${certificate === undefined ? "" : `, ${certificate}`}`
-      )
+      const page = paths.join(paths.resolve(options.after), "audit.html")
+      yield* Edge.print(`audit: ${page}${certificate === undefined ? "" : `, ${certificate}`}`)
     }
   })

@@ -2,6 +2,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { audit } from "./commands/audit.ts"
+import { demo } from "./commands/demo.ts"
 import { doctor } from "./commands/doctor.ts"
 import { dynamics } from "./commands/dynamics.ts"
 import { evaluate } from "./commands/evaluate.ts"
@@ -45,6 +46,7 @@ export const commands = [
   sources.pipe(doing(async () => (await import("./sources.ts")).runSources)),
   forget.pipe(doing(async () => (await import("./forget.ts")).runForget)),
   audit.pipe(doing(async () => (await import("./audit.ts")).runAudit)),
+  demo.pipe(doing(async () => (await import("./demo.ts")).runDemo)),
   verify.pipe(doing(async () => (await import("./verify.ts")).runVerify)),
   exporting.pipe(doing(async () => (await import("./export.ts")).runExport)),
   importing.pipe(doing(async () => (await import("./import.ts")).runImport)),
