@@ -6,8 +6,9 @@
 //
 //   update:          the first n4 groups of a tensor. With sinks = 1, rows from sink_row0 on are sinks, in halves of pool
 //                    rows; the gradient of a unit that no batch of the step touched is 0 and is not read.
-//   update_touched:  the rows of touched units and no others: a sink then holds nothing of other data, neither through
-//                    momentum nor through decay. Rows are counted through as in touched.wgsl.
+//   update_lazy:     those, and of the sinks' rows behind them those of touched units and no others: a sink then holds
+//                    nothing of other data, neither through momentum nor through decay. Rows are counted through as in
+//                    touched.wgsl.
 struct Params { n4: u32, decay: u32, sinks: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, sink_rate: f32 }
 @group(0) @binding(0) var<storage, read> hyper: array<f32>;
 @group(0) @binding(1) var<storage, read> stats: array<f32>;
@@ -55,19 +56,23 @@ fn update(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gro
   }
 }
 
-struct TouchedParams { decay: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, halves: u32, sink_rate: f32 }
+struct LazyParams {
+  n4: u32, decay: u32, row4: u32, sink_row0: u32, pool: u32, block: u32, halves: u32, sink_rate: f32,
+}
 @group(0) @binding(2) var<storage, read> units: array<u32>;
 @group(0) @binding(7) var<storage, read> count: array<u32>;
-@group(0) @binding(8) var<uniform> q: TouchedParams;
+@group(0) @binding(8) var<uniform> q: LazyParams;
 
 @compute @workgroup_size(WX)
-fn update_touched(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+fn update_lazy(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   if (stats[SKIP] != 0.0) { return; }
   let s = scalars(q.decay);
+  let first = id.x + id.y * groups.x * WX;
+  let stride = groups.x * groups.y * WX;
+  for (var i = first; i < q.n4; i += stride) { move_by(s, i, g[i] * s.factor, 1.0); }
   let per_half = q.block * q.row4;
   let total = count[0] * q.halves * per_half;
-  let stride = groups.x * groups.y * WX;
-  for (var e = id.x + id.y * groups.x * WX; e < total; e += stride) {
+  for (var e = first; e < total; e += stride) {
     let half = e / per_half;
     let row0 = q.sink_row0 + (half % q.halves) * q.pool + units[half / q.halves] * q.block;
     let i = row0 * q.row4 + e % per_half;

@@ -2,6 +2,7 @@
 // bound.
 //   nn:  C[m,n] = sum_k A[m,k] B[k,n]          written by p.mode: 0 store, 1 add to C, 2 add to R
 //   tn:  C[m,n] += sum_k A[k,m] B[k,n]
+// and where TURNED is 1, nn with B[n,k] for B[k,n]: weights as they lie.
 //   nn_part, tn_part: the sums over parts of k, each for itself, which split_sum.wgsl adds up in order
 //
 // A workgroup owns a tile of 32 SIDE x 32 SIDE elements of C, each of its 2 x SIDE subgroups 16 SIDE x 32 of them as
@@ -37,14 +38,15 @@ override WX: u32 = 128;
 override SIDE: u32 = 2;
 override BUFFERS: u32 = 1;
 override STEP: u32 = 32;
+override TURNED: u32 = 0;
 
-// All of workgroup memory, in vectors of 8 f16 or 4 f32: for each buffer nn's A as [row][k], B as [k][column], tn's A
-// as [k][row]; in the end the sums. Offsets and strides of matrices count these vectors.
+// All of workgroup memory, in vectors of 8 f16 or 4 f32: for each buffer nn's A as [row][k], B as [k][column] or, if it
+// is turned, [column][k], tn's A as [k][row]; in the end the sums. Offsets and strides of matrices count these vectors.
 override GROUPS = STEP / 8u;
 override NARROW = GROUPS + 1u;
 override WIDE = 4u * SIDE + 1u;
 override RIGHT = 32u * SIDE * NARROW;
-override BUFFER = RIGHT + STEP * WIDE;
+override BUFFER = RIGHT + STEP * WIDE + TURNED * (32u * SIDE - STEP);
 var<workgroup> pool: array<vec4u, BUFFERS * BUFFER>;
 // 16 rows of 32 sums
 const SUMS = 9u;
@@ -71,6 +73,13 @@ fn row8(at: u32, k: u32, end: u32) -> vec4u {
   );
 }
 
+fn turned8(at: u32, k: u32, end: u32) -> vec4u {
+  let last = (end - 1u) / 4u;
+  return pack(
+    within(b[at + min(k / 4u, last)], k, end), within(b[at + min(k / 4u + 1u, last)], k + 4u, end),
+  );
+}
+
 // Invocation l stages group l % GROUPS of nn's row l / GROUPS and of the one 16 SIDE further, which begin at `at`.
 fn load_rows(at: vec2u, k0: u32, end: u32, l: u32) -> Pair {
   let k = k0 + 8u * (l % GROUPS);
@@ -85,6 +94,24 @@ fn load_rows(at: vec2u, k0: u32, end: u32, l: u32) -> Pair {
   } else {
     v.x = row8(at.x, k, end);
     if (STEP > 16u) { v.y = row8(at.y, k, end); }
+  }
+  return v;
+}
+
+// the same of a B that is turned
+fn load_turned(at: vec2u, k0: u32, end: u32, l: u32) -> Pair {
+  let k = k0 + 8u * (l % GROUPS);
+  var v = Pair();
+  if (k0 + STEP <= end) {
+    let x = at.x + k / 4u;
+    v.x = pack(b[x], b[x + 1u]);
+    if (STEP > 16u) {
+      let y = at.y + k / 4u;
+      v.y = pack(b[y], b[y + 1u]);
+    }
+  } else {
+    v.x = turned8(at.x, k, end);
+    if (STEP > 16u) { v.y = turned8(at.y, k, end); }
   }
   return v;
 }
@@ -149,18 +176,21 @@ fn stage_columns(buffer: u32, l: u32, v: Pair) {
 // the two groups of 4 columns from 8 i on, of a row that begins at `at` and has n4
 fn columns(at: u32, i: u32, n4: u32) -> vec2u { return vec2u(at) + min(vec2u(2u * i, 2u * i + 1u), vec2u(n4 - 1u)); }
 
-fn multiply(m: ptr<function, Sums>, k: u32, right: u32, a0: Left, a1: Left) {
-  let b0 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE, WIDE);
-  let b1 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE + 2u, WIDE);
+// where what invocation l stages of nn's B begins, in the tile of columns 32 SIDE x ..
+fn right_of(at: u32, x: u32, n4: u32, ldb4: u32, l: u32) -> vec2u {
+  if (TURNED == 0u) { return columns(at, x * 4u * SIDE + l % (4u * SIDE), n4); }
+  let mine = vec2u(x * 32u * SIDE + l / GROUPS) + vec2u(0u, 16u * SIDE);
+  return vec2u(at) + min(mine, vec2u(4u * n4 - 1u)) * ldb4;
+}
+
+fn multiply(m: ptr<function, Sums>, b0: Right, b1: Right, a0: Left, a1: Left) {
   (*m).s00 = subgroupMatrixMultiplyAccumulate(a0, b0, (*m).s00);
   (*m).s01 = subgroupMatrixMultiplyAccumulate(a0, b1, (*m).s01);
   (*m).s10 = subgroupMatrixMultiplyAccumulate(a1, b0, (*m).s10);
   (*m).s11 = subgroupMatrixMultiplyAccumulate(a1, b1, (*m).s11);
 }
 
-fn multiply_more(m: ptr<function, Sums>, k: u32, right: u32, a2: Left, a3: Left) {
-  let b0 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE, WIDE);
-  let b1 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE + 2u, WIDE);
+fn multiply_more(m: ptr<function, Sums>, b0: Right, b1: Right, a2: Left, a3: Left) {
   (*m).s20 = subgroupMatrixMultiplyAccumulate(a2, b0, (*m).s20);
   (*m).s21 = subgroupMatrixMultiplyAccumulate(a2, b1, (*m).s21);
   (*m).s30 = subgroupMatrixMultiplyAccumulate(a3, b0, (*m).s30);
@@ -170,15 +200,24 @@ fn multiply_more(m: ptr<function, Sums>, k: u32, right: u32, a2: Left, a3: Left)
 // subgroup s owns rows 16 SIDE (s / SIDE) .. and columns 32 (s % SIDE) .. of the tile
 fn multiply_nn(m: ptr<function, Sums>, buffer: u32, s: u32) {
   let left = buffer + (s / SIDE) * 16u * SIDE * NARROW;
-  let right = buffer + RIGHT + (s % SIDE) * 4u;
+  let right = buffer + RIGHT + (s % SIDE) * select(4u, 32u * NARROW, TURNED == 1u);
   for (var k = 0u; k < STEP; k += 16u) {
+    var b0: Right;
+    var b1: Right;
+    if (TURNED == 1u) {
+      b0 = subgroupMatrixLoad<Right, col_major>(&pool, right + k / 8u, NARROW);
+      b1 = subgroupMatrixLoad<Right, col_major>(&pool, right + 16u * NARROW + k / 8u, NARROW);
+    } else {
+      b0 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE, WIDE);
+      b1 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE + 2u, WIDE);
+    }
     let a0 = subgroupMatrixLoad<Left, row_major>(&pool, left + k / 8u, NARROW);
     let a1 = subgroupMatrixLoad<Left, row_major>(&pool, left + 16u * NARROW + k / 8u, NARROW);
-    multiply(m, k, right, a0, a1);
+    multiply(m, b0, b1, a0, a1);
     if (SIDE > 2u) {
       let a2 = subgroupMatrixLoad<Left, row_major>(&pool, left + 32u * NARROW + k / 8u, NARROW);
       let a3 = subgroupMatrixLoad<Left, row_major>(&pool, left + 48u * NARROW + k / 8u, NARROW);
-      multiply_more(m, k, right, a2, a3);
+      multiply_more(m, b0, b1, a2, a3);
     }
   }
 }
@@ -187,13 +226,15 @@ fn multiply_tn(m: ptr<function, Sums>, buffer: u32, s: u32) {
   let left = buffer + (s / SIDE) * 2u * SIDE;
   let right = buffer + RIGHT + (s % SIDE) * 4u;
   for (var k = 0u; k < STEP; k += 16u) {
+    let b0 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE, WIDE);
+    let b1 = subgroupMatrixLoad<Right, row_major>(&pool, right + k * WIDE + 2u, WIDE);
     let a0 = subgroupMatrixLoad<Left, col_major>(&pool, left + k * WIDE, WIDE);
     let a1 = subgroupMatrixLoad<Left, col_major>(&pool, left + k * WIDE + 2u, WIDE);
-    multiply(m, k, right, a0, a1);
+    multiply(m, b0, b1, a0, a1);
     if (SIDE > 2u) {
       let a2 = subgroupMatrixLoad<Left, col_major>(&pool, left + k * WIDE + 4u, WIDE);
       let a3 = subgroupMatrixLoad<Left, col_major>(&pool, left + k * WIDE + 6u, WIDE);
-      multiply_more(m, k, right, a2, a3);
+      multiply_more(m, b0, b1, a2, a3);
     }
   }
 }
@@ -207,12 +248,12 @@ fn sum_nn(m: ptr<function, Sums>, rows: vec2u, right: vec2u, ldb4: u32, first: u
     var next_b = Pair();
     if (k0 < end) {
       next_a = load_rows(rows, k0, end, l);
-      next_b = load_right(right, ldb4, k0, end, l);
+      if (TURNED == 1u) { next_b = load_turned(right, k0, end, l); } else { next_b = load_right(right, ldb4, k0, end, l); }
     }
     if (k0 > first) { multiply_nn(m, now, s); }
     if (BUFFERS == 1u) { workgroupBarrier(); } else { now = BUFFER - now; }
     stage_rows(now, l, next_a);
-    stage_columns(now + RIGHT, l, next_b);
+    if (TURNED == 1u) { stage_rows(now + RIGHT, l, next_b); } else { stage_columns(now + RIGHT, l, next_b); }
     workgroupBarrier();
   }
 }
@@ -292,7 +333,7 @@ fn nn(
   if (row >= end) { return; }
   let mine = vec2u(row + l / GROUPS) + vec2u(0u, 16u * SIDE);
   let rows = (vec2u(p.a0) + min(mine, vec2u(end - 1u)) * p.lda) / 4u;
-  let right = columns(b_at, group.x * 4u * SIDE + l % (4u * SIDE), p.n4);
+  let right = right_of(b_at, group.x, p.n4, p.ldb4, l);
   var m: Sums;
   sum_nn(&m, rows, right, p.ldb4, 0u, p.k, s, l);
   let top = row + (s / SIDE) * 16u * SIDE;
@@ -383,7 +424,7 @@ fn nn_part(
   let first = (group.y / down) * pp.part;
   let mine = vec2u(row + l / GROUPS) + vec2u(0u, 16u * SIDE);
   let rows = (vec2u(pp.a0) + min(mine, vec2u(pp.m - 1u)) * pp.lda) / 4u;
-  let right = columns(pp.b0, group.x * 4u * SIDE + l % (4u * SIDE), pp.n4);
+  let right = right_of(pp.b0, group.x, pp.n4, pp.ldb4, l);
   var m: Sums;
   sum_nn(&m, rows, right, pp.ldb4, first, min(first + pp.part, pp.k), s, l);
   let whole = row + 32u * SIDE <= pp.m && (group.x + 1u) * 8u * SIDE <= pp.n4;

@@ -1,6 +1,7 @@
 // Sums in a fixed order: the same numbers give the same bits, whatever the adapter does with its threads.
 //   sum, sum_of_squares:  partial[first + i] += sum over k of f(x[i + k * lanes])   i < lanes
-//   columns:              y[c] += sum over rows, in order, of x[row, c]; columns_wide: the same by a tree, for GPUs
+//   columns:              y[s, c] += sum over rows, in order, of x[s, row, c], of several sums s at once; columns_wide: the
+//                         same by a tree, for GPUs
 //   fold:                 partial[p.first + i] = sum of the i-th of p.lanes runs of x[p.start .. p.start + n)
 //   finish:               the step's loss and gradient norm out of the partials, what AdamW multiplies gradients with, a
 //                         line of history, and the loss scale of the next step
@@ -101,29 +102,40 @@ fn fold(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l:
 
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4f>;
 
-// n rows of lanes groups of 4 columns
+// n rows of lanes groups of 4 columns, for each of count sums: from group x0 on, and to groups stride apart from y0 on
+struct ColumnsParams { n: u32, lanes: u32, count: u32, x0: u32, y0: u32, stride: u32 }
+@group(0) @binding(2) var<uniform> t: ColumnsParams;
+
 @compute @workgroup_size(WX)
-fn columns(@builtin(global_invocation_id) id: vec3u) {
-  if (id.x >= p.lanes) { return; }
+fn columns(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let i = id.x + id.y * groups.x * WX;
+  if (i >= t.lanes * t.count) { return; }
+  let at = t.x0 + (i / t.lanes) * t.n * t.lanes + i % t.lanes;
   var total = vec4f();
-  for (var row = 0u; row < p.n; row++) { total += x4[row * p.lanes + id.x]; }
-  y4[id.x] += total;
+  for (var row = 0u; row < t.n; row++) { total += x4[at + row * t.lanes]; }
+  y4[t.y0 + (i / t.lanes) * t.stride + i % t.lanes] += total;
 }
 
 var<workgroup> tree4: array<vec4f, WX>;
 
 // a workgroup of a power of two for a group of 4 columns
 @compute @workgroup_size(WX)
-fn columns_wide(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) l: u32) {
-  if (group.x >= p.lanes) { return; }
+fn columns_wide(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) l: u32,
+) {
+  let i = group.x + group.y * groups.x;
+  if (i >= t.lanes * t.count) { return; }
+  let at = t.x0 + (i / t.lanes) * t.n * t.lanes + i % t.lanes;
   var total = vec4f();
-  for (var row = l; row < p.n; row += WX) { total += x4[row * p.lanes + group.x]; }
+  for (var row = l; row < t.n; row += WX) { total += x4[at + row * t.lanes]; }
   tree4[l] = total;
   for (var half = WX / 2u; half > 0u; half /= 2u) {
     workgroupBarrier();
     if (l < half) { tree4[l] += tree4[l + half]; }
   }
-  if (l == 0u) { y4[group.x] += tree4[0]; }
+  if (l == 0u) { y4[t.y0 + (i / t.lanes) * t.stride + i % t.lanes] += tree4[0]; }
 }
 
 @group(0) @binding(1) var<storage, read> hyper: array<f32>;

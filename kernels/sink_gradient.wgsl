@@ -10,7 +10,7 @@ struct Params {
   touched: u32, n4: u32, block: u32, halves: u32,
   a0: u32, lda4: u32, active4: u32,
   ldb4: u32,
-  row0: u32, half_rows: u32,
+  row0: u32, half_rows: u32, store: u32,
 }
 alias T = f32;
 alias T4 = vec4f;
@@ -29,8 +29,9 @@ override WY: u32 = 1;
 
 fn add(row: u32, col: u32, v0: vec4f, v1: vec4f) {
   let at = row * p.n4 + col;
-  dw[at] += v0;
-  if (col + 1u < p.n4) { dw[at + 1u] += v1; }
+  if (p.store == 1u) { dw[at] = v0; } else { dw[at] += v0; }
+  if (col + 1u >= p.n4) { return; }
+  if (p.store == 1u) { dw[at + 1u] = v1; } else { dw[at + 1u] += v1; }
 }
 
 @compute @workgroup_size(WX, WY)

@@ -9,7 +9,7 @@ struct Params {
   touched: u32, n4: u32, block: u32, halves: u32,
   a0: u32, lda4: u32, active4: u32,
   ldb4: u32,
-  row0: u32, half_rows: u32,
+  row0: u32, half_rows: u32, store: u32,
 }
 alias T = f32;
 alias T4 = vec4f;
@@ -35,7 +35,9 @@ fn sum4(c: vec4f, y0: f32, y1: f32, y2: f32, y3: f32, b0: vec4f, b1: vec4f, b2: 
 }
 
 fn add(r: u32, row: u32, col: u32, v: vec4f) {
-  if (r < p.block && col < p.n4) { dw[(row + r) * p.n4 + col] += v; }
+  if (r >= p.block || col >= p.n4) { return; }
+  let at = (row + r) * p.n4 + col;
+  if (p.store == 1u) { dw[at] = v; } else { dw[at] += v; }
 }
 
 @compute @workgroup_size(WX)

@@ -88,7 +88,7 @@ export interface Timed {
 }
 
 interface PreparedInside extends Prepared {
-  readonly clears: ReadonlyArray<readonly [buffer: GPUBuffer, bytes: number]>
+  readonly clears: ReadonlyArray<readonly [buffer: GPUBuffer, offset: number, bytes: number]>
   readonly commands: ReadonlyArray<readonly [GPUComputePipeline, GPUBindGroup, number, number, number]>
 }
 
@@ -261,8 +261,9 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     }
 
     const allocate: DeviceService["allocate"] = Effect.fnUntraced(function*(tensors) {
-      yield* refuseTooLarge(tensors)
-      const fresh = [...new Set(tensors)].filter((tensor) => !buffers.has(tensor))
+      const homes = [...new Set(tensors.map(Tensor.home))]
+      yield* refuseTooLarge(homes)
+      const fresh = homes.filter((tensor) => !buffers.has(tensor))
       const free = Effect.sync(() => {
         for (const tensor of fresh) {
           const buffer = buffers.get(tensor)
@@ -285,10 +286,12 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     })
 
     const bufferOf = (tensor: Tensor.Tensor): GPUBuffer => {
-      const buffer = buffers.get(tensor)
+      const buffer = buffers.get(Tensor.home(tensor))
       if (buffer === undefined) throw new Error(`${Tensor.show(tensor)} was never allocated on this device`)
       return buffer
     }
+
+    const offsetOf = (tensor: Tensor.Tensor): number => tensor.inside?.at ?? 0
 
     interface Pipeline {
       readonly pipeline: GPUComputePipeline
@@ -372,6 +375,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
             binding,
             resource: {
               buffer: tensor.kind === "scratch" ? slots[plan.slotOf.get(tensor)!]! : bufferOf(tensor),
+              offset: offsetOf(tensor),
               size: Tensor.byteLength(tensor)
             }
           }))
@@ -386,7 +390,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         return {
           program,
           scratchBytes: plan.slots.reduce((a, b) => a + b, 0),
-          clears: program.clears.map(({ bytes, tensor }) => [bufferOf(tensor), bytes] as const),
+          clears: program.clears.map(({ bytes, tensor }) => [bufferOf(tensor), offsetOf(tensor), bytes] as const),
           commands
         }
       }).pipe(
@@ -415,7 +419,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
         if (prepared.clears.length > 0) {
           pass?.end()
           pass = undefined
-          for (const [buffer, bytes] of prepared.clears) encoder.clearBuffer(buffer, 0, bytes)
+          for (const [buffer, offset, bytes] of prepared.clears) encoder.clearBuffer(buffer, offset, bytes)
         }
         for (const [pipeline, group, x, y, z] of prepared.commands) {
           if (room === 0) {
@@ -447,7 +451,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           const bytes = Tensor.byteLength(tensor)
           const buffer = staging.get(bytes)?.pop() ?? createBuffer(bytes, STAGING, "staging")
           const encoder = device.createCommandEncoder()
-          encoder.copyBufferToBuffer(bufferOf(tensor), 0, buffer, 0, bytes)
+          encoder.copyBufferToBuffer(bufferOf(tensor), offsetOf(tensor), buffer, 0, bytes)
           device.queue.submit([encoder.finish()])
           try {
             await polled(() => buffer.mapAsync(1))
@@ -495,7 +499,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
               // a submit a Program, and one more for each MAX_DISPATCHES of it
               for (let first = 0; first === 0 || first < commands.length; first += MAX_DISPATCHES) {
                 const encoder = device.createCommandEncoder()
-                if (first === 0) { for (const [buffer, bytes] of clears) encoder.clearBuffer(buffer, 0, bytes) }
+                if (first === 0) { for (const clear of clears) encoder.clearBuffer(...clear) }
                 for (const [pipeline, group, x, y, z] of commands.slice(first, first + MAX_DISPATCHES)) {
                   const begin = at % MAX_QUERIES
                   const querySet = sets[Math.floor(at / MAX_QUERIES)]!
@@ -563,9 +567,10 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           if (elementOffset % 2 !== 0) {
             throw new RangeError(`${Tensor.show(tensor)}: f16 is written from even offsets on`)
           }
-          device.queue.writeBuffer(bufferOf(tensor), elementOffset * 2, Float16.encode(data))
+          device.queue.writeBuffer(bufferOf(tensor), offsetOf(tensor) + elementOffset * 2, Float16.encode(data))
         } else {
-          device.queue.writeBuffer(bufferOf(tensor), elementOffset * 4, data as Float32Array<ArrayBuffer>)
+          const at = offsetOf(tensor) + elementOffset * 4
+          device.queue.writeBuffer(bufferOf(tensor), at, data as Float32Array<ArrayBuffer>)
         }
       },
       read,

@@ -80,7 +80,7 @@ export const record = (name: string, target: Target = portable): Recorder => {
       const list = kernel.bindings.map(([binding]) => tensors[binding])
       const written = kernel.bindings.flatMap(([, access], i) => (access === "write" ? [list[i]!] : []))
       for (const tensor of written) {
-        if (list.filter((other) => other === tensor).length > 1) {
+        if (list.filter((other) => Tensor.home(other) === Tensor.home(tensor)).length > 1) {
           throw new Error(`kernel ${Kernel.key(kernel)}: ${Tensor.show(tensor)} is bound twice, once for writing`)
         }
       }
@@ -161,10 +161,10 @@ export const plan = (program: Program): Plan => {
   return { slots, slotOf }
 }
 
-/** Every state tensor a Program touches, each once. */
+/** Every state tensor a Program touches, each once; in place of those that lie in another, that one. */
 export const stateTensors = (program: Program): ReadonlyArray<Tensor.Tensor> => [
   ...new Set([
     ...program.clears.map(({ tensor }) => tensor),
     ...program.dispatches.flatMap((dispatch) => dispatch.tensors.filter((tensor) => tensor.kind === "state"))
-  ])
+  ].map(Tensor.home))
 ]

@@ -15,6 +15,8 @@ export interface Tensor {
    * its first to its last use inside one Program and shares memory with others.
    */
   readonly kind: "state" | "scratch"
+  /** Where it lies in the buffer of another tensor, in bytes; undefined: it has a buffer of its own. */
+  readonly inside?: { readonly whole: Tensor; readonly at: number }
 }
 
 export const make = (
@@ -27,6 +29,27 @@ export const make = (
   }
   return { name, shape, type: options?.type ?? "f32", kind: options?.kind ?? "state" }
 }
+
+/** Bytes that any adapter lets a binding begin at a multiple of. */
+const ALIGNMENT = 256
+
+/**
+ * State tensors of one shape that lie one behind the other in a buffer: kernels that do the same to each can take `whole`
+ * [tensors, elements from one to the next], whose gaps are 0. Each is else a tensor like any other. They are allocated
+ * together, with the first of them.
+ */
+export const together = (
+  name: string,
+  names: ReadonlyArray<string>,
+  shape: ReadonlyArray<number>
+): { readonly whole: Tensor; readonly parts: ReadonlyArray<Tensor> } => {
+  const bytes = Math.ceil(byteLength(make(name, shape)) / ALIGNMENT) * ALIGNMENT
+  const whole = make(name, [names.length, bytes / 4])
+  return { whole, parts: names.map((part, i) => ({ ...make(part, shape), inside: { whole, at: i * bytes } })) }
+}
+
+/** The tensor whose buffer a tensor lies in. */
+export const home = (tensor: Tensor): Tensor => tensor.inside?.whole ?? tensor
 
 /** Number of elements. */
 export const size = (tensor: Tensor): number => tensor.shape.reduce((a, b) => a * b, 1)

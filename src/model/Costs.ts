@@ -89,10 +89,11 @@ export const costOf = (dispatch: Dispatch, pairs: number): Cost => {
     return { flops: 0, bytes: 16 * [0, 1, 2, 3, 4, 5].reduce((sum, i) => sum + p[`n${i}`]!, 0) }
   }
   // rows of touched units alone, as many as there may be
-  if (file === "touched" || entry === "update_touched") {
-    const elements = Tensor.size(tensor("units")) * p["block"]! * p["halves"]! * 4 * p["row4"]!
-    return { flops: 0, bytes: elements * 4 * (file === "adamw" ? 7 : 1) }
+  const touched = (halves: number): number => Tensor.size(tensor("units")) * p["block"]! * halves * 4 * p["row4"]!
+  if (file === "touched") {
+    return { flops: 0, bytes: 4 * [0, 1, 2, 3, 4, 5].reduce((sum, i) => sum + touched(p[`halves${i}`] ?? 0), 0) }
   }
+  if (entry === "update_lazy") return { flops: 0, bytes: 28 * (4 * p["n4"]! + touched(p["halves"]!)) }
   if (file === "adamw") return { flops: 0, bytes: 16 * p["n4"]! * 7 }
   return { flops: 0, bytes: all((access) => (access === "write" && updates.has(file) ? 2 : 1)) }
 }

@@ -11,16 +11,12 @@ const TILE = { WX: 8, WY: 1 }
 
 // What kernels have in common that compute the same, or parts of the same: bindings, element types, parameters.
 const attentionSize = { rows: "u32", heads: "u32", kvHeads: "u32", scale: "f32", head4: "u32" } as const
-const rmsNormSize = { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32" } as const
-const touchedRows = {
-  row4: "u32",
-  sinkRow0: "u32",
-  pool: "u32",
-  block: "u32",
-  halves: "u32",
-  lanes: "u32",
-  first: "u32"
+const rmsNormSize = { rows: "u32", n4: "u32", eps: "f32", block: "u32", add: "u32", first: "u32" } as const
+const columnsInterface = {
+  bindings: { x: "read", y: "write" },
+  params: { n: "u32", lanes: "u32", count: "u32", x0: "u32", y0: "u32", stride: "u32" }
 } as const
+const poolShape = { row4: "u32", pool: "u32", block: "u32" } as const
 const matmulInterface = {
   bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
   types: { A: ["a"], B: ["b"], C: ["c"] },
@@ -61,20 +57,32 @@ const sinkGradientInterface = {
     active4: "u32",
     ldb4: "u32",
     row0: "u32",
-    halfRows: "u32"
+    halfRows: "u32",
+    store: "u32"
   }
 } as const
 const sinkScatterInterface = {
-  bindings: { packed: "read", touchedCount: "read", units: "read", unitStart: "read", uses: "read", dw: "write" },
+  bindings: {
+    packed0: "read",
+    packed1: "read",
+    touchedCount: "read",
+    units: "read",
+    unitStart: "read",
+    uses: "read",
+    dw0: "write",
+    dw1: "write"
+  },
   params: {
     touched: "u32",
     n4: "u32",
     block: "u32",
-    halves: "u32",
     slots: "u32",
-    packedHalf: "u32",
-    row0: "u32",
-    halfRows: "u32"
+    halfPacked: "u32",
+    halfRows: "u32",
+    halves0: "u32",
+    first0: "u32",
+    halves1: "u32",
+    first1: "u32"
   }
 } as const
 const packedInterface = {
@@ -139,11 +147,12 @@ export interface MatrixTiling {
   readonly buffers: 1 | 2
 }
 
-const tilingConstants = ({ buffers, side, step }: MatrixTiling) => ({
+const tilingConstants = ({ buffers, side, step }: MatrixTiling, turned: boolean) => ({
   WX: 64 * side,
   SIDE: side,
   STEP: step,
-  BUFFERS: buffers
+  BUFFERS: buffers,
+  ...(turned ? { TURNED: 1 } : {})
 })
 
 export const kernels = {
@@ -171,22 +180,23 @@ export const kernels = {
     ...matmulInterface,
     constants: { WX: 64 }
   }),
-  matmulMatrix: (kind: "nn" | "tn", tiling: MatrixTiling) =>
+  /** `turned`: of nn, whose b is then [n, k]. */
+  matmulMatrix: (kind: "nn" | "tn", tiling: MatrixTiling, turned = false) =>
     Kernel.make({
       file: "matmul_matrix",
       entry: kind,
       ...matmulInterface,
       types: { C: ["c"] },
-      constants: tilingConstants(tiling)
+      constants: tilingConstants(tiling, turned)
     }),
   /** The same for a part of k each, into sums that `splitSum` adds up. */
-  matmulMatrixPart: (kind: "nn" | "tn", tiling: MatrixTiling) =>
+  matmulMatrixPart: (kind: "nn" | "tn", tiling: MatrixTiling, turned = false) =>
     Kernel.make({
       file: "matmul_matrix",
       entry: `${kind}_part`,
       bindings: { a: "read", b: "read", partial: "write" },
       params: { m: "u32", n4: "u32", k: "u32", part: "u32", a0: "u32", lda: "u32", b0: "u32", ldb4: "u32" },
-      constants: tilingConstants(tiling)
+      constants: tilingConstants(tiling, turned)
     }),
   splitSum: Kernel.make({
     file: "split_sum",
@@ -194,6 +204,15 @@ export const kernels = {
     bindings: { partial: "read", c: "write" },
     types: { C: ["c"] },
     params: { m: "u32", n4: "u32", parts: "u32", add: "u32", c0: "u32", ldc4: "u32" },
+    constants: { WX: ROW }
+  }),
+  splitSums: Kernel.make({
+    file: "split_sum",
+    entry: "four",
+    bindings: { x0: "read", x1: "read", x2: "read", x3: "read", y0: "write", y1: "write", y2: "write", y3: "write" },
+    params: { size0: "u32", row0: "u32", parts0: "u32", first0: "u32", ld0: "u32", size1: "u32", row1: "u32",
+      parts1: "u32", first1: "u32", ld1: "u32", size2: "u32", row2: "u32", parts2: "u32", first2: "u32", ld2: "u32",
+      size3: "u32", row3: "u32", parts3: "u32", first3: "u32", ld3: "u32" },
     constants: { WX: ROW }
   }),
   /** `nn` stores, adds to C or to the residual by `mode` 0, 1, 2. */
@@ -215,9 +234,9 @@ export const kernels = {
   cast: Kernel.make({
     file: "cast",
     entry: "forward",
-    bindings: { x: "read", y: "write" },
+    bindings: { x0: "read", x1: "read", x2: "read", x3: "read", y: "write" },
     types: { Y: ["y"] },
-    params: { n4: "u32", x0: "u32" },
+    params: { n0: "u32", n1: "u32", n2: "u32", n3: "u32" },
     constants: { WX: ROW }
   }),
   packRows: Kernel.make({
@@ -283,10 +302,21 @@ export const kernels = {
     ...rmsNormForwardInterface,
     constants: { WX: 128 }
   }),
-  rmsNormBackwardXWide: Kernel.make({
+  /** Both parts of the gradient. */
+  rmsNormBackwardWide: Kernel.make({
     file: "rms_norm",
-    entry: "backward_x_wide",
-    ...rmsNormBackwardInterface,
+    entry: "backward_wide",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write", partial: "write" },
+    types: { Y: ["dy"] },
+    params: rmsNormSize,
+    constants: { WX: 128 }
+  }),
+  rmsNormBackwardWideCopy: Kernel.make({
+    file: "rms_norm",
+    entry: "backward_wide_copy",
+    bindings: { x: "read", w: "read", dy: "read", rstd: "read", dx: "write", partial: "write", copy: "write" },
+    types: { Y: ["dy", "copy"] },
+    params: rmsNormSize,
     constants: { WX: 128 }
   }),
   rmsNormBackwardW: Kernel.make({
@@ -561,15 +591,13 @@ export const kernels = {
   columns: Kernel.make({
     file: "reduce",
     entry: "columns",
-    bindings: { x: "read", y: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32" },
+    ...columnsInterface,
     constants: { WX: ROW }
   }),
   columnsWide: Kernel.make({
     file: "reduce",
     entry: "columns_wide",
-    bindings: { x: "read", y: "write" },
-    params: { n: "u32", lanes: "u32", first: "u32" },
+    ...columnsInterface,
     constants: { WX: 64 }
   }),
   finish: Kernel.make({
@@ -592,23 +620,40 @@ export const kernels = {
   zeroTouched: Kernel.make({
     file: "touched",
     entry: "zero",
-    bindings: { units: "read", count: "read", g: "write" },
-    params: {
-      row4: "u32",
-      sinkRow0: "u32",
-      pool: "u32",
-      block: "u32",
-      halves: "u32",
-      lanes: "u32",
-      first: "u32"
-    },
+    bindings: { units: "read", count: "read", g0: "write", g1: "write", g2: "write", g3: "write", g4: "write",
+      g5: "write" },
+    params: { ...poolShape, row00: "u32", halves0: "u32", row01: "u32", halves1: "u32", row02: "u32", halves2: "u32",
+      row03: "u32", halves3: "u32", row04: "u32", halves4: "u32", row05: "u32", halves5: "u32" },
     constants: { WX: ROW }
   }),
   sumOfSquaresTouched: Kernel.make({
     file: "touched",
     entry: "sum_of_squares",
-    bindings: { units: "read", count: "read", g: "read", partial: "write" },
-    params: touchedRows,
+    bindings: { units: "read", count: "read", s0: "read", s1: "read", s2: "read", s3: "read", s4: "read",
+      partial: "write" },
+    params: {
+      ...poolShape,
+      row00: "u32",
+      halves0: "u32",
+      lanes0: "u32",
+      first0: "u32",
+      row01: "u32",
+      halves1: "u32",
+      lanes1: "u32",
+      first1: "u32",
+      row02: "u32",
+      halves2: "u32",
+      lanes2: "u32",
+      first2: "u32",
+      row03: "u32",
+      halves3: "u32",
+      lanes3: "u32",
+      first3: "u32",
+      row04: "u32",
+      halves4: "u32",
+      lanes4: "u32",
+      first4: "u32"
+    },
     constants: { WX: ROW }
   }),
   adamw: Kernel.make({
@@ -627,9 +672,9 @@ export const kernels = {
     },
     constants: { WX: ROW }
   }),
-  adamwTouched: Kernel.make({
+  adamwLazy: Kernel.make({
     file: "adamw",
-    entry: "update_touched",
+    entry: "update_lazy",
     bindings: {
       hyper: "read",
       stats: "read",
@@ -641,6 +686,7 @@ export const kernels = {
       count: "read"
     },
     params: {
+      n4: "u32",
       decay: "u32",
       row4: "u32",
       sinkRow0: "u32",
@@ -716,9 +762,9 @@ export const matrixVariants = {
 export const untimed: Readonly<Record<ShapeClass, string>> = { layer: "64", gradient: "64 split", head: "64 split",
   segments: "64" }
 
-/** Bytes of workgroup memory that a tiling takes. */
+/** Bytes of workgroup memory that a tiling takes, at most: where b is turned. */
 export const workgroupBytes = ({ buffers, side, step }: MatrixTiling): number =>
-  16 * buffers * (32 * side * (step / 8 + 1) + step * (4 * side + 1))
+  16 * buffers * 2 * 32 * side * (step / 8 + 1)
 
 /** A sum over k this much longer than a product has rows and columns is a head's. */
 const LONG = 8
@@ -771,7 +817,8 @@ export const matmulParts = (
   target: Target,
   kind: "nn" | "tn",
   types: { readonly a: ElementType; readonly b: ElementType },
-  shape: ProductShape
+  shape: ProductShape,
+  turned = false
 ):
   | (Choice<ReturnType<typeof kernels.matmulMatrixPart>, []> & { readonly part: number; readonly parts: number })
   | undefined =>
@@ -779,7 +826,7 @@ export const matmulParts = (
   if (!onMatrixUnits(target, types.a, types.b)) return undefined
   const { part, tile, tiling } = matrixPlan(target, kind, shape, false)
   if (part === undefined) return undefined
-  const kernel = kernels.matmulMatrixPart(kind, tiling)
+  const kernel = kernels.matmulMatrixPart(kind, tiling, turned)
   const parts = Math.ceil(shape.k / part)
   return {
     kernel,
@@ -789,18 +836,26 @@ export const matmulParts = (
   }
 }
 
-/** c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows where b is one for each segment. */
+/** Whether a target's products c = a b^T read b as it lies, without a transposed copy, where a and b are of a type. */
+export const readsTurned = (target: Target, type: ElementType): boolean => onMatrixUnits(target, type)
+
+/**
+ * c[m, n] = a b; a grid of columns by rows, or by a list of `tiles` of rows where b is one for each segment. `turned`, for
+ * what `readsTurned`: c = a b^T.
+ */
 export const matmulNN = (
   target: Target,
   types: { readonly a: ElementType; readonly b: ElementType },
   mode: number,
   shape: ProductShape,
-  segments: boolean
+  segments: boolean,
+  turned = false
 ): Choice<typeof kernels.matmulNN, [m: number, n: number, tiles: number | undefined]> => {
+  const matrix = onMatrixUnits(target, types.a, types.b)
+  if (turned && !matrix) throw new Error("only kernels of matrix units read their right factor turned")
   if (isGpu(target)) {
     const plan = matrixPlan(target, "nn", shape, segments)
-    const matrix = onMatrixUnits(target, types.a, types.b)
-    const kernel = matrix ? kernels.matmulMatrix("nn", plan.tiling) : kernels.matmulTiledNN
+    const kernel = matrix ? kernels.matmulMatrix("nn", plan.tiling, turned) : kernels.matmulTiledNN
     const tile = matrix ? plan.tile : 64
     return { kernel, grid: (m, n, tiles) => workgroups(kernel, Math.ceil(n / tile), tiles ?? Math.ceil(m / tile)) }
   }
@@ -861,8 +916,11 @@ const rowwise = <K extends Kernel.Kernel>(target: Target, kernel: K, wide: K): C
 export const rmsNorm = (target: Target): Choice<typeof kernels.rmsNorm, [rows: number]> =>
   rowwise(target, kernels.rmsNorm, kernels.rmsNormWide)
 
-export const rmsNormBackwardX = (target: Target): Choice<typeof kernels.rmsNormBackwardX, [rows: number]> =>
-  rowwise(target, kernels.rmsNormBackwardX, kernels.rmsNormBackwardXWide)
+/** Rows that a partial sum of a norm weight's gradient has: on a GPU a workgroup's, of which some hundreds are enough. */
+export const normBlock = (target: Target, rows: number): number => (isGpu(target) ? 16 * Math.ceil(rows / 8192) : 32)
+
+/** A workgroup for each block of rows. */
+export const byBlock = (kernel: Kernel.Kernel, blocks: number): Grid => workgroups(kernel, blocks)
 
 export const crossEntropy = (target: Target): Choice<typeof kernels.crossEntropy, [rows: number]> =>
   rowwise(target, kernels.crossEntropy, kernels.crossEntropyWide)

@@ -20,8 +20,8 @@ export interface Parameter {
   readonly sinkRow0: number | undefined
 }
 
-/** Records the backward pass of one op. */
-export type Backward = () => void
+/** Takes dy, and where there is one a copy of it in the type of products; returns dx. */
+export type TypedBackward = (dy: Tensor.Tensor, copy?: Tensor.Tensor) => Tensor.Tensor
 
 const vec4 = (n: number, what: string): number => {
   if (n % 4 !== 0) throw new RangeError(`${what} must be a multiple of 4, got ${n}`)
@@ -33,6 +33,8 @@ export interface View {
   readonly tensor: Tensor.Tensor
   readonly at?: number
   readonly ld: number
+  /** As the right factor of `matmulNN` it is [n, k] in place of [k, n]: only where `Kernels.readsTurned`. */
+  readonly turned?: true
 }
 
 /** The tiles of rows that share a matrix (Segments.tilesOf), and how far apart two segments' matrices are, in elements. */
@@ -42,15 +44,79 @@ export interface PerSegment {
   readonly stride: number
 }
 
-/** A product whose sum is split into parts, which are added up in order: false where the target does not split it. */
+/** The parts [parts, m, n] of a product's sum that are still to be added to c. */
+export interface SplitSum {
+  readonly partial: Tensor.Tensor
+  readonly c: View
+  readonly m: number
+  readonly n: number
+  readonly parts: number
+}
+
+/** Adds up parts, of up to four products by one dispatch. */
+export const addUp = (p: Recorder, sums: ReadonlyArray<SplitSum>): void => {
+  for (let first = 0; first < sums.length; first += 4) {
+    const at = (i: number) => {
+      const sum = sums[first + i]
+      // a kernel must not be given a tensor twice that it writes
+      if (sum === undefined) {
+        return { x: sums[first]!.partial, y: p.scratch("unused", [4]), size: 0, row: 1, parts: 0, first: 0, ld: 0 }
+      }
+      const row = vec4(sum.n, "n")
+      return {
+        x: sum.partial,
+        y: sum.c.tensor,
+        size: sum.m * row,
+        row,
+        parts: sum.parts,
+        first: vec4(sum.c.at ?? 0, "offset of c"),
+        ld: vec4(sum.c.ld, "leading dimension of c")
+      }
+    }
+    const [a, b, c, d] = [at(0), at(1), at(2), at(3)] as const
+    p.dispatch(
+      kernels.splitSums,
+      { x0: a.x, x1: b.x, x2: c.x, x3: d.x, y0: a.y, y1: b.y, y2: c.y, y3: d.y },
+      {
+        size0: a.size,
+        row0: a.row,
+        parts0: a.parts,
+        first0: a.first,
+        ld0: a.ld,
+        size1: b.size,
+        row1: b.row,
+        parts1: b.parts,
+        first1: b.first,
+        ld1: b.ld,
+        size2: c.size,
+        row2: c.row,
+        parts2: c.parts,
+        first2: c.first,
+        ld2: c.ld,
+        size3: d.size,
+        row3: d.row,
+        parts3: d.parts,
+        first3: d.first,
+        ld3: d.ld
+      },
+      a.size + b.size + c.size + d.size
+    )
+  }
+}
+
+/**
+ * A product whose sum is split into parts, which are added up in order, `later` where there is such a list: false where the
+ * target does not split it.
+ */
 const matmulParts = (
   p: Recorder,
   kind: "nn" | "tn",
   x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number;
     readonly k: number },
-  add: boolean
+  add: boolean,
+  later?: Array<SplitSum>
 ): boolean => {
-  const split = Kernels.matmulParts(p.target, kind, { a: x.a.tensor.type, b: x.b.tensor.type }, x)
+  const split = Kernels.matmulParts(p.target, kind, { a: x.a.tensor.type, b: x.b.tensor.type }, x, x.b.turned)
   if (split === undefined) return false
   const { k, m, n } = x
   const n4 = vec4(n, "n")
@@ -72,6 +138,10 @@ const matmulParts = (
     },
     split.grid()
   )
+  if (later !== undefined) {
+    later.push({ partial, c: x.c, m, n, parts: split.parts })
+    return true
+  }
   p.dispatch(
     kernels.splitSum,
     { partial, c: x.c.tensor },
@@ -107,7 +177,7 @@ export const matmulNN = (
   const code = mode === "store" ? 0 : mode === "add" ? 1 : 2
   const types = { a: x.a.tensor.type, b: x.b.tensor.type }
   if (residual === undefined && x.perSegment === undefined && matmulParts(p, "nn", x, mode === "add")) return
-  const { grid, kernel } = Kernels.matmulNN(p.target, types, code, x, x.perSegment !== undefined)
+  const { grid, kernel } = Kernels.matmulNN(p.target, types, code, x, x.perSegment !== undefined, x.b.turned)
   p.dispatch(
     kernel,
     {
@@ -135,13 +205,14 @@ export const matmulNN = (
   )
 }
 
-/** c[m,n] += sum over k rows of a[k,m] b[k,n]. */
+/** c[m,n] += sum over k rows of a[k,m] b[k,n]; where that is split, `later` takes what is to be added up. */
 export const matmulTN = (
   p: Recorder,
   x: { readonly a: View; readonly b: View; readonly c: View; readonly m: number; readonly n: number;
-    readonly k: number }
+    readonly k: number },
+  later?: Array<SplitSum>
 ): void => {
-  if (matmulParts(p, "tn", x, true)) return
+  if (matmulParts(p, "tn", x, true, later)) return
   const { grid, kernel } = Kernels.matmulTN(p.target, { a: x.a.tensor.type, b: x.b.tensor.type }, x)
   p.dispatch(
     kernel,
@@ -180,12 +251,24 @@ const transposed = (p: Recorder, w: Parameter, rows: number, cols: number, type:
   return { tensor, ld }
 }
 
+/** Copies the first `n` elements of one to four f32 tensors into a tensor of another type, one behind the other. */
+export const cast = (
+  p: Recorder,
+  of: ReadonlyArray<{ readonly x: Tensor.Tensor; readonly n: number }>,
+  y: Tensor.Tensor
+): void => {
+  const at = (i: number) => of[i] ?? { x: of[0]!.x, n: 0 }
+  const [n0, n1, n2, n3] = [vec4(at(0).n, "n"), vec4(at(1).n, "n"), vec4(at(2).n, "n"), vec4(at(3).n, "n")] as const
+  p.dispatch(kernels.cast, { x0: at(0).x, x1: at(1).x, x2: at(2).x, x3: at(3).x, y }, { n0, n1, n2, n3 },
+    n0 + n1 + n2 + n3)
+}
+
 /** The first rows of an f32 matrix in a type: itself, or a copy in scratch where the type is another. */
 const typed = (p: Recorder, x: Tensor.Tensor, rows: number, type: Tensor.ElementType): Tensor.Tensor => {
   if (x.type === type) return x
   const cols = x.shape[1]!
   const y = p.scratch(`${x.name}.${type}`, [rows, cols], type)
-  p.dispatch(kernels.cast, { x, y }, { n4: (rows * cols) / 4, x0: 0 }, (rows * cols) / 4)
+  cast(p, [{ x, n: rows * cols }], y)
   return y
 }
 
@@ -195,6 +278,40 @@ export interface Area {
   readonly rows: number
   readonly column: number
   readonly columns: number
+}
+
+/** The first rows of a weight [rows, cols], as the right factor of products of a type. */
+export interface Factor {
+  /** w itself: of dy w. */
+  readonly plain: () => View
+  /** w^T: of x w^T. */
+  readonly turned: () => View
+}
+
+/**
+ * Weights as the right factors of products of a type. Where the target's products read them as they lie, one to four are
+ * cast by one dispatch, here; elsewhere each use records its own copy.
+ */
+export const factors = (
+  p: Recorder,
+  weights: ReadonlyArray<{ readonly w: Parameter; readonly rows: number }>,
+  type: Tensor.ElementType
+): ReadonlyArray<Factor> => {
+  const cols = ({ value }: Parameter): number => value.shape[1]!
+  // what a product writes are whole groups of 4 columns
+  if (!Kernels.readsTurned(p.target, type) || weights.some(({ rows }) => rows % 4 !== 0)) {
+    return weights.map(({ rows, w }) => ({
+      plain: () => ({ tensor: typed(p, w.value, rows, type), ld: cols(w) }),
+      turned: () => transposed(p, w, rows, cols(w), type)
+    }))
+  }
+  const sizes = weights.map(({ rows, w }) => rows * cols(w))
+  const tensor = p.scratch(`${weights[0]!.w.name}.${type}`, [sizes.reduce((a, b) => a + b, 0)], type)
+  cast(p, weights.map(({ w }, i) => ({ x: w.value, n: sizes[i]! })), tensor)
+  return weights.map(({ w }, i) => {
+    const view = { tensor, at: sizes.slice(0, i).reduce((a, b) => a + b, 0), ld: cols(w) }
+    return { plain: () => view, turned: () => ({ ...view, turned: true }) }
+  })
 }
 
 /**
@@ -209,15 +326,21 @@ export const linear = (
   x: Tensor.Tensor,
   w: Parameter,
   tokens: number,
-  options: { readonly residual?: Tensor.Tensor; readonly update?: boolean | ReadonlyArray<Area> } = {}
-): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  options: {
+    readonly residual?: Tensor.Tensor
+    readonly update?: boolean | ReadonlyArray<Area>
+    readonly factor?: Factor | undefined
+    readonly sums?: Array<SplitSum>
+  } = {}
+): { readonly y: Tensor.Tensor; readonly backward: TypedBackward } => {
   const { residual, update = true } = options
   const [out, input] = w.value.shape as [number, number]
   const updated = update === true ? [{ row: 0, rows: out, column: 0, columns: input }] : update || []
+  const factor = options.factor ?? factors(p, [{ w, rows: out }], x.type)[0]!
   const y = p.scratch(`${w.name}.y`, [tokens, out], residual === undefined ? x.type : "f32")
   matmulNN(p, {
     a: { tensor: x, ld: input },
-    b: transposed(p, w, out, input, x.type),
+    b: factor.turned(),
     c: { tensor: y, ld: out },
     m: tokens,
     n: out,
@@ -226,12 +349,12 @@ export const linear = (
   })
   return {
     y,
-    backward: (dout) => {
-      const dy = typed(p, dout, tokens, x.type)
+    backward: (dout, copy) => {
+      const dy = copy ?? typed(p, dout, tokens, x.type)
       const dx = p.scratch(`${w.name}.dx`, [tokens, input], x.type)
       matmulNN(p, {
         a: { tensor: dy, ld: out },
-        b: { tensor: typed(p, w.value, out, x.type), ld: input },
+        b: factor.plain(),
         c: { tensor: dx, ld: input },
         m: tokens,
         n: input,
@@ -245,17 +368,78 @@ export const linear = (
           m: rows,
           n: columns,
           k: tokens
-        })
+        }, options.sums)
       }
       return dx
     }
   }
 }
 
-/** Rows a block of the norm weight's gradient sums; fixed, so that the order of sums is. */
-const NORM_BLOCK = 32
+/** Partial sums of the gradients of norms' weights, which one dispatch adds up where the weights lie together. */
+export interface NormSums {
+  readonly partial: Tensor.Tensor
+  /** Where a weight's begin, in groups of 4. */
+  readonly placeOf: (w: Parameter) => number
+  /** Records what adds all of them to the weights' gradients. */
+  readonly add: () => void
+}
 
-/** y is of `type`. The backward closure takes dy, writes (or adds to) dx and, to `update` w, adds to its gradient. */
+/** For at most `count` norms. */
+export const normSums = (p: Recorder, count: number, tokens: number, d: number): NormSums => {
+  const blocks = Math.ceil(tokens / Kernels.normBlock(p.target, tokens))
+  const lanes = vec4(d, "hidden size")
+  const partial = p.scratch("norms.partial", [count, blocks, d])
+  // gradients come from the last norm to the first: so do the places, in the order of the weights
+  const placed: Array<Parameter> = []
+  return {
+    partial,
+    placeOf: (w) => (count - placed.unshift(w)) * blocks * lanes,
+    add: () => {
+      const { grid, kernel } = Kernels.columns(p.target)
+      const sum = (y: Tensor.Tensor, from: number, many: number, y0 = 0, stride = 0) =>
+        p.dispatch(
+          kernel,
+          { x: partial, y },
+          { n: blocks, lanes, count: many, x0: (count - placed.length + from) * blocks * lanes, y0, stride },
+          grid(many * lanes)
+        )
+      const first = placed[0]?.gradient.inside
+      const stride = first?.whole.shape[1] ?? 0
+      const neighbours = first !== undefined &&
+        placed.every(({ gradient: { inside } }, i) =>
+          inside?.whole === first.whole && inside.at === first.at + 4 * i * stride
+        )
+      if (neighbours) sum(first.whole, 0, placed.length, first.at / 16, stride / 4)
+      else placed.forEach(({ gradient }, i) => sum(gradient, i, 1))
+    }
+  }
+}
+
+/** Writes (or adds to) dx, and dx in the type of dy where there is a `copy`; writes sums of blocks of rows to `partial`. */
+export const normGradient = (
+  p: Recorder,
+  tensors: Readonly<Record<"x" | "w" | "dy" | "rstd" | "dx", Tensor.Tensor>> & {
+    readonly partial: Tensor.Tensor | undefined
+    /** Only on a GPU, which needs partial sums, too. */
+    readonly copy: Tensor.Tensor | undefined
+  },
+  params: Readonly<Record<"rows" | "n4" | "eps" | "block" | "add" | "first", number>>
+): void => {
+  const { copy, partial, ...rest } = tensors
+  const { dy, rstd, x } = rest
+  const { block, n4, rows } = params
+  const blocks = Math.ceil(rows / block)
+  if (isGpu(p.target) && partial !== undefined) {
+    const grid = Kernels.byBlock(kernels.rmsNormBackwardWide, blocks)
+    if (copy === undefined) p.dispatch(kernels.rmsNormBackwardWide, { ...rest, partial }, params, grid)
+    else p.dispatch(kernels.rmsNormBackwardWideCopy, { ...rest, partial, copy }, params, grid)
+    return
+  }
+  if (partial !== undefined) p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * n4)
+  p.dispatch(kernels.rmsNormBackwardX, rest, params, rows)
+}
+
+/** y is of `type`. */
 export const rmsNorm = (
   p: Recorder,
   x: Tensor.Tensor,
@@ -263,36 +447,36 @@ export const rmsNorm = (
   tokens: number,
   eps: number,
   type: Tensor.ElementType,
-  update = true
-): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => void } => {
+  options: { readonly update?: boolean; readonly sums?: NormSums | undefined } = {}
+): {
+  readonly y: Tensor.Tensor
+  /**
+   * Takes dy, writes (or adds to) dx and, to `update` w, adds to its gradient: to `sums` where there are some. Returns dx
+   * in another type, where the target's kernels leave it for the products that read it next.
+   */
+  readonly backward: (dy: Tensor.Tensor, dx: Tensor.Tensor, add: boolean) => Tensor.Tensor | undefined
+} => {
+  const { update = true } = options
   const d = w.value.shape[0]!
   const y = p.scratch(`${w.name}.y`, [tokens, d], type)
   const rstd = p.scratch(`${w.name}.rstd`, [tokens])
-  const params = { rows: tokens, n4: vec4(d, w.name), eps, block: NORM_BLOCK, add: 0 }
+  const block = Kernels.normBlock(p.target, tokens)
+  const params = { rows: tokens, n4: vec4(d, w.name), eps, block, add: 0, first: 0 }
   const forward = Kernels.rmsNorm(p.target)
   p.dispatch(forward.kernel, { x, w: w.value, y, rstd }, params, forward.grid(tokens))
   return {
     y,
     backward: (dy, dx, add) => {
-      if (update) {
-        const blocks = Math.ceil(tokens / NORM_BLOCK)
-        const partial = p.scratch(`${w.name}.partial`, [blocks, d])
-        p.dispatch(kernels.rmsNormBackwardW, { x, dy, rstd, partial }, params, blocks * (d / 4))
-        const columns = Kernels.columns(p.target)
-        p.dispatch(
-          columns.kernel,
-          { x: partial, y: w.gradient },
-          { n: blocks, lanes: d / 4, first: 0 },
-          columns.grid(d / 4)
-        )
-      }
-      const backward = Kernels.rmsNormBackwardX(p.target)
-      p.dispatch(
-        backward.kernel,
-        { x, w: w.value, dy, rstd, dx },
-        { ...params, add: add ? 1 : 0 },
-        backward.grid(tokens)
-      )
+      const gpu = isGpu(p.target)
+      const sums = update ? options.sums ?? normSums(p, 1, tokens, d) : undefined
+      // a GPU's kernel has both parts
+      const partial = sums?.partial ??
+        (gpu ? p.scratch(`${w.name}.partial`, [Math.ceil(tokens / block), d]) : undefined)
+      const copy = gpu && type !== dx.type ? p.scratch(`${w.name}.dx.${type}`, [tokens, d], type) : undefined
+      const first = sums?.placeOf(w) ?? 0
+      normGradient(p, { x, w: w.value, dy, rstd, dx, partial, copy }, { ...params, add: add ? 1 : 0, first })
+      if (options.sums === undefined) sums?.add()
+      return copy
     }
   }
 }
@@ -431,6 +615,10 @@ export interface MlpShape {
   readonly update?: { readonly general: boolean; readonly sinks: boolean }
 }
 
+/** Neurons whose rows plain products read: all of them when masked, the general ones when the sinks are gathered. */
+export const plainNeurons = ({ gathered, general, pool }: MlpShape): number =>
+  gathered === undefined ? general + pool : general
+
 /** Gates of one MLP's neurons, one for each segment; its tensors are f32. */
 export interface NeuronGate {
   /** [segments, width] */
@@ -456,15 +644,21 @@ export const mlp = (
   tokens: number,
   shape: MlpShape,
   inputs: { readonly coef: Tensor.Tensor; readonly segment: Tensor.Tensor },
-  gates?: NeuronGate
-): { readonly y: Tensor.Tensor; readonly backward: (dy: Tensor.Tensor) => Tensor.Tensor } => {
+  options: {
+    readonly gates?: NeuronGate | undefined
+    readonly factors?: readonly [gateUp: Factor, down: Factor]
+    readonly sums?: Array<SplitSum>
+  } = {}
+): { readonly y: Tensor.Tensor; readonly backward: TypedBackward } => {
   const { block, gathered, general, pool, update = { general: true, sinks: true } } = shape
   const { down, gateUp } = weights
+  const { gates } = options
   const d = down.value.shape[1]!
   const sink = gathered === undefined ? pool : gathered.active
   const width = general + sink
-  // neurons that plain matmuls cover: all of them when masked, the general ones when the sinks are gathered
-  const plain = gathered === undefined ? width : general
+  const plain = plainNeurons(shape)
+  const [ofGateUp, ofDown] = options.factors ??
+    factors(p, [{ w: gateUp, rows: 2 * plain }, { w: down, rows: plain }], x.type) as [Factor, Factor]
 
   /** An id's sinks of one weight, packed per segment: as rows [halves * active, d] or transposed. */
   const pack = (w: Parameter, halves: 1 | 2, row0: number,
@@ -485,13 +679,31 @@ export const mlp = (
       per: { tiles: g.inputs.tiles, count: g.inputs.tiles.shape[0]!, stride: columns * d }
     }
   }
+  /** The same as right factors: packed once where products read them as they lie, else once for each use. */
+  const sinksOf = (w: Parameter, halves: 1 | 2, row0: number) => {
+    const rows = gathered !== undefined && Kernels.readsTurned(p.target, x.type)
+      ? pack(w, halves, row0, "rows")
+      : undefined
+    return {
+      plain: () => rows ?? pack(w, halves, row0, "rows"),
+      turned: () =>
+        rows === undefined
+          ? pack(w, halves, row0, "transposed")
+          : { ...rows, view: { ...rows.view, turned: true as const } }
+    }
+  }
+  const gateUpSinks = sinksOf(gateUp, 2, 2 * general)
+  const downSinks = sinksOf(down, 1, general)
+  const touched = gathered === undefined
+    ? 0
+    : Math.min(pool / block, gathered.maxSegments * (gathered.active / block))
+  /** Adds to the gradient of a weight's sinks; where those lie alone in the pool, returns it packed instead, to scatter. */
   const sinkGradient = (w: Parameter, halves: 1 | 2, row0: number, dy: Tensor.Tensor, a0: number, ld: number,
-    b: Tensor.Tensor) =>
+    b: Tensor.Tensor): Tensor.Tensor | undefined =>
   {
     const g = gathered!
     const { packed, segmentRange, touchedCount, unitStart, units, uses } = g.inputs
     const { grid, kernel } = Kernels.sinkGradient(p.target)
-    const touched = Math.min(pool / block, g.maxSegments * (g.active / block))
     const add = (
       dw: Tensor.Tensor,
       of: Pick<GatherInputs, "touchedCount" | "units" | "unitStart" | "uses">,
@@ -519,35 +731,51 @@ export const mlp = (
           active4: g.active / 4,
           ldb4: d / 4,
           row0: at.row0,
-          halfRows: at.halfRows
+          halfRows: at.halfRows,
+          store: packed === undefined ? 0 : 1
         },
         grid(at.touched * halves * at.block, d)
       )
     if (packed === undefined) {
       add(w.gradient, { touchedCount, units, unitStart, uses }, { touched, block, row0, halfRows: pool })
-      return
+      return undefined
     }
     const rows = g.maxSegments * g.active
     const gradient = p.scratch(`${w.name}.packed.gradient`, [halves * rows, d])
-    const zero = { row4: d / 4, sinkRow0: 0, pool: rows, block: 16, halves, lanes: 0, first: 0 }
-    p.dispatch(kernels.zeroTouched, { units: packed.order, count: packed.count, g: gradient }, zero,
-      (halves * rows * d) / 4)
     const own = { touchedCount: packed.count, units: packed.order, unitStart: packed.order, uses: packed.uses }
     add(gradient, own, { touched: rows / 16, block: 16, row0: 0, halfRows: rows })
+    return gradient
+  }
+
+  /** Adds the packed gradients of both weights' sinks where they belong. */
+  const scatter = (ofGateUp: Tensor.Tensor, ofDown: Tensor.Tensor): void => {
+    const { active, inputs, maxSegments } = gathered!
+    const { touchedCount, unitStart, units, uses } = inputs
     p.dispatch(
       kernels.sinkScatter,
-      { packed: gradient, touchedCount, units, unitStart, uses, dw: w.gradient },
+      {
+        packed0: ofGateUp,
+        packed1: ofDown,
+        touchedCount,
+        units,
+        unitStart,
+        uses,
+        dw0: gateUp.gradient,
+        dw1: down.gradient
+      },
       {
         touched,
         n4: d / 4,
         block,
-        halves,
-        slots: g.active / block,
-        packedHalf: rows,
-        row0,
-        halfRows: pool
+        slots: active / block,
+        halfPacked: maxSegments * active,
+        halfRows: pool,
+        halves0: 2,
+        first0: 2 * general,
+        halves1: 1,
+        first1: general
       },
-      (touched * halves * block * d) / 4
+      (touched * 3 * block * d) / 4
     )
   }
 
@@ -563,7 +791,7 @@ export const mlp = (
       m: end - first,
       n: d,
       k: tokens
-    })
+    }, options.sums)
   }
 
   /** Multiplies activations, or their gradients, by the gates. */
@@ -582,14 +810,14 @@ export const mlp = (
   const gu = p.scratch("gate_up", [tokens, 2 * width], x.type)
   matmulNN(p, {
     a: { tensor: x, ld: d },
-    b: transposed(p, gateUp, 2 * plain, d, x.type),
+    b: ofGateUp.turned(),
     c: { tensor: gu, ld: 2 * width },
     m: tokens,
     n: 2 * plain,
     k: d
   })
   if (gathered !== undefined) {
-    const packed = pack(gateUp, 2, 2 * general, "transposed")
+    const packed = gateUpSinks.turned()
     matmulNN(p, {
       a: { tensor: x, ld: d },
       b: packed.view,
@@ -609,7 +837,7 @@ export const mlp = (
   const y = p.scratch("mlp", [tokens, d])
   matmulNN(p, {
     a: { tensor: h, ld: width },
-    b: { tensor: typed(p, down.value, plain, x.type), ld: d },
+    b: ofDown.plain(),
     c: { tensor: y, ld: d },
     m: tokens,
     n: d,
@@ -617,7 +845,7 @@ export const mlp = (
     mode: { residual, ld: d }
   })
   if (gathered !== undefined) {
-    const packed = pack(down, 1, general, "rows")
+    const packed = downSinks.plain()
     matmulNN(p, {
       a: { tensor: h, at: general, ld: width },
       b: packed.view,
@@ -631,20 +859,21 @@ export const mlp = (
   }
   return {
     y,
-    backward: (dout) => {
-      const dy = typed(p, dout, tokens, x.type)
+    backward: (dout, copy) => {
+      const dy = copy ?? typed(p, dout, tokens, x.type)
       const dh = p.scratch("dhidden", [tokens, width], x.type)
       matmulNN(p, {
         a: { tensor: dy, ld: d },
-        b: transposed(p, down, plain, d, x.type),
+        b: ofDown.turned(),
         c: { tensor: dh, ld: width },
         m: tokens,
         n: plain,
         k: d
       })
       plainGradient(down, 1, { tensor: h, ld: width }, dy)
+      let downGradient: Tensor.Tensor | undefined
       if (gathered !== undefined) {
-        const packed = pack(down, 1, general, "transposed")
+        const packed = downSinks.turned()
         matmulNN(p, {
           a: { tensor: dy, ld: d },
           b: packed.view,
@@ -654,7 +883,7 @@ export const mlp = (
           k: d,
           perSegment: packed.per
         })
-        if (update.sinks) sinkGradient(down, 1, general, h, general, width, dy)
+        if (update.sinks) downGradient = sinkGradient(down, 1, general, h, general, width, dy)
       }
       if (gates?.gradient !== undefined) {
         const [segments] = gates.gate.shape as [number, number]
@@ -676,7 +905,7 @@ export const mlp = (
       const dx = p.scratch("mlp.dx", [tokens, d], x.type)
       matmulNN(p, {
         a: { tensor: dgu, ld: 2 * width },
-        b: { tensor: typed(p, gateUp.value, 2 * plain, x.type), ld: d },
+        b: ofGateUp.plain(),
         c: { tensor: dx, ld: d },
         m: tokens,
         n: d,
@@ -684,7 +913,7 @@ export const mlp = (
       })
       plainGradient(gateUp, 2, { tensor: dgu, ld: 2 * width }, x)
       if (gathered !== undefined) {
-        const packed = pack(gateUp, 2, 2 * general, "rows")
+        const packed = gateUpSinks.plain()
         matmulNN(p, {
           a: { tensor: dgu, at: 2 * general, ld: 2 * width },
           b: packed.view,
@@ -695,7 +924,10 @@ export const mlp = (
           mode: "add",
           perSegment: packed.per
         })
-        if (update.sinks) sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
+        const gateUpGradient = update.sinks
+          ? sinkGradient(gateUp, 2, 2 * general, dgu, 2 * general, 2 * width, x)
+          : undefined
+        if (gateUpGradient !== undefined && downGradient !== undefined) scatter(gateUpGradient, downGradient)
       }
       return dx
     }
@@ -738,8 +970,9 @@ export const headLoss = (
   const ld = padded(vocab)
   const rowBytes = ld * (isGpu(p.target) && x.type === "f16" ? 2 : 4)
   const chunk = chunkRows(p.target, tokens, rowBytes, options.chunkBytes)
-  const weight = transposed(p, head, vocab, d, x.type)
-  const rowsOfHead = options.train ? typed(p, head.value, vocab, x.type) : undefined
+  const factor = factors(p, [{ w: head, rows: vocab }], x.type)[0]!
+  const weight = factor.turned()
+  const rowsOfHead = options.train ? factor.plain() : undefined
   const entropy = Kernels.crossEntropy(p.target)
   const dx = options.train ? p.scratch("head.dx", [tokens, d], x.type) : undefined
   for (let first = 0; first < tokens; first += chunk) {
@@ -767,7 +1000,7 @@ export const headLoss = (
     }
     matmulNN(p, {
       a: { tensor: logits, ld },
-      b: { tensor: rowsOfHead, ld: d },
+      b: rowsOfHead,
       c: { tensor: dx, at: first * d, ld: d },
       m: rows,
       n: d,
@@ -823,7 +1056,7 @@ export const headLogits = (p: Recorder, x: Tensor.Tensor, head: Parameter, token
   const ld = logits.shape[1]!
   matmulNN(p, {
     a: { tensor: x, ld: d },
-    b: transposed(p, head, vocab, d, x.type),
+    b: factors(p, [{ w: head, rows: vocab }], x.type)[0]!.turned(),
     c: { tensor: logits, ld },
     m: tokens,
     n: ld,
@@ -866,7 +1099,7 @@ export const headRecords = (
   const [vocab, d] = head.value.shape as [number, number]
   const ld = padded(vocab)
   const chunk = chunkRows(p.target, tokens, ld * 4, chunkBytes)
-  const weight = transposed(p, head, vocab, d, x.type)
+  const weight = factors(p, [{ w: head, rows: vocab }], x.type)[0]!.turned()
   const count = io.record.shape[0]! - RECORD_FIELDS.length
   const { grid, kernel } = Kernels.tokenRecord(p.target)
   for (let first = 0; first < tokens; first += chunk) {

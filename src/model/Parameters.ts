@@ -27,23 +27,39 @@ const parameter = (name: string, shape: ReadonlyArray<number>, sinkRow0?: number
   sinkRow0
 })
 
+/** The norms' weights, which are small and many: they lie together, so that one dispatch updates all. */
+const normsOf = (c: ModelConfig): (name: string) => Ops.Parameter => {
+  const names = [
+    ...Array.from({ length: c.numHiddenLayers }, (_, i) => [`layers.${i}.norm1`, `layers.${i}.norm2`]).flat(),
+    "norm"
+  ]
+  const values = Tensor.together("norms", names, [c.hiddenSize]).parts
+  const gradients = Tensor.together("norms.gradient", names.map((name) => `${name}.gradient`), [c.hiddenSize]).parts
+  const at = new Map(names.map((name, i) => [name, i]))
+  return (name) => {
+    const i = at.get(name)!
+    return { name, value: values[i]!, gradient: gradients[i]!, decay: false, sinkRow0: undefined }
+  }
+}
+
 /** Handles of all parameters. Internal layout: fused qkv and gateUp, neuron-major down (see Ops.mlp). */
 export const parametersOf = (c: ModelConfig): Parameters => {
   const d = c.hiddenSize
   const attention = c.numAttentionHeads * c.headSize
   const sinks = (row: number) => (c.pool === 0 ? undefined : row)
   const embed = parameter("embed", [c.vocabSize, d])
+  const norm = normsOf(c)
   return {
     embed,
     layers: Array.from({ length: c.numHiddenLayers }, (_, i) => ({
-      norm1: parameter(`layers.${i}.norm1`, [d]),
+      norm1: norm(`layers.${i}.norm1`),
       qkv: parameter(`layers.${i}.qkv`, [attention + 2 * c.kvHeads * c.headSize, d]),
       o: parameter(`layers.${i}.o`, [d, attention]),
-      norm2: parameter(`layers.${i}.norm2`, [d]),
+      norm2: norm(`layers.${i}.norm2`),
       gateUp: parameter(`layers.${i}.gateUp`, [2 * c.intermediateSize, d], sinks(2 * c.general)),
       down: parameter(`layers.${i}.down`, [c.intermediateSize, d], sinks(c.general))
     })),
-    norm: parameter("norm", [d]),
+    norm: norm("norm"),
     head: c.tieWordEmbeddings ? embed : parameter("head", [c.vocabSize, d])
   }
 }

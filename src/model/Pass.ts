@@ -313,31 +313,53 @@ export const recordPass = (
     ),
     o: [{ row: 0, rows: c.hiddenSize, column: left, columns: aside }]
   }
+  const norms = train && rest
+    ? Ops.normSums(p, 2 * layers.length + (typeof head === "object" ? 0 : 1), n, c.hiddenSize)
+    : undefined
+  const ofNorms = { update: rest, sums: norms }
   const block = (i: number, x: Tensor.Tensor) => {
     p.scope(`layers.${i}`)
     const layer = parameters.layers[i]!
-    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type, rest)
-    const qkv = Ops.linear(p, norm1.y, layer.qkv, n, { update: update.qkv })
+    const plain = Ops.plainNeurons(mlpShape)
+    const sums: Array<Ops.SplitSum> = []
+    const [ofQkv, ofO, ofGateUp, ofDown] = Ops.factors(p, [
+      { w: layer.qkv, rows: layer.qkv.value.shape[0]! },
+      { w: layer.o, rows: layer.o.value.shape[0]! },
+      { w: layer.gateUp, rows: 2 * plain },
+      { w: layer.down, rows: plain }
+    ], type)
+    const norm1 = Ops.rmsNorm(p, x, layer.norm1, n, c.rmsNormEps, type, ofNorms)
+    const qkv = Ops.linear(p, norm1.y, layer.qkv, n, { update: update.qkv, factor: ofQkv, sums })
     const attention = Ops.attention(p, qkv.y, n, attentionShape, tensors)
     const gate = tensors.heads && Ops.gateColumns(p, attention.y, n, { gate: tensors.heads, segment: tensors.segment })
-    const o = Ops.linear(p, gate?.y ?? attention.y, layer.o, n, { residual: x, update: update.o })
-    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type, rest)
-    const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors, tensors.gates && {
-      gate: tensors.gates[i]!,
-      hidden: tensors.hidden![i]!,
-      gradient: tensors.gateGradients?.[i],
-      segmentRange: tensors.segmentRange!
+    const o = Ops.linear(p, gate?.y ?? attention.y, layer.o, n, { residual: x, update: update.o, factor: ofO, sums })
+    const norm2 = Ops.rmsNorm(p, o.y, layer.norm2, n, c.rmsNormEps, type, ofNorms)
+    const mlp = Ops.mlp(p, norm2.y, o.y, layer, n, mlpShape, tensors, {
+      factors: [ofGateUp!, ofDown!],
+      sums,
+      gates: tensors.gates && {
+        gate: tensors.gates[i]!,
+        hidden: tensors.hidden![i]!,
+        gradient: tensors.gateGradients?.[i],
+        segmentRange: tensors.segmentRange!
+      }
     })
     return {
       /** The residual stream between attention and MLP, and behind the block. */
       middle: o.y,
       y: mlp.y,
-      /** Takes the gradient of the residual stream behind the block and leaves that before it, in place. */
-      backward: (dx: Tensor.Tensor) => {
+      /**
+       * Takes the gradient of the residual stream behind the block and leaves that before it, in place: it and, where
+       * there is one, its copy in the type of products.
+       */
+      backward: (dx: Tensor.Tensor, copy: Tensor.Tensor | undefined) => {
         p.scope(`layers.${i}`)
-        norm2.backward(mlp.backward(dx), dx, true)
-        const attended = o.backward(dx)
-        norm1.backward(qkv.backward(attention.backward(gate?.backward(attended) ?? attended)), dx, true)
+        const middle = norm2.backward(mlp.backward(dx, copy), dx, true)
+        const attended = o.backward(dx, middle)
+        const dqkv = attention.backward(gate?.backward(attended) ?? attended)
+        const before = norm1.backward(qkv.backward(dqkv), dx, true)
+        Ops.addUp(p, sums)
+        return before
       }
     }
   }
@@ -353,14 +375,14 @@ export const recordPass = (
   })
   p.scope("")
   /** Records what is behind the last block; the gradient of the residual stream there, for a training pass. */
-  const behind = (): Tensor.Tensor | undefined => {
+  const behind = (): { readonly dx: Tensor.Tensor; readonly copy: Tensor.Tensor | undefined } | undefined => {
     const x = stream.at(-1)!
     if (tensors.hiddenTarget !== undefined) {
       const { hiddenTarget, loss, targets, weights } = tensors
       const dx = Ops.hiddenLoss(p, x, n, { targets, hyper, weights: weights!, hiddenTarget, loss })
-      return train ? dx : undefined
+      return train ? { dx, copy: undefined } : undefined
     }
-    const norm = Ops.rmsNorm(p, x, parameters.norm, n, c.rmsNormEps, type, rest)
+    const norm = Ops.rmsNorm(p, x, parameters.norm, n, c.rmsNormEps, type, ofNorms)
     if (tensors.logits !== undefined) Ops.headLogits(p, norm.y, parameters.head, n, tensors.logits)
     if (tensors.records !== undefined) {
       Ops.headRecords(p, norm.y, parameters.head, n, { ...tensors, ...tensors.records }, shape.logitsBytes)
@@ -373,18 +395,22 @@ export const recordPass = (
     })
     if (dnorm === undefined) return undefined
     const dx = tensors.entryGradient ?? p.scratch("dx", [n, c.hiddenSize])
-    norm.backward(dnorm, dx, false)
-    return dx
+    return { dx, copy: norm.backward(dnorm, dx, false) }
   }
   // the gradient of the residual stream, updated in place from the last block to the first
-  const dx = behind()
-  if (dx !== undefined) {
+  const last = behind()
+  if (last !== undefined) {
+    const { dx } = last
+    let { copy } = last
     for (let i = blocks.length - 1; i >= 0; i--) {
       const recorded = shape.recompute === true ? block(skip + i, stream[i]!) : blocks[i]!
-      recorded.backward(dx)
+      copy = recorded.backward(dx, copy)
     }
     p.scope("")
-    if (rest) embedding!.backward(dx)
+    if (rest) {
+      norms?.add()
+      embedding!.backward(dx)
+    }
   }
   const all = p.finish()
   const kept = tensors.residual ?? []

@@ -52,11 +52,8 @@ export interface PlanOptions {
   readonly target?: Target
 }
 
-const bytesOf = (tensors: Iterable<Tensor.Tensor>): number => {
-  let bytes = 0
-  for (const tensor of tensors) bytes += Tensor.byteLength(tensor)
-  return bytes
-}
+const bytesOf = (tensors: Iterable<Tensor.Tensor>): number =>
+  [...new Set([...tensors].map(Tensor.home))].reduce((bytes, tensor) => bytes + Tensor.byteLength(tensor), 0)
 
 /** Uniform parameters: each dispatch's at an offset of 256, the usual alignment. */
 const parameterBytes = (program: Program.Program): number =>

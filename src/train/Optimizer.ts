@@ -96,6 +96,46 @@ export interface Moments {
   readonly v: Tensor.Tensor
 }
 
+/** What one dispatch updates: a parameter with its moments, or several that lie together as if they were one. */
+interface Group {
+  readonly as: Ops.Parameter
+  readonly m: Tensor.Tensor
+  readonly v: Tensor.Tensor
+  readonly members: ReadonlyArray<Moments>
+}
+
+const updatedTogether = (parameters: ReadonlyArray<Ops.Parameter>): ReadonlyArray<Group> => {
+  const byHome = new Map<Tensor.Tensor, Array<Ops.Parameter>>()
+  for (const parameter of parameters) {
+    const home = Tensor.home(parameter.value)
+    byHome.set(home, [...(byHome.get(home) ?? []), parameter])
+  }
+  const alone = (parameter: Ops.Parameter): Group => {
+    const m = Tensor.make(`${parameter.name}.m`, parameter.value.shape)
+    const v = Tensor.make(`${parameter.name}.v`, parameter.value.shape)
+    return { as: parameter, m, v, members: [{ parameter, m, v }] }
+  }
+  return [...byHome].flatMap(([home, members]) => {
+    const [first] = members as [Ops.Parameter]
+    const gradient = Tensor.home(first.gradient)
+    const all = first.value.inside !== undefined && members.length === home.shape[0] &&
+      members.every((one, i) =>
+        one.value.inside?.at === 4 * i * home.shape[1]! && one.gradient.inside?.at === one.value.inside.at &&
+        Tensor.home(one.gradient) === gradient && one.decay === first.decay && one.sinkRow0 === undefined
+      )
+    if (!all) return members.map(alone)
+    const [m, v] = (["m", "v"] as const).map((kind) =>
+      Tensor.together(`${home.name}.${kind}`, members.map(({ name }) => `${name}.${kind}`), first.value.shape)
+    ) as [ReturnType<typeof Tensor.together>, ReturnType<typeof Tensor.together>]
+    return [{
+      as: { ...first, name: home.name, value: home, gradient },
+      m: m.whole,
+      v: v.whole,
+      members: members.map((parameter, i) => ({ parameter, m: m.parts[i]!, v: v.parts[i]! }))
+    }]
+  })
+}
+
 /** Groups of 4 elements that one invocation of the update walks. */
 const ELEMENTS = 8
 
@@ -105,6 +145,9 @@ const LANES = 64
 /** On a GPU, as many lanes as a large gradient needs, whose sums are then folded to LANES. */
 const lanesFor = (n4: number, target: Target | undefined): number =>
   target !== undefined && isGpu(target) ? Math.min(2 ** 17, Math.max(LANES, Math.ceil(n4 / 64 / LANES) * LANES)) : LANES
+
+const chunks = <A>(list: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
+  Array.from({ length: Math.ceil(list.length / size) }, (_, i) => list.slice(i * size, (i + 1) * size))
 
 /** Squares of `n` groups of 4 elements, summed in lanes from `first` on. */
 export interface Squares {
@@ -140,6 +183,100 @@ export const sumOfSquares = (p: Program.Recorder, of: ReadonlyArray<Squares>, pa
       n5: f.n,
       lanes5: f.lanes,
       first5: f.first
+    },
+    of.reduce((sum, { lanes }) => sum + lanes, 0)
+  )
+}
+
+/** Which rows of a weight belong to units of sinks, and the units that a step's batches touched. */
+export interface Touched {
+  readonly units: Tensor.Tensor
+  readonly count: Tensor.Tensor
+  /** Groups of 4 elements a row, rows of the pool, rows of a unit. */
+  readonly row4: number
+  readonly pool: number
+  readonly block: number
+}
+
+/** A weight's gradient, whose sinks begin at row0, in halves of a pool each. */
+export interface SinkRows {
+  readonly g: Tensor.Tensor
+  readonly row0: number
+  readonly halves: number
+}
+
+/** Zeroes the rows of touched units of one to six gradients; `elements`, in groups of 4, are as many as these have. */
+export const zeroTouched = (
+  p: Program.Recorder,
+  touched: Touched,
+  of: ReadonlyArray<SinkRows>,
+  elements: number
+): void => {
+  const { block, count, pool, row4, units } = touched
+  // a kernel must not be given a tensor twice that it writes
+  const at = (i: number): SinkRows => of[i] ?? { g: p.scratch("unused", [4]), row0: 0, halves: 0 }
+  const [a, b, c, d, e, f] = [at(0), at(1), at(2), at(3), at(4), at(5)] as const
+  p.dispatch(
+    kernels.zeroTouched,
+    { units, count, g0: a.g, g1: b.g, g2: c.g, g3: d.g, g4: e.g, g5: f.g },
+    {
+      row4,
+      pool,
+      block,
+      row00: a.row0,
+      halves0: a.halves,
+      row01: b.row0,
+      halves1: b.halves,
+      row02: c.row0,
+      halves2: c.halves,
+      row03: d.row0,
+      halves3: d.halves,
+      row04: e.row0,
+      halves4: e.halves,
+      row05: f.row0,
+      halves5: f.halves
+    },
+    Math.ceil(elements / ELEMENTS)
+  )
+}
+
+/** Adds the squares of touched units' rows of one to five gradients to `partial`, each in lanes of its own from `first` on. */
+export const squaresOfTouched = (
+  p: Program.Recorder,
+  touched: Touched,
+  of: ReadonlyArray<SinkRows & { readonly lanes: number; readonly first: number }>,
+  partial: Tensor.Tensor
+): void => {
+  const { block, count, pool, row4, units } = touched
+  const at = (i: number) => of[i] ?? { ...of[0]!, halves: 0, lanes: 0 }
+  const [a, b, c, d, e] = [at(0), at(1), at(2), at(3), at(4)] as const
+  p.dispatch(
+    kernels.sumOfSquaresTouched,
+    { units, count, s0: a.g, s1: b.g, s2: c.g, s3: d.g, s4: e.g, partial },
+    {
+      row4,
+      pool,
+      block,
+      row00: a.row0,
+      halves0: a.halves,
+      lanes0: a.lanes,
+      first0: a.first,
+      row01: b.row0,
+      halves1: b.halves,
+      lanes1: b.lanes,
+      first1: b.first,
+      row02: c.row0,
+      halves2: c.halves,
+      lanes2: c.lanes,
+      first2: c.first,
+      row03: d.row0,
+      halves3: d.halves,
+      lanes3: d.lanes,
+      first3: d.first,
+      row04: e.row0,
+      halves4: e.halves,
+      lanes4: e.lanes,
+      first4: e.first
     },
     of.reduce((sum, { lanes }) => sum + lanes, 0)
   )
@@ -233,11 +370,9 @@ export const record = (
   options: OptimizerOptions = {}
 ): Optimizer => {
   const { lossScaling = false, target } = options
-  const moments = parameters.map((parameter) => ({
-    parameter,
-    m: Tensor.make(`${parameter.name}.m`, parameter.value.shape),
-    v: Tensor.make(`${parameter.name}.v`, parameter.value.shape)
-  }))
+  const groups = updatedTogether(parameters)
+  const moments = groups.flatMap(({ members }) => members)
+    .sort((a, b) => parameters.indexOf(a.parameter) - parameters.indexOf(b.parameter))
   const unitCount = model.sinks?.units ?? 1
   const block = model.sinks?.block ?? 1
   const maxTouched = Math.min(unitCount, options.maxTouched ?? unitCount)
@@ -248,22 +383,30 @@ export const record = (
   const history = Tensor.make("history", [window, HISTORY])
   const scaler = Tensor.make("lossScale", [SCALER])
 
+  const gpu = target !== undefined && isGpu(target)
+  // elsewhere each has lanes of its own, in the order of parameters: the order of sums is part of the result
+  const measured = gpu ? groups.map(({ as }) => as) : parameters
   /** The part of a parameter whose gradient every step moves, and the part that only touched units have. */
-  const parts = parameters.map((parameter) => {
-    const d = parameter.value.shape.at(-1)!
-    const { sinkRow0 } = parameter
-    if (sinkRow0 === undefined) return { parameter, elements: Tensor.size(parameter.value), sinks: undefined }
-    const halves = (parameter.value.shape[0]! - sinkRow0) / model.pool
-    return {
-      parameter,
-      elements: sinkRow0 * d,
-      sinks: {
-        params: { row4: d / 4, sinkRow0, pool: model.pool, block, halves },
-        /** Groups of 4 elements, at most. */
-        n4: maxTouched * block * halves * (d / 4)
+  const partsOf = (list: ReadonlyArray<Ops.Parameter>) =>
+    list.map((parameter) => {
+      const d = parameter.value.shape.at(-1)!
+      const { sinkRow0 } = parameter
+      if (sinkRow0 === undefined) return { parameter, elements: Tensor.size(parameter.value), sinks: undefined }
+      const halves = (parameter.value.shape[0]! - sinkRow0) / model.pool
+      return {
+        parameter,
+        elements: sinkRow0 * d,
+        sinks: {
+          g: parameter.gradient,
+          row0: sinkRow0,
+          halves,
+          /** Groups of 4 elements, at most. */
+          n4: maxTouched * block * halves * (d / 4)
+        }
       }
-    }
-  })
+    })
+  const parts = partsOf(measured)
+  const moved = partsOf(groups.map(({ as }) => as))
 
   const lanes = parts.flatMap(({ elements, sinks }) =>
     [elements / 4, ...(sinks === undefined ? [] : [sinks.n4])].map((n4) => lanesFor(n4, target))
@@ -272,41 +415,31 @@ export const record = (
   const partial = Tensor.make("partial", [LANES + squares])
 
   const begin = Program.record("begin", target)
-  for (const { elements, parameter } of parts) begin.clear(parameter.gradient, elements)
+  for (const { elements, parameter } of moved) begin.clear(parameter.gradient, elements)
   begin.clear(partial)
-  for (const { parameter, sinks } of parts) {
-    if (sinks === undefined) continue
-    begin.dispatch(
-      kernels.zeroTouched,
-      { units, count, g: parameter.gradient },
-      { ...sinks.params, lanes: 0, first: 0 },
-      Math.ceil(sinks.n4 / ELEMENTS)
-    )
-  }
+  const lit: Touched = { units, count, row4: model.hiddenSize / 4, pool: Math.max(1, model.pool), block }
+  const ofSinks = moved.flatMap(({ sinks }) => (sinks === undefined ? [] : [sinks]))
+  for (const some of chunks(ofSinks, 6)) zeroTouched(begin, lit, some, Math.max(...some.map(({ n4 }) => n4)))
   if (lossScaling) begin.dispatch(kernels.scaleLoss, { scaler, hyper }, {}, 1)
 
   const p = Program.record("update", target)
   let first = LANES
   const summed: Array<Squares> = []
+  const summedTouched: Array<SinkRows & { readonly lanes: number; readonly first: number }> = []
   for (const { elements, parameter, sinks } of parts) {
     const own = lanesFor(elements / 4, target)
     summed.push({ x: parameter.gradient, n: elements / 4, lanes: own, first })
     first += own
     if (sinks === undefined) continue
     const touchedLanes = lanesFor(sinks.n4, target)
-    p.dispatch(
-      kernels.sumOfSquaresTouched,
-      { units, count, g: parameter.gradient, partial },
-      { ...sinks.params, lanes: touchedLanes, first },
-      touchedLanes
-    )
+    summedTouched.push({ ...sinks, lanes: touchedLanes, first })
     first += touchedLanes
   }
-  for (let i = 0; i < summed.length; i += 6) sumOfSquares(p, summed.slice(i, i + 6), partial)
+  for (const some of chunks(summedTouched, 5)) squaresOfTouched(p, lit, some, partial)
+  for (const some of chunks(summed, 6)) sumOfSquares(p, some, partial)
   // one invocation finishes: a GPU first lets workgroups bring its many partial sums down to a few
-  const fold = target !== undefined && isGpu(target)
-  const folded = fold ? p.scratch("folded", [1 + LANES]) : partial
-  if (fold) {
+  const folded = gpu ? p.scratch("folded", [1 + LANES]) : partial
+  if (gpu) {
     const width = kernels.fold.constants["WX"]!
     p.dispatch(kernels.fold, { x: partial, partial: folded }, { n: LANES, lanes: 1, start: 0, first: 0 }, width)
     p.dispatch(
@@ -319,39 +452,31 @@ export const record = (
   p.dispatch(
     kernels.finish,
     { partial: folded, hyper, stats, history, scaler },
-    { n: Tensor.size(folded), first: fold ? 1 : LANES, adaptive: lossScaling ? 1 : 0 },
+    { n: Tensor.size(folded), first: gpu ? 1 : LANES, adaptive: lossScaling ? 1 : 0 },
     1
   )
-  moments.forEach(({ m, parameter, v }, i) => {
-    const { elements, sinks } = parts[i]!
+  groups.forEach(({ as: parameter, m, v }, i) => {
+    const { elements, sinks } = moved[i]!
     const decay = parameter.decay ? 1 : 0
     const sinkRate = config.sinkLearningRateRatio
     const own = { hyper, stats, g: parameter.gradient, w: parameter.value, m, v }
-    const lazy = config.sinks === "lazy"
-    const n4 = (sinks === undefined || lazy ? elements : Tensor.size(parameter.value)) / 4
+    const shape = { decay, row4: (parameter.value.shape.at(-1) ?? 4) / 4, pool: lit.pool, block, sinkRate }
+    if (sinks !== undefined && config.sinks === "lazy") {
+      p.dispatch(
+        kernels.adamwLazy,
+        { ...own, units, count },
+        { ...shape, n4: elements / 4, sinkRow0: sinks.row0, halves: sinks.halves },
+        Math.ceil(Math.max(elements / 4, sinks.n4) / ELEMENTS)
+      )
+      return
+    }
+    const n4 = Tensor.size(parameter.value) / 4
     p.dispatch(
       kernels.adamw,
       { ...own, touched },
-      {
-        n4,
-        decay,
-        sinks: sinks === undefined || lazy ? 0 : 1,
-        row4: (parameter.value.shape.at(-1) ?? 4) / 4,
-        sinkRow0: parameter.sinkRow0 ?? 0,
-        pool: Math.max(1, model.pool),
-        block,
-        sinkRate
-      },
+      { ...shape, n4, sinks: sinks === undefined ? 0 : 1, sinkRow0: parameter.sinkRow0 ?? 0 },
       Math.ceil(n4 / ELEMENTS)
     )
-    if (sinks !== undefined && lazy) {
-      p.dispatch(
-        kernels.adamwTouched,
-        { ...own, units, count },
-        { ...sinks.params, decay, sinkRate },
-        Math.ceil(sinks.n4 / ELEMENTS)
-      )
-    }
   })
   const gradients = parameters.map((parameter) => parameter.gradient)
   return {

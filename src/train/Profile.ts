@@ -9,7 +9,6 @@ import { Device, type DeviceService, type Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { classOf, costOf, nameOf, type OpClass } from "../model/Costs.ts"
-import { kernels } from "../model/Kernels.ts"
 import { Model, type ModelOptions } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import * as Ops from "../model/Ops.ts"
@@ -119,7 +118,7 @@ const ceilings = (device: DeviceService, type: "f32" | "f16") =>
     // beyond a GPU's caches, and within those of a processor, as the tensors of models that fit one are
     const elements = hardware ? 2 ** 26 : 2 ** 19
     const [x, y] = [Tensor.make("x", [elements]), Tensor.make("y", [elements])]
-    copy.dispatch(kernels.cast, { x, y }, { n4: elements / 4, x0: 0 }, elements / 4)
+    Ops.cast(copy, [{ x, n: elements }], y)
     return {
       bestProduct: 2 * size ** 3 / (yield* bestSeconds(device, product.finish())),
       bestCopy: 8 * elements / (yield* bestSeconds(device, copy.finish()))

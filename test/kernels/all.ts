@@ -42,6 +42,7 @@ export const allKernels: ReadonlyArray<Kernel> = [
   ...(["nn", "tn"] as const).flatMap((kind) =>
     tilings.flatMap((tiling) => [matmulMatrix(kind, tiling), matmulMatrixPart(kind, tiling)])
   ),
+  ...tilings.flatMap((tiling) => [matmulMatrix("nn", tiling, true), matmulMatrixPart("nn", tiling, true)]),
   // heads and rows that fit the workgroup memory of any adapter
   attentionMatrix(32, 16),
   attentionMatrixBackward("q", 32, 16),

@@ -4,7 +4,7 @@
  * functions.
  */
 import type { Recorder } from "../../src/gpu/Program.ts"
-import { portable, type Target } from "../../src/gpu/Target.ts"
+import { type Family, portable, type Target } from "../../src/gpu/Target.ts"
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import type { Random } from "../reference/random.ts"
 
@@ -40,6 +40,8 @@ export interface Case {
   /** Floating-point operations, and bytes that must move at least: what a benchmark divides by. */
   readonly flops: number
   readonly bytes: number
+  /** Of kernels that this family alone has, in f16 alone. */
+  readonly only?: Family | undefined
   /** Inputs, float64 expectation and recording; all random numbers come from `random`. */
   readonly build: (random: Random, target?: Target) => Built
 }
@@ -78,7 +80,7 @@ const guard = ({ outputs, ...built }: Built): Built => {
 /** A case whose `record` sees the names of its own tensors. */
 export const makeCase = <const K extends string>(
   name: string,
-  cost: { readonly flops: number; readonly bytes: number },
+  cost: { readonly flops: number; readonly bytes: number; readonly only?: Family | undefined },
   build: (random: Random, target: Target) => Built<K>
 ): Case => ({ name, ...cost, build: (random, target = portable) => guard(build(random, target) as unknown as Built) })
 

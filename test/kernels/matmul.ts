@@ -1,4 +1,5 @@
 /** matmul.wgsl (nn, tn), transpose.wgsl and cast.wgsl. */
+import type { Tensor } from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
 import * as Ops from "../../src/model/Ops.ts"
 import * as Segments from "../../src/model/Segments.ts"
@@ -33,6 +34,8 @@ export interface NnShape {
   /** B differs by segment: rows of each segment in turn (they sum to m), and cells between two segments' matrices. */
   readonly segments?: ReadonlyArray<number>
   readonly segmentGap?: number
+  /** B is stored as [n, k]. */
+  readonly turned?: boolean
 }
 
 /** The tiles of segments of these lengths, and two of padding. */
@@ -46,21 +49,24 @@ const tilesOf = (lengths: ReadonlyArray<number>, rows: number): Uint32Array => {
 }
 
 export const nn = (s: NnShape): Case => {
-  const { k, m, mode = "store", n, segmentGap = 0, segments: lengths } = s
+  const { k, m, mode = "store", n, segmentGap = 0, segments: lengths, turned = false } = s
   const per = lengths === undefined ? "" : `, B per segment of [${lengths}]`
   return makeCase(
-    `matmul nn ${m}x${n}x${k} ${mode}${show(s.a)}${show(s.b)}${show(s.c)}${per}`,
-    { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + m * n) },
+    `matmul ${turned ? "nt" : "nn"} ${m}x${n}x${k} ${mode}${show(s.a)}${show(s.b)}${show(s.c)}${per}`,
+    { flops: 2 * m * n * k, bytes: 4 * (m * k + n * k + m * n), ...(turned ? { only: "tensor" } : {}) },
     (random, target) => {
       const segments = lengths?.length ?? 1
       const owner = lengths?.flatMap((length, i) => Array<number>(length).fill(i))
       const at = s.a?.at ?? 0
       // the leading dimension of a, too, is a multiple of 4
       const aFrame = frame(m, k, { at, gap: Math.ceil((k + (s.a?.gap ?? 0)) / 4) * 4 - k }, 3)
-      const bFrame = frame(k, n, s.b)
+      // and that of a turned b
+      const bFrame = turned
+        ? frame(n, k, { at: s.b?.at ?? 0, gap: Math.ceil((k + (s.b?.gap ?? 0)) / 4) * 4 - k })
+        : frame(k, n, s.b)
       const cFrame = frame(m, n, s.c, 9 * (n + (s.c?.gap ?? 0)))
       const residualFrame = frame(m, n, { gap: 8 })
-      const stride = k * bFrame.ld! + segmentGap
+      const stride = bFrame.rows * bFrame.ld! + segmentGap
       const a = normals(random, m * k)
       const bs = Array.from({ length: segments }, () => normals(random, k * n))
       const before = normals(random, m * n)
@@ -72,7 +78,8 @@ export const nn = (s: NnShape): Case => {
       const b = place([], { rows: 1, cols: bFrame.at! + segments * stride })
       bs.forEach((values, i) => {
         for (let at = 0; at < values.length; at++) {
-          b[bFrame.at! + i * stride + Math.floor(at / n) * bFrame.ld! + (at % n)] = values[at]!
+          const [row, column] = [Math.floor(at / n), at % n]
+          b[bFrame.at! + i * stride + (turned ? column * bFrame.ld! + row : row * bFrame.ld! + column)] = values[at]!
         }
       })
       return {
@@ -95,7 +102,12 @@ export const nn = (s: NnShape): Case => {
         record: (p, t) =>
           Ops.matmulNN(p, {
             a: { tensor: t.a!, at: aFrame.at!, ld: aFrame.ld! },
-            b: { tensor: t.b!, at: bFrame.at!, ld: bFrame.ld! },
+            b: {
+              tensor: t.b!,
+              at: bFrame.at!,
+              ld: bFrame.ld!,
+              ...(turned && Kernels.readsTurned(p.target, t.a!.type) ? { turned } : {})
+            },
             c: { tensor: t.c!, at: cFrame.at!, ld: cFrame.ld! },
             m,
             n,
@@ -183,6 +195,45 @@ export const splitSum = (m: number, n: number, parts: number, add: boolean): Cas
     }
   )
 
+/** The same of several products at once, added. */
+export const splitSums = (...shapes: ReadonlyArray<readonly [m: number, n: number, parts: number]>): Case =>
+  makeCase(
+    `sums of ${shapes.map(([m, n, parts]) => `${parts} parts of ${m}x${n}`).join(", ")}`,
+    { flops: shapes.reduce((sum, [m, n, parts]) => sum + parts * m * n, 0), bytes: 0 },
+    (random) => {
+      const made = shapes.map(([m, n, parts], i) => {
+        const cFrame = frame(m, n, { at: 4 * i, gap: 4 * (i % 2) }, 5)
+        const partial = normals(random, parts * m * n)
+        const before = normals(random, m * n)
+        const sum = Float64Array.from(before, (value, at) => {
+          for (let part = 0; part < parts; part++) value += partial[part * m * n + at]!
+          return value
+        })
+        return { m, n, parts, cFrame, partial, before, sum }
+      })
+      return {
+        tensors: Object.fromEntries(made.flatMap(({ before, cFrame, partial }, i) => [
+          [`partial${i}`, partial],
+          [`c${i}`, place(before, cFrame)]
+        ])) as Record<string, Float32Array>,
+        outputs: Object.fromEntries(made.map(({ cFrame, parts, sum }, i) => [`c${i}`, {
+          want: placeWant(sum, cFrame),
+          kind: "adds" as const,
+          atol: 4 * EPS * parts,
+          rtol: 4 * EPS
+        }])),
+        record: (p, t: Readonly<Record<string, Tensor>>) =>
+          Ops.addUp(p, made.map(({ cFrame, m, n, parts }, i) => ({
+            partial: t[`partial${i}`]!,
+            c: { tensor: t[`c${i}`]!, at: cFrame.at!, ld: cFrame.ld! },
+            m,
+            n,
+            parts
+          })))
+      }
+    }
+  )
+
 export interface TransposeShape {
   readonly rows: number
   readonly cols: number
@@ -219,20 +270,26 @@ export const transpose = ({ cols, extraGroups = 0, out0 = 0, rows, x }: Transpos
     }
   )
 
-export const cast = (n: number, first: number): Case =>
-  makeCase(`cast ${n} from ${first}`, { flops: 0, bytes: 8 * n }, (random) => {
-    const values = normals(random, n)
+/** Tensors of `sizes` elements, of which one reads on behind what is asked for. */
+export const cast = (...sizes: ReadonlyArray<number>): Case => {
+  const n = sizes.reduce((a, b) => a + b, 0)
+  return makeCase(`cast ${sizes.join(" + ")}`, { flops: 0, bytes: 8 * n }, (random) => {
+    const values = sizes.map((size) => normals(random, size))
     const output: Frame = { rows: 1, cols: n, after: 8 }
+    const inputs = Object.fromEntries(values.map((x, i) => [`x${i}`, x]))
     return {
-      tensors: { x: place(values, { rows: 1, cols: n, at: first }), y: place([], output) },
-      outputs: { y: { want: placeWant(values, output), kind: "writes", atol: 0, rtol: 0 } },
-      record: (p, t) => p.dispatch(Kernels.kernels.cast, { x: t.x!, y: t.y! }, { n4: n / 4, x0: first / 4 }, n / 4)
+      tensors: { ...inputs, y: place([], output) },
+      outputs: { y: { want: placeWant(values.flatMap((x) => [...x]), output), kind: "writes", atol: 0, rtol: 0 } },
+      record: (p, t: Readonly<Record<string, Tensor>>) =>
+        Ops.cast(p, sizes.map((size, i) => ({ x: t[`x${i}`]!, n: size })), t["y"]!)
     }
   })
+}
 
 export const cases: ReadonlyArray<Case> = [
-  cast(4, 0),
-  cast(300, 12),
+  cast(4),
+  cast(300),
+  cast(68, 4, 132, 200),
   nn({ m: 1, n: 4, k: 1 }),
   nn({ m: 31, n: 12, k: 31, a: { at: 8, gap: 5 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 } }),
@@ -250,6 +307,13 @@ export const cases: ReadonlyArray<Case> = [
   // several tiles of 64 in each dimension, none full
   nn({ m: 130, n: 76, k: 40, a: { gap: 8 } }),
   nn({ m: 150, n: 68, k: 20, segments: [64, 3, 70, 13], segmentGap: 4 }),
+  // as they are, with b as it lies
+  nn({ m: 1, n: 4, k: 1, turned: true }),
+  nn({ m: 31, n: 12, k: 31, a: { at: 8, gap: 5 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 }, turned: true }),
+  nn({ m: 65, n: 132, k: 33, mode: "add", c: { at: 4, gap: 4 }, turned: true }),
+  nn({ m: 130, n: 76, k: 40, mode: "residual", a: { gap: 8 }, b: { gap: 12 }, turned: true }),
+  nn({ m: 150, n: 68, k: 20, segments: [64, 3, 70, 13], segmentGap: 4, turned: true }),
+  nn({ m: 16, n: 72, k: 1057, turned: true }),
   tn({ m: 1, n: 4, k: 1 }),
   tn({ m: 31, n: 12, k: 31, a: { at: 4, gap: 4 }, b: { at: 8, gap: 4 }, c: { at: 12, gap: 8 } }),
   tn({ m: 65, n: 132, k: 33 }),
@@ -259,6 +323,8 @@ export const cases: ReadonlyArray<Case> = [
   tn({ m: 16, n: 72, k: 1030 }),
   splitSum(5, 12, 3, false),
   splitSum(33, 28, 2, true),
+  splitSums([5, 12, 3], [33, 28, 2], [1, 4, 1]),
+  splitSums([9, 20, 2], [3, 8, 4], [40, 4, 2], [2, 132, 3], [7, 12, 2]),
   transpose({ rows: 1, cols: 1 }),
   transpose({ rows: 31, cols: 65, x: { at: 7, gap: 2 }, extraGroups: 2, out0: 3 }),
   transpose({ rows: 65, cols: 31 }),

@@ -2,7 +2,7 @@
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 import { HYPER } from "../../src/model/Pass.ts"
-import { sumOfSquares } from "../../src/train/Optimizer.ts"
+import { squaresOfTouched, sumOfSquares, zeroTouched } from "../../src/train/Optimizer.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
@@ -21,9 +21,9 @@ export interface AdamWShape {
   readonly step: number
   /**
    * Rows before the sinks', halves of a pool of units. `update` takes the gradient of units that are not touched for 0,
-   * `touched` moves touched ones and no other row.
+   * `lazy` does not move them.
    */
-  readonly sinks?: Sinks & { readonly kernel: "update" | "touched" }
+  readonly sinks?: Sinks & { readonly kernel: "update" | "lazy" }
   /** Elements an invocation walks, in groups of 4. */
   readonly each?: number
   /** The gradient overflowed: nothing may move. */
@@ -84,8 +84,7 @@ export const adamw = (s: AdamWShape): Case => {
           g.fill(0, row * d, (row + 1) * d)
           given.set(poison(d), row * d)
         }
-        if (skip || untouched && sinks.kernel === "touched") still.push(row)
-        if (sinks?.kernel === "touched" && row < sinks.general) still.push(row)
+        if (skip || untouched && sinks.kernel === "lazy") still.push(row)
       }
       const sinkRate = sinks === undefined ? 7 : 3
       const next = Reference.adamw(w, g, m, v, options)
@@ -106,19 +105,19 @@ export const adamw = (s: AdamWShape): Case => {
       }
       const own = { hyper, stats, g: given, w: place(w, frame), m: place(m, frame), v: place(v, frame) }
       return {
-        tensors: sinks?.kernel === "touched" ? { ...own, units, count } : { ...own, touched },
+        tensors: sinks?.kernel === "lazy" ? { ...own, units, count } : { ...own, touched },
         outputs: {
           w: { want: want.w, ...tolerance },
           m: { want: want.m, ...tolerance },
           v: { want: want.v, ...tolerance }
         },
         record: (p, t: Record<string, Tensor>) =>
-          sinks?.kernel === "touched"
+          sinks?.kernel === "lazy"
             ? p.dispatch(
-              kernels.adamwTouched,
+              kernels.adamwLazy,
               t as never,
-              { ...params, halves: sinks.halves },
-              Math.ceil(((rows - sinks.general) * d) / 4 / each)
+              { ...params, n4: (sinks.general * d) / 4, halves: sinks.halves },
+              Math.ceil(n / 4 / each)
             )
             : p.dispatch(
               kernels.adamw,
@@ -131,55 +130,77 @@ export const adamw = (s: AdamWShape): Case => {
   )
 }
 
-/** touched.wgsl: the gradient's rows of touched units cleared, or their squares summed in lanes. */
-export const touchedRows = (of: "zero" | "sum_of_squares",
-  s: Sinks & { readonly d: number; readonly lanes: number }): Case =>
-  makeCase(
-    `touched ${of} ${s.halves} x ${s.units} units of ${s.block} x ${s.d}, ${s.lanes} lanes`,
-    { flops: 2 * s.halves * s.units * s.block * s.d, bytes: 4 * s.halves * s.units * s.block * s.d },
+/** touched.wgsl: rows of touched units of several gradients cleared, or their squares summed in lanes of each. */
+export const touchedRows = (
+  of: "zero" | "sum_of_squares",
+  s: {
+    readonly units: number
+    readonly block: number
+    readonly d: number
+    readonly weights: ReadonlyArray<{ readonly general: number; readonly halves: 1 | 2; readonly lanes: number }>
+  }
+): Case => {
+  const { block, d, units: unitCount, weights } = s
+  const pool = unitCount * block
+  const rowsOf = ({ general, halves }: typeof weights[number]): number => general + halves * pool
+  const cells = weights.reduce((sum, one) => sum + rowsOf(one) * d, 0)
+  const shown = weights.map(({ general, halves, lanes }) => `${general} + ${halves}${lanes > 0 ? ` in ${lanes}` : ""}`)
+  return makeCase(
+    `touched ${of} ${unitCount} units of ${block} x ${d}, weights of ${shown.join(", ")}`,
+    { flops: 2 * cells, bytes: 4 * cells },
     (random) => {
-      const { block, d, general, halves, lanes, units: unitCount } = s
       const { count, lit, units } = touch(random, unitCount)
-      const pool = unitCount * block
-      const rows = general + halves * pool
-      const g = normals(random, rows * d)
+      const lanes = weights.reduce((sum, one) => sum + one.lanes, 0)
       const before = normals(random, lanes)
-      const first = 3
-      // the order of touched.wgsl: unit after unit, its halves, its block of rows
-      const elements = lit.flatMap((unit) =>
-        Array.from({ length: halves * block * d }, (_, e) => {
-          const half = Math.floor(e / (block * d))
-          return (general + half * pool + unit * block) * d + (e % (block * d))
-        })
-      )
       const sums = new Float64Array(lanes)
-      elements.forEach((at, e) => {
-        sums[Math.floor(e / 4) % lanes]! += g[at]! * g[at]!
+      const start = 3
+      let lane = 0
+      const made = weights.map((weight) => {
+        const { general, halves } = weight
+        const g = normals(random, rowsOf(weight) * d)
+        // the order of touched.wgsl: unit after unit, its halves, its block of rows
+        const elements = lit.flatMap((unit) =>
+          Array.from({ length: halves * block * d }, (_, e) => {
+            const half = Math.floor(e / (block * d))
+            return (general + half * pool + unit * block) * d + (e % (block * d))
+          })
+        )
+        if (weight.lanes > 0) {
+          elements.forEach((at, e) => {
+            sums[lane + Math.floor(e / 4) % weight.lanes]! += g[at]! * g[at]!
+          })
+        }
+        const cleared = new Float64Array(g.length).fill(NaN)
+        for (const at of elements) cleared[at] = 0
+        const first = start + lane
+        lane += weight.lanes
+        return { g, cleared, row0: general, halves, lanes: weight.lanes, first, most: elements.length }
       })
-      const cleared = new Float64Array(g.length).fill(NaN)
-      for (const at of elements) cleared[at] = 0
-      const params = { row4: d / 4, sinkRow0: general, pool, block, halves, lanes, first }
-      const frame: Frame = { rows: 1, cols: lanes, at: first, after: 7 }
-      const partial = place(before, frame)
+      const gradients = Object.fromEntries(made.map(({ g }, i) => [`g${i}`, g]))
+      const frame: Frame = { rows: 1, cols: lanes, at: start, after: 7 }
+      const most = Math.max(...made.map(({ lanes, most }) => most / 4 / Math.max(1, lanes)))
       return {
-        tensors: of === "zero" ? { units, count, g } : { units, count, g, partial },
+        tensors: of === "zero"
+          ? { units, count, ...gradients }
+          : { units, count, ...gradients, partial: place(before, frame) },
         outputs: of === "zero"
-          ? { g: { want: cleared, kind: "writes", atol: 0, rtol: 0 } }
+          ? Object.fromEntries(
+            made.map(({ cleared }, i) => [`g${i}`, { want: cleared, kind: "writes" as const, atol: 0, rtol: 0 }])
+          )
           : {
-            partial: {
-              want: placeWant(plus(sums, before), frame),
-              kind: "adds",
-              atol: 16 * EPS * (4 + elements.length / 4 / lanes),
-              rtol: 8 * EPS
-            }
+            partial: { want: placeWant(plus(sums, before), frame), kind: "adds" as const, atol: 16 * EPS * (4 + most),
+              rtol: 8 * EPS }
           },
-        record: (p, t: Record<string, Tensor>) =>
-          of === "zero"
-            ? p.dispatch(kernels.zeroTouched, t as never, params, Math.ceil((halves * pool * d) / 4 / 3))
-            : p.dispatch(kernels.sumOfSquaresTouched, t as never, params, lanes)
+        record: (p, t: Readonly<Record<string, Tensor>>) => {
+          const touched = { units: t["units"]!, count: t["count"]!, row4: d / 4, pool, block }
+          const list = made.map(({ first, halves, lanes, row0 }, i) => ({ g: t[`g${i}`]!, row0, halves, lanes, first }))
+          if (of === "zero") zeroTouched(p, touched, list, cells / 4)
+          else squaresOfTouched(p, touched, list, t["partial"]!)
+        }
       }
     }
   )
+}
 
 export const sum = (
   { first, lanes, n }: { readonly n: number; readonly lanes: number; readonly first: number }
@@ -393,24 +414,36 @@ export const cases: ReadonlyArray<Case> = [
     d: 12,
     decay: true,
     step: 3,
-    sinks: { kernel: "touched", general: 9, halves: 2, units: 5, block: 8 },
+    sinks: { kernel: "lazy", general: 9, halves: 2, units: 5, block: 8 },
     each: 4
   }),
   adamw({ rows: 3 + 65, d: 4, decay: false, step: 9,
-    sinks: { kernel: "touched", general: 3, halves: 1, units: 65, block: 1 } }),
+    sinks: { kernel: "lazy", general: 3, halves: 1, units: 65, block: 1 } }),
   adamw({ rows: 31, d: 12, decay: true, step: 7, skip: true }),
   adamw({
     rows: 8 + 40,
     d: 12,
     decay: true,
     step: 3,
-    sinks: { kernel: "touched", general: 8, halves: 1, units: 5, block: 8 },
+    sinks: { kernel: "lazy", general: 8, halves: 1, units: 5, block: 8 },
     skip: true
   }),
-  touchedRows("zero", { general: 5, halves: 2, units: 7, block: 8, d: 12, lanes: 0 }),
-  touchedRows("zero", { general: 0, halves: 1, units: 65, block: 1, d: 4, lanes: 0 }),
-  touchedRows("sum_of_squares", { general: 5, halves: 2, units: 7, block: 8, d: 12, lanes: 31 }),
-  touchedRows("sum_of_squares", { general: 3, halves: 1, units: 65, block: 1, d: 4, lanes: 64 }),
+  touchedRows("zero", { units: 7, block: 8, d: 12, weights: [{ general: 5, halves: 2, lanes: 0 }] }),
+  touchedRows("zero", {
+    units: 65,
+    block: 1,
+    d: 36,
+    weights: [1, 2, 1, 2, 2, 1].map((halves, i) => ({ general: 3 * i, halves: halves as 1 | 2, lanes: 0 }))
+  }),
+  touchedRows("sum_of_squares", { units: 7, block: 8, d: 12, weights: [{ general: 5, halves: 2, lanes: 31 }] }),
+  touchedRows("sum_of_squares", {
+    units: 65,
+    block: 1,
+    d: 4,
+    weights: [64, 31, 65, 1, 64].map((lanes, i) => ({ general: i, halves: i % 2 === 0 ? 1 as const : 2 as const,
+      lanes })
+    )
+  }),
   sum({ n: 1, lanes: 64, first: 0 }),
   sum({ n: 200, lanes: 31, first: 5 }),
   fold({ n: 5, lanes: 1, start: 3, first: 2 }),

@@ -61,9 +61,10 @@ export const runsOf = (
   of.flatMap((c) => {
     const seen = new Set<string>()
     return order.flatMap((family) => {
+      if (c.only !== undefined && c.only !== family) return []
       const target = targetOf(family)
       const f16 = f16Tensors(c, c.build(makeRandom(1)), target)
-      return [new Set<string>(), f16].flatMap((half) => {
+      return [...(c.only === undefined ? [new Set<string>()] : []), f16].flatMap((half) => {
         const { program } = record(c, c.build(makeRandom(1), target), half, target)
         const keys = program.dispatches.map((d) => Kernel.key(d.kernel)).join()
         if (seen.has(keys)) return []

@@ -83,16 +83,18 @@ export interface GradientShape {
   /** Columns of dy before the sinks' and behind them. */
   readonly a0: number
   readonly after: number
+  /** The gradient is written, not added. */
+  readonly store?: boolean
 }
 
 export const gradient = (s: GradientShape): Case => {
-  const { a0, after, block, halves, n, row0, segments, slots, units } = s
+  const { a0, after, block, halves, n, row0, segments, slots, store = false, units } = s
   const tokens = segments.reduce((sum, [length]) => sum + length, 0)
   const active = slots * block
   const pool = units * block
   return makeCase(
     `sink_gradient: segments ${segments.map(([length, id]) => `${length}${id}`).join(" ")}, ${halves} x ${slots} of ` +
-      `${units} units of ${block}, width ${n}`,
+      `${units} units of ${block}, width ${n}${store ? ", stored" : ""}`,
     { flops: 2 * tokens * halves * active * n, bytes: 4 * tokens * (halves * active + n) },
     (random) => {
       const unitsOf = new Map(
@@ -132,8 +134,8 @@ export const gradient = (s: GradientShape): Case => {
         for (let half = 0; half < halves; half++) {
           const from = (row0 + half * pool + unit * block) * n
           const to = from + block * n
-          dw.set(before.subarray(from, to), from)
-          want.set(plus(sum.subarray(from, to), before.subarray(from, to)), from)
+          if (!store) dw.set(before.subarray(from, to), from)
+          want.set(store ? sum.subarray(from, to) : plus(sum.subarray(from, to), before.subarray(from, to)), from)
         }
       }
       const touched = Math.min(units, segments.length * slots)
@@ -153,7 +155,7 @@ export const gradient = (s: GradientShape): Case => {
           segmentRange: Uint32Array.from(range),
           dw
         },
-        outputs: { dw: { want, kind: "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
+        outputs: { dw: { want, kind: store ? "writes" : "adds", atol: 16 * EPS * (tokens + 4), rtol: 4 * EPS } },
         record: (p, t) => {
           const { grid, kernel } = Kernels.sinkGradient(p.target)
           p.dispatch(
@@ -169,7 +171,8 @@ export const gradient = (s: GradientShape): Case => {
               active4: active / 4,
               ldb4: n / 4,
               row0,
-              halfRows: pool
+              halfRows: pool,
+              store: store ? 1 : 0
             },
             grid(touched * halves * block, n)
           )
@@ -186,23 +189,26 @@ export interface ScatterShape {
   readonly room: number
   readonly slots: number
   readonly block: number
-  readonly halves: 1 | 2
-  readonly row0: number
+  /** Of two weights each: its halves, and its rows before the sinks'. */
+  readonly weights: readonly [
+    readonly [halves: 1 | 2, row0: number],
+    readonly [halves: 1 | 2, row0: number]
+  ]
   readonly units: number
   readonly n: number
 }
 
 export const scatter = (s: ScatterShape): Case => {
-  const { block, halves, n, room, row0, segments, slots, units } = s
+  const { block, n, room, segments, slots, units, weights } = s
   const pool = units * block
   const half = room * slots * block
+  const [[halves0, first0], [halves1, first1]] = weights
   return makeCase(
-    `sink_scatter: segments ${segments.map(([id, filled]) => `${filled}${id}`).join(" ")} of ${room}, ${halves} x ` +
-      `${slots} of ${units} units of ${block}, width ${n}`,
-    { flops: 0, bytes: 4 * halves * segments.length * slots * block * n },
+    `sink_scatter: segments ${segments.map(([id, filled]) => `${filled}${id}`).join(" ")} of ${room}, ${halves0} and ` +
+      `${halves1} x ${slots} of ${units} units of ${block}, width ${n}`,
+    { flops: 0, bytes: 4 * (halves0 + halves1) * segments.length * slots * block * n },
     (random) => {
       const unitsOf = new Map(segments.map(([id, filled]) => [id, drawUnits(random, filled, units)]))
-      const packed = normals(random, halves * half * n)
       const usesOf = new Map<number, Array<readonly [segment: number, slot: number]>>()
       segments.forEach(([id], segment) =>
         unitsOf.get(id)!.forEach((unit, slot) => usesOf.set(unit, [...(usesOf.get(unit) ?? []), [segment, slot]]))
@@ -210,43 +216,61 @@ export const scatter = (s: ScatterShape): Case => {
       const lit = [...usesOf.keys()].sort((a, b) => a - b)
       const starts = [0]
       for (const unit of lit) starts.push(starts.at(-1)! + usesOf.get(unit)!.length)
-      const size = (row0 + halves * pool) * n
-      const before = normals(random, size)
-      const want = new Float64Array(size).fill(NaN)
-      const dw = poison(size)
-      for (const unit of lit) {
-        for (let h = 0; h < halves; h++) {
-          for (let r = 0; r < block; r++) {
-            for (let d = 0; d < n; d++) {
-              const at = (row0 + h * pool + unit * block + r) * n + d
-              dw[at] = before[at]!
-              want[at] = usesOf.get(unit)!.reduce(
-                (sum, [segment, slot]) => sum + packed[(h * half + (segment * slots + slot) * block + r) * n + d]!,
-                before[at]!
-              )
+      const [one, other] = weights.map(([halves, row0]) => {
+        const packed = normals(random, halves * half * n)
+        const size = (row0 + halves * pool) * n
+        const before = normals(random, size)
+        const want = new Float64Array(size).fill(NaN)
+        const dw = poison(size)
+        for (const unit of lit) {
+          for (let h = 0; h < halves; h++) {
+            for (let r = 0; r < block; r++) {
+              for (let d = 0; d < n; d++) {
+                const at = (row0 + h * pool + unit * block + r) * n + d
+                dw[at] = before[at]!
+                want[at] = usesOf.get(unit)!.reduce(
+                  (sum, [segment, slot]) => sum + packed[(h * half + (segment * slots + slot) * block + r) * n + d]!,
+                  before[at]!
+                )
+              }
             }
           }
         }
-      }
+        return { packed, dw, want }
+      })
       const touched = Math.min(units, room * slots)
       const dark = Array.from({ length: units }, (_, unit) => unit).find((unit) => !usesOf.has(unit)) ?? 0
       const uses = lit.flatMap((unit) => usesOf.get(unit)!).flat()
+      const tolerance = { kind: "adds", atol: 4 * EPS * segments.length, rtol: 4 * EPS } as const
       return {
         tensors: {
-          packed,
+          packed0: one!.packed,
+          packed1: other!.packed,
           touchedCount: Uint32Array.of(lit.length),
           units: Uint32Array.from({ length: touched }, (_, u) => lit[u] ?? dark),
           unitStart: Uint32Array.from({ length: touched + 1 }, (_, u) => starts[u] ?? u - lit.length + starts.at(-1)!),
           uses: Uint32Array.from({ length: 2 * room * slots }, (_, i) => uses[i] ?? 0),
-          dw
+          dw0: one!.dw,
+          dw1: other!.dw
         },
-        outputs: { dw: { want, kind: "adds", atol: 4 * EPS * segments.length, rtol: 4 * EPS } },
+        outputs: { dw0: { want: one!.want, ...tolerance }, dw1: { want: other!.want, ...tolerance } },
         record: (p, t) =>
           p.dispatch(
             Kernels.kernels.sinkScatter,
             t,
-            { touched, n4: n / 4, block, halves, slots, packedHalf: half, row0, halfRows: pool },
-            (touched * halves * block * n) / 4
+            {
+              touched,
+              n4: n / 4,
+              block,
+              slots,
+              halfPacked: half,
+              halfRows: pool,
+              halves0,
+              first0,
+              halves1,
+              first1
+            },
+            (touched * (halves0 + halves1) * block * n) / 4
           )
       }
     }
@@ -254,10 +278,17 @@ export const scatter = (s: ScatterShape): Case => {
 }
 
 export const cases: ReadonlyArray<Case> = [
-  scatter({ segments: [["a", 5], ["b", 3], ["a", 5], ["c", 0]], room: 6, slots: 16, block: 1, halves: 2, row0: 24,
-    units: 40, n: 68 }),
-  scatter({ segments: [["a", 4], ["b", 8]], room: 2, slots: 8, block: 2, halves: 1, row0: 3, units: 9, n: 12 }),
-  scatter({ segments: [["a", 1]], room: 1, slots: 4, block: 4, halves: 2, row0: 0, units: 2, n: 4 }),
+  scatter({
+    segments: [["a", 5], ["b", 3], ["a", 5], ["c", 0]],
+    room: 6,
+    slots: 16,
+    block: 1,
+    weights: [[2, 24], [1, 12]],
+    units: 40,
+    n: 68
+  }),
+  scatter({ segments: [["a", 4], ["b", 8]], room: 2, slots: 8, block: 2, weights: [[1, 3], [2, 0]], units: 9, n: 12 }),
+  scatter({ segments: [["a", 1]], room: 1, slots: 4, block: 4, weights: [[2, 0], [1, 5]], units: 2, n: 4 }),
   pack("rows", { count: 3, segments: 5, slots: 2, block: 8, halves: 2, row0: 12, units: 5, n: 12 }),
   pack("rows", { count: 1, segments: 1, slots: 1, block: 16, halves: 1, row0: 0, units: 1, n: 4 }),
   pack("rows", { count: 0, segments: 2, slots: 1, block: 8, halves: 1, row0: 4, units: 2, n: 8 }),
@@ -289,6 +320,10 @@ export const cases: ReadonlyArray<Case> = [
   }),
   gradient({ segments: [[20, "a"], [3, "b"]], slots: 2, block: 24, halves: 1, row0: 2, units: 4, n: 8, a0: 0,
     after: 4 }),
+  gradient({ segments: [[7, "a"], [5, "b"], [3, "a"]], slots: 2, block: 16, halves: 2, row0: 2, units: 5, n: 20, a0: 8,
+    after: 4, store: true }),
+  gradient({ segments: [[9, "a"]], slots: 1, block: 8, halves: 1, row0: 0, units: 2, n: 132, a0: 0, after: 0,
+    store: true }),
   // every unit of the pool is lit, by every segment
   gradient({ segments: [[5, "a"], [4, "b"]], slots: 3, block: 8, halves: 1, row0: 0, units: 3, n: 12, a0: 4, after: 0 })
 ]

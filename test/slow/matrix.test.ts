@@ -23,7 +23,8 @@ describe("cases of matrix units", () => {
   it("cover every tiling, whole and in parts", () => {
     const used = new Set(matrixRuns.flatMap(({ keys }) => keys))
     const tilings = (entry: string) => [...used].filter((key) => key.startsWith(`matmul_matrix.${entry}(`)).length
-    expect([tilings("nn"), tilings("nn_part"), tilings("tn"), tilings("tn_part")]).toEqual([5, 3, 3, 3])
+    // nn twice as many: with the right factor as it is, and turned
+    expect([tilings("nn"), tilings("nn_part"), tilings("tn"), tilings("tn_part")]).toEqual([10, 6, 3, 3])
   })
 })
 
@@ -65,6 +66,18 @@ const mutations: ReadonlyArray<Mutation> = [
     kernels: "matmul_matrix.nn(",
     from: "right + k * WIDE + 2u, WIDE)",
     to: "right + k * WIDE + 2u, WIDE - 1u)"
+  },
+  {
+    what: "the right matrix by rows where it is turned",
+    kernels: "matmul_matrix.nn(BUFFERS=1,SIDE=2,STEP=32,TURNED",
+    from: "<Right, col_major>(&pool, right + k / 8u, NARROW)",
+    to: "<Right, row_major>(&pool, right + k / 8u, NARROW)"
+  },
+  {
+    what: "an offset of the right matrix where it is turned",
+    kernels: "matmul_matrix.nn(BUFFERS=1,SIDE=2,STEP=32,TURNED",
+    from: "right + 16u * NARROW + k / 8u",
+    to: "right + 8u * NARROW + k / 8u"
   },
   {
     what: "a stride of the sums",
