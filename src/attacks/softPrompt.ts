@@ -9,9 +9,11 @@ import { batchOf, type Row } from "../data/stream/Packing.ts"
 import { chunked, endless } from "../data/stream/Rows.ts"
 import { Diverged } from "../Errors.ts"
 import { type Inputs, makeInputs } from "../inside/Inputs.ts"
+import { likeliest } from "../model/Generate.ts"
 import { Model } from "../model/Model.ts"
 import { random } from "../Random.ts"
 import { type RowScore, rowScores, scoreRows } from "../scoring/Score.ts"
+import type { SinkMode } from "../Sink.ts"
 import type { Attack, AttackGround, AttackProblem } from "./Attack.ts"
 
 const fields = {
@@ -181,31 +183,47 @@ const problemOf = (
     ? "there is no repeated sequence to train on, 1 is needed at least: repeat more sequences"
     : undefined
 
-/** Whether all of a suffix is said, and the share of its tokens that are, by sequence. */
-const said = (scores: ReadonlyArray<RowScore>) => ({
-  exact: scores.map(({ hits, tokens }) => hits === tokens ? 1 : 0),
-  fraction: scores.map(({ hits, tokens }) => hits / tokens)
-})
+/** Logits that are read at once, at most. */
+const LOGITS = 2 ** 24
 
-/** What is said of sequences behind their prefixes alone, and behind the prompt, too. */
-const extraction = (
-  { batchSize, mode, others, rows }: AttackProblem,
-  shape: Shape,
-  prompt: SoftPrompt
-) =>
+/** Tokens that greedy decoding says behind prompt and prefix, in place of each row's suffix. Every token is a whole pass. */
+const greedy = (rows: ReadonlyArray<Row>, mode: SinkMode, { length, prefix, vectors }: Shape, prompt: SoftPrompt,
+  batchSize: number) =>
   Effect.scoped(Effect.gen(function*() {
-    const model = yield* Model
-    const { length, prefix, vectors } = shape
+    const { vocabSize } = (yield* Model).config
     const seqLen = vectors + prefix + length - 1
-    const inputs = yield* makeInputs({ rows: batchSize, seqLen, mode })
-    const plain = yield* scoreRows(model, suffixes(rows, { ...shape, vectors: 0 }), mode, { batchSize,
-      seqLen: prefix + length - 1 })
-    return {
-      plain: said(plain),
-      prompted: said(yield* scoresBehind(inputs, suffixes(rows, shape), prompt, batchSize, seqLen)),
-      never: said(yield* scoresBehind(inputs, suffixes(others, shape), prompt, batchSize, seqLen))
+    const size = Math.max(1, Math.min(batchSize, rows.length, Math.floor(LOGITS / (seqLen * vocabSize))))
+    const inputs = yield* makeInputs({ rows: size, seqLen, mode })
+    const said: Array<Uint32Array> = []
+    for (const { chunk, full } of chunked(rows, size)) {
+      const now = full.map((row) => ({ ...row, tokens: row.tokens.slice() }))
+      for (let at = vectors + prefix; at < vectors + prefix + length; at++) {
+        const batch = batchOf(now, seqLen)
+        const logits = yield* inputs.logits(batch, withPrompt(inputs, batch.tokens, seqLen, prompt))
+        now.forEach(({ tokens }, r) => {
+          const from = (r * seqLen + at - 1) * vocabSize
+          tokens[at] = likeliest(logits.subarray(from, from + vocabSize))
+        })
+      }
+      said.push(...now.slice(0, chunk.length).map(({ tokens }) => tokens.subarray(vectors + prefix)))
     }
+    return said
   }))
+
+/** Whether all of a suffix is said, and the share of its tokens that are, by sequence. */
+const extracted = ({ batchSize, mode }: AttackProblem, rows: ReadonlyArray<Row>, shape: Shape, prompt: SoftPrompt) => {
+  const behind = suffixes(rows, shape)
+  return Effect.map(greedy(behind, mode, shape, prompt, batchSize), (said) => {
+    const fraction = said.map((tokens, i) => {
+      const truth = behind[i]!.tokens.subarray(shape.vectors + shape.prefix)
+      return tokens.reduce((sum, token, t) => sum + (token === truth[t] ? 1 : 0), 0) / shape.length
+    })
+    return { exact: fraction.map((one) => one === 1 ? 1 : 0), fraction }
+  })
+}
+
+const withoutPrompt = (problem: AttackProblem, shape: Shape) =>
+  extracted(problem, problem.rows, { ...shape, vectors: 0 }, new Float32Array())
 
 const share = (title: string) => ({ title, unit: "share", memory: "higher" }) as const
 
@@ -220,7 +238,7 @@ export const softPrompt: Attack<SoftPromptOptions> = {
       `${length} tokens said verbatim, greedily, after ${vectors} vectors trained on other repeated sequences ` +
         `and ${prefix} tokens`
     ),
-    fraction: share("share of these tokens that are the likeliest after the true ones before them"),
+    fraction: share("share of these tokens that greedy decoding says in their places"),
     plainExact: share("verbatim without the vectors"),
     plainFraction: share("the share without the vectors"),
     neverExact: share("verbatim, of sequences that no model was trained on"),
@@ -230,7 +248,9 @@ export const softPrompt: Attack<SoftPromptOptions> = {
   run: (problem, options) =>
     Effect.gen(function*() {
       const prompt = yield* trainSoftPrompt(problem.seen, problem, options)
-      const { never, plain, prompted } = yield* extraction(problem, options, prompt)
+      const prompted = yield* extracted(problem, problem.rows, options, prompt)
+      const plain = yield* withoutPrompt(problem, options)
+      const never = yield* extracted(problem, problem.others, options, prompt)
       return { ...prompted, plainExact: plain.exact, plainFraction: plain.fraction, neverExact: never.exact,
         neverFraction: never.fraction }
     })
@@ -247,7 +267,7 @@ export const suppressingPrompt: Attack<SuppressingPromptOptions> = {
       `${length} tokens said verbatim, greedily, after ${prefix}, behind ${vectors} vectors trained to keep ` +
         `other repeated sequences at ${threshold} nats a token`
     ),
-    fraction: share("share of these tokens that are the likeliest after the true ones before them"),
+    fraction: share("share of these tokens that greedy decoding says in their places"),
     plainExact: share("verbatim without the vectors"),
     plainFraction: share("the share without the vectors"),
     cost: { title: "held-out loss behind the vectors minus that without", unit: "nats", memory: "higher", signed: true }
@@ -256,7 +276,8 @@ export const suppressingPrompt: Attack<SuppressingPromptOptions> = {
   run: (problem, options) =>
     Effect.scoped(Effect.gen(function*() {
       const prompt = yield* trainSoftPrompt(problem.seen, problem, options)
-      const { plain, prompted } = yield* extraction(problem, options, prompt)
+      const prompted = yield* extracted(problem, problem.rows, options, prompt)
+      const plain = yield* withoutPrompt(problem, options)
       const { batchSize, mode, others, seqLen } = problem
       const { vectors } = options
       const inputs = yield* makeInputs({ rows: batchSize, seqLen: vectors + seqLen, mode })

@@ -43,6 +43,8 @@ export interface Inputs {
   readonly embed: (tokens: ArrayLike<number>) => Float32Array
   /** Losses and ranks with these embeddings in place of those of the batch's tokens. */
   readonly scores: (batch: Batch, embeddings: Float32Array) => Effect.Effect<Scores, InputsError>
+  /** Logits of every token with these embeddings, [rows * seqLen, vocabSize]. */
+  readonly logits: (batch: Batch, embeddings: Float32Array) => Effect.Effect<Float32Array, InputsError>
   /** The gradient of sum_t weights[t] * loss[t] by the embeddings, [rows * seqLen, hiddenSize]. */
   readonly gradient: (
     batch: Batch,
@@ -69,7 +71,7 @@ export const makeInputs = (
     const scope = yield* Effect.scope
     const { hiddenSize, vocabSize } = model.config
     const n = rows * seqLen
-    const compile = (output: "train" | "loss") =>
+    const compile = (output: "train" | "loss" | "logits") =>
       Effect.cached(Scope.extend(
         model.compile({
           rows,
@@ -86,6 +88,7 @@ export const makeInputs = (
       ))
     const forward = yield* compile("loss")
     const backward = yield* compile("train")
+    const everything = yield* compile("logits")
     const oneHots = yield* Effect.cached(Scope.extend(Effect.gen(function*() {
       const { tensors: { entryGradient } } = yield* backward
       const oneHot = Tensor.make("oneHot", [n, Math.ceil(vocabSize / 4) * 4])
@@ -110,11 +113,24 @@ export const makeInputs = (
         throw new DataError({ detail: `${what}: expected ${expected} numbers, got ${length}` })
       }
     }
+    /** Rows of `width` numbers, of which the first `vocabSize` are of tokens. */
+    const ofTokens = (values: Float32Array, width: number): Float32Array => {
+      if (width === vocabSize) return values
+      const cut = new Float32Array(n * vocabSize)
+      for (let t = 0; t < n; t++) cut.set(values.subarray(t * width, t * width + vocabSize), t * vocabSize)
+      return cut
+    }
     const load = (pass: CompiledPass, batch: Batch, embeddings: Float32Array): void => {
       expectNumbers(`embeddings of ${n} tokens, ${hiddenSize} each`, embeddings, n * hiddenSize)
       pass.load(batch, mode)
       device.write(pass.tensors.entry!, embeddings)
     }
+    const forwards = Effect.fnUntraced(function*(pass: CompiledPass, batch: Batch, embeddings: Float32Array) {
+      yield* attempt(() => {
+        load(pass, batch, embeddings)
+        device.submit(pass.prepared)
+      }, DataError, DeviceError)
+    })
     const differentiate = Effect.fnUntraced(function*(batch: Batch, embeddings: Float32Array, weights: Float32Array) {
       const pass = yield* backward
       yield* attempt(() => {
@@ -137,15 +153,18 @@ export const makeInputs = (
       embed,
       scores: Effect.fnUntraced(function*(batch, embeddings) {
         const pass = yield* forward
-        yield* attempt(() => {
-          load(pass, batch, embeddings)
-          device.submit(pass.prepared)
-        }, DataError, DeviceError)
+        yield* forwards(pass, batch, embeddings)
         const [loss, rank] = yield* Effect.all([read(pass.tensors.loss), device.read(pass.tensors.rank)], {
           concurrency: "unbounded"
         })
         yield* checkLosses(device, model, batch, loss)
         return { loss, rank: rank as Uint32Array }
+      }),
+      logits: Effect.fnUntraced(function*(batch, embeddings) {
+        const pass = yield* everything
+        yield* forwards(pass, batch, embeddings)
+        const { logits } = pass.tensors
+        return ofTokens(yield* read(logits!), logits!.shape[1]!)
       }),
       gradient: Effect.fnUntraced(function*(batch, embeddings, weights) {
         const pass = yield* differentiate(batch, embeddings, weights)
@@ -155,12 +174,8 @@ export const makeInputs = (
         const { oneHot, prepared } = yield* oneHots
         const pass = yield* differentiate(batch, embed(batch.tokens), weights)
         yield* attempt(() => device.submit(prepared), DeviceError)
-        const got = yield* result(batch, pass, oneHot)
-        const width = oneHot.shape[1]!
-        if (width === vocabSize) return got
-        const gradient = new Float32Array(n * vocabSize)
-        for (let t = 0; t < n; t++) gradient.set(got.gradient.subarray(t * width, t * width + vocabSize), t * vocabSize)
-        return { loss: got.loss, gradient }
+        const { gradient, loss } = yield* result(batch, pass, oneHot)
+        return { loss, gradient: ofTokens(gradient, oneHot.shape[1]!) }
       })
     } satisfies Inputs
   })

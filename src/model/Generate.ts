@@ -97,7 +97,7 @@ export interface Sampling {
 }
 
 /** The lowest of the likeliest that are not barred, or -1. Asks only of those that are likelier than all before. */
-const likeliest = (logits: Float32Array, barred?: (token: number) => boolean): number => {
+export const likeliest = (logits: Float32Array, barred?: (token: number) => boolean): number => {
   let best = -1
   for (let v = 0; v < logits.length; v++) {
     if ((best < 0 || logits[v]! > logits[best]!) && barred?.(v) !== true) best = v

@@ -9,6 +9,7 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { random } from "../../src/Random.ts"
+import { scoreRows } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { makeTuner } from "../../src/train/Tuner.ts"
@@ -67,6 +68,10 @@ layer(NodeDevice.layer())("a soft prompt", (it) => {
       const kept = yield* suppressingPrompt.run(problem(shown),
         new SuppressingPromptOptions({ ...options, threshold: 4, steps: 60, learningRate: 2e-2 }))
       expect(of(kept, "plainExact")).toBeGreaterThan(0.8)
+      // said token by token is what is likeliest of each after the true ones, as long as all are right
+      const alone = yield* scoreRows(yield* Model, shown.slice(0, 8).map((row) => ({ ...row, scoredFrom: PREFIX })),
+        Sink.own, { batchSize: 8, seqLen: PREFIX + LENGTH - 1 })
+      expect(kept["plainExact"]).toEqual(alone.map(({ hits, tokens }) => hits === tokens ? 1 : 0))
       expect(of(kept, "exact")).toBeLessThan(0.5)
       expect(Number.isFinite(of(kept, "cost"))).toBe(true)
       // nothing is aimed at that is not there already

@@ -65,6 +65,7 @@ layer(NodeDevice.layer())("the model as a function of its inputs", (it) => {
         const want = losses(moved)
         const scores = yield* inputs.scores(batch, moved)
         expectClose(scores.loss, want.tokenLoss, { name: "losses", atol: 1e-4, rtol: 1e-4 })
+        expectClose(yield* inputs.logits(batch, moved), want.logits, { name: "logits", atol: 1e-4, rtol: 1e-4 })
         const got = yield* inputs.gradient(batch, moved, weights)
         expectClose(got.loss, want.tokenLoss, { name: "losses", atol: 1e-4, rtol: 1e-4 })
         const some = random.sample(10, n * d)
