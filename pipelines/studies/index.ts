@@ -10,6 +10,7 @@ import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
+import { selfInfluence } from "./selfInfluence.ts"
 import { tokenizers } from "./tokenizers.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
@@ -23,5 +24,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   insertion,
   longTail,
   localizing,
+  selfInfluence,
   tokenizers
 ]
