@@ -57,7 +57,9 @@ export const styles: Attack<StylesOptions> = {
         const style = name === "plain" ? plain : known[name]
         const texts = yield* say(
           asked.map(({ given, id, truth }) => {
-            const styled = tokenizer.encode(style.apply(tokenizer.decode(given)))
+            const text = tokenizer.encode(style.apply(tokenizer.decode(given)))
+            // special tokens may be no text
+            const styled = text.length === 0 ? given : text
             // where a model has no positions for all of it: the end of the prompt, and at least as much as is true
             const positions = config.maxPositionEmbeddings + 1
             const tokens = styled.slice(Math.max(0, styled.length - Math.max(1, positions - truth.length)))
