@@ -470,9 +470,10 @@ describe("metrics", () => {
       said: [{ text: [1, 2], truth: [1, 2] }, { text: [1, 3], truth: [1, 2] }]
     })
     expect(Object.keys(all).sort()).toEqual([...names].sort())
-    expect(Object.keys(without).sort()).toEqual(names.filter((name) => !/^said|reference/.test(name)).sort())
+    expect(Object.keys(without).sort()).toEqual(names.filter((name) => !/^said|reference|wbc|^prism/.test(name)).sort())
     // members and others are the same: guessing
     for (const name of names.filter((name) => name.endsWith(".auc"))) expect(all[name]).toBeCloseTo(0.5, 12)
+    expect([all["prism"], all["prism.gap"]]).toEqual([expect.closeTo(1, 12), 0])
     expect(all["said.approximate"]).toBe(0.5)
   })
   it("ask for a continuation to the end, after a quarter and a half", () => {
