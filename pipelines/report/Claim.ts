@@ -71,9 +71,11 @@ export const both = (a: Kept, b: Kept): Kept => a === b ? a : "undecided"
 
 const result: Readonly<Record<Kept, Result>> = { pass: "held", fail: "did not hold", undecided: "not decided" }
 
-export const isAtMost = (value: Estimate, most: number): Result => result[keeps(value, { most })]
+export const isWithin = (value: Estimate, bound: Bound): Result => result[keeps(value, bound)]
 
-export const isAtLeast = (value: Estimate, least: number): Result => result[keeps(value, { least })]
+export const isAtMost = (value: Estimate, most: number): Result => isWithin(value, { most })
+
+export const isAtLeast = (value: Estimate, least: number): Result => isWithin(value, { least })
 
 /** About how many seeds in all would decide whether a bound is kept, by the end of it that is nearest; see `seedsToDecide`. */
 export const seedsFor = (value: Estimate, { least, most }: Bound): number => {

@@ -24,7 +24,7 @@ import * as Sink from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Line, Point } from "../report/Chart.ts"
-import { isAtLeast, isAtMost, keeps, list, type Result } from "../report/Claim.ts"
+import { isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
 import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import type { Table } from "../report/View.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
@@ -61,8 +61,8 @@ export class FactsConfig extends configuration(Schema.Class<FactsConfig>("FactsC
       intermediateSize: 192 + 1024,
       sinks: { pool: 1024, active: 64 }
     })),
-  /** Optimizer steps of each training. Default 700. */
-  steps: withDefault(positive, 700),
+  /** Optimizer steps of each training. Default 600. */
+  steps: withDefault(positive, 600),
   /** Rows of a step, each of several documents. Default 8. */
   batchSize: withDefault(positive, 8),
   /** Default 5e-3. */
@@ -326,7 +326,7 @@ const work = ({ config, part, seed }: { readonly config: FactsConfig; readonly p
           seed
         })
       },
-      measured: { facts: 2, asked, deleted: count, states,
+      measured: { facts: 1, asked, deleted: count, states,
         ...(part === "standard" ? { unlearningBatch, unlearningRates, unlearningSteps } : {}) }
     }, measure),
     ({ measured }) => measured
@@ -369,12 +369,6 @@ const classTitles: Readonly<Record<Class, string>> = {
   kept: "unique to survivors"
 }
 
-const result: Readonly<Record<ReturnType<typeof keeps>, Result>> = {
-  pass: "held",
-  fail: "did not hold",
-  undecided: "not decided"
-}
-
 /** ln 2: the truth is twice as likely. */
 const KNOWN = Math.LN2
 
@@ -409,7 +403,7 @@ const findings = (results: Results<FactsFound>, config: FactsConfig) => {
   const laterShare = (method: string, name: Class) => share(method, name, "standard own", "retrained own")
 
   const equal = (one: Estimate | undefined): Result =>
-    one === undefined ? "not tested" : result[keeps(one, { least: -tolerance, most: tolerance })]
+    one === undefined ? "not tested" : isWithin(one, { least: -tolerance, most: tolerance })
   const decided = (one: Estimate | undefined, decide: (one: Estimate) => Result): Result =>
     one === undefined || !isKnown(one) ? "not tested" : decide(one)
   const said = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>) =>

@@ -21,7 +21,7 @@ import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import { scheduled } from "../experiment/Streams.ts"
 import type { Line } from "../report/Chart.ts"
-import { isAtLeast, isAtMost, keeps, list, type Result } from "../report/Claim.ts"
+import { isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
 import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
@@ -237,12 +237,6 @@ const work = ({ config, part: name, seed }: PartOf<InsertionConfig>, at: Workpla
 // ---------------------------------------------------------------------------------------------------------------
 // What is found
 
-const result: Readonly<Record<ReturnType<typeof keeps>, Result>> = {
-  pass: "held",
-  fail: "did not hold",
-  undecided: "not decided"
-}
-
 const findings = (results: Results<InsertionFound>, config: InsertionConfig) => {
   const { dilutions, exposures, passages, quarters, timed, tolerance } = config
   const groups = [...exposures.map(throughout), ...Array.from({ length: quarters }, (_, q) => quarter(q))]
@@ -295,7 +289,7 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
     {
       about: "control",
       claim: "Passages that are never shown are known no better than foils",
-      result: decided(never, (one) => result[keeps(one, { least: -0.2, most: 0.2 })]),
+      result: decided(never, (one) => isWithin(one, { least: -0.2, most: 0.2 })),
       evidence: said(["memory, nats a token", never]) + "; an interval within 0.2 of 0 confirms"
     },
     {
@@ -324,7 +318,7 @@ const findings = (results: Results<InsertionFound>, config: InsertionConfig) => 
     {
       about: "paper",
       claim: "Interference: passages are known as well among others as alone",
-      result: decided(interference, (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
+      result: decided(interference, (one) => isWithin(one, { least: -tolerance, most: tolerance })),
       evidence: said(["alone", known(ALONE, "own", main)], ["among others", known(standard, "own", main)], [
         "lost, as a share",
         interference
