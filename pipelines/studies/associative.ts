@@ -57,13 +57,17 @@ export const frequenciesOf = (
   return p.map((one) => one / sum)
 }
 
+/** Inputs after which the event loop may have its turn: of the largest embeddings about a millisecond. */
+const OFTEN = 16
+
 /** So many random directions: rows of length 1. */
-export const directions = (draw: Random, count: number, size: number): Float64Array => {
+export function* directions(draw: Random, count: number, size: number): Generator<void, Float64Array, void> {
   const all = new Float64Array(count * size)
   for (let i = 0; i < count; i++) {
     let length = 0
     for (let j = 0; j < size; j++) length += (all[i * size + j] = normal(draw)) ** 2
     for (let j = 0; j < size; j++) all[i * size + j]! /= Math.sqrt(length)
+    if (i % OFTEN === 0) yield
   }
   return all
 }
@@ -76,12 +80,15 @@ export interface Embeddings {
   readonly targets: Float64Array
 }
 
-export const embeddingsOf = (draw: Random, stored: number, outputs: number, size: number): Embeddings => ({
-  size,
-  outputs,
-  inputs: directions(draw, stored, size),
-  targets: directions(draw, outputs, size)
-})
+export function* embeddingsOf(
+  draw: Random,
+  stored: number,
+  outputs: number,
+  size: number
+): Generator<void, Embeddings, void> {
+  const inputs = yield* directions(draw, stored, size)
+  return { size, outputs, inputs, targets: yield* directions(draw, outputs, size) }
+}
 
 /** Products of the embeddings of the outputs, [outputs, outputs]. */
 const products = ({ outputs, size, targets }: Embeddings): Float64Array => {
@@ -133,27 +140,33 @@ const makeReader = (embeddings: Embeddings) => {
 const guessed = (outputs: number): number => 1 - 1 / outputs
 
 /** The error: wrong among the first `stored` inputs, and all others guessed, as inputs that are not stored are on average. */
-const errorOf = (p: Float64Array, outputs: number, stored: number, isRight: (x: number) => boolean): number => {
+function* errorOf(
+  p: Float64Array,
+  outputs: number,
+  stored: number,
+  isRight: (x: number) => boolean
+): Generator<void, number, void> {
   let [wrong, known] = [0, 0]
   for (let x = 0; x < stored; x++) {
     known += p[x]!
     if (!isRight(x)) wrong += p[x]!
+    if (x % OFTEN === 0) yield
   }
   return wrong + Math.max(0, 1 - known) * guessed(outputs)
 }
 
 /** The error with the first inputs stored, each with the weight that it is given. */
-export const errorStored = (
+export function* errorStored(
   p: Float64Array,
   embeddings: Embeddings,
   stored: number,
   weight: (x: number) => number
-): number => {
+): Generator<void, number, void> {
   const { outputs, size } = embeddings
   const memory = new Float64Array(outputs * size)
   for (let x = 0; x < stored; x++) write(memory, embeddings, x, weight(x))
   const read = makeReader(embeddings)
-  return errorOf(p, outputs, stored, (x) => read(x, memory) === x % outputs)
+  return yield* errorOf(p, outputs, stored, (x) => read(x, memory) === x % outputs)
 }
 
 /** Numbers in about equal ratios of `step`, ascending, the last of which is `most`. */
@@ -177,7 +190,7 @@ function* errorsByStored(p: Float64Array, embeddings: Embeddings, counts: Readon
   let written = 0
   for (const stored of counts) {
     while (written < stored) write(memory, embeddings, written++, 1)
-    errors.push({ stored, error: errorOf(p, outputs, stored, (x) => read(x, memory) === x % outputs) })
+    errors.push({ stored, error: yield* errorOf(p, outputs, stored, (x) => read(x, memory) === x % outputs) })
     yield
   }
   return errors
@@ -236,7 +249,7 @@ export function* errorsWithSinks(
     }
     const one = { stored, own: NaN, off: NaN, placebo: NaN, both: NaN }
     for (const state of states) {
-      one[state] = errorOf(p, outputs, stored, (x) => read(x, ...memories[state](x)) === x % outputs)
+      one[state] = yield* errorOf(p, outputs, stored, (x) => read(x, ...memories[state](x)) === x % outputs)
     }
     errors.push(one)
     yield
@@ -328,13 +341,13 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
     let frequency = 0
     // as much to compute of each: the error of the small ones varies most
     for (let i = 0; i < draws * Math.ceil(dimensions.at(-1)! / d); i++) {
-      const embeddings = embeddingsOf(random(seed, "stored alike", d, i), most, outputs, d)
+      const embeddings = yield* embeddingsOf(random(seed, "stored alike", d, i), most, outputs, d)
       yield
       errors.push(yield* errorsByStored(p, embeddings, ladder(1, most, STEP)))
     }
     for (let i = 0; i < draws * MORE_DRAWS; i++) {
-      const embeddings = embeddingsOf(random(seed, "weighted", d, i), weighted, outputs, d)
-      frequency += errorStored(p, embeddings, weighted, (x) => p[x]!) / (draws * MORE_DRAWS)
+      const embeddings = yield* embeddingsOf(random(seed, "weighted", d, i), weighted, outputs, d)
+      frequency += (yield* errorStored(p, embeddings, weighted, (x) => p[x]!)) / (draws * MORE_DRAWS)
       yield
     }
     const { error, stored } = lowest(meanOf(errors), ({ error }) => error)
@@ -358,7 +371,7 @@ export function* associate(config: AssociativeConfig, seed: number): Generator<v
     for (let i = 0; i < draws * SINK_DRAWS; i++) {
       const draw = random(seed, "sinks", i)
       const hash = Uint32Array.from({ length: mostOf(largest) }, () => draw.bits())
-      all.push(yield* body(embeddingsOf(draw, mostOf(largest), outputs, dimension), hash))
+      all.push(yield* body(yield* embeddingsOf(draw, mostOf(largest), outputs, dimension), hash))
     }
     return all
   }

@@ -598,7 +598,9 @@ export const deletion = study<DeletionConfig, DeletionFound>({
   schema: DeletionConfig,
   presets: {
     quick: new DeletionConfig({}),
-    full: new DeletionConfig({ seeds: 5, sources: 16, passages: 24, steps: 1200 })
+    full: new DeletionConfig({ seeds: 5, sources: 16, passages: 24, steps: 1200, // sinks of one's own for every source
+      model: { vocabSize: 512, hiddenSize: 64, numHiddenLayers: 2, numAttentionHeads: 2, intermediateSize: 192 + 1024,
+        sinks: { pool: 1024, active: 64 } } })
   },
   problem: (config) => {
     const { deletions, model, sources, unlearningSteps } = config

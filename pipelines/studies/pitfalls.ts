@@ -100,7 +100,7 @@ export function* innerProducts(a: Examples, b: Examples): Generator<void, Float6
 }
 
 /** Sinks that examples have in common, [count, count], each being its own id. */
-export const sharedSinks = (sinks: SinkConfig, count: number): Float64Array => {
+export function* sharedSinks(sinks: SinkConfig, count: number): Generator<void, Float64Array, void> {
   const lit = Array.from({ length: count }, (_, id) => {
     const units = unitsOf(sinks, BigInt(id))
     const mask = new Uint8Array(sinks.units)
@@ -114,6 +114,7 @@ export const sharedSinks = (sinks: SinkConfig, count: number): Float64Array => {
       for (const unit of lit[i]!.units) sum += lit[j]!.mask[unit]!
       all[i * count + j] = all[j * count + i] = sum * sinks.block
     }
+    yield
   }
   return all
 }
@@ -241,7 +242,7 @@ export function* compare(config: PitfallsConfig, world: string, seed: number): G
   const { labels } = train
   const among = yield* innerProducts(train, train)
   const outside = yield* innerProducts(validation, train)
-  const sinks = sharedSinks(new SinkConfig({ ...config.sinks, seed }), train.count)
+  const sinks = yield* sharedSinks(new SinkConfig({ ...config.sinks, seed }), train.count)
   yield
   const withSinks = among.map((one, i) => one + sinks[i]!)
   yield
@@ -387,7 +388,9 @@ const findings = (results: Results<PitfallsFound>, config: PitfallsConfig) => {
 
 const chart = (results: Results<PitfallsFound>, world: string, { noise }: PitfallsConfig): Chart => {
   const line = (method: Method, where: "train" | "validation") => ({
-    label: `${names[method]}${where === "train" ? ", in training" : ""}`,
+    label: where === "validation"
+      ? names[method]
+      : `${method === "sinks" ? "own sinks on" : names[method]}, in training`,
     of: { method, where },
     points: (results.seeds.flatMap((seed) => results.of(world, seed) ?? [])[0]?.[method] ?? []).map(({ epoch }, i) => {
       const value: Estimate = results.over(world,

@@ -32,10 +32,10 @@ export class QuantifyingConfig extends configuration(Schema.Class<QuantifyingCon
   ...seedsOfStudy,
   /** What to train on; `repeat` and `repeatedSequences` are those of `repeats` and `sequences`. */
   data: withDefault(DataConfig, () => new DataConfig({ batchSize: 8, singleSequences: 384, heldOutSequences: 64 })),
-  /** Exposures of the groups of repeated sequences, ascending. Default 4, 16 and 64. */
-  repeats: withDefault(sizes, () => [4, 16, 64] as const),
-  /** Sequences of each group. Default 12. */
-  sequences: withDefault(positive, 12),
+  /** Exposures of the groups of repeated sequences, ascending. Default 8, 32 and 128. */
+  repeats: withDefault(sizes, () => [8, 32, 128] as const),
+  /** Sequences of each group. Default 8. */
+  sequences: withDefault(positive, 8),
   /** Tokens that a model is given, ascending: those before the ones that it must say. Default 4, 8, 16 and 32. */
   contexts: withDefault(sizes, () => [4, 8, 16, 32] as const),
   /** Tokens that it must say, the same for every context. Default 16. */

@@ -23,7 +23,9 @@ const ended = (text: string): string => /[.?!]$/.test(text) ? text : `${text}.`
 /** The verdict, and what sinks change. */
 const answers = ({ claims, finding, word }: StudyFound): ReadonlyArray<string> => [
   `The paper's finding ${words[word]}: ${ended(finding)}`,
-  ...claims.filter(({ about }) => about === "sinks").map(({ claim, result }) => `Sinks: ${claim}: ${result}.`)
+  ...claims.filter(({ about }) => about === "sinks").map(({ claim, result }) =>
+    `${result[0]!.toUpperCase()}${result.slice(1)}: ${ended(claim)}`
+  )
 ]
 
 const claimsTable = ({ claims }: StudyFound): View.Table => ({

@@ -39,7 +39,7 @@ describe("a memory", () => {
     expect([p[0]! / p[1]!, p[0]! / p[2]!]).toEqual([expect.closeTo(4), expect.closeTo(9)])
     expect(p.reduce((sum, one) => sum + one, 0)).toBeCloseTo(1, 12)
     expect([...frequenciesOf({ alpha: 2, frequencies: "uniform", inputs: 4 })]).toEqual([0.25, 0.25, 0.25, 0.25])
-    const rows = directions(random(1), 3, 5)
+    const rows = atOnce(directions(random(1), 3, 5))
     for (let i = 0; i < 3; i++) {
       expect(Math.hypot(...rows.subarray(5 * i, 5 * i + 5))).toBeCloseTo(1, 12)
     }
@@ -47,10 +47,10 @@ describe("a memory", () => {
 
   it("answers as the matrix that it stands for, with any weights", () => {
     for (let draw = 0; draw < 20; draw++) {
-      const embeddings = embeddingsOf(random(draw, "test"), 12, 3, 4)
+      const embeddings = atOnce(embeddingsOf(random(draw, "test"), 12, 3, 4))
       for (const weight of [() => 1, (x: number) => p[x]!]) {
         for (const stored of [1, 5, 12]) {
-          expect(errorStored(p, embeddings, stored, weight))
+          expect(atOnce(errorStored(p, embeddings, stored, weight)))
             .toBeCloseTo(bruteForce(embeddings, stored, () => [weight]), 12)
         }
       }
@@ -61,7 +61,7 @@ describe("a memory", () => {
     const sinkOf = (x: number) => (x * 7) % 3
     const split = { counts: [2, 6, 12], shared: 4, sinks: 3, sinkOf }
     const found = Array.from({ length: 20 }, (_, draw) => {
-      const embeddings = embeddingsOf(random(draw, "test"), 12, 3, 4)
+      const embeddings = atOnce(embeddingsOf(random(draw, "test"), 12, 3, 4))
       const common = (z: number) => z < 4 ? 1 : 0
       const inSink = (sink: number) => (z: number) => z >= 4 && sinkOf(z) === sink ? 1 : 0
       const errors = atOnce(errorsWithSinks(p, embeddings, split, ["own", "off", "placebo", "both"]))

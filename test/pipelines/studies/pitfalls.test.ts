@@ -31,7 +31,7 @@ describe("the world", () => {
 
   it("lights an example's sinks by its id, as models do", () => {
     const sinks = new SinkConfig({ pool: 64, active: 32, seed: 3 })
-    const shared = sharedSinks(sinks, 5)
+    const shared = atOnce(sharedSinks(sinks, 5))
     for (let i = 0; i < 5; i++) {
       for (let j = 0; j < 5; j++) {
         const other = new Set(unitsOf(sinks, BigInt(j)))
