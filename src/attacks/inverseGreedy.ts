@@ -20,12 +20,12 @@ export const inverseGreedy: Attack<InverseGreedyOptions> = {
   version: 1,
   options: InverseGreedyOptions,
   metrics: () => ({
+    last: { title: "share of true tokens that are the least likely after the true ones before", unit: "share",
+      memory: "higher" },
     exact: { title: "said exactly by the least likely token each", unit: "share", memory: "higher" },
     matched: { title: "share of places with the true token, by the least likely each", unit: "share",
       memory: "higher" },
-    rougeL: { title: "ROUGE-L F1 of what the least likely tokens say", unit: "share", memory: "higher" },
-    last: { title: "share of true tokens that are the least likely after the true ones before", unit: "share",
-      memory: "higher" }
+    rougeL: { title: "ROUGE-L F1 of what the least likely tokens say", unit: "share", memory: "higher" }
   }),
   problem: windowProblem,
   run: (problem, options) =>

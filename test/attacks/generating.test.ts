@@ -12,8 +12,10 @@ import type { Tokenizer } from "../../src/data/tokens/Tokenizer.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { random } from "../../src/Random.ts"
+import { unlearners } from "../../src/removal/unlearners/index.ts"
 import * as Sink from "../../src/Sink.ts"
-import { heldOut, memorize, repeated, seqLen, sequences, sinkModel, withWeights } from "../support/memorized.ts"
+import { heldOut, memorize, repeated, seqLen, sequences, singles, sinkModel,
+  withWeights } from "../support/memorized.ts"
 
 const config = sinkModel()
 const weights = Effect.runPromise(Effect.provide(memorize(config, 60), NodeDevice.layer()))
@@ -134,6 +136,23 @@ layer(NodeDevice.layer())("attacks that generate", (it) => {
         expect(exact!.value).toBe(0)
         expect(last!.value).toBeLessThan(0.1)
       }
+    }))
+
+  it.effect("inverse greedy decoding reads what unlearning has pushed to the bottom", () =>
+    Effect.gen(function*() {
+      const tensors = yield* Effect.promise(() => weights)
+      const [before, after] = yield* withWeights(config, tensors, Effect.scoped(Effect.gen(function*() {
+        const before = yield* run(attacks.inverseGreedy)
+        const unlearning = yield* unlearners.gradientDifference.start(
+          { forget: repeated, retain: singles, seqLen, seed: 1 },
+          { learningRate: 5e-3, steps: 64, batchSize: 8 }
+        )
+        for (let step = 0; step < 64; step++) yield* unlearning.step
+        return [before, yield* run(attacks.inverseGreedy)] as const
+      })))
+      // one of 61 tokens by chance
+      expect(before["last"]!.value).toBeLessThan(0.05)
+      expect(after["last"]!.value).toBeGreaterThan(0.25)
     }))
 
   it.effect("prompts that hold at most half of the beginning bring forth what is memorized", () =>
