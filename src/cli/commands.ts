@@ -18,6 +18,7 @@ import { memfree } from "./commands/memfree.ts"
 import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
 import { profile } from "./commands/profile.ts"
+import { router } from "./commands/router.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
 import { sources } from "./commands/sources.ts"
@@ -44,6 +45,7 @@ export const commands = [
   runs.pipe(doing(async () => (await import("./runs.ts")).runs)),
   inspect.pipe(doing(async () => (await import("./inspect.ts")).inspect)),
   sources.pipe(doing(async () => (await import("./sources.ts")).runSources)),
+  router.pipe(doing(async () => (await import("./router.ts")).runRouter)),
   forget.pipe(doing(async () => (await import("./forget.ts")).runForget)),
   audit.pipe(doing(async () => (await import("./audit.ts")).runAudit)),
   demo.pipe(doing(async () => (await import("./demo.ts")).runDemo)),

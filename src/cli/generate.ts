@@ -1,14 +1,16 @@
 /** `memsinks generate`: texts from a checkpoint, on stdout as they come, with the sinks of any id. */
+import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import process from "node:process"
 import { parseId } from "../Batch.ts"
-import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
+import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
+import { decodeRouter } from "../data/identity/Router.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
-import { CheckpointError, DataError } from "../Errors.ts"
+import { because, CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { parseJson } from "../Json.ts"
 import * as MemFree from "../measures/MemFree.ts"
@@ -116,6 +118,32 @@ const modeOf = (
   return Effect.succeed(Sink[asked])
 }
 
+/** The source that a prompt is most like, of those that were not deleted. */
+const routeOf = (file: string, { config, names, path, tokenizer }: OpenCheckpoint,
+  { specialAsText }: GenerateOptions) =>
+  Effect.gen(function*() {
+    const read = (yield* FileSystem.FileSystem).readFile(file)
+    const bytes = yield* Effect.mapError(read, (cause) => new DataError({ path: file, detail: because(cause), cause }))
+    const router = yield* decodeRouter(bytes, file)
+    if (tokenizer === undefined || router.tokenizer !== fingerprint(tokenizer.toJSON())) {
+      return yield* new DataError({ path: file, detail: `was made with another tokenizer than that of ${path}` })
+    }
+    return (prompt: string) =>
+      Effect.gen(function*() {
+        const found = router.nearest(tokenizer.encode(prompt, { specialAsText }), {
+          denied: (id) => config.sinks !== undefined && Sink.isDenied(config.sinks, id)
+        })
+        if (found === undefined) {
+          const detail = `no source shares anything with ${
+            JSON.stringify(prompt)
+          }: name one with --source, or leave --router out`
+          return yield* new DataError({ detail })
+        }
+        const name = names === undefined ? undefined : (yield* names.get(found.id))?.name
+        return { id: found.id, ...(name === undefined ? {} : { name }) }
+      })
+  })
+
 /** Writes texts one behind the other, in their order, each as it comes as soon as it is its turn. */
 const inOrder = (count: number, write: (text: string) => void, title: (prompt: number) => string) => {
   const waiting = Array.from({ length: count }, () => "")
@@ -151,10 +179,16 @@ export const runGenerate = (options: GenerateOptions) =>
     const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({ prompt, whose: whose ?? given }))
     const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
     const { config, ends, names, tokenizer } = checkpoint
-    const mode = yield* modeOf(options, config.sinks !== undefined, written.map(({ whose }) => whose))
+    const route = Option.isNone(options.router) ? undefined : yield* routeOf(options.router.value, checkpoint, options)
+    const asksFor = written.map(({ whose }) => whose ?? (route === undefined ? undefined : { source: "" }))
+    const mode = yield* modeOf(options, config.sinks !== undefined, asksFor)
     const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
       Effect.gen(function*() {
-        const one = whose === undefined ? undefined : yield* idOf(whose, names)
+        const one = whose !== undefined
+          ? yield* idOf(whose, names)
+          : route === undefined
+          ? undefined
+          : yield* route(prompt)
         if (one !== undefined && config.sinks !== undefined && Sink.isDenied(config.sinks, one.id) &&
           mode.mode === "own")
         {

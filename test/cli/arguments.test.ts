@@ -25,6 +25,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     tokenize: ["--out"],
     identity: ["--data"],
     sources: ["--checkpoint"],
+    router: ["--checkpoint", "--data", "--out"],
     forget: ["--checkpoint"],
     audit: ["--before", "--after", "--data"],
     verify: ["--key"],
@@ -57,7 +58,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(24)
+    expect(commands.map(nameOf)).toHaveLength(25)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })

@@ -139,6 +139,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     id: Option.none(),
     source: Option.none(),
     sinks: Option.none(),
+    router: Option.none(),
     memfree: Option.none(),
     stop: [],
     specialAsText: false,

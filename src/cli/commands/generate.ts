@@ -26,6 +26,8 @@ export const generate = Command.make("generate", {
   seed: counting("seed", 0).pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
   id: text("id", "id", "Number or name of what has its sinks on, for prompts without one"),
   source: text("source", "name", "The same for a source, of a model trained with identity source"),
+  router: text("router", "file",
+    "Prompts without an id light the source they are most like, by what memsinks router made"),
   sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
     Options.withDescription("Which sinks are on (default: own with an id, else off)"),
     Options.optional
