@@ -1,10 +1,12 @@
 /**
  * Stoehr et al. (2024), Localizing Paragraph Memorization, in miniature: where the gradient of a memorized sequence falls,
- * against that of one never trained on, and what editing the few weights does that are pulled at hardest. Sinks beside.
+ * against that of one never trained on, on which tokens its continuation hangs, and what editing the few weights does that
+ * are pulled at hardest. Sinks beside.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { perturb, TokenPerturbationOptions } from "../../src/attacks/tokenPerturbation.ts"
 import { atLeast0, configuration, fraction, positive, rate, withDefault } from "../../src/Config.ts"
 import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { overlapIndex } from "../../src/data/stream/Overlap.ts"
@@ -51,6 +53,8 @@ export class LocalizingConfig extends configuration(Schema.Class<LocalizingConfi
   sinkLearningRateRatio: withDefault(rate, 4),
   /** Memorized sequences that are looked at, and as many of the control. Default 12. */
   sequences: withDefault(Schema.Int.pipe(Schema.between(2, 4096)), 12),
+  /** Every so many places of a beginning are perturbed, each alone. Default 4. */
+  every: withDefault(positive, 4),
   /** Shares of the weights that are edited, the paper's first, each in turn. Default 0.001 and 0.01. */
   shares: withDefault(Schema.NonEmptyArray(fraction.pipe(Schema.greaterThan(0))), () => [0.001, 0.01] as const),
   /** Steps of an edit. Default 20. */
@@ -95,6 +99,9 @@ export interface LocalizingFound {
     readonly component: ComponentName
     readonly share: Mean
   }>>>
+  /** Share of the greedy continuation that is lost when a token of the beginning is another: over all places, and at each. */
+  readonly lost: Readonly<Record<"memorized" | "control", Mean>>
+  readonly places: ReadonlyArray<{ readonly place: number; readonly memorized: number; readonly control: number }>
   /** Share on the lower half of the blocks, of what falls on blocks. */
   readonly lower: Readonly<Record<"memorized" | "control", Mean>>
   /** Share on own sinks; 0 without sinks. */
@@ -172,6 +179,14 @@ const measure = (config: LocalizingConfig, part: typeof PARTS[number], seed: num
       )
         .filter(({ share }) => share.mean > 0)
 
+    // ---- on which tokens a continuation hangs
+    const perturbed = (rows: ReadonlyArray<Row>) =>
+      perturb(rows, { rows, seen: [], others: [], mode: Sink.own, seed, seqLen, batchSize },
+        new TokenPerturbationOptions({ context: prompt, every: config.every }))
+    const hanging = { memorized: yield* perturbed(memorized), control: yield* perturbed(control) }
+    const lostOf = (all: typeof hanging.memorized) => meanOf(all.map((places) => mean(places.map(({ drop }) => drop))))
+    const dropAt = (all: typeof hanging.memorized, i: number) => mean(all.map((places) => places[i]!.drop))
+
     // ---- what is said
     const before = yield* model.exportTensors
     const prompts = control.map(({ id, tokens }) => ({ id, tokens: tokens.subarray(0, prompt) }))
@@ -223,6 +238,12 @@ const measure = (config: LocalizingConfig, part: typeof PARTS[number], seed: num
     }
     const found: LocalizingFound = {
       mass: { memorized: massOf(fallen.memorized), control: massOf(fallen.control) },
+      lost: { memorized: lostOf(hanging.memorized), control: lostOf(hanging.control) },
+      places: hanging.memorized[0]!.map(({ place }, i) => ({
+        place,
+        memorized: dropAt(hanging.memorized, i),
+        control: dropAt(hanging.control, i)
+      })),
       lower: over("lower"),
       own: over("own"),
       head: over("head"),
@@ -239,7 +260,7 @@ const editsOf = (shares: LocalizingConfig["shares"]) => [
 
 const work = ({ config, part, seed }: PartOf<LocalizingConfig>, at: Workplace) => {
   const { sinks: _, ...rest } = config.model
-  const { editRate, editSteps, gamma, sequences, shares } = config
+  const { editRate, editSteps, every, gamma, sequences, shares } = config
   return Effect.map(
     train(at, {
       data: dataOf(config, seed),
@@ -253,7 +274,7 @@ const work = ({ config, part, seed }: PartOf<LocalizingConfig>, at: Workplace) =
           sinkLearningRateRatio: config.sinkLearningRateRatio
         })
       }),
-      measured: { localizing: 1, editRate, editSteps, gamma, sequences, shares, part }
+      measured: { localizing: 2, editRate, editSteps, every, gamma, sequences, shares, part }
     }, measure(config, part as typeof PARTS[number], seed)),
     ({ measured }) => measured
   )
@@ -287,6 +308,8 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
   const head = { memorized: of("standard", ({ head }) => head.memorized),
     control: of("standard", ({ head }) => head.control) }
   const own = { memorized: of("sinks", ({ own }) => own.memorized), control: of("sinks", ({ own }) => own.control) }
+  const broken = { memorized: of("standard", ({ lost }) => lost.memorized),
+    control: of("standard", ({ lost }) => lost.control) }
   const before = edited("before", "memorized")
   const lost = (what: string) => minus(before, edited(what, "memorized"))!
   const [topLost, randomLost, wholeLost] = [lost(top), lost(random), lost(whole)]
@@ -311,6 +334,12 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
       claim: "It gathers on one head more than that of others",
       result: is("higher", head.memorized, head.control),
       evidence: list(["share of the first head, memorized", head.memorized], ["never trained on", head.control])
+    },
+    {
+      about: "paper",
+      claim: "The continuation of a memorized beginning is harder to break by another token in it",
+      result: is("lower", broken.memorized, broken.control),
+      evidence: list(["share lost, memorized", broken.memorized], ["never trained on", broken.control])
     },
     {
       about: "paper",
@@ -380,6 +409,18 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
       return { x: layer + 1, y: value, ...(Number.isFinite(low) ? { low, high } : {}) }
     })
   })
+  const placesLine = (part: string, whose: "memorized" | "control"): Line => ({
+    label: `${part}, ${whose === "control" ? "never trained on" : whose}`,
+    of: { model: part, whose },
+    dots: true,
+    points: (results.seeds.map((seed) => results.of(part, seed)).find((one) => one !== undefined)?.places ?? [])
+      .map(({ place }, i) => {
+        const { high, low, value } = intervalOf(
+          results.over(part, ({ places }) => places[i]?.[whose], { kind: "share" })
+        )
+        return { x: place + 1, y: value, ...(Number.isFinite(low) ? { low, high } : {}) }
+      })
+  })
   const point = ([label, part, what]: typeof rows[number]): Line => {
     const [x, y] = [said(part, what, "memorized"), said(part, what, "control")]
     const [across, up] = [intervalOf(x), intervalOf(y)]
@@ -419,6 +460,8 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
         [`${label}: own words of other text kept`, said(part, what, "control")] as const
       ]),
       ...edits.slice(1).map((what) => [`${what}: nats a token written in`, gained(what)] as const),
+      ["continuation lost by another token, memorized", broken.memorized] as const,
+      ["continuation lost by another token, never trained on", broken.control] as const,
       ["gradient on the lower half, memorized", lower.memorized] as const,
       ["gradient on the lower half, never trained on", lower.control] as const,
       ["gradient on the first head, memorized", head.memorized] as const,
@@ -433,6 +476,15 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
         y: { title: "share of the gradient's absolute values", zero: true },
         facets: [],
         lines: PARTS.flatMap((part) => (["memorized", "control"] as const).map((whose) => line(part, whose))),
+        color: ["model"],
+        dash: ["whose"]
+      },
+      {
+        title: "What is lost of a greedy continuation when a token of the beginning is another",
+        x: { title: "place of the token" },
+        y: { title: "share of the continuation", zero: true },
+        facets: [],
+        lines: PARTS.flatMap((part) => (["memorized", "control"] as const).map((whose) => placesLine(part, whose))),
         color: ["model"],
         dash: ["whose"]
       },
@@ -472,7 +524,7 @@ const findings = (results: Results<LocalizingFound>, config: LocalizingConfig) =
       `A thousandth of these weights are some dozens; of the paper's 125 million, 125,000. ${shares.length} shares are told.`,
       "Weights are pulled towards a continuation of a perturbed prompt; AdamW without decay, at a rate for this size.",
       "Shares of the gradient depend on how many weights a component has: they are compared between sequences, not parts.",
-      "The perturbation of single tokens is the attack tokenPerturbation of memsinks isolate."
+      "One random token a place; the paper's plots are of all places of 50 tokens."
     ]
   }
 }
@@ -484,7 +536,7 @@ export const localizing = study<LocalizingConfig, LocalizingFound>({
   question:
     "On which weights does a memorized text pull, can a few of them be edited to forget it, and what do sinks change?",
   finding:
-    "memorized text pulls more at lower blocks and at one head, and editing the 0.1 % of weights that it pulls at " +
+    "memorized text pulls more at lower blocks and at one head, is harder to break by a token, and editing the 0.1 % of weights that it pulls at " +
     "hardest forgets it about as well as editing all, and spares other text better",
   cost: "4 minutes; full: half an hour",
   version: 1,

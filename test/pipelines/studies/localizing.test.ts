@@ -14,6 +14,7 @@ const about = (mean: number) => ({ mean: mean + 0.01 * draw.uniform(), sequences
 const both = (memorized: number, control: number) => ({ memorized: about(memorized), control: about(control) })
 
 interface Planted {
+  readonly lost: readonly [number, number]
   readonly lower: readonly [number, number]
   readonly head: readonly [number, number]
   readonly own: readonly [number, number]
@@ -27,7 +28,8 @@ interface Planted {
 }
 
 const decide = (of: Planted) => {
-  const common = { mass: { memorized: [], control: [] }, lower: both(...of.lower), head: both(...of.head) }
+  const common = { mass: { memorized: [], control: [] }, lost: both(...of.lost), places: [], lower: both(...of.lower),
+    head: both(...of.head) }
   const found = [1, 2, 3].flatMap((seed) => {
     const parts: Readonly<Record<string, LocalizingFound>> = {
       standard: { ...common, own: both(0, 0),
@@ -48,15 +50,15 @@ const decide = (of: Planted) => {
 
 describe("what is decided", () => {
   it("holds where it is planted", () => {
-    const claims = decide({ lower: [0.8, 0.5], head: [0.5, 0.2], own: [0.4, 0.1], top: [0.1, 0.9], random: [0.8, 0.9],
-      all: [0.05, 0.4], off: [0.02, 0.8], written: [2, 0.5] })
-    expect(claims).toHaveLength(10)
+    const claims = decide({ lost: [0.2, 0.5], lower: [0.8, 0.5], head: [0.5, 0.2], own: [0.4, 0.1], top: [0.1, 0.9],
+      random: [0.8, 0.9], all: [0.05, 0.4], off: [0.02, 0.8], written: [2, 0.5] })
+    expect(claims).toHaveLength(11)
     expect(claims.filter((one) => !one.startsWith("held"))).toEqual([])
   })
 
   it("does not hold where the opposite is", () => {
-    const claims = decide({ lower: [0.5, 0.8], head: [0.2, 0.5], own: [0.1, 0.4], top: [0.8, 0.3], random: [0.1, 0.9],
-      all: [0.05, 0.9], off: [0.88, 0.2], written: [0.5, 2] })
+    const claims = decide({ lost: [0.5, 0.2], lower: [0.5, 0.8], head: [0.2, 0.5], own: [0.1, 0.4], top: [0.8, 0.3],
+      random: [0.1, 0.9], all: [0.05, 0.9], off: [0.88, 0.2], written: [0.5, 2] })
     expect(claims.slice(1).filter((one) => !one.startsWith("did not hold"))).toEqual([])
   })
 })
@@ -90,6 +92,7 @@ it("a toy run measures gradients, edits and sinks", async () => {
   expect(value("all weights: nats a token written in")).toBeGreaterThan(0)
   expect(value("standard, as trained: own words of other text kept")).toBe(1)
   expect(report.charts[0]!.lines).toHaveLength(4)
+  expect(report.charts[1]!.lines.map(({ points }) => points.length)).toEqual([2, 2, 2, 2])
   // all of a gradient is somewhere
   const share = (table: typeof report.tables[number], column: number) =>
     table.rows.reduce((sum, row) => sum + (Number.parseFloat(row[column]!) || 0), 0)
