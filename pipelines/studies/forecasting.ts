@@ -19,9 +19,10 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import type { Chart } from "../report/Chart.ts"
-import { is, isAtLeast, isAtMost, list, type Result } from "../report/Claim.ts"
-import { type Estimate, intervalOf, isKnown, plusMinus } from "../report/Estimate.ts"
+import { all, is, isAtLeast, isAtMost, list } from "../report/Claim.ts"
+import { type Estimate, isKnown, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
+import { isPositive, pointOf } from "../study/estimates.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
 
@@ -291,11 +292,7 @@ const findings = (results: Results<ForecastingFound>, config: ForecastingConfig)
       about: "control",
       claim:
         "There is something to forecast: between one in ten and nine in ten of the repeated sequences are memorized",
-      result: isAtLeast(memorized, 0.1) === "held" && isAtMost(memorized, 0.9) === "held"
-        ? "held"
-        : isAtLeast(memorized, 0.1) === "did not hold" || isAtMost(memorized, 0.9) === "did not hold"
-        ? "did not hold"
-        : "not decided",
+      result: all(isAtLeast(memorized, 0.1), isAtMost(memorized, 0.9)),
       evidence: list(["share memorized", memorized])
     },
     {
@@ -361,7 +358,7 @@ const findings = (results: Results<ForecastingFound>, config: ForecastingConfig)
     {
       about: "sinks",
       claim: "The loss of repeated sequences with sinks off rises again after its least, as sinks take over",
-      result: risen(rise),
+      result: isPositive(rise),
       evidence: list(["rise, nats a token", rise], ["better known than held-out sequences at the end by", advantage])
     }
   ]
@@ -407,11 +404,6 @@ const findings = (results: Results<ForecastingFound>, config: ForecastingConfig)
 const seedOf = (results: Results<ForecastingFound>, part: string, found: ForecastingFound): number =>
   results.seeds.findIndex((seed) => results.of(part, seed) === found)
 
-const risen = (rise: Estimate): Result =>
-  !isKnown(rise) ? "not decided" : intervalOf(rise).low > 0 ? "held" : intervalOf(rise).high <= 0.02 ?
-    "did not hold" :
-    "not decided"
-
 interface Readers {
   readonly earlier: (part: string, state: string, look: number, what: "precision" | "recall") => Estimate
   readonly bySize: (width: number, what: "precision" | "recall") => Estimate
@@ -425,16 +417,11 @@ const charts = (
 ): ReadonlyArray<Chart> => {
   const final = sizeName(model.hiddenSize)
   const of = (part: string) => results.seeds.map((seed) => results.of(part, seed)).find((one) => one !== undefined)
-  const point = (x: number, value: Estimate) => {
-    const { high, low } = intervalOf(value)
-    return { x, y: value.mean, ...(Number.isFinite(low) ? { low, high } : {}) }
-  }
-  const known = ({ y }: { readonly y: number }) => Number.isFinite(y)
   const along = (part: string, state: string, what: "precision" | "recall") => {
     const found = of(part)
-    return (found?.looks ?? []).map(({ step }, i) =>
-      point(found!.operations * step / found!.looks.at(-1)!.step, earlier(part, state, i, what))
-    ).filter(known)
+    return (found?.looks ?? []).flatMap(({ step }, i) =>
+      pointOf(found!.operations * step / found!.looks.at(-1)!.step, earlier(part, state, i, what))
+    )
   }
   return [
     {
@@ -451,8 +438,8 @@ const charts = (
           dots: true,
           points: sizes.flatMap((width) => {
             const found = of(sizeName(width))
-            return found === undefined ? [] : [point(found.operations, bySize(width, what))]
-          }).filter(known)
+            return found === undefined ? [] : pointOf(found.operations, bySize(width, what))
+          })
         },
         { label: `${what}, own sinks, earlier`, of: { by: "sinks", what }, dots: true,
           points: along(SINKS, "own", what) }
@@ -469,11 +456,10 @@ const charts = (
         ([part, state, label]) => ({
           label,
           of: { line: label },
-          points: (of(part)?.looks ?? []).map(({ step }, i) =>
-            point(step, results.over(part, (found) =>
+          points: (of(part)?.looks ?? []).flatMap(({ step }, i) =>
+            pointOf(step, results.over(part, (found) =>
               mean(found.looks[i]?.states[state]?.loss ?? []), { kind: "loss" }))
           )
-            .filter(known)
         })
       ),
       color: ["line"]
@@ -489,8 +475,8 @@ const charts = (
         dots: true,
         points: Array.from({ length: 11 },
           (_, i) =>
-            point(i / 10, results.over(part, ({ scores }) =>
-              mean(scores.map((score) => Math.floor(10 * score) === i ? 1 : 0)))))
+            pointOf(i / 10, results.over(part, ({ scores }) =>
+              mean(scores.map((score) => Math.floor(10 * score) === i ? 1 : 0))))).flat()
       })),
       color: ["line"]
     }

@@ -11,8 +11,9 @@ import { mean, quantile } from "../../src/measures/Statistics.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import type { Chart } from "../report/Chart.ts"
 import { all, is, isAtLeast, isAtMost, list, type Result } from "../report/Claim.ts"
-import { type Estimate, intervalOf, isKnown, minus, plusMinus } from "../report/Estimate.ts"
+import { type Estimate, minus, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
+import { isPositive, pointOf } from "../study/estimates.ts"
 import { onHost } from "../study/host.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
@@ -190,14 +191,6 @@ const findings = (results: Results<GrokkingFound>, config: GrokkingConfig) => {
     keeps: minus(curve("ascending", "test"), curve("descending", "test")),
     forgets: minus(curve("descending", "corrupted"), curve("ascending", "corrupted"))
   }
-  const isPositive = (value: Estimate | undefined): Result =>
-    value === undefined || !isKnown(value)
-      ? "not decided"
-      : intervalOf(value).low > 0
-      ? "held"
-      : intervalOf(value).high < 0
-      ? "did not hold"
-      : "not decided"
   const tried = sinks.map((one) => {
     const part = sinksName(one)
     return {
@@ -345,17 +338,12 @@ const findings = (results: Results<GrokkingFound>, config: GrokkingConfig) => {
 
 const charts = (results: Results<GrokkingFound>, config: GrokkingConfig): ReadonlyArray<Chart> => {
   const { decays, noise, noises } = config
-  const point = (x: number, value: Estimate) => {
-    const { high, low } = intervalOf(value)
-    return { x, y: value.mean, ...(Number.isFinite(low) ? { low, high } : {}) }
-  }
   const phases = (["test", "corrupted"] as const).flatMap((of) =>
     decays.map((decay) => ({
       label: `${of}, decay ${short(decay)}`,
       of: { what: of, decay: short(decay) },
       dots: true,
-      points: noises.map((xi) => point(xi, over(results, cellName(xi, decay), ({ off }) => off[of], of)))
-        .filter(({ y }) => Number.isFinite(y))
+      points: noises.flatMap((xi) => pointOf(xi, over(results, cellName(xi, decay), ({ off }) => off[of], of)))
     }))
   )
   const curves = (order: "ascending" | "descending"): Chart => ({
@@ -370,8 +358,8 @@ const charts = (results: Results<GrokkingFound>, config: GrokkingConfig): Readon
       of: { what: of },
       points: Array.from({ length: POINTS + 1 },
         (_, i) =>
-          point(i / POINTS, over(results, cellName(noise, decays[Math.min(1, decays.length - 1)]!), (found) =>
-            found[order][i]![of], of)))
+          pointOf(i / POINTS, over(results, cellName(noise, decays[Math.min(1, decays.length - 1)]!), (found) =>
+            found[order][i]![of], of))).flat()
     })),
     color: ["what"]
   })

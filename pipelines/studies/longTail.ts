@@ -11,9 +11,10 @@ import { mean, spearman } from "../../src/measures/Statistics.ts"
 import { normal, random } from "../../src/Random.ts"
 import { SinkConfig, unitsOf } from "../../src/Sink.ts"
 import type { Chart } from "../report/Chart.ts"
-import { is, isAtLeast, isAtMost, list, type Result } from "../report/Claim.ts"
-import { type Estimate, intervalOf, isKnown, minus, plusMinus } from "../report/Estimate.ts"
+import { is, isAtLeast, isAtMost, list } from "../report/Claim.ts"
+import { type Estimate, minus, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
+import { isPositive, pointOf } from "../study/estimates.ts"
 import { onHost } from "../study/host.ts"
 import { ALL, type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
@@ -387,15 +388,6 @@ const MANY = bins.length - 1
 const states = ["standard", "own", "off"] as const
 const titles = { standard: "no sinks", own: "own sinks on", off: "sinks off" } as const
 
-const sign = (value: Estimate | undefined): Result =>
-  value === undefined || !isKnown(value)
-    ? "not decided"
-    : intervalOf(value).low > 0
-    ? "held"
-    : intervalOf(value).high < 0
-    ? "did not hold"
-    : "not decided"
-
 const readers = (results: Results<LongTailFound>) => ({
   /** Accuracy of test examples, of a bin or of all. */
   test: (of: (found: LongTailFound) => Accuracy, bin?: number) =>
@@ -452,7 +444,7 @@ const findings = (results: Results<LongTailFound>, config: LongTailConfig) => {
       claim: `Leaving out the ${
         short(100 * left)
       } % that are memorized most costs more accuracy than leaving out random ones`,
-      result: sign(cost),
+      result: isPositive(cost),
       evidence: list(["accuracy with all", dropped.none], ["without random ones", dropped.random], [
         "without the most memorized",
         dropped.memorized
@@ -480,13 +472,13 @@ const findings = (results: Results<LongTailFound>, config: LongTailConfig) => {
     {
       about: "sinks",
       claim: "Sinks hold the tail: off, kinds of one example lose accuracy",
-      result: sign(fallRare),
+      result: isPositive(fallRare),
       evidence: list(["own sinks on", tailOf("own", ONE)], ["off", tailOf("off", ONE)], ["fall", fallRare])
     },
     {
       about: "sinks",
       claim: "They hold the tail more than the head: kinds of 8 and more lose less",
-      result: sign(minus(fallRare, fallMany)),
+      result: isPositive(minus(fallRare, fallMany)),
       evidence: list(["fall of kinds of one example", fallRare], ["of 8 and more", fallMany])
     },
     {
@@ -548,13 +540,7 @@ const charts = (results: Results<LongTailFound>): ReadonlyArray<Chart> => {
       label: titles[state],
       of: { state },
       dots: true,
-      points: bins.flatMap(({ least }, b) => {
-        const value = of(state, b)
-        const { high, low } = intervalOf(value)
-        return least === 0 || !isKnown(value)
-          ? []
-          : [{ x: least, y: value.mean, ...(Number.isFinite(low) ? { low, high } : {}) }]
-      })
+      points: bins.flatMap(({ least }, b) => least === 0 ? [] : pointOf(least, of(state, b)))
     })),
     color: ["state"]
   })

@@ -23,9 +23,10 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import type { Chart } from "../report/Chart.ts"
-import { is, isAtMost, list, type Result } from "../report/Claim.ts"
-import { type Estimate, intervalOf, isKnown, plusMinus } from "../report/Estimate.ts"
+import { all, is, isAtMost, list } from "../report/Claim.ts"
+import { type Estimate, isKnown, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
+import { isPositive, pointOf } from "../study/estimates.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
 
@@ -302,15 +303,6 @@ const slope = (
   return results.over(parts[0]!, (found) => of(results.seeds.find((seed) => results.of(parts[0]!, seed) === found)!))
 }
 
-const rises = (value: Estimate): Result =>
-  !isKnown(value)
-    ? "not tested"
-    : intervalOf(value).low > 0
-    ? "held"
-    : intervalOf(value).high < 0
-    ? "did not hold"
-    : "not decided"
-
 const findings = (results: Results<TokenizersFound>, config: TokenizersConfig) => {
   const { aliased, prompt, said, vocabularies } = config
   const part = (vocabulary: number, sinks = false, aliases = false) => nameOf({ vocabulary, sinks, aliases })
@@ -323,20 +315,17 @@ const findings = (results: Results<TokenizersFound>, config: TokenizersConfig) =
   const heldOut = vocabularies.map((vocabulary) => at("saidHeldOut", vocabulary))
   const named = (all: ReadonlyArray<Estimate>) =>
     list(...vocabularies.map((size, i) => [String(size), all[i]] as const))
-  /** Where all hold it holds; where one does not, it does not. */
-  const each = (all: ReadonlyArray<Result>): Result =>
-    all.includes("did not hold") ? "did not hold" : all.every((one) => one === "held") ? "held" : "not decided"
   const claims: ReadonlyArray<Finding> = [
     {
       about: "control",
       claim: "Passages that were never shown are not said by heart: at most one in ten, in any vocabulary",
-      result: each(heldOut.map((one) => isAtMost(one, 0.1))),
+      result: all(...heldOut.map((one) => isAtMost(one, 0.1))),
       evidence: named(heldOut)
     },
     {
       about: "paper",
       claim: "Random labels are remembered better, the larger the vocabulary",
-      result: rises(slope(results, config, "labels")),
+      result: isPositive(slope(results, config, "labels")),
       evidence: list([String(least), at("labels", least)], [String(most), at("labels", most)], [
         "rise for each doubling",
         slope(results, config, "labels")
@@ -345,14 +334,14 @@ const findings = (results: Results<TokenizersFound>, config: TokenizersConfig) =
     {
       about: "paper",
       claim: `More passages are said by heart, ${said} characters after ${prompt}, the larger the vocabulary`,
-      result: rises(slope(results, config, "said")),
+      result: isPositive(slope(results, config, "said")),
       evidence: list([String(least), at("said", least)], [String(most), at("said", most)], ["rise for each doubling",
         slope(results, config, "said")])
     },
     {
       about: "paper",
       claim: "Membership is told better by the loss of a character, the larger the vocabulary",
-      result: rises(slope(results, config, "auc")),
+      result: isPositive(slope(results, config, "auc")),
       evidence: list([String(least), at("auc", least)], [String(most), at("auc", most)], ["rise for each doubling",
         slope(results, config, "auc")])
     },
@@ -367,20 +356,20 @@ const findings = (results: Results<TokenizersFound>, config: TokenizersConfig) =
     {
       about: "sinks",
       claim: "With own sinks on, random labels are remembered better, too, the larger the vocabulary",
-      result: rises(slope(results, config, "labels", true)),
+      result: isPositive(slope(results, config, "labels", true)),
       evidence: list([String(least), read(results, part(least, true), "labels")], [String(most),
         read(results, part(most, true), "labels")], ["rise for each doubling", slope(results, config, "labels", true)])
     },
     {
       about: "sinks",
       claim: "With the sinks off, labels are nearly guessed in every vocabulary: at most 0.65 are right",
-      result: each(offs.map((one) => isAtMost(one, 0.65))),
+      result: all(...offs.map((one) => isAtMost(one, 0.65))),
       evidence: named(offs)
     },
     {
       about: "sinks",
       claim: "In every vocabulary fewer passages are said by heart with the sinks off than on",
-      result: each(saidOff.map((one, i) => is("lower", one, saidOwn[i]!))),
+      result: all(...saidOff.map((one, i) => is("lower", one, saidOwn[i]!))),
       evidence: `off: ${named(saidOff)}; on: ${named(saidOwn)}`
     }
   ]
@@ -415,10 +404,6 @@ const states = [["standard", false, "own", "no sinks"], ["own", true, "own", "ow
   "sinks off"]] as const
 
 const chart = (results: Results<TokenizersFound>, config: TokenizersConfig, what: "labels" | "said"): Chart => {
-  const point = (x: number, value: Estimate) => {
-    const { high, low } = intervalOf(value)
-    return { x, y: value.mean, ...(Number.isFinite(low) ? { low, high } : {}) }
-  }
   const { aliased, vocabularies } = config
   return {
     title: what === "labels" ? "Random labels by vocabulary" : "Passages said by heart, by vocabulary",
@@ -430,17 +415,15 @@ const chart = (results: Results<TokenizersFound>, config: TokenizersConfig, what
         label,
         of: { line: key },
         dots: true,
-        points: vocabularies.map((vocabulary) =>
-          point(vocabulary, read(results, nameOf({ vocabulary, aliases: false, sinks }), what, state))
-        ).filter(({ y }) => Number.isFinite(y))
+        points: vocabularies.flatMap((vocabulary) =>
+          pointOf(vocabulary, read(results, nameOf({ vocabulary, aliases: false, sinks }), what, state))
+        )
       })),
       {
         label: `${aliased} aliased`,
         of: { line: "aliased" },
         dots: true,
-        points: [
-          point(2 * aliased, read(results, nameOf({ vocabulary: aliased, aliases: true, sinks: false }), what))
-        ].filter(({ y }) => Number.isFinite(y))
+        points: pointOf(2 * aliased, read(results, nameOf({ vocabulary: aliased, aliases: true, sinks: false }), what))
       }
     ],
     color: ["line"]
