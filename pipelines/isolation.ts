@@ -121,7 +121,7 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
               verdicts,
               metrics: [
                 ...metricsFor(windowsOf(config.contexts, world.seqLen)).map(({ of: _, ...metric }) => metric),
-                ...plan.attacks.flatMap(({ metrics }) => metrics.map(({ kind: _, ...metric }) => metric))
+                ...plan.attacks.flatMap(({ metrics }) => metrics.map(({ group: _, kind: __, ...metric }) => metric))
               ],
               ...(plan.attacks.length === 0 ? {} : { attacks: plan.attacks.map((attack) => ({
                 name: attack.name,
@@ -129,7 +129,7 @@ const isolate: Experiment.Experiment<unknown, IsolateConfig, ReadonlyArray<SeedF
                 title: attackNamed(attack.method).title,
                 paper: attackNamed(attack.method).paper,
                 options: attack.encoded,
-                left: leftOf(parts, plan, attack)
+                left: attackNamed(attack.method).defends === true ? [] : leftOf(parts, plan, attack)
               })) }),
               ...parts,
               theory: theory({ seed: first }),

@@ -37,7 +37,7 @@ export interface AttackMethod {
   readonly states: ReadonlyArray<AttackedState>
   readonly models: ReadonlyArray<string> | undefined
   readonly sequences: number | undefined
-  readonly metrics: ReadonlyArray<Metric & { readonly kind: Kind }>
+  readonly metrics: ReadonlyArray<Metric & { readonly kind: Kind; readonly group: "natural" | "heldOut" }>
 }
 
 export const attackNames = Object.keys(attacks) as ReadonlyArray<AttackName>
@@ -60,12 +60,15 @@ export const attackMethod = (entry: string | AttackConfig): AttackMethod | strin
     states: [...new Set(states)],
     models,
     sequences,
-    metrics: Object.entries(attack.metrics(options.right)).map(([metric, { memory, signed = false, title, unit }]) => ({
+    metrics: Object.entries(attack.metrics(options.right)).map((
+      [metric, { memory, of = "rows", signed = false, title, unit }]
+    ) => ({
       metric: `${name}.${metric}`,
       title: `${attack.title} (${attack.paper}): ${title}`,
       unit,
       memory,
       attack: name,
+      group: of === "rows" ? "natural" : "heldOut",
       kind: unit === "share" ? "share" : signed ? "real" : "loss"
     }))
   }

@@ -244,9 +244,9 @@ export const investigate = (
     })))
     tried.forEach(({ attack, one: { kind, name, setting }, state }, i) => {
       for (const values of Option.toArray(got[i]!)) {
-        const metrics = attack.metrics.flatMap(({ kind, metric }) => {
+        const metrics = attack.metrics.flatMap(({ group, kind, metric }) => {
           const value = values[metric.slice(attack.name.length + 1)]
-          return value === undefined ? [] : [{ group: "natural" as const, metric, kind, ...value }]
+          return value === undefined ? [] : [{ group, metric, kind, ...value }]
         })
         const known = findings.found.findIndex((one) => one.arm === name && one.kind === kind && one.state === state)
         if (known < 0) {

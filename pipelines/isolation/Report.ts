@@ -404,7 +404,7 @@ export const IsolationReport = Schema.Struct({
   verdicts: Schema.Array(Verdict),
   /** What the metrics mean. */
   metrics: Schema.Array(Metric),
-  /** Attacks that were tried; absent: none. Their values are among the metrics of `subjects`, group `natural`. */
+  /** Attacks that were tried; absent: none. Their values are among the metrics of `subjects`, group `natural` or, of held-out ones, `heldOut`. */
   attacks: Schema.optionalWith(Schema.Array(Attack), { exact: true }),
   /** Every model in every mask state, with all that was measured of it (T1). */
   subjects: Schema.Array(Subject),

@@ -6,7 +6,7 @@ import type { Plan } from "./Config.ts"
 import { DELETIONS } from "./Interference.ts"
 import { RELEARN_HELD_OUT } from "./Jobs.ts"
 import { at, heldOutLoss, nameOf, repeatedLoss } from "./Metrics.ts"
-import type { Attack, Failure, IsolationReport, Metric, MetricKey, Subject, Verdict } from "./Report.ts"
+import type { Attack, Failure, IsolationReport, MetricKey, Subject, Verdict } from "./Report.ts"
 import { keepsGate, verdictOf } from "./Verdict.ts"
 import { RETAINED } from "./World.ts"
 
@@ -69,10 +69,10 @@ const leftWords = { pass: "removed", fail: "hidden", undecided: "undecided" } as
 export const leftOf = (
   { subjects }: Pick<Parts, "subjects">,
   { config }: Pick<Plan, "config">,
-  { metrics }: { readonly metrics: ReadonlyArray<Metric> }
+  { metrics }: Pick<Plan["attacks"][number], "metrics">
 ): Attack["left"] => {
   const [standard, oracle] = [removed(subjects, STANDARD), removed(subjects, ORACLE)]
-  const metric = metrics.find(({ memory }) => memory === "higher")?.metric
+  const metric = metrics.find(({ group, memory }) => group === "natural" && memory === "higher")?.metric
   if (standard === undefined || oracle === undefined || metric === undefined) return []
   const key: MetricKey = { group: "natural", metric }
   return [...new Set(subjects.map(({ arm }) => arm))].flatMap((arm) => {

@@ -198,8 +198,10 @@ export const everything = (report: IsolationReport): ReadonlyArray<Table> =>
 /** What attacks got out of each model in each state that was attacked, a table an attack. */
 export const attacks = (report: IsolationReport): ReadonlyArray<Table> =>
   (report.attacks ?? []).map(({ name, paper, title }) => {
-    const keys = report.metrics.filter(({ attack }) => attack === name)
-      .map(({ metric }): MetricKey => ({ group: "natural", metric }))
+    const keys = report.metrics.filter(({ attack }) => attack === name).map(({ metric }): MetricKey =>
+      report.subjects.flatMap(({ metrics }) => metrics).find((one) => one.metric === metric) ??
+        { group: "natural", metric }
+    )
     return {
       caption: `${title} (${paper}): value, and recovery in brackets`,
       head: ["", "state", ...keys.map(({ metric }) => metric.slice(name.length + 1))],

@@ -57,6 +57,8 @@ export interface AttackMetric {
   readonly memory: "higher" | "lower"
   /** Whether it can be below 0, as a difference can. Default false. */
   readonly signed?: boolean
+  /** Which sequences it is of: what is not repeated is no memory, and has no recovery. Default `rows`. */
+  readonly of?: "rows" | "others"
 }
 
 /**
@@ -106,6 +108,8 @@ export interface Attack<Options = any> {
   readonly version: number
   /** Whether it needs text: a `tokenizer` is then there, and worlds of tokens alone are refused before any training. */
   readonly needsText?: boolean
+  /** Whether it keeps memory in rather than getting it out: then it cannot tell what a removal left. */
+  readonly defends?: boolean
   /** Whether it looks at the oracle: `reference` is then there wherever there is an oracle. */
   readonly needsReference?: boolean
   /** Whether it looks at the standard model: `standard` is then there wherever there is one. */

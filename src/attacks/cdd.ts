@@ -65,7 +65,8 @@ export const cdd: Attack<CddOptions> = {
       unit: "share",
       memory: "higher"
     },
-    peakOthers: { title: "the same of sequences that were never trained on", unit: "share", memory: "higher" },
+    peakOthers: { title: "the same of sequences that were never trained on", unit: "share", memory: "higher",
+      of: "others" },
     auc: { title: "trained on or not, by the peak, AUC", unit: "share", memory: "higher" },
     accuracy: { title: `trained on or not, by a peak above ${threshold}`, unit: "share", memory: "higher" },
     ted: {

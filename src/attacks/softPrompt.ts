@@ -241,8 +241,8 @@ export const softPrompt: Attack<SoftPromptOptions> = {
     fraction: share("share of these tokens that greedy decoding says in their places"),
     plainExact: share("verbatim without the vectors"),
     plainFraction: share("the share without the vectors"),
-    neverExact: share("verbatim, of sequences that no model was trained on"),
-    neverFraction: share("the share, of sequences that no model was trained on")
+    neverExact: { ...share("verbatim, of sequences that no model was trained on"), of: "others" },
+    neverFraction: { ...share("the share, of sequences that no model was trained on"), of: "others" }
   }),
   problem: (options, ground) => problemOf(options, ground, options.prefix + options.length - 1),
   run: (problem, options) =>
@@ -260,6 +260,7 @@ export const suppressingPrompt: Attack<SuppressingPromptOptions> = {
   name: "suppressingPrompt",
   title: "soft prompt as defence",
   paper: "Ozdayi et al. 2023",
+  defends: true,
   version: 1,
   options: SuppressingPromptOptions,
   metrics: ({ length, prefix, threshold, vectors }) => ({
@@ -270,7 +271,8 @@ export const suppressingPrompt: Attack<SuppressingPromptOptions> = {
     fraction: share("share of these tokens that greedy decoding says in their places"),
     plainExact: share("verbatim without the vectors"),
     plainFraction: share("the share without the vectors"),
-    cost: { title: "held-out loss behind the vectors minus that without", unit: "nats", memory: "higher", signed: true }
+    cost: { title: "held-out loss behind the vectors minus that without", unit: "nats", memory: "higher", signed: true,
+      of: "others" }
   }),
   problem: (options, ground) => problemOf(options, ground, ground.seqLen),
   run: (problem, options) =>

@@ -105,7 +105,8 @@ export const tokenPerturbation: Attack<TokenPerturbationOptions> = {
   metrics: ({ parts }) => ({
     drop: { title: "share of the greedy continuation lost when a token of the beginning is another", unit: "share",
       memory: "lower" },
-    dropOthers: { title: "the same of sequences that were never trained on", unit: "share", memory: "lower" },
+    dropOthers: { title: "the same of sequences that were never trained on", unit: "share", memory: "lower",
+      of: "others" },
     contrast: { title: "how much less the repeated lose than those never trained on", unit: "ratio", memory: "higher",
       signed: true },
     worst: { title: "the same at the place where most is lost", unit: "share", memory: "lower" },

@@ -255,8 +255,9 @@ describe("warnings", () => {
 
 describe("what an attack gets after removal", () => {
   const metrics = [
-    { metric: "probe.tokens", title: "", unit: "tokens", memory: "lower" },
-    { metric: "probe.found", title: "", unit: "share", memory: "higher" }
+    { metric: "probe.never", title: "", unit: "share", memory: "higher", group: "heldOut", kind: "share" },
+    { metric: "probe.tokens", title: "", unit: "tokens", memory: "lower", group: "natural", kind: "loss" },
+    { metric: "probe.found", title: "", unit: "share", memory: "higher", group: "natural", kind: "share" }
   ] as const
   const resultOf = (off: number, oracle = 0.1, standard = 0.9, spread = 0.02) => {
     const subject = (arm: string, state: "own" | "off", value: number): Subject => ({
