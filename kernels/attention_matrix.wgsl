@@ -9,7 +9,8 @@
 //   forward:      walks twice: the first time finds each row's maximum and sum, so that nothing is scaled down later;
 //                 the second weighs values. One of a pair scores the first 16 keys of a tile, the other the rest; then
 //                 each owns half of the dimensions.
-//   backward_q:   dq = dS K: one scores Q K^T, the other dO V^T; then each owns half of the dimensions.
+//   backward_q:   dq = dS K: one scores Q K^T, the other dO V^T; then each owns half of the dimensions. It also finds delta,
+//                 each row's product of results and of what comes for them.
 //   backward_kv:  one scores K Q^T and owns dk = dS^T Q, the other scores V dO^T and owns dv = P^T dO, over the heads of
 //                 the key head
 //   with P = exp(S - lse) and dS = P (dO V^T - delta) scale
@@ -35,6 +36,10 @@ override SETS: u32 = 1;
 @group(0) @binding(5) var<storage, read_write> dqkv: array<vec4h>;
 @group(0) @binding(6) var<uniform> pb: Params;
 
+@group(0) @binding(4) var<storage, read_write> delta_out: array<f32>;
+@group(0) @binding(6) var<storage, read> out_in: array<vec4h>;
+@group(0) @binding(7) var<uniform> pq: Params;
+
 const LOW = -1e30;
 const OTHERS = 32u;
 override ROWS = WX / 4u;
@@ -49,7 +54,7 @@ const WLD = 5u;
 override SCORES = 2u * TILE;
 override WEIGHTS = SCORES + SETS * ROWS * SLD;
 var<workgroup> pool: array<vec4u, WEIGHTS + SETS * ROWS * WLD>;
-// forward: maximum and sum of an invocation's part of its row
+// forward: maximum and sum of an invocation's part of its row; backward_q: its part of delta
 var<workgroup> lanes: array<vec2f, WX>;
 // backward_kv: of each query of a tile the bits of lse and of delta, and where its document starts
 var<workgroup> queries: array<vec4u, OTHERS>;
@@ -274,29 +279,37 @@ fn backward_q(
   @builtin(subgroup_id) s: u32,
 ) {
   let g = group.x + group.y * groups.x;
-  let tiles = (pb.rows + ROWS - 1u) / ROWS;
-  if (g >= tiles * pb.heads) { return; }
+  let tiles = (pq.rows + ROWS - 1u) / ROWS;
+  if (g >= tiles * pq.heads) { return; }
   let first = (g % tiles) * ROWS;
   let h = g / tiles;
   let head4 = HEAD / 4u;
-  let ld = (pb.heads + 2u * pb.kv_heads) * head4;
-  let last = pb.rows - 1u;
-  let k_at = (pb.heads + h / (pb.heads / pb.kv_heads)) * head4;
-  let v_at = k_at + pb.kv_heads * head4;
+  let ld = (pq.heads + 2u * pq.kv_heads) * head4;
+  let last = pq.rows - 1u;
+  let k_at = (pq.heads + h / (pq.heads / pq.kv_heads)) * head4;
+  let v_at = k_at + pq.kv_heads * head4;
   let t = first + l / 4u;
   let row = min(t, last);
   let start = document_start[row];
-  let lse1 = lse[row * pb.heads + h];
-  let delta1 = delta[row * pb.heads + h];
+  let lse1 = lse[row * pq.heads + h];
+  var part = 0.0;
+  for (var i = l % 4u; i < head4; i += 4u) {
+    let at = (row * pq.heads + h) * head4 + i;
+    part += dot(vec4f(out_in[at]), vec4f(dout[at]));
+  }
+  lanes[l] = vec2f(part, 0.0);
   let end = first + (s / 2u) * 16u + 15u;
   let half = s % 2u;
   var f = Factor();
   stage(0u, h * head4, ld, first, last, ROWS, l);
-  stage_dout(ROWS * LD, h * head4, pb.heads * head4, first, last, ROWS, l);
+  stage_dout(ROWS * LD, h * head4, pq.heads * head4, first, last, ROWS, l);
   workgroupBarrier();
   take_factor(&f, half * ROWS * LD + (s / 2u) * 16u * LD);
+  var delta1 = 0.0;
+  for (var i = 0u; i < 4u; i++) { delta1 += lanes[(l / 4u) * 4u + i].x; }
+  if (l % 4u == 0u && t < pq.rows) { delta_out[t * pq.heads + h] = delta1; }
   var o = Half();
-  for (var j = document_start[first]; j < min(first + ROWS, pb.rows); j += OTHERS) {
+  for (var j = document_start[first]; j < min(first + ROWS, pq.rows); j += OTHERS) {
     workgroupBarrier();
     stage(0u, k_at, ld, j, last, OTHERS, l);
     stage(TILE, v_at, ld, j, last, OTHERS, l);
@@ -310,7 +323,7 @@ fn backward_q(
     let key = vec4u(j + 8u * (l % 4u)) + vec4u(0u, 1u, 2u, 3u);
     let x = scores_of(0u, l);
     let dw = scores_of(1u, l);
-    let scale = pb.scale;
+    let scale = pq.scale;
     put_weights(0u, l, Eight(
       select(vec4f(), exp(x.a * scale - lse1) * (dw.a - delta1) * scale, seen(start, t, key)),
       select(vec4f(), exp(x.b * scale - lse1) * (dw.b - delta1) * scale, seen(start, t, key + 4u)),
@@ -318,7 +331,7 @@ fn backward_q(
     workgroupBarrier();
     if (j <= end) { weigh(&o, WEIGHTS + (s / 2u) * 16u * WLD, half * (HEAD8 / 2u)); }
   }
-  let inside = t < pb.rows;
+  let inside = t < pq.rows;
   let at = t * ld + h * head4 + ((l % 4u) / 2u) * (head4 / 2u) + 2u * (l % 2u);
   store_gradient(o.m0, s, l, at, inside);
   if (HEAD > 32u) { store_gradient(o.m1, s, l, at + 4u, inside); }

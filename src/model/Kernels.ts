@@ -393,12 +393,29 @@ export const kernels = {
       types: {},
       constants: { WX: 4 * rows, HEAD: headSize, SETS: 1 }
     }),
-  attentionMatrixBackward: (part: "q" | "kv", headSize: number, rows: number) =>
+  attentionMatrixBackward: (headSize: number, rows: number) =>
     Kernel.make({
       file: "attention_matrix",
-      entry: `backward_${part}`,
+      entry: "backward_kv",
       ...attentionGradientInterface,
       types: {},
+      constants: { WX: 4 * rows, HEAD: headSize, SETS: 2 }
+    }),
+  /** Of queries, with delta, which the others read. */
+  attentionMatrixBackwardQ: (headSize: number, rows: number) =>
+    Kernel.make({
+      file: "attention_matrix",
+      entry: "backward_q",
+      bindings: {
+        qkv: "read",
+        documentStart: "read",
+        dout: "read",
+        lse: "read",
+        delta: "write",
+        dqkv: "write",
+        out: "read"
+      },
+      params: attentionSize,
       constants: { WX: 4 * rows, HEAD: headSize, SETS: 2 }
     }),
   cacheAppend: Kernel.make({
@@ -1008,14 +1025,24 @@ export const attentionBackward = (
   headSize: number,
   type: ElementType
 ): Choice<ReturnType<typeof kernels.attentionBackward>, AttentionSize> => {
-  const rows = matrixRows(target, headSize, type, 2)
+  const rows = part === "kv" ? matrixRows(target, headSize, type, 2) : undefined
   return rows !== undefined
-    ? tokenTiles(kernels.attentionMatrixBackward(part, headSize, rows), rows)
+    ? tokenTiles(kernels.attentionMatrixBackward(headSize, rows), rows)
     : isGpu(target) && headSize <= TILED_HEAD
     ? tokenTiles(kernels.attentionTiledBackward(part))
     : target.family === "software"
     ? tokenSubgroups(kernels.attentionSubgroupBackward(part, target.subgroupSize))
     : byInvocation(target, kernels.attentionBackward(part))
+}
+
+/** The gradient of queries where the kernel also finds delta; undefined where `attentionDelta` does, before it. */
+export const attentionBackwardQ = (
+  target: Target,
+  headSize: number,
+  type: ElementType
+): Choice<ReturnType<typeof kernels.attentionMatrixBackwardQ>, AttentionSize> | undefined => {
+  const rows = matrixRows(target, headSize, type, 2)
+  return rows === undefined ? undefined : tokenTiles(kernels.attentionMatrixBackwardQ(headSize, rows), rows)
 }
 
 /** Attention of `tokens` to a cache. */

@@ -521,6 +521,25 @@ export const rope = (
   )
 }
 
+/** The gradient of queries, and delta, each query's and head's product of `out` and `dout`. */
+export const attentionBackwardQ = (
+  p: Recorder,
+  tensors: Readonly<
+    Record<"qkv" | "documentStart" | "dout" | "lse" | "delta" | "dqkv" | "out", Tensor.Tensor>
+  >,
+  params: Readonly<Record<"rows" | "heads" | "kvHeads" | "scale" | "head4", number>>
+): void => {
+  const { out, ...rest } = tensors
+  const { delta, dout, qkv } = rest
+  const size = [params.rows, params.heads, 4 * params.head4] as const
+  const both = Kernels.attentionBackwardQ(p.target, size[2], qkv.type)
+  if (both !== undefined) return p.dispatch(both.kernel, tensors, params, both.grid(...size))
+  const products = Kernels.attentionDelta(p.target)
+  p.dispatch(products.kernel, { out, dout, delta }, params, products.grid(...size))
+  const queries = Kernels.attentionBackward(p.target, "q", size[2], qkv.type)
+  p.dispatch(queries.kernel, rest, params, queries.grid(...size))
+}
+
 /** Rotates the query and key heads of qkv in place, attends, and returns [tokens, heads * headSize]. */
 export const attention = (
   p: Recorder,
@@ -550,11 +569,8 @@ export const attention = (
     backward: (dout) => {
       const delta = p.scratch("delta", [tokens, heads])
       const dqkv = p.scratch("dqkv", [tokens, ld], qkv.type)
-      const products = Kernels.attentionDelta(p.target)
-      p.dispatch(products.kernel, { out: y, dout, delta }, params, products.grid(tokens, heads, headSize))
       const tensors = { qkv, documentStart: inputs.documentStart, dout, lse, delta, dqkv }
-      const ofQueries = Kernels.attentionBackward(p.target, "q", headSize, qkv.type)
-      p.dispatch(ofQueries.kernel, tensors, params, ofQueries.grid(tokens, heads, headSize))
+      attentionBackwardQ(p, { ...tensors, out: y }, params)
       const ofKeys = Kernels.attentionBackward(p.target, "kv", headSize, qkv.type)
       p.dispatch(ofKeys.kernel, tensors, params, ofKeys.grid(tokens, kvHeads, headSize))
       turn(dqkv, -1)

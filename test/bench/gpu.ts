@@ -164,12 +164,9 @@ const attention = (tokens: number, headSize: number, type: Tensor.ElementType, f
     const choice = Kernels.attention(target, headSize, t.qkv.type)
     forward.dispatch(choice.kernel, t, params, choice.grid(tokens, heads, headSize))
     const backward = Program.record("backward", target)
-    const products = Kernels.attentionDelta(target)
-    backward.dispatch(products.kernel, t, params, products.grid(tokens, heads, headSize))
-    for (const which of ["q", "kv"] as const) {
-      const { grid, kernel } = Kernels.attentionBackward(target, which, headSize, t.qkv.type)
-      backward.dispatch(kernel, t, params, grid(tokens, which === "q" ? heads : kvHeads, headSize))
-    }
+    Ops.attentionBackwardQ(backward, t, params)
+    const keys = Kernels.attentionBackward(target, "kv", headSize, t.qkv.type)
+    backward.dispatch(keys.kernel, t, params, keys.grid(tokens, kvHeads, headSize))
     const [f, b] = [yield* device.prepare(forward.finish()), yield* device.prepare(backward.finish())]
     device.submit(f, b)
     const [out, gradient] = [yield* device.read(t.out), yield* device.read(t.dqkv)]

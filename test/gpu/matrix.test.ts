@@ -23,7 +23,8 @@ it("attention runs on them in f16, with as many rows as the workgroup memory hol
       ...(workgroupBytes === undefined ? {} : { workgroupBytes }) } as const
     const kernels = [
       Kernels.attention(target, headSize, type).kernel,
-      Kernels.attentionBackward(target, "q", headSize, type).kernel,
+      (Kernels.attentionBackwardQ(target, headSize, type) ?? Kernels.attentionBackward(target, "q", headSize, type))
+        .kernel,
       Kernels.attentionBackward(target, "kv", headSize, type).kernel
     ]
     return kernels.map(({ constants, file }) => (file === "attention_matrix" ? constants["WX"]! / 4 : file))

@@ -6,6 +6,7 @@ const {
   attentionBackward,
   attentionMatrix,
   attentionMatrixBackward,
+  attentionMatrixBackwardQ,
   attentionSubgroup,
   attentionSubgroupBackward,
   attentionTiledBackward,
@@ -45,8 +46,8 @@ export const allKernels: ReadonlyArray<Kernel> = [
   ...tilings.flatMap((tiling) => [matmulMatrix("nn", tiling, true), matmulMatrixPart("nn", tiling, true)]),
   // heads and rows that fit the workgroup memory of any adapter
   attentionMatrix(32, 16),
-  attentionMatrixBackward("q", 32, 16),
-  attentionMatrixBackward("kv", 32, 16),
+  attentionMatrixBackward(32, 16),
+  attentionMatrixBackwardQ(32, 16),
   attentionBackward("q"),
   attentionBackward("kv"),
   attentionTiledBackward("q"),

@@ -1,6 +1,8 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
 import type { Target } from "../../src/gpu/Target.ts"
+import type { Tensor } from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
+import * as Ops from "../../src/model/Ops.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeU32, placeWant } from "./case.ts"
@@ -160,24 +162,31 @@ export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
       const v = placeWant(x.gradients.dv, x.frames.v)
       const want = which === "q" ? q : which === "kv" ? x.merge(k, v) : x.merge(q, k, v)
       const size = Math.max(1, largest(want))
+      const deltas: Frame = { rows: x.rows, cols: s.heads, after: 6 }
       return {
         tensors: {
           qkv: x.qkv,
           documentStart: x.documentStart,
           dout: x.dout,
           lse: x.lse32,
-          delta: Float32Array.from(x.delta),
+          ...(which === "kv"
+            ? { delta: Float32Array.from(x.delta) }
+            : { delta: place([], deltas), out: Float32Array.from(x.out) }),
           dqkv: x.empty
         },
         outputs: {
+          ...(which === "kv" ? {} : { delta: { want: placeWant(x.delta, deltas), ...x.tolerance } }),
           dqkv: { want, ...x.tolerance, atol: x.tolerance.atol * size + weightRounding(s, target) * largest(want) }
         },
-        record: (p, t) => {
-          for (const part of ["q", "kv"] as const) {
-            if (which !== "both" && which !== part) continue
-            const { grid, kernel } = Kernels.attentionBackward(p.target, part, s.headSize, t.qkv!.type)
-            p.dispatch(kernel, t, x.params, grid(x.rows, part === "q" ? s.heads : s.kvHeads, s.headSize))
-          }
+        record: (p, t: Readonly<Record<string, Tensor>>) => {
+          const { delta, documentStart, dout, dqkv, lse, out, qkv } = t as Readonly<
+            Record<"delta" | "documentStart" | "dout" | "dqkv" | "lse" | "out" | "qkv", Tensor>
+          >
+          const rest = { delta, documentStart, dout, dqkv, lse, qkv }
+          if (which !== "kv") Ops.attentionBackwardQ(p, { ...rest, out }, x.params)
+          if (which === "q") return
+          const { grid, kernel } = Kernels.attentionBackward(p.target, "kv", s.headSize, qkv.type)
+          p.dispatch(kernel, rest, x.params, grid(x.rows, s.kvHeads, s.headSize))
         }
       }
     }
