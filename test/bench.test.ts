@@ -262,4 +262,15 @@ describe("the roofline on paper", () => {
     const fast = { ...card!, bandwidth: 1e30, float: 1e30 }
     expect(predict(tiny, pairs, fast).seconds).toBeCloseTo(dispatches * reached.gap, 12)
   })
+
+  it("takes no more dispatches than a budget allows: each has a price on a GPU, and one on the host", () => {
+    const dispatches = (name: "smol-360m" | "nulls-1b") => {
+      const target = { family: "tensor", subgroupSize: 32, matrices: true, workgroupBytes: 49152 } as const
+      const programs = stepOf(presets[name], { rows: 8, seqLen: 1024, precision: "f16" }, target)
+      return programs.reduce((sum, program) => sum + program.dispatches.length, 0)
+    }
+    // 971 and 1,284 when this was written
+    expect(dispatches("smol-360m")).toBeLessThan(1000)
+    expect(dispatches("nulls-1b")).toBeLessThan(1300)
+  })
 })

@@ -94,6 +94,11 @@ export const costOf = (dispatch: Dispatch, pairs: number): Cost => {
     return { flops: 0, bytes: 4 * [0, 1, 2, 3, 4, 5].reduce((sum, i) => sum + touched(p[`halves${i}`] ?? 0), 0) }
   }
   if (entry === "update_lazy") return { flops: 0, bytes: 28 * (4 * p["n4"]! + touched(p["halves"]!)) }
+  // partial sums have a place in a tensor of all norms'
+  if (file === "rms_norm" && "block" in p && tensor("partial") !== undefined) {
+    const sums = 16 * p["n4"]! * Math.ceil(p["rows"]! / p["block"]!)
+    return { flops: 0, bytes: all(() => 1) - Tensor.byteLength(tensor("partial")) + sums }
+  }
   if (file === "adamw") return { flops: 0, bytes: 16 * p["n4"]! * 7 }
   return { flops: 0, bytes: all((access) => (access === "write" && updates.has(file) ? 2 : 1)) }
 }
