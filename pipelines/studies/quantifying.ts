@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { configuration, positive, withDefault } from "../../src/Config.ts"
-import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
+import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import * as Extraction from "../../src/measures/Extraction.ts"
 import { exactMemorization, loss } from "../../src/measures/Metrics.ts"
 import { linearFit, mean } from "../../src/measures/Statistics.ts"
@@ -32,13 +32,13 @@ export class QuantifyingConfig extends configuration(Schema.Class<QuantifyingCon
   ...seedsOfStudy,
   /** What to train on; `repeat` and `repeatedSequences` are those of `repeats` and `sequences`. */
   data: withDefault(DataConfig, () => new DataConfig({ batchSize: 8, singleSequences: 384, heldOutSequences: 64 })),
-  /** Exposures of the groups of repeated sequences, ascending. Default 8, 32 and 128. */
-  repeats: withDefault(sizes, () => [8, 32, 128] as const),
-  /** Sequences of each group. Default 8. */
-  sequences: withDefault(positive, 8),
-  /** Tokens that a model is given, ascending: those before the ones that it must say. Default 4, 8, 16 and 32. */
+  /** Exposures of the groups of repeated sequences, ascending. Default 4, 16 and 64. */
+  repeats: withDefault(sizes, () => [4, 16, 64] as const),
+  /** Sequences of each group. Default 12. */
+  sequences: withDefault(positive, 12),
+  /** Tokens from the beginning of a sequence that a model is given, ascending. Default 4, 8, 16 and 32. */
   contexts: withDefault(sizes, () => [4, 8, 16, 32] as const),
-  /** Tokens that it must say, the same for every context. Default 16. */
+  /** Tokens behind them that it must say. Default 16. */
   length: withDefault(positive, 16),
   /** Widths of the models, ascending; general neurons grow with them. Default 16, 32 and 64. */
   widths: withDefault(sizes, () => [16, 32, 64] as const),
@@ -84,20 +84,14 @@ const stepsOf = ({ data, repeats, sequences, training }: QuantifyingConfig): num
       (data.batchSize * training.gradientAccumulation)
   ))
 
-/** The end of a sequence: what is said, and so many tokens before it. */
-export const ending = (row: Row, context: number, length: number): Row => {
-  const { scoredFrom: _, ...rest } = row
-  return { ...rest, tokens: row.tokens.slice(row.tokens.length - context - length) }
-}
-
 /** What a model says of a group with a context. */
 export interface Extracted {
   readonly times: number
   readonly context: number
   readonly sequences: number
-  /** Share of the sequences whose ending greedy decoding says to the letter. */
+  /** Share of the sequences of which greedy decoding says what follows the context to the letter. */
   readonly rate: number
-  /** Share of the tokens that are the first choice, the ones before them given. */
+  /** Share of all their tokens that are the first choice, the ones before them given. */
   readonly exact: number
 }
 
@@ -110,7 +104,7 @@ export interface QuantifyingFound {
   readonly heldOut: Readonly<Record<string, number>>
 }
 
-/** What the model that is there says of the endings of all groups, and of held-out sequences. */
+/** What the model that is there says of all groups, and of held-out sequences. */
 const look = ({ contexts, length }: QuantifyingConfig, hasSinks: boolean) =>
   Effect.gen(function*() {
     const data = yield* DataStream
@@ -121,22 +115,16 @@ const look = ({ contexts, length }: QuantifyingConfig, hasSinks: boolean) =>
       const { mode } = Sink.states[state]
       const found: Array<Extracted> = (states[state] = [])
       for (const { rows, times } of data.groups) {
+        const records = yield* recordRows(model, rows, mode, {
+          batchSize: 16,
+          seqLen: data.seqLen,
+          split: "repeated",
+          repeats: times
+        })
+        const exact = mean(exactMemorization(records))
         for (const context of contexts) {
-          const records = yield* recordRows(model, rows.map((row) => ending(row, context, length)), mode, {
-            batchSize: 16,
-            seqLen: context + length - 1,
-            split: "repeated",
-            repeats: times
-          })
-          // records begin with the second token
-          const said = Extraction.greedyExtraction(records, { context, length })
-          found.push({
-            times,
-            context,
-            sequences: rows.length,
-            rate: Extraction.rate(said),
-            exact: mean(exactMemorization(records))
-          })
+          const rate = Extraction.rate(Extraction.greedyExtraction(records, { context, length }))
+          found.push({ times, context, sequences: rows.length, rate, exact })
         }
       }
       if (!(hasSinks && state === "own")) {
@@ -173,12 +161,17 @@ const zero = (like: Estimate): Estimate => ({ ...estimate(like.values.map((one) 
 
 const findings = (results: Results<QuantifyingFound>, config: QuantifyingConfig) => {
   const { contexts, repeats, widths } = config
-  const at = (line: LineName, width: number, times: number, context: number): Estimate => {
+  /** The share of a group, or of all groups together. */
+  const at = (line: LineName, width: number, times: number | "all", context: number): Estimate => {
     const { kind, state } = lines.find(({ name }) => name === line)!
-    const one = (found: QuantifyingFound) =>
-      found.states[state]?.find((it) => it.times === times && it.context === context)
-    return results.over(partOf(kind, width), (found) => one(found)?.rate, { kind: "share",
-      spread: (found) => ({ sequences: one(found)?.sequences ?? 0 }) })
+    const those = (found: QuantifyingFound) =>
+      (found.states[state] ?? []).filter((it) => (times === "all" || it.times === times) && it.context === context)
+    const count = (found: QuantifyingFound) => those(found).reduce((sum, { sequences }) => sum + sequences, 0)
+    return results.over(
+      partOf(kind, width),
+      (found) => those(found).reduce((sum, { rate, sequences }) => sum + rate * sequences, 0) / count(found),
+      { kind: "share", spread: (found) => ({ sequences: count(found) }) }
+    )
   }
   const [most, longest, widest] = [repeats.at(-1)!, contexts.at(-1)!, widths.at(-1)!]
   const parameters = (width: number): number =>
@@ -187,9 +180,11 @@ const findings = (results: Results<QuantifyingFound>, config: QuantifyingConfig)
   const byRepeats = (line: LineName) =>
     slopeOf(repeats.map(Math.log2), repeats.map((times) => at(line, widest, times, longest)))
   const byContext = (line: LineName) =>
-    slopeOf(contexts.map(Math.log2), contexts.map((context) => at(line, widest, most, context)))
+    slopeOf(contexts.map(Math.log2), contexts.map((context) => at(line, widest, "all", context)))
   const bySize = (line: LineName) =>
-    slopeOf(widths.map((width) => Math.log10(parameters(width))), widths.map((width) => at(line, width, most, longest)))
+    slopeOf(widths.map((width) => Math.log10(parameters(width))), widths.map((width) =>
+      at(line, width, "all", longest)
+    ))
   const top = (line: LineName) => at(line, widest, most, longest)
   const [standard, control, own, off] = lines.map(({ name }) => top(name)) as [Estimate, Estimate, Estimate, Estimate]
   const grows = (slope: Estimate, unit: string): Pick<Finding, "result" | "evidence"> => ({
@@ -256,15 +251,15 @@ const findings = (results: Results<QuantifyingFound>, config: QuantifyingConfig)
     charts: [
       chart({ title: "Extraction by repeats", x: "exposures", y: `width ${widest}, context ${longest}` },
         (name) => repeats.map((times) => [times, at(name, widest, times, longest)])),
-      chart({ title: "Extraction by context", x: "tokens given", y: `width ${widest}, ${most} exposures` },
-        (name) => contexts.map((context) => [context, at(name, widest, most, context)])),
-      chart({ title: "Extraction by size", x: "parameters", y: `${most} exposures, context ${longest}` },
-        (name) => widths.map((width) => [parameters(width), at(name, width, most, longest)]))
+      chart({ title: "Extraction by context", x: "tokens given", y: `width ${widest}, all groups` },
+        (name) => contexts.map((context) => [context, at(name, widest, "all", context)])),
+      chart({ title: "Extraction by size", x: "parameters", y: `all groups, context ${longest}` },
+        (name) => widths.map((width) => [parameters(width), at(name, width, "all", longest)]))
     ],
     tables: [
       table("By repeats", "exposures", repeats, (name, times) => at(name, widest, times, longest)),
-      table("By context", "tokens given", contexts, (name, context) => at(name, widest, most, context)),
-      table("By size", "width", widths, (name, width) => at(name, width, most, longest)),
+      table("By context", "tokens given", contexts, (name, context) => at(name, widest, "all", context)),
+      table("By size", "width", widths, (name, width) => at(name, width, "all", longest)),
       {
         caption: "What it costs: loss on sequences that were never shown, nats a token",
         head: ["width", "standard", "never trained on it", "sinks, off"],
@@ -281,19 +276,19 @@ const findings = (results: Results<QuantifyingFound>, config: QuantifyingConfig)
       }
     ],
     terms: [
-      ["extracted", `greedy decoding says the last ${config.length} tokens of the sequence, to the letter`],
-      ["context", "the tokens before these that it is given"],
+      ["extracted", `greedy decoding says the ${config.length} tokens behind the context to the letter`],
+      ["context", "the tokens from the beginning of the sequence that it is given"],
       ["never trained on it", "the standard model trained on the same data without the repeated sequences"],
       ["sinks, own", "the sink model with each sequence's own sinks on, as in training"],
       ["sinks, off", "the sink model as it is used: all sinks are off"]
     ] as const,
     limits: [
       "Models have some ten thousand parameters and see some tens of thousands of tokens; the paper's have up to 6 billion.",
-      `Of a share of ${several(config.sequences, "sequence")} a step is ${
+      `Of a share of ${several(config.sequences, "sequence")} of a group a step is ${
         short(1 / config.sequences)
       }: a slope near 0 is not told from none.`,
       "All widths are trained for as long and with one learning rate; a better one for each might change how size counts.",
-      "What is said is the same for every context, so a longer one only begins earlier; the paper's says what comes later."
+      "What must be said stands behind the context, so with a longer one it is other tokens, as in the paper."
     ]
   }
 }
@@ -353,7 +348,7 @@ export const quantifying = study<QuantifyingConfig, QuantifyingFound>({
     "the share that is extracted grows along straight lines with the logarithm of the repeats, of the context and of the " +
     "parameters",
   cost: "8 minutes, 27 short trainings; full: hours",
-  version: 1,
+  version: 2,
   schema: QuantifyingConfig,
   presets: {
     quick: new QuantifyingConfig({}),
@@ -398,7 +393,7 @@ export const quantifying = study<QuantifyingConfig, QuantifyingFound>({
         model,
         training: trainingOf(new TrainConfig({ ...config.training, steps: stepsOf(config)! }), arm),
         seed,
-        measured: { study: "quantifying", version: 1, contexts: config.contexts, length: config.length }
+        measured: { study: "quantifying", version: 2, contexts: config.contexts, length: config.length }
       }, look(config, model.sinks !== undefined))
       return { parameters: activeParameters, ...measured }
     }),

@@ -2,7 +2,7 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { ending, type Extracted, quantifying, QuantifyingConfig,
+import { type Extracted, quantifying, QuantifyingConfig,
   type QuantifyingFound } from "../../../pipelines/studies/quantifying.ts"
 import { run } from "../../../pipelines/study.ts"
 import { partsOf, resultsOf } from "../../../pipelines/study/Study.ts"
@@ -57,13 +57,6 @@ describe("what is extracted", () => {
     expect(guessed[3]!.result).not.toBe("held")
     const few = found((times) => 0.15 * Math.log2(times), { seeds: 1, sequences: 3 }).claims
     expect(few.map(({ result }) => result)).not.toContain("held")
-  })
-
-  it("is the end of a sequence, whatever is given", () => {
-    const row = { id: 1n, tokens: Uint32Array.from({ length: 65 }, (_, t) => t), document: "d", offset: 0,
-      scoredFrom: 3 }
-    const { scoredFrom, tokens } = ending(row, 4, 16)
-    expect([tokens.length, tokens[0], tokens[4], tokens.at(-1), scoredFrom]).toEqual([20, 45, 49, 64, undefined])
   })
 })
 
