@@ -562,7 +562,8 @@ const lineOf = (
   dots: kind === "measured",
   points: points.filter(([, y]) => isKnown(y)).map(([x, y]) => {
     const { high, low, value } = intervalOf(y)
-    return { x, y: value, ...(Number.isFinite(low) ? { low: Math.max(low, value / 100), high } : {}) }
+    // what goes down to 0 cannot be drawn on a logarithmic axis; the table has it
+    return { x, y: value, ...(Number.isFinite(low) && low > 0 ? { low, high } : {}) }
   })
 })
 
