@@ -30,6 +30,7 @@ const ranks: ReadonlyArray<string> = [
   "src/removal",
   "src/attacks",
   "src/forget",
+  "src/serve",
   "entries",
   "pipelines/report",
   "pipelines/experiment",

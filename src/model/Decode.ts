@@ -25,10 +25,16 @@ import * as Segments from "./Segments.ts"
 import { damagedWeight, overflowAdvice } from "./Soundness.ts"
 
 /** Most tokens of prompts that go through at once: more would need more memory and be no faster. */
-const CHUNK = 512
+export const CHUNK = 512
 
 /** Chunks are as long as they must be, in few sizes, each of which is prepared once. */
 const SIZES = [16, 32, 64, 128, 256, CHUNK]
+
+/** Rows of a step at least: fewer cost the same. */
+const ROWS = 8
+
+/** Bytes of the logits of all places of a chunk at most: the storage buffer that any adapter has. */
+const MOST_LOGITS = 2 ** 27
 
 export interface DecodeShape {
   /** Sequences at once. */
@@ -53,9 +59,12 @@ export interface DecodeState {
   /** What attention's outputs are multiplied with, [slots, heads * headSize], where heads are set aside with sinks. */
   readonly heads: Tensor.Tensor | undefined
   readonly slotCount: Tensor.Tensor
-  /** Of the last token that each slot was fed, [slots, padded vocabulary]. */
+  /** Of the last token that each slot of a chunk was fed, [slots, padded vocabulary]. */
   readonly logits: Tensor.Tensor
 }
+
+/** Columns of logits: the vocabulary, filled up. */
+const padded = (c: ModelConfig): number => Math.ceil(c.vocabSize / 4) * 4
 
 export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
   const { gathered, maxLength, precision, slots } = shape
@@ -70,7 +79,7 @@ export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
     activeUnits: gathered ? Tensor.make("activeUnits", [slots, units], { type: "u32" }) : undefined,
     heads: c.sinks?.heads === undefined ? undefined : Tensor.make("heads", [slots, c.numAttentionHeads * c.headSize]),
     slotCount: Tensor.make("slotCount", [1], { type: "u32" }),
-    logits: Tensor.make("logits", [slots, Math.ceil(c.vocabSize / 4) * 4])
+    logits: Tensor.make("logits", [slots, padded(c)])
   }
 }
 
@@ -89,8 +98,18 @@ export interface DecodeInputs {
 
 export interface Decode {
   readonly inputs: DecodeInputs
+  /** Of each slot's last token: those of the state, and of a step its own, [rows, padded vocabulary]. */
+  readonly logits: Tensor.Tensor
+  /** Of all tokens of a chunk, where they are asked for, [n, padded vocabulary]. */
+  readonly every: Tensor.Tensor | undefined
   readonly program: Program.Program
 }
+
+/**
+ * What a Program is fed: a chunk of n tokens, of which `every` wants the logits of all, or a step of the first `rows`
+ * slots.
+ */
+export type Part = { readonly n: number; readonly every: boolean } | { readonly rows: number }
 
 /** y = x w^T or x w for few rows; adds to y, or to a residual. Offsets and leading dimensions in elements. */
 const matvec = (
@@ -221,19 +240,21 @@ const mlp = (
 }
 
 /**
- * Record the forward pass on n tokens: a chunk of prompts, any tokens of any slots, or a `step`, one token a slot in
- * the slots' order. It appends their keys and values to the caches and leaves the logits of each slot's last token.
+ * Record the forward pass on a chunk of prompts, any tokens of any slots, or on a step, one token a slot in the slots'
+ * order. It appends their keys and values to the caches and leaves the logits of each slot's last token.
  */
 export const record = (
   c: ModelConfig,
   parameters: Parameters,
   state: DecodeState,
-  n: number | "step",
+  part: Part,
   target: Target
 ): Decode => {
   const { slots, precision: type } = state.shape
-  const step = n === "step"
-  const rows = step ? slots : n
+  const step = "rows" in part
+  const rows = step ? part.rows : part.n
+  const logits = step ? Tensor.make("logits", [rows, padded(c)]) : state.logits
+  const every = !step && part.every ? Tensor.make("every", [rows, padded(c)]) : undefined
   const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
   const inputs: DecodeInputs = {
     tokens: u32("tokens", rows),
@@ -243,7 +264,7 @@ export const record = (
     tiles: u32("tiles", Segments.maxTiles(rows, slots, Kernels.tileRows(target)), 4),
     last: u32("last", slots)
   }
-  const p = Program.record(step ? `step of ${slots}` : `prompts of ${rows}`, target)
+  const p = Program.record(step ? `step of ${rows}` : `prompts of ${rows}`, target)
   const { headSize, kvHeads, numAttentionHeads: heads } = c
   const ld = (heads + 2 * kvHeads) * headSize
   const attentionParams = { rows, heads, kvHeads, scale: 1 / Math.sqrt(headSize), head4: headSize / 4 }
@@ -297,6 +318,11 @@ export const record = (
       : Ops.mlp(p, y, o, layer, rows, mlpShape, { coef: state.coef, segment: inputs.segment }).y
   })
   p.scope("")
+  if (every !== undefined) {
+    const x = Ops.rmsNorm(p, stream, parameters.norm, rows, c.rmsNormEps, type).y
+    Ops.headLogits(p, x, parameters.head, rows, every)
+  }
+  const lasts = step ? rows : slots
   if (!step) {
     const ends = p.scratch("ends", [slots, c.hiddenSize])
     p.dispatch(
@@ -307,16 +333,16 @@ export const record = (
     )
     stream = ends
   }
-  const x = Ops.rmsNorm(p, stream, parameters.norm, slots, c.rmsNormEps, type).y
+  const x = Ops.rmsNorm(p, stream, parameters.norm, lasts, c.rmsNormEps, type).y
   matvec(p, "nt", {
     x: { tensor: x, ld: c.hiddenSize },
     w: parameters.head.value,
-    y: { tensor: state.logits, ld: state.logits.shape[1]! },
-    rows: slots,
+    y: { tensor: logits, ld: logits.shape[1]! },
+    rows: lasts,
     n: c.vocabSize,
     k: c.hiddenSize
   })
-  return { inputs, program: p.finish() }
+  return { inputs, logits, every, program: p.finish() }
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -326,6 +352,11 @@ export const record = (
 export interface Fed {
   readonly slot: number
   readonly tokens: ArrayLike<number>
+  /**
+   * Of a prompt: is handed the logits after each of the tokens, the first one's at place 0, before the call returns. Those
+   * of the last are summed in another order than those that it returns. They are views that are not to be kept.
+   */
+  readonly every?: (place: number, logits: Float32Array) => void
 }
 
 /** Sequences that grow in slots. Slots are independent: what one computes does not depend on what the others hold. */
@@ -334,8 +365,11 @@ export interface Session {
   readonly maxLength: number
   /** Tokens that a slot holds. */
   readonly length: (slot: number) => number
-  /** Empty a slot for a sequence with the sinks of `id`. */
-  readonly begin: (slot: number, id: bigint, name?: string) => void
+  /**
+   * Empty a slot for a sequence with the sinks of `id`, in a mode of its own: by default the session's. Sequences in any
+   * sparse modes (`Sink.isSparse`) go together; a session for one that is not sparse takes all modes.
+   */
+  readonly begin: (slot: number, id: bigint, name?: string, sinks?: Sink.SinkMode) => void
   /**
    * Feed tokens to slots, any number each and each slot once; gives the logits that follow the last token of each, f32
    * [vocabSize], in the order given. They are views of memory that the next call leaves alone.
@@ -344,15 +378,22 @@ export interface Session {
     fed: ReadonlyArray<Fed>
   ) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
   /** The same for one token a slot, much faster. Its sums are in another order than those of `prompt`. */
-  readonly step: (fed: ReadonlyArray<Fed>) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | DataError>
+  readonly step: (
+    fed: ReadonlyArray<Fed>
+  ) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
 }
 
 export interface SessionOptions {
   readonly slots: number
   /** At most the model's maxPositionEmbeddings. */
   readonly maxLength: number
-  /** Default own. */
+  /** Of sequences that begin without a mode of their own. Default own. */
   readonly sinks?: Sink.SinkMode
+  /**
+   * Whether logits that are infinite or not numbers fail a call. Whoever serves sequences of several people looks at the
+   * logits of each. Default true.
+   */
+  readonly checked?: boolean
 }
 
 interface Ready extends Decode {
@@ -370,7 +411,7 @@ export const open = (
     const model = yield* Model
     const scope = yield* Effect.scope
     const c = model.config
-    const { maxLength, sinks: mode = Sink.own, slots } = options
+    const { checked: finite = true, maxLength, sinks: mode = Sink.own, slots } = options
     if (!(Number.isSafeInteger(slots) && slots > 0 && Number.isSafeInteger(maxLength) && maxLength > 0)) {
       const detail = `generation needs whole numbers of slots and tokens, got ${slots} and ${maxLength}`
       return yield* new DataError({ detail })
@@ -400,26 +441,43 @@ export const open = (
     device.write(state.rope, ropeTable(maxLength, c.headSize, c.ropeTheta))
     device.write(state.slotCount, Uint32Array.of(slots))
 
-    const ready = new Map<number | "step", Ready>()
-    const programOf = (n: number | "step"): Effect.Effect<Ready, DeviceError | KernelError> =>
+    const ready = new Map<string, Ready>()
+    const programOf = (part: Part): Effect.Effect<Ready, DeviceError | KernelError> =>
       Effect.suspend(() => {
-        const known = ready.get(n)
+        const key = JSON.stringify(part)
+        const known = ready.get(key)
         if (known !== undefined) return Effect.succeed(known)
-        const decode = record(c, model.handles, state, n, device.target)
+        const decode = record(c, model.handles, state, part, device.target)
+        const { every, inputs, logits } = decode
         return Effect.gen(function*() {
-          yield* device.allocate(Object.values(decode.inputs))
+          yield* device.allocate([
+            ...Object.values(inputs),
+            ...(logits === state.logits ? [] : [logits]),
+            ...(every === undefined ? [] : [every])
+          ])
           const made = { ...decode, prepared: yield* device.prepare(decode.program) }
-          if (n === "step") device.write(decode.inputs.segment, Uint32Array.from({ length: slots }, (_, slot) => slot))
-          ready.set(n, made)
+          if ("rows" in part) device.write(inputs.segment, Uint32Array.from({ length: part.rows }, (_, slot) => slot))
+          ready.set(key, made)
           return made
         }).pipe(Scope.extend(scope))
       })
-    yield* programOf("step")
+    /** Few sizes of steps, each of which is prepared once: a step of some slots does not pay for all. */
+    const rowsFor = (used: number): number => {
+      let rows = ROWS
+      while (rows < used) rows *= 2
+      return Math.min(rows, slots)
+    }
+    yield* programOf({ rows: slots })
+    /** Sizes of chunks whose logits are all kept. */
+    const everySizes = SIZES.filter((size) => size === SIZES[0] || size * padded(c) * 4 <= MOST_LOGITS)
 
     const lengths = new Uint32Array(slots)
     const names = Array.from({ length: slots }, (_, slot) => `the sequence in slot ${slot}`)
 
-    const begin: Session["begin"] = (slot, id, name = `the sequence in slot ${slot}`) => {
+    const begin: Session["begin"] = (slot, id, name = `the sequence in slot ${slot}`, sinks = mode) => {
+      if (gathered && !Sink.isSparse(sinks)) {
+        throw new RangeError(`a session for sparse modes of sinks cannot light them by "${sinks.mode}"`)
+      }
       lengths[slot] = 0
       names[slot] = name
       if (state.heads !== undefined) {
@@ -427,13 +485,13 @@ export const open = (
         device.write(state.heads, gates, slot * gates.length)
       }
       if (gathered) {
-        const lit = Sink.gathered(c.sinks!, c.general, mode, id)
+        const lit = Sink.gathered(c.sinks!, c.general, sinks, id)
         device.write(state.coef, lit.coef, slot * lit.coef.length)
         device.write(state.activeUnits!, lit.units, slot * lit.units.length)
       } else {
         const coef = c.sinks === undefined
           ? Float32Array.of(1)
-          : Sink.coefficients(c.sinks, c.general, mode, id)
+          : Sink.coefficients(c.sinks, c.general, sinks, id)
         device.write(state.coef, coef, slot * coef.length)
       }
     }
@@ -472,12 +530,14 @@ export const open = (
         device.submit(prepared)
       }, DeviceError)
 
-    const ld = state.logits.shape[1]!
-    const readLogits = Effect.map(device.read(state.logits), (data) => (slot: number) =>
-      (data as Float32Array).subarray(slot * ld, slot * ld + c.vocabSize))
+    const ld = padded(c)
+    const readLogits = (logits: Tensor.Tensor) =>
+      Effect.map(device.read(logits), (data) => (row: number) =>
+        (data as Float32Array).subarray(row * ld, row * ld + c.vocabSize))
 
     /** Nothing is drawn from logits that are infinite or not numbers. */
     const checkSound = Effect.fnUntraced(function*(logits: ReadonlyArray<Float32Array>, fed: ReadonlyArray<Fed>) {
+      if (!finite) return
       const bad = logits.findIndex((of) => firstNotFinite(of) >= 0)
       if (bad < 0) return
       const why = (yield* damagedWeight(device, c, model.parameters)) ?? overflowAdvice(model.precision)
@@ -489,10 +549,12 @@ export const open = (
 
     const step: Session["step"] = Effect.fnUntraced(function*(fed) {
       yield* checked(fed)
+      const count = rowsFor(1 + fed.reduce((most, { slot }) => Math.max(most, slot), 0))
+      const decode = yield* programOf({ rows: count })
       const rows = {
-        tokens: new Uint32Array(slots),
-        positions: new Uint32Array(slots),
-        span: new Uint32Array(2 * slots)
+        tokens: new Uint32Array(count),
+        positions: new Uint32Array(count),
+        span: new Uint32Array(2 * count)
       }
       for (const { slot, tokens } of fed) {
         if (tokens.length !== 1) throw new RangeError(`a step takes one token a slot, got ${tokens.length}`)
@@ -500,8 +562,8 @@ export const open = (
         rows.positions[slot] = lengths[slot]!++
         rows.span.set([slot * maxLength, lengths[slot]!], 2 * slot)
       }
-      yield* submit(ready.get("step")!, rows)
-      const of = yield* readLogits
+      yield* submit(decode, rows)
+      const of = yield* readLogits(decode.logits)
       const logits = fed.map(({ slot }) => of(slot))
       yield* checkSound(logits, fed)
       return logits
@@ -510,21 +572,27 @@ export const open = (
     const prompt: Session["prompt"] = Effect.fnUntraced(function*(fed) {
       yield* checked(fed)
       const results: Array<Float32Array> = fed.map(() => new Float32Array())
+      const wanted = fed.some(({ every }) => every !== undefined)
+      const sizes = wanted ? everySizes : SIZES
       let [part, at] = [0, 0]
       while (part < fed.length) {
         const left = fed.slice(part).reduce((sum, { tokens }) => sum + tokens.length, -at)
-        const n = SIZES.find((size) => size >= left) ?? CHUNK
-        const decode = yield* programOf(n)
+        const n = sizes.find((size) => size >= left) ?? sizes.at(-1)!
+        const decode = yield* programOf({ n, every: wanted })
+        const asked: Array<
+          { readonly row: number; readonly place: number; readonly every: NonNullable<Fed["every"]> }
+        > = []
         const rows = { tokens: new Uint32Array(n), positions: new Uint32Array(n), span: new Uint32Array(2 * n) }
         const segment = new Uint32Array(n)
         const last = new Uint32Array(slots)
         const range = new Uint32Array(2 * slots)
         const ended: Array<number> = []
         for (let t = 0; t < n && part < fed.length;) {
-          const { slot, tokens } = fed[part]!
+          const { every, slot, tokens } = fed[part]!
           const count = Math.min(tokens.length - at, n - t)
           range.set([t, count], 2 * slot)
           for (let i = 0; i < count; i++, t++) {
+            if (every !== undefined) asked.push({ row: t, place: at + i, every })
             rows.tokens[t] = tokens[at + i]!
             rows.positions[t] = lengths[slot]!++
             rows.span.set([slot * maxLength, lengths[slot]!], 2 * t)
@@ -545,8 +613,12 @@ export const open = (
         device.write(decode.inputs.last, last)
         device.write(decode.inputs.tiles, tiles)
         yield* submit(decode, rows)
+        if (asked.length > 0) {
+          const of = yield* readLogits(decode.every!)
+          for (const { every, place, row } of asked) every(place, of(row))
+        }
         if (ended.length > 0) {
-          const of = yield* readLogits
+          const of = yield* readLogits(state.logits)
           for (const i of ended) results[i] = of(fed[i]!.slot)
         }
       }

@@ -48,6 +48,8 @@ export interface GenerateOptions {
    * if it had no probability; top-k and top-p choose among the others. See `MemFree`. Default: none.
    */
   readonly memFree?: NgramFilter
+  /** Added to the logits of tokens before one is chosen. Default: nothing. */
+  readonly logitBias?: ReadonlyMap<number, number>
   /**
    * Inverse greedy decoding (Hu et al. 2026): always the least likely token, whatever the temperature; an unlearned model
    * may have hidden there what it was to forget. Default false.
@@ -299,6 +301,7 @@ const Options = Schema.Struct({
   stop: Schema.optional(Schema.Array(Schema.String)),
   tokenizer: Schema.optional(Schema.Unknown),
   memFree: Schema.optional(Schema.Unknown),
+  logitBias: Schema.optional(Schema.ReadonlyMapFromSelf({ key: Schema.Number, value: Schema.Number })),
   inverse: Schema.optional(Schema.Boolean),
   logProbs: Schema.optional(Schema.Boolean),
   batchSize: Schema.optional(Schema.Number)
@@ -328,6 +331,11 @@ const problem = (
   if (o.memFree !== undefined && typeof Object(o.memFree).after !== "function") {
     return "memFree is no filter of n-grams: make one with MemFree.bloomFilter, or MemFree.read"
   }
+  for (const [token, bias] of o.logitBias ?? []) {
+    if (!(Number.isSafeInteger(token) && token >= 0 && token < c.vocabSize && Number.isFinite(bias))) {
+      return `logitBias takes a number for tokens from 0 to ${c.vocabSize - 1}, got ${bias} for ${token}`
+    }
+  }
   if (o.tokenizer !== undefined && typeof o.tokenizer.decode !== "function") return "tokenizer has no function decode"
   for (const [i, prompt] of prompts.entries()) {
     const { id = 0n, tokens } = Object(prompt) as Prompt
@@ -356,7 +364,7 @@ const problem = (
  * The stream that each prompt draws from: its own, whatever is generated beside it, and another each time that it comes. What
  * is drawn for different prompts must be independent, or their samples would be lucky and unlucky together.
  */
-const streams = (prompts: ReadonlyArray<Prompt>, seed: number): ReadonlyArray<() => Random> => {
+export const streams = (prompts: ReadonlyArray<Prompt>, seed: number): ReadonlyArray<() => Random> => {
   const seen = new Map<string, number>()
   return prompts.map(({ id = 0n, tokens }) => {
     const key = `${id} ${Array.from(tokens).join()}`
@@ -368,15 +376,66 @@ const streams = (prompts: ReadonlyArray<Prompt>, seed: number): ReadonlyArray<()
   })
 }
 
-interface Running {
-  readonly prompt: number
-  readonly draws: Random
-  readonly text: ReturnType<typeof detokenizer> | undefined
+/** A prompt as it is continued. */
+export interface Growing {
+  /** The token that came last. */
+  readonly last: number
+  /** One more token, which logits give; `length`: of the tokens that they follow. */
+  readonly take: (logits: Float32Array, length: number) => Omit<Generated, "prompt">
+}
+
+/** Begins to continue a prompt of a model with so many positions; throws a DataError where nothing can be drawn. */
+export const grow = (
+  tokens: ArrayLike<number>,
+  options: GenerateOptions,
+  draws: Random,
+  positions: number
+): Growing => {
+  const { inverse = false, logitBias, logProbs = false, maxNewTokens = 64, memFree, stop = [], tokenizer } = options
+  const sampling: Sampling = {
+    temperature: options.temperature ?? 1,
+    topK: options.topK,
+    topP: options.topP ?? 1,
+    inverse
+  }
+  const ends = new Set(options.stopTokens)
+  /** The tokens that an n-gram's last one is judged by. */
+  const reach = (all: ArrayLike<number>): Array<number> =>
+    memFree === undefined ? [] : Array.from(all).slice(Math.max(0, all.length - memFree.n + 1))
+  const texts = tokenizer === undefined ? undefined : detokenizer(tokenizer.decode, stop, tokens)
+  const biased = (logits: Float32Array): Float32Array => {
+    if (logitBias === undefined || logitBias.size === 0) return logits
+    const sums = logits.slice()
+    for (const [token, bias] of logitBias) sums[token]! += bias
+    return sums
+  }
   /** The prompt and what came of it, as far back as n-grams reach. */
-  said: Array<number>
-  /** Tokens it may still add. */
-  left: number
-  last: number
+  let said = reach(tokens)
+  let left = maxNewTokens
+  let last = 0
+  return {
+    get last() {
+      return last
+    },
+    take: (logits, length) => {
+      const token = choose(biased(logits), sampling, draws.uniform, memFree?.after(said))
+      last = token
+      said = reach([...said, token])
+      left--
+      const ended = ends.has(token)
+      const { stopped, text } = ended || texts === undefined ? { stopped: false, text: "" } : texts.push(token)
+      const finish: Finish | undefined = ended || stopped
+        ? "stop"
+        : left <= 0
+        ? "length"
+        : length === positions
+        ? "context"
+        : undefined
+      const out = { token, ...(logProbs ? { logProb: logProbability(logits, token) } : {}) }
+      if (finish === undefined) return { ...out, text }
+      return { ...out, text: stopped ? text : text + (texts?.end() ?? ""), finish }
+    }
+  }
 }
 
 /**
@@ -399,18 +458,7 @@ export const generate = (
     const detail = problem(prompts, options, config)
     if (detail !== undefined) return yield* new DataError({ detail })
     if (prompts.length === 0) return Stream.empty
-    const { batchSize = 8, inverse = false, logProbs = false, maxNewTokens = 64, memFree, seed = 0, stop = [],
-      tokenizer } = options
-    const sampling: Sampling = {
-      temperature: options.temperature ?? 1,
-      topK: options.topK,
-      topP: options.topP ?? 1,
-      inverse
-    }
-    /** The tokens that an n-gram's last one is judged by. */
-    const reach = (tokens: ArrayLike<number>): Array<number> =>
-      memFree === undefined ? [] : Array.from(tokens).slice(Math.max(0, tokens.length - memFree.n + 1))
-    const ends = new Set(options.stopTokens)
+    const { batchSize = 8, maxNewTokens = 64, seed = 0 } = options
     const draws = streams(prompts, seed)
     const longest = prompts.reduce((most, { tokens }) => Math.max(most, tokens.length), 0)
     const session = yield* Decode.open({
@@ -419,30 +467,18 @@ export const generate = (
       maxLength: Math.min(config.maxPositionEmbeddings, longest + maxNewTokens - 1),
       sinks: options.sinks ?? Sink.own
     })
-    const slots: Array<Running | undefined> = Array.from({ length: session.slots }, () => undefined)
+    const slots: Array<{ readonly prompt: number; readonly text: Growing } | undefined> = Array.from(
+      { length: session.slots },
+      () => undefined
+    )
     let next = 0
 
     /** The token that a slot's logits give; a sequence that it ends leaves the slot. */
-    const take = (slot: number, running: Running, logits: Float32Array): Generated => {
-      const token = choose(logits, sampling, running.draws.uniform, memFree?.after(running.said))
-      running.last = token
-      running.said = reach([...running.said, token])
-      running.left--
-      const ended = ends.has(token)
-      const { stopped, text } = ended || running.text === undefined
-        ? { stopped: false, text: "" }
-        : running.text.push(token)
-      const finish: Finish | undefined = ended || stopped
-        ? "stop"
-        : running.left === 0
-        ? "length"
-        : session.length(slot) === config.maxPositionEmbeddings
-        ? "context"
-        : undefined
-      const out = { prompt: running.prompt, token, ...(logProbs ? { logProb: logProbability(logits, token) } : {}) }
-      if (finish === undefined) return { ...out, text }
-      slots[slot] = undefined
-      return { ...out, text: stopped ? text : text + (running.text?.end() ?? ""), finish }
+    const take = (slot: number, logits: Float32Array): Generated => {
+      const { prompt, text } = slots[slot]!
+      const one = text.take(logits, session.length(slot))
+      if (one.finish !== undefined) slots[slot] = undefined
+      return { prompt, ...one }
     }
 
     /** Prompts for free slots, or else one more token for every sequence; fails with nothing when all are done. */
@@ -451,24 +487,17 @@ export const generate = (
         if (running !== undefined || next === prompts.length) return []
         const { id = 0n, tokens } = prompts[next]!
         session.begin(slot, id, nameOf(prompts, next))
-        slots[slot] = {
-          prompt: next,
-          draws: draws[next]!(),
-          text: tokenizer === undefined ? undefined : detokenizer(tokenizer.decode, stop, tokens),
-          said: reach(tokens),
-          left: maxNewTokens,
-          last: 0
-        }
+        slots[slot] = { prompt: next, text: grow(tokens, options, draws[next]!(), config.maxPositionEmbeddings) }
         next++
         return [{ slot, tokens }]
       })
       const fed = started.length > 0
         ? started
-        : slots.flatMap((running, slot) => running === undefined ? [] : [{ slot, tokens: [running.last] }])
+        : slots.flatMap((running, slot) => running === undefined ? [] : [{ slot, tokens: [running.text.last] }])
       if (fed.length === 0) return yield* Effect.fail(Option.none())
       const logits = yield* Effect.mapError(started.length > 0 ? session.prompt(fed) : session.step(fed), Option.some)
       return yield* Effect.mapError(
-        attempt(() => Chunk.unsafeFromArray(fed.map(({ slot }, i) => take(slot, slots[slot]!, logits[i]!))), DataError),
+        attempt(() => Chunk.unsafeFromArray(fed.map(({ slot }, i) => take(slot, logits[i]!))), DataError),
         Option.some
       )
     })
