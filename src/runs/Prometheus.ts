@@ -13,10 +13,14 @@ const number = (value: number): string =>
 
 /** The text format 0.0.4. */
 export const toText = (readings: ReadonlyArray<RunMetrics.Reading>): string =>
-  readings.flatMap(({ description, labels, name, value }, i) => {
+  readings.flatMap(({ description, family, kind = "gauge", labels, name, value }, i) => {
     const tags = Object.entries(labels).map(([key, text]) => `${key}="${label(text)}"`).join(",")
+    const of = family ?? name
+    const before = readings[i - 1]
     return [
-      ...(readings[i - 1]?.name === name ? [] : [`# HELP ${name} ${description}`, `# TYPE ${name} gauge`]),
+      ...(before !== undefined && (before.family ?? before.name) === of
+        ? []
+        : [`# HELP ${of} ${description}`, `# TYPE ${of} ${kind}`]),
       `${name}${tags === "" ? "" : `{${tags}}`} ${number(value)}`
     ]
   }).map((line) => `${line}\n`).join("")
@@ -29,7 +33,9 @@ export const addressOf = (text: string): { readonly host: string; readonly port:
   return port <= 65535 ? { host: bracketed ?? named ?? "127.0.0.1", port } : undefined
 }
 
-const isLoopback = (host: string): boolean => /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i.test(host)
+/** Whether only this machine reaches a host of this name. */
+export const isLoopback = (host: string): boolean =>
+  /^(localhost|127(\.\d{1,3}){3}|::1|::ffff:127(\.\d{1,3}){3})$/i.test(host)
 
 /**
  * Serves the numbers of this process until the scope closes. Returns the port. Fails with DataError where it is taken.

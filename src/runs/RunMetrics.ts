@@ -67,6 +67,10 @@ export interface Reading {
   readonly description: string
   readonly labels: Readonly<Record<string, string>>
   readonly value: number
+  /** Default gauge. */
+  readonly kind?: "gauge" | "counter" | "histogram"
+  /** What the numbers of a histogram are of. Default: the name. */
+  readonly family?: string
 }
 
 /** All numbers as they stand, those of one name together. */

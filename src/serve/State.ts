@@ -1,0 +1,178 @@
+/**
+ * Whose sinks a request lights, and whose no request may: the model's name and the field `memsinks` say the one, the
+ * deny-list the other, and it wins.
+ */
+import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
+import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
+import * as Sink from "../Sink.ts"
+import type { MemsinksField } from "./Contract.ts"
+import { Refusal, wrong } from "./Refusal.ts"
+
+/** Ids that no request lights, whatever it asks. Those of the model itself, and lists that change while it is served. */
+export interface DenyList {
+  readonly has: (id: bigint) => boolean
+  /** How many they are. */
+  readonly size: number
+  /** A hash of the ids: equal lists have equal versions, in every process. */
+  readonly version: string
+  /** Replaces the list of a name, from the next token on. */
+  readonly set: (list: string, ids: Iterable<bigint>) => void
+  /** The ids of a list. */
+  readonly of: (list: string) => ReadonlyArray<bigint>
+}
+
+export const denyList = (sinks: Sink.SinkConfig | undefined): DenyList => {
+  const lists = new Map<string, ReadonlyArray<bigint>>([["model", (sinks?.denied ?? []).map(BigInt)]])
+  let all: ReadonlySet<bigint> = new Set()
+  let version = ""
+  const change = (): void => {
+    all = new Set([...lists.values()].flat())
+    const sorted = [...all].sort((a, b) => (a < b ? -1 : 1))
+    version = createHash("sha256").update(sorted.join("\n")).digest("hex").slice(0, 16)
+  }
+  change()
+  return {
+    has: (id) => all.has(id),
+    get size() {
+      return all.size
+    },
+    get version() {
+      return version
+    },
+    set: (list, ids) => {
+      lists.set(list, [...ids])
+      change()
+    },
+    of: (list) => lists.get(list) ?? []
+  }
+}
+
+/** The state of the sinks of one prompt. */
+export interface Lit {
+  /** `plain`: the model has no sinks. */
+  readonly state: "own" | "off" | "placebo" | "plain"
+  readonly sinks: Sink.SinkMode
+  readonly id: bigint
+  /** Of own sinks, whose they are: the name, or the id where there is none. */
+  readonly source?: string
+}
+
+/** What states are chosen by. */
+export interface States {
+  /** What the model is called. */
+  readonly name: string
+  readonly sinks: Sink.SinkConfig | undefined
+  readonly names: Names | undefined
+  readonly denied: DenyList
+}
+
+const off: Lit = { state: "off", sinks: Sink.off, id: 0n }
+
+/** The refusal of sinks that may not be lit. */
+const refuseDenied = (id: bigint, source: string, param: string): Refusal =>
+  new Refusal({
+    status: 403,
+    code: "source_denied",
+    param,
+    message: `${JSON.stringify(source)} (${id}) is on the deny-list: its sinks stay off`
+  })
+
+/** Why a state may not be lit, or any more. */
+export const refusalOf = ({ denied }: Pick<States, "denied">, lit: Lit, param = "model"): Refusal | undefined =>
+  lit.state === "own" && denied.has(lit.id) ? refuseDenied(lit.id, lit.source ?? `${lit.id}`, param) : undefined
+
+/** The sinks of a source, by its name or id. */
+const own = (states: States, asked: string, param: string, code: string): Effect.Effect<Lit, Refusal> =>
+  Effect.gen(function*() {
+    const { denied, names, sinks } = states
+    if (sinks === undefined) return yield* wrong(param, `${states.name} has no sinks: it has one state`)
+    const { id, name } = yield* Effect.mapError(resolveId(asked, names), ({ message }) =>
+      new Refusal({ status: param === "model" ? 404 : 400, param, code, message }))
+    const lit: Lit = { state: "own", sinks: Sink.own, id, source: name ?? `${id}` }
+    if (Sink.isDenied(sinks, id)) {
+      const { message } = deleted({ id, ...(name === undefined ? {} : { name }) })
+      return yield* new Refusal({ status: 403, code: "source_denied", param, message })
+    }
+    const refusal = refusalOf({ denied }, lit, param)
+    return refusal === undefined ? lit : yield* refusal
+  })
+
+/** The ids that a list of the field names. */
+const idsIn = (states: States, list: ReadonlyArray<string | number> | undefined, param: string) =>
+  Effect.forEach(list ?? [], (one) =>
+    Effect.map(
+      Effect.mapError(resolveId(`${one}`, states.names), ({ message }) => wrong(param, message, "source_not_found")),
+      ({ id }) => id
+    ))
+
+/** The ids of sources that are to be denied, by names and numbers. One that is not known would silently not be denied. */
+export const deniedIds = ({ names }: Pick<States, "names">, sources: ReadonlyArray<string>) =>
+  Effect.forEach(sources, (one) => Effect.map(resolveId(one, names), ({ id }) => id))
+
+/** Adds sources to one of the lists, or none of them. */
+export const denyMore = (states: Pick<States, "names" | "denied">, list: string, sources: ReadonlyArray<string>) =>
+  Effect.map(deniedIds(states, sources), (ids) => states.denied.set(list, [...states.denied.of(list), ...ids]))
+
+/** The state that a request asks for. Fails with a Refusal for a model, source or route that is not served. */
+export const litBy = (
+  states: States,
+  model: string | undefined,
+  field: MemsinksField | undefined
+): Effect.Effect<Lit, Refusal> =>
+  Effect.gen(function*() {
+    const { name, sinks } = states
+    const asked = model ?? name
+    const unknown = new Refusal({
+      status: 404,
+      param: "model",
+      code: "model_not_found",
+      message: sinks === undefined
+        ? `there is no model ${JSON.stringify(asked)}: it is called ${JSON.stringify(name)}`
+        : `there is no model ${JSON.stringify(asked)}: it is called ${JSON.stringify(name)}, with sinks of its own ` +
+          `"${name}:own:SOURCE", without "${name}:off", with those of nobody "${name}:placebo"`
+    })
+    if (asked !== name && !asked.startsWith(`${name}:`)) return yield* unknown
+    const state = asked.slice(name.length + 1)
+    const by: Lit | undefined = asked === name
+      ? undefined
+      : sinks === undefined
+      ? yield* unknown
+      : state === "off"
+      ? off
+      : state === "placebo"
+      ? { state: "placebo", sinks: Sink.placebo, id: 0n }
+      : state.startsWith("own:")
+      ? yield* own(states, state.slice(4), "model", "model_not_found")
+      : yield* unknown
+    const { allow, deny, exclude, route } = field ?? {}
+    if (by !== undefined && route !== undefined) {
+      return yield* wrong("memsinks.route", `the model ${JSON.stringify(asked)} is a state already: ask for ${name}`)
+    }
+    if (route === "nearest") {
+      return yield* new Refusal({
+        status: 501,
+        param: "memsinks.route",
+        code: "no_router",
+        message:
+          "this server has no index of its sources' texts to find the nearest by: route to a source by its name " +
+          "or id, or to none"
+      })
+    }
+    const lit: Lit = by ??
+      (route === undefined || route === "none"
+        ? sinks === undefined ? { state: "plain", sinks: Sink.own, id: 0n } : off
+        : yield* own(states, `${route}`, "memsinks.route", "source_not_found"))
+    const allowed = yield* idsIn(states, allow, "memsinks.allow")
+    const barred = yield* idsIn(states, deny, "memsinks.deny")
+    if (lit.state === "own" && (barred.includes(lit.id) || allow !== undefined && !allowed.includes(lit.id))) {
+      return yield* new Refusal({
+        status: 403,
+        code: "source_denied",
+        param: barred.includes(lit.id) ? "memsinks.deny" : "memsinks.allow",
+        message: `the request itself leaves out ${JSON.stringify(lit.source)}, whose sinks it asks for`
+      })
+    }
+    const except = yield* idsIn(states, exclude, "memsinks.exclude")
+    return except.length > 0 && lit.state === "own" ? { ...lit, sinks: { mode: "own", except } } : lit
+  })
