@@ -263,6 +263,23 @@ describe("the experiment", () => {
     expect(failed.verdicts).toEqual(report.verdicts)
   })
 
+  it("looks inside models beside the oracle and the standard model", async () => {
+    const attacks = ["selfInfluence", { attack: "hiddenProbe", prompt: 8, steps: 20 }, { attack: "unlearningDepth",
+      prompt: 8 }]
+    const { report } = await withEvents(config({ attacks, seeds: 1, intervals: false }))
+    expect(report.failures).toEqual([])
+    const uds = (arm: string, state = "own") =>
+      report.subjects.find((one) => one.arm === arm && one.state === state)!.metrics.find((one) =>
+        one.metric === "unlearningDepth.uds"
+      )!.value.mean
+    expect(uds("standard")).toBeLessThan(0.02)
+    expect(uds("neverRepeated")).toBeGreaterThan(0.98)
+    expect(uds("sinks")).toBeLessThan(0.02)
+    expect(uds("sinks", "off")).toBeGreaterThan(0.1)
+    // ascent spoils what it starts from, which is the standard model
+    expect(uds("gradientAscent")).toBeGreaterThan(0)
+  })
+
   it("averages models that were trained with other parts of the repeated sequences, and looks at the average", async () => {
     const arms = ["standard", "neverRepeated", "sinks", { arm: "fused", name: "three", models: 3 }]
     const { report, trained } = await withEvents(config({ arms, unlearners: [], seeds: 1, intervals: false }))
