@@ -33,28 +33,28 @@ export class ForecastingConfig extends configuration(Schema.Class<ForecastingCon
     new DataConfig({
       batchSize: 8,
       seqLen: 32,
-      singleSequences: 768,
+      singleSequences: 384,
       heldOutSequences: 64,
-      repeat: [4, 8, 16, 32].map((times) => ({ sequences: 20, times }))
+      repeat: [8, 24, 48, 96].map((times) => ({ sequences: 12, times }))
     })),
   /** The sink model; the final standard one has its general neurons. */
   model: withDefault(ModelConfig, () =>
     new ModelConfig({
       vocabSize: 256,
-      hiddenSize: 32,
+      hiddenSize: 64,
       numHiddenLayers: 2,
       numAttentionHeads: 2,
-      intermediateSize: 96 + 2048,
+      intermediateSize: 192 + 2048,
       sinks: { pool: 2048, active: 32 }
     })),
-  /** Widths of smaller models, ascending; their general neurons are in proportion. Default 8 and 16. */
-  sizes: withDefault(Schema.NonEmptyArray(positive), () => [8, 16] as const),
+  /** Widths of smaller models, ascending; their general neurons are in proportion. Default 16 and 32. */
+  sizes: withDefault(Schema.NonEmptyArray(positive), () => [16, 32] as const),
   /** Looks along training, in equal distances. Default 8. */
   looks: withDefault(Schema.Int.pipe(Schema.between(2, 64)), 8),
   /** Tokens that are given before a sequence must go on. Default 12. */
   promptTokens: withDefault(positive, 12),
-  /** Default 1e-2. */
-  learningRate: withDefault(rate, 1e-2),
+  /** Default 5e-3. */
+  learningRate: withDefault(rate, 5e-3),
   /** Of sinks over that of all else. Default 4. */
   sinkLearningRateRatio: withDefault(rate, 4)
 })) {}
@@ -542,9 +542,9 @@ export const forecasting = study<ForecastingConfig, ForecastingFound>({
     full: new ForecastingConfig({
       seeds: 5,
       looks: 16,
-      sizes: [8, 16, 24],
+      sizes: [16, 32, 48],
       data: new DataConfig({ batchSize: 8, seqLen: 64, singleSequences: 2048, heldOutSequences: 128,
-        repeat: [4, 8, 16, 32, 64].map((times) => ({ sequences: 32, times })) })
+        repeat: [8, 24, 48, 96].map((times) => ({ sequences: 32, times })) })
     })
   },
   data: (config, seed) => [dataOf(config, seed)],

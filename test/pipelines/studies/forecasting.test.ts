@@ -64,9 +64,9 @@ const world = (seed: number,
     heldOut: 0
   })
   return {
-    "width 8": found(some(small / 2, 0.01), 10),
-    "width 16": found(some(small, 0.01), 40),
-    "width 32": found(final, 100),
+    "width 16": found(some(small / 2, 0.01), 10),
+    "width 32": found(some(small, 0.01), 40),
+    "width 64": found(final, 100),
     sinks: found(final, 120, true)
   }
 }
@@ -96,12 +96,12 @@ describe("the study of forecasting", () => {
   it("says what it needs", () => {
     const problem = (more: object) => forecasting.problem!(new ForecastingConfig(more))
     expect(problem({})).toBeUndefined()
-    expect(problem({ sizes: [32] })).toContain("below model.hiddenSize (32)")
+    expect(problem({ sizes: [64] })).toContain("below model.hiddenSize (64)")
     expect(problem({ promptTokens: 33 })).toContain("33, got 33")
     expect(problem({ data: new DataConfig({ seqLen: 32 }) })).toContain("data.repeat")
     expect(
       problem({
-        model: new ModelConfig({ vocabSize: 256, hiddenSize: 32, numHiddenLayers: 1, numAttentionHeads: 2,
+        model: new ModelConfig({ vocabSize: 256, hiddenSize: 64, numHiddenLayers: 1, numAttentionHeads: 2,
           intermediateSize: 32 })
       })
     ).toContain("model.sinks is missing")
