@@ -159,6 +159,15 @@ export const onSignal = (tell: () => void) =>
     () => Effect.sync(() => void listeners.delete(tell))
   )
 
+const reloads = new Set<() => void>()
+
+/** Calls `again` whenever SIGHUP comes, which then does not stop the program, until the scope closes. */
+export const onReload = (again: () => void) =>
+  Effect.acquireRelease(
+    Effect.sync(() => void reloads.add(again)),
+    () => Effect.sync(() => void reloads.delete(again))
+  )
+
 /** The exit code of what became of the command: of one that a signal ended, 128 and the signal's number. */
 export const teardown: Teardown = (exit, onExit) => {
   if (Exit.isSuccess(exit)) return onExit(0)
@@ -169,12 +178,13 @@ export const teardown: Teardown = (exit, onExit) => {
 
 /**
  * Runs the program. The first of SIGINT, SIGTERM and SIGHUP interrupts it, so that what was learned is saved; a second,
- * whichever, ends the process at once.
+ * whichever, ends the process at once. SIGHUP asks a server to read its files again.
  */
 export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
   const keepAlive = setInterval(() => {}, 2 ** 31 - 1)
   const names = Object.keys(signals) as ReadonlyArray<keyof typeof signals>
   const stop = (signal: keyof typeof signals) => {
+    if (signal === "SIGHUP" && reloads.size > 0) return reloads.forEach((again) => again())
     if (heard !== undefined) process.exit(128 + signals[signal])
     heard = signal
     for (const tell of listeners) {

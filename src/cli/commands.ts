@@ -21,6 +21,7 @@ import { profile } from "./commands/profile.ts"
 import { router } from "./commands/router.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
+import { serving } from "./commands/serve.ts"
 import { sources } from "./commands/sources.ts"
 import { study } from "./commands/study.ts"
 import { sweep } from "./commands/sweep.ts"
@@ -55,6 +56,7 @@ export const commands = [
   fusing.pipe(doing(async () => (await import("./fuse.ts")).runFuse)),
   schema.pipe(doing(async () => (await import("./schema.ts")).schema)),
   generate.pipe(doing(async () => (await import("./generate.ts")).runGenerate)),
+  serving.pipe(doing(async () => (await import("./serve.ts")).runServe)),
   memfree.pipe(doing(async () => (await import("./memfree.ts")).runMemfree)),
   evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate))
 ] as const

@@ -33,6 +33,7 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     import: ["--from", "--out"],
     fuse: ["--out"],
     generate: ["--checkpoint"],
+    serve: ["--checkpoint"],
     memfree: ["--out"],
     evaluate: ["--checkpoint"]
   }
@@ -58,7 +59,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(25)
+    expect(commands.map(nameOf)).toHaveLength(26)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })
