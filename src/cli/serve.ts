@@ -11,7 +11,7 @@ import { because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Engine from "../serve/Engine.ts"
 import { type Holder, serve } from "../serve/Server.ts"
-import { deniedIds, denyList, type States } from "../serve/State.ts"
+import { deniedIds, denyList, denyMore, type States } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
 import type { ServeOptions } from "./commands/serve.ts"
 import * as Edge from "./Edge.ts"
@@ -66,18 +66,18 @@ export const runServe = (options: ServeOptions) =>
       ...(file === undefined ? {} : {
         deny: (sources) =>
           Effect.gen(function*() {
-            const states = holder.served!
-            yield* deniedIds(states, sources)
             const wide = sources.find((one) => /[\r\n#]/.test(one))
             if (wide !== undefined) {
-              return yield* new DataError({ path: file,
-                detail: `a line cannot hold ${JSON.stringify(wide)}: give its id` })
+              return yield* new DataError({
+                path: file,
+                detail: `a line cannot hold ${JSON.stringify(wide)}: give its id`
+              })
             }
+            yield* denyMore(holder.served!, "admin", sources)
             yield* Effect.try({
               try: () => appendFileSync(file, `\n${sources.join("\n")}\n`),
               catch: (cause) => new DataError({ path: file, detail: `cannot be written: ${because(cause)}`, cause })
             })
-            yield* readDenied(file, states)
             return true
           })
       })
@@ -123,13 +123,6 @@ export const runServe = (options: ServeOptions) =>
       created: Math.floor(Date.now() / 1000),
       timeout: options.timeout * 1000
     }
-    yield* Effect.addFinalizer(() =>
-      Effect.gen(function*() {
-        const { running, waiting } = engine.counts
-        if (running + waiting > 0) yield* say(`finishing ${plural(running + waiting, "sequence")}`)
-        yield* engine.drain(GRACE)
-      })
-    )
     const { name: adapter } = yield* Effect.provide(Device, context)
     const where = options.host.includes(":") ? `[${options.host}]` : options.host
     yield* say(
@@ -138,5 +131,11 @@ export const runServe = (options: ServeOptions) =>
           config.sinks === undefined ? "" : `, ${name}:off, ${name}:own:SOURCE, ${name}:placebo`
         } on http://${where}:${port}/v1 (see /docs)`
     )
-    return yield* Deferred.await(failed)
+    // before the scope closes: what was begun may need more memory of the device
+    const finish = Effect.gen(function*() {
+      const { running, waiting } = engine.counts
+      if (running + waiting > 0) yield* say(`finishing ${plural(running + waiting, "sequence")}`)
+      yield* engine.drain(GRACE)
+    })
+    return yield* Effect.onInterrupt(Deferred.await(failed), () => finish)
   }))
