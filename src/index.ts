@@ -50,6 +50,7 @@ export { type NeuronGates, neuronGates, type NeuronGatesShape } from "./inside/N
 export { type NeuronContents, type SinkContents, sinkContents,
   type SinkContentsOptions } from "./inside/SinkContents.ts"
 export { makePatcher, type Patcher, residualStreams, type Streams, type StreamsOptions } from "./inside/Streams.ts"
+export * as TokenInfluence from "./inside/TokenInfluence.ts"
 export * as Depth from "./measures/Depth.ts"
 export * as Extraction from "./measures/Extraction.ts"
 export * as Foils from "./measures/Foils.ts"

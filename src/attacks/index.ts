@@ -12,6 +12,7 @@ import { selfInfluence } from "./selfInfluence.ts"
 import { shortestContext } from "./shortestContext.ts"
 import { softPrompt, suppressingPrompt } from "./softPrompt.ts"
 import { styles } from "./styles.ts"
+import { tokenInfluence } from "./tokenInfluence.ts"
 import { tokenPerturbation } from "./tokenPerturbation.ts"
 import { unlearningDepth } from "./unlearningDepth.ts"
 
@@ -30,6 +31,7 @@ export const attacks = {
   tokenPerturbation,
   recognition,
   selfInfluence,
+  tokenInfluence,
   hiddenProbe,
   unlearningDepth,
   acr,
