@@ -6,10 +6,12 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import { appendFileSync, readFileSync, unwatchFile, watchFile } from "node:fs"
 import { basename, dirname } from "node:path"
-import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
-import { because, DataError, type DeviceError } from "../Errors.ts"
+import { openCorpus } from "../../pipelines/evaluate.ts"
+import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
+import { attempt, because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import * as Engine from "../serve/Engine.ts"
+import * as Router from "../serve/Router.ts"
 import { type Holder, serve } from "../serve/Server.ts"
 import { deniedIds, denyList, denyMore, type States } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
@@ -36,6 +38,34 @@ const readDenied = (path: string, states: States) =>
       ({ detail }) => new DataError({ path, detail }))
     states.denied.set("file", ids)
   })
+
+/** Counts the n-grams of every source that a model was trained with, of those that the data has. */
+const routerOf = (
+  { ends, names, path, tokenizer }: OpenCheckpoint,
+  data: string,
+  options: { readonly sourceField?: string }
+) =>
+  Effect.gen(function*() {
+    if (tokenizer === undefined || names === undefined) {
+      return yield* new DataError({ path,
+        detail: "has no tokenizer, or does not list its sources: leave --router out" })
+    }
+    const { corpus } = yield* openCorpus(data, tokenizer, ends, undefined, options)
+    const counts = corpus.sources.map(() => new Map<number, number>())
+    yield* attempt(() => {
+      for (let document = 0; document < corpus.documents; document++) {
+        Router.count(corpus.read(document, 0, corpus.length(document)), counts[corpus.source(document)])
+      }
+    }, DataError)
+    const known = yield* Effect.forEach(corpus.sources,
+      (name, s) =>
+        Effect.map(names.find(name), (one) => one === undefined ? [] : [{ id: one.id, name, counts: counts[s]! }]))
+    const sources = known.flat()
+    if (sources.length === 0) {
+      return yield* new DataError({ path: data, detail: "has no text of a source that the model was trained with" })
+    }
+    return Router.make(sources)
+  }).pipe(Effect.scoped)
 
 /** `runs/a/checkpoints/step-100` is called `a`. */
 const nameOf = (path: string): string => {
@@ -96,7 +126,11 @@ export const runServe = (options: ServeOptions) =>
     )
     const failed = yield* Deferred.make<never, Effect.Effect.Error<typeof engine.run> | DeviceError>()
     yield* Effect.forkScoped(Effect.onExit(engine.run, (exit) => Deferred.done(failed, exit)))
-    const states = { name, sinks: config.sinks, names, denied: denyList(config.sinks) }
+    const router = Option.isNone(options.router)
+      ? undefined
+      : yield* routerOf(checkpoint, options.router.value, Edge.given({ sourceField: options.sourceField }))
+    if (router !== undefined) yield* say(`${plural(router.size, "source")} to find the nearest among`)
+    const states = { name, sinks: config.sinks, names, denied: denyList(config.sinks), router }
     if (file !== undefined) {
       yield* readDenied(file, states)
       const run = Runtime.runFork(yield* Effect.runtime())
@@ -128,7 +162,9 @@ export const runServe = (options: ServeOptions) =>
     yield* say(
       `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ${adapter}\n` +
         `serving ${name}${
-          config.sinks === undefined ? "" : `, ${name}:off, ${name}:own:SOURCE, ${name}:placebo`
+          config.sinks === undefined
+            ? ""
+            : `, ${name}:off, ${name}:own:SOURCE, ${name}:placebo${router === undefined ? "" : `, ${name}:nearest`}`
         } on http://${where}:${port}/v1 (see /docs)`
     )
     // before the scope closes: what was begun may need more memory of the device

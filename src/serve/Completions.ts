@@ -198,20 +198,21 @@ const promptsOf = (served: Served, { prompt }: CompletionRequest): Effect.Effect
   })
 
 /** What all answers to a request say of it. */
-const headOf = (served: Served, request: CompletionRequest, lit: Lit, prompts: number, seed: number) => {
+const headOf = (served: Served, request: CompletionRequest, lit: ReadonlyArray<Lit>, seed: number) => {
   const id = `cmpl-${randomUUID()}`
   const created = Math.floor(Date.now() / 1000)
-  const one = {
-    state: lit.state,
-    id: lit.state === "own" ? `${lit.id}` : null,
-    source: lit.source ?? null
-  }
+  const told = lit.map(({ id, similarity = null, source = null, state }) => ({
+    state,
+    id: state === "own" ? `${id}` : null,
+    source,
+    similarity
+  }))
   return () => ({
     id,
     object: "text_completion" as const,
     created,
     model: request.model ?? served.name,
-    memsinks: { lit: Array.from({ length: prompts }, () => one), deny_version: served.denied.version, seed }
+    memsinks: { lit: told, deny_version: served.denied.version, seed }
   })
 }
 
@@ -226,8 +227,8 @@ export const complete = (
 > =>
   Effect.gen(function*() {
     const { engine, ends, timeout, tokenizer, vocabSize } = served
-    const lit = yield* litBy(served, request.model, request.memsinks)
-    const prompts = yield* promptsOf(served, request)
+    const litOf = yield* litBy(served, request.model, request.memsinks)
+    const prompts = (yield* promptsOf(served, request)).map((prompt) => ({ ...prompt, lit: litOf(prompt.tokens) }))
     const stop = (typeof request.stop === "string" ? [request.stop] : request.stop).filter((text) => text !== "")
     if (stop.length > 0 && tokenizer === undefined) {
       return yield* wrong("stop", "the model has no tokenizer: leave stop texts out")
@@ -250,14 +251,14 @@ export const complete = (
       ...(tokenizer === undefined ? {} : { tokenizer })
     }
     const all = prompts.flatMap((prompt) => Array.from({ length: request.n }, () => prompt))
-    const draws = Generate.streams(all.map(({ tokens }) => ({ tokens, id: lit.id })), seed)
+    const draws = Generate.streams(all.map(({ lit, tokens }) => ({ tokens, id: lit.id })), seed)
     const stopTokens = new Set(options.stopTokens)
     const choices = all.map((prompt) => choiceOf(request, tokenizer, prompt, stopTokens))
-    const head = headOf(served, request, lit, prompts.length, seed)
+    const head = headOf(served, request, prompts.map(({ lit }) => lit), seed)
     const deadline = performance.now() + timeout
     /** Called with a choice that has more to say. */
     let more = (_: number): void => {}
-    const jobs = all.map(({ tokens }, i): Job => {
+    const jobs = all.map(({ lit, tokens }, i): Job => {
       const { every, onToken } = choices[i]!
       return {
         tokens,

@@ -20,7 +20,7 @@ const source = Schema.Union(Schema.String, Schema.NonNegativeInt).annotations({
 
 /** Whose sinks are lit. Unknown fields are mistakes here: a deny-list that is misspelt must not pass. */
 export const MemsinksField = Schema.Struct({
-  /** `none`: nobody's; else a source's. Default none. */
+  /** `none`: nobody's; `nearest`: those of the source that the prompt is nearest to; else a source's. Default none. */
   route: optional(source),
   /** Sources that may be lit. Default: all. */
   allow: optional(Schema.Array(source)),
@@ -102,7 +102,9 @@ export type CompletionRequest = typeof CompletionRequest.Type
 const LitState = Schema.Struct({
   state: Schema.Literal("own", "off", "placebo", "plain"),
   id: Schema.NullOr(Schema.String),
-  source: Schema.NullOr(Schema.String)
+  source: Schema.NullOr(Schema.String),
+  /** Of the nearest source, from 0 to 1. */
+  similarity: Schema.NullOr(Schema.Number)
 }).annotations({ identifier: "LitState" })
 
 const Told = Schema.Struct({
@@ -224,7 +226,7 @@ export const api = HttpApi.make("memsinks").add(openai).add(tokens).add(server)
   .annotate(
     OpenApi.Description,
     "A language model whose memorization sinks are chosen request by request: `NAME:off`, `NAME:own:SOURCE`, " +
-      "`NAME:placebo`, or the field `memsinks`."
+      "`NAME:nearest`, `NAME:placebo`, or the field `memsinks`."
   )
 
 /** The endpoints in OpenAPI 3.1. */

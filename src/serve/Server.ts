@@ -132,11 +132,13 @@ const LISTED = 1000
 
 const modelsOf = (served: Served) =>
   Effect.gen(function*() {
-    const { created, denied, engine: { maxLength }, name, names, sinks } = served
+    const { created, denied, engine: { maxLength }, name, names, router, sinks } = served
     const sources = sinks === undefined || names === undefined
       ? []
       : (yield* Effect.orDie(names.largest(LISTED + denied.size))).filter(({ id }) => !denied.has(id)).slice(0, LISTED)
-    const states = sinks === undefined ? [] : ["off", "placebo", ...sources.map((one) => `own:${one.name}`)]
+    const states = sinks === undefined
+      ? []
+      : ["off", "placebo", ...(router === undefined ? [] : ["nearest"]), ...sources.map((one) => `own:${one.name}`)]
     return {
       object: "list",
       data: [name, ...states.map((state) => `${name}:${state}`)].map((id) => ({

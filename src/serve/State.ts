@@ -8,6 +8,7 @@ import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
 import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
 import { Refusal, wrong } from "./Refusal.ts"
+import type { Router } from "./Router.ts"
 
 /** Ids that no request lights, whatever it asks. Those of the model itself, and lists that change while it is served. */
 export interface DenyList {
@@ -56,6 +57,8 @@ export interface Lit {
   readonly id: bigint
   /** Of own sinks, whose they are: the name, or the id where there is none. */
   readonly source?: string
+  /** How near the prompt is to it, from 0 to 1, where it was sought. */
+  readonly similarity?: number
 }
 
 /** What states are chosen by. */
@@ -65,7 +68,15 @@ export interface States {
   readonly sinks: Sink.SinkConfig | undefined
   readonly names: Names | undefined
   readonly denied: DenyList
+  /** Finds the nearest source; default: none is sought. */
+  readonly router?: Router | undefined
 }
+
+/**
+ * Sources that are less near than this are none that a prompt is of. Of 64 tokens of a president's address, new ones are as
+ * near as 0.004 to 0.016 to one of 43 presidents, known ones 0.016 to 0.05, and other texts 0.003.
+ */
+export const NEAR = 0.004
 
 const off: Lit = { state: "off", sinks: Sink.off, id: 0n }
 
@@ -114,14 +125,16 @@ export const deniedIds = ({ names }: Pick<States, "names">, sources: ReadonlyArr
 export const denyMore = (states: Pick<States, "names" | "denied">, list: string, sources: ReadonlyArray<string>) =>
   Effect.map(deniedIds(states, sources), (ids) => states.denied.set(list, [...states.denied.of(list), ...ids]))
 
-/** The state that a request asks for. Fails with a Refusal for a model, source or route that is not served. */
+/**
+ * The state that a request asks for, prompt by prompt. Fails with a Refusal for a model, source or route that is not served.
+ */
 export const litBy = (
   states: States,
   model: string | undefined,
   field: MemsinksField | undefined
-): Effect.Effect<Lit, Refusal> =>
+): Effect.Effect<(tokens: ArrayLike<number>) => Lit, Refusal> =>
   Effect.gen(function*() {
-    const { name, sinks } = states
+    const { denied, name, router, sinks } = states
     const asked = model ?? name
     const unknown = new Refusal({
       status: 404,
@@ -134,12 +147,14 @@ export const litBy = (
     })
     if (asked !== name && !asked.startsWith(`${name}:`)) return yield* unknown
     const state = asked.slice(name.length + 1)
-    const by: Lit | undefined = asked === name
+    const by: Lit | "nearest" | undefined = asked === name
       ? undefined
       : sinks === undefined
       ? yield* unknown
       : state === "off"
       ? off
+      : state === "nearest"
+      ? "nearest"
       : state === "placebo"
       ? { state: "placebo", sinks: Sink.placebo, id: 0n }
       : state.startsWith("own:")
@@ -149,23 +164,38 @@ export const litBy = (
     if (by !== undefined && route !== undefined) {
       return yield* wrong("memsinks.route", `the model ${JSON.stringify(asked)} is a state already: ask for ${name}`)
     }
-    if (route === "nearest") {
+    const seeks = by === "nearest" || route === "nearest"
+    if (seeks && router === undefined) {
       return yield* new Refusal({
         status: 501,
         param: "memsinks.route",
         code: "no_router",
         message:
-          "this server has no index of its sources' texts to find the nearest by: route to a source by its name " +
-          "or id, or to none"
+          "this server does not know its sources' texts (--router), to find the nearest by: route to a source by " +
+          "its name or id, or to none"
       })
     }
-    const lit: Lit = by ??
-      (route === undefined || route === "none"
-        ? sinks === undefined ? { state: "plain", sinks: Sink.own, id: 0n } : off
-        : yield* own(states, `${route}`, "memsinks.route", "source_not_found"))
     const allowed = yield* idsIn(states, allow, "memsinks.allow")
     const barred = yield* idsIn(states, deny, "memsinks.deny")
-    if (lit.state === "own" && (barred.includes(lit.id) || allow !== undefined && !allowed.includes(lit.id))) {
+    const except = yield* idsIn(states, exclude, "memsinks.exclude")
+    /** Whether the request itself leaves a source in. */
+    const leaves = (id: bigint): boolean => !barred.includes(id) && (allow === undefined || allowed.includes(id))
+    const without = (lit: Lit): Lit =>
+      except.length > 0 && lit.state === "own" ? { ...lit, sinks: { mode: "own", except } } : lit
+    if (seeks) {
+      return (tokens) => {
+        const found = sinks === undefined ?
+          undefined :
+          router!.nearest(tokens, (id) => leaves(id) && !denied.has(id) && !Sink.isDenied(sinks, id))
+        if (found === undefined || found.similarity < NEAR) return off
+        const { id, name, similarity } = found
+        return without({ state: "own", sinks: Sink.own, id, source: name, similarity })
+      }
+    }
+    const lit: Lit = by ?? (route === undefined || route === "none"
+      ? sinks === undefined ? { state: "plain", sinks: Sink.own, id: 0n } : off
+      : yield* own(states, `${route}`, "memsinks.route", "source_not_found"))
+    if (lit.state === "own" && !leaves(lit.id)) {
       return yield* new Refusal({
         status: 403,
         code: "source_denied",
@@ -173,6 +203,6 @@ export const litBy = (
         message: `the request itself leaves out ${JSON.stringify(lit.source)}, whose sinks it asks for`
       })
     }
-    const except = yield* idsIn(states, exclude, "memsinks.exclude")
-    return except.length > 0 && lit.state === "own" ? { ...lit, sinks: { mode: "own", except } } : lit
+    const one = without(lit)
+    return () => one
   })
