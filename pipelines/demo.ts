@@ -143,7 +143,12 @@ export const demo = (
     yield* Forget.forget(before, { requests: [{ by: "source", value: DELETED }] }, { out: after })
     const key = at("key.pem")
     if (!(yield* exists(key))) {
-      yield* write(key, String(generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" })))
+      // for its owner's eyes from the first byte
+      const pem = String(generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }))
+      yield* fs.writeFileString(`${key}.tmp`, pem, { mode: 0o600 }).pipe(
+        Effect.zipRight(fs.rename(`${key}.tmp`, key)),
+        Effect.mapError((cause) => new DataError({ path: key, detail: because(cause), cause }))
+      )
     }
     const found = yield* audit({
       before,

@@ -202,8 +202,8 @@ export interface ArmTraining {
   readonly precision?: "f32" | "f16"
   /** Keep less and compute each block once more on the way back. Default false. */
   readonly recompute?: boolean
-  /** A model to begin with: its weights, and what ends a text for it. Default: drawn from the seed. */
-  readonly initial?: Pick<InitialModel, "ends" | "tensors">
+  /** A model to begin with: its weights, what ends a text for it, its names and deletions. Default: drawn from the seed. */
+  readonly initial?: Pick<InitialModel, "deletions" | "ends" | "names" | "tensors">
 }
 
 /** What a training leaves besides its weights; JSON. */
@@ -267,7 +267,7 @@ export const trainArm = <A = undefined, B = undefined>(
     if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial.tensors)
     const options: TrainerOptions = {
       ...(hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)),
-      ...(initial === undefined ? {} : { ends: initial.ends })
+      ...(initial === undefined ? {} : { ends: initial.ends, names: initial.names, deletions: initial.deletions })
     }
     const trained = yield* Effect.gen(function*() {
       const trainer = yield* Trainer

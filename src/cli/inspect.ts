@@ -80,6 +80,7 @@ const checkpointFacts = (info: CheckpointInfo): ReadonlyArray<Fact> => {
   const memsinks = record(config["memsinks"])
   const sinks = record(memsinks["sinks"])
   const [pool, active] = [Number(sinks["pool"] ?? 0), Number(sinks["active"] ?? 0)]
+  const [denied, excluded] = ["denied", "excluded"].map((key) => Object(sinks[key]).length ?? 0) as [number, number]
   const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0)
   const adam = record(training?.["optimizer"])
   return [
@@ -114,6 +115,11 @@ const checkpointFacts = (info: CheckpointInfo): ReadonlyArray<Fact> => {
           info.ids.largest.map(({ name, tokens }) => `${oneLine(name)} (${count(tokens)})`).join(", ")
         }`) +
       (info.ids.count > info.ids.largest.length ? "; all in sources.parquet" : "")
+    ] as const]),
+    ...(denied === 0 ? [] : [[
+      "deleted",
+      plural(denied, "id") + (excluded === 0 ? "" : `, and ${plural(excluded, "block")} of sinks off for all`) +
+      ": memsinks sources tells which"
     ] as const]),
     ...(training === undefined ? [] : [[
       "optimizer",

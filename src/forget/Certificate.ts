@@ -131,7 +131,8 @@ export interface Verified {
 
 /**
  * Verifies a certificate: its signature by the public key (or the private one, which knows it), and the checksum of every
- * file that it names, in its own folder. Fails with a DataError that says what is not as it was signed.
+ * file that it names, in its own folder, whose checkpoints hold no other. Fails with a DataError that says what is not as it
+ * was signed.
  */
 export const verify = (path: string, keyPath: string): Effect.Effect<Verified, DataError, Files> =>
   Effect.gen(function*() {
@@ -177,6 +178,15 @@ export const verify = (path: string, keyPath: string): Effect.Effect<Verified, D
         return yield* new DataError({ path: file,
           detail: `is not the file that ${path} was signed for: it was changed` })
       }
+    }
+    // a checkpoint beside those that were signed would be taken for the latest
+    const signed = new Set(statement.subject.map(({ name }) => name))
+    const names = yield* Effect.mapError(fs.readDirectory(folder, { recursive: true }), (cause) => wrong(because(cause)))
+    const more = names.map((name) => name.split(paths.sep).join("/"))
+      .find((name) => /^step-[^/]*\/./.test(name) && !signed.has(name))
+    if (more !== undefined) {
+      return yield* new DataError({ path: paths.join(folder, more),
+        detail: `is a file of a model that ${path} does not name: it came later` })
     }
     return { statement, keyId: id, files: statement.subject.length }
   })

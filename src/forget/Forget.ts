@@ -53,7 +53,7 @@ export interface ForgetPlan {
   readonly requests: ReadonlyArray<Request>
   readonly operation: Ledger.Operation
   readonly shared: Ledger.Policy
-  /** Who will be deleted, and who is already. */
+  /** Who will be deleted, and who is already, by this operation or one that does more. */
   readonly deleted: ReadonlyArray<Resolved>
   readonly already: ReadonlyArray<Resolved>
   readonly ownership: Ownership
@@ -107,19 +107,29 @@ const subject = (checkpoint: string) =>
         `holds no ${namesFile}, so nobody knows whose its sinks are: train with data.identity ` +
           `"source", or put the one of its training beside config.json`)
     }
-    return { config, sinks: config.sinks, names, deletions, path, step }
+    const ledger = yield* Ledger.read(deletions, (yield* Path.Path).join(path, "deletions.jsonl"))
+    return { config, sinks: config.sinks, names, ledger, path, step }
   })
 
 const planOf = (
-  { names, path, sinks, step }: { readonly names: Names; readonly path: string; readonly sinks: Sink.SinkConfig;
-    readonly step: number },
+  { ledger, names, path, sinks, step }: { readonly ledger: ReadonlyArray<Ledger.Entry>; readonly names: Names;
+    readonly path: string; readonly sinks: Sink.SinkConfig; readonly step: number },
   { operation = "erase", requests, shared = "keep" }: ForgetRequest
 ): Effect.Effect<ForgetPlan, DataError> =>
   Effect.gen(function*() {
     const resolved = yield* resolve(requests, names)
-    const before = new Set((sinks.denied ?? []).map(BigInt))
-    const deleted = resolved.filter(({ id }) => !before.has(id))
-    const ownership = yield* ownershipOf(sinks, names, new Set(deleted.map(({ id }) => id)), before)
+    const denied = new Set((sinks.denied ?? []).map(BigInt))
+    // who was denied can be excluded still, who was excluded erased, and what was kept of theirs be taken
+    const asMuch = ledger.filter((entry) =>
+      Ledger.operations.indexOf(entry.operation) >= Ledger.operations.indexOf(operation) &&
+      (operation === "deny" || Ledger.policies.indexOf(entry.shared) >= Ledger.policies.indexOf(shared))
+    )
+    const done = new Set(asMuch.flatMap(({ deleted }) => deleted.map(({ id }) => BigInt(id))))
+    const isDone = (id: bigint) => denied.has(id) && (operation === "deny" || done.has(id))
+    const deleted = resolved.filter(({ id }) => !isDone(id))
+    const gone = new Set(deleted.map(({ id }) => id))
+    const before = new Set([...denied].filter((id) => !gone.has(id)))
+    const ownership = yield* ownershipOf(sinks, names, gone, before)
     if (deleted.length > 0 && ownership.survivors === 0) {
       return yield* new DataError({ detail: "with what was deleted before, these requests would leave nobody" })
     }
@@ -131,7 +141,7 @@ const planOf = (
       operation,
       shared,
       deleted,
-      already: resolved.filter(({ id }) => before.has(id)),
+      already: resolved.filter(({ id }) => isDone(id)),
       ownership,
       taken: operation === "deny" ? [] : shared === "take" ? [...alone, ...common].sort((a, b) => a - b) : alone
     }
@@ -292,7 +302,6 @@ export const forget = (
   Effect.gen(function*() {
     const paths = yield* Path.Path
     const of = yield* subject(checkpoint)
-    yield* Ledger.read(of.deletions, paths.join(of.path, "deletions.jsonl"))
     const made = yield* planOf(of, request)
     const { step: _, ...told } = made
     if (made.deleted.length === 0) return { ...told, out: undefined, steps: [], entry: undefined, surfaces: [] }

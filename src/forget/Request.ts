@@ -57,7 +57,7 @@ const requestOf = (given: Readonly<Record<string, unknown>>): Either.Either<Requ
   const { [by]: value, reference } = given
   if (typeof value !== "string") {
     return Either.left(
-      `has a ${by} that is no text${by === "id" ? ": write ids as texts, JSON's numbers are rounded" : ""}`
+      `has ${by === "id" ? "an" : "a"} ${by} that is no text${by === "id" ? ": write ids as texts, JSON's numbers are rounded" : ""}`
     )
   }
   if (reference !== undefined && typeof reference !== "string") return Either.left("has a reference that is no text")
@@ -155,9 +155,9 @@ export const resolve = (
     if (unknown.length > 0) {
       return yield* new DataError({
         detail:
-          `the model was not trained with ${unknown.length === 1 ? "one" : `${count(unknown.length)}`} of the ${
+          `the model was not trained with ${count(unknown.length)} of the ${
             count(requests.length)
-          } that are to be forgotten, and nothing was done:\n` +
+          } to be forgotten, and nothing was done:\n` +
           unknown.slice(0, TOLD).map(({ detail, request: { by, value } }) =>
             `  ${by} ${JSON.stringify(value)}: ${detail}`
           ).join("\n") +

@@ -8,7 +8,7 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { Checkpoints, type Snapshot } from "../checkpoints/Checkpoints.ts"
 import { atLeast0, decodeWith, fraction, natural, rate } from "../Config.ts"
-import { encodeNames } from "../data/identity/Names.ts"
+import { encodeNames, type NamedId, type Names } from "../data/identity/Names.ts"
 import type { Cursor, DataStream } from "../data/stream/DataStream.ts"
 import { changedInputs, type Input, notTheSameData } from "../data/stream/Inputs.ts"
 import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
@@ -104,20 +104,30 @@ export interface Resumable {
   readonly steps: number
   /** What begins and ends a text, where the files of the model that training started from say it. */
   readonly ends: TextEnds | undefined
+  /** What was deleted from the model that training started from. */
+  readonly deletions: string | undefined
   readonly inputs: ReadonlyArray<Input>
   /** The bytes of `sources.parquet`, where there are sinks. */
   readonly names: Uint8Array | undefined
 }
 
-/** A training stream's inputs, and what its ids are called. */
-export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">): Effect.Effect<
+/** A training stream's inputs, and what its ids are called: with those of the model it starts from that it does not show. */
+export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">, before?: Names): Effect.Effect<
   Pick<Resumable, "inputs" | "names">,
   DataError
 > =>
   Effect.gen(function*() {
     // whose sinks they are matters where there are any
     const named = model.config.sinks === undefined ? undefined : yield* data.names
-    return { names: named === undefined ? undefined : encodeNames(named), inputs: yield* data.inputs }
+    const inputs = yield* data.inputs
+    if (named === undefined) return { names: undefined, inputs }
+    if (before?.identity !== named.identity) return { names: encodeNames(named), inputs }
+    const shown = new Set(named.ids.map(({ id }) => id))
+    const others: Array<NamedId> = []
+    yield* before.each((one) => {
+      if (!shown.has(one.id)) others.push(one)
+    })
+    return { names: encodeNames({ ...named, ids: [...named.ids, ...others] }), inputs }
   })
 
 const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision: model.precision })
@@ -157,7 +167,7 @@ const writeMoments = ({ device, model, optimizer }: Resumable, saved: Snapshot["
 /** Reads everything that a checkpoint holds; `loss` is that of an evaluation at this very step. */
 export const capture = (run: Resumable, place: Place, loss: number | undefined): Effect.Effect<Snapshot, DeviceError> =>
   Effect.gen(function*() {
-    const { data, device, ends, inputs, model, names, optimizer, steps } = run
+    const { data, deletions, device, ends, inputs, model, names, optimizer, steps } = run
     const { cursor, step, unsettled } = place
     const tensors = yield* model.exportTensors
     const moments = yield* readMoments(run)
@@ -180,6 +190,7 @@ export const capture = (run: Resumable, place: Place, loss: number | undefined):
       trainerState,
       tokenizer: data.tokenizer.toJSON(),
       names,
+      deletions,
       ...(loss === undefined ? {} : { loss })
     }
   })

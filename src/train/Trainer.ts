@@ -15,6 +15,7 @@ import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
 import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
+import type { Names } from "../data/identity/Names.ts"
 import { DataStream, type Row } from "../data/stream/DataStream.ts"
 import { attempt, type CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -95,6 +96,9 @@ export interface TrainerOptions {
    * as the tokenizer says.
    */
   readonly ends?: TextEnds
+  /** What was deleted from the model that training starts from, and what its ids are called: kept in what is saved. */
+  readonly deletions?: string | undefined
+  readonly names?: Names | undefined
 }
 
 export interface TrainerService {
@@ -252,7 +256,7 @@ const readWindow = (history: Float32Array, last: number, count: number, logEvery
 }
 
 /** Compiles a training, goes on from its latest checkpoint where there is one, and gives what a run is made of. */
-const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
+const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions) =>
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
@@ -290,7 +294,8 @@ const prepare = (config: TrainConfig, { ends }: TrainerOptions) =>
       training: Schema.encodeSync(TrainConfig)(config),
       steps,
       ends,
-      ...(yield* Resume.contentsOf({ data, model }))
+      deletions,
+      ...(yield* Resume.contentsOf({ data, model }, names))
     }
     const resumed = yield* Resume.restore(resumable)
     const state: TrainState = {

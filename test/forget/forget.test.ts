@@ -316,8 +316,28 @@ describe("forgetting a source", () => {
       expect(now).toEqual(excepted)
     }
     // deny takes no weight
-    const { model } = await run(loadFolder(join(root, "sharing-deny-keep")))
+    const denied = join(root, "sharing-deny-keep")
+    const { model } = await run(loadFolder(denied))
     expect(model).toEqual((await run(loadFolder(from))).model)
+    // so that they can still be taken: of what was done less, more is left to do, and of what was done more, nothing
+    const more = async (of: string, operation: Ledger.Operation, shared: Ledger.Policy) => {
+      const { already, deleted, ownership, taken } = await run(
+        Forget.plan(of, { requests: named("Genesis"), operation, shared })
+      )
+      return { todo: deleted.length, done: already.length, taken: taken.length, survivors: ownership.survivors }
+    }
+    const all = { todo: 1, done: 0, taken: 2, survivors: books.length - 1 }
+    expect(await more(denied, "erase", "take")).toEqual(all)
+    expect(await more(join(root, "sharing-exclude-take"), "erase", "take")).toEqual(all)
+    expect(await more(join(root, "sharing-erase-keep"), "erase", "take")).toEqual(all)
+    for (const operation of Ledger.operations) {
+      expect(await more(join(root, "sharing-erase-take"), operation, "take")).toMatchObject({ todo: 0, done: 1 })
+    }
+    const late = join(root, "sharing-late")
+    await run(Forget.forget(denied, { requests: named("Genesis"), shared: "take" }, { out: late }))
+    expect((await run(loadFolder(late))).model).toEqual((await run(loadFolder(join(root, "sharing-erase-take")))).model)
+    expect((await run(Forget.deletionsOf(late))).map(({ operation }) => operation)).toEqual(["deny", "erase"])
+    expect(await run(losses(late))).toEqual(take)
   })
 
   it("goes on where it was killed, does the same twice, and lets nobody write over it", async () => {
@@ -427,6 +447,10 @@ describe("a certificate", () => {
     writeFileSync(path, text)
     expect((await run(verify())).files).toBe(files)
     cpSync(folder, at("copy"), { recursive: true })
+    // one put beside it would be the latest
+    cpSync(join(folder, "step-00000002"), join(folder, "step-00000003"), { recursive: true })
+    expect(await failure(verify())).toMatch(/step-00000003.* is a file of a model that .* does not name/)
+    rmSync(join(folder, "step-00000003"), { recursive: true })
     const file = join(folder, "step-00000002", "config.json")
     const config = readFileSync(file, "utf8")
     writeFileSync(file, config.replace("llama", "lambs"))
