@@ -7,6 +7,7 @@ import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import type { HostTensor } from "../HostTensor.ts"
+import { differences } from "../Json.ts"
 import { endIds, huggingFaceConfig } from "../model/HuggingFace.ts"
 import * as Checkpoints from "./Checkpoints.ts"
 import { loadInitial } from "./Import.ts"
@@ -163,7 +164,7 @@ export interface FuseReport {
 
 /**
  * Writes the average of checkpoints to `out`, which must not exist, as a checkpoint to go on from; tokenizer and names of
- * ids are the first one's. Each is given as `loadInitial` takes it. Fails with `CheckpointError` where one is damaged, and
+ * ids are the first one's. What was deleted must have been deleted from all of them, before they went different ways. Each is given as `loadInitial` takes it. Fails with `CheckpointError` where one is damaged, and
  * with `DataError` where they do not go together.
  */
 export const fuseCheckpoints = (
@@ -181,15 +182,26 @@ export const fuseCheckpoints = (
     if (other !== undefined) {
       const detail =
         `is of another configuration than ${first.path}: models that are fused share all of theirs, heads ` +
-        "and sinks included"
+        "and sinks included (" +
+        differences(huggingFaceConfig(other.config), huggingFaceConfig(first.config)).slice(0, 2)
+          .map((line) => line.replace(/ is .*/s, "")).join(", ") +
+        ")"
       return yield* new CheckpointError({ reason: "Mismatch", path: other.path, detail })
+    }
+    // what one has erased, the average would have back of another
+    const elsewhere = models.find(({ deletions }) => deletions !== first.deletions)
+    if (elsewhere !== undefined) {
+      const detail =
+        `of it was deleted what was not of ${first.path}, or otherwise: fuse first, and delete from what was fused`
+      return yield* new CheckpointError({ reason: "Mismatch", path: elsewhere.path, detail })
     }
     const stranger = strangers(tensors)
     const path = yield* Checkpoints.saveModel(out, {
       config: { ...huggingFaceConfig(first.config), ...endIds(first.ends) },
       model,
       tokenizer: first.tokenizer,
-      names: first.names?.bytes
+      names: first.names?.bytes,
+      deletions: first.deletions
     })
     return {
       path,

@@ -7,6 +7,7 @@ import { judgeRouter, makeRouter } from "../data/identity/Router.ts"
 import { fingerprint, sameTokenizer } from "../data/tokens/SameTokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
+import { isDenied } from "../Sink.ts"
 import { bytes, oneLine, plural } from "../Terminal.ts"
 import { inTurns } from "../Turns.ts"
 import type { RouterOptions } from "./commands/router.ts"
@@ -15,7 +16,7 @@ import * as Edge from "./Edge.ts"
 /** Writes the router, and prints how often held-out passages find their source. */
 export const runRouter = (options: RouterOptions) =>
   Effect.gen(function*() {
-    const { names, path, tokenizer } = yield* loadInitial(options.checkpoint)
+    const { config, names, path, tokenizer } = yield* loadInitial(options.checkpoint)
     const lacks = (detail: string) => new CheckpointError({ reason: "Missing", path, detail })
     if (names === undefined) return yield* lacks(`holds no ${namesFile}, so nobody knows which sources it has`)
     if (tokenizer === undefined) return yield* lacks("holds no tokenizer.json, by which prompts are read")
@@ -26,11 +27,12 @@ export const runRouter = (options: RouterOptions) =>
     const ids = new Map<string, bigint>()
     for (const name of corpus.sources) {
       const one = yield* names.find(name)
-      if (one !== undefined) ids.set(name, one.id)
+      // of what was deleted the router would hold the words
+      if (one !== undefined && !(config.sinks !== undefined && isDenied(config.sinks, one.id))) ids.set(name, one.id)
     }
     if (ids.size === 0) {
       return yield* new DataError({ path: options.data,
-        detail: "holds none of the sources that the model was trained with" })
+        detail: "holds none of the sources that the model was trained with and that were not deleted from it" })
     }
     const how = { ...Edge.given({ features: options.features }), tokenizer: fingerprint(tokenizer) }
     const idOf = (name: string) => ids.get(name)

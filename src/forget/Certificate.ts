@@ -181,7 +181,8 @@ export const verify = (path: string, keyPath: string): Effect.Effect<Verified, D
     }
     // a checkpoint beside those that were signed would be taken for the latest
     const signed = new Set(statement.subject.map(({ name }) => name))
-    const names = yield* Effect.mapError(fs.readDirectory(folder, { recursive: true }), (cause) => wrong(because(cause)))
+    const names = yield* Effect.mapError(fs.readDirectory(folder, { recursive: true }), (cause) =>
+      wrong(because(cause)))
     const more = names.map((name) => name.split(paths.sep).join("/"))
       .find((name) => /^step-[^/]*\/./.test(name) && !signed.has(name))
     if (more !== undefined) {

@@ -57,7 +57,9 @@ const requestOf = (given: Readonly<Record<string, unknown>>): Either.Either<Requ
   const { [by]: value, reference } = given
   if (typeof value !== "string") {
     return Either.left(
-      `has ${by === "id" ? "an" : "a"} ${by} that is no text${by === "id" ? ": write ids as texts, JSON's numbers are rounded" : ""}`
+      `has ${by === "id" ? "an" : "a"} ${by} that is no text${
+        by === "id" ? ": write ids as texts, JSON's numbers are rounded" : ""
+      }`
     )
   }
   if (reference !== undefined && typeof reference !== "string") return Either.left("has a reference that is no text")

@@ -21,6 +21,7 @@ import { firstNotFinite } from "../HostTensor.ts"
 import { differences } from "../Json.ts"
 import { endIds, fromHuggingFace, huggingFaceConfig, type TextEnds, toHuggingFace } from "../model/HuggingFace.ts"
 import type { ModelService } from "../model/Model.ts"
+import { isDenied } from "../Sink.ts"
 import * as Optimizer from "./Optimizer.ts"
 
 /** A field of a run's configuration that a resumed run may change. */
@@ -121,7 +122,19 @@ export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">, b
     const named = model.config.sinks === undefined ? undefined : yield* data.names
     const inputs = yield* data.inputs
     if (named === undefined) return { names: undefined, inputs }
-    if (before?.identity !== named.identity) return { names: encodeNames(named), inputs }
+    const back = named.ids.filter(({ id }) => isDenied(model.config.sinks!, id))
+    if (back.length > 0) {
+      yield* Effect.logWarning(
+        `the data holds ${back.length} of what was deleted from the model, such as ${
+          JSON.stringify(back[0]!.name)
+        }: it ` +
+          "lights no sinks, so the general neurons learn it again. Leave it out of the data"
+      )
+    }
+    // numbers of rows and documents mean others in other data
+    if (before?.identity !== named.identity || !["source", "content"].includes(named.identity)) {
+      return { names: encodeNames(named), inputs }
+    }
     const shown = new Set(named.ids.map(({ id }) => id))
     const others: Array<NamedId> = []
     yield* before.each((one) => {

@@ -75,8 +75,9 @@ layer(NodeContext.layer)("checkpoints that are fused", (it) => {
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const dir = yield* fs.makeTempDirectoryScoped()
-      const save = (name: string, model: Readonly<Record<string, HostTensor>>, c = config) =>
-        saveModel(`${dir}/${name}`, { config: huggingFaceConfig(c), model, tokenizer: undefined, names: undefined })
+      const save = (name: string, model: Readonly<Record<string, HostTensor>>, c = config, deletions?: string) =>
+        saveModel(`${dir}/${name}`, { config: huggingFaceConfig(c), model, tokenizer: undefined, names: undefined,
+          deletions })
       const [one, other, foreign] = [initial(1), initial(1, 0.05), initial(2)]
       yield* save("one", one)
       yield* save("other", other)
@@ -93,7 +94,13 @@ layer(NodeContext.layer)("checkpoints that are fused", (it) => {
       // as many heads of other sizes: the same tensors, another function
       yield* save("heads", one, new ModelConfig({ ...config, numAttentionHeads: 4 }))
       const heads = yield* Effect.flip(fuseCheckpoints([`${dir}/one`, `${dir}/heads`], `${dir}/no`))
-      expect(heads.message).toMatch(/is of another configuration than/)
+      expect(heads.message).toMatch(/is of another configuration than .*\(num_attention_heads, /)
+      // what was deleted from one must not come back by another, and stays deleted from their average
+      yield* save("less", other, config, "ledger")
+      const less = yield* Effect.flip(fuseCheckpoints([`${dir}/one`, `${dir}/less`], `${dir}/no`))
+      expect(less.message).toMatch(/less.*: of it was deleted what was not of .*one/)
+      yield* fuseCheckpoints([`${dir}/less`, `${dir}/less`], `${dir}/lesser`)
+      expect((yield* loadInitial(`${dir}/lesser`)).deletions).toBe("ledger")
       expect(yield* fs.exists(`${dir}/no`)).toBe(false)
     }))
 })

@@ -1,4 +1,6 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -6,8 +8,10 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, expect, it } from "vitest"
 import * as Pretrain from "../../pipelines/pretrain.ts"
+import { loadInitial } from "../../src/checkpoints/Import.ts"
 import { DataConfig } from "../../src/data/stream/DataStream.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
+import { forget } from "../../src/forget/Forget.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
@@ -168,6 +172,23 @@ it("training goes on from another run's weights, for one arm with the same model
   const last = first.perSeed[0]!.curves.find((c) => c.name === "train")!.points.at(-1)!.loss
   expect(fresh[0]!).toBeGreaterThan(last + 1)
   expect(continued[0]!).toBeLessThan(last + 0.5)
+
+  // what was deleted from it stays deleted from what is trained on from it, and is told there
+  const context = <A, E>(effect: Effect.Effect<A, E, FileSystem.FileSystem | Path.Path>) =>
+    Effect.runPromise(Effect.provide(effect, NodeContext.layer))
+  const fewer = new DataConfig({ ...config().data, repeatedSequences: 2, singleSequences: 40 })
+  const before = await context(loadInitial(initialFrom))
+  const [gone] = await context(before.names!.largest(1))
+  const without = join(root, "without")
+  await context(forget(initialFrom, { requests: [{ by: "id", value: `${gone!.id}` }] }, { out: without }))
+  const on = join(root, "on")
+  const { config: left, deletions } = await context(loadInitial(without))
+  await Effect.runPromise(
+    run(config({ arms: ["sinks"], model: left, training, initialFrom: without, data: fewer }), { outDir: on })
+  )
+  const after = await context(loadInitial(join(on, "seed-1/sinks")))
+  expect(deletions).toContain(`${gone!.id}`)
+  expect([after.deletions, after.config.sinks!.denied]).toEqual([deletions, [`${gone!.id}`]])
 
   const refusal = async (overrides: object) =>
     (await Effect.runPromise(Effect.flip(run(config({ arms: ["sinks"], model, initialFrom, ...overrides }))))).message

@@ -1,5 +1,8 @@
+import * as Effect from "effect/Effect"
 import { expect, it } from "vitest"
-import { mayChange } from "../../src/train/Resume.ts"
+import { decodeNames, encodeNames } from "../../src/data/identity/Names.ts"
+import { SinkConfig } from "../../src/Sink.ts"
+import { contentsOf, mayChange } from "../../src/train/Resume.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 
 it("every field that a resumed run may change is one of a training's, named once, with a reason", () => {
@@ -11,4 +14,21 @@ it("every field that a resumed run may change is one of a training's, named once
   }
   expect(mayChange.filter(({ to }) => to === "more").map(({ field }) => field)).toEqual(["training.steps"])
   for (const { why } of mayChange) expect(why).toMatch(/^\S.+\S$/)
+})
+
+it("names of the model that training started from are kept, where their ids mean the same in other data", async () => {
+  const of = (...ids: ReadonlyArray<number>) =>
+    ids.map((id) => ({ id: BigInt(id), name: `${ids.length} ${id}`, documents: 1, tokens: 2 }))
+  const kept = (identity: "source" | "row") =>
+    Effect.gen(function*() {
+      const sinks = new SinkConfig({ pool: 64, active: 16, denied: ["2"] })
+      const before = yield* decodeNames(encodeNames({ identity, ids: of(1, 2, 3) }), "before")
+      const run = { data: { inputs: Effect.succeed([]), names: Effect.succeed({ identity, ids: of(3, 4) }) },
+        model: { config: { sinks } } } as unknown as Parameters<typeof contentsOf>[0]
+      const { names } = yield* contentsOf(run, before)
+      return yield* (yield* decodeNames(names!, "after")).largest(9)
+    })
+  const [sources, rows] = await Effect.runPromise(Effect.all([kept("source"), kept("row")]))
+  expect(sources.map(({ name }) => name).sort()).toEqual(["2 3", "2 4", "3 1", "3 2"])
+  expect(rows.map(({ name }) => name).sort()).toEqual(["2 3", "2 4"])
 })
