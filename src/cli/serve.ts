@@ -10,6 +10,7 @@ import { openCorpus } from "../../pipelines/evaluate.ts"
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import { attempt, because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import { isLoopback } from "../runs/Prometheus.ts"
 import * as Engine from "../serve/Engine.ts"
 import * as Router from "../serve/Router.ts"
 import { type Holder, serve } from "../serve/Server.ts"
@@ -114,6 +115,9 @@ export const runServe = (options: ServeOptions) =>
     })
     const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
     const { config, ends, names, tokenizer } = checkpoint
+    if (keys.length === 0 && !isLoopback(options.host)) {
+      yield* say("note: whoever reaches this address may ask, and deny sources to all: see --api-key-file")
+    }
     for (const note of checkpoint.notes) yield* say(`note: ${note}`)
     const name = Option.getOrElse(options.name, () => nameOf(checkpoint.path))
     const runtime = yield* Edge.runtime
