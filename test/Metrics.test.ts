@@ -58,6 +58,7 @@ describe("the average likelihood ratio", () => {
   it("is 1 of what is known no better, and e to minus what is gained", () => {
     expect(Metrics.averageLikelihoodRatio([2, 3], [2, 3])).toBe(1)
     expect(Metrics.averageLikelihoodRatio([1, 3], [2, 3])).toBeCloseTo((Math.exp(-1) + 1) / 2, 12)
+    expect([...Metrics.likelihoodRatios([1, 3], [2, 3])]).toEqual([Math.exp(-1), 1])
     expect(Metrics.averageLikelihoodRatio([], [])).toBeNaN()
     expect(() => Metrics.averageLikelihoodRatio([1], [])).toThrow(/got 1 and 0/)
   })

@@ -3,6 +3,7 @@
  * tokens, from the same seed; an arm says only what is different. To add one, add a value to the table.
  */
 import * as Schema from "effect/Schema"
+import { fuseProblem } from "../../src/checkpoints/Fuse.ts"
 import { fraction, positive, rate } from "../../src/Config.ts"
 import { GoldfishConfig } from "../../src/data/stream/DataConfig.ts"
 import type { DataConfigInput } from "../../src/data/stream/DataStream.ts"
@@ -136,6 +137,17 @@ export const Variant = Schema.Struct({
   goldfish: Schema.optional(GoldfishConfig),
   /** Of `fused`: how many models are averaged, instead of 2. */
   models: Schema.optional(Schema.Int.pipe(Schema.between(2, 64))),
+  /**
+   * Of `fused`: whether a weight counts as much in every model, or by the model's Fisher information about it, that of 64
+   * sequences that it was trained on (Matena and Raffel 2022). Default linear.
+   */
+  fusion: Schema.optional(Schema.Literal("linear", "fisher")),
+  /** Of `fused`: how much each model counts, in their order; divided by the sum, which is above 0. Default: all alike. */
+  fusionWeights: Schema.optional(Schema.Array(Schema.Finite)),
+  /** Of `fused`: the same of single blocks, by their number from 0, instead of `fusionWeights`. */
+  fusionLayers: Schema.optional(
+    Schema.Record({ key: Schema.String.pipe(Schema.pattern(/^(0|[1-9]\d*)$/)), value: Schema.Array(Schema.Finite) })
+  ),
   /** Instead of the training's own. */
   learningRate: Schema.optional(rate),
   /** Of sinks over that of all else, instead of the training's own; of `gradientMasking` and `sgtm` instead of 1. */
@@ -158,6 +170,13 @@ export const partsOf = (named: NamedArm): ReadonlyArray<NamedArm> => {
     part
   }))
 }
+
+/** How the models of `fused` are averaged. */
+export const fusionOf = ({ fusion = "linear", fusionLayers, fusionWeights }: Partial<Variant>) => ({
+  fisher: fusion === "fisher",
+  ...(fusionWeights === undefined ? {} : { weights: fusionWeights }),
+  ...(fusionLayers === undefined ? {} : { layers: fusionLayers })
+})
 
 const modelsOf = ({ arm, models }: NamedArm): number | undefined =>
   (arms[arm] as Arm).models === undefined ? undefined : models ?? (arms[arm] as Arm).models
@@ -187,13 +206,17 @@ export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningR
   })
 }
 
+/** What only one arm has a use for. */
+const ofArm = { goldfish: "goldfish", models: "fused", fusion: "fused", fusionWeights: "fused",
+  fusionLayers: "fused" } as const
+
 /** What an arm asks for that it has no use for, or undefined. */
-export const useless = ({ arm, goldfish, models, name }: Variant): string | undefined =>
-  goldfish !== undefined && arm !== "goldfish"
-    ? `arms: ${name}: goldfish is of arm goldfish, and this is ${arm}: leave it out`
-    : models !== undefined && arm !== "fused"
-    ? `arms: ${name}: models is of arm fused, and this is ${arm}: leave it out`
-    : undefined
+export const useless = (asked: Variant): string | undefined => {
+  const found = Object.entries(ofArm).find(([field, arm]) =>
+    asked[field as keyof typeof ofArm] !== undefined && asked.arm !== arm
+  )
+  return found && `arms: ${asked.name}: ${found[0]} is of arm ${found[1]}, and this is ${asked.arm}: leave it out`
+}
 
 /** The model of an arm, or of a variant of it. Throws for a shape that makes no model. */
 export const modelOf = (base: ModelConfig, vocabSize: number, named: NamedArm): ModelConfig => {
@@ -214,9 +237,12 @@ export const modelOf = (base: ModelConfig, vocabSize: number, named: NamedArm): 
   return of.model?.(config, named) ?? config
 }
 
-/** What is wrong with the shape of an arm's model, or undefined; also of an arm that is not known. */
+/** What is wrong with the shape of an arm's model, or with how models are averaged to it; undefined also of an arm that is not known. */
 export const shapeProblem = (base: ModelConfig, arm: Variant): string | undefined => {
   if (base.sinks === undefined || !(armNames as ReadonlyArray<string>).includes(arm.arm)) return undefined
+  const models = modelsOf(arm as NamedArm)
+  const fusion = models === undefined ? undefined : fuseProblem(models, base.numHiddenLayers, fusionOf(arm))
+  if (fusion !== undefined) return `arms: ${arm.name}: ${fusion}`
   try {
     modelOf(base, base.vocabSize, arm as NamedArm)
     return undefined

@@ -8,7 +8,7 @@ import type { Input } from "../../src/data/stream/DataStream.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
-import { type Arm, arms, modelOf, type NamedArm, partsOf, streamOf, trainingOf } from "../experiment/Arms.ts"
+import { type Arm, arms, fusionOf, modelOf, type NamedArm, partsOf, streamOf, trainingOf } from "../experiment/Arms.ts"
 import type { IsolateConfig } from "./Config.ts"
 import type { MaskState, MetricKey, Panel, Variant } from "./Report.ts"
 import type { LocalizerMethod, UnlearnerMethod } from "./Sweeps.ts"
@@ -75,6 +75,15 @@ export const trainingOfArm = ({ config, steps }: Pick<Setup, "config" | "steps">
     arm
   )
 
+/** Sequences of its own training by which a model's Fisher information is known. */
+export const FISHER_SEQUENCES = 64
+
+/** How models are averaged, where that is not as it is unless told. */
+const fusionKey = (arm: NamedArm): Readonly<Record<string, unknown>> => {
+  const { fisher, ...rest } = fusionOf(arm)
+  return { ...rest, ...(fisher ? { fisher: FISHER_SEQUENCES } : {}) }
+}
+
 /** A trained model, with its curves. How often it was saved on its way changes neither. */
 export const model = (setup: Setup, arm: NamedArm): Key => {
   const { config, inputs, machine, seed, vocabSize } = setup
@@ -87,7 +96,7 @@ export const model = (setup: Setup, arm: NamedArm): Key => {
     inputs: inputs.map(({ sha256 }) => sha256),
     seed,
     stream: streamOf(arm),
-    ...(partsOf(arm).length === 0 ? {} : { average: partsOf(arm).length }),
+    ...(partsOf(arm).length === 0 ? {} : { average: partsOf(arm).length, ...fusionKey(arm) }),
     model: Schema.encodeSync(ModelConfig)(modelOf(config.model, vocabSize, arm)),
     training,
     precision: config.precision,

@@ -220,6 +220,15 @@ export const metricsFor = (windows: ReadonlyArray<Window>): ReadonlyArray<Metric
     of: ({ records }) => over(Measures.probability(records))
   },
   {
+    metric: "likelihoodRatio",
+    title:
+      "average likelihood ratio: the mean of exp(loss - the oracle's loss), 1 where no better known (Zaman et al. 2024)",
+    unit: "ratio",
+    memory: "lower",
+    of: ({ records, reference }) =>
+      reference && over(Measures.likelihoodRatios(Measures.loss(records), Measures.loss(reference.records)))
+  },
+  {
     metric: "exactMemorization",
     title: "share of tokens that are the likeliest (open-unlearning)",
     unit: "share",
@@ -257,8 +266,8 @@ export const sample = (
   })
 
 /** What a metric can be, where that is not a share. */
-const kinds: Readonly<Record<string, Kind>> = { loss: "loss", gap: "real", closed: "real", prism: "real",
-  "prism.gap": "real" }
+const kinds: Readonly<Record<string, Kind>> = { loss: "loss", likelihoodRatio: "loss", gap: "real", closed: "real",
+  prism: "real", "prism.gap": "real" }
 export const kindOf = ({ metric }: Pick<MetricKey, "metric">): Kind => kinds[metric] ?? "share"
 
 // ---------------------------------------------------------------------------------------------------------------

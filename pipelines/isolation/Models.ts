@@ -6,16 +6,20 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import { Checkpoints, type HostTensor, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
 import { fuse } from "../../src/checkpoints/Fuse.ts"
 import { modelWith } from "../../src/checkpoints/OpenCheckpoint.ts"
-import type { DataStream } from "../../src/data/stream/DataStream.ts"
+import { DataStream } from "../../src/data/stream/DataStream.ts"
+import { sequencesOf } from "../../src/data/stream/Packing.ts"
 import { attempt, DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
+import { fisher as fisherOf } from "../../src/inside/Gradients.ts"
 import type { TokenRecords } from "../../src/measures/TokenRecords.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as Sink from "../../src/Sink.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
-import { modelOf, type NamedArm, partsOf, STANDARD, streamOf } from "../experiment/Arms.ts"
+import { fusionOf, modelOf, type NamedArm, partsOf, STANDARD, streamOf } from "../experiment/Arms.ts"
 import { lately, type Work, type Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
 import { type Files, trainArm, type TrainedArm, withOwners } from "../experiment/Train.ts"
@@ -158,14 +162,26 @@ export const trainWork = (labs: Labs) =>
     const parts = partsOf(arm)
     return parts.length === 0 ? trained(arm, at.kept) : Effect.gen(function*() {
       const all: Array<readonly [Trained, Snapshot]> = []
+      const information: Array<Weights> = []
+      const { fisher, ...options } = fusionOf(arm)
       for (const part of parts) {
         yield* at.stage(`seed ${lab.seed}: ${arm.name}, model ${part.part! + 1} of ${parts.length}`)
         const kept = yield* at.keptBy("models", Jobs.model(lab, part))
         const one = yield* trained(part, kept)
-        all.push([one, yield* checkpointsOf(kept, (checkpoints) => checkpoints.load("latest"))])
+        const snapshot = yield* checkpointsOf(kept, (checkpoints) => checkpoints.load("latest"))
+        all.push([one, snapshot])
+        if (fisher) {
+          information.push(
+            yield* withBatches(lab, part, at.streams,
+              withModel(modelOf(lab.config.model, lab.vocabSize, part), snapshot.model, "f32", informationOfFirst))
+          )
+        }
       }
       const [first, snapshot] = all[0]!
-      const model = yield* attempt(() => fuse(all.map(([, { model }]) => model)), DataError)
+      const model = yield* attempt(
+        () => fuse(all.map(([, { model }]) => model), { ...options, ...(fisher ? { fisher: information } : {}) }),
+        DataError
+      )
       // what follows from the average alone: no state of a run that could go on
       yield* checkpointsOf(at.kept, (checkpoints) =>
         checkpoints.save({ ...snapshot, model, optimizer: {}, loss: undefined }))
@@ -173,6 +189,16 @@ export const trainWork = (labs: Labs) =>
       return { ...first, curves: [], tokens: sum(({ tokens }) => tokens), seconds: sum(({ seconds }) => seconds) }
     })
   })
+
+/** The Model's Fisher information, by the first sequences that it was trained on. */
+const informationOfFirst = Effect.gen(function*() {
+  const data = yield* DataStream
+  const first = yield* Stream.runCollect(
+    Stream.take(data.batches({ epoch: 0, batch: 0 }), Math.ceil(Jobs.FISHER_SEQUENCES / data.batchSize))
+  )
+  const rows = Array.from(first).flatMap(({ batch }) => sequencesOf(batch)).slice(0, Jobs.FISHER_SEQUENCES)
+  return yield* fisherOf(rows, { mode: Sink.own, seqLen: data.seqLen })
+})
 
 /** Does something with the checkpoints that are kept. */
 const checkpointsOf = <A, E, R>(

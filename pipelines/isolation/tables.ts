@@ -110,6 +110,10 @@ const mainColumns = (report: IsolationReport, panel: Panel): ReadonlyArray<Colum
       of: ({ removed }) => plusMinus(gapClosed(removed, standard, panel)),
       meaning: "share of the standard model's gap between held-out loss and that of the most repeated"
     },
+    metric("ALR", { metric: "likelihoodRatio" }, {
+      meaning:
+        "average likelihood ratio, the mean of exp(loss - the oracle's loss): below 1 better known than to the oracle"
+    }),
     metric("EM", { metric: "exactMemorization" }, { meaning: "share of tokens that are the likeliest" }),
     metric("ES", { metric: "extractionStrength" }, {
       short: true,

@@ -43,6 +43,37 @@ const shares = (weights: ReadonlyArray<number>, models: number, what: string,
   return weights.map((weight) => weight / sum)
 }
 
+/** What each model counts by, in all and in single blocks; together 1. Throws a DataError for what makes no average. */
+const sharesOf = (models: number, { layers = {}, weights }: Pick<FuseOptions, "weights" | "layers">,
+  signed: boolean) => ({
+    all: shares(weights ?? Array.from({ length: models }, () => 1), models, "weights", signed),
+    ofLayer: new Map(
+      Object.entries(layers).map(([layer, weights]) => [
+        Number(layer),
+        shares(weights, models, `weights of block ${layer}`, signed)
+      ])
+    )
+  })
+
+/**
+ * What is wrong with options for so many models of so many blocks, before there are any; `fisher`: whether their Fisher
+ * information counts. Undefined: nothing.
+ */
+export const fuseProblem = (
+  models: number,
+  blocks: number,
+  { fisher, ...options }: Pick<FuseOptions, "weights" | "layers"> & { readonly fisher: boolean }
+): string | undefined => {
+  try {
+    const { ofLayer } = sharesOf(models, options, !fisher)
+    const unknown = [...ofLayer.keys()].find((layer) => layer >= blocks)
+    return unknown === undefined ? undefined : `there is no block ${unknown}: there are 0 to ${blocks - 1}`
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error
+    return error.detail
+  }
+}
+
 /** Throws a DataError that names the first tensor that one of the models has and another has not, or in another shape. */
 const checkAlike = (models: ReadonlyArray<Tensors>, what: string): void => {
   const [first, ...others] = models as [Tensors, ...Array<Tensors>]
@@ -69,19 +100,12 @@ const checkAlike = (models: ReadonlyArray<Tensors>, what: string): void => {
 export const fuse = (models: ReadonlyArray<Tensors>, options: FuseOptions = {}): Record<string, HostTensor> => {
   if (models.length < 2) refuse(`an average needs two models or more, got ${models.length}`)
   checkAlike(models, "model")
-  const { fisher, layers = {} } = options
+  const { fisher } = options
   if (fisher !== undefined) {
     if (fisher.length !== models.length) refuse(`fisher is of ${fisher.length} models, and there are ${models.length}`)
     checkAlike([models[0]!, ...fisher], "fisher information of model")
   }
-  const signed = fisher === undefined
-  const all = shares(options.weights ?? models.map(() => 1), models.length, "weights", signed)
-  const ofLayer = new Map(
-    Object.entries(layers).map(([layer, weights]) => [
-      Number(layer),
-      shares(weights, models.length, `weights of block ${layer}`, signed)
-    ])
-  )
+  const { all, ofLayer } = sharesOf(models.length, options, fisher === undefined)
   const blocks = new Set(Object.keys(models[0]!).map(blockOf))
   const unknown = [...ofLayer.keys()].find((layer) => !blocks.has(layer))
   if (unknown !== undefined) refuse(`layers names block ${unknown}, which the models do not have`)

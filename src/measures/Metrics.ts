@@ -43,16 +43,20 @@ export const lossPerCharacter = (records: TokenRecords, characters: ArrayLike<nu
 /** exp(-mean loss) of each sequence: open-unlearning's `probability`. */
 export const probability = (records: TokenRecords): Float64Array => loss(records).map((nats) => Math.exp(-nats))
 
-/**
- * Average likelihood ratio of sequences (Zaman et al. 2024): the mean of exp(loss - loss under a model that never saw
- * them), of mean losses a token in nats. 1: no better known than to it; less: memorized. NaN of none.
- */
-export const averageLikelihoodRatio = (losses: ArrayLike<number>, before: ArrayLike<number>): number => {
+/** Likelihood ratio of each sequence: exp(loss - loss under a model that never saw it), of mean losses a token in nats. */
+export const likelihoodRatios = (losses: ArrayLike<number>, before: ArrayLike<number>): Float64Array => {
   if (losses.length !== before.length) {
     throw new RangeError(`pairs need two lists of one length, got ${losses.length} and ${before.length}`)
   }
-  return Array.from(losses, (loss, s) => Math.exp(loss - before[s]!)).reduce((a, b) => a + b, 0) / losses.length
+  return Float64Array.from(losses, (loss, s) => Math.exp(loss - before[s]!))
 }
+
+/**
+ * Average likelihood ratio of sequences (Zaman et al. 2024): the mean of `likelihoodRatios`. 1: no better known than to a
+ * model that never saw them; less: memorized. NaN of none.
+ */
+export const averageLikelihoodRatio = (losses: ArrayLike<number>, before: ArrayLike<number>): number =>
+  Statistics.mean(likelihoodRatios(losses, before))
 
 /** Loss on held-out text minus that on repeated text of the same domain: 0 where nothing is memorized. */
 export const memorizationGap = (heldOut: number, repeated: number): number => heldOut - repeated

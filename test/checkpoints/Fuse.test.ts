@@ -4,7 +4,7 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { saveModel } from "../../src/checkpoints/Checkpoints.ts"
-import { fuse, fuseCheckpoints, kinship } from "../../src/checkpoints/Fuse.ts"
+import { fuse, fuseCheckpoints, fuseProblem, kinship } from "../../src/checkpoints/Fuse.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
 import type { HostTensor } from "../../src/HostTensor.ts"
 import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
@@ -46,6 +46,12 @@ describe("an average of models", () => {
     refused([a, b], { weights: [2, -1], fisher: [a, a] }).toThrow(/must not be negative beside fisher, got -1/)
     refused([a, b], { layers: { 2: [1, 1] } }).toThrow(/block 2, which the models do not have/)
     refused([a, b], { fisher: [a] }).toThrow(/fisher is of 1 models/)
+    expect(fuseProblem(2, 3, { fisher: true, weights: [1, 0], layers: { 2: [1, 1] } })).toBeUndefined()
+    expect(fuseProblem(2, 2, { fisher: false, weights: [2, -1], layers: { 2: [1, 1] } })).toMatch(/no block 2/)
+    expect(fuseProblem(3, 2, { fisher: false, layers: { 1: [1, 1] } })).toMatch(
+      /weights of block 1 are 2 numbers for 3/
+    )
+    expect(fuseProblem(2, 2, { fisher: true, weights: [2, -1] })).toMatch(/must not be negative beside fisher/)
     const ids = (n: number) => ({ ...a, ids: { shape: [1], data: Uint32Array.of(n) } })
     refused([ids(1), ids(2)]).toThrow(/tensor ids of whole numbers differs/)
     expect(fuse([ids(1), ids(1)])["ids"]!.data).toEqual(Uint32Array.of(1))

@@ -264,8 +264,8 @@ describe("the experiment", () => {
   })
 
   it("looks inside models beside the oracle and the standard model", async () => {
-    const attacks = ["selfInfluence", { attack: "hiddenProbe", prompt: 8, steps: 20 }, { attack: "unlearningDepth",
-      prompt: 8 }]
+    const attacks = ["selfInfluence", { attack: "tokenInfluence", draws: 1, sets: 1, sequences: 1, models: ["sinks"],
+      states: ["own"] }, { attack: "hiddenProbe", prompt: 8, steps: 20 }, { attack: "unlearningDepth", prompt: 8 }]
     const { report } = await withEvents(config({ attacks, seeds: 1, intervals: false }))
     expect(report.failures).toEqual([])
     const uds = (arm: string, state = "own") =>
@@ -281,23 +281,52 @@ describe("the experiment", () => {
   })
 
   it("averages models that were trained with other parts of the repeated sequences, and looks at the average", async () => {
-    const arms = ["standard", "neverRepeated", "sinks", { arm: "fused", name: "three", models: 3 }]
+    const three = { arm: "fused", name: "three", models: 3 }
+    const arms = ["standard", "neverRepeated", "sinks", three, { ...three, name: "fisher", fusion: "fisher" }, {
+      ...three,
+      name: "last",
+      fusionWeights: [0, 0, 1],
+      fusionLayers: { 0: [0, 0, 2] }
+    }]
     const { report, trained } = await withEvents(config({ arms, unlearners: [], seeds: 1, intervals: false }))
     expect(report.failures).toEqual([])
     expect(trained.filter((one) => one.endsWith("three"))).toHaveLength(3)
-    const loss = (arm: string, group: string) =>
+    const value = (arm: string, group: string, metric: string) =>
       report.subjects.find((one) => one.arm === arm && one.state === "own")!.metrics.find((one) =>
-        one.metric === "loss" && one.group === group
+        one.metric === metric && one.group === group
       )!.value.mean
+    const loss = (arm: string, group: string) => value(arm, group, "loss")
     // each knew a third; the average knows less than the one that saw all, and its like is no worse known for it
     expect(loss("three", "natural")).toBeGreaterThan(loss("standard", "natural") + 0.3)
     expect(loss("three", "natural")).toBeLessThan(loss("neverRepeated", "natural") + 1)
+    const ratio = (arm: string) => value(arm, "natural", "likelihoodRatio")
+    expect(ratio("neverRepeated")).toBe(1)
+    expect(ratio("standard")).toBeLessThan(0.4)
+    expect(ratio("three")).toBeGreaterThan(0.8)
+    // the same models, averaged in another way, and one of them alone
+    expect(Math.abs(loss("fisher", "natural") - loss("three", "natural"))).toBeGreaterThan(1e-3)
+    expect(Math.abs(loss("fisher", "heldOut") - loss("three", "heldOut"))).toBeLessThan(0.5)
+    expect(loss("last", "natural")).not.toBe(loss("three", "natural"))
     const cost = (name: string) => report.arms.find((one) => one.name === name)!
     expect(cost("three").tokens).toBe(3 * cost("standard").tokens)
     const wrong = await Effect.runPromise(
       Effect.flip(run(config({ arms: [...arms, { arm: "sinks", name: "two", models: 2 }] })))
     )
     expect(wrong.message).toContain("models is of arm fused, and this is sinks")
+    const refused = (more: object) =>
+      Effect.runPromise(
+        Effect.map(Effect.flip(run(config({ arms: [...arms, { arm: "fused", name: "two", ...more }] }))),
+          ({ message }) => message)
+      )
+    expect(await refused({ arm: "sinks", fusion: "fisher" })).toContain("fusion is of arm fused, and this is sinks")
+    expect(await refused({ fusionWeights: [1] })).toContain(
+      "arms: two: models cannot be fused: weights are 1 numbers for 2"
+    )
+    expect(await refused({ fusionWeights: [2, -1], fusion: "fisher" })).toContain("must not be negative beside fisher")
+    expect(await refused({ fusionLayers: { 7: [1, 1] } })).toMatch(/two: .*there is no block 7: there are 0 to \d/)
+    expect(() => config({ arms: [{ arm: "fused", name: "two", fusionLayers: { last: [1, 1] } }] })).toThrow(
+      "fusionLayers.last"
+    )
   })
 
   it("goes on where it was interrupted, to the same report", async () => {
@@ -487,9 +516,12 @@ describe("metrics", () => {
       said: [{ text: [1, 2], truth: [1, 2] }, { text: [1, 3], truth: [1, 2] }]
     })
     expect(Object.keys(all).sort()).toEqual([...names].sort())
-    expect(Object.keys(without).sort()).toEqual(names.filter((name) => !/^said|reference|wbc|^prism/.test(name)).sort())
+    expect(Object.keys(without).sort()).toEqual(
+      names.filter((name) => !/^said|reference|wbc|^prism|^likelihoodRatio/.test(name)).sort()
+    )
     // members and others are the same: guessing
     for (const name of names.filter((name) => name.endsWith(".auc"))) expect(all[name]).toBeCloseTo(0.5, 12)
+    expect(all["likelihoodRatio"]).toBe(1)
     expect([all["prism"], all["prism.gap"]]).toEqual([expect.closeTo(1, 12), 0])
     expect(all["said.approximate"]).toBe(0.5)
   })

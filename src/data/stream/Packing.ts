@@ -78,6 +78,31 @@ export const batchOf = (rows: ReadonlyArray<Row>, seqLen: number): Batch => ({
 })
 
 /**
+ * The sequences of a batch that have a scored token, one after the other, from the first to the last scored token of each;
+ * targets between them that are not scored are.
+ */
+export const sequencesOf = ({ documentStart, ids, targets, tokens }: Batch): ReadonlyArray<Row> => {
+  const rows: Array<Row> = []
+  for (let from = 0, to = 0; from < tokens.length; from = to) {
+    let [first, last] = [-1, -1]
+    for (; to < tokens.length && documentStart[to] === documentStart[from]; to++) {
+      if (targets[to] === IGNORE) continue
+      last = to
+      if (first < 0) first = to
+    }
+    if (first < 0) continue
+    rows.push({
+      id: ids[from]!,
+      tokens: Uint32Array.of(...tokens.subarray(from, last + 1), targets[last]!),
+      document: `${ids[from]!}`,
+      offset: 0,
+      ...(first === from ? {} : { scoredFrom: first - from + 1 })
+    })
+  }
+  return rows
+}
+
+/**
  * An array of tokens that has an id, as sequences of at most `seqLen + 1` tokens, each a target once but the first. Throws
  * a RangeError for fewer than two tokens, and for an id that is not one of 64 bits.
  *

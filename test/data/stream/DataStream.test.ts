@@ -12,7 +12,7 @@ import type { Document } from "../../../src/data/Corpus.ts"
 import { batchOf, type Cursor, DataConfig, type DataConfigInput, DataStream, type Row,
   type TokenDocuments } from "../../../src/data/stream/DataStream.ts"
 import { goldfishTargets } from "../../../src/data/stream/Goldfish.ts"
-import { scoredTokens } from "../../../src/data/stream/Packing.ts"
+import { packedBatch, scoredTokens, sequencesOf as rowsOfBatch } from "../../../src/data/stream/Packing.ts"
 import * as Tokenizer from "../../../src/data/tokens/Tokenizer.ts"
 import type { DataError } from "../../../src/Errors.ts"
 import { random } from "../../../src/Random.ts"
@@ -318,6 +318,14 @@ describe("ids", () => {
 })
 
 describe("packing documents", () => {
+  it("is undone by sequencesOf, from the first token to the last that is scored", () => {
+    const [a, b] = [Uint32Array.of(4, 5, 6, 7), Uint32Array.of(1, 2, 3)]
+    const batch = packedBatch([[{ id: 9n, tokens: a, scoredFrom: 2 }, { id: 8n, tokens: b }]], 2, 8, 4)
+    expect(rowsOfBatch(batch)).toEqual([
+      { id: 9n, tokens: a, document: "9", offset: 0, scoredFrom: 2 },
+      { id: 8n, tokens: b, document: "8", offset: 0 }
+    ])
+  })
   it("puts every sequence whole into a row, aligned, positions and documentStart anew", async () => {
     const configs = FastCheck.record({
       seqLen: FastCheck.constantFrom(16, 24, 32),
@@ -339,6 +347,7 @@ describe("packing documents", () => {
           ...service.split("singles")
         ].map(({ id, tokens }) => label(id, tokens))
         expect(found.map(({ id, tokens }) => label(id, tokens)).sort()).toEqual(planned.sort())
+        expect(batches.flatMap(rowsOfBatch).map(({ id, tokens }) => label(id, tokens)).sort()).toEqual(planned)
         for (const { column, tokens } of found) {
           expect(column % config.segmentAlignment).toBe(0)
           expect(column + tokens.length - 1).toBeLessThanOrEqual(config.seqLen)
