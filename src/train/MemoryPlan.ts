@@ -81,11 +81,9 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
       : {}),
     ...(target === undefined ? {} : { target })
   })
-  const programs = [
-    optimizer.begin,
-    ...passes.flatMap(({ program, tensors }) => [program, optimizer.accumulate(tensors.loss)]),
-    optimizer.update
-  ]
+  const around = [optimizer.begin, ...passes.map(({ tensors }) => optimizer.accumulate(tensors.loss)), optimizer.update]
+  const programs = [...passes.map(({ program }) => program), ...around]
+  const scratch = around.flatMap((program) => Program.plan(program).slots)
   const plans = passes.map(({ program }) => Program.plan(program))
 
   const weights = bytesOf(parameters.map((p) => p.value))
@@ -94,7 +92,7 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
   const activations = plans.flatMap(({ slots }) => slots).reduce((a, b) => a + b, 0)
   const inputs = passes.flatMap(({ tensors }) => listTensors(tensors))
   const other = bytesOf([hyper, ...inputs]) + bytesOf(optimizer.tensors) - gradients - moments +
-    programs.reduce((n, program) => n + parameterBytes(program), 0)
+    [...programs.map(parameterBytes), ...scratch].reduce((n, bytes) => n + bytes, 0)
 
   const tensors = [...parameters.map((p) => p.value), ...inputs, ...plans.flatMap(({ slotOf }) => [...slotOf.keys()])]
     .sort((a, b) => Tensor.byteLength(b) - Tensor.byteLength(a))

@@ -1,4 +1,5 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
+import { roundHalf } from "../../src/gpu/Float16.ts"
 import type { Target } from "../../src/gpu/Target.ts"
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
@@ -43,12 +44,14 @@ const inputs = (random: Random, s: AttentionShape) => {
   const dout = normals(random, rows * heads * headSize)
   const { lse, out } = Reference.attention(q, k, v, documentStart, heads, kvHeads, headSize)
   const lse32 = Float32Array.from(lse)
-  const gradients = Reference.attentionBackward(dout, q, k, v, lse, documentStart, heads, kvHeads, headSize)
+  // as f16 keeps it, so that all types begin from the same numbers
+  const kept = Float32Array.from(out, roundHalf)
   const delta = Float64Array.from({ length: rows * heads }, (_, i) => {
     let sum = 0
-    for (let d = 0; d < headSize; d++) sum += out[i * headSize + d]! * dout[i * headSize + d]!
+    for (let d = 0; d < headSize; d++) sum += kept[i * headSize + d]! * dout[i * headSize + d]!
     return sum
   })
+  const gradients = Reference.attentionBackward(dout, q, k, v, lse, documentStart, heads, kvHeads, headSize, delta)
   /** Where a part of qkv, or of its gradient, stands. */
   const part = (head: number, count: number): Frame => ({
     rows,
@@ -70,6 +73,7 @@ const inputs = (random: Random, s: AttentionShape) => {
     qkv,
     dout,
     out,
+    kept,
     lse,
     lse32,
     delta,
@@ -171,7 +175,7 @@ export const backward = (which: "q" | "kv" | "both", s: AttentionShape): Case =>
           lse: x.lse32,
           ...(which === "kv"
             ? { delta: Float32Array.from(x.delta) }
-            : { delta: place([], deltas), out: Float32Array.from(x.out) }),
+            : { delta: place([], deltas), out: x.kept }),
           dqkv: x.empty
         },
         outputs: {

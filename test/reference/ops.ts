@@ -324,7 +324,9 @@ export const attentionBackward = (
   documentStart: Uint32Array,
   Hq: number,
   Hkv: number,
-  hd: number
+  hd: number,
+  /** The inner product of a head's output and its gradient, [tokens, heads], of outputs that were rounded. Default: exact. */
+  delta?: Numbers
 ): { dq: Float64Array; dk: Float64Array; dv: Float64Array } => {
   checkAttention(q, k, v, documentStart, Hq, Hkv, hd)
   const N = documentStart.length
@@ -345,7 +347,7 @@ export const attentionBackward = (
         p.push(Math.exp(dot(q, atQ, k, atK, hd) * scale - lse[t * Hq + h]!))
         dp.push(dot(dout, atQ, v, atK, hd))
       }
-      const mean = p.reduce((sum, value, offset) => sum + value * dp[offset]!, 0)
+      const mean = delta?.[t * Hq + h] ?? p.reduce((sum, value, offset) => sum + value * dp[offset]!, 0)
       for (let j = documentStart[t]!; j <= t; j++) {
         const offset = j - documentStart[t]!
         const atK = (j * Hkv + kvHead) * hd
