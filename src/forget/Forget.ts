@@ -271,6 +271,8 @@ const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): E
     const json = state._tag === "Some" ? Either.getOrUndefined(parseJson(state.value)) : undefined
     const inputs = isObject(json) && Array.isArray(json["inputs"]) ? json["inputs"] as ReadonlyArray<unknown> : []
     const data = inputs.flatMap((input) => isObject(input) && typeof input["what"] === "string" ? [input["what"]] : [])
+      // of the tokenizer and the settings, which are inputs too, no text can be read
+      .filter((what) => !/^the (tokenizer|data configuration)$/.test(what))
     if (data.length > 0) found.push({ what: "what it was trained on", path: data.join(", "), state: "holds" })
     // a run's own folder is up to two above its checkpoints: RUN/seed-1/sinks/step-1
     let folder = paths.dirname(plan.path)
@@ -283,6 +285,12 @@ const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): E
       }
       if (there.includes("run.json")) break
     }
+    const kept = plan.operation !== "erase"
+      ? "its sinks in what was written"
+      : plan.shared === "keep" && plan.ownership.shared.length > 0
+      ? "sinks in what was written that others light, too"
+      : undefined
+    if (kept !== undefined) found.push({ what: kept, path: out, state: "holds" })
     found.push({ what: `${namesFile} and deletions.jsonl of what was written`, path: out, state: "names" })
     return found
   })

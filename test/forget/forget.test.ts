@@ -85,7 +85,10 @@ const saved = async (folder: string, c: ModelConfig): Promise<string> => {
             )
           )
         ),
-        trainerState: { step, inputs: [{ what: "/data/bible.jsonl", sha256: "0".repeat(64) }] },
+        trainerState: { step,
+          inputs: ["/data/bible.jsonl", "the tokenizer", "the data configuration"].map((what) => ({ what,
+            sha256: "0".repeat(64) })
+          ) },
         tokenizer: undefined,
         names: namesBytes
       }))
@@ -298,7 +301,13 @@ describe("forgetting a source", () => {
       ([["erase", "keep"], ["erase", "take"], ["deny", "keep"], ["exclude", "take"]] as const).map(
         async ([operation, shared]) => {
           const out = join(root, `sharing-${operation}-${shared}`)
-          await run(Forget.forget(from, { requests: named("Genesis"), operation, shared }, { out }))
+          const { surfaces } = await run(
+            Forget.forget(from, { requests: named("Genesis"), operation, shared }, { out })
+          )
+          // what was written is told of, where weights of its sinks are still in it
+          const holds = surfaces.filter(({ path, state }) => path === out && state === "holds")
+          expect(holds.length).toBe(operation === "erase" && shared === "take" ? 0 : 1)
+          expect(surfaces.find(({ what }) => what === "what it was trained on")?.path).toBe("/data/bible.jsonl")
           return run(losses(out))
         }
       )
