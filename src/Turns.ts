@@ -28,3 +28,11 @@ export const inTurns = <A>(work: Generator<void, A>): Effect.Effect<A> =>
       yield* pause
     }
   })
+
+/** The same at once, without turns: for what is short. */
+export const atOnce = <A>(work: Generator<void, A>): A => {
+  for (;;) {
+    const step = work.next()
+    if (step.done === true) return step.value
+  }
+}

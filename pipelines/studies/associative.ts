@@ -4,15 +4,16 @@
  * the embeddings and with the samples seen has exact exponents; beside the one matrix, sinks: a matrix that all inputs share
  * and a pool of others, of which each input has one by a hash. Float64, on the host.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { configuration, fraction, natural, positive, withDefault } from "../../src/Config.ts"
 import { linearFit } from "../../src/measures/Statistics.ts"
 import { normal, type Random, random } from "../../src/Random.ts"
+import { inTurns } from "../../src/Turns.ts"
 import type { Chart, Line } from "../report/Chart.ts"
-import { is, keeps, list, type Result } from "../report/Claim.ts"
+import { is, isWithin, list } from "../report/Claim.ts"
 import { digits, type Estimate, intervalOf, isKnown, plusMinus, written } from "../report/Estimate.ts"
 import { NOTHING, short, type Table } from "../report/View.ts"
-import { onHost } from "../study/host.ts"
 import { ALL, type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
 const sizes = Schema.NonEmptyArray(positive)
@@ -411,17 +412,11 @@ const slope = (x: ReadonlyArray<number>, y: ReadonlyArray<number>): number =>
 /** What n dimensions hold safely: the noise of so many must stay below the signal in nearly all of them. */
 const room = (n: number): number => n / Math.log(n)
 
-const results: Readonly<Record<ReturnType<typeof keeps>, Result>> = {
-  pass: "held",
-  fail: "did not hold",
-  undecided: "not decided"
-}
-
 /** That a slope is that of the theory. */
 const isExponent = (value: Estimate, theory: number, tolerance: number): Pick<Finding, "result" | "evidence"> => {
   const off = Math.abs(theory) * tolerance
   return {
-    result: results[keeps(value, { least: theory - off, most: theory + off })],
+    result: isWithin(value, { least: theory - off, most: theory + off }),
     evidence: `slope ${written(value)}; theory ${short(theory)}, which an interval within ${short(off)} of it confirms`
   }
 }
@@ -705,6 +700,6 @@ export const associative = study<AssociativeConfig, AssociativeFound>({
         } at least, ${OVERFLOW} times the largest of ` +
           `dimensions and dimension times the largest pool, got ${inputs}: the memory would not overflow`
         : undefined),
-  work: ({ config, seed }) => onHost(() => associate(config, seed)),
+  work: ({ config, seed }) => Effect.suspend(() => inTurns(associate(config, seed))),
   findings
 })

@@ -31,7 +31,7 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import type { Line } from "../report/Chart.ts"
-import { isAtLeast, isAtMost, keeps, list, type Result } from "../report/Claim.ts"
+import { isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
 import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
@@ -398,12 +398,6 @@ const methods = { gradientAscent: "Gradient ascent", npo: "NPO" } as const
 
 const fields = ["deleted", "unseen", "survivors", "heldOut"] as const
 
-const result: Readonly<Record<ReturnType<typeof keeps>, Result>> = {
-  pass: "held",
-  fail: "did not hold",
-  undecided: "not decided"
-}
-
 /** Where a method of unlearning stops: at the first point where the deleted is as unknown as after retraining. */
 const stopOf = (found: DeletionFound, method: string, target: number) => {
   const points = found.unlearned.filter((one) => one.method === method)
@@ -461,8 +455,7 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
       {
         about: "paper",
         claim: `With ${words}, deletion leaves as much of the source as retraining without it, all sinks off`,
-        result: decided(remains(kind, "after", "off"),
-          (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
+        result: decided(remains(kind, "after", "off"), (one) => isWithin(one, { least: -tolerance, most: tolerance })),
         evidence: `${
           said(["share of the memory that remains", remains(kind, "after", "off")], ["loss after",
             loss(`${kind} after`, "deleted")], ["retrained", loss(`${kind}Retrained off`, "deleted")])
@@ -472,7 +465,7 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
         about: "paper",
         claim: `With ${words}, the same with the nearest survivor's sinks on`,
         result: decided(remains(kind, "after, nearest", "nearest"),
-          (one) => result[keeps(one, { least: -tolerance, most: tolerance })]),
+          (one) => isWithin(one, { least: -tolerance, most: tolerance })),
         evidence: `${said(["share of the memory that remains", remains(kind, "after, nearest", "nearest")])}; ${within}`
       },
       {
@@ -492,7 +485,7 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
       about: "control",
       claim: "Deleting another source leaves the source as it was (placebo, disjoint sinks)",
       result: decided(minus(loss("disjoint placebo", "deleted"), loss("disjoint own", "deleted")),
-        (one) => result[keeps(one, { least: 0, most: 0 })]),
+        (one) => isWithin(one, { least: 0, most: 0 })),
       evidence: said(["change of its loss",
         minus(loss("disjoint placebo", "deleted"), loss("disjoint own", "deleted"))])
     },

@@ -4,17 +4,18 @@
  * neurons do which, by the spectra of their weights; and whether sinks, lit by the training pair and dropped at test, do what
  * weight decay does. Float64, on the host.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { atLeast0, configuration, fraction, positive, rate, withDefault } from "../../src/Config.ts"
 import * as Grokking from "../../src/measures/Grokking.ts"
 import { mean, quantile } from "../../src/measures/Statistics.ts"
 import { SinkConfig } from "../../src/Sink.ts"
+import { inTurns } from "../../src/Turns.ts"
 import type { Chart } from "../report/Chart.ts"
 import { all, is, isAtLeast, isAtMost, list, type Result } from "../report/Claim.ts"
 import { type Estimate, minus, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
 import { isPositive, pointOf } from "../study/estimates.ts"
-import { onHost } from "../study/host.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
 export class GrokkingConfig extends configuration(Schema.Class<GrokkingConfig>("GrokkingConfig")({
@@ -459,9 +460,11 @@ export const grokking = study<GrokkingConfig, GrokkingFound>({
   work: ({ config, part, seed }) => {
     const { decay, noise, sinks } = partsOfConfig(config).find(({ name }) => name === part)!
     const { general, learningRate, modulus, steps, trained } = config
-    return onHost(() =>
-      grok({ seed, modulus, trained, general, steps, learningRate, corrupted: noise, weightDecay: decay,
-        ...(sinks === undefined ? {} : { sinks }) })
+    return Effect.suspend(() =>
+      inTurns(
+        grok({ seed, modulus, trained, general, steps, learningRate, corrupted: noise, weightDecay: decay,
+          ...(sinks === undefined ? {} : { sinks }) })
+      )
     )
   },
   findings

@@ -4,18 +4,19 @@
  * on half of them; what it costs to leave those out; and whether sinks, lit by the kind, hold the tail. A network of one hidden
  * layer in float64, on the host.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { configuration, fraction, positive, rate, withDefault } from "../../src/Config.ts"
 import * as Membership from "../../src/measures/Membership.ts"
 import { mean, spearman } from "../../src/measures/Statistics.ts"
 import { normal, random } from "../../src/Random.ts"
 import { SinkConfig, unitsOf } from "../../src/Sink.ts"
+import { inTurns } from "../../src/Turns.ts"
 import type { Chart } from "../report/Chart.ts"
 import { is, isAtLeast, isAtMost, list } from "../report/Claim.ts"
 import { type Estimate, minus, plusMinus } from "../report/Estimate.ts"
 import { short, type Table } from "../report/View.ts"
 import { isPositive, pointOf } from "../study/estimates.ts"
-import { onHost } from "../study/host.ts"
 import { ALL, type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
 export class LongTailConfig extends configuration(Schema.Class<LongTailConfig>("LongTailConfig")({
@@ -612,6 +613,6 @@ export const longTail = study<LongTailConfig, LongTailFound>({
       : ruled > 0 && labels > dimensions
       ? `labels must be at most dimensions (${dimensions}) where kinds have a rule, got ${labels}`
       : undefined),
-  work: ({ config, seed }) => onHost(() => tail(config, seed)),
+  work: ({ config, seed }) => Effect.suspend(() => inTurns(tail(config, seed))),
   findings
 })

@@ -7,15 +7,16 @@
  * Full-batch gradient descent from weights of 0 never leaves the span of the examples, so a model is one number an example,
  * and training goes over their inner products: exactly the same, a hundred times faster.
  */
+import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { atLeast0, configuration, fraction, positive, rate, withDefault } from "../../src/Config.ts"
 import { normal, type Random, random } from "../../src/Random.ts"
 import { SinkConfig, unitsOf } from "../../src/Sink.ts"
+import { inTurns } from "../../src/Turns.ts"
 import type { Chart } from "../report/Chart.ts"
 import { is, isAtLeast, list } from "../report/Claim.ts"
 import { type Estimate, intervalOf, isKnown, plusMinus } from "../report/Estimate.ts"
 import type { Table } from "../report/View.ts"
-import { onHost } from "../study/host.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 
 export class PitfallsConfig extends configuration(Schema.Class<PitfallsConfig>("PitfallsConfig")({
@@ -456,6 +457,6 @@ export const pitfalls = study<PitfallsConfig, PitfallsFound>({
       } at least ` +
         `for a minority of 4, got ${examples} with an agreement of ${agreement}`
       : undefined,
-  work: ({ config, part, seed }) => onHost(() => compare(config, part, seed)),
+  work: ({ config, part, seed }) => Effect.suspend(() => inTurns(compare(config, part, seed))),
   findings
 })

@@ -96,8 +96,8 @@ export interface Study<Config extends Seeded, Found> {
   /** What a seed is made of: jobs of their own, each kept when it is done. Default: one, `all`. */
   readonly parts?: (config: Config) => ReadonlyArray<string>
   /**
-   * Computes a part: plain data in, plain data out, which JSON can hold. On the host with `onHost` of host.ts; models with
-   * `train` of train.ts.
+   * Computes a part: plain data in, plain data out, which JSON can hold. On the host with `inTurns` of src/Turns.ts; models
+   * with `train` of train.ts.
    */
   readonly work: (of: PartOf<Config>, at: Workplace) => Effect.Effect<Found, TrainError, Device | Files>
   readonly findings: (results: Results<Found>, config: Config) => Findings

@@ -11,13 +11,13 @@ import { afterAll, describe, expect, it } from "vitest"
 import { isAtLeast } from "../../pipelines/report/Claim.ts"
 import { written } from "../../pipelines/report/Estimate.ts"
 import { run, runAll, studies, StudiesReport, StudyReport, toJson } from "../../pipelines/study.ts"
-import { atOnce, onHost } from "../../pipelines/study/host.ts"
 import { partsOf, resultsOf, seedsOfStudy, study } from "../../pipelines/study/Study.ts"
 import { configuration, fraction, withDefault } from "../../src/Config.ts"
 import { DataError } from "../../src/Errors.ts"
 import { DeviceError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import { random } from "../../src/Random.ts"
+import { atOnce, inTurns } from "../../src/Turns.ts"
 import { memsinksHere } from "../support/stdout.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-study-"))
@@ -49,7 +49,7 @@ const coins = study<CoinsConfig, { readonly share: number }>({
     Effect.suspend(() => {
       computed.push(`${part} ${seed}`)
       if (broken === `${part} ${seed}`) return Effect.fail(new DataError({ detail: "the coin is lost" }))
-      return onHost(function*() {
+      return inTurns((function*() {
         const draw = random(seed, part)
         let heads = 0
         for (let i = 0; i < 1000; i++) {
@@ -57,7 +57,7 @@ const coins = study<CoinsConfig, { readonly share: number }>({
           yield
         }
         return { share: heads / 1000 }
-      })
+      })())
     }),
   findings: (results, config) => {
     const share = results.over("gold", ({ share }) => share, { kind: "share" })
@@ -185,13 +185,13 @@ describe("computing on the host", () => {
   it("can be interrupted between two steps, and gives the event loop its turns", async () => {
     let [steps, turns] = [0, 0]
     const ticking = setInterval(() => void turns++, 10)
-    const fiber = Effect.runFork(onHost(function*() {
+    const fiber = Effect.runFork(inTurns((function*() {
       for (;;) {
         const until = performance.now() + 1
         while (performance.now() < until) steps++
         yield
       }
-    }))
+    })()))
     await new Promise((resolve) => setTimeout(resolve, 250))
     const exit = await Effect.runPromise(Fiber.interrupt(fiber))
     clearInterval(ticking)
@@ -206,11 +206,11 @@ describe("computing on the host", () => {
       yield
       return 7
     }
-    expect([await Effect.runPromise(onHost(seven)), atOnce(seven())]).toEqual([7, 7])
-    const bad = onHost(function*(): Generator<void, number> {
+    expect([await Effect.runPromise(inTurns(seven())), atOnce(seven())]).toEqual([7, 7])
+    const bad = inTurns((function*(): Generator<void, number> {
       yield
       throw new Error("no")
-    })
+    })())
     expect(await Effect.runPromise(Effect.exit(bad))).toMatchObject({ cause: { defect: { message: "no" } } })
   })
 })

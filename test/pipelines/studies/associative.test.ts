@@ -3,9 +3,9 @@ import { describe, expect, it } from "vitest"
 import { isKnown } from "../../../pipelines/report/Estimate.ts"
 import { associate, associative, AssociativeConfig, type AssociativeFound, directions, type Embeddings, embeddingsOf,
   errorSampled, errorStored, errorsWithSinks, frequenciesOf, ladder } from "../../../pipelines/studies/associative.ts"
-import { atOnce } from "../../../pipelines/study/host.ts"
 import { ALL, resultsOf } from "../../../pipelines/study/Study.ts"
 import { random } from "../../../src/Random.ts"
+import { atOnce } from "../../../src/Turns.ts"
 
 const p = frequenciesOf({ alpha: 2, frequencies: "zipf", inputs: 12 })
 

@@ -1,9 +1,9 @@
 /** The study of grokking at a size that takes no time: what is planted is found, and what is wrong is told. */
 import { describe, expect, it } from "vitest"
 import { grok, grokking, GrokkingConfig } from "../../../pipelines/studies/grokking.ts"
-import { atOnce } from "../../../pipelines/study/host.ts"
 import { partsOf, resultsOf } from "../../../pipelines/study/Study.ts"
 import { SinkConfig } from "../../../src/Sink.ts"
+import { atOnce } from "../../../src/Turns.ts"
 
 const small = { modulus: 11, trained: 0.8, general: 32, steps: 60, learningRate: 0.01 }
 

@@ -2,12 +2,12 @@
 import { describe, expect, it } from "vitest"
 import { longTail, LongTailConfig, lossAndGradients, makeWorld, tail,
   trainOn } from "../../../pipelines/studies/longTail.ts"
-import { atOnce } from "../../../pipelines/study/host.ts"
 import { resultsOf } from "../../../pipelines/study/Study.ts"
 import { counterfactuals } from "../../../src/measures/Membership.ts"
 import { mean } from "../../../src/measures/Statistics.ts"
 import { random } from "../../../src/Random.ts"
 import { SinkConfig } from "../../../src/Sink.ts"
+import { atOnce } from "../../../src/Turns.ts"
 
 const sinks = new SinkConfig({ pool: 64, active: 4, block: 1 })
 const small = { kinds: 20, examples: 60, labels: 4, dimensions: 8, general: 24, steps: 80, models: 8, tests: 3, sinks }

@@ -2,10 +2,10 @@
 import { describe, expect, it } from "vitest"
 import { accuracyOf, compare, examplesOf, heldOutLogits, innerProducts, pitfalls, PitfallsConfig, type PitfallsFound,
   sharedSinks, shiftOf } from "../../../pipelines/studies/pitfalls.ts"
-import { atOnce } from "../../../pipelines/study/host.ts"
 import { resultsOf } from "../../../pipelines/study/Study.ts"
 import { random } from "../../../src/Random.ts"
 import { SinkConfig, unitsOf } from "../../../src/Sink.ts"
+import { atOnce } from "../../../src/Turns.ts"
 
 const tiny = new PitfallsConfig({ examples: 120, noiseDimensions: 150, epochs: 300, noise: 0.8, evaluations: 3,
   learningRate: 0.05, cleanLearningRate: 0.1, sinks: { pool: 2048, active: 256 } })
