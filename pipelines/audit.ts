@@ -160,7 +160,7 @@ const sourcesOf = (checkpoint: OpenCheckpoint, seqLen: number, options: AuditOpt
 
 /**
  * Audits a deletion. Fails before anything is computed: with a DataError where nothing was deleted from `after`, where the data
- * holds no text of it or of anybody else, and where models do not go together.
+ * holds no text of it or of anybody else, where the oracle says that it was trained on it, and where models do not go together.
  */
 export const audit = (
   options: AuditOptions
@@ -185,6 +185,14 @@ export const audit = (
     for (const other of [after, ...(oracle === undefined ? [] : [oracle])]) {
       if (other.tokenizer === undefined || !sameTokenizer(other.tokenizer.toJSON(), before.tokenizer?.toJSON() ?? "")) {
         return yield* refuse(other.path, `has another tokenizer than ${before.path}: their losses do not compare`)
+      }
+    }
+    for (const id of gone) {
+      const known = yield* oracle?.names?.get(id) ?? Effect.succeed(undefined)
+      if (known !== undefined) {
+        return yield* refuse(oracle!.path,
+          `was trained on ${JSON.stringify(known.name)} itself: beside it there would be ` +
+            "nothing to recover. An oracle is a model that never saw what was deleted")
       }
     }
     const run = runAbove(before.path)

@@ -91,7 +91,7 @@ const config = new ModelConfig({
   sinks: new SinkConfig({ pool: 64, active: 16, block: 8, assignment: "disjoint" })
 }).withOwners(ids)
 
-const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.bytes.toJSON()) =>
+const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.bytes.toJSON(), trained = names) =>
   run(Effect.flatMap(Checkpoints, ({ save }) =>
     save({
       step: 1,
@@ -104,7 +104,7 @@ const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.by
       tokenizer,
       names: encodeNames({
         identity: "source",
-        ids: names.map((name, i) => ({ id: ids[i]!, name, documents: 1, tokens: 100 }))
+        ids: trained.map((name) => ({ id: sourceHash(name), name, documents: 1, tokens: 100 }))
       })
     })).pipe(Effect.provide(Checkpoints.layerFileSystem(join(root, folder)))))
 
@@ -121,7 +121,7 @@ describe("an audit", () => {
     writeFileSync(at("others.jsonl"), lines.slice(1).join("\n"))
     writeFileSync(at("alone.jsonl"), lines[0]!)
     await save("before", 1)
-    await save("oracle", 2)
+    await save("oracle", 2, config, undefined, names.slice(1))
     await run(Forget.forget(at("before"), { requests: [{ by: "source", value: "Genesis" }] }, { out: at("after") }))
   })
 
@@ -163,6 +163,8 @@ describe("an audit", () => {
       "holds no text of anybody who stays"
     )
     const tokenizer = (await run(Tokenizer.trainBpe(["abcdefgh abcdefgh"], { vocabSize: 16 }))).toJSON()
+    // beside itself all of it would be gone
+    expect(await failure(audit({ ...options, oracle: options.before }))).toContain("was trained on \"Genesis\" itself")
     await save("other", 3, config, tokenizer)
     expect(await failure(audit({ ...options, oracle: at("other") }))).toContain("has another tokenizer")
     const wider = new ModelConfig({ ...config, intermediateSize: 24 + 64 })
