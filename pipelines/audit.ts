@@ -21,7 +21,7 @@ import { bootstrapIndices, type Interval, mean } from "../src/measures/Statistic
 import { Model } from "../src/model/Model.ts"
 import { random } from "../src/Random.ts"
 import { relearn } from "../src/removal/Relearn.ts"
-import { dataOf, runAbove } from "../src/runs/Runs.ts"
+import { dataOf, originOf, runAbove } from "../src/runs/Runs.ts"
 import { type RowScore, scoreRows } from "../src/scoring/Score.ts"
 import * as Sink from "../src/Sink.ts"
 import type { AuditReport, Known, Measure, Stayed, Word } from "./audit/Report.ts"
@@ -134,8 +134,9 @@ const sourcesOf = (checkpoint: OpenCheckpoint, seqLen: number, options: AuditOpt
       return yield* refuse(path, "does not list the ids it was trained with: whose text is whose?")
     }
     const { data, passages = 32, seed = 1, sourceField } = options
-    const run = runAbove(path)
-    const { corpus } = yield* openCorpus(data, tokenizer, ends, run === undefined ? undefined : dataOf(run, path),
+    const origin = originOf(path)
+    const run = runAbove(origin)
+    const { corpus } = yield* openCorpus(data, tokenizer, ends, run === undefined ? undefined : dataOf(run, origin),
       sourceField === undefined ? {} : { sourceField })
     const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: Math.min(seqLen + 1, 8) })
     const bySource = corpus.sources.map((): Array<number> => [])
@@ -195,8 +196,9 @@ export const audit = (
             "nothing to recover. An oracle is a model that never saw what was deleted")
       }
     }
-    const run = runAbove(before.path)
-    const seqLen = options.seqLen ?? (run === undefined ? undefined : dataOf(run, before.path).seqLen) ?? 64
+    const origin = originOf(before.path)
+    const run = runAbove(origin)
+    const seqLen = options.seqLen ?? (run === undefined ? undefined : dataOf(run, origin).seqLen) ?? 64
     const promptTokens = options.promptTokens ?? Math.max(1, Math.floor(seqLen / 4))
     const all = yield* sourcesOf(before, seqLen, options)
     const deleted = all.filter(({ id }) => gone.includes(id))

@@ -26,7 +26,7 @@ import { Device } from "../src/gpu/Device.ts"
 import type { TextEnds } from "../src/model/HuggingFace.ts"
 import { Model } from "../src/model/Model.ts"
 import { random } from "../src/Random.ts"
-import { dataOf, runAbove } from "../src/runs/Runs.ts"
+import { dataOf, originOf, runAbove } from "../src/runs/Runs.ts"
 import { type RowScore, scoreRows, summarize } from "../src/scoring/Score.ts"
 import * as Sink from "../src/Sink.ts"
 
@@ -335,8 +335,9 @@ export const evaluate = (
         return yield* new DataError({ detail: `${name} must be a whole number of at least 1, got ${value}` })
       }
     }
-    const run = runAbove(path)
-    const trained = run === undefined ? undefined : dataOf(run, path)
+    const origin = originOf(path)
+    const run = runAbove(origin)
+    const trained = run === undefined ? undefined : dataOf(run, origin)
     if (options.data === undefined && trained === undefined) {
       const detail = "lies in no folder of a run that says what it was trained on: name data with --data"
       return yield* new DataError({ path, detail })

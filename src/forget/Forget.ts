@@ -27,6 +27,7 @@ import { isObject, parseJson } from "../Json.ts"
 import { keyOf } from "../Key.ts"
 import { huggingFaceConfig, modelConfigOf } from "../model/HuggingFace.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
+import { forgetFile } from "../runs/Runs.ts"
 import * as Sink from "../Sink.ts"
 import { plural } from "../Terminal.ts"
 import { erase } from "./Erase.ts"
@@ -211,9 +212,9 @@ const forgotten = (from: Checkpoints.Snapshot, path: string, plan: ForgetPlan, t
   })
 
 /** What a folder is of, and since when: so that the same command goes on, and another does not. */
-const MARK = "forget.json"
+const MARK = forgetFile
 
-const claim = (out: string, key: string): Effect.Effect<string, CheckpointError, Files> =>
+const claim = (out: string, from: string, key: string): Effect.Effect<string, CheckpointError, Files> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
     const path = (yield* Path.Path).join(out, MARK)
@@ -234,7 +235,7 @@ const claim = (out: string, key: string): Effect.Effect<string, CheckpointError,
     const time = new Date().toISOString()
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }), refused)
     yield* Effect.try({
-      try: () => AtomicFile.write(path, `${JSON.stringify({ key, time })}\n`),
+      try: () => AtomicFile.write(path, `${JSON.stringify({ key, time, from })}\n`),
       catch: refused
     })
     return time
@@ -316,7 +317,7 @@ export const forget = (
     const there = options.allCheckpoints === true ? yield* siblings(made.path) : []
     const all = there.length === 0 ? [{ step: made.step, path: made.path }] : there
     const out = paths.resolve(options.out)
-    const time = yield* claim(out, keyOf({
+    const time = yield* claim(out, made.path, keyOf({
       from: made.path,
       steps: all.map(({ step }) => step),
       requests: made.requests.map((one) => ({ ...one })),

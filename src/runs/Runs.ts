@@ -259,6 +259,22 @@ export const listRuns = (folder: string, depth = 3): ReadonlyArray<Run> => {
 // ---------------------------------------------------------------------------------------------------------------
 // What a checkpoint was trained on
 
+/** What a folder of a model without something says of the checkpoint that it was made of. */
+export const forgetFile = "forget.json"
+
+/** The checkpoint of a run that a model without something was made of; of any other, its own folder. */
+export const originOf = (folder: string, deep = 64): string => {
+  for (const at of [folder, dirname(folder)]) {
+    try {
+      const { from } = Object(JSON.parse(fs.readFileSync(join(at, forgetFile), "utf8"))) as { readonly from?: unknown }
+      if (typeof from === "string" && deep > 0) return originOf(from, deep - 1)
+    } catch {
+      // there is none, or it is of something else
+    }
+  }
+  return folder
+}
+
 /** The run that a checkpoint, or any other folder of it, lies in: the nearest run.json above. */
 export const runAbove = (folder: string): RunRecord | undefined => {
   let at = folder

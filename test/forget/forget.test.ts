@@ -27,6 +27,7 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { originOf } from "../../src/runs/Runs.ts"
 import * as Sink from "../../src/Sink.ts"
 import { SinkConfig } from "../../src/Sink.ts"
 import { inTurns } from "../../src/Turns.ts"
@@ -270,6 +271,8 @@ describe("forgetting a source", () => {
     ).toContain(
       "\"Genesis\" was deleted from this model"
     )
+    // what it was trained on is what the first was
+    expect([originOf(join(out, "step-00000002")), originOf(from)]).toEqual([join(from, "step-00000002"), from])
     // once more, from what was written: the chain goes on
     const twice = await run(
       Forget.forget(out, { requests: named("Ruth", "Genesis"), operation: "exclude" }, {
