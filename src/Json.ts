@@ -93,11 +93,18 @@ export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyA
     : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
 }
 
-/** `over` on top of `base`: trees are merged field by field, all else is replaced. */
+/** Whether both say in a field of the tree's own name, as `world: { world: "text" }` does, that they are of different kinds. */
+const differInKind = (key: string, a: unknown, b: unknown): boolean =>
+  isObject(a) && isObject(b) && a[key] !== undefined && b[key] !== undefined && a[key] !== b[key]
+
+/** `over` on top of `base`: trees of one kind are merged field by field, all else is replaced. */
 export const merge = (base: unknown, over: unknown): unknown =>
   isObject(base) && isObject(over)
     ? Object.fromEntries([
       ...Object.entries(base),
-      ...Object.entries(over).map(([key, value]) => [key, Object.hasOwn(base, key) ? merge(base[key], value) : value])
+      ...Object.entries(over).map(([key, value]) => [
+        key,
+        Object.hasOwn(base, key) && !differInKind(key, base[key], value) ? merge(base[key], value) : value
+      ])
     ])
     : over

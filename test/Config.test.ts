@@ -5,6 +5,7 @@ import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { configured, decodeConfig, nearest } from "../src/Config.ts"
 import { DataConfig } from "../src/data/stream/DataConfig.ts"
 import { DataError } from "../src/Errors.ts"
+import { merge } from "../src/Json.ts"
 import { ModelConfig, presets } from "../src/model/ModelConfig.ts"
 import { SinkConfig } from "../src/Sink.ts"
 import { OptimizerConfig } from "../src/train/Optimizer.ts"
@@ -138,4 +139,11 @@ describe("what is given where a configuration is expected", () => {
     expect(message({ steps: 0 })).toMatch(/steps: expected .*, got 0/)
     expect(Effect.runSync(configured(TrainConfig, { steps: 3 }, ""))).toBeInstanceOf(TrainConfig)
   })
+})
+
+it("trees of one kind are merged field by field, one of another kind replaces what was there", () => {
+  const base = { world: { world: "text", data: { seqLen: 64 } }, steps: 1 }
+  expect(merge(base, { world: { data: { seqLen: 32 } } })).toEqual({ world: { world: "text", data: { seqLen: 32 } },
+    steps: 1 })
+  expect(merge(base, { world: { world: "modular" } })).toEqual({ world: { world: "modular" }, steps: 1 })
 })
