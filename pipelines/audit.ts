@@ -314,25 +314,27 @@ export const audit = (
       }
       const own = losses(was.own)
       const measures: ReadonlyArray<Measure> = [
-        measure("loss", "loss, as the model is used: the deleted light nothing", "nats a token", { before: own,
-          after: losses(isNow.own), oracle: never && losses(never.off) }),
-        measure("nearest", "loss, with the sinks of the survivor that is most like it", "nats a token", { before: own,
+        measure("loss", "loss, as it is used", "nats a token", { before: own, after: losses(isNow.own),
+          oracle: never && losses(never.off) }),
+        measure("nearest", "loss, nearest survivor's sinks", "nats a token", { before: own,
           after: losses(isNow.nearest), oracle: never && losses(never.nearest) }),
         measure("off", "loss, all sinks off", "nats a token", { before: own, after: losses(isNow.off),
           oracle: never && losses(never.off) }),
-        measure("verbatim", `passages said verbatim after ${promptTokens} tokens`, "share of passages", {
+        measure("verbatim", `said verbatim after ${promptTokens} tokens`, "share of passages", {
           before: verbatim(was.own),
           after: verbatim(isNow.own),
           oracle: never && verbatim(never.off)
         }),
         ...(isNow.relearned === undefined ? [] : [
-          measure("relearned",
-            `loss of half of the passages after ${relearningSteps} steps of fine-tuning on the others, at ` +
-              `${relearningRate}`, "nats a token", { before: own.filter((_, i) => i % 2 === 1), after: isNow.relearned,
-            oracle: never?.relearned, of: halfSources })
+          measure("relearned", `loss after ${relearningSteps} steps of fine-tuning`, "nats a token", {
+            before: own.filter((_, i) => i % 2 === 1),
+            after: isNow.relearned,
+            oracle: never?.relearned,
+            of: halfSources
+          })
         ]),
         ...rounded.map((scores, i) =>
-          measure(`rounded${[8, 4][i]}`, `loss, weights rounded to ${[8, 4][i]} bits`, "nats a token", { before: own,
+          measure(`rounded${[8, 4][i]}`, `loss, weights of ${[8, 4][i]} bits`, "nats a token", { before: own,
             after: losses(scores), oracle: never && losses(never.off) })
         )
       ]
@@ -374,6 +376,7 @@ export const audit = (
           change: known(interval(sources, seed, (i) => over(losses(was.placebo), i) - over(own, i)))
         },
         tolerance,
+        relearning: { steps: relearningSteps, learningRate: relearningRate },
         seqLen,
         seed,
         seconds: (performance.now() - began) / 1000,

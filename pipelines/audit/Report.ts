@@ -60,6 +60,8 @@ export interface AuditReport {
   /** Of another source, deleted in its place: by how much the loss of the deleted rises then. */
   readonly placebo: { readonly name: string; readonly change: Known } | null
   readonly tolerance: number
+  /** Of the fine-tuning. */
+  readonly relearning: { readonly steps: number; readonly learningRate: number }
   readonly seqLen: number
   readonly seed: number
   readonly seconds: number

@@ -45,7 +45,7 @@ export const view = (report: AuditReport): View.View => {
   const { deleted, measures, notInData, placebo, stayed, tolerance } = report
   const asked: View.Table = {
     caption: "What is still known of it",
-    head: ["", "before", "after", "never trained on it", "share of the memory that remains", ""],
+    head: ["", "before", "after", "never trained", "remains", ""],
     rows: measures.map((
       { after, before, oracle, remains, title, word }
     ) => [title, three(before), three(after), oracle === null ? View.NOTHING : three(oracle), between(remains, three),
@@ -82,6 +82,10 @@ export const view = (report: AuditReport): View.View => {
       ["not recovered",
         `the interval of what remains lies below ${tolerance}: under these ways of asking, and no others`],
       ["recovered", `it lies above ${tolerance}`],
+      ["as it is used", "the deleted light no sink"],
+      ["never trained", "a model that was never trained on it, asked in the same way"],
+      ["fine-tuning",
+        `on half of the passages at a rate of ${report.relearning.learningRate}, all sinks off; the other half is scored`],
       ["remains",
         "what the model knows more than one that was never trained on it, after the deletion as a share of before; intervals of " +
         "95 % by resampling passages, or sources where five and more were deleted"]
