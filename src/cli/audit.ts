@@ -2,7 +2,6 @@
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { KeyObject } from "node:crypto"
 import process from "node:process"
 import * as Audit from "../../pipelines/audit.ts"
 import { view } from "../../pipelines/audit/view.ts"
@@ -15,7 +14,7 @@ import type { AuditOptions } from "./commands/audit.ts"
 import * as Edge from "./Edge.ts"
 
 /** Leaves an audit in the folder that it is of, and signs all of it anew where there is a key: the certificate's path. */
-export const leaveAudit = (after: string, report: Audit.AuditReport, key: KeyObject | undefined) =>
+export const leaveAudit = (after: string, report: Audit.AuditReport, key: Certificate.SigningKey | undefined) =>
   Effect.gen(function*() {
     const paths = yield* Path.Path
     const shown = view(report)

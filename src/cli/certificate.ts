@@ -2,7 +2,6 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import type { KeyObject } from "node:crypto"
 import * as AtomicFile from "../AtomicFile.ts"
 import { because, DataError } from "../Errors.ts"
 import * as Certificate from "../forget/Certificate.ts"
@@ -18,7 +17,7 @@ const NAME = "certificate.json"
 export const signed = (
   folder: string,
   checkpoint: string,
-  key: KeyObject,
+  key: Certificate.SigningKey,
   surfaces?: ReadonlyArray<Forget.Surface>
 ) =>
   Effect.gen(function*() {

@@ -1,5 +1,4 @@
 /** `memsinks generate`: texts from a checkpoint, on stdout as they come, with the sinks of any id. */
-import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -8,9 +7,8 @@ import { parseId } from "../Batch.ts"
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
-import { decodeRouter } from "../data/identity/Router.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
-import { because, CheckpointError, DataError } from "../Errors.ts"
+import { CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { parseJson } from "../Json.ts"
 import * as MemFree from "../measures/MemFree.ts"
@@ -19,6 +17,7 @@ import * as Sink from "../Sink.ts"
 import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
 import type { GenerateOptions } from "./commands/generate.ts"
 import * as Edge from "./Edge.ts"
+import { openRouter } from "./routing.ts"
 
 /** An id as it is asked for: by a number or a name, or by the name of a source alone. */
 type Whose = { readonly id: string } | { readonly source: string }
@@ -119,18 +118,13 @@ const modeOf = (
 }
 
 /** The source that a prompt is most like, of those that were not deleted. */
-const routeOf = (file: string, { config, names, path, tokenizer }: OpenCheckpoint,
-  { specialAsText }: GenerateOptions) =>
+const routeOf = (file: string, checkpoint: OpenCheckpoint, { specialAsText }: GenerateOptions) =>
   Effect.gen(function*() {
-    const read = (yield* FileSystem.FileSystem).readFile(file)
-    const bytes = yield* Effect.mapError(read, (cause) => new DataError({ path: file, detail: because(cause), cause }))
-    const router = yield* decodeRouter(bytes, file)
-    if (tokenizer === undefined || router.tokenizer !== fingerprint(tokenizer.toJSON())) {
-      return yield* new DataError({ path: file, detail: `was made with another tokenizer than that of ${path}` })
-    }
+    const { config, names, tokenizer } = checkpoint
+    const router = yield* openRouter(file, checkpoint)
     return (prompt: string) =>
       Effect.gen(function*() {
-        const found = router.nearest(tokenizer.encode(prompt, { specialAsText }), {
+        const found = router.nearest(tokenizer!.encode(prompt, { specialAsText }), {
           denied: (id) => config.sinks !== undefined && Sink.isDenied(config.sinks, id)
         })
         if (found === undefined) {

@@ -6,18 +6,17 @@ import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import { appendFileSync, readFileSync, unwatchFile, watchFile } from "node:fs"
 import { basename, dirname } from "node:path"
-import { openCorpus } from "../../pipelines/evaluate.ts"
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
-import { attempt, because, DataError, type DeviceError } from "../Errors.ts"
+import { because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { isLoopback } from "../runs/Prometheus.ts"
 import * as Engine from "../serve/Engine.ts"
-import * as Router from "../serve/Router.ts"
 import { type Holder, serve } from "../serve/Server.ts"
-import { deniedIds, denyList, denyMore, type States } from "../serve/State.ts"
+import { deniedIds, denyList, denyMore, seekerOf, type States } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
 import type { ServeOptions } from "./commands/serve.ts"
 import * as Edge from "./Edge.ts"
+import { openRouter } from "./routing.ts"
 
 /** Milliseconds that what was begun has to come to its end. */
 const GRACE = 30_000
@@ -40,33 +39,14 @@ const readDenied = (path: string, states: States) =>
     states.denied.set("file", ids)
   })
 
-/** Counts the n-grams of every source that a model was trained with, of those that the data has. */
-const routerOf = (
-  { ends, names, path, tokenizer }: OpenCheckpoint,
-  data: string,
-  options: { readonly sourceField?: string }
-) =>
+/** What `memsinks router` made, with the names of its sources. */
+const routerOf = (file: string, checkpoint: OpenCheckpoint) =>
   Effect.gen(function*() {
-    if (tokenizer === undefined || names === undefined) {
-      return yield* new DataError({ path,
-        detail: "has no tokenizer, or does not list its sources: leave --router out" })
-    }
-    const { corpus } = yield* openCorpus(data, tokenizer, ends, undefined, options)
-    const counts = corpus.sources.map(() => new Map<number, number>())
-    yield* attempt(() => {
-      for (let document = 0; document < corpus.documents; document++) {
-        Router.count(corpus.read(document, 0, corpus.length(document)), counts[corpus.source(document)])
-      }
-    }, DataError)
-    const known = yield* Effect.forEach(corpus.sources,
-      (name, s) =>
-        Effect.map(names.find(name), (one) => one === undefined ? [] : [{ id: one.id, name, counts: counts[s]! }]))
-    const sources = known.flat()
-    if (sources.length === 0) {
-      return yield* new DataError({ path: data, detail: "has no text of a source that the model was trained with" })
-    }
-    return Router.make(sources)
-  }).pipe(Effect.scoped)
+    const router = yield* openRouter(file, checkpoint)
+    const called = new Map<bigint, string>()
+    yield* checkpoint.names?.each(({ id, name }) => void called.set(id, name)) ?? Effect.void
+    return { sources: router.sources, seek: seekerOf(router, (id) => called.get(id) ?? `${id}`) }
+  })
 
 /** `runs/a/checkpoints/step-100` is called `a`. */
 const nameOf = (path: string): string => {
@@ -132,9 +112,9 @@ export const runServe = (options: ServeOptions) =>
     yield* Effect.forkScoped(Effect.onExit(engine.run, (exit) => Deferred.done(failed, exit)))
     const router = Option.isNone(options.router)
       ? undefined
-      : yield* routerOf(checkpoint, options.router.value, Edge.given({ sourceField: options.sourceField }))
-    if (router !== undefined) yield* say(`${plural(router.size, "source")} to find the nearest among`)
-    const states = { name, sinks: config.sinks, names, denied: denyList(config.sinks), router }
+      : yield* routerOf(options.router.value, checkpoint)
+    if (router !== undefined) yield* say(`${plural(router.sources, "source")} to find the nearest among`)
+    const states = { name, sinks: config.sinks, names, denied: denyList(config.sinks), router: router?.seek }
     if (file !== undefined) {
       yield* readDenied(file, states)
       const run = Runtime.runFork(yield* Effect.runtime())

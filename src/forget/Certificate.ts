@@ -72,12 +72,22 @@ const readKey = (path: string, which: "private" | "public") =>
     return key.asymmetricKeyType === "ed25519" ? key : yield* noKey(path, which)
   })
 
-/** A key to sign with. Fails with a DataError where the file holds none. */
-export const privateKey = (path: string): Effect.Effect<KeyObject, DataError, FileSystem.FileSystem> =>
-  readKey(path, "private")
+/** A key to sign with. */
+export interface SigningKey {
+  /** The SHA-256 of its public key. */
+  readonly id: string
+  readonly sign: (bytes: Uint8Array) => Uint8Array
+}
+
+/** A key to sign with, of a file in PEM. Fails with a DataError where it holds none. */
+export const privateKey = (path: string): Effect.Effect<SigningKey, DataError, FileSystem.FileSystem> =>
+  Effect.map(readKey(path, "private"), (key) => ({
+    id: keyId(createPublicKey(key)),
+    sign: (bytes) => sign(null, bytes, key)
+  }))
 
 /** Signs a statement: the text of the certificate. The same key and statement give the same text. */
-export const certify = (subject: ReadonlyArray<Subject>, predicate: unknown, key: KeyObject): string => {
+export const certify = (subject: ReadonlyArray<Subject>, predicate: unknown, key: SigningKey): string => {
   const payload = Buffer.from(
     JSON.stringify({ _type: STATEMENT, subject, predicateType: PREDICATE, predicate }),
     "utf8"
@@ -86,8 +96,8 @@ export const certify = (subject: ReadonlyArray<Subject>, predicate: unknown, key
     payloadType: PAYLOAD,
     payload: payload.toString("base64"),
     signatures: [{
-      keyid: keyId(createPublicKey(key)),
-      sig: sign(null, preAuthentication(payload), key).toString("base64")
+      keyid: key.id,
+      sig: Buffer.from(key.sign(preAuthentication(payload))).toString("base64")
     }]
   })
 }

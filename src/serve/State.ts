@@ -5,10 +5,10 @@
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
+import type { Router } from "../data/identity/Router.ts"
 import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
 import { Refusal, wrong } from "./Refusal.ts"
-import type { Router } from "./Router.ts"
 
 /** Ids that no request lights, whatever it asks. Those of the model itself, and lists that change while it is served. */
 export interface DenyList {
@@ -68,15 +68,21 @@ export interface States {
   readonly sinks: Sink.SinkConfig | undefined
   readonly names: Names | undefined
   readonly denied: DenyList
-  /** Finds the nearest source; default: none is sought. */
-  readonly router?: Router | undefined
+  /** Finds the nearest source of those that may be lit; default: none is sought. */
+  readonly router?: Seeker | undefined
 }
 
-/**
- * Sources that are less near than this are none that a prompt is of. Of 64 tokens of a president's address, new ones are as
- * near as 0.004 to 0.016 to one of 43 presidents, known ones 0.016 to 0.05, and other texts 0.003.
- */
-export const NEAR = 0.004
+/** Finds the source that a prompt is most like, undefined where it shares nothing with any that is allowed. */
+export type Seeker = (
+  tokens: ArrayLike<number>,
+  allowed: (id: bigint) => boolean
+) => { readonly id: bigint; readonly name: string; readonly similarity: number } | undefined
+
+/** A router with the names of its sources. */
+export const seekerOf = (router: Router, nameOf: (id: bigint) => string): Seeker => (tokens, allowed) => {
+  const found = router.nearest(tokens, { denied: (id) => !allowed(id) })
+  return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
+}
 
 const off: Lit = { state: "off", sinks: Sink.off, id: 0n }
 
@@ -186,8 +192,8 @@ export const litBy = (
       return (tokens) => {
         const found = sinks === undefined ?
           undefined :
-          router!.nearest(tokens, (id) => leaves(id) && !denied.has(id) && !Sink.isDenied(sinks, id))
-        if (found === undefined || found.similarity < NEAR) return off
+          router!(tokens, (id) => leaves(id) && !denied.has(id) && !Sink.isDenied(sinks, id))
+        if (found === undefined) return off
         const { id, name, similarity } = found
         return without({ state: "own", sinks: Sink.own, id, source: name, similarity })
       }

@@ -1,8 +1,10 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { expect, it } from "vitest"
-import { count, make } from "../../src/serve/Router.ts"
-import { denyList, litBy } from "../../src/serve/State.ts"
+import { makeRouter } from "../../src/data/identity/Router.ts"
+import { documentsOf } from "../../src/data/Pieces.ts"
+import { denyList, litBy, seekerOf } from "../../src/serve/State.ts"
+import { inTurns } from "../../src/Turns.ts"
 import { makeRandom } from "../reference/random.ts"
 import { config, exodus, genesis, names, psalms } from "./toy.ts"
 
@@ -17,24 +19,28 @@ const textOf = (source: number, length: number): Array<number> => {
   return tokens
 }
 const ids = [genesis, exodus, psalms]
-const router = make(ids.map((id, s) => ({ id, name: `${s}`, counts: count(textOf(s, 2000)) })))
+const corpus = documentsOf(ids.map((_, s) => ({ tokens: textOf(s, 2000), source: `${s}` })))
+const router = seekerOf(
+  Effect.runSync(inTurns(makeRouter(corpus, (name) => ids[Number(name)], { tokenizer: "toy" }))),
+  (id) => `${ids.indexOf(id)}`
+)
 
 it("finds the source of a text that it has not seen, and never one that is left out", () => {
   let right = 0
   for (let i = 0; i < 60; i++) {
     const passage = textOf(i % 3, 30)
-    const found = router.nearest(passage, () => true)!
+    const found = router(passage, () => true)!
     if (found.id === ids[i % 3]) right++
     expect(found.similarity).toBeGreaterThan(0)
     expect(found.similarity).toBeLessThanOrEqual(1)
-    const other = router.nearest(passage, (id) => id !== found.id)!
+    const other = router(passage, (id) => id !== found.id)!
     expect(other.id).not.toBe(found.id)
     expect(other.similarity).toBeLessThanOrEqual(found.similarity)
   }
   expect(right).toBeGreaterThan(57)
   // a text of words that no source has is of nobody, and so is one while all are left out
-  expect(router.nearest([100, 101, 102], () => true)).toBeUndefined()
-  expect(router.nearest(textOf(0, 30), () => false)).toBeUndefined()
+  expect(router([100, 101, 102], () => true)).toBeUndefined()
+  expect(router(textOf(0, 30), () => false)).toBeUndefined()
 })
 
 it("is what `nearest` lights, the deny-lists of server and request before it", async () => {

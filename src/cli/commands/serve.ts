@@ -18,8 +18,7 @@ export const serving = Command.make("serve", {
   apiKeyFile: text("api-key-file", "file", "Keys, one a line, of which a request must bear one"),
   cors: text("cors", "origin", "Web site whose pages may ask, or * (default: none)"),
   deny: text("deny", "file", "Sources that are never lit, one a line; read again when it changes, and on SIGHUP"),
-  router: text("router", "data", "Texts or token shards with the sources, to find the nearest of a prompt by"),
-  sourceField: text("source-field", "field", "Field of --router's records with the source"),
+  router: text("router", "file", "What memsinks router made, to light the source that a prompt is most like"),
   parallel: counting("parallel").pipe(
     Options.withDefault(16),
     Options.withDescription("Sequences at once; their caches take memory (default: 16)")
