@@ -12,7 +12,7 @@ import { makeRandom } from "../reference/random.ts"
 import { exodus, genesis, model, psalms, serving, tokenizer } from "../serve/toy.ts"
 
 /** Seconds of each number of clients. */
-const SECONDS = Number(process.env["MEMSINKS_SOAK"] ?? 20)
+const SECONDS = Number(process.env["MEMSINKS_SOAK"] ?? 8)
 
 const states: ReadonlyArray<readonly [name: string, sinks: SinkMode, id: bigint]> = [
   ["toy:off", off, 0n],
