@@ -81,7 +81,9 @@ Deno.test("the cases below are all there are", async () => {
   )
 })
 
-for (const [name, { cases }] of families) {
+for (const [name, { cases: all }] of families) {
+  // kernels that the family of matrix units alone has run emulated, on Node
+  const cases = (all as ReadonlyArray<Case>).filter(({ only }) => only === undefined)
   Deno.test(`${cases.length} cases of ${name} match float64`, async () => {
     assert.ok(cases.length > 0)
     const found = await Effect.runPromise(Effect.forEach(cases, problems).pipe(Effect.provide(DenoDevice.layer())))
