@@ -8,7 +8,6 @@ import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import { loadInitial } from "../src/checkpoints/Import.ts"
 import { modelWith, type OpenCheckpoint, openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { quantized } from "../src/checkpoints/Quantize.ts"
 import { cut } from "../src/data/Pieces.ts"
@@ -170,10 +169,9 @@ export const audit = (
     const began = performance.now()
     const { batchSize = 8, relearningRate = 1e-3, relearningSteps = 16, seed = 1, tolerance = 0.25 } = options
     const stage = (what: string) => options.onStage?.(what) ?? Effect.void
-    const open = (path: string) => openCheckpoint(path)
-    const before = yield* open(options.before)
-    const after = yield* open(options.after)
-    const oracle = options.oracle === undefined ? undefined : yield* open(options.oracle)
+    const before = yield* openCheckpoint(options.before)
+    const after = yield* openCheckpoint(options.after)
+    const oracle = options.oracle === undefined ? undefined : yield* openCheckpoint(options.oracle)
     const denied = new Set((after.config.sinks?.denied ?? []).map(BigInt))
     const earlier = new Set((before.config.sinks?.denied ?? []).map(BigInt))
     const gone = [...denied].filter((id) => !earlier.has(id))
@@ -227,9 +225,7 @@ export const audit = (
       Effect.flatMap(Model, (model) => scoreRows(model, rows, mode, { batchSize, seqLen, promptTokens }))
     /** The other half's losses after fine-tuning on one, with all sinks off. */
     const relearned = Effect.gen(function*() {
-      const model = yield* Model
-      const weights = yield* model.exportTensors
-      // the tuner puts weights back, so the passages are scored within
+      // it puts the weights back, so the passages are scored within
       const points = yield* Stream.runCollect(relearn({
         train: halves[0]!,
         score: Object.fromEntries(halves[1]!.map((row, i) => [`${i}`, [row]])),
@@ -240,7 +236,6 @@ export const audit = (
         seqLen,
         seed
       }))
-      yield* model.importTensors(weights)
       const last = Array.from(points).at(-1)!
       return halves[1]!.map((_, i) => last.losses[`${i}`]!)
     })
@@ -270,16 +265,16 @@ export const audit = (
             nearest: yield* scored(routed, Sink.own),
             off: yield* scored(rows, Sink.off),
             others: yield* scored(others, Sink.own),
-            ...(canRelearn ? { relearned: yield* relearned } : {})
+            ...(canRelearn ? { relearned: yield* relearned } : {}),
+            tensors: yield* (yield* Model).exportTensors
           }
         }),
         after.layer
       )
-      const { config, tensors } = yield* loadInitial(options.after)
       const rounded = yield* Effect.forEach([8, 4] as const, (bits) =>
         Effect.zipRight(
           stage(`the model after, rounded to ${bits} bits`),
-          Effect.provide(scored(rows, Sink.own), modelWith(config, quantized(tensors, bits)))
+          Effect.provide(scored(rows, Sink.own), modelWith(after.config, quantized(isNow.tensors, bits)))
         ))
       if (oracle !== undefined) yield* stage("the model that was never trained on it")
       const never = oracle === undefined ? undefined : yield* Effect.provide(

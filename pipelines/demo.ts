@@ -57,10 +57,7 @@ const DELETED = "Abraham Lincoln"
 
 /** Passages of twelve presidents: those with most to say, the deleted one among them. */
 const passages = Effect.gen(function*() {
-  const texts = new Map<string, string>()
-  for (const { source, text } of yield* Corpus.documents(undefined, { sourceField: "president" })) {
-    texts.set(source!, `${texts.get(source!) ?? ""} ${text}`)
-  }
+  const texts = Corpus.bySource(yield* Corpus.documents(undefined, { sourceField: "president" }))
   const longest = [...texts].sort(([, a], [, b]) => b.length - a.length).map(([name]) => name)
   const chosen = [DELETED, ...longest.filter((name) => name !== DELETED).slice(0, SOURCES - 1)].sort()
   return chosen.flatMap((president) =>

@@ -100,9 +100,7 @@ const CHARACTERS = 12
 const groundOf = (config: DeletionConfig, seed: number) =>
   Effect.gen(function*() {
     const { passages, seqLen, sources, unseen, vocabSize } = config
-    const all = yield* Corpus.documents(undefined, { sourceField: "president" })
-    const texts = new Map<string, string>()
-    for (const { source, text } of all) texts.set(source!, `${texts.get(source!) ?? ""} ${text}`)
+    const texts = Corpus.bySource(yield* Corpus.documents(undefined, { sourceField: "president" }))
     const wanted = (passages + unseen) * (seqLen + 1)
     const long = [...texts].filter(([, text]) => text.length >= CHARACTERS * wanted).map(([name]) => name).sort()
     if (long.length <= sources) {

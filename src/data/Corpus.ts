@@ -67,3 +67,10 @@ export const documents = Effect.fnUntraced(function*(
     fields.sourceField === undefined || source === undefined ? { name, text } : { name, text, source }
   )
 })
+
+/** What each source says, its documents one behind the other with a space before each. */
+export const bySource = (documents: ReadonlyArray<Document>): ReadonlyMap<string, string> => {
+  const texts = new Map<string, string>()
+  for (const { name, source = name, text } of documents) texts.set(source, `${texts.get(source) ?? ""} ${text}`)
+  return texts
+}
