@@ -1,5 +1,6 @@
 /** A sweep as tables of data: CSV and Parquet, a row a point and seed. */
 import { parquetWriteBuffer } from "hyparquet-writer"
+import { csvField } from "../../src/Csv.ts"
 import { types } from "../../src/measures/Parquet.ts"
 import { valueText } from "./Config.ts"
 import type { SweepReport } from "./Report.ts"
@@ -29,10 +30,8 @@ const dataOf = (report: SweepReport): ReadonlyArray<DataColumn> => {
   ]
 }
 
-const cell = (value: number | string): string => {
-  if (typeof value === "number") return Number.isFinite(value) ? String(value) : ""
-  return /[",\r\n]/.test(value) ? `"${value.replaceAll("\"", "\"\"")}"` : value
-}
+const cell = (value: number | string): string =>
+  typeof value === "string" ? csvField(value) : Number.isFinite(value) ? String(value) : ""
 
 /** One line a point and seed, after a line of names; what could not be measured is empty. */
 export const toCsv = (report: SweepReport): string => {

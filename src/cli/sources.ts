@@ -2,15 +2,13 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { loadInitial } from "../checkpoints/Import.ts"
+import { csvField } from "../Csv.ts"
 import { type NamedId, namesFile } from "../data/identity/Names.ts"
 import { CheckpointError } from "../Errors.ts"
 import * as Sink from "../Sink.ts"
 import { columns, count, oneLine, plural } from "../Terminal.ts"
 import type { SourcesOptions } from "./commands/sources.ts"
 import * as Edge from "./Edge.ts"
-
-/** A field of CSV (RFC 4180). */
-const csvField = (text: string): string => /[",\r\n]/.test(text) ? `"${text.replaceAll("\"", "\"\"")}"` : text
 
 /** The web site of a name that is an address. */
 const siteOf = (name: string): string | undefined => /^https?:\/\/([^/?#]+)/i.exec(name)?.[1]?.toLowerCase()

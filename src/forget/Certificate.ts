@@ -10,8 +10,8 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign,
   verify as verifySignature } from "node:crypto"
-import { createReadStream } from "node:fs"
 import { decodeWith } from "../Config.ts"
+import { sha256Of } from "../data/tokens/ShardReader.ts"
 import { because, DataError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
 import { Sha256 } from "../Paths.ts"
@@ -104,16 +104,8 @@ export const certify = (subject: ReadonlyArray<Subject>, predicate: unknown, key
 
 const textOf = (envelope: typeof Envelope.Type): string => `${JSON.stringify(envelope, null, 2)}\n`
 
-/** The checksum of a file, read piece by piece. */
-const sha256Of = (path: string): Effect.Effect<string, DataError> =>
-  Effect.tryPromise({
-    try: async (signal) => {
-      const hash = createHash("sha256")
-      for await (const piece of createReadStream(path, { signal })) hash.update(piece as Uint8Array)
-      return hash.digest("hex")
-    },
-    catch: (cause) => new DataError({ path, detail: `cannot be read: ${because(cause)}`, cause })
-  })
+const digestOf = (path: string) =>
+  Effect.mapError(sha256Of(path), (cause) => new DataError({ path, detail: `cannot be read: ${cause.detail}`, cause }))
 
 /** All files in a folder and those below it, by rising name, with their checksums. */
 export const subjectsOf = (folder: string): Effect.Effect<ReadonlyArray<Subject>, DataError, Files> =>
@@ -126,7 +118,7 @@ export const subjectsOf = (folder: string): Effect.Effect<ReadonlyArray<Subject>
     for (const name of names.sort()) {
       const path = paths.join(folder, name)
       if ((yield* Effect.mapError(fs.stat(path), unreadable)).type !== "File") continue
-      found.push({ name: name.split(paths.sep).join("/"), digest: { sha256: yield* sha256Of(path) } })
+      found.push({ name: name.split(paths.sep).join("/"), digest: { sha256: yield* digestOf(path) } })
     }
     return found
   })
@@ -184,7 +176,7 @@ export const verify = (path: string, keyPath: string): Effect.Effect<Verified, D
       if (paths.relative(folder, file).startsWith("..")) {
         return yield* wrong(`names a file outside of its folder: ${name}`)
       }
-      if ((yield* sha256Of(file)) !== digest.sha256) {
+      if ((yield* digestOf(file)) !== digest.sha256) {
         return yield* new DataError({ path: file,
           detail: `is not the file that ${path} was signed for: it was changed` })
       }
