@@ -54,9 +54,13 @@ export interface Router {
   ) => Route | undefined
   /** The bytes of `router.bin`. */
   readonly encode: () => ReadonlyArray<Uint8Array>
+  /** What it is made of. */
+  readonly arrays: Arrays
 }
 
+/** A router as arrays: see the file. */
 interface Arrays {
+  /** Rising. */
   readonly ids: BigUint64Array
   readonly scales: Float32Array
   readonly rare: Float32Array
@@ -79,6 +83,7 @@ const of = (arrays: Arrays, features: number, tokenizer: string): Router => {
   return {
     sources: ids.length,
     tokenizer,
+    arrays,
     nearest: (tokens, { denied = () => false, least = 0 } = {}) => {
       const counts = countsOf(tokens)
       let norm = 0
@@ -170,6 +175,40 @@ export function* makeRouter(
     })
   }
   return of(arrays, features, tokenizer)
+}
+
+/**
+ * The router without sources: what was kept of them is gone, and features that nobody else keeps are as rare as any. Ids that it does not have are passed over; where it has none of them it is the same router. How rare the
+ * other features are still counts the sources that are gone: only a router made anew knows nothing of them.
+ */
+export const withoutSources = (router: Router, gone: Iterable<bigint>): Router => {
+  const { ids, places, rare, scales, weights } = router.arrays
+  const features = places.length / Math.max(1, ids.length)
+  const lost = new Set(gone)
+  const kept = Uint32Array.from(ids.keys()).filter((s) => !lost.has(ids[s]!))
+  if (kept.length === ids.length) return router
+  const arrays: Arrays = {
+    ids: new BigUint64Array(kept.length),
+    scales: new Float32Array(kept.length),
+    rare: rare.slice(),
+    places: new Uint32Array(kept.length * features),
+    weights: new Uint8Array(kept.length * features)
+  }
+  kept.forEach((s, i) => {
+    arrays.ids[i] = ids[s]!
+    arrays.scales[i] = scales[s]!
+    arrays.places.set(places.subarray(s * features, (s + 1) * features), i * features)
+    arrays.weights.set(weights.subarray(s * features, (s + 1) * features), i * features)
+  })
+  const held = new Uint8Array(BUCKETS)
+  arrays.places.forEach((place, k) => {
+    if (arrays.weights[k]! > 0) held[place] = 1
+  })
+  const unknown = rare.reduce((most, one) => Math.max(most, one), 0)
+  places.forEach((place, k) => {
+    if (weights[k]! > 0 && held[place] === 0) arrays.rare[place] = unknown
+  })
+  return of(arrays, features, router.tokenizer)
 }
 
 /** Reads the bytes of `router.bin`. Fails with a DataError that names `path` where they are something else. */

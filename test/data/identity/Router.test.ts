@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { decodeRouter, judgeRouter, makeRouter } from "../../../src/data/identity/Router.ts"
+import { decodeRouter, judgeRouter, makeRouter, withoutSources } from "../../../src/data/identity/Router.ts"
 import { documentsOf } from "../../../src/data/Pieces.ts"
 import { random } from "../../../src/Random.ts"
 import { inTurns } from "../../../src/Turns.ts"
@@ -61,6 +61,29 @@ describe("a router", () => {
     const far = Buffer.from(bytes)
     far.fill(255, bytes.length - 3 * 8192 * 5, bytes.length - 3 * 8192)
     expect(refused(far)).toContain("of 1048576 places")
+  })
+
+  it("forgets a source: its features and how rare its words are, and chooses among the others as before", async () => {
+    const less = withoutSources(router, [10n, 77n])
+    expect(less.sources).toBe(2)
+    expect(Array.from(less.arrays.ids)).toEqual([8n, 9n])
+    for (let i = 0; i < 30; i++) {
+      const text = say(i % 3, 40)
+      expect(less.nearest(text)?.id).toBe(router.nearest(text, { denied: (id) => id === 10n })?.id)
+    }
+    const read = await Effect.runPromise(decodeRouter(Buffer.concat(less.encode()), "r"))
+    expect(Buffer.concat(read.encode()).equals(Buffer.concat(less.encode()))).toBe(true)
+    // a word of that source alone is now a word of nobody
+    const unknown = router.arrays.rare.reduce((most, one) => Math.max(most, one))
+    const own = Effect.runSync(inTurns(makeRouter(documentsOf([{ tokens: [105], source: "a" }]), idOf, options)))
+    const place = own.arrays.places[0]!
+    expect([router.arrays.rare[place]! < unknown, less.arrays.rare[place]]).toEqual([true, unknown])
+    // twice is once, one after the other is both, and none is none
+    expect(withoutSources(less, [10n])).toBe(less)
+    const bytesOf = (one: typeof router) => Buffer.concat(one.encode())
+    expect(bytesOf(withoutSources(less, [9n])).equals(bytesOf(withoutSources(router, [9n, 10n])))).toBe(true)
+    const none = withoutSources(router, [8n, 9n, 10n])
+    expect((await Effect.runPromise(decodeRouter(bytesOf(none), "r"))).nearest(say(0, 40))).toBeUndefined()
   })
 
   it("is judged by documents that it has not seen, and no better than chance where sources say the same", () => {
