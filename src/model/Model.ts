@@ -22,7 +22,7 @@ import { requireHalf } from "./HalfCheck.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
-import { initialValue, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
+import { initialize, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
 import { type CompiledPass, gathers, listTensors, loadBatch, type PassShape, type Precision, recordPass,
   ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
@@ -151,10 +151,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       })
     )
     if (options.initialize !== false) {
-      yield* upload(
-        device,
-        parameters.map((p) => [p.value, attempt(() => initialValue(config, p, options.seed ?? 0), DeviceError)])
-      )
+      yield* initialize(device, config, parameters, options.seed ?? 0)
     }
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape, of = handles) {

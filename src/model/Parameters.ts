@@ -1,7 +1,11 @@
 /** The parameters of a decoder: their handles in its internal layout, their memory, their initial values. */
-import type { Limits } from "../gpu/Device.ts"
+import * as Effect from "effect/Effect"
+import { availableParallelism } from "node:os"
+import { attempt, DeviceError } from "../Errors.ts"
+import type { DeviceService, Limits } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
-import { normals } from "./Init.ts"
+import { upload } from "../gpu/Upload.ts"
+import { type Draw, drawers, normals } from "./Init.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import type * as Ops from "./Ops.ts"
 
@@ -74,22 +78,72 @@ export const listParameters = (p: Parameters): ReadonlyArray<Ops.Parameter> => [
   ])
 ]
 
-/** Initial weights of one parameter, in the internal layout. */
-export const initialValue = (c: ModelConfig, p: Ops.Parameter, seed: number): Float32Array => {
+/** What a parameter's initial weights are drawn from, one part behind the other; nothing for a norm, whose weights are 1. */
+const drawsOf = (c: ModelConfig, p: Ops.Parameter, seed: number): ReadonlyArray<Draw> => {
+  if (p.value.shape.length === 1) return []
   const size = Tensor.size(p.value)
-  if (p.value.shape.length === 1) return new Float32Array(size).fill(1)
-  const d = c.hiddenSize
   const kind = p.name.split(".").at(-1)!
   const residual = kind === "o" || kind === "down" ? 1 / Math.sqrt(2 * c.numHiddenLayers) : 1
   const fanIn = kind === "down" ? c.intermediateSize : p.value.shape[1]!
   const std = (c.initializerRange ?? (kind === "embed" ? 0.05 : 1 / Math.sqrt(fanIn))) * residual
-  const value = new Float32Array(size)
   // general and sink neurons draw from streams of their own, so that the general ones start alike with and without sinks
-  const split = p.sinkRow0 === undefined ? size : p.sinkRow0 * d
-  normals(value.subarray(0, split), `${seed} ${p.name}`, std)
-  if (split < size) normals(value.subarray(split), `${seed} ${p.name} sinks`, std)
+  const split = p.sinkRow0 === undefined ? size : p.sinkRow0 * c.hiddenSize
+  return [
+    { stream: `${seed} ${p.name}`, std, size: split },
+    ...(split < size ? [{ stream: `${seed} ${p.name} sinks`, std, size: size - split }] : [])
+  ]
+}
+
+/** Initial weights of one parameter, in the internal layout. */
+export const initialValue = (c: ModelConfig, p: Ops.Parameter, seed: number): Float32Array => {
+  const value = new Float32Array(Tensor.size(p.value))
+  const draws = drawsOf(c, p, seed)
+  if (draws.length === 0) value.fill(1)
+  let at = 0
+  for (const draw of draws) normals(value.subarray(at, at += draw.size), draw)
   return value
 }
+
+/** Weights from which on threads draw them: a sixth of a second's work for one, where starting some takes a tenth. */
+const MANY = 2 ** 24
+
+/** Weights that a thread draws at a time. */
+const PART = 2 ** 20
+
+/** Write the initial weights into parameters on a device; many of them are drawn by threads, one a processor. */
+export const initialize = (
+  device: Pick<DeviceService, "write" | "idle">,
+  c: ModelConfig,
+  parameters: ReadonlyArray<Ops.Parameter>,
+  seed: number,
+  many = MANY
+): Effect.Effect<void, DeviceError> =>
+  Effect.scoped(Effect.gen(function*() {
+    const threads = parameters.reduce((sum, p) => sum + Tensor.size(p.value), 0) < many ? 0 : availableParallelism()
+    if (threads < 2) {
+      return yield* upload(device,
+        parameters.map((p) => [p.value, attempt(() => initialValue(c, p, seed), DeviceError)]))
+    }
+    const drawn = yield* drawers(threads)
+    const parts = parameters.flatMap((p): Array<readonly [Tensor.Tensor, Effect.Effect<Float32Array>, number]> => {
+      const draws = drawsOf(c, p, seed)
+      if (draws.length === 0) return [[p.value, Effect.sync(() => initialValue(c, p, seed)), 0]]
+      return draws.flatMap((draw, i) => {
+        const at = i === 0 ? 0 : draws[0]!.size
+        return Array.from({ length: Math.ceil(draw.size / PART) }, (_, j) => {
+          const part = { ...draw, first: j * PART, size: Math.min(PART, draw.size - j * PART) }
+          const here = () => {
+            const out = new Float32Array(part.size)
+            normals(out, part)
+            return out
+          }
+          return [p.value, Effect.map(drawn(part), (out) => out ?? here()), at + part.first] as const
+        })
+      })
+    })
+    // one that each thread draws, and one that waits for it
+    yield* upload(device, parts, 2 * threads)
+  }))
 
 /** Memory that a config's parameters take on a device, with gradients and AdamW's moments when training. */
 export const stateTensors = (c: ModelConfig): ReadonlyArray<Tensor.Tensor> =>

@@ -1,5 +1,9 @@
+import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { normals } from "../../src/model/Init.ts"
+import { drawers, normals } from "../../src/model/Init.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { initialize, initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import { SinkConfig } from "../../src/Sink.ts"
 
 /** The same numbers as they are defined: FNV-1a of the name, counted words, Box and Muller's transform. */
 const defined = (n: number, name: string, std: number): Float32Array => {
@@ -37,7 +41,7 @@ describe("initial weights", () => {
     "%d of them are those of their definition, bit for bit",
     (n, name, std) => {
       const out = new Float32Array(n).fill(NaN)
-      normals(out, name, std)
+      normals(out, { stream: name, std, size: n })
       expect(differing(out, defined(n, name, std))).toBe(0)
     }
   )
@@ -45,12 +49,54 @@ describe("initial weights", () => {
   it("have the moments of a normal distribution", () => {
     const n = 1 << 19
     const out = new Float32Array(n)
-    normals(out, "moments", 2)
+    normals(out, { stream: "moments", std: 2, size: n })
     const moment = (k: number) => out.reduce((sum, x) => sum + (x / 2) ** k, 0) / n
     // six standard errors of each: sqrt(Var(x^k) / n)
     expect(Math.abs(moment(1))).toBeLessThan(6 * Math.sqrt(1 / n))
     expect(Math.abs(moment(2) - 1)).toBeLessThan(6 * Math.sqrt(2 / n))
     expect(Math.abs(moment(3))).toBeLessThan(6 * Math.sqrt(15 / n))
     expect(Math.abs(moment(4) - 3)).toBeLessThan(6 * Math.sqrt(96 / n))
+  })
+
+  it("are the same from threads, part by part", () => {
+    const [stream, n] = ["3 layers.0.o", 10_001]
+    const parts = [[0, 4_000], [4_000, 6_000], [10_000, 1]] as const
+    return Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+      const draw = yield* drawers(2)
+      const drawn = yield* Effect.forEach(parts, ([first, size]) => draw({ stream, std: 0.3, first, size }), {
+        concurrency: "unbounded"
+      })
+      const out = Float32Array.from(drawn.flatMap((part) => [...part!]))
+      expect(differing(out, defined(n, stream, 0.3))).toBe(0)
+    })))
+  })
+
+  it("are drawn without threads where none runs", () =>
+    Effect.runPromise(Effect.scoped(Effect.gen(function*() {
+      const draw = yield* drawers(1, "throw new Error('no threads here')")
+      const one = { stream: "a", std: 1, size: 8 }
+      expect(yield* Effect.all([draw(one), draw(one)], { concurrency: 2 })).toEqual([undefined, undefined])
+      expect(yield* draw(one)).toBeUndefined()
+    }))))
+
+  it("of a whole model do not depend on whether there are threads", async () => {
+    const config = new ModelConfig({
+      vocabSize: 4099,
+      hiddenSize: 512,
+      intermediateSize: 96,
+      numHiddenLayers: 1,
+      numAttentionHeads: 4,
+      maxPositionEmbeddings: 16,
+      sinks: new SinkConfig({ pool: 64, active: 16 })
+    })
+    const parameters = listParameters(parametersOf(config))
+    for (const many of [0, Infinity]) {
+      const values = new Map(parameters.map((p) => [p.value, new Float32Array(initialValue(config, p, 5).length)]))
+      const write = (tensor: object, data: ArrayLike<number>, at: number) => values.get(tensor as never)!.set(data, at)
+      await Effect.runPromise(initialize({ write, idle: Effect.void } as never, config, parameters, 5, many))
+      for (const p of parameters) {
+        expect(differing(values.get(p.value)!, initialValue(config, p, 5)), `${p.name} ${many}`).toBe(0)
+      }
+    }
   })
 })

@@ -52,7 +52,7 @@ export const batchOf = (shape: { readonly rows: number; readonly seqLen: number;
 /** A matrix [inputs, outputs] of a peer's start, scaled as ours is. */
 export const weights = (name: string, inputs: number, outputs: number, std = 1 / Math.sqrt(inputs)): Float32Array => {
   const value = new Float32Array(inputs * outputs)
-  normals(value, name, std)
+  normals(value, { stream: name, std, size: value.length })
   return value
 }
 
