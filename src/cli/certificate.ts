@@ -32,7 +32,7 @@ export const signed = (
       ...(surfaces === undefined ? {} : { surfaces }),
       audit: hasAudit ? "audit.json" : null,
       states:
-        "The sinks of the deleted are never lit again by their ids; those units that deletions[].units.taken counts are " +
+        "The sinks of the deleted are not lit again by their ids unless a later entry restores them; those units that deletions[].units.taken counts are " +
         "zero, or off for all. General neurons were not changed: what they learned of the deleted is what the audit asks for" +
         (hasAudit ? "." : ", and there is none.")
     }, key)

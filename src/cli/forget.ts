@@ -9,6 +9,7 @@ import { CheckpointError, DataError } from "../Errors.ts"
 import * as Certificate from "../forget/Certificate.ts"
 import * as Copies from "../forget/Copies.ts"
 import * as Forget from "../forget/Forget.ts"
+import type * as Ledger from "../forget/Ledger.ts"
 import { parseRequests, type Request } from "../forget/Request.ts"
 import { columns, count, oneLine, plural } from "../Terminal.ts"
 import { inTurns } from "../Turns.ts"
@@ -66,6 +67,17 @@ const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | un
       )
   })
 
+/** What is to be done with them. */
+const requestOf = (
+  { operation, restore, shared }: ForgetOptions,
+  requests: ReadonlyArray<Request>
+): Effect.Effect<Forget.ForgetRequest, Edge.Usage> => {
+  if (!restore) return Effect.succeed({ requests, ...Edge.given({ operation, shared }) })
+  return Option.isSome(operation) || Option.isSome(shared)
+    ? Effect.fail(Edge.usage({ message: "--restore takes back whatever was done: leave --operation and --shared out" }))
+    : Effect.succeed({ requests, operation: "restore" })
+}
+
 /** Names that are listed. */
 const SHOWN = 10
 
@@ -77,8 +89,17 @@ const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> 
   const { already, deleted, operation, ownership, taken } = plan
   const { active, alone, left, most, shared, survivors, units } = ownership
   return [
-    ...(already.length === 0 ? [] : [`deleted already: ${some(already)}`]),
-    ...(deleted.length === 0 ? [] : [
+    ...(already.length === 0
+      ? []
+      : [`${operation === "restore" ? "not deleted any more" : "deleted already"}: ${some(already)}`]),
+    ...(operation === "restore" && deleted.length > 0
+      ? [
+        `to restore: ${some(deleted)}: they light their sinks again, and ${
+          plural(taken.length, "block")
+        } that were off for all are on`
+      ]
+      : []),
+    ...(deleted.length === 0 || operation === "restore" ? [] : [
       `to delete: ${some(deleted)}; ${plural(survivors, "id")} stay`,
       `their sinks: ${plural(alone.length, "block")} of ${count(units)} lit by nobody else, ${
         count(shared.length)
@@ -101,7 +122,12 @@ const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> 
 }
 
 /** Who else says what they say. */
-const heldIn = (held: ReadonlyArray<Copies.Holder> | undefined, corpus: unknown): ReadonlyArray<string> => {
+const heldIn = (
+  held: ReadonlyArray<Copies.Holder> | undefined,
+  corpus: unknown,
+  operation: Ledger.Act | undefined
+): ReadonlyArray<string> => {
+  if (operation === "restore") return []
   if (held === undefined) {
     return corpus === undefined
       ? ["who else holds the same texts was not asked: --data <token shards>"]
@@ -134,10 +160,9 @@ export const runForget = (options: ForgetOptions) =>
     const corpus = Option.isNone(options.data)
       ? undefined
       : yield* Effect.acquireRelease(TokenShards.open(options.data.value), ({ close }) => Effect.sync(close))
-    const requests = yield* requestsOf(options, corpus)
-    const request = { requests, operation: options.operation, shared: options.shared }
+    const request = yield* requestOf(options, yield* requestsOf(options, corpus))
     const heldOf = ({ already, deleted }: Pick<Forget.ForgetPlan, "deleted" | "already">) =>
-      corpus === undefined
+      corpus === undefined || options.restore
         ? undefined
         : Copies.copiesOf(corpus, new Set([...deleted, ...already].map(({ name }) => name)))
     if (options.dryRun) {
@@ -146,7 +171,7 @@ export const runForget = (options: ForgetOptions) =>
       return yield* Edge.print(
         options.json
           ? JSON.stringify({ ...toJson(plan), heldBy: held })
-          : [...describe(plan), ...heldIn(held, corpus)].join("\n")
+          : [...describe(plan), ...heldIn(held, corpus, request.operation)].join("\n")
       )
     }
     if (Option.isNone(options.out)) {
@@ -175,16 +200,18 @@ export const runForget = (options: ForgetOptions) =>
     }
     yield* Edge.print([
       ...describe(report),
-      ...heldIn(held, corpus),
+      ...heldIn(held, corpus, request.operation),
       ...(out === undefined ? ["nothing is left to do, and nothing was written"] : [
         "",
         `written: ${out} (step ${report.steps.join(", ")})${
           certificate === undefined ? "" : `, certificate ${certificate}`
         }`,
-        "",
-        ...columns([["of what is deleted", "", "path"],
-          ...surfaces.map(({ path, state, what }) => [what, states[state], path])]),
-        "exports and copies elsewhere were not looked for"
+        ...(surfaces.length === 0 ? [] : [
+          "",
+          ...columns([["of what is deleted", "", "path"],
+            ...surfaces.map(({ path, state, what }) => [what, states[state], path])]),
+          "exports and copies elsewhere were not looked for"
+        ])
       ])
     ].join("\n"))
   }).pipe(Effect.scoped)

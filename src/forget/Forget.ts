@@ -6,6 +6,8 @@
  * - `exclude`: they are off for everyone. Can be taken back, too: the weights are there.
  * - `erase`: their weights, and the optimizer's moments, are zero. Cannot be taken back.
  *
+ * What was denied or excluded can be restored (`restore`): it lights its sinks as before. Every act is a line of the ledger.
+ *
  * Sinks that a survivor lights, too, are kept (`shared` "keep", the default: nobody who stays loses anything, and what the
  * deleted wrote into them stays) or taken (`take`: they are excluded or erased with the rest, and survivors lose them).
  *
@@ -29,7 +31,7 @@ import { huggingFaceConfig, modelConfigOf } from "../model/HuggingFace.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
 import { forgetFile } from "../runs/Runs.ts"
 import * as Sink from "../Sink.ts"
-import { plural } from "../Terminal.ts"
+import { count, plural } from "../Terminal.ts"
 import { erase } from "./Erase.ts"
 import * as Ledger from "./Ledger.ts"
 import { type Ownership, ownershipOf } from "./Ownership.ts"
@@ -41,7 +43,7 @@ type Files = FileSystem.FileSystem | Path.Path
 export interface ForgetRequest {
   readonly requests: ReadonlyArray<Request>
   /** Default `erase`. */
-  readonly operation?: Ledger.Operation
+  readonly operation?: Ledger.Act
   /** Default `keep`. */
   readonly shared?: Ledger.Policy
 }
@@ -52,13 +54,13 @@ export interface ForgetPlan {
   readonly path: string
   readonly step: number
   readonly requests: ReadonlyArray<Request>
-  readonly operation: Ledger.Operation
+  readonly operation: Ledger.Act
   readonly shared: Ledger.Policy
-  /** Who will be deleted, and who is already, by this operation or one that does more. */
+  /** Who will be deleted, and who is already, by this operation or one that does more; or restored. */
   readonly deleted: ReadonlyArray<Resolved>
   readonly already: ReadonlyArray<Resolved>
   readonly ownership: Ownership
-  /** Units that are excluded or erased: of `deny` none. */
+  /** Units that are excluded or erased, of `deny` none; of `restore` those that are no longer excluded. */
   readonly taken: ReadonlyArray<number>
 }
 
@@ -112,21 +114,75 @@ const subject = (checkpoint: string) =>
     return { config, sinks: config.sinks, names, ledger, path, step }
   })
 
+type Subject = Effect.Effect.Success<ReturnType<typeof subject>>
+
+const listed = (some: ReadonlyArray<Resolved>): string =>
+  some.slice(0, 3).map(({ name }) => JSON.stringify(name)).join(", ") +
+  (some.length > 3 ? ` and ${count(some.length - 3)} more` : "")
+
+/** What a restoration gives back. Fails with a DataError for whom there is nothing to take back, or nothing left. */
+const restoring = ({ ledger, sinks }: Pick<Subject, "ledger" | "sinks">, resolved: ReadonlyArray<Resolved>) =>
+  Effect.gen(function*() {
+    const stands = Ledger.standing(ledger)
+    for (const { id, name } of resolved) {
+      const erased = stands.get(id)?.find(({ operation }) => operation === "erase")
+      if (erased === undefined) continue
+      return yield* new DataError({
+        detail:
+          `${JSON.stringify(name)} was erased on ${
+            erased.time.slice(0, 10)
+          } (deletions.jsonl, line ${erased.number}): its ` +
+          "weights are zero, and nothing brings them back. Train on its data again, or take the checkpoint it was erased from"
+      })
+    }
+    const never = resolved.filter(({ id }) => !Sink.isDenied(sinks, id) && !stands.has(id))
+    if (never.length > 0) {
+      return yield* new DataError({
+        detail: `${listed(never)} ${
+          never.length === 1 ? "was" : "were"
+        } never denied or excluded: there is nothing to take back, and nothing was done`
+      })
+    }
+    const back = resolved.filter(({ id }) => Sink.isDenied(sinks, id))
+    // what somebody who stays deleted has taken stays off
+    const gone = new Set(back.map(({ id }) => id))
+    const stay = new Set<number>()
+    for (const [id, entries] of stands) {
+      if (gone.has(id) || !entries.some(({ operation, shared }) => operation !== "deny" && shared === "take")) continue
+      for (const unit of Sink.unitsOf(sinks, id)) stay.add(unit)
+    }
+    const theirs = new Set(back.flatMap(({ id }) => [...Sink.unitsOf(sinks, id)]))
+    return { back, taken: (sinks.excluded ?? []).filter((unit) => theirs.has(unit) && !stay.has(unit)) }
+  })
+
 const planOf = (
-  { ledger, names, path, sinks, step }: { readonly ledger: ReadonlyArray<Ledger.Entry>; readonly names: Names;
-    readonly path: string; readonly sinks: Sink.SinkConfig; readonly step: number },
+  of: Pick<Subject, "ledger" | "names" | "path" | "sinks" | "step">,
   { operation = "erase", requests, shared = "keep" }: ForgetRequest
 ): Effect.Effect<ForgetPlan, DataError> =>
   Effect.gen(function*() {
+    const { ledger, names, path, sinks, step } = of
     const resolved = yield* resolve(requests, names)
+    const common = { path, step, requests, operation, shared }
     const denied = new Set((sinks.denied ?? []).map(BigInt))
+    if (operation === "restore") {
+      const { back, taken } = yield* restoring(of, resolved)
+      const ids = new Set(back.map(({ id }) => id))
+      const others = new Set([...denied].filter((id) => !ids.has(id)))
+      return {
+        ...common,
+        deleted: back,
+        already: resolved.filter(({ id }) => !ids.has(id)),
+        ownership: yield* ownershipOf(sinks, names, ids, others),
+        taken
+      }
+    }
     // who was denied can be excluded still, who was excluded erased, and what was kept of theirs be taken
-    const asMuch = ledger.filter((entry) =>
+    const isAsMuch = (entry: Ledger.Entry) =>
+      entry.operation !== "restore" &&
       Ledger.operations.indexOf(entry.operation) >= Ledger.operations.indexOf(operation) &&
       (operation === "deny" || Ledger.policies.indexOf(entry.shared) >= Ledger.policies.indexOf(shared))
-    )
-    const done = new Set(asMuch.flatMap(({ deleted }) => deleted.map(({ id }) => BigInt(id))))
-    const isDone = (id: bigint) => denied.has(id) && (operation === "deny" || done.has(id))
+    const stands = Ledger.standing(ledger)
+    const isDone = (id: bigint) => denied.has(id) && (operation === "deny" || (stands.get(id) ?? []).some(isAsMuch))
     const deleted = resolved.filter(({ id }) => !isDone(id))
     const gone = new Set(deleted.map(({ id }) => id))
     const before = new Set([...denied].filter((id) => !gone.has(id)))
@@ -134,18 +190,47 @@ const planOf = (
     if (deleted.length > 0 && ownership.survivors === 0) {
       return yield* new DataError({ detail: "with what was deleted before, these requests would leave nobody" })
     }
-    const { alone, shared: common } = ownership
     return {
-      path,
-      step,
-      requests,
-      operation,
-      shared,
+      ...common,
       deleted,
       already: resolved.filter(({ id }) => isDone(id)),
       ownership,
-      taken: operation === "deny" ? [] : shared === "take" ? [...alone, ...common].sort((a, b) => a - b) : alone
+      taken: takenBy(operation, shared, ownership)
     }
+  })
+
+/** Units that a deletion excludes or erases, rising. */
+const takenBy = (
+  operation: Ledger.Operation,
+  shared: Ledger.Policy,
+  { alone, shared: common }: Ownership
+): ReadonlyArray<number> =>
+  operation === "deny" ? [] : shared === "take" ? [...alone, ...common].sort((a, b) => a - b) : alone
+
+/** What is off in a model, besides what it says itself. */
+export interface Off {
+  /** Ids that light nothing, rising. */
+  readonly denied: ReadonlyArray<bigint>
+  /** Units that are off for everyone, rising; of `deny` none. */
+  readonly excluded: ReadonlyArray<number>
+}
+
+/**
+ * What requests keep off while a model is used, its files as they are: for a server's list. Fails with a DataError for a name
+ * that the model was not trained with, and for requests that leave nobody.
+ */
+export const offOf = (
+  requests: ReadonlyArray<Request>,
+  { names, sinks }: { readonly names: Names; readonly sinks: Sink.SinkConfig },
+  { operation = "deny", shared = "keep" }: { readonly operation?: "deny" | "exclude";
+    readonly shared?: Ledger.Policy } = {}
+): Effect.Effect<Off, DataError> =>
+  Effect.gen(function*() {
+    const denied = (yield* resolve(requests, names)).map(({ id }) => id)
+    if (operation === "deny") return { denied, excluded: [] }
+    const gone = new Set(denied)
+    const before = new Set((sinks.denied ?? []).map(BigInt).filter((id) => !gone.has(id)))
+    return { denied, excluded: takenBy(operation, shared, yield* ownershipOf(sinks, names, gone, before)) }
   })
 
 /**
@@ -158,28 +243,33 @@ export const plan = (
 ): Effect.Effect<ForgetPlan, CheckpointError | DataError, Files> =>
   Effect.flatMap(subject(checkpoint), (of) => planOf(of, request))
 
-/** The configuration of a model with sinks from which somebody was deleted. */
+/** The configuration of a model with sinks from which somebody was deleted, or to which somebody was restored. */
 export const without = (
   config: ModelConfig,
   { deleted, operation, taken }: {
     readonly deleted: ReadonlyArray<{ readonly id: bigint }>
-    readonly operation: Ledger.Operation
+    readonly operation: Ledger.Act
     readonly taken: ReadonlyArray<number>
   }
 ): ModelConfig => {
-  const { sinks } = config
+  const { denied = [], excluded = [], ...sinks } = { ...config.sinks! }
   const rising = <A>(some: Iterable<A>, of: (one: A) => bigint | number) =>
     [...some].sort((a, b) => (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0))
-  const denied = rising(new Set([...sinks!.denied ?? [], ...deleted.map(({ id }) => `${id}`)]), BigInt)
-  const excluded = operation === "exclude"
-    ? rising(new Set([...sinks!.excluded ?? [], ...taken]), Number)
-    : sinks!.excluded
+  const theirs = new Set(deleted.map(({ id }) => `${id}`))
+  const units = new Set(taken)
+  const ids = operation === "restore" ? denied.filter((id) => !theirs.has(id)) : new Set([...denied, ...theirs])
+  const out = operation === "restore"
+    ? excluded.filter((unit) => !units.has(unit))
+    : operation === "exclude"
+    ? new Set([...excluded, ...units])
+    : excluded
+  const [deniedNow, excludedNow] = [rising(ids, BigInt), rising(out, Number)]
   return new ModelConfig({
     ...config,
     sinks: new Sink.SinkConfig({
-      ...sinks!,
-      denied,
-      ...(excluded === undefined || excluded.length === 0 ? {} : { excluded })
+      ...sinks,
+      ...(deniedNow.length === 0 ? {} : { denied: deniedNow }),
+      ...(excludedNow.length === 0 ? {} : { excluded: excludedNow })
     })
   })
 }
@@ -260,6 +350,7 @@ const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): E
   Files
 > =>
   Effect.gen(function*() {
+    if (plan.operation === "restore") return []
     const fs = yield* FileSystem.FileSystem
     const paths = yield* Path.Path
     const found: Array<Surface> = []

@@ -10,10 +10,14 @@ import { decodeWith, natural } from "../Config.ts"
 import { DataError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
 import { Sha256 } from "../Paths.ts"
+import { fields } from "./Request.ts"
 
-/** What a deletion does: see `Forget.forget`. */
+/** What a deletion does, from the least to the most: see `Forget.forget`. */
 export const operations = ["deny", "exclude", "erase"] as const
 export type Operation = typeof operations[number]
+
+/** What a line tells of: a deletion, or that one was taken back. */
+export type Act = Operation | "restore"
 
 /** What becomes of sinks that somebody who stays lights, too. */
 export const policies = ["keep", "take"] as const
@@ -28,16 +32,16 @@ export const Entry = Schema.Struct({
   number: natural,
   /** When it was done, in UTC (ISO 8601). */
   time: Schema.String,
-  operation: Schema.Literal(...operations),
+  operation: Schema.Literal(...operations, "restore"),
   shared: Schema.Literal(...policies),
   requests: Schema.Array(Schema.Struct({
-    by: Schema.Literal("source", "prefix", "id"),
+    by: Schema.Literal(...fields),
     value: Schema.String,
     reference: Schema.optionalWith(Schema.String, { exact: true })
   })),
-  /** Who was deleted; ids of 64 bits in decimal digits. */
+  /** Who was deleted, or restored; ids of 64 bits in decimal digits. */
   deleted: Schema.Array(Schema.Struct({ id, name: Schema.String })),
-  /** Units of theirs: lit by nobody else, lit by others too, and those that were set to zero or switched off. */
+  /** Units of theirs: lit by nobody else, lit by others too, and those that were set to zero, or switched off or on again. */
   units: Schema.Struct({ alone: natural, shared: natural, taken: natural }),
   /** Checksums of the model's tensors before and after. */
   before: Sha256,
@@ -73,7 +77,19 @@ export const read = (text: string | undefined, path: string): Effect.Effect<Read
     })
   })
 
-/** The ledger with one deletion more. */
+/** What stands of everybody that a ledger names: what was done to them since they were last restored, the oldest first. */
+export const standing = (ledger: ReadonlyArray<Entry>): ReadonlyMap<bigint, ReadonlyArray<Entry>> => {
+  const stands = new Map<bigint, ReadonlyArray<Entry>>()
+  for (const entry of ledger) {
+    for (const { id } of entry.deleted) {
+      const one = BigInt(id)
+      stands.set(one, entry.operation === "restore" ? [] : [...stands.get(one) ?? [], entry])
+    }
+  }
+  return stands
+}
+
+/** The ledger with one line more. */
 export const append = (
   text: string | undefined,
   entry: Omit<Entry, "format" | "number" | "previous">

@@ -352,6 +352,56 @@ describe("forgetting a source", () => {
     expect(await run(losses(late))).toEqual(take)
   })
 
+  it("takes back what was denied or excluded, and not what was erased", async () => {
+    const from = await saved("restoring", configOf("permutation", 6))
+    const at = (name: string) => join(root, `restoring-${name}`)
+    const act = (of: string, out: string, operation: Ledger.Act, shared: Ledger.Policy,
+      ...who: ReadonlyArray<string>) => run(Forget.forget(of, { requests: named(...who), operation, shared }, { out }))
+    const before = await run(losses(from))
+    const restored = async (of: string, out: string, ...who: ReadonlyArray<string>) => {
+      await act(of, out, "restore", "keep", ...who)
+      return run(losses(out))
+    }
+    await act(from, at("denied"), "deny", "keep", "Genesis")
+    expect(await restored(at("denied"), at("back"), "Genesis")).toEqual(before)
+    expect((await run(loadFolder(at("back")))).config).toEqual((await run(loadFolder(from))).config)
+    expect((await run(Forget.deletionsOf(at("back")))).map(({ number, operation }) => [number, operation]))
+      .toEqual([[1, "deny"], [2, "restore"]])
+    // of two that were excluded one comes back: what the other has taken stays off
+    await act(from, at("both"), "exclude", "take", "Genesis", "Ruth")
+    await act(from, at("ruth"), "exclude", "take", "Ruth")
+    expect(await restored(at("both"), at("one"), "Genesis")).toEqual(await run(losses(at("ruth"))))
+    expect(await restored(at("one"), at("none"), "Ruth")).toEqual(before)
+    // twice is once, and after it can be done again
+    const twice = await run(Forget.forget(at("back"), { requests: named("Genesis"), operation: "restore" }, {
+      out: at("never")
+    }))
+    expect([twice.out, twice.already.length, existsSync(at("never"))]).toEqual([undefined, 1, false])
+    expect((await run(Forget.plan(at("none"), { requests: named("Ruth"), operation: "deny" }))).deleted.length).toBe(1)
+    expect((await run(Forget.plan(at("none"), { requests: named("Ruth"), operation: "exclude" }))).deleted.length).toBe(
+      1
+    )
+    const refused = (of: string, ...who: ReadonlyArray<string>) =>
+      failure(Forget.forget(of, { requests: named(...who), operation: "restore" }, { out: at("never") }))
+    expect(await refused(at("denied"), "Genesis", "Ruth")).toContain("\"Ruth\" was never denied or excluded")
+    await act(at("denied"), at("erased"), "erase", "take", "Genesis")
+    expect(await refused(at("erased"), "Genesis")).toMatch(/"Genesis" was erased on .*line 2\): its weights are zero/)
+    expect(existsSync(at("never"))).toBe(false)
+  })
+
+  it("tells a server what requests keep off, as forget does it", async () => {
+    const { sinks } = configOf("permutation", 6)
+    const off = (operation: "deny" | "exclude", shared: Ledger.Policy) =>
+      run(Forget.offOf(named("Ruth", "Genesis"), { names, sinks: sinks! }, { operation, shared }))
+    const rising = [ids[0]!, ids[1]!].sort((a, b) => (a < b ? -1 : 1))
+    const theirs = [...new Set([0, 1].flatMap((i) => [...Sink.unitsOf(sinks!, ids[i]!)]))].sort((a, b) => a - b)
+    const others = new Set(range(7).slice(2).flatMap((i) => [...Sink.unitsOf(sinks!, ids[i]!)]))
+    expect(await off("deny", "take")).toEqual({ denied: rising, excluded: [] })
+    expect(await off("exclude", "take")).toEqual({ denied: rising, excluded: theirs })
+    expect(await off("exclude", "keep")).toEqual({ denied: rising, excluded: theirs.filter((u) => !others.has(u)) })
+    expect(await failure(Forget.offOf(named("Rut"), { names, sinks: sinks! }))).toContain("did you mean \"Ruth\"?")
+  })
+
   it("goes on where it was killed, does the same twice, and lets nobody write over it", async () => {
     const from = await saved("killed", configOf("disjoint"))
     const out = join(root, "killed-out")

@@ -18,14 +18,17 @@ export const forget = Command.make("forget", {
   data: text("data", "folder", "Token shards of the training: tells who else holds the same texts"),
   out: text("out", "folder", "Where the model without them goes; it must not exist"),
   operation: Options.choice("operation", operations).pipe(
-    Options.withDefault("erase"),
     Options.withDescription(
       "deny: never lit by their ids; exclude: also off for all; erase: also zero (default: erase)"
-    )
+    ),
+    Options.optional
   ),
   shared: Options.choice("shared", policies).pipe(
-    Options.withDefault("keep"),
-    Options.withDescription("Sinks that others light, too: keep them, or take them from the others (default: keep)")
+    Options.withDescription("Sinks that others light, too: keep them, or take them from the others (default: keep)"),
+    Options.optional
+  ),
+  restore: Options.boolean("restore").pipe(
+    Options.withDescription("Take back that they were denied or excluded; what was erased cannot be")
   ),
   allCheckpoints: Options.boolean("all-checkpoints").pipe(
     Options.withDescription("Also from the other checkpoints of its run")
