@@ -1,5 +1,5 @@
 /**
- * The five errors of memsinks. Each carries a `reason` where there are several, and a `message` written for the
+ * The six errors of memsinks. Each carries a `reason` where there are several, and a `message` written for the
  * person at the terminal: what is wrong, what was expected, what to do. They flow up unmapped; the command line
  * prints the message and exits with 1.
  */
@@ -70,6 +70,23 @@ export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
   }
 }
 
+/** A rank, or the link to it, that failed; or ranks that cannot begin, or do not do the same. */
+export class CollectiveError extends Schema.TaggedError<CollectiveError>()("CollectiveError", {
+  /**
+   * `Setup`: the ranks were not started as they must be, or do not find each other. `Lost`: a rank is gone. `Timeout`:
+   * a rank did not come. `Mismatch`: ranks do not call the same. `Aborted`: another rank gave up, and said why.
+   */
+  reason: Schema.Literal("Setup", "Lost", "Timeout", "Mismatch", "Aborted"),
+  detail: Schema.String,
+  /** The rank that is at fault, where it is known. */
+  rank: Schema.optional(Schema.Number),
+  cause: Schema.optional(Schema.Defect)
+}) {
+  override get message(): string {
+    return `${this.detail} [ranks: ${this.reason}]`
+  }
+}
+
 const lacks: ReadonlyArray<readonly [sign: RegExp, advice: string]> = [
   [/\bE[MN]FILE\b|too many open files/i,
     "the process may open no more files: raise ulimit -n (1024 is enough), or lower --jobs"],
@@ -110,24 +127,24 @@ export const because = (cause: unknown): string => {
 export const dataError = (path: string, detail: string, cause?: unknown): DataError =>
   new DataError(cause === undefined ? { path, detail } : { path, detail, cause })
 
-/** Any of the five. */
-export type MemsinksError = DeviceError | KernelError | DataError | CheckpointError | Diverged
+/** Any of the six. */
+export type MemsinksError = DeviceError | KernelError | DataError | CheckpointError | Diverged | CollectiveError
 
-const five = [DeviceError, KernelError, DataError, CheckpointError, Diverged] as const
+const six = [DeviceError, KernelError, DataError, CheckpointError, Diverged, CollectiveError] as const
 
-/** Whether a value is one of the five errors: meant for people, and no bug. */
-export const isMemsinksError = (value: unknown): value is MemsinksError => five.some((kind) => value instanceof kind)
+/** Whether a value is one of the six errors: meant for people, and no bug. */
+export const isMemsinksError = (value: unknown): value is MemsinksError => six.some((kind) => value instanceof kind)
 
-type Thrown<Kinds extends ReadonlyArray<(typeof five)[number]>> = Kinds extends readonly [] ? MemsinksError
+type Thrown<Kinds extends ReadonlyArray<(typeof six)[number]>> = Kinds extends readonly [] ? MemsinksError
   : InstanceType<Kinds[number]>
 
 /**
- * Plain code that throws, as an Effect: one of the five errors fails it, all else is a defect, so that a bug is never
+ * Plain code that throws, as an Effect: one of the six errors fails it, all else is a defect, so that a bug is never
  * told as a failure of the data or the device.
  *
- * @param _kinds those that the code throws, for the type of the failure; default: any of the five
+ * @param _kinds those that the code throws, for the type of the failure; default: any of the six
  */
-export const attempt = <A, Kinds extends ReadonlyArray<(typeof five)[number]>>(
+export const attempt = <A, Kinds extends ReadonlyArray<(typeof six)[number]>>(
   body: () => A,
   ..._kinds: Kinds
 ): Effect.Effect<A, Thrown<Kinds>> =>
@@ -136,7 +153,7 @@ export const attempt = <A, Kinds extends ReadonlyArray<(typeof five)[number]>>(
       return Effect.succeed(body())
     } catch (error) {
       if (isMemsinksError(error)) return Effect.fail(error as Thrown<Kinds>)
-      // a machine that has no more memory is no bug; what it lacks is one of the five, whatever the code throws besides
+      // a machine that has no more memory is no bug; what it lacks is one of the six, whatever the code throws besides
       if (error instanceof RangeError && lacking(error) !== undefined) {
         return Effect.fail(
           new DeviceError({ reason: "OutOfMemory", detail: because(error), cause: error }) as Thrown<Kinds>
@@ -156,7 +173,7 @@ export const isOfGpu = (cause: unknown): boolean =>
   isOfSystem(cause) || !(cause instanceof TypeError || cause instanceof ReferenceError || cause instanceof RangeError)
 
 /**
- * For `catch` of Effect.try and Effect.tryPromise: the five errors pass, what comes from outside becomes what `tell` makes
+ * For `catch` of Effect.try and Effect.tryPromise: the six errors pass, what comes from outside becomes what `tell` makes
  * of it, and all else is thrown on, hence a defect, so that a bug is never told as a failure of a file.
  *
  * @param isOutside default: what the operating system says

@@ -13,6 +13,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
  */
 const ranks: ReadonlyArray<string> = [
   "src",
+  "src/collective",
   "src/gpu",
   "src/data/source",
   "src/data",

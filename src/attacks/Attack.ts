@@ -11,14 +11,14 @@ import type * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type { Row } from "../data/stream/Packing.ts"
 import type { Tokenizer } from "../data/tokens/Tokenizer.ts"
-import type { CheckpointError, DataError, DeviceError, Diverged, KernelError } from "../Errors.ts"
+import type { CheckpointError, CollectiveError, DataError, DeviceError, Diverged, KernelError } from "../Errors.ts"
 import type { Device } from "../gpu/Device.ts"
 import { mean, variance } from "../measures/Statistics.ts"
 import type { Model } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type { SinkMode } from "../Sink.ts"
 
-export type AttackError = DeviceError | KernelError | DataError | Diverged | CheckpointError
+export type AttackError = DeviceError | KernelError | DataError | Diverged | CheckpointError | CollectiveError
 
 /** What an attack is tried on. Lists share no sequence and no id. */
 export interface AttackProblem {

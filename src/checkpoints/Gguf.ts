@@ -2,7 +2,7 @@
  * The GGUF format, version 3, as llama.cpp reads it: a header, metadata (typed values under dotted names), a table of
  * tensors, then their numbers, each tensor at a multiple of 32 bytes. Little-endian, like every host with WebGPU.
  */
-import { encode as toHalves } from "../gpu/Float16.ts"
+import { encode as toHalves } from "../Float16.ts"
 import type { Encoded } from "./Safetensors.ts"
 
 /** A metadata value with its type in the file. */

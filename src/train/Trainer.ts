@@ -17,7 +17,8 @@ import { Checkpoints } from "../checkpoints/Checkpoints.ts"
 import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
 import type { Names } from "../data/identity/Names.ts"
 import { DataStream, type Row } from "../data/stream/DataStream.ts"
-import { attempt, type CheckpointError, DataError, type DeviceError, Diverged, type KernelError } from "../Errors.ts"
+import { attempt, type CheckpointError, type CollectiveError, DataError, type DeviceError, Diverged,
+  type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { named } from "../Missing.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
@@ -67,7 +68,7 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
   saveBest: withDefault(Schema.Boolean, false)
 })) {}
 
-export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged
+export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged | CollectiveError
 
 /** What a model makes of a set of sequences. */
 export interface SplitScore extends ScoreSummary {

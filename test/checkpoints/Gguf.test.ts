@@ -3,7 +3,7 @@ import * as Gguf from "../../src/checkpoints/Gguf.ts"
 import * as LlamaCpp from "../../src/checkpoints/LlamaCpp.ts"
 import type { Encoded } from "../../src/checkpoints/Safetensors.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
-import { fromHalf } from "../../src/gpu/Float16.ts"
+import { fromHalf } from "../../src/Float16.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { makeRandom } from "../reference/random.ts"
 

@@ -1,5 +1,5 @@
 /** attention.wgsl: forward, delta, backward_q, backward_kv. */
-import { roundHalf } from "../../src/gpu/Float16.ts"
+import { roundHalf } from "../../src/Float16.ts"
 import type { Target } from "../../src/gpu/Target.ts"
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"

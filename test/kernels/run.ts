@@ -1,7 +1,7 @@
 /** How a case runs on an adapter: on poisoned outputs, several times, against what it must give. */
 import * as Effect from "effect/Effect"
+import * as Float16 from "../../src/Float16.ts"
 import type { DeviceService } from "../../src/gpu/Device.ts"
-import * as Float16 from "../../src/gpu/Float16.ts"
 import * as Program from "../../src/gpu/Program.ts"
 import { portable, type Target } from "../../src/gpu/Target.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"

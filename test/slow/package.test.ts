@@ -70,6 +70,8 @@ const expectEveryExport = (output: string): void => {
     "Certificate",
     "CheckpointError",
     "Checkpoints",
+    "Collective",
+    "CollectiveError",
     "DataConfig",
     "DataError",
     "DataStream",

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest"
-import { decode, encode, fromHalf, roundHalf, toHalf } from "../../src/gpu/Float16.ts"
+import { decode, encode, fromHalf, roundHalf, toHalf } from "../src/Float16.ts"
 
 describe("half precision", () => {
   it("keeps every half exactly", () => {
