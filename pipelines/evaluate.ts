@@ -313,6 +313,20 @@ const otherData = Effect.fnUntraced(function*(
   } satisfies Task
 })
 
+/** Fails with a DataError for a number, by its name, that is not whole, below 1 or above `most`, a model's positions. */
+export const requireWhole = (
+  numbers: Readonly<Record<string, number>>,
+  most = Infinity
+): Effect.Effect<void, DataError> =>
+  Effect.forEach(Object.entries(numbers), ([name, value]) =>
+    Number.isSafeInteger(value) && value >= 1 && value <= most
+      ? Effect.void
+      : new DataError({
+        detail: most === Infinity
+          ? `${name} must be a whole number of at least 1, got ${value}`
+          : `${name} must be a whole number from 1 to the model's maxPositionEmbeddings of ${most}, got ${value}`
+      }), { discard: true })
+
 /**
  * Score a checkpoint on its run's own data, or on other data. Fails with a DataError for data that cannot be read, for
  * tokens beyond the model's vocabulary, and for states of the sinks that the model or the data does not have.
@@ -330,11 +344,7 @@ export const evaluate = (
       return yield* new DataError({ path, detail })
     }
     const { batchSize = 8, promptTokens = 16 } = options
-    for (const [name, value] of Object.entries({ batchSize, promptTokens, sequences: options.sequences ?? 1 })) {
-      if (!(Number.isSafeInteger(value) && value >= 1)) {
-        return yield* new DataError({ detail: `${name} must be a whole number of at least 1, got ${value}` })
-      }
-    }
+    yield* requireWhole({ batchSize, promptTokens, sequences: options.sequences ?? 1 })
     const origin = originOf(path)
     const run = runAbove(origin)
     const trained = run === undefined ? undefined : dataOf(run, origin)
@@ -352,11 +362,7 @@ export const evaluate = (
     }
     const seqLen = options.seqLen ??
       (trained === undefined ? Math.min(512, config.maxPositionEmbeddings) : trained.seqLen ?? 64)
-    if (!(Number.isSafeInteger(seqLen) && seqLen >= 1 && seqLen <= config.maxPositionEmbeddings)) {
-      const detail = `seqLen must be a whole number from 1 to the model's maxPositionEmbeddings of ` +
-        `${config.maxPositionEmbeddings}, got ${seqLen}`
-      return yield* new DataError({ detail })
-    }
+    yield* requireWhole({ seqLen }, config.maxPositionEmbeddings)
     if (config.sinks === undefined && options.sinks?.some((sinks) => sinks !== "off")) {
       return yield* new DataError({ path, detail: "the model has no sinks that could be on: leave --sinks out" })
     }

@@ -3,10 +3,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import process from "node:process"
 import { evaluate, type EvaluatedSinks, type EvaluationReport, type Score } from "../../pipelines/evaluate.ts"
+import { evaluateTasks, type TasksReport } from "../../pipelines/tasks.ts"
 import { nearest } from "../Config.ts"
+import type { TaskKind } from "../scoring/TaskFile.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, count, hasColor, isInteractive, NOTHING, oneLine, type Paint,
-  painter } from "../Terminal.ts"
+import { columns as aligned, count, hasColor, isInteractive, NOTHING, oneLine, type Paint, painter,
+  plural } from "../Terminal.ts"
 import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -98,32 +100,137 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
   ].join("\n")
 }
 
-/** Scores, and prints a table, or with --json one object, on stdout. */
-export const runEvaluate = (options: EvaluateOptions) =>
+/** A row for each task, state and checkpoint; what --json has more of stands there. */
+export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): string => {
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
+  const shownAs = (name: string, kind: TaskKind) => kind === "multiple_choice" || name === "acc" ? percent : decimal
+  const decimal = (value: number): string => value < 1e5 ? value.toFixed(3) : value.toExponential(2)
+  const tables = (["multiple_choice", "loglikelihood"] as const).flatMap((kind) => {
+    const cells = reports.flatMap((report, r) =>
+      report.tasks.filter((task) => task.kind === kind).flatMap((task) =>
+        report.sinks.map((sinks, i) => ({ report, r, task, sinks, first: i === 0,
+          metrics: task.scores[sinks]!.metrics })
+        )
+      )
+    )
+    if (cells.length === 0) return []
+    const names = Object.keys(cells[0]!.metrics)
+    const several = reports.length > 1
+    const rows = cells.map(({ first, metrics, r, sinks, task }) => [
+      ...(several ? [first ? `${r + 1}` : ""] : []),
+      ...(first ? [short(task.task), count(task.questions)] : ["", ""]),
+      sinks,
+      ...names.map((name) => {
+        const { high, low, value } = metrics[name]!
+        const say = shownAs(name, kind)
+        return `${say(value)} [${say(low).replace(" %", "")}, ${say(high).replace(" %", "")}]`
+      }),
+      ...(task.chance === undefined ? [] : [first ? percent(task.chance) : ""])
+    ])
+    const head = [...(several ? ["checkpoint"] : []), "task", "questions", "sinks", ...names,
+      ...(kind === "multiple_choice" ? ["chance"] : [])]
+    const left = several ? [0, 1, 3] : [0, 2]
+    const [title, ...others] = aligned([head, ...rows], (column) => left.includes(column))
+    return [paint("bold", title!), ...others]
+  })
+  const tasks = reports.flatMap((report, r) => report.tasks.map((task) => ({ ...task, r, report })))
+  const of = ({ r, task }: { readonly task: string; readonly r: number }) =>
+    short(task) + (reports.length > 1 ? ` (${r + 1})` : "")
+  return [
+    ...tables,
+    ...(reports.length > 1 ?
+      reports.map(({ checkpoint, step }, r) => `${r + 1}: ${checkpoint}${step === undefined ? "" : `, step ${step}`}`) :
+      []),
+    "in brackets 95 %: of shares Wilson's, of the others a bootstrap; acc_norm, acc_bytes and acc_tokens: by " +
+    "log-likelihood a character, byte and token of a choice",
+    ...tasks.filter(({ available, questions }) => questions < available)
+      .map((one) => `${of(one)}: ${one.questions} of ${one.available} questions, drawn by the seed`),
+    ...tasks.filter(({ truncated }) => truncated > 0).map((one) =>
+      `${of(one)}: the beginning of ${
+        plural(one.truncated, "context")
+      } was cut off: rows have ${one.report.seqLen} tokens`
+    ),
+    ...tasks.flatMap((one) =>
+      Object.entries(one.scores).filter(([, { ties }]) => ties > 0).map(([sinks, { ties }]) =>
+        `${of(one)}, ${sinks}: in ${
+          plural(ties, "question")
+        } the likeliest choices are equally likely: the first counts`
+      )
+    )
+  ].join("\n")
+}
+
+/** Answers questions, and prints a table, or with --json one object, on stdout. */
+const runTasks = (options: EvaluateOptions, tasks: string) =>
+  Effect.gen(function*() {
+    const forData = { data: options.data, "source-field": options.sourceField, identity: options.identity,
+      "prompt-tokens": options.promptTokens }
+    const other = Object.entries(forData).find(([, value]) => Option.isSome<unknown>(value))?.[0]
+    if (other !== undefined) return yield* Effect.fail(Edge.usage({ message: `--${other} is not for --tasks` }))
+    const how = yield* shared(options)
+    const reports = yield* Effect.forEach(options.checkpoint,
+      (checkpoint) => evaluateTasks(checkpoint, { ...how, tasks, ...Edge.given({ id: options.id }) }))
+    yield* Edge.print(
+      options.json
+        ? JSON.stringify(reports.length === 1 ? reports[0] : { checkpoints: reports })
+        : formatTasks(reports, painter(hasColor(process.stdout, process.env)))
+    )
+    yield* Effect.forEach(reports, (report) => tell(options, report, tasks))
+  })
+
+/** What both kinds of evaluation take. */
+const shared = (options: EvaluateOptions) =>
   Effect.gen(function*() {
     const sinks = Option.isSome(options.sinks) ? { sinks: yield* statesOf(options.sinks.value) } : {}
     const runtime = yield* Edge.runtime
-    const say = (text: string) => options.quiet ? Effect.void : Effect.sync(() => void process.stderr.write(text))
-    const live = isInteractive(process.stderr, process.env)
-    const report = yield* evaluate(options.checkpoint, {
+    const live = !options.quiet && isInteractive(process.stderr, process.env)
+    return {
       device: runtime.layer(Edge.given({ adapter: options.adapter })),
       ...sinks,
-      ...Edge.given({ data: options.data, sourceField: options.sourceField, identity: options.identity,
-        seqLen: options.seq }),
+      ...Edge.given({ seqLen: options.seq, sequences: options.sequences }),
       ...(options.specialAsText ? { specialAsText: true } : {}),
       batchSize: options.batch,
-      sequences: options.sequences,
-      promptTokens: options.promptTokens,
       seed: options.seed,
       precision: options.precision,
-      onProgress: (done, of) => live ? say(`\r${done} of ${of} sequences${done === of ? "\n" : ""}`) : Effect.void
-    })
+      onProgress: (done: number, of: number) =>
+        Effect.sync(() => {
+          if (live) process.stderr.write(`\r${done} of ${of} sequences${done === of ? "\n" : ""}`)
+        })
+    }
+  })
+
+const tell = (
+  options: EvaluateOptions,
+  { adapter, checkpoint, seconds, step }: Pick<EvaluationReport, "adapter" | "checkpoint" | "seconds" | "step">,
+  data: string
+) =>
+  options.quiet
+    ? Effect.void
+    : Effect.sync(() =>
+      Edge.complain(
+        `${checkpoint}${step === undefined ? "" : `, step ${step}`}, on ${data}; ${seconds.toFixed(1)} s on ${adapter}`
+      )
+    )
+
+/** Scores, and prints a table a checkpoint, or with --json one object, on stdout. */
+export const runEvaluate = (options: EvaluateOptions) =>
+  Effect.gen(function*() {
+    if (Option.isSome(options.tasks)) return yield* runTasks(options, options.tasks.value)
+    if (Option.isSome(options.id)) return yield* Effect.fail(Edge.usage({ message: "--id is for --tasks" }))
+    const how = yield* shared(options)
+    const reports = yield* Effect.forEach(options.checkpoint, (checkpoint) =>
+      evaluate(checkpoint, {
+        ...how,
+        ...Edge.given({ data: options.data, sourceField: options.sourceField, identity: options.identity,
+          promptTokens: options.promptTokens })
+      }))
+    const paint = painter(hasColor(process.stdout, process.env))
     yield* Edge.print(
-      options.json ? JSON.stringify(report) : format(report, painter(hasColor(process.stdout, process.env)))
+      options.json
+        ? JSON.stringify(reports.length === 1 ? reports[0] : { checkpoints: reports })
+        : reports.map((report) => (reports.length > 1 ? `${report.checkpoint}\n` : "") + format(report, paint)).join(
+          "\n\n"
+        )
     )
-    const tell = (text: string) => options.quiet ? Effect.void : Effect.sync(() => Edge.complain(text))
-    yield* tell(
-      `${report.checkpoint}${report.step === undefined ? "" : `, step ${report.step}`}, on ${report.data}; ` +
-        `${report.seconds.toFixed(1)} s on ${report.adapter}`
-    )
+    yield* Effect.forEach(reports, (report) => tell(options, report, report.data))
   })

@@ -3,14 +3,14 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import process from "node:process"
-import { parseId } from "../Batch.ts"
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
-import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
+import { deleted } from "../data/identity/Names.ts"
+import { resolveWhose, type Whose, whoseOf } from "../data/identity/Whose.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { CheckpointError, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
-import { parseJson } from "../Json.ts"
+import { isObject, parseJson } from "../Json.ts"
 import * as MemFree from "../measures/MemFree.ts"
 import * as Generate from "../model/Generate.ts"
 import * as Sink from "../Sink.ts"
@@ -19,29 +19,11 @@ import type { GenerateOptions } from "./commands/generate.ts"
 import * as Edge from "./Edge.ts"
 import { openRouter } from "./routing.ts"
 
-/** An id as it is asked for: by a number or a name, or by the name of a source alone. */
-type Whose = { readonly id: string } | { readonly source: string }
-
 /** A text to continue, and whose sinks it asks for. */
 interface Asked {
   readonly prompt: string
   readonly whose: Whose | undefined
 }
-
-/** The id that was asked for. Fails where the model was not trained with it. */
-const idOf = (whose: Whose, names: Names | undefined) =>
-  Effect.gen(function*() {
-    if ("id" in whose) return yield* resolveId(whose.id, names)
-    if (names !== undefined && names.identity !== "source" && (yield* names.find(whose.source)) === undefined) {
-      const [one] = yield* names.largest(1)
-      return yield* new DataError({
-        detail:
-          `an id of this model stands for a ${names.identity}, not for a source: name one with --id <number or name>` +
-          (one === undefined ? "" : `, such as --id ${JSON.stringify(one.name)}`)
-      })
-    }
-    return yield* resolveId(whose.source, names, "name")
-  })
 
 const wrong = (message: string): Effect.Effect<never, Edge.Usage> => Effect.fail(Edge.usage({ message }))
 
@@ -55,20 +37,9 @@ const parseLine = (path: string, line: string, number: number): Effect.Effect<As
     Effect.gen(function*() {
       const value = yield* parseJson(line)
       if (typeof value === "string") return { prompt: value, whose: undefined }
-      const { id, prompt, source } = Object(value) as { prompt?: unknown; id?: unknown; source?: unknown }
-      if (typeof prompt !== "string") return yield* Effect.fail("has no field prompt with a text")
-      if (id !== undefined && source !== undefined) return yield* Effect.fail("has both an id and a source")
-      if (source !== undefined && typeof source !== "string") return yield* Effect.fail("has a source that is no text")
-      if (typeof id === "number"
-        ? !Number.isSafeInteger(id) || parseId(`${id}`) === undefined
-        : id !== undefined && typeof id !== "string")
-      {
-        const shown = JSON.stringify(id)
-        return yield* Effect.fail(
-          `has the id ${shown}, which is no whole number (write large ones as a text) and no name`
-        )
-      }
-      return { prompt, whose: source !== undefined ? { source } : id !== undefined ? { id: `${id}` } : undefined }
+      const fields = isObject(value) ? value : {}
+      if (typeof fields.prompt !== "string") return yield* Effect.fail("has no field prompt with a text")
+      return { prompt: fields.prompt, whose: yield* whoseOf(fields) }
     }),
     (detail) => new DataError({ path, detail: `line ${number} is no prompt: it ${detail}` })
   )
@@ -158,7 +129,7 @@ const inOrder = (count: number, write: (text: string) => void, title: (prompt: n
 }
 
 /** ` of Psalms`, where all prompts are of one id. */
-const whoseOf = (
+const ofWhom = (
   asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>
 ): string => {
   const whose = new Set(asked.map(({ id, name }) => name ?? id))
@@ -179,7 +150,7 @@ export const runGenerate = (options: GenerateOptions) =>
     const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
       Effect.gen(function*() {
         const one = whose !== undefined
-          ? yield* idOf(whose, names)
+          ? yield* resolveWhose(whose, names)
           : route === undefined
           ? undefined
           : yield* route(prompt)
@@ -221,7 +192,7 @@ export const runGenerate = (options: GenerateOptions) =>
       }
       yield* say(
         `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ` +
-          `${config.sinks === undefined ? "" : `sinks ${mode.mode}${whoseOf(asked)}; `}${device.name}`
+          `${config.sinks === undefined ? "" : `sinks ${mode.mode}${ofWhom(asked)}; `}${device.name}`
       )
       const paint = painter(hasColor(process.stdout, process.env))
       // what a model says must not steer somebody's terminal

@@ -18,14 +18,17 @@ export interface ClozeRow {
   readonly wrong: ReadonlyArray<Uint32Array>
 }
 
+/** A prompt with a completion, of which the completion is scored; neither is empty. */
+export const completedRow = (id: bigint, name: string, prompt: Uint32Array, completion: Uint32Array): Row => {
+  const tokens = new Uint32Array(prompt.length + completion.length)
+  tokens.set(prompt)
+  tokens.set(completion, prompt.length)
+  return { id, tokens, document: name, offset: 0, scoredFrom: prompt.length }
+}
+
 /** A cloze as sequences: with the right completion, then with each wrong one. */
 export const clozeRows = ({ id, name, prompt, right, wrong }: ClozeRow): ReadonlyArray<Row> =>
-  [right, ...wrong].map((completion) => {
-    const tokens = new Uint32Array(prompt.length + completion.length)
-    tokens.set(prompt)
-    tokens.set(completion, prompt.length)
-    return { id, tokens, document: name, offset: 0, scoredFrom: prompt.length }
-  })
+  [right, ...wrong].map((completion) => completedRow(id, name, prompt, completion))
 
 /**
  * Losses of completions, nats a token of the completion alone, with the sinks in a mode, in the order of the clozes: what

@@ -5,7 +5,9 @@ import { adapter, checkpoint, counting, json, number, type OptionsOf, precision,
 
 /** `memsinks evaluate`: what it takes. */
 export const evaluate = Command.make("evaluate", {
-  checkpoint,
+  checkpoint: checkpoint.pipe(Options.withDescription("As for generate; may be repeated"), Options.atLeast(1)),
+  tasks: text("tasks", "file",
+    "Questions as .jsonl instead of data: {query, choices, gold} or {context, continuation}, see the manual"),
   data: text("data", "path",
     "Text, .jsonl, .parquet or token shards (default: what its run was trained and validated on)"),
   sourceField: text("source-field", "name",
@@ -14,20 +16,17 @@ export const evaluate = Command.make("evaluate", {
     Options.withDescription("Names of special tokens in the texts of --data are text like any other")
   ),
   sinks: text("sinks", "states", "Which to compare, of own,off,placebo,all (default: own,off,placebo)"),
+  id: text("id", "id", "Number or name of whose sinks are own, for lines of --tasks without an id or source"),
   identity: Options.choice("identity", identities).pipe(
     Options.withDescription("Whose sinks are a text's own, for --data (default: as its run's)"),
     Options.optional
   ),
-  seq: number("seq", "Tokens a sequence of --data (default: as its run's, else 512)"),
+  seq: number("seq",
+    "Tokens a sequence of --data (default: as its run's, else 512), or of --tasks (default: all positions)"),
   batch: counting("batch").pipe(Options.withDefault(8), Options.withDescription("Sequences at once (default: 8)")),
-  sequences: counting("sequences").pipe(
-    Options.withDefault(512),
-    Options.withDescription("Sequences to score at most, of --data or of each split (default: 512)")
-  ),
-  promptTokens: counting("prompt-tokens").pipe(
-    Options.withDefault(16),
-    Options.withDescription("Tokens given before a sequence must be said verbatim (default: 16)")
-  ),
+  sequences: number("sequences",
+    "Sequences to score at most, of --data or of each split (default: 512), or questions of each task (default: all)"),
+  promptTokens: number("prompt-tokens", "Tokens given before a sequence must be said verbatim (default: 16)"),
   seed: counting("seed", 0).pipe(Options.withDefault(1), Options.withDescription("Of the choice (default: 1)")),
   precision,
   adapter,
