@@ -29,6 +29,8 @@ export interface Target {
   readonly workgroupBytes?: number
   /** Workgroups that keep a GPU busy; default 640. With fewer tiles of a product, tiles are smaller and sums are split. */
   readonly busy?: number
+  /** Attention is computed in tiles although there are matrix units, on which the adapter computes it wrongly. */
+  readonly tiledAttention?: true
   /** Of the variants of a class of products on matrix units, the one that was fastest (Kernels.matrixVariants). */
   readonly variants?: Readonly<Partial<Record<ShapeClass, string>>>
 }

@@ -12,6 +12,7 @@ import * as Program from "../gpu/Program.ts"
 import { cacheFolders } from "../gpu/SoftwareVulkan.ts"
 import { families, type Family, SOFTWARE_SUBGROUPS, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
+import { withSoundAttention } from "./HalfCheck.ts"
 import { kept } from "./Kept.ts"
 import * as Ops from "./Ops.ts"
 import { integers, withVariants, wrongCell } from "./Variants.ts"
@@ -134,16 +135,20 @@ const Choice = Schema.Struct({ family: Schema.Literal(...families) })
  * The device with the family of kernels that runs best on it. The environment variable MEMSINKS_KERNELS names one instead.
  * Where the answer cannot be kept, the family that the features suggest is taken: two runs must not differ. A family that
  * does not compile or computes wrongly costs that family alone, with a warning. On matrix units, with the variants of the
- * products that run best, too.
+ * products that run best, and with attention in tiles where they compute it wrongly.
  */
 export const tuned = (
   device: DeviceService,
   options: { readonly kernels?: Family; readonly folders?: ReadonlyArray<string> } = {}
 ): Effect.Effect<DeviceService, DeviceError> =>
-  Effect.flatMap(ofBestFamily(device, options), (chosen) =>
-    chosen.target.family === "tensor"
-      ? withVariants(chosen, options.folders ?? cacheFolders())
-      : Effect.succeed(chosen))
+  Effect.gen(function*() {
+    const { folders = cacheFolders() } = options
+    let chosen = yield* ofBestFamily(device, options)
+    for (const suited of [withVariants, withSoundAttention]) {
+      if (chosen.target.family === "tensor") chosen = yield* suited(chosen, folders)
+    }
+    return chosen
+  })
 
 const ofBestFamily = (
   device: DeviceService,

@@ -93,13 +93,13 @@ const swiglu: Recorded = (p, type) => {
   }
 }
 
-const attention: Recorded = (p, type) => {
-  const shape = { heads: 2, kvHeads: 1, headSize: 64 }
-  const qkv = Tensor.make("qkv", [TOKENS, 4 * 64], { type })
-  const dout = Tensor.make("dout", [TOKENS, 2 * 64], { type })
+const attentionOf = (headSize: number): Recorded => (p, type) => {
+  const shape = { heads: 2, kvHeads: 1, headSize }
+  const qkv = Tensor.make("qkv", [TOKENS, 4 * headSize], { type })
+  const dout = Tensor.make("dout", [TOKENS, 2 * headSize], { type })
   const positions = Tensor.make("positions", [TOKENS], { type: "u32" })
   const documentStart = Tensor.make("documentStart", [TOKENS], { type: "u32" })
-  const rope = Tensor.make("rope", [TOKENS, 32, 2])
+  const rope = Tensor.make("rope", [TOKENS, headSize / 2, 2])
   const recorded = Ops.attention(p, qkv, TOKENS, shape, { positions, documentStart, rope })
   const dqkv = recorded.backward(dout)
   const start = Uint32Array.from({ length: TOKENS }, (_, t) => (t < 25 ? 0 : 25))
@@ -109,7 +109,7 @@ const attention: Recorded = (p, type) => {
       numbers(dout, 2),
       [documentStart, start],
       [positions, start.map((from, t) => t - from)],
-      [rope, ropeTable(TOKENS, 64, 10000)]
+      [rope, ropeTable(TOKENS, headSize, 10000)]
     ],
     // the queries and keys that it turns, too
     outputs: [recorded.y, dqkv, qkv]
@@ -138,7 +138,19 @@ const crossEntropy: Recorded = (p, type) => {
 }
 
 /** By the names that refusals call them. */
-const ops: Readonly<Record<string, Recorded>> = { products, norm, swiglu, attention, "cross entropy": crossEntropy }
+const ops: Readonly<Record<string, Recorded>> = {
+  products,
+  norm,
+  swiglu,
+  attention: attentionOf(64),
+  "cross entropy": crossEntropy
+}
+
+/** Heads that have kernels of matrix units. */
+const matrixAttention: Readonly<Record<string, Recorded>> = {
+  "attention of heads of 64": attentionOf(64),
+  "attention of heads of 128": attentionOf(128)
+}
 
 /** What an op makes of the same numbers in a type. */
 const results = (
@@ -168,9 +180,9 @@ const difference = (got: Float32Array, want: Float32Array): string | undefined =
 }
 
 /** The first op that a device computes wrongly in f16, and how; undefined where all are right. */
-export const findWrongHalf = (device: DeviceService): Effect.Effect<string | undefined, DeviceError> =>
+export const findWrongHalf = (device: DeviceService, of = ops): Effect.Effect<string | undefined, DeviceError> =>
   Effect.gen(function*() {
-    for (const [name, recorded] of Object.entries(ops)) {
+    for (const [name, recorded] of Object.entries(of)) {
       const want = yield* results(device, name, recorded, "f32")
       const wrong = yield* results(device, name, recorded, "f16").pipe(
         Effect.map((got) => got.map((data, i) => difference(data, want[i]!)).find((found) => found !== undefined)),
@@ -185,6 +197,37 @@ export const findWrongHalf = (device: DeviceService): Effect.Effect<string | und
   )
 
 const Answer = Schema.Struct({ wrong: Schema.NullOr(Schema.String) })
+
+/** What is wrong of some ops, as it was kept, or else found out now. */
+const answered = (
+  device: DeviceService,
+  question: object,
+  of: typeof ops,
+  folders: ReadonlyArray<string>
+): Effect.Effect<string | null, DeviceError> =>
+  Effect.gen(function*() {
+    const file = kept(device, "f16", { version: VERSION, ...question }, Answer, folders)
+    const before = file.read()
+    if (before !== undefined) return before.wrong
+    const wrong = (yield* findWrongHalf(device, of)) ?? null
+    return file.keep({ wrong })?.wrong ?? wrong
+  })
+
+/**
+ * The device, with attention in tiles where its matrix units give something else for it than f32 does, or its kernels do not
+ * compile: that costs attention alone, with a warning. For devices with the `tensor` kernels.
+ */
+export const withSoundAttention = (
+  device: DeviceService,
+  folders: ReadonlyArray<string>
+): Effect.Effect<DeviceService, DeviceError> =>
+  Effect.gen(function*() {
+    if (device.kind === "null" || !device.features.has("shader-f16")) return device
+    const wrong = yield* answered(device, { of: "matrix attention" }, matrixAttention, folders)
+    if (wrong === null) return device
+    yield* Effect.logWarning(`${device.name} does without matrix units in attention: ${wrong}`)
+    return { ...device, target: { ...device.target, tiledAttention: true } }
+  })
 
 /** Answers that could not be kept in a file: a process asks once at most. */
 const asked = new WeakMap<DeviceService, string | null>()
@@ -207,13 +250,9 @@ export const requireHalf = (
       })
     }
     if (device.kind === "null") return
-    const { family } = device.target
-    const file = kept(device, "f16", { version: VERSION, family }, Answer, folders)
-    let wrong = asked.get(device) ?? file.read()?.wrong
-    if (wrong === undefined) {
-      wrong = (yield* findWrongHalf(device)) ?? null
-      wrong = file.keep({ wrong })?.wrong ?? wrong
-    }
+    const { family, tiledAttention } = device.target
+    const before = asked.get(device)
+    const wrong = before === undefined ? yield* answered(device, { family, tiledAttention }, ops, folders) : before
     asked.set(device, wrong)
     if (wrong === null) return
     return yield* new DeviceError({

@@ -977,7 +977,7 @@ const LEAST_WORKGROUP_BYTES = 16384
 
 /** Rows of a head that a workgroup takes on matrix units: as many as its memory allows; undefined where they do not run. */
 const matrixRows = (target: Target, headSize: number, type: ElementType, sets: 1 | 2): number | undefined =>
-  onMatrixUnits(target, type) && (headSize === 64 || headSize === 128)
+  onMatrixUnits(target, type) && target.tiledAttention !== true && (headSize === 64 || headSize === 128)
     ? [64, 32].find((rows) =>
       // two tiles, scores and weights; maxima and sums of the invocations, or numbers of 32 queries
       16 * (64 * (headSize / 8 + 1) + sets * rows * 14) + Math.max(32 * rows, 512) <=

@@ -8,7 +8,7 @@ import * as Schema from "effect/Schema"
 import { DeviceError } from "../Errors.ts"
 import type { DeviceService, Prepared } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
-import { type ShapeClass, shapeClasses } from "../gpu/Target.ts"
+import { type ShapeClass, shapeClasses, type Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { kept } from "./Kept.ts"
 import * as Kernels from "./Kernels.ts"
@@ -63,20 +63,27 @@ export const wrongCell = (
   return undefined
 }
 
+type Variants = NonNullable<Target["variants"]>
+
 /** Seconds of a class's variants, and those that cannot be used, and why. */
 export interface VariantTuning {
-  readonly variants: Readonly<Record<ShapeClass, string>>
+  /** Without a class of which no variant can be used. */
+  readonly variants: Variants
   readonly seconds: Readonly<Record<ShapeClass, Readonly<Record<string, number>>>>
   readonly failed: Readonly<Record<string, string>>
 }
 
-/** The fastest variant, unless the one that is taken untimed is about as fast. */
-export const chooseVariant = (of: ShapeClass, seconds: Readonly<Record<string, number>>): string => {
+/** The fastest variant, unless the one that is taken untimed is about as fast; undefined where none is right. */
+export const chooseVariant = (of: ShapeClass, seconds: Readonly<Record<string, number>>): string | undefined => {
   const untimed = Kernels.untimed[of]
   const [fastest] = Object.entries(seconds).sort(([, a], [, b]) => a - b)
-  if (fastest === undefined) return untimed
+  if (fastest === undefined) return undefined
   return (seconds[untimed] ?? Infinity) <= fastest[1] * CLEARLY ? untimed : fastest[0]
 }
+
+/** The variant that is taken untimed, or the first of those that are right. */
+const firstOf = (of: ShapeClass, seconds: Readonly<Record<string, number>>): string | undefined =>
+  [Kernels.untimed[of], ...Object.keys(seconds)].find((variant) => seconds[variant] !== undefined)
 
 /** A class's product with its factors; `program` records it for a variant. */
 const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.ProductShape) => {
@@ -138,6 +145,10 @@ const timed = (device: DeviceService, prepared: Prepared): Effect.Effect<number,
     return (performance.now() - began) / 1000 / REPEATS
   })
 
+/** A variant for each class that has one. */
+const perClass = (variantOf: (of: ShapeClass) => string | undefined): Variants =>
+  Object.fromEntries(shapeClasses.map((of) => [of, variantOf(of)] as const).filter(([, one]) => one !== undefined))
+
 /** Time every variant that fits the device. One that does not compile, or computes something else, is left out. */
 export const measureVariants = (
   device: DeviceService,
@@ -175,21 +186,20 @@ export const measureVariants = (
         }
       }))
     }
-    const variants = Object.fromEntries(
-      shapeClasses.map((of) => [of, chooseVariant(of, seconds[of])])
-    ) as Record<ShapeClass, string>
-    return { variants, seconds, failed }
+    return { variants: perClass((of) => chooseVariant(of, seconds[of])), seconds, failed }
   }).pipe(Effect.catchTag("KernelError", (cause) =>
     new DeviceError({ reason: "Validation", detail: `${device.name} compiles no products: ${cause.message}`, cause })))
 
 /** Of an answer that was kept, what is used. */
 const Answer = Schema.Struct({
-  variants: Schema.Record({ key: Schema.Literal(...shapeClasses), value: Schema.String })
+  variants: Schema.partialWith(Schema.Record({ key: Schema.Literal(...shapeClasses), value: Schema.String }), {
+    exact: true
+  })
 })
 
 /**
- * The device with the variants that run best on it. Where the answer cannot be kept, those that are taken untimed: two
- * runs must not differ.
+ * The device with the variants that run best on it. Where the answer cannot be kept, the first that are right: two runs must
+ * not differ. Without a right one of some class it does without matrix units.
  */
 export const withVariants = (
   device: DeviceService,
@@ -197,15 +207,19 @@ export const withVariants = (
   measure: (device: DeviceService) => Effect.Effect<VariantTuning, DeviceError> = measureVariants
 ): Effect.Effect<DeviceService, DeviceError> =>
   Effect.gen(function*() {
-    const file = kept(device, "variants", { version: VERSION }, Answer, folders,
-      ({ variants }) => shapeClasses.every((of) => Object.hasOwn(Kernels.matrixVariants[of], variants[of])))
-    let answer = file.read()
-    if (answer === undefined) {
+    const file = kept(device, "variants", { version: VERSION }, Answer, folders, ({ variants }) =>
+      shapeClasses.every((of) => variants[of] === undefined || Object.hasOwn(Kernels.matrixVariants[of], variants[of])))
+    const before = file.read()?.variants
+    let variants: Variants = before ?? {}
+    if (before === undefined) {
       const tuning = yield* measure(device)
       for (const [variant, why] of Object.entries(tuning.failed)) {
         yield* Effect.logWarning(`${device.name} does without the products ${variant}: ${why}`)
       }
-      answer = file.keep(tuning)
+      variants = file.keep(tuning)?.variants ?? perClass((of) => firstOf(of, tuning.seconds[of]))
     }
-    return answer === undefined ? device : { ...device, target: { ...device.target, variants: answer.variants } }
+    const target = shapeClasses.every((of) => variants[of] !== undefined)
+      ? { ...device.target, variants }
+      : { ...device.target, family: "gpu" as const }
+    return { ...device, target }
   })

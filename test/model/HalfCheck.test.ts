@@ -1,16 +1,23 @@
 import { expect, layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { afterAll } from "vitest"
+import { afterAll, vi } from "vitest"
 import { KernelError } from "../../src/Errors.ts"
 import { Device, type DeviceService } from "../../src/gpu/Device.ts"
-import { findWrongHalf, requireHalf } from "../../src/model/HalfCheck.ts"
+import { findWrongHalf, requireHalf, withSoundAttention } from "../../src/model/HalfCheck.ts"
+import * as Kernels from "../../src/model/Kernels.ts"
 import { Model } from "../../src/model/Model.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { rewriting } from "../support/rewriting.ts"
 import { miniatureModel } from "../support/support.ts"
+
+vi.mock(
+  "../../src/gpu/Kernel.ts",
+  async (original) => (await import("../support/rewriting.ts")).rewritten(await original())
+)
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-f16-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -96,4 +103,43 @@ layer(NodeDevice.layer())("f16 of a device", (it) => {
       expect(yield* Effect.flip(requireHalf({ ...liar }, [folder]))).toEqual(refused)
       expect(submits()).toBeGreaterThan(other)
     }), 60_000)
+
+  it.effect("costs attention its matrix units alone, where their kernels are wrong or do not compile",
+    (context) =>
+      Effect.gen(function*() {
+        const device = yield* Device
+        if (!device.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+        const files = (target: DeviceService["target"]) => [
+          Kernels.attention(target, 64, "f16").kernel.file,
+          Kernels.attentionBackward(target, "kv", 128, "f16").kernel.file,
+          Kernels.matmulTN(target, { a: "f16", b: "f16" }, { m: 64, n: 64, k: 64 }).kernel.file
+        ]
+        const target = { family: "tensor", subgroupSize: 32, workgroupBytes: 49152 } as const
+        expect(files(target)).toEqual(["attention_matrix", "attention_matrix", "matmul_matrix"])
+        // kernels that write nothing; and the text as it is, which no software adapter compiles
+        const empty = (text: string): string =>
+          text.includes("attention.wgsl on matrix units")
+            ? "override WX: u32; override HEAD: u32; override SETS: u32;\n" +
+              ["forward", "backward_q", "backward_kv"].map((entry) => `@compute @workgroup_size(WX) fn ${entry}() {}\n`)
+                .join("")
+            : text
+        const own = join(folder, "attention")
+        for (const [name, of, why] of [
+          ["empty", empty, /^attention of heads of 64: 0 where f32 gives /],
+          ["", (text: string) => text, /attention_matrix/]
+        ] as const) {
+          Object.assign(rewriting, { name, of })
+          const tensor = { ...device, name: `a card, ${name}`, target }
+          for (const submits of [true, false]) {
+            const before = device.counters.submits
+            const sound = yield* withSoundAttention(tensor, [own])
+            expect(device.counters.submits > before).toBe(submits)
+            expect(sound.target).toEqual({ ...target, tiledAttention: true })
+            expect(files(sound.target)).toEqual(["attention_tiled", "attention_tiled", "matmul_matrix"])
+          }
+          expect(readdirSync(own).map((file) => JSON.parse(readFileSync(join(own, file), "utf8")).wrong))
+            .toContainEqual(expect.stringMatching(why))
+        }
+        Object.assign(rewriting, { name: "", of: (text: string) => text })
+      }), 60_000)
 })

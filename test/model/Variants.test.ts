@@ -74,7 +74,7 @@ it("takes the fastest, and what is taken untimed where that is about as fast", (
   expect(chooseVariant("layer", { "64": 1, "128": 0.5, "128 twice": 0.4 })).toBe("128 twice")
   expect(chooseVariant("layer", { "64": 1, "128": 0.98 })).toBe("64")
   expect(chooseVariant("layer", { "128": 3 })).toBe("128")
-  expect(chooseVariant("gradient", {})).toBe("64 split")
+  expect(chooseVariant("gradient", {})).toBeUndefined()
 })
 
 it("times three to five variants of each class that the device has the memory for", async () => {
@@ -118,7 +118,34 @@ it("keeps the answer: it decides until it is damaged", async () => {
     JSON.stringify({ variants: { ...first.target.variants, head: "?" } }))
   expect((await ask({ "layer 128 twice": 0.1 })).target.variants?.layer).toBe("128 twice")
   // where nothing can be kept, two runs take the same all the same
-  expect((await ask({ "layer 128": 0.1 }, [])).target.variants).toBeUndefined()
+  expect((await ask({ "layer 128": 0.1 }, [])).target.variants).toEqual(Kernels.untimed)
+})
+
+it("never takes one that is wrong, and does without matrix units where a class has no right one", async () => {
+  const asked = (seconds: Partial<Record<ShapeClass, Readonly<Record<string, number>>>>) =>
+    Effect.runPromise(Effect.map(
+      withVariants(fake(), [], () =>
+        Effect.succeed({
+          variants: {},
+          seconds: { layer: { "64": 1 }, gradient: { "64": 1 }, head: { "64": 1 }, segments: { "64": 1 }, ...seconds },
+          failed: { "gradient 64 split": "wrong", "head 64 split": "wrong" }
+        })),
+      ({ target }) => target
+    ))
+  expect(await asked({})).toMatchObject({ family: "tensor", variants: { layer: "64", gradient: "64", head: "64" } })
+  const without = await asked({ segments: {} })
+  expect(without.family).toBe("gpu")
+  expect(without.variants).toBeUndefined()
+
+  const own = join(folder, "without")
+  const device = fake()
+  const nothing = measure({ ...device, read: () => Effect.succeed(new Float32Array(5120)) } as DeviceService, {})
+  const ask = () => Effect.runPromise(withVariants(device, [own], () => nothing))
+  expect((await ask()).target.family).toBe("gpu")
+  expect(readdirSync(own)).toHaveLength(1)
+  expect((await Effect.runPromise(withVariants(device, [own], () => Effect.die("asked again")))).target.family).toBe(
+    "gpu"
+  )
 })
 
 it("records programs that compile, which a backend that computes nothing gets no further with", async () => {
@@ -127,7 +154,7 @@ it("records programs that compile, which a backend that computes nothing gets no
       Effect.provide(NodeDevice.layer({ adapter: "null" }))
     )
   )
-  expect(variants).toEqual(Kernels.untimed)
+  expect(variants).toEqual({})
   expect(Object.keys(failed).length).toBeGreaterThanOrEqual(4)
   for (const why of Object.values(failed)) expect(why).toMatch(/it computes .* in a product/)
 })
