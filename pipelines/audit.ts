@@ -1,35 +1,50 @@
 /**
- * An audit of a deletion: what is still known of the deleted, asked in several ways, beside the model as it was before and
- * beside one that was never trained on it; and what the deletion did to those who stay. It says *not recovered* of an attack
- * and a budget, never that something is gone.
+ * An audit of a deletion: what is still known of the deleted, asked in several ways and in several states, beside the model as
+ * it was before and beside one that was never trained on it; and what the deletion, and further ones, do to those who stay. It says
+ * *not recovered* of attacks and a budget, never that something is gone.
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import * as Stream from "effect/Stream"
+import { attacks } from "../src/attacks/index.ts"
 import { modelWith, type OpenCheckpoint, openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { quantized } from "../src/checkpoints/Quantize.ts"
-import { cut } from "../src/data/Pieces.ts"
+import { makeRouter } from "../src/data/identity/Router.ts"
+import { cut, documentsOf } from "../src/data/Pieces.ts"
+import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
 import type { Row } from "../src/data/stream/Packing.ts"
 import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
+import type { Tokenizer } from "../src/data/tokens/Tokenizer.ts"
 import { type CheckpointError, DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
-import { nearest } from "../src/forget/Nearest.ts"
+import { erase } from "../src/forget/Erase.ts"
+import { deletionsOf } from "../src/forget/Forget.ts"
+import { ownershipOf } from "../src/forget/Ownership.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { bootstrapIndices, type Interval, mean } from "../src/measures/Statistics.ts"
+import { machineOf } from "../src/gpu/Machine.ts"
+import { keyOf } from "../src/Key.ts"
 import { Model } from "../src/model/Model.ts"
+import { ModelConfig } from "../src/model/ModelConfig.ts"
 import { random } from "../src/Random.ts"
-import { relearn } from "../src/removal/Relearn.ts"
 import { dataOf, originOf, runAbove } from "../src/runs/Runs.ts"
-import { type RowScore, scoreRows } from "../src/scoring/Score.ts"
 import * as Sink from "../src/Sink.ts"
-import type { AuditReport, Known, Measure, Stayed, Word } from "./audit/Report.ts"
+import { inTurns } from "../src/Turns.ts"
+import * as Ask from "./audit/Ask.ts"
+import { changeOf, decide, UNKNOWN, type Value, valueOf, worst } from "./audit/Decide.ts"
+import { type Fact, readFacts } from "./audit/Facts.ts"
+import type { AuditReport, Band, Collateral, Known, Measure, State, Stayed, Survivor, Truth } from "./audit/Report.ts"
 import { openCorpus } from "./evaluate.ts"
+import { againWhenLost } from "./experiment/RunFolder.ts"
+import { fileStore, memoryStore } from "./experiment/Store.ts"
+import { type AttackConfig, type AttackMethod, attackMethod, attackNamed, attackNames,
+  attackProblem } from "./isolation/AttackConfig.ts"
+import type { Failure } from "./report/Failure.ts"
 
 export type { AuditReport }
 
 export type AuditError = DataError | CheckpointError | DeviceError | KernelError | Diverged
 
+/** What is audited, and how. All but the two models, the data and the device have defaults. */
 export interface AuditOptions {
   /** The model before the deletion, and after it: runs, or folders of checkpoints. */
   readonly before: string
@@ -39,10 +54,26 @@ export interface AuditOptions {
   /** Text or token shards with the sources, those that were deleted among them. */
   readonly data: string
   readonly sourceField?: string
+  /**
+   * Text or token shards that no model was trained on, as like the deleted as can be: what membership is told from. Default:
+   * the sources in `data` that the model was not trained with; where there is none, membership is not asked.
+   */
+  readonly neverSeen?: string
+  /** A file of facts that sources state, a line of JSON each: see `audit/Facts.ts`. Default: none, and no truth ratio. */
+  readonly facts?: string
+  /**
+   * Attacks by their names (`src/attacks`), with options where wanted, as in configurations of `isolate`; `all`: every one
+   * that tells of memory. Default: `cheapAttacks`.
+   */
+  readonly attacks?: ReadonlyArray<string | AttackConfig> | "all"
   /** Tokens of a passage. Default: those of a row in the training of the run, else 64. */
   readonly seqLen?: number
   /** Passages of a source at most. Default 32. */
   readonly passages?: number
+  /** Sources that stay and are looked at, at most, drawn by the seed. Default 64. */
+  readonly survivors?: number
+  /** Numbers of deletions whose cost to those who stay is measured, rising, as far as sources allow. Default 1, 2, 4, 8, 16. */
+  readonly deletions?: ReadonlyArray<number>
   /** Tokens that are given before a passage must be said verbatim. Default: a quarter of it. */
   readonly promptTokens?: number
   /** Steps of relearning on half of the deleted passages, and their learning rate. Default 16 at 1e-3. */
@@ -53,10 +84,20 @@ export interface AuditOptions {
   /** Of what is drawn. Default 1. */
   readonly seed?: number
   readonly batchSize?: number
+  /** A folder that keeps every answer: the same call goes on where it was stopped. Default: memory. */
+  readonly store?: string
   readonly device: Layer.Layer<Device, DeviceError>
   readonly versions?: Readonly<Record<string, string>>
+  /** Told what is done next: `3 of 41: the model after: loss`. */
   readonly onStage?: (what: string) => Effect.Effect<void>
 }
+
+/** Attacks that are tried unless told: near-verbatim recall, recognition of what was paraphrased, a probe of hidden states. */
+export const cheapAttacks: ReadonlyArray<AttackConfig> = [
+  { attack: "nvRecall" },
+  { attack: "recognition", foils: ["paraphrase", "synonyms"] },
+  { attack: "hiddenProbe" }
+]
 
 /** Passages of one source. */
 interface Source {
@@ -65,74 +106,19 @@ interface Source {
   readonly rows: ReadonlyArray<Row>
 }
 
-/** What is known of each passage: higher is more. */
-type Each = ReadonlyArray<number>
-
 const refuse = (path: string, detail: string) => new DataError({ path, detail })
 
-/** A number as JSON has it: null where it is none. */
-const finite = (value: number): number | null => (Number.isFinite(value) ? value : null)
-const known = ({ high, low, value }: Interval): Known => ({ value: finite(value), low: finite(low),
-  high: finite(high) })
-const UNKNOWN: Known = { value: null, low: null, high: null }
-
-/** How many sources make them, rather than their passages, what intervals are over. */
-const CLUSTERS = 5
-
-/** A statistic of passages with its bootstrap interval: passages are drawn again, or whole sources where there are several. */
-const interval = (sources: ReadonlyArray<number>, seed: number,
-  of: (passages: ArrayLike<number>) => number): Interval =>
-{
-  const groups = [...new Set(sources)].map((s) => sources.flatMap((one, i) => one === s ? [i] : []))
-  return groups.length < CLUSTERS
-    ? bootstrapIndices(sources.length, of, { seed })
-    : bootstrapIndices(groups.length, (drawn) => of(Array.from(drawn, (g) => groups[g]!).flat()), { seed })
-}
-
-const over = (values: Each, passages: ArrayLike<number>): number => mean(Float64Array.from(passages, (i) => values[i]!))
-
-/** What remains of a memory, and what may be said of it. Pure. */
-export const decide = (
-  { after, before, oracle, sources }: {
-    readonly before: Each
-    readonly after: Each
-    readonly oracle: Each | undefined
-    /** Which source each passage is of. */
-    readonly sources: ReadonlyArray<number>
-  },
-  tolerance: number,
-  seed: number
-): { readonly remains: Known; readonly word: Word } => {
-  if (oracle === undefined) return { remains: UNKNOWN, word: "no baseline" }
-  const memory = interval(sources, seed, (i) => over(before, i) - over(oracle, i))
-  if (!(memory.low > 0)) return { remains: UNKNOWN, word: "nothing to recover" }
-  const remains = interval(sources, seed,
-    (i) => (over(after, i) - over(oracle, i)) / (over(before, i) - over(oracle, i)))
-  return {
-    remains: known(remains),
-    word: remains.high <= tolerance ? "not recovered" : remains.low > tolerance ? "recovered" : "undecided"
-  }
-}
-
-const severity: ReadonlyArray<Word> = ["recovered", "undecided", "no baseline", "not recovered", "nothing to recover"]
-
-/** The worst of several. */
-export const worst = (words: ReadonlyArray<Word>): Word =>
-  severity.find((word) => words.includes(word)) ?? "no baseline"
-
-const losses = (scores: ReadonlyArray<RowScore>): Each => scores.map(({ loss, tokens }) => loss / tokens)
-const negative = (values: Each): Each => values.map((value) => -value)
-const verbatim = (scores: ReadonlyArray<RowScore>): Each => scores.map(({ run, suffix }) => run === suffix ? 1 : 0)
-
-/** The passages of every source of the data that a model was trained with, up to so many of each, drawn. */
-const sourcesOf = (checkpoint: OpenCheckpoint, seqLen: number, options: AuditOptions) =>
+/** The passages of sources in the data, up to so many of each, drawn; of those that the model was trained with, and others. */
+const sourcesOf = (
+  data: string,
+  checkpoint: OpenCheckpoint & { readonly tokenizer: Tokenizer },
+  seqLen: number,
+  { passages = 32, seed = 1, sourceField }: AuditOptions,
+  wanted: (known: ReadonlyArray<{ readonly name: string; readonly id: bigint }>) => ReadonlySet<bigint>
+) =>
   Effect.gen(function*() {
-    const { ends, names, path, tokenizer } = checkpoint
-    if (tokenizer === undefined) return yield* refuse(path, "holds no tokenizer.json, and data needs one")
-    if (names === undefined) {
-      return yield* refuse(path, "does not list the ids it was trained with: whose text is whose?")
-    }
-    const { data, passages = 32, seed = 1, sourceField } = options
+    const { ends, path, tokenizer } = checkpoint
+    const names = checkpoint.names!
     const origin = originOf(path)
     const run = runAbove(origin)
     const { corpus } = yield* openCorpus(data, tokenizer, ends, run === undefined ? undefined : dataOf(run, origin),
@@ -140,26 +126,116 @@ const sourcesOf = (checkpoint: OpenCheckpoint, seqLen: number, options: AuditOpt
     const pieces = cut(corpus, { width: seqLen + 1, stride: seqLen, shortest: Math.min(seqLen + 1, 8) })
     const bySource = corpus.sources.map((): Array<number> => [])
     for (const [piece, document] of pieces.document.entries()) bySource[corpus.source(document)]!.push(piece)
-    const found: Array<Source> = []
+    const found: Array<{ readonly name: string; readonly id: bigint; readonly s: number }> = []
+    const others: Array<{ readonly name: string; readonly id: bigint; readonly s: number }> = []
     for (const [s, name] of corpus.sources.entries()) {
+      if (bySource[s]!.length === 0) continue
       const one = yield* names.find(name)
-      if (one === undefined || bySource[s]!.length === 0) continue
-      const drawn = random(seed, "audit", name).shuffle([...bySource[s]!]).slice(0, passages).sort((a, b) => a - b)
-      found.push({
-        name,
-        id: one.id,
-        rows: drawn.map((piece) => {
-          const [document, offset] = [pieces.document[piece]!, pieces.offset[piece]!]
-          const tokens = corpus.read(document, offset, Math.min(seqLen + 1, corpus.length(document) - offset))
-          return { id: one.id, tokens: Uint32Array.from(tokens), document: corpus.name(document), offset }
-        })
-      })
+      if (one === undefined) others.push({ name, id: 0n, s })
+      else found.push({ name, id: one.id, s })
     }
-    return found
+    const chosen = wanted(found)
+    const read = (some: typeof found) =>
+      some.map(({ id, name, s }): Source => ({
+        name,
+        id,
+        rows: random(seed, "audit", name).shuffle([...bySource[s]!]).slice(0, passages).sort((a, b) => a - b)
+          .map((piece) => {
+            const [document, offset] = [pieces.document[piece]!, pieces.offset[piece]!]
+            const tokens = corpus.read(document, offset, Math.min(seqLen + 1, corpus.length(document) - offset))
+            return { id, tokens: Uint32Array.from(tokens), document: corpus.name(document), offset }
+          })
+      }))
+    return { trained: read(found.filter(({ id }) => chosen.has(id))), others: read(others.slice(0, chosen.size)) }
   }).pipe(Effect.scoped)
 
+const textOf = ({ tokens }: Row): string => tokens.join()
+
+/** A digest of passages: what answers about them depend on. */
+const digestOf = (rows: ReadonlyArray<Row>): string =>
+  keyOf(rows.map(({ id, tokens }) => [id, textOf({ tokens } as Row)]))
+
+/** How like each other sources are: a router's similarity of one's passages to what it kept of another. */
+const similarities = (all: ReadonlyArray<Source>) =>
+  Effect.map(
+    inTurns(makeRouter(
+      documentsOf(
+        all.flatMap(({ name, rows }) => rows.map(({ document, tokens }) => ({ tokens, name: document, source: name })))
+      ),
+      (name) => all.find((one) => one.name === name)?.id,
+      { tokenizer: "" }
+    )),
+    (router) => {
+      const texts = new Map(
+        all.map(({ id, rows }) => [id, Uint32Array.from(rows.flatMap(({ tokens }) => [...tokens]))])
+      )
+      return (of: Source, to: Source): number =>
+        router.nearest(texts.get(of.id)!, { denied: (id) => id !== to.id })?.similarity ?? 0
+    }
+  )
+
+/** Attacks as they are tried, or a DataError that says what is wrong with what was asked. */
+const methodsOf = (asked: AuditOptions["attacks"], promptTokens: number) =>
+  Effect.gen(function*() {
+    const entries = asked === "all"
+      ? attackNames.filter((name) => attackNamed(name).defends !== true)
+      : asked ?? cheapAttacks
+    const methods: Array<AttackMethod> = []
+    for (const entry of entries) {
+      const { attack, ...given } = typeof entry === "string" ? { attack: entry } : entry
+      if (!Object.hasOwn(attacks, attack)) {
+        return yield* new DataError({
+          detail: `there is no attack ${JSON.stringify(attack)}: ${attackNames.join(", ")}`
+        })
+      }
+      const plain = attackMethod(attack)
+      // as much is given as of a passage that is to be said verbatim
+      const prompt = typeof plain !== "string" && "prompt" in plain.encoded ? { prompt: promptTokens } : {}
+      const method = attackMethod({ attack, ...prompt, ...given } as AttackConfig)
+      if (typeof method === "string") return yield* new DataError({ detail: method })
+      methods.push(method)
+    }
+    return methods
+  })
+
+/** How measures are told in words. */
+interface Told {
+  readonly name: string
+  readonly title: string
+  readonly unit: string
+  readonly memory: "higher" | "lower"
+  readonly share: boolean
+}
+
+/** What was asked of a model after the deletion, and of which models it is compared. */
+interface Compared {
+  readonly state: State
+  readonly after: string
+  readonly oracle: string
+}
+
+/** States that every measure is asked in; of what takes long, the first two. */
+const compared: ReadonlyArray<Compared> = [
+  { state: "used", after: "after/own", oracle: "oracle/off" },
+  { state: "nearest", after: "after/nearest", oracle: "oracle/nearest" },
+  { state: "lit", after: "lit/own", oracle: "oracle/off" }
+]
+
+/** How a question tells of its state. */
+const words: Readonly<Record<string, string>> = { placebo: ", another one deleted",
+  nearest: ", the nearest one's sinks on", off: ", no sinks" }
+
+/** Numbers of deletions, those that were done the first. */
+const countsOf = (done: number, all: number, asked: ReadonlyArray<number>): ReadonlyArray<number> => {
+  const most = Math.max(done, Math.floor(0.75 * all))
+  return [done, ...asked.filter((count) => count > done && count <= most)]
+}
+
 /**
- * Audits a deletion. Fails before anything is computed: with a DataError where nothing was deleted from `after`, where the data
+ * Audits a deletion. Deterministic: the same models, data and options on the same adapter give the same report but for its
+ * seconds. With a `store` it goes on where it was stopped. A way of asking that fails is told in `failures`, and the others stand.
+ *
+ * Fails before anything is computed: with a DataError where nothing was deleted from `after`, where the data
  * holds no text of it or of anybody else, where the oracle says that it was trained on it, and where models do not go together.
  */
 export const audit = (
@@ -172,39 +248,70 @@ export const audit = (
     const before = yield* openCheckpoint(options.before)
     const after = yield* openCheckpoint(options.after)
     const oracle = options.oracle === undefined ? undefined : yield* openCheckpoint(options.oracle)
+    const { names, tokenizer } = before
+    if (tokenizer === undefined) return yield* refuse(before.path, "holds no tokenizer.json, and data needs one")
+    if (names === undefined) {
+      return yield* refuse(before.path, "does not list the ids it was trained with: whose text is whose?")
+    }
     const denied = new Set((after.config.sinks?.denied ?? []).map(BigInt))
     const earlier = new Set((before.config.sinks?.denied ?? []).map(BigInt))
     const gone = [...denied].filter((id) => !earlier.has(id))
     if (gone.length === 0) {
       return yield* refuse(after.path, `nothing was deleted from it that ${before.path} has: memsinks forget deletes`)
     }
-    if (before.config.sinks!.pool !== after.config.sinks!.pool || before.config.general !== after.config.general) {
+    if (
+      before.config.sinks === undefined || before.config.sinks.pool !== after.config.sinks!.pool ||
+      before.config.general !== after.config.general
+    ) {
       return yield* refuse(after.path, `is no model that came from ${before.path}: it has another shape`)
     }
     for (const other of [after, ...(oracle === undefined ? [] : [oracle])]) {
-      if (other.tokenizer === undefined || !sameTokenizer(other.tokenizer.toJSON(), before.tokenizer?.toJSON() ?? "")) {
+      if (other.tokenizer === undefined || !sameTokenizer(other.tokenizer.toJSON(), tokenizer.toJSON())) {
         return yield* refuse(other.path, `has another tokenizer than ${before.path}: their losses do not compare`)
       }
     }
+    const named = new Map<bigint, string>()
     for (const id of gone) {
-      const known = yield* oracle?.names?.get(id) ?? Effect.succeed(undefined)
-      if (known !== undefined) {
+      const known = yield* names.get(id)
+      if (known === undefined) {
+        return yield* refuse(before.path,
+          `was not trained with the id ${id} that was deleted from ${after.path}: its list of ids is another model's`)
+      }
+      named.set(id, known.name)
+      const seen = yield* oracle?.names?.get(id) ?? Effect.succeed(undefined)
+      if (seen !== undefined) {
         return yield* refuse(oracle!.path,
-          `was trained on ${JSON.stringify(known.name)} itself: beside it there would be ` +
+          `was trained on ${JSON.stringify(seen.name)} itself: beside it there would be ` +
             "nothing to recover. An oracle is a model that never saw what was deleted")
       }
     }
+    const entries = yield* deletionsOf(options.after)
+    const digests = new Map(
+      [before, after, ...(oracle === undefined ? [] : [oracle])].map((one) => [one, tensorsSha256(one.tensors)])
+    )
+    if (entries.length > 0 && entries.every((entry) => entry.before !== digests.get(before))) {
+      return yield* refuse(before.path,
+        `is not the model that ${after.path} was made from, as its deletions.jsonl says: its weights are others`)
+    }
+
     const origin = originOf(before.path)
     const run = runAbove(origin)
     const seqLen = options.seqLen ?? (run === undefined ? undefined : dataOf(run, origin).seqLen) ?? 64
     const promptTokens = options.promptTokens ?? Math.max(1, Math.floor(seqLen / 4))
-    const all = yield* sourcesOf(before, seqLen, options)
-    const deleted = all.filter(({ id }) => gone.includes(id))
-    const stay = all.filter(({ id }) => !denied.has(id) && !earlier.has(id))
-    const absent: Array<string> = []
-    for (const id of gone) {
-      if (!deleted.some((one) => one.id === id)) absent.push((yield* before.names!.get(id))?.name ?? `id ${id}`)
-    }
+    const methods = yield* methodsOf(options.attacks, promptTokens)
+    const most = options.survivors ?? 64
+    let left = 0
+    const data = yield* sourcesOf(options.data, { ...before, tokenizer }, seqLen, options, (all) => {
+      const stay = all.filter(({ id }) => !denied.has(id) && !earlier.has(id))
+      left = Math.max(0, stay.length - most)
+      return new Set([
+        ...gone,
+        ...random(seed, "survivors").shuffle([...stay]).slice(0, most).map(({ id }) => id)
+      ])
+    })
+    const deleted = data.trained.filter(({ id }) => gone.includes(id))
+    const stay = data.trained.filter(({ id }) => !gone.includes(id))
+    const absent = gone.filter((id) => !deleted.some((one) => one.id === id)).map((id) => named.get(id)!)
     if (deleted.length === 0) {
       return yield* refuse(options.data,
         `holds no text of what was deleted (${absent.slice(0, 5).join(", ")}): an audit asks ` +
@@ -213,170 +320,480 @@ export const audit = (
     if (stay.length === 0) {
       return yield* refuse(options.data, "holds no text of anybody who stays, whom an audit looks at, too")
     }
-    const route = new Map(deleted.map(({ id, rows }) => [id, stay[nearest(rows, stay.map(({ rows }) => rows))]!]))
+    const likeness = yield* similarities([...deleted, ...stay])
+    const mostLike = (of: Source): Source => {
+      const like = stay.map((one) => likeness(of, one))
+      return stay[like.indexOf(Math.max(...like))]!
+    }
+    const route = new Map(deleted.map((one) => [one.id, mostLike(one)]))
+    const toNearest = <A extends { readonly id: bigint }>(some: ReadonlyArray<A>): ReadonlyArray<A> =>
+      some.map((one) => ({ ...one, id: route.get(one.id)!.id }))
     const rows = deleted.flatMap(({ rows }) => rows)
     const sources = deleted.flatMap(({ rows }, s) => rows.map(() => s))
-    const routed = rows.map((row) => ({ ...row, id: route.get(row.id)!.id }))
-    const others = stay.flatMap(({ rows }) => rows)
-    const halves = [0, 1].map((half) => rows.filter((_, i) => i % 2 === half))
-    const halfSources = sources.filter((_, i) => i % 2 === 1)
+    const half = <A>(some: ReadonlyArray<A>, which: 0 | 1) => some.filter((_, i) => i % 2 === which)
 
-    const scored = (rows: ReadonlyArray<Row>, mode: Sink.SinkMode) =>
-      Effect.flatMap(Model, (model) => scoreRows(model, rows, mode, { batchSize, seqLen, promptTokens }))
-    /** The other half's losses after fine-tuning on one, with all sinks off. */
-    const relearned = Effect.gen(function*() {
-      // it puts the weights back, so the passages are scored within
-      const points = yield* Stream.runCollect(relearn({
-        train: halves[0]!,
-        score: Object.fromEntries(halves[1]!.map((row, i) => [`${i}`, [row]])),
-        learningRates: [relearningRate],
-        steps: relearningSteps,
-        at: [relearningSteps],
-        batchSize: 4,
-        seqLen,
-        seed
-      }))
-      const last = Array.from(points).at(-1)!
-      return halves[1]!.map((_, i) => last.losses[`${i}`]!)
-    })
-    const canRelearn = halves.every((half) => half.length > 0)
-    const modeOf = (one: OpenCheckpoint, mode: Sink.SinkMode): Sink.SinkMode =>
-      one.config.sinks === undefined ? Sink.own : mode
-    const other = stay[random(seed, "placebo").below(stay.length)]!
+    // what membership is told from lights the sinks that the deleted lit, as a guesser has it
+    const unseen = options.neverSeen === undefined
+      ? data.others
+      : yield* Effect.map(sourcesOf(options.neverSeen, { ...before, tokenizer }, seqLen, options, (all) =>
+        new Set(all.map(({ id }) => id))), ({ others, trained }) => [...others, ...trained])
+    const texts = new Set(rows.map(textOf))
+    const never = random(seed, "never seen").shuffle(unseen.flatMap(({ rows }) =>
+      rows
+    )).slice(0, rows.length)
+      .map((row, i): Row => ({ ...row, id: rows[i]!.id }))
+    const both = never.find((row) => texts.has(textOf(row)))
+    if (both !== undefined) {
+      return yield* refuse(options.neverSeen ?? options.data,
+        `holds a passage of what was deleted itself (${both.document}): what was never seen is to be told from it`)
+    }
 
-    return yield* Effect.gen(function*() {
-      const device = yield* Device
-      yield* stage("the model before")
-      const was = yield* Effect.provide(
-        Effect.gen(function*() {
-          return {
-            own: yield* scored(rows, Sink.own),
-            others: yield* scored(others, Sink.own),
-            placebo: yield* scored(rows, { mode: "own", except: [other.id] })
-          }
-        }),
-        before.layer
-      )
-      yield* stage("the model after")
-      const isNow = yield* Effect.provide(
-        Effect.gen(function*() {
-          return {
-            own: yield* scored(rows, Sink.own),
-            nearest: yield* scored(routed, Sink.own),
-            off: yield* scored(rows, Sink.off),
-            others: yield* scored(others, Sink.own),
-            ...(canRelearn ? { relearned: yield* relearned } : {}),
-            tensors: yield* (yield* Model).exportTensors
-          }
-        }),
-        after.layer
-      )
-      const rounded = yield* Effect.forEach([8, 4] as const, (bits) =>
-        Effect.zipRight(
-          stage(`the model after, rounded to ${bits} bits`),
-          Effect.provide(scored(rows, Sink.own), modelWith(after.config, quantized(isNow.tensors, bits)))
-        ))
-      if (oracle !== undefined) yield* stage("the model that was never trained on it")
-      const never = oracle === undefined ? undefined : yield* Effect.provide(
-        Effect.gen(function*() {
-          const off = yield* scored(rows, modeOf(oracle, Sink.off))
-          return {
-            off,
-            nearest: oracle.config.sinks === undefined ? off : yield* scored(routed, Sink.own),
-            ...(canRelearn ? { relearned: yield* relearned } : {})
-          }
-        }),
-        oracle.layer
-      )
-      const measure = (
-        name: string,
-        title: string,
-        unit: Measure["unit"],
-        { after, before, oracle, of = sources }: { readonly before: Each; readonly after: Each;
-          readonly oracle: Each | undefined; readonly of?: ReadonlyArray<number> }
-      ): Measure => {
-        const sign = unit === "nats a token" ? negative : (values: Each) => values
-        return {
-          name,
-          title,
-          unit,
-          before: mean(before),
-          after: mean(after),
-          oracle: oracle === undefined ? null : mean(oracle),
-          ...decide({ before: sign(before), after: sign(after), oracle: oracle === undefined ? undefined : sign(oracle),
-            sources: of }, tolerance, seed)
-        }
+    const facts = options.facts === undefined ? [] : yield* readFacts(options.facts, tokenizer, seqLen + 1)
+    /** Facts of the deleted, and of those who stay. */
+    const asked: Array<Fact & { readonly of: "deleted" | "stay" }> = []
+    for (const fact of facts) {
+      const one = yield* names.find(fact.source)
+      if (one === undefined) {
+        return yield* refuse(options.facts!,
+          `${fact.cloze.name}: the model was not trained with a source ${JSON.stringify(fact.source)}`)
       }
-      const own = losses(was.own)
-      const measures: ReadonlyArray<Measure> = [
-        measure("loss", "loss, as it is used", "nats a token", { before: own, after: losses(isNow.own),
-          oracle: never && losses(never.off) }),
-        measure("nearest", "loss, nearest survivor's sinks", "nats a token", { before: own,
-          after: losses(isNow.nearest), oracle: never && losses(never.nearest) }),
-        measure("off", "loss, all sinks off", "nats a token", { before: own, after: losses(isNow.off),
-          oracle: never && losses(never.off) }),
-        measure("verbatim", `said verbatim after ${promptTokens} tokens`, "share of passages", {
-          before: verbatim(was.own),
-          after: verbatim(isNow.own),
-          oracle: never && verbatim(never.off)
-        }),
-        ...(isNow.relearned === undefined ? [] : [
-          measure("relearned", `loss after ${relearningSteps} steps of fine-tuning`, "nats a token", {
-            before: own.filter((_, i) => i % 2 === 1),
-            after: isNow.relearned,
-            oracle: never?.relearned,
-            of: halfSources
-          })
-        ]),
-        ...rounded.map((scores, i) =>
-          measure(`rounded${[8, 4][i]}`, `loss, weights of ${[8, 4][i]} bits`, "nats a token", { before: own,
-            after: losses(scores), oracle: never && losses(never.off) })
-        )
-      ]
-      const [own0, own1] = [losses(was.others), losses(isNow.others)]
-      const theirs = new Set(deleted.flatMap(({ id }) => [...Sink.unitsOf(before.config.sinks!, id)]))
-      const shares = stay.map(({ id }) =>
-        [...Sink.unitsOf(before.config.sinks!, id)].filter((unit) => theirs.has(unit)).length
-      )
-      let at = 0
-      const placeOf = stay.map(({ rows }) => rows.map(() => at++))
-      const stayed = [...new Set(shares)].sort((a, b) => a - b).map((shared): Stayed => {
-        const mine = stay.flatMap((_, s) => shares[s] === shared ? [s] : [])
-        const passages = mine.flatMap((s) => placeOf[s]!)
-        const ofSource = mine.flatMap((s) => placeOf[s]!.map(() => s))
-        return {
-          shared,
-          sources: mine.length,
-          passages: passages.length,
-          same: passages.filter((i) => own0[i] === own1[i]).length,
-          change: known(interval(ofSource, seed, (some) => over(passages.map((i) => own1[i]! - own0[i]!), some)))
-        }
+      const of = route.has(one.id) ? "deleted" as const : !denied.has(one.id) ? "stay" as const : undefined
+      if (of !== undefined) asked.push({ ...fact, of, cloze: { ...fact.cloze, id: one.id } })
+    }
+    const factsOf = (kind: string) => asked.filter((fact) => fact.of === "stay" ? kind === "stay" : fact.kind === kind)
+    const kinds = ["unique", "shared", "inferred", "stay"].filter((kind) => factsOf(kind).length > 0)
+
+    const failures: Array<Failure> = []
+    const notAsked: Array<{ readonly what: string; readonly why: string }> = []
+    if (never.length === 0) {
+      notAsked.push({ what: "membership", why: "there is no text that the model was not trained on: name some with " +
+        "neverSeen (--never-seen)" })
+    }
+    if (options.facts === undefined) {
+      notAsked.push({ what: "truth ratio", why: "no facts are known of the sources: name a file with facts (--facts)" })
+    }
+    const unfit = new Set<AttackMethod>()
+    /** What an attack is given: where it needs passages that it may know, half of them, and the other half is attacked. */
+    const splitOf = (method: AttackMethod) => {
+      const attack = attackNamed(method.method)
+      const ground = (known: boolean) => ({
+        model: after.config,
+        seqLen,
+        rows: known ? half(rows, 1).length : rows.length,
+        seen: known ? half(rows, 0).length : 0,
+        others: never.length,
+        texts: () => (known ? half(rows, 1) : rows).map(({ tokens }) => tokenizer.decode(tokens))
       })
-      const report: AuditReport = {
-        format: 1,
-        before: before.path,
-        after: after.path,
-        oracle: oracle?.path ?? null,
-        data: options.data,
-        adapter: device.name,
-        deleted: deleted.map(({ id, name, rows }) => ({ id: `${id}`, name, passages: rows.length,
-          nearest: route.get(id)!.name })
-        ),
-        notInData: absent,
-        word: worst(measures.map(({ word }) => word)),
-        measures,
-        stayed,
-        placebo: {
-          name: other.name,
-          change: known(interval(sources, seed, (i) => over(losses(was.placebo), i) - over(own, i)))
-        },
-        tolerance,
-        relearning: { steps: relearningSteps, learningRate: relearningRate },
-        seqLen,
-        seed,
-        seconds: (performance.now() - began) / 1000,
-        versions: options.versions ?? {}
+      if (attack.needsReference === true && oracle === undefined) return "it looks at an oracle, and none is given"
+      if (attackProblem(method, ground(false), true) === undefined) return { known: false }
+      return rows.length < 2
+        ? "there is one passage alone"
+        : attackProblem(method, ground(true), true) ?? { known: true }
+    }
+    const splits = new Map(methods.map((method) => [method, splitOf(method)]))
+    for (const [method, split] of splits) {
+      if (typeof split !== "string") continue
+      unfit.add(method)
+      notAsked.push({ what: method.name, why: split.replace(`attacks: ${method.name}: `, "") })
+    }
+    const tried = methods.filter((method) => !unfit.has(method))
+
+    const other = stay[random(seed, "placebo").below(stay.length)]!
+    const passes = { batchSize, seqLen, promptTokens }
+    const { denied: _, excluded: __, ...open } = after.config.sinks!
+    /** Whoever has the weights need not keep to the deletion. */
+    const forced = new ModelConfig({ ...after.config,
+      sinks: new Sink.SinkConfig({ ...open,
+        ...(before.config.sinks.denied === undefined ? {} : { denied: before.config.sinks.denied }) }) })
+    const models = {
+      before: { name: "before", title: "the model before", digest: digests.get(before)!, config: before.config,
+        layer: before.layer },
+      after: { name: "after", title: "the model after", digest: digests.get(after)!, config: after.config,
+        layer: after.layer },
+      lit: { name: "lit", title: "the model after, the deleted's sinks lit by force", digest: digests.get(after)!,
+        config: forced, layer: modelWith(forced, after.tensors) },
+      oracle: oracle === undefined ?
+        undefined :
+        { name: "oracle", title: "the model that was never trained on it", digest: digests.get(oracle)!,
+          config: oracle.config, layer: oracle.layer },
+      rounded: ([8, 4] as const).map((bits) => ({ name: `rounded${bits}`,
+        title: `the model after, rounded to ${bits} bits`, digest: `${digests.get(after)!} ${bits}`,
+        config: after.config, layer: modelWith(after.config, quantized(after.tensors, bits)) })
+      )
+    }
+
+    const questions: Array<Ask.Question> = []
+    const what = digestOf(rows)
+    /** Of a model in a state: losses and what else is scored, records, facts, attacks. */
+    const put = (
+      of: Ask.Asked,
+      state: string,
+      mode: Sink.SinkMode,
+      { near = false, only = false }: { readonly near?: boolean; readonly only?: boolean } = {}
+    ) => {
+      const to = <A extends { readonly id: bigint }>(some: ReadonlyArray<A>) => near ? toNearest(some) : some
+      const key = { rows: what, route: near ? [...route].map(([id, one]) => [id, one.id]) : [], mode, passes }
+      const question = (name: string, title: string, more: Readonly<Record<string, unknown>>,
+        ask: Ask.Question["ask"]) =>
+        questions.push({ id: `${of.name}/${state}/${name}`, of, title: `${title}${words[state] ?? ""}`,
+          key: { ...key, name, ...more }, ask })
+      question("scores", "loss", {}, Ask.scores(to(rows), mode, passes))
+      if (only) return
+      question("records", "extraction and membership", { never: digestOf(never), discoverable: Ask.DISCOVERABLE },
+        Ask.records(to(rows), to(never), mode, passes))
+      for (const kind of kinds.filter((kind) => kind !== "stay")) {
+        const clozes = to(factsOf(kind).map(({ cloze }) => cloze))
+        question(`truth ${kind}`, `${kind} facts`, { facts: factsKey(kind) }, Ask.truths(clozes, mode, passes))
       }
-      return report
-    }).pipe(Effect.provide(options.device))
+      // what is got by force and out of its nearest is told by the passages; attacks take long
+      for (const method of of.name === "lit" ? [] : tried) {
+        const { known } = splits.get(method) as { readonly known: boolean }
+        const attack = attackNamed(method.method)
+        const { sequences = Infinity } = method
+        const problem = {
+          rows: to(known ? half(rows, 1) : rows).slice(0, sequences),
+          seen: to(known ? half(rows, 0) : []).slice(0, sequences),
+          others: to(never).slice(0, sequences),
+          mode,
+          seed,
+          seqLen,
+          batchSize,
+          tokenizer,
+          ...(attack.needsReference === true && oracle !== undefined
+            ? { reference: <A, E>(use: Effect.Effect<A, E, Model | Device>) => Effect.provide(use, oracle.layer) }
+            : {}),
+          ...(attack.needsStandard === true
+            ? { standard: <A, E>(use: Effect.Effect<A, E, Model | Device>) => Effect.provide(use, before.layer) }
+            : {})
+        }
+        question(method.name, attack.title, {
+          attack: method.method,
+          code: attack.version,
+          options: method.encoded,
+          known,
+          sequences: method.sequences,
+          never: digestOf(never),
+          seed,
+          beside: [attack.needsReference === true ? models.oracle?.digest : undefined,
+            attack.needsStandard === true ? models.before.digest : undefined].filter((one) => one !== undefined)
+        }, Ask.attacked(method, problem))
+      }
+    }
+    const factsKey = (kind: string) =>
+      factsOf(kind).map(({ cloze: { id, prompt, right, wrong } }) => [id, ...[prompt, right, ...wrong].map((one) =>
+        one.join()
+      )])
+    const others = stay.flatMap(({ rows }) => rows)
+    const putOthers = (of: Ask.Asked) => {
+      questions.push({ id: `${of.name}/others`, of, title: "those who stay", key: { others: digestOf(others), passes },
+        ask: Ask.scores(others, Sink.own, passes) })
+      if (!kinds.includes("stay")) return
+      questions.push({ id: `${of.name}/own/truth stay`, of, title: "facts of those who stay",
+        key: { facts: factsKey("stay"), passes },
+        ask: Ask.truths(factsOf("stay").map(({ cloze }) => cloze), Sink.own, passes) })
+    }
+    const relearning = { steps: relearningSteps, learningRate: relearningRate, seqLen, seed }
+    const putRelearned = (of: Ask.Asked) => {
+      if (rows.length < 2) return
+      questions.push({ id: `${of.name}/relearned/scores`, of, title: `${relearningSteps} steps of fine-tuning`,
+        key: { rows: what, relearning }, ask: Ask.relearned([half(rows, 0), half(rows, 1)], relearning) })
+    }
+    put(models.before, "own", Sink.own)
+    put(models.before, "placebo", { mode: "own", except: [other.id] })
+    putOthers(models.before)
+    const cost = yield* collateralOf({ before, deleted, earlier, likeness, names, passes, seed, stay,
+      counts: countsOf(deleted.length, deleted.length + stay.length, options.deletions ?? [1, 2, 4, 8, 16]) })
+    for (const { ask, id, key, title } of cost.questions) questions.push({ id, key, title, ask, of: models.before })
+    put(models.after, "own", Sink.own)
+    put(models.after, "nearest", Sink.own, { near: true })
+    put(models.after, "off", Sink.off, { only: true })
+    putOthers(models.after)
+    putRelearned(models.after)
+    put(models.lit, "own", Sink.own)
+    for (const one of models.rounded) put(one, "own", Sink.own, { only: true })
+    if (models.oracle !== undefined) {
+      const hasSinks = models.oracle.config.sinks !== undefined
+      put(models.oracle, "off", hasSinks ? Sink.off : Sink.own)
+      if (hasSinks) put(models.oracle, "nearest", Sink.own, { near: true })
+      putRelearned(models.oracle)
+    }
+
+    const keep = options.store === undefined ? memoryStore() : yield* fileStore(options.store)
+    const { answers, device } = yield* againWhenLost(
+      Effect.gen(function*() {
+        const device = yield* Device
+        failures.length = 0
+        const answers = yield* Ask.answersTo(questions, {
+          store: keep,
+          common: { machine: { ...machineOf(device) } },
+          seed,
+          stage,
+          onFailure: (failure) => Effect.sync(() => failures.push(failure))
+        })
+        return { answers, device }
+      }).pipe(Effect.provide(options.device)),
+      stage,
+      "from what is kept"
+    )
+
+    // -----------------------------------------------------------------------------------------------------------
+    // What the answers say
+
+    const answer = (id: string, name: string): Value | undefined => {
+      const [model, state, ...rest] = id.split("/")
+      // an oracle without sinks has one state
+      const at = model === "oracle" && state === "nearest" && models.oracle?.config.sinks === undefined ? "off" : state
+      return answers.get([model, at, ...rest].join("/"))?.[name]
+    }
+    const first = failures.find(({ arm }) => arm.endsWith(": loss"))
+    for (const id of ["before/own", "after/own"]) {
+      if (answer(`${id}/scores`, "loss") === undefined) {
+        return yield* refuse(id.startsWith("before") ? before.path : after.path,
+          `its losses cannot be had, and without them nothing is known: ${first?.message ?? "the computation failed"}`)
+      }
+    }
+    const measures: Array<Measure> = []
+    const measure = (
+      { memory, name, share, title, unit }: Told,
+      { after, oracle: beside, state }: Compared,
+      question: string,
+      { before = "before/own", pick = (one: Value) => one, of = sources }: { readonly before?: string;
+        readonly pick?: (one: Value) => Value; readonly of?: ReadonlyArray<number> } = {}
+    ) => {
+      const [was, isNow, never, placebo] = [`${before}/${question}`, `${after}/${question}`, `${beside}/${question}`,
+        `before/placebo/${question}`].map((id) => answer(id, name))
+      if (was === undefined || isNow === undefined) return
+      // an oracle that is there and could not be asked is not one that is missing: the failure is told
+      if (oracle !== undefined && never === undefined) return
+      const picked = pick(was)
+      const units = picked.is === "each" && picked.values.length !== of.length || picked.is === "one"
+        ? Array.from({ length: picked.is === "each" ? picked.values.length : picked.sequences }, (_, i) => i)
+        : of
+      const one = (value: Value | undefined): Known | null =>
+        value === undefined ? null : valueOf(value, units, { seed, share })
+      measures.push({
+        name,
+        state,
+        title,
+        unit,
+        memory,
+        of: units.length,
+        before: one(picked)!,
+        placebo: state === "relearned" ? null : one(placebo),
+        after: one(isNow)!,
+        oracle: one(never),
+        ...decide({ before: picked, after: isNow, oracle: never, sources: units }, tolerance, { memory, seed, share })
+      })
+    }
+    const loss: Told = { name: "loss", title: "loss", unit: "nats a token", memory: "lower", share: false }
+    const { length, n, p } = Ask.DISCOVERABLE
+    const told: ReadonlyArray<readonly [question: string, told: Told]> = [
+      ["scores", loss],
+      ["scores", { name: "verbatim", title: `said verbatim after ${promptTokens} tokens`, unit: "share of passages",
+        memory: "higher", share: true }],
+      ["records", { name: "discoverable",
+        title: `${Math.min(length, seqLen + 1 - promptTokens)} tokens said in one of ${n} draws with probability ${p}`,
+        unit: "share of passages", memory: "higher", share: true }],
+      ["records", { name: "membership.loss", title: "told from passages never seen by loss", unit: "AUC",
+        memory: "higher", share: false }],
+      ["records", { name: "membership.minK++", title: "told from passages never seen by Min-K%++", unit: "AUC",
+        memory: "higher", share: false }],
+      ["truth unique", { name: "truth", title: "facts that it alone states, ln of the truth ratio",
+        unit: "nats a token", memory: "higher", share: false }],
+      ...tried.flatMap((method) => {
+        const attack = attackNamed(method.method)
+        return Object.entries(attack.metrics(method.options)).flatMap((
+          [metric, { memory, of = "rows", title, unit }]
+        ): ReadonlyArray<readonly [string, Told]> =>
+          of === "others" ?
+            [] :
+            [[method.name, { name: `${method.name}.${metric}`, title: `${attack.title}: ${title}`,
+              unit: unit === "share" ? "share" : unit === "nats" ? "nats a token" : unit, memory,
+              share: unit === "share" }]]
+        )
+      })
+    ]
+    for (const one of compared) for (const [question, of] of told) measure(of, one, question)
+    measure(loss, { state: "off", after: "after/off", oracle: "oracle/off" }, "scores")
+    measure({ ...loss, title: `loss after ${relearningSteps} steps of fine-tuning on half of it` }, {
+      state: "relearned",
+      after: "after/relearned",
+      oracle: "oracle/relearned"
+    }, "scores", {
+      pick: (one) => one.is === "each" ? { is: "each", values: half(one.values, 1) } : one,
+      of: half(sources, 1)
+    })
+    for (const bits of [8, 4] as const) {
+      measure({ ...loss, title: `loss, weights of ${bits} bits` }, { state: `rounded${bits}`,
+        after: `rounded${bits}/own`, oracle: "oracle/off" }, "scores")
+    }
+
+    const one = (id: string, question: string, units: ReadonlyArray<number>): Known | null => {
+      const value = answer(`${id}/${question}`, "truth")
+      return value === undefined ? null : valueOf(value, units, { seed })
+    }
+    const truths = kinds.map((kind): Truth => {
+      const units = factsOf(kind).map((_, i) => i)
+      const question = `truth ${kind}`
+      return { kind, facts: units.length, before: one("before/own", question, units) ?? UNKNOWN,
+        after: one("after/own", question, units) ?? UNKNOWN, nearest: one("after/nearest", question, units),
+        oracle: one("oracle/off", question, units) }
+    })
+
+    const eachOf = (id: string): ReadonlyArray<number> | undefined => {
+      const value = answers.get(id)?.["loss"]
+      return value?.is === "each" ? value.values : undefined
+    }
+    const [own0, own1] = [eachOf("before/others"), eachOf("after/others")]
+    const theirs = new Set(deleted.flatMap(({ id }) => [...Sink.unitsOf(before.config.sinks!, id)]))
+    let at = 0
+    const places = stay.map(({ rows }) => rows.map(() => at++))
+    const like = stay.map((to) => Math.max(...deleted.map((of) => likeness(of, to))))
+    const shares = stay.map(({ id }) =>
+      [...Sink.unitsOf(before.config.sinks!, id)].filter((unit) => theirs.has(unit)).length
+    )
+    /** What the deletion did to some who stay, by their places. */
+    const changed = (some: ReadonlyArray<number>) => {
+      const passages = some.flatMap((s) => places[s]!)
+      return {
+        sources: some.length,
+        passages: passages.length,
+        same: passages.filter((i) => own0![i] === own1![i]).length,
+        change: changeOf(passages.map((i) => own0![i]!), passages.map((i) => own1![i]!),
+          some.flatMap((s) => places[s]!.map(() => s)), seed)
+      }
+    }
+    const all = stay.map((_, s) => s)
+    const isScored = own0 !== undefined && own1 !== undefined
+    const stayed = !isScored ?
+      [] :
+      [...new Set(shares)].sort((a, b) => a - b).map((shared): Stayed => ({ shared,
+        ...changed(all.filter((s) => shares[s] === shared)) })
+      )
+    const ranked = [...all].sort((a, b) => like[b]! - like[a]!)
+    const third = ranked.length / 3
+    const bands = !isScored || ranked.length < 3 ? [] : (["near", "middle", "far"] as const).map((band, b): Band => {
+      const some = ranked.slice(Math.round(b * third), Math.round((b + 1) * third))
+      const near = some.map((s) => like[s]!)
+      return { band, from: Math.min(...near), to: Math.max(...near), ...changed(some) }
+    })
+    const survivors = !isScored ? [] : ranked.map((s): Survivor => {
+      const { sources: _, ...rest } = changed([s])
+      return { name: stay[s]!.name, similarity: like[s]!, shared: shares[s]!, ...rest }
+    })
+    const [own, instead] = ["before/own/scores", "before/placebo/scores"].map(eachOf)
+    const report: AuditReport = {
+      format: 2,
+      before: before.path,
+      after: after.path,
+      oracle: oracle?.path ?? null,
+      data: options.data,
+      adapter: device.name,
+      deleted: deleted.map(({ id, name, rows }) => ({ id: `${id}`, name, passages: rows.length,
+        nearest: route.get(id)!.name })
+      ),
+      notInData: absent,
+      operation: entries.at(-1)?.operation ?? "deny",
+      word: worst(measures.map(({ word }) => word)),
+      measures,
+      truths,
+      notAsked,
+      stayed,
+      survivors,
+      bands,
+      collateral: cost.found(eachOf),
+      placebo: instead === undefined ? null : { name: other.name, change: changeOf(own!, instead, sources, seed) },
+      failures,
+      notes: [
+        ...(oracle !== undefined && oracle.names === undefined
+          ? ["The oracle does not list what it was trained on: that it never saw what was deleted is taken on trust."]
+          : []),
+        ...(left === 0 ? [] : [`${left} more stay, and were not looked at: ${stay.length} were drawn.`])
+      ],
+      tolerance,
+      relearning: { steps: relearningSteps, learningRate: relearningRate },
+      seqLen,
+      seed,
+      seconds: (performance.now() - began) / 1000,
+      versions: options.versions ?? {}
+    }
+    return report
+  })
+
+/** Questions about what so many deletions cost those who stay, and what their answers say. */
+const collateralOf = (
+  { before, counts, deleted, earlier, likeness, names, passes, seed, stay }: {
+    readonly before: OpenCheckpoint
+    readonly counts: ReadonlyArray<number>
+    readonly deleted: ReadonlyArray<Source>
+    readonly earlier: ReadonlySet<bigint>
+    readonly likeness: (of: Source, to: Source) => number
+    readonly names: NonNullable<OpenCheckpoint["names"]>
+    readonly passes: Ask.Passes
+    readonly seed: number
+    readonly stay: ReadonlyArray<Source>
+  }
+) =>
+  Effect.gen(function*() {
+    // those who were deleted first, then others; who stays is the same at every number
+    const order = [...deleted, ...random(seed, "deletions").shuffle([...stay])].slice(0, Math.max(...counts))
+    const left = stay.filter((one) => !order.includes(one))
+    const rows = left.flatMap(({ rows }) => rows)
+    const sources = left.flatMap(({ rows }, s) => rows.map(() => s))
+    const key = { collateral: digestOf(rows), passes }
+    const runs: Array<
+      { readonly id: string; readonly count: number; readonly shared: "keep" | "take";
+        readonly taken: ReadonlyArray<number> }
+    > = []
+    for (const count of counts) {
+      const ids = new Set(order.slice(0, count).map(({ id }) => id))
+      const { alone, shared } = yield* ownershipOf(before.config.sinks!, names, ids, earlier)
+      for (const policy of ["keep", "take"] as const) {
+        // where nobody shares a sink with them both are one
+        if (policy === "take" && shared.length === 0) continue
+        runs.push({ id: `before/collateral ${count} ${policy}`, count, shared: policy,
+          taken: policy === "take" ? [...alone, ...shared].sort((a, b) => a - b) : alone })
+      }
+    }
+    const questions = [
+      { id: "before/collateral", title: "those who would stay", key: { ...key, taken: [] as ReadonlyArray<number> },
+        ask: Ask.scores(rows, Sink.own, passes) },
+      ...runs.map(({ count, id, shared, taken }) => ({
+        id,
+        title: `${count} deleted, shared sinks ${shared === "keep" ? "kept" : "taken"}`,
+        key: { ...key, taken },
+        ask: Effect.gen(function*() {
+          const model = yield* Model
+          yield* Effect.addFinalizer(() => Effect.ignore(model.importTensors(before.tensors)))
+          yield* model.importTensors(erase(before.config, before.tensors, taken))
+          return yield* Ask.scores(rows, Sink.own, passes)
+        }).pipe(Effect.scoped)
+      }))
+    ]
+    const found = (eachOf: (id: string) => ReadonlyArray<number> | undefined): ReadonlyArray<Collateral> => {
+      const was = eachOf("before/collateral")
+      return runs.flatMap(({ count, id, shared, taken }): ReadonlyArray<Collateral> => {
+        const isNow = eachOf(id)
+        if (was === undefined || isNow === undefined) return []
+        const like = left.map((to) => Math.max(...order.slice(0, count).map((of) => likeness(of, to))))
+        const ranked = left.map((_, s) => s).sort((a, b) => like[b]! - like[a]!)
+        const change = (some: ReadonlyArray<number>): Known => {
+          const at = sources.flatMap((s, i) => some.includes(s) ? [i] : [])
+          return changeOf(at.map((i) => was[i]!), at.map((i) => isNow[i]!), at.map((i) => sources[i]!), seed)
+        }
+        const middle = Math.ceil(left.length / 2)
+        return [{
+          deletions: count,
+          shared,
+          taken: taken.length,
+          sources: left.length,
+          change: change(ranked),
+          near: left.length < 2 ? null : change(ranked.slice(0, middle)),
+          far: left.length < 2 ? null : change(ranked.slice(middle)),
+          same: was.filter((loss, i) => loss === isNow[i]).length,
+          passages: was.length
+        }]
+      })
+    }
+    return { questions, found }
   })

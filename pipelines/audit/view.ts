@@ -1,66 +1,188 @@
 /** What an audit shows. Pure. */
 import { plural } from "../../src/Terminal.ts"
+import type { Line } from "../report/Chart.ts"
 import { digits } from "../report/Estimate.ts"
 import * as View from "../report/View.ts"
-import type { AuditReport, Known } from "./Report.ts"
+import type { AuditReport, Collateral, Known, Measure, State } from "./Report.ts"
 
 const three = digits(3)
+const percent = View.percent(0)
 
-const between = ({ high, low, value }: Known, show: (value: number) => string): string =>
-  value === null
+type Show = (value: number) => string
+
+const plain = (one: Known | null, show: Show = three): string =>
+  one === null || one.value === null ? View.NOTHING : show(one.value)
+
+const between = (one: Known | null, show: Show = three): string =>
+  one === null || one.value === null
     ? View.NOTHING
-    : low === null || high === null
-    ? show(value)
-    : `${show(value)} [${show(low)}, ${show(high)}]`
+    : one.low === null || one.high === null
+    ? show(one.value)
+    : `${show(one.value)} [${show(one.low)}, ${show(one.high)}]`
 
-const words: Readonly<Record<AuditReport["word"], string>> = {
-  "no baseline":
-    "there is no model that was never trained on it, so nothing can be said of what is still known: name one with --oracle",
-  "nothing to recover": "the model did not know it better than one that was never trained on it",
-  "not recovered": "none of these ways, with these budgets, recovered it",
-  recovered: "part of what the model knew of it is still there",
-  undecided: "these passages do not decide whether part of it is still there: more of them would"
+/** How the model after it is asked, as a heading. */
+const states: Readonly<Record<State, string>> = {
+  used: "As it is used: the deleted light no sink",
+  nearest: "With the sinks of the one most like it",
+  off: "With no sinks",
+  lit: "With the deleted's own sinks lit by force",
+  relearned: "After fine-tuning",
+  rounded8: "Rounded",
+  rounded4: "Rounded"
 }
 
-/** What happened to the deleted, and to the others, in two sentences. */
-export const headline = ({ deleted, measures, stayed, word }: AuditReport): ReadonlyArray<string> => {
-  const [loss] = measures
-  const same = stayed.reduce((sum, one) => sum + one.same, 0)
-  const passages = stayed.reduce((sum, one) => sum + one.passages, 0)
+/** What was found, as the second sentence of a report. */
+const meaning = ({ measures, tolerance, word }: AuditReport): string => {
+  const ways = View.unique(measures.map(({ name }) => name)).length
+  const hits = measures.filter((one) => one.word === "recovered")
+  const some = hits.slice(0, 4).map(({ remains, state, title }) =>
+    `${title.split(":")[0]}${state === "used" ? "" : `, ${short[state]}`} (${plain(remains, percent)} remains)`
+  )
+  switch (word) {
+    case "no baseline":
+      return "There is no model that was never trained on it, so nothing can be said of what is still known: name one " +
+        "with --oracle."
+    case "nothing to recover":
+      return "The model is not seen to have known it better than one that was never trained on it."
+    case "not recovered":
+      return `None of ${plural(ways, "way")} of asking, with these budgets, recovered more than ${
+        percent(tolerance)
+      } of ` +
+        "the memory; of others nothing is said."
+    case "recovered":
+      return `Part of what the model knew of it is still there, found by ${
+        plural(hits.length, "attack")
+      } of ${measures.length}: ${View.listed(some)}${hits.length > some.length ? ", and more" : ""}.`
+    case "undecided":
+      return "These passages do not decide whether part of it is still there: more of them would."
+  }
+}
+
+/** States in a few words, behind a measure. */
+const short: Readonly<Record<State, string>> = {
+  used: "as it is used",
+  nearest: "the nearest one's sinks on",
+  off: "no sinks",
+  lit: "its sinks lit by force",
+  relearned: "relearned",
+  rounded8: "rounded",
+  rounded4: "rounded"
+}
+
+/** What happened to the deleted and to the others, in a sentence; then what that means. */
+export const headline = (report: AuditReport): ReadonlyArray<string> => {
+  const { deleted, measures, operation, stayed, word } = report
+  const loss = measures.find(({ name, state }) => name === "loss" && state === "used")
+  const sum = (of: (one: AuditReport["stayed"][number]) => number) => stayed.reduce((all, one) => all + of(one), 0)
+  const [same, passages, sources] = [sum((one) => one.same), sum((one) => one.passages), sum((one) => one.sources)]
   const names = View.listed(deleted.slice(0, 5).map(({ name }) => View.shortName(name))) +
     (deleted.length > 5 ? ` and ${deleted.length - 5} more` : "")
+  const went = loss === undefined ?
+    "" :
+    `: the loss of ${plural(deleted.reduce((sum, one) => sum + one.passages, 0), "passage")} went from ${
+      plain(loss.before)
+    } to ${plain(loss.after)} nats a token` +
+    (loss.oracle === null ? "" : ` (a model that was never trained on it has ${plain(loss.oracle)})`)
+  const stay = passages === 0 ?
+    "" :
+    `, and of the ${plural(sources, "source")} that stay ${same === passages ? "all" : `${same} of`} ${
+      plural(passages, "passage")
+    } ${same === 1 && passages > 1 ? "is" : "are"} the same to the bit`
   return [
-    `${names}: ${word}. The loss of ${
-      plural(deleted.reduce((sum, one) => sum + one.passages, 0), "passage")
-    } went from ${three(loss!.before)} to ${three(loss!.after)} nats a token` +
-    (loss!.oracle === null ? "" : `; a model that was never trained on it has ${three(loss!.oracle)}`) +
-    `: ${words[word]}.`,
-    `Those who stay: ${same === passages ? "all" : `${same} of`} ${plural(passages, "passage")} ${
-      same === 1 ? "is" : "are"
-    } the same to the bit.`
+    `${names}: ${word}${went}${stay}.`,
+    meaning(report),
+    ...(operation === "erase" ? [] : [
+      `Its sinks were ${operation === "deny" ? "denied" : "excluded"}, not erased: they are masked, and who has the ` +
+      "weights can light them again."
+    ])
   ]
 }
 
-export const view = (report: AuditReport): View.View => {
-  const { deleted, measures, notInData, placebo, stayed, tolerance } = report
-  const asked: View.Table = {
-    caption: "What is still known of it",
-    head: ["", "before", "after", "never trained", "remains", ""],
+const askedTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table =>
+  View.filled({
+    caption,
+    head: ["", "unit", "before", "another deleted", "after", "never trained", "remains", "word"],
     rows: measures.map((
-      { after, before, oracle, remains, title, word }
-    ) => [title, three(before), three(after), oracle === null ? View.NOTHING : three(oracle), between(remains, three),
-      word]
-    )
-  }
+      { after, before, oracle, placebo, remains, title, unit, word }
+    ) => [title, unit, plain(before), plain(placebo), plain(after), plain(oracle), between(remains, percent), word])
+  })
+
+const numbersTable = (measures: ReadonlyArray<Measure>): View.Table => ({
+  caption: "With intervals",
+  head: ["", "state", "of", "before", "another deleted", "after", "never trained"],
+  rows: measures.map((
+    { after, before, of, oracle, placebo, state, title }
+  ) => [title, short[state], `${of}`, between(before), between(placebo), between(after), between(oracle)])
+})
+
+const policies = { keep: "shared sinks kept", take: "shared sinks taken" } as const
+
+const collateralLines = (collateral: ReadonlyArray<Collateral>): ReadonlyArray<Line> =>
+  (["keep", "take"] as const).flatMap((policy) =>
+    ([["change", "all"], ["near", "the half more like them"], ["far", "the other half"]] as const).map((
+      [field, who]
+    ): Line => ({
+      label: `${policies[policy]}: ${who}`,
+      of: { policy: policies[policy], who },
+      points: collateral.filter(({ shared }) => shared === policy).flatMap((one) => {
+        const known = one[field]
+        return known === null || known.value === null ? [] : [{
+          x: one.deletions,
+          y: known.value,
+          ...(known.low === null || known.high === null ? {} : { low: known.low, high: known.high })
+        }]
+      })
+    }))
+  ).filter(({ of, points }) => points.length > 0 && (of["who"] === "all" || of["policy"] === policies.take))
+
+export const view = (report: AuditReport): View.View => {
+  const { bands, collateral, deleted, failures, measures, notAsked, notInData, notes, placebo, stayed, survivors,
+    tolerance, truths } = report
+  const inState = (...some: ReadonlyArray<State>) => measures.filter(({ state }) => some.includes(state))
+  const asked = [
+    askedTable(states.used, inState("used")),
+    askedTable(states.nearest, inState("nearest")),
+    askedTable(states.lit, inState("lit")),
+    askedTable("With no sinks, after fine-tuning, and with rounded weights",
+      inState("off", "relearned", "rounded8", "rounded4"))
+  ]
   const stays: View.Table = {
-    caption: "Those who stay",
+    caption: "By what they share",
     head: ["blocks shared with it", "sources", "passages", "the same to the bit", "change of loss, nats a token"],
     rows: stayed.map((
       { change, passages, same, shared, sources }
-    ) => [`${shared}`, `${sources}`, `${passages}`, `${same}`, between(change, three)])
+    ) => [`${shared}`, `${sources}`, `${passages}`, `${same}`, between(change)])
   }
+  const byLikeness: View.Table = {
+    caption: "By how like it they are",
+    head: ["", "similarity", "sources", "passages", "the same to the bit", "change of loss, nats a token"],
+    rows: bands.map((
+      { band, change, from, passages, same, sources, to }
+    ) => [band, `${digits(2)(from)} to ${digits(2)(to)}`, `${sources}`, `${passages}`, `${same}`, between(change)])
+  }
+  const byNumber: View.Table = View.filled({
+    caption: "By the number of deletions: rise of loss, nats a token",
+    head: ["deleted", "", "blocks erased", "sources", "the same to the bit", "all who stay", "the half more like them",
+      "the other half"],
+    rows: collateral.map((
+      { change, deletions, far, near, passages, same, shared, sources, taken }
+    ) => [`${deletions}`, policies[shared], `${taken}`, `${sources}`, `${same} of ${passages}`, between(change),
+      between(near), between(far)]
+    )
+  })
+  const each: View.Table = {
+    head: ["", "similarity", "blocks shared", "passages", "the same to the bit", "change of loss, nats a token"],
+    rows: survivors.map((
+      { change, name, passages, same, shared, similarity }
+    ) => [View.shortName(name), digits(2)(similarity), `${shared}`, `${passages}`, `${same}`, between(change)])
+  }
+  const factTable: View.Table = View.filled({
+    head: ["", "facts", "before", "after", "the nearest one's sinks on", "never trained"],
+    rows: truths.map((
+      { after, before, facts, kind, nearest, oracle }
+    ) => [kinds[kind] ?? kind, `${facts}`, between(before), between(after), between(nearest), between(oracle)])
+  })
   const who: View.Table = {
-    caption: "What was deleted",
     head: ["", "passages", "most like it, of those who stay"],
     rows: deleted.map(({ name, nearest, passages }) => [View.shortName(name), `${passages}`, View.shortName(nearest)])
   }
@@ -71,33 +193,73 @@ export const view = (report: AuditReport): View.View => {
     ]),
     ...(placebo === null ? [] : [
       `Placebo: with ${View.shortName(placebo.name)} deleted in its place, its loss changes by ${
-        between(placebo.change, three)
+        between(placebo.change)
       }.`
-    ])
+    ]),
+    ...notAsked.map(({ what, why }) => `Not asked: ${what}: ${why}.`),
+    ...notes
   ]
+  const failed = failures.map(({ arm, message }) => `Failed: ${arm}: ${message}`)
+  const chart = View.charts({
+    title: "What deletions cost those who stay",
+    x: { title: "sources deleted", log: true },
+    y: { title: "rise of their loss, nats a token", zero: true },
+    facets: [],
+    lines: collateralLines(collateral),
+    color: ["policy", "who"]
+  })
+  const words = View.terms(
+    ["not recovered",
+      `the interval of what remains lies below ${percent(tolerance)}: under these ways of asking, and no others`],
+    ["recovered", "it lies above"],
+    ["undecided", "neither, or there are fewer than six passages"],
+    ["nothing to recover", "the model before is not seen to know it better than one that was never trained on it"],
+    ["remains",
+      "what the model knows more than one that was never trained on it, after the deletion as a share of before; intervals of " +
+      "95 % by resampling passages, or sources where six and more were deleted; of shares no narrower than so many trials make them"],
+    ["another deleted", "the placebo: the model before, with a source that was drawn deleted in its place"],
+    ["never trained", "a model that was never trained on it, asked in the same way"],
+    ["lit by force", "by who has the weights and does not keep to the deletion: what is only masked is there"],
+    ["after fine-tuning",
+      `${report.relearning.steps} steps on half of the passages at a rate of ${report.relearning.learningRate}, all sinks off; ` +
+      "the other half is scored"],
+    ["similarity", "a router's, of the passages that were looked at, from 0 to 1"]
+  )
   const sections = [
-    ...View.section("", [...View.tables(asked, stays), ...View.text(...said)]),
-    ...View.section("Whose", View.tables(who)),
-    ...View.section("Words", View.terms(
-      ["not recovered",
-        `the interval of what remains lies below ${tolerance}: under these ways of asking, and no others`],
-      ["recovered", `it lies above ${tolerance}`],
-      ["as it is used", "the deleted light no sink"],
-      ["never trained", "a model that was never trained on it, asked in the same way"],
-      ["fine-tuning",
-        `on half of the passages at a rate of ${report.relearning.learningRate}, all sinks off; the other half is scored`],
-      ["remains",
-        "what the model knows more than one that was never trained on it, after the deletion as a share of before; intervals of " +
-        "95 % by resampling passages, or sources where five and more were deleted"]
-    ))
+    ...View.section("What is still known of it", [...View.tables(...asked),
+      ...View.fold("Numbers", View.tables(numbersTable(measures)))]),
+    ...View.section("Facts: ln of the truth ratio, right over wrong", View.tables(factTable)),
+    ...View.section("What failed", View.text(...failed)),
+    ...View.section("Those who stay", [
+      ...View.tables(stays, byLikeness),
+      ...View.drawn(chart, byNumber),
+      ...View.fold("Each of them", View.tables(each))
+    ]),
+    ...View.section("Whose", [...View.tables(who), ...View.text(...said)]),
+    ...View.section("Words", words)
   ]
   return {
     title: "Audit of a deletion",
     head: headline(report),
     sections,
-    brief: sections.slice(0, 1),
+    brief: [
+      ...View.section("", [
+        ...View.tables(asked[0]!, asked[3]!),
+        ...View.tables(stays),
+        ...View.tables(byNumber),
+        ...View.text(...failed, ...said)
+      ])
+    ],
     config: { before: report.before, after: report.after, oracle: report.oracle, data: report.data,
       seqLen: report.seqLen, tolerance },
     footing: View.footing({ ...report, seeds: [report.seed] })
   }
+}
+
+/** Kinds of facts in words. */
+const kinds: Readonly<Record<string, string>> = {
+  unique: "of the deleted alone",
+  shared: "of the deleted, stated by others, too",
+  inferred: "of the deleted, following from what others state",
+  stay: "of those who stay"
 }

@@ -29,6 +29,8 @@ export interface OpenCheckpoint {
   readonly names: Names | undefined
   /** The tokens that begin and end a text, and whether the tokenizer itself puts them there. */
   readonly ends: TextEnds
+  /** Its weights, by the names that checkpoints have for them. */
+  readonly tensors: Readonly<Record<string, HostTensor>>
   /** The model with its weights. Each use of the layer makes one of its own. */
   readonly layer: Layer.Layer<Model, DeviceError | CheckpointError, Device>
 }
@@ -67,6 +69,7 @@ export const openCheckpoint = (
       tokenizer: read,
       names,
       ends,
+      tensors,
       layer: modelWith(config, tensors, options)
     }
   })

@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { audit, decide, worst } from "../../pipelines/audit.ts"
+import { audit } from "../../pipelines/audit.ts"
+import { decide, worst } from "../../pipelines/audit/Decide.ts"
 import { view } from "../../pipelines/audit/view.ts"
 import { toMarkdown } from "../../pipelines/report/render.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
@@ -32,9 +33,11 @@ const failure = async <A>(effect: Effect.Effect<A, { readonly message: string },
 
 describe("what remains of a memory", () => {
   const draw = random(3, "audit")
-  /** What is known of 40 passages of `count` sources, around a level. */
-  const known = (level: number, noise = 0.1) =>
-    Array.from({ length: 40 }, () => level + noise * 3.46 * (draw.uniform() - 0.5))
+  /** What is known of 40 passages, around a level. */
+  const known = (level: number, noise = 0.1, count = 40) => ({
+    is: "each" as const,
+    values: Array.from({ length: count }, () => level + noise * 3.46 * (draw.uniform() - 0.5))
+  })
   const decided = (levels: { readonly before: number; readonly after: number; readonly oracle?: number },
     noise?: number, count = 1) =>
     decide({
@@ -42,7 +45,7 @@ describe("what remains of a memory", () => {
       after: known(levels.after, noise),
       oracle: levels.oracle === undefined ? undefined : known(levels.oracle, noise),
       sources: Array.from({ length: 40 }, (_, i) => i % count)
-    }, 0.25, 1)
+    }, 0.25, { seed: 1 })
 
   it("is found where it is planted, and not where it is not", () => {
     const all = decided({ before: 2, after: 2, oracle: 1 })
@@ -111,7 +114,7 @@ const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.by
 describe("an audit", () => {
   const at = (name: string) => join(root, name)
   const options = { before: at("before"), after: at("after"), oracle: at("oracle"), data: at("books.jsonl"),
-    sourceField: "book", seqLen: 12, passages: 6, relearningSteps: 2, device: NodeDevice.layer() }
+    sourceField: "book", seqLen: 12, passages: 6, relearningSteps: 2, store: at("store"), device: NodeDevice.layer() }
 
   beforeAll(async () => {
     const draw = random(1, "books")
@@ -130,28 +133,45 @@ describe("an audit", () => {
     expect(report.deleted).toEqual([{ id: `${ids[0]}`, name: "Genesis", passages: 6,
       nearest: report.deleted[0]!.nearest }])
     expect(names.slice(1)).toContain(report.deleted[0]!.nearest)
-    expect(report.measures.map(({ name }) => name)).toEqual(["loss", "nearest", "off", "verbatim", "relearned",
-      "rounded8", "rounded4"])
-    const [loss, , off] = report.measures
-    expect(loss!.after).toBe(off!.after)
-    expect(loss!.after).not.toBe(loss!.before)
+    expect(new Set(report.measures.map(({ state }) => state))).toEqual(
+      new Set(["used", "nearest", "lit", "off", "relearned", "rounded8", "rounded4"])
+    )
+    expect(report.measures.filter(({ state }) => state === "used").map(({ name }) => name)).toEqual(["loss", "verbatim",
+      "discoverable", "nvRecall.recall", "nvRecall.longest", "hiddenProbe.decoded", "hiddenProbe.shuffled"])
+    // of letters at random nothing can be paraphrased, and there is no other text, and no facts
+    expect(report.notAsked.map(({ what }) => what)).toEqual(["membership", "truth ratio", "recognition"])
+    const lossIn = (state: string) => report.measures.find((one) => one.name === "loss" && one.state === state)
+    const [loss, off] = [lossIn("used"), lossIn("off")]
+    // erased sinks are nothing to light
+    expect(lossIn("lit")!.after).toEqual(off!.after)
+    // three passages of the other half are too few
+    expect([lossIn("relearned")!.of, lossIn("relearned")!.word]).toEqual([3, "undecided"])
+    expect(loss!.after).toEqual(off!.after)
+    expect(loss!.after).not.toEqual(loss!.before)
     expect(report.stayed).toEqual([{ shared: 0, sources: 3, passages: 18, same: 18,
       change: { value: 0, low: 0, high: 0 } }])
     expect(report.placebo!.change.value).toBe(0)
     const { head } = view(report)
-    expect(head[1]).toBe("Those who stay: all 18 passages are the same to the bit.")
+    expect(head[0]).toContain("and of the 3 sources that stay all 18 passages are the same to the bit.")
+    expect(report.collateral.map(({ change, deletions, same, shared }) => [deletions, shared, same, change.value]))
+      .toEqual([[1, "keep", 12, 0], [2, "keep", 12, 0]])
+    expect(report.failures).toEqual([])
     expect(toMarkdown(view(report))).toContain("Genesis")
-    // the same twice
+    // the same again, out of what is kept: nothing is computed
+    const said: Array<string> = []
     const { seconds: _, ...first } = report
-    const { seconds: __, ...second } = await run(audit(options))
+    const { seconds: __, ...second } = await run(
+      audit({ ...options, onStage: (what) => Effect.sync(() => said.push(what)) })
+    )
     expect(second).toEqual(first)
+    expect(said).toEqual([])
   })
 
   it("has no verdict without a model that was never trained on it", async () => {
     const { oracle: _, ...without } = options
     const report = await run(audit(without))
     expect([report.word, report.oracle, report.measures[0]!.oracle]).toEqual(["no baseline", null, null])
-    expect(view(report).head[0]).toContain("--oracle")
+    expect(view(report).head[1]).toContain("--oracle")
   })
 
   it("is refused where there is nothing to audit, or models do not go together", async () => {

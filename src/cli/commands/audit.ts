@@ -16,6 +16,12 @@ export const audit = Command.make("audit", {
     Options.withDescription("Text or token shards with all sources, the deleted ones among them")
   ),
   sourceField: text("source-field", "name", "Field of --data that says which source a text is from"),
+  neverSeen: text("never-seen", "path",
+    "Text or shards that no model was trained on, as like the deleted as can be, to tell membership from"),
+  facts: text("facts", "file",
+    "Facts that sources state, JSONL: source, prompt, right, wrong (a list), kind (unique, shared, inferred)"),
+  attacks: text("attacks", "names",
+    "Attacks by name, comma between, or all (default: nvRecall,recognition,hiddenProbe; none: none)"),
   seq: number("seq", "Tokens of a passage (default: as in training, else 64)"),
   passages: counting("passages").pipe(
     Options.withDefault(32),
@@ -27,6 +33,8 @@ export const audit = Command.make("audit", {
   ),
   seed: counting("seed", 0).pipe(Options.withDefault(1), Options.withDescription("Of what is drawn (default: 1)")),
   key: text("key", "file", "Sign the certificate in --after anew, with the audit, with this Ed25519 key (PEM)"),
+  store: text("store", "folder",
+    "Where answers are kept, so that the same command goes on (default: audit in --after)"),
   adapter,
   json,
   quiet
