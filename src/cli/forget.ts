@@ -154,6 +154,29 @@ const toJson = (plan: Omit<Forget.ForgetPlan, "step">) => ({
   ownership: { ...plan.ownership, most: plan.ownership.most.map((one) => ({ ...one, id: `${one.id}` })) }
 })
 
+/** Tells about ten times how a refresh goes. */
+const tellStep = (step: number, steps: number, loss: number): Effect.Effect<void> =>
+  step % Math.ceil(steps / 10) === 0 || step === steps
+    ? Effect.sync(() => Edge.complain(`refresh: step ${step} of ${steps}, loss ${loss.toFixed(3)}`))
+    : Effect.void
+
+/** What survivors lost, and what came back to them. */
+const refreshedIn = (entry: Ledger.Entry | undefined): ReadonlyArray<string> => {
+  if (entry?.refresh === undefined) return []
+  const { loss, steps, survivors, units, withText } = entry.refresh
+  const row = (who: string,
+    { after, before, erased }: typeof loss.survivors) => [who, before.toFixed(3), erased.toFixed(3), after.toFixed(3)]
+  return [
+    "",
+    `${plural(units, "block")} began afresh and learned ${plural(steps, "step")} of ${count(withText)} of ${
+      plural(survivors, "survivor")
+    } that light them`,
+    ...columns([["loss, nats a token", "before", "erased", "refreshed"],
+      row("survivors that lost sinks", loss.survivors),
+      ...(loss.deleted === undefined ? [] : [row("the deleted, if nobody denied them", loss.deleted)])])
+  ]
+}
+
 /** Deletes, and prints what was done. */
 export const runForget = (options: ForgetOptions) =>
   Effect.gen(function*() {
@@ -183,6 +206,17 @@ export const runForget = (options: ForgetOptions) =>
     const report = yield* Forget.forget(options.checkpoint, request, {
       out: options.out.value,
       allCheckpoints: options.allCheckpoints,
+      ...(corpus === undefined || request.operation !== "refresh" ? {} : {
+        refresh: {
+          corpus,
+          device: (yield* Edge.runtime).layer(Edge.given({ adapter: options.adapter })),
+          seed: options.seed,
+          train: options.train,
+          ...Edge.given({ steps: options.steps, learningRate: options.lr, batchSize: options.batch,
+            seqLen: options.seq }),
+          ...(options.quiet ? {} : { onStep: tellStep })
+        }
+      }),
       ...(options.quiet ? {} : {
         onCheckpoint: (step: number, done: number, of: number) =>
           of === 1 ? Effect.void : Effect.sync(() => Edge.complain(`step ${step}: ${done + 1} of ${of}`))
@@ -206,6 +240,7 @@ export const runForget = (options: ForgetOptions) =>
         `written: ${out} (step ${report.steps.join(", ")})${
           certificate === undefined ? "" : `, certificate ${certificate}`
         }`,
+        ...refreshedIn(entry),
         ...(surfaces.length === 0 ? [] : [
           "",
           ...columns([["of what is deleted", "", "path"],

@@ -36,10 +36,13 @@ const gathered = (
 }
 
 /**
- * Sources that are not in `gone` and hold documents equal to theirs, or near-duplicates of them where the corpus knows
- * clusters. Undefined where it knows neither hashes nor clusters.
+ * How a document is like one of the sources in `gone`: `equal`, or `near` where the corpus knows clusters; undefined where it is
+ * not, and for their own. Undefined where the corpus knows neither hashes nor clusters.
  */
-export const copiesOf = (corpus: TokenDocuments, gone: ReadonlySet<string>): ReadonlyArray<Holder> | undefined => {
+export const isCopy = (
+  corpus: TokenDocuments,
+  gone: ReadonlySet<string>
+): ((document: number) => "equal" | "near" | undefined) | undefined => {
   const { content, documents, near, sources } = corpus
   if (content === undefined && near === undefined) return undefined
   const isGone = sources.map((name) => gone.has(name))
@@ -49,12 +52,27 @@ export const copiesOf = (corpus: TokenDocuments, gone: ReadonlySet<string>): Rea
     if (content !== undefined) hashes.add(content(d))
     if (near !== undefined) clusters.add(near(d))
   }
+  return (d) =>
+    isGone[corpus.source(d)]!
+      ? undefined
+      : content !== undefined && hashes.has(content(d))
+      ? "equal"
+      : near !== undefined && clusters.has(near(d))
+      ? "near"
+      : undefined
+}
+
+/**
+ * Sources that are not in `gone` and hold documents equal to theirs, or near-duplicates of them where the corpus knows
+ * clusters. Undefined where it knows neither hashes nor clusters.
+ */
+export const copiesOf = (corpus: TokenDocuments, gone: ReadonlySet<string>): ReadonlyArray<Holder> | undefined => {
+  const likeness = isCopy(corpus, gone)
+  if (likeness === undefined) return undefined
   const found: Array<readonly [string, Likeness, string]> = []
-  for (let d = 0; d < documents; d++) {
-    if (isGone[corpus.source(d)]!) continue
-    const source = sources[corpus.source(d)]!
-    if (content !== undefined && hashes.has(content(d))) found.push([source, "equal", corpus.name(d)])
-    else if (near !== undefined && clusters.has(near(d))) found.push([source, "near", corpus.name(d)])
+  for (let d = 0; d < corpus.documents; d++) {
+    const like = likeness(d)
+    if (like !== undefined) found.push([corpus.sources[corpus.source(d)]!, like, corpus.name(d)])
   }
   return gathered(found)
 }

@@ -5,6 +5,7 @@
  * - `deny`: they stay as they are, and survivors that share some light them as before. Can be taken back.
  * - `exclude`: they are off for everyone. Can be taken back, too: the weights are there.
  * - `erase`: their weights, and the optimizer's moments, are zero. Cannot be taken back.
+ * - `refresh`: the same, and those that survivors light, too, begin afresh and learn from those survivors' data alone.
  *
  * What was denied or excluded can be restored (`restore`): it lights its sinks as before. Every act is a line of the ledger.
  *
@@ -21,7 +22,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as AtomicFile from "../AtomicFile.ts"
 import * as Checkpoints from "../checkpoints/Checkpoints.ts"
-import { loadInitial } from "../checkpoints/Import.ts"
+import { freshUnits, loadInitial } from "../checkpoints/Import.ts"
 import { type Names, namesFile } from "../data/identity/Names.ts"
 import { tensorsSha256 } from "../data/stream/Inputs.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
@@ -35,6 +36,7 @@ import { count, plural } from "../Terminal.ts"
 import { erase } from "./Erase.ts"
 import * as Ledger from "./Ledger.ts"
 import { type Ownership, ownershipOf } from "./Ownership.ts"
+import * as Refresh from "./Refresh.ts"
 import { type Request, resolve, type Resolved } from "./Request.ts"
 
 type Files = FileSystem.FileSystem | Path.Path
@@ -44,7 +46,7 @@ export interface ForgetRequest {
   readonly requests: ReadonlyArray<Request>
   /** Default `erase`. */
   readonly operation?: Ledger.Act
-  /** Default `keep`. */
+  /** Default `keep`; of `refresh` `take`, since where nothing is taken nobody is to be refreshed. */
   readonly shared?: Ledger.Policy
 }
 
@@ -87,6 +89,8 @@ export interface ForgetOptions {
   readonly out: string
   /** Also the other checkpoints of its run. Default false: the one that was named. */
   readonly allCheckpoints?: boolean
+  /** How survivors are refreshed; `refresh` needs it, where somebody loses sinks. */
+  readonly refresh?: Refresh.RefreshOptions
   /** Told before each checkpoint. */
   readonly onCheckpoint?: (step: number, done: number, of: number) => Effect.Effect<void>
 }
@@ -96,7 +100,7 @@ const mismatch = (path: string, detail: string) => new CheckpointError({ reason:
 /** What a deletion needs to know of a model, without its weights. */
 const subject = (checkpoint: string) =>
   Effect.gen(function*() {
-    const { config, deletions, names, path, step } = yield* loadInitial(checkpoint)
+    const { config, deletions, names, path, step, tokenizer } = yield* loadInitial(checkpoint)
     if (config.sinks === undefined) {
       return yield* mismatch(path,
         "the model has no sinks: what it learned of one source lies among all else, and can only " +
@@ -111,7 +115,7 @@ const subject = (checkpoint: string) =>
           `"source", or put the one of its training beside config.json`)
     }
     const ledger = yield* Ledger.read(deletions, (yield* Path.Path).join(path, "deletions.jsonl"))
-    return { config, sinks: config.sinks, names, ledger, path, step }
+    return { config, sinks: config.sinks, names, ledger, path, step, tokenizer }
   })
 
 type Subject = Effect.Effect.Success<ReturnType<typeof subject>>
@@ -125,7 +129,7 @@ const restoring = ({ ledger, sinks }: Pick<Subject, "ledger" | "sinks">, resolve
   Effect.gen(function*() {
     const stands = Ledger.standing(ledger)
     for (const { id, name } of resolved) {
-      const erased = stands.get(id)?.find(({ operation }) => operation === "erase")
+      const erased = stands.get(id)?.find(({ operation }) => operation === "erase" || operation === "refresh")
       if (erased === undefined) continue
       return yield* new DataError({
         detail:
@@ -157,9 +161,14 @@ const restoring = ({ ledger, sinks }: Pick<Subject, "ledger" | "sinks">, resolve
 
 const planOf = (
   of: Pick<Subject, "ledger" | "names" | "path" | "sinks" | "step">,
-  { operation = "erase", requests, shared = "keep" }: ForgetRequest
+  { operation = "erase", requests, shared = operation === "refresh" ? "take" : "keep" }: ForgetRequest
 ): Effect.Effect<ForgetPlan, DataError> =>
   Effect.gen(function*() {
+    if (operation === "refresh" && shared === "keep") {
+      return yield* new DataError({
+        detail: "refresh takes the sinks that survivors light, too, and trains them anew: there is nothing to keep"
+      })
+    }
     const { ledger, names, path, sinks, step } = of
     const resolved = yield* resolve(requests, names)
     const common = { path, step, requests, operation, shared }
@@ -246,9 +255,11 @@ export const plan = (
 /** The configuration of a model with sinks from which somebody was deleted, or to which somebody was restored. */
 export const without = (
   config: ModelConfig,
-  { deleted, operation, taken }: {
+  { deleted, operation, ownership, taken }: {
     readonly deleted: ReadonlyArray<{ readonly id: bigint }>
     readonly operation: Ledger.Act
+    /** Of `refresh`: its shared units are on, whatever was excluded. */
+    readonly ownership?: Pick<Ownership, "shared">
     readonly taken: ReadonlyArray<number>
   }
 ): ModelConfig => {
@@ -257,11 +268,15 @@ export const without = (
     [...some].sort((a, b) => (of(a) < of(b) ? -1 : of(a) > of(b) ? 1 : 0))
   const theirs = new Set(deleted.map(({ id }) => `${id}`))
   const units = new Set(taken)
+  const fresh = new Set(ownership?.shared)
   const ids = operation === "restore" ? denied.filter((id) => !theirs.has(id)) : new Set([...denied, ...theirs])
   const out = operation === "restore"
     ? excluded.filter((unit) => !units.has(unit))
     : operation === "exclude"
     ? new Set([...excluded, ...units])
+    // what survivors are to learn anew must be lit
+    : operation === "refresh"
+    ? excluded.filter((unit) => !fresh.has(unit))
     : excluded
   const [deniedNow, excludedNow] = [rising(ids, BigInt), rising(out, Number)]
   return new ModelConfig({
@@ -274,13 +289,26 @@ export const without = (
   })
 }
 
-/** A checkpoint as it is without the deleted: a new state of the same step. */
-const forgotten = (from: Checkpoints.Snapshot, path: string, plan: ForgetPlan, time: string) =>
+/** A checkpoint as it is without the deleted: a new state of the same step. `work`: where a refresh goes on from. */
+const forgotten = (
+  from: Checkpoints.Snapshot,
+  path: string,
+  plan: ForgetPlan,
+  time: string,
+  prepared: Refresh.Prepared | undefined,
+  work: string
+) =>
   Effect.gen(function*() {
     const config = yield* modelConfigOf(from.config, path)
     const after = without(config, plan)
-    const erased = plan.operation === "erase" ? plan.taken : []
-    const model = erase(config, from.model, erased)
+    const erased = plan.operation === "erase" || plan.operation === "refresh" ? plan.taken : []
+    const zeroed = erase(config, from.model, erased)
+    const { refreshed, tensors: model } = prepared === undefined
+      ? { tensors: zeroed, refreshed: undefined }
+      : yield* Refresh.refresh(after, {
+        before: from.model,
+        erased: freshUnits(config, zeroed, prepared.units, prepared.settings.seed)
+      }, prepared, work)
     const { entry, text } = Ledger.append(from.deletions, {
       time,
       operation: plan.operation,
@@ -288,6 +316,7 @@ const forgotten = (from: Checkpoints.Snapshot, path: string, plan: ForgetPlan, t
       requests: plan.requests,
       deleted: plan.deleted.map(({ id, name }) => ({ id: `${id}`, name })),
       units: { alone: plan.ownership.alone.length, shared: plan.ownership.shared.length, taken: plan.taken.length },
+      ...(refreshed === undefined ? {} : { refresh: refreshed }),
       before: tensorsSha256(from.model),
       after: tensorsSha256(model)
     })
@@ -299,6 +328,21 @@ const forgotten = (from: Checkpoints.Snapshot, path: string, plan: ForgetPlan, t
       deletions: text
     }
     return { entry, snapshot }
+  })
+
+/** What `refresh` needs, before anything is written; undefined where nobody loses sinks, and for what does not train. */
+const refreshOf = (of: Subject, plan: ForgetPlan, options: Refresh.RefreshOptions | undefined) =>
+  Effect.gen(function*() {
+    const { operation, ownership: { shared, touched } } = plan
+    if (operation !== "refresh" || shared.length === 0) return undefined
+    if (options !== undefined) {
+      return yield* Refresh.prepare(of, new Map(plan.deleted.map(({ id, name }) => [id, name])), shared, options)
+    }
+    return yield* new DataError({
+      detail:
+        `refresh trains the ${plural(touched, "survivor")} that lose sinks on their own data, and there is none: ` +
+        "name the training's token shards (--data), or erase without it"
+    })
   })
 
 /** What a folder is of, and since when: so that the same command goes on, and another does not. */
@@ -377,7 +421,7 @@ const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): E
       }
       if (there.includes("run.json")) break
     }
-    const kept = plan.operation !== "erase"
+    const kept = plan.operation === "deny" || plan.operation === "exclude"
       ? "its sinks in what was written"
       : plan.shared === "keep" && plan.ownership.shared.length > 0
       ? "sinks in what was written that others light, too"
@@ -398,7 +442,7 @@ export const forget = (
   checkpoint: string,
   request: ForgetRequest,
   options: ForgetOptions
-): Effect.Effect<ForgetReport, CheckpointError | DataError, Files> =>
+): Effect.Effect<ForgetReport, Refresh.RefreshError, Files> =>
   Effect.gen(function*() {
     const paths = yield* Path.Path
     const of = yield* subject(checkpoint)
@@ -407,13 +451,15 @@ export const forget = (
     if (made.deleted.length === 0) return { ...told, out: undefined, steps: [], entry: undefined, surfaces: [] }
     const there = options.allCheckpoints === true ? yield* siblings(made.path) : []
     const all = there.length === 0 ? [{ step: made.step, path: made.path }] : there
+    const prepared = yield* refreshOf(of, made, options.refresh)
     const out = paths.resolve(options.out)
     const time = yield* claim(out, made.path, keyOf({
       from: made.path,
       steps: all.map(({ step }) => step),
       requests: made.requests.map((one) => ({ ...one })),
       operation: made.operation,
-      shared: made.shared
+      shared: made.shared,
+      ...(prepared === undefined ? {} : { refresh: prepared.settings })
     }))
     const target = yield* Effect.provide(Checkpoints.Checkpoints,
       Checkpoints.Checkpoints.layerFileSystem(out, { resume: true, keepLast: Infinity }))
@@ -421,16 +467,23 @@ export const forget = (
     let entry: Ledger.Entry | undefined
     for (const [i, { path, step }] of all.entries()) {
       yield* options.onCheckpoint?.(step, i, all.length) ?? Effect.void
-      if (written.has(step) && i < all.length - 1) continue
+      const work = paths.join(out, `.refresh-${step}`)
+      if (written.has(step)) {
+        const { deletions } = yield* target.load(step)
+        entry = (yield* Ledger.read(deletions, paths.join(out, "deletions.jsonl"))).at(-1)
+        yield* removed(work)
+        continue
+      }
       const from = yield* Checkpoints.loadFolder(path)
       // the names of another step of the same run are the same; of a run that was changed by hand they are not
       if (from.names === undefined || !sameNames(from.names, of.names.bytes)) {
         return yield* mismatch(path,
           `its ${namesFile} is another one than that of ${made.path}: delete from it on its own`)
       }
-      const next = yield* forgotten(from, path, made, time)
+      const next = yield* forgotten(from, path, made, time, prepared, work)
       entry = next.entry
-      if (!written.has(step)) yield* target.save(next.snapshot)
+      yield* target.save(next.snapshot)
+      yield* removed(work)
     }
     return {
       ...told,
@@ -440,6 +493,12 @@ export const forget = (
       surfaces: yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)))
     }
   })
+
+/** Removes what was only needed to go on. */
+const removed = (path: string): Effect.Effect<void, CheckpointError, FileSystem.FileSystem> =>
+  Effect.flatMap(FileSystem.FileSystem, (fs) => fs.remove(path, { recursive: true, force: true })).pipe(
+    Effect.mapError((cause) => new CheckpointError({ reason: "Write", path, detail: because(cause), cause }))
+  )
 
 const sameNames = (a: Uint8Array, b: Uint8Array): boolean =>
   a.length === b.length && a.every((byte, i) => byte === b[i])
@@ -463,6 +522,10 @@ export const costOf = (
     ? `none of the ${plural(survivors, "survivor")} shares a sink with them`
     : operation === "deny" || policy === "keep"
     ? `${plural(shared.length, "block")} that ${plural(touched, "survivor")} light, too, stay as they are`
+    : operation === "refresh"
+    ? `${plural(shared.length, "block")} that ${
+      plural(touched, "survivor")
+    } light, too, begin afresh and learn from their data`
     : `${plural(touched, "survivor")} lose${touched === 1 ? "s" : ""} sinks: at most ${
       most[0]!.units
     } of ${active} blocks (${most[0]!.name})`

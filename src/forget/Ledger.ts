@@ -10,10 +10,11 @@ import { decodeWith, natural } from "../Config.ts"
 import { DataError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
 import { Sha256 } from "../Paths.ts"
+import { Refreshed } from "./Refresh.ts"
 import { fields } from "./Request.ts"
 
 /** What a deletion does, from the least to the most: see `Forget.forget`. */
-export const operations = ["deny", "exclude", "erase"] as const
+export const operations = ["deny", "exclude", "erase", "refresh"] as const
 export type Operation = typeof operations[number]
 
 /** What a line tells of: a deletion, or that one was taken back. */
@@ -43,6 +44,8 @@ export const Entry = Schema.Struct({
   deleted: Schema.Array(Schema.Struct({ id, name: Schema.String })),
   /** Units of theirs: lit by nobody else, lit by others too, and those that were set to zero, or switched off or on again. */
   units: Schema.Struct({ alone: natural, shared: natural, taken: natural }),
+  /** How survivors that lost sinks were refreshed. */
+  refresh: Schema.optionalWith(Refreshed, { exact: true }),
   /** Checksums of the model's tensors before and after. */
   before: Sha256,
   after: Sha256,

@@ -147,7 +147,11 @@ const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision
 
 const suffixes = [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const
 
-const readMoments = ({ device, model, optimizer }: Resumable) =>
+/** What moments are of. */
+export type Moving = Pick<Resumable, "device" | "model" | "optimizer">
+
+/** The optimizer's moments, as a checkpoint has them. */
+export const readMoments = ({ device, model, optimizer }: Moving) =>
   Effect.gen(function*() {
     const out: Record<string, HostTensor> = {}
     for (const moments of optimizer.moments) {
@@ -161,7 +165,8 @@ const readMoments = ({ device, model, optimizer }: Resumable) =>
     return out
   })
 
-const writeMoments = ({ device, model, optimizer }: Resumable, saved: Snapshot["optimizer"], path: string) =>
+/** Puts back what `readMoments` gave. */
+export const writeMoments = ({ device, model, optimizer }: Moving, saved: Snapshot["optimizer"], path: string) =>
   upload(
     device,
     suffixes.flatMap(([suffix, key]) => {

@@ -9,9 +9,10 @@ import { attempt, DataError, DeviceError, Diverged, type KernelError } from "../
 import { Device } from "../gpu/Device.ts"
 import { Model } from "../model/Model.ts"
 import { gathersAll, type PassShape } from "../model/Pass.ts"
+import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
-import { OptimizerConfig } from "./Optimizer.ts"
-import { makeTrainStep } from "./TrainStep.ts"
+import { type Optimizer, OptimizerConfig } from "./Optimizer.ts"
+import { makeTrainStep, type Part } from "./TrainStep.ts"
 
 export interface TunerOptions {
   /** Rows of a batch, and tokens of a row. */
@@ -31,6 +32,12 @@ export interface TunerOptions {
    * unless the optimizer's `weightDecay` is 0 or `trainable` leaves them out. Default: all.
    */
   readonly update?: NonNullable<PassShape["update"]>
+  /**
+   * Units of the pool that move; lazily, whatever the optimizer says, so that no other does. Default: all that the batch lights.
+   */
+  readonly units?: ReadonlySet<number>
+  /** Steps of the schedule that were taken before. Default 0. */
+  readonly from?: number
   /**
    * Which parameters are trained, by their names in the Model (`layers.0.down`); the others do not move, and do not
    * count in the gradient's norm. Default: all.
@@ -61,6 +68,8 @@ export interface Tuner {
     batch: Batch,
     targets?: TunerTargets
   ) => Effect.Effect<{ readonly loss: Float32Array; readonly gradNorm: number }, DeviceError | DataError | Diverged>
+  /** Its moments, to be kept and to go on from. */
+  readonly optimizer: Optimizer
 }
 
 /**
@@ -74,7 +83,8 @@ export const makeTuner = (
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
-    const { head = "crossEntropy", maxSegments, mode = Sink.own, rows, seqLen, steps, trainable, update } = options
+    const { from = 0, head = "crossEntropy", maxSegments, mode = Sink.own, rows, seqLen, steps, trainable, units,
+      update } = options
     const parameters = model.parameters.filter(({ name }) => trainable === undefined || trainable(name))
     if (parameters.length === 0) {
       return yield* new DataError({
@@ -89,7 +99,9 @@ export const makeTuner = (
     yield* device.allocate(model.parameters.map(({ gradient }) => gradient))
     const training = yield* makeTrainStep({
       // lazily, a sink that is not touched stays as it is
-      optimizer: frozen ? new OptimizerConfig({ ...options.optimizer, sinks: "lazy" }) : options.optimizer,
+      optimizer: frozen || units !== undefined
+        ? new OptimizerConfig({ ...options.optimizer, sinks: "lazy" })
+        : options.optimizer,
       steps,
       window: 1,
       parameters,
@@ -147,11 +159,18 @@ export const makeTuner = (
       if (hiddenTarget !== undefined) device.write(hiddenTarget, given.hidden!)
     }
 
-    let taken = 0
+    /** Units that a batch moves, where these are not all that it lights. */
+    const moved = (batch: Batch): Pick<Part, "units"> =>
+      frozen
+        ? { units: [] }
+        : units === undefined
+        ? {}
+        : { units: Segments.litUnits(sinks!, Segments.segmentsOf(batch), mode).filter((unit) => units.has(unit)) }
+    let taken = from
     const step: Tuner["step"] = Effect.fnUntraced(function*(batch, targets = {}) {
       yield* attempt(() => {
         write(targets)
-        const part = { pass, batch, mode, ...(frozen ? { units: [] } : {}) }
+        const part = { pass, batch, mode, ...moved(batch) }
         training.run([part], taken, targets.weights === undefined ? undefined : 1)
         taken++
       }, DataError, DeviceError)
@@ -164,5 +183,5 @@ export const makeTuner = (
       }
       return { loss: losses as Float32Array, gradNorm: skipped === 1 ? NaN : gradNorm! }
     })
-    return { step }
+    return { step, optimizer: training.optimizer }
   })

@@ -1,7 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { operations, policies } from "../../forget/Ledger.ts"
-import { checkpoint, json, type OptionsOf, quiet, text } from "./options.ts"
+import { trained } from "../../forget/Refresh.ts"
+import { adapter, checkpoint, counting, json, number, type OptionsOf, quiet, text } from "./options.ts"
 
 const many = (name: string, pseudoName: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.repeated)
@@ -15,11 +16,13 @@ export const forget = Command.make("forget", {
   request: text("request", "file",
     "Many of them: .jsonl with {\"source\": ...}, or .csv with a column source, prefix or id"),
   text: text("text", "file", "Delete the sources in --data that hold the text of this file"),
-  data: text("data", "folder", "Token shards of the training: tells who else holds the same texts"),
+  data: text("data", "folder",
+    "Token shards of the training: tells who else holds the same texts; for refresh, and for the audit"),
   out: text("out", "folder", "Where the model without them goes; it must not exist"),
   operation: Options.choice("operation", operations).pipe(
     Options.withDescription(
-      "deny: never lit by their ids; exclude: also off for all; erase: also zero (default: erase)"
+      "deny: never lit by their ids; exclude: also off for all; erase: also zero; refresh: and those that others " +
+        "light are trained anew on their data (default: erase)"
     ),
     Options.optional
   ),
@@ -33,10 +36,27 @@ export const forget = Command.make("forget", {
   allCheckpoints: Options.boolean("all-checkpoints").pipe(
     Options.withDescription("Also from the other checkpoints of its run")
   ),
+  steps: number("steps", "refresh: steps of training (default: 100)"),
+  lr: Options.float("lr").pipe(
+    Options.withPseudoName("rate"),
+    Options.withDescription("refresh: peak learning rate (default: that of the run)"),
+    Options.optional
+  ),
+  batch: number("batch", "refresh: rows a batch (default: as in training)"),
+  seq: number("seq", "refresh: tokens a row (default: as in training)"),
+  seed: counting("seed", 0).pipe(
+    Options.withDefault(1),
+    Options.withDescription("refresh: of fresh weights, and of the order of texts (default: 1)")
+  ),
+  train: Options.choice("train", trained).pipe(
+    Options.withDefault("fresh"),
+    Options.withDescription("refresh: what moves: the fresh sinks, all that those survivors light, or the whole model")
+  ),
   key: text("key", "file", "Sign a certificate with this Ed25519 key (PEM)"),
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Tell whom it would delete and what others would lose, and write nothing")
   ),
+  adapter,
   json,
   quiet
 }).pipe(
