@@ -5,13 +5,14 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { parse as parseYaml } from "yaml"
 import { decodeConfig } from "../Config.ts"
 import { decodeNames, type Names, namesFile } from "../data/identity/Names.ts"
 import { MOST_TOKENIZER } from "../data/tokens/TokenizerJson.ts"
 import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import { firstNotFinite } from "../HostTensor.ts"
-import { parseJson } from "../Json.ts"
+import { isObject, parseJson } from "../Json.ts"
 import { endIds, modelConfigOf, type TextEnds, textEnds } from "../model/HuggingFace.ts"
 import { huggingFaceConfig, toHuggingFace } from "../model/HuggingFace.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
@@ -21,7 +22,9 @@ import type { SinkConfig } from "../Sink.ts"
 import * as Checkpoints from "./Checkpoints.ts"
 import type { HostTensor } from "./Safetensors.ts"
 import * as Safetensors from "./Safetensors.ts"
-import { fromLitgpt, isLitgpt } from "./SeqTd.ts"
+import { disagreement, fromLitgpt, isLitgpt, titleOffsetOf, wrapNote } from "./SeqTd.ts"
+import { readTitles, titleFiles } from "./Titles.ts"
+import { readTorch } from "./Torch.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -139,26 +142,47 @@ const jsonOf = Effect.fnUntraced(function*(path: string) {
   return yield* Effect.mapError(parseJson(text), (detail) => new CheckpointError({ reason: "Corrupt", path, detail }))
 })
 
-/** The tensors of a folder: `<stem>.safetensors`, or the files that `<stem>.safetensors.index.json` names. */
+/** What a file of `torch.save` ends in. */
+const saved = /\.(pth|pt|bin|ckpt)$/
+
+/** What a training leaves beside a model. */
+const besides = /^(optimizer|scheduler|scaler|training_args|rng_state)/
+
+/**
+ * The tensors of a folder, and the file that says what there is: `<stem>.safetensors`, the files that
+ * `<stem>.safetensors.index.json` names, or `<stem>.pth` and what else torch.save writes; in that order, of the first stem that
+ * there is.
+ */
 const tensorsOf = Effect.fnUntraced(function*(folder: string, stems: ReadonlyArray<string>) {
   const fs = yield* FileSystem.FileSystem
   const paths = yield* Path.Path
   const names = yield* Effect.mapError(fs.readDirectory(folder), Safetensors.unreadable(folder))
+  const pickled = names.filter((name) => saved.test(name) && !besides.test(name))
+  const ofTorch = (name: string) =>
+    Effect.map(Effect.zipRight(stays(paths.join(folder, name)), readTorch(paths.join(folder, name))), (tensors) => ({
+      tensors,
+      file: name
+    }))
   for (const stem of stems) {
     const whole = `${stem}.safetensors`
-    if (names.includes(whole)) return yield* readTensors(paths.join(folder, whole))
-    if (!names.includes(`${whole}.index.json`)) continue
-    const path = paths.join(folder, `${whole}.index.json`)
-    const index = yield* jsonOf(path)
-    return yield* Safetensors.readShards(index, path, (file) => readTensors(paths.join(folder, file)))
+    if (names.includes(whole)) return { tensors: yield* readTensors(paths.join(folder, whole)), file: whole }
+    if (names.includes(`${whole}.index.json`)) {
+      const path = paths.join(folder, `${whole}.index.json`)
+      const index = yield* jsonOf(path)
+      const tensors = yield* Safetensors.readShards(index, path, (file) => readTensors(paths.join(folder, file)))
+      return { tensors, file: `${whole}.index.json` }
+    }
+    const torch = pickled.find((name) => name.replace(saved, "") === stem)
+    if (torch !== undefined) return yield* ofTorch(torch)
   }
-  const pickled = names.find((name) => /\.(pth|pt|bin|ckpt)$/.test(name))
+  if (pickled.length === 1) return yield* ofTorch(pickled[0]!)
   const detail = `holds neither ${stems[0]}.safetensors nor ${stems[0]}.safetensors.index.json. ` +
-    (pickled === undefined
+    (pickled.length === 0
       ? "Put the weights there as safetensors"
-      : `${pickled} is a Python pickle, which is not read: it may hold any program. Convert it once, in Python: ` +
-        `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("${pickled}", mmap=True, ` +
-        `weights_only=True)${stems[0] === "model" ? "" : "[\"model\"]"}.items()}, "${stems[0]}.safetensors")`)
+      : `Which of ${pickled.join(", ")} are its weights? Name that one ${stems[0]}${
+        saved.exec(pickled[0]!)![0]
+      }; a model in ` +
+        "several such files is read once it was saved in one, or as safetensors")
   return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
 })
 
@@ -182,34 +206,28 @@ const endsOf = Effect.fnUntraced(function*(
 const readLlama = Effect.fnUntraced(function*(folder: string, path: string, json: unknown) {
   const paths = yield* Path.Path
   const config = yield* modelConfigOf(json, path)
-  const tensors = yield* checked(config, yield* tensorsOf(folder, ["model"]), folder)
+  const { file, tensors: given } = yield* tensorsOf(folder, ["model", "pytorch_model"])
+  if ("transformer.wte.weight" in given) {
+    const detail =
+      `${file} has its weights under litgpt's names, whose heads and sinks ${paths.basename(path)} does not tell: ` +
+      "put the model_config.yaml that it came with beside it"
+    return yield* new CheckpointError({ reason: "Missing", path: folder, detail })
+  }
+  const tensors = yield* checked(config, given, folder)
   const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
   const ends = yield* endsOf(folder, tokenizer, json, config.vocabSize)
   return { config, tensors, tokenizer, ends, path: folder, step: undefined, notes: [] } satisfies InitialModel
 })
 
-/** A model of the reference implementation, under litgpt's names. */
-const readLitgpt = Effect.fnUntraced(function*(
-  folder: string,
-  path: string,
-  json: Readonly<Record<string, unknown>>,
-  idBits: 32 | 64 | undefined
-) {
-  const paths = yield* Path.Path
-  const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
-  const given = yield* tensorsOf(folder, ["lit_model", "model"])
-  const { notes, ...found } = yield* attempt(() => fromLitgpt(json, given, idBits), DataError).pipe(
-    Effect.mapError(({ detail }) => mismatch(detail))
-  )
-  const config = yield* Effect.mapError(
-    decodeConfig(ModelConfig, found.config),
-    (error) => mismatch(error.detail.replace(/^the configuration has/, "describes a model with"))
-  )
-  const tensors = yield* checked(config, found.tensors, folder)
-  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
-  const ends = yield* endsOf(folder, tokenizer, json, config.vocabSize)
-  return { config, tensors, tokenizer, ends, path: folder, step: undefined, notes } satisfies InitialModel
-})
+/** What a model of the reference implementation does not say of itself. */
+export interface SeqTdOptions {
+  /** The width at which ids were multiplied. Default 32 of NULLs' class of MLP, else 64. */
+  readonly idBits?: 32 | 64
+  /** The file that says which title has which number: see `readTitles`. Default: `title_to_index.*` in the folder, if any. */
+  readonly titles?: string
+  /** What is added to a title's number for its id. Default: the size of the vocabulary, as NULLs does. */
+  readonly titleOffset?: number
+}
 
 const yamlOf = Effect.fnUntraced(function*(path: string) {
   const text = yield* textOf(path)
@@ -222,10 +240,93 @@ const yamlOf = Effect.fnUntraced(function*(path: string) {
   })
 })
 
+/** What a folder in litgpt's words says besides, of its `config.json` and of its training. */
+const asides = Effect.fnUntraced(function*(folder: string, file: string, tensorsFile: string, config: ModelConfig) {
+  const paths = yield* Path.Path
+  const fs = yield* FileSystem.FileSystem
+  const there = (name: string) => Effect.orElseSucceed(fs.exists(paths.join(folder, name)), () => false)
+  const notes: Array<string> = []
+  if (file !== "config.json" && (yield* there("config.json"))) {
+    const json = Either.getOrUndefined(yield* Effect.either(jsonOf(paths.join(folder, "config.json"))))
+    const other = isObject(json) ? disagreement(json, config) : "nothing that could be read"
+    if (other !== undefined) {
+      notes.push(
+        `config.json says ${other}: ${file} was believed, whose shapes are those of the tensors in ${tensorsFile}`
+      )
+    }
+  }
+  const training = "hyperparameters.yaml"
+  if (yield* there(training)) {
+    const yaml = Either.getOrUndefined(yield* Effect.either(yamlOf(paths.join(folder, training))))
+    const length = isObject(yaml) && isObject(yaml["train"]) ? yaml["train"]["max_seq_length"] : undefined
+    if (typeof length === "number" && length < config.maxPositionEmbeddings) {
+      notes.push(
+        `it was trained on ${length} tokens at a time (${training}), of ${config.maxPositionEmbeddings} positions: ` +
+          `beyond these it was never trained`
+      )
+    }
+  }
+  return notes
+})
+
+/** A model of the reference implementation, under litgpt's names. */
+const readLitgpt = Effect.fnUntraced(function*(
+  folder: string,
+  path: string,
+  json: Readonly<Record<string, unknown>>,
+  { idBits, titleOffset, titles }: SeqTdOptions
+) {
+  const paths = yield* Path.Path
+  const fs = yield* FileSystem.FileSystem
+  const mismatch = (detail: string) => new CheckpointError({ reason: "Mismatch", path, detail })
+  const { file, tensors: given } = yield* tensorsOf(folder, ["lit_model", "model"])
+  const { notes, ...found } = yield* attempt(() => fromLitgpt(json, given, idBits), DataError).pipe(
+    Effect.mapError(({ detail }) => mismatch(detail))
+  )
+  const config = yield* Effect.mapError(
+    decodeConfig(ModelConfig, found.config),
+    (error) => mismatch(error.detail.replace(/^the configuration has/, "describes a model with"))
+  )
+  const tensors = yield* checked(config, found.tensors, folder)
+  const tokenizer = yield* textOf(paths.join(folder, "tokenizer.json"))
+  const ends = yield* endsOf(folder, tokenizer, json, config.vocabSize)
+  const beside = yield* Effect.mapError(fs.readDirectory(folder), Safetensors.unreadable(folder))
+  const map = titles ?? titleFiles.filter((name) => beside.includes(name)).map((name) => paths.join(folder, name))[0]
+  if (map !== undefined && config.sinks === undefined) {
+    return yield* mismatch("has no sinks (p_gen 1), so that titles have none: import it without them")
+  }
+  const names = map === undefined
+    ? undefined
+    : yield* readTitles(map, BigInt(titleOffset ?? titleOffsetOf(json))).pipe(
+      Effect.mapError(({ detail }) => new CheckpointError({ reason: "Corrupt", path: map, detail })),
+      Effect.flatMap((bytes) => namesOf(bytes, map))
+    )
+  const wrap = names === undefined || config.sinks!.referenceIdBits === 64 ? undefined : wrapNote(names.count)
+  return {
+    config,
+    tensors,
+    tokenizer,
+    ends,
+    ...(names === undefined ? {} : { names }),
+    path: folder,
+    step: undefined,
+    notes: [
+      ...notes,
+      ...(names === undefined
+        ? config.sinks === undefined
+          ? []
+          : ["there is no map from titles to ids: --titles names one, and sources can be named then"]
+        : [`${names.count.toLocaleString("en")} sources by ${map}, ids from ${titleOffset ?? titleOffsetOf(json)} on`]),
+      ...(wrap === undefined ? [] : [wrap]),
+      ...(yield* asides(folder, paths.basename(path), file, config))
+    ]
+  } satisfies InitialModel
+})
+
 const readForeign = Effect.fnUntraced(function*(
   folder: string,
   names: ReadonlyArray<string>,
-  idBits: 32 | 64 | undefined
+  options: SeqTdOptions
 ) {
   const paths = yield* Path.Path
   const file = ["model_config.yaml", "lit_config.json", "config.json"].find((name) => names.includes(name))
@@ -236,7 +337,12 @@ const readForeign = Effect.fnUntraced(function*(
   }
   const path = paths.join(folder, file)
   const json = file.endsWith(".yaml") ? yield* yamlOf(path) : yield* jsonOf(path)
-  return isLitgpt(json) ? yield* readLitgpt(folder, path, json, idBits) : yield* readLlama(folder, path, json)
+  if (isLitgpt(json)) return yield* readLitgpt(folder, path, json, options)
+  if (options.titles !== undefined) {
+    const detail = "is no model of SeqTD, so that titles have no sinks of it: import it without them"
+    return yield* new CheckpointError({ reason: "Mismatch", path, detail })
+  }
+  return yield* readLlama(folder, path, json)
 })
 
 /** The names in a folder's file. */
@@ -245,13 +351,13 @@ const namesOf = (bytes: Uint8Array, path: string) =>
 
 /**
  * Reads a model to start from, or to export: the folder of a run (its latest checkpoint), of one checkpoint, of an
- * imported model, of a plain Llama with `config.json` and safetensors, or of a SeqTD model with `model_config.yaml` (ids
- * multiplied at `idBits`, default 64). Whatever has a manifest is verified by it.
+ * imported model, of a plain Llama with `config.json` and its weights, or of a SeqTD model with `model_config.yaml`, such as those
+ * that NULLs released. Weights are safetensors or a file of torch.save. Whatever has a manifest is verified by it.
  * Fails with `CheckpointError`: Missing, Corrupt, or Mismatch where it is no model that can be computed here.
  */
 export const loadInitial = (
   path: string,
-  options: { readonly idBits?: 32 | 64 } = {}
+  options: SeqTdOptions = {}
 ): Effect.Effect<InitialModel, CheckpointError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
@@ -262,7 +368,7 @@ export const loadInitial = (
         ? new CheckpointError({ reason: "Missing", path: folder, detail: "there is no such folder" })
         : Safetensors.unreadable(folder)(cause))
     if (!names.includes("manifest.json") && !names.some((name) => /^step-\d/.test(name))) {
-      return yield* readForeign(folder, names, options.idBits)
+      return yield* readForeign(folder, names, options)
     }
     const saved = yield* Checkpoints.loadModel(folder)
     const config = yield* modelConfigOf(saved.config, paths.join(saved.path, "config.json"))
@@ -374,13 +480,11 @@ export const deadUnits = (c: ModelConfig, tensors: Tensors): ReadonlyArray<numbe
 }
 
 /** What `importModel` may be told. */
-export interface ImportOptions {
+export interface ImportOptions extends SeqTdOptions {
   /** A fresh pool; none: the model stays a standard one. */
   readonly sinks?: SinkConfig
   /** Of the fresh sinks. Default 0. */
   readonly seed?: number
-  /** Of a SeqTD model: the width at which ids were multiplied. Default 64. */
-  readonly idBits?: 32 | 64
   readonly maxShardBytes?: number
 }
 
@@ -396,6 +500,8 @@ export interface ImportReport {
   readonly pool: number
   readonly active: number
   readonly tokenizer: boolean
+  /** Ids that have names: of a SeqTD model those of its titles. */
+  readonly sources: number
   /** What a user should know. */
   readonly notes: ReadonlyArray<string>
 }
@@ -411,7 +517,7 @@ export const importModel = (
   options: ImportOptions = {}
 ): Effect.Effect<ImportReport, CheckpointError | DataError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
-    const initial = yield* loadInitial(from, options.idBits === undefined ? {} : { idBits: options.idBits })
+    const initial = yield* loadInitial(from, options)
     if (options.sinks !== undefined && initial.config.sinks !== undefined) {
       const detail = `has a pool of ${initial.config.pool} sinks already: import it without --pool`
       return yield* new CheckpointError({ reason: "Mismatch", path: initial.path, detail })
@@ -440,6 +546,7 @@ export const importModel = (
       pool: config.pool,
       active: config.sinks?.active ?? 0,
       tokenizer: initial.tokenizer !== undefined,
+      sources: initial.names?.count ?? 0,
       notes: [
         ...initial.notes,
         ...(options.sinks === undefined

@@ -334,7 +334,8 @@ const toRecord = (
     return [entry.name, { shape: entry.shape, data: numbers(entry.dtype, buffer) }]
   }))
 
-const numbers = (dtype: string, buffer: ArrayBuffer): Float32Array | Uint32Array => {
+/** The numbers of a dtype in the bytes of a buffer: see `decode`. */
+export const numbers = (dtype: string, buffer: ArrayBuffer): Float32Array | Uint32Array => {
   switch (dtype) {
     case "U32":
       return new Uint32Array(buffer)

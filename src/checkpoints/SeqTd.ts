@@ -3,7 +3,7 @@
  * share of an MLP) and `p_mem` (the share of the pool that a sequence lights, by the reference hash) in its config.
  */
 import { DataError } from "../Errors.ts"
-import type { ModelConfigInput } from "../model/ModelConfig.ts"
+import type { ModelConfig, ModelConfigInput } from "../model/ModelConfig.ts"
 import type { HostTensor } from "./Safetensors.ts"
 
 type Json = Readonly<Record<string, unknown>>
@@ -80,14 +80,58 @@ const whole: Readonly<Record<string, string>> = {
   "lm_head.weight": "lm_head.weight"
 }
 
+/** The class of MLP of NULLs' released models, and of the program that trained them. */
+const NULLS_MLP = "LLaMAMLPSeqTD"
+
+/**
+ * The width at which a model's ids were multiplied: NULLs' program has them in 32 bits, so that the product wraps, and whose sinks
+ * are whose follows from that. Of others 64.
+ */
+export const idBitsOf = (json: Json): 32 | 64 => (json["mlp_class_name"] === NULLS_MLP ? 32 : 64)
+
+/** What NULLs adds to an article's number for its id: the size of the vocabulary, so that no id is that of a token. */
+export const titleOffsetOf = (json: Json): number =>
+  number(json, "vocab_size", typeof json["padded_vocab_size"] === "number" ? json["padded_vocab_size"] : undefined)
+
+/** Fields of a `config.json` beside a model in litgpt's words that say something else than what it is, in words; or undefined. */
+export const disagreement = (json: Json, c: ModelConfig): string | undefined => {
+  const what: ReadonlyArray<readonly [key: string, is: unknown]> = [
+    ["vocab_size", c.vocabSize],
+    ["hidden_size", c.hiddenSize],
+    ["num_hidden_layers", c.numHiddenLayers],
+    ["num_attention_heads", c.numAttentionHeads],
+    ["num_key_value_heads", c.kvHeads],
+    ["head_dim", c.headSize],
+    ["intermediate_size", c.intermediateSize],
+    ["tie_word_embeddings", c.tieWordEmbeddings],
+    ["rope_theta", c.ropeTheta],
+    ["rms_norm_eps", c.rmsNormEps]
+  ]
+  const other = what.filter(([key, is]) => json[key] !== undefined && json[key] !== null && json[key] !== is)
+  return other.length === 0
+    ? undefined
+    : other.map(([key, is]) => `${key} ${show(json[key])}, not ${show(is)}`).join("; ")
+}
+
+/** How often ids in 32 bits light the same sinks, in words, of so many sources: only the low 16 bits of an id count. */
+export const wrapNote = (sources: number): string | undefined =>
+  sources <= 2 ** 16
+    ? undefined
+    : `${
+      sources.toLocaleString("en")
+    } sources share 65,536 sets of sinks, since only the low 16 bits of an id count: about ${
+      Math.round(sources / 2 ** 16)
+    } sources light exactly the same ones, and what is deleted of one is lit by the others; those whose id is a multiple of ` +
+      "65,536 light all"
+
 /**
  * The same model in our words: fields of a ModelConfig, and tensors under Hugging Face's names. Throws a DataError that says
- * what cannot be computed here. `idBits`: see SinkConfig.referenceIdBits.
+ * what cannot be computed here. `idBits`: see SinkConfig.referenceIdBits; default: see `idBitsOf`.
  */
 export const fromLitgpt = (
   json: Json,
   given: Tensors,
-  idBits: 32 | 64 = 64
+  idBits: 32 | 64 = idBitsOf(json)
 ): { readonly config: ModelConfigInput; readonly tensors: Tensors; readonly notes: ReadonlyArray<string> } => {
   for (const [key, must, otherwise] of fixed) {
     const value = json[key] === undefined ? otherwise : json[key]
@@ -181,8 +225,9 @@ export const fromLitgpt = (
     tensors: out,
     notes: hasSinks
       ? [
-        `sinks are shared out by the reference hash with p ${p}, ids multiplied at ${idBits} bits: give documents the ` +
-        "ids that the model was trained with"
+        `sinks are shared out by the reference hash with p ${p}, ids multiplied at ${idBits} bits` +
+        (idBits === idBitsOf(json) ? "" : " as asked for") +
+        ": ids must be those that the model was trained with"
       ]
       : []
   }

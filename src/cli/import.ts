@@ -27,6 +27,7 @@ export const format = (report: ImportReport): string =>
     `${report.path}: ${count(report.parameters)} parameters, ${report.layers} layers of width ${report.hiddenSize}`,
     `every MLP: ${count(report.general)} general neurons, ` +
     (report.pool === 0 ? "no sinks" : `${count(report.pool)} sinks, ${count(report.active)} of them an id's`),
+    ...(report.sources === 0 ? [] : [`sources: ${count(report.sources)} by name (memsinks sources)`]),
     ...report.notes.map((note) => `note: ${note}`)
   ].join("\n")
 
@@ -36,7 +37,7 @@ export const runImport = (options: ImportingOptions) =>
     const sinks = yield* sinksOf(options)
     const report = yield* importModel(options.from, options.out, {
       ...(sinks === undefined ? {} : { sinks }),
-      ...Edge.given({ seed: options.seed }),
+      ...Edge.given({ seed: options.seed, titles: options.titles, titleOffset: options.titleOffset }),
       ...(Option.isSome(options.idBits) ? { idBits: options.idBits.value === "32" ? 32 : 64 } : {})
     })
     yield* Edge.print(options.json ? JSON.stringify(report) : format(report))

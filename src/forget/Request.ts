@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { parseId } from "../Batch.ts"
+import { csvFields } from "../Csv.ts"
 import type { NamedId, Names } from "../data/identity/Names.ts"
 import { DataError } from "../Errors.ts"
 import { isObject, parseJson } from "../Json.ts"
@@ -28,16 +29,10 @@ export interface Resolved extends NamedId {
   readonly requests: ReadonlyArray<number>
 }
 
-/** The fields of a line of CSV (RFC 4180), or what is wrong with it. */
-const csvFields = (line: string): Either.Either<ReadonlyArray<string>, string> => {
-  const found: Array<string> = []
-  const pattern = /(?:"((?:[^"]|"")*)"|([^",]*))(,|$)/gy
-  for (;;) {
-    const part = pattern.exec(line)
-    if (part === null) return Either.left("has a quotation mark that does not end, or stands within a field")
-    found.push(part[1] === undefined ? part[2]! : part[1].replaceAll("\"\"", "\""))
-    if (part[3] === "") return Either.right(found)
-  }
+/** The fields of a line of CSV, or what is wrong with it. */
+const fieldsOf = (line: string): Either.Either<ReadonlyArray<string>, string> => {
+  const found = csvFields(line)
+  return typeof found === "string" ? Either.left(found) : Either.right(found)
 }
 
 const requestOf = (given: Readonly<Record<string, unknown>>): Either.Either<Request, string> => {
@@ -78,7 +73,7 @@ export const parseRequests = (text: string, path: string): Effect.Effect<Readonl
     const csv = /\.csv$/i.test(path)
     const [head, ...rows] = lines
     const names = csv && head !== undefined
-      ? (yield* Either.mapLeft(csvFields(head.line), (detail) => wrong(head.at, detail))).map((name) => name.trim())
+      ? (yield* Either.mapLeft(fieldsOf(head.line), (detail) => wrong(head.at, detail))).map((name) => name.trim())
       : []
     const requests = yield* Effect.forEach(csv ? rows : lines, ({ at, line }) =>
       Either.gen(function*() {
@@ -87,7 +82,7 @@ export const parseRequests = (text: string, path: string): Effect.Effect<Readonl
           if (!isObject(value)) return yield* Either.left(wrong(at, "is no request: it is no JSON object"))
           return yield* Either.mapLeft(requestOf(value), (detail) => wrong(at, detail))
         }
-        const values = yield* Either.mapLeft(csvFields(line), (detail) => wrong(at, detail))
+        const values = yield* Either.mapLeft(fieldsOf(line), (detail) => wrong(at, detail))
         if (values.length !== names.length) {
           const detail = `has ${values.length} fields, the first line names ${names.length}`
           return yield* Either.left(wrong(at, detail))

@@ -25,6 +25,7 @@ import { initialValue, listParameters, parametersOf } from "../../src/model/Para
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
 import { makeRandom } from "../reference/random.ts"
+import { litConfig, litTensors } from "../support/litModel.ts"
 
 const plain = new ModelConfig({
   vocabSize: 256,
@@ -289,7 +290,7 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
     ["a config that is no JSON", { ...llama(plain), "config.json": "{" }, /config.json: is not JSON/],
     ["an empty folder", {}, /holds no model/],
     ["a pickle", { "config.json": llama(plain)["config.json"], "pytorch_model.bin": "x" },
-      /pytorch_model.bin is a Python pickle.*save_file/]
+      /pytorch_model.bin: is no zip archive, or was cut off: a file of torch.save/]
   ]
   for (const [what, files, message] of refused) {
     it.effect(`is refused with ${what}`, () =>
@@ -425,59 +426,9 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
     readonly cases: ReadonlyArray<{ readonly seqId: number; readonly sinks: number; readonly p: number }>
   }
 
-  /** Our tensors under litgpt's names, queries, keys and values in one matrix, by either of its orders. */
-  const litgpt = (c: ModelConfig, name: "attn.qkv" | "attn.attn", tensors = weightsOf(c)) => {
-    const out: Record<string, HostTensor> = {
-      "transformer.wte.weight": tensors["model.embed_tokens.weight"]!,
-      "transformer.ln_f.weight": tensors["model.norm.weight"]!,
-      ...(c.tieWordEmbeddings ? {} : { "lm_head.weight": tensors["lm_head.weight"] })
-    }
-    for (let i = 0; i < c.numHiddenLayers; i++) {
-      const from = (part: string) => tensors[`model.layers.${i}.${part}.weight`]!
-      const to = (part: string, tensor: HostTensor) => (out[`transformer.h.${i}.${part}.weight`] = tensor)
-      to("norm_1", from("input_layernorm"))
-      to("norm_2", from("post_attention_layernorm"))
-      to("attn.proj", from("self_attn.o_proj"))
-      to("mlp.fc_1", from("mlp.gate_proj"))
-      to("mlp.fc_2", from("mlp.up_proj"))
-      to("mlp.proj", from("mlp.down_proj"))
-      const head = (part: string, h: number) => [
-        ...from(`self_attn.${part}_proj`).data.subarray(h * c.headSize * c.hiddenSize,
-          (h + 1) * c.headSize * c.hiddenSize)
-      ]
-      const all = (part: string, count: number) => Array.from({ length: count }, (_, h) => head(part, h)).flat()
-      const each = c.numAttentionHeads / c.kvHeads
-      const data = name === "attn.qkv"
-        ? [...all("q", c.numAttentionHeads), ...all("k", c.kvHeads), ...all("v", c.kvHeads)]
-        : Array.from({ length: c.kvHeads }, (_, g) => [
-          ...Array.from({ length: each }, (_, j) => head("q", g * each + j)).flat(),
-          ...head("k", g),
-          ...head("v", g)
-        ]).flat()
-      to(name, { shape: [data.length / c.hiddenSize, c.hiddenSize], data: Float32Array.from(data) })
-    }
-    return out
-  }
-
-  const litConfig = (c: ModelConfig, over: object = {}) => ({
-    name: "sinks",
-    block_size: 512,
-    n_layer: c.numHiddenLayers,
-    n_head: c.numAttentionHeads,
-    n_query_groups: c.kvHeads,
-    head_size: c.headSize,
-    n_embd: c.hiddenSize,
-    intermediate_size: c.intermediateSize,
-    rotary_percentage: 1,
-    rope_base: 100000,
-    parallel_residual: false,
-    bias: false,
-    norm_class_name: "RMSNorm",
-    norm_eps: 1e-6,
-    mlp_class_name: "LLaMAMLP",
-    padded_vocab_size: c.vocabSize,
-    ...over
-  })
+  /** Our tensors under litgpt's names. */
+  const litgpt = (c: ModelConfig, name: "attn.qkv" | "attn.attn", tensors = weightsOf(c)) =>
+    litTensors(c, name, tensors)
 
   const seqtd = new ModelConfig({
     ...untied,

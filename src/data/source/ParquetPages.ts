@@ -8,6 +8,7 @@ import { parquetHeader, readPage } from "hyparquet/src/column.js"
 import { convert, DEFAULT_PARSERS } from "hyparquet/src/convert.js"
 import { isUtf8 } from "node:buffer"
 import { brotliDecompressSync, unzipSync } from "node:zlib"
+import { crc32 } from "../../Crc32.ts"
 import { decimal, unrounded } from "./Decimal.ts"
 import { unzstd } from "./Zstd.ts"
 
@@ -142,19 +143,6 @@ const headerAt = (read: ReadBytes, start: number, end: number): readonly [header
       if (start + size >= end) throw cause
     }
   }
-}
-
-const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let value = byte
-  for (let bit = 0; bit < 8; bit++) value = value & 1 ? (value >>> 1) ^ 0xedb88320 : value >>> 1
-  return value
-})
-
-/** What node:zlib has from 20.15 on. */
-const crc32 = (bytes: Uint8Array): number => {
-  let value = -1
-  for (let i = 0; i < bytes.length; i++) value = CRC[(value ^ bytes[i]!) & 255]! ^ (value >>> 8)
-  return ~value >>> 0
 }
 
 /** A header has a checksum of its page where the writer took the time. */
