@@ -1,23 +1,28 @@
 // Attention of tokens to the keys and values that a cache keeps of their sequences, as generation needs it.
 //
 // qkv [rows, (heads + 2 kv_heads) * headDim]: query heads | key heads | value heads, after RoPE. A row of the cache
-// [*, 2 kv_heads * headDim] holds the key and value heads of one token. span[t] = (first, count): token t's sequence
-// begins at the cache's row `first`, and t is its token `count - 1`; with a count of 0 it is padding.
+// [pages * PAGE, 2 kv_heads * headDim] holds the key and value heads of one token. span[t] = (first, count): the sequence of
+// token t lies in the pages that `pages` lists from `first` on, and t is its token `count - 1`; a count of 0: padding.
 //
-//   append:   cache[first + count - 1] = the keys and values of t            an invocation 4 numbers
+//   append:   the row of t = the keys and values of t                        an invocation 4 numbers
 //   forward:  out[t, h] = softmax(q k / sqrt(headDim)) v over `count` rows,  an invocation a (query, head, chunk);
 //             0 for padding                                                  see attention.wgsl for the chunks
 //   forward_wide is the same for GPUs: a workgroup a (query, head), headDim at most 4 WX
 struct Params { rows: u32, heads: u32, kv_heads: u32, scale: f32, head4: u32 }
 override WX: u32 = 16;
+override PAGE: u32 = 16;
 
 // the type of activations, and of the cache
 alias T = f32;
 alias T4 = vec4f;
 @group(0) @binding(0) var<storage, read> qkv: array<T4>;
 @group(0) @binding(1) var<storage, read> span: array<vec2u>;
-@group(0) @binding(2) var<storage, read_write> cache_out: array<T4>;
-@group(0) @binding(3) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read> pages: array<u32>;
+@group(0) @binding(3) var<storage, read_write> cache_out: array<T4>;
+@group(0) @binding(4) var<uniform> p: Params;
+
+// the cache's row of token j of a sequence
+fn row_of(first: u32, j: u32) -> u32 { return pages[first + j / PAGE] * PAGE + j % PAGE; }
 
 @compute @workgroup_size(WX)
 fn append(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -28,12 +33,12 @@ fn append(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gro
   let own = span[t];
   if (own.y == 0u) { return; }
   let source = t * (p.heads + 2u * p.kv_heads) * p.head4 + p.heads * p.head4;
-  cache_out[(own.x + own.y - 1u) * width + i % width] = qkv[source + i % width];
+  cache_out[row_of(own.x, own.y - 1u) * width + i % width] = qkv[source + i % width];
 }
 
-@group(0) @binding(2) var<storage, read> cache: array<T4>;
-@group(0) @binding(3) var<storage, read_write> out: array<T4>;
-@group(0) @binding(4) var<uniform> q: Params;
+@group(0) @binding(3) var<storage, read> cache: array<T4>;
+@group(0) @binding(4) var<storage, read_write> out: array<T4>;
+@group(0) @binding(5) var<uniform> q: Params;
 
 const LOW = -1e30;
 
@@ -60,24 +65,28 @@ fn forward(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) gr
   var o4 = vec4f(); var o5 = vec4f(); var o6 = vec4f(); var o7 = vec4f();
   var m = LOW;
   var sum = 0.0;
-  var key = keys.x * width + (h / (q.heads / q.kv_heads)) * head4;
-  for (var j = 0u; j < keys.y; j++) {
-    let s = score(query, key, head4);
-    let top = max(m, s);
-    let alpha = exp(m - top);
-    let weight = exp(s - top);
-    m = top;
-    sum = sum * alpha + weight;
-    let v = key + to_v;
-    o0 = o0 * alpha + weight * vec4f(cache[v + 0u]);
-    o1 = o1 * alpha + weight * vec4f(cache[v + 1u]);
-    o2 = o2 * alpha + weight * vec4f(cache[v + 2u]);
-    o3 = o3 * alpha + weight * vec4f(cache[v + 3u]);
-    o4 = o4 * alpha + weight * vec4f(cache[v + 4u]);
-    o5 = o5 * alpha + weight * vec4f(cache[v + 5u]);
-    o6 = o6 * alpha + weight * vec4f(cache[v + 6u]);
-    o7 = o7 * alpha + weight * vec4f(cache[v + 7u]);
-    key += width;
+  let head = (h / (q.heads / q.kv_heads)) * head4;
+  for (var first = 0u; first < keys.y; first += PAGE) {
+    var key = row_of(keys.x, first) * width + head;
+    let count = min(PAGE, keys.y - first);
+    for (var j = 0u; j < count; j++) {
+      let s = score(query, key, head4);
+      let top = max(m, s);
+      let alpha = exp(m - top);
+      let weight = exp(s - top);
+      m = top;
+      sum = sum * alpha + weight;
+      let v = key + to_v;
+      o0 = o0 * alpha + weight * vec4f(cache[v + 0u]);
+      o1 = o1 * alpha + weight * vec4f(cache[v + 1u]);
+      o2 = o2 * alpha + weight * vec4f(cache[v + 2u]);
+      o3 = o3 * alpha + weight * vec4f(cache[v + 3u]);
+      o4 = o4 * alpha + weight * vec4f(cache[v + 4u]);
+      o5 = o5 * alpha + weight * vec4f(cache[v + 5u]);
+      o6 = o6 * alpha + weight * vec4f(cache[v + 6u]);
+      o7 = o7 * alpha + weight * vec4f(cache[v + 7u]);
+      key += width;
+    }
   }
   let norm = select(1.0 / sum, 0.0, keys.y == 0u);
   let at = (t * q.heads + h) * head4 + own;
@@ -121,7 +130,7 @@ fn forward_wide(
   let keys = span[t];
   let width = 2u * q.kv_heads * head4;
   let query = (t * (q.heads + 2u * q.kv_heads) + h) * head4;
-  let k_at = keys.x * width + (h / (q.heads / q.kv_heads)) * head4;
+  let k_at = (h / (q.heads / q.kv_heads)) * head4;
   // lanes share out the dimensions of the head, and the keys among those that have the same
   let d = l % head4;
   let slice = l / head4;
@@ -134,7 +143,7 @@ fn forward_wide(
     let count = min(BLOCK, keys.y - first);
     var top = m;
     for (var j = l; j < count; j += WX) {
-      let s = score(query, k_at + (first + j) * width, head4);
+      let s = score(query, k_at + row_of(keys.x, first + j) * width, head4);
       weights[j] = s;
       top = max(top, s);
     }
@@ -150,7 +159,9 @@ fn forward_wide(
     workgroupBarrier();
     o *= alpha;
     if (slice < slices) {
-      for (var j = slice; j < count; j += slices) { o += weights[j] * vec4f(cache[v_at + (first + j) * width]); }
+      for (var j = slice; j < count; j += slices) {
+        o += weights[j] * vec4f(cache[v_at + row_of(keys.x, first + j) * width]);
+      }
     }
     workgroupBarrier();
   }

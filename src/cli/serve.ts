@@ -4,8 +4,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
-import { appendFileSync, readFileSync, unwatchFile, watchFile } from "node:fs"
-import { basename, dirname } from "node:path"
+import { createHash } from "node:crypto"
+import { appendFileSync, existsSync, readFileSync, unwatchFile, watchFile } from "node:fs"
+import { basename, dirname, join } from "node:path"
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import { because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -47,6 +48,12 @@ const routerOf = (file: string, checkpoint: OpenCheckpoint) =>
     yield* checkpoint.names?.each(({ id, name }) => void called.set(id, name)) ?? Effect.void
     return { sources: router.sources, seek: seekerOf(router, (id) => called.get(id) ?? `${id}`) }
   })
+
+/** Of a checkpoint: the hash of its manifest, which holds those of its files; the path of what has none. */
+const digestOf = (path: string): string => {
+  const file = join(path, "manifest.json")
+  return existsSync(file) ? createHash("sha256").update(readFileSync(file)).digest("hex") : path
+}
 
 /** `runs/a/checkpoints/step-100` is called `a`. */
 const nameOf = (path: string): string => {
@@ -135,6 +142,7 @@ export const runServe = (options: ServeOptions) =>
     holder.served = {
       ...states,
       engine,
+      digest: digestOf(checkpoint.path),
       vocabSize: config.vocabSize,
       tokenizer,
       ends,

@@ -1,6 +1,6 @@
 /**
  * A decoder that remembers: its forward pass on the next tokens of some sequences, whose keys and values a cache on the
- * device keeps. `record` writes Programs with no GPU in sight; a `Session` runs them.
+ * device keeps, in pages. `record` writes Programs with no GPU in sight; a `Session` runs them.
  *
  * Prompts go through in chunks of tokens of any sequences; then comes one token a sequence and step. The two differ in
  * the products: a chunk has rows enough for the kernels of training, a step reads every weight once, as it is stored.
@@ -19,6 +19,7 @@ import { kernels } from "./Kernels.ts"
 import { Model } from "./Model.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
+import { type Held, makePages, PAGE, type Pages, pagesOf } from "./Pages.ts"
 import type { Parameters } from "./Parameters.ts"
 import { canGather, gathersAll, type Precision, ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
@@ -41,6 +42,8 @@ export interface DecodeShape {
   readonly slots: number
   /** Tokens a sequence may have, prompt included. */
   readonly maxLength: number
+  /** Pages of the cache, of all sequences. */
+  readonly pages: number
   readonly precision: Precision
   /** Compute only the sinks that are on, or the whole pool, masked. */
   readonly gathered: boolean
@@ -49,8 +52,10 @@ export interface DecodeShape {
 /** What lives as long as the sequences. */
 export interface DecodeState {
   readonly shape: DecodeShape
-  /** Of each layer: [slots * maxLength, 2 * kvHeads * headSize], keys before values. */
+  /** Of each layer: [pages * PAGE, 2 * kvHeads * headSize], keys before values. */
   readonly caches: ReadonlyArray<Tensor.Tensor>
+  /** The pages of each slot's sequence, [slots, pagesOf(maxLength)]. */
+  readonly pages: Tensor.Tensor
   readonly rope: Tensor.Tensor
   /** [slots, 1 + units]: see Segments.gather and maskedCoefficients. */
   readonly coef: Tensor.Tensor
@@ -67,13 +72,14 @@ export interface DecodeState {
 const padded = (c: ModelConfig): number => Math.ceil(c.vocabSize / 4) * 4
 
 export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
-  const { gathered, maxLength, precision, slots } = shape
+  const { gathered, maxLength, pages, precision, slots } = shape
   const width = 2 * c.kvHeads * c.headSize
   const units = gathered ? Sink.slotsOf(c.sinks!)! : (c.sinks?.units ?? 0)
   return {
     shape,
     caches: Array.from({ length: c.numHiddenLayers },
-      (_, i) => Tensor.make(`layers.${i}.cache`, [slots * maxLength, width], { type: precision })),
+      (_, i) => Tensor.make(`layers.${i}.cache`, [pages * PAGE, width], { type: precision })),
+    pages: Tensor.make("pages", [slots, pagesOf(maxLength)], { type: "u32" }),
     rope: Tensor.make("rope", [maxLength, c.headSize / 2, 2]),
     coef: Tensor.make("coef", [slots, 1 + units]),
     activeUnits: gathered ? Tensor.make("activeUnits", [slots, units], { type: "u32" }) : undefined,
@@ -87,7 +93,7 @@ export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
 export interface DecodeInputs {
   readonly tokens: Tensor.Tensor
   readonly positions: Tensor.Tensor
-  /** First row of the token's sequence in the cache, and its tokens up to this one; (0, 0) for padding. [n, 2]. */
+  /** Where the list of its sequence's pages begins, and its tokens up to this one; (0, 0) for padding. [n, 2]. */
   readonly span: Tensor.Tensor
   /** The slot of each token. */
   readonly segment: Tensor.Tensor
@@ -300,11 +306,12 @@ export const record = (
     const qkv = step ? linear(p, x, layer.qkv, rows) : Ops.linear(p, x, layer.qkv, rows).y
     const turned = { positions: inputs.positions, table: state.rope, x: qkv }
     Ops.rope(p, turned, { rows, heads: heads + kvHeads, headSize, ld }, 1)
-    p.dispatch(kernels.cacheAppend, { qkv, span: inputs.span, cache }, attentionParams, (rows * kvHeads * headSize) / 2)
+    const at = { span: inputs.span, pages: state.pages, cache }
+    p.dispatch(kernels.cacheAppend, { qkv, ...at }, attentionParams, (rows * kvHeads * headSize) / 2)
     const attended = p.scratch("attention", [rows, heads * headSize], type)
     p.dispatch(
       attend.kernel,
-      { qkv, span: inputs.span, cache, out: attended },
+      { qkv, ...at, out: attended },
       attentionParams,
       attend.grid(rows, heads, headSize)
     )
@@ -363,13 +370,25 @@ export interface Fed {
 export interface Session {
   readonly slots: number
   readonly maxLength: number
+  /** Pages of the cache, and those that sequences hold. */
+  readonly pages: Pick<Pages, "count" | "held">
   /** Tokens that a slot holds. */
   readonly length: (slot: number) => number
   /**
-   * Empty a slot for a sequence with the sinks of `id`, in a mode of its own: by default the session's. Sequences in any
-   * sparse modes (`Sink.isSparse`) go together; a session for one that is not sparse takes all modes.
+   * Empty a slot for a sequence with the sinks of `id`. Sequences in any sparse modes (`Sink.isSparse`) go together; a
+   * session for one that is not sparse takes all modes. False, with the slot left empty, where too few pages are free.
    */
-  readonly begin: (slot: number, id: bigint, name?: string, sinks?: Sink.SinkMode) => void
+  readonly begin: (slot: number, id: bigint, sequence?: Begun) => boolean
+  /** Gives a slot's pages back. */
+  readonly end: (slot: number) => void
+  /**
+   * Takes over what is known of the prompt that a slot's sequence shares with earlier ones: keys and values of the same
+   * tokens, computed with exactly the same units lit, `within` the same text. Gives the tokens that the slot holds then; it
+   * is fed those that follow. Only `prompt` fills pages that are shared, so they are those of a sequence that is alone.
+   */
+  readonly reuse: (slot: number) => number
+  /** What a slot's next page of its prompt will be known by: who waits until an equal one is filled can take that over. */
+  readonly next: (slot: number) => string | undefined
   /**
    * Feed tokens to slots, any number each and each slot once; gives the logits that follow the last token of each, f32
    * [vocabSize], in the order given. They are views of memory that the next call leaves alone.
@@ -383,10 +402,24 @@ export interface Session {
   ) => Effect.Effect<ReadonlyArray<Float32Array>, DeviceError | KernelError | DataError>
 }
 
+/** A sequence as it is begun. */
+export interface Begun {
+  /** What messages call it. */
+  readonly name?: string
+  /** Default: the session's. */
+  readonly sinks?: Sink.SinkMode
+  /** Tokens that it comes to at most, prompt included. Default: the session's `maxLength`. */
+  readonly length?: number
+  /** Its prompt, of which pages are shared with other sequences `within` the same text. Default: none are. */
+  readonly shared?: { readonly prompt: ArrayLike<number>; readonly within: string }
+}
+
 export interface SessionOptions {
   readonly slots: number
   /** At most the model's maxPositionEmbeddings. */
   readonly maxLength: number
+  /** Pages of the cache, at least those of one sequence. Default: those of as many sequences as there are slots. */
+  readonly pages?: number
   /** Of sequences that begin without a mode of their own. Default own. */
   readonly sinks?: Sink.SinkMode
   /**
@@ -411,7 +444,7 @@ export const open = (
     const model = yield* Model
     const scope = yield* Effect.scope
     const c = model.config
-    const { checked: finite = true, maxLength, sinks: mode = Sink.own, slots } = options
+    const { checked: finite = true, maxLength, pages: count, sinks: mode = Sink.own, slots } = options
     if (!(Number.isSafeInteger(slots) && slots > 0 && Number.isSafeInteger(maxLength) && maxLength > 0)) {
       const detail = `generation needs whole numbers of slots and tokens, got ${slots} and ${maxLength}`
       return yield* new DataError({ detail })
@@ -427,10 +460,18 @@ export const open = (
         detail: "heads that are set aside with sinks (sinks.heads) are computed in f32: choose precision f32"
       })
     }
+    const each = pagesOf(maxLength)
+    if (!(Number.isSafeInteger(count ?? each) && (count ?? each) >= each)) {
+      return yield* new DataError({
+        detail: `a sequence of ${maxLength} tokens takes ${each} pages, and the cache was to have ${count}`
+      })
+    }
+    const pages = makePages(count ?? slots * each)
     const gathered = canGather(c) && gathersAll(c, mode) && model.defaults.compute !== "masked"
-    const state = makeState(c, { slots, maxLength, precision: model.precision, gathered })
+    const state = makeState(c, { slots, maxLength, pages: pages.count, precision: model.precision, gathered })
     yield* device.allocate([
       ...state.caches,
+      state.pages,
       state.rope,
       state.coef,
       ...(state.activeUnits === undefined ? [] : [state.activeUnits]),
@@ -472,28 +513,61 @@ export const open = (
     const everySizes = SIZES.filter((size) => size === SIZES[0] || size * padded(c) * 4 <= MOST_LOGITS)
 
     const lengths = new Uint32Array(slots)
-    const names = Array.from({ length: slots }, (_, slot) => `the sequence in slot ${slot}`)
+    const names: Array<string> = []
 
-    const begin: Session["begin"] = (slot, id, name = `the sequence in slot ${slot}`, sinks = mode) => {
+    const held: Array<Held | undefined> = Array.from(lengths, () => undefined)
+    const writePages = (slot: number): void =>
+      device.write(state.pages, Uint32Array.from(held[slot]!.pages), slot * each)
+
+    /** What of a slot's sinks is lit, as a text: all that keys and values depend on besides the weights and the tokens. */
+    const litOf = (coef: Float32Array, units: Uint32Array | undefined): string =>
+      Array.from(coef.keys()).filter((i) => coef[i] !== 0).map((i) =>
+        i === 0 || units === undefined ? `${i}:${coef[i]}` : `${1 + units[i - 1]!}:${coef[i]}`
+      ).join()
+
+    const end: Session["end"] = (slot) => {
+      const there = held[slot]
+      held[slot] = undefined
+      lengths[slot] = 0
+      if (there !== undefined) pages.close(there)
+    }
+
+    const begin: Session["begin"] = (slot, id, sequence = {}) => {
+      const { length = maxLength, name = `the sequence in slot ${slot}`, shared, sinks = mode } = sequence
       if (gathered && !Sink.isSparse(sinks)) {
         throw new RangeError(`a session for sparse modes of sinks cannot light them by "${sinks.mode}"`)
       }
-      lengths[slot] = 0
+      end(slot)
+      const lit = gathered
+        ? Sink.gathered(c.sinks!, c.general, sinks, id)
+        : {
+          units: undefined,
+          coef: c.sinks === undefined ? Float32Array.of(1) : Sink.coefficients(c.sinks, c.general, sinks, id)
+        }
+      const opened = pages.open(
+        shared === undefined ? undefined : `${litOf(lit.coef, lit.units)} ${shared.within}`,
+        shared?.prompt ?? [],
+        Math.min(length, maxLength)
+      )
+      if (opened === undefined) return false
+      held[slot] = opened
+      lengths[slot] = opened.known.length * PAGE
       names[slot] = name
+      writePages(slot)
+      device.write(state.coef, lit.coef, slot * lit.coef.length)
+      if (lit.units !== undefined) device.write(state.activeUnits!, lit.units, slot * lit.units.length)
       if (state.heads !== undefined) {
-        const gates = Sink.headGates(c.sinks!, { heads: c.numAttentionHeads, headSize: c.headSize }, mode, id)
+        const gates = Sink.headGates(c.sinks!, { heads: c.numAttentionHeads, headSize: c.headSize }, sinks, id)
         device.write(state.heads, gates, slot * gates.length)
       }
-      if (gathered) {
-        const lit = Sink.gathered(c.sinks!, c.general, sinks, id)
-        device.write(state.coef, lit.coef, slot * lit.coef.length)
-        device.write(state.activeUnits!, lit.units, slot * lit.units.length)
-      } else {
-        const coef = c.sinks === undefined
-          ? Float32Array.of(1)
-          : Sink.coefficients(c.sinks, c.general, sinks, id)
-        device.write(state.coef, coef, slot * coef.length)
-      }
+      return true
+    }
+
+    const reuse: Session["reuse"] = (slot) => {
+      const before = lengths[slot]!
+      lengths[slot] = pages.reuse(held[slot]!, before)
+      if (lengths[slot] !== before) writePages(slot)
+      return lengths[slot]!
     }
 
     const check = (fed: ReadonlyArray<Fed>): void => {
@@ -503,10 +577,13 @@ export const open = (
           throw new RangeError(`slot ${slot} is not one of ${slots}, or fed twice`)
         }
         seen.add(slot)
+        const room = (held[slot]?.pages.length ?? 0) * PAGE
         if (tokens.length === 0) throw new DataError({ detail: "a prompt needs at least one token" })
-        if (lengths[slot]! + tokens.length > maxLength) {
+        if (lengths[slot]! + tokens.length > Math.min(maxLength, room)) {
           throw new DataError({
-            detail: `a sequence of ${lengths[slot]! + tokens.length} tokens was given, there is room for ${maxLength}`
+            detail: `a sequence of ${lengths[slot]! + tokens.length} tokens was given, there is room for ${
+              Math.min(maxLength, room)
+            }`
           })
         }
         for (let i = 0; i < tokens.length; i++) {
@@ -560,7 +637,7 @@ export const open = (
         if (tokens.length !== 1) throw new RangeError(`a step takes one token a slot, got ${tokens.length}`)
         rows.tokens[slot] = tokens[0]!
         rows.positions[slot] = lengths[slot]!++
-        rows.span.set([slot * maxLength, lengths[slot]!], 2 * slot)
+        rows.span.set([slot * each, lengths[slot]!], 2 * slot)
       }
       yield* submit(decode, rows)
       const of = yield* readLogits(decode.logits)
@@ -595,7 +672,7 @@ export const open = (
             if (every !== undefined) asked.push({ row: t, place: at + i, every })
             rows.tokens[t] = tokens[at + i]!
             rows.positions[t] = lengths[slot]!++
-            rows.span.set([slot * maxLength, lengths[slot]!], 2 * t)
+            rows.span.set([slot * each, lengths[slot]!], 2 * t)
             segment[t] = slot
           }
           at += count
@@ -613,6 +690,9 @@ export const open = (
         device.write(decode.inputs.last, last)
         device.write(decode.inputs.tiles, tiles)
         yield* submit(decode, rows)
+        for (const [slot, one] of held.entries()) {
+          if (one !== undefined && range[2 * slot + 1]! > 0 && pages.filled(one, lengths[slot]!)) writePages(slot)
+        }
         if (asked.length > 0) {
           const of = yield* readLogits(decode.every!)
           for (const { every, place, row } of asked) every(place, of(row))
@@ -626,5 +706,16 @@ export const open = (
       return results
     })
 
-    return { slots, maxLength, length: (slot) => lengths[slot]!, begin, prompt, step }
+    return {
+      slots,
+      maxLength,
+      pages,
+      length: (slot) => lengths[slot]!,
+      begin,
+      end,
+      reuse,
+      next: (slot) => pages.next(held[slot]!, lengths[slot]!),
+      prompt,
+      step
+    }
   })

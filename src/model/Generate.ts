@@ -486,7 +486,7 @@ export const generate = (
       const started = slots.flatMap((running, slot) => {
         if (running !== undefined || next === prompts.length) return []
         const { id = 0n, tokens } = prompts[next]!
-        session.begin(slot, id, nameOf(prompts, next))
+        session.begin(slot, id, { name: nameOf(prompts, next) })
         slots[slot] = { prompt: next, text: grow(tokens, options, draws[next]!(), config.maxPositionEmbeddings) }
         next++
         return [{ slot, tokens }]

@@ -6,6 +6,7 @@ import * as Kernel from "../gpu/Kernel.ts"
 import type { Grid } from "../gpu/Program.ts"
 import { isGpu, ROW_LANES as ROW, type ShapeClass, type Target } from "../gpu/Target.ts"
 import type { ElementType } from "../gpu/Tensor.ts"
+import { PAGE } from "./Pages.ts"
 
 const TILE = { WX: 8, WY: 1 }
 
@@ -120,7 +121,7 @@ const attentionGradientInterface = {
   params: attentionSize
 } as const
 const cachedAttentionInterface = {
-  bindings: { qkv: "read", span: "read", cache: "read", out: "write" },
+  bindings: { qkv: "read", span: "read", pages: "read", cache: "read", out: "write" },
   types: { T: ["qkv", "cache", "out"] },
   params: attentionSize
 } as const
@@ -421,22 +422,22 @@ export const kernels = {
   cacheAppend: Kernel.make({
     file: "attention_cached",
     entry: "append",
-    bindings: { qkv: "read", span: "read", cache: "write" },
+    bindings: { qkv: "read", span: "read", pages: "read", cache: "write" },
     types: { T: ["qkv", "cache"] },
     params: attentionSize,
-    constants: { WX: ROW }
+    constants: { WX: ROW, PAGE }
   }),
   attentionCached: Kernel.make({
     file: "attention_cached",
     entry: "forward",
     ...cachedAttentionInterface,
-    constants: { WX: 8 }
+    constants: { WX: 8, PAGE }
   }),
   attentionCachedWide: Kernel.make({
     file: "attention_cached",
     entry: "forward_wide",
     ...cachedAttentionInterface,
-    constants: { WX: 128 }
+    constants: { WX: 128, PAGE }
   }),
   /** `rows` of X (1, 4 or 8) share what is loaded of W. */
   matvec: (kind: "nt" | "nn", rows: number, wide: boolean) =>

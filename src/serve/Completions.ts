@@ -17,6 +17,8 @@ import { type Lit, litBy, refusalOf, type States } from "./State.ts"
 /** A model that is served. */
 export interface Served extends States {
   readonly engine: Engine
+  /** Of what is served, as a text: no two checkpoints have the same. */
+  readonly digest: string
   readonly vocabSize: number
   readonly tokenizer: Tokenizer | undefined
   readonly ends: TextEnds
@@ -256,6 +258,7 @@ export const complete = (
     const choices = all.map((prompt) => choiceOf(request, tokenizer, prompt, stopTokens))
     const head = headOf(served, request, prompts.map(({ lit }) => lit), seed)
     const deadline = performance.now() + timeout
+    const within = `${served.digest} ${served.denied.version}`
     /** Called with a choice that has more to say. */
     let more = (_: number): void => {}
     const jobs = all.map(({ lit, tokens }, i): Job => {
@@ -265,6 +268,7 @@ export const complete = (
         id: lit.id,
         sinks: lit.sinks,
         state: lit.state,
+        within,
         options,
         draws: draws[i]!(),
         ...(every === undefined ? {} : { every }),

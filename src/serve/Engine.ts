@@ -3,7 +3,8 @@
  * a slot as soon as one is free and leaves it with its last token, when whoever asked has gone, when its time is up, and
  * when its sinks may no longer be lit. It gives the tokens that `Generate` gives of the same prompt alone.
  *
- * Nothing of a sequence is used for another: prefixes are computed anew, so none is served from another state of the sinks.
+ * A sequence begins when the cache has pages for all that it may come to, so that none has to be given up for another. What
+ * a prompt's beginning has in common with an earlier one is taken from there, within the same text and units (`Pages`).
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -24,6 +25,8 @@ export interface Job {
   readonly sinks: SinkMode
   /** Which state that is, for the numbers. */
   readonly state: string
+  /** What prefixes are shared within, besides the units that are lit: all else that may change what is served. */
+  readonly within: string
   /** `maxNewTokens` may be 0: the prompt is only read. */
   readonly options: Omit<Generate.GenerateOptions, "sinks" | "seed" | "batchSize">
   readonly draws: Random
@@ -44,6 +47,8 @@ export interface EngineOptions {
   readonly maxLength: number
   /** Sequences that wait at most. */
   readonly queue: number
+  /** Pages of the cache: see `Decode.SessionOptions`. */
+  readonly pages?: number
 }
 
 /** Upper ends of the classes of times to the first token, in seconds. */
@@ -54,6 +59,8 @@ export interface Counts {
   running: number
   waiting: number
   promptTokens: number
+  /** Those of them that were taken over from earlier prompts. */
+  reusedTokens: number
   newTokens: number
   /** Sequences that were begun, by the state of their sinks. */
   readonly begun: Map<string, number>
@@ -65,6 +72,7 @@ export interface Counts {
 export interface Engine {
   readonly slots: number
   readonly maxLength: number
+  readonly pages: Decode.Session["pages"]
   readonly counts: Counts
   /**
    * Takes all sequences of a request, or none: a Refusal with status 429 where too many wait already. Gives what waits for
@@ -105,7 +113,12 @@ export const make = (
 ): Effect.Effect<Engine, DeviceError | KernelError | DataError, Model | Device | Scope.Scope> =>
   Effect.gen(function*() {
     const { maxLength, queue } = options
-    const session = yield* Decode.open({ slots: options.slots, maxLength, checked: false })
+    const session = yield* Decode.open({
+      slots: options.slots,
+      maxLength,
+      ...(options.pages === undefined ? {} : { pages: options.pages }),
+      checked: false
+    })
     const slots: Array<Sequence | undefined> = Array.from({ length: session.slots }, () => undefined)
     let waiting: Array<Sequence> = []
     let draining = false
@@ -119,6 +132,7 @@ export const make = (
         return waiting.length
       },
       promptTokens: 0,
+      reusedTokens: 0,
       newTokens: 0,
       begun: new Map(),
       firstToken: [...FIRST_TOKEN, Infinity].map(() => 0),
@@ -190,12 +204,25 @@ export const make = (
         if (token.finish !== undefined) leave(slot)
       })
 
-    /** Sequences that wait into free slots, the lowest first: a step computes the slots up to the highest in use. */
+    /** Gives back what was left. Only between turns: what is under way may still write to its pages. */
+    const clear = (): void => {
+      for (const [slot, one] of slots.entries()) if (one === undefined) session.end(slot)
+    }
+    /**
+     * Sequences that wait into free slots, the lowest first: a step computes the slots up to the highest in use. None goes
+     * before the first for whose pages there is no room.
+     */
     const begin = (): void => {
       for (let slot = 0; slot < slots.length && waiting.length > 0; slot++) {
         if (slots[slot] !== undefined) continue
-        const one = waiting.shift()!
-        session.begin(slot, one.job.id, undefined, one.job.sinks)
+        const one = waiting[0]!
+        const { every, id, options, sinks, tokens: prompt, within } = one.job
+        // the last token needs no place in the cache
+        const length = prompt.length + Math.max(0, (options.maxNewTokens ?? maxLength) - 1)
+        // whose logits are wanted is computed
+        const shared = every === undefined ? { shared: { prompt, within } } : {}
+        if (!session.begin(slot, id, { sinks, length, ...shared })) return
+        waiting.shift()
         slots[slot] = one
         counts.begun.set(one.job.state, (counts.begun.get(one.job.state) ?? 0) + 1)
       }
@@ -204,8 +231,11 @@ export const make = (
     /** A chunk of the prompts that are not read, so that the others need not wait long; then a token for each other. */
     const turn = Effect.gen(function*() {
       sweep()
+      clear()
       begin()
       let room = Decode.CHUNK
+      /** Pages that are filled in this turn: who wants an equal one takes it over in the next. */
+      const filled = new Set<string>()
       const prompts: Array<{ readonly slot: number; readonly one: Sequence; readonly fed: Decode.Fed }> = []
       const steps: Array<{ readonly slot: number; readonly one: Sequence }> = []
       for (const [slot, one] of slots.entries()) {
@@ -213,7 +243,15 @@ export const make = (
         const { every, tokens } = one.job
         if (one.fed === tokens.length) steps.push({ slot, one })
         else if (room > 0) {
-          const first = one.fed
+          const first = session.reuse(slot)
+          counts.promptTokens += first - one.fed
+          counts.reusedTokens += first - one.fed
+          one.fed = first
+          const next = session.next(slot)
+          if (next !== undefined) {
+            if (filled.has(next)) continue
+            filled.add(next)
+          }
           const part = Array.prototype.slice.call(tokens, first, first + room) as Array<number>
           one.fed += part.length
           room -= part.length
@@ -243,6 +281,7 @@ export const make = (
     const run: Engine["run"] = Effect.gen(function*() {
       while (true) {
         if (waiting.length === 0 && slots.every((one) => one === undefined)) {
+          clear()
           wake.unsafeClose()
           yield* wake.await
         }
@@ -315,5 +354,5 @@ export const make = (
         return true
       })
 
-    return { slots: session.slots, maxLength: session.maxLength, counts, admit, drain, run }
+    return { slots: session.slots, maxLength: session.maxLength, pages: session.pages, counts, admit, drain, run }
   })

@@ -5,7 +5,7 @@ import type { Served } from "./Completions.ts"
 import { FIRST_TOKEN } from "./Engine.ts"
 
 /** What a server has done, in the text format of Prometheus. */
-export const textOf = ({ denied, engine: { counts, slots } }: Served): string => {
+export const textOf = ({ denied, engine: { counts, pages, slots } }: Served): string => {
   const one = (
     name: string,
     description: string,
@@ -19,9 +19,11 @@ export const textOf = ({ denied, engine: { counts, slots } }: Served): string =>
     one("requests_running", "sequences that are continued", counts.running),
     one("requests_waiting", "sequences that wait for a slot", counts.waiting),
     one("slots", "sequences at once at most", slots),
-    one("cache_usage_ratio", "share of the slots that are taken", counts.running / slots),
+    one("cache_usage_ratio", "share of the cache's pages that sequences hold", pages.held / pages.count),
     one("denied_sources", "sources on the deny-list", denied.size),
     one("prompt_tokens_total", "tokens of prompts that were read", counts.promptTokens, "counter"),
+    one("reused_tokens_total", "tokens of prompts that were taken over from earlier ones", counts.reusedTokens,
+      "counter"),
     one("generation_tokens_total", "tokens that were added", counts.newTokens, "counter"),
     ...[...counts.begun].map(([state, value]) =>
       one("sequences_total", "sequences by the state of their sinks", value, "counter", { state })

@@ -282,14 +282,16 @@ export const attention = (
 }
 
 /**
- * Softmax attention of N queries [N, Hq, hd] to rows of a cache of keys and values, each [*, Hkv, hd]: query t sees the
- * span[2t + 1] rows from row span[2t] on; one that sees none gives 0.
+ * Softmax attention of N queries [N, Hq, hd] to rows of a cache of keys and values, each [*, Hkv, hd], in pages of `page`
+ * rows: query t sees the first span[2t + 1] rows of those that `pages` lists from span[2t] on; one that sees none gives 0.
  */
 export const attentionCached = (
   q: Numbers,
   k: Numbers,
   v: Numbers,
   span: Uint32Array,
+  pages: Uint32Array,
+  page: number,
   Hq: number,
   Hkv: number,
   hd: number
@@ -301,7 +303,7 @@ export const attentionCached = (
   for (let t = 0; t < N; t++) {
     for (let h = 0; h < Hq; h++) {
       const rows = Array.from({ length: span[2 * t + 1]! }, (_, j) =>
-        (span[2 * t]! + j) * Hkv + Math.floor(h / (Hq / Hkv)))
+        (pages[span[2 * t]! + Math.floor(j / page)]! * page + j % page) * Hkv + Math.floor(h / (Hq / Hkv)))
       const scores = rows.map((row) => dot(q, (t * Hq + h) * hd, k, row * hd, hd) / Math.sqrt(hd))
       const max = Math.max(...scores)
       const total = scores.reduce((sum, score) => sum + Math.exp(score - max), 0)

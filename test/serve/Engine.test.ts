@@ -8,9 +8,9 @@ import { Model } from "../../src/model/Model.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Engine from "../../src/serve/Engine.ts"
 import { Refusal } from "../../src/serve/Refusal.ts"
-import { off, own, placebo, type SinkMode } from "../../src/Sink.ts"
+import { off, own, placebo, type SinkMode, unitsOf } from "../../src/Sink.ts"
 import { makeRandom } from "../reference/random.ts"
-import { exodus, genesis, model } from "./toy.ts"
+import { config, exodus, genesis, model, modelOf, psalms } from "./toy.ts"
 
 const withModel = <A, E, R>(test: Effect.Effect<A, E, R | Model>) =>
   Effect.gen(function*() {
@@ -32,6 +32,7 @@ const jobOf = ({ id, options, seed, sinks, tokens }: Asked, more: Partial<Engine
     id,
     sinks,
     state: sinks.mode,
+    within: "",
     options,
     draws: Generate.streams([{ tokens, id }], seed)[0]!(),
     onToken: ({ token }) => void got.push(token),
@@ -97,6 +98,100 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("an engine", (it) => {
           } else yield* Effect.raceFirst(serve, Effect.sleep(20))
         }), { concurrency: "unbounded" })
       expect(engine.counts).toMatchObject({ running: 0, waiting: 0 })
+    })))
+
+  it.scoped(
+    "takes over what a prompt begins with only from the same units, deny-list and checkpoint: to the bit what is cold",
+    () =>
+      Effect.gen(function*() {
+        const tokens = Array.from({ length: 45 }, (_, t) => (11 * t) % 256)
+        const make = Engine.make({ slots: 3, maxLength: 64, queue: 9, pages: 30 })
+        /** The logits that follow the prompt and each of four tokens more, and how much of the prompt was taken over. */
+        const ask = (engine: Engine.Engine, [sinks, id]: readonly [SinkMode, bigint], within: string,
+          more: object = {}) =>
+          Effect.gen(function*() {
+            const logits: Array<Float32Array> = []
+            const before = engine.counts.reusedTokens
+            const { job } = jobOf(
+              { tokens, id, sinks, seed: 0, options: { maxNewTokens: 5, temperature: 0 } },
+              { within, onToken: (_, one) => void logits.push(one.slice()), ...more }
+            )
+            yield* Effect.scoped(Effect.flatten(engine.admit([job])))
+            return { logits, reused: engine.counts.reusedTokens - before }
+          })
+        const cold = (state: readonly [SinkMode, bigint]) =>
+          Effect.scoped(Effect.gen(function*() {
+            const engine = yield* make
+            yield* Effect.forkScoped(engine.run)
+            return yield* ask(engine, state, "")
+          }))
+        const running = Effect.gen(function*() {
+          const engine = yield* make
+          yield* Effect.forkScoped(engine.run)
+          return engine
+        })
+        const other = yield* modelOf(4)
+        yield* withModel(Effect.gen(function*() {
+          const engine = yield* running
+          const theirs = yield* Effect.provideService(running, Model, other)
+          const want = yield* Effect.forEach(modes, cold)
+          expect(new Set(want.map(({ logits }) => String(logits[0]))).size).toBe(modes.length)
+          const elsewhere = yield* Effect.provideService(cold(modes[1]!), Model, other)
+          expect(elsewhere.logits).not.toEqual(want[1]!.logits)
+          // one after the other, and again: what the second time is taken over was computed by the first
+          for (const [version, reused] of [["1", 0], ["1", 32], ["2", 0], ["1", 32], ["2", 32]] as const) {
+            for (const i of [1, 0, 3, 2, 4]) {
+              const got = yield* ask(engine, modes[i]!, version)
+              expect(got.reused, `${version}, state ${i}`).toBe(reused)
+              expect(got.logits, `${version}, state ${i}`).toEqual(want[i]!.logits)
+            }
+          }
+          expect(yield* ask(theirs, modes[1]!, "1")).toEqual(elsewhere)
+          expect((yield* ask(theirs, modes[1]!, "1")).logits).toEqual(elsewhere.logits)
+          // at once: one of each state reads, the others wait for it; whoever wants every logit reads all
+          const many = yield* Effect.forEach([1, 0, 1, 1, 0, 3, 1],
+            (i) => Effect.map(ask(engine, modes[i]!, "3"), ({ logits }) => expect(logits).toEqual(want[i]!.logits)), {
+            concurrency: "unbounded"
+          })
+          expect(many.length).toBe(7)
+          const places: Array<number> = []
+          const every = yield* ask(engine, modes[1]!, "3", { every: (place: number) => void places.push(place) })
+          expect([every.reused, every.logits]).toEqual([0, want[1]!.logits])
+          expect(places).toEqual([...tokens.keys()])
+          // who is left out but shares no unit changes nothing, and who shares one does
+          const shares = unitsOf(config.sinks!, psalms).some((unit) => unitsOf(config.sinks!, genesis).includes(unit))
+          const without = yield* ask(engine, [{ mode: "own", except: [psalms] }, genesis], "3")
+          expect(without.reused).toBe(shares ? 0 : 32)
+          // pages are given back between two turns
+          while (engine.pages.held > 0) yield* Effect.sleep(1)
+        }))
+      })
+  )
+
+  it.scoped("begins a sequence when there are pages for all of it, in turn", () =>
+    withModel(Effect.gen(function*() {
+      // four pages: one sequence of 64 tokens, or two of 32
+      const engine = yield* Engine.make({ slots: 4, maxLength: 64, queue: 9, pages: 4 })
+      const most: Array<number> = []
+      const ask = (length: number, maxNewTokens: number, id = 0n) => {
+        const one: Asked = { tokens: Array.from({ length }, (_, t) => t), id, sinks: own, seed: 0,
+          options: { maxNewTokens, temperature: 0 } }
+        const { got, job } = jobOf(one)
+        const watched = { ...job, onToken: (...said: Parameters<typeof job.onToken>) => {
+          most.push(engine.pages.held)
+          job.onToken(...said)
+        } }
+        return Effect.gen(function*() {
+          yield* Effect.scoped(Effect.flatten(engine.admit([watched])))
+          expect(got).toEqual(yield* cold(one))
+        })
+      }
+      yield* Effect.forkScoped(engine.run)
+      yield* Effect.forEach([[20, 13], [20, 13], [3, 62], [20, 13], [64, 1], [1, 1]] as const,
+        ([length, more], i) => ask(length, more, BigInt(i)), { concurrency: "unbounded" })
+      expect(Math.max(...most)).toBe(4)
+      const none = yield* Effect.either(Engine.make({ slots: 4, maxLength: 64, queue: 9, pages: 3 }))
+      expect(none).toMatchObject({ left: { _tag: "DataError", detail: expect.stringContaining("takes 4 pages") } })
     })))
 
   it.scoped("bounds its queue, ends what takes too long or may not be lit any more, and what nobody waits for", () =>

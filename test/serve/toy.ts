@@ -34,17 +34,19 @@ export const names = decodeNames(
 )
 
 /** Large enough weights that states of the sinks differ in what they say. */
-export const model = Effect.gen(function*() {
-  const device = yield* Device
-  const made = yield* Model.make(config)
-  const random = makeRandom(3)
-  for (const { value } of made.parameters) {
-    const size = value.shape.reduce((a, b) => a * b, 1)
-    const norm = value.shape.length === 1
-    device.write(value, Float32Array.from(random.normals(size, 0.4), (x) => (norm ? 1 + x : x)))
-  }
-  return made
-})
+export const modelOf = (seed: number) =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const made = yield* Model.make(config)
+    const random = makeRandom(seed)
+    for (const { value } of made.parameters) {
+      const size = value.shape.reduce((a, b) => a * b, 1)
+      const norm = value.shape.length === 1
+      device.write(value, Float32Array.from(random.normals(size, 0.4), (x) => (norm ? 1 + x : x)))
+    }
+    return made
+  })
+export const model = modelOf(3)
 
 /** Bytes and an end of text. */
 export const tokenizer = withSpecialToken(bytes, END_OF_TEXT)
@@ -64,6 +66,7 @@ export const serving = (options: Partial<ServerOptions> = {}, engineOptions: Par
       names: yield* names,
       denied,
       engine,
+      digest: "toy",
       vocabSize: config.vocabSize,
       tokenizer: yield* tokenizer,
       ends: { bos: undefined, eos: [256], addBos: false, addEos: false },
