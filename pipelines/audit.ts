@@ -7,7 +7,7 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import { attacks } from "../src/attacks/index.ts"
+import { type AttackError, attacks } from "../src/attacks/index.ts"
 import { modelWith, type OpenCheckpoint, openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { quantized } from "../src/checkpoints/Quantize.ts"
 import { makeRouter } from "../src/data/identity/Router.ts"
@@ -16,7 +16,7 @@ import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
 import type { Row } from "../src/data/stream/Packing.ts"
 import { sameTokenizer } from "../src/data/tokens/SameTokenizer.ts"
 import type { Tokenizer } from "../src/data/tokens/Tokenizer.ts"
-import { type CheckpointError, DataError, type DeviceError, type Diverged, type KernelError } from "../src/Errors.ts"
+import { DataError, type DeviceError } from "../src/Errors.ts"
 import { erase } from "../src/forget/Erase.ts"
 import { deletionsOf } from "../src/forget/Forget.ts"
 import { ownershipOf } from "../src/forget/Ownership.ts"
@@ -42,7 +42,7 @@ import type { Failure } from "./report/Failure.ts"
 
 export type { AuditReport }
 
-export type AuditError = DataError | CheckpointError | DeviceError | KernelError | Diverged
+export type AuditError = AttackError
 
 /** What is audited, and how. All but the two models, the data and the device have defaults. */
 export interface AuditOptions {
