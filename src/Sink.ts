@@ -278,6 +278,13 @@ const REMEMBERED = 2048
 
 const remembered = new WeakMap<SinkConfig, Map<bigint, Uint32Array>>()
 
+/** Those of so many units that are on. */
+const litOf = (units: number, on: (unit: number) => boolean): Uint32Array => {
+  const lit: Array<number> = []
+  for (let unit = 0; unit < units; unit++) if (on(unit)) lit.push(unit)
+  return Uint32Array.from(lit)
+}
+
 const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
   switch (config.assignment) {
     case "permutation":
@@ -285,13 +292,11 @@ const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
       return (disjoint(config, key) ?? permutation(config.units, config.activeUnits, words(key, config.seed, 1))).sort()
     case "bernoulli": {
       const next = words(key, config.seed, 2)
-      return Uint32Array.from({ length: config.units }, (_, unit) => unit).filter(() =>
-        next() / 2 ** 32 < config.probability
-      )
+      return litOf(config.units, () => next() / 2 ** 32 < config.probability)
     }
     case "reference": {
       const mask = referenceMask(key, config.pool, config.probability, config.referenceIdBits)
-      return Uint32Array.from(mask.keys()).filter((j) => mask[j] === 1)
+      return litOf(config.pool, (j) => mask[j] === 1)
     }
   }
 }

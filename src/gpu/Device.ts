@@ -408,6 +408,7 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       check()
       let encoder = device.createCommandEncoder()
       let pass: GPUComputePassEncoder | undefined
+      let set: GPUComputePipeline | undefined
       let room = MAX_DISPATCHES
       const send = (): void => {
         pass?.end()
@@ -427,8 +428,12 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
             encoder = device.createCommandEncoder()
             room = MAX_DISPATCHES
           }
-          pass ??= encoder.beginComputePass()
-          pass.setPipeline(pipeline)
+          if (pass === undefined) {
+            pass = encoder.beginComputePass()
+            set = undefined
+          }
+          // each call into the driver is a microsecond of a step
+          if (pipeline !== set) pass.setPipeline(set = pipeline)
           pass.setBindGroup(0, group)
           pass.dispatchWorkgroups(x, y, z)
           room--

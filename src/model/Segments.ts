@@ -21,8 +21,11 @@ export const segmentsOf = (batch: Batch): Segments => {
   const segment = new Uint32Array(n)
   const range: Array<number> = []
   const ids: Array<bigint> = []
+  // by halves: a bigint that is read is one that is made
+  const half = new Uint32Array(batch.ids.buffer, batch.ids.byteOffset, 2 * n)
   for (let t = 0; t < n; t++) {
-    const starts = t === 0 || batch.documentStart[t] !== batch.documentStart[t - 1] || batch.ids[t] !== batch.ids[t - 1]
+    const starts = t === 0 || batch.documentStart[t] !== batch.documentStart[t - 1] ||
+      half[2 * t] !== half[2 * t - 2] || half[2 * t + 1] !== half[2 * t - 1]
     if (starts) {
       range.push(t, 0)
       ids.push(batch.ids[t]!)
