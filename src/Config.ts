@@ -8,32 +8,50 @@ import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
 import { DataError } from "./Errors.ts"
 
-/** Edits (insert, delete, replace a character) that turn one word into the other. */
-const editDistance = (a: string, b: string): number => {
+/** Edits (insert, delete, replace a character) that turn one word into the other, where they are fewer than `limit`. */
+const editDistance = (a: string, b: string, limit: number): number => {
+  if (Math.abs(a.length - b.length) >= limit) return limit
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j)
+  let row = previous.slice()
   for (let i = 1; i <= a.length; i++) {
-    const row = [i]
+    row[0] = i
+    let least = i
     for (let j = 1; j <= b.length; j++) {
-      const replaced = previous[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      row.push(Math.min(replaced, previous[j]! + 1, row[j - 1]! + 1))
+      const replaced = previous[j - 1]! + (a.charCodeAt(i - 1) === b.charCodeAt(j - 1) ? 0 : 1)
+      const edits = Math.min(replaced, previous[j]! + 1, row[j - 1]! + 1)
+      row[j] = edits
+      if (edits < least) least = edits
     }
+    if (least >= limit) return limit
+    const spare = previous
     previous = row
+    row = spare
   }
-  return previous[b.length]!
+  return Math.min(limit, previous[b.length]!)
+}
+
+/** Looks for the known word closest to `word`, as known words are offered. */
+export const nearer = (word: string) => {
+  const wanted = word.toLowerCase()
+  let best: string | undefined
+  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1
+  return {
+    offer: (candidate: string): void => {
+      const distance = editDistance(wanted, candidate.toLowerCase(), bestDistance)
+      if (distance >= bestDistance) return
+      best = candidate
+      bestDistance = distance
+    },
+    /** The first of those that are closest; undefined when none is close enough to be what was meant. */
+    best: (): string | undefined => best
+  }
 }
 
 /** The known word closest to `word`, or undefined when none is close enough to be what was meant. */
 export const nearest = (word: string, known: ReadonlyArray<string>): string | undefined => {
-  let best: string | undefined
-  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1
-  for (const candidate of known) {
-    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase())
-    if (distance < bestDistance) {
-      best = candidate
-      bestDistance = distance
-    }
-  }
-  return best
+  const search = nearer(word)
+  known.forEach(search.offer)
+  return search.best()
 }
 
 /** The fields of a struct, of every struct in a union (an optional one is a union with undefined), or in a list. */

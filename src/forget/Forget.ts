@@ -23,7 +23,7 @@ import * as Either from "effect/Either"
 import * as AtomicFile from "../AtomicFile.ts"
 import * as Checkpoints from "../checkpoints/Checkpoints.ts"
 import { freshUnits, loadInitial } from "../checkpoints/Import.ts"
-import { type Names, namesFile } from "../data/identity/Names.ts"
+import { decodeNames, type Names, namesFile, sameIds } from "../data/identity/Names.ts"
 import { tensorsSha256 } from "../data/stream/Inputs.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
 import { isObject, parseJson } from "../Json.ts"
@@ -476,7 +476,9 @@ export const forget = (
       }
       const from = yield* Checkpoints.loadFolder(path)
       // the names of another step of the same run are the same; of a run that was changed by hand they are not
-      if (from.names === undefined || !sameNames(from.names, of.names.bytes)) {
+      if (from.names === undefined ||
+        !(yield* sameIds(yield* decodeNames(from.names, paths.join(path, namesFile)), of.names)))
+      {
         return yield* mismatch(path,
           `its ${namesFile} is another one than that of ${made.path}: delete from it on its own`)
       }
@@ -499,9 +501,6 @@ const removed = (path: string): Effect.Effect<void, CheckpointError, FileSystem.
   Effect.flatMap(FileSystem.FileSystem, (fs) => fs.remove(path, { recursive: true, force: true })).pipe(
     Effect.mapError((cause) => new CheckpointError({ reason: "Write", path, detail: because(cause), cause }))
   )
-
-const sameNames = (a: Uint8Array, b: Uint8Array): boolean =>
-  a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /** What was deleted from a checkpoint, the oldest deletion first. */
 export const deletionsOf = (checkpoint: string): Effect.Effect<

@@ -8,7 +8,9 @@ import * as Either from "effect/Either"
 import * as Schema from "effect/Schema"
 import { Checkpoints, type Snapshot } from "../checkpoints/Checkpoints.ts"
 import { atLeast0, decodeWith, fraction, natural, rate } from "../Config.ts"
-import { encodeNames, type NamedId, type Names } from "../data/identity/Names.ts"
+import { decodeNames, type NamedId, type Names, namesFile } from "../data/identity/Names.ts"
+import { type Tally, tallyOf } from "../data/identity/NamesFile.ts"
+import { ownedSinks } from "../data/identity/OwnedSinks.ts"
 import type { Cursor, DataStream } from "../data/stream/DataStream.ts"
 import { changedInputs, type Input, notTheSameData } from "../data/stream/Inputs.ts"
 import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
@@ -108,8 +110,8 @@ export interface Resumable {
   /** What was deleted from the model that training started from. */
   readonly deletions: string | undefined
   readonly inputs: ReadonlyArray<Input>
-  /** The bytes of `sources.parquet`, where there are sinks. */
-  readonly names: Uint8Array | undefined
+  /** What `sources.parquet` tells, and counts, where there are sinks. */
+  readonly names: Tally | undefined
 }
 
 /** A training stream's inputs, and what its ids are called: with those of the model it starts from that it does not show. */
@@ -131,16 +133,17 @@ export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">, b
           "lights no sinks, so the general neurons learn it again. Leave it out of the data"
       )
     }
+    const ids: Array<NamedId> = named.ids.map((one) => ({ ...one, exposures: 0 }))
     // numbers of rows and documents mean others in other data
-    if (before?.identity !== named.identity || !["source", "content"].includes(named.identity)) {
-      return { names: encodeNames(named), inputs }
+    if (before?.identity === named.identity && ["source", "content"].includes(named.identity)) {
+      const shown = new Set(named.ids.map(({ id }) => id))
+      yield* before.each((one) => {
+        if (!shown.has(one.id)) ids.push(one)
+      })
     }
-    const shown = new Set(named.ids.map(({ id }) => id))
-    const others: Array<NamedId> = []
-    yield* before.each((one) => {
-      if (!shown.has(one.id)) others.push(one)
-    })
-    return { names: encodeNames({ ...named, ids: [...named.ids, ...others] }), inputs }
+    const owned = ownedSinks(model.config.sinks!, ids)
+    const all = owned === undefined ? ids : ids.map((one, i): NamedId => ({ ...one, ...owned(i) }))
+    return { names: tallyOf({ identity: named.identity, ids: all }), inputs }
   })
 
 const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision: model.precision })
@@ -207,7 +210,7 @@ export const capture = (run: Resumable, place: Place, loss: number | undefined):
       optimizer: moments,
       trainerState,
       tokenizer: data.tokenizer.toJSON(),
-      names,
+      names: names?.encode(),
       deletions,
       ...(loss === undefined ? {} : { loss })
     }
@@ -297,6 +300,13 @@ export const restore = (run: Resumable): Effect.Effect<
     const snapshot = yield* checkpoints.load("latest")
     const path = existing.find((saved) => saved.step === snapshot.step)?.path ?? checkpoints.location
     const state = yield* check(run, snapshot, path)
+    if (run.names !== undefined) {
+      run.names.restore(undefined)
+      const before = snapshot.names === undefined
+        ? undefined
+        : yield* decodeNames(snapshot.names, `${path}/${namesFile}`)
+      yield* before?.each(run.names.restore) ?? Effect.void
+    }
     yield* run.model.importTensors(snapshot.model)
     yield* writeMoments(run, snapshot.optimizer, path)
     if (run.optimizer.scaler !== undefined) {

@@ -369,14 +369,16 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       Effect.withSpan("evaluate")
     )
 
-    return { config, device, model, data, steps, training, parts, state, diverged, capture, scoreSplit, scoreSplits }
+    const { names: tally } = resumable
+    return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
+      scoreSplits }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, config, data, device, diverged, model, parts, scoreSplits, state, steps, training }: Training,
+  { capture, config, data, device, diverged, model, names, parts, scoreSplits, state, steps, training }: Training,
   { observer }: TrainerOptions
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
@@ -500,7 +502,9 @@ const runOf = (
       const fitted = yield* training.fitted(batches.flatMap(parts))
       yield* attempt(() => {
         training.run(fitted, state.place.step)
-        state.place = { step: state.place.step + 1, cursor, unsettled: true }
+        const step = state.place.step + 1
+        for (const batch of batches) names?.add(batch, step)
+        state.place = { step, cursor, unsettled: true }
       })
       now.given++
       if (now.given >= now.stride) {

@@ -26,9 +26,13 @@ it("names of the model that training started from are kept, where their ids mean
       const run = { data: { inputs: Effect.succeed([]), names: Effect.succeed({ identity, ids: of(3, 4) }) },
         model: { config: { sinks } } } as unknown as Parameters<typeof contentsOf>[0]
       const { names } = yield* contentsOf(run, before)
-      return yield* (yield* decodeNames(names!, "after")).largest(9)
+      return yield* (yield* decodeNames(names!.encode(), "after")).largest(9)
     })
   const [sources, rows] = await Effect.runPromise(Effect.all([kept("source"), kept("row")]))
   expect(sources.map(({ name }) => name).sort()).toEqual(["2 3", "2 4", "3 1", "3 2"])
+  // what this data holds has not been trained on yet; how often the others were nobody counted
+  expect(sources.map(({ exposures, id }) => [id, exposures]).sort()).toEqual([[1n, undefined], [2n, undefined], [3n, 0],
+    [4n, 0]])
+  for (const { sharedSinks, sinks } of sources) expect([sinks, sharedSinks! <= 1]).toEqual([1, true])
   expect(rows.map(({ name }) => name).sort()).toEqual(["2 3", "2 4"])
 })

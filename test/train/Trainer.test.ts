@@ -12,7 +12,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, expect } from "vitest"
+import { IGNORE } from "../../src/Batch.ts"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
+import { decodeNames } from "../../src/data/identity/Names.ts"
 import { type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import { DataError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
@@ -62,6 +64,7 @@ const latest = Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("la
 const expectSameBits = (a: Snapshot, b: Snapshot) => {
   expect(a.step).toBe(b.step)
   expect(a.trainerState).toEqual(b.trainerState)
+  expect(a.names !== undefined && Buffer.from(a.names).equals(b.names!), "sources.parquet").toBe(true)
   for (const part of ["model", "optimizer"] as const) {
     expect(Object.keys(a[part])).toEqual(Object.keys(b[part]))
     for (const [name, tensor] of Object.entries(a[part])) {
@@ -182,6 +185,28 @@ layer(device)("training", (it) => {
         expectSameBits({ ...(yield* Effect.provide(latest, store)), trainerState: null }, { ...straight,
           trainerState: null })
       }
+      // what it says of exposures and steps is what the batches hold
+      const batches = yield* Effect.flatMap(DataStream, (data) =>
+        Stream.runCollect(Stream.take(data.batches({ epoch: 0, batch: 0 }), 12))).pipe(Effect.provide(miniatureData()))
+      const found = new Map<bigint, { exposures: number; firstStep: number; lastStep: number }>()
+      for (const [i, { batch: { ids, targets } }] of [...batches].entries()) {
+        targets.forEach((target, at) => {
+          if (target === IGNORE) {
+            return
+          }
+          const { exposures = 0, firstStep = i + 1 } = found.get(ids[at]!) ?? {}
+          found.set(ids[at]!, { exposures: exposures + 1, firstStep, lastStep: i + 1 })
+        })
+      }
+      const told = new Map<bigint, unknown>()
+      const names = yield* decodeNames(straight.names!, "sources.parquet")
+      yield* names.each(({ exposures, firstStep, id, lastStep }) => {
+        told.set(id, exposures === 0 ? firstStep : { exposures, firstStep, lastStep })
+      })
+      expect([...told].filter(([, counts]) =>
+        counts !== undefined
+      ).sort()).toEqual([...found].sort())
+      expect(told.size).toBeGreaterThan(found.size)
     }))
 
   it.effect("mixed precision keeps near f32, resumes bit for bit, and is refused where the adapter has no f16",
@@ -538,7 +563,9 @@ describe("a killed process", () => {
       expect(await child("killed")).toBe(0)
       const last = "step-00000020"
       expect(existsSync(join(root, "killed", last))).toBe(true)
-      for (const file of readdirSync(join(root, "straight", last)).filter((name) => name.endsWith(".safetensors"))) {
+      for (const file of readdirSync(join(root, "straight", last)).filter((name) =>
+        /\.(safetensors|parquet)$/.test(name)
+      )) {
         const [a, b] = ["straight", "killed"].map((run) => readFileSync(join(root, run, last, file)))
         expect(a!.equals(b!), file).toBe(true)
       }

@@ -2,69 +2,40 @@
  * What ids are called: the names behind the ids that a model was trained with, which travel with its checkpoints and
  * exports as `sources.parquet`, a row an id:
  *
- *     id         64 bits without a sign; rows rise by it, so one is found without reading the others
- *     name       of the source, the document, or the sequence that the id stands for
- *     documents  that were trained on under it
- *     tokens     of them that an epoch scores, repeats counted
+ *     id              64 bits without a sign; rows rise by it, so one is found without reading the others
+ *     name            of the source, the document, or the sequence that the id stands for
+ *     documents       that were trained on under it
+ *     tokens          of them that an epoch scores, repeats counted
+ *     owners          whose its documents are, as the data says, in the order met; a list
+ *     licences        that they stand under; a list
+ *     nearDuplicates  documents of other sources that are near-duplicates of its own, equal ones counted
+ *     nearSources     the other sources with most of them, by name, the 16 largest at most; a list
+ *     sinks           units that it lights, each a block of sinks
+ *     sharedSinks     those of them that another id lights, too
+ *     exposures       tokens of it that training has scored so far; divided by `tokens` they are passes
+ *     firstStep       the first step that scored some, from 1 on
+ *     lastStep        the last one
  *
- * and in the file's metadata, under `memsinks.identity`, what an id stands for. A group of rows is decoded when one of
- * its ids is asked for, so millions of sources take little more memory than their ids.
+ * and in the file's metadata, under `memsinks.identity`, what an id stands for. The first four are always there, the others
+ * where they are known. A row is of the last training whose data held its id. A group of rows is decoded when one of its ids
+ * is asked for, so millions of sources take little more memory than the file.
  */
 import * as Effect from "effect/Effect"
-import { type FileMetaData, parquetMetadata, parquetReadObjects, parquetSchema } from "hyparquet"
-import { parquetWriteBuffer } from "hyparquet-writer"
+import { type FileMetaData, parquetMetadata, parquetRead, parquetSchema } from "hyparquet"
+import { createHash } from "node:crypto"
 import { isId, parseId } from "../../Batch.ts"
-import { nearest } from "../../Config.ts"
+import { nearer } from "../../Config.ts"
 import { because, DataError, dataError } from "../../Errors.ts"
 import { identities, type Identity, sourceHash } from "./Identity.ts"
+import { columnNames, type NamedId } from "./NamesFile.ts"
+
+export { encodeNames, type NamedId, type NamedIds } from "./NamesFile.ts"
 
 /** The file's name, beside a checkpoint's `tokenizer.json`. */
 export const namesFile = "sources.parquet"
 
-/** An id that a model was trained with. */
-export interface NamedId {
-  readonly id: bigint
-  /** Of the source, document or sequence it stands for; of several documents, of the first. */
-  readonly name: string
-  /** That were trained on under it. */
-  readonly documents: number
-  /** Tokens of them that an epoch scores, repeats counted. */
-  readonly tokens: number
-}
-
-/** All ids of a model. */
-export interface NamedIds {
-  /** What an id stands for. */
-  readonly identity: Identity
-  readonly ids: ReadonlyArray<NamedId>
-}
-
 /** Ids that are listed at most where they do not stand for sources: with every row or document the list grows. */
 export const LISTED = 65_536
-
-const GROUP = 16_384
-
-/** As the bytes of a Parquet file; the same for the same ids, in any order. */
-export const encodeNames = ({ identity, ids }: NamedIds): Uint8Array => {
-  const sorted = [...ids].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0))
-  return new Uint8Array(parquetWriteBuffer({
-    schema: [
-      { name: "root", num_children: 4 },
-      { name: "id", type: "INT64", converted_type: "UINT_64", repetition_type: "REQUIRED" },
-      { name: "name", type: "BYTE_ARRAY", converted_type: "UTF8", repetition_type: "REQUIRED" },
-      { name: "documents", type: "DOUBLE", repetition_type: "REQUIRED" },
-      { name: "tokens", type: "DOUBLE", repetition_type: "REQUIRED" }
-    ],
-    columnData: [
-      { name: "id", data: BigUint64Array.from(sorted, ({ id }) => id) },
-      { name: "name", data: sorted.map(({ name }) => name) },
-      { name: "documents", data: Float64Array.from(sorted, ({ documents }) => documents) },
-      { name: "tokens", data: Float64Array.from(sorted, ({ tokens }) => tokens) }
-    ],
-    rowGroupSize: GROUP,
-    kvMetadata: [{ key: "memsinks.identity", value: identity }]
-  }))
-}
 
 /** The names of a model's ids, read as they are asked for. */
 export interface Names {
@@ -86,19 +57,69 @@ export interface Names {
   readonly bytes: Uint8Array
 }
 
-const columns = ["id", "name", "documents", "tokens"]
+const required = ["id", "name", "documents", "tokens"] as const
 
-/** Reads what `encodeNames` wrote. Fails with a DataError that names `path` where it is something else. */
+/** What a message shows of a value. */
+const shown = (value: unknown): string =>
+  typeof value === "string" ? JSON.stringify(value.slice(0, 40)) : Array.isArray(value) ? "a list" : `${value}`
+
+const asId = (value: unknown): bigint | undefined => {
+  const id = typeof value === "number" && Number.isSafeInteger(value) ? BigInt(value) : value
+  return typeof id === "bigint" && isId(id) ? id : undefined
+}
+
+const asAmount = (value: unknown): number | undefined => {
+  const amount = typeof value === "bigint" ? Number(value) : value
+  return typeof amount === "number" && amount >= 0 && amount < Infinity ? amount : undefined
+}
+
+const asText = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
+
+/** A list of texts; one text alone, as others may write it, is a list, too. */
+const asTexts = (value: unknown): ReadonlyArray<string> | undefined => {
+  const list: unknown = typeof value === "string" ? [value] : value
+  return Array.isArray(list) && list.every((one) => typeof one === "string") ? list : undefined
+}
+
+const numbers = { expected: "a number, 0 or more", read: asAmount }
+const texts = { expected: "a list of texts", read: asTexts }
+
+const RISE = "rows must rise by id, each there once"
+
+/** How the values of a column are read. */
+const readers: Readonly<
+  Record<keyof NamedId, { readonly expected: string; readonly read: (value: unknown) => unknown }>
+> = {
+  id: { expected: "a whole number of 64 bits without a sign (UINT_64)", read: asId },
+  name: { expected: "a text", read: asText },
+  documents: numbers,
+  tokens: numbers,
+  owners: texts,
+  licences: texts,
+  nearDuplicates: numbers,
+  nearSources: texts,
+  sinks: numbers,
+  sharedSinks: numbers,
+  exposures: numbers,
+  firstStep: numbers,
+  lastStep: numbers
+}
+
+/**
+ * Reads what `encodeNames` wrote, of this version or an earlier one. Fails with a DataError that names `path` where it is
+ * something else: at once where it has no such columns, and for a value that is none, or an id twice, when its row is read.
+ */
 export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Names, DataError> =>
   Effect.gen(function*() {
     const damaged = (cause: unknown) => dataError(path, `does not list the ids of a model: ${because(cause)}`, cause)
-    const file = new Uint8Array(bytes).buffer
+    const { buffer } = bytes
+    const file = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length ? buffer : bytes.slice().buffer
     const metadata: FileMetaData = yield* Effect.try({ try: () => parquetMetadata(file), catch: damaged })
     const there = yield* Effect.try({
       try: () => parquetSchema(metadata).children.map(({ element }) => element.name),
       catch: damaged
     })
-    const missing = columns.find((name) => !there.includes(name))
+    const missing = required.find((name) => !there.includes(name))
     if (missing !== undefined) return yield* damaged(`it has no column "${missing}"`)
     const kind = metadata.key_value_metadata?.find(({ key }) => key === "memsinks.identity")?.value ?? "source"
     const identity = identities.find((one) => one === kind)
@@ -106,29 +127,52 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
       return yield* damaged(`its ids stand for ${JSON.stringify(kind)}, which nothing here does`)
     }
 
+    const columns = columnNames.filter((name) => there.includes(name))
     const groups = metadata.row_groups.map(({ num_rows: rows }) => Number(rows))
-    const starts = groups.map((_, i) => groups.slice(0, i).reduce((sum, rows) => sum + rows, 0))
     const count = groups.reduce((sum, rows) => sum + rows, 0)
+    const decode = async (group: number): Promise<ReadonlyArray<NamedId>> => {
+      const size = groups[group]!
+      const rows = Array.from({ length: size }, (): Record<string, unknown> => ({}))
+      let found = 0
+      const wrong: Array<string> = []
+      await parquetRead({
+        file,
+        metadata: { ...metadata, row_groups: [metadata.row_groups[group]!] },
+        columns: [...columns],
+        onChunk: ({ columnData, columnName, rowStart }) => {
+          // nobody would hear of what is thrown here
+          const { expected, read } = readers[columnName as keyof NamedId]
+          const isRequired = (required as ReadonlyArray<string>).includes(columnName)
+          for (let i = 0; i < columnData.length && rowStart + i < size; i++) {
+            const value: unknown = columnData[i]
+            const is = read(value)
+            if (is !== undefined) rows[rowStart + i]![columnName] = is
+            else if (isRequired || (value ?? undefined) !== undefined) {
+              wrong.push(
+                `row ${rowStart + i + 1} of group ${group + 1}: ${columnName} must be ${expected}, got ${shown(value)}`
+              )
+              break
+            }
+          }
+          found += columnData.length
+        }
+      })
+      if (wrong.length > 0) throw new Error(wrong[0])
+      if (found !== size * columns.length) throw new Error(`the columns of group ${group + 1} have unequally many rows`)
+      const all = rows as unknown as ReadonlyArray<NamedId>
+      for (let i = 1; i < size; i++) {
+        if (all[i]!.id > all[i - 1]!.id) continue
+        throw new Error(`row ${i + 1} of group ${group + 1} has the id ${all[i]!.id} behind ${all[i - 1]!.id}: ${RISE}`)
+      }
+      return all
+    }
     let kept: { readonly group: number; readonly rows: ReadonlyArray<NamedId> } | undefined
     const read = (group: number) =>
       Effect.suspend(() => {
         if (kept?.group === group) return Effect.succeed(kept.rows)
         return Effect.tryPromise({
           try: async () => {
-            const found = await parquetReadObjects({
-              file,
-              metadata,
-              columns,
-              rowStart: starts[group]!,
-              rowEnd: starts[group]! + groups[group]!
-            })
-            const rows = found.map((row): NamedId => {
-              const { documents, id, name, tokens } = row
-              if (typeof id !== "bigint" || !isId(id) || typeof name !== "string") {
-                throw new Error("a row has no id or name")
-              }
-              return { id, name, documents: Number(documents), tokens: Number(tokens) }
-            })
+            const rows = await decode(group)
             kept = { group, rows }
             return rows
           },
@@ -136,8 +180,21 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
         })
       })
     const scan = <A>(start: A, use: (value: A, rows: ReadonlyArray<NamedId>) => A) =>
-      Effect.reduce(groups.map((_, group) => group), start, (value, group) =>
-        Effect.map(read(group), (rows) => use(value, rows)))
+      Effect.gen(function*() {
+        let value = start
+        let before = -1n
+        for (let group = 0; group < groups.length; group++) {
+          const rows = yield* read(group)
+          if (rows.length > 0 && rows[0]!.id <= before) {
+            return yield* damaged(
+              `group ${group + 1} of its rows begins with the id ${rows[0]!.id}, behind ${before}: ${RISE}`
+            )
+          }
+          before = rows.at(-1)?.id ?? before
+          value = use(value, rows)
+        }
+        return value
+      })
     /** The group whose first and last id are around an id, by the statistics that the file keeps. */
     const groupOf = (id: bigint): ReadonlyArray<number> =>
       metadata.row_groups.flatMap(({ columns }, group) => {
@@ -168,10 +225,11 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
           : byName(name),
       each: (use) => scan(undefined, (_, rows) => void rows.forEach(use)),
       nearest: (name) =>
-        scan<ReadonlyArray<string>>([], (near, rows) => {
-          const best = nearest(name, [...near, ...rows.map((row) => row.name)])
-          return best === undefined ? near : [best]
-        }).pipe(Effect.map((near) => near[0])),
+        Effect.suspend(() => {
+          const search = nearer(name)
+          return Effect.map(scan(undefined, (_, rows) => void rows.forEach((row) => search.offer(row.name))),
+            search.best)
+        }),
       largest: (most) =>
         scan<ReadonlyArray<NamedId>>([], (top, rows) =>
           [...top, ...rows].sort((a, b) =>
@@ -181,6 +239,18 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
     function byName(name: string) {
       return scan<NamedId | undefined>(undefined, (found, rows) => found ?? rows.find((row) => row.name === name))
     }
+  })
+
+/** Whether two files list the same ids by the same names, whatever else they tell of them. */
+export const sameIds = (a: Names, b: Names): Effect.Effect<boolean, DataError> =>
+  Effect.gen(function*() {
+    if (a.identity !== b.identity || a.count !== b.count) return false
+    const lines = (names: Names) => {
+      const hash = createHash("sha256")
+      return Effect.map(names.each(({ id, name }) => void hash.update(JSON.stringify([`${id}`, name]))),
+        () => hash.digest("hex"))
+    }
+    return (yield* lines(a)) === (yield* lines(b))
   })
 
 const kinds: Readonly<Record<Identity, string>> = {
