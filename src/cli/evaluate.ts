@@ -123,7 +123,9 @@ export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): 
       ...names.map((name) => {
         const { high, low, value } = metrics[name]!
         const say = shownAs(name, kind)
-        return `${say(value)} [${say(low).replace(" %", "")}, ${say(high).replace(" %", "")}]`
+        return Number.isFinite(low)
+          ? `${say(value)} [${say(low).replace(" %", "")}, ${say(high).replace(" %", "")}]`
+          : say(value)
       }),
       ...(task.chance === undefined ? [] : [first ? percent(task.chance) : ""])
     ])

@@ -143,7 +143,7 @@ const share = (right: ReadonlyArray<boolean>): Measured => {
     stderr: Math.sqrt(variance(ones) / ones.length) }
 }
 
-/** A statistic of questions, its interval and error by a bootstrap. */
+/** A statistic of questions, its interval and error by a bootstrap; of one question nothing is known but its own. */
 const drawn = (items: number, of: (indices: Uint32Array) => number): Measured => {
   const values: Array<number> = []
   const interval = bootstrapIndices(items, (indices) => {
@@ -151,8 +151,9 @@ const drawn = (items: number, of: (indices: Uint32Array) => number): Measured =>
     values.push(value)
     return value
   })
+  if (items === 1) return { value: interval.value, low: -Infinity, high: Infinity, stderr: NaN }
   // the first is of the questions as they are
-  return { ...interval, stderr: items === 1 ? NaN : Math.sqrt(variance(values.slice(1))) }
+  return { ...interval, stderr: Math.sqrt(variance(values.slice(1))) }
 }
 
 const utf8 = new TextEncoder()
