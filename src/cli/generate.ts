@@ -13,11 +13,12 @@ import { Device } from "../gpu/Device.ts"
 import { isObject, parseJson } from "../Json.ts"
 import * as MemFree from "../measures/MemFree.ts"
 import * as Generate from "../model/Generate.ts"
+import { denyList, type Lit, litBy, type Sought, type States } from "../serve/State.ts"
 import * as Sink from "../Sink.ts"
-import { hasColor, oneLine, painter, printable, stripAnsi } from "../Terminal.ts"
+import { hasColor, oneLine, painter, plural, printable, stripAnsi } from "../Terminal.ts"
 import type { GenerateOptions } from "./commands/generate.ts"
 import * as Edge from "./Edge.ts"
-import { openRouter } from "./routing.ts"
+import { openSeeker } from "./routing.ts"
 
 /** A text to continue, and whose sinks it asks for. */
 interface Asked {
@@ -75,7 +76,7 @@ const ownId = (options: GenerateOptions): Effect.Effect<Whose | undefined, Edge.
 const modeOf = (
   options: GenerateOptions,
   hasSinks: boolean,
-  ids: ReadonlyArray<Whose | undefined>
+  ids: ReadonlyArray<Whose | "nearest" | undefined>
 ): Effect.Effect<Sink.SinkMode, Edge.Usage> => {
   const named = ids.some((id) => id !== undefined)
   const asked = Option.getOrUndefined(options.sinks) ?? (named ? "own" : "off")
@@ -85,28 +86,87 @@ const modeOf = (
   if (asked === "own" && ids.some((id) => id === undefined)) {
     return wrong("own sinks are those of an id: name it with --id <number or name> or --source <name>")
   }
+  if (options.allow.length + options.deny.length > 0 && (asked === "all" || asked === "placebo")) {
+    return wrong(`--allow and --deny say whose own sinks may be lit, and --sinks ${asked} lights those of others`)
+  }
   return Effect.succeed(Sink[asked])
 }
 
-/** The source that a prompt is most like, of those that were not deleted. */
-const routeOf = (file: string, checkpoint: OpenCheckpoint, { specialAsText }: GenerateOptions) =>
+/** What `--route` asks for of prompts that do not say whose sinks they light: `nearest`, an id, or undefined for none. */
+const routeOf = ({ id, route, router, source }: GenerateOptions): Effect.Effect<
+  "nearest" | Whose | undefined,
+  Edge.Usage
+> => {
+  const asked = Option.getOrElse(route, () => (Option.isSome(router) ? "nearest" : "none"))
+  if (Option.isSome(route) && (Option.isSome(id) || Option.isSome(source))) {
+    return wrong("--route says whose sinks are lit, and so do --id and --source: leave one out")
+  }
+  if (asked === "nearest" && Option.isNone(router)) {
+    return wrong("--route nearest needs what finds it: name with --router a file that memsinks router made")
+  }
+  return Effect.succeed(asked === "nearest" ? asked : asked === "none" ? undefined : { id: asked })
+}
+
+/** A prompt in tokens, and whose sinks it lights. */
+interface Lighted {
+  readonly prompt: string
+  readonly tokens: Uint32Array
+  readonly sinks: Sink.SinkMode
+  readonly id?: bigint
+  readonly name?: string
+  readonly lit: Lit
+}
+
+/** Whose sinks each prompt lights, by the rules of the server: what is denied never is. */
+const lightAll = (
+  checkpoint: OpenCheckpoint,
+  options: GenerateOptions,
+  prompts: ReadonlyArray<{
+    readonly prompt: string
+    readonly tokens: Uint32Array
+    readonly whose: Whose | "nearest" | undefined
+  }>,
+  mode: Sink.SinkMode
+) =>
   Effect.gen(function*() {
-    const { config, names, tokenizer } = checkpoint
-    const router = yield* openRouter(file, checkpoint)
-    return (prompt: string) =>
+    const { config: { sinks }, names } = checkpoint
+    const seeker = Option.isSome(options.router) && prompts.some(({ whose }) => whose === "nearest")
+      ? yield* openSeeker(options.router.value, checkpoint, options)
+      : undefined
+    const states: States = { name: "the model", sinks, names, denied: denyList(sinks), router: seeker?.seek }
+    const { allow, deny } = options
+    const by = (route: string, some: ReadonlyArray<Sought>) =>
+      litBy(states, undefined, { route, deny, ...(allow.length === 0 ? {} : { allow }) }).pipe(
+        Effect.flatMap((light) => light(some)),
+        Effect.mapError(({ message }) => new DataError({ detail: message }))
+      )
+    // all that seek at once: what finds them may be asked over a network
+    const seeking = prompts.flatMap(({ prompt, tokens, whose }) =>
+      whose === "nearest" ? [{ text: prompt, tokens }] : []
+    )
+    const found = [...(seeking.length === 0 ? [] : yield* by("nearest", seeking))]
+    // names that nobody knows would silently deny nothing
+    if (seeking.length === 0) yield* by("none", [])
+    return yield* Effect.forEach(prompts, ({ prompt, tokens, whose }) =>
       Effect.gen(function*() {
-        const found = router.nearest(tokenizer!.encode(prompt, { specialAsText }), {
-          denied: (id) => config.sinks !== undefined && Sink.isDenied(config.sinks, id)
-        })
-        if (found === undefined) {
-          const detail = `no source shares anything with ${
-            JSON.stringify(prompt)
-          }: name one with --source, or leave --router out`
-          return yield* new DataError({ detail })
+        const none: Lighted = { prompt, tokens, sinks: mode.mode === "own" ? Sink.off : mode,
+          lit: { state: "off", sinks: Sink.off, id: 0n } }
+        if (whose === undefined) return none
+        let lit: Lit
+        if (whose === "nearest") {
+          lit = found.shift()!
+          if (lit.state !== "own") return { ...none, sinks: mode.mode === "all" ? mode : Sink.off }
+        } else {
+          const one = yield* resolveWhose(whose, names)
+          const { id, name } = one
+          if (mode.mode !== "own") return { ...none, id, ...(name === undefined ? {} : { name }) }
+          if (Sink.isDenied(sinks!, id)) return yield* deleted(one)
+          lit = (yield* by(`${id}`, [{ tokens }]))[0]!
         }
-        const name = names === undefined ? undefined : (yield* names.get(found.id))?.name
-        return { id: found.id, ...(name === undefined ? {} : { name }) }
-      })
+        const { id, source } = lit
+        return { prompt, tokens, sinks: mode.mode === "own" ? lit.sinks : mode, id,
+          ...(source === undefined || source === `${id}` ? {} : { name: source }), lit } satisfies Lighted
+      }))
   })
 
 /** Writes texts one behind the other, in their order, each as it comes as soon as it is its turn. */
@@ -128,39 +188,30 @@ const inOrder = (count: number, write: (text: string) => void, title: (prompt: n
   }
 }
 
-/** ` of Psalms`, where all prompts are of one id. */
-const ofWhom = (
-  asked: ReadonlyArray<{ readonly id: bigint | undefined; readonly name: string | undefined }>
-): string => {
+/** `sinks own of Psalms`, `sinks off`: what is lit. */
+const litAs = (mode: Sink.SinkMode, asked: ReadonlyArray<Lighted>): string => {
+  if (mode.mode === "off" || mode.mode === "all") return `sinks ${mode.mode}`
   const whose = new Set(asked.map(({ id, name }) => name ?? id))
+  const dark = asked.filter(({ sinks }) => sinks.mode === "off").length
+  if (dark === asked.length) return "sinks off"
+  whose.delete(undefined)
   const [one] = whose
-  return whose.size !== 1 || one === undefined ? "" : ` of ${oneLine(`${one}`)}`
+  return `sinks ${mode.mode} of ${whose.size === 1 ? oneLine(`${one}`) : plural(whose.size, "source")}` +
+    (dark === 0 ? "" : `, off for ${plural(dark, "prompt")}`)
 }
 
 /** Generates, and prints texts, or with --json one object, on stdout. */
 export const runGenerate = (options: GenerateOptions) =>
   Effect.gen(function*() {
     const given = yield* ownId(options)
-    const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({ prompt, whose: whose ?? given }))
+    const route = yield* routeOf(options)
+    const written = (yield* promptsOf(options)).map(({ prompt, whose }) => ({
+      prompt,
+      whose: whose ?? given ?? route
+    }))
     const checkpoint = yield* openCheckpoint(options.checkpoint, { precision: options.precision })
     const { config, ends, names, tokenizer } = checkpoint
-    const route = Option.isNone(options.router) ? undefined : yield* routeOf(options.router.value, checkpoint, options)
-    const asksFor = written.map(({ whose }) => whose ?? (route === undefined ? undefined : { source: "" }))
-    const mode = yield* modeOf(options, config.sinks !== undefined, asksFor)
-    const asked = yield* Effect.forEach(written, ({ prompt, whose }) =>
-      Effect.gen(function*() {
-        const one = whose !== undefined
-          ? yield* resolveWhose(whose, names)
-          : route === undefined
-          ? undefined
-          : yield* route(prompt)
-        if (one !== undefined && config.sinks !== undefined && Sink.isDenied(config.sinks, one.id) &&
-          mode.mode === "own")
-        {
-          return yield* deleted(one)
-        }
-        return { prompt, id: one?.id, name: one?.name }
-      }))
+    const mode = yield* modeOf(options, config.sinks !== undefined, written.map(({ whose }) => whose))
     if (tokenizer === undefined) {
       return yield* new CheckpointError({
         reason: "Missing",
@@ -171,14 +222,17 @@ export const runGenerate = (options: GenerateOptions) =>
     const memFree = Option.isNone(options.memfree)
       ? {}
       : { memFree: yield* MemFree.read(options.memfree.value, fingerprint(tokenizer.toJSON())) }
-    const prompts = asked.map(({ id, prompt }) => ({
+    const asked = yield* lightAll(checkpoint, options, written.map(({ prompt, whose }) => ({
+      prompt,
+      whose,
       // what the tokenizer puts before a text, as the model was trained with
       tokens: Uint32Array.from([
         ...(ends.addBos ? [ends.bos!] : []),
         ...tokenizer.encode(prompt, { specialAsText: options.specialAsText })
-      ]),
-      ...(id === undefined ? {} : { id })
-    }))
+      ])
+    })), mode)
+    const routed = Option.isSome(options.route) || Option.isSome(options.router) || options.allow.length > 0 ||
+      options.deny.length > 0
     const runtime = yield* Edge.runtime
     const say = (line: string) => options.quiet ? Effect.void : Effect.sync(() => Edge.complain(line))
 
@@ -192,7 +246,7 @@ export const runGenerate = (options: GenerateOptions) =>
       }
       yield* say(
         `${checkpoint.path}${checkpoint.step === undefined ? "" : `, step ${checkpoint.step}`}; ` +
-          `${config.sinks === undefined ? "" : `sinks ${mode.mode}${ofWhom(asked)}; `}${device.name}`
+          `${config.sinks === undefined ? "" : `${litAs(mode, asked)}; `}${device.name}`
       )
       const paint = painter(hasColor(process.stdout, process.env))
       // what a model says must not steer somebody's terminal
@@ -203,39 +257,49 @@ export const runGenerate = (options: GenerateOptions) =>
       const show = options.json
         ? () => {}
         : inOrder(asked.length, write, (i) => shown ? paint("dim", asked[i]!.prompt) : "")
-      const results = asked.map(({ id, name, prompt }) => ({
+      const results = asked.map(({ id, lit: { similarity = null, source = null }, name, prompt, sinks }) => ({
         prompt,
         ...(id === undefined ? {} : { id: `${id}` }),
         ...(name === undefined ? {} : { name }),
+        ...(routed ? { lit: { state: sinks.mode, source, similarity } } : {}),
         text: "",
         tokens: [] as Array<number>,
         ...(options.logProbs ? { logProbs: [] as Array<number> } : {}),
         finish: "" as Generate.Finish | ""
       }))
       const began = performance.now()
-      yield* Generate.generate(prompts, {
-        maxNewTokens: options.maxNewTokens,
-        temperature: options.temperature,
-        topP: options.topP,
-        ...Edge.given({ topK: options.topK }),
-        seed: options.seed,
-        sinks: mode,
-        ...memFree,
-        stop: options.stop.map(unescape),
-        stopTokens: ends.eos,
-        tokenizer,
-        logProbs: options.logProbs,
-        batchSize: options.batch
-      }).pipe(Stream.runForEach((one) =>
-        Effect.sync(() => {
-          const result = results[one.prompt]!
-          result.text += one.text
-          result.tokens.push(one.token)
-          if (one.logProb !== undefined) result.logProbs?.push(one.logProb)
-          result.finish = one.finish ?? ""
-          show(process.stdout.isTTY === true ? { ...one, text: plain(one.text) } : one)
+      // prompts whose sinks are off beside those with sinks of their own
+      for (const sinks of new Set(asked.map(({ sinks }) => sinks))) {
+        const places = asked.flatMap((one, i) => one.sinks === sinks ? [i] : [])
+        const prompts = places.map((i) => {
+          const { id, tokens } = asked[i]!
+          return { tokens, ...(id === undefined ? {} : { id }) }
         })
-      ))
+        yield* Generate.generate(prompts, {
+          maxNewTokens: options.maxNewTokens,
+          temperature: options.temperature,
+          topP: options.topP,
+          ...Edge.given({ topK: options.topK }),
+          seed: options.seed,
+          sinks,
+          ...memFree,
+          stop: options.stop.map(unescape),
+          stopTokens: ends.eos,
+          tokenizer,
+          logProbs: options.logProbs,
+          batchSize: options.batch
+        }).pipe(Stream.runForEach((one) =>
+          Effect.sync(() => {
+            const prompt = places[one.prompt]!
+            const result = results[prompt]!
+            result.text += one.text
+            result.tokens.push(one.token)
+            if (one.logProb !== undefined) result.logProbs?.push(one.logProb)
+            result.finish = one.finish ?? ""
+            show({ ...one, prompt, ...(process.stdout.isTTY === true ? { text: plain(one.text) } : {}) })
+          })
+        ))
+      }
       const seconds = (performance.now() - began) / 1000
       const count = results.reduce((sum, { tokens }) => sum + tokens.length, 0)
       if (options.json) {
@@ -247,6 +311,7 @@ export const runGenerate = (options: GenerateOptions) =>
           sinks: config.sinks === undefined ? undefined : mode.mode,
           seed: options.seed,
           memfree: Option.getOrUndefined(options.memfree),
+          router: Option.getOrUndefined(options.router),
           results,
           seconds,
           tokensPerSecond: count / seconds

@@ -5,6 +5,27 @@ import type { OpenCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import { decodeRouter, type Router } from "../data/identity/Router.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { because, DataError } from "../Errors.ts"
+import { type Seeker, seekerOf } from "../serve/State.ts"
+
+/** What finds the source that a prompt is most like, by a router's file, and among how many. */
+export interface OpenSeeker {
+  readonly sources: number
+  readonly seek: Seeker
+}
+
+/** The options by which `generate` and `serve` seek. */
+export interface SeekOptions {
+  readonly least: number
+}
+
+/** The router in a file with the names of its sources. */
+export const openSeeker = (file: string, checkpoint: OpenCheckpoint, { least }: SeekOptions) =>
+  Effect.gen(function*() {
+    const router = yield* openRouter(file, checkpoint)
+    const called = new Map<bigint, string>()
+    yield* checkpoint.names?.each(({ id, name }) => void called.set(id, name)) ?? Effect.void
+    return { sources: router.sources, seek: seekerOf(router, (id) => called.get(id) ?? `${id}`, least) }
+  })
 
 /** The router in a file, which must be of the checkpoint's tokenizer. */
 export const openRouter = (

@@ -7,17 +7,17 @@ import * as Runtime from "effect/Runtime"
 import { createHash } from "node:crypto"
 import { appendFileSync, existsSync, readFileSync, unwatchFile, watchFile } from "node:fs"
 import { basename, dirname, join } from "node:path"
-import { type OpenCheckpoint, openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
+import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import { because, DataError, type DeviceError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
 import { isLoopback } from "../runs/Prometheus.ts"
 import * as Engine from "../serve/Engine.ts"
 import { type Holder, serve } from "../serve/Server.ts"
-import { deniedIds, denyList, denyMore, seekerOf, type States } from "../serve/State.ts"
+import { deniedIds, denyList, denyMore, type States } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
 import type { ServeOptions } from "./commands/serve.ts"
 import * as Edge from "./Edge.ts"
-import { openRouter } from "./routing.ts"
+import { openSeeker } from "./routing.ts"
 
 /** Milliseconds that what was begun has to come to its end. */
 const GRACE = 30_000
@@ -38,15 +38,6 @@ const readDenied = (path: string, states: States) =>
     const ids = yield* Effect.mapError(deniedIds(states, yield* linesOf(path)),
       ({ detail }) => new DataError({ path, detail }))
     states.denied.set("file", ids)
-  })
-
-/** What `memsinks router` made, with the names of its sources. */
-const routerOf = (file: string, checkpoint: OpenCheckpoint) =>
-  Effect.gen(function*() {
-    const router = yield* openRouter(file, checkpoint)
-    const called = new Map<bigint, string>()
-    yield* checkpoint.names?.each(({ id, name }) => void called.set(id, name)) ?? Effect.void
-    return { sources: router.sources, seek: seekerOf(router, (id) => called.get(id) ?? `${id}`) }
   })
 
 /** Of a checkpoint: the hash of its manifest, which holds those of its files; the path of what has none. */
@@ -119,7 +110,7 @@ export const runServe = (options: ServeOptions) =>
     yield* Effect.forkScoped(Effect.onExit(engine.run, (exit) => Deferred.done(failed, exit)))
     const router = Option.isNone(options.router)
       ? undefined
-      : yield* routerOf(options.router.value, checkpoint)
+      : yield* openSeeker(options.router.value, checkpoint, options)
     if (router !== undefined) yield* say(`${plural(router.sources, "source")} to find the nearest among`)
     const states = { name, sinks: config.sinks, names, denied: denyList(config.sinks), router: router?.seek }
     if (file !== undefined) {

@@ -230,7 +230,9 @@ export const complete = (
   Effect.gen(function*() {
     const { engine, ends, timeout, tokenizer, vocabSize } = served
     const litOf = yield* litBy(served, request.model, request.memsinks)
-    const prompts = (yield* promptsOf(served, request)).map((prompt) => ({ ...prompt, lit: litOf(prompt.tokens) }))
+    const given = yield* promptsOf(served, request)
+    const lights = yield* litOf(given)
+    const prompts = given.map((prompt, i) => ({ ...prompt, lit: lights[i]! }))
     const stop = (typeof request.stop === "string" ? [request.stop] : request.stop).filter((text) => text !== "")
     if (stop.length > 0 && tokenizer === undefined) {
       return yield* wrong("stop", "the model has no tokenizer: leave stop texts out")

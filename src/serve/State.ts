@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
 import type { Router } from "../data/identity/Router.ts"
+import type { DataError, DeviceError, KernelError } from "../Errors.ts"
 import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
 import { Refusal, wrong } from "./Refusal.ts"
@@ -19,6 +20,8 @@ export interface DenyList {
   readonly version: string
   /** Replaces the list of a name, from the next token on. */
   readonly set: (list: string, ids: Iterable<bigint>) => void
+  /** All of them. */
+  readonly ids: () => ReadonlySet<bigint>
   /** The ids of a list. */
   readonly of: (list: string) => ReadonlyArray<bigint>
 }
@@ -45,6 +48,7 @@ export const denyList = (sinks: Sink.SinkConfig | undefined): DenyList => {
       lists.set(list, [...ids])
       change()
     },
+    ids: () => all,
     of: (list) => lists.get(list) ?? []
   }
 }
@@ -72,17 +76,38 @@ export interface States {
   readonly router?: Seeker | undefined
 }
 
-/** Finds the source that a prompt is most like, undefined where it shares nothing with any that is allowed. */
-export type Seeker = (
-  tokens: ArrayLike<number>,
-  allowed: (id: bigint) => boolean
-) => { readonly id: bigint; readonly name: string; readonly similarity: number } | undefined
-
-/** A router with the names of its sources. */
-export const seekerOf = (router: Router, nameOf: (id: bigint) => string): Seeker => (tokens, allowed) => {
-  const found = router.nearest(tokens, { denied: (id) => !allowed(id) })
-  return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
+/** A prompt as a seeker takes it: its tokens, and its text where it was given as one. */
+export interface Sought {
+  readonly tokens: ArrayLike<number>
+  readonly text?: string | undefined
 }
+
+/** Which sources may be found: some only, or all; but never those of `without`. */
+export interface Among {
+  readonly only?: ReadonlySet<bigint> | undefined
+  readonly without: ReadonlySet<bigint>
+}
+
+export const isAmong = ({ only, without }: Among, id: bigint): boolean =>
+  !without.has(id) && (only === undefined || only.has(id))
+
+/** Finds the source that each prompt is most like, undefined where it is not near enough to any that is allowed. */
+export type Seeker = (
+  prompts: ReadonlyArray<Sought>,
+  among: Among
+) => Effect.Effect<
+  ReadonlyArray<{ readonly id: bigint; readonly name: string; readonly similarity: number } | undefined>,
+  DataError | DeviceError | KernelError
+>
+
+/** A router with the names of its sources; what is less near than `least` (default 0) is not found. */
+export const seekerOf = (router: Router, nameOf: (id: bigint) => string, least = 0): Seeker => (prompts, among) =>
+  Effect.sync(() =>
+    prompts.map(({ tokens }) => {
+      const found = router.nearest(tokens, { denied: (id) => !isAmong(among, id), least })
+      return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
+    })
+  )
 
 const off: Lit = { state: "off", sinks: Sink.off, id: 0n }
 
@@ -138,7 +163,7 @@ export const litBy = (
   states: States,
   model: string | undefined,
   field: MemsinksField | undefined
-): Effect.Effect<(tokens: ArrayLike<number>) => Lit, Refusal> =>
+): Effect.Effect<(prompts: ReadonlyArray<Sought>) => Effect.Effect<ReadonlyArray<Lit>, Refusal>, Refusal> =>
   Effect.gen(function*() {
     const { denied, name, router, sinks } = states
     const asked = model ?? name
@@ -189,14 +214,24 @@ export const litBy = (
     const without = (lit: Lit): Lit =>
       except.length > 0 && lit.state === "own" ? { ...lit, sinks: { mode: "own", except } } : lit
     if (seeks) {
-      return (tokens) => {
-        const found = sinks === undefined ?
-          undefined :
-          router!(tokens, (id) => leaves(id) && !denied.has(id) && !Sink.isDenied(sinks, id))
-        if (found === undefined) return off
-        const { id, name, similarity } = found
-        return without({ state: "own", sinks: Sink.own, id, source: name, similarity })
-      }
+      const seek = (prompts: ReadonlyArray<Sought>): Effect.Effect<ReadonlyArray<Lit>, Refusal> =>
+        Effect.gen(function*() {
+          if (sinks === undefined) return prompts.map(() => off)
+          const among = {
+            only: allow === undefined ? undefined : new Set(allowed),
+            without: new Set([...barred, ...denied.ids(), ...sinks.denied?.map(BigInt) ?? []])
+          }
+          const found = yield* Effect.mapError(router!(prompts, among), (error) =>
+            new Refusal({ status: 503, code: "router_failed", message: error.message, retryAfter: 1 }))
+          // the deny-list may have grown meanwhile
+          if (found.some((one) => one !== undefined && denied.has(one.id))) return yield* seek(prompts)
+          return found.map((one) => {
+            if (one === undefined) return off
+            const { id, name, similarity } = one
+            return without({ state: "own", sinks: Sink.own, id, source: name, similarity })
+          })
+        })
+      return seek
     }
     const lit: Lit = by ?? (route === undefined || route === "none"
       ? sinks === undefined ? { state: "plain", sinks: Sink.own, id: 0n } : off
@@ -210,5 +245,5 @@ export const litBy = (
       })
     }
     const one = without(lit)
-    return () => one
+    return (prompts: ReadonlyArray<Sought>) => Effect.succeed(prompts.map(() => one))
   })

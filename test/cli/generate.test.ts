@@ -10,6 +10,9 @@ import type { GenerateOptions } from "../../src/cli/commands/generate.ts"
 import { runGenerate } from "../../src/cli/generate.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { encodeNames } from "../../src/data/identity/Names.ts"
+import { makeRouter } from "../../src/data/identity/Router.ts"
+import { documentsOf } from "../../src/data/Pieces.ts"
+import { fingerprint } from "../../src/data/tokens/SameTokenizer.ts"
 import { bytes } from "../../src/data/tokens/Tokenizer.ts"
 import * as Generate from "../../src/model/Generate.ts"
 import { huggingFaceConfig } from "../../src/model/HuggingFace.ts"
@@ -17,6 +20,7 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { off, own, SinkConfig } from "../../src/Sink.ts"
+import { inTurns } from "../../src/Turns.ts"
 import { memsinksHere } from "../support/stdout.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-generate-"))
@@ -111,6 +115,63 @@ it("reads a plain Llama, without a manifest and without sinks", async () => {
   expect(refused.stderr).toContain("the model has no sinks: leave --id, --source and --sinks out")
 })
 
+it("lights the nearest source, never one that is denied, and tells which and how near", async () => {
+  const routed = join(folder, "routed")
+  const texts = { sea: "waves and salt and ships at sea ", hill: "grass of hills, sheep upon hills " }
+  const ids = Object.keys(texts).map((name) => ({ id: sourceHash(name), name, documents: 1, tokens: 1 }))
+  const file = join(folder, "router.bin")
+  await Effect.runPromise(
+    Effect.gen(function*() {
+      const saved = yield* Checkpoints.loadModel(checkpoint)
+      yield* Checkpoints.saveModel(routed, { ...saved, names: encodeNames({ identity: "source", ids }) })
+      const corpus = documentsOf(
+        Object.entries(texts).map(([source, text]) => ({ source, tokens: bytes.encode(text) }))
+      )
+      const router = yield* inTurns(makeRouter(corpus, sourceHash, { tokenizer: fingerprint(bytes.toJSON()) }))
+      writeFileSync(file, Buffer.concat(router.encode()))
+    }).pipe(Effect.provide(NodeContext.layer))
+  )
+  const prompts = ["--prompt", "ships at", "--prompt", "sheep up", "--prompt", "XYZ"]
+  const ask = async (...args: ReadonlyArray<string>) => {
+    const { code, stderr, stdout } = await run("--checkpoint", routed, "--max-new-tokens", "2", "--temperature", "0",
+      "--json", ...prompts, ...args)
+    const report = code === 0 ? JSON.parse(stdout) : undefined
+    const lit = report?.results.map((one: { name?: string; lit: { state: string } }) => one.name ?? one.lit.state)
+    return { code, stderr, report, lit }
+  }
+  const near = await ask("--router", file)
+  expect(near.lit).toEqual(["sea", "hill", "off"])
+  expect(near.report.router).toBe(file)
+  expect(near.report.results[0].lit).toMatchObject({ state: "own", source: "sea" })
+  expect(near.report.results[0].lit.similarity).toBeGreaterThan(0.1)
+  expect(near.report.results[2].lit).toEqual({ state: "off", source: null, similarity: null })
+  expect(near.stderr).toContain("sinks own of 2 sources, off for 1 prompt; ")
+  expect((await ask("--router", file, "--deny", "sea")).lit).not.toContain("sea")
+  const far = await ask("--router", file, "--least", "0.99")
+  expect(far.lit).toEqual(["off", "off", "off"])
+  expect(far.stderr).toContain("sinks off; ")
+  // what each says is what it says alone, with that id
+  const alone = await run("--checkpoint", routed, "--max-new-tokens", "2", "--temperature", "0", "--prompt", "sheep up",
+    "--source", "hill", "--json")
+  expect(alone.stderr).toContain("sinks own of hill; ")
+  expect(JSON.parse(alone.stdout).results[0].tokens).toEqual(near.report.results[1].tokens)
+  const named = await ask("--route", "hill", "--sinks", "off")
+  expect(named.report.results[0]).toMatchObject({ name: "hill", lit: { state: "off", source: null } })
+  expect(named.stderr).toContain("sinks off; ")
+  const refused: ReadonlyArray<readonly [args: ReadonlyArray<string>, code: number, said: string]> = [
+    [["--route", "nearest"], 2, "--route nearest needs what finds it: name with --router"],
+    [["--route", "hill", "--source", "sea"], 2, "leave one out"],
+    [["--route", "hill", "--deny", "hill"], 1, "leaves out \"hill\", whose sinks it asks for"],
+    [["--deny", "hil"], 1, "Did you mean \"hill\"?"],
+    [["--route", "hill", "--sinks", "all", "--deny", "sea"], 2, "--sinks all lights those of others"]
+  ]
+  for (const [args, code, said] of refused) {
+    const one = await ask(...args)
+    expect(one.stderr).toContain(said)
+    expect(one.code).toBe(code)
+  }
+})
+
 it("says what is wrong, as wrong usage or as what does not fit or cannot be read", async () => {
   const bare = join(folder, "bare")
   mkdirSync(bare)
@@ -140,6 +201,10 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     source: Option.none(),
     sinks: Option.none(),
     router: Option.none(),
+    least: 0,
+    route: Option.none(),
+    allow: [],
+    deny: [],
     memfree: Option.none(),
     stop: [],
     specialAsText: false,

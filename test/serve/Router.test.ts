@@ -3,7 +3,7 @@ import * as Either from "effect/Either"
 import { expect, it } from "vitest"
 import { makeRouter } from "../../src/data/identity/Router.ts"
 import { documentsOf } from "../../src/data/Pieces.ts"
-import { denyList, litBy, seekerOf } from "../../src/serve/State.ts"
+import { type Among, denyList, litBy, seekerOf } from "../../src/serve/State.ts"
 import { inTurns } from "../../src/Turns.ts"
 import { makeRandom } from "../reference/random.ts"
 import { config, exodus, genesis, names, psalms } from "./toy.ts"
@@ -20,36 +20,41 @@ const textOf = (source: number, length: number): Array<number> => {
 }
 const ids = [genesis, exodus, psalms]
 const corpus = documentsOf(ids.map((_, s) => ({ tokens: textOf(s, 2000), source: `${s}` })))
-const router = seekerOf(
+const seek = seekerOf(
   Effect.runSync(inTurns(makeRouter(corpus, (name) => ids[Number(name)], { tokenizer: "toy" }))),
   (id) => `${ids.indexOf(id)}`
 )
+
+const none: ReadonlySet<bigint> = new Set()
+const router = (tokens: ReadonlyArray<number>, among: Among) => Effect.runSync(seek([{ tokens }], among))[0]
 
 it("finds the source of a text that it has not seen, and never one that is left out", () => {
   let right = 0
   for (let i = 0; i < 60; i++) {
     const passage = textOf(i % 3, 30)
-    const found = router(passage, () => true)!
+    const found = router(passage, { without: none })!
     if (found.id === ids[i % 3]) right++
     expect(found.similarity).toBeGreaterThan(0)
     expect(found.similarity).toBeLessThanOrEqual(1)
-    const other = router(passage, (id) => id !== found.id)!
+    const other = router(passage, { without: new Set([found.id]) })!
     expect(other.id).not.toBe(found.id)
     expect(other.similarity).toBeLessThanOrEqual(found.similarity)
   }
   expect(right).toBeGreaterThan(57)
   // a text of words that no source has is of nobody, and so is one while all are left out
-  expect(router([100, 101, 102], () => true)).toBeUndefined()
-  expect(router(textOf(0, 30), () => false)).toBeUndefined()
+  expect(router([100, 101, 102], { without: none })).toBeUndefined()
+  expect(router(textOf(0, 30), { only: none, without: none })).toBeUndefined()
 })
 
 it("is what `nearest` lights, the deny-lists of server and request before it", async () => {
   const denied = denyList(config.sinks)
-  const states = { name: "toy", sinks: config.sinks, names: await Effect.runPromise(names), denied, router }
+  const states = { name: "toy", sinks: config.sinks, names: await Effect.runPromise(names), denied, router: seek }
   const passage = textOf(0, 40)
   const lit = async (model: string | undefined, field?: Parameters<typeof litBy>[2]) => {
-    const found = await Effect.runPromise(Effect.either(litBy(states, model, field)))
-    return Either.isRight(found) ? found.right(passage) : found.left
+    const found = await Effect.runPromise(Effect.either(
+      Effect.flatMap(litBy(states, model, field), (light) => light([{ tokens: passage }]))
+    ))
+    return Either.isRight(found) ? found.right[0] : found.left
   }
   expect(await lit("toy:nearest")).toMatchObject({ state: "own", id: genesis, source: "0" })
   expect(await lit(undefined, { route: "nearest", deny: ["Genesis"] })).toMatchObject({ state: "own" })

@@ -1,6 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, text } from "./options.ts"
+import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, seeking,
+  text } from "./options.ts"
 
 /** `memsinks generate`: what it takes. */
 export const generate = Command.make("generate", {
@@ -26,8 +27,19 @@ export const generate = Command.make("generate", {
   seed: counting("seed", 0).pipe(Options.withDefault(0), Options.withDescription("Of the choices (default: 0)")),
   id: text("id", "id", "Number or name of what has its sinks on, for prompts without one"),
   source: text("source", "name", "The same for a source, of a model trained with identity source"),
-  router: text("router", "file",
-    "Prompts without an id light the source they are most like, by what memsinks router made"),
+  ...seeking,
+  route: text("route", "route",
+    "Whose sinks prompts without an id light: nearest (default with --router), none, or an id"),
+  allow: Options.text("allow").pipe(
+    Options.withPseudoName("id"),
+    Options.withDescription("A source that may be lit, and no others; may be repeated"),
+    Options.repeated
+  ),
+  deny: Options.text("deny").pipe(
+    Options.withPseudoName("id"),
+    Options.withDescription("A source that may not be lit; may be repeated"),
+    Options.repeated
+  ),
   sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
     Options.withDescription("Which sinks are on (default: own with an id, else off)"),
     Options.optional

@@ -138,3 +138,13 @@ export const precision = Options.choice("precision", ["f32", "f16"]).pipe(
 
 /** For what is soon done. */
 export const quiet = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("Nothing on stderr"))
+
+/** How the source that a prompt is most like is found. */
+export const seeking = {
+  router: text("router", "file", "What memsinks router made, to find the source that a prompt is most like"),
+  least: Options.float("least").pipe(
+    Options.withPseudoName("similarity"),
+    Options.withDefault(0),
+    Options.withDescription("How near a source must be to be found, from 0 to 1 (default: 0)")
+  )
+}

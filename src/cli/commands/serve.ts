@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, number, type OptionsOf, precision, quiet, text } from "./options.ts"
+import { adapter, checkpoint, counting, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
 
 /** `memsinks serve`: what it takes. */
 export const serving = Command.make("serve", {
@@ -18,7 +18,7 @@ export const serving = Command.make("serve", {
   apiKeyFile: text("api-key-file", "file", "Keys, one a line, of which a request must bear one"),
   cors: text("cors", "origin", "Web site whose pages may ask, or * (default: none)"),
   deny: text("deny", "file", "Sources that are never lit, one a line; read again when it changes, and on SIGHUP"),
-  router: text("router", "file", "What memsinks router made, to light the source that a prompt is most like"),
+  ...seeking,
   parallel: counting("parallel").pipe(
     Options.withDefault(16),
     Options.withDescription("Sequences at once; their caches take memory (default: 16)")
