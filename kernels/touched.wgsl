@@ -2,6 +2,8 @@
 // many as there are bindings. One with no halves, or no lanes, is none.
 //   zero:            g[row, :] = 0
 //   sum_of_squares:  partial[first + lane] += sum over the lane's elements of g^2, in a fixed order
+//   collect:         packed[e] = the weight's e-th touched element
+//   spread:          and back
 // The touched elements of a weight, in groups of 4, are counted through: unit after unit, its halves (gate, up), its block
 // of rows. Row r of half h of unit u is row0 + h * pool + u * block + r.
 struct Params {
@@ -21,10 +23,11 @@ struct Params {
 
 override WX: u32 = 16;
 
-fn place(e: u32, row0: u32, halves: u32) -> u32 {
-  let per_half = p.block * p.row4;
+// Where the e-th touched element of a weight is; `pool` is row4, pool and block.
+fn place(e: u32, pool: vec3u, row0: u32, halves: u32) -> u32 {
+  let per_half = pool.z * pool.x;
   let half = e / per_half;
-  return (row0 + (half % halves) * p.pool + units[half / halves] * p.block) * p.row4 + e % per_half;
+  return (row0 + (half % halves) * pool.y + units[half / halves] * pool.z) * pool.x + e % per_half;
 }
 
 @compute @workgroup_size(WX)
@@ -32,12 +35,13 @@ fn zero(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let first = id.x + id.y * groups.x * WX;
   let stride = groups.x * groups.y * WX;
   let half = count[0] * p.block * p.row4;
-  for (var e = first; e < half * p.halves0; e += stride) { g0[place(e, p.row00, p.halves0)] = vec4f(); }
-  for (var e = first; e < half * p.halves1; e += stride) { g1[place(e, p.row01, p.halves1)] = vec4f(); }
-  for (var e = first; e < half * p.halves2; e += stride) { g2[place(e, p.row02, p.halves2)] = vec4f(); }
-  for (var e = first; e < half * p.halves3; e += stride) { g3[place(e, p.row03, p.halves3)] = vec4f(); }
-  for (var e = first; e < half * p.halves4; e += stride) { g4[place(e, p.row04, p.halves4)] = vec4f(); }
-  for (var e = first; e < half * p.halves5; e += stride) { g5[place(e, p.row05, p.halves5)] = vec4f(); }
+  let pool = vec3u(p.row4, p.pool, p.block);
+  for (var e = first; e < half * p.halves0; e += stride) { g0[place(e, pool, p.row00, p.halves0)] = vec4f(); }
+  for (var e = first; e < half * p.halves1; e += stride) { g1[place(e, pool, p.row01, p.halves1)] = vec4f(); }
+  for (var e = first; e < half * p.halves2; e += stride) { g2[place(e, pool, p.row02, p.halves2)] = vec4f(); }
+  for (var e = first; e < half * p.halves3; e += stride) { g3[place(e, pool, p.row03, p.halves3)] = vec4f(); }
+  for (var e = first; e < half * p.halves4; e += stride) { g4[place(e, pool, p.row04, p.halves4)] = vec4f(); }
+  for (var e = first; e < half * p.halves5; e += stride) { g5[place(e, pool, p.row05, p.halves5)] = vec4f(); }
 }
 
 struct Squares {
@@ -54,22 +58,17 @@ struct Squares {
 @group(0) @binding(7) var<storage, read_write> partial: array<f32>;
 @group(0) @binding(8) var<uniform> q: Squares;
 
-fn at(e: u32, row0: u32, halves: u32) -> u32 {
-  let per_half = q.block * q.row4;
-  let half = e / per_half;
-  return (row0 + (half % halves) * q.pool + units[half / halves] * q.block) * q.row4 + e % per_half;
-}
-
 fn add(to: u32, sum: vec4f) { partial[to] += sum.x + sum.y + sum.z + sum.w; }
 
 @compute @workgroup_size(WX)
 fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   var lane = id.x + id.y * groups.x * WX;
   let half = count[0] * q.block * q.row4;
+  let pool = vec3u(q.row4, q.pool, q.block);
   var sum = vec4f();
   if (lane < q.lanes0) {
     for (var e = lane; e < half * q.halves0; e += q.lanes0) {
-      let x = s0[at(e, q.row00, q.halves0)];
+      let x = s0[place(e, pool, q.row00, q.halves0)];
       sum += x * x;
     }
     add(q.first0 + lane, sum);
@@ -78,7 +77,7 @@ fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgro
   lane -= q.lanes0;
   if (lane < q.lanes1) {
     for (var e = lane; e < half * q.halves1; e += q.lanes1) {
-      let x = s1[at(e, q.row01, q.halves1)];
+      let x = s1[place(e, pool, q.row01, q.halves1)];
       sum += x * x;
     }
     add(q.first1 + lane, sum);
@@ -87,7 +86,7 @@ fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgro
   lane -= q.lanes1;
   if (lane < q.lanes2) {
     for (var e = lane; e < half * q.halves2; e += q.lanes2) {
-      let x = s2[at(e, q.row02, q.halves2)];
+      let x = s2[place(e, pool, q.row02, q.halves2)];
       sum += x * x;
     }
     add(q.first2 + lane, sum);
@@ -96,7 +95,7 @@ fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgro
   lane -= q.lanes2;
   if (lane < q.lanes3) {
     for (var e = lane; e < half * q.halves3; e += q.lanes3) {
-      let x = s3[at(e, q.row03, q.halves3)];
+      let x = s3[place(e, pool, q.row03, q.halves3)];
       sum += x * x;
     }
     add(q.first3 + lane, sum);
@@ -105,10 +104,33 @@ fn sum_of_squares(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgro
   lane -= q.lanes3;
   if (lane < q.lanes4) {
     for (var e = lane; e < half * q.halves4; e += q.lanes4) {
-      let x = s4[at(e, q.row04, q.halves4)];
+      let x = s4[place(e, pool, q.row04, q.halves4)];
       sum += x * x;
     }
     add(q.first4 + lane, sum);
     return;
   }
+}
+
+struct Packing { row4: u32, pool: u32, block: u32, row0: u32, halves: u32 }
+@group(0) @binding(2) var<storage, read> s: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> packed: array<vec4f>;
+@group(0) @binding(2) var<storage, read> summed: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> g: array<vec4f>;
+@group(0) @binding(4) var<uniform> r: Packing;
+
+fn element(e: u32) -> u32 { return place(e, vec3u(r.row4, r.pool, r.block), r.row0, r.halves); }
+
+@compute @workgroup_size(WX)
+fn collect(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let n = count[0] * r.halves * r.block * r.row4;
+  let stride = groups.x * groups.y * WX;
+  for (var e = id.x + id.y * groups.x * WX; e < n; e += stride) { packed[e] = s[element(e)]; }
+}
+
+@compute @workgroup_size(WX)
+fn spread(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let n = count[0] * r.halves * r.block * r.row4;
+  let stride = groups.x * groups.y * WX;
+  for (var e = id.x + id.y * groups.x * WX; e < n; e += stride) { g[element(e)] = summed[e]; }
 }

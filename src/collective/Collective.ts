@@ -11,7 +11,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { hostname } from "node:os"
 import { CollectiveError, told } from "../Errors.ts"
-import { named } from "../Missing.ts"
 import type { Ranks } from "./Ranks.ts"
 
 /** What a rank has exchanged so far, and how long it took: what metrics are made of. */
@@ -91,10 +90,10 @@ const makeSingle = (): CollectiveService => {
   }
 }
 
-/** The ranks that train one model, as one of them sees them. */
-export class Collective extends Context.Tag("memsinks/Collective")<Collective, CollectiveService>() {
+/** The ranks that train one model, as one of them sees them. A program that provides none is one process, alone. */
+export class Collective extends Context.Reference<Collective>()("memsinks/Collective", {
+  defaultValue: makeSingle
+}) {
   /** One process: every sum is the value itself. */
   static readonly single: Layer.Layer<Collective> = Layer.sync(Collective, makeSingle)
 }
-
-named(Collective, "Collective", "Collective.single")

@@ -62,6 +62,10 @@ export interface DeviceService {
    * Replay Programs in order, MAX_DISPATCHES at a time. Synchronous and hot: throws DeviceError if the device is lost.
    */
   readonly submit: (...prepared: ReadonlyArray<Prepared>) => void
+  /** A Program cut behind some of its dispatches (their numbers, ascending): submitted one after the other it is whole. */
+  readonly cut: (prepared: Prepared, behind: ReadonlyArray<number>) => ReadonlyArray<Prepared>
+  /** Host memory of so many bytes that tensors pass through on their way out and back; it lives until the scope closes. */
+  readonly window: (bytes: number) => Effect.Effect<Window, DeviceError, Scope.Scope>
   /**
    * Replay Programs once, and tell when each of their dispatches ran, in order. Each is in a pass of its own, which costs a
    * little time between them. Fails with reason Feature where the adapter has no timestamps. Without the Dawn toggle
@@ -78,6 +82,25 @@ export interface DeviceService {
   readonly lost: Effect.Effect<never, DeviceError>
   /** Lose the device as a driver reset would. Tests of recovery use it. */
   readonly lose: Effect.Effect<void>
+}
+
+/** A part of a state tensor: elements of 4 bytes. */
+export interface Part {
+  readonly tensor: Tensor.Tensor
+  /** Its first element. */
+  readonly at: number
+  readonly elements: number
+}
+
+/** Where parts of tensors are seen, and may be changed, by the host without a copy of theirs in JavaScript. */
+export interface Window {
+  /**
+   * Copy parts into the window, one behind the other, after everything submitted before; resolves to where they lie, once
+   * they do. It takes no others before they are back. Fails with a DeviceError.
+   */
+  readonly leave: (parts: ReadonlyArray<Part>) => Promise<Float32Array<ArrayBuffer>>
+  /** Copy what lies there now to the parts of the same sizes, ordered with submits, and close the window. */
+  readonly back: (parts: ReadonlyArray<Part>) => void
 }
 
 /** When a dispatch ran: nanoseconds since the first of them began. */
@@ -442,11 +465,68 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       send()
     }
 
+    const cut: DeviceService["cut"] = (prepared, behind) => {
+      const { clears, commands } = prepared as PreparedInside
+      const ends = [...behind.map((dispatch) => dispatch + 1), commands.length]
+      return ends.map((end, i): PreparedInside => ({
+        ...prepared,
+        clears: i === 0 ? clears : [],
+        commands: commands.slice(i === 0 ? 0 : ends[i - 1], end)
+      }))
+    }
+
+    const window: DeviceService["window"] = (bytes) =>
+      Effect.acquireRelease(
+        Effect.mapError(
+          guarded("a window for exchange", () => createBuffer(bytes, STAGING, "window")),
+          (error) => error as DeviceError
+        ),
+        (buffer) => Effect.sync(() => destroy(buffer))
+      ).pipe(Effect.map((buffer): Window => {
+        let mapped: Float32Array<ArrayBuffer> | undefined
+        return {
+          leave: async (parts) => {
+            check()
+            const encoder = device.createCommandEncoder()
+            let at = 0
+            for (const { at: from, elements, tensor } of parts) {
+              encoder.copyBufferToBuffer(bufferOf(tensor), offsetOf(tensor) + 4 * from, buffer, at, 4 * elements)
+              at += 4 * elements
+            }
+            device.queue.submit([encoder.finish()])
+            try {
+              await polled(() => buffer.mapAsync(1, 0, at))
+              check()
+              return mapped = new Float32Array(buffer.getMappedRange(0, at))
+            } catch (cause) {
+              await new Promise((resolve) => setTimeout(resolve, 0))
+              check()
+              throw told((cause) =>
+                new DeviceError({ reason: "Lost", detail: `reading gradients: ${because(cause)}`, cause }), isOfGpu)(
+                  cause
+                )
+            }
+          },
+          back: (parts) => {
+            check()
+            let at = 0
+            for (const { at: to, elements, tensor } of parts) {
+              device.queue.writeBuffer(bufferOf(tensor), offsetOf(tensor) + 4 * to, mapped!, at, elements)
+              at += elements
+            }
+            buffer.unmap()
+            mapped = undefined
+          }
+        }
+      }))
+
     // staging buffers are kept by size: reading a loss every few steps must not create one each time
     const staging = new Map<number, Array<GPUBuffer>>()
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
-        for (const list of staging.values()) list.forEach(destroy)
+        for (const list of staging.values()) {
+          list.forEach(destroy)
+        }
       })
     )
     const read: DeviceService["read"] = (tensor) =>
@@ -459,7 +539,9 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
           encoder.copyBufferToBuffer(bufferOf(tensor), offsetOf(tensor), buffer, 0, bytes)
           device.queue.submit([encoder.finish()])
           try {
-            await polled(() => buffer.mapAsync(1))
+            await polled(() =>
+              buffer.mapAsync(1)
+            )
             const width = tensor.type === "f16" ? 2 : 4
             const copy = buffer.getMappedRange().slice(0, Tensor.size(tensor) * width)
             buffer.unmap()
@@ -561,6 +643,8 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
       allocate,
       prepare,
       submit,
+      cut,
+      window,
       time,
       write: (tensor, data, elementOffset = 0) => {
         if (elementOffset + data.length > Tensor.size(tensor)) {

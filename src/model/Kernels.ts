@@ -644,6 +644,20 @@ export const kernels = {
       row03: "u32", halves3: "u32", row04: "u32", halves4: "u32", row05: "u32", halves5: "u32" },
     constants: { WX: ROW }
   }),
+  collectTouched: Kernel.make({
+    file: "touched",
+    entry: "collect",
+    bindings: { units: "read", count: "read", s: "read", packed: "write" },
+    params: { ...poolShape, row0: "u32", halves: "u32" },
+    constants: { WX: ROW }
+  }),
+  spreadTouched: Kernel.make({
+    file: "touched",
+    entry: "spread",
+    bindings: { units: "read", count: "read", summed: "read", g: "write" },
+    params: { ...poolShape, row0: "u32", halves: "u32" },
+    constants: { WX: ROW }
+  }),
   sumOfSquaresTouched: Kernel.make({
     file: "touched",
     entry: "sum_of_squares",

@@ -240,6 +240,21 @@ export const zeroTouched = (
   )
 }
 
+/** Collects the rows of touched units of a gradient in `packed`, in the order of units, or spreads them again. */
+export const movePacked = (
+  p: Program.Recorder,
+  to: "collect" | "spread",
+  { block, count, pool, row4, units }: Touched,
+  { g, halves, row0 }: SinkRows,
+  packed: Tensor.Tensor,
+  n4: number
+): void => {
+  const params = { row4, pool, block, row0, halves }
+  const grid = Math.ceil(n4 / ELEMENTS)
+  if (to === "collect") p.dispatch(kernels.collectTouched, { units, count, s: g, packed }, params, grid)
+  else p.dispatch(kernels.spreadTouched, { units, count, summed: packed, g }, params, grid)
+}
+
 /** Adds the squares of touched units' rows of one to five gradients to `partial`, each in lanes of its own from `first` on. */
 export const squaresOfTouched = (
   p: Program.Recorder,
@@ -325,6 +340,17 @@ export const scalerState = (config: OptimizerConfig, steps: number,
   return Float32Array.from(state, (value, i) => saved[i] ?? value)
 }
 
+/** What the passes of a step leave, wherever it is to be added up over several ranks. */
+export interface Gradients {
+  /** The first elements of gradients, which every step moves. */
+  readonly dense: ReadonlyArray<{ readonly tensor: Tensor.Tensor; readonly elements: number }>
+  /** The rows of sinks of gradients, of which touched units move; `n4` groups of 4 elements are that at most. */
+  readonly sinks: ReadonlyArray<SinkRows & { readonly n4: number }>
+  readonly touched: Touched
+  /** Sums of the tokens' losses. */
+  readonly losses: { readonly tensor: Tensor.Tensor; readonly at: number; readonly elements: number }
+}
+
 export interface Optimizer {
   readonly moments: ReadonlyArray<Moments>
   /** loss, gradient norm, factor that gradients are multiplied with, 1 if the last step was skipped, corrections: [6]. */
@@ -345,6 +371,7 @@ export interface Optimizer {
    * cleared, measured and (where updates are lazy) applied.
    */
   readonly touch: (units: Uint32Array) => ReadonlyArray<readonly [Tensor.Tensor, Uint32Array]>
+  readonly gradients: Gradients
   /** Zeroes gradients and sums. */
   readonly begin: Program.Program
   /** Adds a pass's token losses to the step's. */
@@ -504,6 +531,12 @@ export const record = (
       const flags = new Uint32Array(unitCount)
       for (const unit of lit) flags[unit] = 1
       return [[touched, flags], [units, lit], [count, Uint32Array.of(lit.length)]]
+    },
+    gradients: {
+      dense: moved.map(({ elements, parameter }) => ({ tensor: parameter.gradient, elements })),
+      sinks: ofSinks,
+      touched: lit,
+      losses: { tensor: partial, at: 0, elements: LANES }
     },
     begin: begin.finish(),
     accumulate: (loss) => {

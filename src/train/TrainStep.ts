@@ -5,7 +5,8 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
-import type { DataError, DeviceError, KernelError } from "../Errors.ts"
+import type { CollectiveService } from "../collective/Collective.ts"
+import { attempt, type CollectiveError, type DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { Model } from "../model/Model.ts"
@@ -13,6 +14,7 @@ import type * as Ops from "../model/Ops.ts"
 import { type CompiledPass, gathers, HYPER, type PassShape } from "../model/Pass.ts"
 import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
+import { type Exchange, type Exchanged, makeExchange } from "./Exchange.ts"
 import * as Optimizer from "./Optimizer.ts"
 
 /** A training pass, and what adds the losses of its tokens to the step's. */
@@ -46,8 +48,17 @@ export interface TrainStep {
    * Submits a whole step, counted from 0: the gradients of its parts are added up, then the optimizer moves once. The
    * sum of the tokens' losses is multiplied with `scale`; by default it becomes the mean over all scored tokens. Throws
    * DataError for a batch that does not fit its pass, and what the device throws.
+   *
+   * Of several ranks each computes the parts that are `mine`, one at least, and the optimizer moves when `summed` is done.
    */
-  readonly run: (parts: ReadonlyArray<Part>, step: number, scale?: number) => void
+  readonly run: (parts: ReadonlyArray<Part>, step: number, options?: {
+    readonly scale?: number
+    readonly mine?: ReadonlyArray<Part>
+  }) => void
+  /** Waits until the gradients of all ranks are added up, and moves the optimizer; nothing where there is but one. */
+  readonly summed: Effect.Effect<void, CollectiveError | DeviceError>
+  /** What went over to other ranks so far. */
+  readonly exchanged: Readonly<Exchanged>
 }
 
 export interface TrainStepOptions {
@@ -60,6 +71,8 @@ export interface TrainStepOptions {
   readonly parameters: ReadonlyArray<Ops.Parameter>
   /** Most units of sinks that a step lights. Default: all of them. */
   readonly maxTouched?: number
+  /** The ranks that train together. Default: one. */
+  readonly collective?: CollectiveService
 }
 
 /** AdamW with moments of zero on the Model's parameters. Its memory is freed when the scope closes. */
@@ -80,12 +93,20 @@ export const makeTrainStep = (
     for (const [tensor, data] of optimizer.initial) device.write(tensor, data)
     const [begin, update] = yield* Effect.all([device.prepare(optimizer.begin), device.prepare(optimizer.update)])
 
+    const scope = yield* Effect.scope
+    const { collective } = options
+    let exchange: Exchange | undefined
     const compile: TrainStep["compile"] = Effect.fnUntraced(function*(shape) {
       const pass = yield* model.compile({ ...shape, output: "train" })
+      if (collective !== undefined && collective.size > 1 && exchange === undefined) {
+        exchange = yield* makeExchange(collective, optimizer, pass.program).pipe(
+          Scope.extend(scope),
+          Effect.provideService(Device, device)
+        )
+      }
       return { ...pass, accumulate: yield* device.prepare(optimizer.accumulate(pass.tensors.loss)) }
     })
 
-    const scope = yield* Effect.scope
     const masked = new Map<StepPass, StepPass>()
     const fitted: TrainStep["fitted"] = (parts) => {
       const fits = ({ batch, mode, pass }: Part) => !pass.gathered || gathers(model.config, batch, mode)
@@ -101,7 +122,7 @@ export const makeTrainStep = (
 
     const { beta1, beta2, eps, gradClip, weightDecay } = config
     const hyper = new Float32Array(Tensor.size(model.hyper))
-    const run: TrainStep["run"] = (parts, step, scale) => {
+    const run: TrainStep["run"] = (parts, step, { mine = parts, scale } = {}) => {
       let scored = 0
       for (const { batch } of parts) for (const target of batch.targets) if (target !== IGNORE) scored++
       hyper[HYPER.learningRate] = Optimizer.learningRateAt(config, step, steps)
@@ -117,8 +138,11 @@ export const makeTrainStep = (
       hyper[HYPER.slot] = step % window
       device.write(model.hyper, hyper)
       // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
+      let touched = 0
       const lit = (units: Iterable<number>) => {
-        for (const [tensor, data] of optimizer.touch(Uint32Array.from(units).sort())) device.write(tensor, data)
+        const sorted = Uint32Array.from(units).sort()
+        touched = sorted.length
+        for (const [tensor, data] of optimizer.touch(sorted)) device.write(tensor, data)
       }
       const loadKnows = parts.length === 1 && parts[0]!.units === undefined && parts[0]!.mode === Sink.own
       if (!loadKnows && sinks !== undefined) {
@@ -126,12 +150,28 @@ export const makeTrainStep = (
           units ?? Segments.litUnits(sinks, Segments.segmentsOf(batch), mode)
         lit(new Set(parts.flatMap((part) => [...ofPart(part)])))
       }
-      parts.forEach(({ batch, mode, pass }, i) => {
+      mine.forEach(({ batch, mode, pass }, i) => {
         const { units } = pass.load(batch, mode)
         if (loadKnows) lit(units)
-        const last = i === parts.length - 1
-        device.submit(...(i === 0 ? [begin] : []), pass.prepared, pass.accumulate, ...(last ? [update] : []))
+        const first = i === 0 ? [begin] : []
+        if (i < mine.length - 1) device.submit(...first, pass.prepared, pass.accumulate)
+        else if (exchange === undefined) device.submit(...first, pass.prepared, pass.accumulate, update)
+        else exchange.leave(first, pass.prepared, pass.accumulate, touched)
       })
     }
-    return { optimizer, compile, fitted, run }
+    const summed = Effect.suspend(() =>
+      exchange === undefined
+        ? Effect.void
+        : Effect.zipRight(exchange.back, attempt(() => device.submit(update), DeviceError))
+    )
+    return {
+      optimizer,
+      compile,
+      fitted,
+      run,
+      summed,
+      get exchanged() {
+        return exchange?.exchanged ?? { milliseconds: 0, bytes: 0 }
+      }
+    }
   })

@@ -2,6 +2,7 @@
  * The Trainer: pretraining as a Stream of events. A step is plain TypeScript over prepared Programs, uninterruptible and
  * without a single new GPU object; between steps interruption is welcome and saves what was learned.
  */
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -14,6 +15,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
+import { Collective } from "../collective/Collective.ts"
 import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
 import type { Names } from "../data/identity/Names.ts"
 import { DataStream, type Row } from "../data/stream/DataStream.ts"
@@ -27,6 +29,7 @@ import type { PassShape } from "../model/Pass.ts"
 import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import * as Sink from "../Sink.ts"
+import * as DataParallel from "./DataParallel.ts"
 import { checkTraining } from "./MemoryPlan.ts"
 import * as Optimizer from "./Optimizer.ts"
 import * as Resume from "./Resume.ts"
@@ -38,7 +41,7 @@ import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainConfig")({
   /** Optimizer steps. Default: one epoch of the data stream. */
   steps: Schema.optional(positive),
-  /** Batches whose gradients make one step. Default 1. */
+  /** Batches whose gradients make one step; several ranks share them out, so it is a multiple of their number. Default 1. */
   gradientAccumulation: withDefault(upTo(2 ** 16), 1),
   /** AdamW and its schedule. */
   optimizer: Schema.optionalWith(Optimizer.OptimizerConfig, { default: () => new Optimizer.OptimizerConfig() }),
@@ -233,6 +236,8 @@ interface RunState {
   seconds: number
   /** Since when it is not counted yet. */
   since: number
+  /** Of several ranks: they have agreed to stop, or lost each other. */
+  apart: boolean
 }
 
 /** Reads the losses of the last `count` steps of the optimizer's history. */
@@ -263,18 +268,23 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     const model = yield* Model
     const data = yield* DataStream
     const checkpoints = yield* Checkpoints
+    const ranks = yield* Collective
+    const collective = ranks.size > 1 ? ranks : undefined
 
     const accumulation = config.gradientAccumulation
     const steps = config.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / accumulation))
     const { sinks } = model.config
     const unfit = Optimizer.scheduleProblem(config.optimizer, steps)
     if (unfit !== undefined) return yield* new DataError({ detail: unfit })
+    const uneven = DataParallel.unevenShare(accumulation, collective?.size ?? 1)
+    if (uneven !== undefined) return yield* uneven
     yield* checkTraining(model.config, data, device, config, model.defaults)
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,
       steps,
       window: config.logEvery,
       parameters: model.parameters,
+      ...(collective === undefined ? {} : { collective }),
       // exactly so many a document; by assignments that are not exact any number
       ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -298,7 +308,10 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       deletions,
       ...(yield* Resume.contentsOf({ data, model }, names))
     }
-    const resumed = yield* Resume.restore(resumable)
+    if (collective !== undefined) yield* DataParallel.sameRun(collective, resumable)
+    const leads = collective === undefined || collective.rank === 0
+    const stored = leads ? yield* Resume.restore(resumable) : undefined
+    const resumed = collective === undefined ? stored : yield* DataParallel.begin(collective, resumable, stored)
     const state: TrainState = {
       place: resumed ?? { step: 0, cursor: { epoch: 0, batch: 0 }, unsettled: false },
       lastSaved: resumed,
@@ -371,15 +384,16 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
 
     const { names: tally } = resumable
     return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
-      scoreSplits }
+      scoreSplits, collective, leads }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, config, data, device, diverged, model, names, parts, scoreSplits, state, steps, training }: Training,
-  { observer }: TrainerOptions
+  { capture, collective, config, data, device, diverged, leads, model, names, parts, scoreSplits, state, steps,
+    training }: Training,
+  { observer: given }: TrainerOptions
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const now: RunState = {
@@ -393,11 +407,19 @@ const runOf = (
       writing: undefined,
       held: [],
       seconds: 0,
-      since: 0
+      since: 0,
+      apart: false
     }
     state.untold = []
+    const whole = yield* Effect.makeSemaphore(1)
+    /** What is done whole or not at all. A race that is interrupted does not wait for it: whoever saves must. */
+    const atOnce = <A>(effect: Effect.Effect<A, TrainError>) => Effect.uninterruptible(whole.withPermits(1)(effect))
+    // the others compute their share, and no more
+    const observer = leads ? given : undefined
     yield* Effect.addFinalizer((exit) =>
       Effect.gen(function*() {
+        yield* whole.take(1)
+        yield* leave(exit)
         // what is in the making is waited for by the scope
         const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
           fiber === undefined ?
@@ -407,7 +429,8 @@ const runOf = (
         state.untold.push(...yield* outcome(now.writing), ...now.held, ...(yield* outcome(now.reading)).flat())
         // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
         const { step } = state.place
-        if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || step === 0 || state.lastSaved?.step === step) return
+        const kept = !leads || step === 0 || state.lastSaved?.step === step
+        if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || kept) return
         const saved = yield* Effect.flatten(capture)
         state.untold.push(saved)
         // whoever took the events has gone: this is the only word of it
@@ -416,6 +439,14 @@ const runOf = (
         }
       }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
     )
+    /** Of several ranks: whoever stops says so where the others ask for the next step, or breaks off what they wait for. */
+    const leave = (exit: Exit.Exit<unknown, unknown>) => {
+      if (collective === undefined || now.apart || state.place.step >= steps) return Effect.void
+      now.apart = true
+      const failed = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
+      const word = failed ? { failed: reasonOf(exit.cause) } : "interrupted"
+      return DataParallel.agree(collective, word)
+    }
     const scope = yield* Effect.scope
     const inBackground = <A>(effect: Effect.Effect<A, TrainError>) =>
       Effect.forkIn(Effect.uninterruptible(effect), scope)
@@ -476,7 +507,7 @@ const runOf = (
       const { step, unsettled } = state.place
       if (unsettled && step > 0) return yield* settle
       if (step < steps && observer?.due(step) === true) yield* Effect.uninterruptible(observer.look(step))
-      return config.saveLogSpaced && step === 0
+      return leads && config.saveLogSpaced && step === 0
         ? Chunk.of<TrainEvent>(yield* Effect.flatten(capture))
         : Chunk.empty<TrainEvent>()
     })
@@ -489,6 +520,41 @@ const runOf = (
       now.doneAt = at
     })
 
+    /** Notes that a step has been taken, and which it was. */
+    const taken = (batches: ReadonlyArray<Batch>, cursor: Resume.Place["cursor"]): number => {
+      const step = state.place.step + 1
+      for (const batch of batches) names?.add(batch, step)
+      state.place = { step, cursor, unsettled: true }
+      return step
+    }
+
+    /** Takes a rank's share of a step. From the first word until the sums are there no rank may leave. */
+    const shareStep = (batches: ReadonlyArray<Batch>, cursor: Resume.Place["cursor"]) =>
+      Effect.gen(function*() {
+        const heard = yield* DataParallel.agree(collective!, "on")
+        if (heard !== "on") {
+          now.apart = true
+          return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
+        }
+        const mine = yield* training.fitted(DataParallel.shareOf(batches, collective!).flatMap(parts))
+        yield* attempt(() => training.run(batches.flatMap(parts), state.place.step, { mine }))
+        yield* training.summed
+        const step = taken(batches, cursor)
+        if (step % config.logEvery === 0) {
+          const stats = (yield* device.read(training.optimizer.stats)) as Float32Array
+          yield* DataParallel.sameBits(collective!, step, stats)
+        }
+      }).pipe(
+        Effect.tapErrorCause((cause) =>
+          Effect.sync(() => {
+            if (now.apart) return
+            now.apart = true
+            collective!.abort(reasonOf(cause))
+          })
+        ),
+        atOnce
+      )
+
     const step = Effect.gen(function*() {
       if (now.running.length === MAX_RUNNING && now.given === 0) yield* oldest
       const batches: Array<Batch> = []
@@ -499,13 +565,13 @@ const runOf = (
         batches.push(item!.batch)
         cursor = item!.cursor
       }
-      const fitted = yield* training.fitted(batches.flatMap(parts))
-      yield* attempt(() => {
-        training.run(fitted, state.place.step)
-        const step = state.place.step + 1
-        for (const batch of batches) names?.add(batch, step)
-        state.place = { step, cursor, unsettled: true }
-      })
+      if (collective === undefined) {
+        const fitted = yield* training.fitted(batches.flatMap(parts))
+        yield* attempt(() => {
+          training.run(fitted, state.place.step)
+          taken(batches, cursor)
+        })
+      } else yield* shareStep(batches, cursor)
       now.given++
       if (now.given >= now.stride) {
         const done = yield* Effect.forkIn(Effect.map(device.idle, () => performance.now()), scope)
@@ -518,7 +584,7 @@ const runOf = (
     const look = Effect.gen(function*() {
       yield* allLosses
       // interrupted halfway, a step would be saved that was never seen whole
-      yield* Effect.uninterruptible(pause(observer!.look(state.place.step)))
+      yield* atOnce(pause(observer!.look(state.place.step)))
     })
 
     const evaluate = Effect.gen(function*() {
@@ -554,8 +620,12 @@ const runOf = (
       if (now.writing !== undefined && Option.isSome(yield* Fiber.poll(now.writing))) yield* written
       if (step % config.logEvery === 0 && now.unread > 0) yield* readLosses
       if (observer?.due(step) === true) yield* look
-      if (due(config.evalEvery)) yield* evaluate
+      if (leads && due(config.evalEvery)) yield* evaluate
       const best = improved()
+      if (!leads) {
+        state.place = { ...state.place, unsettled: false }
+        return told()
+      }
       if (due(config.saveEvery) || step === steps || logSpaced() || (config.saveBest && best)) {
         yield* allLosses
         // one at a time, in order
@@ -602,6 +672,17 @@ const runOf = (
     )
   }))
 
+/** Why something failed, in a line. */
+const reasonOf = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0]!
+
+/** A rank that cannot begin tells the others, who wait for it. */
+const toldToAll = <A, R>(effect: Effect.Effect<A, TrainError, R>): Effect.Effect<A, TrainError, R> =>
+  Effect.flatMap(Effect.serviceOption(Collective), (found) =>
+    Option.isNone(found) ?
+      effect :
+      Effect.tapErrorCause(effect, (cause) =>
+        Effect.sync(() => found.value.abort(Cause.pretty(cause).split("\n")[0]!))))
+
 const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
   TrainerService,
   TrainError,
@@ -609,7 +690,7 @@ const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
 > =>
   Effect.gen(function*() {
     const config = yield* configured(TrainConfig, given, "Trainer.layer takes a TrainConfig")
-    const training = yield* prepare(config, options)
+    const training = yield* toldToAll(prepare(config, options))
     const { capture, scoreSplit, state, steps } = training
     return {
       config,

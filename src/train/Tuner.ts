@@ -171,7 +171,7 @@ export const makeTuner = (
       yield* attempt(() => {
         write(targets)
         const part = { pass, batch, mode, ...moved(batch) }
-        training.run([part], taken, targets.weights === undefined ? undefined : 1)
+        training.run([part], taken, targets.weights === undefined ? {} : { scale: 1 })
         taken++
       }, DataError, DeviceError)
       const at = taken

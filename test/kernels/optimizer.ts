@@ -2,7 +2,7 @@
 import type { Tensor } from "../../src/gpu/Tensor.ts"
 import { kernels } from "../../src/model/Kernels.ts"
 import { HYPER } from "../../src/model/Pass.ts"
-import { squaresOfTouched, sumOfSquares, zeroTouched } from "../../src/train/Optimizer.ts"
+import { movePacked, squaresOfTouched, sumOfSquares, zeroTouched } from "../../src/train/Optimizer.ts"
 import * as Reference from "../reference/ops.ts"
 import type { Random } from "../reference/random.ts"
 import { type Case, EPS, type Frame, makeCase, normals, place, placeWant, plus, poison } from "./case.ts"
@@ -130,6 +130,49 @@ export const adamw = (s: AdamWShape): Case => {
   )
 }
 
+/** The elements of a weight that belong to touched units, in the order of touched.wgsl: unit after unit, halves, rows. */
+const elementsOf = (
+  lit: ReadonlyArray<number>,
+  { block, d, general, halves, units }: Sinks & { readonly d: number }
+): ReadonlyArray<number> =>
+  lit.flatMap((unit) =>
+    Array.from({ length: halves * block * d }, (_, e) => {
+      const half = Math.floor(e / (block * d))
+      return (general + half * units * block + unit * block) * d + (e % (block * d))
+    })
+  )
+
+/** touched.wgsl: rows of touched units of a gradient collected, or spread again. */
+export const packedRows = (of: "collect" | "spread", s: Sinks & { readonly d: number }): Case => {
+  const { block, d, general, halves, units: unitCount } = s
+  const cells = (general + halves * unitCount * block) * d
+  return makeCase(
+    `touched ${of} ${unitCount} units of ${block} x ${d}, ${general} + ${halves}`,
+    { flops: 0, bytes: 8 * cells },
+    (random) => {
+      const { count, lit, units } = touch(random, unitCount)
+      const elements = elementsOf(lit, s)
+      const most = halves * unitCount * block * d
+      const [from, to] = of === "collect" ? [cells, most] : [most, cells]
+      const x = normals(random, from)
+      const want = new Float64Array(to).fill(NaN)
+      elements.forEach((at, e) => {
+        if (of === "collect") want[e] = x[at]!
+        else want[at] = x[e]!
+      })
+      return {
+        tensors: { units, count, x, y: normals(random, to) },
+        outputs: { y: { want, kind: "writes" as const, atol: 0, rtol: 0 } },
+        record: (p, t: Readonly<Record<string, Tensor>>) => {
+          const touched = { units: t["units"]!, count: t["count"]!, row4: d / 4, pool: unitCount * block, block }
+          movePacked(p, of, touched, { g: t[of === "collect" ? "x" : "y"]!, row0: general, halves },
+            t[of === "collect" ? "y" : "x"]!, most / 4)
+        }
+      }
+    }
+  )
+}
+
 /** touched.wgsl: rows of touched units of several gradients cleared, or their squares summed in lanes of each. */
 export const touchedRows = (
   of: "zero" | "sum_of_squares",
@@ -158,13 +201,7 @@ export const touchedRows = (
       const made = weights.map((weight) => {
         const { general, halves } = weight
         const g = normals(random, rowsOf(weight) * d)
-        // the order of touched.wgsl: unit after unit, its halves, its block of rows
-        const elements = lit.flatMap((unit) =>
-          Array.from({ length: halves * block * d }, (_, e) => {
-            const half = Math.floor(e / (block * d))
-            return (general + half * pool + unit * block) * d + (e % (block * d))
-          })
-        )
+        const elements = elementsOf(lit, { block, d, general, halves, units: unitCount })
         if (weight.lanes > 0) {
           elements.forEach((at, e) => {
             sums[lane + Math.floor(e / 4) % weight.lanes]! += g[at]! * g[at]!
@@ -435,6 +472,10 @@ export const cases: ReadonlyArray<Case> = [
     d: 36,
     weights: [1, 2, 1, 2, 2, 1].map((halves, i) => ({ general: 3 * i, halves: halves as 1 | 2, lanes: 0 }))
   }),
+  packedRows("collect", { units: 7, block: 8, d: 12, general: 5, halves: 2 }),
+  packedRows("collect", { units: 65, block: 1, d: 36, general: 0, halves: 1 }),
+  packedRows("spread", { units: 7, block: 8, d: 12, general: 5, halves: 2 }),
+  packedRows("spread", { units: 65, block: 1, d: 36, general: 0, halves: 1 }),
   touchedRows("sum_of_squares", { units: 7, block: 8, d: 12, weights: [{ general: 5, halves: 2, lanes: 31 }] }),
   touchedRows("sum_of_squares", {
     units: 65,

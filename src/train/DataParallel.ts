@@ -1,0 +1,157 @@
+/**
+ * One training by several ranks: that they are of one mind, begin alike, stay alike, and stop together. Rank 0 reads and
+ * writes checkpoints and looks at the model; the others compute their share of every step.
+ */
+import * as Effect from "effect/Effect"
+import { call, type CollectiveService } from "../collective/Collective.ts"
+import { CollectiveError, DataError, type DeviceError } from "../Errors.ts"
+import { machineOf } from "../gpu/Machine.ts"
+import type * as Tensor from "../gpu/Tensor.ts"
+import { upload } from "../gpu/Upload.ts"
+import { differences } from "../Json.ts"
+import { huggingFaceConfig } from "../model/HuggingFace.ts"
+import { plural } from "../Terminal.ts"
+import type * as Resume from "./Resume.ts"
+
+const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value))
+
+const decode = <A>(bytes: Uint8Array): A => JSON.parse(new TextDecoder().decode(bytes)) as A
+
+/** A value of rank 0, JSON, on all ranks. */
+export const shared = <A>(collective: CollectiveService, value: A | undefined): Effect.Effect<A, CollectiveError> =>
+  call(() => collective.broadcast(encode(value ?? null))).pipe(Effect.map((bytes) => decode<A>(bytes)))
+
+/** Values of all ranks, JSON, on all of them, by rank. */
+export const gathered = <A>(
+  collective: CollectiveService,
+  value: A
+): Effect.Effect<ReadonlyArray<A>, CollectiveError> =>
+  call(() => collective.allGather(encode(value))).pipe(Effect.map((all) => all.map((bytes) => decode<A>(bytes))))
+
+/** Why batches cannot be shared out evenly; undefined where they can. */
+export const unevenShare = (accumulation: number, ranks: number): DataError | undefined => {
+  if (accumulation % ranks === 0) return undefined
+  const more = Math.ceil(accumulation / ranks) * ranks
+  return new DataError({
+    detail:
+      `training.gradientAccumulation is ${accumulation}, and ${ranks} ranks share out the batches of a step: make it a ` +
+      `multiple of ${ranks}, such as ${more}. A step has gradientAccumulation batches however many ranks there are`
+  })
+}
+
+/** The batches of a step that a rank computes: a share in one piece. */
+export const shareOf = <A>(all: ReadonlyArray<A>, { rank, size }: Pick<CollectiveService, "rank" | "size">) =>
+  all.slice(rank * all.length / size, (rank + 1) * all.length / size)
+
+/** That all ranks train the same model, in the same way, on the same data, with kernels that round alike. */
+export const sameRun = (
+  collective: CollectiveService,
+  { device, inputs, model, steps, training }: Resume.Resumable
+): Effect.Effect<void, CollectiveError> =>
+  Effect.gen(function*() {
+    const own = {
+      model: huggingFaceConfig(model.config),
+      training: { ...training, steps, precision: model.precision },
+      data: Object.fromEntries(inputs.map(({ sha256, what }, i) => [`${i}: ${what}`, sha256])),
+      device: machineOf(device)
+    }
+    const all = yield* gathered(collective, own)
+    for (const [rank, other] of all.entries()) {
+      const [line] = differences(other, all[0]!)
+      if (line === undefined) continue
+      return yield* new CollectiveError({
+        reason: "Mismatch",
+        rank,
+        detail:
+          `rank ${rank} (${collective.hosts[rank]}) is not like rank 0 (${collective.hosts[0]}): ${line}. All ranks ` +
+          "need the same configuration and data, and adapters of one kind"
+      })
+    }
+  })
+
+/** Bytes of a tensor that go over at once. */
+const PART = 2 ** 26
+
+/** Gives all ranks the values of rank 0. */
+const spread = (
+  collective: CollectiveService,
+  device: Resume.Resumable["device"],
+  tensors: ReadonlyArray<Tensor.Tensor>
+): Effect.Effect<void, CollectiveError | DeviceError> =>
+  Effect.forEach(tensors, (tensor) =>
+    Effect.gen(function*() {
+      // those who only listen must know how much comes, too
+      const values = new Float32Array(yield* device.read(tensor))
+      for (let at = 0; at < values.byteLength; at += PART) {
+        const part = new Uint8Array(values.buffer, at, Math.min(PART, values.byteLength - at))
+        const given = yield* call(() => collective.broadcast(part))
+        if (collective.rank > 0) part.set(given)
+      }
+      if (collective.rank > 0) yield* upload(device, [[tensor, Effect.succeed(values)]])
+    }), { discard: true })
+
+/** Where rank 0 stands, on all ranks; their weights, moments and loss scales are those of rank 0 then. */
+export const begin = (
+  collective: CollectiveService,
+  { device, model, optimizer }: Resume.Resumable,
+  resumed: Resume.Resumed | undefined
+): Effect.Effect<Resume.Resumed | undefined, CollectiveError | DeviceError> =>
+  Effect.gen(function*() {
+    const place = yield* shared(collective, resumed ?? null)
+    yield* spread(collective, device, model.parameters.map(({ value }) => value))
+    if (place === null) return undefined
+    yield* spread(collective, device, [
+      ...optimizer.moments.flatMap(({ m, v }) => [m, v]),
+      ...(optimizer.scaler === undefined ? [] : [optimizer.scaler])
+    ])
+    // JSON has no Infinity
+    return { ...place, best: (place.best as number | null) ?? Infinity }
+  })
+
+/** What a rank says before each step: to go on, that it was interrupted, or why it cannot. */
+export type Word = "on" | "interrupted" | { readonly failed: string }
+
+/** What all ranks together say. All of them hear the same. */
+export const agree = (
+  collective: CollectiveService,
+  word: Word
+): Effect.Effect<Exclude<Word, object> | CollectiveError, CollectiveError> =>
+  Effect.gen(function*() {
+    const votes = new Float32Array([word === "on" ? 0 : 1])
+    yield* call(() => collective.allReduce(votes))
+    if (votes[0] === 0) return "on"
+    const words = yield* gathered(collective, word)
+    const rank = words.findIndex((one) => typeof one === "object")
+    if (rank < 0) return "interrupted"
+    const { failed } = words[rank] as { readonly failed: string }
+    return new CollectiveError({
+      reason: "Aborted",
+      rank,
+      detail: `rank ${rank} (${collective.hosts[rank]}) cannot go on: ${failed}`
+    })
+  })
+
+/** That the numbers of a step are the same bits on all ranks. */
+export const sameBits = (
+  collective: CollectiveService,
+  step: number,
+  numbers: Float32Array
+): Effect.Effect<void, CollectiveError> =>
+  Effect.gen(function*() {
+    const all = yield* gathered(collective, [...new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length)])
+    const rank = all.findIndex((other) => other.some((bits, i) => bits !== all[0]![i]))
+    if (rank < 0) return
+    return yield* new CollectiveError({
+      reason: "Mismatch",
+      rank,
+      detail:
+        `after step ${step} loss and norm of rank ${rank} (${
+          collective.hosts[rank]
+        }) are not those of rank 0, bit for bit: ` +
+        "their weights have drifted apart. Go on from the last checkpoint with adapters and drivers of one kind"
+    })
+  })
+
+/** "2 ranks of 4 batches", for a step. */
+export const describeShare = (accumulation: number, { size }: Pick<CollectiveService, "size">): string =>
+  `${size} ranks, ${plural(accumulation / size, "batch", "batches")} each`

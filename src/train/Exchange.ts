@@ -1,0 +1,220 @@
+/**
+ * Gradients of several ranks added up: buckets of them leave the device while the backward pass still computes others, are
+ * summed over the ranks in the order of these, and come back. Every rank has the same bits then, and moves alike.
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { call, type CollectiveService } from "../collective/Collective.ts"
+import type { CollectiveError, DeviceError, KernelError } from "../Errors.ts"
+import { Device, type Part, type Prepared, type Window } from "../gpu/Device.ts"
+import * as Program from "../gpu/Program.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import * as Optimizer from "./Optimizer.ts"
+
+/** Bytes of a bucket at most: what MPI is fastest with on one machine. */
+const BUCKET = 2 ** 22
+
+const ELEMENTS = BUCKET / 4
+
+/** Parts of gradients that are exchanged together. */
+interface Bucket {
+  readonly parts: ReadonlyArray<Part>
+  readonly window: Window
+}
+
+/** The rows of sinks of a weight's gradient, which pass through a tensor where touched ones lie side by side. */
+interface Sinks {
+  readonly gradient: Tensor.Tensor
+  /** Elements that a touched unit has. */
+  readonly unit: number
+  readonly collect: Prepared
+  readonly spread: Prepared
+  readonly windows: ReadonlyArray<Window>
+}
+
+/** What is exchanged in one go, in an order that all ranks keep. */
+type Load =
+  & { readonly gradients: ReadonlyArray<Tensor.Tensor> }
+  & ({ readonly bucket: Bucket } | { readonly sinks: Sinks })
+
+/** What a rank exchanges, and how long it waited for it. */
+export interface Exchanged {
+  /** Milliseconds from when the last pass was submitted until every sum was back. */
+  milliseconds: number
+  bytes: number
+}
+
+export interface Exchange {
+  /**
+   * Submits a step's last pass; what it is the last to write leaves behind it, while it goes on. `first` comes before it, and
+   * `last` behind it, before the losses leave. So many units are touched in the step.
+   */
+  readonly leave: (first: ReadonlyArray<Prepared>, pass: Prepared, last: Prepared, units: number) => void
+  /** Until the sums are back, all of them. */
+  readonly back: Effect.Effect<void, CollectiveError | DeviceError>
+  readonly exchanged: Readonly<Exchanged>
+}
+
+/** The number of the last dispatch that writes to a tensor, or to one that shares its buffer; -1: none does. */
+const lastWrite = ({ dispatches }: Program.Program, tensor: Tensor.Tensor): number =>
+  dispatches.findLastIndex(({ kernel, tensors }) =>
+    kernel.bindings.some(([, access], i) => access === "write" && Tensor.home(tensors[i]!) === Tensor.home(tensor))
+  )
+
+/** Parts of a tensor's first elements that fit a bucket. */
+const pieces = (tensor: Tensor.Tensor, elements: number): ReadonlyArray<Part> =>
+  Array.from({ length: Math.ceil(elements / ELEMENTS) }, (_, i) => ({
+    tensor,
+    at: i * ELEMENTS,
+    elements: Math.min(ELEMENTS, elements - i * ELEMENTS)
+  }))
+
+/** Whole pieces, as many as fit one after the other, in buckets. */
+const fill = (parts: ReadonlyArray<Part>): ReadonlyArray<ReadonlyArray<Part>> => {
+  const out: Array<Array<Part>> = []
+  let room = 0
+  for (const part of parts) {
+    if (part.elements > room) {
+      out.push([])
+      room = ELEMENTS
+    }
+    out.at(-1)!.push(part)
+    room -= part.elements
+  }
+  return out
+}
+
+/**
+ * What exchanges an optimizer's gradients and losses. Buckets are made in the order in which `program`, a training pass,
+ * is done with gradients; later passes keep that order, whatever theirs is. Memory of the host that holds all of them
+ * once, and one tensor on the device that holds the touched sinks of the largest weight, live until the scope closes.
+ */
+export const makeExchange = (
+  collective: CollectiveService,
+  optimizer: Optimizer.Optimizer,
+  program: Program.Program
+): Effect.Effect<Exchange, DeviceError | KernelError, Device | Scope.Scope> =>
+  Effect.gen(function*() {
+    const device = yield* Device
+    const { dense, losses, sinks, touched } = optimizer.gradients
+    const ready = new Map<Tensor.Tensor, number>()
+    const readyAt = (tensor: Tensor.Tensor): number => {
+      const home = Tensor.home(tensor)
+      const at = ready.get(home) ?? lastWrite(program, home)
+      ready.set(home, at)
+      return at
+    }
+    const inOrder = dense.toSorted((a, b) => readyAt(a.tensor) - readyAt(b.tensor))
+    const buckets = yield* Effect.forEach(
+      fill(inOrder.flatMap(({ elements, tensor }) => pieces(tensor, elements))),
+      (parts) =>
+        Effect.map(device.window(4 * parts.reduce((sum, { elements }) => sum + elements, 0)), (window): Load => ({
+          gradients: parts.map(({ tensor }) => tensor),
+          bucket: { parts, window }
+        }))
+    )
+    const most = Math.max(0, ...sinks.map(({ n4 }) => 4 * n4))
+    const packed = Tensor.make("touchedSinks", [Math.max(4, most)])
+    if (sinks.length > 0) yield* device.allocate([packed])
+    const ofSinks = yield* Effect.forEach(sinks, (rows) =>
+      Effect.gen(function*() {
+        const [collect, spread] = yield* Effect.forEach(["collect", "spread"] as const, (to) => {
+          const p = Program.record(to, device.target)
+          Optimizer.movePacked(p, to, touched, rows, packed, rows.n4)
+          return device.prepare(p.finish())
+        })
+        const unit = rows.halves * touched.block * touched.row4 * 4
+        const windows = yield* Effect.forEach(pieces(packed, 4 * rows.n4),
+          ({ elements }) => device.window(4 * elements))
+        return {
+          gradients: [rows.g],
+          sinks: { gradient: rows.g, unit, collect: collect!, spread: spread!, windows }
+        } satisfies Load
+      }))
+    const lossBucket: Load = {
+      gradients: [],
+      bucket: { parts: [losses], window: yield* device.window(4 * losses.elements) }
+    }
+    const loads: ReadonlyArray<Load> = [...buckets, ...ofSinks].sort((a, b) =>
+      Math.max(...a.gradients.map(readyAt)) - Math.max(...b.gradients.map(readyAt))
+    )
+
+    /** Where a pass is cut, and which loads leave behind each part of it. */
+    const cuts = new Map<Prepared,
+      { readonly parts: ReadonlyArray<Prepared>; readonly loads: ReadonlyArray<ReadonlyArray<Load>> }>()
+    const cutOf = (pass: Prepared) => {
+      const known = cuts.get(pass)
+      if (known !== undefined) return known
+      const last = pass.program.dispatches.length - 1
+      const behind = new Map<number, Array<Load>>()
+      let at = -1
+      for (const load of loads) {
+        at = Math.max(at, ...load.gradients.map((tensor) => lastWrite(pass.program, tensor)))
+        behind.set(at, [...(behind.get(at) ?? []), load])
+      }
+      const ends = [...behind.keys()].filter((end) => end < last)
+      const cut = {
+        parts: device.cut(pass, ends),
+        loads: [...ends, last].map((end) => behind.get(end) ?? [])
+      }
+      cuts.set(pass, cut)
+      return cut
+    }
+
+    const exchanged: Exchanged = { milliseconds: 0, bytes: 0 }
+    /** What has left: where it lies once it has, and how it goes back. */
+    let underway: Array<
+      { readonly values: ReadonlyArray<Promise<Float32Array<ArrayBuffer>>>; readonly back: () => void }
+    > = []
+    let since = 0
+
+    const send = (load: Load, units: number): void => {
+      if ("bucket" in load) {
+        const { parts, window } = load.bucket
+        underway.push({ values: [window.leave(parts)], back: () => window.back(parts) })
+        return
+      }
+      const { collect, spread, unit, windows } = load.sinks
+      const parts = pieces(packed, units * unit)
+      if (parts.length === 0) return
+      device.submit(collect)
+      underway.push({
+        values: parts.map((part, i) => windows[i]!.leave([part])),
+        back: () => {
+          parts.forEach((part, i) => windows[i]!.back([part]))
+          device.submit(spread)
+        }
+      })
+    }
+
+    const sum = async (): Promise<void> => {
+      for (const { back, values } of underway) {
+        for (const value of values) {
+          const there = await value
+          exchanged.bytes += there.byteLength
+          await collective.allReduce(there)
+        }
+        back()
+      }
+    }
+
+    return {
+      exchanged,
+      leave: (first, pass, last, units) => {
+        const { loads, parts } = cutOf(pass)
+        underway = []
+        parts.forEach((part, i) => {
+          device.submit(...(i === 0 ? first : []), part, ...(i === parts.length - 1 ? [last] : []))
+          for (const load of loads[i]!) send(load, units)
+        })
+        send(lossBucket, units)
+        // a promise that nobody awaits yet must not end the process
+        for (const { values } of underway) for (const value of values) value.catch(() => undefined)
+        since = performance.now()
+      },
+      back: Effect.zipRight(
+        call(sum) as Effect.Effect<void, CollectiveError | DeviceError>,
+        Effect.sync(() => void (exchanged.milliseconds += performance.now() - since))
+      )
+    }
+  })

@@ -1,0 +1,244 @@
+import { it, layer } from "@effect/vitest"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { expect } from "vitest"
+import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
+import { Collective, type CollectiveService } from "../../src/collective/Collective.ts"
+import { type DataConfigInput } from "../../src/data/stream/DataStream.ts"
+import { CollectiveError, DataError } from "../../src/Errors.ts"
+import { Model } from "../../src/model/Model.ts"
+import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import * as NodeDevice from "../../src/node.ts"
+import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
+import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
+import type { TrainEvent } from "../../src/train/TrainEvent.ts"
+import { ranksInProcess } from "../support/collective.ts"
+import { miniatureData, miniatureModel } from "../support/support.ts"
+
+interface Setup {
+  readonly training?: Partial<ConstructorParameters<typeof TrainConfig>[0]>
+  readonly model?: ModelConfig
+  readonly data?: DataConfigInput
+  readonly precision?: "f32" | "f16"
+  readonly observer?: Observer
+}
+
+/** A training, by one rank or as one of several: its events, and what it leaves. */
+const train = (
+  { data = {}, model = miniatureModel, observer, precision = "f32", training = {} }: Setup,
+  checkpoints: Layer.Layer<Checkpoints>,
+  collective?: CollectiveService,
+  onEvent: (event: TrainEvent) => Effect.Effect<void> = () => Effect.void
+) =>
+  Effect.gen(function*() {
+    const trainer = yield* Trainer
+    const told: Array<TrainEvent> = []
+    yield* Stream.runForEach(trainer.run, (event) => {
+      told.push(event)
+      return onEvent(event)
+    })
+    return { told, weights: yield* (yield* Model).exportTensors, exchanged: collective?.times }
+  }).pipe(Effect.provide(
+    Trainer.layer(
+      new TrainConfig({ steps: 6, logEvery: 1, gradientAccumulation: 4, ...training }),
+      observer === undefined ? {} : { observer }
+    ).pipe(
+      Layer.provideMerge(Model.layer(model, { seed: 5, precision })),
+      Layer.provideMerge(miniatureData({ batchSize: 2, ...data })),
+      Layer.provideMerge(checkpoints),
+      (all) => collective === undefined ? all : Layer.provideMerge(all, Layer.succeed(Collective, collective))
+    )
+  ))
+
+const memory = Effect.map(
+  Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory)),
+  (checkpoints) => Layer.succeed(Checkpoints, checkpoints)
+)
+
+/** The same by ranks of this process. Only the first of them may write. */
+const trainTogether = (size: number, setup: Setup, checkpoints: Layer.Layer<Checkpoints>) =>
+  Effect.gen(function*() {
+    return yield* Effect.forEach(ranksInProcess(size), (collective) =>
+      Effect.flatMap(memory, (own) => train(setup, collective.rank === 0 ? checkpoints : own, collective)), {
+      concurrency: "unbounded"
+    })
+  })
+
+const losses = (told: ReadonlyArray<TrainEvent>) =>
+  told.flatMap((event) => event._tag === "Stepped" ? [event.loss!] : [])
+
+const bits = (weights: Snapshot["model"]) => Object.values(weights).map(({ data }) => Array.from(data as Float32Array))
+
+const far = (a: ReadonlyArray<number>, b: ReadonlyArray<number>) =>
+  Math.max(...a.map((value, i) => Math.abs(value - b[i]!)))
+
+const lazy = new OptimizerConfig({ learningRate: 5e-3, sinks: "lazy" })
+
+it("shares a step's batches out in one piece each", () => {
+  expect([0, 1, 2].map((rank) => shareOf([1, 2, 3, 4, 5, 6], { rank, size: 3 }))).toEqual([[1, 2], [3, 4], [5, 6]])
+  expect(unevenShare(6, 3)).toBeUndefined()
+  expect(unevenShare(3, 2)?.message).toContain("make it a multiple of 2, such as 4")
+  expect(unevenShare(1, 8)?.message).toContain("such as 8")
+})
+
+/** Looks at every step, and does something behind one. */
+const behind = (step: number, then: Effect.Effect<void, never>): Observer => ({
+  due: (at) => at === step,
+  look: () => then
+})
+
+layer(NodeDevice.layer())("ranks that train one model", (it) => {
+  for (const sinks of ["dense", "lazy"] as const) {
+    it.effect(`learn what one learns, to rounding, whatever their number: ${sinks} sinks`, () =>
+      Effect.gen(function*() {
+        const setup: Setup = { training: { optimizer: new OptimizerConfig({ learningRate: 5e-3, sinks }) } }
+        const alone = yield* train(setup, yield* memory)
+        for (const size of [2, 4]) {
+          const ranks = yield* trainTogether(size, setup, yield* memory)
+          // all of them are the same, bit for bit
+          for (const one of ranks) expect(bits(one.weights)).toEqual(bits(ranks[0]!.weights))
+          expect(losses(ranks[0]!.told)).toHaveLength(6)
+          expect(far(losses(ranks[0]!.told), losses(alone.told))).toBeLessThan(2e-5)
+          expect(ranks.map(({ exchanged }) => exchanged!.bytes > 0)).not.toContain(false)
+          const [a, b] = [ranks[0]!, alone].map(({ weights }) => bits(weights).flat())
+          expect(far(a!, b!)).toBeLessThan(2e-3)
+          // from run to run, too
+          const again = yield* trainTogether(size, setup, yield* memory)
+          expect(bits(again[0]!.weights)).toEqual(bits(ranks[0]!.weights))
+        }
+      }))
+  }
+
+  it.effect("go on at another number from what they saved, as one would that was never interrupted", () =>
+    Effect.gen(function*() {
+      const setup: Setup = { training: { optimizer: lazy } }
+      const alone = yield* train(setup, yield* memory)
+      const kept = yield* memory
+      const first = { ...setup, training: { ...setup.training, saveEvery: 2 } }
+      yield* Effect.flip(trainTogether(2, {
+        ...first,
+        observer: behind(3, Effect.interrupt)
+      }, kept).pipe(Effect.sandbox))
+      // interrupted after step 3, by four ranks from there, then by one
+      yield* Effect.flip(
+        trainTogether(4, { ...first, observer: behind(5, Effect.interrupt) }, kept).pipe(Effect.sandbox)
+      )
+      const steps = (yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)).map(({ step }) =>
+        step
+      )
+      expect(steps).toContain(3)
+      expect(steps).toContain(5)
+      const last = yield* train(first, kept)
+      expect(last.told[0]).toMatchObject({ _tag: "Started", step: 5 })
+      expect(far(losses(last.told), losses(alone.told).slice(5))).toBeLessThan(2e-5)
+      const [a, b] = [last, alone].map(({ weights }) => bits(weights).flat())
+      expect(far(a!, b!)).toBeLessThan(2e-3)
+    }))
+
+  it.effect("stop together, after the same step, when one of them is interrupted", () =>
+    Effect.gen(function*() {
+      const ranks = ranksInProcess(3)
+      const kept = yield* memory
+      const reached = yield* Deferred.make<void>()
+      const fibers = yield* Effect.forEach(ranks, (collective) =>
+        Effect.gen(function*() {
+          const own = collective.rank === 0 ? kept : yield* memory
+          return yield* train(
+            { training: { steps: 400, gradientAccumulation: 3, logEvery: 1 } },
+            own,
+            collective,
+            (event) => event.step === 4 ? Effect.asVoid(Deferred.succeed(reached, undefined)) : Effect.void
+          )
+        }).pipe(Effect.fork))
+      yield* Deferred.await(reached)
+      // not the one that saves
+      yield* Fiber.interrupt(fibers[2]!)
+      const exits = yield* Effect.forEach(fibers, Fiber.await)
+      expect(exits.map((exit) => Exit.isInterrupted(exit))).toEqual([true, true, true])
+      const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
+      expect(saved).toHaveLength(1)
+      expect(saved[0]!.step).toBeGreaterThanOrEqual(4)
+      expect(new Set(ranks.map(({ times }) => times.calls)).size).toBe(1)
+    }))
+
+  it.effect("stop with the reason of the one that fails, and keep what was saved", () =>
+    Effect.gen(function*() {
+      const ranks = ranksInProcess(2)
+      const kept = yield* memory
+      const exits = yield* Effect.forEach(ranks, (collective) =>
+        Effect.gen(function*() {
+          const own = collective.rank === 0 ? kept : yield* memory
+          const full = new DataError({ detail: "the disk is full" })
+          return yield* Effect.exit(train(
+            { training: { saveEvery: 2, gradientAccumulation: 2 } },
+            own,
+            collective,
+            (event) =>
+              event._tag === "Stepped" && event.step === 4 && collective.rank === 0 ?
+                Effect.die(full) :
+                Effect.void
+          ))
+        }), { concurrency: "unbounded" })
+      expect(exits.every(Exit.isFailure)).toBe(true)
+      expect(String(Exit.isFailure(exits[1]!) ? exits[1].cause : "")).toContain("the disk is full")
+      const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
+      expect(saved.map(({ step }) => step)).toContain(2)
+    }))
+
+  it.effect("say which of them has another configuration or other data, and which field it is", () =>
+    Effect.gen(function*() {
+      const refused = (other: Setup) =>
+        Effect.gen(function*() {
+          const exits = yield* Effect.forEach(ranksInProcess(2), (collective) =>
+            Effect.flatMap(memory, (own) => Effect.either(train(collective.rank === 0 ? {} : other, own, collective))),
+            { concurrency: "unbounded" })
+          return exits.map((exit) => exit._tag === "Left" ? exit.left.message : "")
+        })
+      for (const message of yield* refused({ training: { optimizer: lazy } })) {
+        expect(message).toContain("rank 1 (host1) is not like rank 0 (host0): training.optimizer.sinks")
+      }
+      for (const message of yield* refused({ data: { seed: 9 } })) expect(message).toContain("data.")
+    }))
+
+  it.effect("tell an accumulation that they cannot share out", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(trainTogether(2, { training: { gradientAccumulation: 3 } }, yield* memory))
+      expect(error.message).toContain("2 ranks share out the batches of a step: make it a multiple of 2, such as 4")
+    }))
+
+  it.effect("notice when the bits of one drift apart", () =>
+    Effect.gen(function*() {
+      const [first, second] = ranksInProcess(2)
+      // a link that turns a bit of a sum around
+      const drifting: CollectiveService = {
+        ...second!,
+        allReduce: async (values) => {
+          await second!.allReduce(values)
+          if (values.length > 1) (values as Float32Array)[0]! *= 1.001
+        }
+      }
+      const exits = yield* Effect.forEach([first!, drifting],
+        (collective) => Effect.flatMap(memory, (own) => Effect.either(train({}, own, collective))), {
+        concurrency: "unbounded"
+      })
+      for (const exit of exits) {
+        expect(exit._tag === "Left" && exit.left instanceof CollectiveError && exit.left.message).toContain(
+          "loss and norm of rank 1 (host1) are not those of rank 0"
+        )
+      }
+    }))
+
+  it.effect("share out routed gradients", () =>
+    Effect.gen(function*() {
+      const setup: Setup = { training: { routing: "sgtm", optimizer: lazy } }
+      const alone = yield* train(setup, yield* memory)
+      const [first, second] = yield* trainTogether(2, setup, yield* memory)
+      expect(bits(second!.weights)).toEqual(bits(first!.weights))
+      expect(far(losses(first!.told), losses(alone.told))).toBeLessThan(2e-5)
+    }))
+})
