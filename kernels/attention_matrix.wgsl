@@ -123,6 +123,17 @@ fn score(f: ptr<function, Factor>, at: u32) -> Sum {
   return sum;
 }
 
+// forward's scores with the tile of keys from j on; a subgroup whose last query is `end` puts down one half of its pair's
+fn score_keys(q: ptr<function, Factor>, k_at: u32, ld: u32, j: u32, last: u32, end: u32, s: u32, l: u32) {
+  stage(0u, k_at, ld, j, last, OTHERS, l);
+  workgroupBarrier();
+  if (j <= end) {
+    let m = score(q, (s % 2u) * 16u * LD);
+    subgroupMatrixStore<row_major>(&pool, SCORES + (s / 2u) * 16u * SLD + (s % 2u) * 4u, m, SLD);
+  }
+  workgroupBarrier();
+}
+
 fn add_weighed(sum: Sum, w0: Left, w1: Left, at: u32) -> Sum {
   let half = subgroupMatrixMultiplyAccumulate(w0, subgroupMatrixLoad<Right, row_major>(&pool, at, LD), sum);
   return subgroupMatrixMultiplyAccumulate(w1, subgroupMatrixLoad<Right, row_major>(&pool, at + 16u * LD, LD), half);
@@ -213,13 +224,7 @@ fn forward(
   var top = LOW;
   var sum = 0.0;
   for (var j = source; j < until; j += OTHERS) {
-    stage(0u, k_at, ld, j, last, OTHERS, l);
-    workgroupBarrier();
-    if (j <= end) {
-      let m = score(&q, half * 16u * LD);
-      subgroupMatrixStore<row_major>(&pool, SCORES + (s / 2u) * 16u * SLD + half * 4u, m, SLD);
-    }
-    workgroupBarrier();
+    score_keys(&q, k_at, ld, j, last, end, s, l);
     let key = vec4u(j + 8u * (l % 4u)) + vec4u(0u, 1u, 2u, 3u);
     let seen0 = seen(start, t, key);
     let seen1 = seen(start, t, key + 4u);
@@ -242,13 +247,7 @@ fn forward(
   }
   var o = Half();
   for (var j = source; j < until; j += OTHERS) {
-    stage(0u, k_at, ld, j, last, OTHERS, l);
-    workgroupBarrier();
-    if (j <= end) {
-      let m = score(&q, half * 16u * LD);
-      subgroupMatrixStore<row_major>(&pool, SCORES + (s / 2u) * 16u * SLD + half * 4u, m, SLD);
-    }
-    workgroupBarrier();
+    score_keys(&q, k_at, ld, j, last, end, s, l);
     let key = vec4u(j + 8u * (l % 4u)) + vec4u(0u, 1u, 2u, 3u);
     let x = scores_of(0u, l);
     put_weights(0u, l, Eight(
