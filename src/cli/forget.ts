@@ -10,7 +10,7 @@ import * as Certificate from "../forget/Certificate.ts"
 import * as Copies from "../forget/Copies.ts"
 import * as Forget from "../forget/Forget.ts"
 import type * as Ledger from "../forget/Ledger.ts"
-import { parseRequests, type Request } from "../forget/Request.ts"
+import { fields, parseRequests, type Request } from "../forget/Request.ts"
 import { columns, count, oneLine, plural } from "../Terminal.ts"
 import { inTurns } from "../Turns.ts"
 import { signed } from "./certificate.ts"
@@ -43,9 +43,7 @@ const holding = (file: string, checkpoint: string, corpus: TokenShards.TokenShar
 /** Those of the command line, and those of the files. */
 const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | undefined) =>
   Effect.gen(function*() {
-    const given = (["source", "prefix", "id"] as const).flatMap((by) =>
-      options[by].map((value): Request => ({ by, value }))
-    )
+    const given = fields.flatMap((by) => options[by].map((value): Request => ({ by, value })))
     if (Option.isSome(options.request)) {
       const path = options.request.value
       given.push(...(yield* parseRequests(yield* Corpus.readText(path), path)))
@@ -62,7 +60,8 @@ const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | un
       ? given
       : yield* Effect.fail(
         Edge.usage({
-          message: "say whom to delete: --source <name>, --prefix, --id, --request <file>, or --text <file>"
+          message:
+            "say whom to delete: --source <name>, --owner, --prefix, --document, --id, --request <file>, or --text <file>"
         })
       )
   })
@@ -183,7 +182,7 @@ export const runForget = (options: ForgetOptions) =>
     const corpus = Option.isNone(options.data)
       ? undefined
       : yield* Effect.acquireRelease(TokenShards.open(options.data.value), ({ close }) => Effect.sync(close))
-    const request = yield* requestOf(options, yield* requestsOf(options, corpus))
+    const request = { ...(yield* requestOf(options, yield* requestsOf(options, corpus))), corpus }
     const heldOf = ({ already, deleted }: Pick<Forget.ForgetPlan, "deleted" | "already">) =>
       corpus === undefined || options.restore
         ? undefined

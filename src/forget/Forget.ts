@@ -24,6 +24,7 @@ import * as AtomicFile from "../AtomicFile.ts"
 import * as Checkpoints from "../checkpoints/Checkpoints.ts"
 import { freshUnits, loadInitial } from "../checkpoints/Import.ts"
 import { decodeNames, type Names, namesFile, sameIds } from "../data/identity/Names.ts"
+import type { TokenDocuments } from "../data/Pieces.ts"
 import { tensorsSha256 } from "../data/stream/Inputs.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
 import { isObject, parseJson } from "../Json.ts"
@@ -44,6 +45,8 @@ type Files = FileSystem.FileSystem | Path.Path
 /** What is to be done. */
 export interface ForgetRequest {
   readonly requests: ReadonlyArray<Request>
+  /** The documents of the training, for requests by `document`. */
+  readonly corpus?: TokenDocuments | undefined
   /** Default `erase`. */
   readonly operation?: Ledger.Act
   /** Default `keep`; of `refresh` `take`, since where nothing is taken nobody is to be refreshed. */
@@ -161,7 +164,7 @@ const restoring = ({ ledger, sinks }: Pick<Subject, "ledger" | "sinks">, resolve
 
 const planOf = (
   of: Pick<Subject, "ledger" | "names" | "path" | "sinks" | "step">,
-  { operation = "erase", requests, shared = operation === "refresh" ? "take" : "keep" }: ForgetRequest
+  { corpus, operation = "erase", requests, shared = operation === "refresh" ? "take" : "keep" }: ForgetRequest
 ): Effect.Effect<ForgetPlan, DataError> =>
   Effect.gen(function*() {
     if (operation === "refresh" && shared === "keep") {
@@ -170,7 +173,7 @@ const planOf = (
       })
     }
     const { ledger, names, path, sinks, step } = of
-    const resolved = yield* resolve(requests, names)
+    const resolved = yield* resolve(requests, names, corpus)
     const common = { path, step, requests, operation, shared }
     const denied = new Set((sinks.denied ?? []).map(BigInt))
     if (operation === "restore") {

@@ -1,7 +1,7 @@
 /** Whose sinks are whose: what a deletion takes away from those that stay. */
 import * as Effect from "effect/Effect"
-import type { NamedId, Names } from "../data/identity/Names.ts"
-import type { DataError } from "../Errors.ts"
+import { type NamedId, type Names, namesFile } from "../data/identity/Names.ts"
+import { DataError } from "../Errors.ts"
 import * as Sink from "../Sink.ts"
 
 /** Somebody who stays, and how many of its units are also units of what is deleted. */
@@ -61,7 +61,12 @@ export const ownershipOf = (
     const lit = new Set<number>()
     let [survivors, touched] = [0, 0]
     let most: Array<Shared> = []
+    const owners = sinks.assignment === "disjoint" && sinks.owners !== undefined
+      ? new Set(sinks.owners.map(BigInt))
+      : undefined
+    let stranger: NamedId | undefined
     yield* names.each((one) => {
+      if (owners?.has(one.id) === false) stranger ??= one
       if (deleted.has(one.id) || before.has(one.id)) return
       survivors++
       let units = 0
@@ -75,6 +80,13 @@ export const ownershipOf = (
       if (most.length === NAMED && most[NAMED - 1]!.units >= units) return
       most = [...most, { ...one, units }].sort((a, b) => b.units - a.units).slice(0, NAMED)
     })
+    if (stranger !== undefined) {
+      return yield* new DataError({
+        detail:
+          `${namesFile} is of another model: it lists ${JSON.stringify(stranger.name)} (${stranger.id}), who owns no ` +
+          "sinks of this one. Put the one of its training beside its config.json"
+      })
+    }
     const rising = (some: Iterable<number>) => [...some].sort((a, b) => a - b)
     return {
       units: sinks.units,

@@ -131,10 +131,10 @@ describe("requests", () => {
   it("name the line that is none", async () => {
     expect(await refused("{\"source\": \"Ruth\"}\n{")).toContain("requests.jsonl: line 2 is no request")
     expect(await refused("{\"name\": \"Ruth\"}")).toContain(
-      "has the field \"name\"; known: source, prefix, id, reference"
+      "has the field \"name\"; known: source, owner, prefix, document, id, reference"
     )
     expect(await refused("{\"source\": \"Ruth\", \"id\": \"1\"}")).toContain(
-      "exactly one of source, prefix, id, got source, id"
+      "exactly one of source, owner, prefix, document, id, got source, id"
     )
     expect(await refused("{\"id\": 7}")).toContain("write ids as texts")
     expect(await refused("[]")).toContain("no JSON object")

@@ -207,8 +207,14 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
     const get = (id: bigint) =>
       Effect.gen(function*() {
         for (const group of groupOf(id)) {
-          const found = (yield* read(group)).find((row) => row.id === id)
-          if (found !== undefined) return found
+          const rows = yield* read(group)
+          let [from, to] = [0, rows.length]
+          while (from < to) {
+            const at = (from + to) >>> 1
+            if (rows[at]!.id < id) from = at + 1
+            else to = at
+          }
+          if (rows[from]?.id === id) return rows[from]
         }
         return undefined
       })
@@ -253,7 +259,8 @@ export const sameIds = (a: Names, b: Names): Effect.Effect<boolean, DataError> =
     return (yield* lines(a)) === (yield* lines(b))
   })
 
-const kinds: Readonly<Record<Identity, string>> = {
+/** What an id stands for, in words. */
+export const kinds: Readonly<Record<Identity, string>> = {
   row: "a sequence",
   document: "a document",
   source: "a source",
