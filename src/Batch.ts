@@ -24,6 +24,18 @@ export interface Batch {
   readonly ids: BigUint64Array
   /** What messages call the sequence of each row, where rows hold one each. */
   readonly names?: ReadonlyArray<string>
+  /** Of training: what is left out of each sequence's sinks. Default: nothing. */
+  readonly dropped?: Dropped
+}
+
+/** Sinks that are left out in a step of training, by a draw for each sequence. */
+export interface Dropped {
+  /** Share of sequences whose sinks are all off. */
+  readonly sequences: number
+  /** Share of the others' units that are off. */
+  readonly units: number
+  /** 32 random bits, the same for all tokens of a sequence, flattened as the tokens are. */
+  readonly draws: Uint32Array
 }
 
 /** Ids are whole numbers below this: 64 bits without a sign. */

@@ -10,8 +10,8 @@
  * compute only what is on. The papers' Bernoulli masks and the reference code's hash remain for checkpoints made elsewhere.
  */
 import * as Schema from "effect/Schema"
-import { toId } from "./Batch.ts"
-import { configuration, upTo } from "./Config.ts"
+import { type Dropped, toId } from "./Batch.ts"
+import { configuration, fraction, seed, upTo, withDefault } from "./Config.ts"
 
 /** Neurons of an MLP at most, as ModelConfig says. */
 const count = upTo(2 ** 24)
@@ -111,6 +111,16 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
     return undefined
   }
 }
+
+/** What training leaves out of sinks, so that a model learns to stand without them. */
+export class SinkDropout extends configuration(Schema.Class<SinkDropout>("SinkDropout")({
+  /** Share of sequences that are trained with all their sinks off, drawn for every exposure. Default 0. */
+  sequences: withDefault(fraction, 0),
+  /** Share of the units of every other sequence that are off, each drawn by itself. What is left is not scaled. Default 0. */
+  units: withDefault(fraction, 0),
+  /** Of the draws, which follow from it, the epoch and the place in it alone. Default 0. */
+  seed: withDefault(seed, 0)
+})) {}
 
 /**
  * Which sinks are on in a pass.
@@ -319,6 +329,14 @@ const unitsOnce = (config: SinkConfig, id: bigint): Uint32Array => {
  * the id is not one of 64 bits.
  */
 export const unitsOf = (config: SinkConfig, id: bigint): Uint32Array => unitsOnce(config, id).slice()
+
+/** Which units a sequence keeps where training leaves some out: none, or by a draw for each. */
+export const kept = ({ sequences, units }: Dropped, draw: number): "none" | "all" | ((unit: number) => boolean) =>
+  draw / 2 ** 32 < sequences
+    ? "none"
+    : units === 0
+    ? "all"
+    : (unit) => mix(draw ^ mix(unit + 1)) / 2 ** 32 >= units
 
 /** What multiplies the general neurons in a mode. */
 export const generalScale = (config: SinkConfig, general: number, mode: SinkMode): number => {

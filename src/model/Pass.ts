@@ -484,7 +484,9 @@ export const loadBatch = (
   if (heads !== undefined) {
     const gates = new Float32Array(heads.shape[0]! * heads.shape[1]!)
     const shape = { heads: config.numAttentionHeads, headSize: config.headSize }
-    segments.ids.forEach((id, s) => gates.set(Sink.headGates(config.sinks!, shape, mode, id), s * heads.shape[1]!))
+    segments.ids.forEach((id, s) =>
+      gates.set(Sink.headGates(config.sinks!, shape, Segments.modeOf(segments, s, mode), id), s * heads.shape[1]!)
+    )
     device.write(heads, gates)
   }
   let units: Uint32Array = new Uint32Array()

@@ -14,6 +14,8 @@ export interface Segments {
   readonly range: Uint32Array
   /** The id of each segment. */
   readonly ids: ReadonlyArray<bigint>
+  /** Which units each segment keeps, where training leaves some out. */
+  readonly kept?: ReadonlyArray<ReturnType<typeof Sink.kept>>
 }
 
 export const segmentsOf = (batch: Batch): Segments => {
@@ -33,7 +35,25 @@ export const segmentsOf = (batch: Batch): Segments => {
     segment[t] = ids.length - 1
     range[range.length - 1]!++
   }
-  return { segment, range: Uint32Array.from(range), ids }
+  const { dropped } = batch
+  return {
+    segment,
+    range: Uint32Array.from(range),
+    ids,
+    ...(dropped === undefined
+      ? {}
+      : { kept: ids.map((_, s) => Sink.kept(dropped, dropped.draws[range[2 * s]!]!)) })
+  }
+}
+
+/** The mode that a segment is computed in: off where training leaves out all of its sinks. */
+export const modeOf = ({ kept }: Segments, s: number, mode: Sink.SinkMode): Sink.SinkMode =>
+  kept?.[s] === "none" ? Sink.off : mode
+
+/** Whether a segment keeps a unit that it lights. */
+const keeps = ({ kept }: Segments, s: number, unit: number): boolean => {
+  const one = kept?.[s] ?? "all"
+  return typeof one === "function" ? one(unit) : one === "all"
 }
 
 /** Tiles that `tokens` tokens in at most `maxSegments` segments can fall into. */
@@ -89,7 +109,13 @@ export const maskedCoefficients = (
   if (config === undefined) return new Float32Array(maxSegments).fill(1)
   const width = 1 + config.units
   const table = new Float32Array(maxSegments * width)
-  segments.ids.forEach((id, s) => table.set(Sink.coefficients(config, general, mode, id), s * width))
+  segments.ids.forEach((id, s) => {
+    const coef = Sink.coefficients(config, general, modeOf(segments, s, mode), id)
+    if (segments.kept !== undefined) {
+      for (let unit = 0; unit < config.units; unit++) if (!keeps(segments, s, unit)) coef[1 + unit] = 0
+    }
+    table.set(coef, s * width)
+  })
   return table
 }
 
@@ -122,6 +148,11 @@ export const gather = (
     coef.set(lit.coef, s * (1 + slots))
     activeUnits.set(lit.units, s * slots)
     lit.units.subarray(0, lit.count).forEach((unit, slot) => {
+      // what is left out takes part in nothing: its sinks get no gradient, and lazy ones do not move
+      if (!keeps(segments, s, unit)) {
+        coef[s * (1 + slots) + 1 + slot] = 0
+        return
+      }
       const list = usesOf.get(unit) ?? []
       list.push(s, slot)
       usesOf.set(unit, list)
@@ -166,15 +197,17 @@ export const litUnits = (
   mode: Sink.SinkMode = Sink.own
 ): Uint32Array => {
   const units = new Set<number>()
-  for (const id of new Set(segments.ids)) {
+  const light = (id: bigint, keeps: (unit: number) => boolean) => {
     if (mode === Sink.own) {
-      for (const unit of Sink.unitsOf(config, id)) units.add(unit)
-      continue
+      for (const unit of Sink.unitsOf(config, id)) if (keeps(unit)) units.add(unit)
+      return
     }
     // the number of general neurons only scales them
     Sink.coefficients(config, 1, mode, id).forEach((coefficient, i) => {
-      if (i > 0 && coefficient !== 0) units.add(i - 1)
+      if (i > 0 && coefficient !== 0 && keeps(i - 1)) units.add(i - 1)
     })
   }
+  if (segments.kept === undefined) { for (const id of new Set(segments.ids)) light(id, () => true) }
+  else segments.ids.forEach((id, s) => light(id, (unit) => keeps(segments, s, unit)))
   return Uint32Array.from(units).sort()
 }

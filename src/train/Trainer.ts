@@ -18,7 +18,7 @@ import { Checkpoints } from "../checkpoints/Checkpoints.ts"
 import { Collective } from "../collective/Collective.ts"
 import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
 import type { Names } from "../data/identity/Names.ts"
-import { DataStream, type Row } from "../data/stream/DataStream.ts"
+import { type Cursor, DataStream, type Row } from "../data/stream/DataStream.ts"
 import { attempt, type CheckpointError, type CollectiveError, DataError, type DeviceError, Diverged,
   type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -30,6 +30,7 @@ import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import * as Sink from "../Sink.ts"
 import * as DataParallel from "./DataParallel.ts"
+import { withDropout } from "./Dropout.ts"
 import { checkTraining } from "./MemoryPlan.ts"
 import * as Optimizer from "./Optimizer.ts"
 import * as Resume from "./Resume.ts"
@@ -54,6 +55,11 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
    * Default: everything learns from everything.
    */
   routing: Schema.optional(Schema.Literal(...(Object.keys(routings) as [RoutingName, ...Array<RoutingName>]))),
+  /**
+   * Sinks left out in training, so that the general neurons stand without them: what deletion takes is to be in the sinks, and what is
+   * left to speak without. Costs nothing but the learning of what is left out. Not with a routing. Default: none are.
+   */
+  sinkDropout: Schema.optional(Sink.SinkDropout),
   /** Steps whose losses are read back together. Default 10. */
   logEvery: withDefault(upTo(2 ** 16), 10),
   /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
@@ -276,6 +282,11 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     const { sinks } = model.config
     const unfit = Optimizer.scheduleProblem(config.optimizer, steps)
     if (unfit !== undefined) return yield* new DataError({ detail: unfit })
+    if (config.routing !== undefined && config.sinkDropout !== undefined) {
+      const detail =
+        `training.routing "${config.routing}" says itself whose sinks are on: leave training.sinkDropout out`
+      return yield* new DataError({ detail })
+    }
     const uneven = DataParallel.unevenShare(accumulation, collective?.size ?? 1)
     if (uneven !== undefined) return yield* uneven
     yield* checkTraining(model.config, data, device, config, model.defaults)
@@ -503,6 +514,11 @@ const runOf = (
       return Chunk.fromIterable(events)
     }
 
+    const leavingOut = (batch: Batch, { batch: number, epoch }: Cursor): Batch =>
+      config.sinkDropout === undefined || model.config.sinks === undefined
+        ? batch
+        : withDropout(batch, config.sinkDropout, { epoch, row: number * data.batchSize })
+
     const start = Effect.gen(function*() {
       const { step, unsettled } = state.place
       if (unsettled && step > 0) return yield* settle
@@ -562,7 +578,7 @@ const runOf = (
       for (let i = 0; i < config.gradientAccumulation; i++) {
         // the batches never end
         const [item] = yield* Effect.mapError(pull, Option.getOrThrow)
-        batches.push(item!.batch)
+        batches.push(leavingOut(item!.batch, cursor))
         cursor = item!.cursor
       }
       if (collective === undefined) {

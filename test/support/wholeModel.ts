@@ -8,6 +8,7 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { HYPER } from "../../src/model/Pass.ts"
 import * as Segments from "../../src/model/Segments.ts"
+import * as Sink from "../../src/Sink.ts"
 import { SinkConfig, type SinkMode } from "../../src/Sink.ts"
 import { expectClose } from "../reference/compare.ts"
 import * as Reference from "../reference/model.ts"
@@ -22,6 +23,8 @@ export interface WholeModel {
   readonly mode: SinkMode
   readonly precision?: "f16"
   readonly recompute?: boolean
+  /** What training leaves out of the documents' sinks. */
+  readonly dropped?: { readonly sequences: number; readonly units: number }
   /** Another target than the adapter's own: kernels of another family. */
   readonly target?: Partial<Target>
 }
@@ -109,6 +112,15 @@ export const wholeModels: ReadonlyArray<WholeModel> = (() => {
       mode: { mode: "own" }, target: { family: "gpu" } },
     { name: "gathered neurons of the reference", config: reference, compute: "gathered", documents: ragged,
       mode: { mode: "own" } },
+    ...([["gathered", gathered, 1], ["gathered", single, 2], ["masked", gathered, 3], ["gathered", reference,
+      4]] as const).map(
+        ([compute, config, i]): WholeModel => ({ name: `${compute} sinks, some left out, ${i}`, config, compute,
+          documents: ragged, mode: { mode: "own" }, dropped: { sequences: 0.4, units: 0.3 } })
+      ),
+    { name: "gathered sinks, all left out, GPU kernels", config: gathered, compute: "gathered", documents: aligned,
+      mode: { mode: "own" }, dropped: { sequences: 1, units: 0 }, target: { family: "gpu" } },
+    { name: "gathered neurons, all left out", config: single, compute: "gathered", documents: ragged,
+      mode: { mode: "own" }, dropped: { sequences: 1, units: 0 } },
     { name: "no sinks", config: standard, documents: ragged, mode: { mode: "own" } }
   ]
 })()
@@ -124,11 +136,28 @@ export const checkWholeModel = (c: WholeModel) =>
         [name, value]
       ) => [name, Float64Array.from(Float32Array.from(value))])
     )
-    const batch = batchOfDocuments(c.documents, 16, c.config.vocabSize, random)
-    batch.targets[3] = IGNORE
-    const segments = Segments.segmentsOf(batch)
+    const whole = batchOfDocuments(c.documents, 16, c.config.vocabSize, random)
+    whole.targets[3] = IGNORE
+    const segments = Segments.segmentsOf(whole)
     const width = 1 + (c.config.sinks?.units ?? 0)
     const coef = Segments.maskedCoefficients(c.config.sinks, c.config.general, c.mode, segments, segments.ids.length)
+    // a draw for each document: the first is dark at 0.4, the others lose some of their units
+    const draws = Uint32Array.from(segments.ids, (_, s) => (0x33333333 + s * 0x3c6ef372) >>> 0)
+    const batch = c.dropped === undefined ? whole : {
+      ...whole,
+      dropped: { ...c.dropped, draws: Uint32Array.from(segments.segment, (s) => draws[s]!) }
+    }
+    if (c.dropped !== undefined) {
+      const before = coef.reduce((sum, x) => sum + x, 0)
+      draws.forEach((draw, s) => {
+        const kept = Sink.kept({ ...c.dropped!, draws }, draw)
+        expect(kept === "none").toBe(draw / 2 ** 32 < c.dropped!.sequences)
+        for (let unit = 0; unit < width - 1; unit++) {
+          if (kept === "none" || (kept !== "all" && !kept(unit))) coef[s * width + 1 + unit] = 0
+        }
+      })
+      expect(coef.reduce((sum, x) => sum + x, 0)).toBeLessThan(before)
+    }
     expect(coef.length).toBe(segments.ids.length * width)
 
     const own = yield* Device
