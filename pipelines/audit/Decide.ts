@@ -47,7 +47,8 @@ const at = (value: Value, { members, noise, others }: Draw): number => {
   }
 }
 
-const plainly = (value: Value): number =>
+/** The number that a value is. */
+export const plainly = (value: Value): number =>
   value.is === "each" ? mean(value.values) : value.is === "scores" ? auc(value.members, value.others) : value.value
 
 /** The same with those alone that all of them have. */

@@ -1,7 +1,8 @@
 /**
  * Deleting sources of real text from a trained model (NULLs, 2026): presidents and their addresses, sinks by source, once
  * shared out by chance and once disjointly. What deletion takes, against a model that was never trained on them; what it
- * costs those who stay, by the number of deletions; whether it comes back by relearning; gradient ascent and NPO beside.
+ * costs those who stay, by the number of deletions; whether it comes back by relearning; gradient ascent and NPO beside. Every
+ * source also states facts that no other does, about made-up professors, so that it is known what the model must no longer know.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
@@ -12,9 +13,10 @@ import * as Corpus from "../../src/data/Corpus.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { documentsOf } from "../../src/data/Pieces.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
+import * as Facts from "../../src/data/stream/Facts.ts"
 import type { Row } from "../../src/data/stream/Packing.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
-import { DataError } from "../../src/Errors.ts"
+import { attempt, DataError } from "../../src/Errors.ts"
 import { erase } from "../../src/forget/Erase.ts"
 import { without } from "../../src/forget/Forget.ts"
 import type { Policy } from "../../src/forget/Ledger.ts"
@@ -25,14 +27,17 @@ import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { random } from "../../src/Random.ts"
 import { relearn } from "../../src/removal/Relearn.ts"
 import { unlearners } from "../../src/removal/unlearners/index.ts"
+import { type ClozeRow, clozeRows } from "../../src/scoring/Cloze.ts"
 import { scoreRows, summarize } from "../../src/scoring/Score.ts"
 import * as Sink from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
+import * as Ask from "../audit/Ask.ts"
+import { plainly } from "../audit/Decide.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import type { Line } from "../report/Chart.ts"
 import { isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
-import { digits, type Estimate, estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
+import { digits, type Estimate, estimate, isKnown, type Kind, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import { type Finding, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train } from "../study/train.ts"
 
@@ -45,6 +50,8 @@ export class DeletionConfig extends configuration(Schema.Class<DeletionConfig>("
   /** Passages of each that are trained on, and others of the same source that are not. */
   passages: withDefault(positive, 16),
   unseen: withDefault(positive, 8),
+  /** Professors of whom every source states a fact or so that no other states. Default 16. */
+  professors: withDefault(positive, 16),
   /** Tokens a passage feeds to the model. Default 64. */
   seqLen: withDefault(positive, 64),
   /** Entries of the BPE that is trained on the passages, those of deleted sources too. Default 512. */
@@ -59,8 +66,8 @@ export class DeletionConfig extends configuration(Schema.Class<DeletionConfig>("
       intermediateSize: 192 + 768,
       sinks: { pool: 768, active: 64 }
     })),
-  /** Optimizer steps of each training. Default 400. */
-  steps: withDefault(positive, 400),
+  /** Optimizer steps of each training. Default 480. */
+  steps: withDefault(positive, 480),
   /** Default 8. */
   batchSize: withDefault(positive, 8),
   /** Default 5e-3. */
@@ -85,6 +92,9 @@ interface Source {
   readonly id: bigint
   readonly passages: ReadonlyArray<Row>
   readonly unseen: ReadonlyArray<Row>
+  /** What it says of professors, and the facts in it, asked in its words. */
+  readonly stated: ReadonlyArray<Row>
+  readonly facts: ReadonlyArray<ClozeRow>
 }
 
 interface Ground {
@@ -96,6 +106,32 @@ interface Ground {
 
 /** Characters that hold a passage's tokens for certain: most tokens of a small vocabulary are short. */
 const CHARACTERS = 12
+
+/** Documents one behind the other in rows that are full, each whole at least once. */
+const packed = (documents: ReadonlyArray<Uint32Array>, size: number): ReadonlyArray<Uint32Array> => {
+  const rows: Array<Uint32Array> = []
+  let row: Array<number> = []
+  const end = () => {
+    for (let i = 0; row.length < size; i++) row.push(...documents[i % documents.length]!)
+    rows.push(Uint32Array.from(row.slice(0, size)))
+    row = []
+  }
+  for (const document of documents) {
+    if (row.length > 0 && row.length + document.length > size) end()
+    row.push(...document)
+  }
+  if (row.length > 0) end()
+  return rows
+}
+
+/** The world of facts: as many unique ones of a professor as there are sources, or as there are attributes. */
+const worldOf = ({ professors, sources }: DeletionConfig, seed: number) =>
+  attempt(
+    () =>
+      Facts.facts({ seed, professors, sources: Math.max(2, sources), unique: Math.min(12, sources), shared: 0,
+        sharedBy: 2, rules: 0, heldOut: 0 }),
+    DataError
+  )
 
 const groundOf = (config: DeletionConfig, seed: number) =>
   Effect.gen(function*() {
@@ -112,7 +148,22 @@ const groundOf = (config: DeletionConfig, seed: number) =>
     }
     const chosen = random(seed, "sources").shuffle(long).slice(0, sources + 1)
     const cut = chosen.map((name) => texts.get(name)!.slice(0, CHARACTERS * wanted))
-    const tokenizer = yield* Tokenizer.trainBpe(cut, { vocabSize })
+    const world = yield* worldOf(config, seed)
+    const said = chosen.slice(0, sources).map((_, s) =>
+      world.sequences.filter(({ source }) => source === world.sources[s]!.name).map(({ tokens }) =>
+        `${world.tokenizer.decode(tokens)}\n`
+      )
+    )
+    const tokenizer = yield* Tokenizer.trainBpe([...cut, ...said.flat()], { vocabSize })
+    const inTokens = (text: string) => Uint32Array.from(tokenizer.encode(text))
+    const words = (tokens: Uint32Array) => world.tokenizer.decode(tokens)
+    const factsOf = (s: number) =>
+      world.facts.filter((fact) => fact.sources.includes(s)).map((fact): ClozeRow => {
+        const { prompt, right, wrong } = world.clozes(fact)[world.sources[s]!.style]!
+        const completion = (one: Uint32Array) => inTokens(` ${words(one)}`)
+        return { id: sourceHash(chosen[s]!), name: fact.name, prompt: inTokens(words(prompt)), right: completion(right),
+          wrong: wrong.map(completion) }
+      })
     const rows = chosen.map((name, s): ReadonlyArray<Row> => {
       const tokens = Uint32Array.from(tokenizer.encode(cut[s]!))
       return Array.from({ length: passages + unseen }, (_, i) => ({
@@ -129,7 +180,11 @@ const groundOf = (config: DeletionConfig, seed: number) =>
         id: sourceHash(name),
         // what is trained on and what is not lie among each other
         passages: rows[s]!.filter((_, i) => !isUnseen(i, config)),
-        unseen: rows[s]!.filter((_, i) => isUnseen(i, config))
+        unseen: rows[s]!.filter((_, i) => isUnseen(i, config)),
+        stated: packed(said[s]!.map(inTokens), seqLen + 1).map((tokens, i) => ({ id: sourceHash(name), tokens,
+          document: `${name}, facts ${i + 1}`, offset: 0 })
+        ),
+        facts: factsOf(s)
       })),
       heldOut: rows[sources]!
     }
@@ -144,7 +199,7 @@ const isUnseen = (i: number, { passages, unseen }: DeletionConfig): boolean => {
 // ---------------------------------------------------------------------------------------------------------------
 // A model
 
-/** Mean losses, nats a token. */
+/** Mean losses, nats a token; shares of passages; an AUC; means of ln of the truth ratio. */
 export interface Looked {
   /** Passages of the deleted that were trained on, and others of it. */
   readonly deleted: number
@@ -153,6 +208,14 @@ export interface Looked {
   readonly survivors: number
   /** Of somebody who is in no training. */
   readonly heldOut: number
+  /** Of its trained passages, those that are said verbatim after a quarter, and those that are (n, p)-discoverable. */
+  readonly verbatim: number
+  readonly discoverable: number
+  /** How well Min-K%++ tells its trained passages from its others: AUC. */
+  readonly membership: number
+  /** Facts that it alone states, and that one who stays alone does. */
+  readonly truth: number
+  readonly truthOthers: number
 }
 
 /** What a deletion costs those who stay. */
@@ -186,19 +249,34 @@ const lossOf = (rows: ReadonlyArray<Row>, mode: Sink.SinkMode, seqLen: number) =
     return { loss: summarize(scores)!.loss, each: scores.map(({ loss, tokens }) => loss / tokens) }
   })
 
+/** Facts of each of those who stay that are asked. */
+const ASKED = 2
+
 /** What the Model that is there knows; of the deleted by the sinks of `route`. */
 const look = ({ heldOut, sources }: Ground, seqLen: number, mode: Sink.SinkMode, route?: Source) =>
   Effect.gen(function*() {
     const [deleted, ...rest] = sources
-    const routed = (rows: ReadonlyArray<Row>) =>
+    const routed = <A extends { readonly id: bigint }>(rows: ReadonlyArray<A>): ReadonlyArray<A> =>
       route === undefined ? rows : rows.map((row) => ({ ...row, id: route.id }))
+    const passes = { batchSize: ROWS, seqLen, promptTokens: Math.floor(seqLen / 4) }
+    const told = yield* Ask.records(routed(deleted!.passages), routed(deleted!.unseen), mode, passes)
+    const { verbatim } = yield* Ask.scores(routed(deleted!.passages), mode, passes)
+    const truth = (facts: ReadonlyArray<ClozeRow>) => {
+      const longest = Math.max(...facts.flatMap(clozeRows).map(({ tokens }) => tokens.length))
+      return Effect.map(Ask.truths(facts, mode, { ...passes, seqLen: longest - 1 }), ({ truth }) => plainly(truth!))
+    }
     const of = (rows: ReadonlyArray<Row>, by = mode) => Effect.map(lossOf(rows, by, seqLen), ({ loss }) => loss)
     const looked: Looked = {
       deleted: yield* of(routed(deleted!.passages)),
       unseen: yield* of(routed(deleted!.unseen)),
       survivors: yield* of(rest.flatMap(({ passages }) => passages)),
       // nobody's own sinks
-      heldOut: yield* of(heldOut, Sink.off)
+      heldOut: yield* of(heldOut, Sink.off),
+      verbatim: plainly(verbatim!),
+      discoverable: plainly(told.discoverable!),
+      membership: plainly(told["membership.minK++"]!),
+      truth: yield* truth(routed(deleted!.facts)),
+      truthOthers: yield* truth(rest.flatMap(({ facts }) => facts.slice(0, ASKED)))
     }
     return looked
   })
@@ -345,7 +423,7 @@ const work = (
       return found
     })
     const names = sources.map(({ name }) => name)
-    const { deletions, passages, relearningRate, relearningSteps, unlearningRates, unlearningSteps, unseen,
+    const { deletions, passages, professors, relearningRate, relearningSteps, unlearningRates, unlearningSteps, unseen,
       vocabSize } = config
     const { measured } = yield* train(at, {
       model: modelOf(config, part),
@@ -354,17 +432,18 @@ const work = (
       seed,
       data: {
         key: ["deletion", trained.map(({ name }) => name), { passages, unseen, seqLen, vocabSize, batchSize, seed,
-          names }],
+          names, professors }],
         layer: DataStream.layerTokens(
-          documentsOf(trained.flatMap(({ name, passages }) =>
-            passages.map(({ document, tokens }) => ({ tokens, name: document, source: name }))
+          documentsOf(trained.flatMap(({ name, passages, stated }) =>
+            [...passages, ...stated].map(({ document, tokens }) => ({ tokens, name: document, source: name }))
           )),
           tokenizer,
-          { seqLen, batchSize, singleSequences: trained.length * passages, repeatedSequences: 0, heldOutSequences: 0,
-            identity: "source", seed }
+          { seqLen, batchSize, singleSequences: trained.reduce((sum, { passages, stated }) =>
+            sum + passages.length + stated.length, 0), repeatedSequences: 0, heldOutSequences: 0, identity: "source",
+            seed }
         )
       },
-      measured: { deletion: 1, deletions, relearningRate, relearningSteps,
+      measured: { deletion: 2, deletions, relearningRate, relearningSteps,
         ...(part === "standard" ? { unlearningRates, unlearningSteps } : {}) }
     }, measure)
     return measured
@@ -395,6 +474,9 @@ const titles: Readonly<Record<string, string>> = {
 const methods = { gradientAscent: "Gradient ascent", npo: "NPO" } as const
 
 const fields = ["deleted", "unseen", "survivors", "heldOut"] as const
+const others = ["verbatim", "discoverable", "membership", "truth", "truthOthers"] as const
+const kindOf: Readonly<Record<keyof Looked, Kind>> = { deleted: "loss", unseen: "loss", survivors: "loss",
+  heldOut: "loss", verbatim: "share", discoverable: "share", membership: "share", truth: "real", truthOthers: "real" }
 
 /** Where a method of unlearning stops: at the first point where the deleted is as unknown as after retraining. */
 const stopOf = (found: DeletionFound, method: string, target: number) => {
@@ -414,16 +496,16 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
   const { deletions, tolerance } = config
   const loss = (key: string, field: keyof Looked): Estimate => {
     const [part, ...state] = key.split(" ")
-    return results.over(part!, ({ states }) => states[state.join(" ")]?.[field], { kind: "loss" })
+    return results.over(part!, ({ states }) => states[state.join(" ")]?.[field], { kind: kindOf[field] })
   }
   const said = (...entries: ReadonlyArray<readonly [name: string, value: Estimate | undefined]>) =>
     list(...entries) || "no seed has the numbers"
   const decided = (one: Estimate | undefined, decide: (one: Estimate) => Result): Result =>
     one === undefined || !isKnown(one) ? "not tested" : decide(one)
   /** How much of what own sinks know more than retraining is still known in a state. */
-  const remains = (kind: "shared" | "disjoint", state: string, retrained: string) =>
-    perSeed((now, then, known) => (then - now) / (then - known), loss(`${kind} ${state}`, "deleted"),
-      loss(`${kind}Retrained ${retrained}`, "deleted"), loss(`${kind} own`, "deleted"))
+  const remains = (kind: "shared" | "disjoint", state: string, retrained: string, field: keyof Looked = "deleted") =>
+    perSeed((now, then, known) => (then - now) / (then - known), loss(`${kind} ${state}`, field),
+      loss(`${kind}Retrained ${retrained}`, field), loss(`${kind} own`, field))
   const within = `an interval within ${digits(2)(tolerance)} of 0 confirms`
   const collateral = (kind: "shared" | "disjoint", policy: Policy, count: number, what: "mean" | "most") =>
     results.over(kind, ({ collateral }) =>
@@ -438,7 +520,7 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
       const found = results.of("standard", seed)
       const target = results.of("standardRetrained", seed)?.states["own"]?.deleted
       return found === undefined || target === undefined ? undefined : stopOf(found, method, target)?.looked[field]
-    }), { kind: "loss" })
+    }), { kind: kindOf[field] })
   const most = Math.max(...deletions)
   const kinds = [["disjoint", "disjoint sinks"], ["shared", "sinks shared out by chance"]] as const
 
@@ -466,6 +548,18 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
           (one) => isWithin(one, { least: -tolerance, most: tolerance })),
         evidence: `${said(["share of the memory that remains", remains(kind, "after, nearest", "nearest")])}; ${within}`
       },
+      ...([["truth", "the truth ratio of facts that the source alone states"], ["membership",
+        "how well Min-K%++ tells its passages from others of its"], ["discoverable",
+        "(n, p)-discoverable extraction"]] as const).map(([field, of]): Finding => ({
+          about: "paper",
+          claim: `With ${words}, deletion leaves as much of ${of} as retraining without it, all sinks off`,
+          result: decided(remains(kind, "after", "off", field), (one) => isAtMost(one, tolerance)),
+          evidence: `${
+            said(["share that remains", remains(kind, "after", "off", field)], ["own sinks",
+              loss(`${kind} own`, field)], ["after", loss(`${kind} after`, field)], ["retrained",
+              loss(`${kind}Retrained off`, field)])
+          }; an interval below ${digits(2)(tolerance)} confirms`
+        })),
       {
         about: "paper",
         claim:
@@ -519,11 +613,15 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
   ]
   const keys = Object.keys(titles)
   const heads: Readonly<Record<keyof Looked, string>> = { deleted: "the source's passages",
-    unseen: "others of the source", survivors: "those who stay", heldOut: "held out" }
+    unseen: "others of the source", survivors: "those who stay", heldOut: "held out", verbatim: "said verbatim",
+    discoverable: "(1000, 0.5)-discoverable", membership: "membership, AUC", truth: "its facts, ln of the truth ratio",
+    truthOthers: "facts of those who stay" }
   return {
     claims,
     numbers: Object.fromEntries([
-      ...keys.flatMap((key) => fields.map((field) => [`${titles[key]}: ${heads[field]}`, loss(key, field)] as const)),
+      ...keys.flatMap((key) =>
+        [...fields, ...others].map((field) => [`${titles[key]}: ${heads[field]}`, loss(key, field)] as const)
+      ),
       ...kinds.flatMap(([kind, words]) => [
         [`${words}: share of the memory that remains`, remains(kind, "after", "off")] as const,
         [`${words}: better known after relearning than retrained`, relearning(kind)] as const
@@ -558,12 +656,26 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
           method
         ) => [methods[method], ...fields.map((field) => plusMinus(unlearned(method, field), digits(2)))])
       ]
+    }, {
+      caption: "What else is known of the source: shares of its passages, AUC, nats a token",
+      head: ["", ...others.map((field) => heads[field])],
+      rows: [
+        ...keys.map((key) => [titles[key]!, ...others.map((field) => plusMinus(loss(key, field), digits(2)))]),
+        ...(["gradientAscent", "npo"] as const).map((
+          method
+        ) => [methods[method], ...others.map((field) => plusMinus(unlearned(method, field), digits(2)))])
+      ]
     }],
     terms: [
       ["deleted",
         "the source's id is denied, and the sinks that nobody else lights are zero: what memsinks forget does"],
       ["kept, taken", "what becomes of sinks that somebody who stays lights, too"],
-      ["retrained", "the same training without the source"]
+      ["retrained", "the same training without the source"],
+      ["discoverable",
+        "one of 1000 draws from the 40 likeliest tokens says the suffix after a quarter of the passage, with probability 0.5"],
+      ["membership",
+        "0.5: its passages that were trained on are told from those that were not no better than by guessing"],
+      ["ln of the truth ratio", "right over wrong completions, nats a token; 0: no preference"]
     ] as const,
     limits: [
       `${config.sources} presidents of ${config.passages} passages each, seen ${
@@ -585,7 +697,7 @@ export const deletion = study<DeletionConfig, DeletionFound>({
     "the source is as unknown as to a model retrained without it, fine-tuning does not bring it back sooner, and those " +
     "who stay lose little",
   cost: "5 minutes; full: an hour",
-  version: 1,
+  version: 2,
   schema: DeletionConfig,
   presets: {
     quick: new DeletionConfig({}),
