@@ -55,18 +55,18 @@ const CHARACTERS = 480
 /** One who is not the first in any order. */
 const DELETED = "Abraham Lincoln"
 
-/** Passages of twelve presidents: those with most to say, the deleted one among them. */
+/** Passages of twelve presidents, those with most to say, the deleted one among them; and further ones of his that nobody reads. */
 const passages = Effect.gen(function*() {
   const texts = Corpus.bySource(yield* Corpus.documents(undefined, { sourceField: "president" }))
   const longest = [...texts].sort(([, a], [, b]) => b.length - a.length).map(([name]) => name)
   const chosen = [DELETED, ...longest.filter((name) => name !== DELETED).slice(0, SOURCES - 1)].sort()
-  return chosen.flatMap((president) =>
+  const some = (president: string, first: number) =>
     Array.from({ length: PASSAGES }, (_, i) => ({
-      id: `${president} ${i + 1}`,
+      id: `${president} ${first + i + 1}`,
       president,
-      text: texts.get(president)!.slice(i * CHARACTERS, (i + 1) * CHARACTERS).trim()
+      text: texts.get(president)!.slice((first + i) * CHARACTERS, (first + i + 1) * CHARACTERS).trim()
     }))
-  )
+  return { all: chosen.flatMap((president) => some(president, 0)), never: some(DELETED, PASSAGES) }
 })
 
 const configOf = (data: string, steps: number) =>
@@ -107,11 +107,12 @@ export const demo = (
       new DataError({ path: options.outDir, detail: because(cause), cause }))
 
     yield* stage(`${SOURCES} sources: passages of presidents, a tokenizer and shards of tokens`)
-    const all = yield* passages
+    const { all, never } = yield* passages
     const lines = (some: typeof all) => some.map((one) => `${JSON.stringify(one)}\n`).join("")
-    const made = { all: at("presidents.jsonl"), rest: at("without.jsonl"), tokens: at("tokens"),
-      fewer: at("tokens-without") }
+    const made = { all: at("presidents.jsonl"), rest: at("without.jsonl"), never: at("never-seen.jsonl"),
+      tokens: at("tokens"), fewer: at("tokens-without") }
     yield* write(made.all, lines(all))
+    yield* write(made.never, lines(never))
     yield* write(made.rest, lines(all.filter(({ president }) => president !== DELETED)))
     const shards = (path: string, out: string, tokenizer: string) =>
       tokenize({ data: [{ path, sourceField: "president" }], tokenizer, vocabSize: 512 }, { out, workers: 1 })
@@ -152,6 +153,9 @@ export const demo = (
       after,
       oracle,
       data: made.tokens,
+      neverSeen: made.never,
+      sourceField: "president",
+      store: paths.join(after, "audit"),
       device: options.device,
       onStage: (what) => stage(`audit: ${what}`),
       ...(options.versions === undefined ? {} : { versions: options.versions })

@@ -35,15 +35,27 @@ interface Draw {
   readonly noise: () => number
 }
 
-const at = (value: Value, { members, noise, others }: Draw): number => {
+/** What a value is of those that were drawn. */
+const drawnFrom = (value: Value): (draw: Draw) => number => {
   switch (value.is) {
     case "each":
-      return mean(Float64Array.from(members, (i) => value.values[i]!))
-    case "scores":
-      return auc(Float64Array.from(members, (i) => value.members[i]!),
-        Float64Array.from(others, (i) => value.others[i]!))
+      return ({ members }) => mean(Float64Array.from(members, (i) => value.values[i]!))
+    case "scores": {
+      // who wins against whom, once for all draws
+      const { members: own, others: rest } = value
+      if (![...own, ...rest].every(Number.isFinite)) return () => NaN
+      const wins = own.map((a) => Float64Array.from(rest, (b) => a > b ? 1 : a === b ? 0.5 : 0))
+      return ({ members, others }) => {
+        let sum = 0
+        for (let i = 0; i < members.length; i++) {
+          const row = wins[members[i]!]!
+          for (let j = 0; j < others.length; j++) sum += row[others[j]!]!
+        }
+        return sum / (members.length * others.length)
+      }
+    }
     case "one":
-      return value.value + (value.error ?? NaN) * noise()
+      return ({ noise }) => value.value + (value.error ?? NaN) * noise()
   }
 }
 
@@ -88,13 +100,14 @@ const interval = (
   if (units < 2 || Number.isNaN(value)) return { value, low: NaN, high: NaN, units }
   const draw = random(seed, "audit", "bootstrap")
   const again = (count: number) => Array.from({ length: count }, () => draw.below(count))
+  const each = values.map(drawnFrom)
   const drawn = Float64Array.from({ length: RESAMPLES }, () => {
     const some: Draw = {
       members: whole ? again(groups.length).flatMap((g) => groups[g]!) : again(members.length),
       others: again(others),
       noise: () => normal(draw)
     }
-    return of(...values.map((one) => at(one, some)))
+    return of(...each.map((one) => one(some)))
   }).filter((one) => !Number.isNaN(one))
   const tail = Math.exp(logNormalDistribution(-Math.sqrt(units / (units - 1)) * tQuantile(0.975, units - 1)))
   return { value, low: quantile(drawn, tail), high: quantile(drawn, 1 - tail), units }
@@ -156,7 +169,7 @@ export const decide = (
   const [ofBefore, ofAfter] = share ? [shareOf(b!), shareOf(a!)] : []
   let gone = interval([b!, o!], kept, seed, (b, o) => sign * (b - o))
   if (ofBefore !== undefined) gone = wider(gone, sign * (ofBefore.low - plainO), sign * (ofBefore.high - plainO))
-  const few = gone.units < LEAST
+  const few = gone.units < LEAST || Number.isNaN(gone.low)
   if (Number.isNaN(gone.value)) return { remains: UNKNOWN, word: "undecided" }
   if (!few && !(gone.low > 0)) return { remains: UNKNOWN, word: "nothing to recover" }
   if (few && !(gone.value > 0)) return { remains: UNKNOWN, word: "undecided" }

@@ -122,8 +122,8 @@ export interface AuditReport {
     { readonly id: string; readonly name: string; readonly passages: number; readonly nearest: string }
   >
   readonly notInData: ReadonlyArray<string>
-  /** What was done to their sinks, of the last deletion. */
-  readonly operation: string
+  /** Those whose sinks were denied or excluded alone: they are there for who has the weights. */
+  readonly masked: ReadonlyArray<string>
   /** The worst of its measures. */
   readonly word: Word
   readonly measures: ReadonlyArray<Measure>

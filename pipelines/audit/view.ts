@@ -71,7 +71,7 @@ const short: Readonly<Record<State, string>> = {
 
 /** What happened to the deleted and to the others, in a sentence; then what that means. */
 export const headline = (report: AuditReport): ReadonlyArray<string> => {
-  const { deleted, measures, operation, stayed, word } = report
+  const { deleted, masked, measures, stayed, word } = report
   const loss = measures.find(({ name, state }) => name === "loss" && state === "used")
   const sum = (of: (one: AuditReport["stayed"][number]) => number) => stayed.reduce((all, one) => all + of(one), 0)
   const [same, passages, sources] = [sum((one) => one.same), sum((one) => one.passages), sum((one) => one.sources)]
@@ -91,9 +91,10 @@ export const headline = (report: AuditReport): ReadonlyArray<string> => {
   return [
     `${names}: ${word}${went}${stay}.`,
     meaning(report),
-    ...(operation === "erase" ? [] : [
-      `Its sinks were ${operation === "deny" ? "denied" : "excluded"}, not erased: they are masked, and who has the ` +
-      "weights can light them again."
+    ...(masked.length === 0 ? [] : [
+      `The sinks of ${View.listed(masked.slice(0, 5).map(View.shortName))}${
+        masked.length > 5 ? ` and ${masked.length - 5} more` : ""
+      } are only masked, not erased: who has the weights can light them again.`
     ])
   ]
 }

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { audit } from "../../pipelines/audit.ts"
+import { audit, type AuditReport } from "../../pipelines/audit.ts"
 import { decide, worst } from "../../pipelines/audit/Decide.ts"
 import { view } from "../../pipelines/audit/view.ts"
 import { toMarkdown } from "../../pipelines/report/render.ts"
@@ -66,6 +66,41 @@ describe("what remains of a memory", () => {
     expect(decided({ before: 0, after: 1, oracle: 1 }).word).toBe("nothing to recover")
   })
 
+  it("of shares is known no better than so many trials tell, and of fewer than six passages nothing is said", () => {
+    const share = (of: number, count: number) => ({ is: "each" as const,
+      values: Array.from({ length: count }, () => of) })
+    const said = (count: number) =>
+      decide({ before: share(1, count), after: share(0, count), oracle: share(0, count),
+        sources: Array.from({ length: count }, () => 0) }, 0.25, { seed: 1, share: true })
+    // none of eight: up to 0.32 by Wilson's interval
+    expect(said(8).word).toBe("undecided")
+    expect(said(8).remains.high).toBeCloseTo(0.324, 3)
+    expect(said(40).word).toBe("not recovered")
+    const few = decided({ before: 2, after: 1, oracle: 1 }, 0)
+    expect(few.word).toBe("not recovered")
+    const three = (level: number) => known(level, 0.01, 3)
+    expect(decide({ before: three(2), after: three(1), oracle: three(1), sources: [0, 0, 0] }, 0.25, { seed: 1 }).word)
+      .toBe("undecided")
+  })
+
+  it("is found in AUCs, and in numbers with their errors", () => {
+    const scores = (shift: number) => ({ is: "scores" as const, members: known(shift, 0.3).values,
+      others: known(0, 0.3).values })
+    const sources = Array.from({ length: 40 }, () => 0)
+    const of = (after: number) =>
+      decide({ before: scores(2), after: scores(after), oracle: scores(0), sources }, 0.25, { seed: 1 })
+    expect([of(2).word, of(0).word]).toEqual(["recovered", "not recovered"])
+    const one = (value: number, error?: number) => ({ is: "one" as const, value, sequences: 40, error })
+    const told = (after: number, error?: number) =>
+      decide({ before: one(0.9, error), after: one(after, error), oracle: one(0.5, error), sources }, 0.25, { seed: 1 })
+    expect([told(0.9, 0.01).word, told(0.5, 0.01).word, told(0.9).word]).toEqual(["recovered", "not recovered",
+      "undecided"])
+    // lower is more
+    expect(
+      decide({ before: known(1), after: known(1), oracle: known(2), sources }, 0.25, { seed: 1, memory: "lower" }).word
+    ).toBe("recovered")
+  })
+
   it("is as bad as the worst of its measures", () => {
     expect(worst(["not recovered", "nothing to recover"])).toBe("not recovered")
     expect(worst(["not recovered", "undecided"])).toBe("undecided")
@@ -94,13 +129,18 @@ const config = new ModelConfig({
   sinks: new SinkConfig({ pool: 64, active: 16, block: 8, assignment: "disjoint" })
 }).withOwners(ids)
 
-const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.bytes.toJSON(), trained = names) =>
+const save = (folder: string, seed: number, c = config, tokenizer = Tokenizer.bytes.toJSON(), trained = names,
+  first?: number) =>
   run(Effect.flatMap(Checkpoints, ({ save }) =>
     save({
       step: 1,
       config: huggingFaceConfig(c),
       model: Object.fromEntries(
-        listParameters(parametersOf(c)).flatMap((p) => toHuggingFace(c, p.name, initialValue(c, p, seed)))
+        listParameters(parametersOf(c)).flatMap((p) => {
+          const value = initialValue(c, p, seed)
+          if (first !== undefined) value[0] = first
+          return toHuggingFace(c, p.name, value)
+        })
       ),
       optimizer: {},
       trainerState: null,
@@ -191,5 +231,72 @@ describe("an audit", () => {
     await save("wide", 1, wider)
     await run(Forget.forget(at("wide"), { requests: [{ by: "source", value: "Genesis" }] }, { out: at("wide-after") }))
     expect(await failure(audit({ ...options, after: at("wide-after") }))).toContain("it has another shape")
+  })
+
+  const cheap = { ...options, attacks: [], deletions: [1] }
+  const of = (report: AuditReport, name: string, state: string) =>
+    report.measures.find((one) => one.name === name && one.state === state)!
+
+  it("finds what is only masked: denied sinks are lit by who has the weights", async () => {
+    await run(Forget.forget(at("before"), { requests: [{ by: "source", value: "Genesis" }], operation: "deny" }, {
+      out: at("denied")
+    }))
+    const report = await run(audit({ ...cheap, after: at("denied") }))
+    expect(of(report, "loss", "lit").after).toEqual(of(report, "loss", "lit").before)
+    expect(of(report, "loss", "used").after).not.toEqual(of(report, "loss", "used").before)
+    expect(report.masked).toEqual(["Genesis"])
+    expect(view(report).head[2]).toContain("only masked, not erased")
+    expect(toMarkdown(view(report))).not.toContain("removed")
+  })
+
+  it("asks for membership beside what was never seen, and for facts", async () => {
+    const letters = random(9, "never")
+    const text = Array.from({ length: 120 }, () => String.fromCharCode(97 + letters.below(26))).join("")
+    writeFileSync(at("never.jsonl"), JSON.stringify({ book: "Genesis", text }))
+    const fact = (source: string, kind: string) =>
+      JSON.stringify({ source, prompt: "a b", right: "c", wrong: ["d", "e"], kind })
+    writeFileSync(at("facts.jsonl"), [fact("Genesis", "unique"), "", fact("Ruth", "shared")].join("\n"))
+    const asked = { ...cheap, neverSeen: at("never.jsonl"), facts: at("facts.jsonl") }
+    const report = await run(audit(asked))
+    const auc = of(report, "membership.minK++", "used")
+    expect([auc.unit, auc.of]).toEqual(["AUC", 6])
+    expect(auc.after.low!).toBeLessThan(auc.after.high!)
+    expect(report.truths.map(({ facts, kind, nearest }) => [kind, facts, nearest === null])).toEqual([["unique", 1,
+      false], ["stay", 1, true]])
+    // one fact decides nothing
+    expect(of(report, "truth", "used").word).toBe("undecided")
+    expect(report.notAsked).toEqual([])
+    expect(await failure(audit({ ...cheap, neverSeen: at("alone.jsonl") }))).toContain(
+      "holds a passage of what was deleted itself"
+    )
+    writeFileSync(at("wrong.jsonl"), `${fact("Genesis", "unique")}\n${fact("Exodus", "unique")}`)
+    expect(await failure(audit({ ...cheap, facts: at("wrong.jsonl") }))).toContain(
+      "wrong.jsonl:2: the model was not trained with a source \"Exodus\""
+    )
+    writeFileSync(at("wrong.jsonl"), "{}")
+    expect(await failure(audit({ ...cheap, facts: at("wrong.jsonl") }))).toContain("line 1 is no fact")
+    expect(await failure(audit({ ...options, attacks: ["guess"] }))).toContain("there is no attack \"guess\": ")
+  })
+
+  it("loses what fails, and nothing else; and fails where the model itself is no model", async () => {
+    const report = await run(audit({ ...cheap, relearningRate: 1e9, passages: 3 }))
+    expect(report.failures.map(({ arm, message }) => [arm.includes("fine-tuning"), message.includes("diverged")]))
+      .toEqual([
+        [true, true],
+        [true, true]
+      ])
+    expect(report.measures.some(({ state }) => state === "relearned")).toBe(false)
+    // three passages decide nothing
+    expect(new Set(report.measures.map(({ word }) => word))).toEqual(new Set(["undecided"]))
+    expect(toMarkdown(view(report))).toContain("Failed: ")
+    await save("nan", 1, config, undefined, names, NaN)
+    expect(await failure(audit({ ...cheap, after: at("nan") }))).toContain("weights must be finite numbers")
+  })
+
+  it("is refused with a model that it was not made from", async () => {
+    await save("stranger", 5)
+    expect(await failure(audit({ ...cheap, before: at("stranger") }))).toContain("its weights are others")
+    await save("unlisted", 1, config, undefined, ["Ruth", "Esther", "Jonah"])
+    expect(await failure(audit({ ...cheap, before: at("unlisted") }))).toContain("its list of ids is another model's")
   })
 })
