@@ -10,14 +10,17 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { loadInitial } from "../src/checkpoints/Import.ts"
+import { Collective } from "../src/collective/Collective.ts"
 import { DataStream } from "../src/data/stream/DataStream.ts"
 import { tensorsSha256 } from "../src/data/stream/Inputs.ts"
+import * as DataParallel from "../src/train/DataParallel.ts"
 import type { TrainError } from "../src/train/Trainer.ts"
 import type { Event } from "./experiment/Event.ts"
 import * as Experiment from "./experiment/Experiment.ts"
+import { makeStreams } from "./experiment/Streams.ts"
 import type { Files } from "./experiment/Train.ts"
 import { armNames, armsOf, checkInitial, longerTraining, PretrainConfig } from "./pretrain/Config.ts"
-import { armJob, type ArmResult, armWork, plannedArm } from "./pretrain/measure.ts"
+import { armJob, type ArmResult, armWork, type Asked, follow as followArms, plannedArm } from "./pretrain/measure.ts"
 import type { PretrainReport } from "./pretrain/Report.ts"
 import { meanOf, present, seedResult, throughput } from "./pretrain/summary.ts"
 import { view } from "./pretrain/view.ts"
@@ -30,6 +33,17 @@ export type PretrainError = TrainError
 export type PretrainEvent = Event
 
 export type PretrainOptions = Omit<Experiment.RunOptions, "store">
+
+/** What ranks did, of all trainings; undefined where there was but one. */
+const ranksOf = (
+  seeds: ReadonlyArray<number>,
+  found: ReadonlyArray<ReadonlyArray<ArmResult>>
+): PretrainReport["ranks"] => {
+  const all = found.flatMap((results, s) =>
+    results.flatMap(({ arm, ranks = [] }) => ranks.map((rank) => ({ arm: arm.name, seed: seeds[s]!, ...rank })))
+  )
+  return all.length === 0 ? undefined : all
+}
 
 /** The comparison of arms as an experiment. */
 const pretrain: Experiment.Experiment<
@@ -104,6 +118,7 @@ const pretrain: Experiment.Experiment<
               adapter: results[0]!.adapter,
               arms: [...new Map(results.map((r) => [r.arm.name, r.arm])).values()],
               perSeed,
+              ...present({ ranks: ranksOf(seeds, found) }),
               ...(failures.length === 0 ? {} : { failures })
             }
           })
@@ -114,8 +129,25 @@ const pretrain: Experiment.Experiment<
 /**
  * Run all arms of all seeds and report. Interruptible at any moment; with an `outDir` and `resume` a later call goes on
  * from there. An arm that fails is reported, and the others go on; where all fail it fails with the first one's error.
+ *
+ * Where the program's Collective has several ranks, rank 0 calls this, and the others call `follow`: they compute their share
+ * of each of its trainings.
  */
 export const run = (
   config: PretrainConfig,
   options: PretrainOptions
-): Effect.Effect<PretrainReport, PretrainError, Files> => Experiment.run(pretrain, config, options)
+): Effect.Effect<PretrainReport, PretrainError, Files> =>
+  Effect.flatMap(Collective, (collective) =>
+    Effect.ensuring(
+      Experiment.run(pretrain, config, options),
+      collective.size === 1 ? Effect.void : Effect.ignore(DataParallel.shared<Asked | null>(collective, null))
+    ))
+
+/** What ranks besides 0 call in the place of `run`. */
+export const follow = ({ cacheDirectory, device }: Pick<PretrainOptions, "cacheDirectory" | "device">): Effect.Effect<
+  void,
+  PretrainError,
+  Files
+> =>
+  Effect.flatMap(makeStreams(cacheDirectory === undefined ? {} : { cacheDirectory }), (streams) =>
+    followArms(device, streams)).pipe(Effect.scoped)

@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints, type FileSystemOptions } from "../../src/checkpoints/Checkpoints.ts"
 import type { InitialModel } from "../../src/checkpoints/Import.ts"
+import { Collective } from "../../src/collective/Collective.ts"
 import { LISTED } from "../../src/data/identity/Names.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
 import { because, type CheckpointError, DataError } from "../../src/Errors.ts"
@@ -21,6 +22,7 @@ import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { appendLine, readEvents } from "../../src/runs/EventLog.ts"
 import { type Curve, curvesOf } from "../../src/runs/Runs.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
+import * as DataParallel from "../../src/train/DataParallel.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
 import { type TrainConfig, Trainer, type TrainerOptions, type TrainError,
   type TrainerService } from "../../src/train/Trainer.ts"
@@ -213,6 +215,8 @@ export interface TrainedArm extends Training {
   readonly activeParameters: number
   readonly steps: number
   readonly tokens: number
+  /** Of several ranks, what each did; of a resumed training since then. */
+  readonly ranks?: ReadonlyArray<DataParallel.RankReport>
 }
 
 /** A model whose sinks are shared out over the ids of the data, where that is to be known before. */
@@ -260,20 +264,38 @@ export const trainArm = <A = undefined, B = undefined>(
   Effect.gen(function*() {
     const data = yield* DataStream
     const device = yield* Device
-    const model = yield* withOwners(asked, data)
-    yield* checkTraining(model, data, device, training, { precision, recompute })
-    const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
-    // a resumed run goes over these with its checkpoint
-    if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial.tensors)
+    const collective = yield* Collective
+    const { context, model, observed } = yield* DataParallel.onAll(
+      collective,
+      Effect.gen(function*() {
+        const model = yield* withOwners(asked, data)
+        yield* checkTraining(model, data, device, training, { precision, recompute })
+        const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
+        // a resumed run goes over these with its checkpoint
+        if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial.tensors)
+        const observed = hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)
+        return { context, model, observed }
+      })
+    )
     const options: TrainerOptions = {
-      ...(hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)),
+      ...observed,
       ...(initial === undefined ? {} : { ends: initial.ends, names: initial.names, deletions: initial.deletions })
     }
     const trained = yield* Effect.gen(function*() {
       const trainer = yield* Trainer
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
-      const { curves, seconds } = yield* trainToEnd(trainer, tokensPerStep, kept.events, hooks.onEvent)
+      const before = yield* trainer.step
+      const exchanged = DataParallel.measured(collective)
+      const { curves, seconds } = yield* DataParallel.onAll(
+        collective,
+        trainToEnd(trainer, tokensPerStep, kept.events, hooks.onEvent)
+      )
+      const { rank, size } = collective
+      const tokens = (trainer.steps - before) * tokensPerStep / size
+      const own = { rank, host: collective.hosts[rank]!, adapter: device.name, seconds, tokens, ...exchanged() }
+      const ranks = size === 1 ? undefined : yield* DataParallel.gathered(collective, own)
       return {
+        ...(ranks === undefined ? {} : { ranks }),
         adapter: device.name,
         curves,
         parameters: model.numParameters,

@@ -1,6 +1,7 @@
 /**
  * What the pretraining pipeline found: the type its renderers and the command line share. Losses are nats a token.
  */
+import type { RankReport } from "../../src/train/DataParallel.ts"
 import type { Failure } from "../report/Failure.ts"
 
 /** What is absent was not trained: a run trains the arms it was asked for. */
@@ -105,6 +106,8 @@ export interface PretrainReport {
   readonly seeds: ReadonlyArray<number>
   readonly arms: ReadonlyArray<Arm>
   readonly perSeed: ReadonlyArray<SeedResult>
+  /** Where several ranks trained together, what each did of every training; of a resumed one since then. */
+  readonly ranks?: ReadonlyArray<RankReport & { readonly arm: string; readonly seed: number }>
   /** Arms that failed, and why; absent where none did. They are missing from the numbers. */
   readonly failures?: ReadonlyArray<Failure>
   /** Everything that was configured, so that the run can be repeated. */

@@ -1,22 +1,25 @@
 /** Training one arm of a comparison, and measuring what it remembers: a job. */
 import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { type InitialModel, loadInitial } from "../../src/checkpoints/Import.ts"
+import { Collective } from "../../src/collective/Collective.ts"
 import type { NamedId } from "../../src/data/identity/Names.ts"
 import { DataConfig, DataStream, type Row } from "../../src/data/stream/DataStream.ts"
 import { scoredTokens } from "../../src/data/stream/Packing.ts"
 import { sameTokenizer } from "../../src/data/tokens/SameTokenizer.ts"
 import { specialId } from "../../src/data/tokens/Tokenizer.ts"
-import type { DataError } from "../../src/Errors.ts"
+import type { DataError, DeviceError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Generate from "../../src/model/Generate.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
+import * as DataParallel from "../../src/train/DataParallel.ts"
 import { TrainConfig, Trainer, type TrainError } from "../../src/train/Trainer.ts"
 import type { PlannedTraining } from "../experiment/Experiment.ts"
 import type { Job, Work, Workplace } from "../experiment/Job.ts"
 import type { Streams } from "../experiment/Streams.ts"
-import { type Files, trainArm } from "../experiment/Train.ts"
+import { type Files, keep, trainArm } from "../experiment/Train.ts"
 import { type ArmName, type ArmPlan, armsOf, PretrainConfig, problem } from "./Config.ts"
 import type { Arm, Curve, SourceResult } from "./Report.ts"
 
@@ -35,6 +38,15 @@ export interface ArmResult {
     readonly texts: Readonly<Record<string, string>> }
   readonly seconds: number
   readonly tokens: number
+  /** Of several ranks, what each did. */
+  readonly ranks?: ReadonlyArray<DataParallel.RankReport>
+}
+
+/** What rank 0 asks the others to train their share of; null: there is nothing left. */
+export interface Asked {
+  readonly input: ArmInput
+  /** Of the model it starts from, where it does not start from drawn weights. */
+  readonly vocabSize?: number
 }
 
 /** How an arm is trained, all defaults spelled out. */
@@ -55,7 +67,8 @@ const measuredArm = (
   plan: ArmPlan,
   config: PretrainConfig,
   { kept, onEvent, stage }: Workplace,
-  initial: InitialModel | undefined
+  initial: InitialModel | undefined,
+  input: ArmInput
 ): Effect.Effect<ArmResult, TrainError, Device | DataStream | Files> =>
   Effect.gen(function*() {
     const data = yield* DataStream
@@ -69,7 +82,10 @@ const measuredArm = (
       )
     }
     const { precision, recompute } = config
-    const { adapter, curves, measured, seconds, steps, tokens } = yield* trainArm(
+    const collective = yield* Collective
+    const asked: Asked = { input, ...(initial === undefined ? {} : { vocabSize: initial.config.vocabSize }) }
+    if (collective.size > 1) yield* DataParallel.shared(collective, asked)
+    const { adapter, curves, measured, ranks, seconds, steps, tokens } = yield* trainArm(
       { model: plan.model, training, seed: config.data.seed, precision, recompute,
         ...(initial === undefined ? {} : { initial }) },
       kept,
@@ -86,6 +102,7 @@ const measuredArm = (
       adapter,
       curves: curves.map((curve) => ({ arm: plan.name, ...curve })),
       ...measured,
+      ...(ranks === undefined ? {} : { ranks }),
       seconds,
       tokens
     }
@@ -256,9 +273,43 @@ export const armWork: Work<ArmInput, ArmResult> = {
       const { config, plan: { data } } = armPlan(input)
       const initial = config.initialFrom === undefined ? undefined : yield* loadInitial(config.initialFrom)
       return yield* at.streams.use(data, Effect.flatMap(DataStream, ({ tokenizer }) =>
-        measuredArm(armPlan(input, initial?.config.vocabSize ?? tokenizer.vocabSize).plan, config, at, initial)))
+        measuredArm(armPlan(input, initial?.config.vocabSize ?? tokenizer.vocabSize).plan, config, at, initial, input)))
     })
 }
+
+/** A rank's share of what rank 0 asks for, until there is nothing left. It keeps nothing. */
+export const follow = (
+  device: Layer.Layer<Device, DeviceError>,
+  streams: Streams
+): Effect.Effect<void, TrainError, Files> =>
+  Effect.gen(function*() {
+    const collective = yield* Collective
+    while (true) {
+      const asked = yield* DataParallel.shared<Asked | null>(collective, undefined)
+      if (asked === null) return
+      const { config, plan: { data } } = armPlan(asked.input)
+      let met = false
+      const share = Effect.gen(function*() {
+        met = true
+        const stream = yield* DataStream
+        const { plan } = armPlan(asked.input, asked.vocabSize ?? stream.tokenizer.vocabSize)
+        const { precision, recompute } = config
+        yield* trainArm(
+          { model: plan.model, training: trainingOf(config, stream), seed: config.data.seed, precision, recompute },
+          yield* keep(undefined),
+          { onEvent: () => Effect.void }
+        )
+      })
+      yield* streams.use(data, Effect.provide(share, device)).pipe(
+        Effect.catchAll((error) => {
+          // they have agreed on why it ended; without its data or device a rank cannot even meet the others
+          if (met) return Effect.logDebug(`a training ended: ${error.message}`)
+          collective.abort(error.message)
+          return Effect.fail(error)
+        })
+      )
+    }
+  })
 
 /** The same where results are shared with other runs, which may be of other data, or of another machine. */
 export const sharedArmWork: Work<ArmInput, ArmResult> = {

@@ -106,6 +106,20 @@ const arms = (report: PretrainReport): View.Table => ({
   ])
 })
 
+/** What each rank did, where there were several. */
+const ranks = ({ ranks: all = [], perSeed }: PretrainReport): View.Table => ({
+  caption: "Ranks: their own tokens, and what of the time of training they waited for others and exchanged",
+  head: ["model", "rank", "machine", "adapter", "tokens/s", "waiting", "exchange"],
+  rows: all.map(({ adapter, arm, exchanging, host, rank, seconds, seed, tokens, waiting }) => [
+    perSeed.length > 1 ? `${arm} (seed ${seed})` : arm,
+    String(rank),
+    host,
+    adapter,
+    seconds > 0 ? count(tokens / seconds) : View.NOTHING,
+    ...[waiting, exchanging].map((part) => seconds > 0 ? percent(part / seconds) : View.NOTHING)
+  ])
+})
+
 /** Sources that a table has at most; report.json has all. */
 const SOURCES = 20
 
@@ -339,7 +353,7 @@ export const view = (report: PretrainReport): View.View => {
       ...View.section("", [...View.tables(losses(report)), ...View.charts(evaluated), ...meaning]),
       ...View.section("A repeated passage, continued", passages(report, true)),
       ...View.section("Baselines, sources and seeds", tables),
-      ...View.section("Training", [...View.charts(training), ...View.tables(arms(report))]),
+      ...View.section("Training", [...View.charts(training), ...View.tables(arms(report), ranks(report))]),
       ...View.caveats({ failures: report.failures ?? [], warnings: [] }),
       ...View.again("pretrain")
     ],
@@ -347,7 +361,7 @@ export const view = (report: PretrainReport): View.View => {
       ...View.section("", View.tables(losses(report))),
       ...View.section("", tables),
       ...View.section("A repeated passage", passages(report, false)),
-      ...View.section("", View.tables(arms(report))),
+      ...View.section("", View.tables(arms(report), ranks(report))),
       ...View.section("", View.caveatsInShort({ failures: report.failures ?? [], warnings: [] })),
       ...View.section("", meaning)
     ],

@@ -2,7 +2,9 @@
  * One training by several ranks: that they are of one mind, begin alike, stay alike, and stop together. Rank 0 reads and
  * writes checkpoints and looks at the model; the others compute their share of every step.
  */
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { call, type CollectiveService } from "../collective/Collective.ts"
 import { CollectiveError, DataError, type DeviceError } from "../Errors.ts"
 import { machineOf } from "../gpu/Machine.ts"
@@ -10,7 +12,6 @@ import type * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
 import { differences } from "../Json.ts"
 import { huggingFaceConfig } from "../model/HuggingFace.ts"
-import { plural } from "../Terminal.ts"
 import type * as Resume from "./Resume.ts"
 
 const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value))
@@ -111,6 +112,9 @@ export const begin = (
 /** What a rank says before each step: to go on, that it was interrupted, or why it cannot. */
 export type Word = "on" | "interrupted" | { readonly failed: string }
 
+/** Why something failed, in a line. */
+export const reasonOf = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0]!
+
 /** What all ranks together say. All of them hear the same. */
 export const agree = (
   collective: CollectiveService,
@@ -130,6 +134,48 @@ export const agree = (
       detail: `rank ${rank} (${collective.hosts[rank]}) cannot go on: ${failed}`
     })
   })
+
+/** Does what all ranks must succeed in: where one fails, it fails on all of them. */
+export const onAll = <A, E, R>(
+  collective: CollectiveService,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | CollectiveError, R> =>
+  collective.size === 1 ? effect : Effect.gen(function*() {
+    const exit = yield* Effect.exit(effect)
+    // they have agreed on that
+    if (Exit.isInterrupted(exit)) return yield* exit
+    const heard = yield* agree(collective, Exit.isFailure(exit) ? { failed: reasonOf(exit.cause) } : "on")
+    if (Exit.isFailure(exit)) return yield* exit
+    if (heard === "on") return exit.value
+    return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
+  })
+
+/** What a rank did of a training, and what it cost it. */
+export interface RankReport {
+  readonly rank: number
+  readonly host: string
+  readonly adapter: string
+  /** Of training, without evaluation and saving; what follows is part of it. */
+  readonly seconds: number
+  /** Until the others had come, to add up. */
+  readonly waiting: number
+  /** Of the adding up, when all had come. */
+  readonly exchanging: number
+  /** Bytes of this rank's that were added up with those of the others. */
+  readonly bytes: number
+  /** Tokens that it computed. */
+  readonly tokens: number
+}
+
+/** What a rank exchanges between two moments. */
+export const measured = ({ times }: CollectiveService) => {
+  const { bytes, exchanging, waiting } = times
+  return (): Pick<RankReport, "bytes" | "exchanging" | "waiting"> => ({
+    bytes: times.bytes - bytes,
+    exchanging: (times.exchanging - exchanging) / 1000,
+    waiting: (times.waiting - waiting) / 1000
+  })
+}
 
 /** That the numbers of a step are the same bits on all ranks. */
 export const sameBits = (
@@ -151,7 +197,3 @@ export const sameBits = (
         "their weights have drifted apart. Go on from the last checkpoint with adapters and drivers of one kind"
     })
   })
-
-/** "2 ranks of 4 batches", for a step. */
-export const describeShare = (accumulation: number, { size }: Pick<CollectiveService, "size">): string =>
-  `${size} ranks, ${plural(accumulation / size, "batch", "batches")} each`

@@ -430,7 +430,8 @@ const runOf = (
     yield* Effect.addFinalizer((exit) =>
       Effect.gen(function*() {
         yield* whole.take(1)
-        yield* leave(exit)
+        // whoever is left alone saves all the same
+        yield* Effect.ignore(leave(exit))
         // what is in the making is waited for by the scope
         const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
           fiber === undefined ?
@@ -455,7 +456,7 @@ const runOf = (
       if (collective === undefined || now.apart || state.place.step >= steps) return Effect.void
       now.apart = true
       const failed = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
-      const word = failed ? { failed: reasonOf(exit.cause) } : "interrupted"
+      const word = failed ? { failed: DataParallel.reasonOf(exit.cause) } : "interrupted"
       return DataParallel.agree(collective, word)
     }
     const scope = yield* Effect.scope
@@ -565,7 +566,7 @@ const runOf = (
           Effect.sync(() => {
             if (now.apart) return
             now.apart = true
-            collective!.abort(reasonOf(cause))
+            collective!.abort(DataParallel.reasonOf(cause))
           })
         ),
         atOnce
@@ -687,9 +688,6 @@ const runOf = (
       Stream.concat(Stream.paginateChunkEffect(undefined as void, () => Effect.raceFirst(turn, device.lost)))
     )
   }))
-
-/** Why something failed, in a line. */
-const reasonOf = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0]!
 
 /** A rank that cannot begin tells the others, who wait for it. */
 const toldToAll = <A, R>(effect: Effect.Effect<A, TrainError, R>): Effect.Effect<A, TrainError, R> =>
