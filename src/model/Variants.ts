@@ -15,7 +15,7 @@ import * as Kernels from "./Kernels.ts"
 import * as Ops from "./Ops.ts"
 
 /** Raised when kernels or variants change enough that older answers are worth nothing. */
-const VERSION = 1
+const VERSION = 2
 
 /** A variant must be faster than the one that is taken untimed by this factor: less may be noise. */
 const CLEARLY = 1.03
@@ -85,25 +85,40 @@ export const chooseVariant = (of: ShapeClass, seconds: Readonly<Record<string, n
 const firstOf = (of: ShapeClass, seconds: Readonly<Record<string, number>>): string | undefined =>
   [Kernels.untimed[of], ...Object.keys(seconds)].find((variant) => seconds[variant] !== undefined)
 
-/** A class's product with its factors; `program` records it for a variant. */
+/** A matrix [rows, cols] of each of `count`, transposed. */
+const transposed = (x: Float32Array, count: number, rows: number, cols: number): Float32Array => {
+  const y = new Float32Array(x.length)
+  for (let i = 0; i < count * rows; i++) {
+    const [at, row] = [Math.floor(i / rows) * rows * cols, i % rows]
+    for (let column = 0; column < cols; column++) y[at + column * rows + row] = x[i * cols + column]!
+  }
+  return y
+}
+
+/**
+ * A class's products with their factors; `program` records them for a variant. Those of activations and weights are two,
+ * as models have them: with the weight as it lies, on the way back, and turned.
+ */
 const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.ProductShape) => {
   const tensor = { ...device.target, family: "tensor" as const }
   const kind = of === "gradient" ? "tn" : "nn"
   const count = of === "segments" ? SEGMENTS : 1
   const a = Tensor.make("a", kind === "nn" ? [m, k] : [k, m], { type: "f16" })
   const b = Tensor.make("b", [count, k, n], { type: "f16" })
-  const c = Tensor.make("c", [m, n])
+  const turned = kind === "tn" ? [] : [Tensor.make("b turned", [count, n, k], { type: "f16" })]
+  const results = ["c", ...turned.map(() => "c of b turned")].map((name) => Tensor.make(name, [m, n]))
   const rows = m / count
   const each = Math.ceil(rows / Kernels.tileRows(tensor))
   const tiles = Tensor.make("tiles", [count * each, 4], { type: "u32" })
   const perSegment = of === "segments" ? { tiles, count: count * each, stride: k * n } : undefined
   const [left, right] = [integers(m * k, 1), integers(count * k * n, 2)]
   return {
-    tensors: [a, b, c, tiles],
-    clear: () => device.write(c, new Float32Array(m * n)),
+    tensors: [a, b, ...turned, ...results, tiles],
+    clear: () => results.forEach((c) => device.write(c, new Float32Array(m * n))),
     write: () => {
       device.write(a, left)
       device.write(b, right)
+      for (const tensor of turned) device.write(tensor, transposed(right, count, k, n))
       const list = new Uint32Array(4 * count * each)
       for (let i = 0; i < count * each; i++) {
         const segment = Math.floor(i / each)
@@ -113,13 +128,17 @@ const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.P
     },
     program: (variant: string) => {
       const p = Program.record(`${of} ${variant}`, { ...tensor, variants: { [of]: variant } })
-      const views = { a: { tensor: a, ld: kind === "nn" ? k : m }, b: { tensor: b, ld: n }, c: { tensor: c, ld: n } }
-      if (kind === "tn") Ops.matmulTN(p, { ...views, m, n, k })
-      else Ops.matmulNN(p, { ...views, m, n, k, perSegment })
+      const factors = [{ tensor: b, ld: n }, ...turned.map((tensor) => ({ tensor, ld: k, turned: true as const }))]
+      factors.forEach((right, i) => {
+        const product = { a: { tensor: a, ld: kind === "nn" ? k : m }, b: right, c: { tensor: results[i]!, ld: n }, m,
+          n, k }
+        if (kind === "tn") Ops.matmulTN(p, product)
+        else Ops.matmulNN(p, { ...product, perSegment })
+      })
       return p.finish()
     },
-    wrong: Effect.map(device.read(c), (got) => {
-      for (let i = 0; i < count; i++) {
+    wrong: Effect.map(Effect.forEach(results, device.read), (all) => {
+      for (const [got, i] of all.flatMap((one) => Array.from({ length: count }, (_, i) => [one, i] as const))) {
         const [first, end] = [i * rows, (i + 1) * rows]
         const wrong = wrongCell(
           kind,
@@ -127,7 +146,8 @@ const productOf = (device: DeviceService, of: ShapeClass, { k, m, n }: Kernels.P
           right.subarray(i * k * n, (i + 1) * k * n),
           (got as Float32Array).subarray(first * n, end * n),
           { m: rows, n, k },
-          Math.max(37, Math.floor(rows / 8) | 1)
+          // some rows, in tiles of 64 and of 128 other ones each time
+          64 * (2 * Math.floor((rows - 1) / 1024) + 1) + 17
         )
         if (wrong !== undefined) return wrong
       }

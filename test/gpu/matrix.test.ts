@@ -9,8 +9,11 @@ import { expect, it, vi } from "vitest"
 import { Device } from "../../src/gpu/Device.ts"
 import type { ElementType } from "../../src/gpu/Tensor.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
+import { measureVariants } from "../../src/model/Variants.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { matrixRuns, runEmulated } from "../kernels/matrix.ts"
+import { rewriting } from "../support/rewriting.ts"
+import { emulate } from "../support/subgroupMatrix.ts"
 
 vi.mock(
   "../../src/gpu/Kernel.ts",
@@ -48,4 +51,23 @@ layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
         yield* runEmulated(run)
       }))
   }
+
+  it.effect("are right in the products by which variants are chosen", (context) =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      if (!device.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
+      rewriting.name = " neighbours "
+      rewriting.of = (text) => emulate(text)
+      const target = { family: "tensor", subgroupSize: 32, busy: 4, workgroupBytes: 12288 } as const
+      const shapes = {
+        layer: { m: 96, n: 72, k: 80 },
+        gradient: { m: 40, n: 68, k: 1100 },
+        head: { m: 16, n: 20, k: 1028 },
+        segments: { m: 256, n: 36, k: 40 }
+      }
+      const { failed, seconds } = yield* measureVariants({ ...device, target }, { shapes,
+        time: () => Effect.succeed(1) })
+      expect(failed).toEqual({})
+      expect(Object.values(seconds).map((times) => Object.keys(times).length)).toEqual([1, 2, 2, 2])
+    }))
 })
