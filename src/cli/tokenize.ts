@@ -3,20 +3,24 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
+import { join } from "node:path"
 import process from "node:process"
-import type { Identity } from "../data/identity/Identity.ts"
+import { type Identity, sourceHash } from "../data/identity/Identity.ts"
+import { encodeRouter, makeRouter, writeRouter } from "../data/identity/Router.ts"
 import { missingTexts } from "../data/Source.ts"
 import { missing } from "../data/source/Files.ts"
 import { isHub } from "../data/source/Hub.ts"
 import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
+import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput,
   type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import { attempt, because, DataError } from "../Errors.ts"
 import * as RunLock from "../runs/RunLock.ts"
-import { count, isInteractive, printable, truncate } from "../Terminal.ts"
+import { count, isInteractive, plural, printable, truncate } from "../Terminal.ts"
 import { clock } from "../terminal/Progress.ts"
+import { inTurns } from "../Turns.ts"
 import type { TokenizeOptions } from "./commands/tokenize.ts"
 import * as Edge from "./Edge.ts"
 import { parseSize } from "./plan.ts"
@@ -131,6 +135,21 @@ const progress = (quiet: boolean) => {
 /** Tokens of which the beginning of a text is shown. */
 const BEGINNING = 60
 
+/** What the router of shards is called, beside them. */
+const routerFile = "router.bin"
+
+/** Writes which source a text is most like; tells how large that is, and what it took. */
+const routerOf = (folder: string) =>
+  Effect.gen(function*() {
+    const began = performance.now()
+    const shards = yield* Effect.acquireRelease(TokenShards.open(folder), ({ close }) => Effect.sync(close))
+    const router = yield* inTurns(makeRouter(shards, sourceHash, { tokenizer: fingerprint(shards.tokenizer!) }))
+    const path = join(folder, routerFile)
+    yield* writeRouter(path, router)
+    const bytes = encodeRouter(router).reduce((sum, part) => sum + part.length, 0)
+    return { path, sources: router.sources, bytes, seconds: (performance.now() - began) / 1000 }
+  }).pipe(Effect.scoped)
+
 const identityOf = (folder: string) =>
   Effect.gen(function*() {
     const shards = yield* TokenShards.open(folder)
@@ -188,11 +207,19 @@ export const runTokenize = (options: TokenizeOptions) =>
     const { dataset, speed, ...told } = report
     shown.say(speed === undefined ? "all of it was tokenized before" : `${clock(speed.seconds)}  ${speedOf(speed)}`)
     const identity = yield* identityOf(out)
+    const router = options.router ? yield* routerOf(out) : undefined
+    if (router !== undefined) {
+      shown.say(
+        `${router.path}: ${plural(router.sources, "source")}, ${megabytes(router.bytes)}, ${clock(router.seconds)}`
+      )
+    }
     if (options.json) {
       // sources may be as many as documents; the file has them, and checksums
       const { sha256: _, sources, ...about } = dataset
       const json = { ...told, speed: speed ?? null, dataset: { ...about, sources: sources.length } }
-      yield* Edge.print(JSON.stringify({ ...json, identity: identity ?? null }))
+      yield* Edge.print(
+        JSON.stringify({ ...json, identity: identity ?? null, ...(router === undefined ? {} : { router }) })
+      )
     } else {
       yield* Edge.print(
         [summary(report, config.vocabSize), ...(identity === undefined ? [] : ["", formatIdentityReport(identity)])]

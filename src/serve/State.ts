@@ -5,10 +5,11 @@
 import * as Effect from "effect/Effect"
 import { createHash } from "node:crypto"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
-import type { Router } from "../data/identity/Router.ts"
-import type { DataError, DeviceError, KernelError } from "../Errors.ts"
+import type { VectorRouter, WordRouter } from "../data/identity/Router.ts"
+import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
+import type { Embed } from "./Embeddings.ts"
 import { Refusal, wrong } from "./Refusal.ts"
 
 /** Ids that no request lights, whatever it asks. Those of the model itself, and lists that change while it is served. */
@@ -100,14 +101,42 @@ export type Seeker = (
   DataError | DeviceError | KernelError
 >
 
-/** A router with the names of its sources; what is less near than `least` (default 0) is not found. */
-export const seekerOf = (router: Router, nameOf: (id: bigint) => string, least = 0): Seeker => (prompts, among) =>
+/** A router of words with the names of its sources; what is less near than `least` (default 0) is not found. */
+export const seekerOf = (router: WordRouter, nameOf: (id: bigint) => string, least = 0): Seeker => (prompts, among) =>
   Effect.sync(() =>
     prompts.map(({ tokens }) => {
       const found = router.nearest(tokens, { denied: (id) => !isAmong(among, id), least })
       return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
     })
   )
+
+/** The same of vectors, by who gives those of prompts; a blank prompt is like nobody. */
+export const vectorSeekerOf = (
+  router: VectorRouter,
+  embed: Embed,
+  textOf: (tokens: ArrayLike<number>) => string,
+  nameOf: (id: bigint) => string,
+  least = 0
+): Seeker =>
+(prompts, among) =>
+  Effect.gen(function*() {
+    const texts = prompts.map(({ text, tokens }) => text ?? textOf(tokens))
+    const vectors = [...yield* embed(texts.filter((text) => text.trim() !== ""))]
+    const other = vectors.find(({ length }) => length !== router.width)
+    if (other !== undefined) {
+      return yield* new DataError({
+        detail:
+          `prompts are given vectors of ${other.length} numbers, and those of the sources have ${router.width}: ` +
+          "ask the model that made them"
+      })
+    }
+    return texts.map((text) => {
+      const found = text.trim() === ""
+        ? undefined
+        : router.nearest(vectors.shift()!, { denied: (id) => !isAmong(among, id), least })
+      return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
+    })
+  })
 
 const off: Lit = { state: "off", sinks: Sink.off, id: 0n }
 

@@ -10,7 +10,7 @@ import type { GenerateOptions } from "../../src/cli/commands/generate.ts"
 import { runGenerate } from "../../src/cli/generate.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { encodeNames } from "../../src/data/identity/Names.ts"
-import { makeRouter } from "../../src/data/identity/Router.ts"
+import { makeRouter, writeRouter } from "../../src/data/identity/Router.ts"
 import { documentsOf } from "../../src/data/Pieces.ts"
 import { fingerprint } from "../../src/data/tokens/SameTokenizer.ts"
 import { bytes } from "../../src/data/tokens/Tokenizer.ts"
@@ -128,7 +128,7 @@ it("lights the nearest source, never one that is denied, and tells which and how
         Object.entries(texts).map(([source, text]) => ({ source, tokens: bytes.encode(text) }))
       )
       const router = yield* inTurns(makeRouter(corpus, sourceHash, { tokenizer: fingerprint(bytes.toJSON()) }))
-      writeFileSync(file, Buffer.concat(router.encode()))
+      yield* writeRouter(file, router)
     }).pipe(Effect.provide(NodeContext.layer))
   )
   const prompts = ["--prompt", "ships at", "--prompt", "sheep up", "--prompt", "XYZ"]
@@ -202,6 +202,9 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     sinks: Option.none(),
     router: Option.none(),
     least: 0,
+    embeddingsUrl: Option.none(),
+    embeddingsModel: Option.none(),
+    embeddingsKeyFile: Option.none(),
     route: Option.none(),
     allow: [],
     deny: [],

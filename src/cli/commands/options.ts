@@ -139,6 +139,14 @@ export const precision = Options.choice("precision", ["f32", "f16"]).pipe(
 /** For what is soon done. */
 export const quiet = Options.boolean("quiet").pipe(Options.withAlias("q"), Options.withDescription("Nothing on stderr"))
 
+/** Who gives vectors of prompts. */
+export const embedding = {
+  embeddingsUrl: text("embeddings-url", "url",
+    "Of a server like OpenAI's /v1/embeddings, which is sent the texts whose vectors are compared"),
+  embeddingsModel: text("embeddings-model", "name", "The model that it is asked for (default: the server's own)"),
+  embeddingsKeyFile: text("embeddings-key-file", "file", "Holds the key that it is given")
+}
+
 /** How the source that a prompt is most like is found. */
 export const seeking = {
   router: text("router", "file", "What memsinks router made, to find the source that a prompt is most like"),
@@ -146,5 +154,6 @@ export const seeking = {
     Options.withPseudoName("similarity"),
     Options.withDefault(0),
     Options.withDescription("How near a source must be to be found, from 0 to 1 (default: 0)")
-  )
+  ),
+  ...embedding
 }

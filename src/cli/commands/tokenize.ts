@@ -36,6 +36,9 @@ export const tokenize = Command.make("tokenize", {
     Options.withDescription("Find near-duplicates from this Jaccard index on, e.g. 0.8, for identity near"),
     Options.optional
   ),
+  router: Options.boolean("router").pipe(
+    Options.withDescription("Also write router.bin, which tells which source a text is most like, for identity source")
+  ),
   json,
   quiet
 }).pipe(

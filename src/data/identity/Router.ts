@@ -1,15 +1,21 @@
 /**
- * Which source a text is most like: a vector for every source of how often it has which tokens and pairs of tokens, weighed by
- * how few sources have them (TF-IDF), hashed, of which the strongest are kept. A router chooses whose sinks a prompt lights
- * where nobody says it; sources that are denied are never chosen.
+ * Which source a text is most like. A router chooses whose sinks a prompt lights where nobody says it; sources that are denied
+ * are never chosen. There are two kinds:
  *
- * `router.bin` holds the bytes `MSRTR1\n`, a line of JSON (sources, features a source, the fingerprint of the tokenizer), and
- * then, little endian: ids u64 [sources], scales f32 [sources], the logarithms of how rare a feature is f32 [buckets], places
- * u32 [sources, features] and weights u8 [sources, features], strongest first, filled up with weights of 0. A feature takes 5
- * bytes: 64 of each of 6.4 million sources two gigabytes.
+ * - of words: a vector for every source of how often it has which tokens and pairs of tokens, weighed by how few sources have
+ *   them (TF-IDF), hashed, of which the strongest are kept;
+ * - of vectors that somebody else's model of embeddings gave for every source, rounded to 8 bits.
+ *
+ * `router.bin` holds the bytes `MSRTR1\n`, a line of JSON (sources, and of words the features a source and the fingerprint of
+ * the tokenizer, of vectors their width), and then, little endian: ids u64 [sources], scales f32 [sources]; of words the
+ * logarithms of how rare a feature is f32 [buckets], places u32 [sources, features] and weights u8 [sources, features],
+ * strongest first, filled up with weights of 0; of vectors i8 [sources, width]. A feature takes 5 bytes: 64 of each of 6.4
+ * million sources two gigabytes.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import * as AtomicFile from "../../AtomicFile.ts"
 import { decodeWith, natural, positive } from "../../Config.ts"
 import { because, DataError } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
@@ -40,26 +46,43 @@ export interface Route {
   readonly similarity: number
 }
 
-export interface Router {
+export interface Choice {
+  readonly denied?: (id: bigint) => boolean
+  /** How near a source must be, from 0 to 1. Default 0: any that shares something. */
+  readonly least?: number
+}
+
+/** A router of words. */
+export interface WordRouter {
+  readonly kind: "words"
   readonly sources: number
   /** Of the tokenizer that its tokens are of: see `fingerprint`. */
   readonly tokenizer: string
   /**
-   * The source that a text is most like, the one with the lowest id of equals; none where all are below `least` (default 0: none
-   * that shares nothing) or denied. Looks at every source: 6.4 million take about a second.
+   * The source that a text is most like, the one with the lowest id of equals; none where all are below `least` or denied.
+   * Looks at every source: 6.4 million take about a second.
    */
-  readonly nearest: (
-    tokens: ArrayLike<number>,
-    options?: { readonly denied?: (id: bigint) => boolean; readonly least?: number }
-  ) => Route | undefined
-  /** The bytes of `router.bin`. */
-  readonly encode: () => ReadonlyArray<Uint8Array>
+  readonly nearest: (tokens: ArrayLike<number>, choice?: Choice) => Route | undefined
+  /** A text as a vector of length 1 over the buckets, all 0 where it has no feature. */
+  readonly query: (tokens: ArrayLike<number>) => Float32Array
   /** What it is made of. */
-  readonly arrays: Arrays
+  readonly arrays: WordArrays
 }
 
+/** A router of vectors. */
+export interface VectorRouter {
+  readonly kind: "vectors"
+  readonly sources: number
+  readonly width: number
+  /** The same, of a text's vector of that width. */
+  readonly nearest: (vector: ArrayLike<number>, choice?: Choice) => Route | undefined
+  readonly arrays: VectorArrays
+}
+
+export type Router = WordRouter | VectorRouter
+
 /** A router as arrays: see the file. */
-interface Arrays {
+export interface WordArrays {
   /** Rising. */
   readonly ids: BigUint64Array
   readonly scales: Float32Array
@@ -68,50 +91,161 @@ interface Arrays {
   readonly weights: Uint8Array
 }
 
-const Header = Schema.Struct({
-  sources: natural,
-  features: positive,
-  buckets: Schema.Literal(BUCKETS),
-  tokenizer: Schema.String
-})
+export interface VectorArrays {
+  /** Rising. */
+  readonly ids: BigUint64Array
+  readonly scales: Float32Array
+  readonly codes: Int8Array
+}
+
+const Header = Schema.Union(
+  Schema.Struct({
+    sources: natural,
+    features: positive,
+    buckets: Schema.Literal(BUCKETS),
+    tokenizer: Schema.String
+  }),
+  Schema.Struct({ sources: natural, width: positive })
+)
 
 const MAGIC = "MSRTR1\n"
 
-const of = (arrays: Arrays, features: number, tokenizer: string): Router => {
+/** The best of all sources by a similarity: the first of equals. */
+const bestOf = (
+  ids: BigUint64Array,
+  similarityOf: (source: number) => number,
+  { denied = () => false, least = 0 }: Choice
+): Route | undefined => {
+  let best: Route | undefined
+  for (let s = 0; s < ids.length; s++) {
+    const similarity = similarityOf(s)
+    if (similarity > 0 && similarity >= least && similarity > (best?.similarity ?? 0) && !denied(ids[s]!)) {
+      best = { id: ids[s]!, similarity }
+    }
+  }
+  return best
+}
+
+const ofWords = (arrays: WordArrays, features: number, tokenizer: string): WordRouter => {
   const { ids, places, rare, scales, weights } = arrays
   const query = new Float32Array(BUCKETS)
+  /** Fills the query, and gives what empties it. */
+  const fill = (tokens: ArrayLike<number>) => {
+    const counts = countsOf(tokens)
+    let squares = 0
+    for (const [place, count] of counts) squares += ((1 + Math.log(count)) * rare[place]!) ** 2
+    const norm = squares === 0 ? 1 : Math.sqrt(squares)
+    for (const [place, count] of counts) query[place] = (1 + Math.log(count)) * rare[place]! / norm
+    return () => {
+      for (const place of counts.keys()) query[place] = 0
+    }
+  }
   return {
+    kind: "words",
     sources: ids.length,
     tokenizer,
     arrays,
-    nearest: (tokens, { denied = () => false, least = 0 } = {}) => {
-      const counts = countsOf(tokens)
-      let norm = 0
-      for (const [place, count] of counts) {
-        query[place] = (1 + Math.log(count)) * rare[place]!
-        norm += query[place]! ** 2
-      }
-      let best: Route | undefined
-      for (let s = 0; s < ids.length; s++) {
+    query: (tokens) => {
+      const clear = fill(tokens)
+      const copy = query.slice()
+      clear()
+      return copy
+    },
+    nearest: (tokens, choice = {}) => {
+      const clear = fill(tokens)
+      const best = bestOf(ids, (s) => {
         let sum = 0
         for (let k = s * features; k < (s + 1) * features; k++) sum += weights[k]! * query[places[k]!]!
-        const similarity = norm === 0 ? 0 : sum * scales[s]! / Math.sqrt(norm)
-        if (similarity > 0 && similarity >= least && similarity > (best?.similarity ?? 0) && !denied(ids[s]!)) {
-          best = { id: ids[s]!, similarity }
-        }
-      }
-      for (const place of counts.keys()) query[place] = 0
+        return sum * scales[s]!
+      }, choice)
+      clear()
       return best
-    },
-    encode: () => {
-      const header: typeof Header.Type = { sources: ids.length, features, buckets: BUCKETS, tokenizer }
-      const bytes = ({ buffer, byteLength, byteOffset }: ArrayBufferView) =>
-        new Uint8Array(buffer, byteOffset, byteLength)
-      return [new TextEncoder().encode(`${MAGIC}${JSON.stringify(header)}\n`),
-        ...[ids, scales, rare, places, weights].map(bytes)]
     }
   }
 }
+
+/** A vector of length 1; of one that is all 0 itself. */
+export const unitOf = (vector: ArrayLike<number>): Float32Array => {
+  let squares = 0
+  for (let i = 0; i < vector.length; i++) squares += vector[i]! ** 2
+  return Float32Array.from(vector, (x) => x / (Math.sqrt(squares) || 1))
+}
+
+const ofVectors = (arrays: VectorArrays, width: number): VectorRouter => {
+  const { codes, ids, scales } = arrays
+  return {
+    kind: "vectors",
+    sources: ids.length,
+    width,
+    arrays,
+    nearest: (vector, choice = {}) => {
+      const query = unitOf(vector)
+      return bestOf(ids, (s) => {
+        let sum = 0
+        for (let k = 0; k < width; k++) sum += codes[s * width + k]! * query[k]!
+        return sum * scales[s]!
+      }, choice)
+    }
+  }
+}
+
+/**
+ * A router of vectors, for different ids in any order: `vectorOf` gives that of the i-th, of `width` finite numbers that are
+ * not all 0.
+ */
+export const vectorRouter = (
+  given: BigUint64Array,
+  width: number,
+  vectorOf: (i: number) => ArrayLike<number>
+): VectorRouter => {
+  const order = Uint32Array.from(given.keys()).sort((a, b) => (given[a]! < given[b]! ? -1 : 1))
+  const scales = new Float32Array(given.length)
+  const codes = new Int8Array(given.length * width)
+  order.forEach((i, s) => {
+    const unit = unitOf(vectorOf(i))
+    const step = unit.reduce((most, x) => Math.max(most, Math.abs(x)), 0) / 127
+    // by the length of what was rounded: a source is as near to itself as can be
+    let squares = 0
+    unit.forEach((x, k) => {
+      const code = Math.round(x / step)
+      codes[s * width + k] = code
+      squares += code ** 2
+    })
+    scales[s] = 1 / Math.sqrt(squares)
+  })
+  return ofVectors({ ids: BigUint64Array.from(order, (i) => given[i]!), scales, codes }, width)
+}
+
+/** The bytes of `router.bin`, in parts. */
+export const encodeRouter = (router: Router): ReadonlyArray<Uint8Array> => {
+  const { sources } = router
+  const header: typeof Header.Type = router.kind === "vectors"
+    ? { sources, width: router.width }
+    : { sources, features: featuresIn(router), buckets: BUCKETS, tokenizer: router.tokenizer }
+  const { arrays } = router
+  const parts = "codes" in arrays
+    ? [arrays.ids, arrays.scales, arrays.codes]
+    : [arrays.ids, arrays.scales, arrays.rare, arrays.places, arrays.weights]
+  return [
+    new TextEncoder().encode(`${MAGIC}${JSON.stringify(header)}\n`),
+    ...parts.map(({ buffer, byteLength, byteOffset }) => new Uint8Array(buffer, byteOffset, byteLength))
+  ]
+}
+
+/** Writes `router.bin`, whole or not at all; one that is there is replaced. */
+export const writeRouter = (path: string, router: Router): Effect.Effect<void, DataError> =>
+  Effect.try({
+    try: () => {
+      const file = AtomicFile.begin(path)
+      try {
+        encodeRouter(router).forEach(file.write)
+        file.finish()
+      } finally {
+        file.abandon()
+      }
+    },
+    catch: (cause) => new DataError({ path, detail: `cannot be written: ${because(cause)}`, cause })
+  })
 
 export interface RouterOptions {
   /** Features that are kept of a source. Default: as many as make two gigabytes in all, from 64 to 8,192. */
@@ -122,49 +256,59 @@ export interface RouterOptions {
   readonly tokenizer: string
 }
 
+/** The documents of each source: those of source s are order[start[s] .. start[s + 1]). */
+const documentsBySource = (corpus: TokenDocuments, includes: (document: number) => boolean) => {
+  const start = new Uint32Array(corpus.sources.length + 1)
+  for (let d = 0; d < corpus.documents; d++) if (includes(d)) start[corpus.source(d) + 1]!++
+  for (let s = 0; s < corpus.sources.length; s++) start[s + 1]! += start[s]!
+  const next = start.slice()
+  const order = new Uint32Array(start.at(-1)!)
+  for (let d = 0; d < corpus.documents; d++) if (includes(d)) order[next[corpus.source(d)]!++] = d
+  return { order, start }
+}
+
 /**
- * Makes a router of a corpus, for the sources that have an id; yields after every document. The documents are read twice:
- * once to learn which features are rare, once to weigh them.
+ * Makes a router of the words of a corpus, for the sources that have an id; yields after every document. The documents are
+ * read twice: once to learn which features are rare, once to weigh them.
  */
 export function* makeRouter(
   corpus: TokenDocuments,
   idOf: (source: string) => bigint | undefined,
   { features: asked, includes = () => true, tokenizer }: RouterOptions
-): Generator<void, Router> {
+): Generator<void, WordRouter> {
+  // millions of sources are numbers in arrays: objects would take more memory than what is made of them
+  const idBySource = new BigUint64Array(corpus.sources.length)
+  const known = Uint32Array.from(corpus.sources.keys()).filter((s) => {
+    const id = idOf(corpus.sources[s]!)
+    if (id !== undefined) idBySource[s] = id
+    return id !== undefined
+  })
   // sources by rising id, so that equal corpora make equal routers
-  const known = corpus.sources.flatMap((name, s) => {
-    const id = idOf(name)
-    return id === undefined ? [] : [{ id, s }]
-  }).sort((a, b) => (a.id < b.id ? -1 : 1))
+  known.sort((a, b) => (idBySource[a]! < idBySource[b]! ? -1 : 1))
   const features = asked ?? Math.max(64, Math.min(8192, Math.floor(2 ** 31 / 5 / Math.max(1, known.length))))
-  const documents = new Map<number, Array<number>>(known.map(({ s }) => [s, []]))
-  for (let d = 0; d < corpus.documents; d++) if (includes(d)) documents.get(corpus.source(d))?.push(d)
-  const tokensOf = (d: number) => corpus.read(d, 0, corpus.length(d))
-
-  const holders = new Uint32Array(BUCKETS)
-  for (const { s } of known) {
+  const { order, start } = documentsBySource(corpus, includes)
+  const countsIn = function*(s: number): Generator<void, Map<number, number>> {
     const counts = new Map<number, number>()
-    for (const d of documents.get(s)!) {
-      countsOf(tokensOf(d), counts)
+    for (const d of order.subarray(start[s], start[s + 1])) {
+      countsOf(corpus.read(d, 0, corpus.length(d)), counts)
       yield
     }
-    for (const place of counts.keys()) holders[place]!++
+    return counts
   }
+
+  const holders = new Uint32Array(BUCKETS)
+  for (const s of known) for (const place of (yield* countsIn(s)).keys()) holders[place]!++
   const rare = Float32Array.from(holders, (n) => Math.log((1 + known.length) / (1 + n)) + 1)
-  const arrays: Arrays = {
-    ids: BigUint64Array.from(known, ({ id }) => id),
+  const arrays: WordArrays = {
+    ids: BigUint64Array.from(known, (s) => idBySource[s]!),
     scales: new Float32Array(known.length),
     rare,
     places: new Uint32Array(known.length * features),
     weights: new Uint8Array(known.length * features)
   }
-  for (const [i, { s }] of known.entries()) {
-    const counts = new Map<number, number>()
-    for (const d of documents.get(s)!) {
-      countsOf(tokensOf(d), counts)
-      yield
-    }
-    const weighed = Array.from(counts, ([place, count]) => ({ place, weight: (1 + Math.log(count)) * rare[place]! }))
+  for (const [i, s] of known.entries()) {
+    const weighed = Array.from(yield* countsIn(s),
+      ([place, count]) => ({ place, weight: (1 + Math.log(count)) * rare[place]! }))
     const norm = Math.sqrt(weighed.reduce((sum, { weight }) => sum + weight ** 2, 0))
     const strongest = weighed.sort((a, b) => b.weight - a.weight || a.place - b.place).slice(0, features)
     const unit = (strongest[0]?.weight ?? 0) / 255
@@ -174,32 +318,38 @@ export function* makeRouter(
       arrays.weights[i * features + k] = Math.round(weight / unit)
     })
   }
-  return of(arrays, features, tokenizer)
+  return ofWords(arrays, features, tokenizer)
 }
+
+/** Features that are kept of a source. */
+const featuresIn = ({ arrays: { places }, sources }: WordRouter): number => Math.max(1, places.length / (sources || 1))
 
 /**
  * The router without sources: what was kept of them is gone, and features that nobody else keeps are as rare as any. Ids that it does not have are passed over; where it has none of them it is the same router. How rare the
  * other features are still counts the sources that are gone: only a router made anew knows nothing of them.
  */
-export const withoutSources = (router: Router, gone: Iterable<bigint>): Router => {
-  const { ids, places, rare, scales, weights } = router.arrays
-  const features = places.length / Math.max(1, ids.length)
+export const withoutSources = <R extends Router>(router: R, gone: Iterable<bigint>): R => {
+  const { ids, scales } = router.arrays
   const lost = new Set(gone)
   const kept = Uint32Array.from(ids.keys()).filter((s) => !lost.has(ids[s]!))
   if (kept.length === ids.length) return router
-  const arrays: Arrays = {
-    ids: new BigUint64Array(kept.length),
-    scales: new Float32Array(kept.length),
-    rare: rare.slice(),
-    places: new Uint32Array(kept.length * features),
-    weights: new Uint8Array(kept.length * features)
+  /** The rows that are kept. */
+  const rows = <A extends BigUint64Array | Float32Array | Uint32Array | Uint8Array | Int8Array>(from: A,
+    width = 1): A =>
+  {
+    const to = new (from.constructor as new(length: number) => A)(kept.length * width)
+    kept.forEach((s, i) => to.set(from.subarray(s * width, (s + 1) * width) as never, i * width))
+    return to
   }
-  kept.forEach((s, i) => {
-    arrays.ids[i] = ids[s]!
-    arrays.scales[i] = scales[s]!
-    arrays.places.set(places.subarray(s * features, (s + 1) * features), i * features)
-    arrays.weights.set(weights.subarray(s * features, (s + 1) * features), i * features)
-  })
+  const common = { ids: rows(ids), scales: rows(scales) }
+  if (router.kind === "vectors") {
+    const { arrays: { codes }, width } = router
+    return ofVectors({ ...common, codes: rows(codes, width) }, width) as Router as R
+  }
+  const { arrays: { places, rare, weights }, tokenizer } = router
+  const features = featuresIn(router)
+  const arrays: WordArrays = { ...common, rare: rare.slice(), places: rows(places, features),
+    weights: rows(weights, features) }
   const held = new Uint8Array(BUCKETS)
   arrays.places.forEach((place, k) => {
     if (arrays.weights[k]! > 0) held[place] = 1
@@ -208,107 +358,166 @@ export const withoutSources = (router: Router, gone: Iterable<bigint>): Router =
   places.forEach((place, k) => {
     if (weights[k]! > 0 && held[place] === 0) arrays.rare[place] = unknown
   })
-  return of(arrays, features, router.tokenizer)
+  return ofWords(arrays, features, tokenizer) as Router as R
 }
+
+/** Bytes that are looked through for the line of JSON. */
+const LONGEST_HEADER = 4096
+
+/** A router out of what `read` puts into arrays, from a place on. */
+const routerFrom = (
+  size: number,
+  read: (into: Uint8Array, at: number) => void,
+  path: string
+): Effect.Effect<Router, DataError> =>
+  Effect.gen(function*() {
+    const wrong = (detail: string) => new DataError({ path, detail: `is no router of memsinks: ${detail}` })
+    const reading = (into: Uint8Array, at: number) =>
+      Effect.try({ try: () => read(into, at),
+        catch: (cause) => new DataError({ path, detail: because(cause), cause }) })
+    const head = new Uint8Array(Math.min(size, LONGEST_HEADER))
+    yield* reading(head, 0)
+    const end = head.indexOf(10, MAGIC.length)
+    if (new TextDecoder().decode(head.subarray(0, MAGIC.length)) !== MAGIC || end < 0) {
+      return yield* wrong("it begins otherwise")
+    }
+    const json = yield* Effect.mapError(parseJson(new TextDecoder().decode(head.subarray(MAGIC.length, end))), wrong)
+    const header = yield* Effect.mapError(decodeWith(Header, json), (lines) => wrong(lines.slice(0, 3).join("; ")))
+    const { sources } = header
+    const row = "width" in header ? header.width : 5 * header.features
+    const whole = end + 1 + sources * (12 + row) + ("width" in header ? 0 : 4 * BUCKETS)
+    if (size !== whole) {
+      return yield* wrong(
+        `it has ${size} bytes where ${sources} sources of ${
+          "width" in header ? `vectors of ${header.width}` : `${header.features} features`
+        } have ${whole}`
+      )
+    }
+    let at = end + 1
+    const next = <A extends BigUint64Array | Float32Array | Uint32Array | Uint8Array | Int8Array>(into: A) => {
+      const bytes = new Uint8Array(into.buffer)
+      return Effect.as(reading(bytes, (at += bytes.length) - bytes.length), into)
+    }
+    return yield* Effect.gen(function*() {
+      const ids = yield* next(new BigUint64Array(sources))
+      const scales = yield* next(new Float32Array(sources))
+      if (ids.some((id, s) => s > 0 && id <= ids[s - 1]!)) return yield* wrong("its ids do not rise")
+      if ("width" in header) {
+        return ofVectors({ ids, scales, codes: yield* next(new Int8Array(sources * header.width)) }, header.width)
+      }
+      const rare = yield* next(new Float32Array(BUCKETS))
+      const places = yield* next(new Uint32Array(sources * header.features))
+      const weights = yield* next(new Uint8Array(sources * header.features))
+      const outside = places.findIndex((place) => place >= BUCKETS)
+      if (outside >= 0) return yield* wrong(`feature ${outside} lies at ${places[outside]}, of ${BUCKETS} places`)
+      return ofWords({ ids, scales, rare, places, weights }, header.features, header.tokenizer)
+    }).pipe(Effect.catchAllDefect((cause) => new DataError({ path, detail: because(cause), cause })))
+  })
 
 /** Reads the bytes of `router.bin`. Fails with a DataError that names `path` where they are something else. */
 export const decodeRouter = (bytes: Uint8Array, path: string): Effect.Effect<Router, DataError> =>
-  Effect.suspend(() => {
-    const wrong = (detail: string) => new DataError({ path, detail: `is no router of memsinks: ${detail}` })
-    const end = bytes.indexOf(10, MAGIC.length)
-    if (new TextDecoder().decode(bytes.subarray(0, MAGIC.length)) !== MAGIC || end < 0) {
-      return Effect.fail(wrong("it begins otherwise"))
-    }
-    return Effect.gen(function*() {
-      const json = yield* Effect.mapError(parseJson(new TextDecoder().decode(bytes.subarray(MAGIC.length, end))), wrong)
-      const { features, sources, tokenizer } = yield* Effect.mapError(decodeWith(Header, json), (lines) =>
-        wrong(lines.slice(0, 3).join("; ")))
-      const sizes = [8 * sources, 4 * sources, 4 * BUCKETS, 4 * sources * features, sources * features]
-      const whole = end + 1 + sizes.reduce((sum, size) => sum + size, 0)
-      if (bytes.length !== whole) {
-        return yield* wrong(
-          `it has ${bytes.length} bytes where ${sources} sources of ${features} features have ${whole}`
-        )
-      }
-      let at = end + 1
-      // typed arrays begin at multiples of their size, which the line of JSON does not care for
-      const [ids, scales, rare, places, weights] = sizes.map((size) =>
-        new Uint8Array(bytes.subarray(at, at += size)).buffer
-      )
-      const arrays: Arrays = {
-        ids: new BigUint64Array(ids!),
-        scales: new Float32Array(scales!),
-        rare: new Float32Array(rare!),
-        places: new Uint32Array(places!),
-        weights: new Uint8Array(weights!)
-      }
-      const outside = arrays.places.findIndex((place) => place >= BUCKETS)
-      if (outside >= 0) {
-        return yield* wrong(`feature ${outside} lies at ${arrays.places[outside]}, of ${BUCKETS} places`)
-      }
-      return yield* Effect.try({
-        try: () => of(arrays, features, tokenizer),
-        catch: (cause) => wrong(because(cause))
-      })
-    })
-  })
+  routerFrom(bytes.length, (into, at) => into.set(bytes.subarray(at, at + into.length)), path)
+
+/** Bytes that are read at once. */
+const CHUNK = 2 ** 26
+
+/** The same of a file, each array straight into its place: a router of gigabytes is in memory once. */
+export const readRouter = (path: string): Effect.Effect<Router, DataError> =>
+  Effect.acquireUseRelease(
+    Effect.try({
+      try: () => openSync(path, "r"),
+      catch: (cause) => new DataError({ path, detail: because(cause), cause })
+    }),
+    (handle) =>
+      routerFrom(fstatSync(handle).size, (into, from) => {
+        for (let at = 0; at < into.length;) {
+          const read = readSync(handle, into, at, Math.min(CHUNK, into.length - at), from + at)
+          if (read === 0) throw new Error("it ended while it was read")
+          at += read
+        }
+      }, path),
+    (handle) => Effect.sync(() => closeSync(handle))
+  )
+
+/** A passage of a document that is held out of a router that is judged. */
+export interface Passage {
+  /** Of its source. */
+  readonly id: bigint
+  readonly source: string
+  readonly tokens: Uint32Array
+}
 
 /** How often held-out passages are routed to their own source. */
 export interface Routed {
   readonly passages: number
   readonly right: number
-  /** Sources with passages, and the worst of them. */
-  readonly sources: number
-  readonly worst: { readonly source: string; readonly passages: number; readonly right: number } | undefined
+  /** The same of every source with passages, the one that is found least often first. */
+  readonly bySource: ReadonlyArray<{ readonly source: string; readonly passages: number; readonly right: number }>
 }
 
-/** Documents that are held out of a router that is judged: one in so many of each source. */
+/** Documents that are held out: one in so many of each source. */
 const HELD = 8
 
 /** Passages that are asked at most. */
 const ASKED = 2000
 
 /**
- * Judges how a corpus can be routed: every eighth document of a source is held out, a router is made of the others, and
- * passages of `length` tokens of those held out are routed, at most 2,000. Sources of fewer than two documents are not asked.
+ * The documents that are held out, every eighth of each source of two or more, and passages of `length` tokens of them, at
+ * most 2,000, spread evenly.
  */
+export const holdOut = (
+  corpus: TokenDocuments,
+  idOf: (source: string) => bigint | undefined,
+  length = 64
+): { readonly isHeld: (document: number) => boolean; readonly passages: ReadonlyArray<Passage> } => {
+  const places = new Uint32Array(corpus.sources.length)
+  const held = new Uint8Array(corpus.documents)
+  let all = 0
+  for (let d = 0; d < corpus.documents; d++) {
+    if (places[corpus.source(d)]!++ % HELD !== 1) continue
+    held[d] = 1
+    all += Math.floor(corpus.length(d) / length)
+  }
+  const stride = Math.max(1, Math.ceil(all / ASKED))
+  const passages: Array<Passage> = []
+  let place = 0
+  held.forEach((is, d) => {
+    for (let offset = 0; is === 1 && offset + length <= corpus.length(d); offset += length) {
+      if (place++ % stride !== 0) continue
+      const source = corpus.sources[corpus.source(d)]!
+      const id = idOf(source)
+      if (id !== undefined) passages.push({ id, source, tokens: corpus.read(d, offset, length) })
+    }
+  })
+  return { isHeld: (d) => held[d] === 1, passages }
+}
+
+/** How often passages were found to be of their source. */
+export const tallied = (passages: ReadonlyArray<Passage>, found: ReadonlyArray<bigint | undefined>): Routed => {
+  const by = new Map<string, { passages: number; right: number }>()
+  passages.forEach(({ id, source }, i) => {
+    const one = by.get(source) ?? { passages: 0, right: 0 }
+    one.passages++
+    if (found[i] === id) one.right++
+    by.set(source, one)
+  })
+  const bySource = [...by].map(([source, one]) => ({ source, ...one }))
+    .sort((a, b) => a.right / a.passages - b.right / b.passages || (a.source < b.source ? -1 : 1))
+  return { passages: passages.length, right: bySource.reduce((sum, { right }) => sum + right, 0), bySource }
+}
+
+/** Judges how a corpus can be routed by words: by a router of all documents but those that are held out. */
 export function* judgeRouter(
   corpus: TokenDocuments,
   idOf: (source: string) => bigint | undefined,
   options: Pick<RouterOptions, "features" | "tokenizer"> & { readonly length?: number }
 ): Generator<void, Routed> {
-  const { length = 64 } = options
-  const places = new Map<number, number>()
-  const held = new Uint8Array(corpus.documents)
-  for (let d = 0; d < corpus.documents; d++) {
-    const place = places.get(corpus.source(d)) ?? 0
-    places.set(corpus.source(d), place + 1)
-    if (place % HELD === 1) held[d] = 1
-  }
-  const router = yield* makeRouter(corpus, idOf, { ...options, includes: (d) => held[d] === 0 })
-  const all: Array<readonly [document: number, offset: number]> = []
-  held.forEach((is, d) => {
-    for (let offset = 0; is === 1 && offset + length <= corpus.length(d); offset += length) all.push([d, offset])
-  })
-  const stride = Math.max(1, Math.ceil(all.length / ASKED))
-  const found = new Map<string, { passages: number; right: number }>()
-  for (let i = 0; i < all.length; i += stride) {
-    const [document, offset] = all[i]!
-    const source = corpus.sources[corpus.source(document)]!
-    const id = idOf(source)
-    if (id === undefined) continue
-    const one = found.get(source) ?? { passages: 0, right: 0 }
-    one.passages++
-    if (router.nearest(corpus.read(document, offset, length))?.id === id) one.right++
-    found.set(source, one)
+  const { isHeld, passages } = holdOut(corpus, idOf, options.length)
+  const router = yield* makeRouter(corpus, idOf, { ...options, includes: (d) => !isHeld(d) })
+  const found: Array<bigint | undefined> = []
+  for (const { tokens } of passages) {
+    found.push(router.nearest(tokens)?.id)
     yield
   }
-  const entries = [...found].map(([source, one]) => ({ source, ...one }))
-    .sort((a, b) => a.right / a.passages - b.right / b.passages || (a.source < b.source ? -1 : 1))
-  return {
-    passages: entries.reduce((sum, { passages }) => sum + passages, 0),
-    right: entries.reduce((sum, { right }) => sum + right, 0),
-    sources: entries.length,
-    worst: entries[0]
-  }
+  return tallied(passages, found)
 }
