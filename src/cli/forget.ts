@@ -1,6 +1,11 @@
 /** `memsinks forget`: delete sources from a trained model. */
+import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import process from "node:process"
+import * as Audit from "../../pipelines/audit.ts"
+import { view } from "../../pipelines/audit/view.ts"
+import { toTerminal } from "../../pipelines/report/render.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import * as Corpus from "../data/Corpus.ts"
 import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
@@ -11,8 +16,9 @@ import * as Copies from "../forget/Copies.ts"
 import * as Forget from "../forget/Forget.ts"
 import type * as Ledger from "../forget/Ledger.ts"
 import { fields, parseRequests, type Request } from "../forget/Request.ts"
-import { columns, count, oneLine, plural } from "../Terminal.ts"
+import { columns, count, hasColor, oneLine, plural } from "../Terminal.ts"
 import { inTurns } from "../Turns.ts"
+import { leaveAudit, storeOf } from "./audit.ts"
 import { signed } from "./certificate.ts"
 import type { ForgetOptions } from "./commands/forget.ts"
 import * as Edge from "./Edge.ts"
@@ -176,6 +182,35 @@ const refreshedIn = (entry: Ledger.Entry | undefined): ReadonlyArray<string> => 
   ]
 }
 
+/** The audit of what was done, or in words why there is none; where that needs no words, none. */
+const auditOf = (options: ForgetOptions, { deleted, deniedBefore, from, operation, out }: Forget.ForgetReport) => {
+  if (out === undefined || operation === "restore" || options.noAudit) return ""
+  if (Option.isNone(options.data)) {
+    return "what is still known of the deleted is asked with their texts: memsinks audit --before " +
+      `${from} --after ${out} --data <token shards>, or forget with --data`
+  }
+  if (deniedBefore === deleted.length) {
+    return `in ${from} they were denied before: memsinks audit --before with the model that still had them`
+  }
+  const data = options.data.value
+  return Effect.gen(function*() {
+    return yield* Audit.audit({
+      before: from,
+      after: out,
+      data,
+      ...Edge.given({ oracle: options.oracle }),
+      store: storeOf(out),
+      device: (yield* Edge.runtime).layer(Edge.given({ adapter: options.adapter })),
+      versions: Edge.versions(),
+      ...(options.quiet ? {} : { onStage: (what: string) => Effect.sync(() => Edge.complain(`audit: ${what}`)) })
+    })
+  }).pipe(
+    Effect.tapError(() =>
+      Effect.sync(() => Edge.complain(`the deletion is done, in ${out}; its audit is not (--no-audit leaves it out):`))
+    )
+  )
+}
+
 /** Deletes, and prints what was done. */
 export const runForget = (options: ForgetOptions) =>
   Effect.gen(function*() {
@@ -225,10 +260,15 @@ export const runForget = (options: ForgetOptions) =>
     const held = heldOf(report)
     const certificate = key === undefined || out === undefined
       ? undefined
-      : yield* signed(out, out, key, surfaces)
+      : yield* signed(out, out, key)
+    const asked = auditOf(options, report)
     if (options.json) {
+      const audit = typeof asked === "string" ?
+        asked :
+        yield* Effect.flatMap(asked, (found) => Effect.as(leaveAudit(out!, found, key), found))
       return yield* Edge.print(
-        JSON.stringify({ ...toJson(report), out, steps: report.steps, entry, surfaces, certificate, heldBy: held })
+        JSON.stringify({ ...toJson(report), out, steps: report.steps, entry, surfaces, certificate, heldBy: held,
+          audit })
       )
     }
     yield* Edge.print([
@@ -248,4 +288,12 @@ export const runForget = (options: ForgetOptions) =>
         ])
       ])
     ].join("\n"))
+    if (typeof asked === "string") return asked === "" ? undefined : yield* Edge.print(`no audit: ${asked}`)
+    const found = yield* asked
+    yield* leaveAudit(out!, found, key)
+    yield* Edge.print(
+      `${
+        toTerminal(view(found), { color: hasColor(process.stdout, process.env), width: process.stdout.columns ?? 100 })
+      }\naudit: ${(yield* Path.Path).join(out!, "audit.html")}`
+    )
   }).pipe(Effect.scoped)

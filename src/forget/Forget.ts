@@ -65,6 +65,8 @@ export interface ForgetPlan {
   readonly deleted: ReadonlyArray<Resolved>
   readonly already: ReadonlyArray<Resolved>
   readonly ownership: Ownership
+  /** How many of the deleted were denied before, and less was done to them. */
+  readonly deniedBefore: number
   /** Units that are excluded or erased, of `deny` none; of `restore` those that are no longer excluded. */
   readonly taken: ReadonlyArray<number>
 }
@@ -77,10 +79,15 @@ export interface Surface {
   readonly state: "holds" | "names" | "may quote"
 }
 
+/** Where surfaces are told in what was written. */
+export const surfacesFile = "surfaces.json"
+
 export interface ForgetReport extends Omit<ForgetPlan, "step"> {
   /** The folder that was written, and the steps of the checkpoints in it; none where all was deleted already. */
   readonly out: string | undefined
   readonly steps: ReadonlyArray<number>
+  /** The checkpoint that the last of them was made from. */
+  readonly from: string
   /** The new entry of the ledger, of the last of the checkpoints. */
   readonly entry: Ledger.Entry | undefined
   /** What was not touched, and still holds or names it. */
@@ -185,6 +192,7 @@ const planOf = (
         deleted: back,
         already: resolved.filter(({ id }) => !ids.has(id)),
         ownership: yield* ownershipOf(sinks, names, ids, others),
+        deniedBefore: back.length,
         taken
       }
     }
@@ -207,6 +215,7 @@ const planOf = (
       deleted,
       already: resolved.filter(({ id }) => isDone(id)),
       ownership,
+      deniedBefore: deleted.filter(({ id }) => denied.has(id)).length,
       taken: takenBy(operation, shared, ownership)
     }
   })
@@ -451,7 +460,9 @@ export const forget = (
     const of = yield* subject(checkpoint)
     const made = yield* planOf(of, request)
     const { step: _, ...told } = made
-    if (made.deleted.length === 0) return { ...told, out: undefined, steps: [], entry: undefined, surfaces: [] }
+    if (made.deleted.length === 0) {
+      return { ...told, out: undefined, steps: [], from: made.path, entry: undefined, surfaces: [] }
+    }
     const there = options.allCheckpoints === true ? yield* siblings(made.path) : []
     const all = there.length === 0 ? [{ step: made.step, path: made.path }] : there
     const prepared = yield* refreshOf(of, made, options.refresh)
@@ -490,13 +501,12 @@ export const forget = (
       yield* target.save(next.snapshot)
       yield* removed(work)
     }
-    return {
-      ...told,
-      out,
-      steps: all.map(({ step }) => step),
-      entry,
-      surfaces: yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)))
-    }
+    const surfaces = yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)))
+    yield* Effect.try({
+      try: () => AtomicFile.write(paths.join(out, surfacesFile), `${JSON.stringify(surfaces, null, 2)}\n`),
+      catch: (cause) => new CheckpointError({ reason: "Write", path: out, detail: because(cause), cause })
+    })
+    return { ...told, out, steps: all.map(({ step }) => step), from: all.at(-1)!.path, entry, surfaces }
   })
 
 /** Removes what was only needed to go on. */

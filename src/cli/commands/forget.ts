@@ -55,6 +55,10 @@ export const forget = Command.make("forget", {
     Options.withDefault("fresh"),
     Options.withDescription("refresh: what moves: the fresh sinks, all that those survivors light, or the whole model")
   ),
+  noAudit: Options.boolean("no-audit").pipe(
+    Options.withDescription("Do not ask what is still known of the deleted, as is done where there is --data")
+  ),
+  oracle: text("oracle", "folder", "For the audit: a model that was never trained on what is deleted"),
   key: text("key", "file", "Sign a certificate with this Ed25519 key (PEM)"),
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Tell whom it would delete and what others would lose, and write nothing")
