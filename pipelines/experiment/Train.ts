@@ -12,6 +12,7 @@ import * as Stream from "effect/Stream"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { Checkpoints, type FileSystemOptions } from "../../src/checkpoints/Checkpoints.ts"
 import type { InitialModel } from "../../src/checkpoints/Import.ts"
+import { deadUnits, freshUnits } from "../../src/checkpoints/Units.ts"
 import { Collective } from "../../src/collective/Collective.ts"
 import { LISTED } from "../../src/data/identity/Names.ts"
 import { DataStream } from "../../src/data/stream/DataStream.ts"
@@ -22,6 +23,8 @@ import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { appendLine, readEvents } from "../../src/runs/EventLog.ts"
 import { type Curve, curvesOf } from "../../src/runs/Runs.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
+import { isDenied, unitsOf } from "../../src/Sink.ts"
+import { plural } from "../../src/Terminal.ts"
 import * as DataParallel from "../../src/train/DataParallel.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
 import { type TrainConfig, Trainer, type TrainerOptions, type TrainError,
@@ -219,6 +222,33 @@ export interface TrainedArm extends Training {
   readonly ranks?: ReadonlyArray<DataParallel.RankReport>
 }
 
+/**
+ * Weights to go on from, in which units of sinks that were erased begin afresh: what is all 0 cannot learn, and whoever lights it,
+ * new or old, would have so many sinks less without being told.
+ */
+export const revived = (
+  model: ModelConfig,
+  data: Pick<typeof DataStream.Service, "names">,
+  tensors: InitialModel["tensors"],
+  seed: number
+): Effect.Effect<InitialModel["tensors"], DataError> =>
+  Effect.gen(function*() {
+    const dead = deadUnits(model, tensors)
+    if (dead.length === 0) return tensors
+    const erased = new Set(dead)
+    const lit = ((yield* data.names)?.ids ?? []).filter(({ id }) =>
+      !isDenied(model.sinks!, id) && unitsOf(model.sinks!, id).some((unit) => erased.has(unit))
+    )
+    yield* Effect.logWarning(
+      `${plural(dead.length, "block")} of sinks were erased: they begin afresh, and ${
+        lit.length === 0
+          ? "none of the data's ids lights them"
+          : `${plural(lit.length, "id")} of the data light some, such as ${JSON.stringify(lit[0]!.name)}`
+      }`
+    )
+    return freshUnits(model, tensors, dead, seed)
+  })
+
 /** A model whose sinks are shared out over the ids of the data, where that is to be known before. */
 export const withOwners = (
   model: ModelConfig,
@@ -272,7 +302,9 @@ export const trainArm = <A = undefined, B = undefined>(
         yield* checkTraining(model, data, device, training, { precision, recompute })
         const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
         // a resumed run goes over these with its checkpoint
-        if (initial !== undefined) yield* Context.get(context, Model).importTensors(initial.tensors)
+        if (initial !== undefined) {
+          yield* Context.get(context, Model).importTensors(yield* revived(model, data, initial.tensors, seed))
+        }
         const observed = hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)
         return { context, model, observed }
       })

@@ -12,11 +12,13 @@ import * as HuggingFace from "../model/HuggingFace.ts"
 import { huggingFaceConfig } from "../model/HuggingFace.ts"
 import { ModelConfig } from "../model/ModelConfig.ts"
 import * as Sink from "../Sink.ts"
+import { plural } from "../Terminal.ts"
 import * as Checkpoints from "./Checkpoints.ts"
 import * as Gguf from "./Gguf.ts"
-import { loadInitial } from "./Import.ts"
+import { type InitialModel, loadInitial } from "./Import.ts"
 import * as LlamaCpp from "./LlamaCpp.ts"
 import * as Safetensors from "./Safetensors.ts"
+import { deadUnits } from "./Units.ts"
 
 /** Which sinks the exported model keeps. */
 export type ExportSinks =
@@ -27,8 +29,11 @@ export type ExportSinks =
    * of one id at a time, so of several ids together more are on than ever were: refused without `union`.
    */
   | { readonly mode: "own"; readonly ids: ReadonlyArray<bigint | string>; readonly union?: boolean }
-  /** All, each at its expected value (its probability of being on), as in Sink.all. */
-  | { readonly mode: "all" }
+  /**
+   * All, each at its expected value (its probability of being on), as in Sink.all. Where some that only denied ids light still
+   * hold weights: refused without `withDenied`.
+   */
+  | { readonly mode: "all"; readonly withDenied?: boolean }
 
 export type ExportFormat = "safetensors" | "gguf"
 
@@ -150,6 +155,24 @@ const unionOf = ({ sinks }: ModelConfig, ids: ReadonlyArray<bigint>): { readonly
       `${most} that training lit for a token`
   }
 }
+
+/** Units that hold weights and are lit by denied ids: by nobody who stays, and by others, too (unknown without names: none). */
+const unitsOfDenied = ({ config, names, tensors }: Pick<InitialModel, "config" | "names" | "tensors">) =>
+  Effect.gen(function*() {
+    const sinks = config.sinks
+    if (sinks?.denied === undefined) return { alone: 0, shared: 0 }
+    const off = new Set([...sinks.excluded ?? [], ...deadUnits(config, tensors)])
+    const theirs = new Set(
+      sinks.denied.flatMap((id) => [...Sink.unitsOf(sinks, BigInt(id))]).filter((u) => !off.has(u))
+    )
+    const alone = new Set(theirs)
+    yield* names?.each(({ id }) => {
+      if (alone.size > 0 && !Sink.isDenied(sinks, id)) {
+        for (const unit of Sink.unitsOf(sinks, id)) alone.delete(unit)
+      }
+    }) ?? Effect.void
+    return { alone: alone.size, shared: theirs.size - alone.size }
+  })
 
 /** The largest number that a type holds; infinite weights and NaNs are refused in all of them. */
 const LARGEST: Readonly<Record<ExportType, number>> = { f32: 3.5e38, f16: 65504, q8_0: 65504 * 127 }
@@ -277,12 +300,32 @@ export const exportModel = (
           "time, or keep them all at once with --union"
       )
     }
+    const denied = sinks.mode === "all" ? yield* unitsOfDenied(from) : { alone: 0, shared: 0 }
+    if (sinks.mode === "all" && denied.alone > 0 && sinks.withDenied !== true) {
+      return yield* refuse(
+        `--sinks all would take along ${
+          plural(denied.alone, "block")
+        } of sinks that only denied sources light, and whoever ` +
+          "has the export could not deny them: exclude or erase them first (memsinks forget --operation erase), or take " +
+          "them along with --with-denied"
+      )
+    }
     const pruned = prune(from.config, from.tensors, kept, dtype === "q8_0" ? Gguf.BLOCK : 4)
     const detail = unfit(pruned.tensors, dtype)
     if (detail !== undefined) return yield* refuse(detail)
     const notes: Array<string> = union === undefined ? [] : [`${union.sentence}: never trained so; score it before use`]
     if (from.names === undefined && asked.length > 0) {
       notes.push("the checkpoint does not list the ids it was trained with: sinks of one that it never saw are noise")
+    }
+    if (denied.alone > 0) {
+      notes.push(`${plural(denied.alone, "block")} of sinks that only denied sources light are in it`)
+    }
+    if (denied.shared > 0) {
+      notes.push(
+        `${
+          plural(denied.shared, "block")
+        } of sinks that denied sources and others light are in it, with what was learned there`
+      )
     }
     if (pruned.padding > 0) {
       notes.push(`every MLP got ${pruned.padding} neurons of zeros: ${dtype} needs a width that is a multiple of ` +

@@ -9,8 +9,11 @@ import { attempt, CheckpointError, DataError } from "../Errors.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { differences } from "../Json.ts"
 import { endIds, huggingFaceConfig } from "../model/HuggingFace.ts"
+import { ModelConfig } from "../model/ModelConfig.ts"
+import { SinkConfig } from "../Sink.ts"
 import * as Checkpoints from "./Checkpoints.ts"
-import { loadInitial } from "./Import.ts"
+import { type InitialModel, loadInitial } from "./Import.ts"
+import { deadUnits, erase } from "./Units.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
@@ -173,6 +176,36 @@ export const strangers = (models: ReadonlyArray<Tensors>): string | undefined =>
     }): they seem to have begun from different weights, and then their average computes nothing`
 }
 
+/** A configuration before anything was deleted. */
+const ofAll = (config: ModelConfig): ModelConfig => {
+  if (config.sinks === undefined) return config
+  const { denied: _, excluded: __, ...sinks } = { ...config.sinks }
+  return new ModelConfig({ ...config, sinks: new SinkConfig(sinks) })
+}
+
+/** The model from which most was deleted. Fails where another was deleted from otherwise, or survivors of it were refreshed. */
+const mostDeleted = (models: ReadonlyArray<InitialModel>): Effect.Effect<InitialModel, CheckpointError> =>
+  Effect.gen(function*() {
+    const ledger = ({ deletions = "" }: InitialModel) => deletions
+    const most = models.reduce((a, b) => ledger(b).length > ledger(a).length ? b : a)
+    const elsewhere = models.find((one) => !ledger(most).startsWith(ledger(one)))
+    if (elsewhere !== undefined) {
+      const detail =
+        `what was deleted from it is not the beginning of what was deleted from ${most.path} (deletions.jsonl): ` +
+        "fuse first, and delete from what was fused"
+      return yield* new CheckpointError({ reason: "Mismatch", path: elsewhere.path, detail })
+    }
+    for (const one of models) {
+      // of these units the average would hold what another still has there
+      if (/"operation":"refresh"/.test(ledger(most).slice(ledger(one).length))) {
+        const detail =
+          `of it those were not deleted whose sinks were refreshed in ${most.path}: fuse first, and refresh what was fused`
+        return yield* new CheckpointError({ reason: "Mismatch", path: one.path, detail })
+      }
+    }
+    return most
+  })
+
 /** What was fused. */
 export interface FuseReport {
   readonly path: string
@@ -188,7 +221,8 @@ export interface FuseReport {
 
 /**
  * Writes the average of checkpoints to `out`, which must not exist, as a checkpoint to go on from; tokenizer and names of
- * ids are the first one's. What was deleted must have been deleted from all of them, before they went different ways. Each is given as `loadInitial` takes it. Fails with `CheckpointError` where one is damaged, and
+ * ids are the first one's. Where more was deleted from one than from others, it is deleted from the average: all ledgers must be
+ * beginnings of one of them. Each is given as `loadInitial` takes it. Fails with `CheckpointError` where one is damaged, and
  * with `DataError` where they do not go together.
  */
 export const fuseCheckpoints = (
@@ -201,31 +235,26 @@ export const fuseCheckpoints = (
     const tensors = models.map((model) => model.tensors)
     const model = yield* attempt(() => fuse(tensors, options), DataError)
     const first = models[0]!
-    const shapeOf = ({ config }: typeof first) => JSON.stringify(huggingFaceConfig(config))
-    const other = models.find((one) => shapeOf(one) !== shapeOf(first))
+    const shapeOf = ({ config }: InitialModel) => huggingFaceConfig(ofAll(config))
+    const other = models.find((one) => JSON.stringify(shapeOf(one)) !== JSON.stringify(shapeOf(first)))
     if (other !== undefined) {
       const detail =
         `is of another configuration than ${first.path}: models that are fused share all of theirs, heads ` +
         "and sinks included (" +
-        differences(huggingFaceConfig(other.config), huggingFaceConfig(first.config)).slice(0, 2)
+        differences(shapeOf(other), shapeOf(first)).slice(0, 2)
           .map((line) => line.replace(/ is .*/s, "")).join(", ") +
         ")"
       return yield* new CheckpointError({ reason: "Mismatch", path: other.path, detail })
     }
-    // what one has erased, the average would have back of another
-    const elsewhere = models.find(({ deletions }) => deletions !== first.deletions)
-    if (elsewhere !== undefined) {
-      const detail =
-        `of it was deleted what was not of ${first.path}, or otherwise: fuse first, and delete from what was fused`
-      return yield* new CheckpointError({ reason: "Mismatch", path: elsewhere.path, detail })
-    }
+    const most = yield* mostDeleted(models)
     const stranger = strangers(tensors)
     const path = yield* Checkpoints.saveModel(out, {
-      config: { ...huggingFaceConfig(first.config), ...endIds(first.ends) },
-      model,
+      config: { ...huggingFaceConfig(most.config), ...endIds(first.ends) },
+      // what one has erased, the average would have back of another
+      model: erase(most.config, model, deadUnits(most.config, most.tensors)),
       tokenizer: first.tokenizer,
       names: first.names?.bytes,
-      deletions: first.deletions
+      deletions: most.deletions
     })
     return {
       path,

@@ -7,13 +7,14 @@ import { bytes, count } from "../Terminal.ts"
 import type { ExportingOptions } from "./commands/export.ts"
 import * as Edge from "./Edge.ts"
 
-const sinksOf = ({ ids, sinks, union }: ExportingOptions): Effect.Effect<ExportSinks, Edge.Usage> => {
+const sinksOf = ({ ids, sinks, union, withDenied }: ExportingOptions): Effect.Effect<ExportSinks, Edge.Usage> => {
   const wrong = (message: string) => Effect.fail(Edge.usage({ message }))
+  if (withDenied && sinks !== "all") return wrong(`--with-denied goes with --sinks all, not with --sinks ${sinks}`)
   if (sinks !== "own") {
     if (union) return wrong(`--union goes with --sinks own, not with --sinks ${sinks}`)
     return Option.isSome(ids)
       ? wrong(`--ids goes with --sinks own, not with --sinks ${sinks}`)
-      : Effect.succeed({ mode: sinks })
+      : Effect.succeed(sinks === "all" ? { mode: sinks, withDenied } : { mode: sinks })
   }
   if (Option.isNone(ids)) return wrong("--sinks own keeps the sinks of ids: give them with --ids 1,2")
   const named = splitIds(ids.value)

@@ -14,7 +14,7 @@ import { ownedSinks } from "../data/identity/OwnedSinks.ts"
 import type { Cursor, DataStream } from "../data/stream/DataStream.ts"
 import { changedInputs, type Input, notTheSameData } from "../data/stream/Inputs.ts"
 import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
-import { attempt, CheckpointError, type DataError, type DeviceError } from "../Errors.ts"
+import { attempt, CheckpointError, DataError, type DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import { machineOf, sameMachine } from "../gpu/Machine.ts"
 import { upload } from "../gpu/Upload.ts"
@@ -125,6 +125,22 @@ export const contentsOf = ({ data, model }: Pick<Resumable, "data" | "model">, b
     const inputs = yield* data.inputs
     if (named === undefined) return { names: undefined, inputs }
     const back = named.ids.filter(({ id }) => isDenied(model.config.sinks!, id))
+    if (before !== undefined && !["source", "content"].includes(named.identity)) {
+      for (const one of back) {
+        const was = yield* before.get(one.id)
+        if (was?.name === one.name) continue
+        return yield* new DataError({
+          detail:
+            `the model's id ${one.id} was deleted${
+              was === undefined ? "" : ` as ${JSON.stringify(was.name)}`
+            }, and stands ` +
+            `for ${
+              JSON.stringify(one.name)
+            } in this data, whose sinks would stay off: numbers of rows and documents mean ` +
+            "others in other data. Set data.identity to \"content\" or \"source\", whose ids follow from texts and names"
+        })
+      }
+    }
     if (back.length > 0) {
       yield* Effect.logWarning(
         `the data holds ${back.length} of what was deleted from the model, such as ${

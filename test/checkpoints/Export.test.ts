@@ -9,6 +9,7 @@ import { saveModel } from "../../src/checkpoints/Checkpoints.ts"
 import { exportModel, type KeptSinks, prune } from "../../src/checkpoints/Export.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
 import type { HostTensor } from "../../src/checkpoints/Safetensors.ts"
+import { erase } from "../../src/checkpoints/Units.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
 import { encodeNames } from "../../src/data/identity/Names.ts"
 import * as Tokenizer from "../../src/data/tokens/Tokenizer.ts"
@@ -68,12 +69,13 @@ const inFolder = <A, E, R>(
   body: (folder: string, out: string) => Effect.Effect<A, E, R>,
   c = sinksConfig,
   tokenizer: string | null = Tokenizer.bytes.toJSON(),
-  weights = weightsOf(c)
+  weights = weightsOf(c),
+  names?: Uint8Array
 ) =>
   Effect.scoped(Effect.gen(function*() {
     const root = yield* (yield* FileSystem.FileSystem).makeTempDirectoryScoped()
-    yield* saveModel(`${root}/model`, { config: huggingFaceConfig(c), model: weights,
-      tokenizer: tokenizer ?? undefined })
+    yield* saveModel(`${root}/model`, { config: huggingFaceConfig(c), model: weights, tokenizer: tokenizer ?? undefined,
+      names })
     return yield* body(`${root}/model`, `${root}/out`)
   }))
 
@@ -271,6 +273,41 @@ layer(Layer.mergeAll(NodeDevice.layer(), NodeContext.layer), { timeout: 60_000 }
   refused("in f16 with weights that are too large", { format: "gguf", dtype: "f16" },
     /up_proj.weight holds 70000, which f16 does not: choose --dtype f32/, undefined, broken(70000))
   refused("with weights that are no numbers", { format: "safetensors" }, /holds NaN.*diverged/, undefined, broken(NaN))
+
+  it.effect("with all sinks takes none along that only denied ids light, unless it is told to", () => {
+    const units = (id: bigint) => [...Sink.unitsOf(sinksConfig.sinks!, id)]
+    const alone = units(1n).filter((unit) => !units(2n).includes(unit))
+    const of = (excluded: ReadonlyArray<number>, weights = weightsOf(sinksConfig)) =>
+      inFolder(
+        (folder, out) =>
+          Effect.gen(function*() {
+            const ask = (sinks: object) =>
+              Effect.merge(
+                Effect.map(
+                  Effect.mapError(exportModel(folder, out, { format: "safetensors", sinks: { mode: "all", ...sinks } }),
+                    ({ message }) => message),
+                  ({ notes }) => notes.join()
+                )
+              )
+            return [yield* ask({}), yield* ask({ withDenied: true })] as const
+          }),
+        new ModelConfig({ ...sinksConfig,
+          sinks: new Sink.SinkConfig({ ...sinksConfig.sinks!, denied: ["1"], excluded }) }),
+        null,
+        weights,
+        encodeNames({ identity: "row", ids: [1n, 2n].map((id) => ({ id, name: `${id}`, documents: 1, tokens: 1 })) })
+      )
+    return Effect.gen(function*() {
+      expect(alone.length).toBeGreaterThan(0)
+      const [refused, told] = yield* of([])
+      expect(refused).toContain(`would take along ${alone.length} block`)
+      expect(told).toContain("of sinks that only denied sources light are in it")
+      // what is off for all, or zero, is not taken along
+      for (const [off] of [yield* of(alone), yield* of([], { ...erase(sinksConfig, weightsOf(sinksConfig), alone) })]) {
+        expect(off).not.toContain("only denied")
+      }
+    })
+  })
 
   it.effect("never takes the place of what is there", () =>
     inFolder((folder, out) =>

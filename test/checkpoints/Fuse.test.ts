@@ -6,10 +6,12 @@ import { describe, expect, it } from "vitest"
 import { saveModel } from "../../src/checkpoints/Checkpoints.ts"
 import { fuse, fuseCheckpoints, fuseProblem, kinship } from "../../src/checkpoints/Fuse.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
+import { deadUnits, erase } from "../../src/checkpoints/Units.ts"
 import type { HostTensor } from "../../src/HostTensor.ts"
 import { huggingFaceConfig, toHuggingFace } from "../../src/model/HuggingFace.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import { SinkConfig } from "../../src/Sink.ts"
 import { makeRandom } from "../reference/random.ts"
 
 const tensor = (...data: ReadonlyArray<number>): HostTensor => ({ shape: [data.length], data: Float32Array.from(data) })
@@ -81,9 +83,8 @@ layer(NodeContext.layer)("checkpoints that are fused", (it) => {
     Effect.gen(function*() {
       const fs = yield* FileSystem.FileSystem
       const dir = yield* fs.makeTempDirectoryScoped()
-      const save = (name: string, model: Readonly<Record<string, HostTensor>>, c = config, deletions?: string) =>
-        saveModel(`${dir}/${name}`, { config: huggingFaceConfig(c), model, tokenizer: undefined, names: undefined,
-          deletions })
+      const save = (name: string, model: Readonly<Record<string, HostTensor>>, c = config) =>
+        saveModel(`${dir}/${name}`, { config: huggingFaceConfig(c), model, tokenizer: undefined })
       const [one, other, foreign] = [initial(1), initial(1, 0.05), initial(2)]
       yield* save("one", one)
       yield* save("other", other)
@@ -101,12 +102,42 @@ layer(NodeContext.layer)("checkpoints that are fused", (it) => {
       yield* save("heads", one, new ModelConfig({ ...config, numAttentionHeads: 4 }))
       const heads = yield* Effect.flip(fuseCheckpoints([`${dir}/one`, `${dir}/heads`], `${dir}/no`))
       expect(heads.message).toMatch(/is of another configuration than .*\(num_attention_heads, /)
-      // what was deleted from one must not come back by another, and stays deleted from their average
-      yield* save("less", other, config, "ledger")
-      const less = yield* Effect.flip(fuseCheckpoints([`${dir}/one`, `${dir}/less`], `${dir}/no`))
-      expect(less.message).toMatch(/less.*: of it was deleted what was not of .*one/)
-      yield* fuseCheckpoints([`${dir}/less`, `${dir}/less`], `${dir}/lesser`)
-      expect((yield* loadInitial(`${dir}/lesser`)).deletions).toBe("ledger")
       expect(yield* fs.exists(`${dir}/no`)).toBe(false)
+    }))
+
+  it.scoped("are without what was deleted from one of them, whatever another still has of it", () =>
+    Effect.gen(function*() {
+      const fs = yield* FileSystem.FileSystem
+      const dir = yield* fs.makeTempDirectoryScoped()
+      const sinks = { pool: 16, active: 8, block: 4 } as const
+      const c = new ModelConfig({ ...config, intermediateSize: 40, sinks: new SinkConfig(sinks) })
+      const denied = new ModelConfig({ ...c, sinks: new SinkConfig({ ...sinks, denied: ["7"] }) })
+      const weights = (seed: number) =>
+        Object.fromEntries(
+          listParameters(parametersOf(c)).flatMap((p) => toHuggingFace(c, p.name, initialValue(c, p, seed)))
+        )
+      const save = (name: string, c: ModelConfig, model: Readonly<Record<string, HostTensor>>, deletions?: string) =>
+        saveModel(`${dir}/${name}`, { config: huggingFaceConfig(c), model, tokenizer: undefined, names: undefined,
+          deletions })
+      yield* save("whole", c, weights(1))
+      yield* save("less", denied, erase(c, weights(2), [1, 3]), "first\n")
+      yield* save("least", denied, erase(c, weights(2), [1, 3]), "first\nsecond\n")
+      yield* save("other", denied, weights(1), "other\n")
+      yield* save("fresh", denied, weights(1), "first\n{\"operation\":\"refresh\"}\n")
+      const fused = (...names: ReadonlyArray<string>) =>
+        fuseCheckpoints(names.map((name) => `${dir}/${name}`), `${dir}/${names.join("-")}`)
+      for (const names of [["whole", "less", "least"], ["least", "whole", "less"]]) {
+        yield* fused(...names)
+        const { config, deletions, tensors } = yield* loadInitial(`${dir}/${names.join("-")}`)
+        expect([config.sinks!.denied, deletions]).toEqual([["7"], "first\nsecond\n"])
+        expect(deadUnits(config, tensors)).toEqual([1, 3])
+      }
+      const refused = (...names: ReadonlyArray<string>) =>
+        Effect.map(Effect.flip(fused(...names)), ({ message }) => message)
+      expect(yield* refused("less", "other")).toMatch(
+        /other.*: what was deleted from it is not the beginning of .*less/
+      )
+      expect(yield* refused("least", "fresh")).toMatch(/is not the beginning of/)
+      expect(yield* refused("less", "fresh")).toMatch(/less.* sinks were refreshed in .*fresh/)
     }))
 })

@@ -9,6 +9,7 @@ import { join } from "node:path"
 import { afterAll, expect, it } from "vitest"
 import * as Pretrain from "../../pipelines/pretrain.ts"
 import { loadInitial } from "../../src/checkpoints/Import.ts"
+import { deadUnits } from "../../src/checkpoints/Units.ts"
 import { DataConfig } from "../../src/data/stream/DataStream.ts"
 import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import { forget } from "../../src/forget/Forget.ts"
@@ -180,15 +181,23 @@ it("training goes on from another run's weights, for one arm with the same model
   const before = await context(loadInitial(initialFrom))
   const [gone] = await context(before.names!.largest(1))
   const without = join(root, "without")
-  await context(forget(initialFrom, { requests: [{ by: "id", value: `${gone!.id}` }] }, { out: without }))
+  const request = { requests: [{ by: "id", value: `${gone!.id}` }], shared: "take" } as const
+  await context(forget(initialFrom, request, { out: without }))
   const on = join(root, "on")
-  const { config: left, deletions } = await context(loadInitial(without))
-  await Effect.runPromise(
-    run(config({ arms: ["sinks"], model: left, training, initialFrom: without, data: fewer }), { outDir: on })
+  const { config: left, deletions, tensors } = await context(loadInitial(without))
+  const further = { arms: ["sinks"], model: left, training, initialFrom: without } as const
+  // the number of a row means another one in other data
+  expect((await Effect.runPromise(Effect.flip(run(config({ ...further, data: fewer }))))).message).toContain(
+    `the model's id ${gone!.id} was deleted as ${JSON.stringify(gone!.name)}, and stands for `
   )
+  const dead = deadUnits(left, tensors)
+  expect(dead.length).toBeGreaterThan(0)
+  await Effect.runPromise(run(config(further), { outDir: on }))
   const after = await context(loadInitial(join(on, "seed-1/sinks")))
   expect(deletions).toContain(`${gone!.id}`)
   expect([after.deletions, after.config.sinks!.denied]).toEqual([deletions, [`${gone!.id}`]])
+  // what was erased has begun afresh: whoever lights it can learn
+  expect(deadUnits(after.config, after.tensors)).toEqual([])
 
   const refusal = async (overrides: object) =>
     (await Effect.runPromise(Effect.flip(run(config({ arms: ["sinks"], model, initialFrom, ...overrides }))))).message

@@ -24,6 +24,9 @@ export const exporting = Command.make("export", {
   union: Options.boolean("union").pipe(
     Options.withDescription("Keep the sinks of several --ids at once, as training never did")
   ),
+  withDenied: Options.boolean("with-denied").pipe(
+    Options.withDescription("With --sinks all: also the sinks that only denied sources light")
+  ),
   dtype: Options.choice("dtype", ["f32", "f16", "q8_0"]).pipe(
     Options.withDefault("f32"),
     Options.withDescription("Type of the weights; q8_0 only for gguf")
