@@ -106,7 +106,7 @@ const losses = (checkpoint: string, mode: Sink.SinkMode = Sink.own) =>
 const bytes = (folder: string) =>
   readdirSync(join(root, folder), { recursive: true, withFileTypes: true }).filter((file) => file.isFile())
     // when it was done is in the ledger, whose checksum is in the manifest
-    .filter(({ name }) => !/^(forget\.json|deletions\.jsonl|manifest\.json)$/.test(name))
+    .filter(({ name }) => !/^(forget\.json|surfaces\.json|deletions\.jsonl|manifest\.json)$/.test(name))
     .map((file) => [file.name, readFileSync(join(file.parentPath, file.name)).toString("base64")])
 
 describe("refreshing survivors", () => {
