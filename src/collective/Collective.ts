@@ -1,67 +1,25 @@
-/**
- * What several processes that train one model say to each other.
- *
- * A rank is one such process, with a GPU of its own. All ranks make the same calls in the same order; a call ends when
- * what it needs from the others has come. Calls that are made while others are under way wait for their turn. The methods
- * are plain functions of promises, for a step's hot path; they reject with CollectiveError, and once one did, so do all
- * later ones: ranks that lost each other do not find back, they stop, and go on from the last checkpoint.
- */
+/** The service `Collective`: the ranks that train one model, and how they find each other. */
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import { hostname } from "node:os"
-import { CollectiveError, told } from "../Errors.ts"
-import type { Ranks } from "./Ranks.ts"
+import process from "node:process"
+import { because, CollectiveError, told } from "../Errors.ts"
+import { type CollectiveService, type Group, makeGroup, type Times } from "./Group.ts"
+import { makeMpi } from "./Mpi.ts"
+import { type Environment, type Ranks, ranksOf } from "./Ranks.ts"
+import { makeTcp } from "./Tcp.ts"
+import type { Transport } from "./Transport.ts"
 
-/** What a rank has exchanged so far, and how long it took: what metrics are made of. */
-export interface Times {
-  /** Calls that ended. */
-  calls: number
-  /** Bytes of the values of those calls. */
-  bytes: number
-  /** Milliseconds until all ranks had come to the same call: what a rank waits for stragglers. */
-  waiting: number
-  /** Milliseconds of exchange, once all had come. */
-  exchanging: number
-}
+export type { CollectiveService, Times } from "./Group.ts"
 
-export interface CollectiveService extends Omit<Ranks, "launcher"> {
-  /** The machine that each rank runs on, by rank. */
-  readonly hosts: ReadonlyArray<string>
-  /** How ranks reach each other, for people, e.g. `Open MPI 4.1.4`. */
-  readonly name: string
-  readonly times: Readonly<Times>
-  /**
-   * Adds up an array over all ranks, in place: each has the sum afterwards, and all have the same bits, from run to run.
-   *
-   * `Float32Array`: f32, added in the order of the ranks and rounded at each addition. `Uint16Array`: the bits of f16,
-   * added in f32 in the order of the ranks, rounded once; half as much to send. The memory may be a mapped GPU buffer.
-   * Nobody else may touch the array until the promise settles.
-   */
-  readonly allReduce: (values: Float32Array | Uint16Array) => Promise<void>
-  /** Rank 0's bytes, to all ranks. What others pass is not looked at. */
-  readonly broadcast: (bytes?: Uint8Array) => Promise<Uint8Array>
-  /** Every rank's bytes, in the order of the ranks, to rank 0; others get none. They may differ in length. */
-  readonly gather: (bytes: Uint8Array) => Promise<ReadonlyArray<Uint8Array>>
-  /** Every rank's bytes, in the order of the ranks, to all ranks. They may differ in length. */
-  readonly allGather: (bytes: Uint8Array) => Promise<ReadonlyArray<Uint8Array>>
-  /** Ends when all ranks have called it. */
-  readonly barrier: () => Promise<void>
-  /**
-   * Gives up: the pending and later calls of all ranks reject with CollectiveError Aborted, which says which rank gave up
-   * and why. May be called at any time, also beside a pending call.
-   */
-  readonly abort: (reason: string) => void
-}
+const lost = (cause: unknown): CollectiveError => new CollectiveError({ reason: "Lost", detail: because(cause), cause })
 
 /** A call of a Collective as an Effect. */
 export const call = <A>(body: () => Promise<A>): Effect.Effect<A, CollectiveError> =>
-  Effect.tryPromise({
-    try: body,
-    catch: told((cause) => new CollectiveError({ reason: "Lost", detail: String(cause), cause })) as (
-      cause: unknown
-    ) => CollectiveError
-  })
+  Effect.tryPromise({ try: body, catch: told(lost) as (cause: unknown) => CollectiveError })
 
 const makeSingle = (): CollectiveService => {
   const times: Times = { calls: 0, bytes: 0, waiting: 0, exchanging: 0 }
@@ -90,10 +48,87 @@ const makeSingle = (): CollectiveService => {
   }
 }
 
+/** How the ranks find and reach each other. */
+export interface CollectiveOptions {
+  /**
+   * `mpi`; `tcp`, at MASTER_ADDR and MASTER_PORT; `auto`: what the launcher is of. Default: the environment variable
+   * MEMSINKS_TRANSPORT, else `auto`.
+   */
+  readonly transport?: "auto" | "mpi" | "tcp"
+  /**
+   * Seconds after which a rank that does not come (MPI), or gives no sign of life (TCP), is given up. Default: the
+   * environment variable MEMSINKS_RANK_TIMEOUT, else 600 for MPI, 60 for TCP.
+   */
+  readonly timeout?: number
+  /** Default: the process's. */
+  readonly environment?: Environment
+}
+
+const setup = (detail: string): CollectiveError => new CollectiveError({ reason: "Setup", detail })
+
+const timeoutOf = (options: CollectiveOptions, environment: Environment): { readonly timeout?: number } => {
+  const text = environment["MEMSINKS_RANK_TIMEOUT"]?.trim()
+  const seconds = options.timeout ?? (text === undefined || text === "" ? undefined : Number(text))
+  if (seconds === undefined) return {}
+  if (!(seconds > 0 && seconds < 2 ** 31 / 1000)) {
+    throw setup(`the timeout of ranks must be seconds above 0, got ${options.timeout ?? JSON.stringify(text)} ` +
+      "(MEMSINKS_RANK_TIMEOUT)")
+  }
+  return { timeout: seconds * 1000 }
+}
+
+/** Meets the other ranks. */
+export const connect = async (ranks: Ranks, options: CollectiveOptions, environment: Environment): Promise<Group> => {
+  const asked = (options.transport ?? (environment["MEMSINKS_TRANSPORT"]?.trim() || "auto")).toLowerCase()
+  if (asked !== "auto" && asked !== "mpi" && asked !== "tcp") {
+    throw setup(`the transport of ranks must be auto, mpi or tcp, got ${JSON.stringify(asked)} (MEMSINKS_TRANSPORT)`)
+  }
+  const timeout = timeoutOf(options, environment)
+  const local = { localRank: ranks.localRank }
+  if (asked === "tcp" || (asked === "auto" && ranks.launcher === "RANK")) {
+    const transport = await makeTcp(ranks, environment, timeout)
+    return makeGroup(transport, { ...local, hosts: transport.hosts })
+  }
+  const transport: Transport = await makeMpi(ranks, environment, timeout)
+  const alone = makeGroup(transport, { ...local, hosts: [] })
+  const hosts = await alone.allGather(new TextEncoder().encode(hostname()))
+  return Object.assign(alone, { hosts: hosts.map((host) => new TextDecoder().decode(host)) })
+}
+
+/** Milliseconds that ranks which were asked to stop wait for each other. */
+const PATIENCE = 10_000
+
+const meet = (options: CollectiveOptions) =>
+  Effect.gen(function*() {
+    const environment = options.environment ?? process.env
+    const ranks = yield* Effect.try({ try: () => ranksOf(environment), catch: told(lost) })
+    if (ranks.size === 1) return makeSingle()
+    return yield* Effect.acquireRelease(
+      call(() => connect(ranks, options, environment)),
+      (group, exit) =>
+        Effect.promise(() =>
+          group.end(
+            Exit.isSuccess(exit)
+              ? {}
+              : Cause.isInterruptedOnly(exit.cause)
+              ? { patience: PATIENCE }
+              : { failed: because(Cause.squash(exit.cause)) }
+          )
+        )
+    )
+  })
+
 /** The ranks that train one model, as one of them sees them. A program that provides none is one process, alone. */
 export class Collective extends Context.Reference<Collective>()("memsinks/Collective", {
   defaultValue: makeSingle
 }) {
   /** One process: every sum is the value itself. */
   static readonly single: Layer.Layer<Collective> = Layer.sync(Collective, makeSingle)
+
+  /**
+   * The ranks that the process's launcher started: `mpirun`, `srun`, torchrun or `memsinks launch`; one, where there is
+   * no launcher. When the scope closes all ranks part together; where it closes with a failure, the others are told.
+   */
+  static readonly layer = (options: CollectiveOptions = {}): Layer.Layer<Collective, CollectiveError> =>
+    Layer.scoped(Collective, meet(options))
 }

@@ -23,9 +23,8 @@ interface Launcher {
   readonly localRank: ReadonlyArray<string>
 }
 
-/** From the innermost: where Slurm starts an MPI's daemons, MPI's ranks are those that count. */
+/** The first that says something counts: where Slurm starts an MPI's daemons, MPI's ranks are those that count. */
 const launchers: ReadonlyArray<Launcher> = [
-  { name: "RANK", rank: ["RANK"], size: ["WORLD_SIZE"], localRank: ["LOCAL_RANK"] },
   {
     name: "OMPI",
     rank: ["OMPI_COMM_WORLD_RANK"],
@@ -33,6 +32,7 @@ const launchers: ReadonlyArray<Launcher> = [
     localRank: ["OMPI_COMM_WORLD_LOCAL_RANK"]
   },
   { name: "PMI", rank: ["PMI_RANK"], size: ["PMI_SIZE"], localRank: ["MPI_LOCALRANKID", "PMI_LOCAL_RANK"] },
+  { name: "RANK", rank: ["RANK"], size: ["WORLD_SIZE"], localRank: ["LOCAL_RANK"] },
   // PMIx tells a process no size; Slurm, which starts ranks by it, does
   {
     name: "PMIX",

@@ -27,7 +27,7 @@ describe("ranks by the environment", () => {
     [
       "mpirun with its ranks told under other names, too",
       { RANK: "5", WORLD_SIZE: "8", LOCAL_RANK: "1", OMPI_COMM_WORLD_RANK: "5", OMPI_COMM_WORLD_SIZE: "8" },
-      "RANK"
+      "OMPI"
     ]
   ])("are read as %s says them", (_, environment, launcher) => {
     expect(ranksOf(environment)).toEqual({ rank: 5, size: 8, localRank: 1, launcher })
@@ -49,7 +49,7 @@ describe("ranks by the environment", () => {
     [{ RANK: "0", WORLD_SIZE: "2", LOCAL_RANK: "1" }, /LOCAL_RANK is 1, but RANK is 0/],
     [
       { RANK: "0", WORLD_SIZE: "2", OMPI_COMM_WORLD_RANK: "1", OMPI_COMM_WORLD_SIZE: "4" },
-      /RANK and WORLD_SIZE say rank 0 of 2, but OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE say rank 1 of 4/
+      /OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE say rank 1 of 4, but RANK and WORLD_SIZE say rank 0 of 2/
     ]
   ])("refuse %j", (environment, message) => {
     expect(() => ranksOf(environment)).toThrow(message)

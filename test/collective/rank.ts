@@ -1,0 +1,46 @@
+/**
+ * One rank of a test, a process: started several times by mpirun or by the tests. What it prints is a line of JSON.
+ */
+import process from "node:process"
+import { connect } from "../../src/collective/Collective.ts"
+import { ranksOf } from "../../src/collective/Ranks.ts"
+import { everything } from "./calls.ts"
+
+const environment = process.env
+const [scenario = "all", megabytes = "1"] = process.argv.slice(2)
+const ranks = ranksOf(environment)
+const group = await connect(ranks, {}, environment)
+const { rank, size } = group
+
+/** What a call that must fail says. */
+const failure = (call: Promise<unknown>) =>
+  call.then(() => "nothing", (error: { readonly reason: string; readonly message: string }) =>
+    `${error.reason}: ${error.message}`)
+
+let wrong: ReadonlyArray<string> = []
+let said = ""
+switch (scenario) {
+  case "all":
+    wrong = await everything(group, Number(megabytes))
+    break
+  case "mismatch":
+    said = await failure(rank === 1 ? group.barrier() : group.allReduce(new Float32Array(4)))
+    break
+  case "abort":
+    if (rank === 1) group.abort("the disk is full")
+    said = await failure(group.barrier())
+    if ((await failure(group.allReduce(new Float32Array(1)))) !== said) wrong = ["a later call fails in another way"]
+    break
+  case "killed":
+    if (rank === 1) process.kill(process.pid, "SIGKILL")
+    said = await failure(group.allReduce(new Float32Array(1_000_000)))
+    break
+  case "silent":
+    // the others wait for a rank that is there, and does nothing any more
+    if (rank === 1) process.kill(process.pid, "SIGSTOP")
+    said = await failure(group.barrier())
+    break
+}
+console.log(JSON.stringify({ rank, size, name: group.name, localRank: group.localRank, wrong, said }))
+await group.end(said === "" ? {} : { failed: said })
+if (said !== "") process.exit(0)
