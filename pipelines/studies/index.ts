@@ -1,6 +1,7 @@
 /** The studies, in the order in which they are listed and run. To add one: a file beside this one, and a line here. */
 import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
+import { backbone } from "./backbone.ts"
 import { deletion } from "./deletion.ts"
 import { facts } from "./facts.ts"
 import { forecasting } from "./forecasting.ts"
@@ -21,6 +22,7 @@ export const studies: ReadonlyArray<AnyStudy> = [
   forecasting,
   grokking,
   deletion,
+  backbone,
   insertion,
   longTail,
   localizing,
