@@ -46,11 +46,12 @@ export const parseShardSize = (
 
 const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataError> =>
   Effect.gen(function*() {
-    const { idField, onMissingText, sourceField, split, textField } = options
+    const { idField, licenceField, onMissingText, ownerField, sourceField, split, textField } = options
     const maxDocumentBytes = yield* Effect.transposeOption(Option.map(options.maxDocument, parseSize))
     const [first, ...more] = options.data.map((path) => ({
       path,
-      ...Edge.given({ textField, idField, sourceField, onMissingText, maxDocumentBytes, split })
+      ...Edge.given({ textField, idField, sourceField, ownerField, licenceField, onMissingText, maxDocumentBytes,
+        split })
     }))
     if (first === undefined) {
       const detail = "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..."

@@ -19,6 +19,9 @@ export interface Document {
   readonly text: string
   /** What it belongs to, for identity `source` and mixtures. Default: its name. */
   readonly source?: string
+  /** Whose it is, and its licence, where that is known. */
+  readonly owner?: string
+  readonly licence?: string
 }
 
 /** What the default corpus is called: 233 addresses from 1790 to 2018, 10.8 MB, in the public domain (CC0). */
@@ -59,12 +62,14 @@ export const documents = Effect.fnUntraced(function*(
   fields: {
     readonly textField?: string | undefined
     readonly sourceField?: string | undefined
+    readonly ownerField?: string | undefined
+    readonly licenceField?: string | undefined
     readonly onMissingText?: "error" | "skip" | undefined
   } = {}
 ) {
   const found = yield* Stream.runCollect(stream({ path: path ?? defaultCorpusFile, ...fields }))
-  return Chunk.toReadonlyArray(found).map(({ name, source, text }): Document =>
-    fields.sourceField === undefined || source === undefined ? { name, text } : { name, text, source }
+  return Chunk.toReadonlyArray(found).map(({ source, ...one }): Document =>
+    fields.sourceField === undefined || source === undefined ? one : { ...one, source }
   )
 })
 

@@ -27,6 +27,9 @@ export const Dataset = Schema.Struct({
   documentsSha256: Schema.optional(Schema.String),
   /** Names of the sources, in the order in which they first occur. */
   sources: Schema.Array(Schema.String),
+  /** Whose the documents of each source are, and their licences, in the order of `sources`, where the data says so. */
+  owners: Schema.optional(Schema.Array(Schema.Array(Schema.String))),
+  licences: Schema.optional(Schema.Array(Schema.Array(Schema.String))),
   /** How near-duplicates were found, where they were looked for. */
   near: Schema.optional(
     Schema.Struct({

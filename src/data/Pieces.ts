@@ -20,6 +20,9 @@ export interface TokenDocuments {
   /** Names of the sources, and which one a document comes from, as an index into them. */
   readonly sources: ReadonlyArray<string>
   readonly source: (document: number) => number
+  /** Whose the documents of a source are, and their licences, by its place in `sources`. Absent: not known. */
+  readonly owners?: ((source: number) => ReadonlyArray<string>) | undefined
+  readonly licences?: ((source: number) => ReadonlyArray<string>) | undefined
   /** 64-bit hash of the normalized text: equal for exact repeats. Absent: not known. */
   readonly content?: ((document: number) => bigint) | undefined
   /** The smallest document of its cluster of near-duplicates, itself where it has none. Absent: not known. */
@@ -47,6 +50,17 @@ export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => 
     const part = partOf(document)
     return use(corpora[part]!, document - firsts[part]!, part)
   }
+  const told = (what: "owners" | "licences") => {
+    if (corpora.every((corpus) => corpus[what] === undefined)) return undefined
+    const all = sources.map((): ReadonlyArray<string> => [])
+    for (const [part, corpus] of corpora.entries()) {
+      for (const [own, place] of renumbered[part]!.entries()) {
+        const more = corpus[what]?.(own) ?? []
+        if (more.length > 0) all[place] = [...new Set([...all[place]!, ...more])]
+      }
+    }
+    return (source: number) => all[source]!
+  }
   return {
     documents: firsts[corpora.length]!,
     length: (document) => at(document, (corpus, own) => corpus.length(own)),
@@ -54,6 +68,8 @@ export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => 
     name: (document) => at(document, (corpus, own) => corpus.name(own)),
     sources,
     source: (document) => at(document, (corpus, own, part) => renumbered[part]![corpus.source(own)]!),
+    owners: told("owners"),
+    licences: told("licences"),
     content: corpora.every((corpus) => corpus.content !== undefined)
       ? (document) => at(document, (corpus, own) => corpus.content!(own))
       : undefined,
@@ -66,6 +82,28 @@ export const join = (corpora: ReadonlyArray<TokenDocuments>): TokenDocuments => 
     scoredFrom: corpora.some((corpus) => corpus.scoredFrom !== undefined)
       ? (document) => at(document, (corpus, own) => corpus.scoredFrom?.(own) ?? 1)
       : undefined
+  }
+}
+
+/** What is told of sources, gathered from their documents in the order in which these come. */
+export const gather = () => {
+  const all = new Map<string, { readonly owners: Set<string>; readonly licences: Set<string> }>()
+  const of =
+    (what: "owners" | "licences") =>
+    (sources: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<string>> | undefined =>
+      Array.from(all.values()).some((one) => one[what].size > 0)
+        ? sources.map((source) => [...all.get(source)?.[what] ?? []])
+        : undefined
+  return {
+    add: (source: string, { licence, owner }: { readonly owner?: string; readonly licence?: string }): void => {
+      if (owner === undefined && licence === undefined) return
+      const one = all.get(source) ?? { owners: new Set<string>(), licences: new Set<string>() }
+      all.set(source, one)
+      if (owner !== undefined) one.owners.add(owner)
+      if (licence !== undefined) one.licences.add(licence)
+    },
+    owners: of("owners"),
+    licences: of("licences")
   }
 }
 

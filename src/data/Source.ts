@@ -40,6 +40,9 @@ export const SourceSpec = Schema.Struct({
   idField: withDefault(Schema.NonEmptyString, "id"),
   /** Field that says what a document belongs to. Default: its file. */
   sourceField: Schema.optional(Schema.NonEmptyString),
+  /** Fields that say whose a document is, and under which licence; `null` there is nobody's, and none. Default: not known. */
+  ownerField: Schema.optional(Schema.NonEmptyString),
+  licenceField: Schema.optional(Schema.NonEmptyString),
   /**
    * Split of a dataset, or of a folder that is laid out like one: `train`, `validation`, `test`, or as its files call
    * it. Default: `train` of a dataset, all of a folder.
@@ -78,6 +81,8 @@ const read = async function*(
     textField: spec.textField,
     idField: spec.idField,
     sourceField: spec.sourceField,
+    ownerField: spec.ownerField,
+    licenceField: spec.licenceField,
     onMissingText: spec.onMissingText ?? "error",
     maxDocumentBytes: spec.maxDocumentBytes ?? MAX_DOCUMENT_BYTES
   }

@@ -20,6 +20,8 @@ export const tokenize = Command.make("tokenize", {
   textField: text("text-field", "name", "Field of a record with its text (default: text)"),
   idField: text("id-field", "name", "Field that names a document (default: id)"),
   sourceField: text("source-field", "name", "Field that says what a document belongs to (default: its file)"),
+  ownerField: text("owner-field", "name", "Field that says whose a document is (default: not known)"),
+  licenceField: text("licence-field", "name", "Field that says under which licence it is (default: not known)"),
   onMissingText,
   maxDocument: text("max-document", "size", "Largest line, value or document that is read (default: 256MiB)"),
   split: text("split", "name", "Split of a dataset (default: train)"),

@@ -25,6 +25,9 @@ export interface Document {
   readonly text: string
   /** What it belongs to, for identity `source` and mixtures: the field that was chosen, or its file. */
   readonly source: string
+  /** Whose it is, and its licence, where fields were chosen that say so. */
+  readonly owner?: string
+  readonly licence?: string
 }
 
 const ABSENT = "there is no such file or folder. Check the path; it is relative to the folder the command runs in"

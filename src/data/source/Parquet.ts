@@ -27,7 +27,8 @@ const bytesOf = (handle: number, size: number): ReadBytes => (start, end) => {
 /** The columns that fields lie in: `a.b` in `b`'s or, where there is none of that name, in `a`. */
 const columnsOf = (children: ReadonlyArray<SchemaTree>, fields: Fields): ReadonlyArray<SchemaTree> => {
   const find = (name: string) => children.find(({ element }) => element.name === name)
-  const wanted = [fields.textField, fields.idField, fields.sourceField].flatMap((field) =>
+  const { idField, licenceField, ownerField, sourceField, textField } = fields
+  const wanted = [textField, idField, sourceField, ownerField, licenceField].flatMap((field) =>
     field === undefined ? [] : find(field) ?? find(field.split(".")[0]!) ?? []
   )
   return [...new Set(wanted)]
@@ -80,7 +81,7 @@ export async function* parquetDocuments(
     const names = tree.children.map(({ element }) => element.name)
     const isThere = (field: string): boolean =>
       columns.some(({ element: { name } }) => field === name || field.startsWith(`${name}.`))
-    for (const field of [fields.textField, fields.sourceField]) {
+    for (const field of [fields.textField, fields.sourceField, fields.ownerField, fields.licenceField]) {
       if (field !== undefined && !isThere(field)) {
         throw fail(label, `has no column "${field}"; it has: ${some(names, 20) || "none"}`)
       }

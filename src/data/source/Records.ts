@@ -9,6 +9,8 @@ export interface Fields {
   readonly textField: string
   readonly idField: string
   readonly sourceField: string | undefined
+  readonly ownerField?: string | undefined
+  readonly licenceField?: string | undefined
   /** What a record is whose text is null or not there. */
   readonly onMissingText: "error" | "skip"
   /** Bytes that a line, a value, or a document is at most: it is held as a whole. */
@@ -57,13 +59,14 @@ const excerpt = (value: unknown): string => {
 
 /**
  * The document of a record, which is a file's `line` or `row` of a number from 1; undefined where it has no text and
- * such are skipped. Throws a `DataError` where it has no text otherwise, or no field that was asked for as its source;
- * a source of `null` is the file, as where none was asked for. `exact` gives the record again with all the digits of
+ * such are skipped. Throws a `DataError` where it has no text otherwise, or no field that was asked for as its source,
+ * owner or licence; a source of `null` is the file, as where none was asked for, an owner or a licence of `null` or of
+ * nothing but white space is none. `exact` gives the record again with all the digits of
  * its numbers, where `record` may have lost some.
  */
 export const documentOf = (
   record: unknown,
-  { idField, onMissingText, sourceField, textField }: Fields,
+  { idField, licenceField, onMissingText, ownerField, sourceField, textField }: Fields,
   { label, name }: SourceFile,
   unit: "line" | "row",
   number: number,
@@ -84,19 +87,37 @@ export const documentOf = (
       : ""
     throw fail(label, `${unit} ${number} has ${problem}${advice}`)
   }
-  let id = at(record, idField)
-  let source = sourceField === undefined ? null : at(record, sourceField)
-  if (typeof id === "number" || typeof source === "number") {
-    const same = exact() as Json
-    id = at(same, idField)
-    source = sourceField === undefined ? null : at(same, sourceField)
-  }
+  const named = (of: Json) => ({
+    id: at(of, idField),
+    source: sourceField === undefined ? null : at(of, sourceField),
+    owner: ownerField === undefined ? null : at(of, ownerField),
+    licence: licenceField === undefined ? null : at(of, licenceField)
+  })
+  let found = named(record)
+  if (Object.values(found).some((value) => typeof value === "number")) found = named(exact() as Json)
+  const { id, source } = found
   if (source === undefined) {
     throw fail(label, `${unit} ${number} has no field "${sourceField}"; it has: ${fieldsOf(record)}`)
   }
+  const told = (value: unknown, field: string | undefined, what: string): string | undefined => {
+    if (value === undefined) throw fail(label, `${unit} ${number} has no field "${field}"; it has: ${fieldsOf(record)}`)
+    const is = value === null ? "" : nameOf(value)?.trim()
+    if (is === undefined) {
+      throw fail(label, `${unit} ${number} has a field "${field}" that names no ${what}: ${excerpt(value)}`)
+    }
+    return is === "" ? undefined : is
+  }
+  const owner = told(found.owner, ownerField, "owner")
+  const licence = told(found.licence, licenceField, "licence")
   const sourceName = source === null ? name : nameOf(source)
   if (sourceName === undefined) {
     throw fail(label, `${unit} ${number} has a field "${sourceField}" that names no source: ${excerpt(source)}`)
   }
-  return { name: (typeof id === "boolean" ? undefined : nameOf(id)) ?? `${name}:${number}`, text, source: sourceName }
+  return {
+    name: (typeof id === "boolean" ? undefined : nameOf(id)) ?? `${name}:${number}`,
+    text,
+    source: sourceName,
+    ...(owner === undefined ? {} : { owner }),
+    ...(licence === undefined ? {} : { licence })
+  }
 }

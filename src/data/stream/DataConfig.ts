@@ -79,6 +79,12 @@ const fields = {
   textField: Schema.optional(Schema.NonEmptyString),
   /** Of text: field that says what a document belongs to, for identity `source` and mixtures. Default: its name. */
   sourceField: Schema.optional(Schema.NonEmptyString),
+  /**
+   * Of text: fields that say whose a document is, and under which licence, for `sources.parquet` and what is asked of it;
+   * `null` there is nobody's, and none. Default: not known.
+   */
+  ownerField: Schema.optional(Schema.NonEmptyString),
+  licenceField: Schema.optional(Schema.NonEmptyString),
   /** Of text: what a record is whose text is null, or not there: an `error`, or passed over (`skip`). Default `error`. */
   onMissingText: Schema.optional(Schema.Literal("error", "skip")),
   /**
@@ -259,7 +265,7 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
   if (config.endOfText !== undefined && data === "text") {
     return "endOfText goes with shards of nanoGPT and llm.c, not with text"
   }
-  for (const field of ["textField", "sourceField", "onMissingText"] as const) {
+  for (const field of ["textField", "sourceField", "ownerField", "licenceField", "onMissingText"] as const) {
     if (config[field] !== undefined && data === "tokens") {
       return `${field} goes with text: tokens have the texts and sources that memsinks tokenize read`
     }

@@ -6,6 +6,7 @@ import { type Batch, IGNORE } from "../../Batch.ts"
 import { DataError } from "../../Errors.ts"
 import { sourceHash } from "../identity/Identity.ts"
 import { LISTED, type NamedId, type NamedIds } from "../identity/Names.ts"
+import { nearSources } from "../identity/NearSources.ts"
 import { cut, join, type Pieces, type TokenDocuments } from "../Pieces.ts"
 import type { Tokenizer } from "../tokens/Tokenizer.ts"
 import { type CanaryDocument, canaryDocuments } from "./Canary.ts"
@@ -370,6 +371,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
     if (identity !== "source" && report.distinctIds > LISTED) return undefined
     const found = new Map<bigint, { -readonly [key in keyof NamedId]: NamedId[key] }>()
     const counted = new Uint8Array(corpus.documents)
+    const places = new Map<bigint, number>()
     exposures.forEach((piece, exposure) => {
       const document = pieces.document[piece]!
       const id = idOf(piece)
@@ -377,6 +379,7 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       if (one === undefined) {
         // a canary's own id stands for it alone
         const source = corpus.sources[corpus.source(document)]!
+        if (identity === "source" && id === sourceHash(source)) places.set(id, corpus.source(document))
         const name = identity === "row"
           ? sequenceName({ document: corpus.name(document), offset: pieces.offset[piece]! })
           : identity === "source" && id === sourceHash(source)
@@ -389,7 +392,23 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       counted[document] = 1
       one.tokens += counts(exposure, 0) ? scored(piece) : 0
     })
-    return { identity, ids: [...found.values()] }
+    if (places.size === 0) return { identity, ids: [...found.values()] }
+    const held = corpus.near && nearSources(corpus, corpus.near, (document) => counted[document] === 1)
+    const { licences, owners } = corpus
+    return {
+      identity,
+      ids: Array.from(found.values(), (one): NamedId => {
+        const place = places.get(one.id)
+        return place === undefined
+          ? one
+          : {
+            ...one,
+            ...(owners === undefined ? {} : { owners: owners(place) }),
+            ...(licences === undefined ? {} : { licences: licences(place) }),
+            ...held?.(place)
+          }
+      })
+    }
   }
   return {
     split: {

@@ -222,6 +222,8 @@ const fromText = Effect.fnUntraced(function*(config: DataConfig, options: LayerO
     Corpus.documents(path, {
       textField: config.textField,
       sourceField: config.sourceField,
+      ownerField: config.ownerField,
+      licenceField: config.licenceField,
       onMissingText: config.onMissingText
     }))
   const parts = partsOf(corpora.map((documents, i) => [paths[i] ?? Corpus.DEFAULT_CORPUS, documents.length]))

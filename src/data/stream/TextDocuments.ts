@@ -8,7 +8,7 @@ import { random } from "../../Random.ts"
 import type { Document } from "../Corpus.ts"
 import { contentHash } from "../identity/Identity.ts"
 import { makeNearIndex } from "../identity/NearDuplicates.ts"
-import { cut, pick, type Pieces, type TokenDocuments } from "../Pieces.ts"
+import { cut, gather, pick, type Pieces, type TokenDocuments } from "../Pieces.ts"
 import type { Tokenizer } from "../tokens/Tokenizer.ts"
 import type { DataConfig, SamplePlan } from "./DataConfig.ts"
 import { cutting } from "./Selection.ts"
@@ -87,6 +87,9 @@ const tokenize = (
   const sourceOf = documents.map(({ name, source }) => source ?? name)
   const sources = [...new Set(sourceOf)]
   const places = new Map(sources.map((name, i) => [name, i]))
+  const told = gather()
+  documents.forEach((document, i) => told.add(sourceOf[i]!, document))
+  const [owners, licences] = [told.owners(sources), told.licences(sources)]
   const contents = new Map<number, bigint>()
   const near = remembered(() => {
     const index = makeNearIndex(nearThreshold === undefined ? {} : { threshold: nearThreshold })
@@ -100,6 +103,8 @@ const tokenize = (
     name: (document) => documents[document]!.name,
     sources,
     source: (document) => places.get(sourceOf[document]!)!,
+    owners: owners && ((source) => owners[source]!),
+    licences: licences && ((source) => licences[source]!),
     content: (document) => {
       const known = contents.get(document) ?? contentHash(documents[document]!.text)
       contents.set(document, known)

@@ -47,7 +47,12 @@ const decodeDataset = Effect.fnUntraced(function*(path: string) {
   if (dataset.tokenizer !== undefined) files.push(dataset.tokenizer)
   const bare = files.find((file) => !Object.hasOwn(sha256, file))
   const sum = (field: "tokens" | "documents") => shards.reduce((total, shard) => total + shard[field], 0)
-  const problem = new Set(files).size < files.length
+  const uneven = (["owners", "licences"] as const).find((what) =>
+    dataset[what] !== undefined && dataset[what].length !== dataset.sources.length
+  )
+  const problem = uneven !== undefined
+    ? `has ${uneven} of ${dataset[uneven]!.length} sources, there are ${dataset.sources.length}`
+    : new Set(files).size < files.length
     ? "names a file twice in shards"
     : bare !== undefined
     ? `has no sha256 of ${bare}`
@@ -67,7 +72,7 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
   // before any of it is read: what is wrong with it is told in its own words
   yield* stays("dataset.json")
   const dataset = yield* decodeDataset(`${folder}/dataset.json`)
-  const { documents, dtype, sha256, shards, sources, vocabSize } = dataset
+  const { documents, dtype, licences, owners, sha256, shards, sources, vocabSize } = dataset
   const width = widthOf(dtype)
 
   const expectSize = Effect.fnUntraced(function*(path: string, bytes: number, of: string) {
@@ -176,6 +181,8 @@ const openDataset = Effect.fnUntraced(function*(folder: string) {
     start: (document) => starts[document]!,
     length: (document) => lengths[document]!,
     source: (document) => source[document]!,
+    owners: owners && ((source) => owners[source]!),
+    licences: licences && ((source) => licences[source]!),
     content: (document) => content[document]!,
     near: dataset.near === undefined ? undefined : (document) => near[document]!,
     name: (document) => {

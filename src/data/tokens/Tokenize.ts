@@ -21,6 +21,7 @@ import { keyOf } from "../../Key.ts"
 import * as Corpus from "../Corpus.ts"
 import { Dataset, dtypeOf, RECORD, shardFiles, widthOf } from "../Dataset.ts"
 import { makeNearIndex, NearConfig } from "../identity/NearDuplicates.ts"
+import { gather } from "../Pieces.ts"
 import { SourceSpec, stream, type Tally } from "../Source.ts"
 import { some } from "../source/Files.ts"
 import { readable, sizeOf } from "./ShardReader.ts"
@@ -197,9 +198,11 @@ const expectSame = (folder: string, state: string, before: unknown, now: unknown
   )
 }
 
-/** SHA-256 of documents' names and texts, in their order, one after the other. */
-const chained = (digest: Uint8Array, { name, text }: Corpus.Document): Uint8Array =>
-  createHash("sha256").update(digest).update(name).update("\0").update(text).digest()
+/** SHA-256 of documents' names and texts, and whose they are where that is known, in their order, one after the other. */
+const chained = (digest: Uint8Array, { licence, name, owner, text }: Corpus.Document): Uint8Array =>
+  createHash("sha256").update(digest).update(name).update("\0").update(text)
+    // shards of before these were known have none
+    .update(owner === undefined && licence === undefined ? "" : JSON.stringify([owner, licence])).digest()
 
 /**
  * Whether documents are those that finished shards were made of. Shards of before this was written down, and data that
@@ -386,6 +389,7 @@ const newBatch = (): Batch => ({ texts: [], names: [], sources: [], marks: [] })
 const makeBatcher = (folder: string, journal: Journal, enough: number) => {
   const sources = [...journal.sources]
   const places = new Map(sources.map((name, i) => [name, i]))
+  const gathered = gather()
   let consumed = 0
   let digest: Uint8Array = new Uint8Array(0)
   let batch = newBatch()
@@ -411,7 +415,9 @@ const makeBatcher = (folder: string, journal: Journal, enough: number) => {
       digest = chained(digest, document)
       consumed++
       if (consumed === journal.consumed && Buffer.from(digest).toString("hex") !== journal.digest) throw changed()
-      if (consumed <= journal.consumed || text.trim() === "") continue
+      if (text.trim() === "") continue
+      gathered.add(source, document)
+      if (consumed <= journal.consumed) continue
       let place = places.get(source)
       if (place === undefined) {
         place = sources.push(source) - 1
@@ -430,7 +436,12 @@ const makeBatcher = (folder: string, journal: Journal, enough: number) => {
     if (consumed < journal.consumed) throw changed()
     return flush()
   }
-  return { sources, add, end, consumed: () => consumed, sha256: () => Buffer.from(digest).toString("hex") }
+  /** What `dataset.json` tells of sources besides their names. */
+  const told = (sources: ReadonlyArray<string>) => {
+    const [owners, licences] = [gathered.owners(sources), gathered.licences(sources)]
+    return { ...(owners === undefined ? {} : { owners }), ...(licences === undefined ? {} : { licences }) }
+  }
+  return { sources, add, end, told, consumed: () => consumed, sha256: () => Buffer.from(digest).toString("hex") }
 }
 
 /** Signatures of a shard's documents, kept until clusters are made. */
@@ -684,6 +695,7 @@ export const tokenize = (
       bytes: journal.bytes,
       documentsSha256: batcher.sha256(),
       sources: journal.sources,
+      ...batcher.told(journal.sources),
       ...(near === undefined ? {} : { near: near.near }),
       shards: journal.shards,
       sha256: near?.sha256 ?? journal.sha256,
