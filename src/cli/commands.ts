@@ -14,6 +14,7 @@ import { identity } from "./commands/identity.ts"
 import { importing } from "./commands/import.ts"
 import { inspect } from "./commands/inspect.ts"
 import { isolate } from "./commands/isolate.ts"
+import { launch } from "./commands/launch.ts"
 import { memfree } from "./commands/memfree.ts"
 import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
@@ -34,6 +35,7 @@ const doing = <Given, R, E>(load: () => Promise<(options: Given) => Effect.Effec
 /** Every command, in the order in which help lists them. */
 export const commands = [
   pretrain.pipe(doing(async () => (await import("./pretrain.ts")).pretrain)),
+  launch.pipe(doing(async () => (await import("./launch.ts")).runLaunch)),
   isolate.pipe(doing(async () => (await import("./isolate.ts")).isolate)),
   dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),

@@ -6,6 +6,7 @@ import * as Pretrain from "../../pipelines/pretrain.ts"
 import type { PretrainReport } from "../../pipelines/pretrain/Report.ts"
 import { view } from "../../pipelines/pretrain/view.ts"
 import { loadInitial } from "../checkpoints/Import.ts"
+import { Collective } from "../collective/Collective.ts"
 import { decodeConfig } from "../Config.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import { examineAdapters, f16Refusal } from "../gpu/Adapter.ts"
@@ -15,6 +16,7 @@ import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { baseOf, givenOf, type Ready, runExperiment } from "./experiment.ts"
+import { ownAdapters } from "./ranks.ts"
 import type { Where } from "./resume.ts"
 import { watch } from "./watch.ts"
 
@@ -68,18 +70,30 @@ const needsF16 = (adapter: Option.Option<string>) =>
   }).pipe(Effect.scoped)
 
 /** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
-export const pretrain = (options: PretrainOptions) =>
+const lead = (options: PretrainOptions, telling: ReadonlyArray<string>) =>
   runExperiment("pretrain", options, (where) =>
     Effect.gen(function*() {
       const { byWidth, config } = yield* configOf(options, where)
       if (options.dryRun) return yield* dryRun(config, options.json, byWidth)
       if (config.precision === "f16") yield* needsF16(options.adapter)
+      const watched = yield* watch(options)
       return {
         doing: "pretraining",
         run: (shared) => Pretrain.run(config, shared),
         view,
         toJson: JSON.stringify,
         leaves: "report, curves and checkpoints",
-        watched: yield* watch(options)
+        watched: { ...watched, telling: [...telling, ...watched.telling] }
       } satisfies Ready<PretrainReport>
     }))
+
+/** Alone, or as one of several ranks: rank 0 does what one process does, and the others compute their share. */
+export const pretrain = (options: PretrainOptions) =>
+  Effect.gen(function*() {
+    const { rank, size } = yield* Collective
+    const telling = size === 1 || options.dryRun ? [] : yield* ownAdapters(options)
+    if (rank === 0) return yield* lead(options, telling)
+    if (!options.dryRun) {
+      yield* Pretrain.follow({ device: (yield* Edge.runtime).layer(Edge.given({ adapter: options.adapter })) })
+    }
+  }).pipe(Effect.provide(Collective.layer()))

@@ -95,6 +95,8 @@ export const connect = async (ranks: Ranks, options: CollectiveOptions, environm
   return Object.assign(alone, { hosts: hosts.map((host) => new TextDecoder().decode(host)) })
 }
 
+const reasonOf = (error: unknown): string => error instanceof CollectiveError ? error.detail : because(error)
+
 /** Milliseconds that ranks which were asked to stop wait for each other. */
 const PATIENCE = 10_000
 
@@ -112,7 +114,7 @@ const meet = (options: CollectiveOptions) =>
               ? {}
               : Cause.isInterruptedOnly(exit.cause)
               ? { patience: PATIENCE }
-              : { failed: because(Cause.squash(exit.cause)) }
+              : { failed: reasonOf(Cause.squash(exit.cause)) }
           )
         )
     )

@@ -34,11 +34,14 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     fuse: ["--out"],
     generate: ["--checkpoint"],
     serve: ["--checkpoint"],
+    launch: ["--ranks"],
     memfree: ["--out"],
     evaluate: ["--checkpoint"]
   }
   return [
-    ...(options[name] ?? []).filter((option) => option !== but).flatMap((option) => [option, "needed"]),
+    ...(options[name] ?? []).filter((option) => option !== but).flatMap((
+      option
+    ) => [option, option === "--ranks" ? "2" : "needed"]),
     ...(name === "inspect" || name === "verify" ? ["needed"] : [])
   ]
 }
@@ -59,7 +62,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(26)
+    expect(commands.map(nameOf)).toHaveLength(27)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })

@@ -28,6 +28,9 @@ export const pretrain = Command.make("pretrain", {
   otlp: text("otlp", "url",
     "Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
   ...telling,
+  shareAdapter: Options.boolean("share-adapter").pipe(
+    Options.withDescription("Let ranks of one machine share an adapter (default: each needs its own)")
+  ),
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }).pipe(
   Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
