@@ -133,7 +133,7 @@ const lightAll = (
     const seeker = Option.isSome(options.router) && prompts.some(({ whose }) => whose === "nearest")
       ? yield* openSeeker(options.router.value, checkpoint, options)
       : undefined
-    const states: States = { name: "the model", sinks, names, denied: denyList(sinks), router: seeker?.seek }
+    const states: States = { name: "the model", names, denied: denyList(sinks), router: seeker?.seek }
     const { allow, deny } = options
     const by = (route: string, some: ReadonlyArray<Sought>) =>
       litBy(states, undefined, { route, deny, ...(allow.length === 0 ? {} : { allow }) }).pipe(

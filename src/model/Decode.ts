@@ -366,6 +366,10 @@ export interface Fed {
   readonly every?: (place: number, logits: Float32Array) => void
 }
 
+/** Bytes of a page of the cache in one layer. */
+export const pageBytes = (c: ModelConfig, precision: Precision): number =>
+  PAGE * 2 * c.kvHeads * c.headSize * (precision === "f16" ? 2 : 4)
+
 /** Sequences that grow in slots. Slots are independent: what one computes does not depend on what the others hold. */
 export interface Session {
   readonly slots: number
@@ -408,6 +412,8 @@ export interface Begun {
   readonly name?: string
   /** Default: the session's. */
   readonly sinks?: Sink.SinkMode
+  /** The model's sinks, of which more may be off than the model itself says. Default: as it says. */
+  readonly config?: Sink.SinkConfig | undefined
   /** Tokens that it comes to at most, prompt included. Default: the session's `maxLength`. */
   readonly length?: number
   /** Its prompt, of which pages are shared with other sequences `within` the same text. Default: none are. */
@@ -534,15 +540,16 @@ export const open = (
 
     const begin: Session["begin"] = (slot, id, sequence = {}) => {
       const { length = maxLength, name = `the sequence in slot ${slot}`, shared, sinks = mode } = sequence
+      const config = sequence.config ?? c.sinks
       if (gathered && !Sink.isSparse(sinks)) {
         throw new RangeError(`a session for sparse modes of sinks cannot light them by "${sinks.mode}"`)
       }
       end(slot)
       const lit = gathered
-        ? Sink.gathered(c.sinks!, c.general, sinks, id)
+        ? Sink.gathered(config!, c.general, sinks, id)
         : {
           units: undefined,
-          coef: c.sinks === undefined ? Float32Array.of(1) : Sink.coefficients(c.sinks, c.general, sinks, id)
+          coef: config === undefined ? Float32Array.of(1) : Sink.coefficients(config, c.general, sinks, id)
         }
       const opened = pages.open(
         shared === undefined ? undefined : `${litOf(lit.coef, lit.units)} ${shared.within}`,
@@ -557,7 +564,7 @@ export const open = (
       device.write(state.coef, lit.coef, slot * lit.coef.length)
       if (lit.units !== undefined) device.write(state.activeUnits!, lit.units, slot * lit.units.length)
       if (state.heads !== undefined) {
-        const gates = Sink.headGates(c.sinks!, { heads: c.numAttentionHeads, headSize: c.headSize }, sinks, id)
+        const gates = Sink.headGates(config!, { heads: c.numAttentionHeads, headSize: c.headSize }, sinks, id)
         device.write(state.heads, gates, slot * gates.length)
       }
       return true

@@ -11,8 +11,8 @@ import * as Generate from "../model/Generate.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
 import type { CompletionRequest } from "./Contract.ts"
 import type { Engine, Job } from "./Engine.ts"
-import { type Refusal, wrong } from "./Refusal.ts"
-import { type Lit, litBy, refusalOf, type States } from "./State.ts"
+import { Refusal, wrong } from "./Refusal.ts"
+import { type Lit, litBy, type States, watch } from "./State.ts"
 
 /** A model that is served. */
 export interface Served extends States {
@@ -26,6 +26,27 @@ export interface Served extends States {
   readonly created: number
   /** Milliseconds that a request may take. */
   readonly timeout: number
+}
+
+/** Models by their names; the first is meant where none is named. */
+export type Models = readonly [Served, ...Array<Served>]
+
+/** The model that `NAME` or `NAME:STATE` means. */
+export const modelOf = (models: Models, asked: string | undefined): Effect.Effect<Served, Refusal> => {
+  if (asked === undefined) return Effect.succeed(models[0])
+  const [best] = models.filter(({ name }) => asked === name || asked.startsWith(`${name}:`))
+    .sort((a, b) => b.name.length - a.name.length)
+  if (best !== undefined) return Effect.succeed(best)
+  const names = models.map(({ name }) => JSON.stringify(name)).join(", ")
+  return new Refusal({
+    status: 404,
+    param: "model",
+    code: "model_not_found",
+    message: `there is no model ${JSON.stringify(asked)}: ` +
+      `${models.length === 1 ? "it is" : "they are"} called ${names}, with a state behind it as in "${
+        models[0].name
+      }:off"`
+  })
 }
 
 /** The log-probabilities of the k likeliest tokens, the likeliest first and the lowest of equals, and of `token`. */
@@ -260,7 +281,6 @@ export const complete = (
     const choices = all.map((prompt) => choiceOf(request, tokenizer, prompt, stopTokens))
     const head = headOf(served, request, prompts.map(({ lit }) => lit), seed)
     const deadline = performance.now() + timeout
-    const within = `${served.digest} ${served.denied.version}`
     /** Called with a choice that has more to say. */
     let more = (_: number): void => {}
     const jobs = all.map(({ lit, tokens }, i): Job => {
@@ -269,8 +289,9 @@ export const complete = (
         tokens,
         id: lit.id,
         sinks: lit.sinks,
+        config: lit.config,
         state: lit.state,
-        within,
+        within: `${served.digest} ${lit.version}`,
         options,
         draws: draws[i]!(),
         ...(every === undefined ? {} : { every }),
@@ -278,7 +299,7 @@ export const complete = (
           onToken(one, logits)
           more(i)
         },
-        refusal: () => refusalOf(served, lit),
+        refusal: watch(served, lit),
         deadline
       }
     })

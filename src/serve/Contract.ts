@@ -142,17 +142,22 @@ export const Completion = Schema.Struct({
 }).annotations({ identifier: "Completion" })
 
 export const TokenizeRequest = Schema.Struct({
+  model: optional(Schema.String),
   prompt: optional(Schema.String),
   /** The same, as llama.cpp calls it. */
   content: optional(Schema.String),
   add_special_tokens: withDefault(Schema.Boolean, true)
 })
 
-export const DetokenizeRequest = Schema.Struct({ tokens: Schema.Array(token) })
+export const DetokenizeRequest = Schema.Struct({ model: optional(Schema.String), tokens: Schema.Array(token) })
 
 export const DenyRequest = Schema.Struct({
   /** Sources that no request lights any more. */
-  deny: Schema.Array(source)
+  deny: withDefault(Schema.Array(source), []),
+  /** The same, and what they light is off for everybody. */
+  exclude: withDefault(Schema.Array(source), []),
+  /** Of which model. Default: of all that know them. */
+  model: optional(Schema.String)
 }).annotations({ parseOptions: { onExcessProperty: "error" } })
 
 const Failure = Schema.Struct({
@@ -199,7 +204,9 @@ const tokens = HttpApiGroup.make("tokens")
     ).addError(failure(400))
   )
   .add(
-    HttpApiEndpoint.get("tokenizer_info", "/tokenizer_info").addSuccess(Schema.Struct({
+    HttpApiEndpoint.get("tokenizer_info", "/tokenizer_info").setUrlParams(
+      Schema.Struct({ model: Schema.optional(Schema.String) })
+    ).addSuccess(Schema.Struct({
       eos_token: Schema.NullOr(Schema.String),
       bos_token: Schema.NullOr(Schema.String),
       pad_token: Schema.NullOr(Schema.String),
@@ -215,7 +222,16 @@ const server = HttpApiGroup.make("server")
   .add(HttpApiEndpoint.get("metrics", "/metrics").addSuccess(text("text/plain")))
   .add(
     HttpApiEndpoint.post("deny", "/admin/deny").setPayload(DenyRequest).addSuccess(
-      Schema.Struct({ denied: Schema.Int, deny_version: Schema.String, kept: Schema.Boolean })
+      Schema.Struct({
+        models: Schema.Array(Schema.Struct({
+          model: Schema.String,
+          denied: Schema.Int,
+          excluded_units: Schema.Int,
+          deny_version: Schema.String
+        })),
+        /** Whether they stay so when the server is started anew. */
+        kept: Schema.Boolean
+      })
     ).addError(failure(400)).addError(failure(415))
   )
   .add(HttpApiEndpoint.get("openapi", "/openapi.json").addSuccess(Schema.Object))

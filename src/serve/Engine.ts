@@ -14,7 +14,7 @@ import * as Decode from "../model/Decode.ts"
 import * as Generate from "../model/Generate.ts"
 import type { Model } from "../model/Model.ts"
 import type { Random } from "../Random.ts"
-import type { SinkMode } from "../Sink.ts"
+import type { SinkConfig, SinkMode } from "../Sink.ts"
 import { Refusal } from "./Refusal.ts"
 
 /** A sequence to be continued. */
@@ -23,6 +23,8 @@ export interface Job {
   readonly tokens: ArrayLike<number>
   readonly id: bigint
   readonly sinks: SinkMode
+  /** The model's sinks, with what is off while it is served. Default: as the model says. */
+  readonly config?: SinkConfig | undefined
   /** Which state that is, for the numbers. */
   readonly state: string
   /** What prefixes are shared within, besides the units that are lit: all else that may change what is served. */
@@ -216,12 +218,12 @@ export const make = (
       for (let slot = 0; slot < slots.length && waiting.length > 0; slot++) {
         if (slots[slot] !== undefined) continue
         const one = waiting[0]!
-        const { every, id, options, sinks, tokens: prompt, within } = one.job
+        const { config, every, id, options, sinks, tokens: prompt, within } = one.job
         // the last token needs no place in the cache
         const length = prompt.length + Math.max(0, (options.maxNewTokens ?? maxLength) - 1)
         // whose logits are wanted is computed
         const shared = every === undefined ? { shared: { prompt, within } } : {}
-        if (!session.begin(slot, id, { sinks, length, ...shared })) return
+        if (!session.begin(slot, id, { sinks, config, length, ...shared })) return
         waiting.shift()
         slots[slot] = one
         counts.begun.set(one.job.state, (counts.begun.get(one.job.state) ?? 0) + 1)

@@ -5,22 +5,32 @@ import type { Served } from "./Completions.ts"
 import { FIRST_TOKEN } from "./Engine.ts"
 
 /** What a server has done, in the text format of Prometheus. */
-export const textOf = ({ denied, engine: { counts, pages, slots } }: Served): string => {
+export const textOf = (models: ReadonlyArray<Served>): string => {
+  const readings = models.flatMap(readingsOf)
+  const familyOf = ({ family, name }: Reading): string => family ?? name
+  // those of a family stand together, whose model they may be
+  return toText(
+    [...new Set(readings.map(familyOf))].flatMap((family) => readings.filter((reading) => familyOf(reading) === family))
+  )
+}
+
+const readingsOf = ({ denied, engine: { counts, pages, slots }, name: model }: Served): ReadonlyArray<Reading> => {
   const one = (
     name: string,
     description: string,
     value: number,
     kind: NonNullable<Reading["kind"]> = "gauge",
     labels: Reading["labels"] = {}
-  ): Reading => ({ name: `memsinks_serve_${name}`, description, labels, value, kind })
+  ): Reading => ({ name: `memsinks_serve_${name}`, description, labels: { model, ...labels }, value, kind })
   let below = 0
   const first = "seconds from a request to its first token"
-  const readings: ReadonlyArray<Reading> = [
+  return [
     one("requests_running", "sequences that are continued", counts.running),
     one("requests_waiting", "sequences that wait for a slot", counts.waiting),
     one("slots", "sequences at once at most", slots),
     one("cache_usage_ratio", "share of the cache's pages that sequences hold", pages.held / pages.count),
     one("denied_sources", "sources on the deny-list", denied.size),
+    one("excluded_units", "units that are off for everybody", denied.excluded),
     one("prompt_tokens_total", "tokens of prompts that were read", counts.promptTokens, "counter"),
     one("reused_tokens_total", "tokens of prompts that were taken over from earlier ones", counts.reusedTokens,
       "counter"),
@@ -38,5 +48,4 @@ export const textOf = ({ denied, engine: { counts, pages, slots } }: Served): st
       family: "memsinks_serve_first_token_seconds" },
     { ...one("first_token_seconds_count", first, below, "histogram"), family: "memsinks_serve_first_token_seconds" }
   ]
-  return toText(readings)
 }

@@ -19,12 +19,12 @@ import { createServer } from "node:http"
 import { because, DataError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
 import { isLoopback } from "../runs/Prometheus.ts"
-import { complete, type Served } from "./Completions.ts"
+import { complete, modelOf, type Models, type Served } from "./Completions.ts"
 import { CompletionRequest, DenyRequest, DetokenizeRequest, openApi, TokenizeRequest } from "./Contract.ts"
 import { page } from "./Docs.ts"
-import { Refusal } from "./Refusal.ts"
+import { Refusal, wrong } from "./Refusal.ts"
 import { textOf } from "./ServeMetrics.ts"
-import { denyMore } from "./State.ts"
+import { denyMore, type Named } from "./State.ts"
 
 export interface ServerOptions {
   /** Default 127.0.0.1. */
@@ -44,15 +44,15 @@ export interface ServerOptions {
   /** Milliseconds that an answer may take: connections on which nothing happens for longer are closed. Default 600,000. */
   readonly timeout?: number
   /**
-   * Puts sources on the deny-list, and tells whether they stay on it when the server is started anew. Default: as long as
-   * this one runs.
+   * Denies and excludes sources, of all models or some, and tells whether they stay so when the server is started anew.
+   * Default: as long as this one runs.
    */
-  readonly deny?: (sources: ReadonlyArray<string>) => Effect.Effect<boolean, DataError>
+  readonly deny?: (models: ReadonlyArray<Served>, sources: Named) => Effect.Effect<boolean, DataError>
 }
 
-/** The model, as soon as it is there. */
+/** The models, as soon as all are there. */
 export interface Holder {
-  served: Served | undefined
+  served: Models | undefined
 }
 
 /** Connections at once; more wait with the operating system. */
@@ -132,23 +132,21 @@ const LISTED = 1000
 
 const modelsOf = (served: Served) =>
   Effect.gen(function*() {
-    const { created, denied, engine: { maxLength }, name, names, router, sinks } = served
+    const { created, denied, engine: { maxLength }, name, names, router } = served
+    const { sinks } = denied
     const sources = sinks === undefined || names === undefined
       ? []
       : (yield* Effect.orDie(names.largest(LISTED + denied.size))).filter(({ id }) => !denied.has(id)).slice(0, LISTED)
     const states = sinks === undefined
       ? []
       : ["off", "placebo", ...(router === undefined ? [] : ["nearest"]), ...sources.map((one) => `own:${one.name}`)]
-    return {
-      object: "list",
-      data: [name, ...states.map((state) => `${name}:${state}`)].map((id) => ({
-        id,
-        object: "model",
-        created,
-        owned_by: "memsinks",
-        max_model_len: maxLength
-      }))
-    }
+    return [name, ...states.map((state) => `${name}:${state}`)].map((id) => ({
+      id,
+      object: "model",
+      created,
+      owned_by: "memsinks",
+      max_model_len: maxLength
+    }))
   })
 
 const tokenizerOf = ({ tokenizer }: Served) =>
@@ -192,8 +190,9 @@ const routes = (holder: Holder, options: ServerOptions) => {
   )
 
   const completions = Effect.gen(function*() {
-    const model = yield* served
+    const models = yield* served
     const request = yield* decoded(CompletionRequest, bodyLimit)
+    const model = yield* modelOf(models, request.model)
     const answer = yield* complete(model, request)
     if ("json" in answer) return json(answer.json)
     const pings = Stream.fromSchedule(Schedule.spaced(ping * 1000)).pipe(Stream.map(() => ": ping\n\n"))
@@ -205,9 +204,13 @@ const routes = (holder: Holder, options: ServerOptions) => {
   })
 
   const tokenize = Effect.gen(function*() {
-    const model = yield* served
+    const models = yield* served
+    const { add_special_tokens: framed, content, model: asked, prompt = content } = yield* decoded(
+      TokenizeRequest,
+      bodyLimit
+    )
+    const model = yield* modelOf(models, asked)
     const tokenizer = yield* tokenizerOf(model)
-    const { add_special_tokens: framed, content, prompt = content } = yield* decoded(TokenizeRequest, bodyLimit)
     if (prompt === undefined) {
       return yield* new Refusal({ status: 400, param: "prompt", message: "prompt: expected a text" })
     }
@@ -217,9 +220,9 @@ const routes = (holder: Holder, options: ServerOptions) => {
   })
 
   const detokenize = Effect.gen(function*() {
-    const model = yield* served
-    const tokenizer = yield* tokenizerOf(model)
-    const { tokens } = yield* decoded(DetokenizeRequest, bodyLimit)
+    const models = yield* served
+    const { model, tokens } = yield* decoded(DetokenizeRequest, bodyLimit)
+    const tokenizer = yield* tokenizerOf(yield* modelOf(models, model))
     const beyond = tokens.find((token) => token >= tokenizer.vocabSize)
     if (beyond !== undefined) {
       return yield* new Refusal({ status: 400, param: "tokens",
@@ -230,7 +233,9 @@ const routes = (holder: Holder, options: ServerOptions) => {
   })
 
   const tokenizerInfo = Effect.gen(function*() {
-    const model = yield* served
+    const { url } = yield* HttpServerRequest.HttpServerRequest
+    const asked = new URLSearchParams(url.split("?").slice(1).join("?")).get("model") ?? undefined
+    const model = yield* modelOf(yield* served, asked)
     const tokenizer = yield* tokenizerOf(model)
     const named = new Map([...tokenizer.specialTokens].map(([name, id]) => [id, name]))
     const name = (id: number | undefined) => id === undefined ? null : named.get(id) ?? tokenizer.decode([id])
@@ -246,17 +251,29 @@ const routes = (holder: Holder, options: ServerOptions) => {
 
   const deny = Effect.gen(function*() {
     const { headers } = yield* HttpServerRequest.HttpServerRequest
-    const model = yield* served
+    const models = yield* served
     // what a page in a browser may send without asking first
     if (!/^application\/json\b/i.test(headers["content-type"] ?? "")) {
       return yield* new Refusal({ status: 415, message: "expected Content-Type: application/json" })
     }
-    const { deny } = yield* decoded(DenyRequest, bodyLimit)
-    const sources = deny.map(String)
-    const kept = yield* (options.deny?.(sources) ?? Effect.as(denyMore(model, "admin", sources), false)).pipe(
+    const { deny, exclude, model } = yield* decoded(DenyRequest, bodyLimit)
+    if (deny.length + exclude.length === 0) {
+      return yield* wrong("deny", "name sources that are to be denied, or excluded: both lists are empty")
+    }
+    const some = model === undefined ? models : [yield* modelOf(models, model)]
+    const sources = { deny: deny.map(String), exclude: exclude.map(String) }
+    const kept = yield* (options.deny?.(some, sources) ?? Effect.as(denyMore(some, "admin", sources), false)).pipe(
       Effect.mapError(({ message }) => new Refusal({ status: 400, param: "deny", code: "source_not_found", message }))
     )
-    return json({ denied: model.denied.size, deny_version: model.denied.version, kept })
+    return json({
+      models: some.map(({ denied, name }) => ({
+        model: name,
+        denied: denied.size,
+        excluded_units: denied.excluded,
+        deny_version: denied.version
+      })),
+      kept
+    })
   })
 
   const crossed =
@@ -298,15 +315,17 @@ const routes = (holder: Holder, options: ServerOptions) => {
   return HttpRouter.empty.pipe(
     get("/health", health),
     get("/v1/health", health),
-    get("/v1/models", Effect.map(Effect.flatMap(served, modelsOf), (body) => json(body))),
+    get("/v1/models", Effect.flatMap(served, (models) => Effect.forEach(models, modelsOf)).pipe(
+      Effect.map((data) => json({ object: "list", data: data.flat() }))
+    )),
     post("/v1/completions", completions),
     post("/tokenize", tokenize),
     post("/detokenize", detokenize),
     get("/tokenizer_info", tokenizerInfo),
     get("/metrics",
       Effect.map(served,
-        (model) =>
-          HttpServerResponse.text(textOf(model), { contentType: "text/plain; version=0.0.4; charset=utf-8" }))),
+        (models) =>
+          HttpServerResponse.text(textOf(models), { contentType: "text/plain; version=0.0.4; charset=utf-8" }))),
     post("/admin/deny", deny),
     get("/openapi.json", Effect.sync(() => json(openApi()))),
     get("/docs", Effect.sync(() =>

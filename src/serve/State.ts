@@ -3,54 +3,101 @@
  * deny-list the other, and it wins.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
 import type { VectorRouter, WordRouter } from "../data/identity/Router.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
+import { offOf } from "../forget/Forget.ts"
+import type { Policy } from "../forget/Ledger.ts"
 import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
 import type { Embed } from "./Embeddings.ts"
 import { Refusal, wrong } from "./Refusal.ts"
 
-/** Ids that no request lights, whatever it asks. Those of the model itself, and lists that change while it is served. */
-export interface DenyList {
-  readonly has: (id: bigint) => boolean
-  /** How many they are. */
-  readonly size: number
-  /** A hash of the ids: equal lists have equal versions, in every process. */
-  readonly version: string
-  /** Replaces the list of a name, from the next token on. */
-  readonly set: (list: string, ids: Iterable<bigint>) => void
-  /** All of them. */
-  readonly ids: () => ReadonlySet<bigint>
-  /** The ids of a list. */
-  readonly of: (list: string) => ReadonlyArray<bigint>
+/** Sources of a list: those that no request lights, and those whose own sinks are off for everybody besides. */
+export interface Off {
+  readonly deny: ReadonlyArray<bigint>
+  readonly exclude: ReadonlyArray<bigint>
 }
 
-export const denyList = (sinks: Sink.SinkConfig | undefined): DenyList => {
-  const lists = new Map<string, ReadonlyArray<bigint>>([["model", (sinks?.denied ?? []).map(BigInt)]])
-  let all: ReadonlySet<bigint> = new Set()
-  let version = ""
-  const change = (): void => {
-    all = new Set([...lists.values()].flat())
-    const sorted = [...all].sort((a, b) => (a < b ? -1 : 1))
-    version = createHash("sha256").update(sorted.join("\n")).digest("hex").slice(0, 16)
+/** What is off whatever a request asks: what the model itself says, and lists that change while it is served. */
+export interface DenyList {
+  readonly has: (id: bigint) => boolean
+  /** How many no request lights. */
+  readonly size: number
+  /** Units that are off for everybody. */
+  readonly excluded: number
+  /** A hash of the ids and units: equal lists have equal versions, in every process. */
+  readonly version: string
+  /** The model's sinks, less what is off. */
+  readonly sinks: Sink.SinkConfig | undefined
+  /** Those whom no request lights. */
+  readonly ids: () => ReadonlySet<bigint>
+  /** The sources of a list. */
+  readonly of: (list: string) => Off
+  /** What replaces the list of a name, from the next token on. Fails with a DataError for what cannot be excluded. */
+  readonly change: (list: string, off: Off) => Effect.Effect<() => void, DataError>
+}
+
+const nothing: Off = { deny: [], exclude: [] }
+
+/** `shared`: whether units that others light, too, are off with those of the excluded. */
+export const denyList = (
+  sinks: Sink.SinkConfig | undefined,
+  names?: Names,
+  shared: Policy = "keep"
+): DenyList => {
+  let lists: ReadonlyMap<string, Off> = new Map([["model", { deny: (sinks?.denied ?? []).map(BigInt), exclude: [] }]])
+  const stateOf = (of: ReadonlyMap<string, Off>, units: ReadonlyArray<number>) => {
+    const ids = new Set([...of.values()].flatMap(({ deny, exclude }) => [...deny, ...exclude]))
+    const denied = [...ids].sort((a, b) => (a < b ? -1 : 1)).map(String)
+    const text = denied.join("\n") + (units.length === 0 ? "" : `\n\n${units.join("\n")}`)
+    const excluded = [...new Set([...sinks?.excluded ?? [], ...units])].sort((a, b) => a - b)
+    return {
+      ids,
+      version: createHash("sha256").update(text).digest("hex").slice(0, 16),
+      excluded: excluded.length,
+      sinks: sinks === undefined || of.size === 1 ? sinks : new Sink.SinkConfig({ ...sinks, denied, excluded })
+    }
   }
-  change()
+  let now = stateOf(lists, [])
   return {
-    has: (id) => all.has(id),
+    has: (id) => now.ids.has(id),
     get size() {
-      return all.size
+      return now.ids.size
+    },
+    get excluded() {
+      return now.excluded
     },
     get version() {
-      return version
+      return now.version
     },
-    set: (list, ids) => {
-      lists.set(list, [...ids])
-      change()
+    get sinks() {
+      return now.sinks
     },
-    ids: () => all,
-    of: (list) => lists.get(list) ?? []
+    ids: () => now.ids,
+    of: (list) => lists.get(list) ?? nothing,
+    change: (list, off) =>
+      Effect.gen(function*() {
+        const next = new Map([...lists, [list, off]])
+        const exclude = new Set([...next.values()].flatMap(({ exclude }) => exclude))
+        let units: ReadonlyArray<number> = []
+        if (exclude.size > 0) {
+          if (sinks === undefined || names === undefined) {
+            return yield* new DataError({
+              detail: "the model does not say whose its sinks are, so nobody's can be excluded: deny them"
+            })
+          }
+          const requests = Array.from(exclude, (id) => ({ by: "id" as const, value: `${id}` }))
+          units = (yield* offOf(requests, { names, sinks }, { operation: "exclude", shared })).excluded
+        }
+        const then = stateOf(next, units)
+        return () => {
+          lists = next
+          now = then
+        }
+      })
   }
 }
 
@@ -66,11 +113,16 @@ export interface Lit {
   readonly similarity?: number
 }
 
+/** A state with what was off when it was chosen. */
+export interface LitNow extends Lit {
+  readonly config: Sink.SinkConfig | undefined
+  readonly version: string
+}
+
 /** What states are chosen by. */
 export interface States {
   /** What the model is called. */
   readonly name: string
-  readonly sinks: Sink.SinkConfig | undefined
   readonly names: Names | undefined
   readonly denied: DenyList
   /** Finds the nearest source of those that may be lit; default: none is sought. */
@@ -149,19 +201,44 @@ const refuseDenied = (id: bigint, source: string, param: string): Refusal =>
     message: `${JSON.stringify(source)} (${id}) is on the deny-list: its sinks stay off`
   })
 
-/** Why a state may not be lit, or any more. */
-export const refusalOf = ({ denied }: Pick<States, "denied">, lit: Lit, param = "model"): Refusal | undefined =>
+/** Why a state may not be lit. */
+const refusalOf = ({ denied }: Pick<States, "denied">, lit: Lit, param = "model"): Refusal | undefined =>
   lit.state === "own" && denied.has(lit.id) ? refuseDenied(lit.id, lit.source ?? `${lit.id}`, param) : undefined
+
+/**
+ * Tells, whenever it is asked, why a state may not be lit any more: its source is denied by now, or a unit that it lights is
+ * off for everybody. What was said so far cannot be unsaid, and keys and values were computed with that unit.
+ */
+export const watch = (states: Pick<States, "denied">, lit: LitNow): () => Refusal | undefined => {
+  let seen = lit.config
+  return () => {
+    const { sinks } = states.denied
+    if (sinks === seen) return undefined
+    const refusal = refusalOf(states, lit)
+    if (refusal !== undefined || lit.config === undefined || sinks === undefined) return refusal
+    const [before, after] = [lit.config, sinks].map((config) => Sink.coefficients(config, 1, lit.sinks, lit.id))
+    if (before!.some((coefficient, i) => coefficient !== after![i])) {
+      return new Refusal({
+        status: 403,
+        code: "source_excluded",
+        param: "model",
+        message: "sinks that this text was written with were excluded from the model in the meantime: ask again"
+      })
+    }
+    seen = sinks
+    return undefined
+  }
+}
 
 /** The sinks of a source, by its name or id. */
 const own = (states: States, asked: string, param: string, code: string): Effect.Effect<Lit, Refusal> =>
   Effect.gen(function*() {
-    const { denied, names, sinks } = states
-    if (sinks === undefined) return yield* wrong(param, `${states.name} has no sinks: it has one state`)
+    const { denied, names } = states
+    if (denied.sinks === undefined) return yield* wrong(param, `${states.name} has no sinks: it has one state`)
     const { id, name } = yield* Effect.mapError(resolveId(asked, names), ({ message }) =>
       new Refusal({ status: param === "model" ? 404 : 400, param, code, message }))
     const lit: Lit = { state: "own", sinks: Sink.own, id, source: name ?? `${id}` }
-    if (Sink.isDenied(sinks, id)) {
+    if (denied.of("model").deny.includes(id)) {
       const { message } = deleted({ id, ...(name === undefined ? {} : { name }) })
       return yield* new Refusal({ status: 403, code: "source_denied", param, message })
     }
@@ -177,13 +254,54 @@ const idsIn = (states: States, list: ReadonlyArray<string | number> | undefined,
       ({ id }) => id
     ))
 
-/** The ids of sources that are to be denied, by names and numbers. One that is not known would silently not be denied. */
-export const deniedIds = ({ names }: Pick<States, "names">, sources: ReadonlyArray<string>) =>
-  Effect.forEach(sources, (one) => Effect.map(resolveId(one, names), ({ id }) => id))
+/** Sources by names and numbers. */
+export interface Named {
+  readonly deny: ReadonlyArray<string>
+  readonly exclude: ReadonlyArray<string>
+}
 
-/** Adds sources to one of the lists, or none of them. */
-export const denyMore = (states: Pick<States, "names" | "denied">, list: string, sources: ReadonlyArray<string>) =>
-  Effect.map(deniedIds(states, sources), (ids) => states.denied.set(list, [...states.denied.of(list), ...ids]))
+/**
+ * The ids that each model knows some sources by. Fails for a source that none of them knows: it would silently stay. A model
+ * that does not say what its ids are called takes those of the others.
+ */
+const known = (models: ReadonlyArray<States>, sources: ReadonlyArray<string>) =>
+  Effect.gen(function*() {
+    const ids = models.map((): Array<bigint> => [])
+    for (const source of sources) {
+      const found = yield* Effect.forEach(models, ({ names }) => Effect.either(resolveId(source, names)))
+      const { id } = yield* found.find(Either.isRight) ?? found[0]!
+      found.forEach((one, i) => {
+        if (Either.isRight(one)) ids[i]!.push(one.right.id)
+        else if (models[i]!.names === undefined) ids[i]!.push(id)
+      })
+    }
+    return ids
+  })
+
+/** One change of lists at a time: each looks at what is excluded already. */
+const turn = Effect.unsafeMakeSemaphore(1)
+
+/** Replaces a list of all models, or adds to it, or changes nothing. */
+const changeLists = (models: ReadonlyArray<States>, list: string, named: Named, add: boolean) =>
+  turn.withPermits(1)(Effect.gen(function*() {
+    const [deny, exclude] = [yield* known(models, named.deny), yield* known(models, named.exclude)]
+    const changes = yield* Effect.forEach(models, ({ denied }, i) => {
+      const before = add ? denied.of(list) : nothing
+      return denied.change(list, {
+        deny: [...before.deny, ...deny[i]!],
+        exclude: [...before.exclude, ...exclude[i]!]
+      })
+    })
+    for (const change of changes) change()
+  }))
+
+/** Makes a list of sources, by names and numbers, of which none lights and those that are excluded are off for everybody. */
+export const denyThese = (models: ReadonlyArray<States>, list: string, named: Named) =>
+  changeLists(models, list, named, false)
+
+/** Adds sources to a list, or none of them. */
+export const denyMore = (models: ReadonlyArray<States>, list: string, named: Named) =>
+  changeLists(models, list, named, true)
 
 /**
  * The state that a request asks for, prompt by prompt. Fails with a Refusal for a model, source or route that is not served.
@@ -192,9 +310,16 @@ export const litBy = (
   states: States,
   model: string | undefined,
   field: MemsinksField | undefined
-): Effect.Effect<(prompts: ReadonlyArray<Sought>) => Effect.Effect<ReadonlyArray<Lit>, Refusal>, Refusal> =>
+): Effect.Effect<(prompts: ReadonlyArray<Sought>) => Effect.Effect<ReadonlyArray<LitNow>, Refusal>, Refusal> =>
   Effect.gen(function*() {
-    const { denied, name, router, sinks } = states
+    const { denied, name, router } = states
+    /** States as they are chosen now: what is off later ends the sequence. */
+    const now = () => {
+      const { sinks: config, version } = denied
+      return (lit: Lit): LitNow => ({ ...lit, config, version })
+    }
+    const at = now()
+    const { sinks } = denied
     const asked = model ?? name
     const unknown = new Refusal({
       status: 404,
@@ -243,21 +368,23 @@ export const litBy = (
     const without = (lit: Lit): Lit =>
       except.length > 0 && lit.state === "own" ? { ...lit, sinks: { mode: "own", except } } : lit
     if (seeks) {
-      const seek = (prompts: ReadonlyArray<Sought>): Effect.Effect<ReadonlyArray<Lit>, Refusal> =>
+      const seek = (prompts: ReadonlyArray<Sought>): Effect.Effect<ReadonlyArray<LitNow>, Refusal> =>
         Effect.gen(function*() {
-          if (sinks === undefined) return prompts.map(() => off)
+          const at = now()
+          const { sinks } = denied
+          if (sinks === undefined) return prompts.map(() => at(off))
           const among = {
             only: allow === undefined ? undefined : new Set(allowed),
-            without: new Set([...barred, ...denied.ids(), ...sinks.denied?.map(BigInt) ?? []])
+            without: new Set([...barred, ...denied.ids()])
           }
           const found = yield* Effect.mapError(router!(prompts, among), (error) =>
             new Refusal({ status: 503, code: "router_failed", message: error.message, retryAfter: 1 }))
-          // the deny-list may have grown meanwhile
-          if (found.some((one) => one !== undefined && denied.has(one.id))) return yield* seek(prompts)
+          // the deny-list may have changed meanwhile
+          if (denied.sinks !== sinks) return yield* seek(prompts)
           return found.map((one) => {
-            if (one === undefined) return off
+            if (one === undefined) return at(off)
             const { id, name, similarity } = one
-            return without({ state: "own", sinks: Sink.own, id, source: name, similarity })
+            return at(without({ state: "own", sinks: Sink.own, id, source: name, similarity }))
           })
         })
       return seek
@@ -273,6 +400,6 @@ export const litBy = (
         message: `the request itself leaves out ${JSON.stringify(lit.source)}, whose sinks it asks for`
       })
     }
-    const one = without(lit)
+    const one = at(without(lit))
     return (prompts: ReadonlyArray<Sought>) => Effect.succeed(prompts.map(() => one))
   })

@@ -84,11 +84,13 @@ it("serves a checkpoint, reads its deny-list again, and finishes what it has beg
     expect((await ask(own)).status).toBe(403)
     const denied = await fetch(`${url}/admin/deny`, { method: "POST", body: JSON.stringify({ deny: ["Exodus"] }),
       headers: { "content-type": "application/json" } })
-    expect(await denied.json()).toMatchObject({ denied: 2, kept: true })
+    expect(await denied.json()).toMatchObject({ models: [{ model: "books", denied: 2 }], kept: true })
     expect(readFileSync(list, "utf8")).toBe("Exodos\n\nExodus\n")
 
     const last = ask({ model: "books:off", prompt: "In", max_tokens: 200, temperature: 0 })
-    await vi.waitFor(async () => expect(await (await fetch(`${url}/metrics`)).text()).toContain("requests_running 1\n"))
+    await vi.waitFor(async () =>
+      expect(await (await fetch(`${url}/metrics`)).text()).toContain("requests_running{model=\"books\"} 1\n")
+    )
     const exit = await Effect.runPromise(Fiber.interrupt(fiber))
     expect(Exit.isInterrupted(exit)).toBe(true)
     expect(JSON.parse((await last).text).usage.completion_tokens).toBe(200)

@@ -48,7 +48,7 @@ it("finds the source of a text that it has not seen, and never one that is left 
 
 it("is what `nearest` lights, the deny-lists of server and request before it", async () => {
   const denied = denyList(config.sinks)
-  const states = { name: "toy", sinks: config.sinks, names: await Effect.runPromise(names), denied, router: seek }
+  const states = { name: "toy", names: await Effect.runPromise(names), denied, router: seek }
   const passage = textOf(0, 40)
   const lit = async (model: string | undefined, field?: Parameters<typeof litBy>[2]) => {
     const found = await Effect.runPromise(Effect.either(
@@ -63,8 +63,10 @@ it("is what `nearest` lights, the deny-lists of server and request before it", a
   expect(await lit(undefined, { route: "nearest", allow: ["Exodus"] })).not.toMatchObject({ id: genesis })
   expect(await lit("toy:nearest", { allow: ["Genesis", "Exodus"] })).toMatchObject({ id: genesis })
   expect(await lit("toy:off", { route: "nearest" })).toMatchObject({ status: 400 })
-  denied.set("admin", [genesis])
+  const deny = async (deny: ReadonlyArray<bigint>) =>
+    (await Effect.runPromise(denied.change("admin", { deny, exclude: [] })))()
+  await deny([genesis])
   expect(await lit("toy:nearest")).not.toMatchObject({ id: genesis })
-  denied.set("admin", ids)
+  await deny(ids)
   expect(await lit("toy:nearest")).toMatchObject({ state: "off" })
 })

@@ -6,8 +6,10 @@ import { expect } from "vitest"
 import * as Generate from "../../src/model/Generate.ts"
 import { Model } from "../../src/model/Model.ts"
 import * as NodeDevice from "../../src/node.ts"
-import { off, own, placebo, type SinkMode } from "../../src/Sink.ts"
-import { exodus, genesis, model, psalms, serving, tokenizer } from "./toy.ts"
+import * as Engine from "../../src/serve/Engine.ts"
+import { denyList } from "../../src/serve/State.ts"
+import { off, own, placebo, type SinkMode, unitsOf } from "../../src/Sink.ts"
+import { config, exodus, genesis, model, modelOf, psalms, serving, tokenizer } from "./toy.ts"
 
 const withModel = <A, E, R>(test: Effect.Effect<A, E, R | Model>) =>
   Effect.gen(function*() {
@@ -147,7 +149,7 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
       expect(yield* json("/health")).toMatchObject({ status: 503,
         body: { error: { code: 503, message: "Loading model" } } })
       expect(yield* json("/v1/models")).toMatchObject({ status: 503, body: { error: { code: "loading" } } })
-      holder.served = served
+      holder.served = [served]
       expect(yield* json("/health")).toMatchObject({ status: 200, body: { status: "ok" } })
       const cases: ReadonlyArray<readonly [body: unknown, status: number, error: object]> = [
         ["{", 400, { message: expect.stringContaining("no JSON") }],
@@ -234,7 +236,8 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
       const first = yield* Effect.promise(() => reader.read())
       expect(new TextDecoder().decode(first.value)).toContain(before)
       const got = yield* json("/admin/deny", { deny: ["Genesis"] }, key)
-      expect(got).toMatchObject({ status: 200, body: { denied: 1, kept: false, deny_version: denied.version } })
+      expect(got).toMatchObject({ status: 200,
+        body: { kept: false, models: [{ model: "toy", denied: 1, excluded_units: 0, deny_version: denied.version }] } })
       expect(denied.version).not.toBe(before)
       let rest = ""
       yield* Effect.promise(async () => {
@@ -262,6 +265,109 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
       expect((yield* json("/admin/deny", { deny: ["Genesis"] })).status).toBe(401)
     })))
 
+  it.scoped("keeps several models apart: names, states, lists, tokenizers, prefixes", () =>
+    withModel(Effect.gen(function*() {
+      const { holder, json, served } = yield* serving()
+      const other = yield* modelOf(4)
+      const engine = yield* Effect.provideService(Engine.make({ slots: 4, maxLength: 64, queue: 64 }), Model, other)
+      yield* Effect.forkScoped(engine.run)
+      // of the name that begins the other's, and without names of its ids or a tokenizer
+      const second = { ...served, name: "toy.2", engine, digest: "2", tokenizer: undefined, names: undefined,
+        denied: denyList(config.sinks) }
+      holder.served = [served, second]
+      const tokens = Array.from({ length: 40 }, (_, t) => (11 * t) % 256)
+      const body = { prompt: [tokens], max_tokens: 3, temperature: 0, logprobs: 3 }
+      const said = (model: string | undefined) =>
+        Effect.map(json("/v1/completions", { ...body, model }), ({ body, status }) => {
+          expect(status, JSON.stringify(body)).toBe(200)
+          return body.choices[0].logprobs.token_logprobs as ReadonlyArray<number>
+        })
+      const genesisOf = (name: string) => `${name}:own:${genesis}`
+      const first = yield* Effect.forEach(["toy:off", "toy.2:off", genesisOf("toy"), genesisOf("toy.2")], said)
+      expect(new Set(first.map(String)).size).toBe(4)
+      expect(yield* said(undefined)).toEqual(first[0])
+      // again, the prompts' pages taken over, and after a deny
+      const again = yield* Effect.forEach(["toy:off", "toy.2:off", genesisOf("toy"), genesisOf("toy.2")], said)
+      expect(again).toEqual(first)
+      expect([served.engine.counts.reusedTokens, engine.counts.reusedTokens]).toEqual([96, 64])
+
+      expect((yield* json("/admin/deny", { deny: ["Exodus"], model: "toy.2" })).status).toBe(400)
+      expect((yield* json("/admin/deny", { model: "toy.2" })).body.error.param).toBe("deny")
+      expect((yield* json("/admin/deny", { exclude: ["Exodus"] })).body.error.message).toContain(
+        "nobody's can be excluded"
+      )
+      expect([served.denied.size, second.denied.size]).toEqual([0, 0])
+      // known to one by name, it is denied in both
+      yield* json("/admin/deny", { deny: ["Exodus"] })
+      expect([served.denied.has(exodus), second.denied.has(exodus)]).toEqual([true, true])
+      const before = engine.counts.reusedTokens
+      expect(yield* said("toy.2:off")).toEqual(first[1])
+      expect(engine.counts.reusedTokens).toBe(before)
+
+      const { body: { data } } = yield* json("/v1/models")
+      expect(data.map(({ id }: { id: string }) => id)).toEqual(["toy", "toy:off", "toy:placebo", "toy:own:Genesis",
+        "toy:own:Psalms: A", "toy.2", "toy.2:off", "toy.2:placebo"])
+      expect((yield* json("/v1/completions", { ...body, model: "toy.3" })).body.error).toMatchObject({
+        code: "model_not_found",
+        message: expect.stringContaining("called \"toy\", \"toy.2\"")
+      })
+      expect((yield* json("/v1/completions", { ...body, model: "toy.2:on" })).status).toBe(404)
+      expect((yield* json("/tokenize", { prompt: "a", model: "toy" })).body.tokens).toEqual([97])
+      for (const refused of [json("/tokenize", { prompt: "a", model: "toy.2" }), json("/tokenizer_info?model=toy.2"),
+        json("/v1/completions", { prompt: "a", model: "toy.2" }),
+        json("/v1/completions", { prompt: [Array(65).fill(1)], model: "toy.2" }),
+        json("/v1/completions", { prompt: [[257]], model: "toy.2" })])
+      {
+        expect((yield* refused).status).toBe(400)
+      }
+      expect((yield* json("/tokenizer_info?model=toy")).status).toBe(200)
+    })))
+
+  it.scoped("switches off for everybody what is excluded, from one token to the next", () =>
+    withModel(Effect.gen(function*() {
+      const { ask, denied, json } = yield* serving()
+      const body = { prompt, max_tokens: 6, temperature: 0, ignore_eos: true, logprobs: 3 }
+      const said = (model: string) =>
+        Effect.map(json("/v1/completions", { ...body, model }), ({ body }) => body.choices?.[0].logprobs.token_logprobs)
+      const shares = (a: bigint, b: bigint) =>
+        unitsOf(config.sinks!, a).some((unit) => unitsOf(config.sinks!, b).includes(unit))
+      expect([shares(exodus, genesis), shares(psalms, genesis)]).toContain(true)
+      const gone = shares(exodus, genesis) ? "Exodus" : "Psalms: A"
+      const without = yield* cold({ mode: "own", except: [gone === "Exodus" ? exodus : psalms] }, genesis, {
+        maxNewTokens: 6,
+        temperature: 0,
+        stopTokens: []
+      })
+      const [own, off] = [yield* said("toy:own:Genesis"), yield* said("toy:off")]
+      const long = { ...body, max_tokens: 40, stream: true }
+      const streams = yield* Effect.forEach(["toy:own:Genesis", "toy:off"], (model) =>
+        Effect.gen(function*() {
+          const reader = (yield* ask("/v1/completions", { ...long, model })).body!.getReader()
+          yield* Effect.promise(() => reader.read())
+          return Effect.promise(async () => {
+            let rest = ""
+            for (let part = await reader.read(); !part.done; part = await reader.read()) {
+              rest += new TextDecoder().decode(part.value)
+            }
+            return rest
+          })
+        }))
+      const { body: told } = yield* json("/admin/deny", { exclude: [gone] })
+      expect(told.models).toEqual([{ model: "toy", denied: 1, excluded_units: 2, deny_version: denied.version }])
+      // the text that lit one of the units ends there, the other goes on
+      const [lit, dark] = [yield* streams[0]!, yield* streams[1]!]
+      expect(lit).toContain("source_excluded")
+      expect(dark).not.toContain("error")
+      expect(dark.match(/"text":/g)!.length).toBeGreaterThan(30)
+
+      const after = yield* json("/v1/completions", { ...body, model: "toy:own:Genesis" })
+      const { decode } = yield* tokenizer
+      expect(after.body.choices[0].text).toBe(decode(without.tokens))
+      expect(yield* said("toy:own:Genesis")).not.toEqual(own)
+      expect(yield* said("toy:off")).toEqual(off)
+      expect((yield* json("/v1/completions", { ...body, model: `toy:own:${gone}` })).status).toBe(403)
+    })))
+
   it.scoped("tells what it serves and what it did", () =>
     withModel(Effect.gen(function*() {
       const { ask, json } = yield* serving()
@@ -273,11 +379,11 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
       expect((yield* json("/tokenizer_info")).body).toMatchObject({ eos_token: "<|endoftext|>", bos_token: null })
       yield* json("/v1/completions", { model: "toy:placebo", prompt: [1, 2], max_tokens: 3, ignore_eos: true })
       const metrics = yield* Effect.flatMap(ask("/metrics"), (response) => Effect.promise(() => response.text()))
-      expect(metrics).toContain("memsinks_serve_prompt_tokens_total 2\n")
-      expect(metrics).toContain("memsinks_serve_generation_tokens_total 3\n")
-      expect(metrics).toContain("memsinks_serve_sequences_total{state=\"placebo\"} 1\n")
+      expect(metrics).toContain("memsinks_serve_prompt_tokens_total{model=\"toy\"} 2\n")
+      expect(metrics).toContain("memsinks_serve_generation_tokens_total{model=\"toy\"} 3\n")
+      expect(metrics).toContain("memsinks_serve_sequences_total{model=\"toy\",state=\"placebo\"} 1\n")
       expect(metrics).toContain("# TYPE memsinks_serve_first_token_seconds histogram\n")
-      expect(metrics).toContain("memsinks_serve_first_token_seconds_bucket{le=\"+Inf\"} 1\n")
+      expect(metrics).toContain("memsinks_serve_first_token_seconds_bucket{model=\"toy\",le=\"+Inf\"} 1\n")
       const { body: spec } = yield* json("/openapi.json")
       expect(spec.openapi).toMatch(/^3\.1/)
       // what is described is there, and nothing else

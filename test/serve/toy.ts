@@ -54,15 +54,13 @@ export const tokenizer = withSpecialToken(bytes, END_OF_TEXT)
 /** The small model on a port of its own, with a client. */
 export const serving = (options: Partial<ServerOptions> = {}, engineOptions: Partial<Engine.EngineOptions> = {}) =>
   Effect.gen(function*() {
-    const { sinks } = config
     const engine = yield* Engine.make({ slots: 8, maxLength: 64, queue: 64, ...engineOptions })
     yield* Effect.forkScoped(engine.run)
-    const denied = denyList(sinks)
+    const denied = denyList(config.sinks, yield* names, "take")
     const holder: Holder = { served: undefined }
     const port = yield* serve(holder, { port: 0, ...options })
     const served = {
       name: "toy",
-      sinks,
       names: yield* names,
       denied,
       engine,
@@ -73,7 +71,7 @@ export const serving = (options: Partial<ServerOptions> = {}, engineOptions: Par
       created: 0,
       timeout: options.timeout ?? 60_000
     }
-    if (options.patience === undefined) holder.served = served
+    if (options.patience === undefined) holder.served = [served]
     const url = `http://127.0.0.1:${port}`
     const ask = (path: string, body?: unknown, init: RequestInit = {}) =>
       Effect.promise((signal) =>

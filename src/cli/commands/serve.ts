@@ -1,10 +1,17 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
+import { policies } from "../../forget/Ledger.ts"
+import { adapter, counting, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
 
 /** `memsinks serve`: what it takes. */
 export const serving = Command.make("serve", {
-  checkpoint,
+  checkpoint: Options.text("checkpoint").pipe(
+    Options.withPseudoName("[name=]folder"),
+    Options.withDescription(
+      "Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama; may be repeated"
+    ),
+    Options.atLeast(1)
+  ),
   name: text("name", "name", "What the model is called (default: the checkpoint's run)"),
   host: Options.text("host").pipe(
     Options.withDefault("127.0.0.1"),
@@ -18,11 +25,24 @@ export const serving = Command.make("serve", {
   apiKeyFile: text("api-key-file", "file", "Keys, one a line, of which a request must bear one"),
   cors: text("cors", "origin", "Web site whose pages may ask, or * (default: none)"),
   deny: text("deny", "file", "Sources that are never lit, one a line; read again when it changes, and on SIGHUP"),
+  exclude: text("exclude", "file", "Sources that are never lit and whose own sinks are off for all, one a line"),
+  shared: Options.choice("shared", policies).pipe(
+    Options.withDefault("keep"),
+    Options.withDescription("Sinks of the excluded that others light, too: keep them, or take them (default: keep)")
+  ),
   ...seeking,
+  router: Options.text("router").pipe(
+    Options.withPseudoName("[name=]file"),
+    Options.withDescription(
+      "What memsinks router made, to light the source that a prompt is most like; once a checkpoint"
+    ),
+    Options.repeated
+  ),
   parallel: counting("parallel").pipe(
     Options.withDefault(16),
-    Options.withDescription("Sequences at once; their caches take memory (default: 16)")
+    Options.withDescription("Sequences at once, of each model (default: 16)")
   ),
+  cache: text("cache", "size", "Memory of a model's keys and values, e.g. 2GiB (default: for all at their longest)"),
   maxLength: number("max-length", "Tokens of a sequence, prompt included (default: the model's positions)"),
   queue: counting("queue").pipe(
     Options.withDefault(1024),
