@@ -149,6 +149,7 @@ const heldIn = (
 const states = {
   holds: "still holds it",
   names: "names it",
+  "may hold": "may hold it: that cannot be told",
   "may quote": "may quote it: not looked into"
 } as const
 
@@ -240,6 +241,8 @@ export const runForget = (options: ForgetOptions) =>
     const report = yield* Forget.forget(options.checkpoint, request, {
       out: options.out.value,
       allCheckpoints: options.allCheckpoints,
+      look: options.look,
+      ...(corpus === undefined ? {} : { corpus }),
       ...(corpus === undefined || request.operation !== "refresh" ? {} : {
         refresh: {
           corpus,
@@ -284,7 +287,10 @@ export const runForget = (options: ForgetOptions) =>
           "",
           ...columns([["of what is deleted", "", "path"],
             ...surfaces.map(({ path, state, what }) => [what, states[state], path])]),
-          "exports and copies elsewhere were not looked for"
+          options.look.length > 0
+            ? "copies elsewhere were not looked for"
+            : "exports and copies elsewhere were not looked for (--look <folder>)",
+          ...(corpus === undefined ? ["which files quote it is told with --data"] : [])
         ])
       ])
     ].join("\n"))

@@ -27,6 +27,8 @@ import { erase, freshUnits } from "../checkpoints/Units.ts"
 import { decodeNames, type Names, namesFile, sameIds } from "../data/identity/Names.ts"
 import type { TokenDocuments } from "../data/Pieces.ts"
 import { tensorsSha256 } from "../data/stream/Inputs.ts"
+import * as Tokenizer from "../data/tokens/Tokenizer.ts"
+import type { TokenShards } from "../data/tokens/TokenShards.ts"
 import { because, CheckpointError, DataError } from "../Errors.ts"
 import { isObject, parseJson } from "../Json.ts"
 import { keyOf } from "../Key.ts"
@@ -39,6 +41,9 @@ import * as Ledger from "./Ledger.ts"
 import { type Ownership, ownershipOf } from "./Ownership.ts"
 import * as Refresh from "./Refresh.ts"
 import { type Request, resolve, type Resolved } from "./Request.ts"
+import { quotesOf, searched, type Surface, type Wanted } from "./Surfaces.ts"
+
+export type { Surface }
 
 type Files = FileSystem.FileSystem | Path.Path
 
@@ -71,14 +76,6 @@ export interface ForgetPlan {
   readonly taken: ReadonlyArray<number>
 }
 
-/** A place where something of what is deleted is, or may be. */
-export interface Surface {
-  readonly what: string
-  readonly path: string
-  /** `holds`: weights that it was learned into, or its text; `names`: its name alone; `may quote`: was not looked into. */
-  readonly state: "holds" | "names" | "may quote"
-}
-
 /** Where surfaces are told in what was written. */
 export const surfacesFile = "surfaces.json"
 
@@ -101,6 +98,10 @@ export interface ForgetOptions {
   readonly allCheckpoints?: boolean
   /** How survivors are refreshed; `refresh` needs it, where somebody loses sinks. */
   readonly refresh?: Refresh.RefreshOptions
+  /** Folders that are searched for what still holds the deleted, besides the run and what is written. Default: none. */
+  readonly look?: ReadonlyArray<string>
+  /** The training's token shards, by whose passages it is told which files quote the deleted. */
+  readonly corpus?: TokenShards
   /** Told before each checkpoint. */
   readonly onCheckpoint?: (step: number, done: number, of: number) => Effect.Effect<void>
 }
@@ -400,47 +401,52 @@ const siblings = (
   })
 
 /** What stays of it: where it was learned, what it was learned from, and what may tell of it. */
-const surfacesOf = (plan: ForgetPlan, out: string, done: ReadonlySet<number>): Effect.Effect<
-  ReadonlyArray<Surface>,
-  never,
-  Files
-> =>
+const surfacesOf = (
+  plan: ForgetPlan,
+  out: string,
+  done: ReadonlySet<number>,
+  { corpus, look = [] }: Pick<ForgetOptions, "corpus" | "look">
+): Effect.Effect<ReadonlyArray<Surface>, DataError, Files> =>
   Effect.gen(function*() {
     if (plan.operation === "restore") return []
     const fs = yield* FileSystem.FileSystem
     const paths = yield* Path.Path
-    const found: Array<Surface> = []
-    for (const { path, step } of yield* siblings(plan.path)) {
-      found.push({ what: done.has(step) ? "the checkpoint it was made from" : "another checkpoint", path,
-        state: "holds" })
+    const names = plan.deleted.map(({ name }) => name)
+    const tokenizer = corpus?.tokenizer === undefined ? undefined : yield* Tokenizer.fromJSON(corpus.tokenizer)
+    const wanted: Wanted = {
+      ids: new Set(plan.deleted.map(({ id }) => id)),
+      names,
+      quotes: tokenizer === undefined ? [] : quotesOf(corpus!, new Set(names), tokenizer.decode)
     }
-    if (found.length === 0) found.push({ what: "the checkpoint it was made from", path: plan.path, state: "holds" })
+    // a run's own folder is up to two above its checkpoints: RUN/seed-1/sinks/step-1
+    let run: string | undefined
+    for (let up = 0, at = paths.dirname(plan.path); up < 3 && run === undefined; up++, at = paths.dirname(at)) {
+      if ((yield* Effect.orElseSucceed(fs.readDirectory(at), (): Array<string> => [])).includes("run.json")) run = at
+    }
+    const steps = yield* siblings(plan.path)
+    const own = new Set(steps.filter(({ step }) => done.has(step)).map(({ path }) => path)).add(plan.path)
+    const there = yield* searched(
+      run === undefined ? [...steps.map(({ path }) => path), plan.path] : [run],
+      wanted,
+      new Set([paths.resolve(out)])
+    )
     const state = yield* Effect.option(fs.readFileString(paths.join(plan.path, "trainer_state.json")))
     const json = state._tag === "Some" ? Either.getOrUndefined(parseJson(state.value)) : undefined
     const inputs = isObject(json) && Array.isArray(json["inputs"]) ? json["inputs"] as ReadonlyArray<unknown> : []
     const data = inputs.flatMap((input) => isObject(input) && typeof input["what"] === "string" ? [input["what"]] : [])
       // of the tokenizer and the settings, which are inputs too, no text can be read
       .filter((what) => !/^the (tokenizer|data configuration)$/.test(what))
-    if (data.length > 0) found.push({ what: "what it was trained on", path: data.join(", "), state: "holds" })
-    // a run's own folder is up to two above its checkpoints: RUN/seed-1/sinks/step-1
-    let folder = paths.dirname(plan.path)
-    for (let up = 0; up < 3; up++, folder = paths.dirname(folder)) {
-      const there = yield* Effect.orElseSucceed(fs.readDirectory(folder), (): Array<string> => [])
-      for (const name of there) {
-        if (/^(report\.(json|md|html)|traces|records|store)$/.test(name)) {
-          found.push({ what: "a report, traces or records", path: paths.join(folder, name), state: "may quote" })
-        }
-      }
-      if (there.includes("run.json")) break
-    }
-    const kept = plan.operation === "deny" || plan.operation === "exclude"
-      ? "its sinks in what was written"
-      : plan.shared === "keep" && plan.ownership.shared.length > 0
-      ? "sinks in what was written that others light, too"
-      : undefined
-    if (kept !== undefined) found.push({ what: kept, path: out, state: "holds" })
-    found.push({ what: `${namesFile} and deletions.jsonl of what was written`, path: out, state: "names" })
-    return found
+    return [
+      ...there.map((one) =>
+        own.has(one.path) ? { ...one, what: `${one.what} of the checkpoint it was made from` } : one
+      ),
+      ...(data.length === 0
+        ? []
+        : [{ what: "what it was trained on", path: data.join(", "), state: "holds" } as const]),
+      ...(yield* searched([out], wanted)),
+      { what: "deletions.jsonl of what was written", path: out, state: "names" },
+      ...(yield* searched(look, wanted, new Set([...run === undefined ? [] : [run], paths.resolve(out)])))
+    ]
   })
 
 /**
@@ -501,7 +507,7 @@ export const forget = (
       yield* target.save(next.snapshot)
       yield* removed(work)
     }
-    const surfaces = yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)))
+    const surfaces = yield* surfacesOf(made, out, new Set(all.map(({ step }) => step)), options)
     yield* Effect.try({
       try: () => AtomicFile.write(paths.join(out, surfacesFile), `${JSON.stringify(surfaces, null, 2)}\n`),
       catch: (cause) => new CheckpointError({ reason: "Write", path: out, detail: because(cause), cause })

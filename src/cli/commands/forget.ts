@@ -33,6 +33,8 @@ export const forget = Command.make("forget", {
     Options.withDescription("Sinks that others light, too: keep them, or take them from the others (default: keep)"),
     Options.optional
   ),
+  look: many("look", "folder",
+    "Also search this folder for exports, shards, records, routers and texts that hold them; may be repeated"),
   restore: Options.boolean("restore").pipe(
     Options.withDescription("Take back that they were denied or excluded; what was erased cannot be")
   ),
