@@ -8,7 +8,7 @@ import { DeviceError, KernelError } from "../../src/Errors.ts"
 import { Device, type DeviceService, type Prepared } from "../../src/gpu/Device.ts"
 import type { ShapeClass } from "../../src/gpu/Target.ts"
 import * as Kernels from "../../src/model/Kernels.ts"
-import { chooseVariant, measureVariants, type Shapes, withVariants } from "../../src/model/Variants.ts"
+import { chooseVariant, measureVariants, type Shapes, timed, withVariants } from "../../src/model/Variants.ts"
 import * as NodeDevice from "../../src/node.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-variants-"))
@@ -160,4 +160,28 @@ it("records programs that compile, which a backend that computes nothing gets no
   expect(variants).toEqual({})
   expect(Object.keys(failed).length).toBeGreaterThanOrEqual(4)
   for (const why of Object.values(failed)) expect(why).toMatch(/it computes .* in a product/)
+})
+
+it("times by the device's clock where it has one that runs, else by waiting", async () => {
+  const asked: Array<string> = []
+  const seconds = (features: ReadonlyArray<string>, end: number) =>
+    Effect.runPromise(timed(
+      {
+        features: new Set(features),
+        idle: Effect.sync(() => void asked.push("idle")),
+        submit: (...programs) => void asked.push(`submit ${programs.length}`),
+        time: (...programs) =>
+          Effect.sync(() => {
+            asked.push(`time ${programs.length}`)
+            return [{ begin: 1e6, end: 2e6 }, { begin: 3e6, end }] as never
+          })
+      },
+      { program: { name: "", clears: [], dispatches: [] }, scratchBytes: 0 }
+    ))
+  expect(await seconds(["timestamp-query"], 41e6)).toBeCloseTo(0.002, 12)
+  expect(asked.splice(0)).toEqual(["time 20"])
+  expect(await seconds(["timestamp-query"], 1e6)).toBeLessThan(0.1)
+  expect(asked.splice(0)).toEqual(["time 20", "idle", "submit 20", "idle"])
+  await seconds([], 1e9)
+  expect(asked).toEqual(["idle", "submit 20", "idle"])
 })
