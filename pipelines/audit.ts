@@ -95,7 +95,7 @@ export interface AuditOptions {
 
 /** Attacks that are tried unless told: near-verbatim recall, recognition of what was paraphrased, a probe of hidden states. */
 export const cheapAttacks: ReadonlyArray<AttackConfig> = [
-  { attack: "nvRecall" },
+  { attack: "nvRecall", of: "sequence" },
   { attack: "recognition", foils: ["paraphrase", "synonyms"] },
   { attack: "hiddenProbe", steps: 50 }
 ]
@@ -203,6 +203,7 @@ const methodsOf = (asked: AuditOptions["attacks"], promptTokens: number) =>
 interface Told {
   readonly name: string
   readonly title: string
+  readonly how?: string
   readonly unit: string
   readonly memory: "higher" | "lower"
   readonly share: boolean
@@ -556,7 +557,7 @@ export const audit = (
     }
     const measures: Array<Measure> = []
     const measure = (
-      { memory, name, share, title, unit }: Told,
+      { how, memory, name, share, title, unit }: Told,
       { after, oracle: beside, state }: Compared,
       question: string,
       { before = "before/own", pick = (one: Value) => one, of = sources }: { readonly before?: string;
@@ -577,6 +578,7 @@ export const audit = (
         name,
         state,
         title,
+        ...(how === undefined ? {} : { how }),
         unit,
         memory,
         of: units.length,
@@ -593,15 +595,20 @@ export const audit = (
       ["scores", loss],
       ["scores", { name: "verbatim", title: `said verbatim after ${promptTokens} tokens`, unit: "share of passages",
         memory: "higher", share: true }],
-      ["records", { name: "discoverable",
-        title: `${Math.min(length, seqLen + 1 - promptTokens)} tokens said in one of ${n} draws with probability ${p}`,
-        unit: "share of passages", memory: "higher", share: true }],
-      ["records", { name: "membership.loss", title: "told from passages never seen by loss", unit: "AUC",
+      ["records", { name: "discoverable", title: `(${n}, ${p})-discoverable`,
+        how: `one of ${n} draws from the ${Ask.DISCOVERABLE.topK} likeliest says the ${
+          Math.min(length, seqLen + 1 - promptTokens)
+        } tokens behind ${promptTokens} with probability ${p}`, unit: "share of passages", memory: "higher",
+        share: true }],
+      ["records", { name: "membership.loss", title: "membership by loss",
+        how: "AUC by which its passages are told from ones that were never seen: 0.5 is guessing", unit: "AUC",
         memory: "higher", share: false }],
-      ["records", { name: "membership.minK++", title: "told from passages never seen by Min-K%++", unit: "AUC",
+      ["records", { name: "membership.minK++", title: "membership by Min-K%++",
+        how: "the same by the least likely tokens, each beside its distribution", unit: "AUC", memory: "higher",
+        share: false }],
+      ["truth unique", { name: "truth", title: "truth ratio, ln",
+        how: "of facts that it alone states, right over wrong completions; 0: no preference", unit: "nats a token",
         memory: "higher", share: false }],
-      ["truth unique", { name: "truth", title: "facts that it alone states, ln of the truth ratio",
-        unit: "nats a token", memory: "higher", share: false }],
       ...tried.flatMap((method) => {
         const attack = attackNamed(method.method)
         return Object.entries(attack.metrics(method.options)).flatMap((
@@ -609,7 +616,8 @@ export const audit = (
         ): ReadonlyArray<readonly [string, Told]> =>
           of === "others" ?
             [] :
-            [[method.name, { name: `${method.name}.${metric}`, title: `${attack.title}: ${title}`,
+            [[method.name, { name: `${method.name}.${metric}`, title: `${method.name}: ${metric}`,
+              how: `${attack.title} (${attack.paper}): ${title}`,
               unit: unit === "share" ? "share" : unit === "nats" ? "nats a token" : unit, memory,
               share: unit === "share" }]]
         )

@@ -28,8 +28,9 @@ export interface Measure {
   /** `loss`, `verbatim`, `discoverable`, `membership.loss`, `truth`, or an attack and its metric: `nvRecall.recall`. */
   readonly name: string
   readonly state: State
-  /** In words: how it was asked, and with what budget. */
+  /** In a few words, and what else there is to say: how it was asked, with what budget. */
   readonly title: string
+  readonly how?: string
   readonly unit: string
   /** Whether more of it means more memory. */
   readonly memory: "higher" | "lower"

@@ -36,7 +36,7 @@ const meaning = ({ measures, tolerance, word }: AuditReport): string => {
   const ways = View.unique(measures.map(({ name }) => name)).length
   const hits = measures.filter((one) => one.word === "recovered")
   const some = hits.slice(0, 4).map(({ remains, state, title }) =>
-    `${title.split(":")[0]}${state === "used" ? "" : `, ${short[state]}`} (${plain(remains, percent)} remains)`
+    `${title}${state === "used" ? "" : `, ${short[state]}`} (${plain(remains, percent)} remains)`
   )
   switch (word) {
     case "no baseline":
@@ -50,9 +50,9 @@ const meaning = ({ measures, tolerance, word }: AuditReport): string => {
       } of ` +
         "the memory; of others nothing is said."
     case "recovered":
-      return `Part of what the model knew of it is still there, found by ${
-        plural(hits.length, "attack")
-      } of ${measures.length}: ${View.listed(some)}${hits.length > some.length ? ", and more" : ""}.`
+      return `Part of what the model knew of it is still there, as ${hits.length} of ${
+        plural(measures.length, "question")
+      } tell: ${View.listed(some)}${hits.length > some.length ? ", and more" : ""}.`
     case "undecided":
       return "These passages do not decide whether part of it is still there: more of them would."
   }
@@ -107,6 +107,15 @@ const askedTable = (caption: string, measures: ReadonlyArray<Measure>): View.Tab
       { after, before, oracle, placebo, remains, title, unit, word }
     ) => [title, unit, plain(before), plain(placebo), plain(after), plain(oracle), between(remains, percent), word])
   })
+
+/** The same in a terminal's width. */
+const shortTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table => ({
+  caption,
+  head: ["", "before", "after", "never trained", "remains", "word"],
+  rows: measures.map((
+    { after, before, oracle, remains, title, word }
+  ) => [title, plain(before), plain(after), plain(oracle), between(remains, percent), word])
+})
 
 const numbersTable = (measures: ReadonlyArray<Measure>): View.Table => ({
   caption: "With intervals",
@@ -237,6 +246,10 @@ export const view = (report: AuditReport): View.View => {
       ...View.fold("Each of them", View.tables(each))
     ]),
     ...View.section("Whose", [...View.tables(who), ...View.text(...said)]),
+    ...View.section("Ways of asking", View.terms(
+      ...View.unique(measures.flatMap(({ how, title }) => how === undefined ? [] : [JSON.stringify([title, how])]))
+        .map((text) => JSON.parse(text) as View.Term)
+    )),
     ...View.section("Words", words)
   ]
   return {
@@ -245,9 +258,14 @@ export const view = (report: AuditReport): View.View => {
     sections,
     brief: [
       ...View.section("", [
-        ...View.tables(asked[0]!, asked[3]!),
+        ...View.tables(shortTable(states.used, inState("used")), shortTable("Otherwise", [
+          ...["nearest", "lit"].flatMap((state) =>
+            measures.filter((one) => one.name === "loss" && one.state === state)
+              .map((one) => ({ ...one, title: `loss, ${short[one.state]}` }))
+          ),
+          ...inState("relearned", "rounded8", "rounded4")
+        ])),
         ...View.tables(stays),
-        ...View.tables(byNumber),
         ...View.text(...failed, ...said)
       ])
     ],

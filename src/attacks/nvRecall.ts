@@ -21,7 +21,9 @@ export class NvRecallOptions extends configuration(Schema.Class<NvRecallOptions>
   /** Rounds of joining blocks and dropping short ones. Default: the authors', for books: gap 2, drift 1, length 20; 10, 3, 100. */
   rounds: withDefault(Schema.NonEmptyArray(RoundConfig), () => bookRounds as readonly [Round, ...ReadonlyArray<Round>]),
   /** No block needs more equal words than this share of what is asked of its source, for sources shorter than books. Default 0.5. */
-  share: withDefault(fraction, () => 0.5)
+  share: withDefault(fraction, () => 0.5),
+  /** What is looked for as a whole: all sequences of a source, or each sequence. Default: source. */
+  of: Schema.optional(Schema.Literal("source", "sequence"))
 })) {}
 
 const wordsOf = (text: string): ReadonlyArray<string> => text.split(/\s+/).filter((word) => word !== "")
@@ -46,18 +48,21 @@ export const nvRecall: Attack<NvRecallOptions> = {
     Effect.gen(function*() {
       const window = windowOf(options, problem.seqLen)
       // the sequences of a source, in its order
-      const rows = [...problem.rows].sort((a, b) =>
-        a.document < b.document ? -1 : a.document > b.document ? 1 : a.offset - b.offset
-      )
+      const rows = options.of === "sequence" ?
+        problem.rows :
+        [...problem.rows].sort((a, b) =>
+          a.document < b.document ? -1 : a.document > b.document ? 1 : a.offset - b.offset
+        )
       const asked = ask(rows, window)
       const texts = yield* sayRest(asked, problem)
       const items = (tokens: Uint32Array): ReadonlyArray<string | number> =>
         problem.tokenizer === undefined ? [...tokens] : wordsOf(problem.tokenizer.decode(tokens))
-      const sources = new Map<bigint,
+      const sources = new Map<bigint | number,
         { readonly truth: Array<string | number>; readonly said: Array<string | number> }>()
       asked.forEach(({ id, truth }, i) => {
-        const source = sources.get(id) ?? { truth: [], said: [] }
-        sources.set(id, source)
+        const whole = options.of === "sequence" ? i : id
+        const source = sources.get(whole) ?? { truth: [], said: [] }
+        sources.set(whole, source)
         source.truth.push(...items(truth))
         source.said.push(...items(texts[i]!))
       })
