@@ -625,7 +625,8 @@ export const audit = (
     ]
     for (const one of compared) for (const [question, of] of told) measure(of, one, question)
     measure(loss, { state: "off", after: "after/off", oracle: "oracle/off" }, "scores")
-    measure({ ...loss, title: `loss after ${relearningSteps} steps of fine-tuning on half of it` }, {
+    measure({ ...loss, title: "loss after fine-tuning",
+      how: `${relearningSteps} steps on half of it, the other half scored` }, {
       state: "relearned",
       after: "after/relearned",
       oracle: "oracle/relearned"

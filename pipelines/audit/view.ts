@@ -52,7 +52,7 @@ const meaning = ({ measures, tolerance, word }: AuditReport): string => {
     case "recovered":
       return `Part of what the model knew of it is still there, as ${hits.length} of ${
         plural(measures.length, "question")
-      } tell: ${View.listed(some)}${hits.length > some.length ? ", and more" : ""}.`
+      } tell: ${View.listed([...some, ...(hits.length > some.length ? [`${hits.length - some.length} more`] : [])])}.`
     case "undecided":
       return "These passages do not decide whether part of it is still there: more of them would."
   }
@@ -99,37 +99,28 @@ export const headline = (report: AuditReport): ReadonlyArray<string> => {
   ]
 }
 
-const askedTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table =>
-  View.filled({
-    caption,
-    head: ["", "unit", "before", "another deleted", "after", "never trained", "remains", "word"],
-    rows: measures.map((
-      { after, before, oracle, placebo, remains, title, unit, word }
-    ) => [title, unit, plain(before), plain(placebo), plain(after), plain(oracle), between(remains, percent), word])
-  })
-
-/** The same in a terminal's width. */
-const shortTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table => ({
+/** What is read first stands first: pages and terminals are narrow. */
+const askedTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table => ({
   caption,
-  head: ["", "before", "after", "never trained", "remains", "word"],
+  head: ["", "word", "remains", "before", "after", "never trained"],
   rows: measures.map((
     { after, before, oracle, remains, title, word }
-  ) => [title, plain(before), plain(after), plain(oracle), between(remains, percent), word])
+  ) => [title, word, between(remains, percent), plain(before), plain(after), plain(oracle)])
 })
 
 const numbersTable = (measures: ReadonlyArray<Measure>): View.Table => ({
   caption: "With intervals",
-  head: ["", "state", "of", "before", "another deleted", "after", "never trained"],
+  head: ["", "state", "unit", "of", "before", "another deleted", "after", "never trained"],
   rows: measures.map((
-    { after, before, of, oracle, placebo, state, title }
-  ) => [title, short[state], `${of}`, between(before), between(placebo), between(after), between(oracle)])
+    { after, before, of, oracle, placebo, state, title, unit }
+  ) => [title, short[state], unit, `${of}`, between(before), between(placebo), between(after), between(oracle)])
 })
 
 const policies = { keep: "shared sinks kept", take: "shared sinks taken" } as const
 
 const collateralLines = (collateral: ReadonlyArray<Collateral>): ReadonlyArray<Line> =>
   (["keep", "take"] as const).flatMap((policy) =>
-    ([["change", "all"], ["near", "the half more like them"], ["far", "the other half"]] as const).map((
+    ([["change", "all"], ["near", "those more like them"], ["far", "the others"]] as const).map((
       [field, who]
     ): Line => ({
       label: `${policies[policy]}: ${who}`,
@@ -171,13 +162,13 @@ export const view = (report: AuditReport): View.View => {
     ) => [band, `${digits(2)(from)} to ${digits(2)(to)}`, `${sources}`, `${passages}`, `${same}`, between(change)])
   }
   const byNumber: View.Table = View.filled({
-    caption: "By the number of deletions: rise of loss, nats a token",
-    head: ["deleted", "", "blocks erased", "sources", "the same to the bit", "all who stay", "the half more like them",
-      "the other half"],
+    caption: "By the number of deletions: rise of the loss of those who stay through all of them, nats a token",
+    head: ["deleted", "shared sinks", "blocks erased", "all", "those more like them", "the others",
+      "the same to the bit"],
     rows: collateral.map((
-      { change, deletions, far, near, passages, same, shared, sources, taken }
-    ) => [`${deletions}`, policies[shared], `${taken}`, `${sources}`, `${same} of ${passages}`, between(change),
-      between(near), between(far)]
+      { change, deletions, far, near, passages, same, shared, taken }
+    ) => [`${deletions}`, shared === "keep" ? "kept" : "taken", `${taken}`, between(change), between(near),
+      between(far), `${same} of ${passages}`]
     )
   })
   const each: View.Table = {
@@ -215,7 +206,8 @@ export const view = (report: AuditReport): View.View => {
     x: { title: "sources deleted", log: true },
     y: { title: "rise of their loss, nats a token", zero: true },
     facets: [],
-    lines: collateralLines(collateral),
+    // a picture of nothing says no more than the table
+    lines: collateral.some(({ change }) => change.value !== 0) ? collateralLines(collateral) : [],
     color: ["policy", "who"]
   })
   const words = View.terms(
@@ -258,7 +250,7 @@ export const view = (report: AuditReport): View.View => {
     sections,
     brief: [
       ...View.section("", [
-        ...View.tables(shortTable(states.used, inState("used")), shortTable("Otherwise", [
+        ...View.tables(askedTable(states.used, inState("used")), askedTable("Otherwise", [
           ...["nearest", "lit"].flatMap((state) =>
             measures.filter((one) => one.name === "loss" && one.state === state)
               .map((one) => ({ ...one, title: `loss, ${short[one.state]}` }))
