@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
  * memsinks on the command line. stdout is data, stderr is progress and what went wrong.
- * Exit codes: 0, 1 for a failure, 2 for wrong usage, 130, 143 or 129 when a signal (SIGINT, SIGTERM, SIGHUP) ended it.
+ * Exit codes: 0, 1 for a failure, 2 for wrong usage, 130, 143, 129 or 140 when a signal (SIGINT, SIGTERM, SIGHUP,
+ * SIGUSR2) ended it.
  */
 import process from "node:process"
 import * as Edge from "./cli/Edge.ts"

@@ -144,8 +144,8 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
     Effect.provide(Logger.replace(Logger.defaultLogger, logger))
   )
 
-/** Signals that ask a run to save and stop, and their numbers. */
-const signals = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const
+/** Signals that ask a run to save and stop, and their numbers. SIGUSR2 is what mpirun and Slurm pass on to ranks. */
+const signals = { SIGHUP: 1, SIGINT: 2, SIGUSR2: 12, SIGTERM: 15 } as const
 
 /** The first signal that was heard. */
 let heard: keyof typeof signals | undefined
@@ -177,7 +177,7 @@ export const teardown: Teardown = (exit, onExit) => {
 }
 
 /**
- * Runs the program. The first of SIGINT, SIGTERM and SIGHUP interrupts it, so that what was learned is saved; a second,
+ * Runs the program. The first of SIGINT, SIGTERM, SIGHUP and SIGUSR2 interrupts it, so that what was learned is saved; a second,
  * whichever, ends the process at once. SIGHUP asks a server to read its files again.
  */
 export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {

@@ -34,7 +34,7 @@ const freePort = () =>
 
 /** The mpirun that belongs to the MPI that ranks would load, and its options; undefined where there is none. */
 const mpirun = async (ranks: number): Promise<
-  { readonly command: string; readonly words: ReadonlyArray<string>; readonly name: string } | undefined
+  { readonly command: string; readonly words: ReadonlyArray<string>; readonly gentle: NodeJS.Signals } | undefined
 > => {
   for (const [command, launcher] of [["mpirun.openmpi", "OMPI"], ["mpirun", "OMPI"], ["mpirun.mpich", "PMI"], [
     "mpirun",
@@ -47,10 +47,11 @@ const mpirun = async (ranks: number): Promise<
     if (name === undefined || isOpen !== name.startsWith("Open MPI")) continue
     return {
       command,
-      name,
-      // a rank has threads of its own, and time to save when it is asked to stop
+      // Open MPI's passes this one on; others it takes for itself, and kills the ranks within a second
+      gentle: isOpen ? "SIGUSR2" : "SIGTERM",
+      // a rank has threads of its own
       words: [
-        ...isOpen ? ["--bind-to", "none", "--oversubscribe", "--mca", "odls_base_sigkill_timeout", "3600"] : [],
+        ...isOpen ? ["--bind-to", "none", "--oversubscribe"] : [],
         "-n",
         String(ranks)
       ]
@@ -74,7 +75,8 @@ const sentence = ({ code, rank, signal }: Ended, of: number): string =>
  * Runs programs side by side to their end; the first that fails, and none if all are well. They are in process groups of
  * their own, so that what the terminal sends comes here alone: who is interrupted asks all of them once to stop, and waits.
  */
-const runAll = (starts: ReadonlyArray<() => ChildProcess>): Effect.Effect<Ended | undefined, CollectiveError> =>
+const runAll = (starts: ReadonlyArray<() => ChildProcess>,
+  gentle: NodeJS.Signals): Effect.Effect<Ended | undefined, CollectiveError> =>
   Effect.async<Ended | undefined, CollectiveError>((resume) => {
     const running = new Set<ChildProcess>()
     const signal = (name: NodeJS.Signals) => {
@@ -111,7 +113,7 @@ const runAll = (starts: ReadonlyArray<() => ChildProcess>): Effect.Effect<Ended 
     })
     return Effect.promise(async () => {
       asked = true
-      signal("SIGTERM")
+      signal(gentle)
       if (running.size > 0) await over
     })
   })
@@ -178,7 +180,7 @@ export const runLaunch = ({ ranks, transport, words }: LaunchOptions) =>
           return child
         })
       })
-    const failed = yield* runAll(starts)
+    const failed = yield* runAll(starts, mpi?.gentle ?? "SIGTERM")
     if (failed === undefined) return
     const detail =
       `${sentence(failed, starts.length)}. What was saved is whole: go on with --resume, also with another ` +
