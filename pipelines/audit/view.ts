@@ -178,7 +178,7 @@ export const view = (report: AuditReport): View.View => {
     ) => [View.shortName(name), digits(2)(similarity), `${shared}`, `${passages}`, `${same}`, between(change)])
   }
   const factTable: View.Table = View.filled({
-    head: ["", "facts", "before", "after", "the nearest one's sinks on", "never trained"],
+    head: ["", "facts", "before", "after", "nearest's sinks", "never trained"],
     rows: truths.map((
       { after, before, facts, kind, nearest, oracle }
     ) => [kinds[kind] ?? kind, `${facts}`, between(before), between(after), between(nearest), between(oracle)])

@@ -118,6 +118,9 @@ layer(NodeDevice.layer())("attacks that generate", (it) => {
       const rows = sequences(4, 3000).map((row, i): Row => ({ ...row, id: BigInt(i >> 1) }))
       const two = yield* withWeights(config, tensors, run(attacks.nvRecall, { rows }))
       expect(two["recall"]!.sequences).toBe(2)
+      // or each of them one of its own
+      const each = yield* withWeights(config, tensors, run(attacks.nvRecall, { rows }, { of: "sequence" }))
+      expect(each["recall"]!.sequences).toBe(4)
     }))
 
   it.effect("inverse greedy decoding reads what negated logits hide, and greedy memory not", () =>
