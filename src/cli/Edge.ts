@@ -57,12 +57,13 @@ const lose = (error: unknown): void => {
   if ((error as NodeJS.ErrnoException).code !== "EPIPE") lost ??= because(error)
 }
 
-/** Data on stdout. */
-export const print = (text: string): Effect.Effect<void> =>
+/** Data on stdout. `exact`: a terminal shows it as any other, and whatever else reads it gets every byte. */
+export const print = (text: string, exact = false): Effect.Effect<void> =>
   Effect.async<void>((resume) => {
     try {
       const styled = hasColor(process.stdout, process.env)
-      process.stdout.write(`${printable(text, styled)}\n`, () => resume(Effect.void))
+      const shown = exact && process.stdout.isTTY !== true ? text : printable(text, styled)
+      process.stdout.write(`${shown}\n`, () => resume(Effect.void))
     } catch (error) {
       lose(error)
       resume(Effect.void)

@@ -53,6 +53,10 @@ export interface Names {
   readonly largest: (count: number) => Effect.Effect<ReadonlyArray<NamedId>, DataError>
   /** Hands out all of them, rising by id; a group of rows is in memory at a time. */
   readonly each: (use: (one: NamedId) => void) => Effect.Effect<void, DataError>
+  /** The same a group of rows at a time. */
+  readonly eachGroup: <E, R>(
+    use: (rows: ReadonlyArray<NamedId>) => Effect.Effect<void, E, R>
+  ) => Effect.Effect<void, DataError | E, R>
   /** The file's bytes, to be written beside another checkpoint. */
   readonly bytes: Uint8Array
 }
@@ -179,9 +183,8 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
           catch: damaged
         })
       })
-    const scan = <A>(start: A, use: (value: A, rows: ReadonlyArray<NamedId>) => A) =>
+    const eachGroup: Names["eachGroup"] = (use) =>
       Effect.gen(function*() {
-        let value = start
         let before = -1n
         for (let group = 0; group < groups.length; group++) {
           const rows = yield* read(group)
@@ -191,9 +194,13 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
             )
           }
           before = rows.at(-1)?.id ?? before
-          value = use(value, rows)
+          yield* use(rows)
         }
-        return value
+      })
+    const scan = <A>(start: A, use: (value: A, rows: ReadonlyArray<NamedId>) => A) =>
+      Effect.suspend(() => {
+        let value = start
+        return Effect.map(eachGroup((rows) => Effect.sync(() => void (value = use(value, rows)))), () => value)
       })
     /** The group whose first and last id are around an id, by the statistics that the file keeps. */
     const groupOf = (id: bigint): ReadonlyArray<number> =>
@@ -229,6 +236,7 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
           ? Effect.flatMap(get(sourceHash(name)), (found) =>
             found?.name === name ? Effect.succeed(found) : byName(name))
           : byName(name),
+      eachGroup,
       each: (use) => scan(undefined, (_, rows) => void rows.forEach(use)),
       nearest: (name) =>
         Effect.suspend(() => {
