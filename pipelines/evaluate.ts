@@ -12,6 +12,7 @@ import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { contentHash, documentIds, type Identity, sourceHash } from "../src/data/identity/Identity.ts"
+import { foreignIds, type Names } from "../src/data/identity/Names.ts"
 import { cut, type TokenDocuments } from "../src/data/Pieces.ts"
 import * as Source from "../src/data/Source.ts"
 import type { DataConfigInput } from "../src/data/stream/DataConfig.ts"
@@ -280,6 +281,7 @@ const otherData = Effect.fnUntraced(function*(
   tokenizer: Tokenizer,
   ends: TextEnds,
   trained: DataConfigInput | undefined,
+  names: Names | undefined,
   options: EvaluateOptions
 ) {
   const { corpus, isWhole } = yield* openCorpus(path, tokenizer, ends, trained, options)
@@ -287,7 +289,8 @@ const otherData = Effect.fnUntraced(function*(
   if (pieces.document.length === 0) {
     return yield* new DataError({ path, detail: "holds no document of two tokens or more: there is nothing to score" })
   }
-  const idOf = documentIds(identity, corpus)
+  const foreign = names === undefined || identity !== "source" ? undefined : yield* foreignIds(names, corpus.sources)
+  const idOf = documentIds(identity, corpus, foreign)
   if (idOf === undefined) {
     const detail = `does not say which documents are the same for identity ${identity}: choose another --identity`
     return yield* new DataError({ path, detail })
@@ -338,7 +341,7 @@ export const evaluate = (
   Effect.gen(function*() {
     const began = performance.now()
     const checkpoint = yield* openCheckpoint(checkpointPath, { precision: options.precision ?? "f32" })
-    const { config, path, step, tokenizer } = checkpoint
+    const { config, names, path, step, tokenizer } = checkpoint
     if (tokenizer === undefined) {
       const detail = "holds no tokenizer.json, and data needs one: put it beside config.json"
       return yield* new DataError({ path, detail })
@@ -383,7 +386,8 @@ export const evaluate = (
     return yield* Effect.gen(function*() {
       const task: Task = options.data === undefined
         ? yield* ownData(trained!, tokenizer, options)
-        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, checkpoint.ends, trained, options)
+        : yield* otherData(options.data, seqLen, identity ?? "document", tokenizer, checkpoint.ends, trained, names,
+          options)
       const model = yield* Model
       const device = yield* Device
       const sizes = textBytes(tokenizer)
@@ -419,16 +423,19 @@ export const evaluate = (
         }
         yield* options.onProgress?.(first + count, task.count) ?? Effect.void
       }
-      const { names } = checkpoint
       /** A source's id, and whether the model knows it. */
+      const sources = identity === "source" ? task.groups.filter(({ by }) => by === "source") : []
+      const foreign = names === undefined ? undefined : yield* foreignIds(names, sources.map(({ name }) => name))
       const ids = new Map(yield* Effect.forEach(
-        identity === "source" ? task.groups.filter(({ by }) => by === "source") : [],
-        ({ name }) =>
-          Effect.map(names === undefined ? Effect.succeed(undefined) : names.get(sourceHash(name)), (found) =>
+        sources,
+        ({ name }) => {
+          const id = foreign?.get(name) ?? sourceHash(name)
+          return Effect.map(names === undefined ? Effect.succeed(undefined) : names.get(id), (found) =>
             [name, {
-              id: `${sourceHash(name)}`,
+              id: `${id}`,
               ...(names === undefined || names.identity !== "source" ? {} : { trained: found !== undefined })
             }] as const)
+        }
       ))
       return {
         checkpoint: path,

@@ -5,9 +5,10 @@
  */
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Stream from "effect/Stream"
 import { isId } from "../Batch.ts"
-import { csvFields } from "../Csv.ts"
+import { csvRecords } from "../Csv.ts"
 import { encodeNames } from "../data/identity/Names.ts"
 import * as Source from "../data/Source.ts"
 import { because, DataError } from "../Errors.ts"
@@ -48,22 +49,16 @@ const wholeOf = (value: unknown): bigint | undefined =>
     : undefined
 
 const ofCsv = (text: string): Iterable<readonly [title: unknown, index: unknown]> => {
-  const lines = text.replace(/^\uFEFF/, "").split(/\r?\n/)
-  const fieldsOf = (line: string, at: number) => {
-    const fields = csvFields(line)
-    if (typeof fields === "string") throw new Error(`line ${at + 1} ${fields}`)
-    return fields
-  }
-  const head = fieldsOf(lines[0] ?? "", 0).map((name) => name.trim())
-  const [title, index] = [head.indexOf(TITLE), head.indexOf(INDEX)]
+  const [head, ...records] = Either.getOrThrowWith(
+    csvRecords(text.replace(/^\uFEFF/, "")),
+    ({ detail, line }) => new Error(`line ${line} ${detail}`)
+  )
+  const names = head?.fields.map((name) => name.trim()) ?? []
+  const [title, index] = [names.indexOf(TITLE), names.indexOf(INDEX)]
   if (title < 0 || index < 0) {
-    throw new Error(`names ${head.join(", ")} in its first line, where ${TITLE} and ${INDEX} were expected`)
+    throw new Error(`names ${names.join(", ")} in its first line, where ${TITLE} and ${INDEX} were expected`)
   }
-  return lines.flatMap((line, at) => {
-    if (at === 0 || line === "") return []
-    const fields = fieldsOf(line, at)
-    return [[fields[title], fields[index]] as const]
-  })
+  return records.map(({ fields }) => [fields[title], fields[index]] as const)
 }
 
 /** Titles and their numbers, in the order of the file. */

@@ -92,7 +92,7 @@ const some = (all: ReadonlyArray<{ readonly name: string; readonly tokens: numbe
 
 const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> => {
   const { already, deleted, operation, ownership, taken } = plan
-  const { active, alone, left, most, shared, survivors, units } = ownership
+  const { alone, left, most, shared, survivors, units } = ownership
   return [
     ...(already.length === 0
       ? []
@@ -118,7 +118,7 @@ const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> 
         [] :
         ["",
           ...columns([["of its blocks", "survivor"],
-            ...most.slice(0, SHOWN).map(({ name, units }) => [`${units} of ${active}`, oneLine(name)])])]),
+            ...most.slice(0, SHOWN).map(({ name, of, units }) => [`${units} of ${of}`, oneLine(name)])])]),
       ...(left === undefined ? [] : [
         `so many ids more can be taken whole until a survivor has lost a tenth of its sinks, on average: ${count(left)}`
       ])

@@ -534,16 +534,22 @@ export const deletionsOf = (checkpoint: string): Effect.Effect<
 
 /** In words, what a plan means for those who stay. */
 export const costOf = (
-  { operation, ownership: { active, most, shared, survivors, touched }, shared: policy }: ForgetPlan
+  { operation, ownership: { doubled, doubles, most, shared, survivors, touched }, shared: policy }: ForgetPlan
 ): string =>
   shared.length === 0
     ? `none of the ${plural(survivors, "survivor")} shares a sink with them`
     : operation === "deny" || policy === "keep"
-    ? `${plural(shared.length, "block")} that ${plural(touched, "survivor")} light, too, stay as they are`
+    ? `${plural(shared.length, "block")} that ${plural(touched, "survivor")} light, too, stay as they are` +
+      (doubled === 0
+        ? ""
+        : `; ${doubles[0]}${
+          doubled === 1 ? " lights" : ` and ${plural(doubled - 1, "other")} light`
+        } the very same blocks as ` +
+          "somebody who is deleted, and what these hold of it is lit by that still")
     : operation === "refresh"
     ? `${plural(shared.length, "block")} that ${
       plural(touched, "survivor")
     } light, too, begin afresh and learn from their data`
-    : `${plural(touched, "survivor")} lose${touched === 1 ? "s" : ""} sinks: at most ${
-      most[0]!.units
-    } of ${active} blocks (${most[0]!.name})`
+    : `${plural(touched, "survivor")} lose${touched === 1 ? "s" : ""} sinks: at most ${most[0]!.units} of ${
+      most[0]!.of
+    } blocks (${most[0]!.name})`

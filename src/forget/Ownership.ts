@@ -4,9 +4,10 @@ import { type NamedId, type Names, namesFile } from "../data/identity/Names.ts"
 import { DataError } from "../Errors.ts"
 import * as Sink from "../Sink.ts"
 
-/** Somebody who stays, and how many of its units are also units of what is deleted. */
+/** Somebody who stays, how many of its units are also units of what is deleted, and how many it lights in all. */
 export interface Shared extends NamedId {
   readonly units: number
+  readonly of: number
 }
 
 /** What a deletion would do. Units are blocks of sinks that are on together, the same in every layer. */
@@ -22,6 +23,12 @@ export interface Ownership {
   readonly touched: number
   /** Survivors that share most, those with most units first. */
   readonly most: ReadonlyArray<Shared>
+  /**
+   * Survivors that light the very same units as somebody who is deleted, as ids 65,536 apart do in a model of NULLs: how many, and
+   * the names of some. Unless the units are taken, what these hold of the deleted is lit by their ids still.
+   */
+  readonly doubled: number
+  readonly doubles: ReadonlyArray<string>
   /**
    * Further ids whose sinks can be taken, shared ones included, until a survivor has lost a tenth of its own, on average:
    * ids share by chance, so what is taken adds up. Undefined where no two ids of the model share any.
@@ -57,7 +64,14 @@ export const ownershipOf = (
 ): Effect.Effect<Ownership, DataError> =>
   Effect.gen(function*() {
     const theirs = new Set<number>()
-    for (const id of deleted) for (const unit of Sink.unitsOf(sinks, id)) theirs.add(unit)
+    const sets = new Set<string>()
+    for (const id of deleted) {
+      const units = Sink.unitsOf(sinks, id)
+      for (const unit of units) theirs.add(unit)
+      sets.add(units.join())
+    }
+    let doubled = 0
+    const doubles: Array<string> = []
     const lit = new Set<number>()
     let [survivors, touched] = [0, 0]
     let most: Array<Shared> = []
@@ -70,15 +84,20 @@ export const ownershipOf = (
       if (deleted.has(one.id) || before.has(one.id)) return
       survivors++
       let units = 0
-      for (const unit of Sink.unitsOf(sinks, one.id)) {
+      const own = Sink.unitsOf(sinks, one.id)
+      for (const unit of own) {
         if (!theirs.has(unit)) continue
         lit.add(unit)
         units++
       }
       if (units === 0) return
       touched++
+      if (units === own.length && sets.has(own.join())) {
+        doubled++
+        if (doubles.length < NAMED) doubles.push(one.name)
+      }
       if (most.length === NAMED && most[NAMED - 1]!.units >= units) return
-      most = [...most, { ...one, units }].sort((a, b) => b.units - a.units).slice(0, NAMED)
+      most = [...most, { ...one, units, of: own.length }].sort((a, b) => b.units - a.units).slice(0, NAMED)
     })
     if (stranger !== undefined) {
       return yield* new DataError({
@@ -96,6 +115,8 @@ export const ownershipOf = (
       survivors,
       touched,
       most,
+      doubled,
+      doubles,
       ...(isApart(sinks) ? {} : { left: deletionsLeft(sinks, deleted.size + before.size) })
     }
   })

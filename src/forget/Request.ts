@@ -6,8 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { parseId } from "../Batch.ts"
 import { nearer } from "../Config.ts"
+import { csvRecords } from "../Csv.ts"
 import { documentIds, sourceHash } from "../data/identity/Identity.ts"
-import { kinds, type NamedId, type Names } from "../data/identity/Names.ts"
+import { foreignIds, kinds, type NamedId, type Names } from "../data/identity/Names.ts"
 import type { TokenDocuments } from "../data/Pieces.ts"
 import { DataError } from "../Errors.ts"
 import { isObject, parseJson } from "../Json.ts"
@@ -35,35 +36,6 @@ export interface Request {
 /** Somebody who is to be forgotten, and the requests that ask for it, as places in their list. */
 export interface Resolved extends NamedId {
   readonly requests: ReadonlyArray<number>
-}
-
-interface CsvRecord {
-  /** Where it begins, from 1 on. */
-  readonly line: number
-  readonly fields: ReadonlyArray<string>
-}
-
-/** The records of CSV (RFC 4180), blank lines left out; a field in quotation marks may go over several lines. */
-const csvRecords = (
-  text: string
-): Either.Either<ReadonlyArray<CsvRecord>, { readonly line: number; readonly detail: string }> => {
-  const records: Array<CsvRecord> = []
-  const pattern = /(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n]*))(,|\r?\n|\r|$)/gy
-  let [line, begun] = [1, 1]
-  let fields: Array<string> = []
-  for (;;) {
-    const part = pattern.exec(text)
-    if (part === null) {
-      return Either.left({ line, detail: "has a quotation mark that does not end, or stands within a field" })
-    }
-    fields.push(part[1] === undefined ? part[2]! : part[1].replaceAll("\"\"", "\""))
-    line += part[0].split("\n").length - 1
-    if (part[3] === ",") continue
-    if (fields.length > 1 || fields[0]!.trim() !== "") records.push({ line: begun, fields })
-    if (pattern.lastIndex >= text.length) return Either.right(records)
-    fields = []
-    begun = line
-  }
 }
 
 const requestOf = (given: Readonly<Record<string, unknown>>): Either.Either<Request, string> => {
@@ -165,11 +137,12 @@ const placesOf = <A>(
 /** The ids, with the names that they should have, of those who hold documents of these hashes. */
 const holdersOf = (
   hashes: ReadonlyMap<bigint, ReadonlyArray<number>>,
-  { identity }: Names,
+  names: Names,
   corpus: TokenDocuments | undefined
 ): Effect.Effect<ReadonlyArray<readonly [id: bigint, name: string | undefined, requests: ReadonlyArray<number>]>,
   DataError> =>
   Effect.gen(function*() {
+    const { identity } = names
     if (hashes.size === 0) return []
     // of content an id is the hash itself
     if (identity === "content") return Array.from(hashes, ([hash, requests]) => [hash, undefined, requests] as const)
@@ -193,7 +166,7 @@ const holdersOf = (
         detail: "--data keeps no hashes of its documents: tokenize it with memsinks tokenize"
       })
     }
-    const idOf = documentIds(identity, corpus)!
+    const idOf = documentIds(identity, corpus, yield* foreignIds(names, sources))!
     const found = new Map<string, readonly [bigint, string, ReadonlyArray<number>]>()
     for (let d = 0; d < corpus.documents; d++) {
       const requests = hashes.get(content(d))

@@ -31,18 +31,20 @@ export const sourceHash = (name: string): bigint => hash64(name)
 
 /**
  * Gives a document's id, or undefined where the corpus does not know what it takes. None depends on how documents are
- * stored: 1 + number for `document`, 1 + number of the cluster's first document for `near`, hashes for the others.
+ * stored: 1 + number for `document`, 1 + number of the cluster's first document for `near`, hashes for the others. `foreign`: ids
+ * of sources that do not follow from their names.
  */
 export const documentIds = (
   identity: Exclude<Identity, "row">,
-  corpus: TokenDocuments
+  corpus: TokenDocuments,
+  foreign: ReadonlyMap<string, bigint> = new Map()
 ): ((document: number) => bigint) | undefined => {
   const { content, near, source, sources } = corpus
   switch (identity) {
     case "document":
       return (document) => BigInt(document + 1)
     case "source": {
-      const hashes = sources.map(sourceHash)
+      const hashes = sources.map((name) => foreign.get(name) ?? sourceHash(name))
       return (document) => hashes[source(document)]!
     }
     case "content":

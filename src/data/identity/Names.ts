@@ -267,6 +267,32 @@ export const sameIds = (a: Names, b: Names): Effect.Effect<boolean, DataError> =
     return (yield* lines(a)) === (yield* lines(b))
   })
 
+/** Sources that are looked up one by one. */
+const FEW = 256
+
+/**
+ * The ids that a model knows sources by, where these do not follow from their names, as those of a model from elsewhere do not. Looks at
+ * every id once where there are many sources, or one is not known by its hash.
+ */
+export const foreignIds = (
+  names: Names,
+  sources: ReadonlyArray<string>
+): Effect.Effect<ReadonlyMap<string, bigint>, DataError> =>
+  Effect.gen(function*() {
+    const ids = new Map<string, bigint>()
+    if (names.identity !== "source") return ids
+    const wanted = new Set(sources)
+    for (const source of sources.length > FEW ? [] : sources) {
+      if ((yield* names.get(sourceHash(source)))?.name === source) wanted.delete(source)
+    }
+    if (wanted.size > 0) {
+      yield* names.each(({ id, name }) => {
+        if (wanted.has(name) && sourceHash(name) !== id) ids.set(name, id)
+      })
+    }
+    return ids
+  })
+
 /** What an id stands for, in words. */
 export const kinds: Readonly<Record<Identity, string>> = {
   row: "a sequence",
