@@ -7,7 +7,7 @@ import { initialValue, listParameters, parametersOf } from "../model/Parameters.
 type Tensors = Readonly<Record<string, HostTensor>>
 
 /** Of a layer: the rows of gate and up and the columns of down are its neurons, in weights and in moments alike. */
-const NEURONS = /^model\.layers\.\d+\.mlp\.(gate|up|down)_proj\.weight(?:\.exp_avg(?:_sq)?)?$/
+const NEURONS = /^model\.layers\.\d+\.mlp\.(gate|up|down)_proj\.weight(?:\.(?:exp_avg(?:_sq)?|outer_momentum))?$/
 
 /**
  * The tensors with the neurons of these units at zero in every layer; those that hold none are handed on as they are. A unit

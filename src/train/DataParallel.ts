@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { call, type CollectiveService } from "../collective/Collective.ts"
 import { CollectiveError, DataError, type DeviceError } from "../Errors.ts"
+import type { DeviceService } from "../gpu/Device.ts"
 import { machineOf } from "../gpu/Machine.ts"
 import type * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
@@ -73,28 +74,34 @@ export const sameRun = (
 /** Bytes of a tensor that go over at once. */
 const PART = 2 ** 26
 
-/** Gives all ranks the values of rank 0. */
-const spread = (
+/** Gives all ranks the values of rank 0, in place. */
+const spreadValues = (collective: CollectiveService, values: Float32Array): Effect.Effect<void, CollectiveError> =>
+  Effect.gen(function*() {
+    for (let at = 0; at < values.byteLength; at += PART) {
+      const part = new Uint8Array(values.buffer, at, Math.min(PART, values.byteLength - at))
+      const given = yield* call(() => collective.broadcast(part))
+      if (collective.rank > 0) part.set(given)
+    }
+  })
+
+/** Gives tensors of all ranks the values of rank 0. */
+export const spread = (
   collective: CollectiveService,
-  device: Resume.Resumable["device"],
+  device: DeviceService,
   tensors: ReadonlyArray<Tensor.Tensor>
 ): Effect.Effect<void, CollectiveError | DeviceError> =>
   Effect.forEach(tensors, (tensor) =>
     Effect.gen(function*() {
       // those who only listen must know how much comes, too
       const values = new Float32Array(yield* device.read(tensor))
-      for (let at = 0; at < values.byteLength; at += PART) {
-        const part = new Uint8Array(values.buffer, at, Math.min(PART, values.byteLength - at))
-        const given = yield* call(() => collective.broadcast(part))
-        if (collective.rank > 0) part.set(given)
-      }
+      yield* spreadValues(collective, values)
       if (collective.rank > 0) yield* upload(device, [[tensor, Effect.succeed(values)]])
     }), { discard: true })
 
 /** Where rank 0 stands, on all ranks; their weights, moments and loss scales are those of rank 0 then. */
 export const begin = (
   collective: CollectiveService,
-  { device, model, optimizer }: Resume.Resumable,
+  { device, model, optimizer, outer = [] }: Resume.Resumable,
   resumed: Resume.Resumed | undefined
 ): Effect.Effect<Resume.Resumed | undefined, CollectiveError | DeviceError> =>
   Effect.gen(function*() {
@@ -105,6 +112,7 @@ export const begin = (
       ...optimizer.moments.flatMap(({ m, v }) => [m, v]),
       ...(optimizer.scaler === undefined ? [] : [optimizer.scaler])
     ])
+    for (const { momentum } of outer) yield* spreadValues(collective, momentum)
     // JSON has no Infinity
     return { ...place, best: (place.best as number | null) ?? Infinity }
   })

@@ -23,6 +23,7 @@ import { firstNotFinite } from "../HostTensor.ts"
 import { differences } from "../Json.ts"
 import { endIds, fromHuggingFace, huggingFaceConfig, type TextEnds, toHuggingFace } from "../model/HuggingFace.ts"
 import type { ModelService } from "../model/Model.ts"
+import type * as Ops from "../model/Ops.ts"
 import { isDenied } from "../Sink.ts"
 import * as Optimizer from "./Optimizer.ts"
 
@@ -100,6 +101,8 @@ export interface Resumable {
   readonly model: ModelService
   readonly data: Context.Tag.Service<DataStream>
   readonly optimizer: Optimizer.Optimizer
+  /** Of DiLoCo: what its outer optimizer keeps of every parameter. */
+  readonly outer?: ReadonlyArray<{ readonly parameter: Ops.Parameter; readonly momentum: Float32Array }> | undefined
   readonly settings: Optimizer.OptimizerConfig
   /** Its TrainConfig, encoded. */
   readonly training: object
@@ -167,10 +170,12 @@ const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision
 const suffixes = [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const
 
 /** What moments are of. */
-export type Moving = Pick<Resumable, "device" | "model" | "optimizer">
+export type Moving = Pick<Resumable, "device" | "model" | "optimizer" | "outer">
+
+const OUTER = "outer_momentum"
 
 /** The optimizer's moments, as a checkpoint has them. */
-export const readMoments = ({ device, model, optimizer }: Moving) =>
+export const readMoments = ({ device, model, optimizer, outer = [] }: Moving) =>
   Effect.gen(function*() {
     const out: Record<string, HostTensor> = {}
     for (const moments of optimizer.moments) {
@@ -181,25 +186,42 @@ export const readMoments = ({ device, model, optimizer }: Moving) =>
         }
       }
     }
+    for (const { momentum, parameter } of outer) {
+      for (const [name, host] of toHuggingFace(model.config, parameter.name, momentum.slice())) {
+        out[`${name}.${OUTER}`] = host
+      }
+    }
     return out
   })
 
-/** Puts back what `readMoments` gave. */
-export const writeMoments = ({ device, model, optimizer }: Moving, saved: Snapshot["optimizer"], path: string) =>
-  upload(
-    device,
-    suffixes.flatMap(([suffix, key]) => {
-      const named = Object.fromEntries(
-        Object.entries(saved)
-          .filter(([name]) => name.endsWith(`.${suffix}`))
-          .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
-      )
-      return optimizer.moments.map((moments) => {
-        const value = attempt(() => fromHuggingFace(model.config, moments.parameter.name, named, path), CheckpointError)
-        return [moments[key], value] as const
-      })
-    })
+/** The tensors of a checkpoint's optimizer with a suffix, without it. */
+const withSuffix = (saved: Snapshot["optimizer"], suffix: string): Snapshot["optimizer"] =>
+  Object.fromEntries(
+    Object.entries(saved)
+      .filter(([name]) => name.endsWith(`.${suffix}`))
+      .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
   )
+
+/** Puts back what `readMoments` gave. */
+export const writeMoments = (
+  { device, model, optimizer, outer = [] }: Moving,
+  saved: Snapshot["optimizer"],
+  path: string
+): Effect.Effect<void, CheckpointError | DeviceError> => {
+  const valueOf = (named: Snapshot["optimizer"], { name }: Ops.Parameter) =>
+    attempt(() => fromHuggingFace(model.config, name, named, path), CheckpointError)
+  return Effect.gen(function*() {
+    yield* upload(
+      device,
+      suffixes.flatMap(([suffix, key]) => {
+        const named = withSuffix(saved, suffix)
+        return optimizer.moments.map((moments) => [moments[key], valueOf(named, moments.parameter)] as const)
+      })
+    )
+    const named = withSuffix(saved, OUTER)
+    for (const { momentum, parameter } of outer) momentum.set((yield* valueOf(named, parameter)) as Float32Array)
+  })
+}
 
 /** Reads everything that a checkpoint holds; `loss` is that of an evaluation at this very step. */
 export const capture = (run: Resumable, place: Place, loss: number | undefined): Effect.Effect<Snapshot, DeviceError> =>

@@ -30,6 +30,7 @@ import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import * as Sink from "../Sink.ts"
 import * as DataParallel from "./DataParallel.ts"
+import { DiLoCoConfig, makeOuter } from "./DiLoCo.ts"
 import { withDropout } from "./Dropout.ts"
 import { checkTraining } from "./MemoryPlan.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -60,6 +61,11 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
    * left to speak without. Costs nothing but the learning of what is left out. Not with a routing. Default: none are.
    */
   sinkDropout: Schema.optional(Sink.SinkDropout),
+  /**
+   * Ranks train alone and exchange what they learned from time to time, for links that are too slow for gradients. Default:
+   * they exchange the gradients of every step, which is one training however many they are.
+   */
+  diloco: Schema.optional(DiLoCoConfig),
   /** Steps whose losses are read back together. Default 10. */
   logEvery: withDefault(upTo(2 ** 16), 10),
   /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
@@ -244,6 +250,8 @@ interface RunState {
   since: number
   /** Of several ranks: they have agreed to stop, or lost each other. */
   apart: boolean
+  /** Of DiLoCo: what was due while ranks were on their own, and waits until they have met. */
+  readonly owed: { evaluation: boolean; checkpoint: boolean }
 }
 
 /** Reads the losses of the last `count` steps of the optimizer's history. */
@@ -295,7 +303,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       steps,
       window: config.logEvery,
       parameters: model.parameters,
-      ...(collective === undefined ? {} : { collective }),
+      ...(collective === undefined || config.diloco !== undefined ? {} : { collective }),
       // exactly so many a document; by assignments that are not exact any number
       ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -307,7 +315,9 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       seqLen: data.seqLen,
       maxSegments: data.maxSegments
     })
+    const outer = config.diloco === undefined ? undefined : makeOuter(config.diloco, ranks, device, optimizer)
     const resumable: Resume.Resumable = {
+      outer: outer?.kept,
       device,
       model,
       data,
@@ -323,6 +333,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     const leads = collective === undefined || collective.rank === 0
     const stored = leads ? yield* Resume.restore(resumable) : undefined
     const resumed = collective === undefined ? stored : yield* DataParallel.begin(collective, resumable, stored)
+    if (outer !== undefined) yield* outer.begin
     const state: TrainState = {
       place: resumed ?? { step: 0, cursor: { epoch: 0, batch: 0 }, unsettled: false },
       lastSaved: resumed,
@@ -395,14 +406,14 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
 
     const { names: tally } = resumable
     return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
-      scoreSplits, collective, leads }
+      scoreSplits, collective, leads, outer }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, collective, config, data, device, diverged, leads, model, names, parts, scoreSplits, state, steps,
+  { capture, collective, config, data, device, diverged, leads, model, names, outer, parts, scoreSplits, state, steps,
     training }: Training,
   { observer: given }: TrainerOptions
 ): TrainerService["run"] =>
@@ -419,7 +430,8 @@ const runOf = (
       held: [],
       seconds: 0,
       since: 0,
-      apart: false
+      apart: false,
+      owed: { evaluation: false, checkpoint: false }
     }
     state.untold = []
     const whole = yield* Effect.makeSemaphore(1)
@@ -429,7 +441,9 @@ const runOf = (
     const observer = leads ? given : undefined
     yield* Effect.addFinalizer((exit) =>
       Effect.gen(function*() {
-        yield* whole.take(1)
+        yield* whole.withPermits(1)(Effect.void)
+        // what is saved must be of all ranks
+        if (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) yield* Effect.suspend(() => meet)
         // whoever is left alone saves all the same
         yield* Effect.ignore(leave(exit))
         // what is in the making is waited for by the scope
@@ -441,7 +455,7 @@ const runOf = (
         state.untold.push(...yield* outcome(now.writing), ...now.held, ...(yield* outcome(now.reading)).flat())
         // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
         const { step } = state.place
-        const kept = !leads || step === 0 || state.lastSaved?.step === step
+        const kept = !leads || !met() || step === 0 || state.lastSaved?.step === step
         if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || kept) return
         const saved = yield* Effect.flatten(capture)
         state.untold.push(saved)
@@ -462,7 +476,8 @@ const runOf = (
     const scope = yield* Effect.scope
     const inBackground = <A>(effect: Effect.Effect<A, TrainError>) =>
       Effect.forkIn(Effect.uninterruptible(effect), scope)
-    const pull = yield* Stream.toPull(Stream.rechunk(data.batches(state.place.cursor), 1))
+    const pulling = Effect.suspend(() => Stream.toPull(Stream.rechunk(data.batches(state.place.cursor), 1)))
+    const pull = yield* pulling
     const tokensPerStep = data.batchSize * data.seqLen * config.gradientAccumulation
     const first = state.place.step
     now.since = performance.now()
@@ -545,15 +560,30 @@ const runOf = (
       return step
     }
 
+    /** Whether all ranks have the same weights: those of DiLoCo do from time to time. */
+    const met = (): boolean => {
+      const { step } = state.place
+      return outer === undefined || step % config.diloco!.syncEvery === 0 || step === steps
+    }
+
     /** Takes a rank's share of a step. From the first word until the sums are there no rank may leave. */
     const shareStep = (batches: ReadonlyArray<Batch>, cursor: Resume.Place["cursor"]) =>
       Effect.gen(function*() {
-        const heard = yield* DataParallel.agree(collective!, "on")
-        if (heard !== "on") {
-          now.apart = true
-          return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
+        if (collective !== undefined && met()) {
+          const heard = yield* DataParallel.agree(collective, "on")
+          if (heard !== "on") {
+            now.apart = true
+            return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
+          }
         }
-        const mine = yield* training.fitted(DataParallel.shareOf(batches, collective!).flatMap(parts))
+        const share = collective === undefined ? batches : DataParallel.shareOf(batches, collective)
+        const mine = yield* training.fitted(share.flatMap(parts))
+        if (outer !== undefined) {
+          yield* attempt(() => training.run(mine, state.place.step))
+          taken(batches, cursor)
+          if (met()) yield* outer.sync
+          return
+        }
         yield* attempt(() => training.run(batches.flatMap(parts), state.place.step, { mine }))
         yield* training.summed
         const step = taken(batches, cursor)
@@ -566,23 +596,30 @@ const runOf = (
           Effect.sync(() => {
             if (now.apart) return
             now.apart = true
-            collective!.abort(DataParallel.reasonOf(cause))
+            collective?.abort(DataParallel.reasonOf(cause))
           })
         ),
         atOnce
       )
 
+    /** The batches of the next step, and where the one behind it begins. */
+    const batchesFrom = (pull: Effect.Effect.Success<typeof pulling>) =>
+      Effect.gen(function*() {
+        const batches: Array<Batch> = []
+        let { cursor } = state.place
+        for (let i = 0; i < config.gradientAccumulation; i++) {
+          // the batches never end
+          const [item] = yield* Effect.mapError(pull, Option.getOrThrow)
+          batches.push(leavingOut(item!.batch, cursor))
+          cursor = item!.cursor
+        }
+        return { batches, cursor }
+      })
+
     const step = Effect.gen(function*() {
       if (now.running.length === MAX_RUNNING && now.given === 0) yield* oldest
-      const batches: Array<Batch> = []
-      let { cursor } = state.place
-      for (let i = 0; i < config.gradientAccumulation; i++) {
-        // the batches never end
-        const [item] = yield* Effect.mapError(pull, Option.getOrThrow)
-        batches.push(leavingOut(item!.batch, cursor))
-        cursor = item!.cursor
-      }
-      if (collective === undefined) {
+      const { batches, cursor } = yield* batchesFrom(pull)
+      if (collective === undefined && outer === undefined) {
         const fitted = yield* training.fitted(batches.flatMap(parts))
         yield* attempt(() => {
           training.run(fitted, state.place.step)
@@ -597,6 +634,17 @@ const runOf = (
       }
       now.unread++
     })
+
+    /** Goes on until all ranks have the same weights. */
+    const meet = Effect.gen(function*() {
+      if (met() || now.apart) return
+      const again = yield* pulling
+      while (!met() && !now.apart) {
+        const { batches, cursor } = yield* batchesFrom(again)
+        yield* shareStep(batches, cursor)
+      }
+      // in a fiber of its own: one that cannot be interrupted does not get rid of a stream
+    }).pipe(Effect.scoped, Effect.interruptible, Effect.forkDaemon, Effect.flatMap(Fiber.join))
 
     const look = Effect.gen(function*() {
       yield* allLosses
@@ -637,17 +685,19 @@ const runOf = (
       if (now.writing !== undefined && Option.isSome(yield* Fiber.poll(now.writing))) yield* written
       if (step % config.logEvery === 0 && now.unread > 0) yield* readLosses
       if (observer?.due(step) === true) yield* look
-      if (leads && due(config.evalEvery)) yield* evaluate
-      const best = improved()
-      if (!leads) {
-        state.place = { ...state.place, unsettled: false }
-        return told()
-      }
-      if (due(config.saveEvery) || step === steps || logSpaced() || (config.saveBest && best)) {
-        yield* allLosses
-        // one at a time, in order
-        yield* pause(written)
-        now.saving = true
+      const { owed } = now
+      owed.evaluation ||= due(config.evalEvery)
+      owed.checkpoint ||= due(config.saveEvery) || step === steps || logSpaced()
+      if (leads && met()) {
+        if (owed.evaluation) yield* evaluate
+        const best = improved()
+        if (owed.checkpoint || (config.saveBest && best)) {
+          yield* allLosses
+          // one at a time, in order
+          yield* pause(written)
+          now.saving = true
+        }
+        owed.evaluation = owed.checkpoint = false
       }
       state.place = { ...state.place, unsettled: false }
       return told()

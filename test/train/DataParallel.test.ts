@@ -14,6 +14,7 @@ import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
+import { DiLoCoConfig, outerStep } from "../../src/train/DiLoCo.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
@@ -84,6 +85,15 @@ it("shares a step's batches out in one piece each", () => {
   expect(unevenShare(6, 3)).toBeUndefined()
   expect(unevenShare(3, 2)?.message).toContain("make it a multiple of 2, such as 4")
   expect(unevenShare(1, 8)?.message).toContain("such as 8")
+})
+
+it("takes Nesterov's steps outside", () => {
+  const kept = { met: Float32Array.of(1, 2), momentum: Float32Array.of(0.5, 0) }
+  // two ranks went from 1 by -0.2 and -0.4, from 2 by 1 and -1
+  outerStep(new DiLoCoConfig({ outerLearningRate: 0.5, outerMomentum: 0.8 }), kept, Float32Array.of(-0.6, 0), 2)
+  // gradient 0.3: momentum 0.8 * 0.5 + 0.3 = 0.7, and 1 - 0.5 (0.3 + 0.8 * 0.7) = 0.57
+  expect([...kept.momentum]).toEqual([Math.fround(0.7), 0])
+  expect([...kept.met]).toEqual([Math.fround(0.57), 2])
 })
 
 /** Looks at every step, and does something behind one. */
@@ -240,5 +250,49 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       const [first, second] = yield* trainTogether(2, setup, yield* memory)
       expect(bits(second!.weights)).toEqual(bits(first!.weights))
       expect(far(losses(first!.told), losses(alone.told))).toBeLessThan(2e-5)
+    }))
+
+  it.effect("equal it in DiLoCo that meets at every step, where steps are linear in the gradient", () =>
+    Effect.gen(function*() {
+      // so large an eps that AdamW divides by nothing else: plain gradient descent
+      const optimizer = new OptimizerConfig({ learningRate: 50, eps: 1000, beta1: 0, weightDecay: 0, gradClip: 0,
+        schedule: "constant", warmupSteps: 0 })
+      const diloco = new DiLoCoConfig({ syncEvery: 1, outerLearningRate: 1, outerMomentum: 0 })
+      const [exact] = yield* trainTogether(2, { training: { optimizer } }, yield* memory)
+      const apart = yield* trainTogether(2, { training: { optimizer, diloco } }, yield* memory)
+      const [a, b] = [exact!, apart[0]!].map(({ weights }) => bits(weights).flat())
+      expect(bits(apart[1]!.weights)).toEqual(bits(apart[0]!.weights))
+      expect(far(a!, b!)).toBeLessThan(1e-5)
+      const still = yield* train({ training: { steps: 1, optimizer: new OptimizerConfig({ learningRate: 1e-12 }) } },
+        yield* memory)
+      expect(far(a!, bits(still.weights).flat())).toBeGreaterThan(1e-3)
+    }))
+
+  it.effect("meet every few steps in DiLoCo, and save and go on from there, bit for bit, with any number of them", () =>
+    Effect.gen(function*() {
+      const diloco = new DiLoCoConfig({ syncEvery: 3 })
+      const training = { steps: 8, saveEvery: 2, diloco, optimizer: lazy }
+      const kept = yield* memory
+      const [whole, other] = yield* trainTogether(2, { training }, kept)
+      expect(bits(other!.weights)).toEqual(bits(whole!.weights))
+      const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
+      expect(saved.map(({ step }) => step)).toEqual([3, 6, 8])
+      // the same without an end of its own, interrupted in the middle between two meetings
+      const half = yield* memory
+      const ranks = ranksInProcess(2)
+      const exits = yield* Effect.forEach(ranks, (collective) =>
+        Effect.flatMap(memory, (own) =>
+          Effect.exit(train({ training }, collective.rank === 0 ? half : own, collective, (event) =>
+            event._tag === "Stepped" && event.step === 3 && collective.rank === 1 ?
+              Effect.interrupt :
+              Effect.void))), { concurrency: "unbounded" })
+      expect(exits.map((exit) =>
+        Exit.isInterrupted(exit)
+      )).toEqual([true, true])
+      const [stopped] = (yield* Effect.flatMap(Effect.provide(Checkpoints, half), ({ list }) => list)).slice(-1)
+      expect([3, 6]).toContain(stopped!.step)
+      const [again] = yield* trainTogether(2, { training }, half)
+      expect(again!.told[0]).toMatchObject({ step: stopped!.step })
+      expect(bits(again!.weights)).toEqual(bits(whole!.weights))
     }))
 })
