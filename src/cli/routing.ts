@@ -3,10 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { readFileSync } from "node:fs"
 import type { OpenCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
-import { readRouter } from "../data/identity/Router.ts"
+import { readRouter, type Router } from "../data/identity/Router.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
 import { because, DataError } from "../Errors.ts"
 import { type Embed, embedder } from "../serve/Embeddings.ts"
+import { type Search, searchOf } from "../serve/Search.ts"
 import { type Seeker, seekerOf, vectorSeekerOf } from "../serve/State.ts"
 import * as Edge from "./Edge.ts"
 
@@ -48,12 +49,16 @@ export interface SeekOptions extends EmbeddingOptions {
   readonly least: number
 }
 
-/** What finds the source that a prompt is most like, by a router's file, and among how many. */
-export const openSeeker = (
+/**
+ * What finds the source that a prompt is most like, by a router's file, and among how many; `searching` compares it with all
+ * of them, by default the host.
+ */
+export const openSeeker = <E = never, R = never>(
   file: string,
   { names, path, tokenizer }: OpenCheckpoint,
-  options: SeekOptions
-): Effect.Effect<{ readonly sources: number; readonly seek: Seeker }, DataError | Edge.Usage> =>
+  options: SeekOptions,
+  searching: (router: Router) => Effect.Effect<Search, E, R> = (router) => Effect.succeed(searchOf(router))
+): Effect.Effect<{ readonly sources: number; readonly seek: Seeker }, DataError | Edge.Usage | E, R> =>
   Effect.gen(function*() {
     const router = yield* readRouter(file)
     const embed = yield* embedOf(options)
@@ -67,11 +72,12 @@ export const openSeeker = (
         return yield* wrong("holds vectors: name with --embeddings-url who gives those of prompts")
       }
       const textOf = (tokens: ArrayLike<number>) => tokenizer?.decode(Array.from(tokens)) ?? ""
-      return { sources, seek: vectorSeekerOf(router, embed, textOf, nameOf, options.least) }
+      return { sources,
+        seek: vectorSeekerOf(yield* searching(router), router.width, embed, textOf, nameOf, options.least) }
     }
     if (embed !== undefined) return yield* wrong("compares words: leave --embeddings-url out")
     if (tokenizer === undefined || router.tokenizer !== fingerprint(tokenizer.toJSON())) {
       return yield* wrong(`was made with another tokenizer than that of ${path}`)
     }
-    return { sources, seek: seekerOf(router, nameOf, options.least) }
+    return { sources, seek: seekerOf(yield* searching(router), nameOf, options.least) }
   })

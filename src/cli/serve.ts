@@ -17,6 +17,7 @@ import * as Pages from "../model/Pages.ts"
 import { isLoopback } from "../runs/Prometheus.ts"
 import type { Served } from "../serve/Completions.ts"
 import * as Engine from "../serve/Engine.ts"
+import { isLarge, searchOf, searchOnDevice } from "../serve/Search.ts"
 import { type Holder, serve } from "../serve/Server.ts"
 import { denyList, denyMore, denyThese, type States } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
@@ -121,7 +122,11 @@ const open = (
       Effect.provide(Context.merge(device, context))
     )
     const file = routers.find((router) => router.name === name || router.name === undefined)
-    const router = file === undefined ? undefined : yield* openSeeker(file.path, checkpoint, options)
+    const router = file === undefined ? undefined : yield* Effect.provide(
+      openSeeker(file.path, checkpoint, options,
+        (router) => isLarge(router) ? searchOnDevice(router) : Effect.succeed(searchOf(router))),
+      device
+    )
     if (router !== undefined) yield* say(`${name}: ${plural(router.sources, "source")} to find the nearest among`)
     const denied = denyList(config.sinks, names, options.shared)
     const served: Served = {

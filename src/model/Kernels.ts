@@ -17,6 +17,15 @@ const columnsInterface = {
   bindings: { x: "read", y: "write" },
   params: { n: "u32", lanes: "u32", count: "u32", x0: "u32", y0: "u32", stride: "u32" }
 } as const
+const nearestSize = {
+  n: "u32",
+  k4: "u32",
+  lanes: "u32",
+  queries: "u32",
+  width: "u32",
+  allowed0: "u32",
+  best0: "u32"
+} as const
 const poolShape = { row4: "u32", pool: "u32", block: "u32" } as const
 const matmulInterface = {
   bindings: { a: "read", b: "read", residual: "read", tiles: "read", c: "write" },
@@ -484,6 +493,21 @@ export const kernels = {
     entry: "backward_gate",
     bindings: { h: "read", dh: "read", segmentRange: "read", dgate: "write" },
     params: { rows: "u32", n4: "u32" },
+    constants: { WX: ROW }
+  }),
+  nearestVectors: Kernel.make({
+    file: "nearest",
+    entry: "vectors",
+    bindings: { codes: "read", scales: "read", allowed: "read", count: "read", query: "read", best: "write" },
+    params: nearestSize,
+    constants: { WX: ROW }
+  }),
+  nearestWords: Kernel.make({
+    file: "nearest",
+    entry: "words",
+    bindings: { codes: "read", scales: "read", allowed: "read", count: "read", places: "read", query: "read",
+      best: "write" },
+    params: nearestSize,
     constants: { WX: ROW }
   }),
   crossEntropy: Kernel.make({

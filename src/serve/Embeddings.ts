@@ -156,6 +156,8 @@ export interface EmbedderOptions {
   readonly key?: string
   /** Milliseconds that an answer may take. Default 10,000. */
   readonly timeout?: number
+  /** Milliseconds before the first of two other tries. Default 300. */
+  readonly pause?: number
 }
 
 const Answer = Schema.Struct({
@@ -165,9 +167,6 @@ const Answer = Schema.Struct({
 /** Texts that are asked for at once. */
 const AT_ONCE = 64
 
-/** Milliseconds before the first of two other tries. */
-const PAUSE = 300
-
 class Failed {
   constructor(readonly detail: string, readonly again: boolean) {}
 }
@@ -176,7 +175,7 @@ class Failed {
  * Asks a server with OpenAI's contract of `/v1/embeddings`; what may be mended by waiting is tried twice more. Fails with a
  * DataError that names the URL.
  */
-export const embedder = ({ key, model, timeout = 10_000, url }: EmbedderOptions): Embed => {
+export const embedder = ({ key, model, pause = 300, timeout = 10_000, url }: EmbedderOptions): Embed => {
   const ask = (texts: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<Float32Array>, Failed> =>
     Effect.gen(function*() {
       const { status, text } = yield* Effect.tryPromise({
@@ -221,7 +220,7 @@ export const embedder = ({ key, model, timeout = 10_000, url }: EmbedderOptions)
   return (texts) =>
     Effect.forEach(parts(texts), (some) =>
       ask(some).pipe(
-        Effect.retry({ while: ({ again }) => again, times: 2, schedule: Schedule.exponential(PAUSE) }),
+        Effect.retry({ while: ({ again }) => again, times: 2, schedule: Schedule.exponential(pause) }),
         Effect.mapError(({ detail }) => new DataError({ detail: `${url} ${detail}` }))
       )).pipe(Effect.map((all) => all.flat()))
 }

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
-import type { VectorRouter, WordRouter } from "../data/identity/Router.ts"
+import type { Route } from "../data/identity/Router.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
 import { offOf } from "../forget/Forget.ts"
 import type { Policy } from "../forget/Ledger.ts"
@@ -14,6 +14,7 @@ import * as Sink from "../Sink.ts"
 import type { MemsinksField } from "./Contract.ts"
 import type { Embed } from "./Embeddings.ts"
 import { Refusal, wrong } from "./Refusal.ts"
+import type { Among, Search } from "./Search.ts"
 
 /** Sources of a list: those that no request lights, and those whose own sinks are off for everybody besides. */
 export interface Off {
@@ -135,15 +136,6 @@ export interface Sought {
   readonly text?: string | undefined
 }
 
-/** Which sources may be found: some only, or all; but never those of `without`. */
-export interface Among {
-  readonly only?: ReadonlySet<bigint> | undefined
-  readonly without: ReadonlySet<bigint>
-}
-
-export const isAmong = ({ only, without }: Among, id: bigint): boolean =>
-  !without.has(id) && (only === undefined || only.has(id))
-
 /** Finds the source that each prompt is most like, undefined where it is not near enough to any that is allowed. */
 export type Seeker = (
   prompts: ReadonlyArray<Sought>,
@@ -153,18 +145,18 @@ export type Seeker = (
   DataError | DeviceError | KernelError
 >
 
-/** A router of words with the names of its sources; what is less near than `least` (default 0) is not found. */
-export const seekerOf = (router: WordRouter, nameOf: (id: bigint) => string, least = 0): Seeker => (prompts, among) =>
-  Effect.sync(() =>
-    prompts.map(({ tokens }) => {
-      const found = router.nearest(tokens, { denied: (id) => !isAmong(among, id), least })
-      return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
-    })
-  )
+/** A found source with its name. */
+const named = (nameOf: (id: bigint) => string) => (found: Route | undefined) =>
+  found === undefined ? undefined : { ...found, name: nameOf(found.id) }
+
+/** A search by words with the names of its sources; what is less near than `least` (default 0) is not found. */
+export const seekerOf = (search: Search, nameOf: (id: bigint) => string, least = 0): Seeker => (prompts, among) =>
+  Effect.map(search(prompts.map(({ tokens }) => tokens), among, least), (all) => all.map(named(nameOf)))
 
 /** The same of vectors, by who gives those of prompts; a blank prompt is like nobody. */
 export const vectorSeekerOf = (
-  router: VectorRouter,
+  search: Search,
+  width: number,
   embed: Embed,
   textOf: (tokens: ArrayLike<number>) => string,
   nameOf: (id: bigint) => string,
@@ -173,21 +165,16 @@ export const vectorSeekerOf = (
 (prompts, among) =>
   Effect.gen(function*() {
     const texts = prompts.map(({ text, tokens }) => text ?? textOf(tokens))
-    const vectors = [...yield* embed(texts.filter((text) => text.trim() !== ""))]
-    const other = vectors.find(({ length }) => length !== router.width)
+    const vectors = yield* embed(texts.filter((text) => text.trim() !== ""))
+    const other = vectors.find(({ length }) => length !== width)
     if (other !== undefined) {
       return yield* new DataError({
-        detail:
-          `prompts are given vectors of ${other.length} numbers, and those of the sources have ${router.width}: ` +
+        detail: `prompts are given vectors of ${other.length} numbers, and those of the sources have ${width}: ` +
           "ask the model that made them"
       })
     }
-    return texts.map((text) => {
-      const found = text.trim() === ""
-        ? undefined
-        : router.nearest(vectors.shift()!, { denied: (id) => !isAmong(among, id), least })
-      return found === undefined ? undefined : { ...found, name: nameOf(found.id) }
-    })
+    const found = [...yield* search(vectors, among, least)]
+    return texts.map((text) => text.trim() === "" ? undefined : named(nameOf)(found.shift()))
   })
 
 const off: Lit = { state: "off", sinks: Sink.off, id: 0n }

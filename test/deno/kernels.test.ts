@@ -14,6 +14,7 @@ import * as embedding from "../kernels/embedding.ts"
 import * as heads from "../kernels/heads.ts"
 import * as matmul from "../kernels/matmul.ts"
 import * as matvec from "../kernels/matvec.ts"
+import * as nearest from "../kernels/nearest.ts"
 import * as neuron_gate from "../kernels/neuron_gate.ts"
 import * as norm from "../kernels/norm.ts"
 import * as optimizer from "../kernels/optimizer.ts"
@@ -63,6 +64,7 @@ const families = Object.entries({
   heads,
   matmul,
   matvec,
+  nearest,
   neuron_gate,
   norm,
   optimizer,

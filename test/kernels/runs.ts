@@ -12,6 +12,7 @@ import * as Embedding from "./embedding.ts"
 import * as Heads from "./heads.ts"
 import * as Matmul from "./matmul.ts"
 import * as Matvec from "./matvec.ts"
+import * as Nearest from "./nearest.ts"
 import * as NeuronGate from "./neuron_gate.ts"
 import * as Norm from "./norm.ts"
 import * as OptimizerCases from "./optimizer.ts"
@@ -35,6 +36,7 @@ export const cases: ReadonlyArray<Case> = [
   ...TokenRecord.cases,
   ...Heads.cases,
   ...NeuronGate.cases,
+  ...Nearest.cases,
   ...OptimizerCases.cases
 ]
 

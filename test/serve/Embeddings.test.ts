@@ -10,6 +10,7 @@ import { join } from "node:path"
 import { afterAll, expect, it } from "vitest"
 import { vectorRouter } from "../../src/data/identity/Router.ts"
 import { embedder, readVectors } from "../../src/serve/Embeddings.ts"
+import { searchOf } from "../../src/serve/Search.ts"
 import { vectorSeekerOf } from "../../src/serve/State.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-embeddings-"))
@@ -106,7 +107,7 @@ it("asks a server for the vectors of prompts, again where that may help, and say
   }
   try {
     answer = vectors
-    const embed = embedder({ url, key: "secret", model: "m", timeout: 150 })
+    const embed = embedder({ url, key: "secret", model: "m", timeout: 150, pause: 5 })
     expect((await run(embed(["aab", "b"]))).map((one) => Array.from(one))).toEqual([[2, 1], [0, 1]])
     expect(calls[0]!.headers.authorization).toBe("Bearer secret")
     expect(calls[0]!.body).toEqual({ input: ["aab", "b"], encoding_format: "float", model: "m" })
@@ -118,7 +119,7 @@ it("asks a server for the vectors of prompts, again where that may help, and say
     expect(calls.length).toBe(0)
 
     const router = vectorRouter(BigUint64Array.of(1n, 2n), 2, (i) => [[1, 0.1], [0.1, 1]][i]!)
-    const seek = vectorSeekerOf(router, embed, () => "bbb", (id) => `s${id}`, 0.5)
+    const seek = vectorSeekerOf(searchOf(router), 2, embed, () => "bbb", (id) => `s${id}`, 0.5)
     const prompts = [{ tokens: [], text: "aaa" }, { tokens: [], text: " " }, { tokens: [3] }]
     const none: ReadonlySet<bigint> = new Set()
     expect((await run(seek(prompts, { without: none }))).map((one) => one?.name)).toEqual(["s1", undefined, "s2"])
@@ -128,9 +129,10 @@ it("asks a server for the vectors of prompts, again where that may help, and say
     )
     const wide = vectorRouter(BigUint64Array.of(1n), 3, () => [1, 0, 0])
     const refused = (effect: Effect.Effect<unknown, Error>) => run(Effect.flip(effect)).then(({ message }) => message)
-    expect(await refused(vectorSeekerOf(wide, embed, () => "", String)(prompts, { without: none }))).toContain(
-      "vectors of 2 numbers, and those of the sources have 3"
-    )
+    expect(await refused(vectorSeekerOf(searchOf(wide), 3, embed, () => "", String)(prompts, { without: none })))
+      .toContain(
+        "vectors of 2 numbers, and those of the sources have 3"
+      )
 
     const said = async (how: typeof answer) => {
       calls = []

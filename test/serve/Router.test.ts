@@ -3,7 +3,8 @@ import * as Either from "effect/Either"
 import { expect, it } from "vitest"
 import { makeRouter } from "../../src/data/identity/Router.ts"
 import { documentsOf } from "../../src/data/Pieces.ts"
-import { type Among, denyList, litBy, seekerOf } from "../../src/serve/State.ts"
+import { type Among, searchOf } from "../../src/serve/Search.ts"
+import { denyList, litBy, seekerOf } from "../../src/serve/State.ts"
 import { inTurns } from "../../src/Turns.ts"
 import { makeRandom } from "../reference/random.ts"
 import { config, exodus, genesis, names, psalms } from "./toy.ts"
@@ -20,8 +21,9 @@ const textOf = (source: number, length: number): Array<number> => {
 }
 const ids = [genesis, exodus, psalms]
 const corpus = documentsOf(ids.map((_, s) => ({ tokens: textOf(s, 2000), source: `${s}` })))
+const words = Effect.runSync(inTurns(makeRouter(corpus, (name) => ids[Number(name)], { tokenizer: "toy" })))
 const seek = seekerOf(
-  Effect.runSync(inTurns(makeRouter(corpus, (name) => ids[Number(name)], { tokenizer: "toy" }))),
+  searchOf(words),
   (id) => `${ids.indexOf(id)}`
 )
 

@@ -63,6 +63,8 @@ export interface WordRouter {
    * Looks at every source: 6.4 million take about a second.
    */
   readonly nearest: (tokens: ArrayLike<number>, choice?: Choice) => Route | undefined
+  /** How near a text is to the source of a place. */
+  readonly similarity: (tokens: ArrayLike<number>, source: number) => number
   /** A text as a vector of length 1 over the buckets, all 0 where it has no feature. */
   readonly query: (tokens: ArrayLike<number>) => Float32Array
   /** What it is made of. */
@@ -76,6 +78,7 @@ export interface VectorRouter {
   readonly width: number
   /** The same, of a text's vector of that width. */
   readonly nearest: (vector: ArrayLike<number>, choice?: Choice) => Route | undefined
+  readonly similarity: (vector: ArrayLike<number>, source: number) => number
   readonly arrays: VectorArrays
 }
 
@@ -140,6 +143,11 @@ const ofWords = (arrays: WordArrays, features: number, tokenizer: string): WordR
       for (const place of counts.keys()) query[place] = 0
     }
   }
+  const product = (s: number): number => {
+    let sum = 0
+    for (let k = s * features; k < (s + 1) * features; k++) sum += weights[k]! * query[places[k]!]!
+    return sum * scales[s]!
+  }
   return {
     kind: "words",
     sources: ids.length,
@@ -153,13 +161,15 @@ const ofWords = (arrays: WordArrays, features: number, tokenizer: string): WordR
     },
     nearest: (tokens, choice = {}) => {
       const clear = fill(tokens)
-      const best = bestOf(ids, (s) => {
-        let sum = 0
-        for (let k = s * features; k < (s + 1) * features; k++) sum += weights[k]! * query[places[k]!]!
-        return sum * scales[s]!
-      }, choice)
+      const best = bestOf(ids, product, choice)
       clear()
       return best
+    },
+    similarity: (tokens, source) => {
+      const clear = fill(tokens)
+      const similarity = product(source)
+      clear()
+      return similarity
     }
   }
 }
@@ -173,6 +183,11 @@ export const unitOf = (vector: ArrayLike<number>): Float32Array => {
 
 const ofVectors = (arrays: VectorArrays, width: number): VectorRouter => {
   const { codes, ids, scales } = arrays
+  const product = (query: Float32Array, s: number): number => {
+    let sum = 0
+    for (let k = 0; k < width; k++) sum += codes[s * width + k]! * query[k]!
+    return sum * scales[s]!
+  }
   return {
     kind: "vectors",
     sources: ids.length,
@@ -180,12 +195,9 @@ const ofVectors = (arrays: VectorArrays, width: number): VectorRouter => {
     arrays,
     nearest: (vector, choice = {}) => {
       const query = unitOf(vector)
-      return bestOf(ids, (s) => {
-        let sum = 0
-        for (let k = 0; k < width; k++) sum += codes[s * width + k]! * query[k]!
-        return sum * scales[s]!
-      }, choice)
-    }
+      return bestOf(ids, (s) => product(query, s), choice)
+    },
+    similarity: (vector, source) => product(unitOf(vector), source)
   }
 }
 
