@@ -110,6 +110,9 @@ const MANY = 2 ** 24
 /** Weights that a thread draws at a time. */
 const PART = 2 ** 20
 
+/** Threads that draw at most: by count, so many take less than a nanosecond a weight. */
+const MOST_THREADS = 16
+
 /** Write the initial weights into parameters on a device; many of them are drawn by threads, one a processor. */
 export const initialize = (
   device: Pick<DeviceService, "write" | "idle">,
@@ -119,7 +122,8 @@ export const initialize = (
   many = MANY
 ): Effect.Effect<void, DeviceError> =>
   Effect.scoped(Effect.gen(function*() {
-    const threads = parameters.reduce((sum, p) => sum + Tensor.size(p.value), 0) < many ? 0 : availableParallelism()
+    const weights = parameters.reduce((sum, p) => sum + Tensor.size(p.value), 0)
+    const threads = weights < many ? 0 : Math.min(MOST_THREADS, availableParallelism())
     if (threads < 2) {
       return yield* upload(device,
         parameters.map((p) => [p.value, attempt(() => initialValue(c, p, seed), DeviceError)]))
