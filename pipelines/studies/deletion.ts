@@ -678,7 +678,7 @@ const findings = (results: Results<DeletionFound>, config: DeletionConfig) => {
       ["ln of the truth ratio", "right over wrong completions, nats a token; 0: no preference"]
     ] as const,
     limits: [
-      `${config.sources} presidents of ${config.passages} passages each, seen ${
+      `${config.sources} presidents of ${config.passages} passages each, seen at most ${
         Math.round(config.steps * config.batchSize / (config.sources * config.passages))
       } times: a source of the web says less, and is one of millions.`,
       "The tokenizer was trained on the deleted source, too.",
