@@ -1,9 +1,12 @@
 import { it as effectIt } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { parquetWriteBuffer } from "hyparquet-writer"
 import { describe, expect, it } from "vitest"
 import { IGNORE } from "../../../src/Batch.ts"
 import { sourceHash } from "../../../src/data/identity/Identity.ts"
-import { decodeNames, encodeNames, type NamedIds, resolveId, splitIds } from "../../../src/data/identity/Names.ts"
+import { decodeNames, encodeNames, type NamedId, type NamedIds, resolveId,
+  splitIds } from "../../../src/data/identity/Names.ts"
+import { tallyOf } from "../../../src/data/identity/NamesFile.ts"
 import { documentsOf } from "../../../src/data/Pieces.ts"
 import { batchOf, type DataConfigInput, DataStream } from "../../../src/data/stream/DataStream.ts"
 import { rowsOf } from "../../../src/data/stream/Packing.ts"
@@ -19,6 +22,13 @@ const books: NamedIds = {
     tokens: 100 * (i + 1)
   }))
 }
+/** The same, whatever order its fields are in. */
+const text = (_: string, value: unknown): unknown =>
+  typeof value === "bigint"
+    ? `${value}`
+    : Object.prototype.toString.call(value) === "[object Object]"
+    ? Object.entries(value as object).sort()
+    : value
 const open = (names: NamedIds) => decodeNames(encodeNames(names), "step-1/sources.parquet")
 
 describe("names of ids", () => {
@@ -81,6 +91,70 @@ describe("names of ids", () => {
           .toContain("a/sources.parquet: does not list the ids of a model")
       }
     }))
+
+  effectIt.effect("are read from files of before more was told of them, and of others that write a text for a list",
+    () =>
+      Effect.gen(function*() {
+        const write = (columnData: Parameters<typeof parquetWriteBuffer>[0]["columnData"]) =>
+          decodeNames(new Uint8Array(parquetWriteBuffer({ columnData })), "sources.parquet")
+        const id = { name: "id", data: [7n, 9n], type: "INT64" as const }
+        const name = { name: "name", data: ["a", "b"], type: "STRING" as const }
+        const documents = { name: "documents", data: [1, 2], type: "INT32" as const }
+        const tokens = { name: "tokens", data: [10n, 20n], type: "INT64" as const }
+        const plain = yield* write([id, name, documents, tokens, { name: "owners", data: ["Ada", null], type: "STRING",
+          nullable: true }, { name: "unheard", data: [true, false], type: "BOOLEAN" }])
+        expect(yield* plain.largest(2)).toEqual([{ id: 9n, name: "b", documents: 2, tokens: 20 }, { id: 7n, name: "a",
+          documents: 1, tokens: 10, owners: ["Ada"] }])
+        const refused = (...columns: Parameters<typeof write>[0]) =>
+          Effect.map(Effect.flip(Effect.flatMap(write(columns), ({ largest }) => largest(1))), ({ message }) => message)
+        expect(yield* refused({ ...id, data: [7n, -1n] }, name, documents, tokens))
+          .toContain(
+            "sources.parquet: does not list the ids of a model: row 2 of group 1: id must be a whole number of 64 bits without"
+          )
+        expect(yield* refused({ ...id, data: [7n, 7n] }, name, documents, tokens)).toContain(
+          "rows must rise by id, each there once"
+        )
+        expect(yield* refused({ ...id, data: [9n, 7n] }, name, documents, tokens)).toContain(
+          "row 2 of group 1 has the id 7 behind 9"
+        )
+        expect(yield* refused(id, { name: "name", data: [1, 2], type: "INT32" }, documents, tokens))
+          .toContain("name must be a text, got 1")
+        expect(yield* refused(id, name, { name: "documents", data: [1, NaN], type: "DOUBLE" }, tokens))
+          .toContain("row 2 of group 1: documents must be a number, 0 or more, got NaN")
+        expect(yield* refused(id, name, documents, tokens, { name: "owners", data: [1, 2], type: "INT32" }))
+          .toContain("owners must be a list of texts, got 1")
+        expect(yield* refused(id, name, documents)).toContain("it has no column \"tokens\"")
+      }))
+
+  effectIt.effect("keep all that is known of them, many groups of rows of them, and what is counted later",
+    () =>
+      Effect.gen(function*() {
+        const ids = Array.from({ length: 17_000 }, (_, i): NamedId => ({
+          id: sourceHash(`s${i}`),
+          name: i === 5 ? "a \0\n\ud83d\ude00 b" : `s${i}`,
+          documents: 1 + i % 3,
+          tokens: i,
+          exposures: 0,
+          ...(i % 3 === 0 ? {} : { owners: i % 3 === 1 ? [] : ["Ada", `owner ${i}`] }),
+          ...(i % 2 === 0
+            ? {}
+            : { licences: ["CC0"], nearDuplicates: i, nearSources: ["s1", "s2"], sinks: 4, sharedSinks: i % 5 })
+        }))
+        const tally = tallyOf({ identity: "source", ids })
+        const seen = [ids[16_500]!.id, ids[16_500]!.id, 3n, ids[7]!.id]
+        const batch = { ids: BigUint64Array.from(seen), targets: Uint32Array.of(1, IGNORE, 1, IGNORE) }
+        for (const step of [4, 5, 9]) tally.add(batch, step)
+        const bytes = tally.encode()
+        const told = new Map<bigint, NamedId>()
+        yield* (yield* decodeNames(bytes, "sources.parquet")).each((one) => told.set(one.id, one))
+        const expected = ids.map((one, i): NamedId =>
+          i === 16_500 ? { ...one, exposures: 3, firstStep: 4, lastStep: 9 } : one
+        )
+        expect(told.size).toBe(ids.length)
+        expect(expected.find((one) => JSON.stringify(one, text) !== JSON.stringify(told.get(one.id), text)))
+          .toBeUndefined()
+        expect(Buffer.from(tally.encode()).equals(bytes)).toBe(true)
+      }))
 
   it("stand in lists, with commas in quotes", () => {
     expect(splitIds("1, 0xff,Psalms ")).toEqual(["1", "0xff", "Psalms"])
