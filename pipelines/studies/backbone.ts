@@ -402,7 +402,7 @@ export const backbone = study<BackboneConfig, BackboneFound>({
   question:
     "What makes the shared neurons stand without sinks, what does it cost, and what does a deletion leave then?",
   finding: "deleting a source's sinks leaves what retraining without it leaves, whichever state the others are in",
-  cost: "8 minutes; full: half an hour",
+  cost: "10 minutes; full: an hour",
   version: 1,
   schema: BackboneConfig,
   presets: {

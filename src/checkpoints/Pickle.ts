@@ -67,7 +67,11 @@ export const unpickle = (bytes: Uint8Array, { classes = {}, persistent }: Pickle
     const length = view.getBigUint64(at - 8, true)
     return length > BigInt(bytes.length) ? fail("ends in the middle of a value") : Number(length)
   }
-  const string = (length: number): string => text.decode(take(length))
+  const string = (length: number): string => {
+    const bytes = take(length)
+    // a decoder takes longer to be called than most names are long
+    return length < 64 && bytes.every((byte) => byte < 128) ? String.fromCharCode(...bytes) : text.decode(bytes)
+  }
   const line = (): string => {
     const end = bytes.indexOf(10, at)
     if (end < 0) fail("ends in the middle of a value")
