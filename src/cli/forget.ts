@@ -22,6 +22,10 @@ import { leaveAudit, storeOf } from "./audit.ts"
 import { signed } from "./certificate.ts"
 import type { ForgetOptions } from "./commands/forget.ts"
 import * as Edge from "./Edge.ts"
+import { tellServer } from "./tellServer.ts"
+
+/** What is asked of a checkpoint. */
+type Asked = Omit<ForgetOptions, "checkpoint"> & { readonly checkpoint: string }
 
 /** The sources that hold a text, as requests. */
 const holding = (file: string, checkpoint: string, corpus: TokenShards.TokenShards) =>
@@ -47,7 +51,7 @@ const holding = (file: string, checkpoint: string, corpus: TokenShards.TokenShar
   })
 
 /** Those of the command line, and those of the files. */
-const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | undefined) =>
+const requestsOf = (options: Asked, corpus: TokenShards.TokenShards | undefined) =>
   Effect.gen(function*() {
     const given = fields.flatMap((by) => options[by].map((value): Request => ({ by, value })))
     if (Option.isSome(options.request)) {
@@ -74,7 +78,7 @@ const requestsOf = (options: ForgetOptions, corpus: TokenShards.TokenShards | un
 
 /** What is to be done with them. */
 const requestOf = (
-  { operation, restore, shared }: ForgetOptions,
+  { operation, restore, shared }: Asked,
   requests: ReadonlyArray<Request>
 ): Effect.Effect<Forget.ForgetRequest, Edge.Usage> => {
   if (!restore) return Effect.succeed({ requests, ...Edge.given({ operation, shared }) })
@@ -184,7 +188,7 @@ const refreshedIn = (entry: Ledger.Entry | undefined): ReadonlyArray<string> => 
 }
 
 /** The audit of what was done, or in words why there is none; where that needs no words, none. */
-const auditOf = (options: ForgetOptions, { deleted, deniedBefore, from, operation, out }: Forget.ForgetReport) => {
+const auditOf = (options: Asked, { deleted, deniedBefore, from, operation, out }: Forget.ForgetReport) => {
   if (out === undefined || operation === "restore" || options.noAudit) return ""
   if (Option.isNone(options.data)) {
     return "what is still known of the deleted is asked with their texts: memsinks audit --before " +
@@ -212,8 +216,15 @@ const auditOf = (options: ForgetOptions, { deleted, deniedBefore, from, operatio
   )
 }
 
-/** Deletes, and prints what was done. */
+/** Deletes, or tells a server, and prints what was done. */
 export const runForget = (options: ForgetOptions) =>
+  Option.isSome(options.server)
+    ? tellServer(options, options.server.value)
+    : Option.isSome(options.checkpoint)
+    ? forgetIn({ ...options, checkpoint: options.checkpoint.value })
+    : Effect.fail(Edge.usage({ message: "say where the model is: --checkpoint <folder>, or --server <url>" }))
+
+const forgetIn = (options: Asked) =>
   Effect.gen(function*() {
     const corpus = Option.isNone(options.data)
       ? undefined

@@ -87,6 +87,18 @@ it("serves a checkpoint, reads its deny-list again, and finishes what it has beg
     expect(await denied.json()).toMatchObject({ models: [{ model: "books", denied: 2 }], kept: true })
     expect(readFileSync(list, "utf8")).toBe("Exodos\n\nExodus\n")
 
+    // from another terminal
+    const tell = (...args: ReadonlyArray<string>) => memsinksHere(["forget", "--server", `${url}/v1`, ...args])
+    writeFileSync(list, "")
+    await vi.waitFor(async () => expect((await ask(own)).status).toBe(200), 10_000)
+    const told = await tell("--source", "Genesis", "--operation", "exclude")
+    expect([told.code, told.stdout]).toEqual([0, expect.stringContaining("books: 2 sources denied, ")])
+    expect(told.stdout).toContain("until the server is stopped: started with --exclude FILE it keeps them")
+    expect((await ask(own)).status).toBe(403)
+    expect((await tell("--source", "Levi")).stderr).toContain("refuses (400)")
+    expect((await tell("--prefix", "Gen")).code).toBe(2)
+    expect((await tell("--source", "Genesis", "--operation", "erase")).code).toBe(2)
+
     const last = ask({ model: "books:off", prompt: "In", max_tokens: 200, temperature: 0 })
     await vi.waitFor(async () =>
       expect(await (await fetch(`${url}/metrics`)).text()).toContain("requests_running{model=\"books\"} 1\n")

@@ -9,7 +9,9 @@ const many = (name: string, pseudoName: string, description: string) =>
 
 /** `memsinks forget`: what it takes. */
 export const forget = Command.make("forget", {
-  checkpoint,
+  checkpoint: Options.optional(checkpoint),
+  server: text("server", "url", "Tell a server that runs to deny or exclude them, instead of a checkpoint"),
+  apiKeyFile: text("api-key-file", "file", "The key that --server asks for"),
   source: many("source", "name", "Whom to delete; may be repeated"),
   owner: many("owner", "name", "All sources of an owner, as the data named them; may be repeated"),
   prefix: many("prefix", "text", "All whose names begin so, such as https://example.org/; may be repeated"),
