@@ -287,6 +287,19 @@ export const audit = (
             "nothing to recover. An oracle is a model that never saw what was deleted")
       }
     }
+    // an oracle without a list of ids, as a standard model is, may say by its run what it was trained on
+    if (oracle !== undefined && oracle.names === undefined) {
+      const dataOfRun = (path: string) =>
+        (runAbove(originOf(path))?.inputs ?? []).filter(({ what }) =>
+          !/^the (tokenizer|data configuration)$/.test(what)
+        )
+          .map(({ sha256 }) => sha256)
+      const mine = new Set(dataOfRun(before.path))
+      if (dataOfRun(oracle.path).some((sha256) => mine.has(sha256))) {
+        return yield* refuse(oracle.path,
+          `was trained on the same data as ${before.path}, what was deleted among it. An oracle is a model that never saw it`)
+      }
+    }
     const entries = yield* deletionsOf(options.after)
     const stands = Ledger.standing(entries)
     const digests = new Map(
@@ -338,12 +351,13 @@ export const audit = (
     // what membership is told from lights the sinks that the deleted lit, as a guesser has it
     const unseen = options.neverSeen === undefined
       ? data.others
-      : yield* Effect.map(sourcesOf(options.neverSeen, { ...before, tokenizer }, seqLen, options, (all) =>
-        new Set(all.map(({ id }) => id))), ({ others, trained }) => [...others, ...trained])
+      : yield* Effect.map(
+        sourcesOf(options.neverSeen, { ...before, tokenizer }, seqLen, options,
+          (all) => new Set(all.map(({ id }) => id))),
+        ({ others, trained }) => [...others, ...trained]
+      )
     const texts = new Set(rows.map(textOf))
-    const never = random(seed, "never seen").shuffle(unseen.flatMap(({ rows }) =>
-      rows
-    )).slice(0, rows.length)
+    const never = random(seed, "never seen").shuffle(unseen.flatMap(({ rows }) => rows)).slice(0, rows.length)
       .map((row, i): Row => ({ ...row, id: rows[i]!.id }))
     const both = never.find((row) => texts.has(textOf(row)))
     if (both !== undefined) {
@@ -482,10 +496,9 @@ export const audit = (
         }, Ask.attacked(method, problem))
       }
     }
-    const factsKey = (kind: string) =>
-      factsOf(kind).map(({ cloze: { id, prompt, right, wrong } }) => [id, ...[prompt, right, ...wrong].map((one) =>
-        one.join()
-      )])
+    const factsKey = (kind: string) => factsOf(kind).map((
+      { cloze: { id, prompt, right, wrong } }
+    ) => [id, ...[prompt, right, ...wrong].map((one) => one.join())])
     const others = stay.flatMap(({ rows }) => rows)
     const putOthers = (of: Ask.Asked) => {
       questions.push({ id: `${of.name}/others`, of, title: "those who stay", key: { others: digestOf(others), passes },
