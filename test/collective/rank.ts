@@ -35,6 +35,11 @@ switch (scenario) {
     if (rank === 1) process.kill(process.pid, "SIGKILL")
     said = await failure(group.allReduce(new Float32Array(1_000_000)))
     break
+  case "cut":
+    await group.barrier()
+    console.log("together")
+    for (said = "nothing"; said === "nothing";) said = await failure(group.allReduce(new Float32Array(100_000)))
+    break
   case "silent":
     // the others wait for a rank that is there, and does nothing any more
     if (rank === 1) process.kill(process.pid, "SIGSTOP")

@@ -35,7 +35,12 @@ interface Ended {
 }
 
 /** Runs a program to its end; what ranks said in lines of JSON, by rank. */
-const run = (command: string, words: ReadonlyArray<string>, environment: Record<string, string>): Promise<Ended> =>
+const run = (
+  command: string,
+  words: ReadonlyArray<string>,
+  environment: Record<string, string>,
+  onOutput: (text: string) => void = () => {}
+): Promise<Ended> =>
   new Promise((resolve, reject) => {
     const child = spawn(command, words, {
       cwd: new URL("../..", import.meta.url),
@@ -44,7 +49,10 @@ const run = (command: string, words: ReadonlyArray<string>, environment: Record<
     })
     const timer = setTimeout(() => child.kill("SIGKILL"), SECONDS - 10_000)
     let [output, errors] = ["", ""]
-    child.stdout.setEncoding("utf8").on("data", (text: string) => output += text)
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      output += text
+      onOutput(text)
+    })
     child.stderr.setEncoding("utf8").on("data", (text: string) => errors += text)
     child.on("error", reject)
     child.on("close", (code) => {
@@ -98,6 +106,15 @@ for (const name of ["Open MPI", "MPICH"] as const) {
       )
       expect(lines[0]!.name).toMatch(new RegExp(`^${name} \\d`))
       expect(code, errors).toBe(0)
+    }, SECONDS)
+
+    it.skipIf(found("deno") === "")("make every call on Deno, too", async () => {
+      const { errors, lines } = await run(
+        launcherOf(name)!,
+        ["-n", "2", "deno", "run", "-A", "--node-modules-dir=manual", "test/collective/rank.ts", "all"],
+        { OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1" }
+      )
+      expect(lines.map((line) => line.wrong), errors).toEqual([[], []])
     }, SECONDS)
 
     it("are refused where library and launcher belong to different MPIs", async () => {
@@ -216,5 +233,46 @@ describe("ranks over TCP", () => {
     const [zero, one] = await runTcp(2, "killed")
     expect(zero!.lines[0]?.said, zero!.errors).toMatch(/Lost: rank 1 on .* is lost: .*--resume/)
     expect(one!.lines).toEqual([])
+  }, SECONDS)
+})
+
+const ip = (...words: ReadonlyArray<string>) => spawnSync("ip", words, { encoding: "utf8" }).status === 0
+
+/** Two machines in name, with a cable between them; false where that cannot be had. */
+const wire = (): boolean =>
+  process.getuid?.() === 0 && ip("netns", "add", "memsinks-a") && ip("netns", "add", "memsinks-b") &&
+  ip("link", "add", "msa", "netns", "memsinks-a", "type", "veth", "peer", "name", "msb", "netns", "memsinks-b") &&
+  ["a", "b"].every((end, i) =>
+    ip("-n", `memsinks-${end}`, "addr", "add", `10.77.0.${i + 1}/24`, "dev", `ms${end}`) &&
+    ip("-n", `memsinks-${end}`, "link", "set", `ms${end}`, "up")
+  )
+
+const unwire = () => {
+  for (const end of ["a", "b"]) ip("netns", "del", `memsinks-${end}`)
+}
+
+describe("ranks whose link is cut", () => {
+  it("both give up after the timeout, with a sentence", async ({ skip }) => {
+    try {
+      if (!wire()) skip("needs root and network namespaces")
+      const meeting = { ...await meetingOf(2), MASTER_ADDR: "10.77.0.1", MEMSINKS_RANK_TIMEOUT: "3" }
+      const cut = (text: string) => {
+        if (text.includes("together")) ip("-n", "memsinks-b", "link", "set", "msb", "down")
+      }
+      const ends = await Promise.all(
+        ["a", "b"].map((end, rank) =>
+          run("ip", ["netns", "exec", `memsinks-${end}`, process.execPath, ...node, "cut"], {
+            ...meeting,
+            RANK: String(rank),
+            LOCAL_RANK: "0"
+          }, cut)
+        )
+      )
+      ends.forEach(({ errors, lines }, rank) =>
+        expect(lines[0]?.said, errors).toMatch(new RegExp(`rank ${1 - rank} on .* gave no sign of life for 3 s`))
+      )
+    } finally {
+      unwire()
+    }
   }, SECONDS)
 })
