@@ -85,7 +85,7 @@ const candidates = (environment: Environment, launcher: Ranks["launcher"]): Read
     "libmpi.so"]
 }
 
-/** How Debian and others call the packages; also what `doctor` and errors say. */
+/** What to do where there is no MPI. */
 const advice = "install one (Debian and Ubuntu: apt-get install openmpi-bin or mpich), say where its library is with " +
   "MEMSINKS_MPI=/path/to/libmpi.so, or start ranks without MPI: memsinks launch --transport tcp -n 2 -- ..."
 
