@@ -1,6 +1,9 @@
 /** The commands, the table of contents: what each takes, and what does it, which is loaded when it runs. */
 import * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
+import process from "node:process"
+import { ranksOf } from "../collective/Ranks.ts"
+import { attempt, CollectiveError } from "../Errors.ts"
 import { audit } from "./commands/audit.ts"
 import { demo } from "./commands/demo.ts"
 import { doctor } from "./commands/doctor.ts"
@@ -29,13 +32,37 @@ import { sweep } from "./commands/sweep.ts"
 import { tokenize } from "./commands/tokenize.ts"
 import { verify } from "./commands/verify.ts"
 
-const doing = <Given, R, E>(load: () => Promise<(options: Given) => Effect.Effect<void, E, R>>) =>
+type Load<Given, R, E> = () => Promise<(options: Given) => Effect.Effect<void, E, R>>
+
+/** What several ranks may run together. */
+const byRanks = <Given, R, E>(load: Load<Given, R, E>) =>
   Command.withHandler((options: Given) => Effect.flatMap(Effect.promise(load), (body) => body(options)))
+
+/** What would run as often as there are ranks, side by side. */
+const doing = <Given, R, E>(load: Load<Given, R, E>) =>
+  byRanks(async () => {
+    const body = await load()
+    return (options: Given) => Effect.zipRight(oneProcess, body(options))
+  })
+
+const oneProcess = Effect.suspend(() =>
+  attempt(() => {
+    const { launcher, rank, size } = ranksOf(process.env)
+    if (size === 1) return
+    throw new CollectiveError({
+      reason: "Setup",
+      rank,
+      detail:
+        `this command runs in one process, and a launcher (${launcher}) started ${size} of it: only pretrain trains by ` +
+        "several ranks; start it without mpirun, srun, torchrun or launch"
+    })
+  }, CollectiveError)
+)
 
 /** Every command, in the order in which help lists them. */
 export const commands = [
-  pretrain.pipe(doing(async () => (await import("./pretrain.ts")).pretrain)),
-  launch.pipe(doing(async () => (await import("./launch.ts")).runLaunch)),
+  pretrain.pipe(byRanks(async () => (await import("./pretrain.ts")).pretrain)),
+  launch.pipe(byRanks(async () => (await import("./launch.ts")).runLaunch)),
   isolate.pipe(doing(async () => (await import("./isolate.ts")).isolate)),
   dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),

@@ -73,6 +73,21 @@ describe("a dry run", () => {
   })
 })
 
+it("refuses to run what one process runs as often as there are ranks", async () => {
+  const before = { ...process.env }
+  Object.assign(process.env, { RANK: "1", WORLD_SIZE: "2", LOCAL_RANK: "1" })
+  try {
+    const { code, stderr } = await memsinksHere(["isolate", "--preset", "quick"])
+    expect(stderr).toContain("a launcher (RANK) started 2 of it: only pretrain trains by several ranks")
+    expect(code).toBe(1)
+  } finally {
+    for (const name of ["RANK", "WORLD_SIZE", "LOCAL_RANK"]) {
+      if (before[name] === undefined) delete process.env[name]
+      else process.env[name] = before[name]
+    }
+  }
+})
+
 describe("a training", () => {
   it("by source, straight from JSONL, tells of each source by its name, which cannot steer a terminal", async () => {
     const out = join(folder, "by-source")
