@@ -16,12 +16,12 @@ interface Told {
   readonly reason?: unknown
 }
 
-/** What concerns all: a device that is lost, a folder that cannot be written, and whoever stops the run. */
+/** What concerns all: a lost device, ranks that lost each other, a folder that cannot be written, and whoever stops the run. */
 const concernsAll = (cause: Cause.Cause<Told>): boolean => {
   if (Cause.isInterrupted(cause)) return true
   const failure = Option.getOrUndefined(Cause.failureOption(cause))
   return failure !== undefined &&
-    (isLost(failure) || (failure._tag === "CheckpointError" && failure.reason === "Write"))
+    (isLost(failure) || failure._tag === "CollectiveError" || (failure._tag === "CheckpointError" && failure.reason === "Write"))
 }
 
 /** The file in a run's folder that has the stacks of what went wrong in the program. */
