@@ -21,7 +21,8 @@ const concernsAll = (cause: Cause.Cause<Told>): boolean => {
   if (Cause.isInterrupted(cause)) return true
   const failure = Option.getOrUndefined(Cause.failureOption(cause))
   return failure !== undefined &&
-    (isLost(failure) || failure._tag === "CollectiveError" || (failure._tag === "CheckpointError" && failure.reason === "Write"))
+    (isLost(failure) || failure._tag === "CollectiveError" ||
+      (failure._tag === "CheckpointError" && failure.reason === "Write"))
 }
 
 /** The file in a run's folder that has the stacks of what went wrong in the program. */
