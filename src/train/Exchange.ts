@@ -37,13 +37,6 @@ type Load =
   & { readonly gradients: ReadonlyArray<Tensor.Tensor> }
   & ({ readonly bucket: Bucket } | { readonly sinks: Sinks })
 
-/** What a rank exchanges, and how long it waited for it. */
-export interface Exchanged {
-  /** Milliseconds from when the last pass was submitted until every sum was back. */
-  milliseconds: number
-  bytes: number
-}
-
 export interface Exchange {
   /**
    * Submits a step's last pass; what it is the last to write leaves behind it, while it goes on. `first` comes before it, and
@@ -52,7 +45,6 @@ export interface Exchange {
   readonly leave: (first: ReadonlyArray<Prepared>, pass: Prepared, last: Prepared, units: number) => void
   /** Until the sums are back, all of them. */
   readonly back: Effect.Effect<void, CollectiveError | DeviceError>
-  readonly exchanged: Readonly<Exchanged>
 }
 
 /** The number of the last dispatch that writes to a tensor, or to one that shares its buffer; -1: none does. */
@@ -161,13 +153,10 @@ export const makeExchange = (
       return cut
     }
 
-    const exchanged: Exchanged = { milliseconds: 0, bytes: 0 }
     /** What has left: where it lies once it has, and how it goes back. */
     let underway: Array<
       { readonly values: ReadonlyArray<Promise<Float32Array<ArrayBuffer>>>; readonly back: () => void }
     > = []
-    let since = 0
-
     const send = (load: Load, units: number): void => {
       if ("bucket" in load) {
         const { parts, window } = load.bucket
@@ -190,16 +179,13 @@ export const makeExchange = (
     const sum = async (): Promise<void> => {
       for (const { back, values } of underway) {
         for (const value of values) {
-          const there = await value
-          exchanged.bytes += there.byteLength
-          await collective.allReduce(there)
+          await collective.allReduce(await value)
         }
         back()
       }
     }
 
     return {
-      exchanged,
       leave: (first, pass, last, units) => {
         const { loads, parts } = cutOf(pass)
         underway = []
@@ -210,11 +196,7 @@ export const makeExchange = (
         send(lossBucket, units)
         // a promise that nobody awaits yet must not end the process
         for (const { values } of underway) for (const value of values) value.catch(() => undefined)
-        since = performance.now()
       },
-      back: Effect.zipRight(
-        call(sum) as Effect.Effect<void, CollectiveError | DeviceError>,
-        Effect.sync(() => void (exchanged.milliseconds += performance.now() - since))
-      )
+      back: call(sum) as Effect.Effect<void, CollectiveError | DeviceError>
     }
   })

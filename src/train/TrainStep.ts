@@ -14,7 +14,7 @@ import type * as Ops from "../model/Ops.ts"
 import { type CompiledPass, gathers, HYPER, type PassShape } from "../model/Pass.ts"
 import * as Segments from "../model/Segments.ts"
 import * as Sink from "../Sink.ts"
-import { type Exchange, type Exchanged, makeExchange } from "./Exchange.ts"
+import { type Exchange, makeExchange } from "./Exchange.ts"
 import * as Optimizer from "./Optimizer.ts"
 
 /** A training pass, and what adds the losses of its tokens to the step's. */
@@ -57,8 +57,6 @@ export interface TrainStep {
   }) => void
   /** Waits until the gradients of all ranks are added up, and moves the optimizer; nothing where there is but one. */
   readonly summed: Effect.Effect<void, CollectiveError | DeviceError>
-  /** What went over to other ranks so far. */
-  readonly exchanged: Readonly<Exchanged>
 }
 
 export interface TrainStepOptions {
@@ -164,14 +162,5 @@ export const makeTrainStep = (
         ? Effect.void
         : Effect.zipRight(exchange.back, attempt(() => device.submit(update), DeviceError))
     )
-    return {
-      optimizer,
-      compile,
-      fitted,
-      run,
-      summed,
-      get exchanged() {
-        return exchange?.exchanged ?? { milliseconds: 0, bytes: 0 }
-      }
-    }
+    return { optimizer, compile, fitted, run, summed }
   })

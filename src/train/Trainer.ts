@@ -741,11 +741,10 @@ const runOf = (
 
 /** A rank that cannot begin tells the others, who wait for it. */
 const toldToAll = <A, R>(effect: Effect.Effect<A, TrainError, R>): Effect.Effect<A, TrainError, R> =>
-  Effect.flatMap(Effect.serviceOption(Collective), (found) =>
-    Option.isNone(found) ?
-      effect :
-      Effect.tapErrorCause(effect, (cause) =>
-        Effect.sync(() => found.value.abort(Cause.pretty(cause).split("\n")[0]!))))
+  Effect.flatMap(Collective, ({ abort, size }) =>
+    size === 1
+      ? effect
+      : Effect.tapErrorCause(effect, (cause) => Effect.sync(() => abort(DataParallel.reasonOf(cause)))))
 
 const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
   TrainerService,
