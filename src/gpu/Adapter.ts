@@ -23,6 +23,7 @@ export interface AdapterOptions {
   /**
    * - `"auto"`: a hardware adapter, else the system's software Vulkan (Mesa's lavapipe), else SwiftShader;
    * - `"hardware"`, `"software"`: only such an adapter;
+   * - `"lavapipe"`: Mesa's software Vulkan, whose adapters are called llvmpipe;
    * - `"swiftshader"`: the SwiftShader of the optional dependency, whatever else there is;
    * - `"null"`: validates everything and computes nothing;
    * - anything else: the first adapter whose name contains it, in any case of letters.
@@ -79,6 +80,9 @@ export const lastResortAdvice =
   "Without root, on Linux x64: npm install @sparticuz/chromium@147.0.0 (it holds SwiftShader, a slow but complete " +
   "software Vulkan)."
 
+/** Mesa's software Vulkan: its driver is called lavapipe, its adapter llvmpipe. */
+const isLavapipe = (name: string): boolean => /llvmpipe|lavapipe/i.test(name)
+
 const isSoftwareName = (name: string): boolean => /llvmpipe|lavapipe|swiftshader|softpipe|basic render/i.test(name)
 
 /** The mode that options and environment ask for. */
@@ -90,7 +94,7 @@ export const adapterMode = (options: AdapterOptions, environment: Record<string,
  * the rest, since it is several times as fast as SwiftShader. Names of equal rank keep their order.
  */
 export const rankAdapters = (names: ReadonlyArray<string>, mode: string): ReadonlyArray<string> => {
-  const rank = (name: string) => !isSoftwareName(name) ? 0 : /llvmpipe|lavapipe/i.test(name) ? 1 : 2
+  const rank = (name: string) => !isSoftwareName(name) ? 0 : isLavapipe(name) ? 1 : 2
   const sorted = [...names].sort((a, b) => rank(a) - rank(b))
   switch (mode.toLowerCase()) {
     case "auto":
@@ -99,6 +103,8 @@ export const rankAdapters = (names: ReadonlyArray<string>, mode: string): Readon
       return sorted.filter((name) => !isSoftwareName(name))
     case "software":
       return sorted.filter(isSoftwareName)
+    case "lavapipe":
+      return sorted.filter(isLavapipe)
     case "swiftshader":
       return sorted.filter((name) => /swiftshader/i.test(name))
     default:

@@ -102,6 +102,7 @@ describe("choosing an adapter", () => {
     expect(rankAdapters(names, "hardware")).toEqual([names[2], names[3]])
     expect(rankAdapters(names, "software")).toEqual([names[1], names[0]])
     expect(rankAdapters(names, "SwiftShader")).toEqual([names[0]])
+    expect(rankAdapters(names, "lavapipe")).toEqual([names[1]])
     expect(rankAdapters(names, "h200")).toEqual([names[2]])
     expect(rankAdapters(names, "radeon")).toEqual([])
   })

@@ -13,12 +13,12 @@ export interface Pool {
   readonly encode: (texts: ReadonlyArray<string>) => Effect.Effect<EncodedTexts, DataError>
 }
 
-/** This file's own extension: `.ts` from sources, `.js` in the package. */
-const extension = /\.[jt]s$/.exec(new URL(import.meta.url).pathname)![0]
+/** This file's own extension: `.ts` from sources, `.js` in the package, perhaps `.mjs` in what a bundler made. */
+const extension = /\.m?[jt]s$/.exec(new URL(import.meta.url).pathname)![0]
 
 const open = (workerData: WorkerSetup): Worker => {
   const url = new URL(`./TokenizeWorker${extension}`, import.meta.url)
-  if (extension === ".js" || "Deno" in globalThis) return new Worker(url, { workerData })
+  if (extension !== ".ts" || "Deno" in globalThis) return new Worker(url, { workerData })
   // Node must be told in each thread how TypeScript is read, and tsx does not hear of it from the options of a worker.
   const tsx = new URL("./esm/api/index.mjs", pathToFileURL(createRequire(import.meta.url).resolve("tsx")))
   const [api, file] = [tsx.href, url.href].map((one) => JSON.stringify(one))
