@@ -79,8 +79,13 @@ const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${l
 /** In WGSL, variables that share a binding number are told apart: `w4` is `w` in groups of four, `out_in` is read. */
 const bare = (name: string): string => name.replace(/(_in|_out|_w|4)$/, "")
 
-/** The one binding that a table calls something else: the partial sums are `x`, as all that reduce.wgsl reads. */
-const renamed = new Map([["reduce.finish partial", "x"]])
+/** Bindings that a table calls something else. */
+const renamed = new Map([
+  // as all that reduce.wgsl reads
+  ["reduce.finish partial", "x"],
+  // the file's other entry point has its result under another number
+  ["nearest.words best", "best_words"]
+])
 
 /** Bindings that a table lists and the entry point does not use: matmul's two entry points share one table. */
 const unused = new Set([
