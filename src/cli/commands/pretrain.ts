@@ -22,14 +22,14 @@ export const pretrain = Command.make("pretrain", {
       "begin where there is none"
   ),
   dryRun: Options.boolean("dry-run").pipe(
-    Options.withDescription("Print configuration, report on the data and memory plan, and train nothing")
+    Options.withDescription("Print configuration, data and memory plan, and train nothing")
   ),
   metricsPort: text("metrics-port", "port", "Serve /metrics to Prometheus, on this machine or on host:port"),
   otlp: text("otlp", "url",
     "Send traces and metrics there, e.g. http://localhost:4318 (or OTEL_EXPORTER_OTLP_ENDPOINT)"),
   ...telling,
   shareAdapter: Options.boolean("share-adapter").pipe(
-    Options.withDescription("Let ranks of one machine share an adapter (default: each needs its own)")
+    Options.withDescription("Let ranks of one machine share an adapter (default: one each)")
   ),
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }).pipe(
