@@ -112,7 +112,8 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
     config: theme,
     data: { values },
     encoding: {
-      x: { field: "x", type: "quantitative", title: chart.x.title, ...x },
+      x: { field: "x", type: "quantitative", title: chart.x.title, ...x, // the last would stand in the way of the one before
+        axis: { ...x.axis, labelFlush: false } },
       y: { field: "y", type: "quantitative", title: beside(chart.y.title), ...y },
       color: by(({ look }) => look.color),
       detail: { field: "line", type: "nominal" }

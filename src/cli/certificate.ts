@@ -9,7 +9,8 @@ import * as Forget from "../forget/Forget.ts"
 import { parseJson } from "../Json.ts"
 import * as Edge from "./Edge.ts"
 
-const NAME = "certificate.json"
+/** What a certificate is called in its folder. */
+export const NAME = "certificate.json"
 
 /**
  * Signs every file in a folder that `memsinks forget` wrote, what its ledger says, what was not touched, and the audit where there

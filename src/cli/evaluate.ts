@@ -104,7 +104,7 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
 export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): string => {
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
   const shownAs = (name: string, kind: TaskKind) => kind === "multiple_choice" || name === "acc" ? percent : decimal
-  const decimal = (value: number): string => value < 1e5 ? value.toFixed(3) : value.toExponential(2)
+  const decimal = (value: number): string => value < 1e5 ? value.toFixed(value < 100 ? 3 : 0) : value.toExponential(2)
   const tables = (["multiple_choice", "loglikelihood"] as const).flatMap((kind) => {
     const cells = reports.flatMap((report, r) =>
       report.tasks.filter((task) => task.kind === kind).flatMap((task) =>

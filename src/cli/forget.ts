@@ -2,6 +2,7 @@
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { sep } from "node:path"
 import process from "node:process"
 import * as Audit from "../../pipelines/audit.ts"
 import { view } from "../../pipelines/audit/view.ts"
@@ -71,7 +72,8 @@ const requestsOf = (options: Asked, corpus: TokenShards.TokenShards | undefined)
       : yield* Effect.fail(
         Edge.usage({
           message:
-            "say whom to delete: --source <name>, --owner, --prefix, --document, --id, --request <file>, or --text <file>"
+            `say whom to ${options.restore ? "restore" : "delete"}: --source <name>, --owner, --prefix, --document, ` +
+            "--id, --request <file>, or --text <file>"
         })
       )
   })
@@ -110,7 +112,7 @@ const describe = (plan: Omit<Forget.ForgetPlan, "step">): ReadonlyArray<string> 
       : []),
     ...(deleted.length === 0 || operation === "restore" ? [] : [
       `to delete: ${some(deleted)}; ${plural(survivors, "id")} stay`,
-      `their sinks: ${plural(alone.length, "block")} of ${count(units)} lit by nobody else, ${
+      `their sinks: of ${plural(units, "block")} ${count(alone.length)} lit by nobody else, ${
         count(shared.length)
       } by others, too; ${operation} ${
         operation === "deny"
@@ -156,6 +158,19 @@ const states = {
   "may hold": "may hold it: that cannot be told",
   "may quote": "may quote it: not looked into"
 } as const
+
+/** Where something of what is deleted is, or may be, by what it is; paths as they are seen from here. */
+const placesOf = (surfaces: Forget.ForgetReport["surfaces"]): ReadonlyArray<string> => {
+  const here = `${process.cwd()}${sep}`
+  const places = new Map<string, Array<string>>()
+  for (const { path, state, what } of surfaces) {
+    const title = `${what}: ${states[state]}`
+    const paths = places.get(title) ?? []
+    places.set(title, paths)
+    paths.push(`  ${oneLine(path.startsWith(here) ? path.slice(here.length) : path)}`)
+  }
+  return ["Of what is deleted, and not touched:", ...Array.from(places, ([title, paths]) => [title, ...paths]).flat()]
+}
 
 const toJson = (plan: Omit<Forget.ForgetPlan, "step">) => ({
   ...plan,
@@ -296,8 +311,7 @@ const forgetIn = (options: Asked) =>
         ...refreshedIn(entry),
         ...(surfaces.length === 0 ? [] : [
           "",
-          ...columns([["of what is deleted", "", "path"],
-            ...surfaces.map(({ path, state, what }) => [what, states[state], path])]),
+          ...placesOf(surfaces),
           options.look.length > 0
             ? "copies elsewhere were not looked for"
             : "exports and copies elsewhere were not looked for (--look <folder>)",

@@ -196,6 +196,7 @@ const litAs = (mode: Sink.SinkMode, asked: ReadonlyArray<Lighted>): string => {
   if (dark === asked.length) return "sinks off"
   whose.delete(undefined)
   const [one] = whose
+  if (one === undefined) return `sinks ${mode.mode}`
   return `sinks ${mode.mode} of ${whose.size === 1 ? oneLine(`${one}`) : plural(whose.size, "source")}` +
     (dark === 0 ? "" : `, off for ${plural(dark, "prompt")}`)
 }

@@ -183,7 +183,7 @@ export const runLaunch = ({ ranks, transport, words }: LaunchOptions) =>
     const failed = yield* runAll(starts, mpi?.gentle ?? "SIGTERM")
     if (failed === undefined) return
     const detail =
-      `${sentence(failed, starts.length)}. What was saved is whole: go on with --resume, also with another ` +
-      "number of ranks"
+      `${sentence(failed, starts.length)}, which is told above. If it had saved something, that is whole: go on with ` +
+      "--resume, also with another number of ranks"
     return yield* new CollectiveError({ reason: "Lost", detail })
   })

@@ -37,7 +37,7 @@ export const ownAdapters = ({ adapter, shareAdapter }: {
         detail:
           `ranks ${first} and ${second} on ${collective.hosts[second]} both have the adapter ${all[second]!.name}: ` +
           "start no more ranks than there are GPUs, let each see one of its own (LOCAL_RANK chooses among those of " +
-          "different names; NVIDIA_VISIBLE_DEVICES or DRI_PRIME among equal ones), or give --share-adapter"
+          "different names; NVIDIA_VISIBLE_DEVICES or DRI_PRIME among equal ones), or give pretrain --share-adapter"
       })
     }
     return [

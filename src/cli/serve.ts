@@ -71,10 +71,13 @@ const digestOf = (path: string): string => {
   return existsSync(file) ? createHash("sha256").update(readFileSync(file)).digest("hex") : path
 }
 
-/** `runs/a/checkpoints/step-100` is called `a`. */
+/** `runs/a/seed-1/sinks/step-00000100`, `runs/a/step-00000100` and `runs/a/checkpoints/step-100` are called `a`. */
 const nameOf = (path: string): string => {
-  const folders = [path, dirname(path), dirname(dirname(path))].map((folder) => basename(folder))
-  return (folders[1] === "checkpoints" ? folders[2] : folders[0]) || "model"
+  let folder = path
+  if (/^step-\d+$/.test(basename(folder))) folder = dirname(folder)
+  if (basename(folder) === "checkpoints") folder = dirname(folder)
+  if (/^seed-\d+$/.test(basename(dirname(folder)))) folder = dirname(dirname(folder))
+  return basename(folder) || "model"
 }
 
 /** `NAME=PATH`, or a path alone. */

@@ -126,7 +126,7 @@ const passesOf = ({ exposures, tokens }: Pick<NamedId, "exposures" | "tokens">):
 const optional: ReadonlyArray<readonly [title: string, of: (one: NamedId) => string]> = [
   ["passes", (one) => passesOf(one)?.toFixed(2) ?? ""],
   ["steps", ({ firstStep, lastStep }) => firstStep === undefined ? "" : `${firstStep}-${lastStep}`],
-  ["sinks", ({ sharedSinks, sinks }) => sinks === undefined ? "" : `${sinks}, ${sharedSinks} shared`],
+  ["blocks", ({ sharedSinks, sinks }) => sinks === undefined ? "" : `${sinks}, ${sharedSinks} shared`],
   ["near", ({ nearDuplicates = 0 }) => nearDuplicates === 0 ? "" : count(nearDuplicates)],
   ["owner", ({ owners = [] }) =>
     owners.length === 0
@@ -277,11 +277,18 @@ export const runSources = (options: SourcesOptions) =>
       (total.deleted === 0 ? "" : `; ${count(total.deleted)} deleted`),
       ...(sinks === undefined
         ? []
-        : [`each lights ${count(sinks.active)} of ${count(sinks.pool)} sinks in every MLP, by ${sinks.assignment}`]),
+        : [
+          `each lights ${count(sinks.active)} of ${count(sinks.pool)} sinks in every MLP, in blocks of ${
+            count(sinks.block)
+          }, by ${sinks.assignment}`
+        ]),
       ...(options.summary
         ? [...table("sites"), ...table("owners"), ...table("licences")]
         : shown.length === 0
-        ? total.ids === 0 ? [] : [`page ${options.page} is beyond the last`]
+        ? total.ids === 0
+          ? Option.match(options.search, { onNone: () => [],
+            onSome: (text) => [`no name and no owner holds ${JSON.stringify(text)}`] })
+          : [`page ${options.page} is beyond the last`]
         : [
           "",
           ...columns([["id", "documents", "tokens", "share", ...extra.map(([title]) => title), "name"], ...shown.map((

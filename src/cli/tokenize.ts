@@ -6,7 +6,7 @@ import * as Option from "effect/Option"
 import { join } from "node:path"
 import process from "node:process"
 import { type Identity, sourceHash } from "../data/identity/Identity.ts"
-import { encodeRouter, makeRouter, writeRouter } from "../data/identity/Router.ts"
+import { encodeRouter, makeRouter, routerFile, writeRouter } from "../data/identity/Router.ts"
 import { missingTexts } from "../data/Source.ts"
 import { missing } from "../data/source/Files.ts"
 import { isHub } from "../data/source/Hub.ts"
@@ -135,9 +135,6 @@ const progress = (quiet: boolean) => {
 
 /** Tokens of which the beginning of a text is shown. */
 const BEGINNING = 60
-
-/** What the router of shards is called, beside them. */
-const routerFile = "router.bin"
 
 /** Writes which source a text is most like; tells how large that is, and what it took. */
 const routerOf = (folder: string) =>

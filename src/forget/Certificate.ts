@@ -52,18 +52,23 @@ const preAuthentication = (payload: Uint8Array): Uint8Array =>
 const keyId = (key: KeyObject): string =>
   createHash("sha256").update(key.export({ type: "spki", format: "der" })).digest("hex")
 
-const noKey = (path: string, which: string, cause?: unknown) =>
+/** How a key and its public one are made. */
+const making = {
+  private: "make one with openssl genpkey -algorithm ed25519 -out key.pem",
+  public: "whoever signed has it, from openssl pkey -in key.pem -pubout -out key.pub.pem"
+} as const
+
+const noKey = (path: string, which: keyof typeof making, cause?: unknown) =>
   new DataError({
     path,
-    detail: `is no ${which} Ed25519 key in PEM${cause === undefined ? "" : ` (${because(cause)})`}: make one with ` +
-      "openssl genpkey -algorithm ed25519 -out key.pem",
+    detail: `is no ${which} Ed25519 key in PEM${cause === undefined ? "" : ` (${because(cause)})`}: ${making[which]}`,
     ...(cause === undefined ? {} : { cause })
   })
 
 const readKey = (path: string, which: "private" | "public") =>
   Effect.gen(function*() {
     const text = yield* Effect.mapError((yield* FileSystem.FileSystem).readFileString(path),
-      (cause) => new DataError({ path, detail: because(cause), cause }))
+      (cause) => noKey(path, which, cause))
     // a private key knows its public one
     const key = yield* Effect.try({
       try: () => which === "private" ? createPrivateKey(text) : createPublicKey(text),

@@ -22,7 +22,8 @@ import { memsinksHere } from "../support/stdout.ts"
 const folder = mkdtempSync(join(tmpdir(), "memsinks-serve-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-const checkpoint = join(folder, "books")
+// the folder of a run lends its name
+const checkpoint = join(folder, "books", "seed-1", "sinks", "step-00000003")
 const list = join(folder, "deny.txt")
 
 beforeAll(() =>

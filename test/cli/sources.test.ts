@@ -67,7 +67,7 @@ describe("memsinks sources", () => {
     expect(first).toContain(
       "28 ids, one a source; 56 documents, 2,816 tokens an epoch, trained on 1.78 times; 1 deleted"
     )
-    expect(first).toMatch(/id +documents +tokens +share +passes +steps +sinks +owner +name/)
+    expect(first).toMatch(/id +documents +tokens +share +passes +steps +blocks +owner +name/)
     expect(first).toMatch(/124 +4\.4 % +1\.61 +1-9 +2, 1 shared +Big +https:\/\/user@big\.example\.org:80\/24\n/)
     expect(first).toContain("1 to 10 of 28 (--page 2 goes on)")
     const last = await sources("--top", "10", "--page", "3")

@@ -6,7 +6,7 @@ import { json, type OptionsOf } from "./options.ts"
 /** `memsinks verify`: what it takes. */
 export const verify = Command.make("verify", {
   file: Args.text({ name: "file" }).pipe(
-    Args.withDescription("certificate.json in the folder that memsinks forget wrote")
+    Args.withDescription("certificate.json in the folder that memsinks forget wrote, or that folder")
   ),
   key: Options.text("key").pipe(
     Options.withPseudoName("file"),

@@ -14,7 +14,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs"
+import { join } from "node:path"
 import * as AtomicFile from "../../AtomicFile.ts"
 import { decodeWith, natural, positive } from "../../Config.ts"
 import { because, DataError } from "../../Errors.ts"
@@ -433,11 +434,14 @@ export const decodeRouter = (bytes: Uint8Array, path: string): Effect.Effect<Rou
 /** Bytes that are read at once. */
 const CHUNK = 2 ** 26
 
-/** The same of a file, each array straight into its place: a router of gigabytes is in memory once. */
+/** What a router is called in a folder of token shards. */
+export const routerFile = "router.bin"
+
+/** The same of a file, or of that in a folder, each array straight into its place: a router of gigabytes is in memory once. */
 export const readRouter = (path: string): Effect.Effect<Router, DataError> =>
   Effect.acquireUseRelease(
     Effect.try({
-      try: () => openSync(path, "r"),
+      try: () => openSync(statSync(path).isDirectory() ? join(path, routerFile) : path, "r"),
       catch: (cause) => new DataError({ path, detail: because(cause), cause })
     }),
     (handle) =>
