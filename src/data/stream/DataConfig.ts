@@ -79,11 +79,9 @@ const fields = {
   textField: Schema.optional(Schema.NonEmptyString),
   /** Of text: field that says what a document belongs to, for identity `source` and mixtures. Default: its name. */
   sourceField: Schema.optional(Schema.NonEmptyString),
-  /**
-   * Of text: fields that say whose a document is, and under which licence, for `sources.parquet` and what is asked of it;
-   * `null` there is nobody's, and none. Default: not known.
-   */
+  /** Of text: the field that says whose a document is, for `sources.parquet`; `null` there is nobody's. Default: not known. */
   ownerField: Schema.optional(Schema.NonEmptyString),
+  /** Of text: the field that says under which licence a document is; `null` there is under none. Default: not known. */
   licenceField: Schema.optional(Schema.NonEmptyString),
   /** Of text: what a record is whose text is null, or not there: an `error`, or passed over (`skip`). Default `error`. */
   onMissingText: Schema.optional(Schema.Literal("error", "skip")),
