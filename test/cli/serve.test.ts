@@ -23,7 +23,7 @@ const folder = mkdtempSync(join(tmpdir(), "memsinks-serve-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 // the folder of a run lends its name
-const checkpoint = join(folder, "books", "seed-1", "sinks", "step-00000003")
+const checkpoint = join(folder, "books", "seed-1", "sinks", "step-00000000")
 const list = join(folder, "deny.txt")
 
 beforeAll(() =>
