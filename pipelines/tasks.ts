@@ -130,7 +130,7 @@ export const evaluateTasks = (
         return one.id
       }).pipe(
         Effect.mapError((error) => error._tag === "DataError"
-          ? new DataError({ path: file, detail: `line ${item.line}: ${error.message}` })
+          ? new DataError({ path: file, detail: `line ${item.line}, asked of ${path}: ${error.message}` })
           : error
         )
       )

@@ -55,7 +55,9 @@ export const tellServer = (options: ForgetOptions, server: string) =>
   Effect.gen(function*() {
     const operation = Option.getOrElse(options.operation, () => "deny" as const)
     if (operation !== "deny" && operation !== "exclude" || options.restore) {
-      const message = `--server can deny and exclude: ${options.restore ? "take back" : operation} in its checkpoint`
+      const message = options.restore
+        ? "--server can deny and exclude: to take back, leave the line out of its --deny or --exclude file, or start it anew"
+        : `--server can deny and exclude: ${operation} in its checkpoint`
       return yield* Effect.fail(Edge.usage({ message }))
     }
     if (!/^https?:$/.test(URL.canParse(server) ? new URL(server).protocol : "")) {

@@ -201,10 +201,12 @@ layer(NodeDevice.layer())("tasks", (it) => {
       ]
       for (const [line, said] of cases) expect(yield* refused(line), said).toContain(said)
       expect(yield* refused(ok, { sinks: ["own"] })).toContain("line 1 has no field id or source, and own sinks are")
-      expect(yield* refused({ ...ok, source: "b" }, { id: "a" })).toContain(
-        "bad.jsonl: line 2: the model was not trained"
+      expect(yield* refused({ ...ok, source: "b" }, { id: "a" })).toMatch(
+        /bad\.jsonl: line 2, asked of \S+model: the model was not trained/
       )
-      expect(yield* refused({ ...ok, source: "gone" }, { id: "a" })).toContain("line 2: \"gone\" was deleted")
+      expect(yield* refused({ ...ok, source: "gone" }, { id: "a" })).toMatch(
+        /line 2, asked of \S+model: "gone" was deleted/
+      )
       expect(yield* refused(ok, { seqLen: 49 })).toContain("seqLen must be a whole number from 1 to the model's")
       expect(yield* Effect.map(Effect.flip(ask(fileOf("none.jsonl", [""]))), ({ message }) => message)).toContain(
         "holds no question"
