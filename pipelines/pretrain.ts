@@ -61,6 +61,8 @@ const pretrain: Experiment.Experiment<
   plan: (config, { resume, streams }) =>
     Effect.gen(function*() {
       const names = yield* armNames(config)
+      const uneven = DataParallel.unevenShare(config.training.gradientAccumulation, (yield* Collective).size)
+      if (uneven !== undefined) return yield* uneven
       const start = config.initialFrom === undefined ? undefined : yield* loadInitial(config.initialFrom)
       if (start !== undefined) yield* checkInitial(config, names, start)
       // its weights are let go again: who trains loads them

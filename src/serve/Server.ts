@@ -105,9 +105,7 @@ const decoded = <A, I>(schema: Schema.Schema<A, I>, limit: number) =>
   Effect.gen(function*() {
     const text = yield* bodyOf(limit)
     const value = yield* parseJson(text).pipe(
-      Effect.mapError((problem) =>
-        new Refusal({ status: 400, message: `the body of the request is no JSON: ${because(problem)}` })
-      )
+      Effect.mapError((problem) => new Refusal({ status: 400, message: `the body of the request ${because(problem)}` }))
     )
     return yield* Schema.decodeUnknown(schema)(value).pipe(Effect.mapError(problemOf))
   })

@@ -710,10 +710,12 @@ const runOf = (
     const turn = Effect.gen(function*() {
       if (now.saving) return [yield* pause(save), Option.some<void>(undefined)] as const
       if (state.place.step >= steps) {
+        // whoever saves has them by then
+        yield* allLosses
         // of a run that was killed after its last save, too
         const { seconds } = now
         const finished = new Finished({ step: state.place.step, seconds, tokensPerSecond: speed(state.place.step) })
-        return [Chunk.of<TrainEvent>(finished), Option.none<void>()] as const
+        return [Chunk.append(told(), finished), Option.none<void>()] as const
       }
       yield* step
       const events = yield* settle

@@ -359,7 +359,7 @@ export const deleted = ({ id, name }: Pick<NamedId, "id"> & { readonly name?: st
       `${
         name === undefined ? `id ${id}` : JSON.stringify(name)
       } was deleted from this model, and its sinks stay off: ` +
-      "ask for others, or for none with --sinks off"
+      "ask for others, or for sinks off"
   })
 
 /** Whether a text looks like an id but is none of 64 bits. */
