@@ -152,7 +152,7 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
       holder.served = [served]
       expect(yield* json("/health")).toMatchObject({ status: 200, body: { status: "ok" } })
       const cases: ReadonlyArray<readonly [body: unknown, status: number, error: object]> = [
-        ["{", 400, { message: expect.stringContaining("no JSON") }],
+        ["{", 400, { message: expect.stringContaining("the body of the request is not JSON") }],
         [[], 400, { type: "invalid_request_error" }],
         [{}, 400, { param: "prompt" }],
         [{ prompt: [] }, 400, { param: "prompt" }],
