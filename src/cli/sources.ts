@@ -140,6 +140,9 @@ const FRAME = 7
 /** Prints the sources. Fails with a CheckpointError where the checkpoint does not list them. */
 export const runSources = (options: SourcesOptions) =>
   Effect.gen(function*() {
+    if (options.csv && options.json) {
+      return yield* Effect.fail(Edge.usage({ message: "--csv and --json are two outputs: leave one out" }))
+    }
     const corpus = Option.isNone(options.data)
       ? undefined
       : yield* Effect.acquireRelease(TokenShards.open(options.data.value), ({ close }) => Effect.sync(close))

@@ -60,6 +60,17 @@ export const tellServer = (options: ForgetOptions, server: string) =>
         : `--server can deny and exclude: ${operation} in its checkpoint`
       return yield* Effect.fail(Edge.usage({ message }))
     }
+    const idle = ["checkpoint", "data", "out", "shared", "oracle", "key"] as const
+    const given = options.dryRun
+      ? "dryRun"
+      : options.allCheckpoints
+      ? "allCheckpoints"
+      : idle.find((name) => Option.isSome(options[name] as Option.Option<unknown>))
+    if (given !== undefined) {
+      const flag = given.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+      const message = `--${flag} is for a checkpoint: --server denies at once, and writes no model`
+      return yield* Effect.fail(Edge.usage({ message }))
+    }
     if (!/^https?:$/.test(URL.canParse(server) ? new URL(server).protocol : "")) {
       const message = `--server is an address such as http://127.0.0.1:8000, got ${server}`
       return yield* Effect.fail(Edge.usage({ message }))

@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign,
   verify as verifySignature } from "node:crypto"
 import { decodeWith } from "../Config.ts"
+import { unreadable } from "../data/source/Files.ts"
 import { sha256Of } from "../data/tokens/ShardReader.ts"
 import { because, DataError } from "../Errors.ts"
 import { parseJson } from "../Json.ts"
@@ -147,7 +148,7 @@ export const verify = (path: string, keyPath: string): Effect.Effect<Verified, D
     const paths = yield* Path.Path
     const wrong = (detail: string) => new DataError({ path, detail })
     const key = yield* readKey(keyPath, "public")
-    const text = yield* Effect.mapError(fs.readFileString(path), (cause) => wrong(because(cause)))
+    const text = yield* Effect.mapError(fs.readFileString(path), (cause) => unreadable(path, cause))
     const decoded = <A, I>(schema: Schema.Schema<A, I>, text: string) =>
       Effect.mapError(
         Either.flatMap(Either.mapLeft(parseJson(text), (detail) => [detail] as ReadonlyArray<string>), (json) =>

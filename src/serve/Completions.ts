@@ -259,8 +259,9 @@ export const complete = (
       return yield* wrong("stop", "the model has no tokenizer: leave stop texts out")
     }
     const logitBias = new Map(Object.entries(request.logit_bias).map(([token, bias]) => [Number(token), bias]))
-    for (const token of logitBias.keys()) {
-      if (token >= vocabSize) {
+    for (const token of Object.keys(request.logit_bias)) {
+      if (!/^\d+$/.test(token)) return yield* wrong("logit_bias", `${JSON.stringify(token)} is no token id`)
+      if (Number(token) >= vocabSize) {
         return yield* wrong("logit_bias", `token ${token} is outside the model's vocabulary of ${vocabSize}`)
       }
     }

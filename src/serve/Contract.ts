@@ -79,7 +79,7 @@ export const CompletionRequest = Schema.Struct({
   logprobs: optional(count(20)),
   echo: withDefault(Schema.Boolean, false),
   logit_bias: withDefault(
-    Schema.Record({ key: Schema.String.pipe(Schema.pattern(/^\d+$/)), value: finite(-100, 100) }).annotations(
+    Schema.Record({ key: Schema.String, value: finite(-100, 100) }).annotations(
       says("expected an object of numbers from -100 to 100 by token ids")
     ),
     {}

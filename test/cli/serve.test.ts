@@ -98,6 +98,10 @@ it("serves a checkpoint, reads its deny-list again, and finishes what it has beg
     expect((await ask(own)).status).toBe(403)
     expect((await tell("--source", "Levi")).stderr).toContain("refuses (400)")
     expect((await tell("--prefix", "Gen")).code).toBe(2)
+    // what would only be told is not done
+    const dry = await tell("--source", "Exodus", "--dry-run")
+    expect([dry.code, dry.stderr]).toEqual([2, expect.stringContaining("--dry-run is for a checkpoint")])
+    expect((await tell("--source", "Exodus", "--out", "elsewhere")).code).toBe(2)
     expect((await tell("--source", "Genesis", "--operation", "erase")).code).toBe(2)
 
     const last = ask({ model: "books:off", prompt: "In", max_tokens: 200, temperature: 0 })

@@ -104,6 +104,8 @@ describe("memsinks sources", () => {
       "id,name,documents,tokens,deleted,owners,licences,nearDuplicates,nearSources,sinks," +
         "sharedSinks,exposures,firstStep,lastStep"
     )
+    const both = await memsinksHere(["sources", "--checkpoint", path, "--csv", "--json"])
+    expect([both.code, both.stdout]).toEqual([2, ""])
   })
 
   it("looks for copies that others hold, and tells the hash of a text", async () => {

@@ -7,7 +7,7 @@ import * as ManagedRuntime from "effect/ManagedRuntime"
 import { generateKeyPairSync } from "node:crypto"
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
 import { Checkpoints, type HostTensor, loadFolder } from "../../src/checkpoints/Checkpoints.ts"
 import { exportModel } from "../../src/checkpoints/Export.ts"
@@ -502,6 +502,8 @@ describe("a certificate", () => {
     expect((await run(verify("key.pem"))).files).toBe(files)
     expect(await failure(verify("other.pem"))).toContain("signed with another key")
     expect(await failure(verify("rsa.pem"))).toContain("is no public Ed25519 key")
+    expect(await failure(verify("nowhere.pem"))).toMatch(/nowhere\.pem: there is no such file/)
+    expect(await failure(Certificate.verify(dirname(path), at("pub.pem")))).toContain("is a folder, not a file")
     expect(await failure(Certificate.privateKey(at("pub.pem")))).toContain("is no private Ed25519 key")
     // every byte counts, in the envelope and in what it says
     const bytes = Buffer.from(text)

@@ -169,6 +169,7 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
         [{ prompt: "a", n: 5 }, 400, { message: expect.stringContaining("5 sequences") }],
         [{ prompt: "a", presence_penalty: 1 }, 400, { param: "presence_penalty" }],
         [{ prompt: "a", logit_bias: { 300: 1 } }, 400, { param: "logit_bias" }],
+        [{ prompt: "a", logit_bias: { x: 1 } }, 400, { param: "logit_bias" }],
         [{ prompt: "a", model: "other" }, 404, { code: "model_not_found" }],
         [{ prompt: "a", model: "toy:on" }, 404, { code: "model_not_found" }],
         [{ prompt: "a", model: "toy:own:Genesi" }, 404, {

@@ -306,7 +306,8 @@ export const kinds: Readonly<Record<Identity, string>> = {
 export type Asked = bigint | string
 
 /**
- * The id that a number (`7`, `0xff`) or a name means, with its name where the model's ids have names. Without `names`,
+ * The id that a number (`7`, `0xff`) or a name means, with its name where the model's ids have names; digits that are no
+ * id may be a name. Without `names`,
  * as of models of before there were any, any number is taken, and with `as` "name" the name of a source; no other name.
  *
  * Fails with a DataError for a name or a number that the model was not trained with, which says what is nearest to it,
@@ -320,8 +321,16 @@ export const resolveId = (
   Effect.gen(function*() {
     const number = typeof asked === "bigint" ? asked : as === "name" ? undefined : parseId(asked)
     if (typeof asked === "bigint" && !isId(asked)) return yield* outOfRange(`${asked}`)
-    // what looks like a number is none where it is too large, and never a name
-    if (as === "either" && isWide(`${asked}`)) return yield* outOfRange(`${asked}`)
+    const isNumber = number !== undefined || as === "either" && isWide(`${asked}`)
+    // digits are an id where there is one, else a name that is made of them
+    if (isNumber && names !== undefined) {
+      const found = number === undefined ? undefined : yield* names.get(number)
+      if (found !== undefined) return { id: found.id, name: found.name }
+      const called = typeof asked === "string" ? yield* names.find(asked) : undefined
+      if (called !== undefined) return { id: called.id, name: called.name }
+    }
+    // what looks like a number is none where it is too large
+    if (isNumber && number === undefined) return yield* outOfRange(`${asked}`)
     if (names === undefined) {
       if (number !== undefined) return { id: number }
       const id = sourceHash(`${asked}`)
@@ -333,8 +342,6 @@ export const resolveId = (
       })
     }
     if (number !== undefined) {
-      const found = yield* names.get(number)
-      if (found !== undefined) return { id: number, name: found.name }
       return yield* new DataError({
         detail:
           `the model was not trained with the id ${number}: nobody's sinks would be on. ${yield* known(names)}. ` +

@@ -77,6 +77,12 @@ describe("names of ids", () => {
       for (const wide of ["18446744073709551617", "0x10000000000000000", "-1", 2n ** 64n]) {
         expect(yield* said(wide)).toContain("from 0 to 2^64 - 1")
       }
+      // names may be numbers
+      const years = ["1984", "-7", "18446744073709551617"]
+      const numbered = yield* open({ identity: "source",
+        ids: years.map((name) => ({ id: sourceHash(name), name, documents: 1, tokens: 1 })) })
+      for (const name of years) expect(yield* resolveId(name, numbered)).toEqual({ id: sourceHash(name), name })
+      expect(yield* Effect.flip(resolveId(1984n, numbered))).toMatchObject({ _tag: "DataError" })
       // nothing is known of a model without names, but 64 bits are 64 bits
       expect(yield* resolveId("Nowhere", undefined, "name")).toEqual({ id: sourceHash("Nowhere") })
       expect((yield* Effect.flip(resolveId("3.5", undefined))).message).toContain("an id is a whole number")
