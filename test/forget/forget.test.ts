@@ -502,7 +502,9 @@ describe("a certificate", () => {
     expect((await run(verify("key.pem"))).files).toBe(files)
     expect(await failure(verify("other.pem"))).toContain("signed with another key")
     expect(await failure(verify("rsa.pem"))).toContain("is no public Ed25519 key")
-    expect(await failure(verify("nowhere.pem"))).toMatch(/nowhere\.pem: is no public Ed25519 key in PEM .*ENOENT.*openssl pkey/)
+    expect(await failure(verify("nowhere.pem"))).toMatch(
+      /nowhere\.pem: is no public Ed25519 key in PEM .*ENOENT.*openssl pkey/
+    )
     expect(await failure(Certificate.verify(dirname(path), at("pub.pem")))).toContain("is a folder, not a file")
     expect(await failure(Certificate.privateKey(at("pub.pem")))).toContain("is no private Ed25519 key")
     // every byte counts, in the envelope and in what it says
