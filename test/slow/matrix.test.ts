@@ -6,7 +6,6 @@ import { layer } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { describe, expect, it, vi } from "vitest"
 import { Device } from "../../src/gpu/Device.ts"
-import { withSoundAttention } from "../../src/model/HalfCheck.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import type { Case } from "../kernels/case.ts"
@@ -166,15 +165,6 @@ layer(NodeDevice.layer())("kernels of matrix units, emulated", (it) => {
         expect(outcomes.some(({ _tag }) => _tag === "Failure")).toBe(true)
       }))
   }
-
-  it.effect("attention keeps them where it is right", (context) =>
-    Effect.gen(function*() {
-      const device = yield* Device
-      if (!device.features.has("shader-f16")) return context.skip("the adapter has no shader-f16")
-      rewriting.name = " strided"
-      rewriting.of = (text) => emulate(text, "strided")
-      expect((yield* withSoundAttention({ ...device, target: matrixTarget }, [])).target).toEqual(matrixTarget)
-    }))
 
   for (const { config, ...c } of wholeModels.filter(({ compute, precision }) =>
     precision === "f16" && compute === "gathered"
