@@ -367,11 +367,19 @@ const claim = (out: string, from: string, key: string): Effect.Effect<string, Ch
     const path = (yield* Path.Path).join(out, MARK)
     const refused = (cause: unknown) =>
       new CheckpointError({ reason: "Write", path: out, detail: because(cause), cause })
-    const there = yield* Effect.orElseSucceed(fs.readDirectory(out), (): Array<string> => [])
-    if (there.includes(MARK)) {
-      const mark = Either.getOrUndefined(parseJson(yield* Effect.mapError(fs.readFileString(path), refused)))
-      if (isObject(mark) && mark["key"] === key && typeof mark["time"] === "string") return mark["time"]
+    const all = yield* Effect.orElseSucceed(fs.readDirectory(out), (): Array<string> => [])
+    const there = all.filter((name) => !AtomicFile.isLeft(name))
+    const mark = there.includes(MARK)
+      ? Either.getOrUndefined(parseJson(yield* Effect.mapError(fs.readFileString(path), refused)))
+      : undefined
+    const begun = isObject(mark) && mark["key"] === key && typeof mark["time"] === "string" ? mark["time"] : undefined
+    if (begun !== undefined || there.length === 0) {
+      // what was killed while it wrote is of nobody who lives
+      for (const name of all.filter(AtomicFile.isLeft)) {
+        yield* Effect.ignore(fs.remove((yield* Path.Path).join(out, name)))
+      }
     }
+    if (begun !== undefined) return begun
     if (there.length > 0) {
       return yield* new CheckpointError({
         reason: "Write",

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import { generateKeyPairSync } from "node:crypto"
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { afterAll, describe, expect, it } from "vitest"
@@ -416,10 +416,17 @@ describe("forgetting a source", () => {
       allCheckpoints: true,
       onCheckpoint: (_, done) => done === 1 ? Effect.die("killed") : Effect.void
     })
+    // killed before, while it wrote its first file, and between two others
+    const left = "forget.json.0123456789ab.tmp"
+    mkdirSync(out)
+    writeFileSync(join(out, left), "{")
     await expect(run(stop)).rejects.toThrow("killed")
     expect(readdirSync(out)).toContain("step-00000001")
+    expect(readdirSync(out)).not.toContain(left)
+    writeFileSync(join(out, left), "{")
     const whole = await run(Forget.forget(from, request, { out, allCheckpoints: true }))
     expect(whole.steps).toEqual([1, 2])
+    expect(readdirSync(out)).not.toContain(left)
     const bytes = () =>
       readdirSync(out, { recursive: true, withFileTypes: true }).filter((file) => file.isFile())
         .map((file) => readFileSync(join(file.parentPath, file.name)).toString("base64"))
