@@ -2,8 +2,9 @@
 import * as Effect from "effect/Effect"
 import type * as Option from "effect/Option"
 import process from "node:process"
-import { call, Collective } from "../collective/Collective.ts"
+import { Collective } from "../collective/Collective.ts"
 import { CollectiveError } from "../Errors.ts"
+import { gathered } from "../train/DataParallel.ts"
 import * as Edge from "./Edge.ts"
 
 /** What may make processes see different GPUs of one name. */
@@ -26,8 +27,7 @@ export const ownAdapters = ({ adapter, shareAdapter }: {
     const { name } = yield* Effect.scoped(runtime.openGpu(Edge.given({ adapter })))
     const host = collective.hosts[collective.rank]!
     const mine: Own = { name, key: [host, name, ...choosing.map((one) => process.env[one] ?? "")].join("\n") }
-    const all = (yield* call(() => collective.allGather(new TextEncoder().encode(JSON.stringify(mine)))))
-      .map((bytes) => JSON.parse(new TextDecoder().decode(bytes)) as Own)
+    const all = yield* gathered(collective, mine)
     const second = all.findIndex((one, i) => all.findIndex(({ key }) => key === one.key) < i)
     if (second >= 0 && !shareAdapter) {
       const first = all.findIndex(({ key }) => key === all[second]!.key)

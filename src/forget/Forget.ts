@@ -364,7 +364,8 @@ const MARK = forgetFile
 const claim = (out: string, from: string, key: string): Effect.Effect<string, CheckpointError, Files> =>
   Effect.gen(function*() {
     const fs = yield* FileSystem.FileSystem
-    const path = (yield* Path.Path).join(out, MARK)
+    const paths = yield* Path.Path
+    const path = paths.join(out, MARK)
     const refused = (cause: unknown) =>
       new CheckpointError({ reason: "Write", path: out, detail: because(cause), cause })
     const all = yield* Effect.orElseSucceed(fs.readDirectory(out), (): Array<string> => [])
@@ -376,7 +377,7 @@ const claim = (out: string, from: string, key: string): Effect.Effect<string, Ch
     if (begun !== undefined || there.length === 0) {
       // what was killed while it wrote is of nobody who lives
       for (const name of all.filter(AtomicFile.isLeft)) {
-        yield* Effect.ignore(fs.remove((yield* Path.Path).join(out, name)))
+        yield* Effect.ignore(fs.remove(paths.join(out, name)))
       }
     }
     if (begun !== undefined) return begun
