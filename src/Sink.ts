@@ -8,6 +8,7 @@
  * What we changed: an id owns *exactly* `active` sinks, the beginning of a permutation of the pool keyed by 64 bits of id,
  * so no id draws none and no id is degenerate; by default in blocks of 16 neurons, so the kernels gather whole tiles and
  * compute only what is on. The papers' Bernoulli masks and the reference code's hash remain for checkpoints made elsewhere.
+ * A pool may be in shards, of which an id has one: then several ranks can train it without exchanging a sink.
  */
 import * as Schema from "effect/Schema"
 import { type Dropped, toId } from "./Batch.ts"
@@ -43,6 +44,12 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   }),
   /** Key of the permutations, 32 bits: two models with other seeds share out sinks independently. Default 0. */
   seed: Schema.optionalWith(Schema.Int.pipe(Schema.between(-(2 ** 31), 2 ** 31 - 1)), { default: () => 0 }),
+  /**
+   * Slices of the pool, of equally many blocks. An id has one, by a hash of it (owners of `disjoint` take them in turn), and lights
+   * sinks of that slice alone, as many as ever: ids of one slice share so many times as many, ids of two slices none. Ranks
+   * whose number divides it train a part of the slices each, and no gradient of a sink travels. Default 1.
+   */
+  shards: Schema.optional(count),
   /** Only for `reference`: the width at which the reference code multiplies ids (it wraps at 32 or 64 bits). Default 64. */
   referenceIdBits: Schema.optionalWith(Schema.Literal(32, 64), { default: () => 64 as const }),
   /**
@@ -81,6 +88,23 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
   get probability(): number {
     return this.maskProbability ?? this.active / this.pool
   }
+  /** Units of a slice: all of them, unless there are several `shards`. */
+  get sliceUnits(): number {
+    return this.units / (this.shards ?? 1)
+  }
+  /** Share of its slice that an id lights. */
+  get sliceProbability(): number {
+    return this.probability * (this.shards ?? 1)
+  }
+  /** Owners that fit into the pool by `disjoint` without sharing a sink. */
+  get apart(): number {
+    return (this.shards ?? 1) * Math.floor(this.sliceUnits / this.activeUnits)
+  }
+  /** A pool is a multiple of it: whole blocks in every slice, and a multiple of 4. */
+  get poolUnit(): number {
+    const unit = this.block * (this.shards ?? 1)
+    return unit % 4 === 0 ? unit : unit % 2 === 0 ? 2 * unit : 4 * unit
+  }
   /** The same with more owners, behind those that it has; as it is for other assignments than `disjoint`. */
   withOwners(ids: Iterable<bigint>): SinkConfig {
     if (this.assignment !== "disjoint") return this
@@ -91,6 +115,16 @@ export class SinkConfig extends configuration(Schema.Class<SinkConfig>("SinkConf
     if (this.pool % this.block !== 0) return `sinks.pool ${this.pool} must be a multiple of sinks.block ${this.block}`
     if (this.pool % 4 !== 0) return `sinks.pool ${this.pool} must be a multiple of 4`
     if (this.active > this.pool) return `sinks.active ${this.active} must be at most sinks.pool ${this.pool}`
+    const { shards = 1 } = this
+    if (this.units % shards !== 0) {
+      return `sinks.shards ${shards} must divide the ${this.units} blocks of sinks.pool ${this.pool}`
+    }
+    if (this.exact ? this.activeUnits > this.sliceUnits : this.sliceProbability > 1) {
+      return `sinks.active ${this.active} must be at most ${
+        this.pool / shards
+      }, a slice of sinks.pool ${this.pool} in ` +
+        `sinks.shards ${shards}`
+    }
     const last = this.excluded?.find((unit) => unit >= this.units)
     if (last !== undefined) {
       return `sinks.excluded has unit ${last}, and the last of a pool of ${this.units} units is ${this.units - 1}`
@@ -201,7 +235,7 @@ const permutation = (n: number, k: number, next: () => number): Uint32Array => {
   return drawn
 }
 
-/** Rounds of owners whose shuffled pool is remembered. */
+/** Rounds of owners whose shuffled pool is remembered, of every shard. */
 const ROUNDS = 4
 
 const owned = new WeakMap<SinkConfig, {
@@ -209,24 +243,38 @@ const owned = new WeakMap<SinkConfig, {
   readonly pools: Map<number, Uint32Array>
 }>()
 
-/**
- * The units of the owner in a place. As many owners as fit are a round; each takes its part of the pool, which every round
- * shuffles anew. Undefined for an id that owns none.
- */
-const disjoint = (config: SinkConfig, id: bigint): Uint32Array | undefined => {
+const ownedOnce = (config: SinkConfig) => {
   const known = owned.get(config) ??
     { place: new Map((config.owners ?? []).map((owner, i) => [BigInt(owner), i])), pools: new Map() }
   owned.set(config, known)
-  const place = known.place.get(id)
+  return known
+}
+
+/** The shard of an id, from 0 to `shards` - 1: its units are among the `sliceUnits` from shard * sliceUnits on. */
+export const shardOf = (config: SinkConfig, id: bigint): number => {
+  const { shards = 1 } = config
+  if (shards === 1) return 0
+  const key = toId(id)
+  return (ownedOnce(config).place.get(key) ?? words(key, config.seed, 4)()) % shards
+}
+
+/**
+ * The units of the owner in a place, counted from the first of its slice. As many owners as fit are a round; each takes its part
+ * of the slice, which every round shuffles anew. Undefined for an id that owns none.
+ */
+const disjoint = (config: SinkConfig, id: bigint): Uint32Array | undefined => {
+  const { activeUnits, shards = 1, sliceUnits } = config
+  const { place: places, pools } = ownedOnce(config)
+  const place = places.get(id)
   if (place === undefined) return undefined
-  const fit = Math.floor(config.units / config.activeUnits)
-  const round = Math.floor(place / fit)
-  const pool = known.pools.get(round) ??
-    permutation(config.units, config.units, words(BigInt(round), config.seed, 3))
-  if (known.pools.size >= ROUNDS) known.pools.clear()
-  known.pools.set(round, pool)
-  const first = place % fit * config.activeUnits
-  return pool.slice(first, first + config.activeUnits)
+  const fit = Math.floor(sliceUnits / activeUnits)
+  const inShard = Math.floor(place / shards)
+  const round = Math.floor(inShard / fit) * shards + place % shards
+  const pool = pools.get(round) ?? permutation(sliceUnits, sliceUnits, words(BigInt(round), config.seed, 3))
+  if (pools.size >= ROUNDS * shards) pools.clear()
+  pools.set(round, pool)
+  const first = inShard % fit * activeUnits
+  return pool.slice(first, first + activeUnits)
 }
 
 /** The prime below 2^32: 2^32 = 5 and 2^64 = 25 modulo it. */
@@ -260,17 +308,17 @@ const upper = (a: number, b: number): number => {
 /**
  * The reference code's mask, bit for bit: sink j is on iff f32(f32(s * 2^16 * c_j mod M) / f32(M)) < f32(p), where
  * products wrap at 64 bits and s * 2^16 wraps at the id's own width. Its defects come with it: id 0 lights every sink, at
- * 32 bits only the low 16 bits of an id count, and ids s and 2s share half of their sinks.
+ * 32 bits only the low 16 bits of an id count, and ids s and 2s share half of their sinks. Of `pool` sinks from `first` on.
  */
-export const referenceMask = (id: bigint, pool: number, p: number, idBits: 32 | 64): Uint8Array => {
+export const referenceMask = (id: bigint, pool: number, p: number, idBits: 32 | 64, first = 0): Uint8Array => {
   const shifted = BigInt.asUintN(64, BigInt.asIntN(idBits, BigInt.asIntN(idBits, id) * 65536n))
   const high = Number(shifted >> 32n)
   const low = Number(shifted & 0xffffffffn)
   const threshold = Math.fround(p)
   const mask = new Uint8Array(pool)
-  factor(pool - 1)
+  factor(first + pool - 1)
   for (let j = 0; j < pool; j++) {
-    const c = factors[j]!
+    const c = factors[first + j]!
     // the product, wrapped at 64 bits, in two words; as a signed number it is 2^64 less where the top bit is set
     const top = (upper(low, c) + Math.imul(high, c)) >>> 0
     const bottom = Math.imul(low, c) >>> 0
@@ -295,20 +343,28 @@ const litOf = (units: number, on: (unit: number) => boolean): Uint32Array => {
   return Uint32Array.from(lit)
 }
 
-const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
+/** The units that an id lights of its slice, counted from the first of that, rising. */
+const drawnInSlice = (config: SinkConfig, key: bigint, first: number): Uint32Array => {
+  const { activeUnits, sliceProbability: probability, sliceUnits } = config
   switch (config.assignment) {
     case "permutation":
     case "disjoint":
-      return (disjoint(config, key) ?? permutation(config.units, config.activeUnits, words(key, config.seed, 1))).sort()
+      return (disjoint(config, key) ?? permutation(sliceUnits, activeUnits, words(key, config.seed, 1))).sort()
     case "bernoulli": {
       const next = words(key, config.seed, 2)
-      return litOf(config.units, () => next() / 2 ** 32 < config.probability)
+      return litOf(sliceUnits, () => next() / 2 ** 32 < probability)
     }
     case "reference": {
-      const mask = referenceMask(key, config.pool, config.probability, config.referenceIdBits)
-      return litOf(config.pool, (j) => mask[j] === 1)
+      const mask = referenceMask(key, sliceUnits, probability, config.referenceIdBits, first)
+      return litOf(sliceUnits, (j) => mask[j] === 1)
     }
   }
+}
+
+const drawn = (config: SinkConfig, key: bigint): Uint32Array => {
+  const first = shardOf(config, key) * config.sliceUnits
+  const units = drawnInSlice(config, key, first)
+  return first === 0 ? units : units.map((unit) => first + unit)
 }
 
 /** The units of an id, drawn once: not to be written to. */
@@ -383,13 +439,13 @@ const PACKED = 16
  * multiple of 8 are filled up to a multiple of 16 neurons. Undefined, too, where more than half of the pool would be packed.
  */
 export const slotsOf = (config: SinkConfig): number | undefined => {
-  const { activeUnits, block, exact, probability, units } = config
+  const { activeUnits, block, exact, sliceProbability: p, sliceUnits, units } = config
   const whole = block % 8 === 0
   if (!whole && PACKED % block !== 0) return undefined
   if (whole && exact) return activeUnits
   const most = exact
     ? activeUnits
-    : Math.min(units, Math.ceil(units * probability + 6 * Math.sqrt(units * probability * (1 - probability))))
+    : Math.min(sliceUnits, Math.ceil(sliceUnits * p + 6 * Math.sqrt(sliceUnits * p * (1 - p))))
   const slots = whole ? most : Math.ceil(most * block / PACKED) * PACKED / block
   return 2 * slots > units ? undefined : slots
 }

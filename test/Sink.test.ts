@@ -309,6 +309,141 @@ describe("disjoint sinks", () => {
   })
 })
 
+describe("shards", () => {
+  const kinds = {
+    permutation: { pool: 1024, active: 32, block: 1 },
+    disjoint: { pool: 1024, active: 32, block: 1, assignment: "disjoint" },
+    bernoulli: { pool: 1024, active: 32, block: 1, assignment: "bernoulli" },
+    reference: { pool: 1024, active: 32, block: 1, assignment: "reference" }
+  } as const
+  const owners = range(3000).map((i) => Sink.placeboId(BigInt(i)))
+  const of = (kind: keyof typeof kinds, shards: number) => new SinkConfig({ ...kinds[kind], shards }).withOwners(owners)
+
+  it.each(Object.keys(kinds) as Array<keyof typeof kinds>)("1 is none: %s", (kind) => {
+    const { shards: _, ...fields } = of(kind, 1)
+    const [one, none] = [of(kind, 1), new SinkConfig(fields)]
+    for (const id of [0n, ...owners.slice(0, 50)]) expect(Sink.unitsOf(one, id)).toEqual(Sink.unitsOf(none, id))
+  })
+
+  it("give the same units in every process and runtime", () => {
+    const pinned = (kind: keyof typeof kinds, id: bigint) =>
+      Sink.unitsOf(
+        new SinkConfig({ ...kinds[kind], pool: 64, active: 8, shards: 4,
+          ...(kind === "disjoint" ? { owners: ["7", "9", "11", "13", "15"] } : {}) }),
+        id
+      ).join()
+    expect(
+      Object.fromEntries(
+        (Object.keys(kinds) as Array<keyof typeof kinds>).map((
+          kind
+        ) => [kind, [7n, 15n, 2n ** 63n + 5n].map((id) => pinned(kind, id))])
+      )
+    ).toMatchInlineSnapshot(`
+      {
+        "bernoulli": [
+          "50,52,53,54,62,63",
+          "17,19,24,25,30",
+          "48,49,51,54,56,63",
+        ],
+        "disjoint": [
+          "0,1,3,5,7,8,12,13",
+          "2,4,6,9,10,11,14,15",
+          "49,51,52,55,58,60,61,63",
+        ],
+        "permutation": [
+          "50,51,53,57,59,60,61,63",
+          "16,17,19,21,22,23,28,30",
+          "49,51,52,55,58,60,61,63",
+        ],
+        "reference": [
+          "48,50,53,55,56",
+          "16,20,22,25,26,28,30,31",
+          "49,51,55,56,59,63",
+        ],
+      }
+    `)
+  })
+
+  describe.each(Object.keys(kinds) as Array<keyof typeof kinds>)("%s", (kind) => {
+    it("keep an id to its slice, and ids of two shards apart", () => {
+      for (const shards of [2, 4, 8]) {
+        const config = of(kind, shards)
+        const { sliceUnits } = config
+        expect(sliceUnits).toBe(1024 / shards)
+        for (const id of [...owners.slice(0, 300), ...range(300).map((i) => BigInt(i + 1))]) {
+          const shard = Sink.shardOf(config, id)
+          const units = Sink.unitsOf(config, id)
+          expect(units.every((unit) => Math.floor(unit / sliceUnits) === shard)).toBe(true)
+          if (config.exact) expect(new Set(units).size).toBe(32)
+          expect(units).toEqual(units.slice().sort())
+        }
+      }
+    })
+
+    it("keep the load of every sink, and the mean overlap of any two ids", () => {
+      for (const shards of [1, 2, 8]) {
+        const config = of(kind, shards)
+        const uses = new Float64Array(config.units)
+        const drawn = owners.map((id) => Sink.unitsOf(config, id))
+        for (const units of drawn) for (const unit of units) uses[unit]!++
+        const [p, q] = [32 / 1024, config.sliceProbability]
+        if (kind === "disjoint") {
+          expect(uses.reduce((a, b) => Math.max(a, b)) - uses.reduce((a, b) => Math.min(a, b))).toBeLessThan(2)
+          continue
+        }
+        // ids of a shard vary in number, and with them the load of all sinks of it: each is of the mean on its own
+        const slices = range(shards).map((s) => drawn.filter((_, i) => Sink.shardOf(config, owners[i]!) === s).length)
+        if (shards > 1) {
+          const mean = owners.length / shards
+          expectChiSquare(slices.reduce((sum, n) => sum + (n - mean) ** 2 / mean, 0), shards - 1)
+        }
+        for (const [s, ids] of slices.entries()) {
+          const own = uses.subarray(s * config.sliceUnits, (s + 1) * config.sliceUnits)
+          const variance = ids * q * (1 - q) * (config.exact ? own.length / (own.length - 1) : 1)
+          const df = own.length - (config.exact ? 1 : 0)
+          expectChiSquare(own.reduce((sum, n) => sum + (n - ids * q) ** 2 / variance, 0), df)
+        }
+        let [same, apart, shared] = [0, 0, 0]
+        for (let i = 0; i < 20_000; i++) {
+          const [a, b] = [i % 3000, (7 * i + 1 + Math.floor(i / 3000)) % 3000]
+          if (a === b) continue
+          const both = overlap(drawn[a]!, drawn[b]!)
+          if (Sink.shardOf(config, owners[a]!) === Sink.shardOf(config, owners[b]!)) {
+            ;[same, shared] = [same + 1, shared + both]
+          } else {
+            apart++
+            expect(both).toBe(0)
+          }
+        }
+        // within a shard so many times as many, over all pairs as many as ever
+        expect(Math.abs(shared / same / (32 * p * shards) - 1)).toBeLessThan(0.1)
+        expect(Math.abs(shared / (same + apart) / (32 * p) - 1)).toBeLessThan(0.15)
+      }
+    })
+  })
+
+  it("take a disjoint's owners in turn: as many share nothing as without shards", () => {
+    const config = new SinkConfig({ pool: 256, active: 32, block: 16, assignment: "disjoint", shards: 4 })
+      .withOwners(owners.slice(0, 20))
+    expect(config.apart).toBe(8)
+    for (const round of [0, 1]) {
+      const units = owners.slice(8 * round, 8 * round + 8).flatMap((id) => [...Sink.unitsOf(config, id)])
+      expect(units.sort((a, b) => a - b)).toEqual(range(16))
+    }
+    expect(owners.slice(0, 5).map((id) => Sink.shardOf(config, id))).toEqual([0, 1, 2, 3, 0])
+  })
+
+  it("are refused where slices cannot be of whole blocks, or an id does not fit into one", () => {
+    const wrong = (more: object) => new SinkConfig({ pool: 256, active: 32, ...more }).problem
+    expect(wrong({ shards: 8 })).toBeUndefined()
+    expect(wrong({ shards: 3 })).toBe("sinks.shards 3 must divide the 16 blocks of sinks.pool 256")
+    expect(wrong({ shards: 16 })).toContain("sinks.active 32 must be at most 16, a slice of sinks.pool 256 in")
+    expect(wrong({ shards: 16, assignment: "bernoulli" })).toContain("sinks.active 32 must be at most 16")
+    expect(wrong({ shards: 8, assignment: "bernoulli" })).toBeUndefined()
+    expect(() => new SinkConfig({ pool: 256, active: 32, shards: 0 })).toThrow("shards")
+  })
+})
+
 describe("what is deleted", () => {
   const config = new SinkConfig({ pool: 256, active: 64, block: 16 })
   const units = Sink.unitsOf(config, 42n)

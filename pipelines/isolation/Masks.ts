@@ -27,16 +27,18 @@ const logChoose = (n: number, k: number): number =>
 
 /** Probability that two ids share at least `count` units. */
 const sharing = (sinks: Sink.SinkConfig, count: number): number => {
-  const { activeUnits: k, probability: p, units: n } = sinks
+  const { activeUnits: k, shards = 1, sliceProbability: p, sliceUnits: n } = sinks
+  if (count === 0) return 1
   let tail = 0
   for (let i = count; i <= n; i++) {
     tail += Math.exp(
       sinks.exact
         ? logChoose(k, i) + logChoose(n - k, k - i) - logChoose(n, k)
-        : logChoose(n, i) + (i === 0 ? 0 : 2 * i * Math.log(p)) + (i === n ? 0 : (n - i) * Math.log1p(-p * p))
+        : logChoose(n, i) + 2 * i * Math.log(p) + (i === n ? 0 : (n - i) * Math.log1p(-p * p))
     )
   }
-  return tail
+  // both of one shard
+  return tail / shards
 }
 
 /** Five standard errors: a right mask is outside once in two million models. */
@@ -54,13 +56,13 @@ export const maskChecks = (
   ids: ReadonlyArray<bigint>,
   apart: ReadonlyArray<bigint> = ids
 ): ReadonlyArray<HygieneCheck> => {
-  const { exact, probability: p, units: n } = sinks
+  const { exact, probability: p, shards = 1, sliceProbability, sliceUnits, units: n } = sinks
   const all = new Set(ids)
   const looked = [...all].slice(0, 256)
   const masks = looked.map((id) => new Set(Sink.unitsOf(sinks, id)))
   const expected = n * p
   /** Five standard errors of the number of units of an id. */
-  const spread = exact ? 0 : ERRORS * Math.sqrt(n * p * (1 - p))
+  const spread = exact ? 0 : ERRORS * Math.sqrt(n * p * (1 - sliceProbability))
 
   const sizes = masks.map((units) => units.size)
   const off = Math.max(...sizes.map((size) => Math.abs(size - expected)))
@@ -82,9 +84,13 @@ export const maskChecks = (
   const most = Math.max(0, ...overlaps)
   // Masks of one size overlap independently of each other. Others do not: a large one overlaps with all.
   const k = sinks.activeUnits
-  const variance = exact
-    ? (n === 1 ? 0 : (k * (k / n) * (1 - k / n) * (n - k)) / (n - 1)) / overlaps.length
-    : (n * p * p * (1 - p * p)) / overlaps.length + (4 / masks.length) * n * p ** 3 * (1 - p)
+  /** Of two ids of one shard; then of any two, of which one in so many pairs is of one. */
+  const inSlice = exact
+    ? (sliceUnits === 1 ? 0 : (k * (k / sliceUnits) * (1 - k / sliceUnits) * (sliceUnits - k)) / (sliceUnits - 1))
+    : sliceUnits * sliceProbability ** 2 * (1 - sliceProbability ** 2)
+  const ofPair = inSlice / shards + (expected * sliceProbability) ** 2 * (1 - 1 / shards) / shards
+  const variance = ofPair / overlaps.length +
+    (exact ? 0 : (4 / masks.length) * expected * sliceProbability ** 2 * (1 - sliceProbability))
   const error = ERRORS * Math.sqrt(variance) / expected + 1e-12
   const share = mean(overlaps) / expected
   const overlap: HygieneCheck = {
@@ -114,7 +120,7 @@ export const maskChecks = (
     sets.set(key, (sets.get(key) ?? 0) + 1)
   }
   const pairs = [...sets.values()].reduce((sum, count) => sum + (count * (count - 1)) / 2, 0)
-  const expectedPairs = (distinct.length * (distinct.length - 1) / 2) * Math.exp(-logChoose(n, k))
+  const expectedPairs = (distinct.length * (distinct.length - 1) / 2) * Math.exp(-logChoose(sliceUnits, k)) / shards
   const collisions: HygieneCheck = {
     name: "collisions",
     passed: pairs === 0,
@@ -128,8 +134,7 @@ export const maskChecks = (
 
   const zero = new Set(Sink.unitsOf(sinks, 0n))
   const zeroShares = mean(masks.filter((_, i) => looked[i] !== 0n).map((units) => common(zero, units))) / expected
-  const zeroError = ERRORS * Math.sqrt((exact ? variance * overlaps.length : n * p * p * (1 - p * p)) / masks.length) /
-      expected + 1e-12
+  const zeroError = ERRORS * Math.sqrt(ofPair / masks.length) / expected + 1e-12
   const id0: HygieneCheck = {
     name: "id 0",
     passed: Math.abs(zero.size - expected) <= spread && Math.abs(zeroShares - p * (zero.size / expected)) <= zeroError,

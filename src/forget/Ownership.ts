@@ -43,14 +43,13 @@ const NAMED = 20
 const TENTH = 0.1
 
 /** Further ids whose sinks can be taken whole until a survivor has lost a tenth of its own, where ids share by chance. */
-export const deletionsLeft = (sinks: Sink.SinkConfig, deleted: number): number =>
-  sinks.probability >= 1
-    ? 0
-    : Math.max(0, Math.floor(Math.log(1 - TENTH) / Math.log1p(-sinks.probability)) - deleted)
+export const deletionsLeft = ({ shards = 1, sliceProbability: p }: Sink.SinkConfig, deleted: number): number =>
+  // one of so many is of the survivor's shard
+  p >= 1 ? 0 : Math.max(0, Math.floor(shards * Math.log(1 - TENTH) / Math.log1p(-p)) - deleted)
 
 /** Whether no two of the model's ids share a sink. */
-const isApart = ({ activeUnits, assignment, owners = [], units }: Sink.SinkConfig): boolean =>
-  assignment === "disjoint" && owners.length <= Math.floor(units / activeUnits)
+const isApart = ({ apart, assignment, owners = [] }: Sink.SinkConfig): boolean =>
+  assignment === "disjoint" && owners.length <= apart
 
 /**
  * Counts who lights the units of what is deleted; `before`, ids that were deleted earlier, are no survivors. Draws the sinks

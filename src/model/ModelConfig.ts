@@ -94,10 +94,9 @@ export class ModelConfig extends configuration(Schema.Class<ModelConfig>("ModelC
   get numActiveParameters(): number {
     return this.countWith(this.activeSize)
   }
-  /** A pool is a multiple of it: whole blocks, and a multiple of 4. */
+  /** A pool is a multiple of it: whole blocks in every shard, and a multiple of 4. */
   get poolUnit(): number {
-    const block = this.sinks?.block ?? 4
-    return block % 4 === 0 ? block : block % 2 === 0 ? 2 * block : 4 * block
+    return this.sinks?.poolUnit ?? 4
   }
   /** The same model with another pool of sinks: its general neurons stay as many. A model without sinks stays as it is. */
   withPool(pool: number): ModelConfig {

@@ -248,18 +248,21 @@ const total = (chances: ReadonlyArray<number>): number => Math.min(1, chances.re
 
 /** Probability that two ids share no unit: hypergeometric for exactly k of n, independent for the others. */
 const apart = (sinks: SinkConfig): number => {
-  const { activeUnits: k, probability: p, units: n } = sinks
-  if (!sinks.exact) return (1 - p * p) ** n
+  const { activeUnits: k, shards = 1, sliceProbability: p, sliceUnits: n } = sinks
   let chance = 1
   for (let i = 0; i < k; i++) chance *= Math.max(0, n - k - i) / (n - i)
-  return chance
+  if (!sinks.exact) chance = (1 - p * p) ** n
+  // ids of two shards share none
+  return shards === 1 ? chance : 1 - (1 - chance) / shards
 }
 
 /** Expected shares of ids with a sink of their own, and of those whose sinks fit, in a pool of `units`. */
 const expectedUse = (ids: number, units: number, sinks: SinkConfig, maxOthers: number) => {
   // the papers' masks light this many on average; near enough
   const k = Math.max(1, Math.round(sinks.activeUnits))
-  const others = binomial(ids - 1, Math.min(1, sinks.activeUnits / units), maxOthers)
+  const { shards = 1 } = sinks
+  // those of its shard; near enough, too, where they are as many as in the mean
+  const others = binomial(Math.round((ids - 1) / shards), Math.min(1, shards * sinks.activeUnits / units), maxOthers)
   const [alone, few] = [others[0] ?? 1, total(others)]
   return {
     own: 1 - (1 - alone) ** k,
@@ -317,7 +320,7 @@ const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number)
   }
   const whole = ids.length === count
   const theory = expectedUse(count, sinks.units, sinks, maxOthers)
-  const step = sinks.block % 4 === 0 ? sinks.block : sinks.block % 2 === 0 ? 2 * sinks.block : 4 * sinks.block
+  const least = sinks.active * (sinks.shards ?? 1)
   const share = (n: number): number | null => whole ? n / count : null
   const use: SinkUse = {
     ids: count,
@@ -328,10 +331,10 @@ const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number)
     mostLit: whole ? load.reduce((a, b) => Math.max(a, b), 0) : null,
     ownSink: { expected: theory.own, counted: share(own) },
     fitting: { expected: theory.fitting, counted: share(fitting) },
-    poolForFewerThanOne: smallest(sinks.active, step, (pool) => (count - 1) * sinks.active < pool),
+    poolForFewerThanOne: smallest(least, sinks.poolUnit, (pool) => (count - 1) * sinks.active < pool),
     poolForFitting: smallest(
-      sinks.active,
-      step,
+      least,
+      sinks.poolUnit,
       (pool) => expectedUse(count, pool / sinks.block, sinks, maxOthers).fitting >= 0.95
     )
   }
