@@ -119,9 +119,13 @@ interface Source {
   readonly unseen: ReadonlyArray<Row>
 }
 
-const groundOf = (config: BackboneConfig, count: number, seed: number) =>
+/** Sources by the seed, and one that is in no training: passages that are trained on, and others of it that are not. */
+export const groundOf = (
+  { passages, seqLen, unseen, vocabSize }: Pick<BackboneConfig, "passages" | "seqLen" | "unseen" | "vocabSize">,
+  count: number,
+  seed: number
+) =>
   Effect.gen(function*() {
-    const { passages, seqLen, unseen, vocabSize } = config
     const texts = Corpus.bySource(yield* Corpus.documents(undefined, { sourceField: "president" }))
     const each = passages + unseen
     const wanted = each * (seqLen + 1)

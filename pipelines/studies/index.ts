@@ -12,6 +12,7 @@ import { longTail } from "./longTail.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
 import { selfInfluence } from "./selfInfluence.ts"
+import { sharding } from "./sharding.ts"
 import { tokenizers } from "./tokenizers.ts"
 
 export const studies: ReadonlyArray<AnyStudy> = [
@@ -23,6 +24,7 @@ export const studies: ReadonlyArray<AnyStudy> = [
   grokking,
   deletion,
   backbone,
+  sharding,
   insertion,
   longTail,
   localizing,
