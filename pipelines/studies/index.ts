@@ -9,6 +9,7 @@ import { grokking } from "./grokking.ts"
 import { insertion } from "./insertion.ts"
 import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
+import { massed } from "./massed.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
 import { selfInfluence } from "./selfInfluence.ts"
@@ -29,5 +30,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   longTail,
   localizing,
   selfInfluence,
-  tokenizers
+  tokenizers,
+  massed
 ]

@@ -9,11 +9,11 @@ import * as Pretrain from "../../pipelines/pretrain.ts"
 import { view } from "../../pipelines/pretrain/view.ts"
 import { toTerminal } from "../../pipelines/report/render.ts"
 import { Collective, type CollectiveService } from "../../src/collective/Collective.ts"
+import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { DataConfig } from "../../src/data/stream/DataStream.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
-import { ranksInProcess } from "../support/collective.ts"
 import { miniatureModel } from "../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-ranks-"))

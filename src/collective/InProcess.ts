@@ -1,6 +1,6 @@
-/** Ranks that live in one process. */
-import type { CollectiveService } from "../../src/collective/Collective.ts"
-import { CollectiveError } from "../../src/Errors.ts"
+/** Ranks that live in one process: for tests, and for experiments on how ranks exchange what they learn. */
+import { CollectiveError } from "../Errors.ts"
+import type { CollectiveService } from "./Group.ts"
 
 interface Meeting {
   readonly given: Array<unknown>
