@@ -3,6 +3,7 @@ import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
 import { backbone } from "./backbone.ts"
 import { deletion } from "./deletion.ts"
+import { diloco } from "./diloco.ts"
 import { facts } from "./facts.ts"
 import { forecasting } from "./forecasting.ts"
 import { grokking } from "./grokking.ts"
@@ -31,5 +32,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   localizing,
   selfInfluence,
   tokenizers,
-  massed
+  massed,
+  diloco
 ]

@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { Collective, type CollectiveService } from "../../src/collective/Collective.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
 import { CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
@@ -11,7 +12,7 @@ import type { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { TrainConfig, type TrainerOptions, type TrainError } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
-import { type ArmTraining, type Files, trainArm, type TrainedArm } from "../experiment/Train.ts"
+import { type ArmTraining, type Files, keep, trainArm, type TrainedArm } from "../experiment/Train.ts"
 
 /** Batches that a layer makes, known by plain data that they follow from. */
 export interface MadeData {
@@ -32,7 +33,12 @@ export interface StudyTraining extends Omit<ArmTraining, "initial"> {
   readonly data: DataConfig | MadeData
   /** What else `measure` depends on; raise a number in it when it gives other values. */
   readonly measured: unknown
+  /** Ranks of this process that train it together, and plain data that tells them from others. Default: one process alone. */
+  readonly ranks?: { readonly key: unknown; readonly make: () => ReadonlyArray<CollectiveService> }
 }
+
+/** Ranks wait for each other. */
+const ALL_AT_ONCE = { concurrency: "unbounded" } as const
 
 /** Everything that is in scope where a trained model is looked at. */
 export type Trained = Device | DataStream | Files | Model | Scope.Scope
@@ -46,7 +52,7 @@ export type Trained = Device | DataStream | Files | Model | Scope.Scope
  */
 export const train = <A, B = never>(
   at: Workplace,
-  { data, measured, model, precision = "f32", recompute = false, seed, training }: StudyTraining,
+  { data, measured, model, precision = "f32", ranks, recompute = false, seed, training }: StudyTraining,
   measure: Effect.Effect<A, TrainError, Trained>,
   along?: Along<B>
 ): Effect.Effect<TrainedArm & { readonly measured: A; readonly seen: ReadonlyArray<B> }, TrainError,
@@ -67,6 +73,7 @@ export const train = <A, B = never>(
       recompute,
       seed,
       measured,
+      ...(ranks === undefined ? {} : { ranks: ranks.key }),
       machine: { ...at.machine }
     }
     const kept = yield* at.keptBy("trained", key)
@@ -81,12 +88,20 @@ export const train = <A, B = never>(
         }
       })
     )
-    const trained = Effect.gen(function*() {
-      const { after, measured: _, ...rest } = yield* trainArm(
-        { model: whole, training, precision, recompute, seed },
-        kept,
-        { onEvent: at.onEvent, after: measure, ...(observe === undefined ? {} : { observe }) }
+    const arm: ArmTraining = { model: whole, training, precision, recompute, seed }
+    const leading = trainArm(arm, kept, { onEvent: at.onEvent, after: measure,
+      ...(observe === undefined ? {} : { observe }) })
+    const following = Effect.flatMap(keep(undefined), (own) => trainArm(arm, own, { onEvent: () => Effect.void }))
+    const together = Effect.suspend(() => {
+      const [first, ...others] = ranks?.make() ?? []
+      const as = (collective: CollectiveService) => Effect.provideService(Collective, collective)
+      return first === undefined ? leading : Effect.map(
+        Effect.all([as(first)(leading), Effect.forEach(others, (one) => as(one)(following), ALL_AT_ONCE)], ALL_AT_ONCE),
+        ([led]) => led
       )
+    })
+    const trained = Effect.gen(function*() {
+      const { after, measured: _, ...rest } = yield* together
       const seen = yield* Effect.forEach(along?.steps ?? [], (step) =>
         see(step, Effect.fail(
           new CheckpointError({ reason: "Missing", path: kept.folder ?? "memory",
