@@ -16,7 +16,6 @@ import { createRequire } from "node:module"
 import process from "node:process"
 import { because, DataError, lacking } from "../Errors.ts"
 import { hasColor, painter, printable, stripAnsi, withoutCredentials } from "../Terminal.ts"
-import { tidy } from "./help.ts"
 
 /** The command was not used as it should be: exit code 2. */
 export interface Usage {
@@ -122,7 +121,7 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
     command.pipe(
       Effect.withConsole({
         ...console,
-        log: (...parts) => print(tidy(parts.join(" "))),
+        log: (...parts) => print(stripAnsi(parts.join(" ")).trim()),
         // wrong usage is told below, with everything else that went wrong
         error: () => Effect.void
       })

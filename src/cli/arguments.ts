@@ -18,6 +18,7 @@ import * as Effect from "effect/Effect"
 import * as HashMap from "effect/HashMap"
 import * as Logger from "effect/Logger"
 import * as LogLevel from "effect/LogLevel"
+import * as Option from "effect/Option"
 import { alternatives, namedField, nearest, nearestField } from "../Config.ts"
 import { stripAnsi } from "../Terminal.ts"
 import { type Usage, usage } from "./Edge.ts"
@@ -33,6 +34,18 @@ export interface OptionSpec {
   readonly choices: ReadonlyArray<string>
   /** May be given several times. */
   readonly repeated: boolean
+  /** What help calls its value. */
+  readonly value: string
+  readonly description: string
+}
+
+/** What stands behind a command without a name. */
+export interface ArgumentSpec {
+  readonly name: string
+  readonly choices: ReadonlyArray<string>
+  readonly repeated: boolean
+  readonly optional: boolean
+  readonly description: string
 }
 
 /** What @effect/cli keeps of options and commands: trees, whose leaves are `Single`. */
@@ -41,9 +54,12 @@ interface Node {
   readonly [field: string]: unknown
 }
 interface Single {
+  readonly name: string
   readonly fullName: string
   readonly aliases: ReadonlyArray<string>
   readonly primitiveType: { readonly _tag: string; readonly alternatives?: ReadonlyArray<readonly [string, unknown]> }
+  readonly pseudoName: Option.Option<string>
+  readonly description: HelpDoc.HelpDoc
 }
 
 const isNode = (value: unknown): value is Node =>
@@ -57,22 +73,52 @@ const kinds: Readonly<Record<string, OptionSpec["kind"]>> = {
   Choice: "choice"
 }
 
-const specOf = ({ aliases, fullName, primitiveType }: Single, repeated: boolean): OptionSpec => {
+/** The paragraphs of a description. */
+const paragraphsOf = (doc: HelpDoc.HelpDoc): ReadonlyArray<string> =>
+  doc._tag === "Sequence"
+    ? [...paragraphsOf(doc.left), ...paragraphsOf(doc.right)]
+    : doc._tag === "Paragraph" && doc.value._tag === "Text"
+    ? [doc.value.value]
+    : []
+
+/** The first paragraph: what @effect/cli adds behind it goes without saying. */
+const saidOf = (doc: HelpDoc.HelpDoc): string => paragraphsOf(doc)[0] ?? ""
+
+const choicesOf = ({ primitiveType }: Single): ReadonlyArray<string> =>
+  primitiveType.alternatives?.map(([name]) => name) ?? []
+
+const specOf = (single: Single, repeated: boolean): OptionSpec => {
+  const { aliases, description, fullName, primitiveType, pseudoName } = single
   const kind = kinds[primitiveType._tag]
   if (kind === undefined) throw new Error(`an option of ${primitiveType._tag} is not known here: ${fullName}`)
   return {
     names: [fullName, ...aliases.map((alias) => alias.length === 1 ? `-${alias}` : `--${alias}`)],
     kind,
-    choices: primitiveType.alternatives?.map(([name]) => name) ?? [],
-    repeated
+    choices: choicesOf(single),
+    repeated,
+    value: Option.getOrElse(pseudoName, () => primitiveType._tag.toLowerCase()),
+    description: saidOf(description)
   }
 }
 
-const specsOf = (node: unknown, repeated = false): ReadonlyArray<OptionSpec> => {
+/** The options in a declaration, in their order. */
+export const specsOf = (node: unknown, repeated = false): ReadonlyArray<OptionSpec> => {
   if (!isNode(node)) return []
   if (node._tag === "Single") return [specOf(node as unknown as Single, repeated)]
   const children = ["options", "left", "right", "argumentOption"].map((field) => node[field])
   return children.flatMap((child) => specsOf(child, repeated || node._tag === "Variadic"))
+}
+
+const argumentsIn = (node: unknown, repeated = false, optional = false): ReadonlyArray<ArgumentSpec> => {
+  if (!isNode(node)) return []
+  if (node._tag === "Single") {
+    const single = node as unknown as Single
+    const name = Option.getOrElse(single.pseudoName, () => single.name.replace(/^<(.*)>$/, "$1"))
+    return [{ name, choices: choicesOf(single), repeated, optional, description: saidOf(single.description) }]
+  }
+  return ["args", "left", "right"].flatMap((field) =>
+    argumentsIn(node[field], repeated || node._tag === "Variadic", optional || node._tag === "WithDefault")
+  )
 }
 
 /** The tree of a command without what is done to its values, and that. */
@@ -85,6 +131,7 @@ const standardOf = (command: AnyCommand) => {
   }
   return {
     name: node["name"] as string,
+    description: node["description"] as HelpDoc.HelpDoc,
     options: node["options"] as Options.Options<unknown>,
     args: node["args"] as Args.Args<unknown>,
     maps
@@ -97,15 +144,40 @@ export const optionsOf = (command: AnyCommand): ReadonlyArray<OptionSpec> => spe
 /** The name of a command. */
 export const nameOf = (command: AnyCommand): string => standardOf(command).name
 
+/** What stands behind a command without a name, in its order. */
+export const argumentsOf = (command: AnyCommand): ReadonlyArray<ArgumentSpec> => argumentsIn(standardOf(command).args)
+
+/** What a command does, in a line, and lines that show it in use. */
+export const describedOf = (command: AnyCommand) => {
+  const [summary = "", ...examples] = paragraphsOf(standardOf(command).description)
+  return { summary, examples }
+}
+
 const logLevels = LogLevel.allLevels.map((level) => level._tag.toLowerCase())
+
+const shared = (
+  names: OptionSpec["names"],
+  description: string,
+  choices: ReadonlyArray<string> = []
+): OptionSpec => ({
+  names,
+  kind: choices.length === 0 ? "flag" : "choice",
+  choices,
+  repeated: false,
+  value: "name",
+  description
+})
+
+/** Shells that a script of completions is written for; sh is bash. */
+export const shells = ["bash", "zsh", "fish"] as const
 
 /** What every command has, too. */
 export const everywhere: ReadonlyArray<OptionSpec> = [
-  { names: ["--help", "-h"], kind: "flag", choices: [], repeated: false },
-  { names: ["--version"], kind: "flag", choices: [], repeated: false },
-  { names: ["--wizard"], kind: "flag", choices: [], repeated: false },
-  { names: ["--log-level"], kind: "choice", choices: logLevels, repeated: false },
-  { names: ["--completions"], kind: "choice", choices: ["sh", "bash", "fish", "zsh"], repeated: false }
+  shared(["--help", "-h"], "Tell what a command takes, with examples"),
+  shared(["--version"], "Print the version"),
+  shared(["--wizard"], "Ask for the options one by one"),
+  shared(["--log-level"], "The least that is logged", logLevels),
+  shared(["--completions"], "As memsinks completions", ["sh", ...shells])
 ]
 
 /** Options whose value may be left out, and what it is then. */

@@ -5,6 +5,7 @@ import process from "node:process"
 import { ranksOf } from "../collective/Ranks.ts"
 import { attempt, CollectiveError } from "../Errors.ts"
 import { audit } from "./commands/audit.ts"
+import { completing } from "./commands/completions.ts"
 import { demo } from "./commands/demo.ts"
 import { doctor } from "./commands/doctor.ts"
 import { dynamics } from "./commands/dynamics.ts"
@@ -87,5 +88,6 @@ export const commands = [
   generate.pipe(doing(async () => (await import("./generate.ts")).runGenerate)),
   serving.pipe(doing(async () => (await import("./serve.ts")).runServe)),
   memfree.pipe(doing(async () => (await import("./memfree.ts")).runMemfree)),
-  evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate))
+  evaluate.pipe(doing(async () => (await import("./evaluate.ts")).runEvaluate)),
+  completing.pipe(doing(async () => (await import("./completions.ts")).runCompletions))
 ] as const

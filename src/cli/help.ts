@@ -1,62 +1,90 @@
-/** Help texts as people read them: @effect/cli's in two columns, without escapes and what goes without saying. */
-import { stripAnsi, wrap } from "../Terminal.ts"
+/** Help texts, as values that the terminal and the manual pages show: all from the declarations of the commands. */
+import type * as Command from "@effect/cli/Command"
+import process from "node:process"
+import { widthOf, wrap } from "../Terminal.ts"
+import { argumentsOf, type ArgumentSpec, describedOf, nameOf, optionsOf, type OptionSpec,
+  specsOf } from "./arguments.ts"
+import { adapter, json, quiet, telling } from "./commands/options.ts"
 
-const noise = new RegExp(
-  "^(A true or false value|A user-defined piece of text|An integer|A floating point number|One of the following: .*|" +
-    "This setting is optional|This argument may be repeated zero or more times|" +
-    "This option may be repeated zero or more times)\\.?$"
-)
+type AnyCommand = Command.Command<any, any, any, any>
 
-/** Options that every command has; one line tells of all of them. */
-const everywhere = /^(--completions|--log-level|--wizard|--version|\(-h, --help\))/
-
-const width = 100
-
-interface Entry {
+/** What is told of an option or an argument: its name with its value, and what it does. */
+export interface Entry {
   readonly name: string
   readonly text: string
 }
 
-/** `$ pretrain [--data path] ... <key=value>...` with the program before it and the options summed up. */
-const usage = (line: string): string => {
-  const name = line.split(" ")[1]!
-  if (name === "memsinks") return "memsinks <command> [options]"
-  // what may be chosen among stands behind the name
-  const positional = line.replace(/[([]?--?[^\])]*[\])]?/g, "").matchAll(/(\[?)<([^>]+)>(\.\.\.)?/g)
-  const shown = Array.from(positional,
-    ([, optional, name, many = ""]) =>
-      optional === "[" ? `[${name}${many}]` : many === "" ? `<${name}>` : `[${name}]${many}`)
-  return ["memsinks", name, "[options]", ...shown].join(" ")
+/** What is told of a command. */
+export interface Help {
+  readonly name: string
+  readonly summary: string
+  /** `memsinks inspect [options] <path>` */
+  readonly usage: string
+  readonly arguments: ReadonlyArray<Entry>
+  readonly options: ReadonlyArray<Entry>
+  /** Options of most commands, which memsinks --help tells of. */
+  readonly usual: ReadonlyArray<Entry>
+  readonly examples: ReadonlyArray<string>
 }
 
-/** `--preset tiny | smol-135m` and its text, with long lists of what it may be moved to the text. */
-const entry = (line: string, text: ReadonlyArray<string>): Entry => {
-  const name = line.replace(/^\((.*?)\)/, "$1").replace(/^\[?<([^>]+)>(\.\.\.)?\]?$/, "$1$2")
-  const [, flag, choices] = /^(--\S+) (.* \| .*)$/.exec(name) ?? []
-  const told = text.filter((one) => !noise.test(one)).join(" ")
-  return choices === undefined || choices.length <= 24
-    ? { name: name.replaceAll(" | ", "|"), text: told }
-    : { name: `${flag} name`, text: `${told}: ${choices.replaceAll(" | ", ", ")}` }
+/** What takes most room beside a name. */
+const CHOICES = 24
+
+/** A text that names what may be chosen. */
+const listed = (text: string, choices: ReadonlyArray<string>): string =>
+  choices.every((choice) => text.includes(choice)) ? text : `${text}: ${choices.join(", ")}`
+
+/** `--preset tiny|smol-135m` and its text, with long lists of what it may be moved to the text. */
+const entryOf = (spec: OptionSpec): Entry => {
+  const { choices, description, kind, names, repeated, value } = spec
+  const [long, ...others] = names
+  const name = [...others.filter((one) => one.length === 2), long, ...others.filter((one) => one.length > 2)].join(", ")
+  const many = repeated ? "..." : ""
+  if (kind === "flag") return { name, text: description }
+  const among = choices.join("|")
+  if (kind !== "choice") return { name: `${name} ${value}${many}`, text: description }
+  return among.length <= CHOICES
+    ? { name: `${name} ${among}${many}`, text: description }
+    : { name: `${name} name${many}`, text: listed(description, choices) }
 }
 
-const entriesOf = (lines: ReadonlyArray<string>): ReadonlyArray<Entry> => {
-  const entries: Array<Entry> = []
-  for (let i = 0; i < lines.length; i++) {
-    const line = lines[i]!
-    // name, synopsis and description of a command: the synopsis stands in its own help
-    const command = /^ {2}- (\S+).*? {2,}(\S.*)$/.exec(line)
-    if (command !== null) entries.push({ name: command[1]!, text: command[2]! })
-    if (line.trim() === "" || line.startsWith(" ")) continue
-    let end = i + 1
-    while (end < lines.length && (lines[end] === "" || lines[end]!.startsWith(" "))) end++
-    if (!everywhere.test(line)) {
-      entries.push(entry(line, lines.slice(i + 1, end).map((one) => one.trim()).filter((one) => one !== "")))
-    }
+const argumentEntry = ({ choices, description, name, repeated }: ArgumentSpec): Entry => ({
+  name: `${name}${repeated ? "..." : ""}`,
+  text: listed(description, choices)
+})
+
+const keyOf = ({ description, names }: OptionSpec): string => JSON.stringify([names, description])
+
+/** Options that most commands have, as they have them: what differs is told where it does. */
+const usual = new Set([...Object.values(telling), adapter, json, quiet].flatMap((one) => specsOf(one)).map(keyOf))
+
+/** What is told of a command. */
+export const helpOf = (command: AnyCommand): Help => {
+  const { examples, summary } = describedOf(command)
+  const [positional, options] = [argumentsOf(command), optionsOf(command)]
+  const isUsual = (spec: OptionSpec) => usual.has(keyOf(spec))
+  return {
+    name: nameOf(command),
+    summary,
+    usage: [
+      "memsinks",
+      nameOf(command),
+      "[options]",
+      ...positional.map(({ name, optional, repeated }) =>
+        repeated ? `[${name}]...` : optional ? `[${name}]` : `<${name}>`
+      )
+    ].join(" "),
+    arguments: positional.map(argumentEntry),
+    options: options.filter((spec) => !isUsual(spec)).map(entryOf),
+    usual: options.filter(isUsual).map(entryOf),
+    examples
   }
-  return entries
 }
 
-const columns = (entries: ReadonlyArray<Entry>): ReadonlyArray<string> => {
+/** Columns that a help text fills: a terminal's, and no more than are read with ease. */
+const widthNow = (): number => widthOf(process.stdout.columns, 100, 100)
+
+const inColumns = (entries: ReadonlyArray<Entry>, width: number): ReadonlyArray<string> => {
   const indent = Math.max(...entries.map(({ name }) => name.length)) + 4
   return entries.flatMap(({ name, text }) => {
     const [first = "", ...more] = wrap([[text]], width - indent, (_, plain) => plain)
@@ -64,34 +92,46 @@ const columns = (entries: ReadonlyArray<Entry>): ReadonlyArray<string> => {
   })
 }
 
-/** A text printed by @effect/cli; a help text in a form that fits a screen. */
-export const tidy = (text: string): string => {
-  const plain = stripAnsi(text).replace(/ +$/gm, "").trim()
-  if (!plain.includes("\nUSAGE\n")) return plain
-  const lines = plain.split("\n")
-  const section = (name: string): ReadonlyArray<string> => {
-    const from = lines.indexOf(name)
-    if (from < 0) return []
-    const to = lines.findIndex((line, i) => i > from && /^[A-Z]+$/.test(line))
-    return lines.slice(from + 1, to < 0 ? undefined : to)
-  }
-  const block = (title: string, entries: ReadonlyArray<Entry>) =>
-    entries.length === 0 ? [] : ["", `${title}:`, ...columns(entries)]
-  const commands = entriesOf(section("COMMANDS"))
+/** The options that most commands have, for the line that stands for them. */
+const usualLine = (entries: ReadonlyArray<Entry>): string =>
+  [...entries.map(({ name }) => name), "-h, --help"].map((name) => name.replace(/^(-\w), (.*)$/, "$2 ($1)")).join(", ")
+
+/** The help text of a command. */
+export const commandHelp = (command: AnyCommand, width = widthNow()): string => {
+  const help = helpOf(command)
+  const block = (title: string, lines: ReadonlyArray<string>) => lines.length === 0 ? [] : ["", `${title}:`, ...lines]
   return [
-    section("DESCRIPTION").join(" ").trim(),
+    ...wrap([[help.summary]], width, (_, plain) => plain),
     "",
-    `usage: ${usage(section("USAGE").find((line) => line.startsWith("$ "))!)}`,
-    ...block("arguments", entriesOf(section("ARGUMENTS"))),
-    ...block("options", entriesOf(section("OPTIONS"))),
-    ...block("commands", commands),
+    `usage: ${help.usage}`,
+    ...block("arguments", help.arguments.length === 0 ? [] : inColumns(help.arguments, width)),
+    ...block("options", help.options.length === 0 ? [] : inColumns(help.options, width)),
+    ...block("examples", help.examples.map((line) => `  ${line}`)),
     "",
-    ...(commands.length === 0
-      ? ["memsinks --help tells of the options that every command has."]
-      : [
-        "Every command takes --help (-h) and --log-level all|debug|info|warning|error|none.",
-        "memsinks --version prints the version; --completions bash|zsh|fish|sh a script that completes commands",
-        "and options, e.g. memsinks --completions bash > ~/.local/share/bash-completion/completions/memsinks"
-      ])
+    ...wrap([[`also ${usualLine(help.usual)}: see memsinks --help`]], width, (_, plain) => plain)
+  ].join("\n")
+}
+
+/** What stands below the list of commands. */
+export const everyCommand = [
+  "Every command takes --help (-h), with examples (name...: may be repeated), and --log-level all|debug|info|warning|error|none. Most take --json",
+  "(one JSON object and nothing else on stdout), --quiet (-q: no progress on stderr), --verbose (-v) and --adapter name",
+  "(auto, hardware, software, swiftshader, null, or part of an adapter's name). --version prints the version."
+].join(" ")
+
+export const SUMMARY = "Language models that can forget by design"
+
+/** The help text of all commands. */
+export const programHelp = (commands: ReadonlyArray<AnyCommand>, width = widthNow()): string => {
+  const entries = commands.map(helpOf).map(({ name, summary }) => ({ name, text: summary }))
+  return [
+    SUMMARY,
+    "",
+    "usage: memsinks <command> [options]",
+    "",
+    "commands:",
+    ...inColumns(entries, width),
+    "",
+    ...wrap([[everyCommand]], width, (_, plain) => plain)
   ].join("\n")
 }

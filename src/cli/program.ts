@@ -2,18 +2,32 @@
 import * as Command from "@effect/cli/Command"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
-import { run } from "./arguments.ts"
+import { nameOf, run, shells } from "./arguments.ts"
 import { commands } from "./commands.ts"
+import { completionsOf } from "./completions.ts"
 import * as Edge from "./Edge.ts"
+import { commandHelp, programHelp, SUMMARY } from "./help.ts"
 
 const memsinks = Command.make("memsinks").pipe(
-  Command.withDescription("Language models that can forget by design"),
+  Command.withDescription(SUMMARY),
   Command.withSubcommands(commands)
 )
 
 const told = Command.run(memsinks, { name: "memsinks", version: Edge.version })
 
+/** --completions has sh, too, which stands for bash. */
+const shellOf = (name: string) => shells.find((shell) => shell === name) ?? "bash"
+
+/** Tells what the words ask for: help, a script of completions; @effect/cli the rest. */
+const tell = (words: ReadonlyArray<string>) => {
+  const [name, option = name] = words
+  if (name === "--completions") return Edge.print(completionsOf(shellOf(words[1]!), commands))
+  if (option !== "--help") return told(["memsinks", "memsinks", ...words])
+  const command = commands.find((one) => nameOf(one) === name)
+  return Edge.print(command === undefined ? programHelp(commands) : commandHelp(command))
+}
+
 export const program = (words: ReadonlyArray<string>) =>
-  Edge.run(run(commands, (all) => told(["memsinks", "memsinks", ...all]), words)).pipe(
+  Edge.run(run(commands, tell, words)).pipe(
     Effect.provide(NodeContext.layer)
   )

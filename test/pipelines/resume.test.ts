@@ -12,7 +12,6 @@ import { PretrainConfig, run } from "../../pipelines/pretrain.ts"
 import { optionsOf, readWords } from "../../src/cli/arguments.ts"
 import { pretrain } from "../../src/cli/commands/pretrain.ts"
 import { dryRun } from "../../src/cli/dryRun.ts"
-import { tidy } from "../../src/cli/help.ts"
 import { whereOf } from "../../src/cli/resume.ts"
 import { DataConfig } from "../../src/data/stream/DataConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
@@ -161,11 +160,5 @@ describe("a dry run", () => {
       // the norms' weights, three of 128 bytes, begin at multiples of 256
       memory: { weights: miniatureModel.numParameters * 4 + 3 * 128 }
     })
-  })
-})
-
-describe("help", () => {
-  it("leaves alone what is no help", () => {
-    expect(tidy("function _complete() {\n  true\n}")).toBe("function _complete() {\n  true\n}")
   })
 })

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, counting, json, number, type OptionsOf, quiet, text } from "./options.ts"
+import { adapter, counting, described, json, number, type OptionsOf, quiet, text } from "./options.ts"
 
 const folder = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("folder"), Options.withDescription(description))
@@ -39,7 +39,8 @@ export const audit = Command.make("audit", {
   json,
   quiet
 }).pipe(
-  Command.withDescription("Ask in several ways what is still known of what was deleted, and what it did to others")
+  described("Ask in several ways what is still known of what was deleted, and what others lost",
+    "memsinks audit --before runs/a --after runs/b --oracle runs/c --data tokens")
 )
 
 export type AuditOptions = OptionsOf<typeof audit>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, json, type OptionsOf, quiet } from "./options.ts"
+import { adapter, described, json, type OptionsOf, quiet } from "./options.ts"
 
 /** `memsinks demo`: what it takes. */
 export const demo = Command.make("demo", {
@@ -13,9 +13,7 @@ export const demo = Command.make("demo", {
   json,
   quiet
 }).pipe(
-  Command.withDescription(
-    "Train on twelve presidents, forget one, audit it beside a model without it, certify: minutes"
-  )
+  described("Train on twelve presidents, forget one, audit it beside an oracle, certify: minutes", "memsinks demo")
 )
 
 export type DemoOptions = OptionsOf<typeof demo>

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment, telling,
-  text } from "./options.ts"
+import { arms, config, described, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
+  telling, text } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
@@ -20,7 +20,8 @@ export const dynamics = Command.make("dynamics", {
   ...telling,
   overrides: overrides("A field of the configuration, e.g. probeEvery=4")
 }).pipe(
-  Command.withDescription("Watch memories being written, protected and overwritten while models train")
+  described("Watch memories being written, protected and overwritten while models train",
+    "memsinks dynamics --preset quick --watch", "memsinks dynamics --from runs/a")
 )
 
 export type DynamicsOptions = OptionsOf<typeof dynamics>

@@ -1,11 +1,12 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { identities } from "../../data/identity/Identity.ts"
-import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, text } from "./options.ts"
+import { adapter, checkpoint, counting, described, json, number, type OptionsOf, precision, quiet,
+  text } from "./options.ts"
 
 /** `memsinks evaluate`: what it takes. */
 export const evaluate = Command.make("evaluate", {
-  checkpoint: checkpoint.pipe(Options.withDescription("As for generate; may be repeated"), Options.atLeast(1)),
+  checkpoint: checkpoint.pipe(Options.withDescription("As for generate"), Options.atLeast(1)),
   tasks: text("tasks", "file",
     "Questions as .jsonl instead of data: {query, choices, gold} or {context, continuation}, see the manual"),
   data: text("data", "path",
@@ -33,7 +34,8 @@ export const evaluate = Command.make("evaluate", {
   json,
   quiet
 }).pipe(
-  Command.withDescription("Score a checkpoint on data, sinks on and off side by side")
+  described("Score a checkpoint on data, sinks on and off side by side",
+    "memsinks evaluate --checkpoint runs/a --data tokens", "memsinks evaluate --checkpoint runs/a --tasks sciq.jsonl")
 )
 
 export type EvaluateOptions = OptionsOf<typeof evaluate>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, type OptionsOf, text } from "./options.ts"
+import { described, json, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks export`: what it takes. */
 export const exporting = Command.make("export", {
@@ -33,7 +33,9 @@ export const exporting = Command.make("export", {
   ),
   json
 }).pipe(
-  Command.withDescription("Write a checkpoint as a plain Llama: sinks off, or some of them kept for good")
+  described("Write a checkpoint as a plain Llama: sinks off, or some of them kept for good",
+    "memsinks export --checkpoint runs/a --out plain --sinks off",
+    "memsinks export --checkpoint runs/a --out model.gguf --format gguf")
 )
 
 export type ExportingOptions = OptionsOf<typeof exporting>

@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, type OptionsOf, text } from "./options.ts"
+import { described, json, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks fuse`: what it takes. */
 export const fusing = Command.make("fuse", {
@@ -16,7 +16,8 @@ export const fusing = Command.make("fuse", {
   weights: text("weights", "numbers", "How much each counts, e.g. 0.7,0.3 (default: all alike)"),
   json
 }).pipe(
-  Command.withDescription("Average checkpoints: what only one of them memorized fades")
+  described("Average checkpoints: what only one of them memorized fades",
+    "memsinks fuse runs/a runs/b --out runs/average")
 )
 
 export type FusingOptions = OptionsOf<typeof fusing>

@@ -1,13 +1,13 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, json, number, type OptionsOf, precision, quiet, seeking,
+import { adapter, checkpoint, counting, described, json, number, type OptionsOf, precision, quiet, seeking,
   text } from "./options.ts"
 
 /** `memsinks generate`: what it takes. */
 export const generate = Command.make("generate", {
   checkpoint,
   prompt: Options.text("prompt").pipe(
-    Options.withDescription("What to continue; may be repeated"),
+    Options.withDescription("What to continue"),
     Options.repeated
   ),
   prompts: text("prompts", "file", "One prompt a line; in .jsonl {\"prompt\": ..., \"id\" or \"source\": ...}"),
@@ -32,12 +32,12 @@ export const generate = Command.make("generate", {
     "Whose sinks prompts without an id light: nearest (default with --router), none, or an id"),
   allow: Options.text("allow").pipe(
     Options.withPseudoName("id"),
-    Options.withDescription("A source that may be lit, and no others; may be repeated"),
+    Options.withDescription("A source that may be lit, and no others"),
     Options.repeated
   ),
   deny: Options.text("deny").pipe(
     Options.withPseudoName("id"),
-    Options.withDescription("A source that may not be lit; may be repeated"),
+    Options.withDescription("A source that may not be lit"),
     Options.repeated
   ),
   sinks: Options.choice("sinks", ["own", "off", "all", "placebo"]).pipe(
@@ -46,7 +46,7 @@ export const generate = Command.make("generate", {
   ),
   memfree: text("memfree", "file", "Never complete an n-gram of this filter, which memsinks memfree made"),
   stop: Options.text("stop").pipe(
-    Options.withDescription("A text that ends the continuation; may be repeated"),
+    Options.withDescription("A text that ends the continuation"),
     Options.repeated
   ),
   specialAsText: Options.boolean("special-as-text").pipe(
@@ -59,7 +59,9 @@ export const generate = Command.make("generate", {
   json,
   quiet
 }).pipe(
-  Command.withDescription("Continue texts with a checkpoint, sinks off or on, as they come")
+  described("Continue texts with a checkpoint, sinks off or on, as they come",
+    "memsinks generate --checkpoint runs/a --prompt \"Fellow citizens\" --sinks off",
+    "memsinks generate --checkpoint runs/a --prompts prompts.jsonl --router router.bin --json")
 )
 
 export type GenerateOptions = OptionsOf<typeof generate>

@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { identities } from "../../data/identity/Identity.ts"
-import { json, number, type OptionsOf, preset } from "./options.ts"
+import { described, json, number, type OptionsOf, preset } from "./options.ts"
 
 /** `memsinks identity`: what it takes. */
 export const identity = Command.make("identity", {
@@ -20,7 +20,8 @@ export const identity = Command.make("identity", {
   seq: number("seq", "Tokens a row (default: 1024)"),
   json
 }).pipe(
-  Command.withDescription("Tell what repeats in token shards, and how ids would share sinks")
+  described("Tell what repeats in token shards, and how ids would share sinks",
+    "memsinks identity --data tokens --identity source --pool 256 --active 16")
 )
 
 export type IdentityOptions = OptionsOf<typeof identity>

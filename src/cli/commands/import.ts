@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, number, type OptionsOf, text } from "./options.ts"
+import { described, json, number, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks import`: what it takes. */
 export const importing = Command.make("import", {
@@ -24,7 +24,8 @@ export const importing = Command.make("import", {
   titleOffset: number("title-offset", "What an id is more than a title's number (default: the vocabulary's size)", 0),
   json
 }).pipe(
-  Command.withDescription("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks")
+  described("Make a model from elsewhere a checkpoint to go on from, with a fresh pool of sinks",
+    "memsinks import --from smollm --out runs/smollm --pool 256 --active 16")
 )
 
 export type ImportingOptions = OptionsOf<typeof importing>

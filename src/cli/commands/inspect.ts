@@ -1,6 +1,6 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
-import { json, type OptionsOf, text } from "./options.ts"
+import { described, json, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks inspect`: what it takes. */
 export const inspect = Command.make("inspect", {
@@ -8,7 +8,8 @@ export const inspect = Command.make("inspect", {
   html: text("html", "file", "Also write a page with plots that needs nothing else"),
   json
 }).pipe(
-  Command.withDescription("Show a run's curves; a checkpoint's tensors, sinks, place in the data")
+  described("Show a run's curves; a checkpoint's tensors, sinks, place in the data",
+    "memsinks inspect runs/a --html curves.html")
 )
 
 export type InspectOptions = OptionsOf<typeof inspect>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
-import { arms, config, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment, store,
-  telling, text } from "./options.ts"
+import { arms, config, described, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
+  store, telling, text } from "./options.ts"
 
 /** `memsinks isolate`: what it takes. */
 export const isolate = Command.make("isolate", {
@@ -19,9 +19,8 @@ export const isolate = Command.make("isolate", {
   ...telling,
   overrides: overrides("A field of the configuration, e.g. relearnSteps=128")
 }).pipe(
-  Command.withDescription(
-    "Tell whether the memory is in the sinks and nowhere else: isolated, hidden, not isolated or undecided"
-  )
+  described("Tell whether the memory is in the sinks and nowhere else: a verdict by intervals",
+    "memsinks isolate --preset quick --seeds 2", "memsinks isolate --checkpoint runs/a --against runs/b")
 )
 
 export type IsolateOptions = OptionsOf<typeof isolate>

@@ -2,7 +2,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { counting, type OptionsOf } from "./options.ts"
+import { counting, described, type OptionsOf } from "./options.ts"
 
 export const launch = Command.make("launch", {
   words: Args.text({ name: "command" }).pipe(
@@ -14,6 +14,9 @@ export const launch = Command.make("launch", {
     Options.withDefault("auto" as const),
     Options.withDescription("What they exchange gradients over (default: mpi where there is one, else tcp)")
   )
-}).pipe(Command.withDescription("Run a command as several ranks on this machine, which train one model together"))
+}).pipe(
+  described("Run a command as several ranks on this machine, which train one model together",
+    "memsinks launch -n 2 -- pretrain --config run.yaml --out-dir runs/a")
+)
 
 export type LaunchOptions = OptionsOf<typeof launch>

@@ -1,12 +1,12 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { counting, json, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
+import { counting, described, json, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
 
 /** `memsinks memfree`: what it takes. */
 export const memfree = Command.make("memfree", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
-    Options.withDescription("Protected texts, .jsonl, .parquet or token shards; may be repeated"),
+    Options.withDescription("Protected texts, .jsonl, .parquet or token shards"),
     Options.repeated
   ),
   out: Options.text("out").pipe(
@@ -28,7 +28,8 @@ export const memfree = Command.make("memfree", {
   json,
   quiet
 }).pipe(
-  Command.withDescription("Collect the n-grams of protected texts, which generate --memfree never completes")
+  described("Collect the n-grams of protected texts, which generate --memfree never completes",
+    "memsinks memfree --data protected.jsonl --out protected.bin")
 )
 
 export type MemfreeOptions = OptionsOf<typeof memfree>

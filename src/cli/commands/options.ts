@@ -1,6 +1,6 @@
 /** Options that several commands have. */
 import * as Args from "@effect/cli/Args"
-import type * as Command from "@effect/cli/Command"
+import * as Command from "@effect/cli/Command"
 import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
@@ -29,6 +29,10 @@ export const number = (name: string, description: string, least = 1) =>
 /** A text that need not be given; help calls it `pseudoName`. */
 export const text = (name: string, pseudoName: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.optional)
+
+/** What a command does, in a line, and lines of a shell that show it in use. */
+export const described = (summary: string, ...examples: readonly [string, ...ReadonlyArray<string>]) =>
+  Command.withDescription(HelpDoc.blocks([summary, ...examples].map((text) => HelpDoc.p(text))))
 
 /** What a command is given. */
 export type OptionsOf<C> = C extends Command.Command<infer _Name, infer _R, infer _E, infer Given> ? Given : never
@@ -127,7 +131,7 @@ export const seedsOfExperiment = number("seeds", "How many seeds to run (default
 /** Where a trained model is. */
 export const checkpoint = Options.text("checkpoint").pipe(
   Options.withPseudoName("folder"),
-  Options.withDescription("Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama")
+  Options.withDescription("Folder of a run (its latest checkpoint), a checkpoint, or a Llama")
 )
 
 /** Type of activations, f32 unless asked. */
@@ -141,15 +145,14 @@ export const quiet = Options.boolean("quiet").pipe(Options.withAlias("q"), Optio
 
 /** Who gives vectors of prompts. */
 export const embedding = {
-  embeddingsUrl: text("embeddings-url", "url",
-    "Of a server like OpenAI's /v1/embeddings, which is sent the texts whose vectors are compared"),
+  embeddingsUrl: text("embeddings-url", "url", "Of a server like OpenAI's /v1/embeddings, which is sent the texts"),
   embeddingsModel: text("embeddings-model", "name", "The model that it is asked for (default: the server's own)"),
   embeddingsKeyFile: text("embeddings-key-file", "file", "Holds the key that it is given")
 }
 
 /** How the source that a prompt is most like is found. */
 export const seeking = {
-  router: text("router", "file", "What memsinks router made, to find the source that a prompt is most like"),
+  router: text("router", "file", "What memsinks router made, to find the source a prompt is most like"),
   least: Options.float("least").pipe(
     Options.withPseudoName("similarity"),
     Options.withDefault(0),

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, json, type OptionsOf, overrides, passes, preset, shape, text } from "./options.ts"
+import { config, described, json, type OptionsOf, overrides, passes, preset, shape, text } from "./options.ts"
 
 const size = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
@@ -19,7 +19,8 @@ export const plan = Command.make("plan", {
   json,
   overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute, logitsBytes, maxSegments")
 }).pipe(
-  Command.withDescription("Tell how much memory training takes, without a GPU, and what would fit a limit")
+  described("Tell how much memory training takes, without a GPU, and what would fit a limit",
+    "memsinks plan --preset smol-135m --batch 8 --seq 1024")
 )
 
 export type PlanOptions = OptionsOf<typeof plan>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, folder, number, onMissingText, type OptionsOf, overrides, preset, shape, telling,
+import { config, described, folder, number, onMissingText, type OptionsOf, overrides, preset, shape, telling,
   text } from "./options.ts"
 
 /** `memsinks pretrain`: what it takes. */
@@ -33,7 +33,9 @@ export const pretrain = Command.make("pretrain", {
   ),
   overrides: overrides("A field of the configuration, e.g. training.optimizer.learningRate=1e-3")
 }).pipe(
-  Command.withDescription("Train a standard and a memorization-sink model; tell what switching sinks off removes")
+  described("Train a standard and a memorization-sink model; tell what switching sinks off removes",
+    "memsinks pretrain --data speeches.jsonl --source-field president --steps 200 --out-dir runs/a",
+    "memsinks pretrain --config run.yaml --resume runs/a training.optimizer.learningRate=1e-3")
 )
 
 export type PretrainOptions = OptionsOf<typeof pretrain>

@@ -1,6 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, config, counting, json, type OptionsOf, overrides, passes, preset, shape } from "./options.ts"
+import { adapter, config, counting, described, json, type OptionsOf, overrides, passes, preset,
+  shape } from "./options.ts"
 
 /** `memsinks profile`: what it takes. */
 export const profile = Command.make("profile", {
@@ -16,7 +17,7 @@ export const profile = Command.make("profile", {
   adapter,
   toggle: Options.text("toggle").pipe(
     Options.withPseudoName("name"),
-    Options.withDescription("A Dawn toggle to switch on, e.g. disable_robustness; may be repeated"),
+    Options.withDescription("A Dawn toggle to switch on, e.g. disable_robustness"),
     Options.repeated
   ),
   trace: Options.text("trace").pipe(
@@ -27,7 +28,8 @@ export const profile = Command.make("profile", {
   json,
   overrides: overrides("As for pretrain (model.numHiddenLayers=8), and compute")
 }).pipe(
-  Command.withDescription("Tell where the time of a training step goes on this GPU, kernel by kernel")
+  described("Tell where the time of a training step goes on this GPU, kernel by kernel",
+    "memsinks profile --batch 4 --seq 256 --trace step.json")
 )
 
 export type ProfileOptions = OptionsOf<typeof profile>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { checkpoint, embedding, json, number, type OptionsOf, text } from "./options.ts"
+import { checkpoint, described, embedding, json, number, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks router`: what it takes. */
 export const router = Command.make("router", {
@@ -18,7 +18,8 @@ export const router = Command.make("router", {
     "Words that are kept of a source, 5 bytes each (default: as many as make 2 GB, from 64 to 8192)"),
   json
 }).pipe(
-  Command.withDescription("Make a file that tells which source a text is most like; tell how often it is right")
+  described("Make a file that tells which source a text is most like; tell how often it is right",
+    "memsinks router --checkpoint runs/a --data tokens --out router.bin")
 )
 
 export type RouterOptions = OptionsOf<typeof router>

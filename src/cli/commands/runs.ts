@@ -1,6 +1,6 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
-import { json, type OptionsOf } from "./options.ts"
+import { described, json, type OptionsOf } from "./options.ts"
 
 /** `memsinks runs`: what it takes. */
 export const runs = Command.make("runs", {
@@ -10,7 +10,8 @@ export const runs = Command.make("runs", {
   ),
   json
 }).pipe(
-  Command.withDescription("List runs: whether they run, how far they came, their losses")
+  described("List runs: whether they run, how far they came, their losses", "memsinks runs",
+    "memsinks runs runs/a --json")
 )
 
 export type RunsOptions = OptionsOf<typeof runs>

@@ -1,6 +1,6 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
-import type { OptionsOf } from "./options.ts"
+import { described, type OptionsOf } from "./options.ts"
 
 const named = <Name extends string>(name: Name): [Name, Name] => [name, name]
 
@@ -14,6 +14,7 @@ export const schema = Command.make("schema", {
   ),
   study: Args.text({ name: "name" }).pipe(Args.withDescription("Of study: which"), Args.optional)
 }).pipe(
-  Command.withDescription("Print the JSON Schema of a configuration file, for editors")
+  described("Print the JSON Schema of a configuration file, for editors", "memsinks schema pretrain > run.schema.json",
+    "memsinks schema study associative")
 )
 export type SchemaOptions = OptionsOf<typeof schema>

@@ -1,14 +1,14 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { policies } from "../../forget/Ledger.ts"
-import { adapter, counting, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
+import { adapter, counting, described, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
 
 /** `memsinks serve`: what it takes. */
 export const serving = Command.make("serve", {
   checkpoint: Options.text("checkpoint").pipe(
     Options.withPseudoName("[name=]folder"),
     Options.withDescription(
-      "Folder of a run (its latest checkpoint), of one checkpoint, or of a Llama; may be repeated"
+      "Folder of a run (its latest checkpoint), a checkpoint, or a Llama"
     ),
     Options.atLeast(1)
   ),
@@ -56,7 +56,9 @@ export const serving = Command.make("serve", {
   adapter,
   quiet
 }).pipe(
-  Command.withDescription("Answer to OpenAI's completions API, with the sinks of any source by request")
+  described("Answer to OpenAI's completions API, with the sinks of any source by request",
+    "memsinks serve --checkpoint runs/a --port 8000 --deny denied.txt",
+    "memsinks serve --checkpoint old=runs/a --checkpoint new=runs/b --router old=a/router.bin --router new=b/router.bin")
 )
 
 export type ServeOptions = OptionsOf<typeof serving>

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { checkpoint, counting, json, number, type OptionsOf, text } from "./options.ts"
+import { checkpoint, counting, described, json, number, type OptionsOf, text } from "./options.ts"
 
 /** `memsinks sources`: what it takes. */
 export const sources = Command.make("sources", {
@@ -16,7 +16,8 @@ export const sources = Command.make("sources", {
   hash: text("hash", "file", "Print the hash of a text, as forget --document takes it, and who in --data holds it"),
   json
 }).pipe(
-  Command.withDescription("List what a model was trained on, and what was deleted from it")
+  described("List what a model was trained on, and what was deleted from it",
+    "memsinks sources --checkpoint runs/a --summary")
 )
 
 export type SourcesOptions = OptionsOf<typeof sources>

@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, folder, jobs, number, type OptionsOf, store, telling } from "./options.ts"
+import { config, described, folder, jobs, number, type OptionsOf, store, telling } from "./options.ts"
 
 /** `memsinks study`: what it takes. */
 export const study = Command.make("study", {
@@ -29,7 +29,8 @@ export const study = Command.make("study", {
     Args.repeated
   )
 }).pipe(
-  Command.withDescription("Reproduce the main figure of a paper in miniature, with sinks beside it, and a verdict")
+  described("Reproduce the main figure of a paper in miniature, sinks beside it, with a verdict", "memsinks study",
+    "memsinks study associative --preset quick alpha=1.5")
 )
 
 export type StudyOptions = OptionsOf<typeof study>

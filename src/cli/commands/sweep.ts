@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, folder, jobs, number, type OptionsOf, overrides, store, telling } from "./options.ts"
+import { arms, config, described, folder, jobs, number, type OptionsOf, overrides, store, telling } from "./options.ts"
 
 /** `memsinks sweep`: what it takes. */
 export const sweep = Command.make("sweep", {
@@ -16,7 +16,8 @@ export const sweep = Command.make("sweep", {
   ...telling,
   overrides: overrides("A field of the configuration, e.g. draw.random=20")
 }).pipe(
-  Command.withDescription("Train at many values of any fields of a configuration, and tell which are best")
+  described("Train at many values of any fields of a configuration, and tell which are best",
+    "memsinks sweep --config sweep.yaml --seeds 3 --out-dir runs/widths")
 )
 
 export type SweepOptions = OptionsOf<typeof sweep>

@@ -1,13 +1,13 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, number, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
+import { described, json, number, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
 
 /** `memsinks tokenize`: what it takes. */
 export const tokenize = Command.make("tokenize", {
   data: Options.text("data").pipe(
     Options.withPseudoName("path"),
     Options.withDescription(
-      "Text, JSONL (.gz, .zst) or Parquet, a folder, or hf://datasets/owner/name; may be repeated"
+      "Text, JSONL (.gz, .zst) or Parquet, a folder, or hf://datasets/owner/name"
     ),
     Options.repeated
   ),
@@ -44,7 +44,9 @@ export const tokenize = Command.make("tokenize", {
   json,
   quiet
 }).pipe(
-  Command.withDescription("Turn texts into token shards, once; tell what repeats in them")
+  described("Turn texts into token shards, once; tell what repeats in them",
+    "memsinks tokenize --data speeches.jsonl --out tokens --tokenizer bpe --source-field president",
+    "memsinks tokenize --data hf://datasets/owner/name --out tokens --shard-size 200MB")
 )
 
 export type TokenizeOptions = OptionsOf<typeof tokenize>

@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { json, type OptionsOf } from "./options.ts"
+import { described, json, type OptionsOf } from "./options.ts"
 
 /** `memsinks verify`: what it takes. */
 export const verify = Command.make("verify", {
@@ -14,7 +14,8 @@ export const verify = Command.make("verify", {
   ),
   json
 }).pipe(
-  Command.withDescription("Check a certificate of a deletion: its signature, and every file that it names")
+  described("Check a certificate of a deletion: its signature, and every file that it names",
+    "memsinks verify runs/b/certificate.json --key key.pub.pem")
 )
 
 export type VerifyOptions = OptionsOf<typeof verify>
