@@ -42,6 +42,8 @@ export const rename = (from: string, to: string): void => {
 /** A file that gets its name when it is finished. */
 export interface NewFile {
   readonly write: (bytes: Uint8Array) => void
+  /** Brings to the disk what was written so far. */
+  readonly sync: () => void
   /** Sync and rename. */
   readonly finish: () => void
   /** Leave nothing; after `finish`, nothing happens. */
@@ -78,6 +80,7 @@ export const begin = (
     write: (bytes) => {
       for (let at = 0; at < bytes.length;) at += fs.writeSync(handle, bytes, at, bytes.length - at)
     },
+    sync: () => fs.fsyncSync(handle),
     finish: () => {
       fs.fsyncSync(handle)
       close()
@@ -97,6 +100,36 @@ export const write = (path: string, data: string | Uint8Array, temporary?: strin
   } catch (error) {
     file.abandon()
     throw error
+  }
+}
+
+/**
+ * Writes a file whole where there is none of the name; false, and nothing is changed, where there is one, of whatever kind:
+ * of several processes and machines that share the folder, one writes it.
+ */
+export const create = (path: string, data: string): boolean => {
+  const temporary = `${path}.${randomBytes(6).toString("hex")}${TEMPORARY}`
+  try {
+    fs.writeFileSync(temporary, data, { flush: true })
+    try {
+      fs.linkSync(temporary, path)
+    } catch (error) {
+      const code = (error as NodeJS.ErrnoException).code ?? ""
+      // a server of files that is asked twice, as its first answer was lost, says so of what it has just made
+      if (code === "EEXIST") return fs.statSync(temporary).nlink === 2
+      if (!["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"].includes(code)) throw error
+      // a file system without hard links
+      try {
+        fs.writeFileSync(path, data, { flag: "wx", flush: true })
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === "EEXIST") return false
+        throw error
+      }
+    }
+    syncFolder(dirname(path))
+    return true
+  } finally {
+    fs.rmSync(temporary, { force: true })
   }
 }
 

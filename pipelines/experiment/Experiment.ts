@@ -22,7 +22,7 @@ import type { View } from "../report/View.ts"
 import type { Event } from "./Event.ts"
 import * as Failures from "./Failures.ts"
 import { inProcess, type Job, type Once, type Runner, type Work, type Workplace } from "./Job.ts"
-import { againWhenLost, claimFolder, type FolderOptions, makeFolder, writeJson, writeText } from "./RunFolder.ts"
+import { againWhenLost, claimFolder, type FolderOptions, writeJson, writeText } from "./RunFolder.ts"
 import { fileStore, keptIn, memoryStore, type Store } from "./Store.ts"
 import { makeStreams, type Streams } from "./Streams.ts"
 import { type ArmTraining, type Files, keep } from "./Train.ts"
@@ -224,7 +224,6 @@ export const run = <Given, Config, Found, Report>(
     }, options)
     if (recording !== undefined) yield* recording.madeOf(yield* plan.inputs)
     const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
-    if (options.store !== undefined) yield* makeFolder(options.store)
     const store = storeFolder === undefined
       ? memoryStore()
       : yield* fileStore(storeFolder, { force: options.force ?? false })
@@ -288,7 +287,7 @@ export const run = <Given, Config, Found, Report>(
       return yield* plan.work({ outDir, machine, streams, store, runner, stage, onEvent, onFailure, attempt, once,
         perform: perform(machine) })
     }).pipe(Effect.provide(plan.onHost === true ? noDevice : options.device))
-    const found = yield* againWhenLost(all, stage, experiment.again)
+    const found = yield* Effect.raceFirst(againWhenLost(all, stage, experiment.again), recording?.lost ?? Effect.never)
     const report = yield* plan.report(found, {
       adapter,
       seeds: plan.seeds,

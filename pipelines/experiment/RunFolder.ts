@@ -46,6 +46,8 @@ export interface Claim {
   readonly madeOf: (inputs: ReadonlyArray<Input>) => Effect.Effect<void>
   /** Record what computes it. Fails with CheckpointError Mismatch where the run was computed with other kernels. */
   readonly computedOn: (device: DeviceService) => Effect.Effect<void, CheckpointError>
+  /** Fails when another process has taken the folder over, as this one was stopped. */
+  readonly lost: Effect.Effect<never, CheckpointError>
 }
 
 /**
@@ -74,7 +76,7 @@ export const claimFolder = <A, I, R>(
     const file = path.join(outDir, "run.json")
     const encoded = Schema.encodeSync(run.schema)(run.config)
     yield* makeFolder(outDir)
-    yield* RunLock.hold(outDir, { force })
+    const { lost } = yield* RunLock.hold(outDir, { force })
     const names = yield* Effect.mapError(fs.readDirectory(outDir), unwritable(outDir))
     // the folder is ours: what is half written is of nobody who lives
     for (const name of names.filter(AtomicFile.isLeft)) yield* Effect.ignore(fs.remove(path.join(outDir, name)))
@@ -124,6 +126,7 @@ export const claimFolder = <A, I, R>(
     const recording = yield* RunRecord.begin(outDir, { kind, versions, config: encoded, seeds, arms })
     yield* Effect.addFinalizer(recording.end)
     const claim: Claim = {
+      lost,
       madeOf: (inputs) => recording.note({ inputs }),
       computedOn: (device) =>
         Effect.gen(function*() {

@@ -115,45 +115,82 @@ const MOST = 1 << 30
 /**
  * The JSON that a file holds under a key; computed, and kept there from then on, where it holds none: of two that compute the
  * same thing the one that is done first is believed. Without a file it is computed.
+ *
+ * @param ours fails where another is to keep it
  */
 export const keptIn = <A, E, R>(
   file: string | undefined,
   key: unknown,
-  compute: Effect.Effect<A, E, R>
+  compute: Effect.Effect<A, E, R>,
+  ours: Effect.Effect<void, CheckpointError> = Effect.void
 ): Effect.Effect<A, E | CheckpointError, R> => {
   if (file === undefined) return compute
   const read = Effect.option(readOf<A>(file, key))
+  const keep = (text: string, make: () => boolean) =>
+    Effect.try({
+      try: () => make() ? (fromText(text) as { readonly value: A }).value : undefined,
+      catch: unkept(file)
+    })
   const write = (value: A) =>
-    Effect.flatMap(read, (first) =>
-      first._tag === "Some" ? Effect.succeed(first.value) : Effect.try({
-        try: () => {
-          fsSync.mkdirSync(dirname(file), { recursive: true })
-          const text = textOf(key, value)
-          AtomicFile.write(file, text)
-          return (fromText(text) as { readonly value: A }).value
-        },
-        catch: unkept(file)
-      })).pipe(Effect.uninterruptible)
+    Effect.gen(function*() {
+      const text = textOf(key, value)
+      yield* ours
+      const made = yield* keep(text, () => {
+        fsSync.mkdirSync(dirname(file), { recursive: true })
+        return AtomicFile.create(file, text)
+      })
+      if (made !== undefined) return made
+      const first = yield* read
+      if (first._tag === "Some") return first.value
+      return (yield* keep(text, () => {
+        AtomicFile.write(file, text)
+        return true
+      }))!
+    }).pipe(Effect.uninterruptible)
   return Effect.flatMap(read,
     (known): Effect.Effect<A, E | CheckpointError, R> =>
       known._tag === "Some" ? Effect.succeed(known.value) : Effect.flatMap(compute, write))
 }
 
-/** How often a process looks whether another one is done. */
-const LOOK_AGAIN = "500 millis"
+/** That a folder can be written to, tried. */
+const probe = (root: string) =>
+  Effect.try({
+    try: () => {
+      fsSync.mkdirSync(root, { recursive: true })
+      const file = AtomicFile.begin(join(root, "probe"))
+      try {
+        file.write(new Uint8Array(PROBE))
+        file.sync()
+      } finally {
+        file.abandon()
+      }
+    },
+    catch: (cause) =>
+      new CheckpointError({
+        reason: "Write",
+        path: root,
+        detail: `the store cannot be written: ${because(cause)}. Choose another folder with --store or --out-dir`,
+        cause
+      })
+  })
+
+/** Bytes for which a store must have room before anything is computed. */
+const PROBE = 1 << 20
 
 /**
- * Keeps things in a folder, which several runs may share, at a time, too. What cannot be read, or is of another key, is
- * computed again.
+ * Keeps things in a folder, which several runs may share, at a time, too, on one machine and on several. What cannot be read,
+ * or is of another key, is computed again. Fails with CheckpointError Write where nothing can be written there.
  *
- * @param options `force`: take over what a process holds that cannot be asked whether it still runs
+ * @param options `force`: take over what a process holds that cannot be asked whether it still runs; `lease`: milliseconds
+ *   after which others take over what this process computes when it gives no sign of life
  */
 export const fileStore = (
   root: string,
-  options: { readonly force?: boolean } = {}
-): Effect.Effect<Store, never, FileSystem.FileSystem | Path.Path> =>
+  options: RunLock.HoldOptions = {}
+): Effect.Effect<Store, CheckpointError, FileSystem.FileSystem | Path.Path> =>
   Effect.gen(function*() {
     const path = yield* Path.Path
+    yield* probe(root)
     const inProcess = keyed()
     const folder = (kind: string, key: unknown) => path.join(root, kind, keyOf(key))
     return {
@@ -166,28 +203,34 @@ export const fileStore = (
       ) => {
         const own = folder(kind, key)
         const file = `${own}.json`
-        const computed = keptIn(file, key, compute)
+        const isOurs = RunLock.stillOurs(own)
+        const write = (body: () => void) => Effect.try({ try: body, catch: unkept(own) })
+        /** What comes out of it, while the folder is ours: undefined where another process has it, or took it. */
+        const claimed = Effect.scoped(Effect.flatMap(RunLock.claim(own, options), (lease) =>
+          lease === undefined ? Effect.succeed(undefined) : Effect.gen(function*() {
+            if (of !== undefined) {
+              yield* write(() =>
+                AtomicFile.writeJson(join(own, jobFile), of)
+              )
+            }
+            const exit = yield* Effect.raceFirst(
+              Effect.exit(keptIn(file, key, compute, isOurs)),
+              Effect.as(Effect.flip(lease.lost), undefined)
+            )
+            const lost = yield* Effect.option(Effect.flip(isOurs))
+            if (lost._tag === "None" || exit?._tag === "Success") return exit
+            yield* Effect.logWarning(lost.value.message)
+            return undefined
+          })))
         /** Held by another process: its result will be ours. */
-        const inTurn: Effect.Effect<A, E | CheckpointError, R> = Effect.suspend(() => {
-          if (RunLock.peek(own).state === "held") {
-            return Effect.zipRight(Effect.sleep(LOOK_AGAIN), Effect.catchAll(readOf<A>(file, key), () => inTurn))
-          }
-          const claim = () => {
+        const inTurn: Effect.Effect<A, E | CheckpointError, R> = Effect.catchAll(readOf<A>(file, key), () =>
+          write(() =>
             fsSync.mkdirSync(own, { recursive: true })
-            if (of !== undefined) AtomicFile.writeJson(join(own, jobFile), of)
-          }
-          return Effect.try({ try: claim, catch: unkept(own) }).pipe(
-            Effect.zipRight(Effect.exit(Effect.scoped(
-              Effect.zipRight(RunLock.hold(own, { force: options.force ?? false }), Effect.exit(computed))
-            ))),
-            // somebody was quicker, who is to be waited for
-            Effect.flatMap((exit) => {
-              if (exit._tag === "Success") return exit.value
-              return RunLock.peek(own).state === "held" ? inTurn : Effect.failCause(exit.cause)
-            })
-          )
-        })
-        return inProcess(file, alone ? Effect.catchAll(readOf<A>(file, key), () => inTurn) : computed)
+          ).pipe(
+            Effect.zipRight(claimed),
+            Effect.flatMap((exit) => exit ?? Effect.zipRight(Effect.sleep(RunLock.LOOK), inTurn))
+          ))
+        return inProcess(file, alone ? inTurn : keptIn(file, key, compute))
       }
     }
   })

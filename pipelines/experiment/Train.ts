@@ -21,6 +21,7 @@ import { Device } from "../../src/gpu/Device.ts"
 import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import { appendLine, readEvents } from "../../src/runs/EventLog.ts"
+import * as RunLock from "../../src/runs/RunLock.ts"
 import { type Curve, curvesOf } from "../../src/runs/Runs.ts"
 import * as TensorBoard from "../../src/runs/TensorBoard.ts"
 import { isDenied, unitsOf } from "../../src/Sink.ts"
@@ -191,9 +192,15 @@ export const keep = (
       const memory = yield* Effect.scoped(Effect.provide(Checkpoints, Checkpoints.layerMemory))
       return { folder, checkpoints: Layer.succeed(Checkpoints, memory), events: eventsInMemory() }
     }
+    /** Whoever was stopped for so long that another process went on in its place saves nothing over it. */
+    const ours = (checkpoints: typeof Checkpoints.Service): typeof Checkpoints.Service => ({
+      ...checkpoints,
+      save: (snapshot) => Effect.zipRight(RunLock.stillOurs(folder), checkpoints.save(snapshot))
+    })
     return {
       folder,
-      checkpoints: Checkpoints.layerFileSystem(folder, { ...options, resume: true }),
+      checkpoints: Layer.map(Checkpoints.layerFileSystem(folder, { ...options, resume: true }),
+        (context) => Context.make(Checkpoints, ours(Context.get(context, Checkpoints)))),
       events: eventFile((yield* Path.Path).join(folder, "metrics.jsonl"), TensorBoard.writer(folder))
     }
   })

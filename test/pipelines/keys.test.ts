@@ -3,15 +3,14 @@ import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { fileURLToPath } from "node:url"
 import { afterAll, describe, expect, it } from "vitest"
 import { planOf as planDynamics } from "../../pipelines/dynamics/Config.ts"
 import { attempt, BUGS } from "../../pipelines/experiment/Failures.ts"
 import { claimFolder, folderOf } from "../../pipelines/experiment/RunFolder.ts"
+import { fileStore } from "../../pipelines/experiment/Store.ts"
 import { IsolateConfig, planOf } from "../../pipelines/isolation/Config.ts"
 import * as Jobs from "../../pipelines/isolation/Jobs.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
@@ -20,6 +19,7 @@ import { sameMachine } from "../../src/gpu/Machine.ts"
 import { canonical, keyOf } from "../../src/Key.ts"
 import { random } from "../../src/Random.ts"
 import { fuzzers } from "../fuzz/keys.ts"
+import { shareStore } from "../support/shareStore.ts"
 import { makeRandomText } from "../support/support.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-keys-"))
@@ -229,31 +229,21 @@ describe("an arm that fails", () => {
   })
 })
 
-describe("a store of two processes", () => {
-  it("computes a thing once, and what is left by one that was killed is taken over", async () => {
-    const folder = join(root, "store")
-    const child = (name: string, wait: number) =>
-      new Promise<string>((resolve, reject) => {
-        const script = fileURLToPath(new URL("store.child.ts", import.meta.url))
-        const one = spawn(process.execPath, ["--import", "tsx", script, folder, name, String(wait)], {
-          stdio: ["ignore", "pipe", "inherit"]
-        })
-        let out = ""
-        one.stdout.on("data", (data) => {
-          out += String(data)
-          if (wait === Infinity && out.includes("computing")) one.kill("SIGKILL")
-        })
-        one.on("error", reject)
-        one.on("close", () => resolve(out))
-      })
-    expect(await child("killed", Infinity)).toBe("computing killed\n")
-    const of = join(folder, "models", keyOf({ of: 1 }), "job.json")
-    expect(JSON.parse(readFileSync(of, "utf8"))).toEqual({ arm: "a", seed: 3 })
-    const outs = await Promise.all([child("a", 300), child("b", 300)])
-    const computed = outs.join("").match(/computing (a|b)/g)!
-    expect(computed).toHaveLength(1)
-    const winner = computed[0]!.at(-1)
-    for (const out of outs) expect(out).toContain(`found ${winner}`)
-    expect(existsSync(folder)).toBe(true)
-  }, 60_000)
+describe("a store of several processes", () => {
+  it("does each job once; who is killed is followed at once, who is stopped after its lease, and overwrites nothing",
+    async () => {
+      const done = await shareStore(join(root, "shared"), { processes: 2, jobs: 3, wait: 250, lease: 0.5,
+        harm: "each" })
+      expect(done.problems).toEqual([])
+      expect(done.harmed).toBe(2)
+    }, 60_000)
+  it("says before anything is computed that it cannot be written", async () => {
+    const file = join(root, "a-file")
+    writeFileSync(file, "")
+    const error = await Effect.runPromise(
+      Effect.flip(Effect.provide(fileStore(join(file, "store")), NodeContext.layer))
+    )
+    expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Write" })
+    expect(error.message).toContain("a-file/store: the store cannot be written: ENOTDIR")
+  })
 })

@@ -5,7 +5,7 @@ import * as Logger from "effect/Logger"
 import * as Scope from "effect/Scope"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
@@ -107,21 +107,71 @@ describe("the lock of a run's folder", () => {
       expect(readdirSync(folder)).toEqual([])
     }))
 
-  it.effect("tells a process from an earlier one with the same number, and from before a reboot", () =>
+  it.effect("tells a process from an earlier one with the same number", () =>
     Effect.gen(function*() {
-      for (const other of [{ began: "1" }, { boot: "another" }]) {
+      const folder = fresh()
+      writeFileSync(join(folder, "lock"), JSON.stringify({ ...(yield* ours(folder)), began: "1" }))
+      expect(RunLock.peek(folder).state).toBe("stale")
+      expect((yield* hold(folder)).exit).toMatchObject({ right: "held" })
+    }))
+
+  it.live("of another host, boot or container is watched: taken over when it shows no sign of life for its lease", () =>
+    Effect.gen(function*() {
+      for (const other of [{ host: "elsewhere" }, { pids: "pid:[1]" }, { boot: "another" }]) {
         const folder = fresh()
-        writeFileSync(join(folder, "lock"), JSON.stringify({ ...(yield* ours(folder)), ...other }))
-        expect(RunLock.peek(folder).state).toBe("stale")
-        expect((yield* hold(folder)).exit).toMatchObject({ right: "held" })
+        writeFileSync(join(folder, "lock"), JSON.stringify({ ...(yield* ours(folder)), ...other, lease: 100 }))
+        expect(RunLock.peek(folder).state).toBe("boot" in other ? "stale" : "unknown")
+        const { exit, logged } = yield* hold(folder)
+        expect(exit).toMatchObject({ right: "held" })
+        expect(logged.join("\n")).toMatch(/up to 0.1 s for a sign of life[\s\S]*which gives no sign of life: going on/)
+        expect(readdirSync(folder)).toEqual([])
       }
     }))
 
-  it.effect("of another host or container, or one that is not readable, is respected unless forced", () =>
+  it.live("of another host that lives is respected, however wrong its clock is", () =>
+    Effect.gen(function*() {
+      const folder = fresh()
+      const file = join(folder, "lock")
+      writeFileSync(file, JSON.stringify({ ...(yield* ours(folder)), host: "elsewhere", lease: 400 }))
+      let time = 1e9
+      const beats = setInterval(() => utimesSync(file, time, time += 1), 20)
+      const { exit } = yield* hold(folder)
+      clearInterval(beats)
+      expect(exit).toMatchObject({ left: { reason: "Mismatch", message: expect.stringContaining("on elsewhere") } })
+    }))
+
+  it.live("tells its holder when another has taken it, and lets nothing be kept from then on", () =>
+    Effect.gen(function*() {
+      const folder = fresh()
+      const { lost, still } = yield* Effect.scoped(Effect.gen(function*() {
+        const lease = yield* RunLock.hold(folder, { lease: 200 })
+        yield* RunLock.stillOurs(join(folder, "seed-1"))
+        writeFileSync(join(folder, "lock"), JSON.stringify({ ...lockIn(folder), host: "elsewhere", token: "another" }))
+        const still = yield* Effect.flip(RunLock.stillOurs(join(folder, "seed-1")))
+        return { still, lost: yield* Effect.flip(lease.lost) }
+      }))
+      expect(lost).toBe(still)
+      expect(lost.message).toMatch(/on elsewhere, since .* has taken the folder over, as this one was stopped/)
+      expect(lockIn(folder).token).toBe("another")
+    }))
+
+  it.live("that somebody removed by hand is made again", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const folder = fresh()
+      yield* RunLock.hold(folder)
+      const before = lockIn(folder)
+      rmSync(join(folder, "lock"))
+      yield* RunLock.stillOurs(folder)
+      expect(lockIn(folder)).toEqual(before)
+    })))
+
+  it.effect("without a lease, as earlier versions left it, or not readable, is respected unless forced", () =>
     Effect.gen(function*() {
       for (const other of [{ host: "elsewhere" }, { pids: "pid:[1]" }, undefined]) {
         const folder = fresh()
-        const lock = other === undefined ? "?" : JSON.stringify({ ...(yield* ours(folder)), ...other })
+        const lock = other === undefined
+          ? "?"
+          : JSON.stringify({ ...(yield* ours(folder)), lease: undefined, ...other })
         writeFileSync(join(folder, "lock"), lock)
         expect(RunLock.peek(folder).state).toBe("unknown")
         const { exit } = yield* hold(folder)
