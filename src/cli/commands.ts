@@ -23,6 +23,7 @@ import { memfree } from "./commands/memfree.ts"
 import { plan } from "./commands/plan.ts"
 import { pretrain } from "./commands/pretrain.ts"
 import { profile } from "./commands/profile.ts"
+import { results } from "./commands/results.ts"
 import { router } from "./commands/router.ts"
 import { runs } from "./commands/runs.ts"
 import { schema } from "./commands/schema.ts"
@@ -68,6 +69,7 @@ export const commands = [
   dynamics.pipe(doing(async () => (await import("./dynamics.ts")).dynamics)),
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),
   study.pipe(doing(async () => (await import("./study.ts")).study)),
+  results.pipe(doing(async () => (await import("./results.ts")).runResults)),
   tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
   plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
   profile.pipe(doing(async () => (await import("./profile.ts")).profile)),
