@@ -1,6 +1,7 @@
 /** The studies, in the order in which they are listed and run. To add one: a file beside this one, and a line here. */
 import type { AnyStudy } from "../study/Study.ts"
 import { associative } from "./associative.ts"
+import { attentionMemory } from "./attentionMemory.ts"
 import { backbone } from "./backbone.ts"
 import { deletion } from "./deletion.ts"
 import { diloco } from "./diloco.ts"
@@ -33,5 +34,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   selfInfluence,
   tokenizers,
   massed,
-  diloco
+  diloco,
+  attentionMemory
 ]
