@@ -395,7 +395,7 @@ export const massed = study<MassedConfig, MassedFound>({
   paper: "Memorization Sinks: Isolating Memorization during LLM Training (2025), arXiv 2507.09937",
   question: "What do exposures in a row write into the neurons that everybody shares, and what stops it?",
   finding: "what is repeated is held by its own sinks, and little of it is left when they are off",
-  cost: "4 minutes; full: half an hour",
+  cost: "6 minutes; full: an hour",
   version: 1,
   schema: MassedConfig,
   presets: {
