@@ -74,7 +74,7 @@ describe("memory in attention", () => {
     expect([...q!, ...head!].every((value) => value === 0)).toBe(true)
     const all = ["attention", "general", "sinks", "rest"] as const
     // every weight is of one group
-    const end = all.reduce((now, group) => swapped(model, now, of(1), group), of(0))
+    const end = all.reduce<Parameters<typeof swapped>[1]>((now, group) => swapped(model, now, of(1), group), of(0))
     expect(Object.values(end).every(({ data }) => data.every((value) => value === 1))).toBe(true)
   })
 
