@@ -4,6 +4,7 @@
  */
 import { hostname } from "node:os"
 import process from "node:process"
+import { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } from "node:timers"
 import { because, CollectiveError } from "../Errors.ts"
 import type { Environment, Ranks } from "./Ranks.ts"
 import { addTo, type Came, type Message, operations, type Transport } from "./Transport.ts"
@@ -178,6 +179,11 @@ export const available = async (environment: Environment, launcher: Ranks["launc
 /** Tags of messages. */
 const DATA = 1
 const ABORT = 2
+/** A sign of life of a rank that does something else than calling: it measures, saves, or loads. */
+const BEAT = 3
+
+/** Signs of life in the time after which a rank that gives none is given up. */
+const BEATS = 10
 
 /** Bytes of a message by which a rank gives up. */
 const REASON_BYTES = 1024
@@ -191,7 +197,7 @@ const EAGER = 2
 const SMALL = 2 ** 16
 
 export interface MpiOptions {
-  /** Milliseconds until a rank that does not come is given up. Default: ten minutes. */
+  /** Milliseconds until ranks that do not come, and give no sign of life, are given up. Default: ten minutes. */
   readonly timeout?: number
 }
 
@@ -241,6 +247,7 @@ export const makeMpi = async (
   const waitall = func("MPI_Waitall", ["int", pointer, pointer])
   const allreduce = func("MPI_Allreduce", [pointer, pointer, "int", handle, handle, handle])
   const reduceLocal = func("MPI_Reduce_local", [pointer, pointer, "int", handle, handle])
+  const requestFree = func("MPI_Request_free", [pointer])
   const finalize = func("MPI_Finalize", [])
   const abortAll = library.func("MPI_Abort", "int", [handle, "int"])
 
@@ -304,11 +311,53 @@ export const makeMpi = async (
 
   const requestBytes = handle === "int" ? 4 : 8
   const requestsOf = (count: number) => new Uint8Array(new ArrayBuffer(count * requestBytes))
+  const byte = new Uint8Array(new ArrayBuffer(1))
+  const from = new Uint8Array(new ArrayBuffer(1))
+  /** When this rank heard last that another lives, and when it was in a call last itself. */
+  let [heard, called] = [0, 0]
+  let calling = 0
+  const hearBeats = (): void => {
+    for (;;) {
+      iprobe(abi.anySource, BEAT, abi.world, flag, abi.statusIgnore)
+      if (flag[0] === 0) return
+      recv(from, 1, abi.byte, abi.anySource, BEAT, abi.world, abi.statusIgnore)
+      heard = performance.now()
+    }
+  }
+  // who waits in a call says nothing, so that ranks that wait for one that is gone do not keep each other waiting
+  const beats = setInterval(() => {
+    if (closed || stuck > 0) return
+    try {
+      hearBeats()
+      if (calling > 0 || performance.now() - called < timeout / BEATS) return
+      for (let other = 0; other < size; other++) {
+        if (other === rank) continue
+        const request = requestsOf(1)
+        isend(byte, 1, abi.byte, other, BEAT, abi.world, request)
+        requestFree(request)
+      }
+    } catch {
+      // the next call tells
+    }
+  }, Math.min(30_000, timeout / BEATS))
+  beats.unref()
+
   const pause = (milliseconds: number) =>
     new Promise<void>((resolve) => milliseconds < EAGER ? setImmediate(resolve) : setTimeout(resolve, 1))
 
+  const inCall = async (body: () => Promise<void>): Promise<void> => {
+    calling++
+    try {
+      await body()
+    } finally {
+      calling--
+      called = performance.now()
+    }
+  }
+
   /** Waits for requests without holding the process: it asks again and again, and less and less often. */
-  const polled = async (requests: Uint8Array): Promise<void> => {
+  const polled = (requests: Uint8Array): Promise<void> => inCall(() => poll(requests))
+  const poll = async (requests: Uint8Array): Promise<void> => {
     const begun = performance.now()
     let looked = begun
     while (!closed) {
@@ -320,8 +369,9 @@ export const makeMpi = async (
       if (now - looked > 1) {
         looked = now
         reasonFrom()
+        hearBeats()
       }
-      if (waited > timeout) {
+      if (now - Math.max(begun, heard) > timeout) {
         throw new CollectiveError({
           reason: "Timeout",
           detail: `rank ${rank} on ${hostname()} waited ${Math.round(timeout / 1000)} s for the other ranks: one is ` +
@@ -409,7 +459,9 @@ export const makeMpi = async (
     onFailure: (listen) => void (tell = listen),
     close: async (failed) => {
       closed = true
+      clearInterval(beats)
       if (!failed) {
+        hearBeats()
         process.off("exit", onExit)
         finalize()
       }

@@ -40,6 +40,11 @@ switch (scenario) {
     console.log("together")
     for (said = "nothing"; said === "nothing";) said = await failure(group.allReduce(new Float32Array(100_000)))
     break
+  case "busy":
+    // the others wait for one that measures for longer than their patience
+    if (rank === 0) await new Promise((resolve) => setTimeout(resolve, 6000))
+    await group.barrier()
+    break
   case "silent":
     // the others wait for a rank that is there, and does nothing any more
     if (rank === 1) process.kill(process.pid, "SIGSTOP")

@@ -143,6 +143,16 @@ describe.skipIf(launcherOf("Open MPI") === undefined)("a rank on MPI", () => {
     for (const { said } of lines) expect(said).toContain("rank 1 gave up: the disk is full")
   }, SECONDS)
 
+  it.each(launchers.map(([name]) => name).filter((name, i, all) => all.indexOf(name) === i))(
+    "waits for one that lives and measures for longer than the timeout, on %s",
+    async (name) => {
+      const { code, errors, lines } = await mpirun(name, 3, ["busy"], { MEMSINKS_RANK_TIMEOUT: "2" })
+      expect(lines.map(({ said }) => said), errors).toEqual(["", "", ""])
+      expect(code).toBe(0)
+    },
+    SECONDS
+  )
+
   it("gives up one that does not come in time, and leaves nothing running", async () => {
     const begun = performance.now()
     const { code, errors, lines } = await mpirun("Open MPI", 2, ["silent"], { MEMSINKS_RANK_TIMEOUT: "2" })
