@@ -43,6 +43,7 @@ import type { Failure } from "./report/Failure.ts"
 
 export type { AuditReport }
 
+/** What an audit as a whole fails with; a question that fails is told in the report. */
 export type AuditError = AttackError
 
 /** What is audited, and how. All but the two models, the data and the device have defaults. */

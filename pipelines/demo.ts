@@ -23,6 +23,7 @@ import { audit, type AuditReport } from "./audit.ts"
 import type { Event } from "./experiment/Event.ts"
 import * as Pretrain from "./pretrain.ts"
 
+/** Where the demonstration runs and what it leaves. */
 export interface DemoOptions {
   /** Made where it is not there; where it is, it must be of this demo. */
   readonly outDir: string
@@ -88,6 +89,10 @@ const configOf = (data: string, steps: number) =>
     evaluations: 0
   })
 
+/**
+ * Trains a model with sinks by source on twelve presidents and an oracle without one of them, forgets that one, and
+ * audits what is left. Goes on in `outDir` where it was stopped.
+ */
 export const demo = (
   options: DemoOptions
 ): Effect.Effect<Demo, TrainError | CheckpointError | DataError, FileSystem.FileSystem | Path.Path> =>

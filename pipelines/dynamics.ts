@@ -24,6 +24,7 @@ import { estimate } from "./report/Estimate.ts"
 export { DynamicsConfig, DynamicsReport }
 export type { DynamicsError }
 
+/** Where the experiment runs and what it leaves: the device, the run's folder, who is told of events. */
 export type DynamicsOptions = Omit<Experiment.RunOptions, "store">
 
 const encoded = Schema.encodeSync(DynamicsReport)

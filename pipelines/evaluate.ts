@@ -34,6 +34,7 @@ import * as Sink from "../src/Sink.ts"
 /** States of the sinks that are compared; see Sink.SinkMode. */
 export type EvaluatedSinks = Sink.State
 
+/** What is evaluated on, and how. All but the device has a default. */
 export interface EvaluateOptions {
   readonly device: Layer.Layer<Device, DeviceError>
   /**
@@ -65,6 +66,7 @@ export interface EvaluateOptions {
   readonly onProgress?: (done: number, of: number) => Effect.Effect<void>
 }
 
+/** What a model makes of a set of sequences, in one state of its sinks. */
 export interface Score {
   /** Mean negative log-likelihood in nats a token. */
   readonly loss: number
@@ -85,6 +87,7 @@ export interface Score {
   readonly extraction?: number
 }
 
+/** The scores of all sequences, of one split, or of one source, by the states of the sinks. */
 export interface EvaluatedGroup {
   readonly by: "all" | "split" | "source"
   readonly name: string
@@ -98,6 +101,7 @@ export interface EvaluatedGroup {
   readonly scores: Readonly<Partial<Record<EvaluatedSinks, Score>>>
 }
 
+/** What `memsinks evaluate --json` prints. */
 export interface EvaluationReport {
   readonly checkpoint: string
   readonly step: number | undefined
@@ -121,6 +125,7 @@ export interface EvaluationReport {
   readonly seconds: number
 }
 
+/** What an evaluation fails with: the device, a kernel, the data or the checkpoint. */
 export type EvaluateError = DeviceError | KernelError | DataError | CheckpointError
 
 /** Sequences to score, read when it is their turn, and the groups that each is in. */

@@ -29,11 +29,13 @@ import { checkDisjoint, firstSeed, type World } from "./isolation/World.ts"
 export { IsolateConfig, IsolationReport }
 export type { IsolateError }
 
+/** Where the experiment runs and what it leaves: the device, the run's folder, the store of trained models. */
 export type IsolateOptions = Experiment.RunOptions
 
 /** A report as JSON: numbers that are not finite are null. */
 const encoded = Schema.encodeSync(IsolationReport)
 
+/** A report as the text of `report.json`: numbers that are not finite are null. */
 export const toJson = (report: IsolationReport): string => JSON.stringify(encoded(report))
 
 /** How many of the repeated sequences, canaries among them, have how many exposures. */

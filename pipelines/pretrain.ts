@@ -27,11 +27,16 @@ import { view } from "./pretrain/view.ts"
 
 export { PretrainConfig }
 
+/** What the pipeline fails with: any of the six errors. */
 export type PretrainError = TrainError
 
 /** What the pipeline tells while it runs. */
 export type PretrainEvent = Event
 
+/**
+ * Where it runs and what it leaves: the device, the run's folder, who is told of events. It keeps its models in the
+ * run.
+ */
 export type PretrainOptions = Omit<Experiment.RunOptions, "store">
 
 /** What ranks did, of all trainings; undefined where there was but one. */

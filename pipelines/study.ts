@@ -22,8 +22,10 @@ import { view, viewOfAll } from "./study/view.ts"
 export { studies, StudiesReport, StudyReport }
 export type { AnyStudy }
 
+/** What a study as a whole fails with; a part that fails is told in the report. */
 export type StudyError = TrainError
 
+/** Where the study runs and what it leaves: the device, the run's folder, the store of finished parts. */
 export type StudyOptions = Experiment.RunOptions
 
 /** The study of a name; fails with a DataError that says which was meant. */
@@ -229,6 +231,7 @@ export const StudiesConfig = Schema.Struct({
   /** How many seeds each has. Default: that of its preset. */
   seeds: Schema.optional(upTo(MOST_SEEDS))
 })
+/** Which studies are run together, and how. */
 export interface StudiesConfig extends Schema.Schema.Type<typeof StudiesConfig> {}
 
 /** The studies that a configuration asks for, each with its own. */
@@ -252,6 +255,7 @@ export const askedOf = (
 
 const encodedAll = Schema.encodeSync(StudiesReport)
 
+/** A report of several studies as the text of `report.json`: numbers that are not finite are null. */
 export const toJsonOfAll = (report: StudiesReport): string => JSON.stringify(encodedAll(report))
 
 /** Several studies as one experiment. */

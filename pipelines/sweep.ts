@@ -27,8 +27,10 @@ import { view } from "./sweep/view.ts"
 
 export { SweepConfig, SweepReport }
 
+/** What a sweep as a whole fails with; a point that fails is told in the report. */
 export type SweepError = TrainError
 
+/** Where the sweep runs and what it leaves: the device, the run's folder, the store of trained models. */
 export type SweepOptions = Experiment.RunOptions
 
 const encoded = Schema.encodeSync(SweepReport)

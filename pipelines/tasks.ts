@@ -15,6 +15,7 @@ import { scoreTasks, summarizeTask, taskRows, type TaskScore } from "../src/scor
 import * as Sink from "../src/Sink.ts"
 import { type EvaluatedSinks, type EvaluateError, requireWhole } from "./evaluate.ts"
 
+/** Which questions are asked, and how. All but the device and the questions has a default. */
 export interface TasksOptions {
   readonly device: Layer.Layer<Device, DeviceError>
   /** Questions as JSONL: see `src/scoring/TaskFile.ts`. */
@@ -38,6 +39,7 @@ export interface TasksOptions {
   readonly onProgress?: (done: number, of: number) => Effect.Effect<void>
 }
 
+/** What a model answers to the questions of one task, by the states of its sinks. */
 export interface EvaluatedTask {
   readonly task: string
   readonly kind: TaskKind
@@ -51,6 +53,7 @@ export interface EvaluatedTask {
   readonly scores: Readonly<Partial<Record<EvaluatedSinks, TaskScore>>>
 }
 
+/** What `memsinks evaluate --tasks FILE --json` prints of one checkpoint. */
 export interface TasksReport {
   readonly checkpoint: string
   readonly step: number | undefined

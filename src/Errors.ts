@@ -12,6 +12,7 @@ export class DeviceError extends Schema.TaggedError<DeviceError>()("DeviceError"
   detail: Schema.String,
   cause: Schema.optional(Schema.Defect)
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     return `${this.detail} [device: ${this.reason}]`
   }
@@ -24,6 +25,7 @@ export class KernelError extends Schema.TaggedError<KernelError>()("KernelError"
   /** The complete WGSL handed to the compiler, header included; empty when the kernel was not compiled at all. */
   source: Schema.String
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     return `kernel ${this.kernel}: ${this.detail}`
   }
@@ -35,6 +37,7 @@ export class DataError extends Schema.TaggedError<DataError>()("DataError", {
   path: Schema.optional(Schema.String),
   cause: Schema.optional(Schema.Defect)
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     return this.path === undefined ? this.detail : `${this.path}: ${this.detail}`
   }
@@ -47,6 +50,7 @@ export class CheckpointError extends Schema.TaggedError<CheckpointError>()("Chec
   detail: Schema.String,
   cause: Schema.optional(Schema.Defect)
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     return `${this.path}: ${this.detail} [checkpoint: ${this.reason}]`
   }
@@ -60,6 +64,7 @@ export class Diverged extends Schema.TaggedError<Diverged>()("Diverged", {
   /** Where it is not f32. */
   precision: Schema.optional(Schema.Literal("f16"))
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     const back = this.lastCheckpoint === undefined
       ? "No checkpoint was saved before it."
@@ -82,6 +87,7 @@ export class CollectiveError extends Schema.TaggedError<CollectiveError>()("Coll
   rank: Schema.optional(Schema.Number),
   cause: Schema.optional(Schema.Defect)
 }) {
+  /** For people: what is wrong, what was expected, what to do. */
   override get message(): string {
     return `${this.detail} [ranks: ${this.reason}]`
   }

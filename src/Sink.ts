@@ -175,9 +175,13 @@ export type SinkMode =
   | { readonly mode: "only"; readonly ids: ReadonlyArray<bigint>; readonly except?: ReadonlyArray<bigint> }
   | { readonly mode: "placebo"; readonly seed?: number }
 
+/** The sinks of each sequence's own id are on: the model as it was trained. */
 export const own: SinkMode = { mode: "own" }
+/** No sink is on: what general neurons know alone. */
 export const off: SinkMode = { mode: "off" }
+/** Every sink is on, each scaled by how often it is lit in training. */
 export const all: SinkMode = { mode: "all" }
+/** As many sinks as one's own, of another id: what is not in one's own sinks does not care whose are on. */
 export const placebo: SinkMode = { mode: "placebo" }
 
 /** The states that models are compared in, in the order in which tables show them, and what tables call them. */
@@ -188,6 +192,7 @@ export const states = {
   all: { mode: all, title: "all at expected" }
 } as const
 
+/** A state that models are compared in. */
 export type State = keyof typeof states
 
 /** The states that a model has: without sinks only `own`, the model as it is. */

@@ -1,43 +1,16 @@
-import { execFile } from "node:child_process"
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { promisify } from "node:util"
 import { expect, it } from "vitest"
-
-const root = new URL("..", import.meta.url).pathname
+import { blocksOf, root, runProgram, userFolder } from "./support/programs.ts"
 
 it("the README's program runs as it is printed, and again to go on from where it was", async () => {
-  const readme = readFileSync(join(root, "README.md"), "utf8")
-  const programs = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, text]) => text!)
-  const program = programs.find((text) => text.includes("NodeRuntime.runMain"))
+  const program = blocksOf(readFileSync(join(root, "README.md"), "utf8"), "ts")
+    .find((text) => text.includes("NodeRuntime.runMain"))
   expect(program).toBeDefined()
-  const folder = mkdtempSync(join(tmpdir(), "memsinks-readme-"))
+  const folder = userFolder()
   try {
-    // the package's own exports lead to dist/; here its sources stand in, so that the test needs no build
-    mkdirSync(join(folder, "node_modules", "memsinks"), { recursive: true })
-    writeFileSync(
-      join(folder, "node_modules", "memsinks", "package.json"),
-      JSON.stringify({
-        name: "memsinks",
-        type: "module",
-        exports: { ".": "./source/src/index.ts", "./node": "./source/src/node.ts" }
-      })
-    )
-    symlinkSync(root, join(folder, "node_modules", "memsinks", "source"))
-    for (const name of ["effect", "@effect"]) {
-      symlinkSync(join(root, "node_modules", name), join(folder, "node_modules", name))
-    }
-    writeFileSync(join(folder, "package.json"), "{\"type\":\"module\"}")
     writeFileSync(join(folder, "program.ts"), program!)
-    const run = async () => {
-      const { stderr, stdout } = await promisify(execFile)(
-        process.execPath,
-        ["--import", join(root, "node_modules/tsx/dist/esm/index.mjs"), "program.ts"],
-        { cwd: folder, timeout: 110_000 }
-      )
-      return stdout + stderr
-    }
+    const run = () => runProgram(folder, "program.ts")
     const first = await run()
     expect(first).toMatch(/training [\d,]+ parameters .* for 40 steps/)
     expect(first).toMatch(/step 40\/40 {2}loss \d\.\d+/)

@@ -111,6 +111,7 @@ export interface Collateral {
   readonly passages: number
 }
 
+/** What `audit.json` holds: what is still known of what was deleted, by question. */
 export interface AuditReport {
   readonly format: 2
   readonly before: string

@@ -331,4 +331,5 @@ export const DynamicsReport = Schema.Struct({
   /** What ran it: memsinks, runtime, webgpu. */
   versions: Schema.Record({ key: Schema.String, value: Schema.String })
 })
+/** Everything that was found; losses are nats a token. */
 export interface DynamicsReport extends Schema.Schema.Type<typeof DynamicsReport> {}

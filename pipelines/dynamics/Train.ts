@@ -29,6 +29,7 @@ import type { PartContents } from "./Summary.ts"
 import { resumable, type Rows, traceFolder, type TraceLog, tracesInMemory } from "./TraceLog.ts"
 import { dataOf, type DynamicsWorld, makeWorld } from "./World.ts"
 
+/** What the experiment as a whole fails with; a training that fails is told in the report. */
 export type DynamicsError = TrainError
 
 /** What a probed training leaves. */

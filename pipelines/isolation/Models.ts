@@ -29,6 +29,7 @@ import * as Jobs from "./Jobs.ts"
 import type { Panel } from "./Report.ts"
 import { makeWorld, type World, WorldConfig } from "./World.ts"
 
+/** What the experiment as a whole fails with; a job that fails is told in the report. */
 export type IsolateError = TrainError
 
 /** Host copies of the weights of a model. */

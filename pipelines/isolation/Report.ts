@@ -391,6 +391,7 @@ const Simulation = Schema.Struct({
   holds: Schema.Boolean
 })
 
+/** What `report.json` of an isolation experiment holds; losses are nats a token. */
 export const IsolationReport = Schema.Struct({
   /** Version of this format: in 1 metrics were fields with joined names, `natural.np@16`. */
   format: Schema.Literal(2),
@@ -465,4 +466,5 @@ export const IsolationReport = Schema.Struct({
   /** Of this package and what it runs on. */
   versions: Schema.Record({ key: Schema.String, value: Schema.String })
 })
+/** What `report.json` of an isolation experiment holds; losses are nats a token. */
 export interface IsolationReport extends Schema.Schema.Type<typeof IsolationReport> {}

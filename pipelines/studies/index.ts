@@ -18,6 +18,7 @@ import { selfInfluence } from "./selfInfluence.ts"
 import { sharding } from "./sharding.ts"
 import { tokenizers } from "./tokenizers.ts"
 
+/** All studies, in the order in which `memsinks study` lists them. */
 export const studies: ReadonlyArray<AnyStudy> = [
   quantifying,
   associative,

@@ -73,6 +73,7 @@ export const StudyReport = Schema.Struct({
   ...found,
   ...ended
 })
+/** What `report.json` of a study holds. */
 export interface StudyReport extends Schema.Schema.Type<typeof StudyReport> {}
 
 /** What `report.json` of several studies holds. */
@@ -83,4 +84,5 @@ export const StudiesReport = Schema.Struct({
   studies: Schema.Array(StudyFound),
   ...ended
 })
+/** What `report.json` of several studies holds. */
 export interface StudiesReport extends Schema.Schema.Type<typeof StudiesReport> {}

@@ -60,4 +60,5 @@ export const SweepReport = Schema.Struct({
   /** What ran it: memsinks, runtime, webgpu. */
   versions: Schema.Record({ key: Schema.String, value: Schema.String })
 })
+/** What `report.json` of a sweep holds; losses are nats a token. */
 export interface SweepReport extends Schema.Schema.Type<typeof SweepReport> {}

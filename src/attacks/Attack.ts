@@ -18,6 +18,7 @@ import type { Model } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type { SinkMode } from "../Sink.ts"
 
+/** What an attack fails with: any of the six errors. */
 export type AttackError = DeviceError | KernelError | DataError | Diverged | CheckpointError | CollectiveError
 
 /** What an attack is tried on. Lists share no sequence and no id. */

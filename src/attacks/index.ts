@@ -40,4 +40,5 @@ export const attacks = {
   suppressingPrompt
 } satisfies Readonly<Record<string, Attack>>
 
+/** The name of an attack. */
 export type AttackName = keyof typeof attacks

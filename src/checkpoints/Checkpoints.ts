@@ -87,6 +87,34 @@ export interface FileSystemOptions {
  *
  * Every failure is a `CheckpointError`: Missing (no such checkpoint or file), Corrupt (a file is not what was saved),
  * Mismatch (the folder belongs to another run), Write (could not be saved; the checkpoints before it are intact).
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Checkpoints } from "memsinks"
+ *
+ * const snapshot = (step: number, loss: number) => ({
+ *   step,
+ *   loss,
+ *   config: { model_type: "llama" },
+ *   model: { "lm_head.weight": { shape: [2], data: Float32Array.of(step, loss) } },
+ *   optimizer: {},
+ *   trainerState: { step },
+ *   tokenizer: undefined
+ * })
+ *
+ * const main = Effect.gen(function*() {
+ *   const checkpoints = yield* Checkpoints
+ *   yield* checkpoints.save(snapshot(10, 3.2))
+ *   yield* checkpoints.save(snapshot(20, 3.4))
+ *   const [latest, best] = [yield* checkpoints.load("latest"), yield* checkpoints.load("best")] // every byte verified
+ *   console.log(latest.step, best.step, (yield* checkpoints.list).length)
+ * })
+ *
+ * // in a folder: Checkpoints.layerFileSystem("runs/a")
+ * await Effect.runPromise(Effect.provide(main, Checkpoints.layerMemory))
+ * // 20 10 2
+ * ```
  */
 export class Checkpoints extends Context.Tag("memsinks/Checkpoints")<Checkpoints, {
   /** The run's folder, or "memory". */

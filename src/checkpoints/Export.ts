@@ -39,6 +39,7 @@ export type ExportFormat = "safetensors" | "gguf"
 
 export type ExportType = "f32" | "f16" | "q8_0"
 
+/** What is written of a checkpoint, and in which form. */
 export interface ExportOptions {
   /** `safetensors`: a folder as Hugging Face has it. `gguf`: one file for llama.cpp. */
   readonly format: ExportFormat
@@ -52,6 +53,7 @@ export interface ExportOptions {
   readonly maxShardBytes?: number
 }
 
+/** What was written. */
 export interface ExportReport {
   readonly path: string
   readonly format: ExportFormat

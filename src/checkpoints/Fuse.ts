@@ -17,6 +17,7 @@ import { deadUnits, erase } from "./Units.ts"
 
 type Tensors = Readonly<Record<string, HostTensor>>
 
+/** How models are averaged. */
 export interface FuseOptions {
   /** How much each model counts, of any sign; divided by their sum, which must be above 0. Default: all alike. */
   readonly weights?: ReadonlyArray<number>

@@ -15,6 +15,7 @@ import { Model, type ModelOptions } from "../model/Model.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import { loadInitial } from "./Import.ts"
 
+/** A checkpoint that was read: its configuration, weights, tokenizer and ids. */
 export interface OpenCheckpoint {
   /** The folder that it was read from. */
   readonly path: string

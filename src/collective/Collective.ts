@@ -120,7 +120,27 @@ const meet = (options: CollectiveOptions) =>
     )
   })
 
-/** The ranks that train one model, as one of them sees them. A program that provides none is one process, alone. */
+/**
+ * The ranks that train one model, as one of them sees them. A program that provides none is one process, alone.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Collective } from "memsinks"
+ *
+ * const main = Effect.gen(function*() {
+ *   const { allReduce, gather, rank, size } = yield* Collective
+ *   const sums = Float32Array.of(1, 2)
+ *   yield* Effect.promise(() => allReduce(sums)) // in place; all ranks have the same bits afterwards
+ *   const all = yield* Effect.promise(() => gather(Uint8Array.of(rank))) // to rank 0
+ *   console.log(`rank ${rank} of ${size}: ${sums.join(" ")}, heard of ${all.length}`)
+ * })
+ *
+ * // one process here; two by `npx memsinks launch`, mpirun, srun or torchrun
+ * await Effect.runPromise(main.pipe(Effect.provide(Collective.layer())))
+ * // rank 0 of 1: 1 2, heard of 1
+ * ```
+ */
 export class Collective extends Context.Reference<Collective>()("memsinks/Collective", {
   defaultValue: makeSingle
 }) {

@@ -24,6 +24,7 @@ export interface Times {
   exchanging: number
 }
 
+/** What the ranks of one training say to each other. Every rank makes the same calls in the same order. */
 export interface CollectiveService extends Omit<Ranks, "launcher"> {
   /** The machine that each rank runs on, by rank. */
   readonly hosts: ReadonlyArray<string>

@@ -44,6 +44,7 @@ const Statement = Schema.Struct({
   predicateType: Schema.String,
   predicate: Schema.Unknown
 })
+/** The statement that a certificate signs: an in-toto statement about the files that were written. */
 export type Statement = typeof Statement.Type
 
 /** What DSSE signs: lengths, so that type and payload cannot be told apart in two ways. */

@@ -79,6 +79,7 @@ export interface ForgetPlan {
 /** Where surfaces are told in what was written. */
 export const surfacesFile = "surfaces.json"
 
+/** What was deleted, and the folder that was written. */
 export interface ForgetReport extends Omit<ForgetPlan, "step"> {
   /** The folder that was written, and the steps of the checkpoints in it; none where all was deleted already. */
   readonly out: string | undefined
@@ -91,6 +92,7 @@ export interface ForgetReport extends Omit<ForgetPlan, "step"> {
   readonly surfaces: ReadonlyArray<Surface>
 }
 
+/** How a source is deleted, and where to. */
 export interface ForgetOptions {
   /** A folder that does not exist yet, or that the same command has left unfinished. */
   readonly out: string

@@ -24,6 +24,10 @@ export interface Prepared {
   readonly scratchBytes: number
 }
 
+/**
+ * What the adapter allows: bytes of a buffer and of what a kernel may bind, buffers of a kernel, threads of a
+ * workgroup.
+ */
 export interface Limits {
   readonly maxBufferSize: number
   readonly maxStorageBufferBindingSize: number
@@ -40,6 +44,7 @@ export interface Counters {
   bytes: number
 }
 
+/** One GPU: memory, Programs, reading back. Its methods are plain functions in a step's hot path, Effects elsewhere. */
 export interface DeviceService {
   /** The adapter's name, for people. */
   readonly name: string
@@ -676,6 +681,30 @@ const make = (open: OpenGpu): Effect.Effect<DeviceService, DeviceError, Scope.Sc
     }
   })
 
+/**
+ * One GPU in a scope: memory for tensors, Programs compiled and replayed, results read back. Its layers are
+ * `NodeDevice.layer` of `memsinks/node` and `DenoDevice.layer` of `memsinks/deno`; they fail with a DeviceError that says
+ * what was tried.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { Device, Tensor } from "memsinks"
+ * import * as NodeDevice from "memsinks/node"
+ *
+ * const x = Tensor.make("x", [2, 3])
+ *
+ * const main = Effect.gen(function*() {
+ *   const device = yield* Device
+ *   yield* device.allocate([x]) // zeroed, until the scope closes
+ *   device.write(x, Float32Array.of(1, 2, 3), 3) // from element 3 on
+ *   console.log(Tensor.show(x), (yield* device.read(x)).join(" "))
+ * })
+ *
+ * await Effect.runPromise(main.pipe(Effect.scoped, Effect.provide(NodeDevice.layer())))
+ * // x f32[2, 3] 0 0 0 1 2 3
+ * ```
+ */
 export class Device extends Context.Tag("memsinks/Device")<Device, DeviceService>() {
   /** A Device on an opened adapter; it lives until the scope closes. `NodeDevice.layer` and `DenoDevice.layer` call it. */
   static readonly make = make

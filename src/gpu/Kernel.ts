@@ -2,12 +2,15 @@
  * A Kernel is a plain value: a `.wgsl` file, one of its entry points, override constants, and the table of its bindings
  * and uniform parameters. Its key names the pipeline that the Device compiles once.
  */
-import { readFileSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { DeviceError, KernelError } from "../Errors.ts"
 
+/** Whether a kernel only reads a tensor, or writes it. */
 export type Access = "read" | "write"
+/** The type of one of a kernel's scalars. */
 export type ParamType = "u32" | "f32"
 
+/** An entry point of a WGSL file, with the names of its tensors (`B`) and of its scalars (`P`). Plain data. */
 export interface Kernel<B extends string = string, P extends string = string> {
   readonly file: string
   readonly entry: string
@@ -23,6 +26,23 @@ export interface Kernel<B extends string = string, P extends string = string> {
   readonly f16: ReadonlyArray<string>
 }
 
+const sources = new Map<string, string>()
+
+const urlOf = (file: string) => new URL(`../../kernels/${file}.wgsl`, import.meta.url)
+
+/** Keeps the text of a kernel that is no file of `kernels/`. */
+const keep = (file: string, code: string): void => {
+  if ((sources.get(file) ?? code) !== code || existsSync(urlOf(file))) {
+    throw new KernelError({ kernel: file, detail: "there is another kernel of this name: give yours a name of its own",
+      source: code })
+  }
+  sources.set(file, code)
+}
+
+/**
+ * Describes a kernel. Nothing is compiled until a Program with it is prepared on a Device. `file` is the name of a file of
+ * `kernels/`, or, with its text as `code`, a name of one's own: a KernelError where it already names another text.
+ */
 export const make = <const B extends string, const P extends string = never>(kernel: {
   readonly file: string
   readonly entry: string
@@ -30,15 +50,19 @@ export const make = <const B extends string, const P extends string = never>(ker
   readonly params?: Readonly<Record<P, ParamType>>
   readonly constants?: Readonly<Record<string, number>>
   readonly types?: Readonly<Record<string, ReadonlyArray<NoInfer<B>>>>
-}): Kernel<B, P> => ({
-  file: kernel.file,
-  entry: kernel.entry,
-  bindings: Object.entries(kernel.bindings) as Array<[B, Access]>,
-  params: Object.entries(kernel.params ?? {}) as Array<[P, ParamType]>,
-  constants: kernel.constants ?? {},
-  types: kernel.types ?? {},
-  f16: []
-})
+  readonly code?: string
+}): Kernel<B, P> => {
+  if (kernel.code !== undefined) keep(kernel.file, kernel.code)
+  return {
+    file: kernel.file,
+    entry: kernel.entry,
+    bindings: Object.entries(kernel.bindings) as Array<[B, Access]>,
+    params: Object.entries(kernel.params ?? {}) as Array<[P, ParamType]>,
+    constants: kernel.constants ?? {},
+    types: kernel.types ?? {},
+    f16: []
+  }
+}
 
 /** The kernel for the element types of what is bound to it. */
 export const specialize = <B extends string, P extends string>(
@@ -65,14 +89,12 @@ export const key = (kernel: Kernel): string => {
 /** What distinguishes one shader module from another: entry points of a file share theirs. */
 export const moduleKey = (kernel: Kernel): string => [kernel.file, ...kernel.f16].join(" ")
 
-const sources = new Map<string, string>()
-
 /** The text of a kernel's file, its types in place; `dist/` mirrors the repository, so the path holds in both. */
 export const source = (kernel: Kernel): string => {
   let text = sources.get(kernel.file)
   if (text === undefined) {
     try {
-      text = readFileSync(new URL(`../../kernels/${kernel.file}.wgsl`, import.meta.url), "utf8")
+      text = readFileSync(urlOf(kernel.file), "utf8")
     } catch (cause) {
       throw new KernelError({ kernel: kernel.file, detail: `cannot be read: ${String(cause)}`, source: "" })
     }

@@ -8,6 +8,7 @@ import * as Kernel from "./Kernel.ts"
 import { GPU_LANES, isGpu, portable, ROW_LANES, type Target } from "./Target.ts"
 import * as Tensor from "./Tensor.ts"
 
+/** One run of a kernel on tensors. */
 export interface Dispatch {
   readonly label: string
   readonly kernel: Kernel.Kernel
@@ -17,6 +18,7 @@ export interface Dispatch {
   readonly workgroups: readonly [number, number, number]
 }
 
+/** Dispatches in order, recorded once, prepared by a Device and replayed any number of times. Plain data. */
 export interface Program {
   readonly name: string
   /** Zeroed before the first dispatch: the first `bytes` of a tensor. */
@@ -30,6 +32,7 @@ export type Grid = number | readonly [x: number, y: number]
 /** WebGPU's limit on workgroups a dimension. */
 const MAX_GROUPS = 65535
 
+/** What a Program is written with: a call of `dispatch` for each run of a kernel, then `finish`. */
 export interface Recorder {
   /** The adapter that the Program is for, which decides between kernels that compute the same. */
   readonly target: Target

@@ -6,6 +6,7 @@
 /** `f16` is a storage type: the host sees Float32Array either way, and kernels compute in f32. */
 export type ElementType = "f32" | "u32" | "f16"
 
+/** A name, a shape and an element type; a Device gives it memory. Plain data, known by its reference. */
 export interface Tensor {
   readonly name: string
   readonly shape: ReadonlyArray<number>
@@ -19,6 +20,7 @@ export interface Tensor {
   readonly inside?: { readonly whole: Tensor; readonly at: number }
 }
 
+/** Describes a tensor, row-major. Default: f32, and state. Throws a RangeError for a shape that is not of whole numbers. */
 export const make = (
   name: string,
   shape: ReadonlyArray<number>,
@@ -58,4 +60,5 @@ export const size = (tensor: Tensor): number => tensor.shape.reduce((a, b) => a 
 export const byteLength = (tensor: Tensor): number =>
   Math.max(16, Math.ceil(size(tensor) / 4) * (tensor.type === "f16" ? 8 : 16))
 
+/** A tensor for people: `weights f32[64, 32]`. */
 export const show = (tensor: Tensor): string => `${tensor.name} ${tensor.type}[${tensor.shape.join(", ")}]`

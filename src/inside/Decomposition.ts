@@ -47,6 +47,7 @@ export interface DecomposedLogits {
   readonly loss: Float32Array
 }
 
+/** The shape of what is computed at once. */
 export interface DecompositionOptions {
   /** Rows that are computed at once. */
   readonly rows: number
@@ -56,6 +57,10 @@ export interface DecompositionOptions {
   readonly maxSegments?: number
 }
 
+/**
+ * Splits logits of batches into what each part of the model adds; it holds memory on the device while its scope is
+ * open.
+ */
 export interface Decomposition {
   /** Any number of rows of `seqLen` tokens. Fails with a DataError for rows of another length or too many documents. */
   readonly of: (batch: Batch, mode: SinkMode) => Effect.Effect<DecomposedLogits, DecompositionError>

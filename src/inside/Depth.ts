@@ -10,6 +10,7 @@ import { aligned, alignment } from "../measures/Depth.ts"
 import type { Model } from "../model/Model.ts"
 import { makePatcher, residualStreams, type Streams, type StreamsError, type StreamsOptions } from "./Streams.ts"
 
+/** How hidden states are patched from one model into another. */
 export interface DepthOptions extends StreamsOptions {
   /** Tokens of a sequence that are given; the suffix behind them is scored, and the places that predict it are patched. */
   readonly promptTokens: number

@@ -32,6 +32,7 @@ export const sinkNeurons = (config: ModelConfig, ids: ReadonlyArray<bigint>): Ui
  */
 export const COMPONENTS = ["query", "key", "value", "output", "generalIn", "generalOut", "ownSinksIn", "ownSinksOut",
   "otherSinksIn", "otherSinksOut", "norms", "embedding"] as const
+/** Where in a model a gradient lies. */
 export type ComponentName = (typeof COMPONENTS)[number]
 
 /** What falls on a component. */

@@ -21,6 +21,7 @@ import { gathers, HYPER } from "../model/Pass.ts"
 import type { SinkMode } from "../Sink.ts"
 import { checkLosses } from "./Sound.ts"
 
+/** What gradients fail with. */
 export type GradientsError = DeviceError | KernelError | DataError
 
 /** An array for each parameter of a Model, by its name and in the Model's layout: weights, their gradients or changes. */
@@ -31,6 +32,7 @@ export type ParameterMap = ReadonlyMap<string, Float32Array>
 
 /** Embedding and head; attention and all norms; neurons that are always on; the pool. */
 export const PARTS = ["embedding", "attention", "general", "sinks"] as const
+/** A part of a model whose gradients are told apart. */
 export type PartName = (typeof PARTS)[number]
 
 /** Elements [from, to) of a parameter, all of one part. */
@@ -154,6 +156,7 @@ export const weights: Effect.Effect<ParameterMap, DeviceError, Model | Device> =
   return new Map(read)
 })
 
+/** The shape of the batches, and whose gradients are kept. */
 export interface GradientsOptions {
   /** Rows of a batch, and tokens of a row. */
   readonly rows: number
@@ -170,6 +173,7 @@ export interface Gradient {
   readonly gradients: ParameterMap
 }
 
+/** Computes gradients of batches without changing a weight; it holds memory on the device while its scope is open. */
 export interface Gradients {
   /** Fails with a DataError for a batch of another shape or with too many documents. One call at a time. */
   readonly of: (batch: Batch, mode: SinkMode) => Effect.Effect<Gradient, GradientsError>

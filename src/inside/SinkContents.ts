@@ -31,6 +31,7 @@ export type SequenceKind = "memorized" | "background" | "heldOut"
  */
 export type Part = "sinks" | "general" | "random"
 
+/** What sinks are shown, and how much of what they hold is kept. */
 export interface SinkContentsOptions {
   /** Sequences that may trigger a neuron; a `source` is what purity counts: a document, an author, a domain. */
   readonly rows: ReadonlyArray<{ readonly row: Row; readonly source: string; readonly kind: SequenceKind }>

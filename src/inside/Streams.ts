@@ -19,6 +19,7 @@ export type StreamsError = DeviceError | KernelError | DataError
 /** The residual stream of a sequence behind the embedding, then behind each block: [layers + 1] of [seqLen, hiddenSize]. */
 export type Streams = ReadonlyArray<Float32Array>
 
+/** The shape of a pass whose hidden states are read or replaced. */
 export interface StreamsOptions {
   /** Sequences of a pass. */
   readonly batchSize: number
@@ -74,6 +75,7 @@ export const residualStreams = (
     return all
   }).pipe(Effect.scoped)
 
+/** Computes losses with hidden states of another model in place of the model's own. */
 export interface Patcher {
   /**
    * Losses of every token of each sequence, in nats [seqLen], 0 where nothing is scored, when the stream behind so many

@@ -26,6 +26,7 @@ export interface Occlusion {
   readonly without: (places: ReadonlyArray<number>, draw: Random) => Effect.Effect<number, GradientsError>
 }
 
+/** Which tokens are replaced, and what is measured then. */
 export interface OcclusionOptions {
   readonly mode: SinkMode
   readonly seqLen: number

@@ -18,6 +18,7 @@ import { type Random, random } from "../Random.ts"
 export const FoilKind = Schema.Literal("paraphrase", "synonyms", "scrambledWords", "scrambledLetters")
 export type FoilKind = typeof FoilKind.Type
 
+/** All kinds of foils, in the order in which tables show them. */
 export const foilKinds: ReadonlyArray<FoilKind> = FoilKind.literals
 
 /** A foil, and what is different about it. */

@@ -47,6 +47,7 @@ export interface BloomFilter extends NgramFilter {
   readonly tokenizer: string
 }
 
+/** Which copies are stopped, and how often others are stopped by mistake. */
 export interface BloomOptions {
   /** Tokens of an n-gram, at least 2: shorter copies are allowed. Default 10. */
   readonly n?: number

@@ -272,6 +272,7 @@ const fits = (points: ReadonlyArray<RetentionPoint>, least: number): boolean => 
   return Statistics.mean(first.map(({ memory }) => memory)) > least
 }
 
+/** When a curve is worth a fit. */
 export interface RetentionFitOptions {
   /** The memory at the first time must be above it, nats a token: else there is hardly anything to forget. Default 0.1. */
   readonly least?: number
@@ -310,6 +311,7 @@ export interface SequenceRetention {
   readonly points: ReadonlyArray<RetentionPoint>
 }
 
+/** How curves of forgetting are fitted, and their intervals drawn. */
 export interface RetentionOptions extends RetentionFitOptions {
   /** Default 200. */
   readonly resamples?: number

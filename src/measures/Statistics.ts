@@ -331,6 +331,7 @@ export const pairedBootstrap = (a: Numbers, b: Numbers, options?: BootstrapOptio
   return bootstrap(Float64Array.from(a, (x, i) => x - b[i]!), options)
 }
 
+/** What an interval says of a difference: its whole is above 0, below 0, or it holds 0. */
 export type Decision = "higher" | "lower" | "not decided"
 
 /** Whether a is higher or lower than b, that is, whether their intervals do not overlap. NaN decides nothing. */

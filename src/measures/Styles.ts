@@ -56,4 +56,5 @@ export const styles = {
   }
 } satisfies Readonly<Record<string, Style>>
 
+/** The name of a style that text is rewritten in. */
 export type StyleName = keyof typeof styles

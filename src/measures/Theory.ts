@@ -34,6 +34,7 @@ export interface Simulation {
   readonly holds: boolean
 }
 
+/** The draw of a simulated world, and whether the result's assumption holds in it. */
 export interface SimulationOptions {
   readonly seed?: number
   /** Break the assumption that the result needs. Default false. */

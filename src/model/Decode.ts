@@ -37,6 +37,7 @@ const ROWS = 8
 /** Bytes of the logits of all places of a chunk at most: the storage buffer that any adapter has. */
 const MOST_LOGITS = 2 ** 27
 
+/** How many sequences decode together, how long they may get, and where their keys and values lie. */
 export interface DecodeShape {
   /** Sequences at once. */
   readonly slots: number
@@ -57,7 +58,7 @@ export interface DecodeState {
   /** The pages of each slot's sequence, [slots, pagesOf(maxLength)]. */
   readonly pages: Tensor.Tensor
   readonly rope: Tensor.Tensor
-  /** [slots, 1 + units]: see Segments.gather and maskedCoefficients. */
+  /** What general neurons and units are multiplied with, [slots, 1 + units], as `Segments.gather` and `maskedCoefficients` say. */
   readonly coef: Tensor.Tensor
   /** [slots, Sink.slotsOf], where sinks are gathered. */
   readonly activeUnits: Tensor.Tensor | undefined
@@ -71,6 +72,7 @@ export interface DecodeState {
 /** Columns of logits: the vocabulary, filled up. */
 const padded = (c: ModelConfig): number => Math.ceil(c.vocabSize / 4) * 4
 
+/** The tensors that decoding keeps from token to token: keys and values, logits, and what is lit for each slot. */
 export const makeState = (c: ModelConfig, shape: DecodeShape): DecodeState => {
   const { gathered, maxLength, pages, precision, slots } = shape
   const width = 2 * c.kvHeads * c.headSize
@@ -102,6 +104,7 @@ export interface DecodeInputs {
   readonly last: Tensor.Tensor
 }
 
+/** A recorded pass over the last tokens of sequences, with what it reads and what it gives. */
 export interface Decode {
   readonly inputs: DecodeInputs
   /** Of each slot's last token: those of the state, and of a step its own, [rows, padded vocabulary]. */
@@ -420,6 +423,7 @@ export interface Begun {
   readonly shared?: { readonly prompt: ArrayLike<number>; readonly within: string }
 }
 
+/** Slots, lengths and memory of a decoding session. */
 export interface SessionOptions {
   readonly slots: number
   /** At most the model's maxPositionEmbeddings. */

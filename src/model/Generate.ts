@@ -30,6 +30,7 @@ export interface Prompt {
   readonly id?: bigint
 }
 
+/** How prompts are continued: length, sampling, whose sinks are lit. */
 export interface GenerateOptions {
   /** Tokens to add to a prompt at most. Default 64. */
   readonly maxNewTokens?: number
@@ -85,11 +86,13 @@ export interface Generated {
   readonly finish?: Finish
 }
 
+/** What generation fails with. */
 export type GenerateError = DeviceError | KernelError | DataError
 
 // ---------------------------------------------------------------------------------------------------------------
 // Choosing a token
 
+/** How the next token is drawn from logits. */
 export interface Sampling {
   readonly temperature: number
   readonly topK: number | undefined

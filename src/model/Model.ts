@@ -41,6 +41,7 @@ export type RecordColumns = Omit<TokenRecords, "sequences" | "start" | "first">
 
 type ModelError = DeviceError | KernelError | DataError
 
+/** The parameters of one model on one Device, and its passes. A Trainer changes the parameters; evaluations never do. */
 export interface ModelService {
   readonly config: ModelConfig
   readonly parameters: ReadonlyArray<Ops.Parameter>
@@ -84,6 +85,7 @@ export interface ModelService {
   ) => Effect.Effect<void, CheckpointError | DeviceError>
 }
 
+/** How a model begins, and how it computes. */
 export interface ModelOptions {
   /** Seed of the initial weights. Default 0. Arms with the same seed start alike wherever their shapes agree. */
   readonly seed?: number
@@ -334,9 +336,44 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
     }
   })
 
+/**
+ * A Llama-style decoder with sinks on one Device: its parameters, its passes, what it says of batches. It needs a Device;
+ * a Trainer trains it, `openCheckpoint` gives one that was trained.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import { batchOf, Model, ModelConfig, Sink, SinkConfig } from "memsinks"
+ * import * as NodeDevice from "memsinks/node"
+ *
+ * const config = new ModelConfig({
+ *   vocabSize: 16,
+ *   hiddenSize: 32,
+ *   numHiddenLayers: 1,
+ *   numAttentionHeads: 2,
+ *   intermediateSize: 64 + 128, // general neurons, and the pool
+ *   sinks: new SinkConfig({ pool: 128, active: 32 })
+ * })
+ * const row = { tokens: Uint32Array.of(1, 2, 3, 4, 5), id: 7n, document: "five", offset: 0 }
+ *
+ * const main = Effect.gen(function*() {
+ *   const model = yield* Model
+ *   const { loss } = yield* model.evaluate(batchOf([row], 4), Sink.own) // nats, a number for each of 4 targets
+ *   console.log(loss.length, loss.every((nats) => Math.abs(nats - Math.log(16)) < 1)) // it knows nothing yet
+ * })
+ *
+ * await Effect.runPromise(main.pipe(Effect.provide(Layer.provide(Model.layer(config, { seed: 1 }), NodeDevice.layer()))))
+ * // 4 true
+ * ```
+ */
 export class Model extends Context.Tag("memsinks/Model")<Model, ModelService>() {
   /** A freshly initialised model on the Device; it lives until the scope closes. */
   static readonly make = make
+  /**
+   * A freshly initialised model on the Device. Fails with a DeviceError where the configuration or its memory does not
+   * fit.
+   */
   static readonly layer = (config: ModelConfig, options?: ModelOptions): Layer.Layer<Model, DeviceError, Device> =>
     Layer.scoped(Model, make(config, options))
 }

@@ -65,12 +65,15 @@ const problem = (c: Fields): string | undefined => {
   return undefined
 }
 
+/** Shapes of a Llama-style decoder, in Hugging Face's words, and its sinks. Widths are multiples of 4. */
 export class ModelConfig extends configuration(Schema.Class<ModelConfig>("ModelConfig")(
   Schema.Struct(fields).pipe(Schema.filter((c) => problem(c)))
 )) {
+  /** Heads of keys and values: those of queries, unless `numKeyValueHeads` says fewer (grouped-query attention). */
   get kvHeads(): number {
     return this.numKeyValueHeads ?? this.numAttentionHeads
   }
+  /** Numbers of a head: `headDim`, else `hiddenSize / numAttentionHeads`. */
   get headSize(): number {
     return this.headDim ?? this.hiddenSize / this.numAttentionHeads
   }
@@ -172,4 +175,5 @@ export const presets = {
   })
 } as const
 
+/** The name of a preset. */
 export type Preset = keyof typeof presets

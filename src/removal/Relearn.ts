@@ -14,6 +14,7 @@ import { off, type SinkMode } from "../Sink.ts"
 import { makeTuner } from "../train/Tuner.ts"
 import { constantRate, sequenceLosses } from "./unlearners/Unlearner.ts"
 
+/** What a model is fine-tuned on after removal, and what is scored meanwhile. */
 export interface RelearnOptions {
   /** Fine-tuned on: one half of each removed sequence, say. */
   readonly train: ReadonlyArray<Row>
@@ -43,6 +44,7 @@ export interface RelearnPoint {
   readonly losses: Readonly<Record<string, number>>
 }
 
+/** What relearning fails with. */
 export type RelearnError = DeviceError | KernelError | DataError | CheckpointError | Diverged
 
 /** Whole numbers from 1 to `most`, about `perDoubling` between each and its double. */

@@ -20,6 +20,7 @@ import process from "node:process"
 import { attempt, DataError } from "../Errors.ts"
 import * as RunMetrics from "./RunMetrics.ts"
 
+/** Where traces and metrics are sent. */
 export interface OtlpOptions {
   /**
    * Base address of the collector, e.g. http://localhost:4318; /v1/traces and /v1/metrics are added. A user and password

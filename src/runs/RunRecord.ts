@@ -46,7 +46,9 @@ export interface RunRecord {
   readonly config: unknown
 }
 
+/** The file in a run's folder that says what the run is and how it went. */
 export const recordFile = "run.json"
+/** The file in a run's folder with its whole configuration, defaults included. */
 export const configFile = "config.resolved.yaml"
 
 const askGit = (): RunRecord["git"] => {

@@ -149,6 +149,7 @@ const rewind = (folder: string, step: number): void => {
   }
 }
 
+/** Writes TensorBoard event files. */
 export interface Writer {
   /** Write what an event says. `Started` begins a new file; of a run that was resumed, what it runs again is purged. */
   readonly write: (event: TrainEvent) => Effect.Effect<void>

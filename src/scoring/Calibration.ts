@@ -20,6 +20,7 @@ type Numbers = ArrayLike<number>
 // ---------------------------------------------------------------------------------------------------------------
 // The bias. Pure.
 
+/** How a bias on the logits is fitted. */
 export interface BiasOptions {
   /**
    * Half of it times the sum of the squares of the biases is added to the mean loss. Without it, items that never are a
@@ -32,6 +33,7 @@ export interface BiasOptions {
   readonly iterations?: number
 }
 
+/** A fitted bias, and how the fit went. */
 export interface Bias {
   /** What is added to the logits, [vocabSize]; it sums to 0. */
   readonly bias: Float64Array
@@ -179,6 +181,7 @@ export const calibrateBias = (
 // ---------------------------------------------------------------------------------------------------------------
 // Of a Model
 
+/** How a bias is fitted to what a model says of sequences. */
 export interface CalibrationOptions extends BiasOptions {
   /** Sequences a pass. */
   readonly batchSize: number

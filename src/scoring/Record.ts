@@ -8,6 +8,7 @@ import { defaultSchemes, makeRecords, type Sampling, type TokenRecords } from ".
 import type { ModelService, RecordColumns } from "../model/Model.ts"
 import type { SinkMode } from "../Sink.ts"
 
+/** How sequences are scored, and what is kept of each token. */
 export interface RecordOptions {
   /** Sequences a pass. */
   readonly batchSize: number

@@ -39,6 +39,7 @@ export interface MemoryPlan {
 /** The training pass that is planned. */
 export type TrainShape = Omit<PassShape, "output">
 
+/** The training whose memory is planned. Everything has the default that training has. */
 export interface PlanOptions {
   /** Default: the optimizer's defaults. */
   readonly optimizer?: Optimizer.OptimizerConfig

@@ -48,8 +48,10 @@ export class Evaluated extends Schema.TaggedClass<Evaluated>()("Evaluated", {
   losses: Schema.Record({ key: Schema.String, value: Schema.Number })
 }) {}
 
+/** A checkpoint is complete and on the disk: after how many steps, and its folder. */
 export class Saved extends Schema.TaggedClass<Saved>()("Saved", { step: Schema.Number, path: Schema.String }) {}
 
+/** All steps are taken, and what was due at the end is evaluated and saved. */
 export class Finished extends Schema.TaggedClass<Finished>()("Finished", {
   step: Schema.Number,
   /** Time spent training, without evaluation and saving: of this process; in metrics.jsonl, of the run. */
@@ -57,7 +59,9 @@ export class Finished extends Schema.TaggedClass<Finished>()("Finished", {
   tokensPerSecond: Schema.Number
 }) {}
 
+/** Whatever a training run tells. */
 export type TrainEvent = Started | Stepped | Evaluated | Saved | Finished
+/** The schema of all events, as they stand in metrics.jsonl. */
 export const TrainEvent = Schema.Union(Started, Stepped, Evaluated, Saved, Finished)
 
 const encode = Schema.encodeSync(TrainEvent)

@@ -83,6 +83,7 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
   saveBest: withDefault(Schema.Boolean, false)
 })) {}
 
+/** What training fails with: any of the six errors. */
 export type TrainError = DeviceError | KernelError | DataError | CheckpointError | Diverged | CollectiveError
 
 /** What a model makes of a set of sequences. */
@@ -105,6 +106,7 @@ export interface Observer {
   readonly look: (step: number) => Effect.Effect<void, TrainError>
 }
 
+/** Who looks on while training goes on, and what is kept beside the weights. */
 export interface TrainerOptions {
   readonly observer?: Observer
   /**
@@ -117,6 +119,7 @@ export interface TrainerOptions {
   readonly names?: Names | undefined
 }
 
+/** One training of the Model on the DataStream: run it, evaluate, save. */
 export interface TrainerService {
   readonly config: TrainConfig
   /** Steps of the whole run. */
@@ -768,6 +771,46 @@ const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
     }
   })
 
+/**
+ * Trains the Model on the DataStream, as a Stream of events; saves to Checkpoints, and goes on from the latest there. It
+ * fails with any of the six errors; interrupted, it saves first.
+ *
+ * @example
+ * ```ts
+ * import * as NodeContext from "@effect/platform-node/NodeContext"
+ * import * as Effect from "effect/Effect"
+ * import * as Layer from "effect/Layer"
+ * import * as Stream from "effect/Stream"
+ * import { Checkpoints, DataStream, Model, ModelConfig, TrainConfig, Trainer } from "memsinks"
+ * import * as NodeDevice from "memsinks/node"
+ *
+ * const model = new ModelConfig({
+ *   vocabSize: 256, hiddenSize: 32, numHiddenLayers: 1, numAttentionHeads: 2, intermediateSize: 64
+ * })
+ * const data = DataStream.layerMemory([{ name: "song", text: "row, row, row your boat, gently down the stream. ".repeat(40) }], {
+ *   tokenizer: "bytes", seqLen: 16, batchSize: 2, repeatedSequences: 1, repeats: 4, singleSequences: 16, heldOutSequences: 4
+ * })
+ * const app = Trainer.layer(new TrainConfig({ steps: 4, logEvery: 2 })).pipe(
+ *   Layer.provide(Model.layer(model)),
+ *   Layer.provide(data),
+ *   Layer.provide(Checkpoints.layerMemory),
+ *   Layer.provide(NodeDevice.layer()),
+ *   Layer.provide(NodeContext.layer)
+ * )
+ *
+ * const main = Effect.gen(function*() {
+ *   const trainer = yield* Trainer
+ *   yield* trainer.run.pipe(Stream.runForEach((event) => Effect.sync(() => console.log(event._tag, event.step))))
+ * })
+ *
+ * await Effect.runPromise(Effect.provide(main, app))
+ * // Started 0
+ * // Stepped 2
+ * // Stepped 4
+ * // Saved 4
+ * // Finished 4
+ * ```
+ */
 export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerService>() {
   static readonly make = make
   /** A trainer of the Model on the DataStream. Goes on from the latest of Checkpoints when there is one. */

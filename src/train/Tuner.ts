@@ -14,6 +14,7 @@ import * as Sink from "../Sink.ts"
 import { type Optimizer, OptimizerConfig } from "./Optimizer.ts"
 import { makeTrainStep, type Part } from "./TrainStep.ts"
 
+/** The shape of the batches, the schedule, and which weights move. */
 export interface TunerOptions {
   /** Rows of a batch, and tokens of a row. */
   readonly rows: number
@@ -55,6 +56,7 @@ export interface TunerTargets {
   readonly hidden?: Float32Array
 }
 
+/** Trains a model further on batches that the caller gives, one step a call. */
 export interface Tuner {
   /**
    * One step of AdamW on a batch. Without weights it descends the mean loss of the scored tokens; with weights their

@@ -18,6 +18,7 @@ export { hash64, normalize }
  */
 export type Identity = "row" | "document" | "source" | "content" | "near"
 
+/** All identities, in the order in which tables show them. */
 export const identities: ReadonlyArray<Identity> = ["row", "document", "source", "content", "near"]
 
 /**

@@ -42,6 +42,7 @@ export class NearConfig extends Schema.Class<NearConfig>("NearConfig")({
   })
 }) {}
 
+/** How near is near. What is left out has the default of a NearConfig. */
 export interface NearOptions {
   readonly threshold?: number
   readonly numHashes?: number
@@ -219,6 +220,7 @@ export interface NearPair {
   readonly jaccard: number
 }
 
+/** Which documents are near-duplicates of which, and how that was found. */
 export interface NearClusters {
   /** The number of the first document of each document's cluster: its own where it has no near-duplicate before it. */
   readonly near: Uint32Array
@@ -251,6 +253,7 @@ const sortBy = (keys: Uint32Array, order: Uint32Array, spare: Uint32Array): void
   }
 }
 
+/** Finds near-duplicates among documents that are added one by one. */
 export interface NearIndex {
   /** What it works with. */
   readonly config: NearConfig

@@ -390,6 +390,38 @@ export interface LayerOptions {
   readonly cacheDirectory?: string
 }
 
+/**
+ * The batches of a training, and the sequences that it is judged by. From text or token shards by `layer`, from texts or
+ * tokens at hand by `layerMemory` and `layerTokens`; all fail with a DataError that names the field or the file.
+ *
+ * @example
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Stream from "effect/Stream"
+ * import { DataStream } from "memsinks"
+ *
+ * const texts = ["one fish", "two fish", "red fish", "blue fish"].map((text, i) => ({ name: `page ${i}`, text }))
+ *
+ * const main = Effect.gen(function*() {
+ *   const { batches, batchesPerEpoch, split } = yield* DataStream
+ *   console.log(batchesPerEpoch, split("heldOut").length)
+ *   yield* batches({ epoch: 0, batch: 0 }).pipe( // without end; the cursor of a batch is where to go on behind it
+ *     Stream.take(1),
+ *     Stream.runForEach(({ batch, cursor }) =>
+ *       Effect.sync(() => console.log(batch.rows, batch.seqLen, batch.tokens.length, cursor.batch))
+ *     )
+ *   )
+ * })
+ *
+ * const data = DataStream.layerMemory(texts, {
+ *   tokenizer: "bytes", seqLen: 7, batchSize: 2,
+ *   repeatedSequences: 1, repeats: 4, singleSequences: 2, heldOutSequences: 1
+ * })
+ * await Effect.runPromise(Effect.provide(main, data))
+ * // 3 1
+ * // 2 7 14 1
+ * ```
+ */
 export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
   readonly tokenizer: Tokenizer.Tokenizer
   readonly batchSize: number

@@ -51,6 +51,7 @@ export interface FactDocument extends SyntheticSequence {
   readonly states: ReadonlyArray<number>
 }
 
+/** Somebody who writes about the professors, in a style and under an id of their own. */
 export interface FactSource {
   /** `interview 2`. */
   readonly name: string
@@ -67,6 +68,7 @@ export interface Cloze {
   readonly wrong: ReadonlyArray<Uint32Array>
 }
 
+/** A made-up world of professors and of what sources say about them, as token sequences. */
 export interface FactWorld extends SyntheticCorpus<FactDocument> {
   /** All words, by their tokens. */
   readonly words: ReadonlyArray<string>
@@ -83,6 +85,7 @@ export interface FactWorld extends SyntheticCorpus<FactDocument> {
   readonly clozes: (fact: Fact, styles?: number) => ReadonlyArray<Cloze>
 }
 
+/** Size of the world, and who knows what of it. Everything has a default; the same options make the same world. */
 export interface FactOptions {
   readonly seed?: number
   /** Default 32. */

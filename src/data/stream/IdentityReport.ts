@@ -9,6 +9,7 @@ import { documentIds, identities, type Identity } from "../identity/Identity.ts"
 import type { TokenDocuments } from "../Pieces.ts"
 import { exposureLines, type SinkExposure, sinkExposure, type TokenShares, tokenShares } from "../tokens/TokenShares.ts"
 
+/** The choice of ids that is looked at, and the model and the training that it is meant for. */
 export interface IdentityReportOptions {
   readonly identity: Identity
   /** How sinks are shared out. Left out: the report says nothing of them. */
@@ -92,6 +93,7 @@ export interface NearExample {
   readonly members: ReadonlyArray<{ readonly document: number; readonly name: string; readonly text: string }>
 }
 
+/** What a choice of ids means for the tokens that are trained on and for a pool of sinks, before training. */
 export interface IdentityReport extends IdentitySummary {
   /** Documents and tokens that are trained on, counted once. */
   readonly documents: number

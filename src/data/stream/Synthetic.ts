@@ -26,6 +26,7 @@ export interface SyntheticSequence {
   readonly source?: string
 }
 
+/** Token sequences that were made up, ready for `DataStream.layerTokens`. */
 export interface SyntheticCorpus<S extends SyntheticSequence = SyntheticSequence> {
   /** Tokens are below it. */
   readonly vocabSize: number
@@ -35,6 +36,7 @@ export interface SyntheticCorpus<S extends SyntheticSequence = SyntheticSequence
 // ---------------------------------------------------------------------------------------------------------------
 // Modular arithmetic
 
+/** Size and noise of sums modulo a prime. The same options make the same sequences. */
 export interface ModularOptions {
   readonly seed?: number
   /** The modulus. Default 97. */
@@ -88,6 +90,7 @@ export const modular = (
 // ---------------------------------------------------------------------------------------------------------------
 // Two domains
 
+/** Size of the two domains. The same options make the same sequences. */
 export interface TwoDomainOptions {
   readonly seed?: number
   /** Tokens of the vocabulary. Default 64. */
@@ -162,6 +165,7 @@ export const twoDomains = ({
 // ---------------------------------------------------------------------------------------------------------------
 // Canaries
 
+/** How many random sequences are planted, and how long they are. The same options make the same canaries. */
 export interface CanaryOptions {
   readonly seed?: number
   readonly vocabSize: number

@@ -92,12 +92,14 @@ export const spread = (
   return placed
 }
 
+/** A sequence, and the steps that show it. */
 export interface Planted {
   readonly row: Row
   /** Steps that show it, counted from 0, rising. */
   readonly steps: ReadonlyArray<number>
 }
 
+/** What a timetable is made of. */
 export interface TimetableOptions {
   readonly steps: number
   /** Rows of a step. */
@@ -108,6 +110,7 @@ export interface TimetableOptions {
   readonly seed: number
 }
 
+/** Which rows each step shows: planted ones at their steps, others in between. */
 export interface Timetable {
   readonly steps: number
   /** The rows of a step, counted from 0, in random order. */

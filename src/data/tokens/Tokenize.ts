@@ -74,6 +74,7 @@ export const TokenizeConfig = Schema.Struct({
 export type TokenizeConfig = typeof TokenizeConfig.Type
 /** One whose defaults are known: what the shards say they were made by. */
 type Resolved = TokenizeConfig & { readonly bos: string }
+/** A TokenizeConfig as it is written: fields with a default may be left out. */
 export type TokenizeInput = typeof TokenizeConfig.Encoded
 
 /** How much was done: all that is in the folder, or all that this process did. */
@@ -84,6 +85,7 @@ export interface Amount {
   readonly bytes: number
 }
 
+/** What tokenizing tells while it runs. */
 export type TokenizeEvent =
   /** A tokenizer is trained. */
   | { readonly _tag: "Training"; readonly entries: number; readonly vocabSize: number }
@@ -101,6 +103,7 @@ export interface Speed extends Amount {
   readonly bytesPerSecond: number
 }
 
+/** What was tokenized, and what was left out. */
 export interface TokenizeReport extends Amount {
   readonly folder: string
   readonly dataset: Dataset
@@ -113,6 +116,7 @@ export interface TokenizeReport extends Amount {
   readonly speed: Speed | undefined
 }
 
+/** Where tokens go, and who works on them. */
 export interface TokenizeOptions {
   /** The folder for the shards: new, empty, or that of an interrupted run. */
   readonly out: string

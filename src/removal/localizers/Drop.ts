@@ -43,6 +43,7 @@ export const withoutNeurons = (
   return changed
 }
 
+/** Neurons that were dropped, and the way back. */
 export interface Dropped {
   /** The neurons that were dropped, per layer, rising. */
   readonly neurons: ReadonlyArray<Uint32Array>

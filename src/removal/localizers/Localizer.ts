@@ -19,6 +19,7 @@ export type { LocalizeOptions }
 /** Per layer a number a neuron [general + pool]; the higher, the more it is needed to recite: dropped first. */
 export type NeuronScores = ReadonlyArray<Float32Array>
 
+/** What a localizer fails with. */
 export type LocalizeError = DeviceError | KernelError | DataError
 
 /**

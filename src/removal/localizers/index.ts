@@ -27,4 +27,5 @@ export const localizers = {
   gradient
 } satisfies Readonly<Record<string, Localizer>>
 
+/** The name of a localizer. */
 export type LocalizerName = keyof typeof localizers

@@ -81,6 +81,7 @@ export interface UnlearnStep {
   readonly meanWeight: number
 }
 
+/** What unlearning fails with. */
 export type UnlearnError = DeviceError | KernelError | DataError | Diverged
 
 /** Unlearning under way. */
@@ -89,6 +90,7 @@ export interface Unlearning {
   readonly step: Effect.Effect<UnlearnStep, UnlearnError>
 }
 
+/** A way to unlearn sequences by further training. */
 export interface Unlearner {
   readonly name: string
   readonly defaults: UnlearnOptions

@@ -8,6 +8,7 @@ import { Model } from "../../model/Model.ts"
 import { random } from "../../Random.ts"
 import type { SinkMode } from "../../Sink.ts"
 
+/** How targets are edited: what is given, what is tried, and whose sinks are lit. */
 export interface EditOptions {
   /** Tokens of a sequence that are given; what is behind them is edited. */
   readonly prompt: number

@@ -24,4 +24,5 @@ export const unlearners = {
   sparse
 } satisfies Readonly<Record<string, Unlearner>>
 
+/** The name of an unlearner. */
 export type UnlearnerName = keyof typeof unlearners
