@@ -93,9 +93,9 @@ export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyA
     : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
 }
 
-/** Whether both say in a field of the tree's own name, as `world: { world: "text" }` does, that they are of different kinds. */
+/** Whether both are worlds of different kinds, as `world: { world: "text" }` says; the field `data` of `data` says no kind. */
 const differInKind = (key: string, a: unknown, b: unknown): boolean =>
-  isObject(a) && isObject(b) && a[key] !== undefined && b[key] !== undefined && a[key] !== b[key]
+  key === "world" && isObject(a) && isObject(b) && a[key] !== undefined && b[key] !== undefined && a[key] !== b[key]
 
 /** `over` on top of `base`: trees of one kind are merged field by field, all else is replaced. */
 export const merge = (base: unknown, over: unknown): unknown =>

@@ -143,6 +143,9 @@ describe("what is given where a configuration is expected", () => {
 
 it("trees of one kind are merged field by field, one of another kind replaces what was there", () => {
   const base = { world: { world: "text", data: { seqLen: 64 } }, steps: 1 }
+  expect(merge({ data: { data: "a", identity: "source" } }, { data: { data: "b" } })).toEqual({
+    data: { data: "b", identity: "source" }
+  })
   expect(merge(base, { world: { data: { seqLen: 32 } } })).toEqual({ world: { world: "text", data: { seqLen: 32 } },
     steps: 1 })
   expect(merge(base, { world: { world: "modular" } })).toEqual({ world: { world: "modular" }, steps: 1 })

@@ -117,7 +117,9 @@ export const decodeNames = (bytes: Uint8Array, path: string): Effect.Effect<Name
   Effect.gen(function*() {
     const damaged = (cause: unknown) => dataError(path, `does not list the ids of a model: ${because(cause)}`, cause)
     const { buffer } = bytes
-    const file = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length ? buffer : bytes.slice().buffer
+    const file = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.length
+      ? buffer
+      : new Uint8Array(bytes).buffer
     const metadata: FileMetaData = yield* Effect.try({ try: () => parquetMetadata(file), catch: damaged })
     const there = yield* Effect.try({
       try: () => parquetSchema(metadata).children.map(({ element }) => element.name),

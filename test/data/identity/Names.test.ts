@@ -89,6 +89,15 @@ describe("names of ids", () => {
       expect((yield* Effect.flip(resolveId("18446744073709551617", undefined))).message).toContain("from 0 to 2^64 - 1")
     }))
 
+  effectIt.effect("are read where the bytes lie inside of others, as those of a small file do that Node reads",
+    () =>
+      Effect.gen(function*() {
+        const file = encodeNames(books)
+        const pool = Buffer.concat([Buffer.alloc(8), file, Buffer.alloc(8)])
+        const names = yield* decodeNames(pool.subarray(8, 8 + file.length), "step-1/sources.parquet")
+        expect(names.count).toBe(5)
+      }))
+
   effectIt.effect("are refused as damaged where the file is another", () =>
     Effect.gen(function*() {
       const bytes = encodeNames(books)
