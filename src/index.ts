@@ -15,7 +15,7 @@ export { importModel, type ImportOptions, type ImportReport, type InitialModel, 
   withSinks } from "./checkpoints/Import.ts"
 export { type OpenCheckpoint, openCheckpoint } from "./checkpoints/OpenCheckpoint.ts"
 export { quantized } from "./checkpoints/Quantize.ts"
-export { Collective, type CollectiveOptions, type CollectiveService } from "./collective/Collective.ts"
+export { Collective, type CollectiveOptions, type CollectiveService, type Wire } from "./collective/Collective.ts"
 export { decodeConfig } from "./Config.ts"
 export * as Identity from "./data/identity/Identity.ts"
 export * as Names from "./data/identity/Names.ts"

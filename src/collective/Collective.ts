@@ -11,9 +11,10 @@ import { type CollectiveService, type Group, makeGroup, type Times } from "./Gro
 import { makeMpi } from "./Mpi.ts"
 import { type Environment, type Ranks, ranksOf } from "./Ranks.ts"
 import { makeTcp } from "./Tcp.ts"
-import type { Transport } from "./Transport.ts"
+import { wireBytes } from "./Wire.ts"
 
 export type { CollectiveService, Times } from "./Group.ts"
+export type { Wire } from "./Wire.ts"
 
 const lost = (cause: unknown): CollectiveError => new CollectiveError({ reason: "Lost", detail: because(cause), cause })
 
@@ -35,9 +36,10 @@ const makeSingle = (): CollectiveService => {
     size: 1,
     localRank: 0,
     hosts: [hostname()],
+    hostsFirst: false,
     name: "one process",
     times,
-    allReduce: (values) => done(values.byteLength, undefined),
+    allReduce: (values, wire = "f32") => done(wireBytes(wire, values.length), undefined),
     broadcast: (bytes = new Uint8Array()) => done(bytes.byteLength, bytes),
     gather: (bytes) => done(bytes.byteLength, [bytes]),
     allGather: (bytes) => done(bytes.byteLength, [bytes]),
@@ -60,6 +62,12 @@ export interface CollectiveOptions {
    * environment variable MEMSINKS_RANK_TIMEOUT, else 600 for MPI, 60 for TCP.
    */
   readonly timeout?: number
+  /**
+   * Whether ranks of one host add up before hosts do, where several hosts have several ranks; on where all ranks say so. What
+   * the host is called: the environment variable MEMSINKS_HOST, else its name. Default: the environment variable
+   * MEMSINKS_HOSTS_FIRST (`on` or `off`), else on.
+   */
+  readonly hostsFirst?: boolean
   /** Default: the process's. */
   readonly environment?: Environment
 }
@@ -77,6 +85,14 @@ const timeoutOf = (options: CollectiveOptions, environment: Environment): { read
   return { timeout: seconds * 1000 }
 }
 
+const hostsFirstOf = (options: CollectiveOptions, environment: Environment): boolean => {
+  const text = environment["MEMSINKS_HOSTS_FIRST"]?.trim() || "on"
+  if (text !== "on" && text !== "off") {
+    throw setup(`MEMSINKS_HOSTS_FIRST must be on or off, got ${JSON.stringify(text)}`)
+  }
+  return options.hostsFirst ?? text === "on"
+}
+
 /** Meets the other ranks. */
 export const connect = async (ranks: Ranks, options: CollectiveOptions, environment: Environment): Promise<Group> => {
   const asked = (options.transport ?? (environment["MEMSINKS_TRANSPORT"]?.trim() || "auto")).toLowerCase()
@@ -84,15 +100,23 @@ export const connect = async (ranks: Ranks, options: CollectiveOptions, environm
     throw setup(`the transport of ranks must be auto, mpi or tcp, got ${JSON.stringify(asked)} (MEMSINKS_TRANSPORT)`)
   }
   const timeout = timeoutOf(options, environment)
-  const local = { localRank: ranks.localRank }
-  if (asked === "tcp" || (asked === "auto" && ranks.launcher === "RANK")) {
-    const transport = await makeTcp(ranks, environment, timeout)
-    return makeGroup(transport, { ...local, hosts: transport.hosts })
-  }
-  const transport: Transport = await makeMpi(ranks, environment, timeout)
-  const alone = makeGroup(transport, { ...local, hosts: [] })
-  const hosts = await alone.allGather(new TextEncoder().encode(hostname()))
-  return Object.assign(alone, { hosts: hosts.map((host) => new TextDecoder().decode(host)) })
+  const tcp = asked === "tcp" || (asked === "auto" && ranks.launcher === "RANK")
+  const hostsFirst = hostsFirstOf(options, environment)
+  const transport = await (tcp ? makeTcp : makeMpi)(ranks, environment, timeout)
+  const { localRank } = ranks
+  const own = { host: environment["MEMSINKS_HOST"]?.trim() || hostname(), hostsFirst }
+  const words = await makeGroup(transport, { localRank, hosts: [] })
+    .allGather(new TextEncoder().encode(JSON.stringify(own)))
+    .catch(async (error: unknown) => {
+      await transport.close(true)
+      throw error
+    })
+  const all = words.map((one) => JSON.parse(new TextDecoder().decode(one)) as typeof own)
+  return makeGroup(transport, {
+    localRank,
+    hosts: all.map(({ host }) => host),
+    hostsFirst: all.every((one) => one.hostsFirst)
+  })
 }
 
 const reasonOf = (error: unknown): string => error instanceof CollectiveError ? error.detail : because(error)

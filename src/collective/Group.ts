@@ -8,15 +8,15 @@
  */
 import { setTimeout } from "node:timers"
 import { CollectiveError } from "../Errors.ts"
-import { fromHalf, toHalf } from "../Float16.ts"
 import type { Ranks } from "./Ranks.ts"
 import type { Came, Message, Operation, Transport } from "./Transport.ts"
+import { BLOCK as VALUES, packings, travelled, type Wire, wireBytes } from "./Wire.ts"
 
 /** What a rank has exchanged so far, and how long it took: what metrics are made of. */
 export interface Times {
   /** Calls that ended. */
   calls: number
-  /** Bytes of the values of those calls. */
+  /** Bytes of the values of those calls, as they travel. */
   bytes: number
   /** Milliseconds until all ranks had come to the same call: what a rank waits for stragglers. */
   waiting: number
@@ -28,17 +28,22 @@ export interface Times {
 export interface CollectiveService extends Omit<Ranks, "launcher"> {
   /** The machine that each rank runs on, by rank. */
   readonly hosts: ReadonlyArray<string>
+  /** Whether the ranks of a host add up before hosts do: what is large goes over the network once a host, not once a rank. */
+  readonly hostsFirst: boolean
   /** How ranks reach each other, for people, e.g. `Open MPI 4.1.4`. */
   readonly name: string
   readonly times: Readonly<Times>
   /**
    * Adds up an array over all ranks, in place: each has the sum afterwards, and all have the same bits, from run to run.
    *
-   * `Float32Array`: f32, added in the order of the ranks and rounded at each addition. `Uint16Array`: the bits of f16,
-   * added in f32 in the order of the ranks, rounded once; half as much to send. The memory may be a mapped GPU buffer.
-   * Nobody else may touch the array until the promise settles.
+   * Values travel as `wire` says (default f32), and so does their sum; a rank's own are rounded like those of the others.
+   * They are added in f32, in the order of the ranks, rounded at each addition. Where several hosts have several ranks
+   * (`hostsFirst`), those of a host are added up first, then the sums of the hosts, in the order of their first ranks, and
+   * values are rounded once more in between; what is small, up to 64 KB times ranks, is not.
+   * The memory may be a mapped GPU buffer. Nobody else may touch the array until the promise settles. One process alone
+   * keeps its values.
    */
-  readonly allReduce: (values: Float32Array | Uint16Array) => Promise<void>
+  readonly allReduce: (values: Float32Array, wire?: Wire) => Promise<void>
   /** Rank 0's bytes, to all ranks. What others pass is not looked at. */
   readonly broadcast: (bytes?: Uint8Array) => Promise<Uint8Array>
   /** Every rank's bytes, in the order of the ranks, to rank 0; others get none. They may differ in length. */
@@ -63,8 +68,8 @@ const SMALL = 2 ** 16
 /** Bytes sent at once by broadcast and gather: below what MPI counts in 32 bits. */
 const BLOCK = 2 ** 28
 
-const bytesOf = (array: Float32Array | Uint16Array, from = 0, to = array.length): Uint8Array =>
-  new Uint8Array(array.buffer, array.byteOffset + from * array.BYTES_PER_ELEMENT, (to - from) * array.BYTES_PER_ELEMENT)
+const bytesOf = (values: Float32Array): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
 
 const blocksOf = (rank: number, bytes: Uint8Array): ReadonlyArray<Message> => {
   const blocks: Array<Message> = []
@@ -72,16 +77,15 @@ const blocksOf = (rank: number, bytes: Uint8Array): ReadonlyArray<Message> => {
   return blocks
 }
 
-let halves: Float32Array | undefined
-
-/** Every half as f32. */
-const tableOfHalves = (): Float32Array => halves ??= Float32Array.from({ length: 65536 }, (_, bits) => fromHalf(bits))
-
-/** Which values of `length` are a rank's to add up. */
-const partOf = (rank: number, size: number, length: number): readonly [from: number, to: number] => {
-  const each = Math.ceil(length / size)
-  return [Math.min(rank * each, length), Math.min((rank + 1) * each, length)]
+/** Which of `length` values are the i-th of `owners` to add up: none, where it is no owner. */
+const partOf = (i: number, owners: number, length: number): readonly [from: number, to: number] => {
+  const each = Math.ceil(length / owners / VALUES) * VALUES
+  return i < owners ? [Math.min(i * each, length), Math.min((i + 1) * each, length)] : [0, 0]
 }
+
+/** The ranks of each host, in the order of their first ones. */
+const byHost = (hosts: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<number>> =>
+  [...new Set(hosts)].map((host) => hosts.flatMap((other, rank) => other === host ? [rank] : []))
 
 /** What a difference in calls says to people. */
 const mismatch = (all: ReadonlyArray<Came>): CollectiveError | undefined => {
@@ -111,7 +115,11 @@ export interface Group extends CollectiveService {
 /** Makes the collective calls of a transport. */
 export const makeGroup = (
   transport: Transport,
-  { hosts, localRank }: { readonly hosts: ReadonlyArray<string>; readonly localRank: number }
+  { hosts, hostsFirst: asked = true, localRank }: {
+    readonly hosts: ReadonlyArray<string>
+    readonly localRank: number
+    readonly hostsFirst?: boolean
+  }
 ): Group => {
   const { rank, size } = transport
   const times: Times = { calls: 0, bytes: 0, waiting: 0, exchanging: 0 }
@@ -134,7 +142,8 @@ export const makeGroup = (
   const run = <A>(
     operation: Operation,
     bytes: number,
-    body: (all: ReadonlyArray<Came>) => Promise<A>
+    body: (all: ReadonlyArray<Came>) => Promise<A>,
+    travel = bytes
   ): Promise<A> => {
     const turn = async (): Promise<A> => {
       if (failure !== undefined) throw failure
@@ -146,7 +155,7 @@ export const makeGroup = (
         const met = performance.now()
         const result = await Promise.race([body(all), failed])
         times.calls++
-        times.bytes += bytes
+        times.bytes += travel
         times.waiting += met - begun
         times.exchanging += performance.now() - met
         return result
@@ -159,67 +168,118 @@ export const makeGroup = (
     return mine
   }
 
-  /** Memory for what the others send of a piece, kept from call to call. */
-  let scratch = new ArrayBuffer(0)
-  const memory = (bytes: number): ArrayBuffer => {
-    if (scratch.byteLength < bytes) scratch = new ArrayBuffer(bytes)
-    return scratch
+  const everybody = Array.from({ length: size }, (_, other) => other)
+  const houses = byHost(hosts)
+  const hostsFirst = asked && houses.length > 1 && houses.length < size
+  /** Of hosts first: the ranks of this one's host, so many of which own a part, and those that own the same elsewhere. */
+  const house = houses.find((ranks) => ranks.includes(rank)) ?? []
+  const owners = Math.min(...houses.map((ranks) => ranks.length))
+  const peers = houses.map((ranks) => ranks[house.indexOf(rank)]!)
+
+  /** Memory for what comes, what is packed to leave, and what is unpacked, kept from call to call. */
+  const kept = { coming: new ArrayBuffer(0), leaving: new ArrayBuffer(0), unpacked: new ArrayBuffer(0) }
+  const memory = (what: keyof typeof kept, bytes: number): ArrayBuffer => {
+    if (kept[what].byteLength < bytes) kept[what] = new ArrayBuffer(bytes)
+    return kept[what]
   }
 
-  const sumOfFloats = (parts: ReadonlyArray<Float32Array>, into: Float32Array): void => {
-    // the first rank's values become the sum; where they are not those to be replaced, the sum is copied there
-    const sum = parts[0]!
-    for (const part of parts.slice(1)) transport.add(sum, part)
-    if (sum !== into) into.set(sum)
+  /** Which values of a piece are whose to add up, by the place among members. */
+  type Share = (i: number) => readonly [from: number, to: number]
+
+  const exchanged = async (
+    members: ReadonlyArray<number>,
+    toSend: (i: number) => Uint8Array,
+    toReceive: (i: number) => Uint8Array
+  ): Promise<void> => {
+    const messages = (bytes: (i: number) => Uint8Array) =>
+      members.flatMap((other, i) => other === rank ? [] : [{ rank: other, bytes: bytes(i) }])
+    await transport.exchange(messages(toSend), messages(toReceive))
   }
-  const sumOfHalves = (parts: ReadonlyArray<Uint16Array>, into: Uint16Array): void => {
-    const table = tableOfHalves()
-    const float = new Float32Array(1)
-    for (let i = 0; i < into.length; i++) {
-      float[0] = table[parts[0]![i]!]!
-      for (let part = 1; part < size; part++) float[0] += table[parts[part]![i]!]!
-      into[i] = toHalf(float[0])
+
+  /** Adds up, of all members, what is this one's of a piece. */
+  const reduce = async (
+    piece: Float32Array,
+    wire: Wire,
+    members: ReadonlyArray<number>,
+    share: Share
+  ): Promise<void> => {
+    const packing = wire === "f32" ? undefined : packings[wire]
+    const at = (length: number) => wireBytes(wire, length)
+    const mine = piece.subarray(...share(members.indexOf(rank)))
+    const packed = packing === undefined
+      ? bytesOf(piece)
+      : new Uint8Array(memory("leaving", at(piece.length)), 0, at(piece.length))
+    packing?.pack(piece, packed)
+    const partOf = (i: number) => packed.subarray(...share(i).map(at))
+    const bytes = at(mine.length)
+    const slot = Math.ceil(bytes / 4) * 4
+    const coming = memory("coming", members.length * slot)
+    const came = (i: number) => members[i] === rank ? partOf(i) : new Uint8Array(coming, i * slot, bytes)
+    await exchanged(members, partOf, came)
+    if (mine.length === 0) return
+    if (packing === undefined) {
+      // the first one's values become the sum; where they are not those to be replaced, the sum is copied there
+      const [sum, ...more] = members.map((_, i) => came(i)).map((part) =>
+        new Float32Array(part.buffer, part.byteOffset, mine.length)
+      )
+      for (const part of more) transport.add(sum!, part)
+      if (members[0] !== rank) mine.set(sum!)
+      return
+    }
+    packing.unpack(came(0), mine)
+    const more = new Float32Array(memory("unpacked", mine.byteLength), 0, mine.length)
+    for (let i = 1; i < members.length; i++) {
+      packing.unpack(came(i), more)
+      transport.add(mine, more)
     }
   }
 
-  /** Each rank adds up its part of a piece, and sends the sum to all. */
-  const allReducePiece = async <T extends Float32Array | Uint16Array>(
-    piece: T,
-    make: (buffer: ArrayBuffer, offset: number, length: number) => T,
-    sum: (parts: ReadonlyArray<T>, into: T) => void
+  /** Gives all members what each has of a piece. */
+  const spread = async (
+    piece: Float32Array,
+    wire: Wire,
+    members: ReadonlyArray<number>,
+    share: Share
   ): Promise<void> => {
-    // of a small one, every rank adds up all of it: that is one exchange less
-    const whole = piece.byteLength * size <= SMALL
-    const part = (of: number) => whole ? [0, piece.length] as const : partOf(of, size, piece.length)
-    const partTo = (other: number) => bytesOf(piece, ...part(other))
-    const mine = piece.subarray(...part(rank)) as T
-    const length = mine.byteLength
-    const buffer = memory(others.length * length)
-    const theirs = others.map((other, i) => ({ rank: other, bytes: new Uint8Array(buffer, i * length, length) }))
-    await transport.exchange(others.map((other) => ({ rank: other, bytes: partTo(other) })), theirs)
-    const parts = theirs.map(({ bytes }) => make(buffer, bytes.byteOffset, mine.length))
-    parts.splice(rank, 0, mine)
-    sum(parts, mine)
-    if (whole) return
-    await transport.exchange(
-      others.map((other) => ({ rank: other, bytes: bytesOf(mine) })),
-      others.map((other) => ({ rank: other, bytes: partTo(other) }))
-    )
+    const packing = wire === "f32" ? undefined : packings[wire]
+    const at = (length: number) => wireBytes(wire, length)
+    const packed = packing === undefined
+      ? bytesOf(piece)
+      : new Uint8Array(memory("leaving", at(piece.length)), 0, at(piece.length))
+    const partOf = (i: number) => packed.subarray(...share(i).map(at))
+    const me = members.indexOf(rank)
+    packing?.pack(piece.subarray(...share(me)), partOf(me))
+    await exchanged(members, () => partOf(me), partOf)
+    packing?.unpack(packed, piece)
   }
 
-  const allReduce = (values: Float32Array | Uint16Array): Promise<void> =>
-    run(values instanceof Float32Array ? "allReduce of f32" : "allReduce of f16", values.byteLength, async () => {
-      if (values instanceof Float32Array && transport.sum !== undefined && values.byteLength > SMALL) {
-        return transport.sum(values)
-      }
-      const step = PIECE / values.BYTES_PER_ELEMENT
+  /** Each member adds up its part of a piece, and sends the sum to all. */
+  const allReducePiece = async (piece: Float32Array, wire: Wire, members: ReadonlyArray<number>): Promise<void> => {
+    const share: Share = (i) => partOf(i, members.length, piece.length)
+    await reduce(piece, wire, members, share)
+    await spread(piece, wire, members, share)
+  }
+
+  const allReduce = (values: Float32Array, wire: Wire = "f32"): Promise<void> =>
+    run(`allReduce of ${wire}`, values.byteLength, async () => {
+      const small = values.byteLength * size <= SMALL
+      if (wire === "f32" && transport.sum !== undefined && !small) return transport.sum(values)
+      const step = PIECE / 4
       for (let at = 0; at < values.length; at += step) {
         const piece = values.subarray(at, at + step)
-        if (piece instanceof Float32Array) {
-          await allReducePiece(piece, (...where) => new Float32Array(...where), sumOfFloats)
-        } else await allReducePiece(piece, (...where) => new Uint16Array(...where), sumOfHalves)
+        if (small) {
+          // every rank adds up all of it: that is one exchange less
+          await reduce(piece, wire, everybody, () => [0, piece.length])
+          if (wire !== "f32") travelled(piece, wire)
+        } else if (hostsFirst) {
+          const share: Share = (i) => partOf(i, owners, piece.length)
+          await reduce(piece, wire, house, share)
+          const mine = piece.subarray(...share(house.indexOf(rank)))
+          if (mine.length > 0) await allReducePiece(mine, wire, peers)
+          await spread(piece, wire, house, share)
+        } else await allReducePiece(piece, wire, everybody)
       }
-    })
+    }, wireBytes(wire, values.length))
 
   const gathered = (all: ReadonlyArray<Came>, own: Uint8Array) => {
     const parts = all.map(({ bytes }, other) => other === rank ? own : new Uint8Array(new ArrayBuffer(bytes)))
@@ -231,6 +291,7 @@ export const makeGroup = (
     size,
     localRank,
     hosts,
+    hostsFirst,
     name: transport.name,
     times,
     allReduce,

@@ -1,6 +1,7 @@
 /** Ranks that live in one process: for tests, and for experiments on how ranks exchange what they learn. */
 import { CollectiveError } from "../Errors.ts"
 import type { CollectiveService } from "./Group.ts"
+import { travelled, wireBytes } from "./Wire.ts"
 
 interface Meeting {
   readonly given: Array<unknown>
@@ -48,15 +49,17 @@ export const ranksInProcess = (size: number): ReadonlyArray<CollectiveService> =
       size,
       localRank: rank,
       hosts: Array.from({ length: size }, (_, i) => `host${i}`),
+      hostsFirst: false,
       name: "ranks of one process",
       times,
-      allReduce: async (values) => {
-        const all = await meet("allReduce", values.slice() as Float32Array)
-        times.bytes += values.byteLength
+      allReduce: async (values, wire = "f32") => {
+        const all = await meet("allReduce", travelled(values.slice(), wire))
+        times.bytes += wireBytes(wire, values.length)
         values.set(all[0]!)
         for (const other of all.slice(1)) {
           other.forEach((value, i) => void (values[i] = Math.fround(values[i]! + value)))
         }
+        travelled(values, wire)
       },
       broadcast: async (bytes) => (await meet("broadcast", bytes?.slice()))[0]!,
       gather: async (bytes) => {

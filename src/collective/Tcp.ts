@@ -21,7 +21,7 @@ type Kind = (typeof kinds)[number]
 const FRAME_BYTES = 2 ** 16
 
 /** Of the frames: ranks of other versions are refused. */
-const PROTOCOL = 1
+const PROTOCOL = 2
 
 /** Milliseconds between signs of life. */
 const BEAT = 1000
@@ -378,7 +378,7 @@ export const makeTcp = async (
   ranks: Ranks,
   environment: Environment,
   { joining = 60_000, timeout = 60_000 }: TcpOptions = {}
-): Promise<Transport & { readonly hosts: ReadonlyArray<string> }> => {
+): Promise<Transport> => {
   const { rank, size } = ranks
   const { links, table } = await join(ranks, meetingOf(environment), joining)
   let tell: (error: CollectiveError) => void = () => {}
@@ -422,7 +422,6 @@ export const makeTcp = async (
 
   return {
     name: "TCP",
-    hosts: table.map((one) => one.host),
     rank,
     size,
     arrive: async (mine) => {

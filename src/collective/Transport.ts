@@ -2,8 +2,8 @@
 import type { CollectiveError } from "../Errors.ts"
 
 /** What a call is, as ranks tell each other of it. */
-export const operations = ["none", "allReduce of f32", "allReduce of f16", "broadcast", "gather", "allGather",
-  "barrier", "end"] as const
+export const operations = ["none", "allReduce of f32", "allReduce of bf16", "allReduce of int8", "allReduce of int4",
+  "broadcast", "gather", "allGather", "barrier", "end"] as const
 export type Operation = (typeof operations)[number]
 
 /** What a rank came for, and with how many bytes. */

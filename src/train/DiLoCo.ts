@@ -1,12 +1,13 @@
 /**
  * DiLoCo (Douillard et al. 2023, arXiv 2311.08105, algorithm 1): ranks that are far from each other train alone for some
  * steps, then move together: an outer optimizer, SGD with Nesterov momentum, takes the mean of what they moved by for a
- * gradient. So little goes over that slow links will do.
+ * gradient. So little goes over that slow links will do. Streaming DiLoCo (Douillard et al. 2025, arXiv 2501.18512) exchanges
+ * one fragment of the parameters at a time, while training goes on.
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { call, type CollectiveService } from "../collective/Collective.ts"
-import { atLeast0, configuration, fraction, positive, withDefault } from "../Config.ts"
+import { call, type CollectiveService, type Wire } from "../collective/Collective.ts"
+import { atLeast0, configuration, fraction, natural, positive, withDefault } from "../Config.ts"
 import { attempt, type CollectiveError, DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import type * as Tensor from "../gpu/Tensor.ts"
@@ -16,13 +17,84 @@ import type { Optimizer } from "./Optimizer.ts"
 
 /** How ranks train that exchange what they learned from time to time. */
 export class DiLoCoConfig extends configuration(Schema.Class<DiLoCoConfig>("DiLoCoConfig")({
-  /** Steps that ranks take alone between two exchanges. Evaluations and checkpoints wait for the next one. Default 100. */
+  /**
+   * Steps that ranks take alone between two exchanges of the same parameters. Evaluations and checkpoints wait for the next
+   * meeting. Default 100.
+   */
   syncEvery: withDefault(positive, 100),
   /** Of the outer optimizer. With 1, and no outer momentum, the mean of the ranks' weights. Default 0.7, as in the paper. */
   outerLearningRate: withDefault(atLeast0, 0.7),
   /** Default 0.9, as in the paper. */
-  outerMomentum: withDefault(fraction, 0.9)
+  outerMomentum: withDefault(fraction, 0.9),
+  /**
+   * Parts of the parameters, of about the same size, that are exchanged one after the other, `syncEvery / fragments` steps
+   * apart, so that links carry a part at a time. `syncEvery` is a multiple of it. Default 1.
+   */
+  fragments: Schema.optional(positive),
+  /** Steps that go on between what a fragment sends and what it becomes, while it is exchanged. Default 0. */
+  fragmentSyncDelay: Schema.optional(natural),
+  /** What share of its own value a rank keeps of a parameter when the common one has come; at a meeting none. Default 0. */
+  fragmentUpdateAlpha: Schema.optional(fraction),
+  /**
+   * Steps between two meetings, where all parameters are exchanged at once, and the moments of the inner optimizer become
+   * their means: evaluations, checkpoints and whoever interrupts wait for one. A multiple of `syncEvery`. Default: `syncEvery`,
+   * with several fragments four times that.
+   */
+  meetEvery: Schema.optional(positive)
 })) {}
+
+/** When what is exchanged. */
+const timetableOf = ({ fragmentSyncDelay = 0, fragments = 1, meetEvery, syncEvery }: DiLoCoConfig) => ({
+  fragments,
+  delay: fragmentSyncDelay,
+  meetEvery: meetEvery ?? (fragments === 1 ? 1 : 4) * syncEvery,
+  /** The fragment that leaves after so many steps, if any. */
+  leaving: (step: number): number | undefined => {
+    const each = syncEvery / fragments
+    return step % each === 0 ? (step / each + fragments - 1) % fragments : undefined
+  }
+})
+
+/** What of a configuration cannot be, for so many parameters; undefined where all can. */
+export const dilocoProblem = (config: DiLoCoConfig, parameters: number): string | undefined => {
+  const { syncEvery } = config
+  const { delay, fragments, meetEvery } = timetableOf(config)
+  if (syncEvery % fragments !== 0) {
+    return `training.diloco.syncEvery is ${syncEvery}, and its ${fragments} fragments are exchanged one after the other at ` +
+      `equal distances: make it a multiple of ${fragments}`
+  }
+  if (fragments > parameters) {
+    return `training.diloco.fragments is ${fragments}, and the model has ${parameters} parameter tensors: there cannot be more`
+  }
+  if (meetEvery % syncEvery !== 0) {
+    return `training.diloco.meetEvery is ${meetEvery}: make it a multiple of syncEvery, ${syncEvery}`
+  }
+  if (delay >= syncEvery) {
+    return `training.diloco.fragmentSyncDelay is ${delay}: a fragment must be back before it leaves again, ${syncEvery} ` +
+      "steps (syncEvery) later"
+  }
+  if (fragments === 1 && meetEvery === syncEvery && (delay > 0 || (config.fragmentUpdateAlpha ?? 0) > 0)) {
+    return "training.diloco.fragmentSyncDelay and fragmentUpdateAlpha have no effect where every exchange is a meeting: " +
+      `set meetEvery to a greater multiple of syncEvery, ${syncEvery}, or fragments`
+  }
+  return undefined
+}
+
+/** Parameters in so many fragments of about the same size: the largest first, each to what is smallest yet. */
+export const fragmentsOf = <A>(
+  all: ReadonlyArray<A>,
+  sizeOf: (one: A) => number,
+  count: number
+): ReadonlyArray<ReadonlyArray<A>> => {
+  const sizes = Array.from({ length: count }, () => 0)
+  const homes = new Map<A, number>()
+  for (const one of all.toSorted((a, b) => sizeOf(b) - sizeOf(a))) {
+    const home = sizes.indexOf(Math.min(...sizes))
+    sizes[home]! += sizeOf(one)
+    homes.set(one, home)
+  }
+  return sizes.map((_, home) => all.filter((one) => homes.get(one) === home))
+}
 
 /** What the outer optimizer keeps of a parameter, on the host. */
 interface Kept {
@@ -36,11 +108,14 @@ export interface Outer {
   readonly kept: ReadonlyArray<Kept>
   /** Begins from the weights that are on the device, which are the same on all ranks. */
   readonly begin: Effect.Effect<void, DeviceError>
+  /** Whether all ranks have the same weights after so many steps. */
+  readonly meets: (step: number) => boolean
   /**
-   * Moves all ranks to the same weights. AdamW's moments become their means, so that nothing of a rank alone is left, and any
-   * number of ranks can go on; in the paper each keeps its own.
+   * What is due after so many steps: fragments leave or come back, or all ranks meet and have the same weights. AdamW's
+   * moments become their means then, so that nothing of a rank alone is left, and any number of ranks can go on; in the papers
+   * each keeps its own.
    */
-  readonly sync: Effect.Effect<void, CollectiveError | DeviceError>
+  readonly after: (step: number) => Effect.Effect<void, CollectiveError | DeviceError>
 }
 
 /**
@@ -61,46 +136,106 @@ export const outerStep = (
   }
 }
 
+/** A fragment on its way: how far each rank moved its parameters becomes how far all did. */
+interface Underway {
+  /** The step after which it comes back. */
+  readonly due: number
+  readonly parts: ReadonlyArray<{ readonly one: Kept; readonly moved: Float32Array }>
+  readonly done: Promise<unknown>
+}
+
+/** The outer optimizer of so many steps; what parameters moved by travels as `wire` says, moments are exact. */
 export const makeOuter = (
   config: DiLoCoConfig,
   collective: CollectiveService,
   device: DeviceService,
-  { moments, scaler }: Pick<Optimizer, "moments" | "scaler">
+  { moments, scaler }: Pick<Optimizer, "moments" | "scaler">,
+  steps: number,
+  wire: Wire = "f32"
 ): Outer => {
   const kept = moments.map(({ parameter }): Kept => {
     const length = parameter.value.shape.reduce((a, b) => a * b, 1)
     return { parameter, met: new Float32Array(length), momentum: new Float32Array(length) }
   })
+  const { delay, fragments, leaving, meetEvery } = timetableOf(config)
+  const { fragmentUpdateAlpha: alpha = 0 } = config
+  const fragment = fragmentsOf(kept, ({ met }) => met.length, fragments)
+  const { size } = collective
   const read = (tensor: Tensor.Tensor) => Effect.map(device.read(tensor), (values) => values as Float32Array)
   const write = (tensor: Tensor.Tensor, values: Float32Array) =>
     attempt(() => device.write(tensor, values), DeviceError)
-  const summed = (values: Float32Array) => call(() => collective.allReduce(values))
+  /** How far this rank has moved a parameter. */
+  const movedOf = ({ met, parameter }: Kept) =>
+    Effect.map(read(parameter.value), (moved) => {
+      for (let i = 0; i < moved.length; i++) moved[i] = moved[i]! - met[i]!
+      return moved
+    })
+  const meets = (step: number) => step % meetEvery === 0 || step === steps
+
+  let underway: ReadonlyArray<Underway> = []
+  const leave = (step: number, all: ReadonlyArray<Kept>) =>
+    Effect.gen(function*() {
+      const parts = yield* Effect.forEach(all, (one) => Effect.map(movedOf(one), (moved) => ({ one, moved })))
+      const done = Promise.all(parts.map(({ moved }) => collective.allReduce(moved, wire)))
+      // whoever waits for it later hears of it
+      done.catch(() => undefined)
+      underway = [...underway, { due: step + delay, parts, done }]
+    })
+  const back = ({ done, parts }: Underway) =>
+    Effect.gen(function*() {
+      yield* call(() => done)
+      for (const { moved, one } of parts) {
+        outerStep(config, one, moved, size)
+        if (alpha === 0) yield* write(one.parameter.value, one.met)
+        else {
+          const own = yield* read(one.parameter.value)
+          yield* write(one.parameter.value, own.map((value, i) => alpha * value + (1 - alpha) * one.met[i]!))
+        }
+      }
+      yield* device.idle
+    })
+  /** Brings back what is due. */
+  const returned = (due: (one: Underway) => boolean) =>
+    Effect.gen(function*() {
+      const now = underway.filter(due)
+      underway = underway.filter((one) => !due(one))
+      yield* Effect.forEach(now, back, { discard: true })
+    })
+  const meet = Effect.gen(function*() {
+    for (const one of kept) {
+      const moved = yield* movedOf(one)
+      yield* call(() => collective.allReduce(moved, wire))
+      outerStep(config, one, moved, size)
+      yield* write(one.parameter.value, one.met)
+    }
+    for (const { m, v } of moments) {
+      for (const tensor of [m, v]) {
+        const values = yield* read(tensor)
+        yield* call(() => collective.allReduce(values))
+        for (let i = 0; i < values.length; i++) values[i] = values[i]! / size
+        yield* write(tensor, values)
+      }
+    }
+    if (scaler !== undefined) yield* spread(collective, device, [scaler])
+    // what is written stands in memory until the device has taken it
+    yield* device.idle
+  })
   return {
     kept,
     begin: Effect.forEach(kept, ({ met, parameter }) => Effect.map(read(parameter.value), (values) => met.set(values)),
       {
         discard: true
       }),
-    sync: Effect.gen(function*() {
-      const { size } = collective
-      for (const one of kept) {
-        const moved = yield* read(one.parameter.value)
-        for (let i = 0; i < moved.length; i++) moved[i] = moved[i]! - one.met[i]!
-        yield* summed(moved)
-        outerStep(config, one, moved, size)
-        yield* write(one.parameter.value, one.met)
-      }
-      for (const { m, v } of moments) {
-        for (const tensor of [m, v]) {
-          const values = yield* read(tensor)
-          yield* summed(values)
-          for (let i = 0; i < values.length; i++) values[i] = values[i]! / size
-          yield* write(tensor, values)
-        }
-      }
-      if (scaler !== undefined) yield* spread(collective, device, [scaler])
-      // what is written stands in memory until the device has taken it
-      yield* device.idle
-    })
+    meets,
+    after: (step) =>
+      Effect.gen(function*() {
+        const all = meets(step)
+        yield* returned(({ due }) => all || due === step)
+        if (all) return yield* meet
+        const next = leaving(step)
+        if (next === undefined) return
+        yield* leave(step, fragment[next]!)
+        if (delay === 0) yield* returned(() => true)
+      })
   }
 }

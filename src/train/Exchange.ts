@@ -4,7 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { call, type CollectiveService } from "../collective/Collective.ts"
+import { call, type CollectiveService, type Wire } from "../collective/Collective.ts"
 import type { CollectiveError, DeviceError, KernelError } from "../Errors.ts"
 import { Device, type Part, type Prepared, type Window } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
@@ -34,7 +34,7 @@ interface Sinks {
 
 /** What is exchanged in one go, in an order that all ranks keep. */
 type Load =
-  & { readonly gradients: ReadonlyArray<Tensor.Tensor> }
+  & { readonly gradients: ReadonlyArray<Tensor.Tensor>; readonly wire: Wire }
   & ({ readonly bucket: Bucket } | { readonly sinks: Sinks })
 
 export interface Exchange {
@@ -77,14 +77,15 @@ const fill = (parts: ReadonlyArray<Part>): ReadonlyArray<ReadonlyArray<Part>> =>
 }
 
 /**
- * What exchanges an optimizer's gradients and losses. Buckets are made in the order in which `program`, a training pass,
+ * What exchanges an optimizer's gradients, as `wire` says, and its losses, which are exact. Buckets are made in the order in which `program`, a training pass,
  * is done with gradients; later passes keep that order, whatever theirs is. Memory of the host that holds all of them
  * once, and one tensor on the device that holds the touched sinks of the largest weight, live until the scope closes.
  */
 export const makeExchange = (
   collective: CollectiveService,
   optimizer: Optimizer.Optimizer,
-  program: Program.Program
+  program: Program.Program,
+  wire: Wire = "f32"
 ): Effect.Effect<Exchange, DeviceError | KernelError, Device | Scope.Scope> =>
   Effect.gen(function*() {
     const device = yield* Device
@@ -102,6 +103,7 @@ export const makeExchange = (
       (parts) =>
         Effect.map(device.window(4 * parts.reduce((sum, { elements }) => sum + elements, 0)), (window): Load => ({
           gradients: parts.map(({ tensor }) => tensor),
+          wire,
           bucket: { parts, window }
         }))
     )
@@ -120,11 +122,13 @@ export const makeExchange = (
           ({ elements }) => device.window(4 * elements))
         return {
           gradients: [rows.g],
+          wire,
           sinks: { gradient: rows.g, unit, collect: collect!, spread: spread!, windows }
         } satisfies Load
       }))
     const lossBucket: Load = {
       gradients: [],
+      wire: "f32",
       bucket: { parts: [losses], window: yield* device.window(4 * losses.elements) }
     }
     const loads: ReadonlyArray<Load> = [...buckets, ...ofSinks].sort((a, b) =>
@@ -155,12 +159,17 @@ export const makeExchange = (
 
     /** What has left: where it lies once it has, and how it goes back. */
     let underway: Array<
-      { readonly values: ReadonlyArray<Promise<Float32Array<ArrayBuffer>>>; readonly back: () => void }
+      {
+        readonly wire: Wire
+        readonly values: ReadonlyArray<Promise<Float32Array<ArrayBuffer>>>
+        readonly back: () => void
+      }
     > = []
     const send = (load: Load, units: number): void => {
+      const { wire } = load
       if ("bucket" in load) {
         const { parts, window } = load.bucket
-        underway.push({ values: [window.leave(parts)], back: () => window.back(parts) })
+        underway.push({ wire, values: [window.leave(parts)], back: () => window.back(parts) })
         return
       }
       const { collect, spread, unit, windows } = load.sinks
@@ -168,6 +177,7 @@ export const makeExchange = (
       if (parts.length === 0) return
       device.submit(collect)
       underway.push({
+        wire,
         values: parts.map((part, i) => windows[i]!.leave([part])),
         back: () => {
           parts.forEach((part, i) => windows[i]!.back([part]))
@@ -177,10 +187,8 @@ export const makeExchange = (
     }
 
     const sum = async (): Promise<void> => {
-      for (const { back, values } of underway) {
-        for (const value of values) {
-          await collective.allReduce(await value)
-        }
+      for (const { back, values, wire } of underway) {
+        for (const value of values) await collective.allReduce(await value, wire)
         back()
       }
     }

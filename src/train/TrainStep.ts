@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
-import type { CollectiveService } from "../collective/Collective.ts"
+import type { CollectiveService, Wire } from "../collective/Collective.ts"
 import { attempt, type CollectiveError, type DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device, type Prepared } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
@@ -71,6 +71,8 @@ export interface TrainStepOptions {
   readonly maxTouched?: number
   /** The ranks that train together. Default: one. */
   readonly collective?: CollectiveService
+  /** How gradients travel between them. Default f32. */
+  readonly wire?: Wire | undefined
 }
 
 /** AdamW with moments of zero on the Model's parameters. Its memory is freed when the scope closes. */
@@ -97,7 +99,7 @@ export const makeTrainStep = (
     const compile: TrainStep["compile"] = Effect.fnUntraced(function*(shape) {
       const pass = yield* model.compile({ ...shape, output: "train" })
       if (collective !== undefined && collective.size > 1 && exchange === undefined) {
-        exchange = yield* makeExchange(collective, optimizer, pass.program).pipe(
+        exchange = yield* makeExchange(collective, optimizer, pass.program, options.wire).pipe(
           Scope.extend(scope),
           Effect.provideService(Device, device)
         )

@@ -16,6 +16,7 @@ import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
 import { Collective } from "../collective/Collective.ts"
+import { wires } from "../collective/Wire.ts"
 import { configuration, configured, natural, positive, upTo, withDefault } from "../Config.ts"
 import type { Names } from "../data/identity/Names.ts"
 import { type Cursor, DataStream, type Row } from "../data/stream/DataStream.ts"
@@ -30,7 +31,7 @@ import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
 import * as Sink from "../Sink.ts"
 import * as DataParallel from "./DataParallel.ts"
-import { DiLoCoConfig, makeOuter } from "./DiLoCo.ts"
+import { DiLoCoConfig, dilocoProblem, makeOuter } from "./DiLoCo.ts"
 import { withDropout } from "./Dropout.ts"
 import { checkTraining } from "./MemoryPlan.ts"
 import * as Optimizer from "./Optimizer.ts"
@@ -66,6 +67,12 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
    * they exchange the gradients of every step, which is one training however many they are.
    */
   diloco: Schema.optional(DiLoCoConfig),
+  /**
+   * How gradients, or with `diloco` what parameters moved by, travel between ranks. `bf16`: rounded to the nearest, in half
+   * the bytes; they are added in f32, and the sum travels back in bf16, too. `int8` and `int4` (with `diloco` alone): whole multiples of a
+   * scale for every 128 values, a quarter and an eighth of the bytes. All ranks get the same bits. Default: `f32`, exact.
+   */
+  exchange: Schema.optional(Schema.Literal(...wires)),
   /** Steps whose losses are read back together. Default 10. */
   logEvery: withDefault(upTo(2 ** 16), 10),
   /** Evaluate every n steps and at the end; 0: only when `evaluate` is called. Default 0. */
@@ -298,6 +305,15 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
         `training.routing "${config.routing}" says itself whose sinks are on: leave training.sinkDropout out`
       return yield* new DataError({ detail })
     }
+    const { diloco, exchange } = config
+    if (diloco === undefined && (exchange === "int8" || exchange === "int4")) {
+      const detail =
+        `training.exchange "${exchange}" is too coarse for the gradients of single steps: take "bf16", or ` +
+        "set training.diloco, whose ranks exchange what they learned in many"
+      return yield* new DataError({ detail })
+    }
+    const untimely = diloco === undefined ? undefined : dilocoProblem(diloco, model.parameters.length)
+    if (untimely !== undefined) return yield* new DataError({ detail: untimely })
     const uneven = DataParallel.unevenShare(accumulation, collective?.size ?? 1)
     if (uneven !== undefined) return yield* uneven
     yield* checkTraining(model.config, data, device, config, model.defaults)
@@ -306,7 +322,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       steps,
       window: config.logEvery,
       parameters: model.parameters,
-      ...(collective === undefined || config.diloco !== undefined ? {} : { collective }),
+      ...(collective === undefined || diloco !== undefined ? {} : { collective, wire: exchange }),
       // exactly so many a document; by assignments that are not exact any number
       ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -318,7 +334,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       seqLen: data.seqLen,
       maxSegments: data.maxSegments
     })
-    const outer = config.diloco === undefined ? undefined : makeOuter(config.diloco, ranks, device, optimizer)
+    const outer = diloco === undefined ? undefined : makeOuter(diloco, ranks, device, optimizer, steps, exchange)
     const resumable: Resume.Resumable = {
       outer: outer?.kept,
       device,
@@ -363,11 +379,9 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       if (step > 0 && !sound) return yield* diverged(step, loss!)
       const snapshot = yield* Resume.capture(resumable, place, validation?.step === step ? validation.loss : undefined)
       return checkpoints.save(snapshot).pipe(
-        Effect.tap((path) =>
-          Effect.annotateCurrentSpan("step", step).pipe(
-            Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
-          )
-        ),
+        Effect.tap((path) => Effect.annotateCurrentSpan("step", step).pipe(
+          Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
+        )),
         Effect.map((path) => new Saved({ step, path })),
         Effect.withSpan("save")
       )
@@ -564,10 +578,7 @@ const runOf = (
     }
 
     /** Whether all ranks have the same weights: those of DiLoCo do from time to time. */
-    const met = (): boolean => {
-      const { step } = state.place
-      return outer === undefined || step % config.diloco!.syncEvery === 0 || step === steps
-    }
+    const met = (): boolean => outer === undefined || outer.meets(state.place.step)
 
     /** Takes a rank's share of a step. From the first word until the sums are there no rank may leave. */
     const shareStep = (batches: ReadonlyArray<Batch>, cursor: Resume.Place["cursor"]) =>
@@ -583,8 +594,7 @@ const runOf = (
         const mine = yield* training.fitted(share.flatMap(parts))
         if (outer !== undefined) {
           yield* attempt(() => training.run(mine, state.place.step))
-          taken(batches, cursor)
-          if (met()) yield* outer.sync
+          yield* outer.after(taken(batches, cursor))
           return
         }
         yield* attempt(() => training.run(batches.flatMap(parts), state.place.step, { mine }))

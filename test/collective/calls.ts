@@ -1,6 +1,6 @@
 /** The calls of a Collective, each checked against what it must give; all ranks of a test make them. */
 import type { CollectiveService } from "../../src/collective/Collective.ts"
-import { fromHalf, toHalf } from "../../src/Float16.ts"
+import { fromWire, wires } from "../reference/wire.ts"
 
 const powers = [1e-3, 1e-2, 1e-1, 1, 1e1, 1e2, 1e3]
 
@@ -28,24 +28,35 @@ export const everything = async (group: CollectiveService, megabytes = 1): Promi
     if (!right) wrong.push(`rank ${rank}: ${name}`)
   }
 
+  /** The ranks whose values are added up first, of values of so many bytes. */
+  const housesOf = (bytes: number): ReadonlyArray<ReadonlyArray<number>> =>
+    group.hostsFirst && bytes * size > 2 ** 16
+      ? [...new Set(group.hosts)].map((host) =>
+        everyRank((other) => other).filter((other) => group.hosts[other] === host)
+      )
+      : [everyRank((other) => other)]
+
   const sums = async (length: number) => {
     const all = everyRank((other) => valuesOf(other + length, length))
-    const sum = all[0]!.slice()
-    for (const more of all.slice(1)) for (let i = 0; i < length; i++) sum[i]! += more[i]!
-    const mine = all[rank]!.slice()
-    await group.allReduce(mine)
-    check(`sum of ${length} f32 in the order of the ranks`, same(mine, sum))
-    if (length > 2 ** 20) return
-
-    const halves = all.map((values) => Uint16Array.from(values, toHalf))
-    const half = Uint16Array.from({ length }, (_, i) => {
-      let value = fromHalf(halves[0]![i]!)
-      for (const more of halves.slice(1)) value = Math.fround(value + fromHalf(more[i]!))
-      return toHalf(value)
-    })
-    const mineHalf = halves[rank]!.slice()
-    await group.allReduce(mineHalf)
-    check(`sum of ${length} f16 in the order of the ranks`, same(mineHalf, half))
+    for (const wire of length > 2 ** 20 ? ["f32"] as const : wires) {
+      const added = (parts: ReadonlyArray<Float32Array>): Float32Array => {
+        const [sum, ...more] = parts.map((part) => fromWire(part, wire))
+        for (const part of more) for (let i = 0; i < length; i++) sum![i]! += part[i]!
+        return sum!
+      }
+      const houses = housesOf(4 * length).map((ranks) => added(ranks.map((other) => all[other]!)))
+      // what hosts have added up travels between them, and once more within them
+      const sum = fromWire(houses.length === 1 ? houses[0]! : fromWire(added(houses), wire), wire)
+      const mine = all[rank]!.slice()
+      const before = group.times.bytes
+      await group.allReduce(mine, wire)
+      check(`sum of ${length} values as ${wire} in the order of the ranks`, same(mine, sum))
+      const bits = (8 * (group.times.bytes - before)) / length
+      if (length > 1000) {
+        check(`${wire} takes ${bits} bits`,
+          Math.abs(bits / { f32: 32, bf16: 16, int8: 8.25, int4: 4.25 }[wire] - 1) < 1e-3)
+      }
+    }
   }
 
   const bytesOf = (of: number, length: number): Uint8Array =>

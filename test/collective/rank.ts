@@ -9,7 +9,9 @@ import { everything } from "./calls.ts"
 const environment = process.env
 const [scenario = "all", megabytes = "1"] = process.argv.slice(2)
 const ranks = ranksOf(environment)
-const group = await connect(ranks, {}, environment)
+// of the scenario "hosts" two machines in name take turns
+const named = scenario === "hosts" ? { MEMSINKS_HOST: `host${ranks.rank % 2}` } : {}
+const group = await connect(ranks, {}, { ...environment, ...named })
 const { rank, size } = group
 
 /** What a call that must fail says. */
@@ -20,6 +22,10 @@ const failure = (call: Promise<unknown>) =>
 let wrong: ReadonlyArray<string> = []
 let said = ""
 switch (scenario) {
+  case "hosts":
+    wrong = await everything(group, Number(megabytes))
+    if (!group.hostsFirst) wrong = [...wrong, "hosts do not come first"]
+    break
   case "all":
     wrong = await everything(group, Number(megabytes))
     break

@@ -3,7 +3,7 @@ import { spawn, spawnSync } from "node:child_process"
 import * as net from "node:net"
 import process from "node:process"
 import { describe, expect, it } from "vitest"
-import { connect } from "../../src/collective/Collective.ts"
+import { type CollectiveOptions, connect } from "../../src/collective/Collective.ts"
 import type { Group } from "../../src/collective/Group.ts"
 import type { Ranks } from "../../src/collective/Ranks.ts"
 import { makeTcp } from "../../src/collective/Tcp.ts"
@@ -108,6 +108,11 @@ for (const name of ["Open MPI", "MPICH"] as const) {
       expect(code, errors).toBe(0)
     }, SECONDS)
 
+    it("add up by host first, where there are several", async () => {
+      const { errors, lines } = await mpirun(name, 4, ["hosts"])
+      expect(lines.map((line) => line.wrong), errors).toEqual([[], [], [], []])
+    }, SECONDS)
+
     it.skipIf(found("deno") === "")("make every call on Deno, too", async () => {
       const { errors, lines } = await run(
         launcherOf(name)!,
@@ -172,9 +177,17 @@ const ranksOf = (size: number): ReadonlyArray<Ranks> =>
   Array.from({ length: size }, (_, rank) => ({ rank, size, localRank: rank, launcher: "RANK" }))
 
 /** Several ranks in this process. */
-const groupsOf = async (size: number): Promise<ReadonlyArray<Group>> => {
+const groupsOf = async (
+  size: number,
+  hosts: ReadonlyArray<string> = [],
+  options: CollectiveOptions = {}
+): Promise<ReadonlyArray<Group>> => {
   const meeting = await meetingOf(size)
-  return Promise.all(ranksOf(size).map((ranks) => connect(ranks, { transport: "tcp" }, meeting)))
+  return Promise.all(
+    ranksOf(size).map((ranks) =>
+      connect(ranks, { transport: "tcp", ...options }, { ...meeting, MEMSINKS_HOST: hosts[ranks.rank] })
+    )
+  )
 }
 
 const failure = (call: Promise<unknown>) => call.then(() => "nothing", (error: Error) => error.message)
@@ -184,6 +197,30 @@ describe("ranks over TCP", () => {
     const groups = await groupsOf(size)
     expect(await Promise.all(groups.map((group) => everything(group)))).toEqual(groups.map(() => []))
     await Promise.all(groups.map((group) => group.end({})))
+  }, SECONDS)
+
+  it.each([["a", "a", "b", "b"], ["a", "b", "a", "b"], ["a", "b", "a"]])(
+    "add up by host first: %s %s %s %s",
+    async (...hosts) => {
+      const groups = await groupsOf(hosts.length, hosts)
+      expect(groups.map(({ hostsFirst }) => hostsFirst)).not.toContain(false)
+      expect(groups[0]!.hosts).toEqual(hosts)
+      expect(await Promise.all(groups.map((group) => everything(group)))).toEqual(groups.map(() => []))
+      await Promise.all(groups.map((group) => group.end({})))
+    },
+    SECONDS
+  )
+
+  it("do not where that is switched off, or hosts have one rank each", async () => {
+    const setups = [[["a", "a", "b"], { hostsFirst: false }], [["a", "b"], {}], [["a", "a"], {}]] as const
+    for (const [hosts, options] of setups) {
+      const groups = await groupsOf(hosts.length, hosts, options)
+      expect(groups.map(({ hostsFirst }) => hostsFirst)).not.toContain(true)
+      await Promise.all(groups.map((group) => group.end({})))
+    }
+    expect(await failure(connect(ranksOf(2)[0]!, {}, { MEMSINKS_HOSTS_FIRST: "maybe" }))).toContain(
+      "MEMSINKS_HOSTS_FIRST must be on or off, got \"maybe\""
+    )
   }, SECONDS)
 
   it("hear of a different call, and of one that gives up, in all later calls", async () => {

@@ -15,7 +15,7 @@ import { Model } from "../../src/model/Model.ts"
 import type { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
-import { DiLoCoConfig, outerStep } from "../../src/train/DiLoCo.ts"
+import { DiLoCoConfig, dilocoProblem, fragmentsOf, outerStep } from "../../src/train/DiLoCo.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
@@ -94,6 +94,25 @@ it("takes Nesterov's steps outside", () => {
   // gradient 0.3: momentum 0.8 * 0.5 + 0.3 = 0.7, and 1 - 0.5 (0.3 + 0.8 * 0.7) = 0.57
   expect([...kept.momentum]).toEqual([Math.fround(0.7), 0])
   expect([...kept.met]).toEqual([Math.fround(0.57), 2])
+})
+
+it("exchanges fragments of about the same size", () => {
+  const fragments = fragmentsOf([5, 100, 40, 30, 30], (size) => size, 2)
+  expect(fragments).toEqual([[5, 100], [40, 30, 30]])
+  expect(fragmentsOf([3, 2, 1], (size) => size, 3)).toEqual([[3], [2], [1]])
+})
+
+it("says what a timetable of fragments cannot be", () => {
+  const problem = (config: ConstructorParameters<typeof DiLoCoConfig>[0]) =>
+    dilocoProblem(new DiLoCoConfig({ syncEvery: 12, ...config }), 8)
+  expect(problem({})).toBeUndefined()
+  expect(problem({ fragments: 4, fragmentSyncDelay: 11, fragmentUpdateAlpha: 0.5, meetEvery: 24 })).toBeUndefined()
+  expect(problem({ fragmentSyncDelay: 2, meetEvery: 24 })).toBeUndefined()
+  expect(problem({ fragments: 5 })).toContain("make it a multiple of 5")
+  expect(problem({ fragments: 12 })).toContain("the model has 8 parameter tensors")
+  expect(problem({ meetEvery: 18 })).toContain("make it a multiple of syncEvery, 12")
+  expect(problem({ fragments: 2, fragmentSyncDelay: 12 })).toContain("a fragment must be back before it leaves again")
+  expect(problem({ fragmentSyncDelay: 2 })).toContain("have no effect where every exchange is a meeting")
 })
 
 /** Looks at every step, and does something behind one. */
@@ -294,5 +313,68 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       const [again] = yield* trainTogether(2, { training }, half)
       expect(again!.told[0]).toMatchObject({ step: stopped!.step })
       expect(bits(again!.weights)).toEqual(bits(whole!.weights))
+    }))
+
+  it.effect("learn as well from gradients in bf16, alike, the same from run to run, for half the bytes", () =>
+    Effect.gen(function*() {
+      const setup = (exchange: "f32" | "bf16"): Setup => ({ training: { optimizer: lazy, exchange } })
+      const [exact] = yield* trainTogether(2, setup("f32"), yield* memory)
+      const [first, second] = yield* trainTogether(2, setup("bf16"), yield* memory)
+      expect(bits(second!.weights)).toEqual(bits(first!.weights))
+      const away = far(losses(first!.told), losses(exact!.told))
+      expect(away).toBeLessThan(5e-3)
+      expect(away).toBeGreaterThan(0)
+      const [again] = yield* trainTogether(2, setup("bf16"), yield* memory)
+      expect(bits(again!.weights)).toEqual(bits(first!.weights))
+      const share = first!.exchanged!.bytes / exact!.exchanged!.bytes
+      expect(share).toBeGreaterThanOrEqual(0.5)
+      expect(share).toBeLessThan(0.51)
+    }))
+
+  it.effect("refuse to send the gradients of single steps in 8 bits", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(train({ training: { exchange: "int8" } }, yield* memory))
+      expect(error.message).toContain("training.exchange \"int8\" is too coarse for the gradients of single steps")
+    }))
+
+  it.effect("exchange fragments in DiLoCo while they go on, and go on from a meeting, bit for bit", () =>
+    Effect.gen(function*() {
+      const diloco = new DiLoCoConfig({ syncEvery: 2, fragments: 2, fragmentSyncDelay: 1, fragmentUpdateAlpha: 0.25,
+        meetEvery: 4 })
+      const training = { steps: 9, saveEvery: 2, diloco, optimizer: lazy, exchange: "int8",
+        gradientAccumulation: 2 } as const
+      const kept = yield* memory
+      const [whole, other] = yield* trainTogether(2, { training }, kept)
+      expect(bits(other!.weights)).toEqual(bits(whole!.weights))
+      const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
+      expect(saved.map(({ step }) => step)).toEqual([4, 8, 9])
+      // interrupted between two meetings, with a fragment on its way
+      const half = yield* memory
+      const exits = yield* Effect.forEach(ranksInProcess(2), (collective) =>
+        Effect.flatMap(memory, (own) =>
+          Effect.exit(train({ training }, collective.rank === 0 ? half : own, collective, (event) =>
+            event._tag === "Stepped" && event.step === 1 && collective.rank === 1
+              ? Effect.interrupt
+              : Effect.void))), { concurrency: "unbounded" })
+      expect(exits.map((exit) =>
+        Exit.isInterrupted(exit)
+      )).toEqual([true, true])
+      const again = yield* trainTogether(2, { training }, half)
+      expect([4, 8]).toContain(again[0]!.told[0]!.step)
+      expect(bits(again[0]!.weights)).toEqual(bits(whole!.weights))
+      expect(bits(again[1]!.weights)).toEqual(bits(whole!.weights))
+    }))
+
+  it.effect("give one rank what it learns, by the mean of itself, in fragments, too", () =>
+    Effect.gen(function*() {
+      const own = { outerLearningRate: 1, outerMomentum: 0 }
+      const training = { optimizer: lazy, gradientAccumulation: 1, steps: 5 }
+      const plain = yield* train({ training }, yield* memory)
+      for (const more of [{ syncEvery: 2 }, { syncEvery: 2, fragments: 2, meetEvery: 4 }]) {
+        const diloco = new DiLoCoConfig({ ...own, ...more })
+        const outer = yield* train({ training: { ...training, diloco } }, yield* memory)
+        const [a, b] = [outer, plain].map(({ weights }) => bits(weights).flat())
+        expect(far(a!, b!)).toBeLessThan(1e-5)
+      }
     }))
 })
