@@ -12,6 +12,7 @@ import { insertion } from "./insertion.ts"
 import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { massed } from "./massed.ts"
+import { nearDuplicates } from "./nearDuplicates.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
 import { selfInfluence } from "./selfInfluence.ts"
@@ -36,5 +37,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   tokenizers,
   massed,
   diloco,
-  attentionMemory
+  attentionMemory,
+  nearDuplicates
 ]
