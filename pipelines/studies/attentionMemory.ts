@@ -1,7 +1,8 @@
 /**
  * How much of what is memorized sits in attention. Two trainings are alike but for passages that only one of them is shown, in
  * the second half, where the other is shown fresh text. Then a group of weights of the one is put into the other: what memory
- * that takes away, and what it brings. Groups: attention, general neurons, sinks, and all else.
+ * that takes away, and what it brings. Groups: attention, general neurons, sinks, embedding, and the head
+ * with the norm before it.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -22,7 +23,7 @@ import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import { scheduled } from "../experiment/Streams.ts"
-import { isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
+import { all, isAtLeast, isAtMost, isWithin, list, type Result } from "../report/Claim.ts"
 import { digits, type Estimate, isKnown, minus, perSeed, plusMinus } from "../report/Estimate.ts"
 import { pointOf } from "../study/estimates.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
@@ -71,7 +72,7 @@ const dataOf = ({ data, passages }: AttentionMemoryConfig, seed: number): DataCo
 const showingOf = ({ exposures, steps }: AttentionMemoryConfig): Showing => ({ exposures, first: Math.floor(steps / 2),
   end: steps })
 
-const GROUPS = ["attention", "general", "sinks", "rest"] as const
+const GROUPS = ["attention", "general", "sinks", "embedding", "head"] as const
 type Group = typeof GROUPS[number]
 
 const titles = { attention: "attention", general: "general neurons", sinks: "sinks",
@@ -88,7 +89,9 @@ const groupOf = ({ general }: ModelConfig, name: string, { shape }: HostTensor) 
     ? (at: number): Group => Math.floor(at / width) < general ? "general" : "sinks"
     : /post_attention_layernorm/.test(name)
     ? (): Group => "general"
-    : (): Group => "rest"
+    : /embed_tokens/.test(name)
+    ? (): Group => "embedding"
+    : (): Group => "head"
 }
 
 type Tensors = Readonly<Record<string, HostTensor>>
@@ -211,7 +214,7 @@ const work = ({ config, part, seed }: PartOf<AttentionMemoryConfig>, at: Workpla
             key: ["attentionMemory", Schema.encodeSync(DataConfig)(dataConfig), shown],
             layer: Layer.succeed(DataStream, scheduled(data, { rows: table.rows, shown, steps }))
           },
-          measured: { attentionMemory: 1, foils: foilCount }
+          measured: { attentionMemory: 2, foils: foilCount }
         }, measure)).measured
       })
     const oracle = yield* trained(false, Effect.gen(function*() {
@@ -261,6 +264,7 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
   const share = (arm: string) => ratio(whole(arm, "off"), whole("standard", "own"))
   const more = minus(taken("sinks", "off", "attention"), taken("standard", "own", "attention"))
   const placebo = results.over("standard", ({ alone, never }) => alone.attention!.placebo - never.placebo)
+  const outside = (group: Group) => minus(taken("sinks", "off", "head"), taken("sinks", "off", group))
   const claims: ReadonlyArray<Finding> = [
     {
       about: "control",
@@ -335,7 +339,7 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
     ]).filter(([, value]) => isKnown(value))),
     charts: [{
       title: "What goes when a group's weights are those of the twin that was not shown the passages",
-      x: { title: "group: 1 attention, 2 general neurons, 3 sinks, 4 all else" },
+      x: { title: "group: 1 attention, 2 general neurons, 3 sinks, 4 embedding, 5 head" },
       y: { title: "share of the memory", zero: true },
       facets: [],
       lines: rows.map(([arm, state, title]) => ({
@@ -393,7 +397,7 @@ export const attentionMemory = study<AttentionMemoryConfig, AttentionMemoryFound
   question: "How much of what is memorized sits in attention, with sinks and without?",
   finding: "memory sits in the feed-forward layers: attention alone brings little of it, though it needs attention",
   cost: "2 minutes; full: 20 minutes",
-  version: 1,
+  version: 2,
   schema: AttentionMemoryConfig,
   presets: {
     quick: new AttentionMemoryConfig({}),

@@ -29,13 +29,15 @@ const decide = ({ brings, left, takes }: Record<"brings" | "left" | "takes", num
           attention: looked(2 * (1 - takes), off * (1 - (part === "sinks" ? left : takes))),
           general: looked(1, off * 0.7),
           ...(part === "sinks" ? { sinks: looked(0.5, off) } : {}),
-          rest: looked(1.8, off)
+          embedding: looked(1.8, off),
+          head: looked(1, off * 0.1)
         },
         alone: {
           attention: looked(2 * brings, off * brings),
           general: looked(0.4, 0.1),
           ...(part === "sinks" ? { sinks: looked(1, 0) } : {}),
-          rest: looked(0.1, 0.1)
+          embedding: looked(0.1, 0.1),
+          head: looked(0.5, 0.2)
         }
       }
       return { part, seed, found: one }
@@ -47,9 +49,9 @@ const decide = ({ brings, left, takes }: Record<"brings" | "left" | "takes", num
 describe("memory in attention", () => {
   it("is decided by what is planted", () => {
     const results = (planted: Parameters<typeof decide>[0]) => decide(planted).claims.map(({ result }) => result)
-    expect(results({ takes: 0.3, brings: 0.05, left: 0.6 })).toEqual(Array.from({ length: 7 }, () => "held"))
+    expect(results({ takes: 0.3, brings: 0.05, left: 0.6 })).toEqual(Array.from({ length: 8 }, () => "held"))
     expect(results({ takes: 0.05, brings: 0.5, left: 0.01 })).toEqual(
-      ["held", "held", "did not hold", "did not hold", "held", "did not hold", "did not hold"]
+      ["held", "held", "did not hold", "did not hold", "held", "did not hold", "did not hold", "held"]
     )
     const { numbers, tables } = decide({ takes: 0.3, brings: 0.05, left: 0.6 })
     expect(numbers["standard, attention: share that goes"]!.mean).toBeCloseTo(0.3, 1)
@@ -72,7 +74,7 @@ describe("memory in attention", () => {
     expect(down!.slice(0, 8)).toEqual([0, 0, 0, 0, 1, 1, 1, 1])
     expect(gate!.indexOf(1)).toBe(16)
     expect([...q!, ...head!].every((value) => value === 0)).toBe(true)
-    const all = ["attention", "general", "sinks", "rest"] as const
+    const all = ["attention", "general", "sinks", "embedding", "head"] as const
     // every weight is of one group
     const end = all.reduce<Parameters<typeof swapped>[1]>((now, group) => swapped(model, now, of(1), group), of(0))
     expect(Object.values(end).every(({ data }) => data.every((value) => value === 1))).toBe(true)
