@@ -75,8 +75,8 @@ const showingOf = ({ exposures, steps }: AttentionMemoryConfig): Showing => ({ e
 const GROUPS = ["attention", "general", "sinks", "embedding", "head"] as const
 type Group = typeof GROUPS[number]
 
-const titles = { attention: "attention", general: "general neurons", sinks: "sinks",
-  rest: "embedding, head, last norm" }
+const titles = { attention: "attention", general: "general neurons", sinks: "sinks", embedding: "embedding",
+  head: "head" }
 
 /** Which group a weight of a matrix is of: neurons of an MLP are general or sinks by their place. */
 const groupOf = ({ general }: ModelConfig, name: string, { shape }: HostTensor) => {
@@ -314,6 +314,16 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
         (one) => isAtLeast(one, 0)),
       evidence: list(["with attention", taken("sinks", "off", "attention")], ["with general neurons",
         taken("sinks", "off", "general")])
+    },
+    {
+      about: "sinks",
+      claim: "but most of it with the head: more than with attention or with the embedding",
+      result: all(
+        decided(outside("attention"), (one) => isAtLeast(one, 0)),
+        decided(outside("embedding"), (one) => isAtLeast(one, 0))
+      ),
+      evidence: list(["with the head", taken("sinks", "off", "head")], ["with the embedding",
+        taken("sinks", "off", "embedding")])
     }
   ]
   const rows = [["standard", "own", "standard"], ["sinks", "own", "own sinks"], ["sinks", "off", "sinks off"]] as const
