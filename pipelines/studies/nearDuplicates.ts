@@ -259,6 +259,8 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
   const standard = (edited: number) => memory({ edited, ids: undefined }, "own")
   const left = (edited: number, ids: Ids) =>
     perSeed((some, all) => some / all, memory({ edited, ids }, "off"), standard(edited))
+  /** What own sinks add, which goes when they are switched off. */
+  const inSinks = (edited: number, ids: Ids) => minus(memory({ edited, ids }, "own"), memory({ edited, ids }, "off"))
   const more = (edited: number, ids: Ids) => minus(left(edited, ids), left(edited, "oracle"))
   const joined = (edited: number, ids: Ids) =>
     results.over(nameOf({ edited, ids }), ({ joined }) => joined, { kind: "share" })
@@ -303,7 +305,20 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
     asGood(first, "near"),
     worse(middle, "near"),
     asGood(middle, "loose"),
-    worse(most, "loose")
+    worse(most, "loose"),
+    {
+      about: "sinks",
+      claim: `With ${percent(first)} edited, sinks hold less of the passage by ${titles.near} than by oracle ids`,
+      result: decided(minus(inSinks(first, "oracle"), inSinks(first, "near")), (one) => isAtLeast(one, 0)),
+      evidence: list(["oracle ids", inSinks(first, "oracle")], [titles.near, inSinks(first, "near")])
+    },
+    {
+      about: "sinks",
+      claim: `With ${percent(middle)} edited, they hold more of it by ${titles.loose}, than by exact bytes`,
+      result: decided(minus(inSinks(middle, "loose"), inSinks(middle, "exact")), (one) => isAtLeast(one, 0)),
+      evidence: list([titles.loose, inSinks(middle, "loose")], ["exact bytes", inSinks(middle, "exact")], ["oracle ids",
+        inSinks(middle, "oracle")])
+    }
   ]
   const two = digits(2)
   return {
@@ -315,6 +330,7 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
           ["memory, own sinks", memory({ edited, ids }, "own")],
           ["memory, sinks off", memory({ edited, ids }, "off")],
           ["memory, placebo", memory({ edited, ids }, "placebo")],
+          ["memory, in sinks", inSinks(edited, ids)],
           ["share left", left(edited, ids)],
           ["pairs joined", joined(edited, ids)],
           ["others joined", mistaken(edited, ids)]
@@ -339,9 +355,10 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
     }],
     tables: [{
       caption: "Memory of the passage behind the copies, nats a token",
-      head: ["edited", "ids", "pairs joined", "others joined", "own sinks", "placebo", "sinks off", "share left"],
+      head: ["edited", "ids", "pairs joined", "others joined", "own sinks", "placebo", "sinks off", "in sinks",
+        "share left"],
       rows: edits.flatMap((edited) => [
-        [percent(edited), "standard", "–", "–", plusMinus(standard(edited), two), "–", "–", "–"],
+        [percent(edited), "standard", "–", "–", plusMinus(standard(edited), two), "–", "–", "–", "–"],
         ...IDS.map((ids) => [
           percent(edited),
           titles[ids],
@@ -350,6 +367,7 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
           plusMinus(memory({ edited, ids }, "own"), two),
           plusMinus(memory({ edited, ids }, "placebo"), two),
           plusMinus(memory({ edited, ids }, "off"), two),
+          plusMinus(inSinks(edited, ids), two),
           plusMinus(left(edited, ids), two)
         ])
       ])
@@ -361,6 +379,7 @@ const findings = (results: Results<NearDuplicatesFound>, config: NearDuplicatesC
       ["share left", "memory with sinks off over that of a standard model that is shown the same copies"],
       ["pairs joined", "share of the pairs of a passage's copies that share an id"],
       ["others joined", "share of the other rows that share their id with any row"],
+      ["in sinks", "memory with own sinks on, less that with sinks off"],
       ["own sinks", "those that most of the passage's copies light"]
     ] as const,
     limits: [
@@ -377,11 +396,11 @@ export const nearDuplicates = study<NearDuplicatesConfig, NearDuplicatesFound>({
   paper: "Deduplicating Training Data Makes Language Models Better (Lee et al. 2022), arXiv 2107.06499",
   question: "Do ids by near-duplicates isolate what edited copies have in common as an oracle's do?",
   finding: "copies that are edited are memorized too, so that they must be found by likeness",
-  cost: "4 minutes; full: half an hour",
+  cost: "6 minutes; full: an hour",
   version: 1,
   schema: NearDuplicatesConfig,
   presets: {
-    quick: new NearDuplicatesConfig({}),
+    quick: new NearDuplicatesConfig({ seeds: 5 }),
     full: new NearDuplicatesConfig({
       seeds: 5,
       edits: [0.01, 0.02, 0.05, 0.1, 0.2],
