@@ -36,7 +36,7 @@ import { type Fact, readFacts } from "./audit/Facts.ts"
 import type { AuditReport, Band, Collateral, Known, Measure, State, Stayed, Survivor, Truth } from "./audit/Report.ts"
 import { openCorpus } from "./evaluate.ts"
 import { againWhenLost } from "./experiment/RunFolder.ts"
-import { fileStore, memoryStore } from "./experiment/Store.ts"
+import { memoryStore, openStore } from "./experiment/Store.ts"
 import { type AttackConfig, type AttackMethod, attackMethod, attackNamed, attackNames,
   attackProblem } from "./isolation/AttackConfig.ts"
 import type { Failure } from "./report/Failure.ts"
@@ -535,7 +535,7 @@ export const audit = (
       putRelearned(models.oracle)
     }
 
-    const keep = options.store === undefined ? memoryStore() : yield* fileStore(options.store)
+    const keep = options.store === undefined ? memoryStore() : yield* openStore(options.store)
     const { answers, device } = yield* againWhenLost(
       Effect.gen(function*() {
         const device = yield* Device

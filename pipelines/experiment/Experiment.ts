@@ -23,7 +23,7 @@ import type { Event } from "./Event.ts"
 import * as Failures from "./Failures.ts"
 import { inProcess, type Job, type Once, type Runner, type Work, type Workplace } from "./Job.ts"
 import { againWhenLost, claimFolder, type FolderOptions, writeJson, writeText } from "./RunFolder.ts"
-import { fileStore, keptIn, memoryStore, type Store } from "./Store.ts"
+import { keptIn, memoryStore, openStore, type Store } from "./Store.ts"
 import { makeStreams, type Streams } from "./Streams.ts"
 import { type ArmTraining, type Files, keep } from "./Train.ts"
 
@@ -32,7 +32,7 @@ export interface RunOptions extends FolderOptions {
   readonly device: Layer.Layer<Device, DeviceError>
   /** Where the report, and what jobs keep, go. Default: nowhere, all stays in memory. */
   readonly outDir?: string
-  /** A folder of results that several experiments share. Default: `store` in the run's folder. */
+  /** A folder, or `s3://bucket/prefix`, of results that several experiments share. Default: `store` in the run's folder. */
   readonly store?: string
   /** Where trained tokenizers are remembered. Default: nowhere. */
   readonly cacheDirectory?: string
@@ -226,7 +226,7 @@ export const run = <Given, Config, Found, Report>(
     const storeFolder = options.store ?? (outDir === undefined ? undefined : path.join(outDir, "store"))
     const store = storeFolder === undefined
       ? memoryStore()
-      : yield* fileStore(storeFolder, { force: options.force ?? false })
+      : yield* openStore(storeFolder, { force: options.force ?? false }, outDir && path.join(outDir, "store"))
 
     const once = keeping()
     let failures: Array<Failure> = []
@@ -258,7 +258,8 @@ export const run = <Given, Config, Found, Report>(
                 streams,
                 store,
                 kept: yield* keepsAs(name, at ?? store.folder(job.kind, key), kept),
-                keptBy: (kind, key) => keepsAs(`${kind}/${keyOf(key)}`, store.folder(kind, key)),
+                keptBy: (kind, key) =>
+                  Effect.zipRight(store.fetch(kind, key), keepsAs(`${kind}/${keyOf(key)}`, store.folder(kind, key))),
                 once: (what, make) => once(`${name}/${what}`, make),
                 stage,
                 tell: onEvent,

@@ -5,18 +5,26 @@
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import { createHash } from "node:crypto"
 import * as fsSync from "node:fs"
-import { dirname, join } from "node:path"
+import { tmpdir } from "node:os"
+import { dirname, join, relative, sep } from "node:path"
+import process from "node:process"
 import * as AtomicFile from "../../src/AtomicFile.ts"
 import { because, CheckpointError } from "../../src/Errors.ts"
-import { isObject } from "../../src/Json.ts"
-import { canonical, keyOf } from "../../src/Key.ts"
+import { cachedJson, isObject } from "../../src/Json.ts"
+import { canonical, keyOf, shortKey } from "../../src/Key.ts"
 import * as RunLock from "../../src/runs/RunLock.ts"
 import { jobFile, type JobOf } from "../../src/runs/Runs.ts"
+import { type Bucket, isBucket, openBucket } from "./Bucket.ts"
 
 export interface Store {
   /** The folder of a thing, where the store is on disk. Made when something is written into it. */
   readonly folder: (kind: string, key: unknown) => string | undefined
+  /** Makes a thing's folder hold what was kept in it, where that lies elsewhere. */
+  readonly fetch: (kind: string, key: unknown) => Effect.Effect<void, CheckpointError>
   /**
    * The JSON that is kept under a key; computed, and kept from then on, where there is none. Bigints, and numbers that are
    * not finite, come back as they were. `alone`: what computes it writes into the thing's folder, so that only one process may; another
@@ -64,6 +72,7 @@ export const memoryStore = (): Store => {
   const alone = keyed()
   return {
     folder: () => undefined,
+    fetch: () => Effect.void,
     once: <A, E, R>(kind: string, key: unknown, compute: Effect.Effect<A, E, R>) => {
       const name = `${kind}/${keyOf(key)}`
       return alone(name, Effect.suspend((): Effect.Effect<A, E, R> => {
@@ -91,9 +100,12 @@ const textOf = (key: unknown, value: unknown): string =>
 
 /** What a file holds of a key; fails where it cannot be read, is of another key, or not as it was written. */
 const readOf = <A>(file: string, key: unknown): Effect.Effect<A, unknown> =>
+  valueOf(() => AtomicFile.readText(file, MOST), key)
+
+const valueOf = <A>(read: () => string, key: unknown): Effect.Effect<A, unknown> =>
   Effect.try({
     try: () => {
-      const found = Object(fromText(AtomicFile.readText(file, MOST))) as Readonly<
+      const found = Object(fromText(read())) as Readonly<
         Record<"key" | "value" | "sha256", unknown>
       >
       if (!("value" in found && "key" in found) || canonical(found.key) !== canonical(key)) {
@@ -195,6 +207,7 @@ export const fileStore = (
     const folder = (kind: string, key: unknown) => path.join(root, kind, keyOf(key))
     return {
       folder,
+      fetch: () => Effect.void,
       once: <A, E, R>(
         kind: string,
         key: unknown,
@@ -233,4 +246,207 @@ export const fileStore = (
         return inProcess(file, alone ? inTurn : keptIn(file, key, compute))
       }
     }
+  })
+
+/** What a job left in its folder, as its result in a bucket lists it: whose objects, and their names and checksums. */
+const Left = Schema.Struct({ at: Schema.String, files: Schema.Record({ key: Schema.String, value: Schema.String }) })
+
+const filesIn = (folder: string): ReadonlyArray<string> =>
+  !fsSync.existsSync(folder) ? [] : fsSync.readdirSync(folder, { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && !/^lock\b|^\.tmp|\.tmp$|\.part$/.test(entry.name))
+    .map((entry) => relative(folder, join(entry.parentPath ?? (entry as { readonly path: string }).path, entry.name)))
+    .sort()
+
+const sha256Of = (file: string): Effect.Effect<string> =>
+  Effect.promise(async () => {
+    const hash = createHash("sha256")
+    for await (const chunk of fsSync.createReadStream(file)) hash.update(chunk as Uint8Array)
+    return hash.digest("hex")
+  })
+
+/** Milliseconds between looks at a bucket, which cost something. */
+const LOOK = 2000
+
+/**
+ * Keeps things in a bucket of an S3-compatible service, which processes of any machine share: who does a job holds an object
+ * that is made and replaced on conditions alone. What jobs leave in folders lies in `local` while they are done, goes to the bucket
+ * with their results, and is fetched where another job needs it.
+ */
+const bucketStore = (bucket: Bucket, local: string, options: RunLock.HoldOptions): Store => {
+  const inProcess = keyed()
+  const nameOf = (kind: string, key: unknown) => `${kind}/${keyOf(key)}`
+  const folder = (kind: string, key: unknown) => join(local, kind, keyOf(key))
+  const lease = options.lease ?? RunLock.leaseOf()
+  const look = Math.min(LOOK, lease / 4)
+
+  /** The lock of a job, if it can be had: gives signs of life until the scope closes, and tells when it is lost. */
+  const claim = (name: string) =>
+    Effect.gen(function*() {
+      const me = RunLock.holderOf(lease)
+      const lock = `${name}.lock`
+      const mine = (beat: number) => JSON.stringify({ ...me, beat })
+      let tag = yield* bucket.put(lock, mine(0), "none")
+      if (tag === undefined) {
+        const found = yield* bucket.get(lock)
+        if (found === undefined) return undefined
+        const holder = cachedJson(RunLock.Holder, found.text)
+        // what was asked for twice, as the first answer was lost, was had at the first time
+        if (holder?.token === me.token) tag = found.tag
+        else {
+          const state = holder === undefined ? "unknown" : RunLock.stateOf(holder)
+          const gone = state === "stale" || (state === "unknown" && options.force === true) ||
+            RunLock.silenceOf(`${bucket.url}/${lock}`, found.tag, holder?.lease ?? lease) >= (holder?.lease ?? lease)
+          tag = gone ? yield* bucket.put(lock, mine(0), { tag: found.tag }) : undefined
+          if (tag === undefined) return undefined
+          yield* Effect.logWarning(`${bucket.url}/${name} was left by a process that is gone: going on in its place`)
+        }
+      }
+      yield* Effect.addFinalizer(() =>
+        Effect.ignore(Effect.flatMap(bucket.get(lock), (found) =>
+          found !== undefined && cachedJson(RunLock.Holder, found.text)?.token === me.token
+            ? bucket.remove(lock)
+            : Effect.void))
+      )
+      let beats = 0
+      const lost: Effect.Effect<void> = Effect.suspend(() =>
+        // a service that cannot be reached for a while takes nothing away
+        Effect.option(bucket.put(lock, mine(++beats), { tag: tag! })).pipe(Effect.delay(lease / RunLock.BEATS))
+      ).pipe(
+        Effect.flatMap((put) => {
+          if (put._tag === "None") {
+            return lost
+          }
+          if (put.value !== undefined) {
+            tag = put.value
+            return lost
+          }
+          // the answer to a sign of life may have been lost
+          return Effect.flatMap(Effect.option(bucket.get(lock)), (found) => {
+            if (found._tag === "None") {
+              return lost
+            }
+            if (found.value === undefined) {
+              return Effect.void
+            }
+            if (cachedJson(RunLock.Holder, found.value.text)?.token !== me.token) {
+              return Effect.void
+            }
+            tag = found.value.tag
+            return lost
+          })
+        })
+      )
+      return { lost, token: me.token }
+    })
+
+  /** A result that the bucket has, where it is whole, and the tag of what it has. */
+  const known = <A>(name: string, key: unknown): Effect.Effect<
+    { readonly tag?: string; readonly value?: Option.Some<A> },
+    CheckpointError
+  > =>
+    Effect.gen(function*() {
+      const found = yield* bucket.get(`${name}.json`)
+      if (found === undefined) return {}
+      const value = yield* Effect.option(valueOf<A>(() => found.text, key))
+      return { tag: found.tag, ...(value._tag === "Some" ? { value } : {}) }
+    })
+
+  const write = <A>(name: string, key: unknown, value: A, left?: typeof Left.Type) =>
+    Effect.gen(function*() {
+      const kept = fromText(textOf(key, value)) as { readonly value: A }
+      const text = toText({ ...kept, ...(left === undefined ? {} : { left }) })
+      if ((yield* bucket.put(`${name}.json`, text, "none")) !== undefined) return kept.value
+      const first = yield* known<A>(name, key)
+      if (first.value !== undefined) return first.value.value
+      // one that is damaged is replaced
+      if (first.tag !== undefined) yield* bucket.put(`${name}.json`, text, { tag: first.tag })
+      return kept.value
+    })
+
+  return {
+    folder,
+    fetch: (kind, key) =>
+      Effect.gen(function*() {
+        const name = nameOf(kind, key)
+        const found = yield* bucket.get(`${name}.json`)
+        if (found === undefined) return
+        const left = Schema.decodeUnknownOption(Left)(Object(fromText(found.text))["left"])
+        if (left._tag === "None") return
+        for (const [file, sha256] of Object.entries(left.value.files)) {
+          const to = join(folder(kind, key), file)
+          if (relative(folder(kind, key), to).startsWith("..")) continue
+          if (fsSync.existsSync(to) && (yield* sha256Of(to)) === sha256) continue
+          yield* bucket.getFile(`${name}/${left.value.at}/${file}`, to, sha256)
+        }
+      }),
+    once: <A, E, R>(
+      kind: string,
+      key: unknown,
+      compute: Effect.Effect<A, E, R>,
+      { alone = false, of }: { readonly alone?: boolean; readonly of?: JobOf } = {}
+    ) => {
+      const name = nameOf(kind, key)
+      const own = folder(kind, key)
+      const claimed = Effect.scoped(Effect.gen(function*() {
+        const held = yield* claim(name)
+        if (held === undefined) return undefined
+        const done = Effect.gen(function*() {
+          const before = yield* known<A>(name, key)
+          if (before.value !== undefined) return before.value.value
+          if (of !== undefined) {
+            yield* Effect.try({
+              try: () => {
+                fsSync.mkdirSync(own, { recursive: true })
+                AtomicFile.writeJson(join(own, jobFile), of)
+              },
+              catch: unkept(own)
+            })
+          }
+          const value = yield* compute
+          const files: Record<string, string> = {}
+          for (const file of filesIn(own)) {
+            const at = file.split(sep).join("/")
+            files[at] = yield* sha256Of(join(own, file))
+            yield* bucket.putFile(`${name}/${held.token}/${at}`, join(own, file))
+          }
+          return yield* write(name, key, value, { at: held.token, files })
+        })
+        const exit = yield* Effect.raceFirst(Effect.exit(done), Effect.as(held.lost, undefined))
+        if (exit === undefined) {
+          yield* Effect.logWarning(
+            `${bucket.url}/${name}: another process has taken the job over, as this one was stopped or cut off for more ` +
+              `than ${lease / 1000} s: waiting for its result`
+          )
+        }
+        return exit
+      }))
+      const inTurn: Effect.Effect<A, E | CheckpointError, R> = Effect.flatMap(known<A>(name, key),
+        ({ value }) =>
+          value !== undefined ?
+            Effect.succeed(value.value) :
+            Effect.flatMap(claimed, (exit) => exit ?? Effect.zipRight(Effect.sleep(look), inTurn)))
+      const computed = Effect.flatMap(known<A>(name, key),
+        ({ value }): Effect.Effect<A, E | CheckpointError, R> =>
+          value !== undefined
+            ? Effect.succeed(value.value)
+            : Effect.flatMap(compute, (value) => write(name, key, value)))
+      return inProcess(name, alone ? inTurn : computed)
+    }
+  }
+}
+
+/**
+ * A store by its address: a folder, or `s3://bucket/prefix`.
+ *
+ * @param local where jobs work whose results go to a bucket. Default: a folder for temporary files
+ */
+export const openStore = (
+  where: string,
+  options: RunLock.HoldOptions = {},
+  local?: string
+): Effect.Effect<Store, CheckpointError, FileSystem.FileSystem | Path.Path> =>
+  !isBucket(where) ? fileStore(where, options) : Effect.gen(function*() {
+    const at = local ?? join(tmpdir(), `memsinks-${shortKey(keyOf(where))}-${process.pid}`)
+    yield* probe(at)
+    return bucketStore(yield* openBucket(where), at, options)
   })

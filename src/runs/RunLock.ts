@@ -20,7 +20,8 @@ import { positive } from "../Config.ts"
 import { because, CheckpointError } from "../Errors.ts"
 import { cachedJson } from "../Json.ts"
 
-const Holder = Schema.Struct({
+/** Who holds a folder, as its lock says it. */
+export const Holder = Schema.Struct({
   pid: positive,
   /** When the process began, in a form of this system: tells it from a later one with the same number. */
   began: Schema.optional(Schema.String),
@@ -37,7 +38,6 @@ const Holder = Schema.Struct({
   lease: Schema.optional(positive)
 })
 
-/** Who holds a folder. */
 export interface Holder extends Schema.Schema.Type<typeof Holder> {}
 
 /** `held`: by a process that lives; `stale`: by one that is gone; `unknown`: cannot be judged from this machine. */
@@ -89,7 +89,8 @@ const here = () => ({
   pids: attempt(() => fs.readlinkSync("/proc/self/ns/pid"))
 })
 
-const stateOf = (holder: Holder): LockState => {
+/** What one look at a holder tells: whether its process, if it is of this machine, lives. */
+export const stateOf = (holder: Holder): LockState => {
   const { boot, host, pids } = here()
   if (holder.host !== host || holder.boot !== boot || holder.pids !== pids) return "unknown"
   return isAlive(holder) ? "held" : "stale"
@@ -124,9 +125,11 @@ const seen = new Map<string, { readonly sign: string; readonly silent: number; r
 
 const signOf = (path: string, holder: Holder): string => `${holder.token} ${attempt(() => fs.statSync(path).mtimeMs)}`
 
-/** For how long this process has seen no sign of life; however long it was stopped itself, that is one look. */
-const silenceOf = (path: string, holder: Holder, lease: number): number => {
-  const sign = signOf(path, holder)
+/**
+ * For how many milliseconds this process has seen the same sign of life, which it looks at again and again; however long it was
+ * stopped itself, that is one look.
+ */
+export const silenceOf = (path: string, sign: string, lease: number): number => {
   const at = performance.now()
   const before = seen.get(path)
   const silent = before?.sign === sign ? before.silent + Math.min(at - before.at, lease / 4) : 0
@@ -184,7 +187,7 @@ const take = (path: string, me: Holder, how: How): Holder | undefined => {
   const state = found === undefined ? "unknown" : stateOf(found)
   if (state !== "stale" && !(state === "unknown" && how.force)) {
     const lease = state === "unknown" || how.strict ? found?.lease : undefined
-    if (lease === undefined || silenceOf(path, found!, lease) < lease) {
+    if (lease === undefined || silenceOf(path, signOf(path, found!), lease) < lease) {
       throw new Taken(refused(path, found, state), state, found && signOf(path, found), lease)
     }
   }
@@ -215,10 +218,10 @@ const release = (path: string, me: Holder): void => {
 export const LOOK = 500
 
 /** Signs of life in the time of a lease. */
-const BEATS = 10
+export const BEATS = 10
 
 /** Milliseconds without a sign of life after which a lock is anybody's: MEMSINKS_LEASE, in seconds. Default 60 s. */
-const leaseOf = (): number => {
+export const leaseOf = (): number => {
   const seconds = Number(process.env["MEMSINKS_LEASE"] ?? 60)
   return seconds >= 0.1 && seconds <= 86_400 ? seconds * 1000 : 60_000
 }
@@ -305,6 +308,16 @@ export interface HoldOptions {
   readonly lease?: number
 }
 
+/** This process as a new holder. */
+export const holderOf = (lease: number) => ({
+  pid: process.pid,
+  began: beganOf(process.pid),
+  ...here(),
+  since: new Date().toISOString(),
+  token: randomBytes(16).toString("hex"),
+  lease
+})
+
 /** Tries once; Taken where another has it. */
 const tryOnce = (
   folder: string,
@@ -313,14 +326,7 @@ const tryOnce = (
   Effect.acquireRelease(
     Effect.try({
       try: () => {
-        const me = {
-          pid: process.pid,
-          began: beganOf(process.pid),
-          ...here(),
-          since: new Date().toISOString(),
-          token: randomBytes(16).toString("hex"),
-          lease
-        }
+        const me = holderOf(lease)
         const before = take(lockOf(folder), me, { force, strict })
         return { me, before, ...keepAlive(folder, me) }
       },
