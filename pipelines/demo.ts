@@ -31,7 +31,9 @@ export interface DemoOptions {
   /** Optimizer steps of each training. Default 500. */
   readonly steps?: number
   readonly versions?: Readonly<Record<string, string>>
+  /** Told what is done next. */
   readonly onStage?: (what: string) => Effect.Effect<void>
+  /** Told what its trainings tell. */
   readonly onEvent?: (event: Event) => Effect.Effect<void>
 }
 

@@ -19,9 +19,11 @@ export interface TokenDocuments {
   readonly name: (document: number) => string
   /** Names of the sources, and which one a document comes from, as an index into them. */
   readonly sources: ReadonlyArray<string>
+  /** The source of a document, as a place in `sources`. */
   readonly source: (document: number) => number
   /** Whose the documents of a source are, and their licences, by its place in `sources`. Absent: not known. */
   readonly owners?: ((source: number) => ReadonlyArray<string>) | undefined
+  /** Licences of the documents of a source, by its place in `sources`. Absent: not known. */
   readonly licences?: ((source: number) => ReadonlyArray<string>) | undefined
   /** 64-bit hash of the normalized text: equal for exact repeats. Absent: not known. */
   readonly content?: ((document: number) => bigint) | undefined

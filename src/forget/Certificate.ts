@@ -83,6 +83,7 @@ const readKey = (path: string, which: "private" | "public") =>
 export interface SigningKey {
   /** The SHA-256 of its public key. */
   readonly id: string
+  /** Signs bytes. */
   readonly sign: (bytes: Uint8Array) => Uint8Array
 }
 

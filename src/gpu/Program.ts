@@ -36,6 +36,10 @@ const MAX_GROUPS = 65535
 export interface Recorder {
   /** The adapter that the Program is for, which decides between kernels that compute the same. */
   readonly target: Target
+  /**
+   * Runs a kernel on tensors, with a value for each scalar, on as many invocations as `grid` says. Throws a DeviceError
+   * Limit for too many.
+   */
   readonly dispatch: <B extends string, P extends string>(
     kernel: Kernel.Kernel<B, P>,
     tensors: Readonly<Record<B, Tensor.Tensor>>,
@@ -48,6 +52,7 @@ export interface Recorder {
   readonly scratch: (name: string, shape: ReadonlyArray<number>, type?: Tensor.ElementType) => Tensor.Tensor
   /** A prefix for the labels of what follows. */
   readonly scope: (label: string) => void
+  /** The Program of all that was dispatched. */
   readonly finish: () => Program
 }
 

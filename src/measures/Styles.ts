@@ -7,6 +7,7 @@
 export interface Style {
   /** In words. */
   readonly title: string
+  /** The text in the style. */
   readonly apply: (text: string) => string
   /**
    * A text of the style, or in none, in a form that does not show it: equal for texts that differ in the style alone. What was

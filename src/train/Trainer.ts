@@ -822,6 +822,7 @@ const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
  * ```
  */
 export class Trainer extends Context.Tag("memsinks/Trainer")<Trainer, TrainerService>() {
+  /** The trainer itself, for who has no need of a layer. */
   static readonly make = make
   /** A trainer of the Model on the DataStream. Goes on from the latest of Checkpoints when there is one. */
   static readonly layer = (

@@ -124,6 +124,7 @@ export interface TokenizeOptions {
   readonly workers?: number
   /** UTF-16 units of text that go to a worker at once, at least. Default 262,144. */
   readonly batch?: number
+  /** Told how far it is; called often. Default: nobody. */
   readonly onEvent?: (event: TokenizeEvent) => void
   /** Where documents come from. Default: `stream` of Source. */
   readonly source?: DocumentSource

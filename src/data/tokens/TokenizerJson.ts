@@ -29,6 +29,7 @@ export interface EncodeOptions {
 export interface Tokenizer {
   /** One more than the largest id: the number of rows an embedding needs. */
   readonly vocabSize: number
+  /** Tokens of a text, without any that begin or end it. */
   readonly encode: (text: string, options?: EncodeOptions) => Uint32Array
   /** Ids of special tokens by name. */
   readonly specialTokens: ReadonlyMap<string, number>

@@ -28,6 +28,7 @@ export type LocalizeError = DeviceError | KernelError | DataError
  */
 export interface Localizer {
   readonly name: string
+  /** Scores every neuron by how much it is needed to recite the rows, higher where more. */
   readonly localize: (
     rows: ReadonlyArray<Row>,
     options: LocalizeOptions
