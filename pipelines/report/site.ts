@@ -34,7 +34,7 @@ export interface SitePage {
 
 const style = `
 .index { list-style: none; padding: 0 } .index li { margin: 0 0 1.1rem; max-width: 52rem }
-.index p { margin: .15rem 0 } .index a { font-weight: 600; font-size: 1.08rem }
+.index p { margin: .15rem 0 } .index li > a { font-weight: 600; font-size: 1.08rem }
 a { color: #2b7bb9 } @media (prefers-color-scheme: dark) { a { color: #6db3e8 } }
 article { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: 1.5rem }
 h2 { font-size: 1.3rem } h3 { font-size: 1.1rem; margin-top: 1.6rem } li { max-width: 52rem }
@@ -141,7 +141,9 @@ const index = (sources: ReadonlyArray<Source>, draw: Draw, href: (name: string) 
       const { inline } = draw(source)
       const facts: Facts = { ...source.facts, ...factsOf(source.markdown) }
       const told = facts.Verdict ?? facts.Question
-      const bare = (text: string) => text.replace(/\.$/, "")
+      // sentences become parts of one
+      const bare = (text: string) =>
+        text.replace(/\.$/, "").replace(/^[A-Z](?=[a-z ])/, (letter) => letter.toLowerCase())
       const ran = [
         facts.Date && bare(facts.Date),
         facts.Commit && `commit ${bare(facts.Commit)}`,

@@ -1,9 +1,9 @@
-import { spawnSync } from "node:child_process"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
 import { factsOf, onePage, pages, type Source } from "../../pipelines/report/site.ts"
+import { memsinksHere } from "../support/stdout.ts"
 
 const sinks: Source = {
   name: "sinks off",
@@ -102,13 +102,10 @@ describe("memsinks results", () => {
   })
   afterAll(() => rmSync(folder, { recursive: true }))
 
-  const memsinks = (...words: ReadonlyArray<string>) =>
-    spawnSync(process.execPath, ["--import", "tsx", "src/cli.ts", "results", ...words], { encoding: "utf8" })
-
-  it("takes Markdown and runs, and puts only what is beside them into the site", () => {
+  it("takes Markdown and runs, and puts only what is beside them into the site", async () => {
     const out = join(folder, "out", "site.html")
-    const { status, stdout } = memsinks(join(folder, "in"), "--out", out, "--json")
-    expect(status).toBe(0)
+    const { code, stdout } = await memsinksHere(["results", join(folder, "in"), "--out", out, "--json"])
+    expect(code).toBe(0)
     expect(JSON.parse(stdout).results).toEqual([
       { name: "a", facts: {} },
       { name: "run-1", facts: { Date: "2026-11-30", Seeds: "1, 2", Cost: "12 s" } }
@@ -119,10 +116,10 @@ describe("memsinks results", () => {
     expect(html).toContain("Isolation checks: isolated")
   })
 
-  it("says where there is nothing to show", () => {
-    const { status, stderr } = memsinks(join(folder, "out"))
-    expect(status).toBe(1)
+  it("says where there is nothing to show", async () => {
+    const { code, stderr } = await memsinksHere(["results", join(folder, "out")])
+    expect(code).toBe(1)
     expect(stderr).toContain("holds no result: Markdown files are expected, or runs with a report.md")
-    expect(memsinks(join(folder, "nowhere")).stderr).toContain("results cannot be read")
+    expect((await memsinksHere(["results", join(folder, "nowhere")])).stderr).toContain("results cannot be read")
   })
 })
