@@ -75,7 +75,7 @@ const showingOf = ({ exposures, steps }: AttentionMemoryConfig): Showing => ({ e
 const GROUPS = ["attention", "general", "sinks", "embedding", "head"] as const
 type Group = typeof GROUPS[number]
 
-const titles = { attention: "attention", general: "general neurons", sinks: "sinks", embedding: "embedding",
+const names = { attention: "attention", general: "general neurons", sinks: "sinks", embedding: "embedding",
   head: "head" }
 
 /** Which group a weight of a matrix is of: neurons of an MLP are general or sinks by their place. */
@@ -245,7 +245,11 @@ const work = ({ config, part, seed }: PartOf<AttentionMemoryConfig>, at: Workpla
 // ---------------------------------------------------------------------------------------------------------------
 // What is found
 
-const findings = (results: Results<AttentionMemoryFound>, { exposures, little }: AttentionMemoryConfig) => {
+const findings = (results: Results<AttentionMemoryFound>, { exposures, little, model }: AttentionMemoryConfig) => {
+  const tied = model.tieWordEmbeddings
+  const titles: Readonly<Record<Group, string>> = tied
+    ? { ...names, embedding: "embedding, which is the head", head: "last norm" }
+    : names
   /** Nats by which passages are better known than to the model that was not shown them. */
   const memory = (arm: string, state: State, of: (found: AttentionMemoryFound) => Looked | undefined): Estimate =>
     results.over(arm, (found) => {
@@ -315,7 +319,7 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
       evidence: list(["with attention", taken("sinks", "off", "attention")], ["with general neurons",
         taken("sinks", "off", "general")])
     },
-    {
+    ...(tied ? [] : [{
       about: "sinks",
       claim: "but most of it with the head: more than with attention or with the embedding",
       result: all(
@@ -324,7 +328,7 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
       ),
       evidence: list(["with the head", taken("sinks", "off", "head")], ["with the embedding",
         taken("sinks", "off", "embedding")])
-    }
+    } satisfies Finding])
   ]
   const rows = [["standard", "own", "standard"], ["sinks", "own", "own sinks"], ["sinks", "off", "sinks off"]] as const
   const two = digits(2)
@@ -349,7 +353,9 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little }:
     ]).filter(([, value]) => isKnown(value))),
     charts: [{
       title: "What goes when a group's weights are those of the twin that was not shown the passages",
-      x: { title: "group: 1 attention, 2 general neurons, 3 sinks, 4 embedding, 5 head" },
+      x: {
+        title: "group: 1 attention, 2 general neurons, 3 sinks, 4 embedding, 5 head (of a tied model the last norm)"
+      },
       y: { title: "share of the memory", zero: true },
       facets: [],
       lines: rows.map(([arm, state, title]) => ({

@@ -11,7 +11,8 @@ import { ModelConfig } from "../../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../../src/node.ts"
 import { random } from "../../../src/Random.ts"
 
-const config = new AttentionMemoryConfig({})
+const tied = new AttentionMemoryConfig({})
+const config = new AttentionMemoryConfig({ model: { ...tied.model, tieWordEmbeddings: false } })
 
 /** Two nats, of which attention takes and brings a share; of what is left without sinks it takes another. */
 const decide = ({ brings, left, takes }: Record<"brings" | "left" | "takes", number>) => {
@@ -53,6 +54,8 @@ describe("memory in attention", () => {
     expect(results({ takes: 0.05, brings: 0.5, left: 0.01 })).toEqual(
       ["held", "held", "did not hold", "did not hold", "held", "did not hold", "did not hold", "held"]
     )
+    // where the head is the embedding nothing tells them apart
+    expect(attentionMemory.findings(resultsOf([], []), tied).claims).toHaveLength(7)
     const { numbers, tables } = decide({ takes: 0.3, brings: 0.05, left: 0.6 })
     expect(numbers["standard, attention: share that goes"]!.mean).toBeCloseTo(0.3, 1)
     expect(numbers["own sinks, sinks: share that comes"]!.mean).toBeCloseTo(0.5, 1)
