@@ -43,6 +43,8 @@ const isBare = (one: TypeDoc.DeclarationReflection): boolean => {
 
 const project = await app.convert()
 if (project === undefined) process.exit(1)
+// as they are imported
+for (const module of project.children ?? []) module.name = module.name === "" ? "memsinks" : `memsinks/${module.name}`
 app.validate(project)
 for (const one of project.getReflectionsByKind(required) as Array<TypeDoc.DeclarationReflection>) {
   if (isBare(one)) app.logger.error(`${one.getFullName()} has no docstring` as TypeDoc.TranslatedString)

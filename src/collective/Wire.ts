@@ -11,6 +11,7 @@ export const BLOCK = 128
  * 127 or 7, of a scale that is a block's largest value by that; a quarter and an eighth, and 4 bytes a block.
  */
 export const wires = ["f32", "bf16", "int8", "int4"] as const
+/** How values travel between ranks: the name of one of `wires`. */
 export type Wire = (typeof wires)[number]
 
 export interface Packing {

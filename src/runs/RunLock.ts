@@ -38,6 +38,7 @@ export const Holder = Schema.Struct({
   lease: Schema.optional(positive)
 })
 
+/** Who holds a folder, as its lock says it. */
 export interface Holder extends Schema.Schema.Type<typeof Holder> {}
 
 /** `held`: by a process that lives; `stale`: by one that is gone; `unknown`: cannot be judged from this machine. */
