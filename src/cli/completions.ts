@@ -1,7 +1,7 @@
 /** Scripts that complete commands, options and their values in a shell, from the declarations of the commands. */
 import type * as Command from "@effect/cli/Command"
 import * as Effect from "effect/Effect"
-import { argumentsOf, describedOf, everywhere, nameOf, optionsOf, type OptionSpec, shells } from "./arguments.ts"
+import { argumentsOf, describedOf, everywhere, nameOf, optionsOf, type OptionSpec, type shells } from "./arguments.ts"
 import type { CompletionsOptions } from "./commands/completions.ts"
 import * as Edge from "./Edge.ts"
 
