@@ -323,14 +323,13 @@ export const trainArm = <A = undefined, B = undefined>(
     const trained = yield* Effect.gen(function*() {
       const trainer = yield* Trainer
       const tokensPerStep = data.batchSize * data.seqLen * training.gradientAccumulation
-      const before = yield* trainer.step
       const exchanged = DataParallel.measured(collective)
       const { curves, seconds } = yield* DataParallel.onAll(
         collective,
         trainToEnd(trainer, tokensPerStep, kept.events, hooks.onEvent)
       )
       const { rank, size } = collective
-      const tokens = (trainer.steps - before) * tokensPerStep / size
+      const tokens = yield* trainer.computed
       const own = { rank, host: collective.hosts[rank]!, adapter: device.name, seconds, tokens, ...exchanged() }
       const ranks = size === 1 ? undefined : yield* DataParallel.gathered(collective, own)
       return {

@@ -123,15 +123,19 @@ export type Word = "on" | "interrupted" | { readonly failed: string }
 /** Why something failed, in a line. */
 export const reasonOf = (cause: Cause.Cause<unknown>): string => Cause.pretty(cause).split("\n")[0]!
 
-/** What all ranks together say. All of them hear the same. */
+/**
+ * What all ranks together say. All of them hear the same: "look" where one asks for a `look` at the model behind the step that they
+ * go on with.
+ */
 export const agree = (
   collective: CollectiveService,
-  word: Word
-): Effect.Effect<Exclude<Word, object> | CollectiveError, CollectiveError> =>
+  word: Word,
+  look = false
+): Effect.Effect<Exclude<Word, object> | "look" | CollectiveError, CollectiveError> =>
   Effect.gen(function*() {
-    const votes = new Float32Array([word === "on" ? 0 : 1])
+    const votes = new Float32Array([word === "on" ? 0 : 1, look ? 1 : 0])
     yield* call(() => collective.allReduce(votes))
-    if (votes[0] === 0) return "on"
+    if (votes[0] === 0) return votes[1] === 0 ? "on" : "look"
     const words = yield* gathered(collective, word)
     const rank = words.findIndex((one) => typeof one === "object")
     if (rank < 0) return "interrupted"
@@ -154,7 +158,7 @@ export const onAll = <A, E, R>(
     if (Exit.isInterrupted(exit)) return yield* exit
     const heard = yield* agree(collective, Exit.isFailure(exit) ? { failed: reasonOf(exit.cause) } : "on")
     if (Exit.isFailure(exit)) return yield* exit
-    if (heard === "on") return exit.value
+    if (heard === "on" || heard === "look") return exit.value
     return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
   })
 

@@ -42,7 +42,12 @@ export interface Exchange {
    * Submits a step's last pass; what it is the last to write leaves behind it, while it goes on. `first` comes before it, and
    * `last` behind it, before the losses leave. So many units are touched in the step.
    */
-  readonly leave: (first: ReadonlyArray<Prepared>, pass: Prepared, last: Prepared, units: number) => void
+  readonly leave: (
+    first: ReadonlyArray<Prepared>,
+    pass: Prepared,
+    last: ReadonlyArray<Prepared>,
+    units: number
+  ) => void
   /** Until the sums are back, all of them. */
   readonly back: Effect.Effect<void, CollectiveError | DeviceError>
 }
@@ -198,7 +203,7 @@ export const makeExchange = (
         const { loads, parts } = cutOf(pass)
         underway = []
         parts.forEach((part, i) => {
-          device.submit(...(i === 0 ? first : []), part, ...(i === parts.length - 1 ? [last] : []))
+          device.submit(...(i === 0 ? first : []), part, ...(i === parts.length - 1 ? last : []))
           for (const load of loads[i]!) send(load, units)
         })
         send(lossBucket, units)

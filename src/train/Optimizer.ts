@@ -347,7 +347,7 @@ export interface Gradients {
   /** The rows of sinks of gradients, of which touched units move; `n4` groups of 4 elements are that at most. */
   readonly sinks: ReadonlyArray<SinkRows & { readonly n4: number }>
   readonly touched: Touched
-  /** Sums of the tokens' losses. */
+  /** Sums of the tokens' losses; behind them those of the squares of sinks' gradients, where each rank has its own sinks. */
   readonly losses: { readonly tensor: Tensor.Tensor; readonly at: number; readonly elements: number }
 }
 
@@ -374,6 +374,8 @@ export interface Optimizer {
   readonly gradients: Gradients
   /** Zeroes gradients and sums. */
   readonly begin: Program.Program
+  /** Where each rank has its own sinks: sums the squares of their gradients, for the norm of all. */
+  readonly measure: Program.Program | undefined
   /** Adds a pass's token losses to the step's. */
   readonly accumulate: (loss: Tensor.Tensor) => Program.Program
   /** Norm, clip factor, history, AdamW. */
@@ -386,6 +388,8 @@ export interface OptimizerOptions {
   readonly lossScaling?: boolean
   /** Most units of sinks that the batches of a step light. Default: all of them. */
   readonly maxTouched?: number
+  /** Whether each of several ranks has sinks of its own, whose gradients the others do not know. Default false. */
+  readonly sharded?: boolean
 }
 
 export const record = (
@@ -396,7 +400,7 @@ export const record = (
   window: number,
   options: OptimizerOptions = {}
 ): Optimizer => {
-  const { lossScaling = false, target } = options
+  const { lossScaling = false, sharded = false, target } = options
   const groups = updatedTogether(parameters)
   const moments = groups.flatMap(({ members }) => members)
     .sort((a, b) => parameters.indexOf(a.parameter) - parameters.indexOf(b.parameter))
@@ -435,10 +439,13 @@ export const record = (
   const parts = partsOf(measured)
   const moved = partsOf(groups.map(({ as }) => as))
 
+  const sinkLanes = parts.reduce((sum, { sinks }) => sum + (sinks === undefined ? 0 : lanesFor(sinks.n4, target)), 0)
+  // what goes over for every step is short on a GPU, too
+  const exchanged = !sharded ? 0 : gpu ? Math.min(LANES, sinkLanes) : sinkLanes
   const lanes = parts.flatMap(({ elements, sinks }) =>
     [elements / 4, ...(sinks === undefined ? [] : [sinks.n4])].map((n4) => lanesFor(n4, target))
   )
-  const squares = lanes.reduce((a, b) => a + b, 0)
+  const squares = lanes.reduce((a, b) => a + b, 0) - (sharded ? sinkLanes - exchanged : 0)
   const partial = Tensor.make("partial", [LANES + squares])
 
   const begin = Program.record("begin", target)
@@ -450,24 +457,34 @@ export const record = (
   if (lossScaling) begin.dispatch(kernels.scaleLoss, { scaler, hyper }, {}, 1)
 
   const p = Program.record("update", target)
-  let first = LANES
+  const ofRank = sharded && sinkLanes > 0 ? Program.record("measure sinks", target) : undefined
+  /** Sums of squares of a rank's sinks, before they are folded. */
+  const own = gpu && ofRank !== undefined ? ofRank.scratch("ownSquares", [sinkLanes]) : partial
+  let first = LANES + exchanged
+  let firstOwn = gpu ? 0 : LANES
+  if (gpu) ofRank?.clear(own)
   const summed: Array<Squares> = []
   const summedTouched: Array<SinkRows & { readonly lanes: number; readonly first: number }> = []
   for (const { elements, parameter, sinks } of parts) {
-    const own = lanesFor(elements / 4, target)
-    summed.push({ x: parameter.gradient, n: elements / 4, lanes: own, first })
-    first += own
+    const denseLanes = lanesFor(elements / 4, target)
+    summed.push({ x: parameter.gradient, n: elements / 4, lanes: denseLanes, first })
+    first += denseLanes
     if (sinks === undefined) continue
     const touchedLanes = lanesFor(sinks.n4, target)
-    summedTouched.push({ ...sinks, lanes: touchedLanes, first })
-    first += touchedLanes
+    summedTouched.push({ ...sinks, lanes: touchedLanes, first: sharded ? firstOwn : first })
+    if (sharded) firstOwn += touchedLanes
+    else first += touchedLanes
   }
-  for (const some of chunks(summedTouched, 5)) squaresOfTouched(p, lit, some, partial)
+  for (const some of chunks(summedTouched, 5)) squaresOfTouched(ofRank ?? p, lit, some, own)
   for (const some of chunks(summed, 6)) sumOfSquares(p, some, partial)
   // one invocation finishes: a GPU first lets workgroups bring its many partial sums down to a few
   const folded = gpu ? p.scratch("folded", [1 + LANES]) : partial
+  const width = kernels.fold.constants["WX"]!
+  if (gpu && ofRank !== undefined) {
+    const params = { n: sinkLanes, lanes: exchanged, start: 0, first: LANES }
+    ofRank.dispatch(kernels.fold, { x: own, partial }, params, exchanged * width)
+  }
   if (gpu) {
-    const width = kernels.fold.constants["WX"]!
     p.dispatch(kernels.fold, { x: partial, partial: folded }, { n: LANES, lanes: 1, start: 0, first: 0 }, width)
     p.dispatch(
       kernels.fold,
@@ -486,12 +503,12 @@ export const record = (
     const { elements, sinks } = moved[i]!
     const decay = parameter.decay ? 1 : 0
     const sinkRate = config.sinkLearningRateRatio
-    const own = { hyper, stats, g: parameter.gradient, w: parameter.value, m, v }
+    const state = { hyper, stats, g: parameter.gradient, w: parameter.value, m, v }
     const shape = { decay, row4: (parameter.value.shape.at(-1) ?? 4) / 4, pool: lit.pool, block, sinkRate }
     if (sinks !== undefined && config.sinks === "lazy") {
       p.dispatch(
         kernels.adamwLazy,
-        { ...own, units, count },
+        { ...state, units, count },
         { ...shape, n4: elements / 4, sinkRow0: sinks.row0, halves: sinks.halves },
         Math.ceil(Math.max(elements / 4, sinks.n4) / ELEMENTS)
       )
@@ -500,7 +517,7 @@ export const record = (
     const n4 = Tensor.size(parameter.value) / 4
     p.dispatch(
       kernels.adamw,
-      { ...own, touched },
+      { ...state, touched },
       { ...shape, n4, sinks: sinks === undefined ? 0 : 1, sinkRow0: parameter.sinkRow0 ?? 0 },
       Math.ceil(n4 / ELEMENTS)
     )
@@ -534,11 +551,12 @@ export const record = (
     },
     gradients: {
       dense: moved.map(({ elements, parameter }) => ({ tensor: parameter.gradient, elements })),
-      sinks: ofSinks,
+      sinks: sharded ? [] : ofSinks,
       touched: lit,
-      losses: { tensor: partial, at: 0, elements: LANES }
+      losses: { tensor: partial, at: 0, elements: LANES + exchanged }
     },
     begin: begin.finish(),
+    measure: ofRank?.finish(),
     accumulate: (loss) => {
       const q = Program.record("accumulate loss", target)
       q.dispatch(kernels.sum, { x: loss, partial }, { n: Tensor.size(loss), lanes: LANES, first: 0 }, LANES)

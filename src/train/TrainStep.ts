@@ -31,6 +31,12 @@ export interface Part {
   readonly units?: Iterable<number>
 }
 
+/** Units of the pool, from one to before another. */
+export interface Slice {
+  readonly from: number
+  readonly to: number
+}
+
 export interface TrainStep {
   readonly optimizer: Optimizer.Optimizer
   /** Compile a training pass for the step; it lives until the scope closes. */
@@ -73,6 +79,8 @@ export interface TrainStepOptions {
   readonly collective?: CollectiveService
   /** How gradients travel between them. Default f32. */
   readonly wire?: Wire | undefined
+  /** Of ranks that have sinks of their own each: the units that are this one's. Default: all are everybody's. */
+  readonly slice?: Slice | undefined
 }
 
 /** AdamW with moments of zero on the Model's parameters. Its memory is freed when the scope closes. */
@@ -82,16 +90,20 @@ export const makeTrainStep = (
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
-    const { maxTouched, optimizer: config, parameters, steps, window } = options
+    const { maxTouched, optimizer: config, parameters, slice, steps, window } = options
     const { sinks } = model.config
     const optimizer = Optimizer.record(config, model.config, parameters, model.hyper, window, {
       target: device.target,
       lossScaling: model.precision === "f16",
+      sharded: slice !== undefined,
       ...(maxTouched === undefined ? {} : { maxTouched })
     })
     yield* device.allocate(optimizer.tensors)
     for (const [tensor, data] of optimizer.initial) device.write(tensor, data)
     const [begin, update] = yield* Effect.all([device.prepare(optimizer.begin), device.prepare(optimizer.update)])
+
+    const measure = optimizer.measure === undefined ? [] : [yield* device.prepare(optimizer.measure)]
+    const isOwn = (unit: number): boolean => slice === undefined || (unit >= slice.from && unit < slice.to)
 
     const scope = yield* Effect.scope
     const { collective } = options
@@ -140,11 +152,12 @@ export const makeTrainStep = (
       // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
       let touched = 0
       const lit = (units: Iterable<number>) => {
-        const sorted = Uint32Array.from(units).sort()
+        const sorted = Uint32Array.from(units).filter(isOwn).sort()
         touched = sorted.length
         for (const [tensor, data] of optimizer.touch(sorted)) device.write(tensor, data)
       }
-      const loadKnows = parts.length === 1 && parts[0]!.units === undefined && parts[0]!.mode === Sink.own
+      const loadKnows = mine === parts && parts.length === 1 && parts[0]!.units === undefined &&
+        parts[0]!.mode === Sink.own
       if (!loadKnows && sinks !== undefined) {
         const ofPart = ({ batch, mode, units }: Part) =>
           units ?? Segments.litUnits(sinks, Segments.segmentsOf(batch), mode)
@@ -156,7 +169,7 @@ export const makeTrainStep = (
         const first = i === 0 ? [begin] : []
         if (i < mine.length - 1) device.submit(...first, pass.prepared, pass.accumulate)
         else if (exchange === undefined) device.submit(...first, pass.prepared, pass.accumulate, update)
-        else exchange.leave(first, pass.prepared, pass.accumulate, touched)
+        else exchange.leave(first, pass.prepared, [pass.accumulate, ...measure], touched)
       })
     }
     const summed = Effect.suspend(() =>

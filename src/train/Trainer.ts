@@ -37,6 +37,7 @@ import { checkTraining } from "./MemoryPlan.ts"
 import * as Optimizer from "./Optimizer.ts"
 import * as Resume from "./Resume.ts"
 import { route, type RoutingName, routings } from "./Routing.ts"
+import * as Sharding from "./Sharding.ts"
 import { Evaluated, Finished, Saved, Started, Stepped, type TrainEvent } from "./TrainEvent.ts"
 import { makeTrainStep, type Part, type TrainStep } from "./TrainStep.ts"
 
@@ -146,6 +147,8 @@ export interface TrainerService {
   readonly run: Stream.Stream<TrainEvent, TrainError>
   /** Events of the last `run` that came when it had been interrupted: nobody took them from the stream. */
   readonly untold: Effect.Effect<ReadonlyArray<TrainEvent>>
+  /** Of several ranks: tokens that this one has computed. */
+  readonly computed: Effect.Effect<number>
   /** Save now; returns where. */
   readonly save: Effect.Effect<string, TrainError>
 }
@@ -230,6 +233,10 @@ interface TrainState {
   lastSaved: { readonly step: number; readonly path: string } | undefined
   /** The last validation loss. */
   validation: { readonly step: number; readonly loss: number } | undefined
+  /** The step behind which every sink was here: of ranks that have sinks of their own each. */
+  wholeAt: number
+  /** Tokens that this rank has computed, of several. */
+  computed: number
   /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
   best: number
   untold: Array<TrainEvent>
@@ -260,6 +267,8 @@ interface RunState {
   since: number
   /** Of several ranks: they have agreed to stop, or lost each other. */
   apart: boolean
+  /** They have agreed to stop since one was interrupted: all of them are still there. */
+  interrupted: boolean
   /** Of DiLoCo: what was due while ranks were on their own, and waits until they have met. */
   readonly owed: { evaluation: boolean; checkpoint: boolean }
 }
@@ -316,6 +325,15 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     if (untimely !== undefined) return yield* new DataError({ detail: untimely })
     const uneven = DataParallel.unevenShare(accumulation, collective?.size ?? 1)
     if (uneven !== undefined) return yield* uneven
+    // ranks of DiLoCo have the same sinks whenever they meet
+    const sharded =
+      collective !== undefined && config.diloco === undefined && Sharding.isSharded(sinks, collective.size)
+        ? { collective, sinks, slice: Sharding.sliceOf(sinks, collective) }
+        : undefined
+    const unfitShards = sharded === undefined
+      ? undefined
+      : Sharding.unevenShards(sharded.sinks, sharded.collective.size)
+    if (unfitShards !== undefined) return yield* unfitShards
     yield* checkTraining(model.config, data, device, config, model.defaults)
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,
@@ -323,6 +341,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       window: config.logEvery,
       parameters: model.parameters,
       ...(collective === undefined || diloco !== undefined ? {} : { collective, wire: exchange }),
+      slice: sharded?.slice,
       // exactly so many a document; by assignments that are not exact any number
       ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -357,6 +376,8 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       place: resumed ?? { step: 0, cursor: { epoch: 0, batch: 0 }, unsettled: false },
       lastSaved: resumed,
       validation: undefined,
+      wholeAt: resumed?.step ?? 0,
+      computed: 0,
       best: resumed?.best ?? Infinity,
       untold: []
     }
@@ -369,8 +390,20 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
         ...(model.precision === "f16" ? { precision: model.precision } : {})
       })
 
+    /** That all sinks are here, or are those of all ranks. */
+    const isWhole = Effect.suspend(() =>
+      sharded === undefined || state.wholeAt === state.place.step ? Effect.void : Effect.fail(
+        new DataError({
+          detail:
+            `after step ${state.place.step} the sinks of other ranks are not here (model.sinks.shards): evaluate and save by ` +
+            "training.evalEvery and saveEvery, or at the end"
+        })
+      )
+    )
+
     /** Reads everything that a checkpoint holds; gives what writes it. */
     const capture = Effect.gen(function*() {
+      yield* isWhole
       const { place, validation } = state
       const { step } = place
       // a run that has diverged must not replace the last good checkpoint
@@ -388,6 +421,7 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     })
 
     const scoreSplit: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
+      yield* isWhole
       if (rows.length === 0) {
         return yield* new DataError({ detail: "there is no sequence to score: a mean of nothing is no number" })
       }
@@ -423,15 +457,15 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
 
     const { names: tally } = resumable
     return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
-      scoreSplits, collective, leads, outer }
+      scoreSplits, collective, leads, outer, sharded }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, collective, config, data, device, diverged, leads, model, names, outer, parts, scoreSplits, state, steps,
-    training }: Training,
+  { capture, collective, config, data, device, diverged, leads, model, names, outer, parts, scoreSplits, sharded, state,
+    steps, training }: Training,
   { observer: given }: TrainerOptions
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
@@ -448,6 +482,7 @@ const runOf = (
       seconds: 0,
       since: 0,
       apart: false,
+      interrupted: false,
       owed: { evaluation: false, checkpoint: false }
     }
     state.untold = []
@@ -463,6 +498,7 @@ const runOf = (
         if (Exit.isSuccess(exit) || Exit.isInterrupted(exit)) yield* Effect.suspend(() => meet)
         // whoever is left alone saves all the same
         yield* Effect.ignore(leave(exit))
+        if (now.interrupted) yield* gather
         // what is in the making is waited for by the scope
         const outcome = <A>(fiber: Fiber.Fiber<A, TrainError> | undefined) =>
           fiber === undefined ?
@@ -488,7 +524,9 @@ const runOf = (
       now.apart = true
       const failed = Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause)
       const word = failed ? { failed: DataParallel.reasonOf(exit.cause) } : "interrupted"
-      return DataParallel.agree(collective, word)
+      return Effect.map(DataParallel.agree(collective, word), (heard) => {
+        now.interrupted = heard === "interrupted"
+      })
     }
     const scope = yield* Effect.scope
     const inBackground = <A>(effect: Effect.Effect<A, TrainError>) =>
@@ -507,7 +545,7 @@ const runOf = (
     /** Runs what is no training: its time is not counted. */
     const pause = <A>(effect: Effect.Effect<A, TrainError>) =>
       Effect.tap(effect, () => Effect.sync(() => void (now.since = performance.now())))
-    const due = (every: number) => every > 0 && (state.place.step % every === 0 || state.place.step === steps)
+    const due = (every: number, step = state.place.step) => every > 0 && (step % every === 0 || step === steps)
 
     /** Begins to read the losses of the steps since the last time, and holds those that were being read. */
     const readLosses = Effect.gen(function*() {
@@ -580,18 +618,44 @@ const runOf = (
     /** Whether all ranks have the same weights: those of DiLoCo do from time to time. */
     const met = (): boolean => outer === undefined || outer.meets(state.place.step)
 
+    /** Has all sinks here, where each rank has its own. All ranks do it behind the same step. */
+    const gather = Effect.suspend(() => {
+      const { step } = state.place
+      return sharded === undefined || state.wholeAt === step
+        ? Effect.void
+        : Effect.tap(Sharding.gatherSlices(sharded.collective, device, sharded.sinks, training.optimizer),
+          () => Effect.sync(() => void (state.wholeAt = step)))
+    })
+
+    /** Whether there is something to look at, or to save, after so many steps. */
+    const looks = (step: number): boolean =>
+      leads && (step === steps || due(config.evalEvery, step) || due(config.saveEvery, step) || logSpaced(step) ||
+        observer?.due(step) === true)
+
+    /** What of a step's batches is computed here. */
+    const share = (batches: ReadonlyArray<Batch>): Sharding.Share => {
+      if (sharded !== undefined) {
+        return Sharding.shareOf(batches, sharded.sinks, sharded.collective, data.maxSegments / data.batchSize)
+      }
+      const own = collective === undefined ? batches : DataParallel.shareOf(batches, collective)
+      return { batches: own, tokens: own.length * data.batchSize * data.seqLen }
+    }
+
     /** Takes a rank's share of a step. From the first word until the sums are there no rank may leave. */
     const shareStep = (batches: ReadonlyArray<Batch>, cursor: Resume.Place["cursor"]) =>
       Effect.gen(function*() {
+        let heard: Effect.Effect.Success<ReturnType<typeof DataParallel.agree>> = "on"
         if (collective !== undefined && met()) {
-          const heard = yield* DataParallel.agree(collective, "on")
-          if (heard !== "on") {
+          heard = yield* DataParallel.agree(collective, "on", sharded !== undefined && looks(state.place.step + 1))
+          if (heard !== "on" && heard !== "look") {
             now.apart = true
+            now.interrupted = heard === "interrupted"
             return yield* heard === "interrupted" ? Effect.interrupt : Effect.fail(heard)
           }
         }
-        const share = collective === undefined ? batches : DataParallel.shareOf(batches, collective)
-        const mine = yield* training.fitted(share.flatMap(parts))
+        const own = yield* attempt(() => share(batches))
+        state.computed += own.tokens
+        const mine = yield* training.fitted(own.batches.flatMap(parts))
         if (outer !== undefined) {
           yield* attempt(() => training.run(mine, state.place.step))
           yield* outer.after(taken(batches, cursor))
@@ -600,6 +664,7 @@ const runOf = (
         yield* attempt(() => training.run(batches.flatMap(parts), state.place.step, { mine }))
         yield* training.summed
         const step = taken(batches, cursor)
+        if (heard === "look" && sharded !== undefined) yield* gather
         if (step % config.logEvery === 0) {
           const stats = (yield* device.read(training.optimizer.stats)) as Float32Array
           yield* DataParallel.sameBits(collective!, step, stats)
@@ -686,8 +751,7 @@ const runOf = (
       state.best = validation.loss
       return true
     }
-    const logSpaced = () => {
-      const { step } = state.place
+    const logSpaced = (step = state.place.step) => {
       const { saveEvery, saveLogSpaced } = config
       return saveLogSpaced && Number.isInteger(Math.log2(step)) && (saveEvery === 0 || step < saveEvery)
     }
@@ -777,6 +841,7 @@ const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
       evaluate: scoreSplit,
       run: runOf(training, options),
       untold: Effect.sync(() => state.untold),
+      computed: Effect.sync(() => state.computed),
       save: Effect.map(Effect.flatten(capture), ({ path }) => path)
     }
   })

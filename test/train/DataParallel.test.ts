@@ -12,8 +12,9 @@ import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { type DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { CollectiveError, DataError } from "../../src/Errors.ts"
 import { Model } from "../../src/model/Model.ts"
-import type { ModelConfig } from "../../src/model/ModelConfig.ts"
+import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { SinkConfig, SinkDropout } from "../../src/Sink.ts"
 import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
 import { DiLoCoConfig, dilocoProblem, fragmentsOf, outerStep } from "../../src/train/DiLoCo.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
@@ -376,5 +377,106 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
         const [a, b] = [outer, plain].map(({ weights }) => bits(weights).flat())
         expect(far(a!, b!)).toBeLessThan(1e-5)
       }
+  /** A pool of 8 blocks in so many slices, and rows whose ids are spread over them. */
+  const inShards = (shards: number, sinks: object = {}) =>
+    new ModelConfig({
+      ...miniatureModel,
+      intermediateSize: 32 + 128,
+      sinks: new SinkConfig({ pool: 128, active: 16, block: 16, shards, ...sinks })
+    })
+
+  for (
+    const [title, setup] of [
+      ["dense sinks", { model: inShards(4) }],
+      ["lazy sinks", { model: inShards(4), training: { optimizer: lazy } }],
+      ["documents in rows", { model: inShards(4), training: { optimizer: lazy },
+        data: { repeatedSequences: 0, singleSequences: "all", packing: "documents", seqLen: 64, segmentAlignment: 8,
+          identity: "document" } }],
+      ["sinks by coins", { model: inShards(4, { assignment: "bernoulli", block: 8 }), training: { optimizer: lazy } }],
+      ["sinks left out", { model: inShards(4, { block: 8 }),
+        training: { optimizer: lazy, sinkDropout: new SinkDropout({ sequences: 0.3, units: 0.3 }) } }],
+      ["routed gradients", { model: inShards(4), training: { optimizer: lazy, routing: "sgtm" } }]
+    ] satisfies ReadonlyArray<readonly [string, Setup]>
+  ) {
+    it.effect(`with sinks of their own learn what one learns, to rounding, and no sink travels: ${title}`, () =>
+      Effect.gen(function*() {
+        const alone = yield* train(setup, yield* memory)
+        const whole = { ...setup,
+          model: new ModelConfig({ ...setup.model, sinks: new SinkConfig({ pool: 128, active: 16 }) }) }
+        const everything = title === "lazy sinks" ? yield* trainTogether(2, whole, yield* memory) : undefined
+        for (const size of title === "lazy sinks" ? [2, 4] : [2]) {
+          const [first, second] = yield* trainTogether(size, setup, yield* memory)
+          expect(losses(first!.told)).toHaveLength(6)
+          expect(far(losses(first!.told), losses(alone.told))).toBeLessThan(2e-5)
+          // rank 0 has all of them at the end
+          expect(far(bits(first!.weights).flat(), bits(alone.weights).flat())).toBeLessThan(2e-3)
+          // the others have their own, and the rest of the model
+          const name = "model.embed_tokens.weight"
+          expect(second!.weights[name]).toEqual(first!.weights[name])
+          if (size > 2) continue
+          if (everything !== undefined) {
+            expect(first!.exchanged!.bytes).toBeLessThan(0.9 * everything[0]!.exchanged!.bytes)
+          }
+          const [again] = yield* trainTogether(size, setup, yield* memory)
+          expect(bits(again!.weights)).toEqual(bits(first!.weights))
+        }
+      }))
+  }
+
+  it.effect("with sinks of their own go on at another number that divides the shards, from checkpoints that hold all", () =>
+    Effect.gen(function*() {
+      const training = { optimizer: lazy, saveEvery: 2 }
+      const setup: Setup = { model: inShards(4), training }
+      const alone = yield* train(setup, yield* memory)
+      const kept = yield* memory
+      const until = (step: number) => ({ ...setup, observer: behind(step, Effect.interrupt) })
+      yield* Effect.flip(trainTogether(2, until(2), kept).pipe(Effect.sandbox))
+      yield* Effect.flip(train(until(3), kept).pipe(Effect.sandbox))
+      // one that looks at nothing is interrupted, all of them give theirs to what is saved
+      const exits = yield* Effect.forEach(ranksInProcess(4), (collective) =>
+        Effect.flatMap(memory, (own) =>
+          Effect.exit(
+            train({ model: setup.model!, training: { optimizer: lazy } }, collective.rank === 0 ? kept : own,
+              collective, (event) =>
+              event._tag === "Stepped" && event.step === 4 && collective.rank === 3 ? Effect.interrupt : Effect.void)
+          )), { concurrency: "unbounded" })
+      expect(exits.map(Exit.isInterrupted)).toEqual([true, true, true, true])
+      const steps = (yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) =>
+        list)).map(({ step }) =>
+          step
+        )
+      expect(steps.slice(0, 2)).toEqual([2, 3])
+      expect([4, 5]).toContain(steps.at(-1))
+      const [last] = yield* trainTogether(2, setup, kept)
+      expect(last!.told[0]).toMatchObject({ _tag: "Started", step: steps.at(-1) })
+      expect(far(losses(last!.told), losses(alone.told).slice(steps.at(-1)))).toBeLessThan(2e-5)
+      expect(far(bits(last!.weights).flat(), bits(alone.weights).flat())).toBeLessThan(2e-3)
+    }))
+
+  it.effect("with sinks of their own show all of them to who looks, and refuse to be looked at in between", () =>
+    Effect.gen(function*() {
+      const setup: Setup = { model: inShards(2), training: { optimizer: lazy, evalEvery: 3, saveLogSpaced: true } }
+      const evaluated = (told: ReadonlyArray<TrainEvent>) =>
+        told.flatMap((event) => event._tag === "Evaluated" ? Object.values(event.losses) : [])
+      const alone = yield* train(setup, yield* memory)
+      const kept = yield* memory
+      const [first] = yield* trainTogether(2, setup, kept)
+      expect(evaluated(first!.told)).toHaveLength(8)
+      expect(far(evaluated(first!.told), evaluated(alone.told))).toBeLessThan(1e-4)
+      const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
+      expect(saved.map(({ step }) => step)).toEqual([0, 1, 2, 4, 6])
+      const refused = trainTogether(2, {
+        ...setup,
+        training: { optimizer: lazy }
+      }, kept)
+      expect((yield* Effect.flip(refused)).message).toContain("training")
+    }))
+
+  it.effect("tell shards that they cannot share out", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(
+        trainTogether(4, { model: inShards(2) }, yield* memory)
+      )
+      expect(error.message).toContain("model.sinks.shards is 2, and 4 ranks share them out")
     }))
 })
