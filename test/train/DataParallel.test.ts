@@ -377,6 +377,8 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
         const [a, b] = [outer, plain].map(({ weights }) => bits(weights).flat())
         expect(far(a!, b!)).toBeLessThan(1e-5)
       }
+    }))
+
   /** A pool of 8 blocks in so many slices, and rows whose ids are spread over them. */
   const inShards = (shards: number, sinks: object = {}) =>
     new ModelConfig({
@@ -453,7 +455,7 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       expect(far(bits(last!.weights).flat(), bits(alone.weights).flat())).toBeLessThan(2e-3)
     }))
 
-  it.effect("with sinks of their own show all of them to who looks, and refuse to be looked at in between", () =>
+  it.effect("with sinks of their own show all of them to who looks at the model, and keep all of them in checkpoints", () =>
     Effect.gen(function*() {
       const setup: Setup = { model: inShards(2), training: { optimizer: lazy, evalEvery: 3, saveLogSpaced: true } }
       const evaluated = (told: ReadonlyArray<TrainEvent>) =>
@@ -465,11 +467,28 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       expect(far(evaluated(first!.told), evaluated(alone.told))).toBeLessThan(1e-4)
       const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
       expect(saved.map(({ step }) => step)).toEqual([0, 1, 2, 4, 6])
-      const refused = trainTogether(2, {
-        ...setup,
-        training: { optimizer: lazy }
-      }, kept)
-      expect((yield* Effect.flip(refused)).message).toContain("training")
+    }))
+
+  it.effect("with sinks of their own add up the dense part in a step, and nothing else of size", () =>
+    Effect.gen(function*() {
+      const model = inShards(2)
+      const dense = model.numParameters - 3 * model.numHiddenLayers * model.pool * model.hiddenSize
+      let bytes = 0
+      const [first, second] = ranksInProcess(2)
+      const counting: CollectiveService = {
+        ...first!,
+        allReduce: (values) => {
+          bytes += values.byteLength
+          return first!.allReduce(values)
+        }
+      }
+      yield* Effect.forEach([counting, second!], (collective) =>
+        Effect.flatMap(memory, (own) => train({ model, training: { steps: 3 } }, own, collective)), {
+        concurrency: "unbounded"
+      })
+      // losses, squares of the sinks of two weights in as many lanes, and votes
+      expect(bytes / 3).toBe(4 * dense + 4 * (64 + 2 * 64) + 8)
+      expect(bytes / 3).toBe(62_600)
     }))
 
   it.effect("tell shards that they cannot share out", () =>
