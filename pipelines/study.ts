@@ -81,10 +81,10 @@ const dataOf = (
 const inputsOf = (data: ReadonlyArray<DataConfig>, streams: Workplace["streams"]) =>
   Effect.forEach(data, (one) => streams.use(one, Effect.flatMap(DataStream, ({ inputs }) => inputs)))
 
-/** Computes a part of a study. */
-const partWork = (asked: ReadonlyArray<Asked>): Work<PartInput, unknown> => {
+/** Computes a part of one of these studies. */
+export const partWork = (among: ReadonlyArray<AnyStudy> = studies): Work<PartInput, unknown> => {
   const of = (input: PartInput) => {
-    const { study } = asked.find(({ study }) => study.name === input.study)!
+    const study = among.find(({ name }) => name === input.study)!
     return { study, config: Schema.decodeUnknownSync(study.schema)(input.config) }
   }
   return {
@@ -166,7 +166,7 @@ const planOf = (asked: ReadonlyArray<Asked>, streams: Workplace["streams"]) =>
       onHost: asked.every(({ study }) => study.onHost === true),
       work: ({ perform }: Experiment.Engine) =>
         Effect.map(
-          perform(partWork(asked),
+          perform(partWork(asked.map(({ study }) => study)),
             asked.length === 1 ? jobs : jobs.map((job) => ({ ...job, arm: `${job.input.study}: ${job.arm}` })), {
             span: "study"
           }),

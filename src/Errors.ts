@@ -138,6 +138,9 @@ export type MemsinksError = DeviceError | KernelError | DataError | CheckpointEr
 
 const six = [DeviceError, KernelError, DataError, CheckpointError, Diverged, CollectiveError] as const
 
+/** The six as a schema, by which they travel between processes. */
+export const AnyError = Schema.Union(...six)
+
 /** Whether a value is one of the six errors: meant for people, and no bug. */
 export const isMemsinksError = (value: unknown): value is MemsinksError => six.some((kind) => value instanceof kind)
 

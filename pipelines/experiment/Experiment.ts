@@ -5,27 +5,27 @@
  */
 import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
-import type * as Option from "effect/Option"
+import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Input } from "../../src/data/stream/Inputs.ts"
 import { because, type CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
-import { Device, type DeviceService } from "../../src/gpu/Device.ts"
+import { Device } from "../../src/gpu/Device.ts"
 import { type Machine, machineOf } from "../../src/gpu/Machine.ts"
-import { keyOf } from "../../src/Key.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
 import type { TrainError } from "../../src/train/Trainer.ts"
 import type { Failure } from "../report/Failure.ts"
 import { toHtml, toMarkdown } from "../report/render.ts"
 import type { View } from "../report/View.ts"
+import { doJob, keeping, noDevice } from "./Doing.ts"
 import type { Event } from "./Event.ts"
 import * as Failures from "./Failures.ts"
-import { inProcess, type Job, type Once, type Runner, type Work, type Workplace } from "./Job.ts"
+import { type Ask, type HandOut, inProcess, type Job, type Once, type Place, type Runner, type Work } from "./Job.ts"
 import { againWhenLost, claimFolder, type FolderOptions, writeJson, writeText } from "./RunFolder.ts"
-import { keptIn, memoryStore, openStore, type Store } from "./Store.ts"
+import { memoryStore, openStore, type Store } from "./Store.ts"
 import { makeStreams, type Streams } from "./Streams.ts"
-import { type ArmTraining, type Files, keep } from "./Train.ts"
+import type { ArmTraining, Files, keep } from "./Train.ts"
 
 export interface RunOptions extends FolderOptions {
   /** Rebuilt when the device is lost, so it must be a layer of its own: `NodeDevice.layer()`. */
@@ -40,6 +40,8 @@ export interface RunOptions extends FolderOptions {
   readonly concurrency?: number
   /** What does the jobs. Default: this process, `concurrency` at a time. */
   readonly runner?: Runner
+  /** Has workers do the jobs, wherever they are, in place of this process. They must share `store` and `outDir`. */
+  readonly queue?: HandOut
   readonly onEvent?: (event: Event) => Effect.Effect<void>
 }
 
@@ -76,7 +78,7 @@ export interface Engine {
     jobs: ReadonlyArray<Job<Input>>,
     options?: {
       /** Where a job's result and what it keeps lie in the run's folder. Default: in the store, by the hash of its key. */
-      readonly folderOf?: (job: Job<Input>) => string
+      readonly folderOf?: (job: Named) => string
       /** What of a job's checkpoints stays. Default: the last one. */
       readonly keep?: Parameters<typeof keep>[1]
       /** What a trace calls it. Default `train`. */
@@ -144,28 +146,6 @@ export interface Experiment<Given, Config, Found, Report> {
 }
 
 const NOTHING = Effect.succeed<ReadonlyArray<PlannedTraining>>([])
-
-/** In the place of a device, where all is computed on the host: it has a name, and whoever asks for more has a bug. */
-const noDevice = Layer.sync(Device, () => {
-  const known: Readonly<Record<string, unknown>> = { name: "the host, in float64", target: { family: "none" } }
-  return new Proxy({} as DeviceService, {
-    get: (_, field) => {
-      if (typeof field === "string" && field in known) return known[field]
-      throw new Error(`what is computed on the host asked for the device's ${String(field)}`)
-    }
-  })
-})
-
-/** What `Engine.once` keeps. */
-const keeping = (): Once => {
-  const made = new Map<string, unknown>()
-  return <A, E, R>(name: string, make: Effect.Effect<A, E, R>) =>
-    Effect.suspend(() =>
-      made.has(name)
-        ? Effect.succeed(made.get(name) as A)
-        : Effect.tap(make, (value) => Effect.sync(() => void made.set(name, value)))
-    )
-}
 
 /** Leaves a report in a run's folder, in every form. */
 const writeReport = <Report>(
@@ -242,39 +222,40 @@ export const run = <Given, Config, Found, Report>(
         outDir,
         onFailure
       })
-    const keepsAs = (name: string, folder: string | undefined, kept: Parameters<typeof keep>[1] = { keepLast: 1 }) =>
-      once(name, keep(folder, kept))
-    const perform =
-      (machine: Machine): Engine["perform"] => (work, jobs, { folderOf, keep: kept, span = "train" } = {}) =>
-        runner(jobs, (job, index) => {
-          const { arm, input, seed, what } = job
-          const at = folderOf === undefined || outDir === undefined ? undefined : path.join(outDir, folderOf(job))
-          const done = Effect.gen(function*() {
-            const key = yield* work.key(input, { machine, streams })
-            const name = at ?? `${job.kind}/${keyOf(key)}`
-            const compute = Effect.gen(function*() {
-              const place: Workplace = {
-                machine,
-                streams,
-                store,
-                kept: yield* keepsAs(name, at ?? store.folder(job.kind, key), kept),
-                keptBy: (kind, key) =>
-                  Effect.zipRight(store.fetch(kind, key), keepsAs(`${kind}/${keyOf(key)}`, store.folder(kind, key))),
-                once: (what, make) => once(`${name}/${what}`, make),
-                stage,
-                tell: onEvent,
-                onEvent: (event) => onEvent({ _tag: "Training", arm, seed, index, count: jobs.length, event })
-              }
-              return yield* work.run(input, place)
-            }).pipe(Effect.withSpan(span, { attributes: { arm, seed } }))
-            return at === undefined
-              ? yield* store.once(job.kind, key, compute, { alone: true, of: { arm, seed } })
-              : yield* keptIn(path.join(at, "result.json"), key, compute)
-          })
-          return attempt({ arm, seed, ...(what === undefined ? {} : { what }) }, done)
-        })
+    const perform = (machine: Machine, ask: Ask | undefined): Engine["perform"] =>
+    <Input, Output>(
+      work: Work<Input, Output>,
+      jobs: ReadonlyArray<Job<Input>>,
+      { folderOf, keep, span = "train" }: Parameters<Engine["perform"]>[2] = {}
+    ) => {
+      const placeOf = (job: Job<Input>): Place => ({
+        span,
+        ...(keep === undefined ? {} : { keep }),
+        ...(folderOf === undefined || outDir === undefined ? {} : { folder: path.join(outDir, folderOf(job)) })
+      })
+      if (ask !== undefined) {
+        return Effect.forEach(jobs, (job) =>
+          Effect.gen(function*() {
+            const key = yield* attempt(job, work.key(job.input, { machine, streams }))
+            if (Option.isNone(key)) return Option.none<Output>()
+            // what happens to the queue concerns all; what comes back is the arm's own affair
+            return yield* attempt(job, yield* ask<Output>(job, key.value, placeOf(job)))
+          }), { concurrency: "unbounded" })
+      }
+      return runner(jobs, (job, index) =>
+        attempt(job, doJob(work, job, {
+          machine,
+          streams,
+          store,
+          once,
+          stage,
+          tell: onEvent,
+          onEvent: (event) =>
+            onEvent({ _tag: "Training", arm: job.arm, seed: job.seed, index, count: jobs.length, event })
+        }, placeOf(job))))
+    }
 
-    const all = Effect.gen(function*() {
+    const all = Effect.scoped(Effect.gen(function*() {
       const device = yield* Device
       const machine = machineOf(device)
       adapter = device.name
@@ -285,9 +266,12 @@ export const run = <Given, Config, Found, Report>(
       for (const { data, model, precision = "f32", recompute = false, training } of yield* plan.trainings ?? NOTHING) {
         yield* checkTraining(model, data, device, training, { precision, recompute })
       }
+      const asking = options.queue === undefined
+        ? undefined
+        : yield* options.queue({ machine, outDir, store, stage, versions: options.versions ?? {} })
       return yield* plan.work({ outDir, machine, streams, store, runner, stage, onEvent, onFailure, attempt, once,
-        perform: perform(machine) })
-    }).pipe(Effect.provide(plan.onHost === true ? noDevice : options.device))
+        perform: perform(machine, asking) })
+    })).pipe(Effect.provide(plan.onHost === true ? noDevice : options.device))
     const found = yield* Effect.raceFirst(againWhenLost(all, stage, experiment.again), recording?.lost ?? Effect.never)
     const report = yield* plan.report(found, {
       adapter,

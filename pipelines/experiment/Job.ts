@@ -3,6 +3,7 @@
  * so that a job is known by the hash of all that it depends on, and may be done in this process or in another.
  */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type { CheckpointError, DataError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import type { Machine } from "../../src/gpu/Machine.ts"
@@ -12,7 +13,7 @@ import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import type { Event } from "./Event.ts"
 import type { Store } from "./Store.ts"
 import type { Streams } from "./Streams.ts"
-import type { Files, Kept } from "./Train.ts"
+import type { Files, keep, Kept } from "./Train.ts"
 
 /** A piece of work on one arm with one seed. */
 export interface Job<Input = unknown> {
@@ -73,6 +74,35 @@ export interface Work<Input, Output> {
   readonly key: (input: Input, at: Pick<Workplace, "machine" | "streams">) => Effect.Effect<unknown, DataError, Files>
   readonly run: (input: Input, at: Workplace) => Effect.Effect<Output, TrainError, Device | Files>
 }
+
+/** Where a job's result and what it keeps lie. */
+export interface Place {
+  /** A folder of its own. Default: in the store, by the hash of its key. */
+  readonly folder?: string
+  /** What of its checkpoints stays. Default: the last one. */
+  readonly keep?: Parameters<typeof keep>[1]
+  /** What a trace calls it. */
+  readonly span: string
+}
+
+/**
+ * Has a job done elsewhere, unless its result is known: what comes of it, which is the arm's own affair. Fails where nobody
+ * can be asked.
+ */
+export type Ask = <Output>(
+  job: Job,
+  key: unknown,
+  place: Place
+) => Effect.Effect<Effect.Effect<Output, TrainError>, TrainError, Files>
+
+/** Makes ready to have jobs done elsewhere. */
+export type HandOut = (asker: {
+  readonly machine: Machine
+  readonly outDir: string | undefined
+  readonly store: Store
+  readonly versions: Readonly<Record<string, string>>
+  readonly stage: (message: string) => Effect.Effect<void>
+}) => Effect.Effect<Ask, TrainError, Files | Scope.Scope>
 
 /** Does jobs: here and now, or elsewhere. Gives what comes out in the order of the jobs. */
 export type Runner = <J, A, E, R>(

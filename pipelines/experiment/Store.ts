@@ -41,7 +41,7 @@ export interface Store {
 /** JSON has no NaN, no infinities and no bigints; null would be taken for 0 by whatever adds it up. */
 const NUMBER = "#number"
 
-const toText = (value: unknown): string =>
+export const toText = (value: unknown): string =>
   JSON.stringify(value, (_, item: unknown) =>
     typeof item === "bigint"
       ? { [NUMBER]: `${item}n` }
@@ -49,7 +49,7 @@ const toText = (value: unknown): string =>
       ? { [NUMBER]: String(item) }
       : item)
 
-const fromText = (text: string): unknown =>
+export const fromText = (text: string): unknown =>
   JSON.parse(text, (_, item: unknown) => {
     const number = isObject(item) ? item[NUMBER] : undefined
     if (typeof number !== "string") return item

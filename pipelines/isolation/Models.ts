@@ -97,8 +97,9 @@ const labOf = (worlds: Worlds, { config, seed }: SeedInput, { machine }: Pick<Wo
     return lab
   })
 
-export const makeLabs = (): Labs => {
-  const worlds: Worlds = lately(Infinity)
+/** @param most worlds that are kept; default all, which an experiment needs to its end */
+export const makeLabs = (most = Infinity): Labs => {
+  const worlds: Worlds = lately(most)
   return {
     of: (input, at) => labOf(worlds, input, at),
     trained: lately(2),

@@ -18,6 +18,7 @@ import { identity } from "./commands/identity.ts"
 import { importing } from "./commands/import.ts"
 import { inspect } from "./commands/inspect.ts"
 import { isolate } from "./commands/isolate.ts"
+import { queued } from "./commands/jobs.ts"
 import { launch } from "./commands/launch.ts"
 import { memfree } from "./commands/memfree.ts"
 import { plan } from "./commands/plan.ts"
@@ -33,6 +34,7 @@ import { study } from "./commands/study.ts"
 import { sweep } from "./commands/sweep.ts"
 import { tokenize } from "./commands/tokenize.ts"
 import { verify } from "./commands/verify.ts"
+import { worker } from "./commands/worker.ts"
 
 type Load<Given, R, E> = () => Promise<(options: Given) => Effect.Effect<void, E, R>>
 
@@ -70,6 +72,8 @@ export const commands = [
   sweep.pipe(doing(async () => (await import("./sweep.ts")).sweep)),
   study.pipe(doing(async () => (await import("./study.ts")).study)),
   results.pipe(doing(async () => (await import("./results.ts")).runResults)),
+  worker.pipe(doing(async () => (await import("./worker.ts")).runWorker)),
+  queued.pipe(doing(async () => (await import("./jobs.ts")).runJobs)),
   tokenize.pipe(doing(async () => (await import("./tokenize.ts")).runTokenize)),
   plan.pipe(doing(async () => (await import("./plan.ts")).plan)),
   profile.pipe(doing(async () => (await import("./profile.ts")).profile)),

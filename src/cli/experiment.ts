@@ -34,7 +34,7 @@ type Options =
   & Pick<SweepOptions,
     "config" | "overrides" | "outDir" | "resume" | "force" | "adapter" | "json" | "quiet" | "verbose">
   & Partial<Pick<DynamicsOptions, "jobs" | "arms" | "seeds" | "steps" | "lr" | "batch" | "seq" | "watch">>
-  & Partial<Pick<IsolateOptions, "store" | "subject">>
+  & Partial<Pick<IsolateOptions, "store" | "subject" | "queue">>
   & Partial<Pick<PretrainOptions, "data" | "textField" | "sourceField" | "onMissingText" | "seed">>
 
 const Saved = Schema.Struct({ config: Schema.Record({ key: Schema.String, value: Schema.Unknown }) })
@@ -108,6 +108,9 @@ export const configOf = <A, I, R>(
     )
   })
 
+/** Loaded where jobs are handed out, as it needs packages that nothing else does. */
+const asking = Effect.promise(() => import("../../pipelines/experiment/Asker.ts"))
+
 /** A run that is ready to begin, and how what comes of it is shown. */
 export interface Ready<Report> {
   /** What it does: `pretraining`. */
@@ -161,6 +164,9 @@ export const runExperiment = <Report extends { readonly failures?: ReadonlyArray
       force: options.force,
       concurrency: options.jobs ?? 1,
       ...Edge.given({ store: options.store }),
+      ...(options.queue?._tag === "Some"
+        ? { queue: (yield* asking).throughQueue(options.queue.value, Edge.given({ store: options.store })) }
+        : {}),
       onEvent: (event) => Effect.zipRight(progress.event(event), watched?.onEvent(event) ?? Effect.void),
       versions: Edge.versions()
     }).pipe(

@@ -28,6 +28,8 @@ const needed = (name: string, but: string): ReadonlyArray<string> => {
     router: ["--checkpoint", "--data", "--out"],
     forget: ["--checkpoint"],
     audit: ["--before", "--after", "--data"],
+    worker: ["--store", "--queue"],
+    jobs: ["--queue"],
     verify: ["--key"],
     export: ["--checkpoint", "--out"],
     import: ["--from", "--out"],
@@ -62,7 +64,7 @@ const message = (asked: Asked) => asked._tag === "Wrong" ? asked.wrong.message :
 
 describe("every option of every command", () => {
   it("is walked", () => {
-    expect(commands.map(nameOf)).toHaveLength(29)
+    expect(commands.map(nameOf)).toHaveLength(31)
     expect(cases.length).toBeGreaterThan(110)
     expect(cases.map(([command, name]) => `${command} ${name}`)).toContain("tokenize --source-field")
   })

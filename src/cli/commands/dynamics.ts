@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, described, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
-  telling, text } from "./options.ts"
+import { arms, config, described, folder, jobs, type OptionsOf, overrides, queue, seedsOfExperiment, shape,
+  sizeOfExperiment, telling, text } from "./options.ts"
 
 /** `memsinks dynamics`: what it takes. */
 export const dynamics = Command.make("dynamics", {
@@ -17,6 +17,7 @@ export const dynamics = Command.make("dynamics", {
   ),
   ...folder("dynamics", "the report, checkpoints and traces"),
   jobs: jobs("Arms to train, or with --from checkpoints to probe,"),
+  queue,
   ...telling,
   overrides: overrides("A field of the configuration, e.g. probeEvery=4")
 }).pipe(

@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
-import { arms, config, described, folder, jobs, type OptionsOf, overrides, seedsOfExperiment, shape, sizeOfExperiment,
-  store, telling, text } from "./options.ts"
+import { arms, config, described, folder, jobs, type OptionsOf, overrides, queue, seedsOfExperiment, shape,
+  sizeOfExperiment, store, telling, text } from "./options.ts"
 
 /** `memsinks isolate`: what it takes. */
 export const isolate = Command.make("isolate", {
@@ -13,6 +13,7 @@ export const isolate = Command.make("isolate", {
   ...folder("isolate", "the report, models and records"),
   store: store("Models and records that several experiments"),
   jobs: jobs("Arms to train"),
+  queue,
   checkpoint: text("checkpoint", "folder", "Instead: tell what this checkpoint knows of the data it was trained on"),
   against: text("against", "folder",
     "With --checkpoint: a model beside it, e.g. one that never saw the repeated sequences"),

@@ -160,3 +160,7 @@ export const seeking = {
   ),
   ...embedding
 }
+
+/** Who does an experiment's jobs. */
+export const queue = text("queue", "url",
+  "Have workers do the jobs: sqlite:FILE or postgres://…, as memsinks worker is told")

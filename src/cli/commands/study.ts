@@ -1,7 +1,7 @@
 import * as Args from "@effect/cli/Args"
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { config, described, folder, jobs, number, type OptionsOf, store, telling } from "./options.ts"
+import { config, described, folder, jobs, number, type OptionsOf, queue, store, telling } from "./options.ts"
 
 /** `memsinks study`: what it takes. */
 export const study = Command.make("study", {
@@ -18,6 +18,7 @@ export const study = Command.make("study", {
     "Go on with the study in this folder, as for pretrain"),
   store: store("Parts of studies that several runs"),
   jobs: jobs("Parts of the study to compute"),
+  queue,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print the configuration and the parts that would be computed, and compute nothing")
   ),

@@ -1,6 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { arms, config, described, folder, jobs, number, type OptionsOf, overrides, store, telling } from "./options.ts"
+import { arms, config, described, folder, jobs, number, type OptionsOf, overrides, queue, store,
+  telling } from "./options.ts"
 
 /** `memsinks sweep`: what it takes. */
 export const sweep = Command.make("sweep", {
@@ -10,6 +11,7 @@ export const sweep = Command.make("sweep", {
   ...folder("sweep", "the report, tables and models", "Go on with the sweep in this folder, as for pretrain"),
   store: store("Trainings that several sweeps"),
   jobs: jobs("Trainings"),
+  queue,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print the number of points and what they cost, and train nothing")
   ),
