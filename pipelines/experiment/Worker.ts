@@ -10,7 +10,7 @@ import { randomUUID } from "node:crypto"
 import { existsSync } from "node:fs"
 import { hostname } from "node:os"
 import process from "node:process"
-import { because, type DataError, type DeviceError, isMemsinksError } from "../../src/Errors.ts"
+import { because, type DeviceError, isMemsinksError } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { machineOf } from "../../src/gpu/Machine.ts"
 import { keyOf } from "../../src/Key.ts"
@@ -21,7 +21,7 @@ import type { Event } from "./Event.ts"
 import type { Work } from "./Job.ts"
 import { openQueue, type QueueOptions, type Taker, type Task } from "./Queue.ts"
 import { againWhenLost, isLost } from "./RunFolder.ts"
-import { fileStore } from "./Store.ts"
+import { openStore } from "./Store.ts"
 import { makeStreams } from "./Streams.ts"
 import type { Files } from "./Train.ts"
 
@@ -83,7 +83,7 @@ export const work = (options: WorkerOptions): Effect.Effect<number, TrainError, 
     const { concurrency = 1, every = 500, lease = 90, store: folder, untilIdle = Infinity, works } = options
     const onEvent = options.onEvent ?? (() => Effect.void)
     const stage = (message: string) => onEvent({ _tag: "Stage", message })
-    const store = yield* fileStore(folder)
+    const store = yield* openStore(folder)
     const common = { store: yield* storeId(store), version: options.version }
     const queue = yield* openQueue(options.queue, { ...options, say: stage })
     const streams = yield* makeStreams()
@@ -218,8 +218,14 @@ export const work = (options: WorkerOptions): Effect.Effect<number, TrainError, 
         concurrency: "unbounded",
         discard: true
       })
-      // without a queue there is nothing to do, but what is begun is ended or given back
-      yield* Effect.raceFirst(places, beats as Effect.Effect<never, DataError>)
+      // what is begun is ended or given back before the queue is closed: a race would not wait for it
+      const doingAll = yield* Effect.fork(places)
+      const beating = yield* Effect.fork(Effect.tapError(beats, () => Fiber.interruptFork(doingAll)))
+      const exit = yield* Effect.onInterrupt(Fiber.await(doingAll), () => Fiber.interrupt(doingAll))
+      const heart = yield* Fiber.poll(beating)
+      yield* Fiber.interrupt(beating)
+      if (Option.isSome(heart) && Exit.isFailure(heart.value)) return yield* heart.value
+      return yield* exit
     })).pipe(Effect.provide(options.device ?? noDevice))
     yield* againWhenLost(all, stage, "with the next job")
     return ended
