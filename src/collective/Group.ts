@@ -170,6 +170,7 @@ export const makeGroup = (
 
   const everybody = Array.from({ length: size }, (_, other) => other)
   const houses = byHost(hosts)
+  const near = houses.length === 1
   const hostsFirst = asked && houses.length > 1 && houses.length < size
   /** Of hosts first: the ranks of this one's host, so many of which own a part, and those that own the same elsewhere. */
   const house = houses.find((ranks) => ranks.includes(rank)) ?? []
@@ -263,7 +264,7 @@ export const makeGroup = (
   const allReduce = (values: Float32Array, wire: Wire = "f32"): Promise<void> =>
     run(`allReduce of ${wire}`, values.byteLength, async () => {
       const small = values.byteLength * size <= SMALL
-      if (wire === "f32" && transport.sum !== undefined && !small) return transport.sum(values)
+      if (wire === "f32" && transport.sum !== undefined && (near || !small)) return transport.sum(values, near)
       const step = PIECE / 4
       for (let at = 0; at < values.length; at += step) {
         const piece = values.subarray(at, at + step)

@@ -196,6 +196,9 @@ const EAGER = 2
 /** Bytes of an exchange that is not worth a thread. */
 const SMALL = 2 ** 16
 
+/** Bytes that ranks of one machine add up while the process waits: a millisecond or less. */
+const BRIEF = 2 ** 22
+
 export interface MpiOptions {
   /** Milliseconds until ranks that do not come, and give no sign of life, are given up. Default: ten minutes. */
   readonly timeout?: number
@@ -438,8 +441,12 @@ export const makeMpi = async (
     // the sum of two is the same in either order; of more, MPI chooses an order
     ...(size === 2 ?
       {
-        sum: (values: Float32Array) =>
-          bounded(() => allreduce.async(abi.inPlace, values, values.length, abi.float, abi.sum, abi.world))
+        sum: async (values: Float32Array, near: boolean) => {
+          const call = [abi.inPlace, values, values.length, abi.float, abi.sum, abi.world]
+          // all have come, and no network is between: what takes less than going to a thread and back is not worth one
+          if (near && values.byteLength <= BRIEF) allreduce(...call)
+          else await bounded(() => allreduce.async(...call))
+        }
       } :
       {}),
     add: (sum, more) => sum.length < 64 ? addTo(sum, more) : reduceLocal(more, sum, sum.length, abi.float, abi.sum),

@@ -28,8 +28,11 @@ export interface Transport {
   readonly arrive: (mine: Came) => Promise<ReadonlyArray<Came>>
   /** Sends and receives, all at once. All ranks agree on who sends what to whom, and in which order. */
   readonly exchange: (send: ReadonlyArray<Message>, receive: ReadonlyArray<Message>) => Promise<void>
-  /** Adds f32 values up over the ranks, in place and in their order, where the transport itself can. */
-  readonly sum?: (values: Float32Array) => Promise<void>
+  /**
+   * Adds f32 values up over the ranks, in place and in their order, where the transport itself can; `near`: all of them are
+   * on one machine.
+   */
+  readonly sum?: (values: Float32Array, near: boolean) => Promise<void>
   /** Adds `more` to `sum`, both of f32 and of one length. */
   readonly add: (sum: Float32Array, more: Float32Array) => void
   /** Tells the other ranks that this one gives up. */
