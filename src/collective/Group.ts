@@ -38,8 +38,8 @@ export interface CollectiveService extends Omit<Ranks, "launcher"> {
    *
    * Values travel as `wire` says (default f32), and so does their sum; a rank's own are rounded like those of the others.
    * They are added in f32, in the order of the ranks, rounded at each addition. Where several hosts have several ranks
-   * (`hostsFirst`), those of a host are added up first, then the sums of the hosts, in the order of their first ranks, and
-   * values are rounded once more in between; what is small, up to 64 KB times ranks, is not.
+   * (`hostsFirst`), those of a host are added up first, in f32, then the sums of the hosts, which travel as `wire` says, in the
+   * order of their first ranks; what is small, up to 64 KB of all ranks together, is not.
    * The memory may be a mapped GPU buffer. Nobody else may touch the array until the promise settles. One process alone
    * keeps its values.
    */
@@ -274,10 +274,11 @@ export const makeGroup = (
           if (wire !== "f32") travelled(piece, wire)
         } else if (hostsFirst) {
           const share: Share = (i) => partOf(i, owners, piece.length)
-          await reduce(piece, wire, house, share)
+          // within a host packing takes longer than it saves
+          await reduce(piece, "f32", house, share)
           const mine = piece.subarray(...share(house.indexOf(rank)))
           if (mine.length > 0) await allReducePiece(mine, wire, peers)
-          await spread(piece, wire, house, share)
+          await spread(piece, "f32", house, share)
         } else await allReducePiece(piece, wire, everybody)
       }
     }, wireBytes(wire, values.length))

@@ -39,14 +39,15 @@ export const everything = async (group: CollectiveService, megabytes = 1): Promi
   const sums = async (length: number) => {
     const all = everyRank((other) => valuesOf(other + length, length))
     for (const wire of length > 2 ** 20 ? ["f32"] as const : wires) {
-      const added = (parts: ReadonlyArray<Float32Array>): Float32Array => {
-        const [sum, ...more] = parts.map((part) => fromWire(part, wire))
+      const added = (parts: ReadonlyArray<Float32Array>, by: (typeof wires)[number]): Float32Array => {
+        const [sum, ...more] = parts.map((part) => fromWire(part, by))
         for (const part of more) for (let i = 0; i < length; i++) sum![i]! += part[i]!
         return sum!
       }
-      const houses = housesOf(4 * length).map((ranks) => added(ranks.map((other) => all[other]!)))
-      // what hosts have added up travels between them, and once more within them
-      const sum = fromWire(houses.length === 1 ? houses[0]! : fromWire(added(houses), wire), wire)
+      const houses = housesOf(4 * length)
+      // what a host adds up does not leave it before
+      const parts = houses.length === 1 ? all : houses.map((ranks) => added(ranks.map((other) => all[other]!), "f32"))
+      const sum = fromWire(added(parts, wire), wire)
       const mine = all[rank]!.slice()
       const before = group.times.bytes
       await group.allReduce(mine, wire)
