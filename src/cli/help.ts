@@ -114,9 +114,8 @@ export const commandHelp = (command: AnyCommand, width = widthNow()): string => 
 
 /** What stands below the list of commands. */
 export const everyCommand = [
-  "Every command takes --help (-h), with examples (name...: may be repeated), and --log-level all|debug|info|warning|error|none. Most take --json",
-  "(one JSON object and nothing else on stdout), --quiet (-q: no progress on stderr), --verbose (-v) and --adapter name",
-  "(auto, hardware, software, swiftshader, null, or part of an adapter's name). --version prints the version."
+  "All take --help (-h), with examples, and --log-level; most --json, --quiet (-q), --verbose (-v) and --adapter name: auto,",
+  "hardware, software, swiftshader, null, or part of one's name."
 ].join(" ")
 
 export const SUMMARY = "Language models that can forget by design"

@@ -21,7 +21,7 @@ export const queued = Command.make("jobs", {
     Args.repeated
   )
 }).pipe(
-  described("Show the jobs and the workers of a queue: who does what, for how long, and what failed",
+  described("Show the jobs and workers of a queue: who does what, how long, what failed",
     "memsinks jobs --queue sqlite:queue.db")
 )
 

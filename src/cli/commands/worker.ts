@@ -27,7 +27,7 @@ export const worker = Command.make("worker", {
   adapter: telling.adapter,
   quiet: telling.quiet
 }).pipe(
-  described("Do jobs of experiments that were started with --queue; as many workers as you like, on any machine",
+  described("Do jobs of experiments that were started with --queue, on any machine",
     "memsinks worker --store store --queue sqlite:queue.db")
 )
 
