@@ -10,6 +10,7 @@ import { applyWords, nameOf, optionsOf, read } from "../../src/cli/arguments.ts"
 import { commands } from "../../src/cli/commands.ts"
 import { completionsOf } from "../../src/cli/completions.ts"
 import { commandHelp, helpOf, programHelp } from "../../src/cli/help.ts"
+import { manPages } from "../../src/cli/man.ts"
 import { memsinksHere } from "../support/stdout.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "memsinks-help-"))
@@ -131,5 +132,29 @@ while zpty -r pty line; do print -r -- "$line"; [[ $line != *END* ]] || break; d
     expect([code, stderr]).toEqual([0, ""])
     expect((await memsinksHere(["--completions", "sh"])).stdout).toBe(stdout)
     expect((await memsinksHere(["completions", "fis"])).stderr).toContain("Did you mean fish?")
+  })
+})
+
+describe("manual pages", () => {
+  const pages = manPages()
+
+  it("are one of the program and one of each command, with all of its options and examples", () => {
+    expect([...pages.keys()]).toEqual(["memsinks.1", ...commands.map((command) => `memsinks-${nameOf(command)}.1`)])
+    for (const command of commands) {
+      const page = pages.get(`memsinks-${nameOf(command)}.1`)!.replaceAll("\\-", "-").replaceAll("\\(aq", "'")
+      for (const { names: [name] } of optionsOf(command)) expect(page).toContain(name)
+      for (const example of helpOf(command).examples) expect(page).toContain(example)
+    }
+  })
+
+  it.skipIf(spawnSync("groff", ["--version"]).status !== 0)("are roff without a warning", () => {
+    for (const page of pages.values()) {
+      const { status, stderr, stdout } = spawnSync("groff", ["-man", "-Tutf8", "-ww", "-rLL=80n"], {
+        input: page,
+        encoding: "utf8"
+      })
+      expect([status, stderr]).toEqual([0, ""])
+      expect(stdout.replace(/.\u0008/g, "")).toContain("NAME")
+    }
   })
 })

@@ -256,6 +256,7 @@ describe("the package", () => {
       /^dist\/(src|pipelines)\/.+\.(js|d\.ts)$/,
       /^dist\/kernels\/([a-z_]+\.wgsl|README\.md)$/,
       /^dist\/pipelines\/((isolate|dynamics|sweep)\.config|pretrain|isolation|dynamics|sweep|study|studies)\.schema\.json$/,
+      /^dist\/man\/memsinks(-[a-z]+)?\.1$/,
       /^dist\/src\/data\/corpora\/state-of-the-union\.jsonl\.gz$/
     ]
     expect(files.filter((file) => !expected.some((pattern) => pattern.test(file)))).toEqual([])
