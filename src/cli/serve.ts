@@ -2,15 +2,18 @@
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
 import { createHash } from "node:crypto"
 import { appendFileSync, existsSync, readFileSync, unwatchFile, watchFile } from "node:fs"
 import { basename, dirname, join } from "node:path"
+import { parseId } from "../Batch.ts"
 import { openCheckpoint } from "../checkpoints/OpenCheckpoint.ts"
 import { because, DataError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import { parseJson } from "../Json.ts"
 import * as Decode from "../model/Decode.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import * as Pages from "../model/Pages.ts"
@@ -19,7 +22,7 @@ import type { Served } from "../serve/Completions.ts"
 import * as Engine from "../serve/Engine.ts"
 import { isLarge, searchOf, searchOnDevice } from "../serve/Search.ts"
 import { type Holder, serve } from "../serve/Server.ts"
-import { denyList, denyMore, denyThese, type States } from "../serve/State.ts"
+import { denyList, denyMore, denyThese, type States, type Told } from "../serve/State.ts"
 import { plural } from "../Terminal.ts"
 import { formatBytes } from "../train/MemoryPlan.ts"
 import type { ServeOptions } from "./commands/serve.ts"
@@ -54,15 +57,36 @@ const readLists = (files: Files, models: ReadonlyArray<States>) =>
     const [deny, exclude] = yield* Effect.forEach(lists,
       (list) => files[list] === undefined ? Effect.succeed([]) : linesOf(files[list]))
     const path = lists.flatMap((list) => files[list] ?? []).join(", ")
-    yield* Effect.mapError(denyThese(models, "file", { deny: deny!, exclude: exclude! }),
+    yield* Effect.mapError(denyThese(models, "file", { deny: deny!.map(toldOf), exclude: exclude!.map(toldOf) }),
       ({ detail }) => new DataError({ path, detail }))
   })
 
-/** Adds sources to a file of them. */
-const append = (path: string, sources: ReadonlyArray<string>) =>
-  Effect.try({
-    try: () => appendFileSync(path, `\n${sources.join("\n")}\n`),
-    catch: (cause) => new DataError({ path, detail: `cannot be written: ${because(cause)}`, cause })
+/** What a line of these files names: in quotation marks, as JSON has them, a name; else an id or a name. */
+const toldOf = (line: string): Told => {
+  const quoted = line.startsWith("\"") ? Option.getOrUndefined(Either.getRight(parseJson(line))) : undefined
+  return typeof quoted === "string" ? { source: quoted } : line
+}
+
+/** The line of a source that `toldOf` reads as the same. */
+const lineOf = (told: Told): string => {
+  if (typeof told === "object" && "id" in told) return told.id
+  const name = typeof told === "string" ? told : told.source
+  const isPlain = typeof told === "string" || parseId(name) === undefined
+  return isPlain && name !== "" && name === name.trim() && !/[\r\n#]|^"/.test(name)
+    ? name
+    : JSON.stringify(name).replaceAll("#", "\\u0023")
+}
+
+/** Adds the sources to a file of them that it does not hold. */
+const append = (path: string, sources: ReadonlyArray<Told>) =>
+  Effect.gen(function*() {
+    const held = new Set(yield* Effect.orElseSucceed(linesOf(path), () => []))
+    const lines = [...new Set(sources.map(lineOf))].filter((line) => !held.has(line))
+    if (lines.length === 0) return
+    yield* Effect.try({
+      try: () => appendFileSync(path, `\n${lines.join("\n")}\n`),
+      catch: (cause) => new DataError({ path, detail: `cannot be written: ${because(cause)}`, cause })
+    })
   })
 
 /** Of a checkpoint: the hash of its manifest, which holds those of its files; the path of what has none. */
@@ -178,15 +202,6 @@ export const runServe = (options: ServeOptions) =>
       timeout: options.timeout * 1000,
       deny: (models, sources) =>
         Effect.gen(function*() {
-          for (const list of lists) {
-            const wide = files[list] === undefined ? undefined : sources[list].find((one) => /[\r\n#]/.test(one))
-            if (wide !== undefined) {
-              return yield* new DataError({
-                path: files[list]!,
-                detail: `a line cannot hold ${JSON.stringify(wide)}: give its id`
-              })
-            }
-          }
           yield* denyMore(models, "admin", sources)
           const asked = lists.filter((list) => sources[list].length > 0)
           // the files are of all models
@@ -224,8 +239,14 @@ export const runServe = (options: ServeOptions) =>
       const again = () =>
         void run(readLists(files, models).pipe(
           Effect.matchEffect({
-            onFailure: ({ message }) => Effect.logError(`the deny-list stays as it was: ${message}`),
-            onSuccess: () => say(`deny-list read again: ${told()}`)
+            onFailure: ({ message }) => {
+              holder.staleSince ??= new Date()
+              return Effect.logError(`the deny-list stays as it was: ${message}`)
+            },
+            onSuccess: () => {
+              holder.staleSince = undefined
+              return say(`deny-list read again: ${told()}`)
+            }
           })
         ))
       for (const file of watched) {

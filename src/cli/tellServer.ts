@@ -39,7 +39,12 @@ const namedIn = (options: ForgetOptions) =>
       const message = `--server is told names and ids: --source, --id, or --request with these, not with ${other}`
       return yield* Effect.fail(Edge.usage({ message }))
     }
-    const named = [...options.source, ...options.id, ...inFile.map(({ value }) => value)]
+    // said what each is: an id and a name may look alike
+    const named = [
+      ...options.source.map((source) => ({ source })),
+      ...options.id.map((id) => ({ id })),
+      ...inFile.map(({ by, value }) => by === "id" ? { id: value } : { source: value })
+    ]
     if (named.length > 0) return named
     return yield* Effect.fail(Edge.usage({ message: "say whom to deny: --source <name>, --id, or --request <file>" }))
   })

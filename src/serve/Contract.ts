@@ -151,11 +151,18 @@ export const TokenizeRequest = Schema.Struct({
 
 export const DetokenizeRequest = Schema.Struct({ model: optional(Schema.String), tokens: Schema.Array(token) })
 
+/** A source by its name or its id, where the two may look alike: a text alone is an id where there is such a one, else a name. */
+const told = Schema.Union(
+  source,
+  Schema.Struct({ source: Schema.String }),
+  Schema.Struct({ id: Schema.String })
+).annotations({ identifier: "Denied" })
+
 export const DenyRequest = Schema.Struct({
   /** Sources that no request lights any more. */
-  deny: withDefault(Schema.Array(source), []),
+  deny: withDefault(Schema.Array(told), []),
   /** The same, and what they light is off for everybody. */
-  exclude: withDefault(Schema.Array(source), []),
+  exclude: withDefault(Schema.Array(told), []),
   /** Of which model. Default: of all that know them. */
   model: optional(Schema.String)
 }).annotations({ parseOptions: { onExcessProperty: "error" } })
@@ -214,7 +221,13 @@ const tokens = HttpApiGroup.make("tokens")
     }))
   )
 
-const health = Schema.Struct({ status: Schema.Literal("ok") })
+const health = Schema.Struct({
+  status: Schema.Literal("ok"),
+  /** Only where a list of who is off was changed to what cannot be taken: since when, and that an earlier one is in force. */
+  deny_list: Schema.optional(
+    Schema.Struct({ status: Schema.Literal("stale"), since: Schema.String, message: Schema.String })
+  )
+})
 
 const server = HttpApiGroup.make("server")
   .add(HttpApiEndpoint.get("health", "/health").addSuccess(health).addError(failure(503)))

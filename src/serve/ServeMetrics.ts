@@ -4,9 +4,13 @@ import type { Reading } from "../runs/RunMetrics.ts"
 import type { Served } from "./Completions.ts"
 import { FIRST_TOKEN } from "./Engine.ts"
 
-/** What a server has done, in the text format of Prometheus. */
-export const textOf = (models: ReadonlyArray<Served>): string => {
-  const readings = models.flatMap(readingsOf)
+/** What a server has done, in the text format of Prometheus; `stale`: whether it could not take a changed deny-list. */
+export const textOf = (models: ReadonlyArray<Served>, stale: boolean): string => {
+  const readings: ReadonlyArray<Reading> = [
+    { name: "memsinks_serve_deny_list_stale", description: "1: the deny-list was changed to what cannot be taken",
+      labels: {}, value: stale ? 1 : 0, kind: "gauge" },
+    ...models.flatMap(readingsOf)
+  ]
   const familyOf = ({ family, name }: Reading): string => family ?? name
   // those of a family stand together, whose model they may be
   return toText(

@@ -24,7 +24,7 @@ import { CompletionRequest, DenyRequest, DetokenizeRequest, openApi, TokenizeReq
 import { page } from "./Docs.ts"
 import { Refusal, wrong } from "./Refusal.ts"
 import { textOf } from "./ServeMetrics.ts"
-import { denyMore, type Named } from "./State.ts"
+import { denyMore, type Named, type Told } from "./State.ts"
 
 export interface ServerOptions {
   /** Default 127.0.0.1. */
@@ -53,6 +53,8 @@ export interface ServerOptions {
 /** The models, as soon as all are there. */
 export interface Holder {
   served: Models | undefined
+  /** Since when a changed list of who is off could not be taken, so that an earlier one is in force. */
+  staleSince?: Date | undefined
 }
 
 /** Connections at once; more wait with the operating system. */
@@ -184,7 +186,14 @@ const routes = (holder: Holder, options: ServerOptions) => {
   const health = Effect.sync(() =>
     holder.served === undefined
       ? json({ error: { code: 503, message: "Loading model", type: "unavailable_error" } }, 503)
-      : json({ status: "ok" })
+      // whoever asks needs no key: what is wrong, and with whose name, only the log says
+      : json({ status: "ok", ...(holder.staleSince === undefined ?
+        {} :
+        {
+          deny_list: { status: "stale", since: holder.staleSince.toISOString(),
+            message:
+              "what it was changed to cannot be taken, and an earlier one is in force: the server's log says why" }
+        }) })
   )
 
   const completions = Effect.gen(function*() {
@@ -259,7 +268,8 @@ const routes = (holder: Holder, options: ServerOptions) => {
       return yield* wrong("deny", "name sources that are to be denied, or excluded: both lists are empty")
     }
     const some = model === undefined ? models : [yield* modelOf(models, model)]
-    const sources = { deny: deny.map(String), exclude: exclude.map(String) }
+    const told = (source: typeof deny[number]): Told => typeof source === "number" ? `${source}` : source
+    const sources = { deny: deny.map(told), exclude: exclude.map(told) }
     const kept = yield* (options.deny?.(some, sources) ?? Effect.as(denyMore(some, "admin", sources), false)).pipe(
       Effect.mapError(({ message }) => new Refusal({ status: 400, param: "deny", code: "source_not_found", message }))
     )
@@ -321,9 +331,10 @@ const routes = (holder: Holder, options: ServerOptions) => {
     post("/detokenize", detokenize),
     get("/tokenizer_info", tokenizerInfo),
     get("/metrics",
-      Effect.map(served,
-        (models) =>
-          HttpServerResponse.text(textOf(models), { contentType: "text/plain; version=0.0.4; charset=utf-8" }))),
+      Effect.map(served, (models) =>
+        HttpServerResponse.text(textOf(models, holder.staleSince !== undefined), {
+          contentType: "text/plain; version=0.0.4; charset=utf-8"
+        }))),
     post("/admin/deny", deny),
     get("/openapi.json", Effect.sync(() => json(openApi()))),
     get("/docs", Effect.sync(() =>

@@ -5,6 +5,7 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { createHash } from "node:crypto"
+import { parseId } from "../Batch.ts"
 import { deleted, type Names, resolveId } from "../data/identity/Names.ts"
 import type { Route } from "../data/identity/Router.ts"
 import { DataError, type DeviceError, type KernelError } from "../Errors.ts"
@@ -241,21 +242,43 @@ const idsIn = (states: States, list: ReadonlyArray<string | number> | undefined,
       ({ id }) => id
     ))
 
+/** A source by its name, by its id, or by a text that is either: an id where there is such a one, else a name. */
+export type Told = string | { readonly source: string } | { readonly id: string }
+
 /** Sources by names and numbers. */
 export interface Named {
-  readonly deny: ReadonlyArray<string>
-  readonly exclude: ReadonlyArray<string>
+  readonly deny: ReadonlyArray<Told>
+  readonly exclude: ReadonlyArray<Told>
+}
+
+/** Whom a model knows by this. Fails with a DataError for nobody. */
+const idOf = (told: Told, names: Names | undefined) => {
+  if (typeof told === "string") return resolveId(told, names)
+  if ("source" in told) {
+    // of ids without names none is a name's
+    return names === undefined && parseId(told.source) !== undefined
+      ? Effect.fail(
+        new DataError({
+          detail: `the model does not say what its ids are called: give the id of ${JSON.stringify(told.source)}`
+        })
+      )
+      : resolveId(told.source, names, names === undefined ? "either" : "name")
+  }
+  const id = parseId(told.id)
+  return id === undefined
+    ? Effect.fail(new DataError({ detail: `${JSON.stringify(told.id)} is no id: a whole number below 2^64` }))
+    : resolveId(id, names)
 }
 
 /**
  * The ids that each model knows some sources by. Fails for a source that none of them knows: it would silently stay. A model
  * that does not say what its ids are called takes those of the others.
  */
-const known = (models: ReadonlyArray<States>, sources: ReadonlyArray<string>) =>
+const known = (models: ReadonlyArray<States>, sources: ReadonlyArray<Told>) =>
   Effect.gen(function*() {
     const ids = models.map((): Array<bigint> => [])
     for (const source of sources) {
-      const found = yield* Effect.forEach(models, ({ names }) => Effect.either(resolveId(source, names)))
+      const found = yield* Effect.forEach(models, ({ names }) => Effect.either(idOf(source, names)))
       const { id } = yield* found.find(Either.isRight) ?? found[0]!
       found.forEach((one, i) => {
         if (Either.isRight(one)) ids[i]!.push(one.right.id)
@@ -343,8 +366,8 @@ export const litBy = (
         param: "memsinks.route",
         code: "no_router",
         message:
-          "this server does not know its sources' texts (--router), to find the nearest by: route to a source by " +
-          "its name or id, or to none"
+          `${name} was given no texts of its sources (--router), to find the nearest by: route to a source by its name or ` +
+          "id, or to none"
       })
     }
     const allowed = yield* idsIn(states, allow, "memsinks.allow")

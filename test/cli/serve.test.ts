@@ -46,7 +46,9 @@ beforeAll(() =>
         tokenizer: bytes.toJSON(),
         names: encodeNames({
           identity: "source",
-          ids: ["Genesis", "Exodus"].map((name) => ({ id: sourceHash(name), name, documents: 1, tokens: 1 }))
+          ids: ["Genesis", "Exodus", `${sourceHash("Genesis")}`].map((name) => ({ id: sourceHash(name), name,
+            documents: 1, tokens: 1 })
+          )
         })
       })
     }).pipe(Effect.scoped, Effect.provide(NodeDevice.layer()), Effect.provide(NodeContext.layer))
@@ -83,17 +85,38 @@ it("serves a checkpoint, reads its deny-list again, and finishes what it has beg
     writeFileSync(list, "Exodos\n")
     await vi.waitFor(() => expect(said).toContain("Did you mean \"Exodus\""), 10_000)
     expect((await ask(own)).status).toBe(403)
-    const denied = await fetch(`${url}/admin/deny`, { method: "POST", body: JSON.stringify({ deny: ["Exodus"] }),
-      headers: { "content-type": "application/json" } })
+    // whoever looks after it sees that, and not whose name it was
+    const seen = async (path: string) => await (await fetch(`${url}${path}`)).text()
+    expect(JSON.parse(await seen("/health"))).toMatchObject({ status: "ok", deny_list: { status: "stale" } })
+    expect(await seen("/health")).not.toContain("Exod")
+    expect(await seen("/metrics")).toContain("memsinks_serve_deny_list_stale 1\n")
+    const deny = (...deny: ReadonlyArray<unknown>) =>
+      fetch(`${url}/admin/deny`, { method: "POST", body: JSON.stringify({ deny }),
+        headers: { "content-type": "application/json" } })
+    const denied = await deny("Exodus")
     expect(await denied.json()).toMatchObject({ models: [{ model: "books", denied: 2 }], kept: true })
+    await deny("Exodus", { source: "Exodus" })
     expect(readFileSync(list, "utf8")).toBe("Exodos\n\nExodus\n")
 
     // from another terminal
     const tell = (...args: ReadonlyArray<string>) => memsinksHere(["forget", "--server", `${url}/v1`, ...args])
-    writeFileSync(list, "")
+    // a name that looks like the id of another
+    const digits = `${sourceHash("Genesis")}`
+    const other = { ...own, model: `books:own:${sourceHash(digits)}` }
+    expect((await ask(other)).status).toBe(200)
+    writeFileSync(list, `"${digits}"\n`)
     await vi.waitFor(async () => expect((await ask(own)).status).toBe(200), 10_000)
+    expect((await ask(other)).status).toBe(403)
+    expect(JSON.parse(await seen("/health"))).toEqual({ status: "ok" })
+    expect(await seen("/metrics")).toContain("memsinks_serve_deny_list_stale 0\n")
+    writeFileSync(list, "")
+    await vi.waitFor(async () => expect((await ask(other)).status).toBe(200), 10_000)
+    expect((await tell("--source", digits)).code).toBe(0)
+    expect(readFileSync(list, "utf8")).toBe(`\n"${digits}"\n`)
+    expect([(await ask(own)).status, (await ask(other)).status]).toEqual([200, 403])
+    expect((await tell("--id", "Exodus")).stderr).toContain("is no id")
     const told = await tell("--source", "Genesis", "--operation", "exclude")
-    expect([told.code, told.stdout]).toEqual([0, expect.stringContaining("books: 2 sources denied, ")])
+    expect([told.code, told.stdout]).toEqual([0, expect.stringContaining("books: 3 sources denied, ")])
     expect(told.stdout).toContain("until the server is stopped: started with --exclude FILE it keeps them")
     expect((await ask(own)).status).toBe(403)
     expect((await tell("--source", "Levi")).stderr).toContain("refuses (400)")

@@ -179,7 +179,10 @@ layer(NodeDevice.layer(), { excludeTestServices: true })("a server", (it) => {
         [{ prompt: "a", memsinks: { route: "Levi" } }, 400, { code: "source_not_found" }],
         [{ prompt: "a", memsinks: { dney: ["Genesis"] } }, 400, { param: "memsinks.dney" }],
         [{ prompt: "a", memsinks: { deny: ["Levi"] } }, 400, { param: "memsinks.deny" }],
-        [{ prompt: "a", memsinks: { route: "nearest" } }, 501, { code: "no_router" }],
+        [{ prompt: "a", memsinks: { route: "nearest" } }, 501, {
+          code: "no_router",
+          message: expect.stringMatching(/^toy was given no texts/)
+        }],
         [{ prompt: "a", memsinks: { route: "Genesis", deny: ["Genesis"] } }, 403, { code: "source_denied" }],
         [{ prompt: "a", memsinks: { route: "Genesis", allow: ["Exodus"] } }, 403, { code: "source_denied" }],
         [{ prompt: "a".repeat(5000) }, 413, { code: "too_large" }]
