@@ -187,6 +187,8 @@ export const runSources = (options: SourcesOptions) =>
     const total = { ...none(), deleted: 0, exposures: 0, counted: 0 }
     const groups = { sites: new Map<string, Sums>(), owners: new Map<string, Sums>(),
       licences: new Map<string, Sums>() }
+    /** Of those that no site, owner or licence is known of. */
+    const unnamed = { sites: none(), owners: none(), licences: none() }
     if (options.csv && !options.summary) {
       yield* Edge.print(["id,name,documents,tokens,deleted", ...more].join(), true)
     }
@@ -207,7 +209,9 @@ export const runSources = (options: SourcesOptions) =>
           }
           list.offer(one)
           for (const kind of Object.keys(kinds) as Array<Kind>) {
-            for (const value of valuesOf[kind](one)) {
+            const values = valuesOf[kind](one)
+            if (values.length === 0) addTo(unnamed[kind], one)
+            for (const value of values) {
               const sums = groups[kind].get(value) ?? none()
               groups[kind].set(value, sums)
               addTo(sums, one)
@@ -231,6 +235,10 @@ export const runSources = (options: SourcesOptions) =>
         ...(Object.keys(kinds) as Array<Kind>).flatMap((kind) =>
           all[kind].map(({ documents, ids, name, share, tokens }) =>
             [kinds[kind], csvField(name), ids, documents, tokens, share].join()
+          ).concat(
+            unnamed[kind].ids === 0
+              ? []
+              : [`no ${kinds[kind]}`, "", ...Object.values(unnamed[kind]), share(unnamed[kind].tokens)].join()
           )
         )
       ].join("\n"), true)
@@ -249,6 +257,7 @@ export const runSources = (options: SourcesOptions) =>
         sites: most(all.sites).map(({ name, ...one }) => ({ site: name, ...one })),
         owners: most(all.owners),
         licences: most(all.licences),
+        unnamed,
         ...(options.summary
           ? {}
           : {
@@ -269,7 +278,9 @@ export const runSources = (options: SourcesOptions) =>
         "",
         ...columns([[kinds[kind], "ids", "documents", "tokens", "share"], ...all[kind].slice(0, GROUPS).map((
           { documents, ids, name, tokens }
-        ) => [oneLine(name), count(ids), count(documents), count(tokens), percent(tokens)])]),
+        ) => [oneLine(name), count(ids), count(documents), count(tokens), percent(tokens)]), ...(unnamed[kind].ids === 0
+          ? []
+          : [[`(no ${kinds[kind]})`, ...Object.values(unnamed[kind]).map(count), percent(unnamed[kind].tokens)]])]),
         ...(all[kind].length > GROUPS ? [`and ${count(all[kind].length - GROUPS)} more: --csv`] : [])
       ]
     const [first, last] = [page * (options.page - 1) + 1, page * (options.page - 1) + shown.length]

@@ -12,7 +12,7 @@ import { missing } from "../data/source/Files.ts"
 import { isHub } from "../data/source/Hub.ts"
 import { formatIdentityReport, identityReport } from "../data/stream/IdentityReport.ts"
 import { fingerprint } from "../data/tokens/SameTokenizer.ts"
-import { type Speed, tokenize, type TokenizeEvent, type TokenizeInput,
+import { readTokenizer, type Speed, tokenize, type TokenizeEvent, type TokenizeInput,
   type TokenizeReport } from "../data/tokens/Tokenize.ts"
 import * as Tokenizer from "../data/tokens/Tokenizer.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
@@ -189,6 +189,7 @@ export const runTokenize = (options: TokenizeOptions) =>
     for (const path of [...config.data.map(({ path }) => path), ...named]) {
       if (!isHub(path)) yield* Effect.mapError(fs.stat(path), missing(path))
     }
+    yield* Effect.forEach(named, readTokenizer)
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }),
       (cause) => new DataError({ path: out, detail: `cannot be made: ${because(cause)}`, cause }))
     yield* RunLock.hold(out)

@@ -38,14 +38,16 @@ export interface Resolved extends NamedId {
   readonly requests: ReadonlyArray<number>
 }
 
+/** What is wrong with the name of a field. */
+const unknownField = (names: ReadonlyArray<string>): string | undefined => {
+  const unknown = names.find((name) => name !== "reference" && !(fields as ReadonlyArray<string>).includes(name))
+  return unknown && `has the field ${JSON.stringify(unknown)}; known: ${fields.join(", ")}, reference`
+}
+
 const requestOf = (given: Readonly<Record<string, unknown>>): Either.Either<Request, string> => {
   const named = fields.filter((field) => given[field] !== undefined && given[field] !== "")
-  const unknown = Object.keys(given).find((key) =>
-    key !== "reference" && !(fields as ReadonlyArray<string>).includes(key)
-  )
-  if (unknown !== undefined) {
-    return Either.left(`has the field ${JSON.stringify(unknown)}; known: ${fields.join(", ")}, reference`)
-  }
+  const unknown = unknownField(Object.keys(given))
+  if (unknown !== undefined) return Either.left(unknown)
   const [by, more] = named
   if (by === undefined || more !== undefined) {
     return Either.left(
@@ -79,7 +81,13 @@ export const parseRequests = (text: string, path: string): Effect.Effect<Readonl
         const [head, ...records] = yield* Either.mapLeft(csvRecords(plain), ({ detail, line }) => wrong(line, detail))
         const names = (head?.fields ?? []).map((name) => name.trim())
         const twice = names.find((name, i) => names.indexOf(name) < i)
-        if (twice !== undefined) return yield* Either.left(wrong(head!.line, `names ${JSON.stringify(twice)} twice`))
+        const fault = twice !== undefined
+          ? `names ${JSON.stringify(twice)} twice`
+          : unknownField(names) ??
+            (names.length > 0 && names.every((name) => name === "reference")
+              ? `must name at least one of ${fields.join(", ")}`
+              : undefined)
+        if (fault !== undefined) return yield* Either.left(wrong(head!.line, fault))
         return yield* Either.all(records.map(({ fields, line }) =>
           fields.length === names.length
             ? Either.mapLeft(requestOf(Object.fromEntries(names.map((name, i) => [name, fields[i]!]))), (detail) =>

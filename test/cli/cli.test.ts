@@ -144,6 +144,8 @@ describe("wrong usage", () => {
     ["rows a batch below 1", ["generate", "--checkpoint", "x", "--prompt", "a", "--batch", "-1"],
       /^error: --batch must be a whole number of at least 1, got -1\n$/],
     ["no arm at once", ["dynamics", "--jobs", "0"], /^error: --jobs must be a whole number of at least 1, got 0\n$/],
+    ["more than all", ["generate", "--checkpoint", "a", "--prompt", "b", "--least", "2"],
+      /^error: --least must be a number from 0 to 1, got 2\n$/],
     ["no step", ["pretrain", "--steps", "0"], /^error: --steps must be a whole number of at least 1, got 0\n$/],
     ["half of a comparison", ["isolate", "--checkpoint", "x"], /^error: --checkpoint and --against go together.*\n$/],
     ["an unknown option", ["pretrain", "--outdir", "x"], /^error: .* --outdir\. Did you mean --out-dir\?\n$/],

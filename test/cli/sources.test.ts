@@ -85,15 +85,21 @@ describe("memsinks sources", () => {
     expect(summary).toMatch(/big\.example\.org +25 +50 +2,800 +99\.4 %/)
     expect(summary).toMatch(/Big +26 +52 +2,810 +99\.8 %/)
     expect(summary).toMatch(/CC-BY-4\.0 +25 +50 +2,800/)
+    // who has none is no less in the model
+    expect(summary).toMatch(/\(no web site\) +2 +4 +6 +0\.2 %/)
+    expect(summary).toMatch(/\(no owner\) +1 +2 +5 +0\.2 %/)
+    expect(summary).toMatch(/\(no licence\) +3 +6 +16 +0\.6 %/)
     const json = JSON.parse(await sources("--summary", "--json"))
     expect(json).toMatchObject({ ids: 28, documents: 56, tokens: 2816, deleted: 1, exposures: 5006,
       sites: [{ site: "big.example.org", ids: 25, tokens: 2800 }, { site: "small.example.org" }],
       owners: [{ name: "Big", share: 2810 / 2816 }, { name: "Small, and Daughters" }, { name: "=cmd()" }],
       licences: [{ name: "CC-BY-4.0", tokens: 2800 }] })
     expect(json).not.toHaveProperty("largest")
+    expect(json.unnamed.owners).toEqual({ ids: 1, documents: 2, tokens: 5 })
     const csv = (await sources("--summary", "--csv")).trimEnd().split("\n")
     expect(csv[1]).toBe("all,,28,56,2816,1")
     expect(csv).toContain(`owner,"Small, and Daughters",1,2,10,${10 / 2816}`)
+    expect(csv).toContain(`no owner,,1,2,5,${5 / 2816}`)
   })
 
   it("writes all of them as CSV, every byte of a name", async () => {

@@ -92,6 +92,9 @@ describe("memsinks tokenize", () => {
     expect(results.map(({ code, stdout }) => [code, stdout])).toEqual([[2, ""], [2, ""], [1, ""]])
     expect(results[0].stderr).toMatch(/^error: give --data: /)
     expect(results[1].stderr).toMatch(/^error: --workers must be a whole number of at least 1, got 0\n$/)
+    const noTokenizer = await memsinksHere(["tokenize", "--data", one, "--tokenizer", folder, "--bos", "none", "--out",
+      join(folder, "c")])
+    expect([noTokenizer.code, existsSync(join(folder, "c"))]).toEqual([1, false])
     expect(results[2].stderr).toMatch(/^error: .*one\.jsonl.*line 1 .*"text".*title, site, body/)
   })
 

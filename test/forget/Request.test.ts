@@ -108,6 +108,8 @@ describe("requests", () => {
       expect(yield* wrong("{\"owner\": 7}", "r.jsonl")).toContain("line 1 has an owner that is no text")
       expect(yield* wrong("owner\n\"a\nb\"\n\nc,d\n")).toContain("line 5 has 2 fields, the first line names 1")
       expect(yield* wrong("owner,owner\na,b\n")).toContain("line 1 names \"owner\" twice")
+      expect(yield* wrong("sourc,reference\nRuth,7\n")).toContain("line 1 has the field \"sourc\"; known: source")
+      expect(yield* wrong("reference\n7\n")).toContain("line 1 must name at least one of source, owner")
       expect(yield* wrong(`owner\n"${"a".repeat(2_000_000)}`)).toContain(
         "line 2 has a quotation mark that does not end"
       )

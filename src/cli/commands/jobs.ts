@@ -7,7 +7,7 @@ import { described, json, type OptionsOf } from "./options.ts"
 export const queued = Command.make("jobs", {
   queue: Options.text("queue").pipe(
     Options.withPseudoName("url"),
-    Options.withDescription("Where the jobs are: sqlite:FILE or postgres://…")
+    Options.withDescription("Where the jobs are: sqlite:FILE or postgres://...")
   ),
   retry: Options.boolean("retry").pipe(
     Options.withDescription("Have jobs that failed tried again: those that are named, or all")

@@ -22,7 +22,15 @@ export const counting = (name: string, least = 1) =>
       )))
   ))
 
-/** The same, described, where it need not be given. */
+/** An option that is a share. */
+export const share = (name: string) =>
+  Options.float(name).pipe(Options.mapEffect((value) =>
+    value >= 0 && value <= 1
+      ? Effect.succeed(value)
+      : Effect.fail(ValidationError.invalidValue(HelpDoc.p(`--${name} must be a number from 0 to 1, got ${value}`)))
+  ))
+
+/** The same as `counting`, described, where it need not be given. */
 export const number = (name: string, description: string, least = 1) =>
   counting(name, least).pipe(Options.withDescription(description), Options.optional)
 
@@ -153,7 +161,7 @@ export const embedding = {
 /** How the source that a prompt is most like is found. */
 export const seeking = {
   router: text("router", "file", "What memsinks router made, to find the source a prompt is most like"),
-  least: Options.float("least").pipe(
+  least: share("least").pipe(
     Options.withPseudoName("similarity"),
     Options.withDefault(0),
     Options.withDescription("How near a source must be to be found, from 0 to 1 (default: 0)")
@@ -163,4 +171,4 @@ export const seeking = {
 
 /** Who does an experiment's jobs. */
 export const queue = text("queue", "url",
-  "Have workers do the jobs: sqlite:FILE or postgres://…, as memsinks worker is told")
+  "Have workers do the jobs: sqlite:FILE or postgres://..., as memsinks worker is told")

@@ -528,7 +528,7 @@ const useLines = (use: SinkUse, who: string, { maxOthers, pair, pool }: SinkRepo
     `    ${counted(use.ownSink, percent)} have a sink of their own, ${counted(use.fitting, percent)} sinks that fit ` +
     `(half with at most ${others})`,
     needed.length === 0
-      ? "    the pool is large enough"
+      ? "    the pool is large enough to keep them apart"
       : use.poolForFewerThanOne > LARGEST_POOL
       ? `    too many for any pool: what keeps them apart is that another id lights ${percent(pair.share)} of it`
       : `    sinks.pool would have to be ${needed.join(", ")}`

@@ -219,7 +219,7 @@ describe("the report in words", () => {
     }
     expect(wide).toMatch(/^ {4}about 0 % have a sink of their own, about 0 % sinks that fit /m)
     expect(wide).toMatch(/^ {4}too many for any pool: .* another id lights 10\.0 % of it$/m)
-    expect(text).toMatch(/^ {4}the pool is large enough$/m)
+    expect(text).toMatch(/^ {4}the pool is large enough to keep them apart$/m)
     expect(text).toContain("8 documents, 500 tokens; identity near: near-duplicates share sinks")
     expect(text).toContain("4 ids, 2 of them repeated, with 88.0 % of the tokens")
     expect(text).toMatch(/^3 to 10 +1 +4 +78.0 %$/m)
