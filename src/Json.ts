@@ -82,13 +82,30 @@ export const decodeJson = <A, I>(schema: Schema.Schema<A, I>, text: string): Eit
 export const cachedJson = <A, I>(schema: Schema.Schema<A, I>, text: string): A | undefined =>
   Either.getOrUndefined(decodeJson(schema, text))
 
-/** Leaves that differ between two JSON values, `name is …, was …`; `name` is put before those of objects. */
+/** What it means that a configuration leaves a field out, by the end of the field's path: written out it is no other one. */
+const leftOut: Json = {
+  "sinks.shards": 1,
+  "sinks.owners": [],
+  "sinks.denied": [],
+  "sinks.excluded": [],
+  "training.exchange": "f32",
+  "diloco.fragments": 1,
+  "diloco.fragmentSyncDelay": 0,
+  "diloco.fragmentUpdateAlpha": 0
+}
+
+/**
+ * Leaves that differ between two JSON values, `name is …, was …`; `name` is put before those of objects. Of configurations, a field
+ * that is left out is what that means.
+ */
 export const differences = (wanted: unknown, was: unknown, name = ""): ReadonlyArray<string> => {
   if (isObject(wanted) && isObject(was)) {
     const keys = new Set([...Object.keys(wanted), ...Object.keys(was)])
     return [...keys].flatMap((key) => differences(wanted[key], was[key], name === "" ? key : `${name}.${key}`))
   }
-  return JSON.stringify(wanted) === JSON.stringify(was)
+  const field = name.split(".").slice(-2).join(".")
+  const meant = (value: unknown): string | undefined => JSON.stringify(value ?? leftOut[field] ?? value)
+  return meant(wanted) === meant(was)
     ? []
     : [`${name} is ${JSON.stringify(wanted)}, was ${JSON.stringify(was)}`]
 }

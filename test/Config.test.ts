@@ -5,7 +5,7 @@ import { PretrainConfig } from "../pipelines/pretrain.ts"
 import { configured, decodeConfig, nearest } from "../src/Config.ts"
 import { DataConfig } from "../src/data/stream/DataConfig.ts"
 import { DataError } from "../src/Errors.ts"
-import { merge } from "../src/Json.ts"
+import { differences, merge } from "../src/Json.ts"
 import { ModelConfig, presets } from "../src/model/ModelConfig.ts"
 import { SinkConfig } from "../src/Sink.ts"
 import { OptimizerConfig } from "../src/train/Optimizer.ts"
@@ -149,4 +149,21 @@ it("trees of one kind are merged field by field, one of another kind replaces wh
   expect(merge(base, { world: { data: { seqLen: 32 } } })).toEqual({ world: { world: "text", data: { seqLen: 32 } },
     steps: 1 })
   expect(merge(base, { world: { world: "modular" } })).toEqual({ world: { world: "modular" }, steps: 1 })
+})
+
+it("a configuration that writes out what a field means that is left out is no other one", () => {
+  const before = { model: { memsinks: { sinks: { pool: 64 } } }, training: { diloco: { syncEvery: 4 } } }
+  const written = {
+    model: { memsinks: { sinks: { pool: 64, shards: 1, owners: [], denied: [], excluded: [] } } },
+    training: { exchange: "f32", diloco: { syncEvery: 4, fragments: 1, fragmentSyncDelay: 0, fragmentUpdateAlpha: 0 } }
+  }
+  expect(differences(written, before)).toEqual([])
+  expect(differences(before, written)).toEqual([])
+  const other = { model: { memsinks: { sinks: { pool: 64, shards: 2 } } },
+    training: { exchange: "bf16", diloco: null } }
+  expect(differences(other, before)).toEqual([
+    "model.memsinks.sinks.shards is 2, was undefined",
+    "training.exchange is \"bf16\", was undefined",
+    "training.diloco is null, was {\"syncEvery\":4}"
+  ])
 })

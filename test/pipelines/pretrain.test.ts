@@ -15,6 +15,7 @@ import { tokenize } from "../../src/data/tokens/Tokenize.ts"
 import { forget } from "../../src/forget/Forget.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { SinkConfig } from "../../src/Sink.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { TrainConfig } from "../../src/train/Trainer.ts"
 import { miniatureModel } from "../support/support.ts"
@@ -156,6 +157,13 @@ it("a run interrupted in its second arm goes on there and reports what an uninte
   expect(again.message).toContain("is not empty: pass --resume")
   const other = await Effect.runPromise(Effect.flip(run(config({ promptTokens: 5 }), { outDir, resume: true })))
   expect(other.message).toContain("another configuration")
+  // what a field means that is left out, written out
+  const written = config({
+    model: new ModelConfig({ ...miniatureModel,
+      sinks: new SinkConfig({ ...miniatureModel.sinks!, shards: 1, denied: [] }) }),
+    training: new TrainConfig({ ...config().training, exchange: "f32" })
+  })
+  expect(evaluated(await Effect.runPromise(run(written, { outDir, resume: true })))).toEqual(evaluated(straight))
 }, 120_000)
 
 it("training goes on from another run's weights, for one arm with the same model and tokenizer", async () => {

@@ -1,6 +1,6 @@
 /** Several ranks as a user starts them: over TCP, and over the MPI that is there; killed, interrupted, and gone on with. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -46,6 +46,12 @@ const run = (words: ReadonlyArray<string>) => start(words).ended
 interface Report {
   readonly repeated: Readonly<Record<string, number>>
   readonly ranks?: ReadonlyArray<{ readonly rank: number; readonly tokens: number }>
+}
+
+/** What is computed when it is first asked for. */
+const once = <A>(compute: () => A): () => A => {
+  let known: { readonly value: A } | undefined
+  return () => (known ??= { value: compute() }).value
 }
 
 const reportOf = ({ code, stderr, stdout }: Ended): Report => {
@@ -117,4 +123,34 @@ it.skipIf(process.platform !== "linux")("say which rank was killed, and go on fr
   expect(stderr).toMatch(/rank 1/)
   const after = reportOf(await run(pretrain("killed", "--resume")))
   expect(after.repeated["own"]).toBeGreaterThan(0)
+})
+
+const inShards = ["model.intermediateSize=192", "model.sinks.pool=128", "model.sinks.active=16", "model.sinks.shards=2",
+  "--steps", "120"]
+
+describe.skipIf(process.platform !== "linux")("two ranks with sinks of their own", () => {
+  const launch = ["launch", "-n", "2", "--transport", "tcp", "--"]
+  const straight = once(() => run([...launch, ...pretrain("straight", ...inShards)]))
+
+  it.each([0, 1])("lose the steps since the last checkpoint where rank %i is killed, and nothing else",
+    async (killed) => {
+      const whole = reportOf(await straight()).repeated
+      const out = `shards-${killed}`
+      const { child, ended } = start([...launch, ...pretrain(out, ...inShards)])
+      await saved(out)
+      process.kill(pidOfRank(child, killed), "SIGKILL")
+      const at = performance.now()
+      const { code, stderr } = await ended
+      expect(performance.now() - at).toBeLessThan(30_000)
+      expect(code).not.toBe(0)
+      expect(stderr).toMatch(new RegExp(`rank ${killed}`))
+      expect(checkpoints(out)).not.toContain("step-00000120")
+      cpSync(join(folder, out), join(folder, `${out}-alone`), { recursive: true })
+      const alone = reportOf(await run(pretrain(`${out}-alone`, "--resume")))
+      const two = reportOf(await run([...launch, ...pretrain(out, "--resume")]))
+      expect([alone.ranks, two.ranks?.length]).toEqual([undefined, 2])
+      for (const { repeated } of [alone, two]) {
+        for (const [state, loss] of Object.entries(whole)) expect(repeated[state], state).toBeCloseTo(loss, 2)
+      }
+    })
 })

@@ -419,6 +419,8 @@ layer(device)("training", (it) => {
       )
       expect(error).toMatchObject({ _tag: "CheckpointError", reason: "Mismatch" })
       expect(error.message).toContain("training.optimizer.learningRate is 0.0001, was 0.005")
+      // what a field means that is left out, written out
+      yield* Effect.provide(runToEnd, Layer.provide(app({ exchange: "f32" }), store))
     }))
 
   it.effect("saves log-spaced steps, and the best by held-out loss, without changing the run", () =>

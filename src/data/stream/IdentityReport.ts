@@ -258,18 +258,35 @@ const apart = (sinks: SinkConfig): number => {
   return shards === 1 ? chance : 1 - (1 - chance) / shards
 }
 
+/** How many of the other ids may be of an id's shard, and how probable each number is. */
+type Crowds = ReadonlyArray<{ readonly others: number; readonly weight: number }>
+
+const crowdsOf = (others: number, { shards = 1 }: SinkConfig): Crowds => {
+  if (shards === 1) return [{ others, weight: 1 }]
+  const mean = others / shards
+  const deviation = Math.sqrt(mean * (1 - 1 / shards))
+  const crowds = mean <= 1000
+    ? binomial(others, 1 / shards, Math.ceil(mean + 8 * deviation)).map((weight, others) => ({ others, weight }))
+    // of so many they are as in a normal distribution
+    : Array.from({ length: 33 }, (_, i) => (i - 16) / 4)
+      .map((z) => ({ others: Math.round(mean + z * deviation), weight: Math.exp(-z * z / 2) }))
+  const all = crowds.reduce((sum, { weight }) => sum + weight, 0)
+  return crowds.map(({ others, weight }) => ({ others, weight: weight / all })).filter(({ weight }) => weight > 1e-9)
+}
+
 /** Expected shares of ids with a sink of their own, and of those whose sinks fit, in a pool of `units`. */
-const expectedUse = (ids: number, units: number, sinks: SinkConfig, maxOthers: number) => {
+const expectedUse = (crowds: Crowds, units: number, sinks: SinkConfig, maxOthers: number) => {
   // the papers' masks light this many on average; near enough
   const k = Math.max(1, Math.round(sinks.activeUnits))
-  const { shards = 1 } = sinks
-  // those of its shard; near enough, too, where they are as many as in the mean
-  const others = binomial(Math.round((ids - 1) / shards), Math.min(1, shards * sinks.activeUnits / units), maxOthers)
-  const [alone, few] = [others[0] ?? 1, total(others)]
-  return {
-    own: 1 - (1 - alone) ** k,
-    fitting: 1 - total(binomial(k, few, Math.ceil(k / 2) - 1))
+  const lit = Math.min(1, (sinks.shards ?? 1) * sinks.activeUnits / units)
+  let [own, fitting] = [0, 0]
+  for (const { others, weight } of crowds) {
+    const chances = binomial(others, lit, maxOthers)
+    const [alone, few] = [chances[0] ?? 1, total(chances)]
+    own += weight * (1 - (1 - alone) ** k)
+    fitting += weight * (1 - total(binomial(k, few, Math.ceil(k / 2) - 1)))
   }
+  return { own, fitting }
 }
 
 /** The smallest multiple of `step` from `least` on for which `test` holds; it holds for all that are larger. */
@@ -321,7 +338,8 @@ const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number)
     if (units.length > 0 && 2 * few >= units.length) fitting++
   }
   const whole = ids.length === count
-  const theory = expectedUse(count, sinks.units, sinks, maxOthers)
+  const crowds = crowdsOf(Math.max(0, count - 1), sinks)
+  const theory = expectedUse(crowds, sinks.units, sinks, maxOthers)
   const least = sinks.active * (sinks.shards ?? 1)
   const share = (n: number): number | null => whole ? n / count : null
   const use: SinkUse = {
@@ -337,7 +355,7 @@ const useOf = ({ count, ids }: Population, sinks: SinkConfig, maxOthers: number)
     poolForFitting: smallest(
       least,
       sinks.poolUnit,
-      (pool) => expectedUse(count, pool / sinks.block, sinks, maxOthers).fitting >= 0.95
+      (pool) => expectedUse(crowds, pool / sinks.block, sinks, maxOthers).fitting >= 0.95
     )
   }
   // pairs of ids that follow each other, which are as good as any

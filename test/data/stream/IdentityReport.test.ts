@@ -128,7 +128,10 @@ describe("the report on sinks", () => {
   it.each([
     ["permutation", 120, { pool: 4096, active: 64, block: 16 }],
     ["permutation", 40, { pool: 512, active: 32, block: 16 }],
-    ["bernoulli", 60, { pool: 1024, active: 32, block: 1 }]
+    ["bernoulli", 60, { pool: 1024, active: 32, block: 1 }],
+    ["permutation", 120, { pool: 4096, active: 64, block: 16, shards: 4 }],
+    ["permutation", 40, { pool: 512, active: 32, block: 16, shards: 2 }],
+    ["bernoulli", 60, { pool: 1024, active: 32, block: 1, shards: 4 }]
   ] as const)("expects what the %s assignment gives to %d ids", (assignment, ids, shape) => {
     const use = Array.from({ length: 50 },
       (_, seed) => report("document", { sinks: new SinkConfig({ ...shape, assignment, seed }) }, distinct(ids)).sinks!)

@@ -258,6 +258,22 @@ describe("checks of masks", () => {
     }
   })
 
+  test("pass for a pool in shards, whatever the seed", () => {
+    for (const assignment of ["permutation", "bernoulli"] as const) {
+      for (const shards of [2, 4, 16]) {
+        for (let seed = 0; seed < 20; seed++) {
+          const sinks = new Sink.SinkConfig({ pool: 512, active: 16, block: 1, assignment, shards, seed })
+          expect([assignment, shards, seed, ...failed(maskChecks(sinks, ids))]).toEqual([assignment, shards, seed])
+        }
+      }
+    }
+    // where ids of one shard light the same, those of two are still apart
+    const whole = new Sink.SinkConfig({ pool: 512, active: 128, shards: 4 })
+    const alike = maskChecks(whole, ids)
+    expect(failed(alike)).toEqual(["collisions"])
+    expect(valueOf(alike, "mean overlap")).toBeCloseTo(1 / 4, 1)
+  })
+
   test("fail for the reference code's hash, by each of its defects", () => {
     const hash = { assignment: "reference", referenceIdBits: 32 } as const
     const sinks = new Sink.SinkConfig({ pool: 7692, active: 100, block: 1, ...hash })
