@@ -3,10 +3,10 @@ import * as Effect from "effect/Effect"
 import * as Logger from "effect/Logger"
 import process from "node:process"
 import * as Worker from "../../pipelines/experiment/Worker.ts"
-import { makeWorks } from "../../pipelines/works.ts"
 import * as Progress from "../terminal/Progress.ts"
 import type { WorkerOptions } from "./commands/worker.ts"
 import * as Edge from "./Edge.ts"
+import { makeWorks } from "./works.ts"
 
 /** Works until it is stopped, or idle for long enough. */
 export const runWorker = (options: WorkerOptions) =>

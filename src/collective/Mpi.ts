@@ -199,6 +199,13 @@ const SMALL = 2 ** 16
 /** Bytes that ranks of one machine add up while the process waits: a millisecond or less. */
 const BRIEF = 2 ** 22
 
+/**
+ * UCX, which both MPIs may talk through, rewrites the beginnings of mmap, brk and their like while it is started, and takes over
+ * what the process does at a segmentation fault. Both are unsafe where V8 has threads already, and traps of Wasm are such faults:
+ * now and then a rank crashed as it began. Who needs its cache of registered memory (InfiniBand) sets the variable to "yes".
+ */
+const QUIET_UCX = { UCX_MEM_EVENTS: "no", UCX_ERROR_SIGNALS: "" }
+
 export interface MpiOptions {
   /** Milliseconds until ranks that do not come, and give no sign of life, are given up. Default: ten minutes. */
   readonly timeout?: number
@@ -214,6 +221,7 @@ export const makeMpi = async (
   environment: Environment = process.env,
   { timeout = 600_000 }: MpiOptions = {}
 ): Promise<Transport> => {
+  for (const [name, value] of Object.entries(QUIET_UCX)) process.env[name] ??= value
   const koffi = await loadKoffi()
   const { abi, file, library, name } = find(koffi, environment, ranks.launcher)
   const handle = abi.handle

@@ -10,17 +10,19 @@ const root = mkdtempSync(join(tmpdir(), "memsinks-share-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 
 for (const processes of [2, 4]) {
-  it(`${processes} processes do 12 jobs, each once unless its process was killed or stopped, and find the same`,
+  const jobs = 8 * processes
+  it(`${processes} processes do ${jobs} jobs, each once unless its process was killed or stopped, and find the same`,
     async () => {
       const draw = random(processes)
       const { harmed, problems } = await shareStore(join(root, String(processes)), {
         processes,
-        jobs: 12,
+        jobs,
         wait: 400,
         lease: 2,
         harm: { kills: 3, stops: 2, random: () => draw.uniform() }
       })
       expect(problems).toEqual([])
-      expect(harmed).toBe(5)
+      // the others may have done all of it while one was stopped
+      expect(harmed).toBeGreaterThanOrEqual(3)
     }, 300_000)
 }

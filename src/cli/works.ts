@@ -1,14 +1,14 @@
 /** What does the jobs of all experiments, by their kinds: all that a worker needs besides a job. */
-import { armWork as dynamicsWork } from "./dynamics/Train.ts"
-import type { Works } from "./experiment/Worker.ts"
-import { attackWork } from "./isolation/Attacks.ts"
-import * as Checks from "./isolation/Checks.ts"
-import type * as Jobs from "./isolation/Jobs.ts"
-import { lookWork } from "./isolation/Look.ts"
-import { makeLabs, trainWork } from "./isolation/Models.ts"
-import * as PostHoc from "./isolation/PostHoc.ts"
-import { sharedArmWork } from "./pretrain/measure.ts"
-import { partWork } from "./study.ts"
+import { armWork as dynamicsWork } from "../../pipelines/dynamics/Train.ts"
+import type { Works } from "../../pipelines/experiment/Worker.ts"
+import { attackWork } from "../../pipelines/isolation/Attacks.ts"
+import * as Checks from "../../pipelines/isolation/Checks.ts"
+import type * as Jobs from "../../pipelines/isolation/Jobs.ts"
+import { lookWork } from "../../pipelines/isolation/Look.ts"
+import { makeLabs, trainWork } from "../../pipelines/isolation/Models.ts"
+import * as PostHoc from "../../pipelines/isolation/PostHoc.ts"
+import { sharedArmWork } from "../../pipelines/pretrain/measure.ts"
+import { partWork } from "../../pipelines/study.ts"
 
 /** Worlds that a worker keeps: of the seeds of one experiment, as a rule. */
 const WORLDS = 8
