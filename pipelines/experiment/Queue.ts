@@ -164,6 +164,12 @@ const mayPass = ({ cause }: SqlError): boolean => {
   return !/no such|syntax|not a database|malformed|readonly|read-only|disk|constraint|password|SSL/i.test(`${message}`)
 }
 
+/** Whether two were in each other's way, such as both made the tables: nothing to tell of, the next time it goes well. */
+const isClash = ({ cause }: SqlError): boolean => /^(23|40)[0-9A-Z]{3}$/.test(String(Object(cause).code))
+
+/** What Postgres takes as a text: nothing has to have a NUL. */
+const plain = (text: string): string => text.replaceAll("\0", "")
+
 /** Opens what a URL names. */
 const clientOf = (
   url: string,
@@ -223,7 +229,7 @@ export const openQueue = (
     ): Effect.Effect<A, DataError, R> =>
       effect.pipe(
         Effect.tapErrorTag("SqlError", (error) => {
-          if (isAway || !mayPass(error)) return Effect.void
+          if (isAway || !mayPass(error) || isClash(error)) return Effect.void
           isAway = true
           return say(`the queue ${name} does not answer (${because(error.cause)}): trying for ${patience} s`)
         }),
@@ -329,7 +335,7 @@ export const openQueue = (
           const { arm, id, kind, machine, seed, store, tries, version } = task
           return sql`
             INSERT INTO memsinks_jobs (id, place, store, machine, version, kind, arm, seed, task, state, tries, most, created)
-            VALUES (${id}, ${place}, ${store}, ${machine}, ${version}, ${kind}, ${arm}, ${seed}, ${toText(task)},
+            VALUES (${id}, ${place}, ${store}, ${machine}, ${version}, ${kind}, ${plain(arm)}, ${seed}, ${toText(task)},
               'waiting', 0, ${tries}, ${now})
             ON CONFLICT (id) DO UPDATE SET state = 'waiting', tries = 0, most = excluded.most, task = excluded.task,
               created = excluded.created, worker = NULL, worker_name = NULL, note = NULL, failure = NULL, taken = NULL,
@@ -368,7 +374,7 @@ export const openQueue = (
             ON CONFLICT (id) DO UPDATE SET seen = excluded.seen, doing = excluded.doing RETURNING id`
           const own = yield* Effect.forEach(doing, ({ id, note, place }) =>
             sql<{ readonly id: string }>`
-              UPDATE memsinks_jobs SET until = ${plus(taker.lease)}, note = ${note}
+              UPDATE memsinks_jobs SET until = ${plus(taker.lease)}, note = ${plain(note)}
               WHERE id = ${id} AND worker = ${place} AND state = 'taken' RETURNING id`)
           return new Set(own.flat().map(({ id }) => id))
         })),
@@ -384,7 +390,9 @@ export const openQueue = (
           WHERE id = ${id} AND worker = ${place} AND state = 'taken' RETURNING id`),
       leave: (id, place, note) =>
         patient(sql`
-          UPDATE memsinks_jobs SET state = 'waiting', tries = tries - 1, until = NULL, worker = NULL, note = ${note}
+          UPDATE memsinks_jobs SET state = 'waiting', tries = tries - 1, until = NULL, worker = NULL, note = ${
+          plain(note)
+        }
           WHERE id = ${id} AND worker = ${place} AND state = 'taken' RETURNING id`),
       bye: ({ id }) => patient(sql`DELETE FROM memsinks_workers WHERE id = ${id} RETURNING id`),
       jobs: (ids) =>

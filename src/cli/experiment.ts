@@ -34,7 +34,7 @@ type Options =
   & Pick<SweepOptions,
     "config" | "overrides" | "outDir" | "resume" | "force" | "adapter" | "json" | "quiet" | "verbose">
   & Partial<Pick<DynamicsOptions, "jobs" | "arms" | "seeds" | "steps" | "lr" | "batch" | "seq" | "watch">>
-  & Partial<Pick<IsolateOptions, "store" | "subject" | "queue">>
+  & Partial<Pick<IsolateOptions, "store" | "subject" | "queue" | "tries">>
   & Partial<Pick<PretrainOptions, "data" | "textField" | "sourceField" | "onMissingText" | "seed">>
 
 const Saved = Schema.Struct({ config: Schema.Record({ key: Schema.String, value: Schema.Unknown }) })
@@ -165,7 +165,10 @@ export const runExperiment = <Report extends { readonly failures?: ReadonlyArray
       concurrency: options.jobs ?? 1,
       ...Edge.given({ store: options.store }),
       ...(options.queue?._tag === "Some"
-        ? { queue: (yield* asking).throughQueue(options.queue.value, Edge.given({ store: options.store })) }
+        ? {
+          queue: (yield* asking).throughQueue(options.queue.value,
+            Edge.given({ store: options.store, tries: options.tries }))
+        }
         : {}),
       onEvent: (event) => Effect.zipRight(progress.event(event), watched?.onEvent(event) ?? Effect.void),
       versions: Edge.versions()

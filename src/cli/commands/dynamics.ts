@@ -17,7 +17,7 @@ export const dynamics = Command.make("dynamics", {
   ),
   ...folder("dynamics", "the report, checkpoints and traces"),
   jobs: jobs("Arms to train, or with --from checkpoints to probe,"),
-  queue,
+  ...queue,
   ...telling,
   overrides: overrides("A field of the configuration, e.g. probeEvery=4")
 }).pipe(

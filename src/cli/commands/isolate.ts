@@ -13,7 +13,7 @@ export const isolate = Command.make("isolate", {
   ...folder("isolate", "the report, models and records"),
   store: store("Models and records that several experiments"),
   jobs: jobs("Arms to train"),
-  queue,
+  ...queue,
   checkpoint: text("checkpoint", "folder", "Instead: tell what this checkpoint knows of the data it was trained on"),
   against: text("against", "folder",
     "With --checkpoint: a model beside it, e.g. one that never saw the repeated sequences"),

@@ -170,5 +170,7 @@ export const seeking = {
 }
 
 /** Who does an experiment's jobs. */
-export const queue = text("queue", "url",
-  "Have workers do the jobs: sqlite:FILE or postgres://..., as memsinks worker is told")
+export const queue = {
+  queue: text("queue", "url", "Have workers do the jobs: sqlite:FILE or postgres://..., as memsinks worker is told"),
+  tries: number("tries", "With --queue: how often a job is tried whose workers die or meet a bug (default: 3)")
+}

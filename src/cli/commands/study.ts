@@ -18,7 +18,7 @@ export const study = Command.make("study", {
     "Go on with the study in this folder, as for pretrain"),
   store: store("Parts of studies that several runs"),
   jobs: jobs("Parts of the study to compute"),
-  queue,
+  ...queue,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print the configuration and the parts that would be computed, and compute nothing")
   ),

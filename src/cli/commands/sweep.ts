@@ -11,7 +11,7 @@ export const sweep = Command.make("sweep", {
   ...folder("sweep", "the report, tables and models", "Go on with the sweep in this folder, as for pretrain"),
   store: store("Trainings that several sweeps"),
   jobs: jobs("Trainings"),
-  queue,
+  ...queue,
   dryRun: Options.boolean("dry-run").pipe(
     Options.withDescription("Print the number of points and what they cost, and train nothing")
   ),
