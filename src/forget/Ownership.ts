@@ -43,9 +43,9 @@ const NAMED = 20
 const TENTH = 0.1
 
 /** Further ids whose sinks can be taken whole until a survivor has lost a tenth of its own, where ids share by chance. */
-export const deletionsLeft = ({ shards = 1, sliceProbability: p }: Sink.SinkConfig, deleted: number): number =>
-  // one of so many is of the survivor's shard
-  p >= 1 ? 0 : Math.max(0, Math.floor(shards * Math.log(1 - TENTH) / Math.log1p(-p)) - deleted)
+export const deletionsLeft = ({ probability: p }: Sink.SinkConfig, deleted: number): number =>
+  // in shards, too: one of so many is of the survivor's, and takes so many times as much of it
+  p >= 1 ? 0 : Math.max(0, Math.floor(Math.log(1 - TENTH) / Math.log1p(-p)) - deleted)
 
 /** Whether no two of the model's ids share a sink. */
 const isApart = ({ apart, assignment, owners = [] }: Sink.SinkConfig): boolean =>

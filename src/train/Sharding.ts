@@ -1,6 +1,8 @@
 /**
  * A pool of sinks that is shared out over ranks: each has the slices of its own shards, computes the rows of a step whose ids are of
- * these, and moves them alone; what it has of other slices is out of date, until they are gathered.
+ * these, and moves them alone; what it has of other slices is out of date, until they are gathered. Memory is not divided: each rank
+ * has weights, gradients and moments of the whole pool, as large as on one device, so that checkpoints, evaluations and observers
+ * find on rank 0 what they know.
  */
 import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../Batch.ts"

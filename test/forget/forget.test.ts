@@ -56,7 +56,7 @@ const namesBytes = encodeNames({
 })
 const names = await run(decodeNames(namesBytes, "sources.parquet"))
 
-const configOf = (assignment: "disjoint" | "permutation", units = 16) =>
+const configOf = (assignment: "disjoint" | "permutation", units = 16, shards?: number) =>
   new ModelConfig({
     vocabSize: 32,
     hiddenSize: 16,
@@ -64,7 +64,8 @@ const configOf = (assignment: "disjoint" | "permutation", units = 16) =>
     numAttentionHeads: 2,
     intermediateSize: 16 + 8 * units,
     initializerRange: 0.5,
-    sinks: new SinkConfig({ pool: 8 * units, active: 16, block: 8, assignment })
+    sinks: new SinkConfig({ pool: 8 * units, active: 16, block: 8, assignment,
+      ...(shards === undefined ? {} : { shards }) })
   }).withOwners(ids)
 
 const weightsOf = (c: ModelConfig, seed: number): Record<string, HostTensor> =>
@@ -203,6 +204,43 @@ describe("ownership", () => {
     const sinks = new SinkConfig({ pool: 8000, active: 104, block: 1 })
     expect([deletionsLeft(sinks, 0), deletionsLeft(sinks, 5), deletionsLeft(sinks, 99)]).toEqual([8, 3, 0])
   })
+
+  it("counts down as simulated where the pool is in shards", () => {
+    for (const shards of [1, 4, 16]) {
+      const sinks = new SinkConfig({ pool: 4096, active: 64, block: 4, shards })
+      const most = deletionsLeft(sinks, 0)
+      /** What 400 survivors lose to so many deletions, each to others, in the mean. */
+      const lost = (deletions: number) => {
+        const shares = range(400).map((survivor) => {
+          const taken = new Set(
+            range(deletions).flatMap((i) => [...Sink.unitsOf(sinks, BigInt(10_000 + survivor * 50 + i))])
+          )
+          const own = Sink.unitsOf(sinks, BigInt(survivor))
+          return own.filter((unit) => taken.has(unit)).length / own.length
+        })
+        return shares.reduce((a, b) => a + b) / shares.length
+      }
+      expect(Math.abs(lost(most) - (1 - (1 - 64 / 4096) ** most))).toBeLessThan(0.03)
+      expect(most).toBe(6)
+    }
+  })
+
+  it("touches nobody of another shard", async () => {
+    const { sinks } = configOf("permutation", 12, 3)
+    const shardOf = (i: number) => Sink.shardOf(sinks!, ids[i]!)
+    const shards = books.map((_, i) => shardOf(i))
+    expect(new Set(shards).size).toBe(3)
+    for (const i of range(books.length)) {
+      const found = await run(ownershipOf(sinks!, names, new Set([ids[i]!]), new Set()))
+      expect(found.alone.length + found.shared.length).toBe(2)
+      for (const unit of [...found.alone, ...found.shared]) expect(Math.floor(unit / 4)).toBe(shards[i])
+      for (const { name } of found.most) expect(shardOf(books.indexOf(name))).toBe(shards[i])
+    }
+    // in turn, and as many as fit into the slices share nothing
+    const apart = configOf("disjoint", 16, 2).sinks!
+    const found = await run(ownershipOf(apart, names, new Set([ids[3]!]), new Set()))
+    expect([found.alone.length, found.shared.length, found.touched, found.left]).toEqual([2, 0, 0, undefined])
+  })
 })
 
 describe("erasing", () => {
@@ -295,6 +333,21 @@ describe("forgetting a source", () => {
     expect([again.out, existsSync(join(root, "never"))]).toEqual([undefined, false])
     expect(await failure(Forget.forget(out, { requests: named(...books.slice(1)) }, { out: join(root, "never") })))
       .toContain("would leave nobody")
+  })
+
+  it("takes the sinks of one from a pool in shards, and of others' shards nothing", async () => {
+    const c = configOf("permutation", 12, 3)
+    const from = await saved("in-shards", c)
+    const out = join(root, "in-shards-without")
+    const { ownership } = await run(
+      Forget.forget(from, { requests: named("Genesis"), operation: "erase", shared: "take" }, { out })
+    )
+    const [before, now, [off]] = await Promise.all([run(losses(from)), run(losses(out)), run(losses(from, Sink.off))])
+    expect(now[0]).toBe(off)
+    const hit = ids.map((id) => [...Sink.unitsOf(c.sinks!, id)].some((unit) => ownership.shared.includes(unit)))
+    now.forEach((loss, i) => i > 0 && (hit[i] ? expect(loss).not.toBe(before[i]) : expect(loss).toBe(before[i])))
+    const shardOf = (id: bigint) => Sink.shardOf(c.sinks!, id)
+    ids.forEach((id, i) => i > 0 && shardOf(id) !== shardOf(ids[0]!) && expect(hit[i]).toBe(false))
   })
 
   it("keeps sinks that others light, or takes them, as asked", async () => {

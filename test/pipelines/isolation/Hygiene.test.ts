@@ -206,6 +206,12 @@ layer(NodeDevice.layer())("hygiene of a model that has memorized", (it) => {
         expect(changed(yield* (yield* Model).exportTensors, weights)).toEqual([])
       }))))
 
+  it.effect("passes for a pool in shards", () =>
+    Effect.gen(function*() {
+      const inShards = sinkModel({ shards: 4 })
+      expect(failed(yield* withWeights(inShards, yield* memorize(inShards), hygiene(input)))).toEqual([])
+    }))
+
   it.effect("of sinks that everyone lights finds nothing unlit or disjoint, says so, and fails on collisions", () =>
     Effect.gen(function*() {
       const shared = sinkModel({ pool: 32, active: 32 })
