@@ -4,7 +4,6 @@ import type * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import { openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
-import { deleted } from "../src/data/identity/Names.ts"
 import { resolveWhose, type Whose } from "../src/data/identity/Whose.ts"
 import { DataError, type DeviceError } from "../src/Errors.ts"
 import { Device } from "../src/gpu/Device.ts"
@@ -50,6 +49,8 @@ export interface EvaluatedTask {
   readonly chance?: number
   /** Questions of which the beginning was cut off, since the model does not read so much. */
   readonly truncated: number
+  /** Questions whose own sinks were deleted, where own sinks are asked for. Own scores are there if there is none. */
+  readonly deleted: number
   readonly scores: Readonly<Partial<Record<EvaluatedSinks, TaskScore>>>
 }
 
@@ -120,17 +121,16 @@ export const evaluateTasks = (
         "one for all lines with --id"
       return yield* new DataError({ path: file, detail })
     }
-    const found = new Map<string, bigint>()
+    const found = new Map<string, bigint | undefined>()
+    /** Undefined: was deleted. */
     const idOf = (item: TaskItem) =>
       Effect.gen(function*() {
         const whose = item.whose ?? fallback!
         const key = JSON.stringify(whose)
-        const known = found.get(key)
-        if (known !== undefined) return known
-        const one = yield* resolveWhose(whose, names)
-        if (Sink.isDenied(config.sinks!, one.id)) return yield* deleted(one)
-        found.set(key, one.id)
-        return one.id
+        if (found.has(key)) return found.get(key)
+        const { id } = yield* resolveWhose(whose, names)
+        found.set(key, Sink.isDenied(config.sinks!, id) ? undefined : id)
+        return found.get(key)
       }).pipe(
         Effect.mapError((error) => error._tag === "DataError"
           ? new DataError({ path: file, detail: `line ${item.line}, asked of ${path}: ${error.message}` })
@@ -139,13 +139,19 @@ export const evaluateTasks = (
       )
     const how = { tokenizer, ends, seqLen, specialAsText: options.specialAsText ?? false }
     const asked = yield* Effect.forEach(groups, (group) =>
-      Effect.map(
-        Effect.forEach(group.items,
-          (item) => Effect.flatMap(lights ? idOf(item) : Effect.succeed(0n), (id) => taskRows(item, id, file, how))),
-        (rows) => ({ ...group, rows })
-      ))
-    const all = asked.flatMap(({ rows }) => rows)
-    const count = sinks.length * all.reduce((sum, { rows }) => sum + rows.length, 0)
+      Effect.gen(function*() {
+        let deleted = 0
+        const rows = yield* Effect.forEach(group.items, (item) =>
+          Effect.flatMap(lights ? idOf(item) : Effect.succeed(0n), (id) => {
+            if (id === undefined) deleted++
+            return taskRows(item, id ?? 0n, file, how)
+          }))
+        return { ...group, rows, deleted }
+      }))
+    /** What is asked in a state. */
+    const rowsOf = (state: EvaluatedSinks) =>
+      asked.map(({ deleted, rows }) => state === "own" && deleted > 0 ? [] : rows)
+    const count = sinks.flatMap(rowsOf).flat().reduce((sum, { rows }) => sum + rows.length, 0)
 
     return yield* Effect.gen(function*() {
       const model = yield* Model
@@ -153,14 +159,16 @@ export const evaluateTasks = (
       let done = 0
       const scored = yield* Effect.forEach(sinks, (state) =>
         Effect.map(
-          scoreTasks(model, all, Sink.states[state].mode, {
+          scoreTasks(model, rowsOf(state).flat(), Sink.states[state].mode, {
             batchSize,
             seqLen,
             onProgress: (more) => options.onProgress?.(done += more, count) ?? Effect.void
           }),
-          (scores) => [state, scores] as const
+          (scores) => {
+            let at = 0
+            return [state, rowsOf(state).map(({ length }) => scores.slice(at, at += length))] as const
+          }
         ))
-      let at = 0
       return {
         checkpoint: path,
         step,
@@ -168,10 +176,8 @@ export const evaluateTasks = (
         adapter: device.name,
         sinks,
         seqLen,
-        tasks: asked.map(({ available, items, rows, task }): EvaluatedTask => {
+        tasks: asked.map(({ available, deleted, items, rows, task }, t): EvaluatedTask => {
           const { kind } = items[0]!
-          const from = at
-          at += items.length
           return {
             task,
             kind,
@@ -183,8 +189,11 @@ export const evaluateTasks = (
               }
               : {}),
             truncated: rows.filter(({ cut }) => cut > 0).length,
+            deleted,
             scores: Object.fromEntries(
-              scored.map(([state, scores]) => [state, summarizeTask(kind, items, scores.slice(from, at))])
+              scored.flatMap(([state, scores]) =>
+                scores[t]!.length === 0 ? [] : [[state, summarizeTask(kind, items, scores[t]!)]]
+              )
             )
           }
         }),

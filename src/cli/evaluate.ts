@@ -109,18 +109,19 @@ export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): 
     const cells = reports.flatMap((report, r) =>
       report.tasks.filter((task) => task.kind === kind).flatMap((task) =>
         report.sinks.map((sinks, i) => ({ report, r, task, sinks, first: i === 0,
-          metrics: task.scores[sinks]!.metrics })
+          metrics: task.scores[sinks]?.metrics })
         )
       )
     )
     if (cells.length === 0) return []
-    const names = Object.keys(cells[0]!.metrics)
+    const names = Object.keys(cells.find(({ metrics }) => metrics !== undefined)?.metrics ?? { acc: 0 })
     const several = reports.length > 1
     const rows = cells.map(({ first, metrics, r, sinks, task }) => [
       ...(several ? [first ? `${r + 1}` : ""] : []),
       ...(first ? [short(task.task), count(task.questions)] : ["", ""]),
       sinks,
-      ...names.map((name) => {
+      ...names.map((name, i) => {
+        if (metrics === undefined) return i > 0 ? NOTHING : `deleted (${count(task.deleted)})`
         const { high, low, value } = metrics[name]!
         const say = shownAs(name, kind)
         return Number.isFinite(low)

@@ -204,9 +204,13 @@ layer(NodeDevice.layer())("tasks", (it) => {
       expect(yield* refused({ ...ok, source: "b" }, { id: "a" })).toMatch(
         /bad\.jsonl: line 2, asked of \S+model: the model was not trained/
       )
-      expect(yield* refused({ ...ok, source: "gone" }, { id: "a" })).toMatch(
-        /line 2, asked of \S+model: "gone" was deleted/
-      )
+      // whose sinks were deleted has none of its own to be asked with
+      const gone = yield* ask(fileOf("gone.jsonl", [{ ...ok, source: "gone" }, { ...ok, task: "other", source: "a" }]))
+      expect(gone.tasks.map(({ deleted, scores }) => [deleted, Object.keys(scores)])).toEqual([
+        [1, ["off", "placebo"]],
+        [0, ["own", "off", "placebo"]]
+      ])
+      expect(formatTasks([gone], (_, text) => text)).toMatch(/own +deleted \(1\) +-/)
       expect(yield* refused(ok, { seqLen: 49 })).toContain("seqLen must be a whole number from 1 to the model's")
       expect(yield* Effect.map(Effect.flip(ask(fileOf("none.jsonl", [""]))), ({ message }) => message)).toContain(
         "holds no question"
