@@ -2,9 +2,11 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { describe, expect, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -15,9 +17,12 @@ import type { Work } from "../../pipelines/experiment/Job.ts"
 import { openQueue, type Taker, type Task } from "../../pipelines/experiment/Queue.ts"
 import { fileStore } from "../../pipelines/experiment/Store.ts"
 import { work } from "../../pipelines/experiment/Worker.ts"
+import * as Edge from "../../src/cli/Edge.ts"
+import { makeWorks } from "../../src/cli/works.ts"
 import { Diverged } from "../../src/Errors.ts"
 import { Device } from "../../src/gpu/Device.ts"
 import { machineOf } from "../../src/gpu/Machine.ts"
+import { memsinksHere } from "../support/stdout.ts"
 
 const root = mkdtempSync(join(tmpdir(), "memsinks-queue-"))
 afterAll(() => rmSync(root, { recursive: true, force: true }))
@@ -55,12 +60,13 @@ const ask = (folder: string, numbers: ReadonlyArray<number>) =>
     return { results, lines }
   }).pipe(Effect.scoped, Effect.provide(noDevice), Effect.provide(NodeContext.layer))
 
-const worker = (folder: string, options: { readonly version?: string; readonly untilIdle?: number } = {}) =>
+const worker = (folder: string,
+  options: { readonly version?: string; readonly untilIdle?: number; readonly work?: typeof tested } = {}) =>
   work({
     store: join(folder, "store"),
     queue: join(folder, "queue.db"),
     device: undefined,
-    works: { test: tested },
+    works: { test: options.work ?? tested },
     version: options.version ?? "1",
     every: 20,
     untilIdle: options.untilIdle ?? 0.3
@@ -132,6 +138,58 @@ describe("a queue", () => {
       expect(yield* queue.take(taker("c", 60), "c", [])).toEqual(task)
       yield* queue.done("x", "c")
       expect(yield* queue.remove([])).toBe(1)
+    }))
+
+  it.live("has what is done given back before it is closed, when a worker is stopped", () =>
+    Effect.gen(function*() {
+      const folder = join(root, "stopped")
+      const begun = Deferred.unsafeMake<void>(FiberId.none)
+      let saved = false
+      const long: Work<{ readonly n: number }, unknown> = {
+        ...tested,
+        run: () =>
+          Effect.zipRight(Deferred.succeed(begun, undefined), Effect.never).pipe(
+            // the step that runs is finished and saved first
+            Effect.onInterrupt(() => Effect.delay(Effect.sync(() => void (saved = true)), 100))
+          )
+      }
+      const asking = yield* Effect.fork(ask(folder, [8]))
+      const first = yield* Effect.fork(worker(folder, { untilIdle: 60, work: long }))
+      yield* Deferred.await(begun)
+      yield* Fiber.interrupt(first)
+      expect(saved).toBe(true)
+      const { jobs, workers } = yield* Effect.scoped(Effect.gen(function*() {
+        const queue = yield* openQueue(join(folder, "queue.db"))
+        return { jobs: yield* queue.jobs(), workers: yield* queue.workers }
+      }))
+      expect(jobs).toMatchObject([{ state: "waiting", tries: 0, note: expect.stringMatching(/ left it$/) }])
+      expect(workers).toEqual([])
+      yield* worker(folder)
+      expect((yield* Fiber.join(asking)).results.every(Exit.isSuccess)).toBe(true)
+    }))
+
+  it.live("gives the report of a study that the command line gives without one", () =>
+    Effect.gen(function*() {
+      const folder = join(root, "study")
+      const study = (name: string, ...more: ReadonlyArray<string>) =>
+        Effect.promise(() =>
+          memsinksHere(["study", "associative", "inputs=1000", "dimensions=[4,8,16]", "samples=[10,100,1000]",
+            "dimension=4", "pools=[1,2,4]", "draws=1", "--seeds", "2", "--json", "--out-dir", join(folder, name),
+            "--store", join(folder, `${name}-store`), ...more])
+        )
+      const straight = yield* study("straight")
+      const queue = `sqlite:${join(folder, "queue.db")}`
+      const working = yield* Effect.fork(
+        work({ store: join(folder, "queued-store"), queue, device: undefined, works: makeWorks(), version: Edge.version,
+          every: 20 }).pipe(Effect.provide(NodeContext.layer))
+      )
+      const queued = yield* study("queued", "--queue", queue)
+      yield* Fiber.interrupt(working)
+      expect([straight.code, queued.code]).toEqual([0, 0])
+      const jobs = yield* Effect.scoped(Effect.flatMap(openQueue(queue), (queue) => queue.jobs()))
+      expect(jobs.map(({ state }) => state)).toEqual(["done", "done"])
+      const plain = (text: string) => ({ ...JSON.parse(text), seconds: 0 })
+      expect(plain(queued.stdout)).toEqual(plain(straight.stdout))
     }))
 
   it.scopedLive("refuses what is no queue", () =>
