@@ -5,7 +5,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { CollectiveService } from "../../src/collective/Collective.ts"
 import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { configuration, positive, rate, withDefault } from "../../src/Config.ts"
 import { DataConfig, DataStream } from "../../src/data/stream/DataStream.ts"
@@ -74,7 +73,7 @@ interface Part {
   readonly every: number
   /** The paper's outer optimizer, or the mean of the ranks' weights. */
   readonly outer: "nesterov" | "mean"
-  /** Whether a weight's movement is averaged over the ranks that moved it. */
+  /** Whether the movement of a unit of sinks is averaged over the ranks that moved it. */
   readonly overMoved: boolean
 }
 
@@ -106,18 +105,6 @@ const partsOf = ({ compared, fewerRanks, ranks, syncEvery }: DilocoConfig): Read
     ])
   ]
 }
-
-/** Ranks whose sums are raised so that a mean over all is one over those whose value is not 0: over those that moved a weight. */
-export const overWhoMoved = (ranks: ReadonlyArray<CollectiveService>): ReadonlyArray<CollectiveService> =>
-  ranks.map((rank) => ({
-    ...rank,
-    allReduce: async (values) => {
-      const moved = Float32Array.from(values, (value) => value === 0 ? 0 : 1)
-      await rank.allReduce(values)
-      await rank.allReduce(moved)
-      for (let i = 0; i < values.length; i++) if (moved[i]! > 0) values[i] = values[i]! * rank.size / moved[i]!
-    }
-  }))
 
 const dataOf = ({ data }: DilocoConfig, arm: Part["arm"], seed: number): DataConfig =>
   new DataConfig({ ...data, seed, ...(arm === "oracle" ? { arm: "neverRepeated" } : {}) })
@@ -172,14 +159,15 @@ const work = ({ config, part: name, seed }: PartOf<DilocoConfig>, at: Workplace)
         ...(ranks === 1 ? {} : {
           diloco: new DiLoCoConfig({
             syncEvery: every,
+            sinks: overMoved ? "touched" : "mean",
             ...(outer === "mean" ? { outerLearningRate: 1, outerMomentum: 0 } : {})
           })
         })
       }),
       ...(ranks === 1 ? {} : {
         ranks: {
-          key: { ranks, overMoved },
-          make: () => overMoved ? overWhoMoved(ranksInProcess(ranks)) : ranksInProcess(ranks)
+          key: { ranks },
+          make: () => ranksInProcess(ranks)
         }
       }),
       measured: { diloco: 1 }
@@ -341,7 +329,7 @@ const findings = (results: Results<DilocoFound>, config: DilocoConfig) => {
       ["share left", "memory with sinks off over that of a standard model that is trained by the same ranks"],
       ["mean",
         "all ranks go on from the mean of their weights; else the paper's outer Nesterov momentum takes what they moved"],
-      ["of who moved", "a weight's movement is averaged over the ranks that moved it: a sink's over those that lit it"]
+      ["of who moved", "the movement of a unit of sinks is averaged over the ranks that moved it, those that lit it"]
     ] as const,
     limits: [
       "A few hundred steps have two exchanges at the longest interval: the paper trains for tens of thousands.",
@@ -359,7 +347,7 @@ export const diloco = study<DilocoConfig, DilocoFound>({
     "Do sinks that few ranks light lose what they hold when ranks exchange from time to time, and where does it go?",
   finding: "exchange every hundreds of steps costs hardly any loss",
   cost: "6 minutes; full: 2 hours",
-  version: 1,
+  version: 2,
   schema: DilocoConfig,
   presets: {
     quick: new DilocoConfig({}),

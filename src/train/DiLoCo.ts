@@ -40,7 +40,13 @@ export class DiLoCoConfig extends configuration(Schema.Class<DiLoCoConfig>("DiLo
    * their means: evaluations, checkpoints and whoever interrupts wait for one. A multiple of `syncEvery`. Default: `syncEvery`,
    * with several fragments four times that.
    */
-  meetEvery: Schema.optional(positive)
+  meetEvery: Schema.optional(positive),
+  /**
+   * Over which ranks sinks are averaged: `touched`, those that moved a unit of them, of those moments that have any; `mean`, all of
+   * them, as in the paper, by which those that did not light it take back what the others learned. All else is averaged over all
+   * ranks; the two are the same where all moved a unit. Default `touched`.
+   */
+  sinks: Schema.optional(Schema.Literal("touched", "mean"))
 })) {}
 
 /** When what is exchanged. */
@@ -102,6 +108,56 @@ interface Kept {
   /** Its value when ranks last met. */
   readonly met: Float32Array
   readonly momentum: Float32Array
+  /** Where its sinks are, if they are averaged over those ranks that moved them. */
+  readonly units: Units | undefined
+}
+
+/** The units of sinks of a weight: `halves` times `count` stretches of `length` elements, from `from` on. */
+export interface Units {
+  readonly from: number
+  readonly count: number
+  readonly halves: number
+  readonly length: number
+}
+
+const unitsOf = ({ sinkRow0, value }: Ops.Parameter, { block, pool }: Optimizer["gradients"]["touched"]):
+  | Units
+  | undefined =>
+{
+  if (sinkRow0 === undefined) return undefined
+  const [rows, width] = value.shape as [number, number]
+  return { from: sinkRow0 * width, count: pool / block, halves: (rows - sinkRow0) / pool, length: block * width }
+}
+
+/** Of each unit 1 where a value of it is not 0, else 0. */
+export const touchedUnits = (values: Float32Array, { count, from, halves, length }: Units): Float32Array => {
+  const touched = new Float32Array(count)
+  for (let half = 0; half < halves; half++) {
+    for (let unit = 0; unit < count; unit++) {
+      const begin = from + (half * count + unit) * length
+      for (let i = begin; touched[unit] === 0 && i < begin + length; i++) if (values[i] !== 0) touched[unit] = 1
+    }
+  }
+  return touched
+}
+
+/** Tells of each stretch of a sum of so many elements over how many of `size` ranks its mean is, by the ranks of each unit. */
+export const eachMean = (
+  elements: number,
+  size: number,
+  units: Units | undefined,
+  ranks: Float32Array,
+  tell: (begin: number, end: number, over: number) => void
+): void => {
+  if (units === undefined) return tell(0, elements, size)
+  const { count, from, halves, length } = units
+  tell(0, from, size)
+  for (let half = 0; half < halves; half++) {
+    for (let unit = 0; unit < count; unit++) {
+      const begin = from + (half * count + unit) * length
+      tell(begin, begin + length, ranks[unit]! > 0 ? ranks[unit]! : size)
+    }
+  }
 }
 
 export interface Outer {
@@ -120,15 +176,17 @@ export interface Outer {
 
 /**
  * One step of the outer optimizer on a parameter, in place: `moved` is how far all ranks went together, summed over `size` of
- * them. With g = -moved / size: momentum = mu momentum + g, value = met - rate (g + mu momentum).
+ * them, of elements `begin` to `end`. With g = -moved / size: momentum = mu momentum + g, value = met - rate (g + mu momentum).
  */
 export const outerStep = (
   { outerLearningRate: rate, outerMomentum: mu }: DiLoCoConfig,
   { met, momentum }: Pick<Kept, "met" | "momentum">,
   moved: Float32Array,
-  size: number
+  size: number,
+  begin = 0,
+  end = met.length
 ): void => {
-  for (let i = 0; i < met.length; i++) {
+  for (let i = begin; i < end; i++) {
     const gradient = -moved[i]! / size
     const next = Math.fround(mu * momentum[i]! + gradient)
     momentum[i] = next
@@ -141,7 +199,8 @@ interface Underway {
   /** The step after which it comes back. */
   readonly due: number
   readonly parts: ReadonlyArray<{ readonly one: Kept; readonly moved: Float32Array }>
-  readonly done: Promise<unknown>
+  /** Of each part how many ranks moved each unit of sinks. */
+  readonly done: Promise<ReadonlyArray<Float32Array>>
 }
 
 /** The outer optimizer of so many steps; what parameters moved by travels as `wire` says, moments are exact. */
@@ -149,13 +208,14 @@ export const makeOuter = (
   config: DiLoCoConfig,
   collective: CollectiveService,
   device: DeviceService,
-  { moments, scaler }: Pick<Optimizer, "moments" | "scaler">,
+  { gradients, moments, scaler }: Pick<Optimizer, "gradients" | "moments" | "scaler">,
   steps: number,
   wire: Wire = "f32"
 ): Outer => {
   const kept = moments.map(({ parameter }): Kept => {
     const length = parameter.value.shape.reduce((a, b) => a * b, 1)
-    return { parameter, met: new Float32Array(length), momentum: new Float32Array(length) }
+    const units = config.sinks === "mean" ? undefined : unitsOf(parameter, gradients.touched)
+    return { parameter, met: new Float32Array(length), momentum: new Float32Array(length), units }
   })
   const { delay, fragments, leaving, meetEvery } = timetableOf(config)
   const { fragmentUpdateAlpha: alpha = 0 } = config
@@ -170,22 +230,33 @@ export const makeOuter = (
       for (let i = 0; i < moved.length; i++) moved[i] = moved[i]! - met[i]!
       return moved
     })
+  /** Adds values up over the ranks, in place, and tells on how many of these a unit of sinks has any: none counted, empty. */
+  const sum = async (values: Float32Array, { units }: Kept, wire?: Wire): Promise<Float32Array> => {
+    const ranks = units === undefined ? new Float32Array() : touchedUnits(values, units)
+    // both are called at once: other calls may follow, in an order that all ranks keep
+    await Promise.all([collective.allReduce(values, wire),
+      ...(units === undefined ? [] : [collective.allReduce(ranks)])])
+    return ranks
+  }
+  const move = (one: Kept, moved: Float32Array, ranks: Float32Array): void =>
+    eachMean(moved.length, size, one.units, ranks, (begin, end, over) =>
+      outerStep(config, one, moved, over, begin, end))
   const meets = (step: number) => step % meetEvery === 0 || step === steps
 
   let underway: ReadonlyArray<Underway> = []
   const leave = (step: number, all: ReadonlyArray<Kept>) =>
     Effect.gen(function*() {
       const parts = yield* Effect.forEach(all, (one) => Effect.map(movedOf(one), (moved) => ({ one, moved })))
-      const done = Promise.all(parts.map(({ moved }) => collective.allReduce(moved, wire)))
+      const done = Promise.all(parts.map(({ moved, one }) => sum(moved, one, wire)))
       // whoever waits for it later hears of it
       done.catch(() => undefined)
       underway = [...underway, { due: step + delay, parts, done }]
     })
   const back = ({ done, parts }: Underway) =>
     Effect.gen(function*() {
-      yield* call(() => done)
-      for (const { moved, one } of parts) {
-        outerStep(config, one, moved, size)
+      const ranks = yield* call(() => done)
+      for (const [i, { moved, one }] of parts.entries()) {
+        move(one, moved, ranks[i]!)
         if (alpha === 0) yield* write(one.parameter.value, one.met)
         else {
           const own = yield* read(one.parameter.value)
@@ -204,15 +275,17 @@ export const makeOuter = (
   const meet = Effect.gen(function*() {
     for (const one of kept) {
       const moved = yield* movedOf(one)
-      yield* call(() => collective.allReduce(moved, wire))
-      outerStep(config, one, moved, size)
+      move(one, moved, yield* call(() => sum(moved, one, wire)))
       yield* write(one.parameter.value, one.met)
     }
-    for (const { m, v } of moments) {
+    for (const [at, { m, v }] of moments.entries()) {
+      const one = kept[at]!
       for (const tensor of [m, v]) {
         const values = yield* read(tensor)
-        yield* call(() => collective.allReduce(values))
-        for (let i = 0; i < values.length; i++) values[i] = values[i]! / size
+        const ranks = yield* call(() => sum(values, one))
+        eachMean(values.length, size, one.units, ranks, (begin, end, over) => {
+          for (let i = begin; i < end; i++) values[i] = values[i]! / over
+        })
         yield* write(tensor, values)
       }
     }

@@ -11,13 +11,16 @@ import { Collective, type CollectiveService } from "../../src/collective/Collect
 import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { type DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { CollectiveError, DataError } from "../../src/Errors.ts"
+import type { DeviceService } from "../../src/gpu/Device.ts"
+import * as Tensor from "../../src/gpu/Tensor.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { random } from "../../src/Random.ts"
 import { SinkConfig, SinkDropout } from "../../src/Sink.ts"
 import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
-import { DiLoCoConfig, dilocoProblem, fragmentsOf, outerStep } from "../../src/train/DiLoCo.ts"
-import { OptimizerConfig } from "../../src/train/Optimizer.ts"
+import { DiLoCoConfig, dilocoProblem, fragmentsOf, makeOuter, outerStep } from "../../src/train/DiLoCo.ts"
+import { type Optimizer, OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
 import { miniatureData, miniatureModel } from "../support/support.ts"
@@ -96,6 +99,64 @@ it("takes Nesterov's steps outside", () => {
   expect([...kept.momentum]).toEqual([Math.fround(0.7), 0])
   expect([...kept.met]).toEqual([Math.fround(0.57), 2])
 })
+
+for (const sinks of ["touched", "mean"] as const) {
+  it(`averages sinks over whom their definition says: ${sinks}`, async () => {
+    const [size, rows, width, sinkRow0, pool, block] = [3, 14, 2, 2, 6, 2]
+    const draw = random(7, "moved")
+    const began = Array.from({ length: rows * width }, () => Math.fround(draw.uniform()))
+    // what each rank moves: row 2 h of unit u of either half, of unit 0 no rank, of unit 1 the first, of unit 2 all but the first
+    const touches = (rank: number, unit: number) => unit === 1 ? rank === 0 : unit === 2 && rank !== 0
+    const unitOf = (row: number) => Math.floor(((row - sinkRow0) % pool) / block)
+    const moved = Array.from({ length: size }, (_, rank) =>
+      began.map((_, i) => {
+        const row = Math.floor(i / width)
+        // a value of a touched unit that did not move counts, too
+        return row >= sinkRow0 && (!touches(rank, unitOf(row)) || row === 6) ? 0 : draw.uniform() - 0.5
+      }))
+    const names = ["value", "m", "v"] as const
+    const after = await Promise.all(ranksInProcess(size).map(async (collective, rank) => {
+      const [value, m, v] = names.map((name) => Tensor.make(name, [rows, width])) as [Tensor.Tensor, Tensor.Tensor,
+        Tensor.Tensor]
+      const on = new Map([value, m, v].map((tensor) => [tensor, Float32Array.from(began)]))
+      const device = {
+        read: (tensor: Tensor.Tensor) => Effect.sync(() => on.get(tensor)!.slice()),
+        write: (tensor: Tensor.Tensor, values: Float32Array) => void on.set(tensor, values.slice()),
+        idle: Effect.void
+      } as unknown as DeviceService
+      const parameter = { name: "w", value, gradient: value, decay: false, sinkRow0 }
+      const touched = { pool, block } as Optimizer["gradients"]["touched"]
+      const outer = makeOuter(
+        new DiLoCoConfig({ syncEvery: 1, outerLearningRate: 1, outerMomentum: 0,
+          ...sinks === "mean" ? { sinks } : {} }),
+        collective,
+        device,
+        { moments: [{ parameter, m, v }], scaler: undefined, gradients: { touched } as Optimizer["gradients"] },
+        1
+      )
+      await Effect.runPromise(outer.begin)
+      on.set(value, Float32Array.from(began, (one, i) => one + moved[rank]![i]!))
+      on.set(m, Float32Array.from(moved[rank]!))
+      on.set(v, Float32Array.from(moved[rank]!, (one) => one ** 2))
+      await Effect.runPromise(outer.after(1))
+      return [value, m, v].map((tensor) => [...on.get(tensor)!])
+    }))
+    const meanOf = (of: (rank: number) => number, row: number) => {
+      const all = [0, 1, 2]
+      const who = sinks === "mean" || row < sinkRow0 ? all : all.filter((rank) => touches(rank, unitOf(row)))
+      return who.length === 0 ? 0 : who.reduce((sum, rank) => sum + of(rank), 0) / who.length
+    }
+    for (const [value, m, v] of after) {
+      began.forEach((one, i) => {
+        const row = Math.floor(i / width)
+        expect(value![i]).toBeCloseTo(one + meanOf((rank) => moved[rank]![i]!, row), 6)
+        expect(m![i]).toBeCloseTo(meanOf((rank) => moved[rank]![i]!, row), 6)
+        expect(v![i]).toBeCloseTo(meanOf((rank) => moved[rank]![i]! ** 2, row), 6)
+      })
+    }
+    expect(after[1]).toEqual(after[0])
+  })
+}
 
 it("exchanges fragments of about the same size", () => {
   const fragments = fragmentsOf([5, 100, 40, 30, 30], (size) => size, 2)
@@ -277,15 +338,34 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       // so large an eps that AdamW divides by nothing else: plain gradient descent
       const optimizer = new OptimizerConfig({ learningRate: 50, eps: 1000, beta1: 0, weightDecay: 0, gradClip: 0,
         schedule: "constant", warmupSteps: 0 })
-      const diloco = new DiLoCoConfig({ syncEvery: 1, outerLearningRate: 1, outerMomentum: 0 })
-      const [exact] = yield* trainTogether(2, { training: { optimizer } }, yield* memory)
-      const apart = yield* trainTogether(2, { training: { optimizer, diloco } }, yield* memory)
-      const [a, b] = [exact!, apart[0]!].map(({ weights }) => bits(weights).flat())
-      expect(bits(apart[1]!.weights)).toEqual(bits(apart[0]!.weights))
-      expect(far(a!, b!)).toBeLessThan(1e-5)
+      const outer = { syncEvery: 1, outerLearningRate: 1, outerMomentum: 0 }
+      // where every rank lights all sinks it does not matter over whom they are averaged
+      const lit = new ModelConfig({ ...miniatureModel, sinks: new SinkConfig({ pool: 64, active: 64 }) })
+      let a: ReadonlyArray<number> = []
+      for (const [model, sinks] of [[lit, "touched"], [miniatureModel, "mean"]] as const) {
+        const diloco = new DiLoCoConfig({ ...outer, sinks })
+        const [exact] = yield* trainTogether(2, { model, training: { optimizer } }, yield* memory)
+        const apart = yield* trainTogether(2, { model, training: { optimizer, diloco } }, yield* memory)
+        const b = bits(apart[0]!.weights).flat()
+        a = bits(exact!.weights).flat()
+        expect(bits(apart[1]!.weights)).toEqual(bits(apart[0]!.weights))
+        expect(far(a, b)).toBeLessThan(1e-5)
+      }
+      // over those that lit them they move further, and all else moves as far
+      const one = (sinks: "mean" | "touched") =>
+        Effect.flatMap(memory, (own) =>
+          trainTogether(2, { training: { steps: 1, optimizer, diloco: new DiLoCoConfig({ ...outer, sinks }) } }, own))
+      const [[mean], [touched]] = [yield* one("mean"), yield* one("touched")]
+      const differ = Object.keys(mean!.weights).filter((name) =>
+        far(
+          ...[mean, touched].map((all) => Array.from(all!.weights[name]!.data as Float32Array)) as [Array<number>,
+            Array<number>]
+        ) > 0
+      )
+      expect(differ.map((name) => name.split(".").at(-2))).toEqual(["gate_proj", "up_proj", "down_proj"])
       const still = yield* train({ training: { steps: 1, optimizer: new OptimizerConfig({ learningRate: 1e-12 }) } },
         yield* memory)
-      expect(far(a!, bits(still.weights).flat())).toBeGreaterThan(1e-3)
+      expect(far(a, bits(still.weights).flat())).toBeGreaterThan(1e-3)
     }))
 
   it.effect("meet every few steps in DiLoCo, and save and go on from there, bit for bit, with any number of them", () =>

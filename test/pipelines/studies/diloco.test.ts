@@ -1,11 +1,10 @@
-/** The study of sinks under DiLoCo: what it decides where the answer is planted, whose mean it takes, and parts at a toy size. */
+/** The study of sinks under DiLoCo: what it decides where the answer is planted, and parts at a toy size. */
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
-import { diloco, DilocoConfig, type DilocoFound, overWhoMoved } from "../../../pipelines/studies/diloco.ts"
+import { diloco, DilocoConfig, type DilocoFound } from "../../../pipelines/studies/diloco.ts"
 import { run } from "../../../pipelines/study.ts"
 import { resultsOf } from "../../../pipelines/study/Study.ts"
-import { ranksInProcess } from "../../../src/collective/InProcess.ts"
 import { DataConfig } from "../../../src/data/stream/DataStream.ts"
 import * as NodeDevice from "../../../src/node.ts"
 import { random } from "../../../src/Random.ts"
@@ -44,12 +43,6 @@ describe("sinks under exchange from time to time", () => {
     expect(numbers["sinks, 4 ranks, every 10, mean: share left"]!.mean).toBeCloseTo(0.4, 1)
     expect(tables[0]!.rows).toHaveLength(12)
     expect(charts[1]!.lines[0]!.points.map(({ x }) => x)).toEqual([1, 10, 50, 100])
-  })
-
-  it("takes the mean of those whose value is not 0", async () => {
-    const given = [[1, 0, 0, 8], [3, 2, 0, 4], [2, 0, 0, 6], [2, 4, 0, 6]].map((values) => Float32Array.from(values))
-    await Promise.all(overWhoMoved(ranksInProcess(4)).map((rank, i) => rank.allReduce(given[i]!)))
-    for (const values of given) expect([...values].map((value) => value / 4)).toEqual([2, 3, 0, 6])
   })
 
   it("refuses what cannot be shared out", () => {
