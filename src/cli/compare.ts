@@ -9,7 +9,20 @@ import { columns, hasColor, NOTHING, type Paint, painter } from "../Terminal.ts"
 import type { IsolateOptions } from "./commands/isolate.ts"
 import * as Edge from "./Edge.ts"
 
-/** A line a metric, a column a state, and the other checkpoint. */
+/** What it knows of its training's sequences that the other does not, by the state of its sinks. */
+const headline = (differences: Comparison["differences"]): string => {
+  const split = differences.some((one) => one.split === "natural") ? "natural" : differences[0]?.split
+  const found = differences.filter((one) => one.split === split).map(({ high, low, state, value }) =>
+    `${state}: ${
+      low > 0 || high < 0
+        ? `${Math.abs(value).toFixed(3)} nats a token ${value < 0 ? "better" : "worse"}`
+        : "neither better nor worse for sure"
+    }`
+  )
+  return `what it was trained on (${split}) it knows, beside the other, with sinks ${found.join("; ")}`
+}
+
+/** A headline, a line a metric, a column a state, and the other checkpoint. */
 export const format = ({ against, checkpoint, differences, metrics, sequences }: Comparison, paint: Paint): string => {
   const states = [...new Set(metrics.map(({ state }) => state))]
   const at = (key: MetricKey, state: string) => metricAt(metrics.filter((one) => one.state === state), key)
@@ -22,6 +35,7 @@ export const format = ({ against, checkpoint, differences, metrics, sequences }:
   const head = ["", ...states, "against"]
   const [first, ...others] = columns([head, ...rows])
   return [
+    ...(differences.length === 0 ? [] : [paint("bold", headline(differences)), ""]),
     paint("bold", first!),
     ...others,
     "",
