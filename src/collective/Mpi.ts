@@ -196,7 +196,10 @@ const EAGER = 2
 /** Bytes of an exchange that is not worth a thread. */
 const SMALL = 2 ** 16
 
-/** Bytes that ranks of one machine add up while the process waits: a millisecond or less. */
+/**
+ * Bytes that ranks of one machine add up while the process waits: a millisecond or less. All have come before, so that none waits
+ * for one that is late; no timer runs meanwhile.
+ */
 const BRIEF = 2 ** 22
 
 /**
@@ -207,7 +210,11 @@ const BRIEF = 2 ** 22
 const QUIET_UCX = { UCX_MEM_EVENTS: "no", UCX_ERROR_SIGNALS: "" }
 
 export interface MpiOptions {
-  /** Milliseconds until ranks that do not come, and give no sign of life, are given up. Default: ten minutes. */
+  /**
+   * Milliseconds until ranks that do not come, and give no sign of life, are given up. Default: ten minutes. It does not hold
+   * within a sum of up to 4 MB of two ranks of one machine, which all have come to: one that is stopped (SIGSTOP) in that
+   * millisecond holds the other until it goes on; one that is killed is noticed by `mpirun`, which ends both.
+   */
   readonly timeout?: number
 }
 

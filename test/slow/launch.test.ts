@@ -100,6 +100,14 @@ describe.each(transports)("two ranks over %s", (transport) => {
     for (const [state, loss] of Object.entries(alone.repeated)) expect(two.repeated[state]).toBeCloseTo(loss, 3)
   })
 
+  it("train slices of the pool of sinks that are their own, as one process trains both", async () => {
+    const sharded = ["model.intermediateSize=96", "model.sinks.pool=64", "model.sinks.shards=2", "--steps", "6"]
+    const alone = reportOf(await run(pretrain(`${transport}-sharded-alone`, ...sharded)))
+    const two = reportOf(await run([...launch, ...pretrain(`${transport}-sharded`, ...sharded)]))
+    expect(two.ranks?.map(({ rank }) => rank)).toEqual([0, 1])
+    for (const [state, loss] of Object.entries(alone.repeated)) expect(two.repeated[state]).toBeCloseTo(loss, 3)
+  })
+
   it("stop together when they are interrupted, saved, and one process goes on", async () => {
     const out = `${transport}-stopped`
     const { child, ended } = start([...launch, ...pretrain(out, "--steps", "5000")])
