@@ -508,13 +508,13 @@ const runOf = (
         state.untold.push(...yield* outcome(now.writing), ...now.held, ...(yield* outcome(now.reading)).flat())
         // an interrupted or abandoned run keeps what it learned; a failed one keeps its last good checkpoint
         const { step } = state.place
-        const kept = !leads || !met() || step === 0 || state.lastSaved?.step === step
-        if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || kept) return
-        const saved = yield* Effect.flatten(capture)
-        state.untold.push(saved)
+        if (!(Exit.isSuccess(exit) || Exit.isInterrupted(exit)) || !leads || !met() || step === 0) return
+        if (state.lastSaved?.step !== step) state.untold.push(yield* Effect.flatten(capture))
         // whoever took the events has gone: this is the only word of it
         if (Exit.isInterrupted(exit)) {
-          yield* Effect.logInfo(`interrupted after step ${step} of ${steps}, which is saved in ${saved.path}`)
+          yield* Effect.logInfo(
+            `interrupted after step ${step} of ${steps}, which is saved in ${state.lastSaved!.path}`
+          )
         }
       }).pipe(Effect.catchAll((error) => Effect.logError(`could not save on the way out: ${error.message}`)))
     )
