@@ -5,8 +5,11 @@
  */
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type * as Path from "@effect/platform/Path"
+import { getSomes } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import { resolve } from "node:path"
 import { type AttackError, attacks } from "../src/attacks/index.ts"
 import { modelWith, type OpenCheckpoint, openCheckpoint } from "../src/checkpoints/OpenCheckpoint.ts"
 import { quantized } from "../src/checkpoints/Quantize.ts"
@@ -22,7 +25,7 @@ import { deletionsOf } from "../src/forget/Forget.ts"
 import * as Ledger from "../src/forget/Ledger.ts"
 import { ownershipOf } from "../src/forget/Ownership.ts"
 import { Device } from "../src/gpu/Device.ts"
-import { machineOf } from "../src/gpu/Machine.ts"
+import { type Machine, machineOf } from "../src/gpu/Machine.ts"
 import { keyOf } from "../src/Key.ts"
 import { Model } from "../src/model/Model.ts"
 import { ModelConfig } from "../src/model/ModelConfig.ts"
@@ -35,8 +38,10 @@ import { changeOf, decide, UNKNOWN, type Value, valueOf, worst } from "./audit/D
 import { type Fact, readFacts } from "./audit/Facts.ts"
 import type { AuditReport, Band, Collateral, Known, Measure, State, Stayed, Survivor, Truth } from "./audit/Report.ts"
 import { openCorpus } from "./evaluate.ts"
+import * as Failures from "./experiment/Failures.ts"
+import { type HandOut, lately, type Work } from "./experiment/Job.ts"
 import { againWhenLost } from "./experiment/RunFolder.ts"
-import { memoryStore, openStore } from "./experiment/Store.ts"
+import { memoryStore, openStore, type Store } from "./experiment/Store.ts"
 import { type AttackConfig, type AttackMethod, attackMethod, attackNamed, attackNames,
   attackProblem } from "./isolation/AttackConfig.ts"
 import type { Failure } from "./report/Failure.ts"
@@ -89,10 +94,15 @@ export interface AuditOptions {
   /** A folder that keeps every answer: the same call goes on where it was stopped. Default: memory. */
   readonly store?: string
   readonly device: Layer.Layer<Device, DeviceError>
+  /** Has workers ask, who must see the models and the data under the same paths: `throughQueue`. Default: this process asks. */
+  readonly queue?: HandOut
   readonly versions?: Readonly<Record<string, string>>
   /** Told what is done next: `3 of 41: the model after: loss`. */
   readonly onStage?: (what: string) => Effect.Effect<void>
 }
+
+/** What the questions follow from: plain data. */
+type Asking = Omit<AuditOptions, "device" | "onStage" | "queue" | "store" | "versions">
 
 /** Attacks that are tried unless told: near-verbatim recall, recognition of what was paraphrased, a probe of hidden states. */
 export const cheapAttacks: ReadonlyArray<AttackConfig> = [
@@ -115,7 +125,7 @@ const sourcesOf = (
   data: string,
   checkpoint: OpenCheckpoint & { readonly tokenizer: Tokenizer },
   seqLen: number,
-  { passages = 32, seed = 1, sourceField }: AuditOptions,
+  { passages = 32, seed = 1, sourceField }: Asking,
   wanted: (known: ReadonlyArray<{ readonly name: string; readonly id: bigint }>) => ReadonlySet<bigint>
 ) =>
   Effect.gen(function*() {
@@ -234,20 +244,10 @@ const countsOf = (done: number, all: number, asked: ReadonlyArray<number>): Read
   return [done, ...asked.filter((count) => count > done && count <= most)]
 }
 
-/**
- * Audits a deletion. Deterministic: the same models, data and options on the same adapter give the same report but for its
- * seconds. With a `store` it goes on where it was stopped. A way of asking that fails is told in `failures`, and the others stand.
- *
- * Fails before anything is computed: with a DataError where nothing was deleted from `after`, where the data
- * holds no text of it or of anybody else, where the oracle says that it was trained on it, and where models do not go together.
- */
-export const audit = (
-  options: AuditOptions
-): Effect.Effect<AuditReport, AuditError, FileSystem.FileSystem | Path.Path> =>
+/** What is to be asked, and all that its answers are told by. Opens models and data, and computes nothing on a device. */
+const planOf = (options: Asking) =>
   Effect.gen(function*() {
-    const began = performance.now()
-    const { batchSize = 8, relearningRate = 1e-3, relearningSteps = 16, seed = 1, tolerance = 0.25 } = options
-    const stage = (what: string) => options.onStage?.(what) ?? Effect.void
+    const { batchSize = 8, relearningRate = 1e-3, relearningSteps = 16, seed = 1 } = options
     const before = yield* openCheckpoint(options.before)
     const after = yield* openCheckpoint(options.after)
     const oracle = options.oracle === undefined ? undefined : yield* openCheckpoint(options.oracle)
@@ -381,7 +381,6 @@ export const audit = (
     const factsOf = (kind: string) => asked.filter((fact) => fact.of === "stay" ? kind === "stay" : fact.kind === kind)
     const kinds = ["unique", "shared", "inferred", "stay"].filter((kind) => factsOf(kind).length > 0)
 
-    const failures: Array<Failure> = []
     const notAsked: Array<{ readonly what: string; readonly why: string }> = []
     if (never.length === 0) {
       notAsked.push({ what: "membership", why: "there is no text that the model was not trained on: name some with " +
@@ -535,20 +534,39 @@ export const audit = (
       putRelearned(models.oracle)
     }
 
+    return { absent, after, before, cost, deleted, factsOf, gone, half, kinds, left, likeness, models, named, notAsked,
+      oracle, other, promptTokens, questions, route, seqLen, sources, stands, stay, tried }
+  })
+
+/**
+ * Audits a deletion. Deterministic: the same models, data and options on the same adapter give the same report but for its
+ * seconds. With a `store` it goes on where it was stopped. A way of asking that fails is told in `failures`, and the others stand.
+ *
+ * Fails before anything is computed: with a DataError where nothing was deleted from `after`, where the data
+ * holds no text of it or of anybody else, where the oracle says that it was trained on it, and where models do not go together.
+ */
+export const audit = (
+  options: AuditOptions
+): Effect.Effect<AuditReport, AuditError, FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const began = performance.now()
+    const { relearningRate = 1e-3, relearningSteps = 16, seed = 1, tolerance = 0.25 } = options
+    const stage = (what: string) => options.onStage?.(what) ?? Effect.void
+    const { absent, after, before, cost, deleted, factsOf, gone, half, kinds, left, likeness, models, named, notAsked,
+      oracle, other, promptTokens, questions, route, seqLen, sources, stands, stay, tried } = yield* planOf(options)
+    const failures: Array<Failure> = []
     const keep = options.store === undefined ? memoryStore() : yield* openStore(options.store)
     const { answers, device } = yield* againWhenLost(
       Effect.gen(function*() {
         const device = yield* Device
         failures.length = 0
-        const answers = yield* Ask.answersTo(questions, {
-          store: keep,
-          common: { machine: { ...machineOf(device) } },
-          seed,
-          stage,
-          onFailure: (failure) => Effect.sync(() => failures.push(failure))
-        })
+        const machine = machineOf(device)
+        const onFailure = (failure: Failure) => Effect.sync(() => void failures.push(failure))
+        const answers = options.queue === undefined
+          ? yield* Ask.answersTo(questions, { store: keep, machine, seed, stage, onFailure })
+          : yield* askedOf(options.queue, questions, { ...options, seed }, { store: keep, machine, stage, onFailure })
         return { answers, device }
-      }).pipe(Effect.provide(options.device)),
+      }).pipe(Effect.provide(options.device), Effect.scoped),
       stage,
       "from what is kept"
     )
@@ -746,6 +764,66 @@ export const audit = (
     }
     return report
   })
+
+/** A question of an audit, as a job: all that its answer follows from, and which one it is. */
+interface AskJob {
+  readonly asking: Asking
+  readonly id: string
+}
+
+/** Asks what workers have been asked to, each question in a job of its own. */
+const askedOf = (
+  queue: HandOut,
+  questions: ReadonlyArray<Ask.Question>,
+  { device: _, onStage: __, queue: ___, store: ____, versions = {}, ...asking }: AuditOptions & {
+    readonly seed: number
+  },
+  { machine, onFailure, stage, store }: {
+    readonly machine: Machine
+    readonly store: Store
+    readonly stage: (what: string) => Effect.Effect<void>
+    readonly onFailure: (failure: Failure) => Effect.Effect<void>
+  }
+) =>
+  Effect.gen(function*() {
+    const { seed } = asking
+    const absolute = Object.fromEntries(PATHS.flatMap((name) => {
+      const path = asking[name]
+      return path === undefined ? [] : [[name, resolve(path)]]
+    }))
+    const ask = yield* queue({ machine, outDir: undefined, store, stage, versions })
+    const answers = yield* Effect.forEach(questions, (question) => {
+      const arm = Ask.nameOf(question)
+      const input: AskJob = { asking: { ...asking, ...absolute }, id: question.id }
+      const answer = ask<Ask.Answers>({ kind: "audit", arm, seed, input }, Ask.keyOf(question, machine), {
+        span: "ask"
+      })
+      return Effect.map(
+        Failures.attempt({ arm, seed }, Effect.flatten(answer), { outDir: undefined, onFailure }),
+        Option.map((answers) => [question.id, answers] as const)
+      )
+    }, { concurrency: "unbounded" })
+    return new Map(getSomes(answers))
+  })
+
+/** Options that are paths. */
+const PATHS = ["before", "after", "oracle", "data", "neverSeen", "facts"] as const
+
+/** What a worker does that is asked questions of audits. Plans are kept lately, as questions of one audit follow each other. */
+export const askWork = (): Work<AskJob, Ask.Answers> => {
+  const plans = lately<Effect.Effect.Success<ReturnType<typeof planOf>>>(1)
+  const questionOf = ({ asking, id }: AskJob) =>
+    Effect.flatMap(plans(asking, planOf(asking)), ({ questions }) => {
+      const question = questions.find((one) => one.id === id)
+      return question === undefined
+        ? Effect.fail(new DataError({ detail: `an audit of ${asking.after} does not ask ${id}` }))
+        : Effect.succeed(question)
+    })
+  return {
+    key: (input, { machine }) => Effect.map(questionOf(input), (question) => Ask.keyOf(question, machine)),
+    run: (input) => Effect.flatMap(questionOf(input), ({ ask, of }) => Effect.scoped(Effect.provide(ask, of.layer)))
+  }
+}
 
 /** Questions about what so many deletions cost those who stay, and what their answers say. */
 const collateralOf = (

@@ -8,7 +8,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { DataStream } from "../src/data/stream/DataStream.ts"
 import { scoredTokens } from "../src/data/stream/Packing.ts"
-import type { DataError } from "../src/Errors.ts"
+import type { CheckpointError, DataError } from "../src/Errors.ts"
 import { keyOf } from "../src/Key.ts"
 import type { TrainError } from "../src/train/Trainer.ts"
 import * as Experiment from "./experiment/Experiment.ts"
@@ -81,7 +81,7 @@ const distinct = (jobs: ReturnType<typeof jobsOf>, streams: Streams) =>
   )
 
 /** Counts what a sweep will take; reads its data, and trains nothing. */
-export const costOf = (config: SweepConfig): Effect.Effect<SweepCost, DataError, Files> =>
+export const costOf = (config: SweepConfig): Effect.Effect<SweepCost, CheckpointError | DataError, Files> =>
   Effect.gen(function*() {
     const points = yield* pointsOf(config)
     const jobs = jobsOf(points, config)

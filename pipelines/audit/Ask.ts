@@ -14,6 +14,7 @@ import type { AttackError, AttackProblem, AttackValue } from "../../src/attacks/
 import type { Row } from "../../src/data/stream/Packing.ts"
 import { type CheckpointError, DataError, type DeviceError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
+import type { Machine } from "../../src/gpu/Machine.ts"
 import { extractable, suffixLogProb } from "../../src/measures/Extraction.ts"
 import * as Membership from "../../src/measures/Membership.ts"
 import { factTruth } from "../../src/measures/Truth.ts"
@@ -82,13 +83,24 @@ const makeDesk = Effect.gen(function*() {
     })
 })
 
+/** A question by its model and its title. */
+export const nameOf = ({ of, title }: Question): string => `${of.title}: ${title}`
+
+/** All that an answer depends on. */
+export const keyOf = ({ key, of }: Question, machine: Machine): Readonly<Record<string, unknown>> => ({
+  version: VERSION,
+  machine: { ...machine },
+  ...key,
+  model: of.digest,
+  config: Schema.encodeSync(ModelConfig)(of.config)
+})
+
 /** Answers to questions by their ids; none of one that failed, which is told. Those to one model should follow each other. */
 export const answersTo = (
   questions: ReadonlyArray<Question>,
-  { common, onFailure, seed, stage, store }: {
+  { machine, onFailure, seed, stage, store }: {
     readonly store: Store
-    /** What all answers depend on. */
-    readonly common: Readonly<Record<string, unknown>>
+    readonly machine: Machine
     readonly seed: number
     readonly stage: (what: string) => Effect.Effect<void>
     readonly onFailure: (failure: Failure) => Effect.Effect<void>
@@ -97,18 +109,15 @@ export const answersTo = (
   Effect.scoped(Effect.gen(function*() {
     const at = yield* makeDesk
     const found = new Map<string, Answers>()
-    for (const [i, { ask, id, key, of, title }] of questions.entries()) {
+    for (const [i, question] of questions.entries()) {
+      const arm = nameOf(question)
       const answer = Effect.zipRight(
-        stage(`${i + 1} of ${questions.length}: ${of.title}: ${title}`),
-        at(of, ask)
+        stage(`${i + 1} of ${questions.length}: ${arm}`),
+        at(question.of, question.ask)
       )
-      const whole = { version: VERSION, ...common, ...key, model: of.digest,
-        config: Schema.encodeSync(ModelConfig)(of.config) }
-      const got = yield* Failures.attempt({ arm: `${of.title}: ${title}`, seed }, store.once("audit", whole, answer), {
-        outDir: undefined,
-        onFailure
-      })
-      if (Option.isSome(got)) found.set(id, got.value)
+      const kept = store.once("audit", keyOf(question, machine), answer)
+      const got = yield* Failures.attempt({ arm, seed }, kept, { outDir: undefined, onFailure })
+      if (Option.isSome(got)) found.set(question.id, got.value)
     }
     return found
   }))

@@ -71,7 +71,11 @@ export interface Workplace {
 /** What does the jobs of a kind. */
 export interface Work<Input, Output> {
   /** All that the output depends on, plain data: a job whose key is known is never done again. */
-  readonly key: (input: Input, at: Pick<Workplace, "machine" | "streams">) => Effect.Effect<unknown, DataError, Files>
+  readonly key: (input: Input, at: Pick<Workplace, "machine" | "streams">) => Effect.Effect<
+    unknown,
+    CheckpointError | DataError,
+    Files
+  >
   readonly run: (input: Input, at: Workplace) => Effect.Effect<Output, TrainError, Device | Files>
 }
 

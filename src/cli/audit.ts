@@ -13,6 +13,7 @@ import { hasColor } from "../Terminal.ts"
 import { signed } from "./certificate.ts"
 import type { AuditOptions } from "./commands/audit.ts"
 import * as Edge from "./Edge.ts"
+import { queueOf } from "./experiment.ts"
 
 /** Where the answers that an audit is made of are kept, unless told: with the model that they are of. */
 export const storeOf = (after: string): string => join(after, "audit")
@@ -39,6 +40,7 @@ export const runAudit = (options: AuditOptions) =>
     const paths = yield* Path.Path
     const runtime = yield* Edge.runtime
     const key = Option.isNone(options.key) ? undefined : yield* Certificate.privateKey(options.key.value)
+    const store = Option.getOrElse(options.store, () => storeOf(options.after))
     const report = yield* Audit.audit({
       before: options.before,
       after: options.after,
@@ -48,7 +50,8 @@ export const runAudit = (options: AuditOptions) =>
       seed: options.seed,
       ...Edge.given({ oracle: options.oracle, sourceField: options.sourceField, seqLen: options.seq,
         neverSeen: options.neverSeen, facts: options.facts, attacks: Option.map(options.attacks, attacksOf) }),
-      store: Option.getOrElse(options.store, () => storeOf(options.after)),
+      store,
+      ...yield* queueOf({ ...options, store: Option.some(store) }),
       device: runtime.layer(Edge.given({ adapter: options.adapter })),
       versions: Edge.versions(),
       ...(options.quiet ? {} : { onStage: (what: string) => Effect.sync(() => Edge.complain(what)) })

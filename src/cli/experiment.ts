@@ -108,8 +108,14 @@ export const configOf = <A, I, R>(
     )
   })
 
-/** Loaded where jobs are handed out, as it needs packages that nothing else does. */
-const asking = Effect.promise(() => import("../../pipelines/experiment/Asker.ts"))
+/** How jobs are handed out, where a queue is named. Loaded there alone, as it needs packages that nothing else does. */
+export const queueOf = (
+  { queue, store, tries }: Partial<Pick<IsolateOptions, "queue" | "store" | "tries">>
+): Effect.Effect<Pick<RunOptions, "queue">> =>
+  queue?._tag !== "Some" ? Effect.succeed({}) : Effect.map(
+    Effect.promise(() => import("../../pipelines/experiment/Asker.ts")),
+    ({ throughQueue }) => ({ queue: throughQueue(queue.value, Edge.given({ store, tries })) })
+  )
 
 /** A run that is ready to begin, and how what comes of it is shown. */
 export interface Ready<Report> {
@@ -164,12 +170,7 @@ export const runExperiment = <Report extends { readonly failures?: ReadonlyArray
       force: options.force,
       concurrency: options.jobs ?? 1,
       ...Edge.given({ store: options.store }),
-      ...(options.queue?._tag === "Some"
-        ? {
-          queue: (yield* asking).throughQueue(options.queue.value,
-            Edge.given({ store: options.store, tries: options.tries }))
-        }
-        : {}),
+      ...yield* queueOf(options),
       onEvent: (event) => Effect.zipRight(progress.event(event), watched?.onEvent(event) ?? Effect.void),
       versions: Edge.versions()
     }).pipe(

@@ -1,4 +1,5 @@
 /** What does the jobs of all experiments, by their kinds: all that a worker needs besides a job. */
+import { askWork } from "../../pipelines/audit.ts"
 import { armWork as dynamicsWork } from "../../pipelines/dynamics/Train.ts"
 import type { Works } from "../../pipelines/experiment/Worker.ts"
 import { attackWork } from "../../pipelines/isolation/Attacks.ts"
@@ -29,5 +30,5 @@ export const makeWorks = (): Works => {
     recall: Checks.recallWork(labs),
     attacks: attackWork(labs)
   }
-  return { ...isolation, dynamics: dynamicsWork, pretrain: sharedArmWork, studies: partWork() }
+  return { ...isolation, dynamics: dynamicsWork, pretrain: sharedArmWork, studies: partWork(), audit: askWork() }
 }

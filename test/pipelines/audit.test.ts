@@ -6,9 +6,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
-import { audit, type AuditReport } from "../../pipelines/audit.ts"
+import { askWork, audit, type AuditReport } from "../../pipelines/audit.ts"
 import { decide, worst } from "../../pipelines/audit/Decide.ts"
 import { view } from "../../pipelines/audit/view.ts"
+import { throughQueue } from "../../pipelines/experiment/Asker.ts"
+import { work } from "../../pipelines/experiment/Worker.ts"
 import { toMarkdown } from "../../pipelines/report/render.ts"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
 import { sourceHash } from "../../src/data/identity/Identity.ts"
@@ -206,6 +208,19 @@ describe("an audit", () => {
     expect(second).toEqual(first)
     expect(said).toEqual([])
   })
+
+  it("is asked by a worker, and comes to the same", async () => {
+    const [store, queue] = [at("worker's"), at("queue.db")]
+    const asked = audit({ ...options, store, versions: { memsinks: "1" }, queue: throughQueue(queue, { every: 20 }) })
+    const working = work({ store, queue, device: options.device, works: { audit: askWork() }, version: "1", every: 20,
+      untilIdle: 1 })
+    const [there, ended] = await run(Effect.all([asked, working], { concurrency: "unbounded" }))
+    const plain = ({ seconds: _, versions: __, ...rest }: typeof there) => rest
+    const here = await run(audit(options))
+    expect(plain(there)).toEqual(plain(here))
+    // every question once: none was asked where they were put
+    expect(ended).toBeGreaterThan(20)
+  }, 60_000)
 
   it("has no verdict without a model that was never trained on it", async () => {
     const { oracle: _, ...without } = options

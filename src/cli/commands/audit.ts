@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, counting, described, json, number, type OptionsOf, quiet, text } from "./options.ts"
+import { adapter, counting, described, json, number, type OptionsOf, queue, quiet, text } from "./options.ts"
 
 const folder = (name: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName("folder"), Options.withDescription(description))
@@ -35,6 +35,7 @@ export const audit = Command.make("audit", {
   key: text("key", "file", "Sign the certificate in --after anew, with the audit, with this Ed25519 key (PEM)"),
   store: text("store", "folder",
     "Where answers are kept, so that the same command goes on (default: audit in --after)"),
+  ...queue,
   adapter,
   json,
   quiet
