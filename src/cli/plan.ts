@@ -42,28 +42,6 @@ export const configOf = (
     return yield* decodeConfig(PlanConfig, Config.merge({ ...base, ...model }, given))
   })
 
-const UNITS: Readonly<Record<string, number>> = {
-  "": 1,
-  b: 1,
-  kib: 2 ** 10,
-  mib: 2 ** 20,
-  gib: 2 ** 30,
-  tib: 2 ** 40,
-  kb: 1e3,
-  mb: 1e6,
-  gb: 1e9,
-  tb: 1e12
-}
-
-/** `2GiB`, `80 GB`, `1.5e9`: bytes. */
-export const parseSize = (text: string): Effect.Effect<number, DataError> => {
-  const [, number, unit] = /^\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? []
-  const bytes = Number(number) * (UNITS[unit?.toLowerCase() ?? "?"] ?? NaN)
-  return bytes >= 1 ? Effect.succeed(Math.floor(bytes)) : Effect.fail(
-    new DataError({ detail: `expected a size, e.g. 2GiB, 512MiB or 2147483648, got ${JSON.stringify(text)}` })
-  )
-}
-
 /** The adapter of that name, as far as a plan depends on it. */
 const examine = (name: string, f16: boolean) =>
   Effect.gen(function*() {
@@ -178,8 +156,7 @@ const exceeded = ({ limited, plan }: Found): string | undefined => {
 export const plan = (options: PlanOptions) =>
   Effect.gen(function*() {
     const config = yield* Effect.mapError(configOf(options), Edge.usage)
-    const [limit = Infinity, memory = Infinity] = yield* Effect.forEach([options.limit, options.memory],
-      (size) => Option.isSome(size) ? Effect.mapError(parseSize(size.value), Edge.usage) : Effect.succeed(undefined))
+    const { limit = Infinity, memory = Infinity } = Edge.given({ limit: options.limit, memory: options.memory })
     const adapter = Option.isSome(options.adapter)
       ? yield* examine(options.adapter.value, config.precision === "f16")
       : undefined

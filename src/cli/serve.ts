@@ -27,7 +27,6 @@ import { plural } from "../Terminal.ts"
 import { formatBytes } from "../train/MemoryPlan.ts"
 import type { ServeOptions } from "./commands/serve.ts"
 import * as Edge from "./Edge.ts"
-import { parseSize } from "./plan.ts"
 import { openSeeker } from "./routing.ts"
 
 /** Milliseconds that what was begun has to come to its end. */
@@ -118,12 +117,13 @@ const pagesOf = (options: ServeOptions, config: ModelConfig, maxLength: number, 
     if (Option.isNone(options.cache)) {
       return Math.max(each, Math.min(options.parallel * each, Math.floor(buffer / bytes)))
     }
-    const all = yield* Effect.mapError(parseSize(options.cache.value), Edge.usage)
-    const pages = Math.floor(all / (config.numHiddenLayers * bytes))
+    const pages = Math.floor(options.cache.value / (config.numHiddenLayers * bytes))
     if (pages >= each) return pages
     return yield* Effect.fail(Edge.usage({
       message:
-        `--cache ${options.cache.value} holds ${plural(pages * Pages.PAGE, "token")}, and a sequence has up to ` +
+        `--cache ${formatBytes(options.cache.value)} holds ${
+          plural(pages * Pages.PAGE, "token")
+        }, and a sequence has up to ` +
         `${maxLength}: give it ${formatBytes(each * config.numHiddenLayers * bytes)}, or a smaller --max-length`
     }))
   })

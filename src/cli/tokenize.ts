@@ -23,35 +23,14 @@ import { clock } from "../terminal/Progress.ts"
 import { inTurns } from "../Turns.ts"
 import type { TokenizeOptions } from "./commands/tokenize.ts"
 import * as Edge from "./Edge.ts"
-import { parseSize } from "./plan.ts"
-
-const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
-
-/** `100M`, `5e7`: tokens. `200MB`, `200MiB`: bytes. */
-export const parseShardSize = (
-  text: string
-): Effect.Effect<Pick<TokenizeInput, "shardTokens" | "shardBytes">, DataError> => {
-  const [, number, unit] = /^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbg]?)\s*$/i.exec(text) ?? []
-  if (number === undefined) {
-    return parseSize(text).pipe(
-      Effect.map((shardBytes) => ({ shardBytes })),
-      Effect.mapError(() => {
-        const detail = `expected tokens of a shard, e.g. 100M, or bytes, e.g. 200MB, got ${JSON.stringify(text)}`
-        return new DataError({ detail })
-      })
-    )
-  }
-  return Effect.succeed({ shardTokens: Math.floor(Number(number) * TOKENS[unit!.toLowerCase()]!) })
-}
 
 const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataError> =>
   Effect.gen(function*() {
     const { idField, licenceField, onMissingText, ownerField, sourceField, split, textField } = options
-    const maxDocumentBytes = yield* Effect.transposeOption(Option.map(options.maxDocument, parseSize))
     const [first, ...more] = options.data.map((path) => ({
       path,
-      ...Edge.given({ textField, idField, sourceField, ownerField, licenceField, onMissingText, maxDocumentBytes,
-        split })
+      ...Edge.given({ textField, idField, sourceField, ownerField, licenceField, onMissingText,
+        maxDocumentBytes: options.maxDocument, split })
     }))
     if (first === undefined) {
       const detail = "give --data: a text, JSONL or Parquet file, a folder of them, or hf://datasets/..."
@@ -65,7 +44,7 @@ const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataEr
       ...Edge.given({ tokenizer: options.tokenizer, vocabSize: options.vocabSize, bos: options.bos, eos: options.eos }),
       ...(options.specialAsText ? { specialAsText: true } : {}),
       ...(Option.isSome(options.near) ? { near: { threshold: options.near.value } } : {}),
-      ...(Option.isSome(options.shardSize) ? yield* parseShardSize(options.shardSize.value) : {})
+      ...(Option.isSome(options.shardSize) ? options.shardSize.value : {})
     }
   })
 

@@ -8,7 +8,7 @@ import { applyWords, type Asked, everywhere, nameOf, optionsOf, type OptionSpec,
 import { commands } from "../../src/cli/commands.ts"
 
 /** Values that an option takes, two that differ. */
-const good = ({ choices, kind, names: [name] }: OptionSpec): readonly [string, string] =>
+const good = ({ choices, kind, names: [name], value }: OptionSpec): readonly [string, string] =>
   kind === "choice"
     ? [choices[0]!, choices.at(-1)!]
     : kind === "integer"
@@ -17,6 +17,8 @@ const good = ({ choices, kind, names: [name] }: OptionSpec): readonly [string, s
     ? ["0.5", "0.25"]
     : kind === "flag"
     ? ["true", "false"]
+    : value === "size" || value === "bytes"
+    ? ["7000000", "8000000"]
     : [`${name.slice(2)} one`, "a=b"]
 
 /** What must be given for a command to be one. */
@@ -83,7 +85,7 @@ describe("every option of every command", () => {
           JSON.stringify(result, (_, one) => Option.isOption(one) ? Option.getOrNull(one) : one as unknown)
         )
         expect(new Set(told).size).toBe(1)
-        const expected = spec.kind === "integer" || spec.kind === "float"
+        const expected = spec.kind === "integer" || spec.kind === "float" || value === "7000000"
           ? value
           : JSON.stringify(spec.kind === "flag" ? true : value)
         expect(told[0]).toContain(expected)
@@ -124,6 +126,45 @@ describe("every option of every command", () => {
     }
   })
 
+  it.effect("that is a number is refused by its name and range where it is out of it", () =>
+    Effect.gen(function*() {
+      const seen = new Map<string, string>()
+      const tried = ["-1", "0", "0.5", "1", "2", "65536", "1e400", "NaN", "1e39"]
+      for (const [name, option, , spec] of cases) {
+        if (spec.kind !== "integer" && spec.kind !== "float" && spec.value !== "size" && spec.value !== "bytes") {
+          continue
+        }
+        const results = yield* Effect.forEach(tried,
+          (value) => Effect.either(taken([name, ...needed(name, option), option, value])))
+        const accepted = tried.filter((_, i) => results[i]!._tag === "Right")
+        for (const [i, result] of results.entries()) {
+          if (result._tag === "Right") continue
+          const asked = result.left as { readonly message?: string; readonly wrong?: { readonly message: string } }
+          expect(asked.message ?? asked.wrong?.message, `${name} ${option} ${tried[i]}`).toMatch(
+            new RegExp(`^${option} (expects|must be) (a number|a whole number|a size|tokens)`)
+          )
+        }
+        seen.set(`${name} ${option}`, accepted.join(" "))
+      }
+      const whole = new Set(["0 1 2 65536", "1 2 65536", "2 65536", "0 1 2"])
+      const ranges = [...seen].filter(([, range]) => !whole.has(range))
+      expect(seen.size).toBeGreaterThan(60)
+      expect(seen.get("serve --port")).toBe("0 1 2")
+      const rate = "0.5 1 2 65536"
+      expect(Object.fromEntries(ranges)).toEqual({
+        "pretrain --lr": rate,
+        "isolate --lr": rate,
+        "dynamics --lr": rate,
+        "forget --lr": rate,
+        "generate --least": "0 0.5 1",
+        "serve --least": "0 0.5 1",
+        "generate --temperature": "0 0.5 1 2 65536",
+        "generate --top-p": "0.5 1",
+        "memfree --false-positives": "0.5",
+        "tokenize --near": "0.5 1"
+      })
+    }))
+
   it("does not share its name with one that every command has", () => {
     const builtIn = everywhere.flatMap(({ names }) => names)
     for (const command of commands) {
@@ -141,12 +182,10 @@ describe("words of a command line", () => {
 
   it.effect("are lists in their order, with empty texts, texts that look like options, and numbers below 0", () =>
     Effect.gen(function*() {
-      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--top-p", "-1", "--prompt",
-        "- b", "--temperature=-1"]
+      const words = ["generate", "--checkpoint", "c", "--prompt", "", "--prompt= a ", "--top-p", "1", "--prompt", "- b"]
       expect(yield* taken([...words, "--prompt=--json"])).toMatchObject({
         prompt: ["", " a ", "- b", "--json"],
-        topP: -1,
-        temperature: -1,
+        topP: 1,
         json: false
       })
       expect(yield* taken(["tokenize", "--data=a.jsonl", "--out", "o", "--data", "b", "--data=c=d"]))

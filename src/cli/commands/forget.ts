@@ -2,7 +2,8 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { operations, policies } from "../../forget/Ledger.ts"
 import { trained } from "../../forget/Refresh.ts"
-import { adapter, checkpoint, counting, described, json, number, type OptionsOf, quiet, text } from "./options.ts"
+import { adapter, checkpoint, counting, described, json, learningRate, number, type OptionsOf, quiet,
+  text } from "./options.ts"
 
 const many = (name: string, pseudoName: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.repeated)
@@ -40,11 +41,7 @@ export const forget = Command.make("forget", {
     Options.withDescription("Also from the other checkpoints of its run")
   ),
   steps: number("steps", "refresh: steps of training (default: 100)"),
-  lr: Options.float("lr").pipe(
-    Options.withPseudoName("rate"),
-    Options.withDescription("refresh: peak learning rate (default: that of the run)"),
-    Options.optional
-  ),
+  lr: learningRate("refresh: peak learning rate (default: that of the run)"),
   batch: number("batch", "refresh: rows a batch (default: as in training)"),
   seq: number("seq", "refresh: tokens a row (default: as in training)"),
   seed: counting("seed", 0).pipe(

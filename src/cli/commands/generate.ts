@@ -1,7 +1,7 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { adapter, checkpoint, counting, described, json, number, type OptionsOf, precision, quiet, seeking,
-  text } from "./options.ts"
+import { adapter, checkpoint, counting, described, json, number, type OptionsOf, precision, quiet, seeking, text,
+  within } from "./options.ts"
 
 /** `memsinks generate`: what it takes. */
 export const generate = Command.make("generate", {
@@ -15,12 +15,12 @@ export const generate = Command.make("generate", {
     Options.withDefault(64),
     Options.withDescription("Tokens to add at most (default: 64)")
   ),
-  temperature: Options.float("temperature").pipe(
+  temperature: within("temperature", "from 0 to 1e30", (value) => value >= 0 && value <= 1e30).pipe(
     Options.withDefault(1),
     Options.withDescription("Divides the logits; 0: always the likeliest token (default: 1)")
   ),
   topK: number("top-k", "Choose among so many of the likeliest tokens (default: all)"),
-  topP: Options.float("top-p").pipe(
+  topP: within("top-p", "above 0, and at most 1", (value) => value > 0 && value <= 1).pipe(
     Options.withDefault(1),
     Options.withDescription("Choose among the likeliest with this probability together (default: 1)")
   ),

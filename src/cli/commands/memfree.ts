@@ -1,6 +1,6 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { counting, described, json, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
+import { counting, described, json, onMissingText, type OptionsOf, quiet, text, within } from "./options.ts"
 
 /** `memsinks memfree`: what it takes. */
 export const memfree = Command.make("memfree", {
@@ -18,7 +18,7 @@ export const memfree = Command.make("memfree", {
     Options.withDefault(10),
     Options.withDescription("Tokens of an n-gram; shorter copies are allowed (default: 10)")
   ),
-  falsePositives: Options.float("false-positives").pipe(
+  falsePositives: within("false-positives", "above 0 and below 1", (value) => value > 0 && value < 1).pipe(
     Options.withPseudoName("share"),
     Options.withDefault(0.01),
     Options.withDescription("Share of other n-grams that are kept from being said, too (default: 0.01)")

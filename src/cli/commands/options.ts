@@ -5,30 +5,39 @@ import * as HelpDoc from "@effect/cli/HelpDoc"
 import * as Options from "@effect/cli/Options"
 import * as ValidationError from "@effect/cli/ValidationError"
 import * as Effect from "effect/Effect"
+import { MOST } from "../../Config.ts"
 import { presets } from "../../model/ModelConfig.ts"
 
-/** The most that an option which counts may be. */
-const MOST = 2 ** 31 - 1
-
-/** An option that counts something: a whole number of at least 1, or another least. */
-export const counting = (name: string, least = 1) =>
+/** An option that counts something: a whole number of at least 1, or another least, and at most of `most`. */
+export const counting = (name: string, least = 1, most = MOST) =>
   Options.integer(name).pipe(Options.mapEffect((value) =>
-    value >= least && value <= MOST
+    value >= least && value <= most
       ? Effect.succeed(value)
       : Effect.fail(ValidationError.invalidValue(HelpDoc.p(
         `--${name} must be a whole number of at least ${least}${
-          value > MOST ? ` and at most ${MOST}` : ""
+          value > most || most < MOST ? ` and at most ${most}` : ""
         }, got ${value}`
       )))
   ))
 
-/** An option that is a share. */
-export const share = (name: string) =>
+/** An option that is a number of a range, which `range` puts in words. */
+export const within = (name: string, range: string, isWithin: (value: number) => boolean) =>
   Options.float(name).pipe(Options.mapEffect((value) =>
-    value >= 0 && value <= 1
+    isWithin(value)
       ? Effect.succeed(value)
-      : Effect.fail(ValidationError.invalidValue(HelpDoc.p(`--${name} must be a number from 0 to 1, got ${value}`)))
+      : Effect.fail(ValidationError.invalidValue(HelpDoc.p(`--${name} must be a number ${range}, got ${value}`)))
   ))
+
+/** An option that is a share. */
+export const share = (name: string) => within(name, "from 0 to 1", (value) => value >= 0 && value <= 1)
+
+/** A learning rate, as the configuration has it: `Config.rate`. */
+export const learningRate = (description: string) =>
+  within("lr", "from 1e-30 to 1e30", (value) => value >= 1e-30 && value <= 1e30).pipe(
+    Options.withPseudoName("rate"),
+    Options.withDescription(description),
+    Options.optional
+  )
 
 /** The same as `counting`, described, where it need not be given. */
 export const number = (name: string, description: string, least = 1) =>
@@ -37,6 +46,53 @@ export const number = (name: string, description: string, least = 1) =>
 /** A text that need not be given; help calls it `pseudoName`. */
 export const text = (name: string, pseudoName: string, description: string) =>
   Options.text(name).pipe(Options.withPseudoName(pseudoName), Options.withDescription(description), Options.optional)
+
+/** An option whose text says something that `read` understands; undefined: it does not. */
+export const readAs = <A>(name: string, pseudoName: string, description: string, expected: string,
+  read: (text: string) => A | undefined) =>
+  Options.text(name).pipe(
+    Options.mapEffect((text) => {
+      const value = read(text)
+      return value !== undefined ? Effect.succeed(value) : Effect.fail(
+        ValidationError.invalidValue(HelpDoc.p(`--${name} expects ${expected}, got ${JSON.stringify(text)}`))
+      )
+    }),
+    Options.withPseudoName(pseudoName),
+    Options.withDescription(description),
+    Options.optional
+  )
+
+const UNITS: Readonly<Record<string, number>> = {
+  "": 1,
+  b: 1,
+  kib: 2 ** 10,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12
+}
+
+/** What counts at least 1 and is no more than can be counted. */
+export const countable = (value: number): number | undefined =>
+  value >= 1 && value <= Number.MAX_SAFE_INTEGER ? Math.floor(value) : undefined
+
+/** `2GiB`, `80 GB`, `1.5e9`: bytes; undefined where a text says no size. */
+export const parseSize = (text: string): number | undefined => {
+  const [, number, unit] = /^\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? []
+  return countable(Number(number) * (UNITS[unit?.toLowerCase() ?? "?"] ?? NaN))
+}
+
+/** An option that is a number of bytes, and at most of `most`. */
+export const size = (name: string, pseudoName: string, description: string, most = Infinity) =>
+  readAs(name, pseudoName, description,
+    most === Infinity ? "a size, e.g. 2GiB, 512MiB or 2147483648" : `a size of at most ${most} bytes, e.g. 512MB`,
+    (text) => {
+      const bytes = parseSize(text)
+      return bytes === undefined || bytes > most ? undefined : bytes
+    })
 
 /** What a command does, in a line, and lines of a shell that show it in use. */
 export const described = (summary: string, ...examples: readonly [string, ...ReadonlyArray<string>]) =>
@@ -110,11 +166,7 @@ export const shape = {
   steps: number("steps", "Optimizer steps: training.steps (default: one epoch)"),
   batch: number("batch", "Rows a batch: data.batchSize"),
   seq: number("seq", "Tokens a row: data.seqLen"),
-  lr: Options.float("lr").pipe(
-    Options.withPseudoName("rate"),
-    Options.withDescription("Peak learning rate: training.optimizer.learningRate"),
-    Options.optional
-  )
+  lr: learningRate("Peak learning rate: training.optimizer.learningRate")
 }
 
 /** What a record without text is. */

@@ -1,9 +1,5 @@
 import * as Command from "@effect/cli/Command"
-import * as Options from "@effect/cli/Options"
-import { config, described, json, type OptionsOf, overrides, passes, preset, shape, text } from "./options.ts"
-
-const size = (name: string, description: string) =>
-  Options.text(name).pipe(Options.withPseudoName("bytes"), Options.withDescription(description), Options.optional)
+import { config, described, json, type OptionsOf, overrides, passes, preset, shape, size, text } from "./options.ts"
 
 /** `memsinks plan`: what it takes. */
 export const plan = Command.make("plan", {
@@ -12,8 +8,8 @@ export const plan = Command.make("plan", {
   batch: shape.batch,
   seq: shape.seq,
   ...passes,
-  limit: size("limit", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
-  memory: size("memory", "The same for all of the run's memory, e.g. 80GiB"),
+  limit: size("limit", "bytes", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
+  memory: size("memory", "bytes", "The same for all of the run's memory, e.g. 80GiB"),
   adapter: text("adapter", "name",
     "Take the limit, and the choice of kernels, of this adapter: auto or as for pretrain"),
   json,

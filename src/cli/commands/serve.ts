@@ -1,7 +1,8 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { policies } from "../../forget/Ledger.ts"
-import { adapter, counting, described, number, type OptionsOf, precision, quiet, seeking, text } from "./options.ts"
+import { adapter, counting, described, number, type OptionsOf, precision, quiet, seeking, size,
+  text } from "./options.ts"
 
 /** `memsinks serve`: what it takes. */
 export const serving = Command.make("serve", {
@@ -18,7 +19,7 @@ export const serving = Command.make("serve", {
     Options.withPseudoName("address"),
     Options.withDescription("Where to listen (default: 127.0.0.1, this machine alone)")
   ),
-  port: Options.integer("port").pipe(
+  port: counting("port", 0, 65_535).pipe(
     Options.withDefault(8000),
     Options.withDescription("On which port; 0: one that is free (default: 8000)")
   ),
@@ -42,7 +43,7 @@ export const serving = Command.make("serve", {
     Options.withDefault(16),
     Options.withDescription("Sequences at once, of each model (default: 16)")
   ),
-  cache: text("cache", "size", "Memory of a model's keys and values, e.g. 2GiB (default: for all at their longest)"),
+  cache: size("cache", "size", "Memory of a model's keys and values, e.g. 2GiB (default: for all at their longest)"),
   maxLength: number("max-length", "Tokens of a sequence, prompt included (default: the model's positions)"),
   queue: counting("queue").pipe(
     Options.withDefault(1024),

@@ -1,6 +1,24 @@
 import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
-import { described, json, number, onMissingText, type OptionsOf, quiet, text } from "./options.ts"
+import { constants } from "node:buffer"
+import { MOST } from "../../Config.ts"
+import { countable, described, json, number, onMissingText, type OptionsOf, parseSize, quiet, readAs, size, text,
+  within } from "./options.ts"
+
+const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
+
+/** `100M`, `5e7`: tokens. `200MB`, `200MiB`: bytes. */
+export const parseShardSize = (
+  text: string
+): { readonly shardTokens: number } | { readonly shardBytes: number } | undefined => {
+  const [, number, unit] = /^\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmbg]?)\s*$/i.exec(text) ?? []
+  if (number !== undefined) {
+    const shardTokens = countable(Number(number) * TOKENS[unit!.toLowerCase()]!)
+    return shardTokens === undefined || shardTokens > MOST ? undefined : { shardTokens }
+  }
+  const shardBytes = parseSize(text)
+  return shardBytes === undefined || shardBytes > MOST ? undefined : { shardBytes }
+}
 
 /** `memsinks tokenize`: what it takes. */
 export const tokenize = Command.make("tokenize", {
@@ -23,7 +41,8 @@ export const tokenize = Command.make("tokenize", {
   ownerField: text("owner-field", "name", "Field that says whose a document is (default: not known)"),
   licenceField: text("licence-field", "name", "Field that says under which licence it is (default: not known)"),
   onMissingText,
-  maxDocument: text("max-document", "size", "Largest line, value or document that is read (default: 256MiB)"),
+  maxDocument: size("max-document", "size", "Largest line, value or document that is read (default: 256MiB)",
+    constants.MAX_STRING_LENGTH),
   split: text("split", "name", "Split of a dataset (default: train)"),
   bos: text("bos", "token",
     "Special token before each document: its name, auto or none (default: as the tokenizer does)"),
@@ -31,9 +50,10 @@ export const tokenize = Command.make("tokenize", {
   specialAsText: Options.boolean("special-as-text").pipe(
     Options.withDescription("Names of special tokens in texts are text like any other")
   ),
-  shardSize: text("shard-size", "size", "Tokens (100M), or bytes (200MB), of a shard at most (default: 100M)"),
+  shardSize: readAs("shard-size", "size", "Tokens (100M), or bytes (200MB), of a shard at most (default: 100M)",
+    "tokens of a shard, e.g. 100M, or bytes, e.g. 200MB", parseShardSize),
   workers: number("workers", "Threads that tokenize (default: one less than cores)"),
-  near: Options.float("near").pipe(
+  near: within("near", "from 0.1 to 1", (value) => value >= 0.1 && value <= 1).pipe(
     Options.withPseudoName("threshold"),
     Options.withDescription("Find near-duplicates from this Jaccard index on, e.g. 0.8, for identity near"),
     Options.optional
