@@ -39,11 +39,16 @@ const configOf = (options: TokenizeOptions): Effect.Effect<TokenizeInput, DataEr
     if (Option.isSome(options.vocabSize) && Option.getOrElse(options.tokenizer, () => "gpt2") !== "bpe") {
       return yield* new DataError({ detail: "--vocab-size is for --tokenizer bpe: any other has the size it has" })
     }
+    if (Option.isSome(options.shingle) && Option.isNone(options.near)) {
+      return yield* new DataError({ detail: "--shingle says how near-duplicates are found: give --near, too" })
+    }
     return {
       data: [first, ...more] as const,
       ...Edge.given({ tokenizer: options.tokenizer, vocabSize: options.vocabSize, bos: options.bos, eos: options.eos }),
       ...(options.specialAsText ? { specialAsText: true } : {}),
-      ...(Option.isSome(options.near) ? { near: { threshold: options.near.value } } : {}),
+      ...(Option.isSome(options.near)
+        ? { near: { threshold: options.near.value, ...Edge.given({ shingle: options.shingle }) } }
+        : {}),
       ...(Option.isSome(options.shardSize) ? options.shardSize.value : {})
     }
   })

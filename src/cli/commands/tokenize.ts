@@ -2,8 +2,8 @@ import * as Command from "@effect/cli/Command"
 import * as Options from "@effect/cli/Options"
 import { constants } from "node:buffer"
 import { MOST } from "../../Config.ts"
-import { countable, described, json, number, onMissingText, type OptionsOf, parseSize, quiet, readAs, size, text,
-  within } from "./options.ts"
+import { countable, counting, described, json, number, onMissingText, type OptionsOf, parseSize, quiet, readAs, size,
+  text, within } from "./options.ts"
 
 const TOKENS: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 }
 
@@ -56,6 +56,10 @@ export const tokenize = Command.make("tokenize", {
   near: within("near", "from 0.1 to 1", (value) => value >= 0.1 && value <= 1).pipe(
     Options.withPseudoName("threshold"),
     Options.withDescription("Find near-duplicates from this Jaccard index on, e.g. 0.8, for identity near"),
+    Options.optional
+  ),
+  shingle: counting("shingle", 1, 64).pipe(
+    Options.withDescription("Words of what --near compares; fewer bear more edits of short texts (default: 5)"),
     Options.optional
   ),
   router: Options.boolean("router").pipe(

@@ -23,10 +23,16 @@
 import * as Schema from "effect/Schema"
 import { normalize } from "../Normalize.ts"
 
+/** A Jaccard index from which on texts may be called near-duplicates. */
+export const nearThreshold = Schema.Number.pipe(Schema.between(0.1, 1))
+
+/** Words that a shingle may have. */
+export const nearShingle = Schema.Int.pipe(Schema.between(1, 64))
+
 /** How near-duplicates are found. */
 export class NearConfig extends Schema.Class<NearConfig>("NearConfig")({
   /** Jaccard index of shingles from which on two texts are near-duplicates. Default .8. */
-  threshold: Schema.optionalWith(Schema.Number.pipe(Schema.between(0.1, 1)), { default: () => 0.8 }).annotations({
+  threshold: Schema.optionalWith(nearThreshold, { default: () => 0.8 }).annotations({
     description: "Jaccard index from which on texts are near-duplicates"
   }),
   /**
@@ -37,7 +43,7 @@ export class NearConfig extends Schema.Class<NearConfig>("NearConfig")({
     description: "slots of a signature, bytes a document"
   }),
   /** Words of a shingle. Fewer are kinder to scattered edits, more to reordered sentences. Default 5. */
-  shingle: Schema.optionalWith(Schema.Int.pipe(Schema.between(1, 64)), { default: () => 5 }).annotations({
+  shingle: Schema.optionalWith(nearShingle, { default: () => 5 }).annotations({
     description: "words of a shingle"
   })
 }) {}

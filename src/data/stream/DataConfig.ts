@@ -3,6 +3,7 @@
  */
 import * as Schema from "effect/Schema"
 import { atLeast0, configuration, fraction, MOST, natural, positive, seed, upTo, withDefault } from "../../Config.ts"
+import { nearShingle, nearThreshold } from "../identity/NearDuplicates.ts"
 
 const oneOf = (fields: ReadonlyArray<string>, given: ReadonlyArray<unknown>): true | string =>
   given.filter((value) => value !== undefined).length === 1 ||
@@ -161,7 +162,12 @@ const fields = {
    * Jaccard index from which on texts are near-duplicates; of tokens, `memsinks tokenize` set it. Default: 0.8 with
    * identity `near`, else they are not looked for.
    */
-  nearThreshold: Schema.optional(Schema.Number.pipe(Schema.between(0.1, 1))),
+  nearThreshold: Schema.optional(nearThreshold),
+  /**
+   * Words of the shingles that near-duplicates have in common: fewer are kinder to scattered edits of short texts, with
+   * a lower `nearThreshold`, more tell apart what says the same in another order. Default 5.
+   */
+  nearShingle: Schema.optional(nearShingle),
   /** Probability that an exposure of a repeated sequence carries a fresh id instead of its own. Default 0. */
   idNoise: withDefault(fraction, 0),
   /**
@@ -268,8 +274,14 @@ export const resolve = (config: DataConfig, data: "text" | "tokens"): SamplePlan
       return `${field} goes with text: tokens have the texts and sources that memsinks tokenize read`
     }
   }
-  if (config.nearThreshold !== undefined && data === "tokens") {
-    return "nearThreshold goes with text: of tokens, memsinks tokenize --near has found the near-duplicates"
+  for (const field of ["nearThreshold", "nearShingle"] as const) {
+    if (config[field] !== undefined && data === "tokens") {
+      return `${field} goes with text: of tokens, memsinks tokenize --near has found the near-duplicates`
+    }
+  }
+  if (config.nearShingle !== undefined && config.nearThreshold === undefined && config.identity !== "near") {
+    return "nearShingle says how near-duplicates are found, and none are looked for: set nearThreshold, identity to " +
+      `"near", or leave nearShingle out`
   }
   if (whole) {
     return { ...common, kind: "whole", identity: config.identity, heldOutFraction: config.heldOutFraction ?? 0.01 }

@@ -72,7 +72,7 @@ const tokenize = (
   documents: ReadonlyArray<Document>,
   texts: Texts,
   tokenizer: Tokenizer,
-  { identity, nearThreshold }: DataConfig
+  { identity, nearShingle, nearThreshold }: DataConfig
 ): Encoded => {
   const encoder = new TextEncoder()
   const none = new Uint32Array(0)
@@ -92,7 +92,10 @@ const tokenize = (
   const [owners, licences] = [told.owners(sources), told.licences(sources)]
   const contents = new Map<number, bigint>()
   const near = remembered(() => {
-    const index = makeNearIndex(nearThreshold === undefined ? {} : { threshold: nearThreshold })
+    const index = makeNearIndex({
+      ...(nearThreshold === undefined ? {} : { threshold: nearThreshold }),
+      ...(nearShingle === undefined ? {} : { shingle: nearShingle })
+    })
     for (const { text } of documents) index.add(text)
     return index.clusters(0).near
   })

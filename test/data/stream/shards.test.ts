@@ -266,6 +266,10 @@ describe("whole texts", () => {
     const together = numbers(inMemory({ ...config, nearThreshold: 0.7 }))
     const clusters = new Set(together.map((d) => near[d]))
     expect(together.length).toBe(near.filter((cluster) => clusters.has(cluster)).length)
+    expect(numbers(inMemory({ ...config, nearThreshold: 0.7, nearShingle: 5 }))).toEqual(together)
+    // they say the same words: by shingles of one word all are near
+    expect(fail({ ...config, nearThreshold: 0.7, nearShingle: 1 })).toContain("holds out none of them")
+    expect(fail({ nearShingle: 2 })).toContain("nearShingle says how near-duplicates are found")
     const alone = new Set(numbers(inMemory(config)))
     expect(near.some((cluster, d) => alone.has(d) !== alone.has(cluster))).toBe(true)
     expect(fail({ vocabSize: 60, canaries: [{ text: "Ω is no byte of it" }] })).toContain(

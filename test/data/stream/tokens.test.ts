@@ -601,6 +601,7 @@ describe("tokens that do not fit", () => {
     expect(failure(corpus([5]), { vocabSize: 9 })).toContain(`vocabSize is 9, but the tokens have ${VOCABULARY}`)
     expect(failure(corpus([5]), { tokenizer: "bytes" })).toContain("leave data and tokenizer out")
     expect(failure(corpus([5]), { nearThreshold: 0.7 })).toContain("memsinks tokenize --near")
+    expect(failure(corpus([5]), { nearShingle: 2 })).toContain("memsinks tokenize --near")
   })
 
   it("stop the stream where they are none of the tokenizer, or cannot be read", async () => {
