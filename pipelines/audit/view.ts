@@ -18,7 +18,8 @@ const between = (one: Known | null, show: Show = three): string =>
     ? View.NOTHING
     : one.low === null || one.high === null
     ? show(one.value)
-    : `${show(one.value)} [${show(one.low)}, ${show(one.high)}]`
+    // a unit need not be said three times
+    : `${show(one.value)} [${show(one.low).replace(/ %$/, "")}, ${show(one.high).replace(/ %$/, "")}]`
 
 /** How the model after it is asked, as a heading. */
 const states: Readonly<Record<State, string>> = {
@@ -102,7 +103,7 @@ export const headline = (report: AuditReport): ReadonlyArray<string> => {
 /** What is read first stands first: pages and terminals are narrow. */
 const askedTable = (caption: string, measures: ReadonlyArray<Measure>): View.Table => ({
   caption,
-  head: ["", "word", "remains", "before", "after", "never trained"],
+  head: ["", "verdict", "remains", "before", "after", "never trained"],
   rows: measures.map((
     { after, before, oracle, remains, title, word }
   ) => [title, word, between(remains, percent), plain(before), plain(after), plain(oracle)])

@@ -15,7 +15,9 @@ const Axis = Schema.Struct({
   /** Where an axis that has a 0 turns from linear to logarithmic. Default: the smallest positive value. */
   unit: exact(Schema.Number),
   /** Whether 0 is in sight, wherever the values are. Default false. */
-  zero: exact(Schema.Boolean)
+  zero: exact(Schema.Boolean),
+  /** What 1, 2 and so on stand for, where it has no numbers; a picture then draws points without lines between them. */
+  names: exact(Schema.Array(Schema.String))
 })
 export interface Axis extends Schema.Schema.Type<typeof Axis> {}
 

@@ -187,8 +187,9 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     const host = element("div", { class: "plot", role: "img", "aria-label": chart.title, tabindex: "0" })
     const at = element("p", { class: "faint at" })
     const key = element("ul", { class: "key" })
-    const hint =
-      "Point at the curves for their values, or use the arrow keys; drag to zoom in, double-click to zoom out."
+    const hint = matchMedia("(hover: none)").matches
+      ? "Tap the curves for their values."
+      : "Point at the curves for their values, or use the arrow keys; drag to zoom in, double-click to zoom out."
 
     const visible = () =>
       chart.lines.filter(({ of }) => [...on].every(([facet, names]) => of[facet] === undefined || names.has(of[facet])))
@@ -347,7 +348,7 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
     }
 
     const switches = (title: string, inputs: ReadonlyArray<Node>) =>
-      element("fieldset", {}, element("legend", {}, title), ...inputs)
+      element("fieldset", {}, element("legend", {}, title), element("div", {}, ...inputs))
     const input = (
       label: string,
       checked: boolean,
@@ -417,14 +418,16 @@ const explore = (uPlot: typeof UPlot, { ResizeObserver, document, getComputedSty
 }
 
 const style = `
-.curves fieldset { border: 0; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .1rem .9rem }
-.curves legend { float: left; padding: 0; margin-right: .9rem; min-width: 5rem; color: var(--faint) }
+.curves fieldset { border: 0; padding: 0; margin: 0; min-width: 0; display: flex; gap: .9rem }
+.curves fieldset > div { display: flex; flex-wrap: wrap; gap: .1rem .9rem }
+.curves legend { float: left; padding: 0; flex: none; width: 5rem; overflow-wrap: break-word; color: var(--faint) }
 .curves .switches { display: grid; gap: .2rem; margin: .5rem 0; font-size: .9rem }
 .curves label { overflow-wrap: anywhere }
 @media print { .curves .switches, .curves .at { display: none } }
 .curves .at { margin: .3rem 0; font-size: .9rem }
 .curves .key { display: grid; gap: 0 1.2rem; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
   font-variant-numeric: tabular-nums }
+.curves .key li { padding-left: 34px; text-indent: -34px }
 .curves .plot { margin: .3rem 0 }
 `
 

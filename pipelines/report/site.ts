@@ -4,7 +4,7 @@
  */
 import { Marked, type Token, type Tokens } from "marked"
 import { escape } from "./escape.ts"
-import { page } from "./html.ts"
+import { type Cell, page, tableOf, together } from "./html.ts"
 
 /** A result as it is found. */
 export interface Source {
@@ -35,9 +35,10 @@ export interface SitePage {
 const style = `
 .index { list-style: none; padding: 0 } .index li { margin: 0 0 1.1rem; max-width: 52rem }
 .index p { margin: .15rem 0 } .index li > a { font-weight: 600; font-size: 1.08rem }
-a { color: #2b7bb9 } @media (prefers-color-scheme: dark) { a { color: #6db3e8 } }
+a { color: #1f69a3 } @media (prefers-color-scheme: dark) { a { color: #6db3e8 } }
 article { border-top: 1px solid var(--line); margin-top: 3rem; padding-top: 1.5rem }
 h2 { font-size: 1.3rem } h3 { font-size: 1.1rem; margin-top: 1.6rem } li { max-width: 52rem }
+ul, ol { padding-left: 1.5rem }
 code { font-size: .9em; background: var(--panel); padding: 0 .2rem; border-radius: .2rem }
 pre code { padding: 0; background: none; font-size: 1em } img { max-width: 100%; height: auto }
 .back { font-size: .9rem } @media print { .back { display: none } article { break-before: page } }`
@@ -98,6 +99,9 @@ const drawer = (
     }
     const marked = new Marked({
       gfm: true,
+      walkTokens: (token) => {
+        if (token.type === "text") token["text"] = together(token["text"])
+      },
       renderer: {
         heading({ depth: level, tokens }) {
           const h = `h${Math.min(6, level + depth)}`
@@ -116,12 +120,12 @@ const drawer = (
           return folding(text)
         },
         table({ header, rows }) {
-          const cells = (row: ReadonlyArray<Tokens.TableCell>, tag: string) =>
-            `<tr>${row.map((cell) => `<${tag}>${this.parser.parseInline(cell.tokens)}</${tag}>`).join("")}</tr>`
+          const cell = ({ tokens }: Tokens.TableCell): Cell => ({
+            html: this.parser.parseInline(tokens),
+            text: seen(tokens)
+          })
           const prose = rows.some((row) => row.slice(1).some((cell) => seen(cell.tokens).length > SENTENCE))
-          // a box that scrolls can be reached by keys
-          return `<div class="wide" tabindex="0"><table${prose ? ` class="prose"` : ""}><thead>${cells(header, "th")}` +
-            `</thead><tbody>${rows.map((row) => cells(row, "td")).join("")}</tbody></table></div>\n`
+          return `${tableOf({ prose, head: header.map(cell), rows: rows.map((row) => row.map(cell)) })}\n`
         }
       }
     })

@@ -22,17 +22,19 @@ const theme = {
     titleLineHeight: 18,
     titlePadding: 10,
     titleFontWeight: "normal"
-  }
+  },
+  // the first one keeps clear of the lowest one beside the other axis, on a phone, too, where letters are larger
+  axisX: { labelPadding: 10 }
 } as const
 
 /** The chart's own pixels; a page makes it narrower where it has less room. */
 const [WIDTH, HEIGHT] = [560, 280]
 
-/** Characters of a line beside the y axis: without a browser a letter is taken for wider than it is, and room left for it. */
-const BESIDE = 28
+/** Characters of a line along an axis: without a browser a letter is taken for wider than it is, and room left for it. */
+const [ALONG, BESIDE] = [54, 28]
 
 /** A title in lines that are no longer than the axis. */
-const beside = (title: string): ReadonlyArray<string> => wrap([[title]], BESIDE, (_, text) => text)
+const lined = (title: string, most: number): ReadonlyArray<string> => wrap([[title]], most, (_, text) => text)
 
 /** Markers of a line at most: more would hide it. */
 const MARKERS = 12
@@ -55,13 +57,39 @@ const isMarked = (i: number, count: number): boolean =>
   count <= MARKERS || (count - 1 - i) % Math.ceil(count / MARKERS) === 0
 
 /** `500`, `1.5k`, `0.05`. */
-const labelExpr = "format(datum.value, abs(datum.value) >= 1000 ? '~s' : '~g')"
+const even = "format(datum.value, abs(datum.value) >= 1000 ? '~s' : '~g')"
 
-const scaleOf = ({ log = false, unit = 1, zero = false }: Axis, values: ReadonlyArray<number>) => {
-  const least = Math.min(...values)
-  if (!log) return { scale: { type: "linear", zero }, axis: { tickCount: 6, labelExpr } }
+/** Of values as they are, or of powers: `2048`, `10.8k`, `0.0156`. */
+const uneven = "format(datum.value, abs(datum.value) >= 10000 ? '.3~s' : abs(datum.value) >= 1000 ? '~g' : '.3~g')"
+
+/** Round numbers of a logarithmic scale: powers of ten, and where they are few 2 and 5 times those. */
+const round = (least: number, most: number): ReadonlyArray<number> => {
+  const first = Math.floor(Math.log10(least))
+  const powers = Array.from({ length: Math.ceil(Math.log10(most)) - first + 1 }, (_, i) => first + i)
+  return powers.flatMap((power) => (powers.length > 4 ? [1] : [1, 2, 5]).map((digit) => Number(`${digit}e${power}`)))
+}
+
+const scaleOf = ({ log = false, names, unit = 1, zero = false }: Axis, values: ReadonlyArray<number>,
+  which: "x" | "y") =>
+{
+  const [least, most] = [Math.min(...values), Math.max(...values)]
+  if (names !== undefined) {
+    return {
+      scale: { type: "linear", domain: [0.5, names.length + 0.5], nice: false },
+      axis: {
+        values: names.map((_, i) => i + 1),
+        grid: false,
+        // a word a line
+        labelExpr: `split(${JSON.stringify(names)}[datum.value - 1], ' ')`
+      }
+    }
+  }
+  if (!log) return { scale: { type: "linear", zero }, axis: { tickCount: 6, labelExpr: even } }
   const distinct = [...new Set(values)].sort((a, b) => a - b)
-  const axis = { labelOverlap: true, labelExpr, ...(distinct.length <= 12 ? { values: distinct } : {}) }
+  // what was chosen is marked as it is, what was measured is not
+  const chosen = which === "x" && distinct.length <= 12
+  const marked = chosen ? distinct : which === "y" && least > 0 ? round(least, most) : undefined
+  const axis = { labelOverlap: true, labelExpr: uneven, ...(marked === undefined ? {} : { values: marked }) }
   // with a place for 0
   return least > 0
     ? { scale: { type: "log", base: 2, nice: false }, axis }
@@ -69,12 +97,18 @@ const scaleOf = ({ log = false, unit = 1, zero = false }: Axis, values: Readonly
 }
 
 const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
+  const least = Math.min(...lines.flatMap(({ points }) => points.map(({ y }) => y)))
+  // an interval that reaches 0 has no end on a logarithmic scale
+  const floor = chart.y.log === true && least > 0 ? least / 2 : -Infinity
   const values = lines.flatMap(({ dots = false, look, points, width = 2 }, line) =>
-    points.map((point, order) => ({
+    // beside each other where all have the same x
+    points.map((point) =>
+      chart.x.names === undefined ? point : { ...point, x: point.x + 0.12 * (line - (lines.length - 1) / 2) }
+    ).map((point, order) => ({
       ...point,
       line: String(line),
       order,
-      low: point.low ?? point.y,
+      low: Math.max(point.low ?? point.y, floor),
       high: point.high ?? point.y,
       left: point.left ?? point.x,
       right: point.right ?? point.x,
@@ -85,7 +119,7 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
     }))
   )
   const xs = values.map(({ x }) => x)
-  const [x, y] = [scaleOf(chart.x, xs), scaleOf(chart.y, values.map(({ y }) => y))]
+  const [x, y] = [scaleOf(chart.x, xs, "x"), scaleOf(chart.y, values.map(({ y }) => y), "y")]
   const domain = lines.map((_, i) => String(i))
   const by = <T>(of: (line: Drawn) => T) => ({
     field: "line",
@@ -98,9 +132,11 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
   const interval = bands
     ? [{ mark: { type: "area", opacity: 0.15 }, encoding: { y: { field: "low" }, y2: { field: "high" } } }]
     : [
-      { mark: { type: "rule", opacity: 0.5 }, encoding: { y: { field: "low" }, y2: { field: "high" } } },
+      { mark: { type: "rule", opacity: 0.6, strokeWidth: 1.6 },
+        encoding: { y: { field: "low" }, y2: { field: "high" } } },
       ...(values.some(({ left, right }) => left !== right)
-        ? [{ mark: { type: "rule", opacity: 0.5 }, encoding: { x: { field: "left" }, x2: { field: "right" } } }]
+        ? [{ mark: { type: "rule", opacity: 0.6, strokeWidth: 1.6 },
+          encoding: { x: { field: "left" }, x2: { field: "right" } } }]
         : [])
     ]
   return svg({
@@ -112,15 +148,15 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
     config: theme,
     data: { values },
     encoding: {
-      x: { field: "x", type: "quantitative", title: chart.x.title, ...x, // the last would stand in the way of the one before
+      x: { field: "x", type: "quantitative", title: lined(chart.x.title, ALONG), ...x, // the last would stand in the way of the one before
         axis: { ...x.axis, labelFlush: false } },
-      y: { field: "y", type: "quantitative", title: beside(chart.y.title), ...y },
+      y: { field: "y", type: "quantitative", title: lined(chart.y.title, BESIDE), ...y },
       color: by(({ look }) => look.color),
       detail: { field: "line", type: "nominal" }
     },
     layer: [
       ...interval,
-      {
+      ...(chart.x.names !== undefined ? [] : [{
         mark: { type: "line", clip: false },
         encoding: {
           strokeDash: by(({ look }) => look.dash.length === 0 ? [1, 0] : look.dash),
@@ -128,7 +164,7 @@ const draw = (chart: Chart, lines: ReadonlyArray<Drawn>): Promise<string> => {
           strokeOpacity: asIs("alpha"),
           order: { field: "order", type: "quantitative" }
         }
-      },
+      }]),
       {
         transform: [{ filter: "datum.isMarked" }],
         mark: { type: "point", filled: true, opacity: 1 },

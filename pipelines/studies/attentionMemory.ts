@@ -354,7 +354,8 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little, m
     charts: [{
       title: "What goes when a group's weights are those of the twin that was not shown the passages",
       x: {
-        title: "group: 1 attention, 2 general neurons, 3 sinks, 4 embedding, 5 head (of a tied model the last norm)"
+        title: "group of weights; head: of a tied model the last norm",
+        names: GROUPS.map((group) => titles[group])
       },
       y: { title: "share of the memory", zero: true },
       facets: [],

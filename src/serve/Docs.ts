@@ -11,7 +11,7 @@ interface Operation {
 
 /** The page of a description in OpenAPI. */
 export const page = (spec: OpenApi.OpenAPISpec): string => {
-  const json = (value: unknown) => `<pre>${escape(JSON.stringify(value, null, 2))}</pre>`
+  const json = (value: unknown) => `<pre tabindex="0">${escape(JSON.stringify(value, null, 2))}</pre>`
   const operations = Object.entries(spec.paths).flatMap(([path, methods]) =>
     Object.entries(methods as Readonly<Record<string, Operation>>).map(([method, { requestBody, responses }]) => {
       const schema = Object.values(requestBody?.content ?? {})[0]?.schema
@@ -23,8 +23,10 @@ export const page = (spec: OpenApi.OpenAPISpec): string => {
   const schemas = Object.entries(spec.components.schemas ?? {}).map(([name, schema]) =>
     `<details id="${escape(name)}"><summary>${escape(name)}</summary>${json(schema)}</details>`
   )
-  return `<!doctype html><html lang="en"><meta charset="utf-8"><title>${escape(spec.info.title)}</title>` +
-    "<style>body{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}" +
+  return `<!doctype html><html lang="en"><meta charset="utf-8">` +
+    `<meta name="viewport" content="width=device-width, initial-scale=1"><title>${escape(spec.info.title)}</title>` +
+    "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;" +
+    "padding:0 1rem;overflow-wrap:break-word}" +
     "pre{overflow:auto;font-size:13px}summary{cursor:pointer;padding:.3rem 0}h3{font-size:1rem}</style>" +
     `<h1>${escape(spec.info.title)}</h1><p>${escape(spec.info.description ?? "")} As JSON: ` +
     `<a href="openapi.json">openapi.json</a>.</p>${operations.join("")}<h2>Schemas</h2>${schemas.join("")}</html>`

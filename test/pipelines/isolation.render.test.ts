@@ -10,7 +10,9 @@ import { reportOf } from "../support/isolationReport.ts"
 
 const toTerminal = (it: IsolationReport, options: Render.TerminalOptions) => Render.toTerminal(view(it), options)
 const toMarkdown = (it: IsolationReport) => Render.toMarkdown(view(it))
-const toHtml = (it: IsolationReport) => Render.toHtml(view(it))
+/** Its text as it was written: what keeps numbers and their units on one line is left out. */
+const toHtml = async (it: IsolationReport) =>
+  (await Render.toHtml(view(it))).replaceAll("\u00a0", " ").replaceAll("<wbr>", "")
 
 const base = { ...reportOf(), claims: claimsOf(reportOf()) }
 

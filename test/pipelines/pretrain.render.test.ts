@@ -8,7 +8,9 @@ import { report, twoSeeds } from "../fixtures/report.ts"
 
 const toTerminal = (it: PretrainReport, options: Render.TerminalOptions) => Render.toTerminal(view(it), options)
 const toMarkdown = (it: PretrainReport) => Render.toMarkdown(view(it))
-const toHtml = (it: PretrainReport) => Render.toHtml(view(it))
+/** Its text as it was written: what keeps numbers and their units on one line is left out. */
+const toHtml = async (it: PretrainReport) =>
+  (await Render.toHtml(view(it))).replaceAll("\u00a0", " ").replaceAll("<wbr>", "")
 
 /** Numbers of a report with where they stand; of curves and configuration none. */
 const numbers = (value: unknown, path = ""): ReadonlyArray<readonly [path: string, value: number]> => {
