@@ -13,6 +13,7 @@ import { localizing } from "./localizing.ts"
 import { longTail } from "./longTail.ts"
 import { massed } from "./massed.ts"
 import { nearDuplicates } from "./nearDuplicates.ts"
+import { oracleGap } from "./oracleGap.ts"
 import { pitfalls } from "./pitfalls.ts"
 import { quantifying } from "./quantifying.ts"
 import { selfInfluence } from "./selfInfluence.ts"
@@ -38,5 +39,6 @@ export const studies: ReadonlyArray<AnyStudy> = [
   massed,
   diloco,
   attentionMemory,
-  nearDuplicates
+  nearDuplicates,
+  oracleGap
 ]
