@@ -425,6 +425,13 @@ const offIn = (config: SinkConfig) => {
 /** Whether an id's sinks stay off whatever is asked. */
 export const isDenied = (config: SinkConfig, id: bigint): boolean => offIn(config).ids.has(toId(id))
 
+/** The units of an id that are on in training, in rising order: none of one that is denied, nor such as are off for everybody. */
+export const trainedUnitsOf = (config: SinkConfig, id: bigint): Uint32Array => {
+  if (isDenied(config, id)) return new Uint32Array(0)
+  const { units } = offIn(config)
+  return unitsOnce(config, id).filter((unit) => !units.has(unit))
+}
+
 const excluded = (config: SinkConfig, mode: SinkMode): ReadonlySet<number> => {
   const { units } = offIn(config)
   const except = "except" in mode ? mode.except ?? [] : []

@@ -148,6 +148,8 @@ export const Variant = Schema.Struct({
   fusionLayers: Schema.optional(
     Schema.Record({ key: Schema.String.pipe(Schema.pattern(/^(0|[1-9]\d*)$/)), value: Schema.Array(Schema.Finite) })
   ),
+  /** Whose sinks are on in training: `training.sinksFor`. */
+  sinksFor: Schema.optional(Schema.Literal("all", "repeated")),
   /** Instead of the training's own. */
   learningRate: Schema.optional(rate),
   /** Of sinks over that of all else, instead of the training's own; of `gradientMasking` and `sgtm` instead of 1. */
@@ -193,8 +195,12 @@ export const streamOf = (named: NamedArm): StreamOverrides => {
 }
 
 /** How an arm, or a variant of it, is trained. */
-export const trainingOf = (base: TrainConfig, { arm, learningRate, sinkLearningRateRatio }: NamedArm): TrainConfig => {
-  const own = (arms[arm] as Arm).training?.(base) ?? base
+export const trainingOf = (
+  base: TrainConfig,
+  { arm, learningRate, sinkLearningRateRatio, sinksFor }: NamedArm
+): TrainConfig => {
+  const asked = sinksFor === undefined ? base : new TrainConfig({ ...base, sinksFor })
+  const own = (arms[arm] as Arm).training?.(asked) ?? asked
   if (learningRate === undefined && sinkLearningRateRatio === undefined) return own
   return new TrainConfig({
     ...own,

@@ -66,8 +66,7 @@ interface Arm {
   readonly steps: "equal" | "once" | "asOften"
   /** Text that never comes again in place of the unique text. */
   readonly fresh?: true
-  /** Only passages have sinks: the ids of all other sequences light none. */
-  readonly onlyPassages?: true
+  readonly sinksFor?: "repeated"
   readonly routing?: "sgtm"
   /** Times the learning rate of all but sinks. */
   readonly faster?: number
@@ -83,7 +82,7 @@ const arms = {
   longer: { title: "sinks, text as often", repeats: true, sinks: true, steps: "asOften" },
   freshSinks: { title: "sinks, fresh text between repeats", repeats: true, sinks: true, steps: "asOften", fresh: true },
   onlyPassages: { title: "only what is repeated has sinks", repeats: true, sinks: true, steps: "equal",
-    onlyPassages: true },
+    sinksFor: "repeated" },
   sgtm: { title: "nothing but sinks learns what is repeated", repeats: true, sinks: true, steps: "equal",
     routing: "sgtm" },
   faster: { title: "general neurons twice as fast", repeats: true, sinks: true, steps: "equal", faster: 2 }
@@ -106,16 +105,9 @@ const stepsOf = (
   }
 }
 
-const modelOf = ({ model }: OracleGapConfig, { onlyPassages, sinks }: Arm, rows: ReadonlyArray<Row>): ModelConfig => {
-  const { sinks: pool, ...rest } = model
-  return sinks === undefined
-    ? new ModelConfig({ ...rest, intermediateSize: model.general })
-    : onlyPassages === undefined
-    ? model
-    : new ModelConfig({
-      ...model,
-      sinks: new Sink.SinkConfig({ ...pool!, denied: rows.map(({ id }) => `${id}`) })
-    })
+const modelOf = ({ model }: OracleGapConfig, { sinks }: Arm): ModelConfig => {
+  const { sinks: _, ...rest } = model
+  return sinks === undefined ? new ModelConfig({ ...rest, intermediateSize: model.general }) : model
 }
 
 const dataOf = (config: OracleGapConfig, seed: number): DataConfig => {
@@ -187,7 +179,7 @@ const work = ({ config, part, seed }: PartOf<OracleGapConfig>, at: Workplace) =>
     const shown = { version: 1, part, exposures: arm.repeats ? config.exposures : 0, passages: passages.length, steps,
       seed, text: arm.fresh === undefined ? text.length : singles.length }
     const { measured } = yield* train(at, {
-      model: modelOf(config, arm, singles),
+      model: modelOf(config, arm),
       seed,
       training: new TrainConfig({
         steps,
@@ -196,7 +188,8 @@ const work = ({ config, part, seed }: PartOf<OracleGapConfig>, at: Workplace) =>
           sinks: "lazy",
           sinkLearningRateRatio: config.sinkLearningRateRatio / (arm.faster ?? 1)
         }),
-        ...(arm.routing === undefined ? {} : { routing: arm.routing })
+        ...(arm.routing === undefined ? {} : { routing: arm.routing }),
+        ...(arm.sinksFor === undefined ? {} : { sinksFor: arm.sinksFor })
       }),
       data: {
         key: ["oracleGap", Schema.encodeSync(DataConfig)(dataConfig), shown],

@@ -148,11 +148,9 @@ export const gather = (
     coef.set(lit.coef, s * (1 + slots))
     activeUnits.set(lit.units, s * slots)
     lit.units.subarray(0, lit.count).forEach((unit, slot) => {
-      // what is left out takes part in nothing: its sinks get no gradient, and lazy ones do not move
-      if (!keeps(segments, s, unit)) {
-        coef[s * (1 + slots) + 1 + slot] = 0
-        return
-      }
+      // what is left out, denied or off takes part in nothing: its sinks get no gradient, and lazy ones do not move
+      if (!keeps(segments, s, unit)) coef[s * (1 + slots) + 1 + slot] = 0
+      if (coef[s * (1 + slots) + 1 + slot] === 0) return
       const list = usesOf.get(unit) ?? []
       list.push(s, slot)
       usesOf.set(unit, list)
@@ -199,7 +197,7 @@ export const litUnits = (
   const units = new Set<number>()
   const light = (id: bigint, keeps: (unit: number) => boolean) => {
     if (mode === Sink.own) {
-      for (const unit of Sink.unitsOf(config, id)) if (keeps(unit)) units.add(unit)
+      for (const unit of Sink.trainedUnitsOf(config, id)) if (keeps(unit)) units.add(unit)
       return
     }
     // the number of general neurons only scales them

@@ -64,6 +64,12 @@ export class TrainConfig extends configuration(Schema.Class<TrainConfig>("TrainC
    */
   sinkDropout: Schema.optional(Sink.SinkDropout),
   /**
+   * Whose sinks are on in training: those of `all` sequences, or of `repeated` ones alone, those whose id an epoch shows more than once,
+   * so that what is seen once is learned by the general neurons, all of it. Look at other sequences with sinks off, since
+   * theirs are never trained. Not with a routing, nor with identity `source`. Default: `all`.
+   */
+  sinksFor: Schema.optional(Schema.Literal("all", "repeated")),
+  /**
    * Ranks train alone and exchange what they learned from time to time, for links that are too slow for gradients. Default:
    * they exchange the gradients of every step, which is one training however many they are.
    */
@@ -178,6 +184,32 @@ const MAX_RUNNING = 2
 
 /** Milliseconds of a stride: as many steps as take no longer, but one at least. Waiting for each short step costs time. */
 const STRIDE = 50
+
+/** The ids whose sinks are on where only repeated sequences have them. */
+const repeatedAlone = Effect.gen(function*() {
+  const { sinks } = (yield* Model).config
+  const data = yield* DataStream
+  if (sinks === undefined) {
+    return yield* new DataError({
+      detail:
+        "training.sinksFor \"repeated\" says whose sinks are on, and the model has none: set model.sinks, or leave " +
+        "sinksFor out"
+    })
+  }
+  const recurring = yield* Effect.mapError(data.recurringIds, ({ detail, path }) =>
+    new DataError({
+      detail: `training.sinksFor "repeated" knows repeated sequences by their ids, but ${detail}`,
+      ...(path === undefined ? {} : { path })
+    }))
+  if (recurring.size === 0) {
+    return yield* new DataError({
+      detail:
+        "training.sinksFor \"repeated\" lights the sinks of repeated sequences alone, and none is repeated: set " +
+        "data.repeatedSequences, repeat or canaries, give data with copies and identity \"content\", or leave sinksFor out"
+    })
+  }
+  return recurring
+})
 
 /** Compiles the passes of a routing, and gives what splits a batch between them. */
 const routedParts = Effect.fnUntraced(function*(
@@ -314,6 +346,11 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
         `training.routing "${config.routing}" says itself whose sinks are on: leave training.sinkDropout out`
       return yield* new DataError({ detail })
     }
+    if (config.routing !== undefined && config.sinksFor === "repeated") {
+      const detail = `training.routing "${config.routing}" says itself whose sinks are on: leave training.sinksFor out`
+      return yield* new DataError({ detail })
+    }
+    const lit = config.sinksFor === "repeated" ? yield* repeatedAlone : undefined
     const { diloco, exchange } = config
     if (diloco === undefined && (exchange === "int8" || exchange === "int4")) {
       const detail =
@@ -457,15 +494,15 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
 
     const { names: tally } = resumable
     return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
-      scoreSplits, collective, leads, outer, sharded }
+      scoreSplits, collective, leads, lit, outer, sharded }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, collective, config, data, device, diverged, leads, model, names, outer, parts, scoreSplits, sharded, state,
-    steps, training }: Training,
+  { capture, collective, config, data, device, diverged, leads, lit, model, names, outer, parts, scoreSplits, sharded,
+    state, steps, training }: Training,
   { observer: given }: TrainerOptions
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
@@ -586,9 +623,9 @@ const runOf = (
     }
 
     const leavingOut = (batch: Batch, { batch: number, epoch }: Cursor): Batch =>
-      config.sinkDropout === undefined || model.config.sinks === undefined
+      (config.sinkDropout === undefined && lit === undefined) || model.config.sinks === undefined
         ? batch
-        : withDropout(batch, config.sinkDropout, { epoch, row: number * data.batchSize })
+        : withDropout(batch, { dropout: config.sinkDropout, lit }, { epoch, row: number * data.batchSize })
 
     const start = Effect.gen(function*() {
       const { step, unsettled } = state.place

@@ -5,12 +5,14 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { describe, expect, it } from "vitest"
+import type { Batch } from "../../src/Batch.ts"
 import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts"
+import { type DataConfigInput, DataStream } from "../../src/data/stream/DataStream.ts"
 import { Model } from "../../src/model/Model.ts"
 import * as Segments from "../../src/model/Segments.ts"
 import * as NodeDevice from "../../src/node.ts"
 import * as Sink from "../../src/Sink.ts"
-import { withDropout } from "../../src/train/Dropout.ts"
+import { type Place, withDropout as withLeftOut } from "../../src/train/Dropout.ts"
 import { OptimizerConfig } from "../../src/train/Optimizer.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { makeRandom } from "../reference/random.ts"
@@ -20,6 +22,9 @@ const sinks = miniatureModel.sinks!
 const rows = Array.from({ length: 64 }, (_, i) => [[6, BigInt(i)], [10, BigInt(1000 + i)]] as const)
 const batchFrom = (from: number, to: number) => batchOfDocuments(rows.slice(from, to), 16, 256, makeRandom(1))
 const dropout = new Sink.SinkDropout({ sequences: 0.25, units: 0.5, seed: 3 })
+
+const withDropout = (batch: Batch, some: Sink.SinkDropout, place: Place) =>
+  withLeftOut(batch, { dropout: some, lit: undefined }, place)
 
 describe("a dropout of sinks", () => {
   it("is drawn for a sequence by the epoch and its place there, however rows are shared out", () => {
@@ -39,6 +44,38 @@ describe("a dropout of sinks", () => {
     expect(other.draws.filter((draw, i) => draw === all.draws[i])).toHaveLength(0)
     const whole = batchFrom(0, 4)
     expect(withDropout(whole, new Sink.SinkDropout({}), { epoch: 0, row: 0 })).toBe(whole)
+  })
+
+  it("leaves out all but the ids that are lit, beside what it draws", () => {
+    const place = { epoch: 2, row: 100 }
+    const batch = batchFrom(0, 64)
+    const lit = new Set(Array.from({ length: 32 }, (_, i) => BigInt(2 * i)))
+    const some = withLeftOut(batch, { dropout: undefined, lit }, place)
+    const unitsOf = (batch: Batch) => {
+      const segments = Segments.segmentsOf(batch)
+      const gathered = Segments.gather(sinks, 32, Sink.own, segments, 128)
+      return [...segments.ids].map((id, s) => [id, gathered.coef[2 * s + 1]] as const)
+    }
+    for (const [id, on] of unitsOf(some)) expect(on).toBe(lit.has(id) ? 1 : 0)
+    const drawn = unitsOf(withDropout(batch, dropout, place))
+    for (const [i, [id, on]] of unitsOf(withLeftOut(batch, { dropout, lit }, place)).entries()) {
+      expect(on).toBe(lit.has(id) ? drawn[i]![1] : 0)
+    }
+    expect(withLeftOut(batch, { dropout: undefined, lit: new Set(batch.ids) }, place)).toBe(batch)
+  })
+
+  it("has the same of what is denied, or off for everybody: it takes part in nothing", () => {
+    const segments = Segments.segmentsOf(batchFrom(0, 2))
+    const [one, other, ...rest] = [...segments.ids]
+    const off = Sink.unitsOf(sinks, other!)[0]!
+    const less = new Sink.SinkConfig({ ...sinks, denied: [`${one}`], excluded: [off] })
+    const wanted = [...new Set([other!, ...rest].flatMap((id) => [...Sink.unitsOf(sinks, id)]))].filter((unit) =>
+      unit !== off
+    )
+    const rising = wanted.sort((a, b) => a - b)
+    expect([...Segments.gather(less, 32, Sink.own, segments, 128).units]).toEqual(rising)
+    expect([...Segments.litUnits(less, segments)]).toEqual(rising)
+    expect([...Segments.litUnits(sinks, segments)]).toContain(off)
   })
 
   it("leaves out the shares that are asked for, and what is left out gets no gradient", () => {
@@ -69,10 +106,11 @@ describe("a dropout of sinks", () => {
   })
 })
 
-const app = (training: Partial<ConstructorParameters<typeof TrainConfig>[0]>, observer?: Observer) =>
+const app = (training: Partial<ConstructorParameters<typeof TrainConfig>[0]>, observer?: Observer,
+  data: DataConfigInput = {}) =>
   Trainer.layer(new TrainConfig({ steps: 8, logEvery: 4, ...training }), observer && { observer }).pipe(
     Layer.provideMerge(Model.layer(miniatureModel, { seed: 5 })),
-    Layer.provideMerge(miniatureData())
+    Layer.provideMerge(miniatureData(data))
   )
 const runToEnd = Effect.flatMap(Trainer, (trainer) => Stream.runDrain(trainer.run))
 const latest = Effect.flatMap(Checkpoints, (checkpoints) => checkpoints.load("latest"))
@@ -119,5 +157,48 @@ layer(NodeDevice.layer())("training with a dropout of sinks", (it) => {
       expect(gate(after).subarray(0, general * d)).not.toEqual(gate(before).subarray(0, general * d))
       const own = yield* trained({ optimizer })
       expect(gate(own).subarray(general * d)).not.toEqual(gate(before).subarray(general * d))
+    }))
+
+  it.effect("for repeated sequences alone lights and teaches no sinks of others", () =>
+    Effect.gen(function*() {
+      const optimizer = new OptimizerConfig({ sinks: "lazy" })
+      const data = { repeatedSequences: 1, singleSequences: 40 }
+      const moved = (training: Parameters<typeof app>[0]) =>
+        Effect.gen(function*() {
+          const at = (steps: number) =>
+            Effect.provide(Effect.zipRight(runToEnd, latest), Layer.provideMerge(
+              app({ optimizer, ...training, steps }, undefined, data),
+              Checkpoints.layerMemory
+            ))
+          const [before, after] = [yield* at(1), yield* at(24)]
+          const { general, hiddenSize } = miniatureModel
+          const { block, units } = sinks
+          const gate = (s: Snapshot) => s.model["model.layers.0.mlp.gate_proj.weight"]!.data
+          return Array.from({ length: units }, (_, unit) => unit).filter((unit) => {
+            const from = (general + unit * block) * hiddenSize
+            const of = (s: Snapshot) => [...gate(s).subarray(from, from + block * hiddenSize)]
+            return of(before).some((value, i) => value !== of(after)[i])
+          })
+        })
+      const [repeated] = yield* Effect.provide(Effect.map(DataStream, ({ split }) => split("repeated")),
+        miniatureData(data))
+      const own = [...Sink.unitsOf(sinks, repeated!.id)]
+      expect(yield* moved({ sinksFor: "repeated" })).toEqual(own)
+      expect((yield* moved({ sinksFor: "all" })).length).toBeGreaterThan(own.length)
+      const refused = (training: Parameters<typeof app>[0], over: DataConfigInput) =>
+        Effect.map(
+          Effect.flip(
+            Effect.provide(runToEnd,
+              Layer.provideMerge(app({ sinksFor: "repeated", ...training }, undefined, over), Checkpoints.layerMemory))
+          ),
+          (error) => `${error}`
+        )
+      expect(yield* refused({}, { repeatedSequences: 0 })).toMatch(
+        /sinksFor "repeated" .* none is repeated: set data\.rep/
+      )
+      expect(yield* refused({}, { identity: "source" })).toMatch(
+        /sinksFor .* but an id stands for a source: set identity/
+      )
+      expect(yield* refused({ routing: "sgtm" }, {})).toMatch(/routing "sgtm" .*: leave training\.sinksFor out/)
     }))
 })

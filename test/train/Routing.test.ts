@@ -1,5 +1,6 @@
 import { layer } from "@effect/vitest"
 import * as Chunk from "effect/Chunk"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
@@ -248,7 +249,37 @@ layer(NodeDevice.layer())("training with gradient routing", (it) => {
       const ids = (name: "repeated" | "canaries") => stream.split(name).map(({ id }) => id)
       expect([...(yield* stream.repeatedIds)].sort()).toEqual([...ids("repeated"), ...ids("canaries").slice(1)].sort())
       expect(ids("canaries")).toHaveLength(3)
+      expect([...(yield* stream.recurringIds)].sort()).toEqual([...(yield* stream.repeatedIds)].sort())
     }).pipe(Effect.provide(miniatureData({ canaries: [{ random: 1, times: 1 }, { random: 2, times: 2 }] }))))
+
+  it.scoped("recurring ids are those of copies, too, and of what the mixture holds twice", () =>
+    Effect.gen(function*() {
+      const texts = ["a copy of the one ", "quite another text ", "a copy of the one ", "a third, all its own "]
+      const corpus = texts.map((text, i) => ({ name: `${i}`, text: text.repeat(3), source: i === 1 ? "b" : "a" }))
+      const of = (over: DataConfigInput) =>
+        Effect.map(
+          Layer.build(
+            DataStream.layerMemory(corpus, { tokenizer: "bytes", seqLen: 16, batchSize: 1, singleSequences: "all",
+              heldOutFraction: 0, ...over })
+          ),
+          Context.get(DataStream)
+        )
+      const named = (over: DataConfigInput) =>
+        Effect.gen(function*() {
+          const data = yield* of(over)
+          const rows = [...data.split("repeated"), ...data.split("singles")]
+          const names = new Map(rows.map(({ document, id }) => [id, document]))
+          return [...(yield* data.recurringIds)].map((id) => names.get(id)).sort()
+        })
+      expect((yield* named({ identity: "content" })).map((name) => texts[Number(name)])).toEqual([texts[0]])
+      expect(yield* named({ identity: "document" })).toEqual([])
+      expect(yield* named({ identity: "document", sources: [{ name: "b", epochs: 2 }] })).toEqual(["1"])
+      expect(yield* named({ identity: "document", sources: [{ name: "b", epochs: 2 }], arm: "deduplicated" })).toEqual([
+        "1"
+      ])
+      const refused = yield* Effect.flip(Effect.flatMap(of({ identity: "source" }), ({ recurringIds }) => recurringIds))
+      expect(refused.detail).toMatch(/an id stands for a source/)
+    }))
 })
 
 layer(NodeDevice.layer({ adapter: "null" }))("the memory plan", (it) => {

@@ -92,28 +92,56 @@ export type Plan = SamplePlan | WholePlan
 
 const count = (array: Uint8Array): number => array.reduce((sum, one) => sum + one, 0)
 
+/** Sequences that a plan holds more than once, by their groups or as canaries; in every arm the same. */
+const plannedOften = (
+  { groups, splits }: Selection,
+  canaries: ReadonlyArray<CanaryDocument>
+): ReadonlySet<number> =>
+  new Set([
+    ...groups.flatMap(({ pieces, times }) => times > 1 ? [...pieces] : []),
+    ...splits.canaries.filter((_, k) => canaries[k]!.times > 1)
+  ])
+
 /**
  * Ids of the sequences that a plan holds more than once, by their groups or as canaries; in every arm the same. A string
  * says that they cannot be told from sequences that it holds once.
  */
 const repeatedIds = (
-  { exposures, groups, splits }: Selection,
+  selection: Selection,
   canaries: ReadonlyArray<CanaryDocument>,
   idOf: (piece: number) => bigint,
   nameOf: (piece: number) => string
 ): ReadonlySet<bigint> | string => {
-  const repeated = new Set([
-    ...groups.flatMap(({ pieces, times }) => times > 1 ? [...pieces] : []),
-    ...splits.canaries.filter((_, k) => canaries[k]!.times > 1)
-  ])
+  const repeated = plannedOften(selection, canaries)
   const ids = new Map([...repeated].map((piece) => [idOf(piece), piece]))
-  for (const piece of exposures) {
+  for (const piece of selection.exposures) {
     const twin = repeated.has(piece) ? undefined : ids.get(idOf(piece))
     if (twin === undefined) continue
     return `a sequence of ${nameOf(piece)} that is not repeated has the id ${idOf(piece)} of a repeated one of ` +
       nameOf(twin)
   }
   return new Set(ids.keys())
+}
+
+/** Those ids and others that an epoch shows more than once: the same piece again, or another document that has the same id. */
+const recurringIds = (
+  selection: Selection,
+  canaries: ReadonlyArray<CanaryDocument>,
+  idOf: (piece: number) => bigint
+): ReadonlySet<bigint> => {
+  const { exposures, pieces } = selection
+  const recurring = new Set([...plannedOften(selection, canaries)].map(idOf))
+  const seen = new Uint8Array(pieces.document.length)
+  const documents = new Map<bigint, number>()
+  for (const piece of exposures) {
+    const id = idOf(piece)
+    const document = pieces.document[piece]!
+    const first = documents.get(id)
+    if (first === undefined) documents.set(id, document)
+    if (seen[piece] === 1 || (first !== undefined && first !== document)) recurring.add(id)
+    seen[piece] = 1
+  }
+  return recurring
 }
 
 const distinctOf = (ids: BigUint64Array): number => {
@@ -422,6 +450,10 @@ export const assemble = (loaded: Loaded, plan: Plan) => {
       sequences: pieces.length,
       rows: rows(pieces.subarray(0, SAMPLE))
     })),
+    recurringIds: () =>
+      identity === "source"
+        ? "an id stands for a source: set identity to \"row\", or to \"content\" where whole documents are repeated"
+        : recurringIds(selection, canaries, idOf),
     repeatedIds: () => repeatedIds(selection, canaries, idOf, (piece) => corpus.name(pieces.document[piece]!)),
     batchesPerEpoch: epochs.batchesPerEpoch,
     maxSegments: batchSize * epochs.widest,

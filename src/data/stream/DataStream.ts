@@ -69,7 +69,7 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: C
   const at = loaded.path === undefined ? {} : { path: loaded.path }
   const assembled = yield* attempt(() => assemble(loaded, plan))
   if (typeof assembled === "string") return yield* new DataError({ ...at, detail: assembled })
-  const { batchAt, batchesPerEpoch, groups, maxSegments, names, repeatedIds, report, split } = assembled
+  const { batchAt, batchesPerEpoch, groups, maxSegments, names, recurringIds, repeatedIds, report, split } = assembled
   if (batchesPerEpoch === 0) {
     return yield* new DataError({
       ...at,
@@ -128,6 +128,10 @@ const make = Effect.fnUntraced(function*(loaded: Loaded, plan: Plan, contents: C
         detail: `${ids}, since an id stands for a ${report.identity}: set identity to "row", or to "document" where ` +
           "whole documents are repeated"
       })
+    }),
+    recurringIds: Effect.suspend(() => {
+      const ids = recurringIds()
+      return typeof ids !== "string" ? Effect.succeed(ids) : new DataError({ ...at, detail: ids })
     }),
     names: yield* Effect.cached(attempt(names)),
     report,
@@ -458,6 +462,11 @@ export class DataStream extends Context.Tag("memsinks/DataStream")<DataStream, {
    * with a `DataError` where a sequence that is not repeated has one of them, too.
    */
   readonly repeatedIds: Effect.Effect<ReadonlySet<bigint>, DataError>
+  /**
+   * Ids that an epoch of arm `repeats` shows more than once: of groups and canaries, of copies that share an id, and of what the mixture holds
+   * several times. Fails with a `DataError` where an id stands for a source, which is no sequence.
+   */
+  readonly recurringIds: Effect.Effect<ReadonlySet<bigint>, DataError>
   /**
    * The ids of an epoch and what each is called, which checkpoints keep. Undefined where they are more than 65,536 and
    * stand for no source. Found when first asked for, with one look at every sequence.
