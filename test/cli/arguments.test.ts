@@ -161,7 +161,8 @@ describe("every option of every command", () => {
         "generate --temperature": "0 0.5 1 2 65536",
         "generate --top-p": "0.5 1",
         "memfree --false-positives": "0.5",
-        "tokenize --near": "0.5 1"
+        "tokenize --near": "0.5 1",
+        "tokenize --shingle": "1 2"
       })
     }))
 
