@@ -9,6 +9,7 @@ import { setTimeout } from "node:timers"
 import { available } from "../collective/Mpi.ts"
 import { ranksOf } from "../collective/Ranks.ts"
 import { because, CollectiveError, told } from "../Errors.ts"
+import { hasColor } from "../Terminal.ts"
 import type { LaunchOptions } from "./commands/launch.ts"
 import * as Edge from "./Edge.ts"
 
@@ -148,7 +149,9 @@ export const runLaunch = ({ ranks, transport, words }: LaunchOptions) =>
           "install openmpi-bin or mpich) and the package koffi, or choose --transport tcp"
       })
     }
-    const environment = process.env
+    // mpirun gives ranks a terminal of its own making: whether there is one is known here
+    const plain = hasColor(process.stdout, process.env) ? {} : { NO_COLOR: "1" }
+    const environment = { ...process.env, ...plain }
     const starts: ReadonlyArray<() => ChildProcess> = mpi !== undefined
       ? [() =>
         spawn(mpi.command, [...mpi.words, command, ...before, ...words], {

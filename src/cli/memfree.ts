@@ -1,6 +1,4 @@
 /** `memsinks memfree`: the n-grams of protected texts as a file for `memsinks generate --memfree`. */
-import * as FileSystem from "@effect/platform/FileSystem"
-import * as Path from "@effect/platform/Path"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
@@ -10,17 +8,9 @@ import { readTokenizer } from "../data/tokens/Tokenize.ts"
 import * as TokenShards from "../data/tokens/TokenShards.ts"
 import { attempt, DataError } from "../Errors.ts"
 import * as MemFree from "../measures/MemFree.ts"
-import { count } from "../Terminal.ts"
+import { count, plural } from "../Terminal.ts"
 import type { MemfreeOptions } from "./commands/memfree.ts"
 import * as Edge from "./Edge.ts"
-
-/** The tokenizer that was named, by its file or the folder that holds it. */
-const tokenizerOf = (named: string) =>
-  Effect.gen(function*() {
-    const fs = yield* FileSystem.FileSystem
-    const inside = (yield* Path.Path).join(named, "tokenizer.json")
-    return yield* readTokenizer((yield* Effect.orElseSucceed(fs.exists(inside), () => false)) ? inside : named)
-  })
 
 /** Collects, writes the file, and says what is in it. */
 export const runMemfree = (options: MemfreeOptions) =>
@@ -28,7 +18,7 @@ export const runMemfree = (options: MemfreeOptions) =>
     if (options.data.length === 0) {
       return yield* Effect.fail(Edge.usage({ message: "give --data: protected texts, or token shards" }))
     }
-    const named = yield* Effect.transposeOption(Option.map(options.tokenizer, tokenizerOf))
+    const named = yield* Effect.transposeOption(Option.map(options.tokenizer, readTokenizer))
     /** Fingerprint of the tokenizer, and what is known to have it. */
     let known = Option.getOrUndefined(
       Option.map(named, (it) => ({ print: fingerprint(it.toJSON()), by: Option.getOrThrow(options.tokenizer) }))
@@ -87,7 +77,7 @@ export const runMemfree = (options: MemfreeOptions) =>
     if (options.json) return yield* Edge.print(JSON.stringify(about))
     if (options.quiet) return
     yield* Edge.print(
-      `${about.file}: ${count(about.ngrams)} ${n}-grams of ${count(documents)} documents in ${
+      `${about.file}: ${count(about.ngrams)} ${n}-grams of ${plural(documents, "document")} in ${
         count(about.bytes)
       } bytes; ` +
         `${(100 * about.falsePositives).toPrecision(2)} % of others are kept from being said, too`

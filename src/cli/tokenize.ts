@@ -107,11 +107,11 @@ const progress = (quiet: boolean) => {
             "read again, not tokenized"
         )
       case "Progress":
-        return pass(`${count(event.documents)} documents  ${count(event.tokens)} tokens  ${speedOf(event)}`)
+        return pass(`${plural(event.documents, "document")}  ${count(event.tokens)} tokens  ${speedOf(event)}`)
       case "Shard":
-        return stay(`${event.file}: ${count(event.documents)} documents, ${count(event.tokens)} tokens`)
+        return stay(`${event.file}: ${plural(event.documents, "document")}, ${count(event.tokens)} tokens`)
       case "Clustering":
-        return stay(`looking for near-duplicates among ${count(event.documents)} documents`)
+        return stay(`looking for near-duplicates among ${plural(event.documents, "document")}`)
     }
   }
   return { show: quiet ? () => {} : show, clear, stay, say: (line: string) => quiet ? clear() : stay(line) }
@@ -153,7 +153,7 @@ export const summary = (
   asked: number | undefined
 ): string =>
   [
-    `${count(documents)} documents of ${count(dataset.sources.length)} sources, ${megabytes(bytes)} of text` +
+    `${plural(documents, "document")} of ${plural(dataset.sources.length, "source")}, ${megabytes(bytes)} of text` +
     (blanks === 0 ? "" : `, ${count(blanks)} blank ones left out`) +
     (missing === 0 ? "" : `, ${missingTexts(missing)}`),
     `${count(tokens)} tokens, ${tokensPerByte.toFixed(3)} a byte, of a vocabulary of ${count(dataset.vocabSize)}` +

@@ -273,7 +273,7 @@ describe("MemFree decoding", () => {
       shards
     ]]) {
       const { code, stdout } = await make(...data, "--ngram", "3")
-      expect([code, stdout]).toEqual([0, expect.stringMatching(/said\.memfree: \d+ 3-grams of 1 documents in/)])
+      expect([code, stdout]).toEqual([0, expect.stringMatching(/said\.memfree: \d+ 3-grams of 1 document in/)])
       // the bytes of a text that is no UTF-8 are not those that were said: the counts differ, the prompt's do not
       expect(readFileSync(filter).subarray(40, 72)).toEqual(file.subarray(40, 72))
     }

@@ -33,7 +33,8 @@ export const tokenize = Command.make("tokenize", {
     Options.withPseudoName("folder"),
     Options.withDescription("Where shards go; what an interrupted run has finished in it stays")
   ),
-  tokenizer: text("tokenizer", "name", "gpt2, bpe (trained on the data), bytes, or a tokenizer.json (default: gpt2)"),
+  tokenizer: text("tokenizer", "name",
+    "gpt2, bpe (trained here), bytes, or a tokenizer.json or its folder (default: gpt2)"),
   vocabSize: number("vocab-size", "Entries of bpe (default: 16384)", 2),
   textField: text("text-field", "name", "Field of a record with its text (default: text)"),
   idField: text("id-field", "name", "Field that names a document (default: id)"),

@@ -88,7 +88,7 @@ const fields = {
   onMissingText: Schema.optional(Schema.Literal("error", "skip")),
   /**
    * `bpe` trains one on the text used, `bytes` needs none, `gpt2` is GPT-2's, anything else is the path of a
-   * `tokenizer.json`. Default: `bpe` for text, the one they were made with for tokens, `gpt2` for shards of nanoGPT and
+   * `tokenizer.json` or of the folder that holds one. Default: `bpe` for text, the one they were made with for tokens, `gpt2` for shards of nanoGPT and
    * llm.c.
    */
   tokenizer: Schema.optional(Schema.NonEmptyString),

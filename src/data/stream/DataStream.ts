@@ -26,6 +26,7 @@ import * as Corpus from "../Corpus.ts"
 import type { NamedIds } from "../identity/Names.ts"
 import { join, type TokenDocuments } from "../Pieces.ts"
 import { sameTokenizer } from "../tokens/SameTokenizer.ts"
+import { readTokenizer } from "../tokens/Tokenize.ts"
 import * as Tokenizer from "../tokens/Tokenizer.ts"
 import * as TokenShards from "../tokens/TokenShards.ts"
 import { DataConfig, type DataConfigInput, resolve } from "./DataConfig.ts"
@@ -164,21 +165,9 @@ const checkTokenizer = (config: DataConfig): Effect.Effect<void, DataError> =>
     )
     : Effect.void
 
-const fromFile = (path: string) =>
-  Corpus.readText(path).pipe(
-    Effect.flatMap(Tokenizer.fromJSON),
-    Effect.mapError(({ cause, detail }) =>
-      new DataError({
-        path,
-        detail: `no tokenizer: ${detail}. Set tokenizer to "bpe", "bytes", "gpt2", or the path of a tokenizer.json`,
-        cause
-      })
-    )
-  )
-
 /** A tokenizer that is not trained here. */
 const namedTokenizer = (name: string): Effect.Effect<Tokenizer.Tokenizer, DataError, FileSystem.FileSystem> =>
-  name === "bytes" ? Effect.succeed(Tokenizer.bytes) : name === "gpt2" ? Tokenizer.gpt2 : fromFile(name)
+  name === "bytes" ? Effect.succeed(Tokenizer.bytes) : name === "gpt2" ? Tokenizer.gpt2 : readTokenizer(name)
 
 /** The token between documents in shards of nanoGPT and llm.c. */
 const GPT2_END = 50256

@@ -42,7 +42,7 @@ export type DocumentSource = (
 export const TokenizeConfig = Schema.Struct({
   /** Where documents come from, one source after the other. */
   data: Schema.NonEmptyArray(SourceSpec),
-  /** `gpt2`, `bpe` (trained on the data), `bytes`, or the path of a `tokenizer.json`. Default gpt2. */
+  /** `gpt2`, `bpe` (trained on the data), `bytes`, or the path of a `tokenizer.json` or its folder. Default gpt2. */
   tokenizer: Schema.optionalWith(Schema.NonEmptyString, { default: () => "gpt2" }),
   /** Entries of a `bpe` tokenizer at most, the special token counted. Default 16384. */
   vocabSize: withDefault(Schema.Int.pipe(Schema.between(2, 2 ** 24)), 16384),
@@ -326,18 +326,26 @@ const makeTokenizer = (config: TokenizeConfig, source: DocumentSource, onEvent: 
   }
 }
 
-/** The tokenizer that a path names. */
-export const readTokenizer = (path: string) =>
-  Corpus.readText(path).pipe(
-    Effect.flatMap(Tokenizer.fromJSON),
-    Effect.mapError(({ cause, detail }) =>
-      new DataError({
-        path,
-        detail: `no tokenizer: ${detail}. Set tokenizer to gpt2, bpe, bytes, or the path of a tokenizer.json`,
-        cause
-      })
-    )
-  )
+/** The file of a tokenizer that was named by itself, or by the folder of shards, a checkpoint or a model that holds it. */
+const tokenizerFile = Effect.fnUntraced(function*(named: string) {
+  const fs = yield* FileSystem.FileSystem
+  const inside = join(named, "tokenizer.json")
+  return (yield* Effect.orElseSucceed(fs.exists(inside), () => false)) ? inside : named
+})
+
+/** The tokenizer of a `tokenizer.json`, which a path names, or the folder that holds it. */
+export const readTokenizer = (named: string) =>
+  Effect.flatMap(tokenizerFile(named), (path) =>
+    Corpus.readText(path).pipe(
+      Effect.flatMap(Tokenizer.fromJSON),
+      Effect.mapError(({ cause, detail }) =>
+        new DataError({
+          path,
+          detail: `no tokenizer: ${detail}. Set tokenizer to gpt2, bpe, bytes, or the path of a tokenizer.json`,
+          cause
+        })
+      )
+    ))
 
 /** The `tokenizer_config.json` beside a `tokenizer.json`; undefined where there is none. */
 const configBeside = Effect.fnUntraced(function*(path: string) {
@@ -351,10 +359,13 @@ const configBeside = Effect.fnUntraced(function*(path: string) {
 const resolved = Effect.fnUntraced(function*(given: TokenizeConfig) {
   // what is no different from the default must not look like another configuration
   const { bos, specialAsText, ...config } = given
-  const own = bos !== undefined || ["gpt2", "bytes", "bpe"].includes(config.tokenizer)
+  const isFile = !["gpt2", "bytes", "bpe"].includes(config.tokenizer)
+  const tokenizer = isFile ? yield* tokenizerFile(config.tokenizer) : config.tokenizer
+  const own = bos !== undefined || !isFile
     ? undefined
-    : Tokenizer.beginsWith(yield* readTokenizer(config.tokenizer), yield* configBeside(config.tokenizer))
-  const all: Resolved = { ...config, bos: bos ?? own ?? "none", ...(specialAsText === true ? { specialAsText } : {}) }
+    : Tokenizer.beginsWith(yield* readTokenizer(tokenizer), yield* configBeside(tokenizer))
+  const all: Resolved = { ...config, tokenizer, bos: bos ?? own ?? "none",
+    ...(specialAsText === true ? { specialAsText } : {}) }
   return all
 })
 

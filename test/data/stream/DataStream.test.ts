@@ -656,9 +656,12 @@ describe("files", () => {
   })
 
   it("may hold the tokenizer", async () => {
-    const config = (folder: string) => ({ ...few, tokenizer: `${folder}/tokenizer.json` })
-    const service = await inFolder(load((folder) => DataStream.layerText(`${folder}/a.txt`, config(folder))))
-    expect(digest(await epoch(service))).toBe(digest(await epoch(build(few, [documents[0]!]))))
+    const expected = digest(await epoch(build(few, [documents[0]!])))
+    for (const named of ["/tokenizer.json", ""]) {
+      const config = (folder: string) => ({ ...few, tokenizer: folder + named })
+      const service = await inFolder(load((folder) => DataStream.layerText(`${folder}/a.txt`, config(folder))))
+      expect(digest(await epoch(service))).toBe(expected)
+    }
   })
 
   it("that hold no tokenizer are named", async () => {

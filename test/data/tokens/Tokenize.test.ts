@@ -119,6 +119,14 @@ describe("what a tokenizer puts before a text", () => {
     rmSync(beside)
     // one that puts nothing there is as it was
     expect((await tokensOf({ tokenizer: tokenizerFile })).config.bos).toBe("none")
+    // a folder stands for the file in it, and for what lies beside that
+    const folder = fresh()
+    mkdirSync(folder)
+    cpSync(framed, join(folder, "tokenizer.json"))
+    const inside = await tokensOf({ tokenizer: folder })
+    expect([inside.all, inside.config]).toEqual([own.all, { ...own.config, tokenizer: join(folder, "tokenizer.json") }])
+    writeFileSync(join(folder, "tokenizer_config.json"), "{")
+    await expect(tokensOf({ tokenizer: folder })).rejects.toThrow(/tokenizer_config\.json: is not JSON/)
   })
 
   it("is no token where the text spells it, if that is asked for", async () => {
