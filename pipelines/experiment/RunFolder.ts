@@ -8,6 +8,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as AtomicFile from "../../src/AtomicFile.ts"
+import { takenBack } from "../../src/BegunFolder.ts"
 import { changedInputs, type Input, notTheSameData } from "../../src/data/stream/Inputs.ts"
 import { because, CheckpointError, type DataError } from "../../src/Errors.ts"
 import type { DeviceService } from "../../src/gpu/Device.ts"
@@ -75,8 +76,10 @@ export const claimFolder = <A, I, R>(
     const path = yield* Path.Path
     const file = path.join(outDir, "run.json")
     const encoded = Schema.encodeSync(run.schema)(run.config)
+    yield* takenBack(outDir)
     yield* makeFolder(outDir)
     const { lost } = yield* RunLock.hold(outDir, { force })
+    yield* takenBack(outDir, [RunRecord.recordFile, RunRecord.configFile])
     const names = yield* Effect.mapError(fs.readDirectory(outDir), unwritable(outDir))
     // the folder is ours: what is half written is of nobody who lives
     for (const name of names.filter(AtomicFile.isLeft)) yield* Effect.ignore(fs.remove(path.join(outDir, name)))

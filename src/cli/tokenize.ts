@@ -5,6 +5,7 @@ import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import { join } from "node:path"
 import process from "node:process"
+import { takenBack } from "../BegunFolder.ts"
 import { type Identity, sourceHash } from "../data/identity/Identity.ts"
 import { encodeRouter, makeRouter, routerFile, writeRouter } from "../data/identity/Router.ts"
 import { missingTexts } from "../data/Source.ts"
@@ -174,6 +175,7 @@ export const runTokenize = (options: TokenizeOptions) =>
       if (!isHub(path)) yield* Effect.mapError(fs.stat(path), missing(path))
     }
     yield* Effect.forEach(named, readTokenizer)
+    yield* takenBack(out)
     yield* Effect.mapError(fs.makeDirectory(out, { recursive: true }),
       (cause) => new DataError({ path: out, detail: `cannot be made: ${because(cause)}`, cause }))
     yield* RunLock.hold(out)

@@ -14,6 +14,7 @@ import { Buffer } from "node:buffer"
 import { createHash } from "node:crypto"
 import { availableParallelism } from "node:os"
 import { dirname, join } from "node:path"
+import { takenBack } from "../../BegunFolder.ts"
 import { aFunction, decodeConfig, expectOptions, positive, upTo, withDefault } from "../../Config.ts"
 import { because, DataError, dataError as fail, told } from "../../Errors.ts"
 import { parseJson } from "../../Json.ts"
@@ -312,15 +313,20 @@ const trained = Effect.fnUntraced(function*(
   })
 })
 
-const makeTokenizer = (config: TokenizeConfig, source: DocumentSource, onEvent: (event: TokenizeEvent) => void) => {
-  const withEnd = Effect.flatMap((it: Tokenizer.Tokenizer) => Tokenizer.withSpecialToken(it, Tokenizer.END_OF_TEXT))
+const withEnd = Effect.flatMap((it: Tokenizer.Tokenizer) => Tokenizer.withSpecialToken(it, Tokenizer.END_OF_TEXT))
+
+const makeTokenizer = (config: Resolved, source: DocumentSource, onEvent: (event: TokenizeEvent) => void) => {
   switch (config.tokenizer) {
     case "gpt2":
       return Tokenizer.gpt2
     case "bytes":
       return withEnd(Effect.succeed(Tokenizer.bytes))
     case "bpe":
-      return withEnd(trained(config, source, onEvent))
+      // it has the special tokens of bytes: what they are not is said before it is trained
+      return withEnd(Effect.succeed(Tokenizer.bytes)).pipe(
+        Effect.flatMap((bytes) => specialIds(bytes, config)),
+        Effect.zipRight(withEnd(trained(config, source, onEvent)))
+      )
     default:
       return readTokenizer(config.tokenizer)
   }
@@ -380,6 +386,9 @@ const specialId = (tokenizer: Tokenizer.Tokenizer, which: "bos" | "eos", name: s
   const detail = `${which}: the tokenizer has ${missing}; ${has}. Give one of them, or none`
   return Effect.fail(new DataError({ detail }))
 }
+
+const specialIds = (tokenizer: Tokenizer.Tokenizer, { bos, eos }: Resolved) =>
+  Effect.all({ bos: specialId(tokenizer, "bos", bos), eos: specialId(tokenizer, "eos", eos) })
 
 // ---------------------------------------------------------------------------------------------------------------
 // Documents in, shards out
@@ -587,7 +596,7 @@ const reportOf = (
 /**
  * Tokenizes documents into shards in the folder `out` (see TokenShards). Killed at any moment, it goes on behind the
  * last finished shard when it is called again with the same configuration, and writes the same bytes as if it had not
- * been killed; a folder that is complete is left as it is.
+ * been killed; a folder that is complete is left as it is, and one where no shard was finished as it was before a failure.
  *
  * Fails with a `DataError` on a bad configuration, bad or changed data, a folder that holds anything else or the shards
  * of another configuration, and when nothing can be written; then finished shards stay.
@@ -615,6 +624,7 @@ export const tokenize = (
       )
     })
 
+    yield* takenBack(folder, [JOURNAL, "tokenizer.json"])
     const { finished, journal: found } = yield* examine(folder, encoded)
     if (finished !== undefined) {
       yield* expectUnchanged(folder, finished, config, source)
@@ -633,8 +643,7 @@ export const tokenize = (
     if (saved !== undefined && saved !== tokenizer.toJSON()) {
       return yield* fail(tokenizerFile, `is not the tokenizer ${config.tokenizer} any more. Choose another folder`)
     }
-    const bos = yield* specialId(tokenizer, "bos", config.bos)
-    const eos = yield* specialId(tokenizer, "eos", config.eos)
+    const { bos, eos } = yield* specialIds(tokenizer, config)
     const { vocabSize } = tokenizer
     const dtype = dtypeOf(vocabSize)
     if (saved === undefined) {
@@ -721,4 +730,4 @@ export const tokenize = (
     yield* removeLeftovers
     const blank = tally.blank + batcher.consumed() - journal.documents
     return reportOf(folder, dataset, { blank, missing: tally.missing }, speed())
-  })
+  }).pipe(Effect.scoped)

@@ -3,7 +3,7 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { spawn } from "node:child_process"
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -335,7 +335,13 @@ describe("a folder that is not new", () => {
 describe("what cannot be tokenized", () => {
   it("is explained", async () => {
     expect(await refusal(fresh(), { tokenizer: join(root, "gone.json") })).toMatch(/gone\.json: no tokenizer: there/)
-    expect(await refusal(fresh(), { eos: "<end>" })).toMatch(/eos: .* has no special token <end>; it has <\/s>/)
+    const out = fresh()
+    expect(await refusal(out, { eos: "<end>" })).toMatch(/eos: .* has no special token <end>; it has <\/s>/)
+    const events: Array<TokenizeEvent> = []
+    expect(await refusal(out, { tokenizer: "bpe", eos: "<end>" }, { onEvent: (event) => events.push(event) }))
+      .toMatch(/eos: .* has no special token <end>; it has <\|endoftext\|>/)
+    expect(events).toEqual([])
+    expect(existsSync(out) ? readdirSync(out) : []).toEqual([])
     expect(await refusal(fresh(), { bos: "auto" })).toMatch(/bos: the tokenizer has no bos token under a usual name/)
     expect(await refusal(fresh(), { shardTokens: 1, shardBytes: 1 })).toMatch(/one of shardTokens and shardBytes/)
     expect(await refusal(fresh(), { vocabSize: 0 })).toMatch(/vocabSize/)
