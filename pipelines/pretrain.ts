@@ -133,6 +133,11 @@ const pretrain: Experiment.Experiment<
     })
 }
 
+/** Ends what the other ranks `follow`: rank 0 calls it where it does not come to `run`. */
+export const dismiss: Effect.Effect<void> = Effect.flatMap(Collective,
+  (collective) =>
+    collective.size === 1 ? Effect.void : Effect.ignore(DataParallel.shared<Asked | null>(collective, null)))
+
 /**
  * Run all arms of all seeds and report. Interruptible at any moment; with an `outDir` and `resume` a later call goes on
  * from there. An arm that fails is reported, and the others go on; where all fail it fails with the first one's error.
@@ -144,11 +149,7 @@ export const run = (
   config: PretrainConfig,
   options: PretrainOptions
 ): Effect.Effect<PretrainReport, PretrainError, Files> =>
-  Effect.flatMap(Collective, (collective) =>
-    Effect.ensuring(
-      Experiment.run(pretrain, config, options),
-      collective.size === 1 ? Effect.void : Effect.ignore(DataParallel.shared<Asked | null>(collective, null))
-    ))
+  Effect.ensuring(Experiment.run(pretrain, config, options), dismiss)
 
 /** What ranks besides 0 call in the place of `run`. */
 export const follow = ({ cacheDirectory, device }: Pick<PretrainOptions, "cacheDirectory" | "device">): Effect.Effect<

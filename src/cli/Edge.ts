@@ -24,6 +24,16 @@ export interface Usage {
 }
 export const usage = (error: { readonly message: string }): Usage => ({ _tag: "Usage", message: error.message })
 
+/** What went wrong has been told already, by whoever: only the exit code is left. */
+export interface Told {
+  readonly _tag: "Told"
+  readonly code: number
+  readonly message: string
+}
+export const told = (code: number): Told => ({ _tag: "Told", code, message: "told above" })
+
+const isTold = (error: unknown): error is Told => (error as Partial<Told> | undefined)?._tag === "Told"
+
 const versionIn = (file: string | URL): string | undefined => {
   try {
     return (JSON.parse(readFileSync(file, "utf8")) as { readonly version: string }).version
@@ -93,9 +103,10 @@ export const logger = Logger.make((options) => complain(logLine(options)))
 const isUsage = (error: unknown): boolean =>
   ValidationError.isValidationError(error) || (error as Partial<Usage> | undefined)?._tag === "Usage"
 
-/** What a failure or a bug says to people; nothing for an interruption. */
-const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
+/** What a failure or a bug says to people; nothing for an interruption, and for what is told already. */
+export const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
   const failure = Option.getOrUndefined(Cause.failureOption(cause))
+  if (isTold(failure)) return undefined
   if (ValidationError.isValidationError(failure)) {
     const text = stripAnsi(HelpDoc.toAnsiText(failure.error)).replace(/\s+/g, " ").trim()
     return `${text}\nSee memsinks --help, and --help after a command.`
@@ -112,6 +123,10 @@ const messageOf = (cause: Cause.Cause<unknown>): string | undefined => {
   const text = defect instanceof Error ? defect.message : String(defect)
   return [text, ...stack.slice(0, 5), "This is a bug in memsinks: please report it with the lines above."].join("\n")
 }
+
+/** Tells people what went wrong. */
+export const complainOf = (message: string): void =>
+  complain(`${painter(hasColor(process.stderr, process.env))("red", "error:")} ${message}`)
 
 /**
  * Runs the command line: help tidied, logs on stderr, every failure told once, as one message.
@@ -138,8 +153,7 @@ export const run = <E, R>(command: Effect.Effect<void, E, R>): Effect.Effect<voi
     ),
     Effect.tapErrorCause((cause) => {
       const message = messageOf(cause)
-      const paint = painter(hasColor(process.stderr, process.env))
-      return message === undefined ? Effect.void : Effect.sync(() => complain(`${paint("red", "error:")} ${message}`))
+      return message === undefined ? Effect.void : Effect.sync(() => complainOf(message))
     }),
     Effect.provide(Logger.replace(Logger.defaultLogger, logger))
   )
@@ -169,12 +183,14 @@ export const onReload = (again: () => void) =>
   )
 
 /** The exit code of what became of the command: of one that a signal ended, 128 and the signal's number. */
-export const teardown: Teardown = (exit, onExit) => {
-  if (Exit.isSuccess(exit)) return onExit(0)
+export const codeOf = (exit: Exit.Exit<unknown, unknown>): number => {
+  if (Exit.isSuccess(exit)) return 0
   const failure = Option.getOrUndefined(Cause.failureOption(exit.cause))
-  if (failure !== undefined) return onExit(isUsage(failure) ? 2 : 1)
-  onExit(Cause.isInterruptedOnly(exit.cause) ? 128 + signals[heard ?? "SIGINT"] : 1)
+  if (failure !== undefined) return isTold(failure) ? failure.code : isUsage(failure) ? 2 : 1
+  return Cause.isInterruptedOnly(exit.cause) ? 128 + signals[heard ?? "SIGINT"] : 1
 }
+
+export const teardown: Teardown = (exit, onExit) => onExit(codeOf(exit))
 
 /**
  * Runs the program. The first of SIGINT, SIGTERM, SIGHUP and SIGUSR2 interrupts it, so that what was learned is saved; a second,

@@ -6,6 +6,7 @@ import * as net from "node:net"
 import process from "node:process"
 import { createInterface } from "node:readline"
 import { setTimeout } from "node:timers"
+import { askedOf } from "../collective/Collective.ts"
 import { available } from "../collective/Mpi.ts"
 import { ranksOf } from "../collective/Ranks.ts"
 import { because, CollectiveError, told } from "../Errors.ts"
@@ -72,6 +73,9 @@ const sentence = ({ code, rank, signal }: Ended, of: number): string =>
   (signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`) +
   (signal === "SIGKILL" ? ", as the system does where memory runs out" : "")
 
+/** Milliseconds in which ranks that have told what is wrong end, all of them. */
+const LEAVING = 2000
+
 /**
  * Runs programs side by side to their end; the first that fails, and none if all are well. They are in process groups of
  * their own, so that what the terminal sends comes here alone: who is interrupted asks all of them once to stop, and waits.
@@ -101,7 +105,9 @@ const runAll = (starts: ReadonlyArray<() => ChildProcess>,
         if (code !== 0 && first === undefined) {
           first = { rank, code: code ?? 1, signal: by }
           if (!asked && running.size > 0) {
-            Edge.complain(`${sentence(first, starts.length)}: the others stop`)
+            setTimeout(() => {
+              if (running.size > 0) Edge.complain(`${sentence(first!, starts.length)}: the others stop`)
+            }, by === null ? LEAVING : 0).unref()
             setTimeout(() => signal("SIGTERM"), GRACE).unref()
             setTimeout(kill, 2 * GRACE).unref()
           }
@@ -129,7 +135,11 @@ export const runLaunch = ({ ranks, transport, words }: LaunchOptions) =>
       }))
     }
     const under = yield* Effect.try({
-      try: () => ranksOf(process.env),
+      try: () => {
+        // what all ranks would refuse
+        askedOf({}, process.env)
+        return ranksOf(process.env)
+      },
       catch: told((cause) => new CollectiveError({ reason: "Setup", detail: because(cause) }))
     })
     if (under.size > 1) {
@@ -185,6 +195,10 @@ export const runLaunch = ({ ranks, transport, words }: LaunchOptions) =>
       })
     const failed = yield* runAll(starts, mpi?.gentle ?? "SIGTERM")
     if (failed === undefined) return
+    // ranks end like this when they have told why
+    if (failed.signal === null && (failed.code === 1 || failed.code === 2)) {
+      return yield* Effect.fail(Edge.told(failed.code))
+    }
     const detail =
       `${sentence(failed, starts.length)}, which is told above. If it had saved something, that is whole: go on with ` +
       "--resume, also with another number of ranks"

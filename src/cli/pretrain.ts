@@ -16,7 +16,7 @@ import * as Config from "./config.ts"
 import { dryRun } from "./dryRun.ts"
 import * as Edge from "./Edge.ts"
 import { baseOf, givenOf, type Ready, runExperiment } from "./experiment.ts"
-import { ownAdapters } from "./ranks.ts"
+import { ownAdapters, together } from "./ranks.ts"
 import type { Where } from "./resume.ts"
 import { watch } from "./watch.ts"
 
@@ -70,8 +70,9 @@ const needsF16 = (adapter: Option.Option<string>) =>
   }).pipe(Effect.scoped)
 
 /** Prints the report on stdout and leaves it, with checkpoints and metrics, in the run's folder. */
-const lead = (options: PretrainOptions, telling: ReadonlyArray<string>) =>
-  runExperiment("pretrain", options, (where) =>
+const lead = (options: PretrainOptions, telling: ReadonlyArray<string>) => {
+  let asked = false
+  return runExperiment("pretrain", options, (where) =>
     Effect.gen(function*() {
       const { byWidth, config } = yield* configOf(options, where)
       if (options.dryRun) return yield* dryRun(config, options.json, byWidth)
@@ -79,21 +80,28 @@ const lead = (options: PretrainOptions, telling: ReadonlyArray<string>) =>
       const watched = yield* watch(options)
       return {
         doing: "pretraining",
-        run: (shared) => Pretrain.run(config, shared),
+        run: (shared) => {
+          asked = true
+          return Pretrain.run(config, shared)
+        },
         view,
         toJson: JSON.stringify,
         leaves: "report, curves and checkpoints",
         watched: { ...watched, telling: [...telling, ...watched.telling] }
       } satisfies Ready<PretrainReport>
-    }))
+    })).pipe(
+      // the others wait for what they are asked
+      Effect.ensuring(Effect.suspend(() => asked || options.dryRun ? Effect.void : Pretrain.dismiss))
+    )
+}
 
 /** Alone, or as one of several ranks: rank 0 does what one process does, and the others compute their share. */
 export const pretrain = (options: PretrainOptions) =>
-  Effect.gen(function*() {
+  together(Effect.gen(function*() {
     const { rank, size } = yield* Collective
     const telling = size === 1 || options.dryRun ? [] : yield* ownAdapters(options)
     if (rank === 0) return yield* lead(options, telling)
     if (!options.dryRun) {
       yield* Pretrain.follow({ device: (yield* Edge.runtime).layer(Edge.given({ adapter: options.adapter })) })
     }
-  }).pipe(Effect.provide(Collective.layer()))
+  }))

@@ -2,6 +2,8 @@
 import * as Command from "@effect/cli/Command"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import * as Effect from "effect/Effect"
+import process from "node:process"
+import { ranksOf } from "../collective/Ranks.ts"
 import { nameOf, run, shells } from "./arguments.ts"
 import { commands } from "./commands.ts"
 import { completionsOf } from "./completions.ts"
@@ -27,7 +29,22 @@ const tell = (words: ReadonlyArray<string>) => {
   return Edge.print(command === undefined ? programHelp(commands) : commandHelp(command))
 }
 
+const areRanks = (): boolean => {
+  try {
+    return ranksOf(process.env).size > 1
+  } catch {
+    return false
+  }
+}
+
+/** What several ranks refuse, as words or command are not for them, is told once. */
+const toldOnce = <E, R>(command: Effect.Effect<void, E, R>) =>
+  Effect.catchAllCause(command, (cause) =>
+    areRanks()
+      ? Effect.flatMap(Effect.promise(() => import("./ranks.ts")), ({ refused }) => refused(cause))
+      : Effect.failCause(cause))
+
 export const program = (words: ReadonlyArray<string>) =>
-  Edge.run(run(commands, tell, words)).pipe(
+  Edge.run(toldOnce(run(commands, tell, words))).pipe(
     Effect.provide(NodeContext.layer)
   )

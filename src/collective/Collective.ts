@@ -93,16 +93,22 @@ const hostsFirstOf = (options: CollectiveOptions, environment: Environment): boo
   return options.hostsFirst ?? text === "on"
 }
 
-/** Meets the other ranks. */
-export const connect = async (ranks: Ranks, options: CollectiveOptions, environment: Environment): Promise<Group> => {
+/** What is asked for, by options and environment. Throws CollectiveError Setup for what cannot be. */
+export const askedOf = (options: CollectiveOptions, environment: Environment) => {
   const asked = (options.transport ?? (environment["MEMSINKS_TRANSPORT"]?.trim() || "auto")).toLowerCase()
   if (asked !== "auto" && asked !== "mpi" && asked !== "tcp") {
     throw setup(`the transport of ranks must be auto, mpi or tcp, got ${JSON.stringify(asked)} (MEMSINKS_TRANSPORT)`)
   }
-  const timeout = timeoutOf(options, environment)
+  return { asked, timeout: timeoutOf(options, environment), hostsFirst: hostsFirstOf(options, environment) } as const
+}
+
+/** Meets the other ranks. */
+export const connect = async (ranks: Ranks, options: CollectiveOptions, environment: Environment): Promise<Group> => {
+  const { asked, hostsFirst, timeout } = askedOf(options, environment)
   const tcp = asked === "tcp" || (asked === "auto" && ranks.launcher === "RANK")
-  const hostsFirst = hostsFirstOf(options, environment)
-  const transport = await (tcp ? makeTcp : makeMpi)(ranks, environment, timeout)
+  const transport = await (tcp
+    ? makeTcp(ranks, environment, timeout)
+    : makeMpi(ranks, environment, { ...timeout, forced: asked === "mpi" }))
   const { localRank } = ranks
   const own = { host: environment["MEMSINKS_HOST"]?.trim() || hostname(), hostsFirst }
   const words = await makeGroup(transport, { localRank, hosts: [] })

@@ -203,6 +203,14 @@ const SMALL = 2 ** 16
 const BRIEF = 2 ** 22
 
 /**
+ * Whether srun alone started a process: then Open MPI, unless it was built for Slurm's older ways, ends the process as it begins,
+ * and advises to build it anew.
+ */
+const withoutPmix = (environment: Environment): boolean =>
+  environment["SLURM_STEP_NUM_TASKS"] !== undefined && environment["PMIX_RANK"] === undefined &&
+  environment["OMPI_COMM_WORLD_RANK"] === undefined
+
+/**
  * UCX, which both MPIs may talk through, rewrites the beginnings of mmap, brk and their like while it is started, and takes over
  * what the process does at a segmentation fault. Both are unsafe where V8 has threads already, and traps of Wasm are such faults:
  * now and then a rank crashed as it began. Who needs its cache of registered memory (InfiniBand) sets the variable to "yes".
@@ -216,6 +224,8 @@ export interface MpiOptions {
    * millisecond holds the other until it goes on; one that is killed is noticed by `mpirun`, which ends both.
    */
   readonly timeout?: number
+  /** Whether MPI was asked for by its name: it is tried where it may end the process. */
+  readonly forced?: boolean
 }
 
 /**
@@ -226,11 +236,18 @@ export interface MpiOptions {
 export const makeMpi = async (
   ranks: Ranks,
   environment: Environment = process.env,
-  { timeout = 600_000 }: MpiOptions = {}
+  { forced = false, timeout = 600_000 }: MpiOptions = {}
 ): Promise<Transport> => {
   for (const [name, value] of Object.entries(QUIET_UCX)) process.env[name] ??= value
   const koffi = await loadKoffi()
   const { abi, file, library, name } = find(koffi, environment, ranks.launcher)
+  if (abi.name === "Open MPI" && !forced && withoutPmix(environment)) {
+    throw setup(
+      `srun started this process without PMIx, by which ${name} (${file}) would find the other ranks: give srun ` +
+        "--mpi=pmix, or with MPICH --mpi=pmi2, or let ranks exchange over TCP (MEMSINKS_TRANSPORT=tcp, with MASTER_ADDR, " +
+        "MASTER_PORT and MEMSINKS_TOKEN); MEMSINKS_TRANSPORT=mpi tries nonetheless"
+    )
+  }
   const handle = abi.handle
   const pointer = "void *"
   const func = (symbol: string, args: ReadonlyArray<string>) => {

@@ -5,6 +5,7 @@ import process from "node:process"
 import { describe, expect, it } from "vitest"
 import { type CollectiveOptions, connect } from "../../src/collective/Collective.ts"
 import type { Group } from "../../src/collective/Group.ts"
+import { makeMpi } from "../../src/collective/Mpi.ts"
 import type { Ranks } from "../../src/collective/Ranks.ts"
 import { makeTcp } from "../../src/collective/Tcp.ts"
 import { everything } from "./calls.ts"
@@ -157,6 +158,14 @@ describe.skipIf(launcherOf("Open MPI") === undefined)("a rank on MPI", () => {
     },
     SECONDS
   )
+
+  it("is refused where srun started it without PMIx, by which the others are found", async () => {
+    const [zero] = ranksOf(2) as [Ranks]
+    const said = failure(makeMpi({ ...zero, launcher: "SLURM" }, { SLURM_STEP_NUM_TASKS: "2", SLURM_PROCID: "0" }))
+    expect(await said).toMatch(
+      /srun started this process without PMIx, by which Open MPI .*--mpi=pmix.*MEMSINKS_TRANSPORT/
+    )
+  })
 
   it("gives up one that does not come in time, and leaves nothing running", async () => {
     const begun = performance.now()

@@ -92,6 +92,15 @@ const transports = spawnSync("mpirun", ["--version"]).error === undefined ? ["tc
 describe.each(transports)("two ranks over %s", (transport) => {
   const launch = ["launch", "-n", "2", "--transport", transport, "--"]
 
+  it.each([
+    [2, "there is no option --no-such", ["--no-such"]],
+    [1, "nowhere.txt: there is no such file", ["--data", "nowhere.txt"]]
+  ])("tell once, with exit code %i: %s", async (code, message, words) => {
+    const ended = await run([...launch, ...pretrain(`${transport}-wrong`, ...words)])
+    expect(ended.stderr.match(/^.*error:.*$/mg), ended.stderr).toEqual([expect.stringContaining(message)])
+    expect(ended.code).toBe(code)
+  })
+
   it("train what one process trains", async () => {
     const alone = reportOf(await run(pretrain(`${transport}-alone`, "--steps", "12")))
     const two = reportOf(await run([...launch, ...pretrain(`${transport}-two`, "--steps", "12")]))
