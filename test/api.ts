@@ -14,6 +14,7 @@ const app = await TypeDoc.Application.bootstrap({
   name: "memsinks",
   tsconfig: `${root}tsconfig.build.json`,
   out: `${root}docs`,
+  customCss: fileURLToPath(new URL("api.css", import.meta.url)),
   excludeExternals: true,
   excludePrivate: true,
   disableSources: true,

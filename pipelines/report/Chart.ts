@@ -175,7 +175,7 @@ export const layout = ({ color, dash = [], facets, lines, shade = [] }: Chart): 
     shade.reduce((left, key) => {
       const values = facets.find((facet) => facet.key === key)?.values ?? []
       const place = values.findIndex(({ name }) => name === of[key])
-      return place < 1 ? left : left * (1 - (0.65 * place) / (values.length - 1))
+      return place < 1 ? left : left * (1 - (0.5 * place) / (values.length - 1))
     }, 1)
   return {
     present,

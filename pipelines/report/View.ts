@@ -108,9 +108,12 @@ export const filled = (table: Table): Table => {
   return { ...table, head: keep(table.head), rows: table.rows.map(keep) }
 }
 
-/** A number of any size, to three digits. */
-export const short = (value: number): string =>
-  Math.abs(value) >= 1000 ? count(value) : String(Number(value.toPrecision(3)))
+/** A number of any size, to three digits; very small ones as `9.45e-6`. */
+export const short = (value: number): string => {
+  if (Math.abs(value) >= 1000) return count(value)
+  const rounded = Number(value.toPrecision(3))
+  return rounded !== 0 && Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded)
+}
 
 export const percent = (places: number) => (value: number): string => {
   const text = (100 * value).toFixed(places)

@@ -32,6 +32,7 @@ pre { --under: var(--panel); font-size: .85rem; padding: .6rem .8rem; border-rad
 table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; font-size: .95rem }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; vertical-align: bottom } .words { text-align: left }
+td wbr { display: none }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { position: sticky; left: 0;
   background: var(--ground) }
@@ -59,7 +60,9 @@ blockquote { margin: .2rem 0 1rem; padding-left: .8rem; border-left: 3px solid v
   .prose, .prose tbody, .prose tr, .prose td, .prose caption { display: block } .prose thead { display: none }
   .prose tr { border-bottom: 1px solid var(--line); padding: .5rem 0 }
   .prose td { border: 0; padding: .1rem 0; max-width: none }
-  .prose td:empty { display: none } .prose td[data-head]::before { content: attr(data-head) ": "; color: var(--faint) }
+  .prose td:first-child { font-weight: 600 } td wbr { display: inline }
+  .prose td:empty { display: none } .prose td[data-head]::before { content: attr(data-head) ": "; color: var(--faint);
+    font-weight: 400 }
   /* a picture made narrower makes its text smaller */
   .still text { font-size: 19px }
   pre:not(:has(code)) { white-space: pre-wrap; overflow-wrap: anywhere }

@@ -64,6 +64,7 @@ const uneven = "format(datum.value, abs(datum.value) >= 10000 ? '.3~s' : abs(dat
 
 /** Round numbers of a logarithmic scale: powers of ten, and where they are few 2 and 5 times those. */
 const round = (least: number, most: number): ReadonlyArray<number> => {
+  if (!(most >= least)) return []
   const first = Math.floor(Math.log10(least))
   const powers = Array.from({ length: Math.ceil(Math.log10(most)) - first + 1 }, (_, i) => first + i)
   return powers.flatMap((power) => (powers.length > 4 ? [1] : [1, 2, 5]).map((digit) => Number(`${digit}e${power}`)))
@@ -88,8 +89,8 @@ const scaleOf = ({ log = false, names, unit = 1, zero = false }: Axis, values: R
   const distinct = [...new Set(values)].sort((a, b) => a - b)
   // what was chosen is marked as it is, what was measured is not
   const chosen = which === "x" && distinct.length <= 12
-  const marked = chosen ? distinct : which === "y" && least > 0 ? round(least, most) : undefined
-  const axis = { labelOverlap: true, labelExpr: uneven, ...(marked === undefined ? {} : { values: marked }) }
+  const marks = least > 0 ? round(least, most) : [0, ...round(unit, most), ...round(unit, -least).map((mark) => -mark)]
+  const axis = { labelOverlap: true, labelExpr: uneven, values: chosen ? distinct : marks }
   // with a place for 0
   return least > 0
     ? { scale: { type: "log", base: 2, nice: false }, axis }

@@ -354,7 +354,7 @@ const findings = (results: Results<AttentionMemoryFound>, { exposures, little, m
     charts: [{
       title: "What goes when a group's weights are those of the twin that was not shown the passages",
       x: {
-        title: "group of weights; head: of a tied model the last norm",
+        title: "group of weights",
         names: GROUPS.map((group) => titles[group])
       },
       y: { title: "share of the memory", zero: true },

@@ -791,7 +791,7 @@ describe("a chart in the page", () => {
     expect(of("one").color).not.toBe(of("two").color)
     expect(of("three").color).toBe(of("two").color)
     expect([of("one").dash, of("three").dash, of("two").dash]).toEqual([[], [7, 4], [2, 3]])
-    expect([of("one").alpha, of("three").alpha, of("two").alpha]).toEqual([1, 0.675, 0.35])
+    expect([of("one").alpha, of("three").alpha, of("two").alpha]).toEqual([1, 0.75, 0.5])
     expect(of("one").x).toEqual([0, 10])
   })
 })

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs"
 import { describe, expect, it } from "vitest"
 import type { Chart } from "../../pipelines/report/Chart.ts"
 import { page as bare, table, toHtml } from "../../pipelines/report/html.ts"
@@ -44,6 +45,14 @@ describe("every page", () => {
     expect(all[0]!.match(/<table/g)!.length).toBe(3)
     // what scrolls, or might, is reached by keys
     expect(all[0]).not.toMatch(/<pre>/)
+  })
+
+  it("has one heading of all, for each result that there is", () => {
+    const folder = new URL("../../pipelines/results/", import.meta.url)
+    const sources = readdirSync(folder).filter((name) => name.endsWith(".md"))
+      .map((name) => ({ name: name.slice(0, -3), markdown: readFileSync(new URL(name, folder), "utf8") }))
+    expect(sources.length).toBeGreaterThan(10)
+    for (const { html, name } of pages(sources)) expect([name, html.match(/<h1/g)?.length]).toEqual([name, 1])
   })
 
   it("keeps a number and its unit or interval on one line", async () => {
