@@ -192,9 +192,27 @@ export const codeOf = (exit: Exit.Exit<unknown, unknown>): number => {
 
 export const teardown: Teardown = (exit, onExit) => onExit(codeOf(exit))
 
+/** How often is looked whether the shell of npm lives, in milliseconds. */
+const SHELL = 500
+
+/**
+ * Calls `tell` when the shell is gone through which npm runs this package's scripts, and npx its program: a signal that npm is
+ * sent ends that shell, which does not pass it on. Gives what ends the looking.
+ */
+const onShellGone = (tell: () => void): () => void => {
+  const { npm_lifecycle_event: event, npm_package_name: name } = process.env
+  if (event === undefined || (event !== "npx" && name !== "memsinks")) return () => {}
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid !== parent) tell()
+  }, SHELL)
+  return () => clearInterval(timer)
+}
+
 /**
  * Runs the program. The first of SIGINT, SIGTERM, SIGHUP and SIGUSR2 interrupts it, so that what was learned is saved; a second,
- * whichever, ends the process at once. SIGHUP asks a server to read its files again.
+ * whichever, ends the process at once. SIGHUP asks a server to read its files again. That the shell of npm ended counts as
+ * SIGTERM.
  */
 export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
   const keepAlive = setInterval(() => {}, 2 ** 31 - 1)
@@ -213,8 +231,12 @@ export const runMain = Runtime.makeRunMain(({ fiber, teardown }) => {
     fiber.unsafeInterruptAsFork(fiber.id())
   }
   for (const name of names) process.on(name, stop)
+  const stopLooking = onShellGone(() => {
+    if (heard === undefined) stop("SIGTERM")
+  })
   fiber.addObserver((exit) => {
     clearInterval(keepAlive)
+    stopLooking()
     for (const name of names) process.removeListener(name, stop)
     teardown(exit, (code) => {
       if (heard !== undefined || code !== 0) process.exit(code)
