@@ -228,6 +228,32 @@ export const placeboId = (id: bigint, seed = 0): bigint => {
   return (BigInt(next() | 0x80000000) << 32n) & 0xffffffff00000000n | BigInt(next())
 }
 
+/** Units of the pool, from one to before another. */
+export interface Slice {
+  readonly from: number
+  readonly to: number
+}
+
+/** The units of a rank, of several that share out the shards of a pool; undefined where each has all. */
+export const sliceOf = (
+  { shards = 1, units }: SinkConfig,
+  { rank, size }: { readonly rank: number; readonly size: number }
+): Slice | undefined =>
+  size === 1 || shards === 1 ? undefined : { from: rank * units / size, to: (rank + 1) * units / size }
+
+/** Why a pool's shards cannot be shared out over so many ranks; undefined where they can. */
+export const unevenShards = ({ pool, shards = 1 }: SinkConfig, size: number): string | undefined =>
+  shards === 1 || size === 1
+    ? undefined
+    : shards % size !== 0
+    ? `model.sinks.shards is ${shards}, and ${size} ranks share them out: take a number of ranks that divides it. Which ` +
+      "sinks an id lights follows from shards, so a trained model keeps them"
+    : pool / size % 4 !== 0
+    ? `model.sinks.pool is ${pool}, of which each of ${size} ranks has ${
+      pool / size
+    } sinks: that must be a multiple of 4`
+    : undefined
+
 /** The first `k` of a permutation of 0 .. n-1, as they are drawn (Fisher-Yates, of which only the drawn places are kept). */
 const permutation = (n: number, k: number, next: () => number): Uint32Array => {
   const moved = new Map<number, number>()

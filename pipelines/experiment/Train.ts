@@ -28,6 +28,7 @@ import { isDenied, unitsOf } from "../../src/Sink.ts"
 import { plural } from "../../src/Terminal.ts"
 import * as DataParallel from "../../src/train/DataParallel.ts"
 import { checkTraining } from "../../src/train/MemoryPlan.ts"
+import * as Sharding from "../../src/train/Sharding.ts"
 import { type TrainConfig, Trainer, type TrainerOptions, type TrainError,
   type TrainerService } from "../../src/train/Trainer.ts"
 import * as TrainEvent from "../../src/train/TrainEvent.ts"
@@ -302,20 +303,21 @@ export const trainArm = <A = undefined, B = undefined>(
     const data = yield* DataStream
     const device = yield* Device
     const collective = yield* Collective
-    const { context, model, observed } = yield* DataParallel.onAll(
+    const { context, model, observed, tensors } = yield* DataParallel.onAll(
       collective,
       Effect.gen(function*() {
         const model = yield* withOwners(asked, data)
         yield* checkTraining(model, data, device, training, { precision, recompute })
-        const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute }))
+        const divided = training.diloco === undefined
+        const context = yield* Layer.build(Model.layer(model, { seed, precision, recompute, divided }))
         // a resumed run goes over these with its checkpoint
-        if (initial !== undefined) {
-          yield* Context.get(context, Model).importTensors(yield* revived(model, data, initial.tensors, seed))
-        }
+        const tensors = initial && (yield* revived(model, data, initial.tensors, seed))
+        if (tensors !== undefined) yield* Context.get(context, Model).importTensors(tensors)
         const observed = hooks.observe === undefined ? {} : yield* Effect.provide(hooks.observe, context)
-        return { context, model, observed }
+        return { context, model, observed, tensors }
       })
     )
+    yield* Sharding.dealInitial(collective, device, Context.get(context, Model), tensors)
     const options: TrainerOptions = {
       ...observed,
       ...(initial === undefined ? {} : { ends: initial.ends, names: initial.names, deletions: initial.deletions })

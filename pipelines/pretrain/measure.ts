@@ -12,6 +12,7 @@ import { specialId } from "../../src/data/tokens/Tokenizer.ts"
 import type { DataError, DeviceError } from "../../src/Errors.ts"
 import type { Device } from "../../src/gpu/Device.ts"
 import * as Generate from "../../src/model/Generate.ts"
+import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as Sink from "../../src/Sink.ts"
 import * as DataParallel from "../../src/train/DataParallel.ts"
@@ -147,6 +148,9 @@ const measure = (plan: ArmPlan, config: PretrainConfig, stage: (message: string)
         const added = maxNewTokens === 0
           ? new Uint32Array()
           : yield* Generate.collect({ tokens: prompt, id: shown.id }, { maxNewTokens, temperature: 0, sinks: mode })
+            .pipe(
+              Effect.provideServiceEffect(Model, trainer.model)
+            )
         texts[name] = data.tokenizer.decode(uptoEnd(added, shown.tokens.subarray(prompt.length), eos))
       }
     }

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { stringify } from "yaml"
 import { PretrainConfig } from "../../pipelines/pretrain.ts"
+import { Collective } from "../collective/Collective.ts"
 import { DataConfig, type DataReport, DataStream } from "../data/stream/DataStream.ts"
 import { exposureLines, sinkExposure, tokenShares } from "../data/tokens/TokenShares.ts"
 import { attempt, DataError, DeviceError } from "../Errors.ts"
@@ -40,7 +41,8 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
 export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =>
   Effect.gen(function*() {
     const data = yield* DataStream
-    const { gradientAccumulation, logEvery, optimizer, routing } = config.training
+    const { diloco, gradientAccumulation, logEvery, optimizer, routing } = config.training
+    const ranks = diloco === undefined ? (yield* Collective).size : 1
     const steps = config.training.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / gradientAccumulation))
     const model = new ModelConfig({ ...config.model, vocabSize: data.tokenizer.vocabSize })
     const shape = {
@@ -53,7 +55,7 @@ export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =
     const unfit = scheduleProblem(optimizer, steps)
     if (unfit !== undefined) return yield* new DataError({ detail: unfit })
     const plan = yield* attempt(
-      () => MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing }),
+      () => MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing, ranks }),
       DataError,
       DeviceError
     )

@@ -470,6 +470,11 @@ export const open = (
         detail: "heads that are set aside with sinks (sinks.heads) are computed in f32: choose precision f32"
       })
     }
+    if (model.slice !== undefined) {
+      const detail =
+        "ranks share out the sinks of this Model (model.sinks.shards): generate with what the Trainer calls model"
+      return yield* new DataError({ detail })
+    }
     const each = pagesOf(maxLength)
     if (!(Number.isSafeInteger(count ?? each) && (count ?? each) >= each)) {
       return yield* new DataError({

@@ -8,6 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import { type Batch, IGNORE } from "../Batch.ts"
+import { Collective } from "../collective/Collective.ts"
 import { configured, expectOptions, seed } from "../Config.ts"
 import { attempt, CheckpointError, DataError, DeviceError, type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
@@ -17,12 +18,12 @@ import { upload } from "../gpu/Upload.ts"
 import { firstNotFinite, type HostTensor } from "../HostTensor.ts"
 import type { Sampling, TokenRecords } from "../measures/TokenRecords.ts"
 import { named } from "../Missing.ts"
-import type * as Sink from "../Sink.ts"
+import * as Sink from "../Sink.ts"
 import { requireHalf } from "./HalfCheck.ts"
 import { fromHuggingFace, toHuggingFace } from "./HuggingFace.ts"
 import { ModelConfig, presets } from "./ModelConfig.ts"
 import * as Ops from "./Ops.ts"
-import { initialize, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
+import { cut, initialize, largestPool, listParameters, type Parameters, parametersOf } from "./Parameters.ts"
 import { type CompiledPass, gathers, listTensors, loadBatch, type PassShape, type Precision, recordPass,
   ropeTable } from "./Pass.ts"
 import * as Segments from "./Segments.ts"
@@ -44,6 +45,8 @@ type ModelError = DeviceError | KernelError | DataError
 /** The parameters of one model on one Device, and its passes. A Trainer changes the parameters; evaluations never do. */
 export interface ModelService {
   readonly config: ModelConfig
+  /** The units of the pool that are here, where ranks share them out; undefined: all. `config` is that of the whole model. */
+  readonly slice: Sink.Slice | undefined
   readonly parameters: ReadonlyArray<Ops.Parameter>
   /** The same by their places in the model. */
   readonly handles: Parameters
@@ -77,9 +80,12 @@ export interface ModelService {
   ) => Effect.Effect<RecordColumns, ModelError>
   /** Logits of every token of a batch, f32 [tokens, vocabSize]. */
   readonly logits: (batch: Batch, mode: Sink.SinkMode) => Effect.Effect<Float32Array, ModelError>
-  /** All parameters on the host, in Hugging Face's names and layout. */
+  /** All parameters on the host, in Hugging Face's names and layout. Fails where ranks share out the pool. */
   readonly exportTensors: Effect.Effect<Record<string, HostTensor>, DeviceError>
-  /** Replace all parameters; fails with Mismatch when a name or shape differs, before anything is changed. */
+  /**
+   * Replace all parameters; fails with Mismatch when a name or shape differs, before anything is changed. Where ranks share
+   * out the pool it takes the whole model's, and each rank its part of it.
+   */
   readonly importTensors: (
     tensors: Readonly<Record<string, HostTensor>>
   ) => Effect.Effect<void, CheckpointError | DeviceError>
@@ -97,6 +103,12 @@ export interface ModelOptions {
   readonly precision?: Precision
   /** Of the training pass: see PassShape. Default false. */
   readonly recompute?: boolean
+  /**
+   * Of ranks that share out the slices of a pool in shards: have the sinks of this rank's alone, as a Trainer without `diloco`
+   * asks for. The weights that several Models begin with, drawn or imported, are to be of one whole model. Without several ranks (see
+   * Collective) or shards it changes nothing. Default false.
+   */
+  readonly divided?: boolean
 }
 
 const Options = Schema.Struct({
@@ -104,7 +116,8 @@ const Options = Schema.Struct({
   initialize: Schema.optional(Schema.Boolean),
   compute: Schema.optional(Schema.Literal("gathered", "masked")),
   precision: Schema.optional(Schema.Literal("f32", "f16")),
-  recompute: Schema.optional(Schema.Boolean)
+  recompute: Schema.optional(Schema.Boolean),
+  divided: Schema.optional(Schema.Boolean)
 })
 
 const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
@@ -138,12 +151,18 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       ...(options.compute === "masked" ? { compute: options.compute } : {}),
       ...(isGpu(device.target) && largest < Ops.logitsBytes(device.target) ? { logitsBytes: largest } : {})
     }
-    const handles = parametersOf(config)
+    const ranks = yield* Collective
+    const { sinks } = config
+    const isDivided = options.divided === true && sinks !== undefined
+    const uneven = isDivided ? Sink.unevenShards(sinks, ranks.size) : undefined
+    if (uneven !== undefined) return yield* new DeviceError({ reason: "Validation", detail: uneven })
+    const slice = isDivided ? Sink.sliceOf(sinks, ranks) : undefined
+    const handles = parametersOf(config, slice)
     const parameters = listParameters(handles)
     const hyper = Tensor.make("hyper", [16])
     yield* device.allocate([hyper, ...parameters.map((p) => p.value)]).pipe(
       Effect.mapError((error) => {
-        const pool = error.reason === "Limit" ? largestPool(config, device.limits) : undefined
+        const pool = error.reason === "Limit" && slice === undefined ? largestPool(config, device.limits) : undefined
         return pool === undefined ? error : new DeviceError({
           reason: "Limit",
           detail: `${error.detail}. Its weights fit with sinks.pool ${pool} and intermediateSize ${
@@ -153,7 +172,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       })
     )
     if (options.initialize !== false) {
-      yield* initialize(device, config, parameters, options.seed ?? 0)
+      yield* initialize(device, config, parameters, options.seed ?? 0, { slice })
     }
 
     const compile: ModelService["compile"] = Effect.fnUntraced(function*(shape, of = handles) {
@@ -175,7 +194,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       }
       device.write(rope, ropeTable(shape.seqLen, config.headSize, config.ropeTheta))
       const prepared = yield* device.prepare(pass.program)
-      return { ...pass, prepared, load: (batch, mode) => loadBatch(device, config, pass, batch, mode) }
+      return { ...pass, prepared, load: (batch, mode) => loadBatch(device, config, pass, batch, mode, slice) }
     })
 
     const cache = new Map<string, CompiledPass>()
@@ -243,7 +262,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         if (at < 0) return
         const row = Math.floor(at / batch.seqLen)
         const name = batch.names?.[row] ?? `in row ${row} of the batch, of id ${batch.ids[at]},`
-        const damaged = yield* damagedWeight(device, config, parameters)
+        const damaged = yield* damagedWeight(device, config, parameters, slice)
         const block = damaged === undefined ? yield* brokenBlock(batch, mode, row) : undefined
         const why = damaged ??
           overflowAdvice(precision) + (block === undefined ? "" : `. The first are those of block ${block}`)
@@ -310,6 +329,7 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
 
     return {
       config,
+      slice,
       parameters,
       handles,
       hyper,
@@ -320,6 +340,12 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
       records,
       logits,
       exportTensors: Effect.gen(function*() {
+        if (slice !== undefined) {
+          const detail =
+            `units ${slice.from} to ${slice.to - 1} of the pool's ${sinks!.units} are here, as ranks share out ` +
+            "model.sinks.shards: the whole model is in checkpoints, and what the Trainer calls model on rank 0"
+          return yield* new DeviceError({ reason: "Validation", detail })
+        }
         const out: Record<string, HostTensor> = {}
         for (const p of parameters) {
           const data = (yield* device.read(p.value)) as Float32Array
@@ -328,11 +354,12 @@ const make = (given: ModelConfig, options: ModelOptions = {}): Effect.Effect<
         return out
       }),
       importTensors: (tensors) =>
-        attempt(() => parameters.map((p) => fromHuggingFace(config, p.name, tensors)), CheckpointError).pipe(
-          Effect.flatMap((values) => upload(device, parameters.map((p, i) => [p.value, Effect.succeed(values[i]!)]))),
-          // half of the tensors are no model
-          Effect.uninterruptible
-        )
+        attempt(() => parameters.map((p) => cut(config, p, fromHuggingFace(config, p.name, tensors), slice)),
+          CheckpointError).pipe(
+            Effect.flatMap((values) => upload(device, parameters.map((p, i) => [p.value, Effect.succeed(values[i]!)]))),
+            // half of the tensors are no model
+            Effect.uninterruptible
+          )
     }
   })
 

@@ -232,9 +232,12 @@ export const recordPass = (
   const u32 = (name: string, ...dims: Array<number>) => Tensor.make(name, dims, { type: "u32" })
   const slots = gathered ? Sink.slotsOf(sinks!)! : 0
   const active = slots * (sinks?.block ?? 1)
-  const maxTouched = gathered ? Math.min(sinks!.units, maxSegments * slots) : 0
+  // of several ranks each may have a slice of the pool
+  const pool = parameters.layers[0]!.down.value.shape[0]! - c.general
+  const units = sinks === undefined ? 0 : pool / sinks.block
+  const maxTouched = gathered ? Math.min(units, maxSegments * slots) : 0
   const layers = parameters.layers.slice(0, typeof head === "object" ? head.hidden + 1 : undefined)
-  const width = c.general + c.pool
+  const width = c.general + pool
   const perBlock = (name: string, ...dims: Array<number>) =>
     layers.map((_, i) => Tensor.make(`layers.${i}.${name}`, dims))
   const ldLogits = Math.ceil(c.vocabSize / 4) * 4
@@ -246,7 +249,7 @@ export const recordPass = (
     segment: u32("segment", n),
     start: u32("start", c.vocabSize + 1),
     order: u32("order", n),
-    coef: Tensor.make("coef", [maxSegments, 1 + (gathered ? slots : (sinks?.units ?? 0))]),
+    coef: Tensor.make("coef", [maxSegments, 1 + (gathered ? slots : units)]),
     rope: Tensor.make("rope", [seqLen, c.headSize / 2, 2]),
     loss: Tensor.make("loss", [n]),
     rank: u32("rank", n),
@@ -293,7 +296,7 @@ export const recordPass = (
   }
   const mlpShape: Ops.MlpShape = {
     general: c.general,
-    pool: c.pool,
+    pool,
     block: sinks?.block ?? 1,
     gathered: gathered ? { active, maxSegments, inputs: tensors.gather! } : undefined,
     update: { general, sinks: ofSinks }
@@ -446,13 +449,17 @@ export interface Loaded {
   readonly units: Uint32Array
 }
 
-/** Copies a batch to a pass's tensors; ordered with submits. Throws DataError for a batch that does not fit the pass. */
+/**
+ * Copies a batch to a pass's tensors; ordered with submits. Throws DataError for a batch that does not fit the pass, or lights
+ * sinks outside of a slice of the pool.
+ */
 export const loadBatch = (
   device: Pick<DeviceService, "target" | "write">,
   config: ModelConfig,
   pass: Pass,
   batch: Batch,
-  mode: Sink.SinkMode
+  mode: Sink.SinkMode,
+  slice?: Sink.Slice
 ): Loaded => {
   const { shape, tensors: { gather, heads, segmentRange, ...rest } } = pass
   if (batch.rows !== shape.rows || batch.seqLen !== shape.seqLen) {
@@ -497,8 +504,8 @@ export const loadBatch = (
         detail: `id ${tooMany} lights more sinks than a gathered pass has room for: compute its batch "masked"`
       })
     }
-    const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments)
-    units = g.units
+    const g = Segments.gather(config.sinks!, config.general, mode, segments, pass.maxSegments, slice)
+    units = slice === undefined ? g.units : g.units.map((unit) => slice.from + unit)
     device.write(rest.coef, g.coef)
     device.write(gather.activeUnits, g.activeUnits)
     device.write(gather.segmentCount, Uint32Array.of(segments.ids.length))
@@ -515,7 +522,7 @@ export const loadBatch = (
   } else {
     device.write(
       rest.coef,
-      Segments.maskedCoefficients(config.sinks, config.general, mode, segments, pass.maxSegments)
+      Segments.maskedCoefficients(config.sinks, config.general, mode, segments, pass.maxSegments, slice)
     )
     if (shape.output === "train" && config.sinks !== undefined) units = Segments.litUnits(config.sinks, segments)
   }

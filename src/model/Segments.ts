@@ -98,28 +98,43 @@ export const positionsByToken = (
   return { start, order }
 }
 
-/** The coefficient table of the masked path: [maxSegments, 1 + units]. */
+const elsewhere = ({ from, to }: Sink.Slice, id: bigint, unit: number): DataError =>
+  new DataError({
+    detail:
+      `id ${id} lights unit ${unit} of the pool, and units ${from} to ${to - 1} are here: of ranks that share out ` +
+      "model.sinks.shards each has its own sinks. Look at the model by the Trainer's evaluate or model, on rank 0"
+  })
+
+/** The coefficient table of the masked path: [maxSegments, 1 + units], of the units of a slice where there is one. */
 export const maskedCoefficients = (
   config: Sink.SinkConfig | undefined,
   general: number,
   mode: Sink.SinkMode,
   segments: Segments,
-  maxSegments: number
+  maxSegments: number,
+  slice?: Sink.Slice
 ): Float32Array => {
   if (config === undefined) return new Float32Array(maxSegments).fill(1)
-  const width = 1 + config.units
+  const { from, to } = slice ?? { from: 0, to: config.units }
+  const width = 1 + to - from
   const table = new Float32Array(maxSegments * width)
   segments.ids.forEach((id, s) => {
     const coef = Sink.coefficients(config, general, modeOf(segments, s, mode), id)
     if (segments.kept !== undefined) {
       for (let unit = 0; unit < config.units; unit++) if (!keeps(segments, s, unit)) coef[1 + unit] = 0
     }
-    table.set(coef, s * width)
+    const outside = coef.findIndex((coefficient, i) => i > 0 && coefficient !== 0 && (i <= from || i > to))
+    if (outside > 0) throw elsewhere({ from, to }, id, outside - 1)
+    table[s * width] = coef[0]!
+    table.set(coef.subarray(1 + from, 1 + to), s * width + 1)
   })
   return table
 }
 
-/** What the gathered path needs: each segment's units and, the other way round, each lit unit's segments. */
+/**
+ * What the gathered path needs: each segment's units and, the other way round, each lit unit's segments. Of a slice of the pool
+ * units are counted from its first; what lights one elsewhere throws a DataError, what is off may be anywhere.
+ */
 export interface Gathered {
   /** [maxSegments, 1 + slots]: see Sink.slotsOf. */
   readonly coef: Float32Array
@@ -137,7 +152,8 @@ export const gather = (
   general: number,
   mode: Sink.SinkMode,
   segments: Segments,
-  maxSegments: number
+  maxSegments: number,
+  slice?: Sink.Slice
 ): Gathered => {
   const slots = Sink.slotsOf(config)!
   const coef = new Float32Array(maxSegments * (1 + slots))
@@ -146,11 +162,15 @@ export const gather = (
   segments.ids.forEach((id, s) => {
     const lit = Sink.gathered(config, general, mode, id)
     coef.set(lit.coef, s * (1 + slots))
-    activeUnits.set(lit.units, s * slots)
-    lit.units.subarray(0, lit.count).forEach((unit, slot) => {
+    lit.units.subarray(0, lit.count).forEach((global, slot) => {
+      const at = s * (1 + slots) + 1 + slot
       // what is left out, denied or off takes part in nothing: its sinks get no gradient, and lazy ones do not move
-      if (!keeps(segments, s, unit)) coef[s * (1 + slots) + 1 + slot] = 0
-      if (coef[s * (1 + slots) + 1 + slot] === 0) return
+      if (!keeps(segments, s, global)) coef[at] = 0
+      const isHere = slice === undefined || (global >= slice.from && global < slice.to)
+      const unit = global - (slice?.from ?? 0)
+      if (isHere) activeUnits[s * slots + slot] = unit
+      if (coef[at] === 0) return
+      if (!isHere) throw elsewhere(slice, id, global)
       const list = usesOf.get(unit) ?? []
       list.push(s, slot)
       usesOf.set(unit, list)

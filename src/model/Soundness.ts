@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type { DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import { firstNotFinite } from "../HostTensor.ts"
+import type { Slice } from "../Sink.ts"
 import { toHuggingFace } from "./HuggingFace.ts"
 import type { ModelConfig } from "./ModelConfig.ts"
 import type * as Ops from "./Ops.ts"
@@ -15,11 +16,14 @@ import type { Precision } from "./Pass.ts"
 export const damagedWeight = (
   device: Pick<DeviceService, "read">,
   config: ModelConfig,
-  parameters: ReadonlyArray<Ops.Parameter>
+  parameters: ReadonlyArray<Ops.Parameter>,
+  slice?: Slice
 ): Effect.Effect<string | undefined, DeviceError> =>
   Effect.gen(function*() {
-    for (const { name, value } of parameters) {
-      const tensors = toHuggingFace(config, name, (yield* device.read(value)) as Float32Array)
+    for (const { name, sinkRow0, value } of parameters) {
+      const values = (yield* device.read(value)) as Float32Array
+      const part = sinkRow0 !== undefined && slice !== undefined
+      const tensors = part ? [[name, { data: values }] as const] : toHuggingFace(config, name, values)
       for (const [name, { data }] of tensors) {
         const at = firstNotFinite(data)
         if (at >= 0) return `tensor ${name} holds ${data[at]} at ${at}`

@@ -13,6 +13,7 @@ import type * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
 import { differences } from "../Json.ts"
 import { huggingFaceConfig } from "../model/HuggingFace.ts"
+import type * as Ops from "../model/Ops.ts"
 import type * as Resume from "./Resume.ts"
 
 const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value))
@@ -75,7 +76,8 @@ export const sameRun = (
 const PART = 2 ** 26
 
 /** Gives all ranks the values of rank 0, in place. */
-const spreadValues = (collective: CollectiveService, values: Float32Array): Effect.Effect<void, CollectiveError> =>
+export const spreadValues = (collective: CollectiveService,
+  values: Float32Array): Effect.Effect<void, CollectiveError> =>
   Effect.gen(function*() {
     for (let at = 0; at < values.byteLength; at += PART) {
       const part = new Uint8Array(values.buffer, at, Math.min(PART, values.byteLength - at))
@@ -84,21 +86,26 @@ const spreadValues = (collective: CollectiveService, values: Float32Array): Effe
     }
   })
 
-/** Gives tensors of all ranks the values of rank 0. */
+/** Gives tensors of all ranks the values of rank 0, of parameters whose sinks each rank has its own of all but these. */
 export const spread = (
   collective: CollectiveService,
   device: DeviceService,
-  tensors: ReadonlyArray<Tensor.Tensor>
+  tensors: ReadonlyArray<Tensor.Tensor>,
+  parameter?: Ops.Parameter
 ): Effect.Effect<void, CollectiveError | DeviceError> =>
   Effect.forEach(tensors, (tensor) =>
     Effect.gen(function*() {
       // those who only listen must know how much comes, too
-      const values = new Float32Array(yield* device.read(tensor))
+      const all = new Float32Array(yield* device.read(tensor))
+      const values = all.subarray(0, parameter?.sinkRow0 && parameter.sinkRow0 * tensor.shape[1]!)
       yield* spreadValues(collective, values)
       if (collective.rank > 0) yield* upload(device, [[tensor, Effect.succeed(values)]])
     }), { discard: true })
 
-/** Where rank 0 stands, on all ranks; their weights, moments and loss scales are those of rank 0 then. */
+/**
+ * Where rank 0 stands, on all ranks; their weights, moments and loss scales are those of rank 0 then. Of sinks where each has
+ * its own, nothing is changed.
+ */
 export const begin = (
   collective: CollectiveService,
   { device, model, optimizer, outer = [] }: Resume.Resumable,
@@ -106,12 +113,12 @@ export const begin = (
 ): Effect.Effect<Resume.Resumed | undefined, CollectiveError | DeviceError> =>
   Effect.gen(function*() {
     const place = yield* shared(collective, resumed ?? null)
-    yield* spread(collective, device, model.parameters.map(({ value }) => value))
+    const ofAll = (parameter: Ops.Parameter, ...tensors: ReadonlyArray<Tensor.Tensor>) =>
+      spread(collective, device, tensors, model.slice && parameter)
+    for (const parameter of model.parameters) yield* ofAll(parameter, parameter.value)
     if (place === null) return undefined
-    yield* spread(collective, device, [
-      ...optimizer.moments.flatMap(({ m, v }) => [m, v]),
-      ...(optimizer.scaler === undefined ? [] : [optimizer.scaler])
-    ])
+    for (const { m, parameter, v } of optimizer.moments) yield* ofAll(parameter, m, v)
+    if (optimizer.scaler !== undefined) yield* spread(collective, device, [optimizer.scaler])
     for (const { momentum } of outer) yield* spreadValues(collective, momentum)
     // JSON has no Infinity
     return { ...place, best: (place.best as number | null) ?? Infinity }

@@ -3,6 +3,7 @@
  * adapter; and, where it does not, the nearest setting that does.
  */
 import * as Effect from "effect/Effect"
+import { Collective } from "../collective/Collective.ts"
 import { attempt, DataError, DeviceError } from "../Errors.ts"
 import { type Limits, limitTable } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
@@ -11,6 +12,7 @@ import * as Tensor from "../gpu/Tensor.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import { listParameters, parametersOf } from "../model/Parameters.ts"
 import { listTensors, type PassShape, recordPass } from "../model/Pass.ts"
+import * as Sink from "../Sink.ts"
 import { count, limitBytes } from "../Terminal.ts"
 import * as Optimizer from "./Optimizer.ts"
 import { type RoutingName, routings, SIDES } from "./Routing.ts"
@@ -49,6 +51,8 @@ export interface PlanOptions {
   readonly gradientAccumulation?: number
   /** Which gradients go where: two passes instead of one. Default: one pass for all. */
   readonly routing?: RoutingName | undefined
+  /** Ranks that share out the slices of a pool in shards (`model.sinks.shards`), of which each has its own. Default 1. */
+  readonly ranks?: number
   /** What the kernels are chosen for. Default: what runs on any adapter. */
   readonly target?: Target
 }
@@ -61,14 +65,17 @@ const parameterBytes = (program: Program.Program): number =>
   Math.max(16, program.dispatches.reduce((n, dispatch) => n + Math.ceil(dispatch.params.byteLength / 256) * 256, 0))
 
 /**
- * The memory a Trainer of this model takes at a batch shape, evaluation not counted. Takes milliseconds, also for
+ * The memory a Trainer of this model takes at a batch shape, on each rank, evaluation not counted. Takes milliseconds, also for
  * billions of parameters. Throws DataError for rows longer than the model's context, DeviceError Limit (`isTooLarge`) for a
  * batch so large that a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
-  const { gradientAccumulation = 1, logEvery = 10, routing, target } = options
+  const { gradientAccumulation = 1, logEvery = 10, ranks = 1, routing, target } = options
   const optimizerConfig = options.optimizer ?? new Optimizer.OptimizerConfig()
-  const handles = parametersOf(config)
+  const uneven = config.sinks && Sink.unevenShards(config.sinks, ranks)
+  if (uneven !== undefined) throw new DataError({ detail: uneven })
+  const slice = config.sinks && Sink.sliceOf(config.sinks, { rank: 0, size: ranks })
+  const handles = parametersOf(config, slice)
   const parameters = listParameters(handles)
   const hyper = Tensor.make("hyper", [16])
   const passes = (routing === undefined ? [{}] : SIDES.map((side) => ({ update: routings[routing][side].update }))).map(
@@ -76,13 +83,19 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
   )
   const optimizer = Optimizer.record(optimizerConfig, config, parameters, hyper, logEvery, {
     lossScaling: shape.precision === "f16",
+    slice,
     // as the Trainer does
     ...(config.sinks?.exact === true
       ? { maxTouched: passes[0]!.maxSegments * config.sinks.activeUnits * gradientAccumulation }
       : {}),
     ...(target === undefined ? {} : { target })
   })
-  const around = [optimizer.begin, ...passes.map(({ tensors }) => optimizer.accumulate(tensors.loss)), optimizer.update]
+  const around = [
+    optimizer.begin,
+    ...passes.map(({ tensors }) => optimizer.accumulate(tensors.loss)),
+    ...(optimizer.measure === undefined ? [] : [optimizer.measure]),
+    optimizer.update
+  ]
   const programs = [...passes.map(({ program }) => program), ...around]
   const scratch = around.flatMap((program) => Program.plan(program).slots)
   const plans = passes.map(({ program }) => Program.plan(program))
@@ -241,6 +254,7 @@ export const fit = (
   if (fits(asked)) return { nearest: asked, asAsked: true, sentence: "Everything fits." }
 
   const step = shape.seqLen > 16 ? 16 : 1
+  const unit = config.poolUnit * ((config.sinks?.shards ?? 1) === 1 ? 1 : options.ranks ?? 1)
   const oneRow = (setting: Setting) => withRows(setting, 1)
   const shortest = (setting: Setting) => withSeqLen(oneRow(setting), step)
 
@@ -257,7 +271,6 @@ export const fit = (
   }
   const smallerPool = (probe: (setting: Setting) => Setting): Setting | undefined => {
     if (config.sinks === undefined) return undefined
-    const unit = config.poolUnit
     const units = largestOf(Math.ceil(config.sinks.active / unit), Math.ceil(config.pool / unit) - 1,
       (i) => fits(probe({ ...asked, config: config.withPool(i * unit) })))
     return units === undefined ? undefined : { ...asked, config: config.withPool(units * unit) }
@@ -270,7 +283,7 @@ export const fit = (
   }
   if (nearest !== undefined) return { nearest, asAsked: false, sentence: describe(asked, nearest) }
 
-  const active = Math.ceil((config.sinks?.active ?? 0) / config.poolUnit) * config.poolUnit
+  const active = Math.ceil((config.sinks?.active ?? 0) / unit) * unit
   const smallest = shortest({ ...asked, config: config.withPool(Math.min(config.pool, active)) })
   let plan: MemoryPlan
   try {
@@ -342,6 +355,8 @@ export interface Training {
   readonly logEvery: number
   readonly gradientAccumulation: number
   readonly routing?: RoutingName | undefined
+  /** Where it is set, ranks have all sinks. */
+  readonly diloco?: unknown
 }
 
 /** `checkFits` for batches of a stream and all that a training takes, the passes of its routing included. */
@@ -349,12 +364,15 @@ export const checkTraining = (
   config: ModelConfig,
   data: { readonly batchSize: number; readonly seqLen: number; readonly maxSegments: number },
   device: Parameters<typeof checkFits>[2],
-  { gradientAccumulation, logEvery, optimizer, routing }: Training,
+  { diloco, gradientAccumulation, logEvery, optimizer, routing }: Training,
   pass: Omit<TrainShape, "rows" | "seqLen" | "maxSegments">
 ): Effect.Effect<void, DeviceError | DataError> => {
   const { batchSize: rows, maxSegments, seqLen } = data
-  return checkFits(config, { ...pass, rows, seqLen, maxSegments }, device, { optimizer, logEvery, gradientAccumulation,
-    routing })
+  const shape = { ...pass, rows, seqLen, maxSegments }
+  return Effect.flatMap(Collective,
+    ({ size }) =>
+      checkFits(config, shape, device, { optimizer, logEvery, gradientAccumulation, routing,
+        ranks: diloco === undefined ? size : 1 }))
 }
 
 /** The plan as a table. */

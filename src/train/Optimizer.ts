@@ -9,6 +9,7 @@ import * as Tensor from "../gpu/Tensor.ts"
 import { kernels } from "../model/Kernels.ts"
 import type { ModelConfig } from "../model/ModelConfig.ts"
 import type * as Ops from "../model/Ops.ts"
+import type { Slice } from "../Sink.ts"
 
 /** AdamW and its schedule. */
 export class OptimizerConfig extends configuration(Schema.Class<OptimizerConfig>("OptimizerConfig")({
@@ -367,8 +368,8 @@ export interface Optimizer {
   /** What the tensors must hold before the first step. */
   readonly initial: ReadonlyArray<readonly [Tensor.Tensor, Float32Array]>
   /**
-   * Tensors and what to write into them before a step: which units its batches light, once each. Only their gradients are
-   * cleared, measured and (where updates are lazy) applied.
+   * Tensors and what to write into them before a step: which units its batches light, once each; a slice counts from its
+   * first. Only their gradients are cleared, measured and (where updates are lazy) applied.
    */
   readonly touch: (units: Uint32Array) => ReadonlyArray<readonly [Tensor.Tensor, Uint32Array]>
   readonly gradients: Gradients
@@ -388,8 +389,8 @@ export interface OptimizerOptions {
   readonly lossScaling?: boolean
   /** Most units of sinks that the batches of a step light. Default: all of them. */
   readonly maxTouched?: number
-  /** Whether each of several ranks has sinks of its own, whose gradients the others do not know. Default false. */
-  readonly sharded?: boolean
+  /** Of ranks that have sinks of their own each, whose gradients the others do not know: the units that are here. Default: all. */
+  readonly slice?: Slice | undefined
 }
 
 export const record = (
@@ -400,12 +401,14 @@ export const record = (
   window: number,
   options: OptimizerOptions = {}
 ): Optimizer => {
-  const { lossScaling = false, sharded = false, target } = options
+  const { lossScaling = false, slice, target } = options
+  const sharded = slice !== undefined
   const groups = updatedTogether(parameters)
   const moments = groups.flatMap(({ members }) => members)
     .sort((a, b) => parameters.indexOf(a.parameter) - parameters.indexOf(b.parameter))
-  const unitCount = model.sinks?.units ?? 1
+  const unitCount = slice === undefined ? model.sinks?.units ?? 1 : slice.to - slice.from
   const block = model.sinks?.block ?? 1
+  const pool = slice === undefined ? model.pool : unitCount * block
   const maxTouched = Math.min(unitCount, options.maxTouched ?? unitCount)
   const touched = Tensor.make("touched", [unitCount], { type: "u32" })
   const units = Tensor.make("touchedUnits", [maxTouched], { type: "u32" })
@@ -423,7 +426,7 @@ export const record = (
       const d = parameter.value.shape.at(-1)!
       const { sinkRow0 } = parameter
       if (sinkRow0 === undefined) return { parameter, elements: Tensor.size(parameter.value), sinks: undefined }
-      const halves = (parameter.value.shape[0]! - sinkRow0) / model.pool
+      const halves = (parameter.value.shape[0]! - sinkRow0) / pool
       return {
         parameter,
         elements: sinkRow0 * d,
@@ -451,7 +454,7 @@ export const record = (
   const begin = Program.record("begin", target)
   for (const { elements, parameter } of moved) begin.clear(parameter.gradient, elements)
   begin.clear(partial)
-  const lit: Touched = { units, count, row4: model.hiddenSize / 4, pool: Math.max(1, model.pool), block }
+  const lit: Touched = { units, count, row4: model.hiddenSize / 4, pool: Math.max(1, pool), block }
   const ofSinks = moved.flatMap(({ sinks }) => (sinks === undefined ? [] : [sinks]))
   for (const some of chunks(ofSinks, 6)) zeroTouched(begin, lit, some, Math.max(...some.map(({ n4 }) => n4)))
   if (lossScaling) begin.dispatch(kernels.scaleLoss, { scaler, hyper }, {}, 1)

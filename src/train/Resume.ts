@@ -17,6 +17,7 @@ import { sameTokenizer } from "../data/tokens/SameTokenizer.ts"
 import { attempt, CheckpointError, DataError, type DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import { machineOf, sameMachine } from "../gpu/Machine.ts"
+import type * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
 import type { HostTensor } from "../HostTensor.ts"
 import { firstNotFinite } from "../HostTensor.ts"
@@ -24,6 +25,7 @@ import { differences } from "../Json.ts"
 import { endIds, fromHuggingFace, huggingFaceConfig, type TextEnds, toHuggingFace } from "../model/HuggingFace.ts"
 import type { ModelService } from "../model/Model.ts"
 import type * as Ops from "../model/Ops.ts"
+import { cut } from "../model/Parameters.ts"
 import { isDenied } from "../Sink.ts"
 import * as Optimizer from "./Optimizer.ts"
 
@@ -98,6 +100,8 @@ export interface Place {
 /** All of a run that its checkpoints hold, or are compared with. */
 export interface Resumable {
   readonly device: DeviceService
+  /** The values of a weight or moment with all sinks, where ranks share these out. Default: as they are on the device. */
+  readonly read?: (tensor: Tensor.Tensor) => Effect.Effect<Float32Array, DeviceError>
   readonly model: ModelService
   readonly data: Context.Tag.Service<DataStream>
   readonly optimizer: Optimizer.Optimizer
@@ -170,17 +174,21 @@ const trainingOf = ({ model, training }: Resumable) => ({ ...training, precision
 const suffixes = [["exp_avg", "m"], ["exp_avg_sq", "v"]] as const
 
 /** What moments are of. */
-export type Moving = Pick<Resumable, "device" | "model" | "optimizer" | "outer">
+export type Moving = Pick<Resumable, "device" | "model" | "optimizer" | "outer" | "read">
 
 const OUTER = "outer_momentum"
 
+const wholeValues = ({ device, read }: Moving, tensor: Tensor.Tensor) =>
+  read?.(tensor) ?? Effect.map(device.read(tensor), (values) => values as Float32Array)
+
 /** The optimizer's moments, as a checkpoint has them. */
-export const readMoments = ({ device, model, optimizer, outer = [] }: Moving) =>
+export const readMoments = (run: Moving) =>
   Effect.gen(function*() {
+    const { model, optimizer, outer = [] } = run
     const out: Record<string, HostTensor> = {}
     for (const moments of optimizer.moments) {
       for (const [suffix, key] of suffixes) {
-        const values = (yield* device.read(moments[key])) as Float32Array
+        const values = yield* wholeValues(run, moments[key])
         for (const [name, host] of toHuggingFace(model.config, moments.parameter.name, values)) {
           out[`${name}.${suffix}`] = host
         }
@@ -202,24 +210,49 @@ const withSuffix = (saved: Snapshot["optimizer"], suffix: string): Snapshot["opt
       .map(([name, tensor]) => [name.slice(0, -suffix.length - 1), tensor])
   )
 
+/** A parameter's value out of tensors of a checkpoint. */
+export const savedValue = (
+  { config }: Pick<ModelService, "config">,
+  { name }: Ops.Parameter,
+  named: Snapshot["optimizer"],
+  path: string
+): Effect.Effect<Float32Array, CheckpointError> =>
+  attempt(() => fromHuggingFace(config, name, named, path), CheckpointError)
+
+/** The moments that a checkpoint has, each with the parameter that it is of. */
+const savedMoments = ({ model, optimizer }: Moving, saved: Snapshot["optimizer"], path: string) =>
+  suffixes.flatMap(([suffix, key]) => {
+    const named = withSuffix(saved, suffix)
+    return optimizer.moments.map(({ parameter, [key]: tensor }) => ({ parameter, tensor,
+      whole: savedValue(model, parameter, named, path) })
+    )
+  })
+
+/** The weights and moments that a checkpoint has, of parameters with sinks. */
+export const savedSinks = (run: Moving, { model, optimizer }: Pick<Snapshot, "model" | "optimizer">, path: string) =>
+  [
+    ...run.model.parameters.map((parameter) => ({ parameter, tensor: parameter.value,
+      whole: savedValue(run.model, parameter, model, path) })
+    ),
+    ...savedMoments(run, optimizer, path)
+  ].filter(({ parameter }) => parameter.sinkRow0 !== undefined)
+
 /** Puts back what `readMoments` gave. */
 export const writeMoments = (
-  { device, model, optimizer, outer = [] }: Moving,
+  run: Moving,
   saved: Snapshot["optimizer"],
   path: string
 ): Effect.Effect<void, CheckpointError | DeviceError> => {
-  const valueOf = (named: Snapshot["optimizer"], { name }: Ops.Parameter) =>
-    attempt(() => fromHuggingFace(model.config, name, named, path), CheckpointError)
+  const { device, model, outer = [] } = run
   return Effect.gen(function*() {
     yield* upload(
       device,
-      suffixes.flatMap(([suffix, key]) => {
-        const named = withSuffix(saved, suffix)
-        return optimizer.moments.map((moments) => [moments[key], valueOf(named, moments.parameter)] as const)
-      })
+      savedMoments(run, saved, path).map(({ parameter, tensor, whole }) =>
+        [tensor, Effect.map(whole, (values) => cut(model.config, parameter, values, model.slice))] as const
+      )
     )
     const named = withSuffix(saved, OUTER)
-    for (const { momentum, parameter } of outer) momentum.set((yield* valueOf(named, parameter)) as Float32Array)
+    for (const { momentum, parameter } of outer) momentum.set(yield* savedValue(model, parameter, named, path))
   })
 }
 
@@ -228,7 +261,11 @@ export const capture = (run: Resumable, place: Place, loss: number | undefined):
   Effect.gen(function*() {
     const { data, deletions, device, ends, inputs, model, names, optimizer, steps } = run
     const { cursor, step, unsettled } = place
-    const tensors = yield* model.exportTensors
+    const tensors: Record<string, HostTensor> = {}
+    for (const { name, value } of model.parameters) {
+      const values = yield* wholeValues(run, value)
+      for (const [key, tensor] of toHuggingFace(model.config, name, values)) tensors[key] = tensor
+    }
     const moments = yield* readMoments(run)
     const lossScale = optimizer.scaler === undefined ? undefined : yield* device.read(optimizer.scaler)
     const trainerState: TrainerState = {
@@ -323,11 +360,12 @@ export interface Resumed extends Place {
 }
 
 /**
- * Goes on from the latest checkpoint: weights and moments are written to the device. Undefined where there is none yet. A
- * checkpoint that is not of this run is refused with a CheckpointError Mismatch, before anything is written.
+ * Goes on from the latest checkpoint: weights and moments are written to the device. Undefined where there is none yet; else where
+ * it stands, and what the checkpoint holds. A checkpoint that is not of this run is refused with a CheckpointError Mismatch,
+ * before anything is written.
  */
 export const restore = (run: Resumable): Effect.Effect<
-  Resumed | undefined,
+  { readonly resumed: Resumed; readonly snapshot: Snapshot } | undefined,
   CheckpointError | DataError | DeviceError,
   Checkpoints
 > =>
@@ -353,11 +391,7 @@ export const restore = (run: Resumable): Effect.Effect<
     if (run.steps > state.steps) {
       yield* Effect.logWarning(stretched(run.settings.schedule, state.step, state.steps, run.steps))
     }
-    return {
-      step: state.step,
-      cursor: state.cursor,
-      unsettled: state.unsettled ?? false,
-      path,
-      best: existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
-    }
+    const best = existing.reduce((lowest, { loss }) => Math.min(lowest, loss ?? Infinity), Infinity)
+    const { cursor, step, unsettled = false } = state
+    return { snapshot, resumed: { step, cursor, unsettled, path, best } }
   })

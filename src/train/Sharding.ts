@@ -1,38 +1,29 @@
 /**
- * A pool of sinks that is shared out over ranks: each has the slices of its own shards, computes the rows of a step whose ids are of
- * these, and moves them alone; what it has of other slices is out of date, until they are gathered. Memory is not divided: each rank
- * has weights, gradients and moments of the whole pool, as large as on one device, so that checkpoints, evaluations and observers
- * find on rank 0 what they know.
+ * A pool of sinks that is shared out over ranks: each has the slices of its own shards, their weights, gradients and moments, computes
+ * the rows of a step whose ids are of these, and moves them alone. Checkpoints and evaluations need all: rank 0 gathers them on
+ * the host, tensor by tensor.
  */
 import * as Effect from "effect/Effect"
 import { type Batch, IGNORE } from "../Batch.ts"
+import type { Snapshot } from "../checkpoints/Checkpoints.ts"
 import { call, type CollectiveService } from "../collective/Collective.ts"
-import { attempt, type CollectiveError, DataError, DeviceError } from "../Errors.ts"
+import { type CheckpointError, type CollectiveError, DataError, type DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
-import type * as Tensor from "../gpu/Tensor.ts"
+import * as Tensor from "../gpu/Tensor.ts"
+import { upload } from "../gpu/Upload.ts"
+import type { ModelService } from "../model/Model.ts"
+import type * as Ops from "../model/Ops.ts"
+import { cut, stretchesOf } from "../model/Parameters.ts"
 import * as Sink from "../Sink.ts"
+import { shared, spreadValues } from "./DataParallel.ts"
 import type { Optimizer } from "./Optimizer.ts"
-import type { Slice } from "./TrainStep.ts"
+import { savedValue } from "./Resume.ts"
 
 type Ranks = Pick<CollectiveService, "rank" | "size">
 
 /** Whether ranks have sinks of their own each: where the pool has several shards. */
 export const isSharded = (sinks: Sink.SinkConfig | undefined, size: number): sinks is Sink.SinkConfig =>
   size > 1 && (sinks?.shards ?? 1) > 1
-
-/** Why shards cannot be shared out over so many ranks; undefined where they can. */
-export const unevenShards = ({ shards = 1 }: Sink.SinkConfig, size: number): DataError | undefined =>
-  shards % size === 0 ? undefined : new DataError({
-    detail:
-      `model.sinks.shards is ${shards}, and ${size} ranks share them out: take a number of ranks that divides it. Which ` +
-      "sinks an id lights follows from shards, so a trained model keeps them"
-  })
-
-/** The units of a rank. */
-export const sliceOf = ({ units }: Sink.SinkConfig, { rank, size }: Ranks): Slice => ({
-  from: rank * units / size,
-  to: (rank + 1) * units / size
-})
 
 /** A sequence of a batch: its first token, and how many there are up to the last that is scored. */
 interface Sequence {
@@ -106,6 +97,8 @@ export const shareOf = (
     row.used += room
   }
   const dropped = batches[0]!.dropped
+  let spare = 0n
+  while (rankOf(spare) !== rank) spare++
   return {
     tokens,
     batches: Array.from({ length: Math.max(1, Math.ceil(rows.length / count)) }, (_, i): Batch => {
@@ -123,7 +116,8 @@ export const shareOf = (
         ...(batches[0]!.names === undefined ? {} : { names }),
         ...(dropped === undefined ? {} : { dropped: { ...dropped, draws: draws! } })
       }
-      let id = 0n
+      // rows of nothing light sinks, too
+      let id = spare
       let draw = 0
       for (let r = 0; r < count; r++) {
         const end = (r + 1) * seqLen
@@ -152,43 +146,86 @@ export const shareOf = (
   }
 }
 
-/** Gives rank 0 the slices of all others: of weights, and of their moments. */
-export const gatherSlices = (
+/** A value of a parameter, or a moment of it, with a rank's sinks. */
+export interface Held {
+  readonly parameter: Ops.Parameter
+  readonly tensor: Tensor.Tensor
+}
+
+/** The weights of sinks, and their moments. */
+export const heldOf = ({ moments }: Pick<Optimizer, "moments">): ReadonlyArray<Held> =>
+  moments.flatMap(({ m, parameter, v }) =>
+    parameter.sinkRow0 === undefined ? [] : [parameter.value, m, v].map((tensor) => ({ parameter, tensor }))
+  )
+
+type Sliced = Pick<ModelService, "config">
+
+const stretches = ({ config }: Sliced, { parameter }: Held, of: Ranks) =>
+  stretchesOf(config, parameter, Sink.sliceOf(config.sinks!, of))
+
+/** Gives rank 0 what the others have, tensor by tensor: its values with all sinks, on the host; on other ranks nothing. */
+export const gather = (
   collective: CollectiveService,
   device: DeviceService,
-  sinks: Sink.SinkConfig,
-  { moments }: Pick<Optimizer, "moments">
-): Effect.Effect<void, CollectiveError | DeviceError> =>
+  model: Sliced,
+  held: ReadonlyArray<Held>
+): Effect.Effect<ReadonlyMap<Tensor.Tensor, Float32Array>, CollectiveError | DeviceError> =>
   Effect.gen(function*() {
     const { rank, size } = collective
-    const { pool } = sinks
-    const neurons = pool / size
-    const ofTensor = (tensor: Tensor.Tensor, row0: number) =>
-      Effect.gen(function*() {
-        const [rows, width] = tensor.shape as [number, number]
-        const halves = (rows - row0) / pool
-        const values = (yield* device.read(tensor)) as Float32Array
-        const at = (half: number, of: number) => (row0 + half * pool + of * neurons) * width
-        const length = neurons * width
-        const own = new Float32Array(halves * length)
-        for (let half = 0; half < halves; half++) {
-          own.set(values.subarray(at(half, rank), at(half, rank) + length), half * length)
+    const whole = new Map<Tensor.Tensor, Float32Array>()
+    for (const one of held) {
+      const values = (yield* device.read(one.tensor)) as Float32Array
+      const [dense] = stretches(model, one, collective)
+      const own = values.slice(dense!.length)
+      const all = yield* call(() => collective.gather(new Uint8Array(own.buffer)))
+      if (rank !== 0) continue
+      const out = new Float32Array(dense!.length + size * own.length)
+      out.set(values.subarray(0, dense!.length))
+      for (const [of, bytes] of all.entries()) {
+        const theirs = new Float32Array(bytes.slice().buffer)
+        for (const { length, own: at, whole } of stretches(model, one, { rank: of, size }).slice(1)) {
+          out.set(theirs.subarray(at - dense!.length, at - dense!.length + length), whole)
         }
-        const all = yield* call(() => collective.gather(new Uint8Array(own.buffer)))
-        for (const [of, bytes] of all.entries()) {
-          if (of === rank) continue
-          const theirs = new Float32Array(bytes.slice().buffer)
-          for (let half = 0; half < halves; half++) {
-            const slice = theirs.subarray(half * length, (half + 1) * length)
-            yield* attempt(() => device.write(tensor, slice, at(half, of)), DeviceError)
-          }
-        }
-      })
-    for (const { m, parameter, v } of moments) {
-      const { sinkRow0 } = parameter
-      if (sinkRow0 === undefined) continue
-      for (const tensor of [parameter.value, m, v]) yield* ofTensor(tensor, sinkRow0)
+      }
+      whole.set(one.tensor, out)
+    }
+    return whole
+  })
+
+/** Gives the other ranks their parts of values with all sinks, which rank 0 makes one at a time, and has taken its own of. */
+export const deal = <E>(
+  collective: CollectiveService,
+  device: DeviceService,
+  { config }: Sliced,
+  held: ReadonlyArray<Held & { readonly whole: Effect.Effect<Float32Array, E> }>
+): Effect.Effect<void, E | CollectiveError | DeviceError> =>
+  Effect.gen(function*() {
+    const { rank, size } = collective
+    for (const { parameter, tensor, whole } of held) {
+      const all = rank === 0 ? yield* whole : undefined
+      for (let of = 1; of < size; of++) {
+        const values = all === undefined
+          ? new Float32Array(Tensor.size(tensor))
+          : cut(config, parameter, all, Sink.sliceOf(config.sinks!, { rank: of, size }))
+        yield* spreadValues(collective, values)
+        if (rank === of) yield* upload(device, [[tensor, Effect.succeed(values)]])
+      }
     }
     // what is written stands in memory until the device has taken it
     yield* device.idle
+  })
+
+/** Gives the other ranks their parts of the weights that a model of rank 0 begins with; nothing where these are drawn. */
+export const dealInitial = (
+  collective: CollectiveService,
+  device: DeviceService,
+  model: ModelService,
+  tensors: Snapshot["model"] | undefined
+): Effect.Effect<void, CheckpointError | CollectiveError | DeviceError> =>
+  Effect.gen(function*() {
+    if (model.slice === undefined || !(yield* shared(collective, tensors !== undefined))) return
+    const weights = model.parameters.map((parameter) => ({ parameter, tensor: parameter.value,
+      whole: savedValue(model, parameter, tensors ?? {}, "the initial model") })
+    )
+    yield* deal(collective, device, model, weights.filter(({ parameter }) => parameter.sinkRow0 !== undefined))
   })

@@ -31,12 +31,6 @@ export interface Part {
   readonly units?: Iterable<number>
 }
 
-/** Units of the pool, from one to before another. */
-export interface Slice {
-  readonly from: number
-  readonly to: number
-}
-
 export interface TrainStep {
   readonly optimizer: Optimizer.Optimizer
   /** Compile a training pass for the step; it lives until the scope closes. */
@@ -79,8 +73,6 @@ export interface TrainStepOptions {
   readonly collective?: CollectiveService
   /** How gradients travel between them. Default f32. */
   readonly wire?: Wire | undefined
-  /** Of ranks that have sinks of their own each: the units that are this one's. Default: all are everybody's. */
-  readonly slice?: Slice | undefined
 }
 
 /** AdamW with moments of zero on the Model's parameters. Its memory is freed when the scope closes. */
@@ -90,12 +82,12 @@ export const makeTrainStep = (
   Effect.gen(function*() {
     const device = yield* Device
     const model = yield* Model
-    const { maxTouched, optimizer: config, parameters, slice, steps, window } = options
-    const { sinks } = model.config
+    const { maxTouched, optimizer: config, parameters, steps, window } = options
+    const { config: { sinks }, slice } = model
     const optimizer = Optimizer.record(config, model.config, parameters, model.hyper, window, {
       target: device.target,
       lossScaling: model.precision === "f16",
-      sharded: slice !== undefined,
+      slice,
       ...(maxTouched === undefined ? {} : { maxTouched })
     })
     yield* device.allocate(optimizer.tensors)
@@ -103,6 +95,7 @@ export const makeTrainStep = (
     const [begin, update] = yield* Effect.all([device.prepare(optimizer.begin), device.prepare(optimizer.update)])
 
     const measure = optimizer.measure === undefined ? [] : [yield* device.prepare(optimizer.measure)]
+    const { from } = slice ?? { from: 0 }
     const isOwn = (unit: number): boolean => slice === undefined || (unit >= slice.from && unit < slice.to)
 
     const scope = yield* Effect.scope
@@ -152,7 +145,7 @@ export const makeTrainStep = (
       // what the step touches must be known before its first batch runs; a single batch's load knows it anyway
       let touched = 0
       const lit = (units: Iterable<number>) => {
-        const sorted = Uint32Array.from(units).filter(isOwn).sort()
+        const sorted = Uint32Array.from(units).filter(isOwn).map((unit) => unit - from).sort()
         touched = sorted.length
         for (const [tensor, data] of optimizer.touch(sorted)) device.write(tensor, data)
       }

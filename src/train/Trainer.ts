@@ -11,7 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Batch } from "../Batch.ts"
 import { Checkpoints } from "../checkpoints/Checkpoints.ts"
@@ -23,9 +23,11 @@ import { type Cursor, DataStream, type Row } from "../data/stream/DataStream.ts"
 import { attempt, type CheckpointError, type CollectiveError, DataError, type DeviceError, Diverged,
   type KernelError } from "../Errors.ts"
 import { Device } from "../gpu/Device.ts"
+import type * as Tensor from "../gpu/Tensor.ts"
+import { upload } from "../gpu/Upload.ts"
 import { named } from "../Missing.ts"
 import type { TextEnds } from "../model/HuggingFace.ts"
-import { Model } from "../model/Model.ts"
+import { Model, type ModelService } from "../model/Model.ts"
 import type { PassShape } from "../model/Pass.ts"
 import { NotANumber } from "../model/Soundness.ts"
 import { scoreRows, type ScoreSummary, summarize } from "../scoring/Score.ts"
@@ -107,7 +109,8 @@ export interface SplitScore extends ScoreSummary {
 }
 
 /**
- * Looks at the model between two steps. It must leave parameters, gradients and the optimizer as they are: training is
+ * Looks at the model between two steps, on rank 0; of ranks that share out sinks the Model there has its own alone, and the
+ * Trainer's `model` all. It must leave parameters, gradients and the optimizer as they are: training is
  * the same with and without it, bit for bit.
  */
 export interface Observer {
@@ -149,6 +152,12 @@ export interface TrainerService {
     mode: Sink.SinkMode,
     options?: { readonly promptTokens?: number }
   ) => Effect.Effect<SplitScore, TrainError>
+  /**
+   * The model with all of its sinks: the Model itself, unless ranks share these out. Then it is another one, on rank 0, where an
+   * evaluation, a checkpoint or the end of training has gathered them. It takes memory of its own until the next step, or the
+   * scope of the Trainer closes.
+   */
+  readonly model: Effect.Effect<ModelService, TrainError>
   /** Train from where the run stands to its end. Losses come a window late, so that the loop never waits for them. */
   readonly run: Stream.Stream<TrainEvent, TrainError>
   /** Events of the last `run` that came when it had been interrupted: nobody took them from the stream. */
@@ -258,6 +267,16 @@ const partsOf = (routing: RoutingName | undefined, training: TrainStep, shape: O
       (pass) => (batch: Batch): ReadonlyArray<Part> => [{ pass, batch, mode: Sink.own }])
     : routedParts(routing, training, shape)
 
+/** The weights and moments of ranks that have sinks of their own each, with all sinks. */
+interface Whole {
+  readonly step: number
+  /** On the host, of what has sinks, by the tensor that has this rank's. */
+  readonly values: ReadonlyMap<Tensor.Tensor, Float32Array>
+  /** The model with these weights, where it was asked for, and how long it lives. */
+  model: ModelService | undefined
+  readonly scope: Scope.CloseableScope
+}
+
 /** All of a training that changes, but for what is on the device. */
 interface TrainState {
   /** Where it stands; checkpoints hold it. */
@@ -265,8 +284,8 @@ interface TrainState {
   lastSaved: { readonly step: number; readonly path: string } | undefined
   /** The last validation loss. */
   validation: { readonly step: number; readonly loss: number } | undefined
-  /** The step behind which every sink was here: of ranks that have sinks of their own each. */
-  wholeAt: number
+  /** Of ranks that have sinks of their own each: all of them, as they were behind a step, on rank 0. */
+  whole: Whole | undefined
   /** Tokens that this rank has computed, of several. */
   computed: number
   /** The lowest validation loss so far; a resumed run knows those of the checkpoints that are still there. */
@@ -365,12 +384,19 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     // ranks of DiLoCo have the same sinks whenever they meet
     const sharded =
       collective !== undefined && config.diloco === undefined && Sharding.isSharded(sinks, collective.size)
-        ? { collective, sinks, slice: Sharding.sliceOf(sinks, collective) }
+        ? { collective, sinks }
         : undefined
-    const unfitShards = sharded === undefined
-      ? undefined
-      : Sharding.unevenShards(sharded.sinks, sharded.collective.size)
-    if (unfitShards !== undefined) return yield* unfitShards
+    const unfitShards = sharded && Sink.unevenShards(sharded.sinks, sharded.collective.size)
+    if (unfitShards !== undefined) return yield* new DataError({ detail: unfitShards })
+    if ((sharded === undefined) !== (model.slice === undefined)) {
+      const detail = sharded === undefined
+        ? "the Model has a slice of the pool of sinks, and ranks of this training (training.diloco) have all of it: make it " +
+          "without divided"
+        : `model.sinks.shards is ${
+          sinks!.shards
+        }, and ${ranks.size} ranks share them out: make the Model with divided: true`
+      return yield* new DataError({ detail })
+    }
     yield* checkTraining(model.config, data, device, config, model.defaults)
     const training = yield* makeTrainStep({
       optimizer: config.optimizer,
@@ -378,7 +404,6 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
       window: config.logEvery,
       parameters: model.parameters,
       ...(collective === undefined || diloco !== undefined ? {} : { collective, wire: exchange }),
-      slice: sharded?.slice,
       // exactly so many a document; by assignments that are not exact any number
       ...(sinks?.exact === true
         ? { maxTouched: data.maxSegments * sinks.activeUnits * accumulation }
@@ -407,13 +432,20 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     if (collective !== undefined) yield* DataParallel.sameRun(collective, resumable)
     const leads = collective === undefined || collective.rank === 0
     const stored = leads ? yield* Resume.restore(resumable) : undefined
-    const resumed = collective === undefined ? stored : yield* DataParallel.begin(collective, resumable, stored)
+    const resumed = collective === undefined
+      ? stored?.resumed
+      : yield* DataParallel.begin(collective, resumable, stored?.resumed)
+    if (sharded !== undefined && resumed !== undefined) {
+      // of which only rank 0 takes anything
+      const saved = stored?.snapshot ?? { model: {}, optimizer: {} }
+      yield* Sharding.deal(sharded.collective, device, model, Resume.savedSinks(resumable, saved, resumed.path))
+    }
     if (outer !== undefined) yield* outer.begin
     const state: TrainState = {
       place: resumed ?? { step: 0, cursor: { epoch: 0, batch: 0 }, unsettled: false },
       lastSaved: resumed,
       validation: undefined,
-      wholeAt: resumed?.step ?? 0,
+      whole: undefined,
       computed: 0,
       best: resumed?.best ?? Infinity,
       untold: []
@@ -427,27 +459,75 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
         ...(model.precision === "f16" ? { precision: model.precision } : {})
       })
 
-    /** That all sinks are here, or are those of all ranks. */
-    const isWhole = Effect.suspend(() =>
-      sharded === undefined || state.wholeAt === state.place.step ? Effect.void : Effect.fail(
-        new DataError({
-          detail:
-            `after step ${state.place.step} the sinks of other ranks are not here (model.sinks.shards): evaluate and save by ` +
-            "training.evalEvery and saveEvery, or at the end"
-        })
-      )
+    /** Lets go of all sinks. */
+    const forget = Effect.suspend(() => {
+      const { whole } = state
+      state.whole = undefined
+      return whole === undefined ? Effect.void : Scope.close(whole.scope, Exit.void)
+    })
+    yield* Effect.addFinalizer(() => forget)
+
+    /** Has all sinks here, where each rank has its own. All ranks do it behind the same step. */
+    const gather = Effect.suspend(() => {
+      const { place: { step }, whole } = state
+      if (sharded === undefined || whole?.step === step) return Effect.void
+      return Effect.gen(function*() {
+        yield* forget
+        const values = yield* Sharding.gather(sharded.collective, device, model, Sharding.heldOf(optimizer))
+        state.whole = { step, values, model: undefined, scope: yield* Scope.make() }
+      })
+    })
+    yield* gather
+
+    /** All sinks, where ranks have their own each; undefined where all are on the device. */
+    const whole = Effect.suspend((): Effect.Effect<Whole | undefined, DataError> =>
+      sharded === undefined || (leads && state.whole?.step === state.place.step)
+        ? Effect.succeed(state.whole)
+        : Effect.fail(
+          new DataError({
+            detail:
+              `after step ${state.place.step} the sinks of other ranks are not here (model.sinks.shards): evaluate and save on ` +
+              "rank 0, by training.evalEvery and saveEvery, or at the end"
+          })
+        )
     )
+
+    const wholeModel: TrainerService["model"] = Effect.gen(function*() {
+      const all = yield* whole
+      if (all === undefined) return model
+      const { compute, recompute = false } = model.defaults
+      if (all.model === undefined) {
+        const made = yield* Model.make(model.config, { initialize: false, precision: model.precision, recompute,
+          ...(compute === undefined ? {} : { compute }) }).pipe(
+            Effect.provideService(Device, device),
+            Scope.extend(all.scope)
+          )
+        yield* upload(device, model.parameters.map(({ value }, i) => {
+          const values = all.values.get(value)
+          return [made.parameters[i]!.value,
+            values === undefined ? device.read(value) : Effect.succeed(values)] as const
+        }))
+        all.model = made
+      }
+      return all.model
+    })
 
     /** Reads everything that a checkpoint holds; gives what writes it. */
     const capture = Effect.gen(function*() {
-      yield* isWhole
+      const all = yield* whole
       const { place, validation } = state
       const { step } = place
       // a run that has diverged must not replace the last good checkpoint
       const [loss, norm, , skipped] = (yield* device.read(optimizer.stats)) as Float32Array
       const sound = skipped === 1 || (Number.isFinite(loss!) && Number.isFinite(norm!))
       if (step > 0 && !sound) return yield* diverged(step, loss!)
-      const snapshot = yield* Resume.capture(resumable, place, validation?.step === step ? validation.loss : undefined)
+      const held = all === undefined ? resumable : { ...resumable, read: (tensor: Tensor.Tensor) => {
+        const values = all.values.get(tensor)
+        return values === undefined
+          ? Effect.map(device.read(tensor), (own) => own as Float32Array)
+          : Effect.succeed(values)
+      } }
+      const snapshot = yield* Resume.capture(held, place, validation?.step === step ? validation.loss : undefined)
       return checkpoints.save(snapshot).pipe(
         Effect.tap((path) => Effect.annotateCurrentSpan("step", step).pipe(
           Effect.zipRight(Effect.sync(() => void (state.lastSaved = { step, path })))
@@ -458,11 +538,11 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     })
 
     const scoreSplit: TrainerService["evaluate"] = Effect.fnUntraced(function*(rows, mode, options) {
-      yield* isWhole
+      const whole = yield* wholeModel
       if (rows.length === 0) {
         return yield* new DataError({ detail: "there is no sequence to score: a mean of nothing is no number" })
       }
-      const scores = yield* scoreRows(model, rows, mode, {
+      const scores = yield* scoreRows(whole, rows, mode, {
         batchSize: Math.min(evalRows(data, model.config.numHiddenLayers), rows.length),
         seqLen: data.seqLen,
         ...options
@@ -494,15 +574,15 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
 
     const { names: tally } = resumable
     return { config, device, model, data, names: tally, steps, training, parts, state, diverged, capture, scoreSplit,
-      scoreSplits, collective, leads, lit, outer, sharded }
+      scoreSplits, collective, leads, lit, outer, sharded, forget, gather, wholeModel }
   })
 
 type Training = Effect.Effect.Success<ReturnType<typeof prepare>>
 
 /** Trains from where the state stands to the end. What happens between two turns of it is up to whoever takes the events. */
 const runOf = (
-  { capture, collective, config, data, device, diverged, leads, lit, model, names, outer, parts, scoreSplits, sharded,
-    state, steps, training }: Training,
+  { capture, collective, config, data, device, diverged, forget, gather, leads, lit, model, names, outer, parts,
+    scoreSplits, sharded, state, steps, training }: Training,
   { observer: given }: TrainerOptions
 ): TrainerService["run"] =>
   Stream.unwrapScoped(Effect.gen(function*() {
@@ -655,15 +735,6 @@ const runOf = (
     /** Whether all ranks have the same weights: those of DiLoCo do from time to time. */
     const met = (): boolean => outer === undefined || outer.meets(state.place.step)
 
-    /** Has all sinks here, where each rank has its own. All ranks do it behind the same step. */
-    const gather = Effect.suspend(() => {
-      const { step } = state.place
-      return sharded === undefined || state.wholeAt === step
-        ? Effect.void
-        : Effect.tap(Sharding.gatherSlices(sharded.collective, device, sharded.sinks, training.optimizer),
-          () => Effect.sync(() => void (state.wholeAt = step)))
-    })
-
     /** Whether there is something to look at, or to save, after so many steps. */
     const looks = (step: number): boolean =>
       leads && (step === steps || due(config.evalEvery, step) || due(config.saveEvery, step) || logSpaced(step) ||
@@ -698,10 +769,11 @@ const runOf = (
           yield* outer.after(taken(batches, cursor))
           return
         }
+        yield* forget
         yield* attempt(() => training.run(batches.flatMap(parts), state.place.step, { mine }))
         yield* training.summed
         const step = taken(batches, cursor)
-        if (heard === "look" && sharded !== undefined) yield* gather
+        if (heard === "look") yield* gather
         if (step % config.logEvery === 0) {
           const stats = (yield* device.read(training.optimizer.stats)) as Float32Array
           yield* DataParallel.sameBits(collective!, step, stats)
@@ -870,12 +942,13 @@ const make = (given: TrainConfig, options: TrainerOptions = {}): Effect.Effect<
   Effect.gen(function*() {
     const config = yield* configured(TrainConfig, given, "Trainer.layer takes a TrainConfig")
     const training = yield* toldToAll(prepare(config, options))
-    const { capture, scoreSplit, state, steps } = training
+    const { capture, scoreSplit, state, steps, wholeModel } = training
     return {
       config,
       steps,
       step: Effect.sync(() => state.place.step),
       evaluate: scoreSplit,
+      model: wholeModel,
       run: runOf(training, options),
       untold: Effect.sync(() => state.untold),
       computed: Effect.sync(() => state.computed),

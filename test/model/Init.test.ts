@@ -93,7 +93,7 @@ describe("initial weights", () => {
     for (const many of [0, Infinity]) {
       const values = new Map(parameters.map((p) => [p.value, new Float32Array(initialValue(config, p, 5).length)]))
       const write = (tensor: object, data: ArrayLike<number>, at: number) => values.get(tensor as never)!.set(data, at)
-      await Effect.runPromise(initialize({ write, idle: Effect.void } as never, config, parameters, 5, many))
+      await Effect.runPromise(initialize({ write, idle: Effect.void } as never, config, parameters, 5, { many }))
       for (const p of parameters) {
         expect(differing(values.get(p.value)!, initialValue(config, p, 5)), `${p.name} ${many}`).toBe(0)
       }

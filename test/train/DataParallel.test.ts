@@ -11,8 +11,9 @@ import { Collective, type CollectiveService } from "../../src/collective/Collect
 import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { type DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { CollectiveError, DataError } from "../../src/Errors.ts"
-import type { DeviceService } from "../../src/gpu/Device.ts"
+import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
+import { toHuggingFace } from "../../src/model/HuggingFace.ts"
 import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
@@ -47,16 +48,25 @@ const train = (
       told.push(event)
       return onEvent(event)
     })
-    return { told, weights: yield* (yield* Model).exportTensors, exchanged: collective?.times }
+    const own = yield* Model
+    const device = yield* Device
+    const ofAll = own.parameters.filter(({ sinkRow0 }) => sinkRow0 === undefined)
+    const weights = own.slice === undefined || collective?.rank === 0
+      ? yield* (yield* trainer.model).exportTensors
+      : Object.fromEntries((yield* Effect.forEach(ofAll, ({ name, value }) =>
+        Effect.map(device.read(value), (data) =>
+          toHuggingFace(own.config, name, data as Float32Array)))).flat())
+    return { told, weights, exchanged: collective?.times }
   }).pipe(Effect.provide(
     Trainer.layer(
       new TrainConfig({ steps: 6, logEvery: 1, gradientAccumulation: 4, ...training }),
       observer === undefined ? {} : { observer }
     ).pipe(
-      Layer.provideMerge(Model.layer(model, { seed: 5, precision })),
+      Layer.provideMerge(Model.layer(model, { seed: 5, precision, divided: training.diloco === undefined })),
       Layer.provideMerge(miniatureData({ batchSize: 2, ...data })),
       Layer.provideMerge(checkpoints),
-      (all) => collective === undefined ? all : Layer.provideMerge(all, Layer.succeed(Collective, collective))
+      (all) =>
+        collective === undefined ? all : Layer.provideMerge(all, Layer.succeed(Collective, collective))
     )
   ))
 
