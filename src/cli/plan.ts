@@ -60,6 +60,9 @@ interface Found {
   readonly name: string
   readonly setting: MemoryPlan.Setting
   readonly precision: string
+  readonly ranks: number
+  /** Whether each has a part of the pool. */
+  readonly divided: boolean
   readonly plan: MemoryPlan.MemoryPlan
   /** Where there are limits: whose they are, and how the run fares with them. */
   readonly limited?: {
@@ -73,7 +76,7 @@ interface Found {
 const tokensPerStep = ({ gradientAccumulation, shape }: MemoryPlan.Setting): number =>
   gradientAccumulation * shape.rows * shape.seqLen
 
-const toJson = ({ limited, plan, setting }: Found): string => {
+const toJson = ({ limited, plan, ranks, setting }: Found): string => {
   const { largest, tensors: _, ...bytes } = plan
   const { config, gradientAccumulation, shape } = setting
   const limits = ({ adapter, fit, limits, tooLarge }: NonNullable<Found["limited"]>) => ({
@@ -100,13 +103,14 @@ const toJson = ({ limited, plan, setting }: Found): string => {
     pass: shape,
     gradientAccumulation,
     tokensPerStep: tokensPerStep(setting),
+    ...(ranks === 1 ? {} : { ranks }),
     bytes,
     largest,
     limits: limited === undefined ? null : limits(limited)
   })
 }
 
-const toText = ({ limited, name, plan, precision, setting }: Found): string => {
+const toText = ({ divided, limited, name, plan, precision, ranks, setting }: Found): string => {
   const { config, gradientAccumulation, shape } = setting
   const active = config.pool === 0 ? "" : `, ${count(config.numActiveParameters)} active a token`
   const batches = gradientAccumulation === 1 ? "" : `${gradientAccumulation} batches of `
@@ -116,6 +120,9 @@ const toText = ({ limited, name, plan, precision, setting }: Found): string => {
     `a step: ${batches}${count(shape.rows)} rows of ${count(shape.seqLen)} tokens, ` +
     `${count(tokensPerStep(setting))} tokens`,
     "",
+    ...(ranks === 1
+      ? []
+      : [`each of ${ranks} ranks, ${divided ? "with its slices of the pool of sinks" : "with all there is"}:`]),
     MemoryPlan.formatMemoryPlan(plan)
   ]
   if (limited === undefined) return lines.join("\n")
@@ -172,12 +179,14 @@ export const plan = (options: PlanOptions) =>
       ...(logitsBytes === undefined ? {} : { logitsBytes }),
       ...(maxSegments === undefined ? {} : { maxSegments })
     }
-    const { gradientAccumulation, logEvery, optimizer, routing } = training
+    const { diloco, gradientAccumulation, logEvery, optimizer, routing } = training
+    const ranks = Option.getOrElse(options.ranks, () => 1)
     const planOptions = {
       optimizer,
       logEvery,
       gradientAccumulation,
       routing,
+      ranks: diloco === undefined ? ranks : 1,
       ...(adapter === undefined ? {} : { target: adapter.target })
     }
     const unfit = training.steps === undefined ? undefined : scheduleProblem(optimizer, training.steps)
@@ -188,6 +197,8 @@ export const plan = (options: PlanOptions) =>
         name: Option.getOrElse(options.preset, () => "the model"),
         setting: { config: model, shape, gradientAccumulation },
         precision,
+        ranks,
+        divided: planOptions.ranks > 1 && (model.sinks?.shards ?? 1) > 1,
         plan,
         ...(limits.buffer === Infinity && memory === Infinity ? {} : {
           limited: {

@@ -2,8 +2,8 @@ import * as Effect from "effect/Effect"
 import { describe, expect, it } from "vitest"
 import { drawers, normals } from "../../src/model/Init.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
-import { initialize, initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
-import { SinkConfig } from "../../src/Sink.ts"
+import { cut, initialize, initialValue, listParameters, parametersOf } from "../../src/model/Parameters.ts"
+import { SinkConfig, sliceOf } from "../../src/Sink.ts"
 
 /** The same numbers as they are defined: FNV-1a of the name, counted words, Box and Muller's transform. */
 const defined = (n: number, name: string, std: number): Float32Array => {
@@ -78,6 +78,44 @@ describe("initial weights", () => {
       expect(yield* Effect.all([draw(one), draw(one)], { concurrency: 2 })).toEqual([undefined, undefined])
       expect(yield* draw(one)).toBeUndefined()
     }))))
+
+  it("of a slice of the pool are those of its sinks in all of it, whoever draws them", async () => {
+    const config = new ModelConfig({
+      vocabSize: 64,
+      hiddenSize: 32,
+      intermediateSize: 32 + 96,
+      numHiddenLayers: 2,
+      numAttentionHeads: 2,
+      sinks: new SinkConfig({ pool: 96, active: 16, block: 8, shards: 3 })
+    })
+    const wholes = listParameters(parametersOf(config))
+    for (let rank = 0; rank < 3; rank++) {
+      const slice = sliceOf(config.sinks!, { rank, size: 3 })!
+      const parameters = listParameters(parametersOf(config, slice))
+      const values = new Map(
+        parameters.map((p) => [p.value, new Float32Array(initialValue(config, p, 5, slice).length)])
+      )
+      const write = (tensor: object, data: ArrayLike<number>, at: number) => values.get(tensor as never)!.set(data, at)
+      const device = { write, idle: Effect.void } as never
+      await Effect.runPromise(initialize(device, config, parameters, 5, { many: 0, slice }))
+      parameters.forEach((p, i) => {
+        const whole = initialValue(config, wholes[i]!, 5)
+        const own = initialValue(config, p, 5, slice)
+        expect(own.length).toBe(
+          p.sinkRow0 === undefined ? whole.length : whole.length - (p.sinkRow0 === 64 ? 4 : 2) * 32 * 32
+        )
+        expect(differing(own, cut(config, p, whole, slice)), p.name).toBe(0)
+        expect(differing(own, values.get(p.value)!), p.name).toBe(0)
+      })
+      // rows of gate, then those of up
+      const gateUp = parameters.find(({ name }) => name === "layers.1.gateUp")!
+      const whole = initialValue(config, wholes.find(({ name }) => name === gateUp.name)!, 5)
+      const row = (values: Float32Array, at: number) => values.subarray(32 * at, 32 * at + 32)
+      const own = initialValue(config, gateUp, 5, slice)
+      expect(row(own, 64 + 1)).toEqual(row(whole, 64 + 32 * rank + 1))
+      expect(row(own, 64 + 32 + 1)).toEqual(row(whole, 64 + 96 + 32 * rank + 1))
+    }
+  })
 
   it("of a whole model do not depend on whether there are threads", async () => {
     const config = new ModelConfig({

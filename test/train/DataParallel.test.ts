@@ -10,6 +10,7 @@ import { Checkpoints, type Snapshot } from "../../src/checkpoints/Checkpoints.ts
 import { Collective, type CollectiveService } from "../../src/collective/Collective.ts"
 import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import { type DataConfigInput } from "../../src/data/stream/DataStream.ts"
+import { batchOf } from "../../src/data/stream/Packing.ts"
 import { CollectiveError, DataError } from "../../src/Errors.ts"
 import { Device, type DeviceService } from "../../src/gpu/Device.ts"
 import * as Tensor from "../../src/gpu/Tensor.ts"
@@ -18,12 +19,15 @@ import { Model } from "../../src/model/Model.ts"
 import { ModelConfig } from "../../src/model/ModelConfig.ts"
 import * as NodeDevice from "../../src/node.ts"
 import { random } from "../../src/Random.ts"
-import { SinkConfig, SinkDropout } from "../../src/Sink.ts"
+import { shardOf, SinkConfig, SinkDropout } from "../../src/Sink.ts"
 import { shareOf, unevenShare } from "../../src/train/DataParallel.ts"
 import { DiLoCoConfig, dilocoProblem, fragmentsOf, makeOuter, outerStep } from "../../src/train/DiLoCo.ts"
+import { memoryPlan } from "../../src/train/MemoryPlan.ts"
 import { type Optimizer, OptimizerConfig } from "../../src/train/Optimizer.ts"
+import * as Sharding from "../../src/train/Sharding.ts"
 import { type Observer, TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import type { TrainEvent } from "../../src/train/TrainEvent.ts"
+import { makeTrainStep } from "../../src/train/TrainStep.ts"
 import { miniatureData, miniatureModel } from "../support/support.ts"
 
 interface Setup {
@@ -39,7 +43,8 @@ const train = (
   { data = {}, model = miniatureModel, observer, precision = "f32", training = {} }: Setup,
   checkpoints: Layer.Layer<Checkpoints>,
   collective?: CollectiveService,
-  onEvent: (event: TrainEvent) => Effect.Effect<void> = () => Effect.void
+  onEvent: (event: TrainEvent) => Effect.Effect<void> = () => Effect.void,
+  divided = training.diloco === undefined
 ) =>
   Effect.gen(function*() {
     const trainer = yield* Trainer
@@ -62,7 +67,7 @@ const train = (
       new TrainConfig({ steps: 6, logEvery: 1, gradientAccumulation: 4, ...training }),
       observer === undefined ? {} : { observer }
     ).pipe(
-      Layer.provideMerge(Model.layer(model, { seed: 5, precision, divided: training.diloco === undefined })),
+      Layer.provideMerge(Model.layer(model, { seed: 5, precision, divided })),
       Layer.provideMerge(miniatureData({ batchSize: 2, ...data })),
       Layer.provideMerge(checkpoints),
       (all) =>
@@ -557,6 +562,98 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       expect(far(evaluated(first!.told), evaluated(alone.told))).toBeLessThan(1e-4)
       const saved = yield* Effect.flatMap(Effect.provide(Checkpoints, kept), ({ list }) => list)
       expect(saved.map(({ step }) => step)).toEqual([0, 1, 2, 4, 6])
+    }))
+
+  it.effect("with sinks of their own have memory for these alone, and for their gradients and moments", () =>
+    Effect.gen(function*() {
+      const model = inShards(4)
+      const device = yield* Device
+      const sinkBytes = 4 * 3 * model.numHiddenLayers * model.pool * model.hiddenSize
+      const took = (collective: CollectiveService | undefined) =>
+        Effect.gen(function*() {
+          const before = device.counters.bytes
+          const made = yield* Model.make(model, { divided: true })
+          const weights = device.counters.bytes - before
+          const { optimizer } = yield* makeTrainStep({ optimizer: lazy, steps: 1, window: 1,
+            parameters: made.parameters })
+            .pipe(Effect.provideService(Model, made))
+          const ofSinks = optimizer.moments.filter(({ parameter }) => parameter.sinkRow0 !== undefined)
+          return {
+            weights,
+            training: device.counters.bytes - before - weights,
+            moments: ofSinks.reduce((sum, { m, v }) => sum + Tensor.byteLength(m) + Tensor.byteLength(v), 0),
+            plan: memoryPlan(model, { rows: 2, seqLen: 16 }, { optimizer: lazy, ranks: collective?.size ?? 1 })
+          }
+        }).pipe(Effect.scoped, (all) =>
+          collective === undefined ? all : Effect.provideService(all, Collective, collective))
+      const whole = yield* took(undefined)
+      const dense = whole.weights - sinkBytes
+      const denseMoments = whole.moments - 2 * sinkBytes
+      const two = yield* Effect.forEach(ranksInProcess(2), took)
+      const four = yield* Effect.forEach(ranksInProcess(4), took)
+      for (const [size, ranks] of [[2, two], [4, four]] as const) {
+        for (const one of ranks) {
+          expect(one.weights).toBe(dense + sinkBytes / size)
+          expect(one.moments).toBe(denseMoments + 2 * sinkBytes / size)
+          expect(one.plan.weights).toBe(whole.plan.weights - sinkBytes * (1 - 1 / size))
+          expect(one.plan.optimizer).toBe(whole.plan.optimizer - 2 * sinkBytes * (1 - 1 / size))
+        }
+      }
+      // gradients and two moments; what tells touched units has buffers of the least size there is
+      for (const [i, { training }] of four.entries()) {
+        expect(two[i % 2]!.training - training).toBe(3 * sinkBytes / 4)
+      }
+    }))
+
+  it.effect("with sinks of their own say that others' are not there, rather than to compute without", () =>
+    Effect.gen(function*() {
+      const model = inShards(2)
+      const whole = yield* Effect.flip(
+        Effect.forEach(ranksInProcess(2), (collective) =>
+          Effect.flatMap(memory, (own) => train({ model }, own, collective, undefined, false)), {
+          concurrency: "unbounded"
+        })
+      )
+      expect(whole.message).toContain(
+        "model.sinks.shards is 2, and 2 ranks share them out: make the Model with divided"
+      )
+      const own = yield* Effect.provideService(Model.make(model, { divided: true }), Collective, ranksInProcess(2)[1]!)
+      const idOf = (shard: number) =>
+        [...Array(64).keys()].map(BigInt).find((id) => shardOf(model.sinks!, id) === shard)!
+      const row = (id: bigint) => ({ tokens: Uint32Array.of(1, 2, 3, 4, 5), id, document: "one", offset: 0 })
+      expect((yield* own.evaluate(batchOf([row(idOf(1))], 4), { mode: "own" })).loss.every(Number.isFinite)).toBe(true)
+      expect((yield* own.evaluate(batchOf([row(idOf(0))], 4), { mode: "off" })).loss.every(Number.isFinite)).toBe(true)
+      for (const mode of [{ mode: "own" }, { mode: "all" }] as const) {
+        const error = yield* Effect.flip(own.evaluate(batchOf([row(idOf(0))], 4), mode))
+        expect(error.message).toMatch(/lights unit \d of the pool, and units 4 to 7 are here/)
+      }
+      expect((yield* Effect.flip(own.exportTensors)).message).toContain("units 4 to 7 of the pool's 8 are here")
+      const uneven = Effect.provideService(Model.make(model, { divided: true }), Collective, ranksInProcess(4)[0]!)
+      expect((yield* Effect.flip(uneven)).message).toContain("model.sinks.shards is 2, and 4 ranks share them out")
+    }).pipe(Effect.scoped))
+
+  it.effect("with sinks of their own begin with what rank 0 imported", () =>
+    Effect.gen(function*() {
+      const model = inShards(4)
+      const device = yield* Device
+      const tensors = yield* Effect.scoped(
+        Effect.flatMap(Model.make(model, { seed: 9 }), ({ exportTensors }) => exportTensors)
+      )
+      const [gathered] = yield* Effect.forEach(ranksInProcess(4), (collective) =>
+        Effect.gen(function*() {
+          const own = yield* Model.make(model, { divided: true })
+          const given = collective.rank === 0 ? tensors : undefined
+          if (given !== undefined) yield* own.importTensors(given)
+          yield* Sharding.dealInitial(collective, device, own, given)
+          const held = own.parameters.filter(({ sinkRow0 }) => sinkRow0 !== undefined)
+            .map((parameter) => ({ parameter, tensor: parameter.value }))
+          const all = yield* Sharding.gather(collective, device, own, held)
+          return held.flatMap(({ parameter: { name }, tensor }) =>
+            all.has(tensor) ? toHuggingFace(model, name, all.get(tensor)!) : []
+          )
+        }).pipe(Effect.scoped, Effect.provideService(Collective, collective)), { concurrency: "unbounded" })
+      expect(gathered).toHaveLength(3 * model.numHiddenLayers)
+      for (const [name, { data }] of gathered!) expect(data, name).toEqual(tensors[name]!.data)
     }))
 
   it.effect("with sinks of their own add up the dense part in a step, and nothing else of size", () =>

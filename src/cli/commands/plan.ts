@@ -1,5 +1,6 @@
 import * as Command from "@effect/cli/Command"
-import { config, described, json, type OptionsOf, overrides, passes, preset, shape, size, text } from "./options.ts"
+import { config, described, json, number, type OptionsOf, overrides, passes, preset, shape, size,
+  text } from "./options.ts"
 
 /** `memsinks plan`: what it takes. */
 export const plan = Command.make("plan", {
@@ -8,6 +9,8 @@ export const plan = Command.make("plan", {
   batch: shape.batch,
   seq: shape.seq,
   ...passes,
+  ranks: number("ranks",
+    "Of each of so many ranks, which share out a pool in slices (model.sinks.shards) (default: 1)"),
   limit: size("limit", "bytes", "The most that one buffer may hold, e.g. 2GiB: else says what would, and exits with 1"),
   memory: size("memory", "bytes", "The same for all of the run's memory, e.g. 80GiB"),
   adapter: text("adapter", "name",
