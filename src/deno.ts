@@ -8,11 +8,10 @@ import type * as Scope from "effect/Scope"
 import type { DeviceError } from "./Errors.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
+import { load } from "./gpu/Libraries.ts"
 import { tuned } from "./model/Autotune.ts"
 
 export type { AdapterOptions, OpenGpu } from "./gpu/Adapter.ts"
-
-declare const Deno: { readonly dlopen: (file: string, symbols: Record<string, never>) => unknown }
 
 /** As on Node, and Deno's own WebGPU for whom it serves better. */
 export interface DenoOptions extends Adapter.AdapterOptions {
@@ -21,18 +20,6 @@ export interface DenoOptions extends Adapter.AdapterOptions {
    * kernels run slower. Deno chooses the adapter; one that is not what `adapter` asks for is an error.
    */
   readonly gpu?: GPU
-}
-
-// never closed, so that the library stays loaded
-const libraries: Array<unknown> = []
-
-const load: Adapter.LoadLibrary = (file) => {
-  try {
-    libraries.push(Deno.dlopen(file, {}))
-    return undefined
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error)
-  }
 }
 
 /**

@@ -1,30 +1,17 @@
 /**
- * The Device on Node, through the npm package `webgpu` (Dawn): `import * as NodeDevice from "memsinks/node"`.
+ * The Device on Node, through the npm package `webgpu` (Dawn): `import * as NodeDevice from "memsinks/node"`. Programs with
+ * it run on Deno, too.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import { constants } from "node:os"
-import process from "node:process"
 import type { DeviceError } from "./Errors.ts"
 import * as Adapter from "./gpu/Adapter.ts"
 import { Device } from "./gpu/Device.ts"
+import { load } from "./gpu/Libraries.ts"
 import { tuned } from "./model/Autotune.ts"
 
 export type { AdapterOptions, OpenGpu } from "./gpu/Adapter.ts"
-
-// Stay mapped even when closed. Node closes what turns out to be no addon, as libvulkan does, and then complains.
-const RTLD_NODELETE = 0x1000
-
-const load: Adapter.LoadLibrary = (file) => {
-  try {
-    process.dlopen({ exports: {} }, file, constants.dlopen.RTLD_NOW | RTLD_NODELETE)
-    return undefined
-  } catch (error) {
-    const problem = error instanceof Error ? error.message : String(error)
-    return problem.includes("self-register") ? undefined : problem
-  }
-}
 
 /**
  * Open an adapter for as long as the scope. Fails with DeviceError NoAdapter, which says what was tried and what to do.

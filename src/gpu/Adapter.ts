@@ -1,6 +1,6 @@
 /**
  * Finding a GPU: which adapter to take, what to do when the machine offers none, and what to say about it. Runs on Node
- * and on Deno; the two differ only in how a shared library is loaded, which `src/node.ts` and `src/deno.ts` hand in.
+ * and on Deno; the two differ only in how a shared library is loaded (`Libraries`).
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"

@@ -5,6 +5,8 @@ import process from "node:process"
 import * as DenoDevice from "../../src/deno.ts"
 import { doctor, formatDoctor } from "../../src/doctor.ts"
 import { Device } from "../../src/gpu/Device.ts"
+import { load } from "../../src/gpu/Libraries.ts"
+import * as NodeDevice from "../../src/node.ts"
 
 declare const Deno: { readonly test: (name: string, body: () => Promise<void>) => void }
 
@@ -17,6 +19,14 @@ Deno.test("npm webgpu computes right numbers", async () => {
   assert.equal(report.adapter.backend, "dawn")
   assert.ok(report.subgroupSize !== null && report.subgroupSize.min > 0)
   assert.match(formatDoctor(report), /^runtime +Deno /m)
+})
+
+// the entry point for Node loads by the same function: what process.dlopen refuses here sent its programs to SwiftShader
+Deno.test("a library is loaded as Deno loads one", async () => {
+  if (process.platform === "linux") assert.equal(load("libc.so.6"), undefined)
+  assert.match(load("libnosuch.so") ?? "", /libnosuch/)
+  const names = await Effect.runPromise(Effect.all([NodeDevice.listAdapters, DenoDevice.listAdapters]))
+  assert.deepEqual(names[0], names[1])
 })
 
 Deno.test("npm webgpu opens SwiftShader, and the environment is left as it was", async () => {
