@@ -54,23 +54,38 @@ export const nearest = (word: string, known: ReadonlyArray<string>): string | un
   return search.best()
 }
 
-/** The fields of a struct, of every struct in a union (an optional one is a union with undefined), or in a list. */
-const fieldsOf = (ast: AST.AST): ReadonlyArray<AST.PropertySignature> =>
+const at = (value: unknown, key: PropertyKey): unknown =>
+  typeof value === "object" && value !== null ? (value as Readonly<Record<PropertyKey, unknown>>)[key] : undefined
+
+/** Whether a value may be a struct by the fields that tell the members of a union apart: those of one value alone. */
+const isTagged = (ast: AST.AST, value: unknown): boolean =>
+  AST.getPropertySignatures(ast).every(({ name, type }) =>
+    !AST.isLiteral(type) || at(value, name) === undefined || at(value, name) === type.literal
+  )
+
+/**
+ * The fields of a struct, of every struct in a union (an optional one is a union with undefined), or in a list.
+ *
+ * @param value what is given for it: of a union the members that it may be
+ */
+const fieldsOf = (ast: AST.AST, value?: unknown): ReadonlyArray<AST.PropertySignature> =>
   AST.isUnion(ast)
-    ? ast.types.flatMap(fieldsOf)
+    ? ast.types.filter((type) => isTagged(type, value)).flatMap((type) => fieldsOf(type, value))
     : AST.isTupleType(ast)
-    ? [...ast.elements, ...ast.rest].flatMap(({ type }) => fieldsOf(type))
+    ? [...ast.elements, ...ast.rest].flatMap(({ type }) => fieldsOf(type, value))
     : AST.getPropertySignatures(ast)
 
-/** The keys that an encoded value may have at `path`, empty where it is no struct. */
-const keysAt = (ast: AST.AST, path: ReadonlyArray<PropertyKey>): ReadonlyArray<string> => {
-  let fields = fieldsOf(AST.encodedAST(ast))
+/** The keys that an encoded value may have at `path` of `given`, empty where it is no struct. */
+const keysAt = (ast: AST.AST, path: ReadonlyArray<PropertyKey>, given: unknown): ReadonlyArray<string> => {
+  let [types, value] = [[AST.encodedAST(ast)] as ReadonlyArray<AST.AST>, given]
   for (const key of path) {
-    // a place in a list holds what the list's items hold, which are found already
-    if (typeof key === "number") continue
-    fields = fields.filter(({ name }) => name === key).flatMap(({ type }) => fieldsOf(type))
+    // a place in a list holds what the list's items hold
+    if (typeof key !== "number") {
+      types = types.flatMap((type) => fieldsOf(type, value)).flatMap(({ name, type }) => name === key ? [type] : [])
+    }
+    value = at(value, key)
   }
-  return [...new Set(fields.map(({ name }) => String(name)))]
+  return [...new Set(types.flatMap((type) => fieldsOf(type, value)).map(({ name }) => String(name)))]
 }
 
 /** Fields below fields: deeper than any configuration goes. */
@@ -136,9 +151,73 @@ const meantKey = (key: string, beside: ReadonlyArray<string>, paths: () => Reado
 export const alternatives = (words: ReadonlyArray<string>, or = "or"): string =>
   words.length < 2 ? words.join("") : `${words.slice(0, -1).join(", ")} ${or} ${words.at(-1)}`
 
+const among = (issues: ParseResult.SingleOrNonEmpty<ParseResult.ParseIssue>): ReadonlyArray<ParseResult.ParseIssue> =>
+  Array.isArray(issues) ? issues : [issues as ParseResult.ParseIssue]
+
+/** How many things are wrong below a value; 0 where it is the value itself that is. */
+const wrongBelow = (issue: ParseResult.ParseIssue): number => {
+  switch (issue._tag) {
+    case "Pointer":
+      return Math.max(1, wrongBelow(issue.issue))
+    case "Composite":
+      return among(issue.issues).reduce((sum, one) => sum + wrongBelow(one), 0)
+    case "Refinement":
+    case "Transformation":
+      return wrongBelow(issue.issue)
+    default:
+      return 0
+  }
+}
+
+/** Whether a value is of the type that was expected, and yet refused. */
+const isRefused = (issue: ParseResult.ParseIssue): boolean =>
+  issue._tag === "Refinement"
+    ? issue.kind === "Predicate" || isRefused(issue.issue)
+    : issue._tag === "Transformation"
+    ? isRefused(issue.issue)
+    : issue._tag === "Composite" && among(issue.issues).some(isRefused)
+
+/** Of what each member of a union says of a value, what those say that it was meant for, where that can be told. */
+const ofMeant = (issues: ReadonlyArray<ParseResult.ParseIssue>): ReadonlyArray<ParseResult.ParseIssue> => {
+  const below = issues.filter((one) => wrongBelow(one) > 0)
+  const least = Math.min(...below.map(wrongBelow))
+  if (below.length > 0) return below.filter((one) => wrongBelow(one) === least)
+  const refused = issues.filter((one) => typeof one.actual === "object" && isRefused(one))
+  return refused.length > 0 ? refused : issues
+}
+
+/** An issue without what members of unions say that the value was not meant for. */
+const meantIn = (issue: ParseResult.ParseIssue): ParseResult.ParseIssue => {
+  switch (issue._tag) {
+    case "Pointer":
+      return new ParseResult.Pointer(issue.path, issue.actual, meantIn(issue.issue))
+    case "Refinement":
+      return new ParseResult.Refinement(issue.ast, issue.actual, issue.kind, meantIn(issue.issue))
+    case "Transformation":
+      return new ParseResult.Transformation(issue.ast, issue.actual, issue.kind, meantIn(issue.issue))
+    case "Composite": {
+      const all = among(issue.issues)
+      const [first, ...more] = (AST.isUnion(issue.ast) ? ofMeant(all) : all).map(meantIn)
+      return new ParseResult.Composite(issue.ast, issue.actual, [first!, ...more], issue.output)
+    }
+    default:
+      return issue
+  }
+}
+
+/** A type as people call it: the schema of a whole configuration is no help to whoever gave something else. */
+const plainType = (type: string): ReadonlyArray<string> =>
+  /^(ReadonlyArray<|readonly \[)/.test(type)
+    ? ["a list"]
+    : /^\(?(Struct \(|\{)/.test(type)
+    ? ["an object"]
+    : /^"[^"]*"( \| "[^"]*")+$/.test(type)
+    ? type.split(" | ")
+    : [type]
+
 const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<string> => {
   const byPath = new Map<string, Array<ParseResult.ArrayFormatterIssue>>()
-  for (const issue of ParseResult.ArrayFormatter.formatErrorSync(error)) {
+  for (const issue of ParseResult.ArrayFormatter.formatIssueSync(meantIn(error.issue))) {
     const key = issue.path.map(String).join(".")
     byPath.set(key, [...(byPath.get(key) ?? []), issue])
   }
@@ -150,18 +229,19 @@ const problems = (ast: AST.AST, error: ParseResult.ParseError): ReadonlyArray<st
     if (telling.length === 0) return []
     if (_tag === "Missing") return `${label}${telling[0]!.message}`
     if (_tag === "Unexpected") {
-      const known = keysAt(ast, path.slice(0, -1))
-      const meant = meantKey(String(path.at(-1)), known, () => pathsBelow(AST.encodedAST(ast), DEPTH))
-      const hint = meant === undefined ? `; known: ${known.join(", ")}` : `. Did you mean ${meant}?`
+      const known = keysAt(ast, path.slice(0, -1), error.issue.actual)
+      const given = String(path.at(-1))
+      const meant = meantKey(given, known, () => pathsBelow(AST.encodedAST(ast), DEPTH))
+      // it may be a key elsewhere, by the same name
+      const hint = meant === undefined || meant === given || meant === key
+        ? `${meant === undefined ? "" : " here"}; known: ${known.join(", ")}`
+        : `. Did you mean ${meant}?`
       return `${label}is not a known key${hint}`
     }
     // A union reports one issue per member: join "Expected A, actual X" and "Expected B, actual X" to one line.
     const parts = telling.map(({ message }) => /^Expected (.*), actual (.*)$/s.exec(message))
     if (parts.some((part) => part === null)) return `${label}${telling.map(({ message }) => message).join("; ")}`
-    // the schema of a whole configuration is no help to whoever gave something else
-    const expected = Array.from(
-      new Set(parts.map((part) => part![1]!.replace(/^(Struct \(Encoded|\{ readonly ).*$/s, "an object")))
-    )
+    const expected = [...new Set(parts.flatMap((part) => plainType(part![1]!)))]
     // a choice among words: the one that was probably meant
     const got = /^"(.*)"$/s.exec(parts[0]![2]!)?.[1]
     const words = expected.flatMap((text) => [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1]!))

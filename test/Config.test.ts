@@ -65,6 +65,44 @@ describe("decodeConfig", () => {
     expect(error.message).toContain("items.1.wieght: is not a known key. Did you mean weight?")
   })
 
+  it("says of a union what the member lacks that was meant, by its tag or by how much of it fits", () => {
+    const Kind = Schema.Union(
+      Schema.Struct({ kind: Schema.Literal("text"), data: Schema.NonEmptyString }),
+      Schema.Struct({ kind: Schema.Literal("draw"), size: Schema.Int.pipe(Schema.positive()) })
+    )
+    const Method = Schema.Struct({ method: Schema.NonEmptyString, rates: Schema.optional(Schema.Array(Schema.Number)) })
+    const Unions = Schema.Struct({
+      kind: Schema.optional(Kind),
+      methods: Schema.optional(Schema.Array(Schema.Union(Schema.NonEmptyString, Method))),
+      count: Schema.optional(Schema.Union(Schema.Int.pipe(Schema.positive()), Schema.Literal("all"))),
+      checked: Schema.optional(Schema.Union(
+        Schema.NonEmptyString,
+        Schema.Struct({ a: Schema.Int }).pipe(Schema.filter(({ a }) => a < 3 || "a must be below 3"))
+      ))
+    })
+    const wrong = (input: typeof Unions.Encoded | object) =>
+      Effect.runSync(Effect.flip(decodeConfig(Unions, input))).message.split("\n").slice(1).map((line) => line.trim())
+    expect(wrong({ kind: { kind: "drow", size: 1 } })).toEqual([
+      "kind.kind: expected \"text\" or \"draw\", got \"drow\". Did you mean \"draw\"?"
+    ])
+    expect(wrong({ kind: { kind: "draw", size: 0 } })).toEqual(["kind.size: expected a positive number, got 0"])
+    expect(wrong({ kind: { kind: "draw", size: 1, data: "x" } })).toEqual([
+      "kind.data: is not a known key here; known: kind, size"
+    ])
+    expect(wrong({ methods: ["a", { method: "b", rates: [1, "x"] }, { rates: [] }, 4] })).toEqual([
+      "methods.1.rates.1: expected number, got \"x\"",
+      "methods.2.method: is missing",
+      "methods.3: expected string or an object, got 4"
+    ])
+    expect(wrong({ methods: "a" })).toEqual(["methods: expected a list, got \"a\""])
+    expect(wrong({ methods: [{ method: "b", rate: 1 }] })).toEqual([
+      "methods.0.rate: is not a known key. Did you mean rates?"
+    ])
+    expect(wrong({ count: 0 })).toEqual(["count: expected a positive number or \"all\", got 0"])
+    expect(wrong({ count: { of: 1 } })).toEqual(["count: expected number or \"all\", got {\"of\":1}"])
+    expect(wrong({ checked: { a: 7 } })).toEqual(["checked: a must be below 3"])
+  })
+
   it("passes on what a check over several fields says", () => {
     expect(problems({ steps: 100 })).toEqual(["steps must be below 100"])
   })

@@ -80,7 +80,7 @@ describe("options of a wrong type or name", () => {
     ["generate", generate(prompt, { logProbs: "no" }), "logProbs: expected boolean, got \"no\""],
     ["generate", generate(prompt, { sinks: "off" }),
       "sinks: expected a mode of the sinks, such as Sink.own, got \"off\""],
-    ["generate", generate(prompt, { stop: "." }), "stop: expected ReadonlyArray<string>, got \".\""],
+    ["generate", generate(prompt, { stop: "." }), "stop: expected a list, got \".\""],
     ["generate", generate(prompt, { tokenizer: {} }), "tokenizer has no function decode"],
     ["generate", generate(prompt, null), "expected an object, got null"],
     ["generate", generate("a text"), "takes a list of prompts"],
