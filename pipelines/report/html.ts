@@ -97,6 +97,11 @@ const said = (text: string): string => escape(together(text))
 const isWords = (cells: ReadonlyArray<string>): boolean =>
   cells.some((text) => /\p{L}/u.test(text)) && !cells.some((text) => /^[^\p{L}\d]*\d/u.test(text))
 
+/** Long names may be broken between their words. */
+const breakable = (html: string): string =>
+  html.replace(/<[^>]*>|[^\s<>]{13,}/g, (part) =>
+    part.startsWith("<") ? part : part.replace(/(?<=[a-z\d])(?=[A-Z])|(?<=[.@/])(?=[a-z])/g, "<wbr>"))
+
 /** A table in a box that scrolls, of cells that are HTML. */
 export const tableOf = ({ caption, head, prose = false, rows }: {
   readonly head: ReadonlyArray<Cell>
@@ -108,10 +113,12 @@ export const tableOf = ({ caption, head, prose = false, rows }: {
   const words = head.map((_, i) => !prose && i > 0 && isWords(rows.map((cells) => cells[i]?.text ?? "")))
   const row = (cells: ReadonlyArray<Cell>, tag: string) =>
     `<tr>${
-      cells.map(({ html }, i) => {
+      cells.map((cell, i) => {
+        // numbers do not wrap on a screen, and may on paper
+        const html = prose ? cell.html : cell.html.replaceAll("\u00a0", " ")
         const name = prose && tag === "td" ? head[i]?.text ?? "" : ""
         return `<${tag}${words[i] ? ` class="words"` : ""}${name === "" ? "" : ` data-head="${escape(name)}"`}>` +
-          `${html}</${tag}>`
+          `${i === 0 && tag === "td" ? breakable(html) : html}</${tag}>`
       }).join("")
     }</tr>`
   // a box that scrolls can be reached by keys
@@ -120,12 +127,8 @@ export const tableOf = ({ caption, head, prose = false, rows }: {
     `<thead>${row(head, "th")}</thead><tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
 }
 
-/** Long names may be broken between their words. */
-const breakable = (html: string): string =>
-  html.replace(/[^\s<>]{13,}/g, (word) => word.replace(/(?<=[a-z\d])(?=[A-Z])|(?<=[.@/])(?=[a-z])/g, "<wbr>"))
-
 export const table = ({ caption, head, prose, rows }: Table): string => {
-  const cell = (text: string, i = 0): Cell => ({ text, html: i === 0 ? breakable(said(text)) : said(text) })
+  const cell = (text: string): Cell => ({ text, html: said(text) })
   return tableOf({ caption, prose: prose ?? false, head: head.map(cell), rows: rows.map((cells) => cells.map(cell)) })
 }
 

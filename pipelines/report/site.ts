@@ -41,6 +41,9 @@ h2 { font-size: 1.3rem } h3 { font-size: 1.1rem; margin-top: 1.6rem } li { max-w
 ul, ol { padding-left: 1.5rem }
 code { font-size: .9em; background: var(--panel); padding: 0 .2rem; border-radius: .2rem }
 pre code { padding: 0; background: none; font-size: 1em } img { max-width: 100%; height: auto }
+.picture { display: block } @media (max-width: 40rem) {
+  /* made as narrow as a phone its text would be too small */
+  .picture img { max-width: none; width: 36rem } }
 .back { font-size: .9rem } @media print { .back { display: none } article { break-before: page } }`
 
 /** Longest cell of a table of numbers; longer ones are sentences, which wrap. */
@@ -114,7 +117,9 @@ const drawer = (
         },
         image({ href, text }) {
           const url = figure?.(source, href)
-          return url === undefined ? escape(text) : `<img src="${escape(url)}" alt="${escape(text)}">`
+          return url === undefined
+            ? escape(text)
+            : `<span class="wide picture" tabindex="0"><img src="${escape(url)}" alt="${escape(text)}"></span>`
         },
         html({ text }) {
           return folding(text)

@@ -28,6 +28,8 @@ export const page = (spec: OpenApi.OpenAPISpec): string => {
     "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;" +
     "padding:0 1rem;overflow-wrap:break-word}" +
     "pre{overflow:auto;font-size:13px}summary{cursor:pointer;padding:.3rem 0}h3{font-size:1rem}</style>" +
-    `<h1>${escape(spec.info.title)}</h1><p>${escape(spec.info.description ?? "")} As JSON: ` +
+    `<h1>${escape(spec.info.title)}</h1><p>${
+      escape(spec.info.description ?? "").replace(/`([^`]+)`/g, "<code>$1</code>")
+    } As JSON: ` +
     `<a href="openapi.json">openapi.json</a>.</p>${operations.join("")}<h2>Schemas</h2>${schemas.join("")}</html>`
 }

@@ -58,8 +58,9 @@ describe("every page", () => {
   it("keeps a number and its unit or interval on one line", async () => {
     const html = await toHtml(view)
     expect(html).toContain("closes 91.2\u00a0% of it")
-    expect(html).toContain("4.0\u00a0±\u00a00.1")
-    expect(onePage([source])).toContain("4.0\u00a0±\u00a00.1")
+    expect(html).toContain("<td>4.0 ± 0.1</td>")
+    expect(table({ head: ["", ""], prose: true, rows: [["a", "4.0 ± 0.1"]] })).toContain("4.0\u00a0±\u00a00.1")
+    expect(onePage([{ name: "b", markdown: "# B\n\nIt is 4.0 ± 0.1." }])).toContain("4.0\u00a0±\u00a00.1")
   })
 })
 

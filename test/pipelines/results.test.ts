@@ -60,7 +60,7 @@ describe("a site of results", () => {
     expect(html).toContain("2026-11-30 · commit <code>0ad0d4d</code> · seeds: 5")
     expect(html).toContain(`<p class="faint">seeds: 1, 2</p>`)
     expect(html).toContain(`<article id="sinks off">`)
-    expect(html).toContain(`<img src="data:image/svg+xml;base64,AA==" alt="losses"> and none`)
+    expect(html).toContain(`<img src="data:image/svg+xml;base64,AA==" alt="losses"></span> and none`)
     expect(html).toContain(
       `<a href="#other.its-part">the other</a>, the manual, <a href="https://example.org/a?b&amp;c">`
     )
@@ -112,7 +112,7 @@ describe("memsinks results", () => {
     ])
     const html = readFileSync(out, "utf8")
     expect(html.match(/<img/g)).toHaveLength(1)
-    expect(html).toContain(`<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="curve"> not ours`)
+    expect(html).toContain(`<img src="data:image/svg+xml;base64,PHN2Zy8+" alt="curve"></span> not ours`)
     expect(html).toContain("Isolation checks: isolated")
   })
 
