@@ -3,11 +3,13 @@
  * the rows of a step whose ids are of these, and moves them alone. Checkpoints and evaluations need all: rank 0 gathers them on
  * the host, tensor by tensor.
  */
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
 import { type Batch, IGNORE } from "../Batch.ts"
 import type { Snapshot } from "../checkpoints/Checkpoints.ts"
 import { call, type CollectiveService } from "../collective/Collective.ts"
-import { type CheckpointError, type CollectiveError, DataError, type DeviceError } from "../Errors.ts"
+import { type CheckpointError, CollectiveError, DataError, type DeviceError } from "../Errors.ts"
 import type { DeviceService } from "../gpu/Device.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import { upload } from "../gpu/Upload.ts"
@@ -15,7 +17,7 @@ import type { ModelService } from "../model/Model.ts"
 import type * as Ops from "../model/Ops.ts"
 import { cut, stretchesOf } from "../model/Parameters.ts"
 import * as Sink from "../Sink.ts"
-import { shared, spreadValues } from "./DataParallel.ts"
+import { gathered, shared, spread, spreadValues } from "./DataParallel.ts"
 import type { Optimizer } from "./Optimizer.ts"
 import { savedValue } from "./Resume.ts"
 
@@ -215,7 +217,7 @@ export const deal = <E>(
     yield* device.idle
   })
 
-/** Gives the other ranks their parts of the weights that a model of rank 0 begins with; nothing where these are drawn. */
+/** Gives the other ranks the weights that a model of rank 0 begins with, their parts of sinks; nothing where these are drawn. */
 export const dealInitial = (
   collective: CollectiveService,
   device: DeviceService,
@@ -227,5 +229,29 @@ export const dealInitial = (
     const weights = model.parameters.map((parameter) => ({ parameter, tensor: parameter.value,
       whole: savedValue(model, parameter, tensors ?? {}, "the initial model") })
     )
-    yield* deal(collective, device, model, weights.filter(({ parameter }) => parameter.sinkRow0 !== undefined))
+    const [ofAll, ofSinks] = Arr.partition(weights, ({ parameter }) => parameter.sinkRow0 !== undefined)
+    yield* spread(collective, device, ofAll.map(({ tensor }) => tensor))
+    yield* deal(collective, device, model, ofSinks)
+  })
+
+/** What tells the weights of a model from others: a checksum of its embedding. */
+export const beginning = (device: DeviceService, { handles }: ModelService): Effect.Effect<string, DeviceError> =>
+  Effect.map(device.read(handles.embed.value), ({ buffer, byteLength, byteOffset }) =>
+    createHash("sha256").update(new Uint8Array(buffer, byteOffset, byteLength)).digest("hex"))
+
+/** That the parts which ranks begin with are of one model: weights that only some of them have imported would make one of two. */
+export const sameBeginning = (collective: CollectiveService, own: string): Effect.Effect<void, CollectiveError> =>
+  Effect.gen(function*() {
+    const all = yield* gathered(collective, own)
+    const rank = all.findIndex((other) => other !== all[0])
+    if (rank < 0) return
+    return yield* new CollectiveError({
+      reason: "Mismatch",
+      rank,
+      detail:
+        `rank ${rank} (${
+          collective.hosts[rank]
+        }) begins with other weights than rank 0: a Model that is divided has its ` +
+        "part of them alone, so draw them by the same seed, or import the same on every rank"
+    })
   })

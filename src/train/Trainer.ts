@@ -431,10 +431,14 @@ const prepare = (config: TrainConfig, { deletions, ends, names }: TrainerOptions
     }
     if (collective !== undefined) yield* DataParallel.sameRun(collective, resumable)
     const leads = collective === undefined || collective.rank === 0
+    const beginning = sharded && (yield* Sharding.beginning(device, model))
     const stored = leads ? yield* Resume.restore(resumable) : undefined
     const resumed = collective === undefined
       ? stored?.resumed
       : yield* DataParallel.begin(collective, resumable, stored?.resumed)
+    if (sharded !== undefined && resumed === undefined) {
+      yield* Sharding.sameBeginning(sharded.collective, beginning!)
+    }
     if (sharded !== undefined && resumed !== undefined) {
       // of which only rank 0 takes anything
       const saved = stored?.snapshot ?? { model: {}, optimizer: {} }

@@ -36,11 +36,12 @@ interface Setup {
   readonly data?: DataConfigInput
   readonly precision?: "f32" | "f16"
   readonly observer?: Observer
+  readonly seed?: number
 }
 
 /** A training, by one rank or as one of several: its events, and what it leaves. */
 const train = (
-  { data = {}, model = miniatureModel, observer, precision = "f32", training = {} }: Setup,
+  { data = {}, model = miniatureModel, observer, precision = "f32", seed = 5, training = {} }: Setup,
   checkpoints: Layer.Layer<Checkpoints>,
   collective?: CollectiveService,
   onEvent: (event: TrainEvent) => Effect.Effect<void> = () => Effect.void,
@@ -67,7 +68,7 @@ const train = (
       new TrainConfig({ steps: 6, logEvery: 1, gradientAccumulation: 4, ...training }),
       observer === undefined ? {} : { observer }
     ).pipe(
-      Layer.provideMerge(Model.layer(model, { seed: 5, precision, divided })),
+      Layer.provideMerge(Model.layer(model, { seed, precision, divided })),
       Layer.provideMerge(miniatureData({ batchSize: 2, ...data })),
       Layer.provideMerge(checkpoints),
       (all) =>
@@ -617,9 +618,18 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       expect(whole.message).toContain(
         "model.sinks.shards is 2, and 2 ranks share them out: make the Model with divided"
       )
+      const two = yield* Effect.flip(
+        Effect.forEach(ranksInProcess(2), (collective) =>
+          Effect.flatMap(memory, (own) => train({ model, seed: 5 + collective.rank }, own, collective)), {
+          concurrency: "unbounded"
+        })
+      )
+      expect(two.message).toContain("rank 1 (host1) begins with other weights than rank 0")
       const own = yield* Effect.provideService(Model.make(model, { divided: true }), Collective, ranksInProcess(2)[1]!)
       const idOf = (shard: number) =>
-        [...Array(64).keys()].map(BigInt).find((id) => shardOf(model.sinks!, id) === shard)!
+        [...Array(64).keys()].map(BigInt).find((id) =>
+          shardOf(model.sinks!, id) === shard
+        )!
       const row = (id: bigint) => ({ tokens: Uint32Array.of(1, 2, 3, 4, 5), id, document: "one", offset: 0 })
       expect((yield* own.evaluate(batchOf([row(idOf(1))], 4), { mode: "own" })).loss.every(Number.isFinite)).toBe(true)
       expect((yield* own.evaluate(batchOf([row(idOf(0))], 4), { mode: "off" })).loss.every(Number.isFinite)).toBe(true)
@@ -648,6 +658,8 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
           const held = own.parameters.filter(({ sinkRow0 }) => sinkRow0 !== undefined)
             .map((parameter) => ({ parameter, tensor: parameter.value }))
           const all = yield* Sharding.gather(collective, device, own, held)
+          const embedding = (yield* device.read(own.handles.embed.value)) as Float32Array
+          expect(embedding).toEqual(tensors["model.embed_tokens.weight"]!.data)
           return held.flatMap(({ parameter: { name }, tensor }) =>
             all.has(tensor) ? toHuggingFace(model, name, all.get(tensor)!) : []
           )
