@@ -1,6 +1,7 @@
 /**
  * One rank of a test, a process: started several times by mpirun or by the tests. What it prints is a line of JSON.
  */
+import { spawn } from "node:child_process"
 import process from "node:process"
 import { connect } from "../../src/collective/Collective.ts"
 import { ranksOf } from "../../src/collective/Ranks.ts"
@@ -41,6 +42,13 @@ switch (scenario) {
     if (rank === 1) process.kill(process.pid, "SIGKILL")
     said = await failure(group.allReduce(new Float32Array(1_000_000)))
     break
+  case "midway": {
+    // it may be in a call that never ends, and has no timer: another process ends it
+    if (rank === 1) spawn("sh", ["-c", `sleep 0.5; kill -9 ${process.pid}`], { stdio: "ignore" })
+    const values = new Float32Array(Number(megabytes) * 2 ** 18)
+    for (said = "nothing"; said === "nothing";) said = await failure(group.allReduce(values))
+    break
+  }
   case "cut":
     await group.barrier()
     console.log("together")

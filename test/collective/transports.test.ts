@@ -285,8 +285,8 @@ describe("ranks over TCP", () => {
       .toMatch(/rank 0 at 127.0.0.1:\d+ did not answer rank 1 within 2 s/)
   }, SECONDS)
 
-  it("hear at once of one that is killed", async () => {
-    const [zero, one] = await runTcp(2, "killed")
+  it.each(["killed", "midway"])("hear at once of one that is %s", async (scenario) => {
+    const [zero, one] = await runTcp(2, scenario)
     expect(zero!.lines[0]?.said, zero!.errors).toMatch(/Lost: rank 1 on .* is lost: .*--resume/)
     expect(one!.lines).toEqual([])
   }, SECONDS)
