@@ -41,8 +41,13 @@ const dataLines = (report: DataReport, config: PretrainConfig): ReadonlyArray<st
 export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =>
   Effect.gen(function*() {
     const data = yield* DataStream
-    const { diloco, gradientAccumulation, logEvery, optimizer, routing } = config.training
-    const ranks = diloco === undefined ? (yield* Collective).size : 1
+    const { diloco, exchange, gradientAccumulation, logEvery, optimizer, routing } = config.training
+    const { size } = yield* Collective
+    const together = diloco === undefined
+      ? { ranks: size }
+      : size === 1
+      ? {}
+      : { diloco: { config: diloco, ranks: size } }
     const steps = config.training.steps ?? Math.max(1, Math.floor(data.batchesPerEpoch / gradientAccumulation))
     const model = new ModelConfig({ ...config.model, vocabSize: data.tokenizer.vocabSize })
     const shape = {
@@ -55,7 +60,9 @@ export const dryRun = (config: PretrainConfig, json: boolean, byWidth = false) =
     const unfit = scheduleProblem(optimizer, steps)
     if (unfit !== undefined) return yield* new DataError({ detail: unfit })
     const plan = yield* attempt(
-      () => MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing, ranks }),
+      () =>
+        MemoryPlan.memoryPlan(model, shape, { optimizer, logEvery, gradientAccumulation, routing, exchange,
+          ...together }),
       DataError,
       DeviceError
     )

@@ -187,6 +187,8 @@ export const plan = (options: PlanOptions) =>
       gradientAccumulation,
       routing,
       ranks: diloco === undefined ? ranks : 1,
+      exchange: training.exchange,
+      diloco: diloco === undefined || ranks === 1 ? undefined : { config: diloco, ranks },
       ...(adapter === undefined ? {} : { target: adapter.target })
     }
     const unfit = training.steps === undefined ? undefined : scheduleProblem(optimizer, training.steps)

@@ -87,6 +87,18 @@ const partOf = (i: number, owners: number, length: number): readonly [from: numb
 const byHost = (hosts: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<number>> =>
   [...new Set(hosts)].map((host) => hosts.flatMap((other, rank) => other === host ? [rank] : []))
 
+/** How many values of a piece each of `members` adds up at most. */
+const eachOf = (length: number, members: number): number =>
+  4 * length * members <= SMALL ? length : partOf(0, members, length)[1]
+
+/** Bytes that a rank of so many keeps for sums of arrays of up to `length` values, each of which adds up a part. */
+export const keptBytes = (size: number, wire: Wire, length: number): number => {
+  const piece = Math.min(length, PIECE / 4)
+  const each = eachOf(piece, size)
+  const coming = size * Math.ceil(wireBytes(wire, each) / 4) * 4
+  return wire === "f32" ? coming : coming + wireBytes(wire, piece) + 4 * each
+}
+
 /** What a difference in calls says to people. */
 const mismatch = (all: ReadonlyArray<Came>): CollectiveError | undefined => {
   const say = ({ bytes, operation }: Came) => operation === "end" ? "ends" : `calls ${operation} of ${bytes} bytes`
@@ -105,6 +117,8 @@ const mismatch = (all: ReadonlyArray<Came>): CollectiveError | undefined => {
 
 /** The collective calls over a transport, and their end. */
 export interface Group extends CollectiveService {
+  /** Bytes of memory that are kept from call to call. */
+  readonly kept: () => number
   /**
    * Parts with the other ranks: waits for them where all is well, tells them where it `failed`, and gives those that
    * have been asked to stop `patience` milliseconds.
@@ -183,6 +197,8 @@ export const makeGroup = (
     if (kept[what].byteLength < bytes) kept[what] = new ArrayBuffer(bytes)
     return kept[what]
   }
+
+  const keptNow = () => kept.coming.byteLength + kept.leaving.byteLength + kept.unpacked.byteLength
 
   /** Which values of a piece are whose to add up, by the place among members. */
   type Share = (i: number) => readonly [from: number, to: number]
@@ -325,6 +341,7 @@ export const makeGroup = (
         return parts
       }),
     barrier: () => run("barrier", 0, async () => {}),
+    kept: keptNow,
     abort: (reason) => {
       if (failure !== undefined) return
       transport.abort(reason)

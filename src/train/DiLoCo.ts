@@ -160,6 +160,20 @@ export const eachMean = (
   }
 }
 
+/**
+ * Bytes of the host that `makeOuter` takes, for parameters of so many elements: `kept`, what they were when ranks last met and
+ * the outer momentum; `moved` at most beside, what they moved by, of the fragments that are on their way, or of one parameter.
+ */
+export const outerBytes = (config: DiLoCoConfig, elements: ReadonlyArray<number>) => {
+  const { delay, fragments } = timetableOf(config)
+  const sum = (some: ReadonlyArray<number>) => some.reduce((a, b) => a + b, 0)
+  const indices = elements.map((_, i) => i)
+  const parts = fragmentsOf(indices, (i) => elements[i]!, fragments).map((part) => sum(part.map((i) => elements[i]!)))
+  const underway = Math.min(fragments, Math.floor(delay / (config.syncEvery / fragments)) + 1)
+  const fragment = fragments === 1 && delay === 0 ? 0 : sum(parts.toSorted((a, b) => b - a).slice(0, underway))
+  return { kept: 8 * sum(elements), moved: 4 * Math.max(0, fragment, ...elements) }
+}
+
 export interface Outer {
   readonly kept: ReadonlyArray<Kept>
   /** Begins from the weights that are on the device, which are the same on all ranks. */

@@ -8,6 +8,7 @@ import { call, type CollectiveService, type Wire } from "../collective/Collectiv
 import type { CollectiveError, DeviceError, KernelError } from "../Errors.ts"
 import { Device, type Part, type Prepared, type Window } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
+import type { Target } from "../gpu/Target.ts"
 import * as Tensor from "../gpu/Tensor.ts"
 import * as Optimizer from "./Optimizer.ts"
 
@@ -81,6 +82,28 @@ const fill = (parts: ReadonlyArray<Part>): ReadonlyArray<ReadonlyArray<Part>> =>
   return out
 }
 
+/** What passes through the device on its way: programs that lay touched sinks side by side, and back, and the tensor between. */
+const recordMoves = ({ sinks, touched }: Optimizer.Gradients, target: Target | undefined) => {
+  const packed = Tensor.make("touchedSinks", [Math.max(4, ...sinks.map(({ n4 }) => 4 * n4))])
+  const moves = sinks.map((rows) =>
+    (["collect", "spread"] as const).map((to) => {
+      const p = Program.record(to, target)
+      Optimizer.movePacked(p, to, touched, rows, packed, rows.n4)
+      return p.finish()
+    })
+  )
+  return { packed, moves }
+}
+
+/** What `makeExchange` allocates: tensors, programs, and so many bytes of windows, which hold all gradients and losses once. */
+export const planExchange = (gradients: Optimizer.Gradients, target?: Target) => {
+  const { packed, moves } = recordMoves(gradients, target)
+  const { dense, losses, sinks } = gradients
+  const elements = losses.elements + dense.reduce((sum, one) => sum + one.elements, 0) +
+    sinks.reduce((sum, { n4 }) => sum + 4 * n4, 0)
+  return { tensors: sinks.length > 0 ? [packed] : [], programs: moves.flat(), windows: 4 * elements }
+}
+
 /**
  * What exchanges an optimizer's gradients, as `wire` says, and its losses, which are exact. Buckets are made in the order in which `program`, a training pass,
  * is done with gradients; later passes keep that order, whatever theirs is. Memory of the host that holds all of them
@@ -95,6 +118,7 @@ export const makeExchange = (
   Effect.gen(function*() {
     const device = yield* Device
     const { dense, losses, sinks, touched } = optimizer.gradients
+    const { moves, packed } = recordMoves(optimizer.gradients, device.target)
     const ready = new Map<Tensor.Tensor, number>()
     const readyAt = (tensor: Tensor.Tensor): number => {
       const home = Tensor.home(tensor)
@@ -112,16 +136,10 @@ export const makeExchange = (
           bucket: { parts, window }
         }))
     )
-    const most = Math.max(0, ...sinks.map(({ n4 }) => 4 * n4))
-    const packed = Tensor.make("touchedSinks", [Math.max(4, most)])
     if (sinks.length > 0) yield* device.allocate([packed])
-    const ofSinks = yield* Effect.forEach(sinks, (rows) =>
+    const ofSinks = yield* Effect.forEach(sinks, (rows, i) =>
       Effect.gen(function*() {
-        const [collect, spread] = yield* Effect.forEach(["collect", "spread"] as const, (to) => {
-          const p = Program.record(to, device.target)
-          Optimizer.movePacked(p, to, touched, rows, packed, rows.n4)
-          return device.prepare(p.finish())
-        })
+        const [collect, spread] = yield* Effect.forEach(moves[i]!, (program) => device.prepare(program))
         const unit = rows.halves * touched.block * touched.row4 * 4
         const windows = yield* Effect.forEach(pieces(packed, 4 * rows.n4),
           ({ elements }) => device.window(4 * elements))

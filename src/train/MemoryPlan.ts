@@ -4,6 +4,8 @@
  */
 import * as Effect from "effect/Effect"
 import { Collective } from "../collective/Collective.ts"
+import { keptBytes } from "../collective/Group.ts"
+import type { Wire } from "../collective/Wire.ts"
 import { attempt, DataError, DeviceError } from "../Errors.ts"
 import { type Limits, limitTable } from "../gpu/Device.ts"
 import * as Program from "../gpu/Program.ts"
@@ -14,6 +16,8 @@ import { listParameters, parametersOf } from "../model/Parameters.ts"
 import { listTensors, type PassShape, recordPass } from "../model/Pass.ts"
 import * as Sink from "../Sink.ts"
 import { count, limitBytes } from "../Terminal.ts"
+import { type DiLoCoConfig, outerBytes } from "./DiLoCo.ts"
+import { planExchange } from "./Exchange.ts"
 import * as Optimizer from "./Optimizer.ts"
 import { type RoutingName, routings, SIDES } from "./Routing.ts"
 
@@ -30,6 +34,13 @@ export interface MemoryPlan {
   readonly activations: number
   /** Batches, masks, index lists, results, scalars, kernel parameters. */
   readonly other: number
+  /** Of several ranks that exchange gradients: where these leave the device and come back, all of them once. */
+  readonly exchange?: number
+  /**
+   * Of several ranks, memory of the host, which is not part of `peak`: what is sent and received, and what the outer optimizer
+   * of DiLoCo keeps.
+   */
+  readonly host?: number
   /** All of it: the lifetime plan shares scratch, everything else lives as long as the run. */
   readonly peak: number
   /** The largest single buffer, which the adapter's limits must allow. */
@@ -53,6 +64,10 @@ export interface PlanOptions {
   readonly routing?: RoutingName | undefined
   /** Ranks that share out the slices of a pool in shards (`model.sinks.shards`), of which each has its own. Default 1. */
   readonly ranks?: number
+  /** How gradients travel between ranks. Default `f32`. */
+  readonly exchange?: Wire | undefined
+  /** Of ranks that train alone between meetings: these are so many, and `ranks` is 1. */
+  readonly diloco?: { readonly config: DiLoCoConfig; readonly ranks: number } | undefined
   /** What the kernels are chosen for. Default: what runs on any adapter. */
   readonly target?: Target
 }
@@ -70,7 +85,8 @@ const parameterBytes = (program: Program.Program): number =>
  * batch so large that a kernel would need more workgroups than WebGPU allows.
  */
 export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: PlanOptions = {}): MemoryPlan => {
-  const { gradientAccumulation = 1, logEvery = 10, ranks = 1, routing, target } = options
+  const { diloco, exchange: wire = "f32", gradientAccumulation = 1, logEvery = 10, ranks = 1, routing, target } =
+    options
   const optimizerConfig = options.optimizer ?? new Optimizer.OptimizerConfig()
   const uneven = config.sinks && Sink.unevenShards(config.sinks, ranks)
   if (uneven !== undefined) throw new DataError({ detail: uneven })
@@ -108,6 +124,16 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
   const other = bytesOf([hyper, ...inputs]) + bytesOf(optimizer.tensors) - gradients - moments +
     [...programs.map(parameterBytes), ...scratch].reduce((n, bytes) => n + bytes, 0)
 
+  const elements = parameters.map(({ value }) => Tensor.size(value))
+  const exchange = ranks === 1 ? undefined : planExchange(optimizer.gradients, target)
+  const exchanged = exchange === undefined
+    ? 0
+    : exchange.windows + bytesOf(exchange.tensors) + exchange.programs.map(parameterBytes).reduce((a, b) => a + b, 0)
+  const outer = diloco && outerBytes(diloco.config, elements)
+  const host = outer === undefined
+    ? keptBytes(ranks, wire, exchanged / 4)
+    : outer.kept + outer.moved + keptBytes(diloco!.ranks, wire, Math.max(...elements))
+
   const tensors = [...parameters.map((p) => p.value), ...inputs, ...plans.flatMap(({ slotOf }) => [...slotOf.keys()])]
     .sort((a, b) => Tensor.byteLength(b) - Tensor.byteLength(a))
   const largest = tensors[0]!
@@ -117,7 +143,9 @@ export const memoryPlan = (config: ModelConfig, shape: TrainShape, options: Plan
     optimizer: moments,
     activations,
     other,
-    peak: weights + gradients + moments + activations + other,
+    ...(ranks === 1 ? {} : { exchange: exchanged }),
+    ...(ranks === 1 && outer === undefined ? {} : { host }),
+    peak: weights + gradients + moments + activations + other + exchanged,
     largest: { name: largest.name, bytes: Tensor.byteLength(largest) },
     tensors
   }
@@ -383,10 +411,12 @@ export const formatMemoryPlan = (plan: MemoryPlan): string => {
     ["optimizer", plan.optimizer],
     ["activations", plan.activations],
     ["other", plan.other],
+    ...(plan.exchange === undefined ? [] : [["exchange", plan.exchange] as const]),
     ["peak", plan.peak]
   ]
   return [
     ...rows.map(([name, bytes]) => `${name.padEnd(12)}${formatBytes(bytes).padStart(12)}`),
-    `largest buffer: ${plan.largest.name}, ${formatBytes(plan.largest.bytes)}`
+    `largest buffer: ${plan.largest.name}, ${formatBytes(plan.largest.bytes)}`,
+    ...(plan.host === undefined ? [] : [`beside it, of the host, for the exchange: ${formatBytes(plan.host)}`])
   ].join("\n")
 }

@@ -4,7 +4,7 @@ import * as net from "node:net"
 import process from "node:process"
 import { describe, expect, it } from "vitest"
 import { type CollectiveOptions, connect } from "../../src/collective/Collective.ts"
-import type { Group } from "../../src/collective/Group.ts"
+import { type Group, keptBytes } from "../../src/collective/Group.ts"
 import { makeMpi } from "../../src/collective/Mpi.ts"
 import type { Ranks } from "../../src/collective/Ranks.ts"
 import { makeTcp } from "../../src/collective/Tcp.ts"
@@ -215,6 +215,17 @@ describe("ranks over TCP", () => {
       expect(groups.map(({ hostsFirst }) => hostsFirst)).not.toContain(false)
       expect(groups[0]!.hosts).toEqual(hosts)
       expect(await Promise.all(groups.map((group) => everything(group)))).toEqual(groups.map(() => []))
+      await Promise.all(groups.map((group) => group.end({})))
+    },
+    SECONDS
+  )
+
+  it.each([["f32", 2, 1000], ["f32", 3, 300_000], ["bf16", 2, 300_000], ["int8", 3, 2_000_000]] as const)(
+    "keep as much memory as they say: %s, %i ranks, %i values",
+    async (wire, size, length) => {
+      const groups = await groupsOf(size)
+      await Promise.all(groups.map((group) => group.allReduce(new Float32Array(length), wire)))
+      expect(Math.max(...groups.map((group) => group.kept()))).toBe(keptBytes(size, wire, length))
       await Promise.all(groups.map((group) => group.end({})))
     },
     SECONDS

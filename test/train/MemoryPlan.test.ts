@@ -6,15 +6,23 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { describe, expect, it as test } from "vitest"
 import { Checkpoints } from "../../src/checkpoints/Checkpoints.ts"
+import { keptBytes } from "../../src/collective/Group.ts"
+import { ranksInProcess } from "../../src/collective/InProcess.ts"
 import type { DataConfigInput } from "../../src/data/stream/DataStream.ts"
 import { DataError, type DeviceError } from "../../src/Errors.ts"
 import { Device, type Limits } from "../../src/gpu/Device.ts"
+import * as Program from "../../src/gpu/Program.ts"
 import { portable } from "../../src/gpu/Target.ts"
+import * as Tensor from "../../src/gpu/Tensor.ts"
 import { Model, type ModelOptions } from "../../src/model/Model.ts"
 import { ModelConfig, presets } from "../../src/model/ModelConfig.ts"
+import { listParameters, parametersOf } from "../../src/model/Parameters.ts"
 import * as NodeDevice from "../../src/node.ts"
+import { DiLoCoConfig, fragmentsOf, makeOuter, outerBytes } from "../../src/train/DiLoCo.ts"
+import { makeExchange } from "../../src/train/Exchange.ts"
 import { checkFits, checkTraining, type Fit, fit, formatBytes, formatMemoryPlan, isTooLarge, memoryPlan,
   tooLarge } from "../../src/train/MemoryPlan.ts"
+import * as Optimizer from "../../src/train/Optimizer.ts"
 import type { RoutingName } from "../../src/train/Routing.ts"
 import { TrainConfig, Trainer } from "../../src/train/Trainer.ts"
 import { miniatureData, miniatureModel } from "../support/support.ts"
@@ -90,6 +98,45 @@ layer(NodeDevice.layer({ adapter: "null" }))("the memory plan, on a device with 
       // packed weights and activations of half the size; weights, gradients and moments stay f32
       expect(f16.activations).toBeLessThan(f32.activations)
       expect([f16.weights, f16.gradients, f16.optimizer]).toEqual([f32.weights, f32.gradients, f32.optimizer])
+    }))
+
+  it.scoped("says to the byte what ranks take to exchange gradients, and DiLoCo to keep parameters", () =>
+    Effect.gen(function*() {
+      const device = yield* Device
+      const { target } = device
+      const parameters = listParameters(parametersOf(wide))
+      const optimizer = Optimizer.record(new Optimizer.OptimizerConfig(), wide, parameters, Tensor.make("hyper", [16]),
+        10, {
+        target,
+        maxTouched: 2 * wide.sinks!.activeUnits
+      })
+      yield* device.allocate(optimizer.tensors)
+      const before = device.counters.bytes
+      const [collective] = ranksInProcess(2)
+      yield* makeExchange(collective!, optimizer, Program.record("pass", target).finish())
+      const shape = { rows: 2, seqLen: 16 }
+      const one = memoryPlan(wide, shape, { target })
+      const two = memoryPlan(wide, shape, { target, ranks: 2 })
+      expect(two.exchange).toBe(device.counters.bytes - before)
+      // of sinks those alone that a step touches
+      expect(two.exchange! / one.gradients).toBeLessThan(0.2)
+      expect(two.peak).toBe(one.peak + two.exchange!)
+      expect([one.exchange, one.host]).toEqual([undefined, undefined])
+
+      for (const config of [{}, { fragments: 3, fragmentSyncDelay: 40 }]) {
+        const diloco = new DiLoCoConfig({ syncEvery: 60, ...config })
+        const { kept } = makeOuter(diloco, collective!, device, optimizer, 100)
+        const held = kept.reduce((sum, { met, momentum }) => sum + met.byteLength + momentum.byteLength, 0)
+        const sizes = kept.map(({ met }) => met.length)
+        expect(outerBytes(diloco, sizes).kept).toBe(held)
+        const [largest, ...smaller] = fragmentsOf(sizes, (n) => n, 3).map((part) => part.reduce((a, b) => a + b, 0))
+          .sort((a, b) => b - a) as [number, number, number]
+        const moved = 4 * ("fragments" in config ? largest + smaller[0]! + smaller[1]! : Math.max(...sizes))
+        expect(outerBytes(diloco, sizes).moved).toBe(moved)
+        const plan = memoryPlan(wide, shape, { target, diloco: { config: diloco, ranks: 2 } })
+        expect(plan.host).toBe(held + moved + keptBytes(2, "f32", Math.max(...sizes)))
+        expect(plan.peak).toBe(one.peak)
+      }
     }))
 
   it.scoped("says to the byte what the two passes of a routing take", () =>
