@@ -144,6 +144,8 @@ export interface Queue {
 export interface QueueOptions {
   /** Seconds that a database may be away before who needs it gives up. Default 120. */
   readonly patience?: number
+  /** Whether a file that is not there is made. Default true. */
+  readonly make?: boolean
   /** Told when the database is away, and when it is back. */
   readonly say?: (message: string) => Effect.Effect<void>
 }
@@ -173,7 +175,8 @@ const plain = (text: string): string => text.replaceAll("\0", "")
 /** Opens what a URL names. */
 const clientOf = (
   url: string,
-  name: string
+  name: string,
+  make: boolean
 ): Effect.Effect<SqlClient.SqlClient, DataError | SqlError, Scope.Scope> => {
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(url)?.[1]?.toLowerCase()
   if (scheme === "postgres" || scheme === "postgresql") {
@@ -199,6 +202,10 @@ const clientOf = (
     })
   }
   const file = resolve(url.replace(/^(sqlite|file):(\/\/(?=\/))?/i, ""))
+  if (!make && !fs.existsSync(file)) {
+    return new DataError({ path: file,
+      detail: "there is no such queue: whoever asks with --queue, or a worker, makes it" })
+  }
   return Effect.zipRight(
     Effect.try({
       try: () => fs.mkdirSync(dirname(file), { recursive: true }),
@@ -213,12 +220,12 @@ const DIED = "its worker was killed, or could not be heard any more"
 /**
  * Opens a queue until the scope closes; makes its tables where there are none.
  *
- * Fails with a DataError where the URL is none, what it needs is not installed, the database does not answer for `patience`,
+ * Fails with a DataError where the URL is none, its file is not there and none is to be made, what it needs is not installed, the database does not answer for `patience`,
  * or its tables are of another version.
  */
 export const openQueue = (
   url: string,
-  { patience = 120, say = () => Effect.void }: QueueOptions = {}
+  { make = true, patience = 120, say = () => Effect.void }: QueueOptions = {}
 ): Effect.Effect<Queue, DataError, Scope.Scope> =>
   Effect.gen(function*() {
     const name = withoutCredentials(url)
@@ -258,7 +265,7 @@ export const openQueue = (
             cause: error.cause
           }))
       )
-    const sql = yield* patient(clientOf(url, name))
+    const sql = yield* patient(clientOf(url, name, make))
     const now = sql.onDialectOrElse({
       pg: () => sql.literal("extract(epoch from clock_timestamp())::float8"),
       orElse: () => sql.literal("((julianday('now') - 2440587.5) * 86400.0)")

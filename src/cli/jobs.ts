@@ -23,7 +23,11 @@ export const runJobs = ({ ids, json, queue: url, remove, retry }: JobsOptions) =
     if (ids.length > 0 && !retry && !remove) {
       return yield* Effect.fail(Edge.usage({ message: `${ids[0]}: what is to be done with it? --retry or --remove` }))
     }
-    const queue = yield* openQueue(url, { patience: 10, say: (line) => Effect.sync(() => Edge.complain(line)) })
+    const queue = yield* openQueue(url, {
+      make: false,
+      patience: 10,
+      say: (line) => Effect.sync(() => Edge.complain(line))
+    })
     if (retry || remove) {
       const count = yield* retry ? queue.retry(ids) : queue.remove(ids)
       return yield* Edge.print(

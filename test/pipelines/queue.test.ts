@@ -7,9 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { afterAll } from "vitest"
 import { throughQueue } from "../../pipelines/experiment/Asker.ts"
 import { noDevice } from "../../pipelines/experiment/Doing.ts"
@@ -200,5 +200,13 @@ describe("a queue", () => {
       const away = yield* Effect.flip(openQueue("postgres://u:secret@127.0.0.1:1/db", { patience: 0.2 }))
       expect(away.message).toContain("did not answer for 0.2 s")
       expect(away.message).not.toContain("secret")
+    }))
+
+  it.scopedLive("is not made by who only looks at it", () =>
+    Effect.gen(function*() {
+      const file = join(root, "nowhere", "queue.db")
+      const { code, stderr } = yield* Effect.promise(() => memsinksHere(["jobs", "--queue", `sqlite:${file}`]))
+      expect([code, stderr]).toEqual([1, expect.stringContaining(`${file}: there is no such queue`)])
+      expect(existsSync(dirname(file))).toBe(false)
     }))
 })
