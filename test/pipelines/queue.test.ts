@@ -72,6 +72,12 @@ const worker = (folder: string,
     untilIdle: options.untilIdle ?? 0.3
   }).pipe(Effect.provide(NodeContext.layer))
 
+/** Fails where something waits for what does not come, instead of waiting with it. */
+const bounded = <A, E, R>(test: Effect.Effect<A, E, R>) =>
+  Effect.disconnect(test).pipe(
+    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error("it hangs") })
+  )
+
 describe("a queue", () => {
   it.live("gives every job's result once, an arm's own failure at once, and a bug after its tries", () =>
     Effect.gen(function*() {
@@ -166,7 +172,7 @@ describe("a queue", () => {
       expect(workers).toEqual([])
       yield* worker(folder)
       expect((yield* Fiber.join(asking)).results.every(Exit.isSuccess)).toBe(true)
-    }))
+    }).pipe(bounded))
 
   it.live("gives the report of a study that the command line gives without one", () =>
     Effect.gen(function*() {
