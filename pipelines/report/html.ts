@@ -66,7 +66,8 @@ blockquote { margin: .2rem 0 1rem; padding-left: .8rem; border-left: 3px solid v
   /* a picture made narrower makes its text smaller */
   .still text { font-size: 19px }
   pre:not(:has(code)) { white-space: pre-wrap; overflow-wrap: anywhere }
-  :not(.prose) > tbody td:first-child, :not(.prose) > thead th:first-child { max-width: 9rem; white-space: normal }
+  :not(.prose) > thead th:first-child { max-width: 9rem; white-space: normal }
+  .names > tbody td:first-child { min-width: 7rem; max-width: 9rem; white-space: normal }
 }
 @media print {
   :root { color-scheme: light; --ground: #fff; --ink: #000; --faint: #444; --line: #bbb; --mark: #ffdd70; --panel: #fff;
@@ -102,6 +103,9 @@ const breakable = (html: string): string =>
   html.replace(/<[^>]*>|[^\s<>]{13,}/g, (part) =>
     part.startsWith("<") ? part : part.replace(/(?<=[a-z\d])(?=[A-Z])|(?<=[.@/])(?=[a-z])/g, "<wbr>"))
 
+/** Longest name of a row that stands on one line of a phone. */
+const NAME = 14
+
 /** A table in a box that scrolls, of cells that are HTML. */
 export const tableOf = ({ caption, head, prose = false, rows }: {
   readonly head: ReadonlyArray<Cell>
@@ -122,7 +126,8 @@ export const tableOf = ({ caption, head, prose = false, rows }: {
       }).join("")
     }</tr>`
   // a box that scrolls can be reached by keys
-  return `<div class="wide" tabindex="0"><table${prose ? ` class="prose"` : ""}>` +
+  const look = prose ? "prose" : rows.some(([name]) => (name?.text.length ?? 0) > NAME) ? "names" : ""
+  return `<div class="wide" tabindex="0"><table${look === "" ? "" : ` class="${look}"`}>` +
     (caption === undefined ? "" : `<caption>${said(caption)}</caption>`) +
     `<thead>${row(head, "th")}</thead><tbody>${rows.map((cells) => row(cells, "td")).join("")}</tbody></table></div>`
 }

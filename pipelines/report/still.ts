@@ -85,12 +85,22 @@ const scaleOf = ({ log = false, names, unit = 1, zero = false }: Axis, values: R
       }
     }
   }
-  if (!log) return { scale: { type: "linear", zero }, axis: { tickCount: 6, labelExpr: even } }
+  if (!log) {
+    // no half of a block or of a step
+    const whole = values.every(Number.isInteger) ? { tickMinStep: 1 } : {}
+    return { scale: { type: "linear", zero }, axis: { tickCount: 6, ...whole, labelExpr: even } }
+  }
   const distinct = [...new Set(values)].sort((a, b) => a - b)
   // what was chosen is marked as it is, what was measured is not
   const chosen = which === "x" && distinct.length <= 12
-  const marks = least > 0 ? round(least, most) : [0, ...round(unit, most), ...round(unit, -least).map((mark) => -mark)]
-  const axis = { labelOverlap: true, labelExpr: uneven, values: chosen ? distinct : marks }
+  const marks = chosen
+    ? distinct
+    : least > 0
+    ? round(least, most)
+    : [0, ...round(unit, most), ...round(unit, -least).map((mark) => -mark)]
+  // a scale of less than a few times looks linear, and is marked so
+  const few = marks.filter((mark) => mark >= least && mark <= most).length < 2
+  const axis = { labelOverlap: true, labelExpr: uneven, ...(few ? { tickCount: 5 } : { values: marks }) }
   // with a place for 0
   return least > 0
     ? { scale: { type: "log", base: 2, nice: false }, axis }

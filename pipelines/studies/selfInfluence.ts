@@ -23,7 +23,7 @@ import { TrainConfig, type TrainError } from "../../src/train/Trainer.ts"
 import type { Workplace } from "../experiment/Job.ts"
 import { scheduled } from "../experiment/Streams.ts"
 import { is, isAtLeast, list } from "../report/Claim.ts"
-import { digits, type Estimate, estimate, intervalOf, isKnown, minus, plusMinus } from "../report/Estimate.ts"
+import { type Estimate, estimate, intervalOf, isKnown, minus, plusMinus } from "../report/Estimate.ts"
 import { type Finding, type PartOf, type Results, seedsOfStudy, study } from "../study/Study.ts"
 import { train, type Trained } from "../study/train.ts"
 
@@ -261,7 +261,7 @@ const findings = (results: Results<SelfInfluenceFound>, config: SelfInfluenceCon
     return all === undefined ? undefined : mean(all)
   })
   const own = (of: "candidates" | "heldOut") => results.over("sinks", (found) => found.own?.[of], { kind: "share" })
-  const share = `${digits(2)(100 * removed)} %`
+  const share = `${Number((100 * removed).toPrecision(3))} %`
   const claims: ReadonlyArray<Finding> = [
     {
       about: "control",
@@ -325,7 +325,8 @@ const findings = (results: Results<SelfInfluenceFound>, config: SelfInfluenceCon
     charts: [
       {
         title: "Held-out loss after training without a part of the candidates",
-        x: { title: "left out: 1 the highest self-influence, 2 random ones, 3 the lowest" },
+        x: { title: "left out, by self-influence",
+          names: REMOVALS.map((which) => which === "random" ? which : `the ${which}`) },
         y: { title: "nats a token more than with all", zero: true },
         facets: [],
         lines: [{

@@ -111,6 +111,14 @@ describe("a picture", () => {
     expect(svg).not.toMatch(/NaN|Infinity/)
   })
 
+  it("marks a narrow logarithmic axis, too, and whole numbers by whole ones", async () => {
+    const points = Array.from({ length: 13 }, (_, i) => ({ x: 0.0011 + 5e-5 * i, y: i % 4 }))
+    const shown = labels(await still(chart({ title: "norm", log: true }, { title: "block" }, points)))
+    expect(shown.filter((text) => /^0\.001\d/.test(text)).length).toBeGreaterThan(1)
+    expect(shown).toEqual(expect.arrayContaining(["0", "1", "2", "3"]))
+    expect(shown).not.toContain("0.5")
+  })
+
   it("names what has no numbers, without lines between them, and breaks long titles", async () => {
     const long = "a title that is much longer than the axis that it is written along, and goes on beside it"
     const svg = await still(chart({ title: long, names: ["attention", "general neurons"] }, { title: "share" }, [
