@@ -131,6 +131,70 @@ export const columns = (
   )
 }
 
+/** Stands for a space that a line is not broken at: those of an interval, and before a percent sign. */
+const HARD = "\ue000"
+
+const hardened = (cell: string): string => cell.replace(/\[[^\][]*\]| ± | %/g, (one) => one.replace(/ /g, HARD))
+
+const words = (cell: string): ReadonlyArray<string> => cell.split(" ")
+
+const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, one) => total + one, 0)
+
+/**
+ * A table in at most `width` cells: where its columns are wider, what stands in the widest is wrapped at spaces; where that
+ * is not enough, columns go below in a table of their own with the first column again. A word that is wider than all of the
+ * room is cut over several lines.
+ *
+ * @param isLeft columns that are flush left; default: the first
+ */
+export const table = (
+  head: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>,
+  { isLeft = (column) => column === 0, paint, width }: {
+    readonly width: number
+    readonly paint: Paint
+    readonly isLeft?: (column: number) => boolean
+  }
+): ReadonlyArray<string> => {
+  const shown = [head, ...rows].map((row) =>
+    head.map((_, i) => hardened(printable(row[i] ?? "").replace(/[\n\t]+/g, " ")))
+  )
+  const widest = (i: number, part: (cell: string) => ReadonlyArray<string>): number =>
+    shown.reduce((most, row) => Math.max(most, ...part(row[i]!).map(cells)), 1)
+  const full = head.map((_, i) => widest(i, (cell) => [cell]))
+  const least = head.map((_, i) => Math.min(width, widest(i, words)))
+  const GAP = 2
+  const taken = (some: ReadonlyArray<number>, widths: ReadonlyArray<number>) =>
+    sum(some.map((i) => widths[i]!)) + GAP * (some.length - 1)
+  const parts: Array<Array<number>> = [[0]]
+  for (let i = 1; i < head.length; i++) {
+    const part = parts.at(-1)!
+    if (part.length === 1 || taken([...part, i], least) <= width) part.push(i)
+    else parts.push([0, i])
+  }
+  return parts.flatMap((part, p) => {
+    const widths = [...full]
+    while (taken(part, widths) > width) {
+      const byWidth = [...part].sort((a, b) => widths[b]! - widths[a]!)
+      const most = byWidth.find((i) => widths[i]! > least[i]!) ?? byWidth[0]!
+      if (widths[most] === 1) break
+      widths[most]!--
+    }
+    const lines = shown.flatMap((row, r) => {
+      const wrapped = part.map((i) => wrap([[row[i]!]], widths[i]!, (_, text) => text))
+      return Array.from({ length: Math.max(1, ...wrapped.map(({ length }) => length)) }, (_, line) => {
+        const text = part.map((i, at) => {
+          const cell = (wrapped[at]![line] ?? "").replaceAll(HARD, " ")
+          const padding = spaces(widths[i]! - cells(cell))
+          return isLeft(i) ? cell + padding : padding + cell
+        }).join(spaces(GAP)).trimEnd()
+        return r === 0 ? paint("bold", text) : text
+      })
+    })
+    return p === 0 ? lines : ["", ...lines]
+  })
+}
+
 /** Bytes for people: `812 KiB`, `1.2 GiB`; with so many digits behind the point, where they are given. */
 export const bytes = (count: number, digits?: number): string => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]

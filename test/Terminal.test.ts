@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest"
 import { because, DataError, DeviceError, isOfGpu, lacking, told } from "../src/Errors.ts"
-import { bytes, cells, columns, limitBytes, painter, printable, truncate, widthOf, wrap } from "../src/Terminal.ts"
+import { bytes, cells, columns, limitBytes, painter, printable, table, truncate, widthOf,
+  wrap } from "../src/Terminal.ts"
 import { fuzzers } from "./fuzz/runs.ts"
 import { makeRandom } from "./reference/random.ts"
 
@@ -19,6 +20,28 @@ describe("text on a terminal", () => {
       `日本${" ".repeat(13)}1`,
       "a\\u001b[2Jb c  100"
     ])
+  })
+
+  it("stands in a table of any width: cells are wrapped, then columns go below, and nothing is lost", () => {
+    const paint = painter(false)
+    const [head, rows] = [["task", "loss", "accuracy of choices"], [["a long name", "1.25 [1, 2]", "50.0 %"], ["b", "-",
+      "8.0 %"]]]
+    expect(table(head, rows, { width: 80, paint })).toEqual(columns([head, ...rows]))
+    expect(table(head, rows, { width: 30, paint })).toEqual([
+      "task           loss   accuracy",
+      "                            of",
+      "                       choices",
+      "a long         1.25     50.0 %",
+      "name         [1, 2]",
+      "b                 -      8.0 %"
+    ])
+    for (const width of [1, 5, 9, 12, 20, 40]) {
+      const lines = table(head, rows, { width, paint })
+      expect(Math.max(...lines.map(cells))).toBeLessThanOrEqual(Math.max(width, 4))
+      const letters = (text: string) => [...text].filter((c) => c.trim() !== "").sort().join("")
+      if (width >= 30) expect(letters(lines.join(""))).toBe(letters([head, ...rows].flat().join("")))
+    }
+    expect(table(["a"], [], { width: 9, paint: painter(true) })).toEqual(["\u001b[1ma\u001b[22m"])
   })
 
   it("has a width in any terminal", () => {

@@ -1,10 +1,10 @@
 /** A view for a terminal, in short: the answer, and what there is room for. Pure. */
-import { columns, type Paint, painter, type Span as Painted, wrap } from "../../src/Terminal.ts"
+import { type Paint, painter, type Span as Painted, table, wrap } from "../../src/Terminal.ts"
 import type { Block, Span, View } from "./View.ts"
 
 export interface TerminalOptions {
   readonly color: boolean
-  /** Characters a line of prose may have. Default 100. */
+  /** Characters a line may have. Default 100. */
   readonly width?: number
 }
 
@@ -24,10 +24,8 @@ const block = (one: Block, room: Room): ReadonlyArray<string> => {
     case "text":
       return wrap([[one.text]], width, paint)
     case "table": {
-      const [head, ...rows] = columns([one.table.head, ...one.table.rows])
       return [
-        paint("bold", head!),
-        ...rows,
+        ...table(one.table.head, one.table.rows, { width, paint }),
         ...(one.table.caption === undefined ? [] : wrap([[one.table.caption, "dim"]], width, paint)),
         ""
       ]

@@ -9,7 +9,7 @@ import { view } from "../../pipelines/audit/view.ts"
 import { writeJson, writeText } from "../../pipelines/experiment/RunFolder.ts"
 import { toHtml, toMarkdown, toTerminal } from "../../pipelines/report/render.ts"
 import * as Certificate from "../forget/Certificate.ts"
-import { hasColor } from "../Terminal.ts"
+import { hasColor, widthOf } from "../Terminal.ts"
 import { signed } from "./certificate.ts"
 import type { AuditOptions } from "./commands/audit.ts"
 import * as Edge from "./Edge.ts"
@@ -61,7 +61,7 @@ export const runAudit = (options: AuditOptions) =>
     const certificate = yield* leaveAudit(options.after, report, key)
     yield* Edge.print(options.json ? JSON.stringify({ ...report, certificate }) : toTerminal(view(report), {
       color: hasColor(process.stdout, process.env),
-      width: process.stdout.columns ?? 100
+      width: widthOf(process.stdout.columns, 100)
     }))
     if (!options.json) {
       const page = paths.join(paths.resolve(options.after), "audit.html")

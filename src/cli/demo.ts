@@ -5,7 +5,7 @@ import { view } from "../../pipelines/audit/view.ts"
 import { demo as run } from "../../pipelines/demo.ts"
 import { toTerminal } from "../../pipelines/report/render.ts"
 import * as Certificate from "../forget/Certificate.ts"
-import { hasColor, plural } from "../Terminal.ts"
+import { hasColor, plural, widthOf } from "../Terminal.ts"
 import { leaveAudit } from "./audit.ts"
 import type { DemoOptions } from "./commands/demo.ts"
 import * as Edge from "./Edge.ts"
@@ -26,7 +26,7 @@ export const runDemo = (options: DemoOptions) =>
     if (options.json) return yield* Edge.print(JSON.stringify({ ...made, certificate, verified: files }))
     yield* Edge.print([
       toTerminal(view(made.audit), { color: hasColor(process.stdout, process.env),
-        width: process.stdout.columns ?? 100 }),
+        width: widthOf(process.stdout.columns, 100) }),
       `certificate: ${certificate}, verified with ${plural(files, "file")}`,
       `before: ${made.before}; after: ${made.after}; try`,
       `  memsinks generate --checkpoint ${made.before} --source "${made.deleted}" --prompt "Fellow citizens" --temperature 0`,

@@ -7,8 +7,8 @@ import { evaluateTasks, type TasksReport } from "../../pipelines/tasks.ts"
 import { nearest } from "../Config.ts"
 import type { TaskKind } from "../scoring/TaskFile.ts"
 import * as Sink from "../Sink.ts"
-import { columns as aligned, count, hasColor, isInteractive, NOTHING, oneLine, type Paint, painter,
-  plural } from "../Terminal.ts"
+import { count, hasColor, isInteractive, NOTHING, oneLine, type Paint, painter, plural, table,
+  widthOf } from "../Terminal.ts"
 import type { EvaluateOptions } from "./commands/evaluate.ts"
 import * as Edge from "./Edge.ts"
 
@@ -48,7 +48,7 @@ const short = (text: string): string => {
 const SHOWN = 64
 
 /** A line for each group and state; of many sources the largest, and says so. */
-export const format = (report: EvaluationReport, paint: Paint): string => {
+export const format = (report: EvaluationReport, paint: Paint, width = 100): string => {
   const all = report.groups.filter(({ by }) => by === "source")
   const sources = all.filter(({ sequences }) => sequences > 0)
   const left = new Set([...sources.slice(SHOWN), ...all.filter(({ sequences }) => sequences === 0)])
@@ -62,10 +62,8 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
     ])
   )
   const head = ["data", "sequences", "tokens", "sinks", ...columns.map(([title]) => title)]
-  const [first, ...others] = aligned([head, ...rows], (column) => column === 0 || column === 3)
   return [
-    paint("bold", first!),
-    ...others,
+    ...table(head, rows, { width, paint, isLeft: (column) => column === 0 || column === 3 }),
     ...(sources.length <= SHOWN ? [] : [
       `the ${SHOWN} largest of ${sources.length} sources; ${
         sources.length - SHOWN
@@ -101,7 +99,7 @@ export const format = (report: EvaluationReport, paint: Paint): string => {
 }
 
 /** A row for each task, state and checkpoint; what --json has more of stands there. */
-export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): string => {
+export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint, width = 100): string => {
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`
   const shownAs = (name: string, kind: TaskKind) => kind === "multiple_choice" || name === "acc" ? percent : decimal
   const decimal = (value: number): string => value < 1e5 ? value.toFixed(value < 100 ? 3 : 0) : value.toExponential(2)
@@ -133,8 +131,7 @@ export const formatTasks = (reports: ReadonlyArray<TasksReport>, paint: Paint): 
     const head = [...(several ? ["checkpoint"] : []), "task", "questions", "sinks", ...names,
       ...(kind === "multiple_choice" ? ["chance"] : [])]
     const left = several ? [0, 1, 3] : [0, 2]
-    const [title, ...others] = aligned([head, ...rows], (column) => left.includes(column))
-    return [paint("bold", title!), ...others]
+    return table(head, rows, { width, paint, isLeft: (column) => left.includes(column) })
   })
   const tasks = reports.flatMap((report, r) => report.tasks.map((task) => ({ ...task, r, report })))
   const of = ({ r, task }: { readonly task: string; readonly r: number }) =>
@@ -176,7 +173,7 @@ const runTasks = (options: EvaluateOptions, tasks: string) =>
     yield* Edge.print(
       options.json
         ? JSON.stringify(reports.length === 1 ? reports[0] : { checkpoints: reports })
-        : formatTasks(reports, painter(hasColor(process.stdout, process.env)))
+        : formatTasks(reports, painter(hasColor(process.stdout, process.env)), widthOf(process.stdout.columns, 100))
     )
     yield* Effect.forEach(reports, (report) => tell(options, report, tasks))
   })
@@ -231,7 +228,10 @@ export const runEvaluate = (options: EvaluateOptions) =>
     yield* Edge.print(
       options.json
         ? JSON.stringify(reports.length === 1 ? reports[0] : { checkpoints: reports })
-        : reports.map((report) => (reports.length > 1 ? `${report.checkpoint}\n` : "") + format(report, paint)).join(
+        : reports.map((report) =>
+          (reports.length > 1 ? `${report.checkpoint}\n` : "") +
+          format(report, paint, widthOf(process.stdout.columns, 100))
+        ).join(
           "\n\n"
         )
     )

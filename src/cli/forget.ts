@@ -17,7 +17,7 @@ import * as Copies from "../forget/Copies.ts"
 import * as Forget from "../forget/Forget.ts"
 import type * as Ledger from "../forget/Ledger.ts"
 import { fields, parseRequests, type Request } from "../forget/Request.ts"
-import { columns, count, hasColor, oneLine, plural } from "../Terminal.ts"
+import { columns, count, hasColor, oneLine, plural, widthOf } from "../Terminal.ts"
 import { inTurns } from "../Turns.ts"
 import { leaveAudit, storeOf } from "./audit.ts"
 import { signed } from "./certificate.ts"
@@ -324,7 +324,8 @@ const forgetIn = (options: Asked) =>
     yield* leaveAudit(out!, found, key)
     yield* Edge.print(
       `${
-        toTerminal(view(found), { color: hasColor(process.stdout, process.env), width: process.stdout.columns ?? 100 })
+        toTerminal(view(found), { color: hasColor(process.stdout, process.env),
+          width: widthOf(process.stdout.columns, 100) })
       }\naudit: ${(yield* Path.Path).join(out!, "audit.html")}`
     )
   }).pipe(Effect.scoped)

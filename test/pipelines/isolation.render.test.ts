@@ -214,7 +214,11 @@ describe("what a report tells in full", () => {
     const text = toTerminal(base, { color: true, width: 80 })
     expect(stripAnsi(text)).toBe(toTerminal(base, { color: false, width: 80 }))
     expect(text).not.toBe(stripAnsi(text))
-    expect(stripAnsi(text).split("\n").length).toBeLessThan(50)
+    expect(stripAnsi(text).split("\n").length).toBeLessThan(80)
+    for (const width of [40, 80, 100]) {
+      const lines = toTerminal(base, { color: false, width }).split("\n")
+      expect(lines.filter((line) => line.length > width)).toEqual([])
+    }
     expect(toTerminal(base, { color: false })).not.toContain("tokens/s  ")
   })
 })
