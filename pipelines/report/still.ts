@@ -19,7 +19,7 @@ const theme = {
     gridColor: "#8884",
     labelFontSize: 13,
     titleFontSize: 13,
-    titleLineHeight: 18,
+    titleLineHeight: 20,
     titlePadding: 10,
     titleFontWeight: "normal"
   },
