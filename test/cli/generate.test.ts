@@ -243,7 +243,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
     expect(error._tag).toBe(tag)
   }
   const { code, stderr, stdout } = await run(...greedy, "--prompt", "a", "--top-p", "0")
-  expect(stderr).toContain("error: topP must be above 0")
+  expect(stderr).toContain("error: --top-p must be a number above 0")
   expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
 })
 
@@ -292,7 +292,7 @@ describe("MemFree decoding", () => {
     expect(await errors("--data", said, "--tokenizer", checkpoint, "--ngram", "100")).toContain(
       "no 100-gram to protect"
     )
-    expect(await errors(...protect, "--false-positives", "2")).toContain("--false-positives must be above 0")
+    expect(await errors(...protect, "--false-positives", "2")).toContain("--false-positives must be a number above 0")
     expect(await errors("--data", said, "--tokenizer", checkpoint, "--ngram", "1")).toContain(
       "--ngram must be a whole number of at least 2"
     )
