@@ -462,6 +462,31 @@ layer(NodeDevice.layer())("ranks that train one model", (it) => {
       expect(bits(again[1]!.weights)).toEqual(bits(whole!.weights))
     }))
 
+  it.effect("go on in fragments at another number, from a meeting, alike, and to the end", () =>
+    Effect.gen(function*() {
+      const diloco = new DiLoCoConfig({ syncEvery: 2, fragments: 2, fragmentSyncDelay: 1, meetEvery: 4 })
+      const training = { steps: 9, saveEvery: 2, diloco, optimizer: lazy, gradientAccumulation: 4 } as const
+      const [whole] = yield* trainTogether(2, { training }, yield* memory)
+      for (const size of [1, 4]) {
+        const half = yield* memory
+        yield* Effect.forEach(ranksInProcess(2), (collective) =>
+          Effect.flatMap(memory, (own) =>
+            Effect.exit(train({ training }, collective.rank === 0 ? half : own, collective, (event) =>
+              event._tag === "Stepped" && event.step === 1 && collective.rank === 1
+                ? Effect.interrupt
+                : Effect.void))), { concurrency: "unbounded" })
+        const again = size === 1 ? [yield* train({ training }, half)] : yield* trainTogether(size, { training }, half)
+        const { told, weights } = again[0]!
+        expect(told[0]!.step).toBe(4)
+        expect(told.at(-1)!.step).toBe(9)
+        for (const other of again) {
+          expect(bits(other!.weights)).toEqual(bits(weights))
+        }
+        // other shares of the same batches, and another number of steps by each, lead not to the same, but on
+        expect(losses(told).at(-1)!).toBeLessThan(losses(whole!.told)[0]!)
+      }
+    }))
+
   it.effect("give one rank what it learns, by the mean of itself, in fragments, too", () =>
     Effect.gen(function*() {
       const own = { outerLearningRate: 1, outerMomentum: 0 }
