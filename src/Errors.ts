@@ -107,7 +107,10 @@ const lacks: ReadonlyArray<readonly [sign: RegExp, advice: string]> = [
     "the disk quota is used up: free space, or choose another folder. What was saved before is intact"],
   [/\bEROFS\b/, "the file system can only be read: choose another folder"],
   [/\bEAGAIN\b.*(spawn|thread|uv_)|ERR_WORKER_INIT_FAILED/i,
-    "the process may start no more threads or processes: raise ulimit -u"]
+    "the process may start no more threads or processes: raise ulimit -u"],
+  [/Cannot find package '/,
+    "a package that only this needs is not installed: npm install it beside memsinks, in the version that memsinks' " +
+    "package.json names"]
 ]
 
 /** What the machine does not have, and what to do; undefined where a cause is something else. */

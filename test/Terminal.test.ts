@@ -70,6 +70,8 @@ describe("what a machine lacks", () => {
     expect(because(new Error("EMFILE: too many open files, open 'x'"))).toContain("ulimit -n")
     expect(because(new RangeError("Array buffer allocation failed"))).toContain("no more memory")
     expect(because(new Error("ENOSPC: no space left on device, write"))).toContain("the disk is full")
+    expect(because(new Error("Cannot find package 'vega' imported from /a/still.ts"))).toContain("npm install it")
+    expect(lacking(new Error("Cannot find module './gone.ts' imported from /a/still.ts"))).toBeUndefined()
     expect(lacking(new RangeError("Invalid array length"))).toBeUndefined()
     expect(because("plain")).toBe("plain")
   })
