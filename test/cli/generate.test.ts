@@ -244,7 +244,7 @@ it("says what is wrong, as wrong usage or as what does not fit or cannot be read
   }
   const { code, stderr, stdout } = await run(...greedy, "--prompt", "a", "--top-p", "0")
   expect(stderr).toContain("error: --top-p must be a number above 0")
-  expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+  expect({ code, stdout }).toEqual({ code: 2, stdout: "" })
 })
 
 describe("MemFree decoding", () => {
