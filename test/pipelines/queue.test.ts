@@ -83,12 +83,12 @@ describe("a queue", () => {
     Effect.gen(function*() {
       const folder = join(root, "all")
       const workers = yield* Effect.fork(
-        Effect.all([worker(folder, { untilIdle: 1 }), worker(folder, { untilIdle: 1 })], {
+        Effect.all([worker(folder, { untilIdle: 60 }), worker(folder, { untilIdle: 60 })], {
           concurrency: 2
         })
       )
       const { results } = yield* ask(folder, [1, 2, 3, 4, 5])
-      yield* Fiber.join(workers)
+      yield* Fiber.interrupt(workers)
       expect(results.map((one) => Exit.isSuccess(one) ? one.value.square : "failed")).toEqual([1, 4, "failed", "failed",
         25])
       const said = results.map((one) => Exit.isFailure(one) ? Cause.pretty(one.cause) : "")
@@ -108,7 +108,7 @@ describe("a queue", () => {
       const other = yield* Effect.fork(worker(folder, { version: "2", untilIdle: 60 }))
       yield* Effect.sleep(2500)
       yield* Fiber.interrupt(other)
-      yield* worker(folder)
+      yield* worker(folder, { untilIdle: 1 })
       const { lines, results } = yield* Fiber.join(asking)
       expect(results.every(Exit.isSuccess)).toBe(true)
       expect(lines.join("\n")).toMatch(/no worker yet: start some with memsinks worker|is of memsinks 2/)
@@ -170,7 +170,7 @@ describe("a queue", () => {
       }))
       expect(jobs).toMatchObject([{ state: "waiting", tries: 0, note: expect.stringMatching(/ left it$/) }])
       expect(workers).toEqual([])
-      yield* worker(folder)
+      yield* worker(folder, { untilIdle: 1 })
       expect((yield* Fiber.join(asking)).results.every(Exit.isSuccess)).toBe(true)
     }).pipe(bounded))
 
