@@ -155,7 +155,8 @@ describe("wrong usage", () => {
     ["a seed that is no number", ["pretrain", "--seed", "x"], /^error: --seed expects a whole number, got "x"\n$/],
     ["a shape that nobody named", ["plan", "--preset", "smol-2b"],
       /^error: --preset expects tiny, smol-135m, .* or nulls-1b, got "smol-2b"\n$/],
-    ["a size that is none", ["plan", "--memory", "80 G"], /^error: expected a size, e\.g\. 2GiB, .*, got "80 G"\n$/],
+    ["a size that is none", ["plan", "--memory", "80 G"],
+      /^error: --memory expects a size, e\.g\. 2GiB, .*, got "80 G"\n$/],
     [
       "rows longer than the model's context",
       ["plan", "--preset", "tiny", "--seq", "4096"],

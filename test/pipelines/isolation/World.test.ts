@@ -355,7 +355,9 @@ describe("a world that cannot be", () => {
 
   it("because an arm is said twice, or a field is wrong, is refused", async () => {
     expect(await text({ arm: "deduplicated" })).toContain(`data.arm is "deduplicated"`)
-    expect(await failure({ world: "twoDomain" })).toContain(`expected "text" | "twoDomains" | "modular"`)
+    expect(await failure({ world: "twoDomain" })).toContain(
+      `world: expected "text", "twoDomains" or "modular", got "twoDomain". Did you mean "twoDomains"?`
+    )
     expect(await failure({ world: "twoDomains", rare: -1 })).toContain("rare: expected a positive number, got -1")
   })
 })
