@@ -12,12 +12,12 @@ import { dirname, join, resolve } from "node:path"
 const isBare = (path: string): boolean =>
   fs.statSync(path).isDirectory() && fs.readdirSync(path).every((name) => isBare(join(path, name)))
 
-/** None where there is no folder that can be read: whoever begins in it says so. */
-const namesIn = (folder: string): ReadonlyArray<string> => {
+/** Undefined where there is no folder that can be read: whoever begins in it says so, and what is in it stays. */
+const namesIn = (folder: string): ReadonlyArray<string> | undefined => {
   try {
     return fs.readdirSync(folder)
-  } catch {
-    return []
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOENT" ? [] : undefined
   }
 }
 
@@ -33,7 +33,8 @@ export const takenBack = (folder: string, files: ReadonlyArray<string> = []): Ef
     Effect.sync(() => {
       const missing: Array<string> = []
       for (let at = resolve(folder); !fs.existsSync(at) && dirname(at) !== at; at = dirname(at)) missing.push(at)
-      return { missing, was: new Set(files.length === 0 ? [] : namesIn(folder)) }
+      const names = files.length === 0 ? undefined : namesIn(folder)
+      return { missing, was: names && new Set(names) }
     }),
     ({ missing, was }, exit) =>
       Effect.sync(() => {
@@ -41,7 +42,8 @@ export const takenBack = (folder: string, files: ReadonlyArray<string> = []): Ef
         try {
           const paths = (name: string) => join(folder, name)
           // the lock is released later, by whoever holds it
-          const added = files.length === 0 ? [] : namesIn(folder).filter((name) => !was.has(name) && name !== "lock")
+          const isAdded = (name: string) => was?.has(name) === false && name !== "lock"
+          const added = was === undefined ? [] : fs.readdirSync(folder).filter(isAdded)
           if (added.every((name) => files.includes(name) || isBare(paths(name)))) {
             for (const name of added) fs.rmSync(paths(name), { recursive: true })
           }

@@ -62,4 +62,17 @@ describe("what was begun in a folder", () => {
     }))
     expect(fs.readdirSync(stopped)).toEqual(["run.json", "store"])
   })
+
+  it("is not told from what was there before where that could not be read", async () => {
+    const folder = fresh()
+    fs.writeFileSync(folder, "no folder yet")
+    await Effect.runPromise(Effect.either(Effect.scoped(Effect.gen(function*() {
+      yield* takenBack(folder, files)
+      fs.rmSync(folder)
+      fs.mkdirSync(folder)
+      fs.writeFileSync(join(folder, "run.json"), "{}")
+      yield* Effect.fail("no device")
+    }))))
+    expect(fs.readdirSync(folder)).toEqual(["run.json"])
+  })
 })
